@@ -1,0 +1,46 @@
+# Each target sets up what it needs, the first time, with nothing but Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check lint types soak benchmarks lock clean
+
+demo: $(READY)  ## Watch the whole product work, without an account.
+	@$(BIN)/replicate-mcp demo
+
+test: $(READY)  ## The whole test suite, in parallel.
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
+
+check: lint types
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+types: $(READY)
+	@$(BIN)/mypy
+
+soak: $(READY)  ## Long runs: faults at random moments, many processes.
+	@$(BIN)/python -m pytest -m soak -q
+
+benchmarks: $(READY)
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock: $(READY)  ## Choose the newest versions that fit, and write them down with their hashes.
+	@$(BIN)/pip install -q uv
+	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --group dev --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  -o requirements.lock
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicate-mcp needs Python 3.11 or newer: make PYTHON=/path/to/python3 ...")'
+	@echo "Setting up $(VENV), once ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Prompts in, image URLs out, through Replicate, under shared global semaphores."""

@@ -1,0 +1,432 @@
+"""The composition root: settings become a backend, gateways and the engine, and edges call these."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from replicate_mcp.access import Caller, caller_for, fingerprint
+from replicate_mcp.errors import InvalidInput, ReplicateUnavailable, Unauthorized, UnknownBatch
+from replicate_mcp.semaphores.permits import SemaphoreState
+from replicate_mcp.semaphores.registry import (
+    account_semaphore,
+    check_name,
+    unknown_semaphore,
+    visible_to,
+)
+from replicate_mcp.settings import Settings, default_state_file
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from replicate_mcp.batches.backend import Backend, BatchState
+    from replicate_mcp.batches.runner import BatchRunner, RunningBatch
+    from replicate_mcp.replicate_api.gateway import Gateway
+    from replicate_mcp.replicate_api.models import Models
+    from replicate_mcp.semaphores.holder import Holder
+    from replicate_mcp.tasks.result import BatchCounts, BatchResult
+
+log = logging.getLogger(__name__)
+
+ACCOUNT_SECONDS = 30 * 24 * 3600
+"""For how long it is remembered which account a token belongs to."""
+
+PROGRESS_SECONDS = 0.1
+"""The shortest time between two reports of progress."""
+
+QUIET_SECONDS = 5.0
+"""The longest time between two reports of progress."""
+
+JOURNAL_POLL_SECONDS = 0.5
+"""How often a batch that another process runs is looked at while a caller waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is, and a line about it for a person."""
+
+    finished: int
+    total: int
+    line: str
+
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+
+async def open_backend(value: str) -> "Backend":
+    """The backend that `REPLICATE_MCP_BACKEND` names.
+
+    Raises:
+        BackendUnavailable: it cannot be used; the message says why and what to do.
+        InvalidInput: its kind is not there.
+    """
+    from replicate_mcp.backends.sqlite import SqliteBackend
+    from replicate_mcp.backends.sqlite_database import MEMORY
+
+    if value == "memory":
+        return await SqliteBackend.open(MEMORY)
+    if value == "sqlite":
+        return await SqliteBackend.open(str(default_state_file()))
+    if value.startswith("sqlite:///"):
+        return await SqliteBackend.open(value.removeprefix("sqlite:///"))
+    raise InvalidInput(
+        f"REPLICATE_MCP_BACKEND is {value.partition(':')[0]}://…: this version has memory, sqlite "
+        "and sqlite:///a/path."
+    )
+
+
+class App:
+    """All that a process shares between its callers, made at the first call that needs it."""
+
+    def __init__(self, settings: Settings, group: "TaskGroup") -> None:
+        self.settings = settings
+        self._group = group
+        self._parts: _Parts | None = None
+        self._opening = anyio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, settings: Settings) -> AsyncIterator["App"]:
+        """An app whose work goes on in the background until the end of the block.
+
+        Nothing is opened before the first call that needs it: hosts start servers for every
+        window, and most of them are never asked for an image.
+        """
+        async with anyio.create_task_group() as group:
+            app = cls(settings, group)
+            try:
+                yield app
+            finally:
+                group.cancel_scope.cancel()
+                # Even when cancelled: others learn at once that this process is gone.
+                with anyio.CancelScope(shield=True):
+                    if app._parts is not None:
+                        await app._parts.close()
+
+    def caller(self, own_token: str | None = None) -> Caller:
+        """Who calls: by the token they brought, else the server's."""
+        return caller_for(own_token=own_token, server_token=self.settings.token)
+
+    # What the edges offer
+
+    async def start_batch(
+        self,
+        caller: Caller,
+        tasks: object,
+        *,
+        model: str | None = None,
+        semaphore: str | None = None,
+        concurrency_limit: int | None = None,
+        shared_inputs: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Check a request whole, begin its batch, and give its id.
+
+        Raises:
+            ReplicateMcpError: it is refused whole; nothing was created.
+        """
+        from replicate_mcp.batches.planning import plan
+        from replicate_mcp.tasks.task import parse_tasks
+
+        parsed = parse_tasks(
+            tasks, model=model, default_model=self.settings.default_model, shared=shared_inputs
+        )
+        parts = await self._open()
+        gateway = parts.gateway(caller.token)
+        account = await parts.account(caller.token)
+        shown, semaphores = await self._semaphores(parts, account, semaphore)
+        try:
+            planned = await plan(parsed, gateway, parts.models)
+        except ExceptionGroup as group:
+            raise _refused(group) from None
+        batch = await parts.runner.start(
+            planned,
+            gateway=gateway,
+            account=account,
+            caller=caller.name,
+            shown_semaphore=shown,
+            semaphores=semaphores,
+            at_most=concurrency_limit,
+        )
+        return batch.id
+
+    async def wait(
+        self,
+        caller: Caller,
+        batch_id: str,
+        *,
+        seconds: float | None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Wait until the batch ends, at most so long, and report how far it is."""
+        parts = await self._open()
+        await self._visible(parts, caller, batch_id)
+        with anyio.move_on_after(seconds):
+            running = parts.runner.running(batch_id)
+            if running is not None:
+                await _watch(running, on_progress)
+            while await self._still_runs(parts, batch_id):
+                await anyio.sleep(JOURNAL_POLL_SECONDS)
+
+    async def result(
+        self, caller: Caller, batch_id: str | None, *, after: int = 0, limit: int | None = None
+    ) -> "BatchResult":
+        """A batch's counts and its finished tasks, without the first `after` of them.
+
+        Args:
+            batch_id: None for the caller's newest.
+            limit: rows at most; None for all.
+
+        Raises:
+            UnknownBatch: the caller has no such batch.
+        """
+        from replicate_mcp.tasks.result import page
+
+        parts = await self._open()
+        state = await self._visible(parts, caller, batch_id)
+        rows = await parts.backend.results(state.id, after=after, limit=limit)
+        state = await self._visible(parts, caller, state.id)
+        return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
+
+    async def batches(self, caller: Caller, *, limit: int = 100) -> "list[BatchCounts]":
+        """The caller's batches, the newest first."""
+        parts = await self._open()
+        return [counts_of(each) for each in await parts.backend.batches(caller.sees, limit=limit)]
+
+    async def cancel(self, caller: Caller, batch_id: str) -> "BatchCounts":
+        """Stop a batch for good, on Replicate too."""
+        parts = await self._open()
+        await self._visible(parts, caller, batch_id)
+        await parts.backend.cancel_batch(batch_id)
+        if running := parts.runner.running(batch_id):
+            await parts.runner.cancel(running)
+        return counts_of(await self._visible(parts, caller, batch_id))
+
+    async def stopped(self, batch_id: str) -> None:
+        """Wait until nothing of a batch of this process runs at Replicate any more."""
+        parts = await self._open()
+        if running := parts.runner.running(batch_id):
+            await running.ended.wait()
+
+    async def semaphores(self, caller: Caller) -> list[SemaphoreState]:
+        """What the caller sees: the registered ones, and its own account's."""
+        parts = await self._open()
+        account = await parts.account(caller.token)
+        states = await parts.backend.semaphores()
+        return visible_to(account, states, own_name=self.settings.default_semaphore)
+
+    async def backend(self) -> "Backend":
+        """Where semaphores, permits and the journal live."""
+        return (await self._open()).backend
+
+    async def holder(self) -> "Holder":
+        """This process, as the backend's holder."""
+        return (await self._open()).holder
+
+    async def models(self) -> "Models":
+        """What is known of models."""
+        return (await self._open()).models
+
+    async def gateway(self, caller: Caller) -> "Gateway":
+        """The caller's way to Replicate."""
+        return (await self._open()).gateway(caller.token)
+
+    async def own_semaphore(self, caller: Caller) -> str:
+        """The name of the caller's account's semaphore in the backend."""
+        parts = await self._open()
+        return account_semaphore(await parts.account(caller.token))
+
+    def in_background(
+        self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any
+    ) -> None:
+        """Do something for as long as the app runs, whatever becomes of who asked for it."""
+        self._group.start_soon(work, *arguments)
+
+    # How it is put together
+
+    async def _open(self) -> "_Parts":
+        if self._parts is None:
+            async with self._opening:
+                if self._parts is None:
+                    self._parts = await _Parts.open(self.settings, self._group)
+        return self._parts
+
+    async def _semaphores(
+        self, parts: "_Parts", account: str, named: str | None
+    ) -> tuple[str, tuple[str, ...]]:
+        """The name to show, and the semaphores of which each task needs a unit."""
+        own = account_semaphore(account)
+        if named is None or named == self.settings.default_semaphore:
+            return self.settings.default_semaphore, (own,)
+        name = check_name(named)
+        known = {state.name for state in await parts.backend.semaphores()}
+        if name not in known:
+            raise InvalidInput(unknown_semaphore(name, known))
+        return name, (own, name)
+
+    @staticmethod
+    async def _visible(parts: "_Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+        if batch_id is None:
+            newest = await parts.backend.batches(caller.sees, limit=1)
+            if newest:
+                return newest[0]
+            raise UnknownBatch("There is no batch yet: generate_images starts one.")
+        state = await parts.backend.batch(batch_id)
+        if state is None or state.caller not in caller.sees:
+            raise UnknownBatch(
+                f"There is no batch '{batch_id[:60]}': batches are remembered for 24 hours, and "
+                "only their own caller sees them."
+            )
+        return state
+
+    @staticmethod
+    async def _still_runs(parts: "_Parts", batch_id: str) -> bool:
+        state = await parts.backend.batch(batch_id)
+        return state is not None and state.status == "running"
+
+
+class _Parts:
+    """The engine and all that it stands on."""
+
+    def __init__(
+        self, settings: Settings, backend: "Backend", holder: "Holder", runner: "BatchRunner"
+    ) -> None:
+        from replicate_mcp.replicate_api.models import Models
+
+        self.backend = backend
+        self.holder = holder
+        self.runner = runner
+        self.models = Models(backend)
+        self._settings = settings
+        self._gateways: dict[str, Gateway] = {}
+        self._accounts: dict[str, str] = {}
+        self._asking: dict[str, anyio.Lock] = {}
+
+    def gateway(self, token: str) -> "Gateway":
+        """The one gateway of a token."""
+        from replicate_mcp.replicate_api.gateway import Gateway
+
+        if token not in self._gateways:
+            self._gateways[token] = Gateway(token, self._settings.replicate_base_url)
+        return self._gateways[token]
+
+    @classmethod
+    async def open(cls, settings: Settings, group: "TaskGroup") -> "_Parts":
+        """Put the parts together, and start what runs in the background."""
+        from replicate_mcp.batches.runner import BatchRunner
+        from replicate_mcp.semaphores.holder import Holder
+
+        backend = await open_backend(settings.backend)
+        holder = Holder(backend)
+        runner = BatchRunner(
+            backend,
+            holder,
+            group,
+            prediction_seconds=settings.prediction_seconds,
+            batch_seconds=settings.batch_seconds,
+        )
+        group.start_soon(holder.run)
+        group.start_soon(runner.hear_cancels)
+        return cls(settings, backend, holder, runner)
+
+    async def account(self, token: str) -> str:
+        """The account behind a token, asked for once, its limit and rate declared."""
+        mark = fingerprint(token)
+        async with self._asking.setdefault(mark, anyio.Lock()):
+            if mark not in self._accounts:
+                account = await self._ask_account(token, mark)
+                await self.backend.declare(
+                    account_semaphore(account),
+                    self._settings.concurrent_limit,
+                    per_minute=self._settings.requests_per_minute,
+                )
+                self._accounts[mark] = account
+        return self._accounts[mark]
+
+    async def _ask_account(self, token: str, mark: str) -> str:
+        from replicate_mcp.replicate_api.faults import Fault, Refusal
+
+        key = f"account:{self._settings.replicate_base_url}:{mark}"
+        remembered = await self.backend.recall(key)
+        if remembered is not None:
+            return remembered
+        try:
+            account = await self.gateway(token).account()
+        except Refusal as refusal:
+            if refusal.status == 401:
+                raise Unauthorized(
+                    "Replicate refused the token: check REPLICATE_API_TOKEN, or make a new one at "
+                    "https://replicate.com/account/api-tokens."
+                ) from None
+            log.warning("Replicate does not say whose token this is: %s", refusal)
+            return mark
+        except Fault as fault:
+            log.warning("Replicate does not say whose token this is: %s", fault)
+            return mark
+        await self.backend.remember(key, account, seconds=ACCOUNT_SECONDS)
+        return account
+
+    async def close(self) -> None:
+        """Leave the backend, and close every client."""
+        await self.backend.close()
+        for gateway in self._gateways.values():
+            await gateway.aclose()
+
+
+def counts_of(state: "BatchState") -> "BatchCounts":
+    """A batch's counts, in the contract's form."""
+    from replicate_mcp.tasks.result import BatchCounts
+
+    return BatchCounts(
+        batch_id=state.id,
+        status=state.status,
+        total_tasks=state.total,
+        successful_count=state.succeeded,
+        failed_count=state.failed,
+        pending_count=state.total - state.succeeded - state.failed,
+        semaphore=state.semaphore,
+    )
+
+
+async def _watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
+    if on_progress is None:
+        return await batch.ended.wait()
+    started, reported = anyio.current_time(), -1
+    while True:
+        changed = batch.changed
+        if batch.finished > reported or not changed.is_set():
+            await on_progress(_progress(batch, anyio.current_time() - started))
+            reported = batch.finished
+        if batch.ended.is_set():
+            return None
+        await anyio.sleep(PROGRESS_SECONDS)
+        with anyio.move_on_after(QUIET_SECONDS - PROGRESS_SECONDS):
+            while batch.finished == reported and not batch.ended.is_set():
+                await batch.changed.wait()
+
+
+def _progress(batch: "RunningBatch", seconds: float) -> Progress:
+    line = f"{batch.finished}/{batch.total} done, {batch.running} running"
+    if batch.failed:
+        line += f", {batch.failed} failed"
+    if 0 < batch.finished < batch.total:
+        left = seconds / batch.finished * (batch.total - batch.finished)
+        line += f", about {max(1, round(left))} s left"
+    return Progress(batch.finished, batch.total, line)
+
+
+def _refused(group: BaseExceptionGroup[Exception]) -> Exception:
+    """The first reason why models could not be looked up, in our own terms."""
+    from replicate_mcp.replicate_api.fault_policy import rule_for
+    from replicate_mcp.replicate_api.faults import Fault
+
+    first = group.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, Fault):
+        rule = rule_for(first)
+        kind = Unauthorized if rule.code == "unauthorized" else ReplicateUnavailable
+        return kind(rule.sentence)
+    return first

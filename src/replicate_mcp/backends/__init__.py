@@ -1,0 +1,1 @@
+"""Where semaphores, permits and the journal live: what keeps the promise."""

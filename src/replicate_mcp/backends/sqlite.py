@@ -1,0 +1,328 @@
+"""The SQLite backend: one file shared by every process of a user on a machine, or one's memory.
+
+A step is one short transaction, done on the event loop where nobody is in the way and in a worker
+thread where another process is inside its own. A living process holds an operating-system lock,
+so a dead one is known at once; one that was granted something is woken by a datagram.
+"""
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from filelock import FileLock, Timeout
+
+from replicate_mcp.backends.sqlite_database import (
+    LONG_PATIENCE,
+    MEMORY,
+    PATIENCE,
+    Busy,
+    Database,
+    open_database,
+)
+from replicate_mcp.backends.sqlite_journal import JournalTables
+from replicate_mcp.backends.sqlite_permits import PermitTables
+from replicate_mcp.backends.wakeup import Doorbell
+from replicate_mcp.batches.backend import (
+    Attempt,
+    BatchState,
+    JournalTask,
+    NewBatch,
+    Noted,
+    NotedAttempt,
+    Throttling,
+)
+from replicate_mcp.errors import BackendUnavailable, ErrorCode
+from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Taken
+from replicate_mcp.tasks.result import TaskFailure, TaskResult
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 1.0
+"""How often a process that waits looks for the dead among the others."""
+
+
+class SqliteBackend:
+    """Keeps the promise of `Backend` in a SQLite file (or `:memory:`, for one process)."""
+
+    def __init__(
+        self, database: Database, holder: str, doorbell: Doorbell, lock: FileLock | None
+    ) -> None:
+        self.scope: Scope = "process" if database.location == MEMORY else "machine"
+        self._database = database
+        self._holder = holder
+        self._doorbell = doorbell
+        self._lock = lock
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._looked_at = -LOOK_SECONDS
+
+    @classmethod
+    async def open(cls, location: str = MEMORY) -> "SqliteBackend":
+        """Open the file at `location`, making it where there is none.
+
+        Raises:
+            BackendUnavailable: it cannot be used; the message says why and what to do.
+        """
+        database = open_database(location)
+        holder = secrets.token_hex(8)
+        lock = None if location == MEMORY else _hold_lock(_lock_path(location, holder))
+        backend = cls(database, holder, Doorbell(), lock)
+        await backend._step(lambda permits, journal: journal.forget_old())
+        await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port))
+        return backend
+
+    async def close(self) -> None:
+        """Leave: offers and places in the queue are gone, permits of running predictions stay."""
+        await self._step(lambda permits, journal: _bury(permits, journal, self._holder))
+        self._doorbell.close()
+        self._database.close()
+        if self._lock is not None:
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    # Permits
+
+    async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
+        """Say which limit and rate this process allows an account."""
+        await self._step(lambda permits, _: permits.declare(semaphore, limit, per_minute))
+
+    async def register(self, semaphore: str, limit: int) -> SemaphoreState:
+        """Make a name known while this process lives."""
+        return await self._step(lambda permits, _: permits.register(semaphore, limit))
+
+    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
+        """Set a limit by hand."""
+        return await self._step(
+            lambda permits, _: permits.resize(semaphore, limit, by_admin=by_admin)
+        )
+
+    async def semaphores(self) -> list[SemaphoreState]:
+        """Every semaphore as it stands."""
+        await self._bury_the_dead()
+        return await self._step(lambda permits, _: permits.states())
+
+    async def join(self, entry: QueueEntry) -> Room:
+        """Wait in the queue."""
+        return await self._step(lambda permits, _: permits.join(entry))
+
+    async def leave(self, entry: str, count: int | None = None) -> Room:
+        """Wait for less, or not at all."""
+        return await self._step(lambda permits, _: permits.leave(entry, count))
+
+    async def take(self, permits: Sequence[int]) -> Taken:
+        """Turn offers into permits."""
+        return Taken(*await self._step(lambda tables, _: tables.take(permits)))
+
+    async def release(self, permit: int) -> Room:
+        """Give a permit back."""
+
+        def release(permits: PermitTables, _: JournalTables) -> Room:
+            permits.free(permit)
+            return permits.admit()
+
+        return await self._step(release)
+
+    async def admit(self) -> Room:
+        """Clear what the dead left, at most once a second, and make offers."""
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            await self._bury_the_dead()
+        return await self._step(lambda permits, _: permits.admit())
+
+    async def woken(self) -> None:
+        """Return when another process's step may have offered this one something."""
+        await self._doorbell.rung()
+
+    # The journal
+
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
+        """A batch begins, and its tasks wait."""
+
+        def open_batch(permits: PermitTables, journal: JournalTables) -> Room:
+            journal.open(batch)
+            return permits.join(entry)
+
+        return await self._step(open_batch)
+
+    async def note_attempts(self, attempts: Mapping[int, Attempt]) -> Noted:
+        """Turn offers into permits, each with its attempt."""
+        return Noted(*await self._step(lambda permits, _: permits.note_attempts(attempts)))
+
+    async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
+        """Let a task wait anew."""
+        return await self._step(lambda permits, _: permits.put_back(permit, throttling))
+
+    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room:
+        """Record a result, free its permit, hand the room on."""
+
+        def finish(permits: PermitTables, journal: JournalTables) -> Room:
+            permits.free(permit)
+            if result.prediction_id:
+                journal.claim(result.prediction_id, permit, batch_id)
+            journal.record(batch_id, [result])
+            return permits.admit()
+
+        return await self._step(finish)
+
+    async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
+        """Record results of tasks that never ran."""
+
+        def record(permits: PermitTables, journal: JournalTables) -> Room:
+            journal.record(batch_id, results)
+            return permits.leave(batch_id, len(results))
+
+        return await self._step(record)
+
+    async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
+        """Give a prediction to an attempt, for ever."""
+        return await self._step(lambda _, journal: journal.claim(prediction_id, permit, batch_id))
+
+    async def open_attempts(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts, oldest first."""
+        return await self._step(lambda permits, _: permits.open_attempts(account))
+
+    async def known_predictions(self, account: str) -> set[str]:
+        """Predictions that belong to an attempt."""
+        return await self._step(lambda _, journal: journal.known_predictions(account))
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Mark a batch as canceled, and wake the process that runs it."""
+        self._doorbell.ring(await self._step(lambda _, journal: journal.cancel(batch_id)))
+
+    async def canceled_batches(self) -> list[str]:
+        """This process's running batches that were marked."""
+        return await self._step(lambda _, journal: journal.canceled())
+
+    async def batch(self, batch_id: str) -> BatchState | None:
+        """One batch."""
+        return await self._step(lambda _, journal: journal.state(batch_id))
+
+    async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
+        """Those callers' batches, the newest first."""
+        return await self._step(lambda _, journal: journal.states(callers, limit))
+
+    async def results(
+        self, batch_id: str, *, after: int = 0, limit: int | None = None
+    ) -> list[TaskResult]:
+        """Finished tasks in the order in which they finished."""
+        return await self._step(lambda _, journal: journal.results(batch_id, after, limit))
+
+    async def recall(self, key: str) -> str | None:
+        """A remembered answer of Replicate's."""
+        return await self._step(lambda _, journal: journal.recall(key))
+
+    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+        """Keep an answer of Replicate's for so long."""
+        await self._step(lambda _, journal: journal.remember(key, value, seconds))
+
+    # The dead
+
+    async def _bury_the_dead(self) -> None:
+        self._looked_at = time.monotonic()
+        others = await self._step(lambda permits, _: permits.other_holders())
+        dead = [holder for holder in others if self._is_dead(holder)]
+
+        def bury(permits: PermitTables, journal: JournalTables) -> None:
+            for holder in dead:
+                _bury(permits, journal, holder)
+            for batch, task in permits.ended_without_holder():
+                journal.record(batch, [_failure(task, journal.task(batch, task), *_LOST)])
+
+        await self._step(bury)
+        for holder in dead:
+            Path(_lock_path(self._database.location, holder)).unlink(missing_ok=True)
+
+    def _is_dead(self, holder: str) -> bool:
+        if self._lock is None:
+            return False  # In memory, all are of this process.
+        lock = FileLock(_lock_path(self._database.location, holder))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        lock.release()
+        return True
+
+    # Steps
+
+    async def _step(self, work: Callable[[PermitTables, JournalTables], T]) -> T:
+        def step(patience: float) -> T:
+            ports: set[int] = set()
+
+            def transaction(connection: sqlite3.Connection) -> T:
+                now = time.time()
+                permits = PermitTables(connection, self._holder, now)
+                outcome = work(permits, JournalTables(connection, self._holder, now))
+                ports.update(permits.ports_to_ring)
+                return outcome
+
+            outcome = self._database.run(transaction, patience=patience)
+            self._doorbell.ring(ports)
+            return outcome
+
+        async with self._turn:
+            try:
+                return step(PATIENCE)
+            except Busy:
+                pass
+            try:
+                return await anyio.to_thread.run_sync(step, LONG_PATIENCE)
+            except Busy:
+                raise BackendUnavailable(
+                    f"The state in {self._database.location} is locked by another process for over "
+                    f"{LONG_PATIENCE:.0f} s: `replicate-mcp doctor` says which."
+                ) from None
+
+
+_INTERRUPTED: tuple[ErrorCode, str, bool] = (
+    "interrupted",
+    "The process that ran this batch ended before this task was created. Nothing was billed: send "
+    "it again.",
+    True,
+)
+_LOST: tuple[ErrorCode, str, bool] = (
+    "create_outcome_unknown",
+    "The process that ran this batch ended while this task's prediction ran, so its outcome is not "
+    "known. It may have been billed: look at replicate.com/predictions before sending it again.",
+    False,
+)
+
+
+def _bury(permits: PermitTables, journal: JournalTables, holder: str) -> None:
+    """Take a process out: its running predictions keep their permits, its other tasks end."""
+    permits.depart(holder)
+    for batch in journal.unfinished(holder):
+        missing = journal.missing(batch)
+        journal.record(batch, [_failure(index, task, *_INTERRUPTED) for index, task in missing])
+
+
+def _failure(
+    index: int, task: JournalTask, code: ErrorCode, error: str, retryable: bool
+) -> TaskFailure:
+    return TaskFailure(
+        task_index=index,
+        prompt=task.prompt,
+        output_filename=task.output_filename,
+        error=error,
+        error_code=code,
+        retryable=retryable,
+    )
+
+
+def _lock_path(location: str, holder: str) -> str:
+    return f"{location}.{holder}.lock"
+
+
+def _hold_lock(path: str) -> FileLock:
+    lock = FileLock(path, mode=0o600)
+    try:
+        lock.acquire(blocking=False)
+    except (OSError, Timeout) as error:
+        raise BackendUnavailable(
+            f"The lock {path} cannot be held ({error}): set REPLICATE_MCP_BACKEND to "
+            "sqlite:///a/path/on/a/local/disk, or to memory."
+        ) from error
+    return lock

@@ -1,0 +1,153 @@
+"""A SQLite file, or one in memory, opened for steps: short transactions that also note whom to wake."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from replicate_mcp.errors import BackendUnavailable
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x52504C4D
+"""Marks a file as ours ("RPLM"), so that somebody else's database is not written to."""
+
+SCHEMA_VERSION = 1
+
+MEMORY = ":memory:"
+
+PATIENCE = 0.02
+"""Seconds that a step waits on the event loop for another process's; then it waits off the loop."""
+
+LONG_PATIENCE = 10.0
+"""Seconds that a step waits for a process that was stopped inside its own, before it gives up."""
+
+
+class Busy(Exception):
+    """Another process is inside a step."""
+
+
+class Database:
+    """One connection, used by one step at a time.
+
+    Threads of one process may share it: the memory of a process is one database for all who
+    open it, and a step that waits for another process is done in a worker thread.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._lock = threading.Lock()
+        self._users = 0
+        try:
+            self._connection = self._connect(location)
+        except sqlite3.Error as error:
+            raise _unavailable(location, error) from error
+
+    def run(self, step: Callable[[sqlite3.Connection], T], *, patience: float) -> T:
+        """Do a step whole or not at all.
+
+        Raises:
+            Busy: others were inside theirs for all of `patience` seconds.
+            BackendUnavailable: the file cannot be used.
+        """
+        with self._lock:
+            connection = self._connection
+            try:
+                connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    outcome = step(connection)
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.execute("COMMIT")
+                return outcome
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                    raise Busy from error
+                raise _unavailable(self.location, error) from error
+            except sqlite3.Error as error:
+                raise _unavailable(self.location, error) from error
+
+    def close(self) -> None:
+        """Close the connection; a database in memory is forgotten with its last user."""
+        with _memory_lock:
+            if self.location == MEMORY:
+                self._users -= 1
+                if self._users:
+                    return
+                _memory.clear()
+        self._connection.close()
+
+    def joined(self) -> "Database":
+        """Count one more user."""
+        self._users += 1
+        return self
+
+    @staticmethod
+    def _connect(location: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            location, isolation_level=None, check_same_thread=False, timeout=LONG_PATIENCE
+        )
+        known = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and known != APPLICATION_ID:
+            connection.close()
+            raise BackendUnavailable(
+                f"{location} is a database of another program: set REPLICATE_MCP_BACKEND to "
+                "sqlite:///another/path, or move that file away."
+            )
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if tables and version > SCHEMA_VERSION:
+            connection.close()
+            raise BackendUnavailable(
+                f"{location} was written by a newer replicate-mcp: upgrade this one, or set "
+                "REPLICATE_MCP_BACKEND to sqlite:///another/path."
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if version < SCHEMA_VERSION:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.executescript("BEGIN IMMEDIATE;" + _schema() + "COMMIT;")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return connection
+
+
+_memory: dict[str, Database] = {}
+_memory_lock = threading.Lock()
+
+
+def open_database(location: str) -> Database:
+    """Open a file (made, with its folder, for this user only), or the process's memory.
+
+    Raises:
+        BackendUnavailable: it cannot be used; the message says why and what to do.
+    """
+    if location == MEMORY:
+        with _memory_lock:
+            return _memory.setdefault(MEMORY, Database(MEMORY)).joined()
+    path = Path(location)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise BackendUnavailable(
+            f"The state file {path} cannot be made ({error.strerror}): set REPLICATE_MCP_BACKEND "
+            "to sqlite:///a/path/you/can/write, or to memory."
+        ) from error
+    return Database(location)
+
+
+def _schema() -> str:
+    return resources.files("replicate_mcp.backends").joinpath("sql/schema.sql").read_text("utf-8")
+
+
+def _unavailable(location: str, error: sqlite3.Error) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"The state in {location} cannot be used ({error}): `replicate-mcp doctor` says what to do."
+    )

@@ -1,0 +1,371 @@
+"""The tables of semaphores, permits and rates: what each step does with them."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from replicate_mcp.batches.backend import Attempt, NotedAttempt, Throttling
+from replicate_mcp.errors import UnknownSemaphore
+from replicate_mcp.replicate_api.attempts import distinct_cancel_after
+from replicate_mcp.semaphores.admission import (
+    OFFER_LASTS,
+    OFFER_STALLS_AFTER,
+    Entry,
+    admit,
+)
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState
+from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
+
+
+class PermitTables:
+    """One step's view of the tables, for one holder at one time."""
+
+    def __init__(self, connection: sqlite3.Connection, holder: str, now: float) -> None:
+        self._db = connection
+        self._holder = holder
+        self._now = now
+        self.ports_to_ring: set[int] = set()
+
+    # Holders
+
+    def arrive(self, port: int) -> None:
+        """Make this process known."""
+        self._db.execute("INSERT INTO holder (id, port) VALUES (?, ?)", (self._holder, port))
+
+    def other_holders(self) -> list[str]:
+        """The processes known besides this one, living or dead."""
+        rows = self._db.execute("SELECT id FROM holder WHERE id != ?", (self._holder,))
+        return [holder for (holder,) in rows]
+
+    def depart(self, holder: str) -> None:
+        """Take out all that a process leaves, but the permits of its predictions."""
+        self._withdraw("holder = ?", (holder,))
+        for table in ("queue", "declaration"):
+            self._db.execute(f"DELETE FROM {table} WHERE holder = ?", (holder,))
+        self._db.execute("DELETE FROM holder WHERE id = ?", (holder,))
+        self._db.execute("DELETE FROM permit WHERE holder = ? AND task IS NULL", (holder,))
+        self._db.execute(
+            "DELETE FROM semaphore WHERE NOT by_admin AND name NOT IN (SELECT name FROM declaration)"
+            " AND name NOT IN (SELECT semaphore FROM permit)"
+            " AND name NOT IN (SELECT also FROM permit WHERE also IS NOT NULL)"
+        )
+
+    def ended_without_holder(self) -> list[tuple[str, int]]:
+        """Free the permits of dead holders whose predictions have ended; their batch and task."""
+        rows = self._db.execute(
+            "DELETE FROM permit WHERE ends_by < ? AND holder NOT IN (SELECT id FROM holder)"
+            " RETURNING entry, task",
+            (self._now,),
+        )
+        return list(rows)
+
+    # Limits
+
+    def declare(self, semaphore: str, limit: int, per_minute: float) -> None:
+        """This process's limit and rate for an account."""
+        self._declare(semaphore, limit)
+        account = account_of(semaphore)
+        rate = self._rates([account]).get(account)
+        declared = rate.declared(per_minute, self._now) if rate else None
+        self._store_rate(account, declared or Rate.full(per_minute, self._now))
+
+    def register(self, semaphore: str, limit: int) -> SemaphoreState:
+        """Make a name known; the first limit given to it stays."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO semaphore (name, units) VALUES (?, ?)", (semaphore, limit)
+        )
+        units = self._limits()[semaphore]
+        self._declare(semaphore, units)
+        return next(state for state in self.states() if state.name == semaphore)
+
+    def resize(self, semaphore: str, limit: int, *, by_admin: bool) -> Room:
+        """Set a limit by hand."""
+        if semaphore not in self._limits():
+            raise UnknownSemaphore(unknown_semaphore(semaphore, self._limits()))
+        self._db.execute(
+            "INSERT INTO semaphore (name, units, by_admin) VALUES (?, ?, ?) ON CONFLICT (name)"
+            " DO UPDATE SET units = excluded.units, by_admin = max(by_admin, excluded.by_admin)",
+            (semaphore, limit, by_admin),
+        )
+        return self.admit()
+
+    def states(self) -> list[SemaphoreState]:
+        """Every semaphore as it stands."""
+        used = self._in_use()
+        waiting: Counter[str] = Counter()
+        for semaphore, also, count in self._db.execute(
+            "SELECT semaphore, also, waiting FROM queue"
+        ):
+            waiting[semaphore] += count
+            if also:
+                waiting[also] += count
+        limits = self._limits()
+        rates = self._rates([account_of(name) for name in limits if is_account(name)])
+        return [
+            self._state(name, limit, used[name], waiting[name], rates.get(account_of(name)))
+            for name, limit in sorted(limits.items())
+        ]
+
+    def _state(
+        self, name: str, limit: int, used: int, waiting: int, rate: Rate | None
+    ) -> SemaphoreState:
+        if rate is None or not is_account(name):
+            return SemaphoreState(name, limit, used, waiting)
+        paused = rate.paused_until - self._now
+        return SemaphoreState(
+            name, limit, used, waiting, rate.per_minute, paused if paused > 0 else None
+        )
+
+    # The queue
+
+    def join(self, entry: QueueEntry) -> Room:
+        """Let an entry wait, or wait for more."""
+        for semaphore in entry.semaphores:
+            limit = self._limits().get(semaphore)
+            if limit is None:
+                raise UnknownSemaphore(unknown_semaphore(semaphore, self._limits()))
+            self._db.execute(
+                "INSERT OR IGNORE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
+                (self._holder, semaphore, limit),
+            )
+        also = entry.semaphores[1] if len(entry.semaphores) > 1 else None
+        self._db.execute(
+            "INSERT INTO queue (entry, holder, semaphore, also, account, waiting, at_most, turn)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM queue))"
+            " ON CONFLICT (entry) DO UPDATE SET waiting = waiting + excluded.waiting",
+            (
+                entry.id, self._holder, entry.semaphores[0], also, entry.account,
+                entry.waiting, entry.at_most,
+            ),
+        )  # fmt: skip
+        return self.admit()
+
+    def leave(self, entry: str, count: int | None) -> Room:
+        """Wait for less, or not at all."""
+        if count is None:
+            self._withdraw("entry = ?", (entry,))
+            self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
+        else:
+            self._wait_more(entry, -count)
+        return self.admit()
+
+    def take(self, permits: Iterable[int]) -> tuple[frozenset[int], Room]:
+        """Turn offers into permits."""
+        taken: set[int] = set()
+        oldest = self._now
+        for permit in permits:
+            rows = self._db.execute(
+                "UPDATE permit SET taken_at = ? WHERE id = ? AND taken_at IS NULL RETURNING offered_at",
+                (self._now, permit),
+            ).fetchall()
+            if rows:
+                taken.add(permit)
+                oldest = min(oldest, rows[0][0])
+        # Whoever kept the queue waiting with its offers lets it go on as it takes them.
+        stalled = self._now - oldest > OFFER_STALLS_AFTER
+        return frozenset(taken), self.admit() if stalled else Room()
+
+    def note_attempts(self, attempts: Mapping[int, Attempt]) -> tuple[dict[int, int], Room]:
+        """Turn offers into permits, each with its attempt; the `Cancel-After` of each."""
+        taken, room = self.take(attempts)
+        chosen: dict[int, int] = {}
+        for permit in taken:
+            attempt = attempts[permit]
+            inputs = json.dumps(attempt.inputs, sort_keys=True)
+            equal = self._db.execute(
+                "SELECT cancel_after FROM permit WHERE inputs = ? AND model = ? AND account ="
+                " (SELECT account FROM permit WHERE id = ?)",
+                (inputs, attempt.model, permit),
+            )
+            seconds = distinct_cancel_after(attempt.cancel_after, {used for (used,) in equal})
+            chosen[permit] = seconds
+            self._db.execute(
+                "UPDATE permit SET task = ?, model = ?, inputs = ?, cancel_after = ?, sent_at = ?,"
+                " ends_by = ? WHERE id = ?",
+                (
+                    attempt.task, attempt.model, inputs, seconds, attempt.sent_at,
+                    self._now + attempt.seconds_at_most, permit,
+                ),
+            )  # fmt: skip
+        self._note_sent(taken)
+        return chosen, room
+
+    def put_back(self, permit: int, throttling: Throttling | None) -> Room:
+        """Let a task wait anew; a 429 is learned from."""
+        rows = self._db.execute(
+            "DELETE FROM permit WHERE id = ? RETURNING entry, account, taken_at", (permit,)
+        ).fetchall()
+        for entry, account, taken_at in rows:
+            self._wait_more(entry, 1)
+            if throttling and account:
+                rate = self._rates([account])[account]
+                self._store_rate(account, rate.throttled(sent_at=taken_at, **asdict(throttling)))
+        return self.admit()
+
+    def free(self, permit: int) -> None:
+        """Take a permit back."""
+        self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
+
+    def open_attempts(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts, oldest first."""
+        rows = self._db.execute(
+            "SELECT id, entry, task, model, inputs, cancel_after, sent_at, prediction FROM permit"
+            " WHERE account = ? AND task IS NOT NULL ORDER BY id",
+            (account,),
+        )
+        return [
+            NotedAttempt(permit, batch, task, model, json.loads(inputs), after, sent_at, prediction)
+            for permit, batch, task, model, inputs, after, sent_at, prediction in rows
+        ]
+
+    # Admission
+
+    def admit(self) -> Room:
+        """Withdraw stale offers, run the admission, and collect this holder's offers."""
+        self._withdraw("offered_at < ?", (self._now - OFFER_LASTS,))
+        rows = self._db.execute(
+            "SELECT entry, holder, semaphore, also, account, waiting, at_most FROM queue"
+            " WHERE waiting > 0 ORDER BY turn"
+        ).fetchall()
+        next_at = self._decide(rows) if rows else None
+        offers = self._db.execute(
+            "SELECT id, entry FROM permit WHERE holder = ? AND taken_at IS NULL ORDER BY id",
+            (self._holder,),
+        )
+        return Room(
+            tuple(Offer(permit, entry) for permit, entry in offers),
+            None if next_at is None else max(0.0, next_at - self._now),
+        )
+
+    def _decide(
+        self, rows: Sequence[tuple[str, str, str, str | None, str | None, int, int | None]]
+    ) -> float | None:
+        limited = [row[0] for row in rows if row[6] is not None]
+        running = self._running(limited) if limited else {}
+        queue = [
+            Entry(entry, holder, (semaphore, also) if also else (semaphore,), account,
+                  waiting, running.get(entry, 0), at_most)
+            for entry, holder, semaphore, also, account, waiting, at_most in rows
+        ]  # fmt: skip
+        used = self._in_use()
+        free = {name: limit - used[name] for name, limit in self._limits().items()}
+        rates = self._rates({entry.account for entry in queue if entry.account})
+        offered = self._db.execute(
+            "SELECT holder, min(offered_at) FROM permit WHERE taken_at IS NULL GROUP BY holder"
+        ).fetchall()
+        stalled = {holder for holder, at in offered if at < self._now - OFFER_STALLS_AFTER}
+        decision = admit(queue, free, rates, stalled=stalled, now=self._now)
+        if decision.grants:
+            self._offer(decision.grants, {entry.id: entry for entry in queue}, rates)
+        withdrawals = [at + OFFER_LASTS + 0.001 for holder, at in offered if holder in stalled]
+        return min([*withdrawals, *([decision.next_at] if decision.next_at else [])], default=None)
+
+    def _offer(
+        self, grants: Sequence[str], queue: Mapping[str, Entry], rates: Mapping[str, Rate]
+    ) -> None:
+        entries = [queue[grant] for grant in grants]
+        self._db.executemany(
+            "INSERT INTO permit (entry, holder, semaphore, also, account, offered_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (e.id, e.holder, e.semaphores[0], e.semaphores[1] if len(e.semaphores) > 1 else None,
+                 e.account, self._now)
+                for e in entries
+            ],
+        )  # fmt: skip
+        turn = self._db.execute("SELECT max(turn) FROM queue").fetchone()[0]
+        last_turn = {entry.id: turn + place for place, entry in enumerate(entries, 1)}
+        counts = Counter(entry.id for entry in entries)
+        self._db.executemany(
+            "UPDATE queue SET waiting = waiting - ?, turn = ? WHERE entry = ?",
+            [(counts[entry], place, entry) for entry, place in last_turn.items()],
+        )
+        spent = Counter(entry.account for entry in entries if entry.account)
+        for account, count in spent.items():
+            self._store_rate(account, rates[account].spent(count))
+        others = {entry.holder for entry in entries} - {self._holder}
+        for holder in others:
+            row = self._db.execute("SELECT port FROM holder WHERE id = ?", (holder,)).fetchone()
+            if row:
+                self.ports_to_ring.add(row[0])
+
+    def _withdraw(self, which: str, values: tuple[object, ...]) -> None:
+        """Take offers back that were not taken: their tasks wait again, and their slots return."""
+        rows = self._db.execute(
+            f"DELETE FROM permit WHERE taken_at IS NULL AND {which} RETURNING entry, account",
+            values,
+        ).fetchall()
+        if not rows:
+            return
+        for entry, count in Counter(entry for entry, _ in rows).items():
+            self._wait_more(entry, count)
+        returned = Counter(account for _, account in rows if account)
+        for account, rate in self._rates(returned).items():
+            self._store_rate(account, rate.given_back(returned[account]))
+
+    # Small reads and writes
+
+    def _wait_more(self, entry: str, count: int) -> None:
+        self._db.execute(
+            "UPDATE queue SET waiting = max(0, waiting + ?) WHERE entry = ?", (count, entry)
+        )
+
+    def _declare(self, semaphore: str, limit: int) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
+            (self._holder, semaphore, limit),
+        )
+
+    def _limits(self) -> dict[str, int]:
+        limits = dict(self._db.execute("SELECT name, min(units) FROM declaration GROUP BY name"))
+        limits.update(self._db.execute("SELECT name, units FROM semaphore"))
+        return limits
+
+    def _in_use(self) -> Counter[str]:
+        used: Counter[str] = Counter()
+        for semaphore, also, count in self._db.execute(
+            "SELECT semaphore, also, count(*) FROM permit GROUP BY semaphore, also"
+        ):
+            used[semaphore] += count
+            if also:
+                used[also] += count
+        return used
+
+    def _running(self, entries: Sequence[str]) -> dict[str, int]:
+        marks = ", ".join("?" * len(entries))
+        return dict(
+            self._db.execute(
+                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks}) GROUP BY entry",
+                entries,
+            )
+        )
+
+    def _rates(self, accounts: Iterable[str]) -> dict[str, Rate]:
+        rates = {}
+        for account in accounts:
+            row = self._db.execute(
+                "SELECT state FROM rate WHERE account = ?", (account,)
+            ).fetchone()
+            if row:
+                state = json.loads(row[0])
+                state["sent"] = tuple((second, count) for second, count in state["sent"])
+                rates[account] = Rate(**state).at_time(self._now)
+        return rates
+
+    def _store_rate(self, account: str, rate: Rate) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO rate (account, state) VALUES (?, ?)",
+            (account, json.dumps(asdict(rate))),
+        )
+
+    def _note_sent(self, permits: Iterable[int]) -> None:
+        marks = ", ".join(map(str, permits))
+        rows = self._db.execute(
+            f"SELECT account, count(*) FROM permit WHERE id IN ({marks}) AND account IS NOT NULL"
+            " GROUP BY account"
+        ).fetchall()
+        for account, count in rows:
+            self._store_rate(account, self._rates([account])[account].noted_sent(count))

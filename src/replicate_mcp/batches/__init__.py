@@ -1,0 +1,1 @@
+"""Running batches, and what a backend promises them."""

@@ -1,0 +1,175 @@
+"""What a backend promises: permits, and the journal of batches in the same step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from replicate_mcp.semaphores.permits import Permits, QueueEntry, Room
+from replicate_mcp.tasks.result import BatchStatus, TaskResult
+
+JOURNAL_SECONDS = 24 * 3600
+"""How long batches and their results are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTask:
+    """What the journal keeps of a task: nothing that could be megabytes, and no token."""
+
+    prompt: str
+    output_filename: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch as it enters the journal.
+
+    Attributes:
+        caller: who may see it: `admin`, `server`, or `token:` with a token's fingerprint.
+        account: whose predictions its tasks are.
+        semaphore: the name its caller knows it by.
+    """
+
+    id: str
+    caller: str
+    account: str
+    semaphore: str
+    tasks: tuple[JournalTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """A batch in the journal; times are in seconds since the epoch."""
+
+    id: str
+    caller: str
+    account: str
+    semaphore: str
+    total: int
+    succeeded: int
+    failed: int
+    canceled: bool
+    created_at: float
+    ended_at: float | None
+
+    @property
+    def status(self) -> BatchStatus:
+        """`running` until every task has its result."""
+        if self.succeeded + self.failed < self.total:
+            return "running"
+        return "canceled" if self.canceled else "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One creation, noted before it is sent.
+
+    Attributes:
+        inputs: a hash of each input, or "" for one that the API may rewrite.
+        cancel_after: the longest `Cancel-After` allowed, in whole seconds.
+        sent_at: the time on Replicate's clock, in seconds since the epoch.
+        seconds_at_most: from now until its prediction has ended, whatever happens.
+    """
+
+    batch: str
+    task: int
+    model: str
+    inputs: Mapping[str, str] = field(repr=False)
+    cancel_after: int
+    sent_at: float
+    seconds_at_most: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotedAttempt:
+    """An attempt in the journal, with the permit it holds and the prediction it came to, if known."""
+
+    permit: int
+    batch: str
+    task: int
+    model: str
+    inputs: Mapping[str, str] = field(repr=False)
+    cancel_after: int
+    sent_at: float
+    prediction_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The attempts that were noted: the `Cancel-After` of each by permit. Others lost their offer."""
+
+    cancel_after: Mapping[int, int]
+    room: Room = Room()
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """What a 429 to a creation said.
+
+    Attributes:
+        retry_after: seconds to wait; None where it named none.
+        per_minute, burst: the lowered rate it named, if it did.
+    """
+
+    retry_after: float | None = None
+    per_minute: float | None = None
+    burst: float | None = None
+
+
+class Backend(Permits, Protocol):
+    """Where semaphores, permits, rates and the journal live.
+
+    In steady state a task costs two steps: `note_attempts` (an offer becomes a permit, and the
+    attempt is noted before it is sent) and `finish` (the result is recorded, the permit freed and
+    its room handed on).
+    """
+
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
+        """Write a batch into the journal and let its tasks wait."""
+
+    async def note_attempts(self, attempts: Mapping[int, Attempt]) -> Noted:
+        """Turn offers, by permit, into permits with an attempt each."""
+
+    async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
+        """Nothing was created: give the permit back, and let the task wait its turn anew."""
+
+    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room:
+        """Record a task's result, free its permit, and hand the room on."""
+
+    async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
+        """Record results of tasks that never ran; they wait no longer."""
+
+    async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
+        """Give a prediction to an attempt, for ever; False where another attempt has it."""
+
+    async def open_attempts(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts whose tasks have no result yet, oldest first."""
+
+    async def known_predictions(self, account: str) -> set[str]:
+        """Ids of the account's predictions that belong to an attempt, open or finished."""
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Mark a batch as canceled, and wake the process that runs it."""
+
+    async def canceled_batches(self) -> list[str]:
+        """This process's running batches that were marked as canceled."""
+
+    async def batch(self, batch_id: str) -> BatchState | None:
+        """One batch of the journal."""
+
+    async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
+        """Those callers' batches, the newest first."""
+
+    async def results(
+        self, batch_id: str, *, after: int = 0, limit: int | None = None
+    ) -> list[TaskResult]:
+        """Finished tasks in the order in which they finished, without the first `after`."""
+
+    async def recall(self, key: str) -> str | None:
+        """A remembered answer of Replicate's, unless it is too old."""
+
+    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+        """Keep an answer of Replicate's for so long."""
+
+    async def close(self) -> None:
+        """Give back what this process holds and leave; what runs on Replicate keeps its permit."""

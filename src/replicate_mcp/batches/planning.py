@@ -1,0 +1,106 @@
+"""Getting a batch's tasks ready: each checked against its model's own schema, before anything runs."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from replicate_mcp.errors import InvalidInput, ModelNotFound
+from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.models import Model, Models
+from replicate_mcp.tasks import filenames
+from replicate_mcp.tasks.model_inputs import InputSchema
+from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """A task as it will be created.
+
+    Attributes:
+        model: the name its result carries.
+        inputs: all that the model receives, the chosen seed and format included.
+        expected_format: the image format it should come in; None where nothing says so.
+    """
+
+    index: int
+    prompt: str
+    output_filename: str
+    model: str
+    target: Target
+    inputs: Mapping[str, Any] = field(repr=False)
+    seed: int | None
+    expected_format: str | None
+
+
+async def plan(
+    tasks: Sequence[Task], gateway: Gateway, models: Models, *, dice: random.Random | None = None
+) -> list[PlannedTask]:
+    """Check every task and fill in what the server chooses: a seed, and a format from the filename.
+
+    Raises:
+        InvalidInput: with a sentence that names the first wrong task and field.
+        ModelNotFound: a task names a model that Replicate does not know.
+    """
+    dice = dice or random.SystemRandom()
+    found: dict[ModelName, Model | None] = {}
+
+    async def find(name: ModelName) -> None:
+        found[name] = await models.find(name, gateway)
+
+    async with anyio.create_task_group() as group:
+        for name in {task.model for task in tasks}:
+            group.start_soon(find, name)
+    planned = []
+    for task in tasks:
+        model = found[task.model]
+        if model is None:
+            raise ModelNotFound(
+                f"task {task.index}: Replicate knows no model '{task.model}': check its name, "
+                "owner/name as on replicate.com."
+            )
+        planned.append(_planned(task, model, dice))
+    return planned
+
+
+def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
+    inputs = dict(task.inputs)
+    expected = filenames.requested_format(task.output_filename)
+    schema = model.schema
+    if schema is not None:
+        _check(task, schema)
+        expected = _settle_format(task, schema, inputs)
+        if "seed" not in inputs and schema.seed_range is not None:
+            inputs["seed"] = dice.randint(*schema.seed_range)
+    seed = inputs.get("seed")
+    return PlannedTask(
+        index=task.index,
+        prompt=task.prompt,
+        output_filename=task.output_filename,
+        model=str(task.model),
+        target=model.target,
+        inputs=inputs,
+        seed=seed if isinstance(seed, int) else None,
+        expected_format=expected,
+    )
+
+
+def _check(task: Task, schema: InputSchema) -> None:
+    problems = schema.problems(task.inputs)
+    if problems:
+        said = "; ".join(problem.sentence for problem in problems[:3])
+        raise InvalidInput(f"task {task.index}: {said}.".replace("?.", "?"))
+
+
+def _settle_format(task: Task, schema: InputSchema, inputs: dict[str, Any]) -> str | None:
+    """Ask for the format that the filename means, unless the task names one; the one to expect."""
+    if schema.format_field not in inputs:
+        wanted = filenames.requested_format(task.output_filename) if task.named else None
+        value = schema.format_value(wanted) if wanted else None
+        if value is None:
+            return schema.default_format
+        inputs[schema.format_field] = value
+    return str(inputs[schema.format_field])

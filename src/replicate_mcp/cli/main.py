@@ -1,0 +1,78 @@
+"""`replicate-mcp`: reads the command and hands over to its file, which alone imports what it needs."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Protocol, cast
+
+from replicate_mcp.errors import ReplicateMcpError
+
+OK, SOME_FAILED, WRONG_USE = 0, 1, 2
+"""Exit codes: all was made, some tasks failed, the command was wrong or nothing could be done."""
+
+COMMANDS = {
+    "serve": "serve MCP on stdin and stdout (what a host starts; the default)",
+    "generate": "make images from prompts",
+    "batches": "list your batches of the last 24 hours, or show one",
+    "download": "save a batch's images on this machine",
+    "models": "list known models, or show one model's inputs",
+    "doctor": "check the settings, the state and the way to Replicate",
+    "demo": "watch the whole product work, without an account",
+    "simulate": "run the stand-in for Replicate's API",
+}
+
+
+class Command(Protocol):
+    """What a command's file holds."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Say which arguments it takes."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it, and give the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "serve")
+    name = words[0]
+    if name not in COMMANDS:
+        _parser().parse_args(words[:1])
+        return WRONG_USE
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    command = cast(Command, importlib.import_module(f"replicate_mcp.cli.{name}"))
+    parser = argparse.ArgumentParser(prog=f"replicate-mcp {name}", description=_sentence(name))
+    parser.add_argument("--env-file", metavar="FILE", help="a file of settings, NAME=value a line")
+    command.add_arguments(parser)
+    arguments = parser.parse_args(words[1:])
+    try:
+        return command.run(arguments)
+    except ReplicateMcpError as error:
+        print(error, file=sys.stderr)
+        return WRONG_USE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="replicate-mcp",
+        description="Prompts in, image URLs out, through Replicate.",
+        epilog="`replicate-mcp COMMAND --help` tells more of each.",
+    )
+    version = f"replicate-mcp {metadata.version('replicate-mcp')}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, what in COMMANDS.items():
+        commands.add_parser(name, help=what)
+    return parser
+
+
+def _sentence(name: str) -> str:
+    what = COMMANDS[name]
+    return what[0].upper() + what[1:] + "."

@@ -1,0 +1,18 @@
+"""`replicate-mcp serve`: the MCP server on stdio."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own: settings come from the environment."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until the client is gone."""
+    import anyio
+
+    from replicate_mcp.mcp_server.server import serve_stdio
+    from replicate_mcp.settings import load_settings
+
+    anyio.run(serve_stdio, load_settings(env_file=arguments.env_file))
+    return 0

@@ -1,0 +1,83 @@
+"""Every error a caller can meet: a stable code, a sentence for a person, and whether to retry.
+
+The inside raises these; the edges (MCP tools, the command line) translate them.
+"""
+
+from typing import Literal, get_args
+
+ErrorCode = Literal[
+    "invalid_input",
+    "model_not_found",
+    "content_flagged",
+    "prediction_failed",
+    "no_output",
+    "canceled",
+    "interrupted",
+    "deadline_exceeded",
+    "create_outcome_unknown",
+    "unauthorized",
+    "insufficient_credit",
+    "daily_limit",
+    "replicate_unavailable",
+    "backend_unavailable",
+]
+
+ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
+
+
+class ReplicateMcpError(Exception):
+    """The root of this package's errors; `str(error)` is a sentence that says what to do.
+
+    Attributes:
+        code: one of `ERROR_CODES`; programs branch on it.
+        retryable: whether sending the same request again can help and cannot bill twice.
+    """
+
+    code: ErrorCode = "invalid_input"
+    retryable: bool = False
+
+
+class InvalidInput(ReplicateMcpError):
+    """The request is wrong as it stands; nothing was created."""
+
+    code = "invalid_input"
+
+
+class UnknownBatch(InvalidInput):
+    """No batch of that id is visible to the caller."""
+
+
+class UnknownSemaphore(InvalidInput):
+    """No semaphore of that name is registered."""
+
+
+class ModelNotFound(ReplicateMcpError):
+    """Replicate knows no such model, version or deployment."""
+
+    code = "model_not_found"
+
+
+class Unauthorized(ReplicateMcpError):
+    """There is no token, or Replicate refused it."""
+
+    code = "unauthorized"
+
+
+class InsufficientCredit(ReplicateMcpError):
+    """The account has no credit left."""
+
+    code = "insufficient_credit"
+
+
+class ReplicateUnavailable(ReplicateMcpError):
+    """Replicate could not be reached or answered with a fault of its own."""
+
+    code = "replicate_unavailable"
+    retryable = True
+
+
+class BackendUnavailable(ReplicateMcpError):
+    """The place where semaphores and the journal live could not be used."""
+
+    code = "backend_unavailable"
+    retryable = True

@@ -1,0 +1,152 @@
+"""The JSON Schemas that the tools publish, written by hand: an agent pays for every byte."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_COUNT: Schema = {"type": "integer"}
+_NUMBER: Schema = {"type": "number"}
+
+
+def _object(required: str, **properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": required.split()}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _arguments(required: str = "", **properties: Schema) -> Schema:
+    schema = _object(required, **properties) | {"additionalProperties": False}
+    if not required:
+        del schema["required"]
+    return schema
+
+
+_WAIT: Schema = {
+    "type": "number",
+    "minimum": 0,
+    "maximum": 50,
+    "description": "Answer after so long at most (default 45); the batch goes on.",
+}
+
+_BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave it."}
+
+GENERATE_IMAGES: Schema = _arguments(
+    "tasks",
+    tasks={
+        "type": "array",
+        "description": "One image request each, 1 to 1000. Keys beside these are inputs of the "
+        "model: aspect_ratio, num_outputs, seed, output_format, input_image, ...",
+        "items": {
+            "type": "object",
+            "properties": {
+                "prompt": _TEXT,
+                "output_filename": {
+                    "type": "string",
+                    "description": "A label such as red_car.jpg; its extension asks for that format.",
+                },
+                "model": {"type": "string", "description": "For this task alone."},
+                "input": {"type": "object", "description": "Model inputs; they win over other keys."},
+            },
+            "required": ["prompt"],
+        },
+    },
+    model={
+        "type": "string",
+        "description": "owner/name, owner/name:version, deployments/owner/name, or flux-dev, "
+        "flux-kontext-max, qwen-image. Default: black-forest-labs/flux-schnell.",
+    },
+    semaphore={
+        "type": "string",
+        "description": "A named limit, from list_semaphores, to stay under besides the account's.",
+    },
+    wait_seconds=_WAIT,
+)
+
+GET_BATCH: Schema = _arguments(
+    batch_id={"type": "string", "description": "Default: your newest batch."},
+    after={
+        "type": "integer",
+        "minimum": 0,
+        "description": "The last answer's cursor: only what finished since.",
+    },
+    limit={"type": "integer", "minimum": 1, "maximum": 1000, "description": "Rows (default 50)."},
+    wait_seconds={**_WAIT, "description": "Wait so long for the batch to end (default 0)."},
+)
+
+CANCEL_BATCH: Schema = _arguments("batch_id", batch_id=_BATCH_ID)
+
+LIST_SEMAPHORES: Schema = _arguments()
+
+_COUNTS: dict[str, Schema] = {
+    "batch_id": _TEXT,
+    "status": {"enum": ["running", "completed", "canceled"]},
+    "total_tasks": _COUNT,
+    "successful_count": _COUNT,
+    "failed_count": _COUNT,
+    "pending_count": _COUNT,
+    "semaphore": _TEXT,
+}
+
+BATCH_COUNTS: Schema = _object(" ".join(_COUNTS), **_COUNTS)
+
+BATCH_RESULT: Schema = _object(
+    " ".join([*_COUNTS, "successful_results", "failed_results", "cursor"]),
+    **_COUNTS,
+    successful_results=_list(
+        _object(
+            "task_index prompt output_filename model prediction_id count generated_files",
+            task_index=_COUNT,
+            prompt=_TEXT,
+            output_filename=_TEXT,
+            model=_TEXT,
+            seed=_COUNT,
+            prediction_id=_TEXT,
+            predict_seconds=_NUMBER,
+            count=_COUNT,
+            generated_files=_list(
+                _object(
+                    "url filename expires_at",
+                    url=_TEXT,
+                    filename=_TEXT,
+                    expires_at=_TEXT,
+                    expired={"type": "boolean"},
+                )
+            ),
+        )
+    ),
+    failed_results=_list(
+        _object(
+            "task_index prompt output_filename error error_code retryable",
+            task_index=_COUNT,
+            prompt=_TEXT,
+            output_filename=_TEXT,
+            error=_TEXT,
+            error_code=_TEXT,
+            prediction_id=_TEXT,
+            retryable={"type": "boolean"},
+        )
+    ),
+    cursor={"type": "integer", "description": "Pass it back as get_batch's after."},
+    next_step={"type": "string", "description": "What to call next, if anything."},
+)
+
+SEMAPHORES: Schema = _object(
+    "semaphores count",
+    semaphores=_list(
+        _object(
+            "name limit in_use waiting available scope",
+            name=_TEXT,
+            limit=_COUNT,
+            in_use=_COUNT,
+            waiting=_COUNT,
+            available=_COUNT,
+            scope={"enum": ["process", "machine", "fleet"]},
+            requests_per_minute=_NUMBER,
+            throttled_until=_TEXT,
+        )
+    ),
+    count=_COUNT,
+)

@@ -1,0 +1,128 @@
+"""The MCP server: one object for every transport, over one app of the process."""
+
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import anyio
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, Tool
+
+from replicate_mcp.app import App, Progress
+from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
+from replicate_mcp.settings import Settings
+
+log = logging.getLogger(__name__)
+
+INSTRUCTIONS = (
+    "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
+    "and a filename for each. When it answers before a batch has ended, call get_batch as its "
+    "next_step says. Show people the URLs; they work for one hour."
+)
+
+
+class ReplicateMcpServer(MCPServer[dict[str, Any]]):
+    """Lists the tools and answers their calls out of `app`."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._canceled: set[tuple[int, object]] = set()
+        super().__init__(
+            "replicate-mcp",
+            title="Replicate images",
+            version=metadata.version("replicate-mcp"),
+            instructions=INSTRUCTIONS,
+            log_level="WARNING",
+            middleware=[self._hear_cancels],
+        )
+
+    async def list_tools(self) -> list[Tool]:
+        """The tools, as they are."""
+        return [spec.tool for spec in TOOLS.values()]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult:
+        """Answer one call."""
+        if name not in TOOLS:
+            raise ToolError(f"There is no tool '{name}': there are {', '.join(TOOLS)}.")
+        batches: list[str] = []
+        call = ToolCall(
+            app=self._app,
+            arguments=arguments,
+            meta=_meta(context),
+            arrived=anyio.current_time(),
+            on_progress=_reporter(context),
+            on_batch=batches.append,
+        )
+        try:
+            return await TOOLS[name](call)
+        except anyio.get_cancelled_exc_class():
+            if context is not None and batches:
+                # The request is gone; whether its batch goes too is decided outside of it.
+                self._app.in_background(self._stop_if_asked, _key(context), call, batches[0])
+            raise
+
+    async def _stop_if_asked(self, key: tuple[int, object], call: ToolCall, batch_id: str) -> None:
+        """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
+        await anyio.sleep(0)
+        if key in self._canceled:
+            self._canceled.discard(key)
+            try:
+                await self._app.cancel(call.caller, batch_id)
+            except ReplicateMcpError as error:
+                log.warning("batch %s is not cancelled: %s", batch_id, error)
+
+    async def _hear_cancels(
+        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        if ctx.method == "notifications/cancelled" and ctx.params:
+            self._canceled.add((id(ctx.session), ctx.params.get("requestId")))
+        return await call_next(ctx)
+
+
+def _key(context: Context[Any, Any]) -> tuple[int, object]:
+    return id(context.session), context.request_context.request_id
+
+
+def _meta(context: Context[Any, Any] | None) -> Mapping[str, Any]:
+    meta = context.request_context.meta if context is not None else None
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _reporter(context: Context[Any, Any] | None) -> Any:
+    if context is None:
+        return None
+
+    async def report(progress: Progress) -> None:
+        await context.report_progress(progress.finished, progress.total, progress.line)
+
+    return report
+
+
+async def serve_stdio(settings: Settings) -> None:
+    """Serve one client over stdin and stdout, until it closes them or a signal comes."""
+    async with App.running(settings) as app, anyio.create_task_group() as group:
+        server = ReplicateMcpServer(app)
+        signalled = False
+
+        async def stop_at_signal() -> None:
+            nonlocal signalled
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    signalled = True
+                    group.cancel_scope.cancel()
+
+        if os.name != "nt":
+            group.start_soon(stop_at_signal)
+        await server.run_stdio_async()
+        group.cancel_scope.cancel()
+    if signalled:
+        # The transport's reader sits in a thread that ends only with stdin.
+        os._exit(0)

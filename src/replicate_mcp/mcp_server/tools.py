@@ -1,0 +1,272 @@
+"""The tools: each reads its arguments, calls the app, and shapes the answer for a model."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+
+from replicate_mcp.access import Caller
+from replicate_mcp.app import App, OnProgress
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError
+from replicate_mcp.mcp_server import schemas
+
+if TYPE_CHECKING:
+    from replicate_mcp.tasks.model_inputs import InputSchema
+    from replicate_mcp.tasks.result import BatchCounts, BatchResult
+
+CREDENTIALS_KEY = "replicate-mcp/credentials"
+"""The key of `_meta` under which a caller brings its own token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool.
+
+    Attributes:
+        caller: who calls; asked for lazily, because listing needs no token.
+        arrived: when the call arrived, on the event loop's clock.
+        on_batch: told the id of the batch that the call began.
+    """
+
+    app: App
+    arguments: Mapping[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    arrived: float = 0.0
+    on_progress: OnProgress | None = None
+    on_batch: Callable[[str], None] = lambda _: None
+
+    @property
+    def caller(self) -> Caller:
+        """By the token brought in `_meta`, else the server's."""
+        brought = self.meta.get(CREDENTIALS_KEY)
+        token = brought.get("replicate_api_token") if isinstance(brought, Mapping) else None
+        return self.app.caller(token if isinstance(token, str) else None)
+
+    def seconds_left(self, wait_seconds: float) -> float:
+        """Of the time in which the call is to be answered."""
+        return max(0.0, self.arrived + wait_seconds - anyio.current_time())
+
+
+async def generate_images(call: ToolCall) -> CallToolResult:
+    """Make images from prompts and get their URLs.
+
+    Give all prompts in one call: they run at once, as many as the account allows. The answer
+    comes when all are done, or after wait_seconds with what is done so far; then call get_batch
+    as next_step says. URLs work for one hour.
+    """
+    arguments = call.arguments
+    batch_id = await call.app.start_batch(
+        call.caller,
+        arguments["tasks"],
+        model=arguments.get("model"),
+        semaphore=arguments.get("semaphore"),
+    )
+    call.on_batch(batch_id)
+    wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
+    await call.app.wait(
+        call.caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
+    )
+    return _batch(await call.app.result(call.caller, batch_id, limit=_page_rows()))
+
+
+async def get_batch(call: ToolCall) -> CallToolResult:
+    """Get a batch's state and results, page by page.
+
+    Pass the last cursor as after: every result comes once, while the batch runs and after it.
+    """
+    arguments = call.arguments
+    batch_id = arguments.get("batch_id")
+    if wait := call.seconds_left(arguments.get("wait_seconds", 0)):
+        batch_id = (await call.app.result(call.caller, batch_id, limit=0)).batch_id
+        await call.app.wait(call.caller, batch_id, seconds=wait, on_progress=call.on_progress)
+    return _batch(
+        await call.app.result(
+            call.caller,
+            batch_id,
+            after=arguments.get("after", 0),
+            limit=arguments.get("limit", _page_rows()),
+        )
+    )
+
+
+async def cancel_batch(call: ToolCall) -> CallToolResult:
+    """Stop a batch: nothing more is created, and what runs is cancelled at Replicate.
+
+    Images that are done stay available through get_batch.
+    """
+    counts = await call.app.cancel(call.caller, call.arguments["batch_id"])
+    return _answer(f"Stopping. {_summary(counts)}", _as_json(counts))
+
+
+async def list_semaphores(call: ToolCall) -> CallToolResult:
+    """List the limits on predictions in flight, and how full they are."""
+    backend = await call.app.backend()
+    rows, lines = [], []
+    for state in await call.app.semaphores(call.caller):
+        row: dict[str, Any] = {
+            "name": state.name,
+            "limit": state.limit,
+            "in_use": state.in_use,
+            "waiting": state.waiting,
+            "available": state.available,
+            "scope": backend.scope,
+        }
+        line = f"{state.name}: {state.in_use} of {state.limit} in use, {state.waiting} waiting"
+        if state.requests_per_minute is not None:
+            row["requests_per_minute"] = round(state.requests_per_minute, 1)
+            line += f", {state.requests_per_minute:g} creations a minute"
+        if state.throttled_for is not None:
+            until = datetime.now(UTC) + timedelta(seconds=state.throttled_for)
+            row["throttled_until"] = until.isoformat()
+            line += f", throttled for {state.throttled_for:.0f} s"
+        rows.append(row)
+        lines.append(line)
+    return _answer("\n".join(lines), {"semaphores": rows, "count": len(rows)})
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as it is listed, and what answers its calls."""
+
+    tool: Tool
+    run: Callable[[ToolCall], Awaitable[CallToolResult]]
+
+    async def __call__(self, call: ToolCall) -> CallToolResult:
+        """Answer a call; what is refused is answered with its reason."""
+        try:
+            _check(self.tool.name, self.tool.input_schema, call.arguments)
+            return await self.run(call)
+        except ReplicateMcpError as error:
+            refusal = {
+                "error": str(error),
+                "error_code": error.code,
+                "retryable": error.retryable,
+            }
+            return CallToolResult(
+                content=[TextContent(type="text", text=str(error))],
+                structured_content=refusal,
+                is_error=True,
+            )
+
+
+def _spec(
+    run: Callable[[ToolCall], Awaitable[CallToolResult]],
+    title: str,
+    arguments: schemas.Schema,
+    output: schemas.Schema,
+    annotations: ToolAnnotations,
+) -> ToolSpec:
+    description = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())
+    tool = Tool(
+        name=run.__name__,
+        title=title,
+        description=description,
+        input_schema=arguments,
+        output_schema=output,
+        annotations=annotations,
+    )
+    return ToolSpec(tool, run)
+
+
+_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_CREATES = ToolAnnotations(
+    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
+)
+_STOPS = ToolAnnotations(
+    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=True
+)
+
+TOOLS = {
+    spec.tool.name: spec
+    for spec in (
+        _spec(
+            generate_images,
+            "Generate images",
+            schemas.GENERATE_IMAGES,
+            schemas.BATCH_RESULT,
+            _CREATES,
+        ),
+        _spec(get_batch, "Get a batch", schemas.GET_BATCH, schemas.BATCH_RESULT, _READS),
+        _spec(cancel_batch, "Cancel a batch", schemas.CANCEL_BATCH, schemas.BATCH_COUNTS, _STOPS),
+        _spec(
+            list_semaphores,
+            "List semaphores",
+            schemas.LIST_SEMAPHORES,
+            schemas.SEMAPHORES,
+            _READS,
+        ),
+    )
+}
+
+
+def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> None:
+    # What a task may hold is judged task by task, with sentences of its own.
+    given = {key: value for key, value in arguments.items() if key != "tasks"}
+    required = [name for name in schema.get("required", []) if name not in arguments]
+    if required:
+        raise InvalidInput(f"{required[0]} is missing: {tool} needs it.")
+    if given and not schema["properties"]:
+        raise InvalidInput(f"{tool} takes no arguments.")
+    problems = _schema(tool).problems(given) if given else []
+    if problems:
+        raise InvalidInput(f"{problems[0].sentence}.".replace("?.", "?").replace("..", "."))
+
+
+@lru_cache
+def _schema(tool: str) -> "InputSchema":
+    from replicate_mcp.tasks.model_inputs import InputSchema
+
+    schema = TOOLS[tool].tool.input_schema
+    rest = {key: value for key, value in schema["properties"].items() if key != "tasks"}
+    optional = {**schema, "properties": rest, "required": []}
+    return InputSchema.from_openapi({"components": {"schemas": {"Input": optional}}})
+
+
+def _batch(result: "BatchResult") -> CallToolResult:
+    lines = [_summary(result)]
+    for success in result.successful_results:
+        for file in success.generated_files:
+            note = " (expired)" if file.expired else ""
+            lines.append(f"{file.filename} {file.url}{note}")
+    for failed in result.failed_results:
+        lines.append(
+            f"task {failed.task_index} ({failed.output_filename}) failed, {failed.error_code}: "
+            f"{failed.error}"
+        )
+    if result.next_step:
+        lines.append(result.next_step)
+    return _answer("\n".join(lines), _as_json(result))
+
+
+def _summary(counts: "BatchCounts") -> str:
+    line = (
+        f"Batch {counts.batch_id} is {counts.status}: {counts.successful_count} of "
+        f"{counts.total_tasks} made"
+    )
+    if counts.failed_count:
+        line += f", {counts.failed_count} failed"
+    if counts.pending_count:
+        line += f", {counts.pending_count} to come"
+    return line + "."
+
+
+def _answer(text: str, structured: dict[str, Any]) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=structured
+    )
+
+
+def _as_json(model: "BatchCounts") -> dict[str, Any]:
+    from replicate_mcp.tasks.result import as_json
+
+    return as_json(model)
+
+
+def _page_rows() -> int:
+    from replicate_mcp.tasks.result import PAGE_ROWS
+
+    return PAGE_ROWS

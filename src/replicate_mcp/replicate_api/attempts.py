@@ -1,0 +1,184 @@
+"""Which prediction came of which attempt, as pure functions.
+
+A held creation tells no id until it ends. Where its answer was lost, or its process died, the
+account's list of predictions says what became of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+SHORTEST_CANCEL_AFTER = 5
+"""Seconds: the least that Replicate takes for `Cancel-After`."""
+
+DEADLINE_TOLERANCE = 1.0
+"""Seconds by which a prediction's life may differ from the `Cancel-After` that was asked for."""
+
+CLOCK_SLACK = 5.0
+"""Seconds taken off Replicate's clock when an attempt is noted, for what its `Date` rounds off."""
+
+EVIDENCE_SECONDS = 1.0
+"""How much younger than an attempt a listed prediction must be to show that the list is up to date."""
+
+GRACE_SECONDS = 10.0
+"""After so long without evidence, an attempt that the list does not show was not made."""
+
+SETTLED_WITHIN_SECONDS = 50 * 60.0
+"""Replicate deletes inputs after an hour: an older attempt can't be recognised any more."""
+
+_COMPARED_CHARACTERS = 10_000
+"""Longer values (data URIs) may be rewritten by the API, so they are not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """An attempt that no prediction is known of.
+
+    Attributes:
+        permit: what names it.
+        inputs: the hash of each input that was sent, "" for one that is not compared.
+        cancel_after: seconds, as sent.
+        sent_at: Replicate's clock, less `CLOCK_SLACK`; seconds since the epoch.
+    """
+
+    permit: int
+    model: str
+    inputs: Mapping[str, str]
+    cancel_after: int
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPrediction:
+    """A prediction of the account's list.
+
+    Attributes:
+        lives: seconds from its creation to its deadline; None where the list has no deadline.
+    """
+
+    id: str
+    model: str
+    version: str
+    input: Mapping[str, Any]
+    created_at: float
+    lives: float | None
+    ended: bool
+
+
+def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """A short hash of each input, "" for one whose value the API may rewrite."""
+    return {key: _hash(value) for key, value in inputs.items()}
+
+
+def distinct_cancel_after(wanted: int, used: Set[int]) -> int:
+    """The longest `Cancel-After`, at most `wanted`, that no equal open attempt has.
+
+    Where half of `wanted` is used up by equals, `wanted` serves again: such predictions are alike
+    in all that can be told, and are told apart by their order.
+    """
+    for seconds in range(wanted, max(SHORTEST_CANCEL_AFTER, wanted // 2) - 1, -1):
+        if seconds not in used:
+            return seconds
+    return wanted
+
+
+def assign(
+    attempts: Sequence[OpenAttempt], predictions: Iterable[ListedPrediction], taken: Set[str]
+) -> dict[int, ListedPrediction]:
+    """Give predictions to attempts, one to one.
+
+    Args:
+        taken: ids that belong to other attempts, for ever.
+
+    Returns:
+        The prediction of each attempt that has one, by permit. A prediction fits an attempt when
+        model, every input that was sent, and life agree and it was created since; of those that
+        fit, the nearest life goes first, then the earliest created.
+    """
+    free = sorted(
+        (each for each in predictions if each.id not in taken), key=lambda each: each.created_at
+    )
+    pairs = sorted(
+        (
+            (_difference(attempt, prediction), prediction.created_at, attempt.sent_at,
+             attempt.permit, place)
+            for attempt in attempts
+            for place, prediction in enumerate(free)
+            if fits(attempt, prediction)
+        )
+    )  # fmt: skip
+    assigned: dict[int, ListedPrediction] = {}
+    given: set[int] = set()
+    for *_, permit, place in pairs:
+        if permit not in assigned and place not in given:
+            assigned[permit] = free[place]
+            given.add(place)
+    return assigned
+
+
+def was_not_made(
+    attempt: OpenAttempt,
+    predictions: Iterable[ListedPrediction],
+    taken: Set[str],
+    *,
+    now: float,
+) -> bool:
+    """Whether it is certain that an attempt to which no prediction was assigned made none.
+
+    Args:
+        predictions: the account's list, read just now.
+        taken: ids that belong to attempts.
+        now: on Replicate's clock.
+    """
+    sent = attempt.sent_at + CLOCK_SLACK
+    up_to_date = now >= sent + GRACE_SECONDS
+    for prediction in predictions:
+        up_to_date = up_to_date or prediction.created_at >= sent + EVIDENCE_SECONDS
+        if prediction.id not in taken and _could_be(attempt, prediction):
+            return False
+    return up_to_date
+
+
+def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
+    """A looser likeness than `fits`: the same model and prompt."""
+    prompt = attempt.inputs.get("prompt", "")
+    return (
+        prediction.created_at >= attempt.sent_at
+        and _same_model(attempt.model, prediction)
+        and (not prompt or _hash(prediction.input.get("prompt")) == prompt)
+    )
+
+
+def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
+    """Whether the prediction could have come of the attempt."""
+    return (
+        prediction.created_at >= attempt.sent_at
+        and _same_model(attempt.model, prediction)
+        and _difference(attempt, prediction) <= DEADLINE_TOLERANCE
+        and all(
+            not digest or _hash(prediction.input.get(key)) == digest
+            for key, digest in attempt.inputs.items()
+        )
+    )
+
+
+def _same_model(name: str, prediction: ListedPrediction) -> bool:
+    if name.startswith("deployments/"):
+        return True  # A deployment's predictions carry the name of the model it runs.
+    path, _, version = name.partition(":")
+    return prediction.model == path and (not version or prediction.version == version)
+
+
+def _difference(attempt: OpenAttempt, prediction: ListedPrediction) -> float:
+    return 0.0 if prediction.lives is None else abs(prediction.lives - attempt.cancel_after)
+
+
+def _hash(value: object) -> str:
+    if isinstance(value, str) and len(value) > _COMPARED_CHARACTERS:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,86 @@
+"""What goes wrong between us and Replicate, as the transport tells it apart."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_RESETS = re.compile(r"resets in ~?(\d+(?:\.\d+)?)\s*s")
+_REDUCED = re.compile(r"(\d+) requests per minute(?: with a burst of (\d+))?")
+
+
+class Fault(Exception):
+    """A call to Replicate that gave no usable answer."""
+
+
+class NotSent(Fault):
+    """The request never reached Replicate: no connection could be made."""
+
+
+class LostAnswer(Fault):
+    """The request was sent and its answer never came whole: what it did is not known."""
+
+
+class NotMade(NotSent):
+    """The answer was lost, and the list of predictions shows that nothing was created."""
+
+
+class OutcomeUnknown(Fault):
+    """The answer was lost, and the list of predictions does not say what became of it."""
+
+
+class NeverEnded(Fault):
+    """A prediction did not end by its deadline, nor when it was cancelled."""
+
+
+@dataclass(eq=False)
+class Refusal(Fault):
+    """An answer with a status of 400 or more.
+
+    Attributes:
+        status: HTTP's.
+        detail: the sentence in the problem document, or the first words of another body.
+        retry_after: seconds, from the header, the body's field, or the sentence, in that order.
+        fields: the wrong inputs of a 422, by name, with what is said of each.
+    """
+
+    status: int
+    detail: str
+    retry_after: float | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The status and the sentence."""
+        return f"{self.status}: {self.detail}"
+
+    @property
+    def reduced_to(self) -> tuple[float, float | None] | None:
+        """The lowered rate a 429 names: creations a minute, and the burst."""
+        found = _REDUCED.search(self.detail)
+        return (float(found[1]), float(found[2]) if found[2] else None) if found else None
+
+    @classmethod
+    def read(
+        cls, status: int, headers: Mapping[str, str], body: Mapping[str, Any] | str
+    ) -> "Refusal":
+        """From an answer's parts; `body` is the parsed object, or text that is none."""
+        if isinstance(body, str):
+            return cls(status, body.strip()[:300] or "no reason given", _seconds(headers, {}, ""))
+        detail = str(body.get("detail") or body.get("title") or "no reason given")
+        wrong = body.get("invalid_fields")
+        fields = {
+            str(each.get("field", "")).removeprefix("input."): str(each.get("description", ""))
+            for each in (wrong if isinstance(wrong, list) else [])
+            if isinstance(each, Mapping)
+        }
+        return cls(status, detail.strip(), _seconds(headers, body, detail), fields)
+
+
+def _seconds(headers: Mapping[str, str], body: Mapping[str, Any], detail: str) -> float | None:
+    found = _RESETS.search(detail)
+    for value in (headers.get("retry-after"), body.get("retry_after"), found and found[1]):
+        try:
+            return max(0.0, float(value))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            continue
+    return None

@@ -1,0 +1,231 @@
+"""A token's way to Replicate through the `replicate` client: create, follow, cancel, look up."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from replicate_mcp.access import fingerprint
+from replicate_mcp.replicate_api.attempts import ListedPrediction
+from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, NotSent, Refusal
+from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
+from replicate_mcp.replicate_api.transport import Call, Transport, call
+from replicate_mcp.tasks.models import ModelName
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from replicate.client import Client
+
+HOLD_SECONDS = 60
+"""The longest that Replicate holds a creation's answer."""
+
+CALLS_A_SECOND = 40.0
+"""Calls other than creations, for all that is followed: Replicate allows 3,000 a minute."""
+
+SHORTEST_POLL_SECONDS = 1.0
+
+PATIENCE_SECONDS = 60.0
+"""How long past its deadline a prediction is followed before it counts as one that never ends."""
+
+MAX_LIST_PAGES = 20
+"""Pages of 100 read from the list of predictions, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a model's predictions are created: with a version, or by the model's own address."""
+
+    name: ModelName
+    version: str = ""
+
+
+class Gateway:
+    """A token's calls to Replicate, over one client and one set of connections."""
+
+    def __init__(self, token: str, base_url: str) -> None:
+        self._token = token
+        self._base_url = base_url
+        self._transport = Transport(base_url)
+        self._lazy_client: Client | None = None
+        self._following = 0
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Gateway({fingerprint(self._token)}, {self._base_url})"
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._transport.aclose()
+
+    def now(self) -> float:
+        """The time on Replicate's clock, in seconds since the epoch."""
+        return self._transport.now()
+
+    async def account(self) -> str:
+        """The name of the account that the token belongs to."""
+        answer = await self._get(lambda client: client.accounts.async_current())
+        return str(answer["username"])
+
+    async def create(
+        self, target: Target, inputs: Mapping[str, Any], *, cancel_after: int
+    ) -> Prediction:
+        """Create a prediction and wait while Replicate holds the answer.
+
+        Args:
+            cancel_after: seconds, at least 5, after which Replicate cancels it by itself.
+
+        Raises:
+            Refusal: nothing was created.
+            NotSent: nothing was created.
+            LostAnswer: it may have been created, and billed.
+        """
+        with call(hold=HOLD_SECONDS, cancel_after=cancel_after) as this:
+            await self._asked(self._creation(target, dict(inputs)), this)
+        return _read(this.answer)
+
+    async def follow(self, prediction: Prediction, *, until: float) -> Prediction:
+        """Look at a prediction until it is done; one that was not seen yet, at once.
+
+        Args:
+            until: by when it should have ended, on Replicate's clock; it is cancelled then.
+
+        Raises:
+            NeverEnded: it did not end even so.
+        """
+        self._following += 1
+        canceled = False
+        try:
+            while not prediction.done:
+                if prediction.status:
+                    await anyio.sleep(max(SHORTEST_POLL_SECONDS, self._following / CALLS_A_SECOND))
+                if self.now() > until and not canceled:
+                    canceled = True
+                    await self.cancel(prediction.id)
+                elif self.now() > until + PATIENCE_SECONDS:
+                    raise NeverEnded(f"prediction {prediction.id} does not end")
+                try:
+                    prediction = await self.get(prediction.id)
+                except (NotSent, LostAnswer):
+                    continue
+                except Refusal as refusal:
+                    if refusal.status < 500 and refusal.status != 429:
+                        raise
+                    await anyio.sleep(min(refusal.retry_after or 2.0, 30.0))
+                if prediction.inline and prediction.status in ENDED:
+                    break
+        finally:
+            self._following -= 1
+        return prediction
+
+    async def get(self, prediction_id: str) -> Prediction:
+        """A prediction as it stands."""
+        return _read(await self._get(lambda client: client.predictions.async_get(prediction_id)))
+
+    async def cancel(self, prediction_id: str) -> None:
+        """Stop a prediction; one that has ended, or is not known, is left as it is."""
+        with call() as this:
+            try:
+                await self._asked(self._client.predictions.async_cancel(prediction_id), this)
+            except Refusal as refusal:
+                if refusal.status not in (404, 409, 422):
+                    raise
+
+    async def predictions_since(self, moment: float) -> list[ListedPrediction]:
+        """The account's predictions created since, newest first.
+
+        Args:
+            moment: on Replicate's clock, in seconds since the epoch.
+        """
+        since = datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+        cursor = f"/v1/predictions?created_after={since}"
+        found: list[ListedPrediction] = []
+        for _ in range(MAX_LIST_PAGES):
+            answer = await self._page(cursor)
+            page = [_listed(each) for each in answer.get("results") or []]
+            found += [each for each in page if each.created_at >= moment]
+            if not answer.get("next") or not page or page[-1].created_at < moment:
+                break
+            cursor = str(answer["next"])
+        return found
+
+    async def _page(self, cursor: str) -> Mapping[str, Any]:
+        return await self._get(lambda client: client.predictions.async_list(cursor))
+
+    async def model(self, owner: str, name: str) -> Mapping[str, Any]:
+        """A model as the API gives it."""
+        return await self._get(lambda client: client.models.async_get(owner, name))
+
+    async def version(self, owner: str, name: str, version: str) -> Mapping[str, Any]:
+        """A model's version as the API gives it."""
+        from replicate.version import Versions
+
+        return await self._get(
+            lambda client: Versions(client, model=(owner, name)).async_get(version)
+        )
+
+    async def deployment(self, owner: str, name: str) -> Mapping[str, Any]:
+        """A deployment as the API gives it."""
+        return await self._get(lambda client: client.deployments.async_get(f"{owner}/{name}"))
+
+    @property
+    def _client(self) -> "Client":
+        if self._lazy_client is None:
+            # Imported at the first call: a server that only lists its tools never needs it.
+            from replicate.client import Client
+
+            self._lazy_client = Client(
+                api_token=self._token, base_url=self._base_url, transport=self._transport
+            )
+        return self._lazy_client
+
+    def _creation(self, target: Target, inputs: dict[str, Any]) -> "Awaitable[object]":
+        name, client = target.name, self._client
+        if name.kind == "deployment":
+            return client.deployments.predictions.async_create((name.owner, name.name), inputs)
+        if target.version:
+            return client.predictions.async_create(target.version, inputs)
+        return client.models.predictions.async_create((name.owner, name.name), inputs)
+
+    async def _get(self, ask: "Callable[[Client], Awaitable[object]]") -> Mapping[str, Any]:
+        with call() as this:
+            await self._asked(ask(self._client), this)
+        answer: Mapping[str, Any] = this.answer
+        return answer
+
+    @staticmethod
+    async def _asked(asking: "Awaitable[object]", this: Call) -> None:
+        """Let the client ask; what it makes of the raw answer does not matter, if there is one."""
+        try:
+            await asking
+        except Fault:
+            raise
+        except Exception:
+            if this.answer is None:
+                raise
+
+
+def _read(answer: Mapping[str, Any]) -> Prediction:
+    try:
+        return Prediction.read(answer)
+    except ValueError as error:
+        raise LostAnswer(str(error)) from error
+
+
+def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
+    prediction = Prediction.read(answer)
+    created = prediction.created_at if prediction.created_at is not None else -math.inf
+    deadline = seconds_of(answer.get("deadline"))
+    sent = answer.get("input")
+    return ListedPrediction(
+        id=prediction.id,
+        model=str(answer.get("model") or ""),
+        version=str(answer.get("version") or ""),
+        input=sent if isinstance(sent, Mapping) else {},
+        created_at=created,
+        lives=None if deadline is None else deadline - created,
+        ended=prediction.status in ENDED,
+    )

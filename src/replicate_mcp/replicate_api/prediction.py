@@ -1,0 +1,85 @@
+"""A prediction, read from Replicate's raw answer."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
+"""The statuses after which nothing runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is known of a prediction; times are in seconds since the epoch on Replicate's clock.
+
+    Attributes:
+        urls: its output files, in order; a `data:` output is none.
+        status: as Replicate gives it; "" where it was not looked at yet.
+        inline: whether the output came as `data:` URIs, so that the files are known only later.
+    """
+
+    id: str
+    status: str
+    urls: tuple[str, ...]
+    inline: bool
+    error: str
+    created_at: float | None
+    completed_at: float | None
+    deadline: float | None
+    predict_seconds: float | None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be waited for: it ended, or its files are all there."""
+        if self.inline:
+            return False
+        return self.status in ENDED or (self.status == "processing" and bool(self.urls))
+
+    @classmethod
+    def unseen(cls, prediction_id: str) -> "Prediction":
+        """One of which nothing but its id is known."""
+        return cls(prediction_id, "", (), False, "", None, None, None, None)
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> "Prediction":
+        """From the API's object; raises ValueError where it is none."""
+        if not isinstance(answer.get("id"), str) or not isinstance(answer.get("status"), str):
+            raise ValueError("the answer is not a prediction")
+        found = list(_strings(answer.get("output")))
+        metrics = answer.get("metrics")
+        seconds = metrics.get("predict_time") if isinstance(metrics, Mapping) else None
+        return cls(
+            id=answer["id"],
+            status=answer["status"],
+            urls=tuple(each for each in found if each.startswith(("https://", "http://"))),
+            inline=any(each.startswith("data:") for each in found),
+            error=str(answer.get("error") or ""),
+            created_at=seconds_of(answer.get("created_at")),
+            completed_at=seconds_of(answer.get("completed_at")),
+            deadline=seconds_of(answer.get("deadline")),
+            predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        )
+
+
+def seconds_of(text: object) -> float | None:
+    """A timestamp with 0 to 9 fractional digits, in seconds since the epoch; None if it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _strings(output: object) -> Iterator[str]:
+    """The strings of an output: it may be one, a list, or an object holding either."""
+    if isinstance(output, str):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _strings(value)
+    elif isinstance(output, list):
+        for value in output:
+            yield from _strings(value)

@@ -1,0 +1,200 @@
+"""The HTTP transport under the `replicate` client, where the client's own faults are closed.
+
+The client drops headers it does not know, sends some requests without a time-out, retries others
+unseen, ignores proxies, cannot be told of `aborted`, and sends its token wherever it is pointed.
+All of that passes through here.
+"""
+
+import contextlib
+import json
+import ssl
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
+
+CONNECT_SECONDS = 10.0
+WRITE_SECONDS = 60.0
+READ_SECONDS = 30.0
+"""Seconds for each phase of a call that Replicate does not hold."""
+
+HOLD_SLACK_SECONDS = 15.0
+"""What a held answer may take beyond its hold before it counts as lost."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""A held answer may carry images as data URIs; anything larger is no answer of Replicate's."""
+
+KEEPALIVE_SECONDS = 20.0
+"""How long an idle connection is kept: a longer one meets servers that have closed it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What a call asks of the transport beyond what the client can say, and the raw answer.
+
+    Attributes:
+        hold: seconds for which Replicate may hold the answer; 0 for an answer at once.
+        cancel_after: seconds after which Replicate cancels the prediction by itself.
+    """
+
+    hold: int = 0
+    cancel_after: int | None = None
+    answer: Any = None
+
+
+_call: ContextVar[Call] = ContextVar("call")
+
+
+@contextlib.contextmanager
+def call(hold: int = 0, cancel_after: int | None = None) -> Iterator[Call]:
+    """Make one call of the client inside; its raw answer is in `answer` afterwards."""
+    this = Call(hold, cancel_after)
+    reset = _call.set(this)
+    try:
+        yield this
+    finally:
+        _call.reset(reset)
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """One connection a request, kept for the next: no pool to queue in, however many run.
+
+    Every answer is read whole. One with a status of 400 or more is raised as `Refusal`, so that
+    nothing above retries it; what never reached the server as `NotSent`; what was sent and has no
+    whole answer as `LostAnswer`.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._base = httpx.URL(base_url)
+        self._proxy = _proxy_for(self._base)
+        self._ssl: ssl.SSLContext | bool = (
+            httpx.create_ssl_context() if self._base.scheme == "https" else False
+        )
+        self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
+        self._clock_ahead = 0.0
+
+    def now(self) -> float:
+        """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch."""
+        return time.time() + self._clock_ahead
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request and read its answer whole."""
+        this = _call.get()
+        if _origin(request.url) != _origin(self._base):
+            raise NotSent(f"{request.url.host} is not Replicate's API: the token is not sent there")
+        if this.hold:
+            request.headers["Prefer"] = f"wait={this.hold}"
+        if this.cancel_after is not None:
+            request.headers["Cancel-After"] = f"{this.cancel_after}s"
+        request.extensions["timeout"] = {
+            "connect": CONNECT_SECONDS,
+            "write": WRITE_SECONDS,
+            "read": this.hold + HOLD_SLACK_SECONDS if this.hold else READ_SECONDS,
+            "pool": None,
+        }
+        status, headers, body = await self._exchange(request)
+        self._set_clock(headers.get("date"))
+        this.answer = _parse(status, headers, body)
+        if b'"aborted"' in body:
+            body = _without_aborted(this.answer)
+        return httpx.Response(
+            status, headers={"content-type": "application/json"}, content=body, request=request
+        )
+
+    async def aclose(self) -> None:
+        """Close every idle connection."""
+        while self._idle:
+            await self._idle.pop()[1].aclose()
+
+    async def _exchange(self, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
+        connection = await self._connection()
+        try:
+            response = await connection.handle_async_request(request)
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise LostAnswer(f"the answer is over {MAX_ANSWER_BYTES} bytes")
+            await response.aclose()
+        except BaseException as error:
+            await self._drop(connection)
+            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+                raise NotSent(
+                    f"no connection to {self._base.host} ({error or 'timed out'})"
+                ) from error
+            if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
+                what = str(error) or type(error).__name__
+                raise LostAnswer(f"the answer of {self._base.host} was lost ({what})") from error
+            raise
+        self._idle.append((time.monotonic(), connection))
+        return response.status_code, response.headers, bytes(body)
+
+    async def _connection(self) -> httpx.AsyncHTTPTransport:
+        # The newest idle one is taken, so that those beyond what is needed grow old at the bottom.
+        while self._idle and time.monotonic() - self._idle[0][0] > KEEPALIVE_SECONDS:
+            await self._drop(self._idle.pop(0)[1])
+        if self._idle:
+            return self._idle.pop()[1]
+        return httpx.AsyncHTTPTransport(
+            verify=self._ssl,
+            proxy=self._proxy,
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+        )
+
+    @staticmethod
+    async def _drop(connection: httpx.AsyncHTTPTransport) -> None:
+        with contextlib.suppress(Exception):
+            await connection.aclose()
+
+    def _set_clock(self, date: str | None) -> None:
+        with contextlib.suppress(TypeError, ValueError):
+            ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
+            # `Date` has whole seconds: a clock that agrees to within one is taken as right.
+            self._clock_ahead = 0.0 if -1.5 < ahead < 0.5 else ahead
+
+
+def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
+    try:
+        parsed = json.loads(body) if body else {}
+    except ValueError as error:
+        if status >= 400:
+            raise Refusal.read(status, headers, body.decode(errors="replace")) from error
+        raise LostAnswer("the answer is not JSON") from error
+    if status >= 400:
+        raise Refusal.read(status, headers, parsed if isinstance(parsed, dict) else str(parsed))
+    if not isinstance(parsed, dict):
+        raise LostAnswer("the answer is not an object")
+    return parsed
+
+
+def _without_aborted(answer: Any) -> bytes:
+    """The body for the client, which knows no `aborted`; the raw answer keeps it."""
+    shown = dict(answer)
+    if shown.get("status") == "aborted":
+        shown["status"] = "canceled"
+    if isinstance(shown.get("results"), list):
+        shown["results"] = [
+            {**each, "status": "canceled"}
+            if isinstance(each, dict) and each.get("status") == "aborted"
+            else each
+            for each in shown["results"]
+        ]
+    return json.dumps(shown).encode()
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    if urllib.request.proxy_bypass(url.host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")

@@ -1,0 +1,1 @@
+"""Shared permits: who may start now, by one decision."""

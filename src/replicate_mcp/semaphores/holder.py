@@ -1,0 +1,87 @@
+"""This process as a holder: it hears of its offers, and hands each to the entry that waits for it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from replicate_mcp.semaphores.permits import Offer, Permits, Room
+
+LOOK_AGAIN_SECONDS = 1.0
+"""How long a process with waiting entries sleeps at most: wake-ups are hints, and may be lost."""
+
+TakeOffers = Callable[[Sequence[Offer]], None]
+
+
+class Holder:
+    """Routes offers to entries, and decides anew when the last decision said so.
+
+    Every step's `Room` goes through `accept`; `run` sees to the rooms that come of other
+    processes' steps and of time.
+    """
+
+    def __init__(self, permits: Permits) -> None:
+        self._permits = permits
+        self._entries: dict[str, TakeOffers] = {}
+        self._newest = 0
+        self._wake_at: float | None = None
+        self._sooner = anyio.Event()
+        self._heard = anyio.Event()
+
+    def attend(self, entry: str, take: TakeOffers) -> None:
+        """Have an entry's offers handed to `take`, which must see to them at once."""
+        self._entries[entry] = take
+        self._sooner.set()
+
+    def forget(self, entry: str) -> None:
+        """Hand that entry nothing more."""
+        self._entries.pop(entry, None)
+
+    def accept(self, room: Room) -> None:
+        """Hand on what a step offered, each offer once: a later offer has a higher number."""
+        if room.next_in is not None:
+            self._wake_by(anyio.current_time() + room.next_in)
+        by_entry: dict[str, list[Offer]] = defaultdict(list)
+        for offer in room.offers:
+            if offer.permit > self._newest and offer.entry in self._entries:
+                by_entry[offer.entry].append(offer)
+        self._newest = max(self._newest, *(offer.permit for offer in room.offers), 0)
+        for entry, offers in by_entry.items():
+            self._entries[entry](offers)
+
+    async def run(self) -> None:
+        """Hear of offers until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen)
+            while True:
+                await self._sleep()
+                self.accept(await self._permits.admit())
+
+    async def heard(self) -> None:
+        """Wait for the next time that another process wakes this one."""
+        await self._heard.wait()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._permits.woken()
+            self._wake_by(anyio.current_time())
+            self._heard.set()
+            self._heard = anyio.Event()
+
+    async def _sleep(self) -> None:
+        while True:
+            until = self._wake_at
+            if self._entries:
+                look_again = anyio.current_time() + LOOK_AGAIN_SECONDS
+                until = look_again if until is None else min(until, look_again)
+            self._sooner = anyio.Event()
+            with anyio.move_on_at(float("inf") if until is None else until):
+                await self._sooner.wait()
+                continue
+            self._wake_at = None
+            return
+
+    def _wake_by(self, at: float) -> None:
+        if self._wake_at is None or at < self._wake_at:
+            self._wake_at = at
+            self._sooner.set()

@@ -1,0 +1,117 @@
+"""What a backend promises of semaphores and permits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Scope = Literal["process", "machine", "fleet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A permit that its holder may take, within `admission.OFFER_LASTS`.
+
+    A holder's later offers have higher numbers in `permit`.
+    """
+
+    permit: int
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a step left to its holder: offers to take, and when to decide again.
+
+    `next_in` is in seconds from now; None where only a release can make room.
+    """
+
+    offers: tuple[Offer, ...] = ()
+    next_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The offers that became permits; the others had been withdrawn and wait in the queue again."""
+
+    permits: frozenset[int]
+    room: Room = Room()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """One that joins the queue: a batch, or all the contexts of a process on one semaphore.
+
+    Attributes:
+        semaphores: one unit of each is needed for every start.
+        account: whose creation rate each start uses; None for callers' own code.
+        waiting: starts to wait for, at first.
+        at_most: how many may run at once; None for no limit but the semaphores'.
+    """
+
+    id: str
+    semaphores: tuple[str, ...]
+    account: str | None
+    waiting: int
+    at_most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SemaphoreState:
+    """A semaphore as it stands; `requests_per_minute` and the next only for an account's."""
+
+    name: str
+    limit: int
+    in_use: int
+    waiting: int
+    requests_per_minute: float | None = None
+    throttled_for: float | None = None
+
+    @property
+    def available(self) -> int:
+        """Units that nobody holds."""
+        return max(0, self.limit - self.in_use)
+
+
+class Permits(Protocol):
+    """Named semaphores and their permits, shared by every holder of one backend.
+
+    Every method raises `BackendUnavailable` where the backend cannot be used. A holder is this
+    process; its offers come with the answer of any step it makes, and `woken` returns when
+    another holder's step may have made it some.
+    """
+
+    scope: Scope
+
+    async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
+        """Say which limit and rate this process allows an account; the lowest limit declared rules."""
+
+    async def register(self, semaphore: str, limit: int) -> SemaphoreState:
+        """Make the name known while this process lives; a known one is returned unchanged."""
+
+    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
+        """Set a limit by hand; holders are not disturbed.
+
+        Raises:
+            UnknownSemaphore: no such name.
+        """
+
+    async def semaphores(self) -> list[SemaphoreState]:
+        """All of them, sorted by name."""
+
+    async def join(self, entry: QueueEntry) -> Room:
+        """Wait in the queue; an entry already in it waits for that many more."""
+
+    async def leave(self, entry: str, count: int | None = None) -> Room:
+        """Wait for `count` starts less; None takes the entry and its offers out."""
+
+    async def take(self, permits: Sequence[int]) -> Taken:
+        """Turn offers into permits; those that are not in the answer are gone."""
+
+    async def release(self, permit: int) -> Room:
+        """Give a permit back."""
+
+    async def admit(self) -> Room:
+        """Free what the dead hold, withdraw stale offers, and make new ones."""
+
+    async def woken(self) -> None:
+        """Return when another holder's step may have made this one an offer."""

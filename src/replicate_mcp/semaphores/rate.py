@@ -1,0 +1,172 @@
+"""The rate of an account: how many creations a minute it is allowed, and what throttling teaches.
+
+A token bucket that is a value: every change gives a new one, so that each backend can store it
+where its permits live and change it in the same step.
+"""
+
+from dataclasses import dataclass, replace
+
+REQUESTS_PER_MINUTE = 600.0
+"""Replicate's documented limit on prediction creations, per account."""
+
+RECENT_SECONDS = 10
+"""The window in which accepted creations are counted, to guess a rate that nobody announced."""
+
+CEILING_SECONDS = 600.0
+"""For how long a rate that failed stays out of reach."""
+
+CEILING_SHARE = 0.9
+"""The share of a failed rate that growing back may reach while the ceiling stands."""
+
+GROWTH = 1.25
+"""By how much a lowered rate grows at a step."""
+
+GROWTH_SECONDS = 30.0
+"""How long a lowered rate must go without throttling before it grows a step."""
+
+SHORTEST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+"""Bounds on a pause, in seconds: a 429 may name none, or one that no batch should wait for."""
+
+SLOWEST_PER_MINUTE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What an account may create, now.
+
+    Attributes:
+        full_per_minute: creations a minute when nothing is known to be wrong; the burst is the same.
+        per_minute: the learned rate, at most `full_per_minute`.
+        burst: the size of the bucket, in creations.
+        tokens: creations that may start at `at` (seconds, the backend's clock).
+        paused_until: nothing starts before.
+        episode_at: when the present or last episode of throttling began.
+        changed_at: when `per_minute` last changed.
+        ceiling: the rate that growing back stays under until `ceiling_until`.
+        sent: creations sent lately, as (whole second, count).
+    """
+
+    full_per_minute: float
+    per_minute: float
+    burst: float
+    tokens: float
+    at: float
+    paused_until: float = 0.0
+    pauses: int = 0
+    episode_at: float = 0.0
+    changed_at: float = 0.0
+    ceiling: float = 0.0
+    ceiling_until: float = 0.0
+    sent: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def full(cls, per_minute: float, now: float) -> "Rate":
+        """A rate of which nothing has been used."""
+        burst = max(1.0, per_minute)
+        return cls(per_minute, per_minute, burst, burst, now)
+
+    def declared(self, per_minute: float, now: float) -> "Rate":
+        """The same account under another configured rate."""
+        if per_minute == self.full_per_minute:
+            return self
+        if self.per_minute < self.full_per_minute and self.per_minute <= per_minute:
+            return replace(self, full_per_minute=per_minute)
+        return Rate.full(per_minute, now)
+
+    def at_time(self, now: float) -> "Rate":
+        """The bucket as it stands at `now`: filled up, and grown back where that is due."""
+        rate = self if now >= self.at else replace(self, at=now, paused_until=0.0)
+        if rate.per_minute < rate.full_per_minute:
+            rate = rate._grown(now)
+        filled = rate.tokens + (now - rate.at) * rate.per_minute / 60
+        return replace(rate, tokens=min(rate.burst, filled), at=now)
+
+    def ready_at(self) -> float:
+        """The earliest time at which a creation may start."""
+        missing = max(0.0, 1 - self.tokens)
+        return max(self.paused_until, self.at + missing * 60 / self.per_minute)
+
+    def spent(self, count: int) -> "Rate":
+        """The bucket after `count` offers were made out of it."""
+        return replace(self, tokens=self.tokens - count)
+
+    def given_back(self, count: int) -> "Rate":
+        """The bucket after `count` offers were withdrawn: nothing was created with them."""
+        return replace(self, tokens=min(self.burst, self.tokens + count))
+
+    def noted_sent(self, count: int) -> "Rate":
+        """`count` creations are about to be sent, at `at`."""
+        second = int(self.at)
+        recent = [(s, n) for s, n in self.sent if s > second - RECENT_SECONDS]
+        if recent and recent[-1][0] == second:
+            recent[-1] = (second, recent[-1][1] + count)
+        else:
+            recent.append((second, count))
+        return replace(self, sent=tuple(recent))
+
+    def throttled(
+        self,
+        *,
+        sent_at: float,
+        retry_after: float | None,
+        per_minute: float | None,
+        burst: float | None,
+    ) -> "Rate":
+        """What a 429 to a creation sent at `sent_at` teaches; called with the bucket at `at`.
+
+        Only a creation sent after the present episode began opens another: the flood of answers
+        to what was already on its way counts once.
+        """
+        rate = self._accepted_less(sent_at)
+        if self.episode_at and sent_at <= self.episode_at:
+            until = rate.at + retry_after if retry_after else rate.paused_until
+            return replace(
+                rate, paused_until=max(rate.paused_until, min(until, rate.at + LONGEST_PAUSE))
+            )
+        pauses = rate.pauses + 1 if rate.per_minute < rate.full_per_minute else 1
+        pause = retry_after if retry_after is not None else SHORTEST_PAUSE * 2 ** min(pauses - 1, 8)
+        learned = per_minute if per_minute is not None else rate._accepted_per_minute()
+        learned = min(learned, rate.per_minute)
+        return replace(
+            rate,
+            per_minute=max(SLOWEST_PER_MINUTE, learned),
+            burst=burst if burst is not None else 1.0,
+            tokens=0.0,
+            paused_until=rate.at + min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE),
+            pauses=pauses,
+            episode_at=rate.at,
+            changed_at=rate.at,
+            ceiling=rate.per_minute,
+            ceiling_until=rate.at + CEILING_SECONDS,
+        )
+
+    def _accepted_less(self, sent_at: float) -> "Rate":
+        second = int(sent_at)
+        return replace(
+            self, sent=tuple((s, n - 1 if s == second and n else n) for s, n in self.sent)
+        )
+
+    def _accepted_per_minute(self) -> float:
+        recent = [(s, n) for s, n in self.sent if s > self.at - RECENT_SECONDS]
+        if not recent:
+            return self.per_minute / 2
+        # A burst at the start says little about the rate: spread it over the whole window.
+        seconds = max(1.0, min(RECENT_SECONDS, self.at - recent[0][0]))
+        return sum(n for _, n in recent) * 60 / seconds
+
+    def _grown(self, now: float) -> "Rate":
+        since = max(self.changed_at, self.paused_until)
+        steps = int((now - since) / GROWTH_SECONDS)
+        if steps < 1:
+            return self
+        top = self.full_per_minute
+        if now < self.ceiling_until:
+            top = min(top, self.ceiling * CEILING_SHARE)
+        grown = min(top, self.per_minute * GROWTH ** min(steps, 40))
+        if grown <= self.per_minute:
+            return self
+        burst = max(1.0, grown) if grown == self.full_per_minute else self.burst
+        return replace(
+            self, per_minute=grown, burst=burst, changed_at=since + steps * GROWTH_SECONDS
+        )

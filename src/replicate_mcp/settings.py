@@ -1,0 +1,139 @@
+"""What a user can set, from the environment or a file of such settings, and where each came from."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from replicate_mcp.errors import InvalidInput
+
+Origin = Literal["environment", "file", "default"]
+
+
+def _https_or_loopback(url: str) -> str:
+    parts = urlsplit(url)
+    loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+        raise ValueError("must be an https address, or http on loopback: tokens are sent to it")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _backend(value: str) -> str:
+    if value in ("memory", "sqlite") or value.startswith(("sqlite:///", "redis://", "rediss://")):
+        return value
+    raise ValueError("must be memory, sqlite, sqlite:///a/path, or redis://host")
+
+
+def _blank_is_none(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+
+
+class Settings(BaseModel):
+    """Each setting under its environment variable's name (`alias`); blank means not set."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    replicate_api_token: Secret = Field(None, alias="REPLICATE_API_TOKEN")
+    replicate_base_url: Annotated[str, BeforeValidator(_https_or_loopback)] = Field(
+        "https://api.replicate.com", alias="REPLICATE_BASE_URL"
+    )
+    concurrent_limit: int = Field(60, ge=1, le=10_000, alias="REPLICATE_CONCURRENT_LIMIT")
+    requests_per_minute: float = Field(
+        600, ge=1, le=1_000_000, alias="REPLICATE_REQUESTS_PER_MINUTE"
+    )
+    default_semaphore: str = Field(
+        "replicate-global", min_length=1, max_length=100, alias="DEFAULT_GLOBAL_SEMAPHORE_ID"
+    )
+    default_model: str = Field(
+        "black-forest-labs/flux-schnell", alias="REPLICATE_MCP_DEFAULT_MODEL"
+    )
+    backend: Annotated[str, BeforeValidator(_backend)] = Field(
+        "sqlite", alias="REPLICATE_MCP_BACKEND"
+    )
+    wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
+    prediction_seconds: int = Field(600, ge=5, le=86_400, alias="REPLICATE_MCP_PREDICTION_SECONDS")
+    batch_seconds: int = Field(3_600, ge=5, le=86_400, alias="REPLICATE_MCP_BATCH_SECONDS")
+
+    @property
+    def token(self) -> str | None:
+        """The server's own token, in the clear."""
+        return self.replicate_api_token.get_secret_value() if self.replicate_api_token else None
+
+
+SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}
+"""Environment variable to field."""
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, env_file: str | Path | None = None
+) -> Settings:
+    """Read the settings: the environment first, then the file, then the defaults.
+
+    Args:
+        env_file: a file of `NAME=value` lines; without one, `config.env` in the user's
+            configuration folder is read where it is. The current folder is never looked at.
+
+    Raises:
+        InvalidInput: a setting is wrong; the message names it and says what would be right.
+    """
+    values, _ = read_sources(os.environ if environ is None else environ, env_file)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"The setting {name} is wrong: {reason}.") from None
+
+
+def read_sources(
+    environ: Mapping[str, str], env_file: str | Path | None
+) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """The values that are set, and where each comes from."""
+    from_file = _read_file(env_file)
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for name in SETTING_NAMES:
+        for source, origin in ((environ, "environment"), (from_file, "file")):
+            value = source.get(name)
+            if value is not None and value.strip():
+                values[name] = value.strip()
+                origins[name] = "environment" if origin == "environment" else "file"
+                break
+        else:
+            origins[name] = "default"
+    return values, origins
+
+
+def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
+    if env_file is None:
+        path = default_env_file()
+        if not path.is_file():
+            return {}
+    else:
+        path = Path(env_file).expanduser()
+        if not path.is_file():
+            raise InvalidInput(f"The file {path} given with --env-file is not there.")
+    from dotenv import dotenv_values
+
+    return dotenv_values(path, interpolate=False)
+
+
+def default_env_file() -> Path:
+    """Where a user's settings are read from when no file is named."""
+    from platformdirs import user_config_path
+
+    return user_config_path("replicate-mcp", appauthor=False) / "config.env"
+
+
+def default_state_file() -> Path:
+    """Where the `sqlite` backend keeps its state when no path is named."""
+    from platformdirs import user_state_path
+
+    return user_state_path("replicate-mcp", appauthor=False) / "state.db"

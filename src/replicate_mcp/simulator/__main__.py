@@ -1,0 +1,88 @@
+"""The command line of the simulator."""
+
+import argparse
+import json
+import sys
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from replicate_mcp.simulator.server import run
+from replicate_mcp.simulator.settings import SimulatorSettings
+
+DEFAULT_PORT = 8765
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add an option for where it listens, and one for every setting."""
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help=f"0 for a free one ({DEFAULT_PORT})"
+    )
+    parser.add_argument("--json", action="store_true", help="print the URL as a line of JSON")
+    parser.add_argument("--settings", default="{}", help="settings as a JSON object")
+    parser.add_argument(
+        "--exit-on-stdin-close", action="store_true", help="stop when the standard input ends"
+    )
+    group = parser.add_argument_group("settings; RATE is a share from 0 to 1")
+    for name, field in SimulatorSettings.model_fields.items():
+        _add_setting(group, name, field)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the simulator until interrupted; gives the exit status."""
+    try:
+        given = {name: value for name, value in vars(args).items() if name in _SETTINGS}
+        settings = SimulatorSettings.model_validate({**json.loads(args.settings), **given})
+    except (ValidationError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    def on_ready(url: str) -> None:
+        if args.json:
+            print(json.dumps({"url": url}), flush=True)
+        else:
+            print(f"Simulated Replicate at {url}: set", flush=True)
+            print(f"  REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=r8_demo", flush=True)
+
+    try:
+        run(
+            settings,
+            host=args.host,
+            port=args.port,
+            on_ready=on_ready,
+            exit_on_stdin_close=args.exit_on_stdin_close,
+        )
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"Cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+_SETTINGS = frozenset(SimulatorSettings.model_fields)
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    flag = "--" + name.replace("_", "-")
+    default = field.default
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    text = f"{field.description} ({shown})".replace("%", "%%")
+    if isinstance(default, bool):
+        group.add_argument(
+            flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+        )
+    else:
+        is_rate = any(getattr(limit, "le", None) == 1 for limit in field.metadata)
+        metavar = "RATE" if is_rate else name.rpartition("_")[2].upper()
+        group.add_argument(flag, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(
+        prog="python -m replicate_mcp.simulator",
+        description="A local stand-in for Replicate's API: no account, no cost.",
+    )
+    add_arguments(arguments)
+    sys.exit(main(arguments.parse_args()))

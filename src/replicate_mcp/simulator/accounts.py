@@ -1,0 +1,146 @@
+"""An account: the rate it is allowed, and the count of what it has done."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from replicate_mcp.simulator.settings import SimulatorSettings, ThrottleWording
+
+_CHANGES_KEPT = 200_000
+"""Changes of the number in flight that are remembered per account; some 20 MB."""
+_COUNTED = (
+    "created",
+    "started",
+    "succeeded",
+    "failed",
+    "canceled",
+    "aborted",
+    "throttled",
+    "creations_seen",
+    "other_calls",
+    "faults",
+)
+_LOW_CREDIT_RATE, _LOW_CREDIT_BURST = 6.0, 1
+
+
+class TokenBucket:
+    """Requests a minute, with a burst, refilled evenly."""
+
+    def __init__(self, per_minute: float, burst: int, now: float) -> None:
+        self.per_minute = per_minute
+        self.burst = burst
+        self._tokens = float(burst)
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """Take one; 0 if there was one, else the seconds until there will be, nothing taken."""
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.per_minute / 60)
+        self._at = now
+        if self._tokens >= 1 - 1e-9:
+            self._tokens -= 1
+            return 0
+        return (1 - self._tokens) * 60 / self.per_minute
+
+    @property
+    def remaining(self) -> int:
+        """Whole requests that could follow at once."""
+        return max(0, int(self._tokens))
+
+    @property
+    def refill_seconds(self) -> int:
+        """Whole seconds until one more, at least 1."""
+        return max(1, math.ceil((1 - min(1, self._tokens)) * 60 / self.per_minute))
+
+
+@dataclass
+class Account:
+    """Whom Replicate limits and bills; several tokens can belong to one."""
+
+    name: str
+    creations: TokenBucket
+    others: TokenBucket
+    out_of_credit: bool = False
+    low_credit: bool = False
+    requests_per_minute: float | None = None
+    burst: int | None = None
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
+    in_flight: int = 0
+    max_in_flight: int = 0
+    busy_seconds: float = 0.0
+    first_creation: float | None = None
+    last_creation: float | None = None
+    last_end: float | None = None
+    changes: deque[tuple[float, int]] = field(
+        default_factory=lambda: deque(maxlen=_CHANGES_KEPT), repr=False
+    )
+    _changed_at: float = 0.0
+
+    @classmethod
+    def opened(cls, name: str, settings: SimulatorSettings, now: float) -> "Account":
+        """A new account with the rates that the settings give everyone."""
+        others = TokenBucket(settings.other_requests_per_minute, settings.other_burst, now)
+        creations = TokenBucket(settings.requests_per_minute, settings.burst, now)
+        return cls(name, creations, others)
+
+    def set_rates(self, settings: SimulatorSettings, now: float) -> None:
+        """Apply changed rates, with full buckets: this account's own, else everyone's."""
+        rate = self.requests_per_minute or settings.requests_per_minute
+        burst = self.burst or settings.burst
+        if self.low_credit:
+            rate, burst = min(rate, _LOW_CREDIT_RATE), min(burst, _LOW_CREDIT_BURST)
+        self.creations = TokenBucket(rate, burst, now)
+        self.others = TokenBucket(settings.other_requests_per_minute, settings.other_burst, now)
+
+    def wording(self, settings: SimulatorSettings) -> SimulatorSettings:
+        """The settings for this account's 429s: with low credit they are announced."""
+        if self.low_credit and settings.throttle_wording is ThrottleWording.PLAIN:
+            return settings.model_copy(update={"throttle_wording": ThrottleWording.ANNOUNCED})
+        return settings
+
+    def prediction_created(self, now: float) -> None:
+        """Count one more in flight."""
+        self.counts["created"] += 1
+        self.first_creation = now if self.first_creation is None else self.first_creation
+        self.last_creation = now
+        self._change(now, 1)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+    def prediction_left(self, now: float) -> None:
+        """Count one less in flight."""
+        self.last_end = now
+        self._change(now, -1)
+
+    def _change(self, now: float, by: int) -> None:
+        self.busy_seconds += self.in_flight * (now - self._changed_at)
+        self._changed_at = now
+        self.in_flight += by
+        self.changes.append((now, self.in_flight))
+
+    def stats(self, now: float, limit: int | None) -> dict[str, Any]:
+        """What has been counted; with a limit, also how much of it was in use on average.
+
+        That average runs from the first creation to the last end, or to now if any is in flight.
+        """
+        self.busy_seconds += self.in_flight * (now - self._changed_at)
+        self._changed_at = now
+        until = now if self.in_flight else self.last_end
+        span = 0.0
+        if self.first_creation is not None and until is not None:
+            span = until - self.first_creation
+        mean = self.busy_seconds / span if span > 0 else 0.0
+        return {
+            "in_flight": self.in_flight,
+            "max_in_flight": self.max_in_flight,
+            **self.counts,
+            "busy_seconds": self.busy_seconds,
+            "mean_in_flight": mean,
+            "utilisation": mean / limit if limit else None,
+            "first_creation": self.first_creation,
+            "last_creation": self.last_creation,
+            "last_end": self.last_end,
+            "requests_per_minute": self.creations.per_minute,
+            "burst": self.creations.burst,
+            "out_of_credit": self.out_of_credit,
+            "low_credit": self.low_credit,
+        }

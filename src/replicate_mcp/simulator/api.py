@@ -1,0 +1,222 @@
+"""The simulator's ASGI application: finds the route, then token, rate and faults, then answers."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from replicate_mcp.simulator import catalogue_routes, control_routes, delivery_routes
+from replicate_mcp.simulator import prediction_routes as predictions
+from replicate_mcp.simulator.accounts import Account, TokenBucket
+from replicate_mcp.simulator.clock import DateHeader
+from replicate_mcp.simulator.exchange import Answer, Exchange
+from replicate_mcp.simulator.fault_injection import Call, Fault
+from replicate_mcp.simulator.problems import Problem, not_found, server_error, throttled
+from replicate_mcp.simulator.simulation import Simulation
+
+Handler = Callable[[Simulation, Exchange, Account], Awaitable[Answer]]
+OpenHandler = Callable[[Simulation, Exchange], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A call of Replicate's API, which needs a token."""
+
+    name: str
+    pattern: re.Pattern[str]
+    handler: Handler
+    call: Call | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRoute:
+    """A path that needs no token: output files and the simulator's controls."""
+
+    pattern: re.Pattern[str]
+    handler: OpenHandler
+
+
+class Api:
+    """The ASGI application over one simulation."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self._date = DateHeader()
+        self._open: set[Exchange] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send)
+        self._open.add(exchange)
+        try:
+            if exchange.path.startswith("/v1/"):
+                await self._answer_with_token(exchange)
+            else:
+                await self._answer_without_token(exchange)
+        finally:
+            self._open.discard(exchange)
+
+    def hang_up(self) -> None:
+        """Drop all connections that wait for an answer."""
+        for exchange in list(self._open):
+            exchange.hang_up()
+
+    async def _answer_with_token(self, exchange: Exchange) -> None:
+        world = self.simulation.world
+        bucket: TokenBucket | None = None
+        try:
+            account = world.account_of(exchange.header(b"authorization"))
+            route = _find(exchange)
+            world.requests[route.name] += 1
+            creates = route.call == "creation"
+            bucket = account.creations if creates else account.others
+            account.counts["creations_seen" if creates else "other_calls"] += 1
+            seconds = bucket.take(world.clock.now())
+            fault = None if seconds or route.call is None else world.faults.strikes(route.call)
+            if fault is not None:
+                account.counts["faults"] += 1
+            if seconds or fault is Fault.THROTTLED:
+                account.counts["throttled"] += 1
+                settings = account.wording(world.settings)
+                named = bucket.refill_seconds if seconds else settings.throttle_seconds
+                raise throttled(settings, named, bucket.per_minute, bucket.burst)
+            exchange.fault = fault if fault is not None and fault.is_after else None
+            if fault is not None and exchange.fault is None:
+                answer = None
+            else:
+                answer = await route.handler(self.simulation, exchange, account)
+        except Problem as problem:
+            answer, fault = Answer.problem(problem), None
+        headers = [(b"date", self._now())]
+        if bucket is not None:
+            headers.append((b"ratelimit-remaining", str(bucket.remaining).encode()))
+            headers.append((b"ratelimit-reset", str(bucket.refill_seconds).encode()))
+        await _send(exchange, answer, fault, headers)
+
+    async def _answer_without_token(self, exchange: Exchange) -> None:
+        try:
+            answer = await _find_open(exchange)(self.simulation, exchange)
+        except Problem as problem:
+            answer = Answer.problem(problem)
+        await exchange.send(answer.with_headers([(b"date", self._now())]))
+
+    def _now(self) -> bytes:
+        world = self.simulation.world
+        return self._date.at(world.clock.now() + world.settings.clock_offset_seconds)
+
+
+def route_names() -> list[str]:
+    """Method and path of all calls of Replicate's API that are answered."""
+    return [route.name for routes in _ROUTES.values() for route in routes]
+
+
+async def _send(
+    exchange: Exchange,
+    answer: Answer | None,
+    fault: Fault | None,
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    """Send the answer, or what a fault makes of it."""
+    if fault is not None and fault.http_status is not None:
+        answer, fault = Answer.problem(server_error(fault.http_status)), None
+    whole = None if answer is None else answer.with_headers(headers)
+    match fault:
+        case None if whole is not None:
+            await exchange.send(whole)
+        case Fault.TRUNCATED if whole is not None:
+            await exchange.send_truncated(whole)
+        case Fault.MALFORMED if whole is not None:
+            await exchange.send_malformed(whole)
+        case Fault.RESET | Fault.RESET_AFTER:
+            await exchange.reset()
+        case _:
+            await exchange.silence()
+
+
+def _find(exchange: Exchange) -> Route:
+    for route in _ROUTES.get(exchange.method, ()):
+        if found := route.pattern.fullmatch(exchange.path):
+            exchange.args = found.groups()
+            return route
+    raise not_found()
+
+
+def _find_open(exchange: Exchange) -> OpenHandler:
+    for route in _OPEN_ROUTES.get(exchange.method, ()):
+        if found := route.pattern.fullmatch(exchange.path):
+            exchange.args = found.groups()
+            return route.handler
+    raise not_found()
+
+
+def _routes(method: str, *routes: tuple[str, Handler, Call | None]) -> dict[str, tuple[Route, ...]]:
+    return {
+        method: tuple(
+            Route(f"{method} {path}", _compiled(path), handler, call)
+            for path, handler, call in routes
+        )
+    }
+
+
+def _compiled(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{\w+\}", "([^/]+)", path))
+
+
+_ROUTES: dict[str, tuple[Route, ...]] = {
+    **_routes(
+        "POST",
+        ("/v1/models/{owner}/{name}/predictions", predictions.create_by_model, "creation"),
+        ("/v1/predictions", predictions.create_by_version, "creation"),
+        (
+            "/v1/deployments/{owner}/{name}/predictions",
+            predictions.create_by_deployment,
+            "creation",
+        ),
+        ("/v1/predictions/{id}/cancel", predictions.cancel, "cancel"),
+        ("/v1/files", catalogue_routes.create_file, None),
+    ),
+    **_routes(
+        "GET",
+        ("/v1/predictions/{id}", predictions.get, "get"),
+        ("/v1/predictions", predictions.list_newest_first, "get"),
+        ("/v1/models/{owner}/{name}", catalogue_routes.get_model, "get"),
+        ("/v1/models/{owner}/{name}/versions", catalogue_routes.list_versions, "get"),
+        ("/v1/models/{owner}/{name}/versions/{id}", catalogue_routes.get_version, "get"),
+        ("/v1/models", catalogue_routes.list_models, "get"),
+        ("/v1/search", catalogue_routes.search, "get"),
+        ("/v1/account", catalogue_routes.get_account, "get"),
+        ("/v1/collections", catalogue_routes.list_collections, "get"),
+        ("/v1/collections/{slug}", catalogue_routes.get_collection, "get"),
+        ("/v1/deployments", catalogue_routes.list_deployments, "get"),
+        ("/v1/deployments/{owner}/{name}", catalogue_routes.get_deployment, "get"),
+        ("/v1/files", catalogue_routes.list_files, "get"),
+        ("/v1/files/{id}", catalogue_routes.get_file, "get"),
+        ("/v1/webhooks/default/secret", catalogue_routes.get_webhook_secret, "get"),
+    ),
+    **_routes("QUERY", ("/v1/models", catalogue_routes.search_models, "get")),
+    **_routes("DELETE", ("/v1/files/{id}", catalogue_routes.delete_file, None)),
+}
+
+_DELIVERY = (
+    OpenRoute(
+        re.compile(r"/delivery/([^/]+)/out-(\d{1,3})(?:\.(\w+))?"), delivery_routes.get_output
+    ),
+    OpenRoute(re.compile(r"/delivery/covers/([^/]+)/(.+)\.webp"), delivery_routes.get_cover),
+)
+_OPEN_ROUTES: dict[str, tuple[OpenRoute, ...]] = {
+    "HEAD": _DELIVERY,
+    "GET": (
+        *_DELIVERY,
+        OpenRoute(re.compile("/simulator/stats"), control_routes.get_stats),
+        OpenRoute(re.compile("/simulator/settings"), control_routes.get_settings),
+        OpenRoute(re.compile("/simulator/predictions"), control_routes.get_predictions),
+        OpenRoute(re.compile("/simulator/timeline"), control_routes.get_timeline),
+        OpenRoute(re.compile("/simulator/wait"), control_routes.wait),
+    ),
+    "POST": (
+        OpenRoute(re.compile("/simulator/configure"), control_routes.configure),
+        OpenRoute(re.compile("/simulator/reset"), control_routes.reset),
+        OpenRoute(re.compile("/simulator/accounts/([^/]+)"), control_routes.change_account),
+    ),
+}

@@ -1,0 +1,43 @@
+"""The stand-in for replicate.delivery, where outputs are fetched without a token."""
+
+from replicate_mcp.simulator.catalogue import MODELS_BY_ID
+from replicate_mcp.simulator.drawing import Picture
+from replicate_mcp.simulator.exchange import Answer, Exchange
+from replicate_mcp.simulator.problems import not_found
+from replicate_mcp.simulator.simulation import CONTENT_TYPES, Simulation
+
+_COVER_WIDTH, _COVER_HEIGHT = 640, 400
+
+
+async def get_output(sim: Simulation, exchange: Exchange) -> Answer:
+    """GET /delivery/{prediction id}/out-{index}, with or without an extension."""
+    prediction_id, number, extension = exchange.args
+    prediction = sim.world.predictions.get(prediction_id)
+    if prediction is None or not prediction.output_ready or not prediction.destiny.has_output:
+        raise not_found()
+    model, given = prediction.asked.model, prediction.asked.input
+    removed = prediction.data_is_removed(
+        sim.world.clock.now(), sim.world.settings.retention_seconds
+    )
+    known_extension = extension in (None, model.file_format(given))
+    if removed or not known_extension or int(number) >= model.file_count(given):
+        raise not_found()
+    return await _image(sim, sim.picture(prediction, int(number)))
+
+
+async def get_cover(sim: Simulation, exchange: Exchange) -> Answer:
+    """GET /delivery/covers/{owner}/{name}.webp."""
+    model = MODELS_BY_ID.get("/".join(exchange.args))
+    if model is None:
+        raise not_found()
+    picture = Picture(model.name, model.run_count, _COVER_WIDTH, _COVER_HEIGHT, "webp", model.owner)
+    return await _image(sim, picture)
+
+
+async def _image(sim: Simulation, picture: Picture) -> Answer:
+    headers = (
+        (b"content-type", CONTENT_TYPES[picture.format].encode()),
+        (b"cache-control", b"public, max-age=3600"),
+        (b"access-control-allow-origin", b"*"),
+    )
+    return Answer(200, await sim.draw(picture), headers)

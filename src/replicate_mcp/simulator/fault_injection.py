@@ -1,0 +1,159 @@
+"""What goes wrong on purpose: the settings of the faults, and which one strikes a request."""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+"""A share of all cases, from 0 (never) to 1 (always); true and false will do."""
+
+Call = Literal["creation", "get", "cancel"]
+"""The kinds of calls that faults strike."""
+
+
+class Fault(StrEnum):
+    """One way in which a call goes wrong; `after` it was carried out all the same."""
+
+    THROTTLED = "429"
+    ERROR_500 = "500"
+    ERROR_502 = "502"
+    ERROR_503 = "503"
+    ERROR_504 = "504"
+    ERROR_500_AFTER = "500_after"
+    ERROR_502_AFTER = "502_after"
+    ERROR_503_AFTER = "503_after"
+    ERROR_504_AFTER = "504_after"
+    RESET = "reset"
+    RESET_AFTER = "reset_after"
+    SILENCE = "silence"
+    SILENCE_AFTER = "silence_after"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+
+    @property
+    def is_after(self) -> bool:
+        """Whether a creation struck by it has made its prediction."""
+        return self in _AFTER
+
+    @property
+    def spoils_answer(self) -> bool:
+        """Whether an answer is sent, but in no good shape."""
+        return self in (Fault.TRUNCATED, Fault.MALFORMED)
+
+    @property
+    def http_status(self) -> int | None:
+        """The status of the answer, for those that are an HTTP error."""
+        number = self.value.partition("_")[0]
+        return int(number) if number.isdigit() else None
+
+
+_AFTER = frozenset(
+    fault
+    for fault in Fault
+    if fault.value.endswith("_after") or fault in ("truncated", "malformed")
+)
+_5XX = (Fault.ERROR_500, Fault.ERROR_502, Fault.ERROR_503, Fault.ERROR_504)
+_5XX_AFTER = tuple(fault for fault in Fault if fault.http_status and fault.is_after)
+
+
+def _fault_list(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+FaultList = Annotated[tuple[Fault, ...], BeforeValidator(_fault_list)]
+
+
+class Faults(BaseModel):
+    """How often which fault strikes. Rates of one kind of call add up to 1 at most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    creation_429: Rate = Field(0, description="creations throttled though the rate allows them")
+    creation_5xx: Rate = Field(0, description="creations answered 5xx, no prediction made")
+    creation_5xx_after: Rate = Field(0, description="creations answered 5xx, prediction made")
+    creation_reset: Rate = Field(0, description="creations reset, no prediction made")
+    creation_reset_after: Rate = Field(0, description="creations reset, prediction made")
+    creation_silence: Rate = Field(0, description="creations never answered, no prediction made")
+    creation_silence_after: Rate = Field(0, description="creations never answered, prediction made")
+    creation_truncated: Rate = Field(0, description="answers to creations cut in half")
+    creation_malformed: Rate = Field(0, description="answers to creations that are no JSON")
+    get_429: Rate = Field(0, description="GETs throttled though the rate allows them")
+    get_5xx: Rate = Field(0, description="GETs answered 5xx")
+    get_reset: Rate = Field(0, description="GETs reset")
+    cancel_429: Rate = Field(0, description="cancels throttled though the rate allows them")
+    cancel_5xx: Rate = Field(0, description="cancels answered 5xx, nothing cancelled")
+    cancel_5xx_after: Rate = Field(0, description="cancels answered 5xx, cancelled all the same")
+    cancel_reset: Rate = Field(0, description="cancels reset, nothing cancelled")
+    fault_after_seconds: float = Field(
+        0, ge=0, description="how long after acceptance an error, a reset or a silence strikes"
+    )
+    fault_next: FaultList = Field((), description="faults of the next creations, in order")
+    fault_next_get: FaultList = Field((), description="faults of the next GETs, in order")
+    fault_next_cancel: FaultList = Field((), description="faults of the next cancels, in order")
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> Self:
+        for call in ("creation", "get", "cancel"):
+            if sum(rate for _, rate in self.rates(call)) > 1 + 1e-9:
+                raise ValueError(f"the fault rates of a {call} add up to more than 1")
+        return self
+
+    def rates(self, call: Call) -> list[tuple[tuple[Fault, ...], float]]:
+        """The faults that can strike this kind of call, with their rates."""
+        prefix = f"{call}_"
+        return [
+            (_faults_named(name.removeprefix(prefix)), getattr(self, name))
+            for name in Faults.model_fields
+            if name.startswith(prefix)
+        ]
+
+
+def _faults_named(name: str) -> tuple[Fault, ...]:
+    return {"5xx": _5XX, "5xx_after": _5XX_AFTER}.get(name) or (Fault(name),)
+
+
+class FaultInjector:
+    """Decides request by request, reproducibly for a seed: first what was ordered, then by rate."""
+
+    def __init__(self, faults: Faults, seed: int) -> None:
+        self._rng = random.Random(f"faults {seed}")  # noqa: S311 - wanted: the same every time
+        self._ordered: dict[Call, deque[Fault]] = {
+            "creation": deque(),
+            "get": deque(),
+            "cancel": deque(),
+        }
+        self._rates: dict[Call, list[tuple[tuple[Fault, ...], float]]] = {}
+        self.configure(faults)
+        self.order("creation", faults.fault_next)
+        self.order("get", faults.fault_next_get)
+        self.order("cancel", faults.fault_next_cancel)
+
+    def configure(self, faults: Faults) -> None:
+        """Take over other rates; what was ordered stays."""
+        for call in self._ordered:
+            self._rates[call] = [(kinds, rate) for kinds, rate in faults.rates(call) if rate]
+
+    def order(self, call: Call, faults: Iterable[Fault]) -> None:
+        """Let the next calls of this kind fail so, one each; no faults at all clears the order."""
+        ordered = tuple(faults)
+        if ordered:
+            self._ordered[call].extend(ordered)
+        else:
+            self._ordered[call].clear()
+
+    def strikes(self, call: Call) -> Fault | None:
+        """The fault of this call, mostly none."""
+        if ordered := self._ordered[call]:
+            return ordered.popleft()
+        if not (rates := self._rates[call]):
+            return None
+        draw = self._rng.random()
+        for kinds, rate in rates:
+            if draw < rate:
+                return self._rng.choice(kinds)
+            draw -= rate
+        return None

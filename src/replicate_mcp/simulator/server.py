@@ -1,0 +1,104 @@
+"""Runs the simulator: until interrupted, in a thread, or in a process of its own."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from replicate_mcp.simulator.handle import Simulator
+from replicate_mcp.simulator.settings import SimulatorSettings
+
+_BACKLOG = 4096
+_START_SECONDS = 30
+_STOP_SECONDS = 10
+
+
+def run(
+    settings: SimulatorSettings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    on_ready: Callable[[str], None] = print,
+    exit_on_stdin_close: bool = False,
+) -> None:
+    """Serve until interrupted; `on_ready` gets the URL once requests are answered."""
+    from replicate_mcp.simulator.serving import Service
+
+    with _bound(host, port) as listener:
+        service = Service(settings, listener, on_ready)
+        if exit_on_stdin_close:
+            threading.Thread(target=_stop_with_stdin, args=(service.stop,), daemon=True).start()
+        asyncio.run(service.serve())
+
+
+@contextmanager
+def running_simulator(
+    settings: SimulatorSettings | None = None, *, port: int = 0, **changes: object
+) -> Iterator[Simulator]:
+    """Run the simulator in a thread of its own, on a free loopback port."""
+    from replicate_mcp.simulator.serving import Service
+
+    settings = (settings or SimulatorSettings()).changed(changes)
+    ready = threading.Event()
+    with _bound("127.0.0.1", port) as listener:
+        service = Service(settings, listener, lambda _url: ready.set())
+        thread = threading.Thread(target=lambda: asyncio.run(service.serve()), name="simulator")
+        thread.start()
+        try:
+            if not ready.wait(_START_SECONDS):
+                raise RuntimeError("The simulator did not start.")
+            yield Simulator(service.url)
+        finally:
+            service.stop()
+            thread.join(_STOP_SECONDS)
+
+
+@contextmanager
+def running_simulator_process(
+    settings: SimulatorSettings | None = None, *, port: int = 0, **changes: object
+) -> Iterator[Simulator]:
+    """Run the simulator in a process of its own, so that it costs the caller no time."""
+    settings = (settings or SimulatorSettings()).changed(changes)
+    command = [
+        *(sys.executable, "-m", "replicate_mcp.simulator", "--port", str(port)),
+        *("--json", "--exit-on-stdin-close", "--settings", settings.model_dump_json()),
+    ]
+    process = subprocess.Popen(  # noqa: S603 - this very program
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError("The simulator did not start; what it said is on stderr.")
+        try:
+            yield Simulator(json.loads(line)["url"], process.pid)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        yield listener
+
+
+def _stop_with_stdin(stop: Callable[[], None]) -> None:
+    while sys.stdin.buffer.read(1024):
+        pass
+    stop()

@@ -1,0 +1,85 @@
+"""Every setting of the simulator, for the command line, the control routes and Python alike."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field
+
+from replicate_mcp.simulator.durations import Duration
+from replicate_mcp.simulator.fault_injection import Faults, Rate
+
+
+class ThrottleWording(StrEnum):
+    """What the text of a 429 says."""
+
+    PLAIN = "plain"
+    """`Request was throttled. Your rate limit resets in ~10s.`"""
+    ANNOUNCED = "announced"
+    """The same after a sentence that names rate, burst and the low credit they are due to."""
+    ANNOUNCED_WITHOUT_CREDIT = "announced_without_credit"
+    """The same after a sentence that names rate and burst."""
+    BARE = "bare"
+    """`Request was throttled.`"""
+
+
+class SimulatorSettings(Faults):
+    """How the simulated Replicate behaves. All of it can be changed while it runs."""
+
+    # The life of a prediction
+    predict_seconds: Duration = Field(
+        0.0,
+        description='seconds of processing: a number, "1-4", "0.5,1,2" in turn, '
+        '"lognormal(2, 0.5)", or "model" for what the model typically takes',
+    )
+    queue_seconds: Duration = Field(0.0, description="seconds in `starting`, the same way")
+    cancel_seconds: float = Field(0, ge=0, description="seconds until a cancel takes effect")
+    slow_seconds: float = Field(10, ge=0, description="processing for a prompt with [slow]")
+    run_limit_seconds: float = Field(1800, gt=0, description="Replicate's limit of 30 minutes")
+    retention_seconds: float = Field(
+        3600, ge=0, description="after its end, when input, output and files are deleted"
+    )
+    minimum_cancel_after_seconds: float = Field(5, ge=0, description="least Cancel-After")
+    seed: int = Field(0, description="of durations, outcomes and faults")
+
+    # What an account may do
+    requests_per_minute: float = Field(600, gt=0, description="creations, refilled evenly")
+    burst: int = Field(600, ge=1, description="creations at once")
+    other_requests_per_minute: float = Field(3000, gt=0, description="all other calls")
+    other_burst: int = Field(3000, ge=1, description="other calls at once")
+    throttle_wording: ThrottleWording = Field(ThrottleWording.PLAIN, description="text of a 429")
+    throttle_header: bool = Field(False, description="a 429 carries Retry-After")
+    throttle_field: bool = Field(True, description="a 429 carries retry_after in its body")
+    throttle_seconds: int = Field(1, ge=0, description="seconds that an injected 429 names")
+
+    # Outcomes, by share of the predictions
+    failing: Rate = Field(0, description="predictions that fail")
+    nsfw: Rate = Field(0, description="predictions that fail as flagged content")
+    hanging: Rate = Field(0, description="predictions that never end by themselves")
+    no_output: Rate = Field(0, description="predictions that succeed with null or []")
+    prompt_words: bool = Field(
+        True, description="[fail] [nsfw] [no-output] [hang] [slow] in a prompt choose its outcome"
+    )
+
+    # Odd answers
+    missing_metrics: Rate = Field(0, description="predictions without metrics")
+    output_before_end: Rate = Field(
+        0, description="predictions that are `processing` with their final output for a while"
+    )
+    settle_seconds: float = Field(0.2, ge=0, description="how long that while is")
+    data_url_outputs: Rate = Field(0, description="held answers with data: URLs as output")
+    answer_202: Rate = Field(0, description="creations answered 202 instead of 201")
+    list_lag_seconds: float = Field(0, ge=0, description="until a prediction is in the list")
+    list_deadlines: bool = Field(True, description="the list tells deadlines")
+    page_size: int = Field(100, ge=1, description="predictions a page")
+    reject_unknown_inputs: bool = Field(True, description="422 for inputs not in the schema")
+    delivery_extensions: bool = Field(True, description="output URLs end like .webp")
+    clock_offset_seconds: float = Field(
+        0, description="added to all timestamps and the Date header"
+    )
+    public_url: str = Field(
+        "", description="where clients reach it, if not at the address it is bound to"
+    )
+
+    def changed(self, changes: dict[str, object]) -> Self:
+        """These settings with some replaced; raises pydantic's `ValidationError`."""
+        return self.model_validate({**self.model_dump(), **changes})

@@ -1,0 +1,102 @@
+"""Sends predictions to the URLs that asked for them, signed, as Replicate does."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import urllib.error
+import urllib.request
+from email.message import Message
+from typing import IO
+
+from replicate_mcp.simulator.predictions import Prediction
+from replicate_mcp.simulator.representations import Representations
+from replicate_mcp.simulator.world import World
+
+_RETRY_SECONDS = (1, 2, 4, 8, 16, 29)
+"""Pauses before the retries of a terminal event: the last is a minute after the end."""
+_TIMEOUT_SECONDS = 5
+
+
+class Webhooks:
+    """Owns the deliveries that are under way."""
+
+    def __init__(self, world: World, representations: Representations) -> None:
+        self._world = world
+        self._representations = representations
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._key = hashlib.sha256(f"webhooks {world.settings.seed}".encode()).digest()
+
+    @property
+    def secret(self) -> str:
+        """The signing secret of `GET /v1/webhooks/default/secret`."""
+        return f"whsec_{base64.b64encode(self._key).decode()}"
+
+    def announce(self, prediction: Prediction, event: str) -> None:
+        """Send the prediction as it is now; only `completed` is sent again if that fails."""
+        url = prediction.asked.webhook
+        if url is None:
+            return
+        body = json.dumps(self._representations.prediction(prediction)).encode()
+        retries = _RETRY_SECONDS if event == "completed" else ()
+        task = asyncio.get_running_loop().create_task(self._deliver(url, body, retries))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+
+    async def close(self) -> None:
+        """Give up what has not been delivered."""
+        deliveries = list(self._deliveries)
+        for delivery in deliveries:
+            delivery.cancel()
+        await asyncio.gather(*deliveries, return_exceptions=True)
+
+    async def _deliver(self, url: str, body: bytes, retries: tuple[int, ...]) -> None:
+        headers = self._signed(body)
+        for pause in (*retries, None):
+            if await asyncio.to_thread(_post, url, body, headers):
+                return
+            if pause is not None:
+                await asyncio.sleep(pause)
+
+    def _signed(self, body: bytes) -> dict[str, str]:
+        message_id = f"msg_{secrets.token_hex(12)}"
+        now = self._world.clock.now() + self._world.settings.clock_offset_seconds
+        moment = str(int(now))
+        signed = f"{message_id}.{moment}.".encode() + body
+        digest = hmac.new(self._key, signed, hashlib.sha256).digest()
+        return {
+            "content-type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": moment,
+            "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+        }
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
+    ) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+
+
+def _post(url: str, body: bytes, headers: dict[str, str]) -> bool:
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - the route checks the scheme
+    try:
+        with _OPENER.open(request, timeout=_TIMEOUT_SECONDS):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except OSError:
+        return False

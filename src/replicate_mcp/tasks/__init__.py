@@ -1,0 +1,1 @@
+"""Pure rules: what a task is, what it gives back, how its files are called."""

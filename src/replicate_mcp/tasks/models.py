@@ -1,0 +1,60 @@
+"""How a request names a model, and what each kind of name means."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+ModelKind = Literal["model", "version", "deployment"]
+
+ALIASES = {
+    "flux-dev": "black-forest-labs/flux-dev",
+    "flux-kontext-max": "black-forest-labs/flux-kontext-max",
+    "qwen-image": "qwen/qwen-image",
+}
+"""Short names that stand for a model."""
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_MODEL = re.compile(rf"({_PART})/({_PART})(?::([A-Za-z0-9]{{4,64}}))?")
+_DEPLOYMENT = re.compile(rf"deployments/({_PART})/({_PART})")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model as Replicate addresses it.
+
+    `kind` is `model` (`owner/name`), `version` (`owner/name:version`) or `deployment`
+    (`deployments/owner/name`); `version` is empty unless the name carries one.
+    """
+
+    kind: ModelKind
+    owner: str
+    name: str
+    version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelName":
+        """Read a name or an alias.
+
+        Raises:
+            ValueError: the text is none of the forms; the message says which there are.
+        """
+        text = ALIASES.get(text.strip(), text.strip())
+        if found := _DEPLOYMENT.fullmatch(text):
+            return cls("deployment", found[1], found[2])
+        if found := _MODEL.fullmatch(text):
+            return cls("version" if found[3] else "model", found[1], found[2], found[3] or "")
+        forms = "owner/name, owner/name:version, deployments/owner/name"
+        raise ValueError(
+            f"'{text[:80]}' is not a model's name; write {forms}, or one of {', '.join(ALIASES)}"
+        )
+
+    @property
+    def path(self) -> str:
+        """`owner/name`, without version or prefix."""
+        return f"{self.owner}/{self.name}"
+
+    def __str__(self) -> str:
+        """The name in full, as it is written in requests and results."""
+        if self.kind == "deployment":
+            return f"deployments/{self.path}"
+        return f"{self.path}:{self.version}" if self.version else self.path

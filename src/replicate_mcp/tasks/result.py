@@ -1,0 +1,124 @@
+"""What a batch gives back: one row a task, in one of two lists, and the pages they come in."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from replicate_mcp.errors import ErrorCode
+
+BatchStatus = Literal["running", "completed", "canceled"]
+
+URL_LIFETIME = timedelta(hours=1)
+"""How long after a prediction's end Replicate keeps its files (its documented default)."""
+
+PAGE_ROWS = 50
+"""Rows in a tool's answer: at some 150 tokens each, well inside what hosts hand to a model."""
+
+MAX_PAGE_ROWS = 1_000
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class GeneratedFile(_Row):
+    """One image: where it is, what to call it, and until when the URL works."""
+
+    url: str
+    filename: str
+    expires_at: datetime
+    expired: bool | None = None
+
+
+class TaskSuccess(_Row):
+    """A task whose image or images were made."""
+
+    task_index: int
+    prompt: str
+    output_filename: str
+    model: str
+    seed: int | None = None
+    prediction_id: str
+    predict_seconds: float | None = None
+    count: int
+    generated_files: tuple[GeneratedFile, ...]
+
+
+class TaskFailure(_Row):
+    """A task without an image, and why."""
+
+    task_index: int
+    prompt: str
+    output_filename: str
+    error: str
+    error_code: ErrorCode
+    prediction_id: str | None = None
+    retryable: bool
+
+
+TaskResult = TaskSuccess | TaskFailure
+
+
+class BatchCounts(_Row):
+    """Where a whole batch stands."""
+
+    batch_id: str
+    status: BatchStatus
+    total_tasks: int
+    successful_count: int
+    failed_count: int
+    pending_count: int
+    semaphore: str
+
+
+class BatchResult(BatchCounts):
+    """A batch's counts, and one page of its finished tasks sorted by `task_index`."""
+
+    successful_results: tuple[TaskSuccess, ...]
+    failed_results: tuple[TaskFailure, ...]
+    cursor: int = Field(description="Finished tasks delivered so far: pass it back as `after`.")
+    next_step: str | None = None
+
+
+def page(
+    counts: BatchCounts, rows: list[TaskResult], *, after: int, now: datetime | None = None
+) -> BatchResult:
+    """Put a page of rows, the ones that finished after the first `after`, into the contract's form."""
+    now = now or datetime.now(UTC)
+    rows = sorted(rows, key=lambda row: row.task_index)
+    cursor = after + len(rows)
+    finished = counts.successful_count + counts.failed_count
+    return BatchResult(
+        **counts.model_dump(),
+        successful_results=tuple(
+            _marked_expired(row, now) for row in rows if isinstance(row, TaskSuccess)
+        ),
+        failed_results=tuple(row for row in rows if isinstance(row, TaskFailure)),
+        cursor=cursor,
+        next_step=_next_step(counts, cursor, finished),
+    )
+
+
+def as_json(model: BaseModel) -> dict[str, JsonValue]:
+    """The wire form: absent values are left out, not null."""
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+def _next_step(counts: BatchCounts, cursor: int, finished: int) -> str | None:
+    call = f"get_batch with batch_id={counts.batch_id} and after={cursor}"
+    if cursor < finished:
+        return f"{finished - cursor} more finished results are ready: call {call}."
+    if counts.status == "running":
+        return f"The batch is still running: call {call} for what finishes next."
+    return None
+
+
+def _marked_expired(row: TaskSuccess, now: datetime) -> TaskSuccess:
+    if all(file.expires_at > now for file in row.generated_files):
+        return row
+    files = tuple(
+        file.model_copy(update={"expired": True}) if file.expires_at <= now else file
+        for file in row.generated_files
+    )
+    return row.model_copy(update={"generated_files": files})

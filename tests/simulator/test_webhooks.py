@@ -1,0 +1,88 @@
+"""Webhooks: signed, the terminal one sent again."""
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+from replicate.webhook import Webhooks, WebhookSigningSecret
+
+from replicate_mcp.simulator import Simulator
+from simulator.calls import SCHNELL
+
+Received = tuple[dict[str, str], bytes]
+
+
+@contextmanager
+def receiver(statuses: list[int]) -> Iterator[tuple[str, "queue.Queue[Received]"]]:
+    """A server that answers these statuses in turn, then 200."""
+    received: queue.Queue[Received] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(statuses.pop(0) if statuses else 200)
+            self.end_headers()
+            received.put(({k.lower(): v for k, v in self.headers.items()}, body))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook", received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def created(client: httpx.AsyncClient, url: str, *events: str) -> httpx.Response:
+    body = {"input": {"prompt": "a"}, "webhook": url, "webhook_events_filter": list(events)}
+    return await client.post(SCHNELL, json=body, headers={"prefer": "wait"})
+
+
+async def test_the_end_of_a_prediction_is_announced_and_signed(
+    client: httpx.AsyncClient,
+) -> None:
+    with receiver([]) as (url, received):
+        prediction = (await created(client, url, "completed")).json()
+        headers, body = received.get(timeout=5)
+    assert json.loads(body)["id"] == prediction["id"]
+    assert json.loads(body)["status"] == "succeeded"
+    secret = (await client.get("/v1/webhooks/default/secret")).json()
+    Webhooks.validate(
+        headers=headers, body=body.decode(), secret=WebhookSigningSecret(**secret), tolerance=60
+    )
+
+
+async def test_events_are_those_asked_for(client: httpx.AsyncClient) -> None:
+    with receiver([]) as (url, received):
+        await created(client, url, "start", "completed")
+        statuses = {json.loads(received.get(timeout=5)[1])["status"] for _ in range(2)}
+        await created(client, url, "output")
+        assert received.empty()
+    assert statuses == {"processing", "succeeded"}
+
+
+async def test_a_terminal_event_is_sent_again_until_it_is_taken(
+    client: httpx.AsyncClient,
+) -> None:
+    with receiver([500]) as (url, received):
+        await created(client, url, "completed")
+        first, _ = received.get(timeout=5)
+        second, _ = received.get(timeout=5)
+    assert first["webhook-id"] == second["webhook-id"]
+
+
+@pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://example.com"])
+async def test_a_webhook_has_to_be_https_or_loopback(
+    simulator: Simulator, client: httpx.AsyncClient, url: str
+) -> None:
+    assert (await created(client, url, "completed")).status_code == 422

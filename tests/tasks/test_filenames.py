@@ -1,0 +1,289 @@
+"""Filenames: what is refused, which extension a file gets, and that no two of a batch are alike."""
+
+import time
+import unicodedata
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from replicate_mcp.tasks.filenames import (
+    MAX_BYTES,
+    BatchFilenames,
+    default_name,
+    delivered_name,
+    image_format,
+    numbered,
+    problem,
+    requested_format,
+)
+
+EXTENSIONS = ["jpg", "jpeg", "JPG", "png", "webp", "WEBP", "gif", "avif"]
+LIKELY = ["cat", "Cat", "cat.png", "CAT.PNG", "cat_2.png", "cat.jpg", "cat_1", "cat_1.jpg", "é.png"]
+LIKELY += ["e\u0301.png", "straße", "STRASSE", "my.file", "generated_image_1", "cat_2_1.webp"]
+
+formats = st.sampled_from([*EXTENSIONS, None])
+names = st.one_of(st.sampled_from(LIKELY), st.text(max_size=12)).filter(lambda n: not problem(n))
+
+
+def folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "is empty"),
+        (".", "is '.'"),
+        ("..", "is '..'"),
+        ("../cat.png", "contains a path separator '/'"),
+        ("a\\cat.png", "contains a path separator '\\'"),
+        ("cat..png", "contains '..'"),
+        ("bell\a.png", "contains the control character U+0007"),
+        ("nul\0.png", "contains the control character U+0000"),
+        ("del\x7f.png", "contains the control character U+007F"),
+        ("next\x85line", "contains the control character U+0085"),
+        ("a\u2028b", "contains the line separator U+2028"),
+        ("a\u2029b", "contains the line separator U+2029"),
+        ("a\u202egnp.exe", "contains the text-direction control U+202E"),
+        ("a\u2066b", "contains the text-direction control U+2066"),
+        ("a\ud800b", "contains half a character, the surrogate U+D800"),
+        ("what?.png", "contains '?', which Windows refuses"),
+        ("C:cat.png", "contains ':', which Windows refuses"),
+        ("CON", "is reserved by Windows ('CON')"),
+        ("con.png", "is reserved by Windows ('CON')"),
+        ("Aux .tar.gz", "is reserved by Windows ('AUX')"),
+        ("lpt9.jpg", "is reserved by Windows ('LPT9')"),
+        ("COM¹", "is reserved by Windows ('COM¹')"),
+        ("conin$", "is reserved by Windows ('CONIN$')"),
+        ("cat.", "ends with a dot"),
+        ("cat ", "starts or ends with whitespace"),
+        (" cat", "starts or ends with whitespace"),
+        ("\u00a0cat", "starts or ends with whitespace"),
+        ("x" * 230, "is 230 bytes long, over the limit of 200"),
+        ("é" * 101, "is 202 bytes long, over the limit of 200"),
+    ],
+    ids=ascii,
+)
+def test_a_name_is_refused_with_its_reason(name: str, why: str) -> None:
+    assert problem(name) == why
+
+
+@pytest.mark.parametrize("character", '<>:"|?*')
+def test_what_windows_refuses_in_a_name_is_refused(character: str) -> None:
+    assert problem(f"a{character}b") == f"contains '{character}', which Windows refuses"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("red_car.jpg", "my.file", ".hidden", "CONSOLE.png", "com10", "nul_1.png"),
+        *("猫.png", "👩\u200d🚀.webp", "a b.png", "100% - (final) [2], it's & so~.png"),
+        "x" * MAX_BYTES,
+    ],
+)
+def test_a_plain_name_is_accepted(name: str) -> None:
+    assert problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        *[("a.jpg", "jpg"), ("a.jpeg", "jpg"), ("a.JPG", "jpg"), ("a.Png", "png")],
+        *[("a.webp", "webp"), ("a.gif", "gif"), ("a.avif", "avif"), ("a.b.png", "png")],
+        *[("a", None), ("my.file", None), ("png", None), (".png", None), ("a.", None)],
+    ],
+)
+def test_an_image_extension_requests_its_format(name: str, format: str | None) -> None:  # noqa: A002
+    assert requested_format(name) == format
+
+
+@pytest.mark.parametrize(
+    ("name", "extension", "delivered"),
+    [
+        ("blue_house", "webp", "blue_house.webp"),
+        ("my.file", "webp", "my.file.webp"),
+        ("cat.PNG", "png", "cat.PNG"),
+        ("cat.jpeg", "jpg", "cat.jpeg"),
+        ("cat.jpg", "JPEG", "cat.jpg"),
+        ("cat.png", "webp", "cat.webp"),
+        ("cat.png", "WEBP", "cat.webp"),
+        ("cat", "JPEG", "cat.jpeg"),
+        (".png", "webp", ".png.webp"),
+        ("cat.png", "mp4", "cat.mp4"),
+        ("clip.mp4", "mp4", "clip.mp4"),
+        ("cat.png", None, "cat.png"),
+        ("cat", None, "cat"),
+        ("cat.png", "", "cat.png"),
+        ("cat.png", "x/y", "cat.png"),
+    ],
+)
+def test_the_extension_tells_the_truth(name: str, extension: str | None, delivered: str) -> None:
+    assert delivered_name(name, extension) == delivered
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("red_car.jpg", "red_car_1.jpg"), ("red_car", "red_car_1"), ("my.file", "my.file_1")],
+)
+def test_the_number_goes_before_the_image_extension(name: str, expected: str) -> None:
+    assert numbered(name, 1) == expected
+
+
+def test_a_task_without_a_name_is_called_by_its_number_from_one() -> None:
+    assert default_name(0) == "generated_image_1"
+    assert BatchFilenames([None, None], ["png", None]).deliver(1, ["webp"]) == [
+        "generated_image_2.webp"
+    ]
+
+
+def deliver_all(batch: BatchFilenames, outcomes: list[list[str | None]]) -> list[list[str]]:
+    return [batch.deliver(index, extensions) for index, extensions in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize("last_first", [False, True], ids=["in order", "last first"])
+def test_a_later_task_of_the_same_name_takes_the_next_free_number(last_first: bool) -> None:
+    batch = BatchFilenames(["cat.png", "CAT.png", "cat_2.png", "cat.png"], ["png"] * 4)
+    order = [3, 2, 1, 0] if last_first else [0, 1, 2, 3]
+    given = {index: batch.deliver(index, ["png"]) for index in order}
+    assert given == {0: ["cat.png"], 1: ["CAT_2.png"], 2: ["cat_2_2.png"], 3: ["cat_3.png"]}
+
+
+def test_names_that_differ_only_in_their_normal_form_are_the_same_name() -> None:
+    batch = BatchFilenames(["é.png", "e\u0301.png"], ["png"] * 2)
+    assert deliver_all(batch, [["png"], ["png"]]) == [["é.png"], ["e\u0301_2.png"]]
+
+
+def test_several_outputs_are_numbered() -> None:
+    batch = BatchFilenames(["red_car.jpg"], ["jpg"])
+    assert batch.deliver(0, ["jpg", "jpg"]) == ["red_car_1.jpg", "red_car_2.jpg"]
+
+
+def test_each_of_several_outputs_has_its_own_format() -> None:
+    assert BatchFilenames(["a.jpg"], ["jpg"]).deliver(0, ["png", "jpg"]) == ["a_1.png", "a_2.jpg"]
+
+
+def test_a_task_without_outputs_gets_no_names() -> None:
+    assert BatchFilenames(["cat"], ["png"]).deliver(0, []) == []
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_with_expected_counts_each_of_equal_names_counts_from_one(order: tuple[int, int]) -> None:
+    batch = BatchFilenames(["cat.jpg", "cat.jpg"], ["jpg", "jpg"], [2, 2])
+    given = {index: batch.deliver(index, ["jpg", "jpg"]) for index in order}
+    assert given == {0: ["cat_1.jpg", "cat_2.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_number_that_would_make_another_tasks_name_is_passed_over(order: tuple[int, int]) -> None:
+    batch = BatchFilenames(["cat.jpg", "cat.jpg"], ["jpg", "jpg"])
+    given = {index: batch.deliver(index, ["jpg", "jpg"]) for index in order}
+    assert given == {0: ["cat_1.jpg", "cat_3.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
+
+
+def test_another_format_than_expected_never_takes_a_name_that_is_planned() -> None:
+    batch = BatchFilenames(["cat.png", "cat.jpg"], ["png", "jpg"])
+    assert deliver_all(batch, [["jpg"], ["jpg"]]) == [["cat_2.jpg"], ["cat.jpg"]]
+
+
+def test_where_the_delivered_format_is_unknown_the_expected_one_stands() -> None:
+    batch = BatchFilenames(["cat", "dog", "cow.PNG"], ["webp", None, "png"])
+    assert deliver_all(batch, [[None], [None], [None]]) == [["cat.webp"], ["dog"], ["cow.PNG"]]
+
+
+def test_a_name_as_written_returns_where_its_format_is_delivered_after_all() -> None:
+    assert BatchFilenames(["cat.PNG"], ["jpg"]).deliver(0, ["png"]) == ["cat.PNG"]
+
+
+def test_names_delivered_before_a_resumption_are_not_given_again() -> None:
+    batch = BatchFilenames(["cat", "cat.webp", "cat"], ["png", "png", "png"])
+    batch.claim(0, ["cat_2.png", "Cat_3.PNG"])
+    assert [batch.deliver(index, ["png"]) for index in (1, 2)] == [["cat_4.png"], ["cat_5.png"]]
+
+
+def test_a_long_name_keeps_its_number_and_extension() -> None:
+    name = "x" * MAX_BYTES
+    batch = BatchFilenames([name, name], ["webp", "webp"])
+    assert deliver_all(batch, [["webp"], ["webp"]]) == [[f"{name}.webp"], [f"{name}_2.webp"]]
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        BatchFilenames(["cat", "dog"], ["png"])
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_a_thousand_equal_names_do_not_take_quadratic_time(outputs: int) -> None:
+    started = time.process_time()
+    batch = BatchFilenames(["cat.png"] * 1000, ["png"] * 1000)
+    seen = {name for i in range(1000) for name in batch.deliver(i, ["jpg"] * outputs)}
+    assert len(seen) == 1000 * outputs
+    assert time.process_time() - started < 1.0  # quadratic: half a million searches, several s
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[tuple[str | None, str | None, int]], list[int]]:
+    """Requests with format and count, and an order in which the tasks finish."""
+    one = st.tuples(st.none() | names, formats, st.integers(0, 4))
+    tasks = draw(st.lists(one, min_size=1, max_size=12))
+    return tasks, draw(st.permutations(range(len(tasks))))
+
+
+@given(batches(), st.data(), st.booleans())
+def test_no_two_files_of_a_batch_have_the_same_name(
+    case: tuple[list[tuple[str | None, str | None, int]], list[int]],
+    data: st.DataObject,
+    with_counts: bool,
+) -> None:
+    tasks, order = case
+    requested, expected, counts = zip(*tasks, strict=True)
+    batch = BatchFilenames(requested, expected, counts if with_counts else None)
+    seen: list[str] = []
+    for index in order:
+        extensions = data.draw(st.lists(formats, max_size=4))
+        delivered = batch.deliver(index, extensions)
+        assert len(delivered) == len(extensions)
+        for name, extension in zip(delivered, extensions, strict=True):
+            if extension is not None:
+                assert requested_format(name) == image_format(extension)
+        seen += delivered
+    assert len({folded(name) for name in seen}) == len(seen)
+
+
+@given(batches())
+def test_when_all_comes_as_expected_names_do_not_depend_on_the_order(
+    case: tuple[list[tuple[str | None, str | None, int]], list[int]],
+) -> None:
+    tasks, order = case
+    requested, expected, counts = zip(*tasks, strict=True)
+    assume(all(counts))
+
+    def run(order: list[int]) -> dict[int, list[str]]:
+        batch = BatchFilenames(requested, expected, counts)
+        return {i: batch.deliver(i, [expected[i]] * counts[i]) for i in order}
+
+    assert run(order) == run(sorted(order))
+
+
+@given(names, formats)
+def test_a_name_that_nobody_else_asks_for_comes_back_unchanged(
+    name: str, extension: str | None
+) -> None:
+    expected = delivered_name(name, extension)
+    assert BatchFilenames([name], [extension]).deliver(0, [extension]) == [expected]
+    assert BatchFilenames([name], [None]).deliver(0, [extension]) == [expected]
+    if extension is None or requested_format(name) == image_format(extension):
+        assert expected == name
+
+
+@given(names, formats, st.integers(1, 9))
+def test_what_becomes_of_an_accepted_name_is_acceptable_but_for_its_length(
+    name: str, extension: str | None, number: int
+) -> None:
+    why = problem(delivered_name(numbered(name, number), extension))
+    assert why is None or "bytes long" in why
+
+
+@given(st.text())
+def test_a_refusal_can_be_printed_whatever_the_name(name: str) -> None:
+    assert (problem(name) or "").isprintable()

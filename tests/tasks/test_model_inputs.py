@@ -1,0 +1,544 @@
+"""Model inputs: what a schema says of a model, and the sentence about each wrong input."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from replicate_mcp.tasks.model_inputs import MAX_SEED, InputProblem, InputSchema, without_nulls
+
+JSON = dict[str, Any]
+SCHEMAS = "#/components/schemas/"
+
+
+def openapi(
+    properties: JSON, *, required: list[str], enums: dict[str, list[Any]], **others: Any
+) -> JSON:
+    """A model's document as cog writes it; `x-order` is the order in which inputs are given."""
+    ordered = {name: {"x-order": i, **one} for i, (name, one) in enumerate(properties.items())}
+    whole = {"type": "object", "title": "Input", "required": required, "properties": ordered}
+    schemas: JSON = {"Input": whole | others}
+    for name, values in enums.items():
+        schemas[name] = {
+            "type": "string" if isinstance(values[0], str) else "integer",
+            "enum": values,
+            "title": name,
+            "description": "An enumeration.",
+        }
+    return {"openapi": "3.0.2", "components": {"schemas": schemas}}
+
+
+def enum(name: str, default: Any) -> JSON:
+    return {"allOf": [{"$ref": SCHEMAS + name}], "default": default}
+
+
+PROMPT = {"type": "string", "title": "Prompt", "description": "Prompt for generated image"}
+URI = {"type": "string", "format": "uri"}
+
+FLUX_SCHNELL = openapi(
+    {
+        "prompt": PROMPT,
+        "aspect_ratio": enum("aspect_ratio", "1:1") | {"description": "Aspect ratio"},
+        "num_outputs": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1},
+        "num_inference_steps": {"type": "integer", "minimum": 1, "maximum": 4, "default": 4},
+        "seed": {"type": "integer", "description": "Random seed.", "nullable": True},
+        "output_format": enum("output_format", "webp"),
+        "output_quality": {"type": "integer", "minimum": 0, "maximum": 100, "default": 80},
+        "go_fast": {"type": "boolean", "default": True},
+        "megapixels": enum("megapixels", "1"),
+    },
+    required=["prompt"],
+    enums={
+        "aspect_ratio": ["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16"],
+        "output_format": ["webp", "jpg", "png"],
+        "megapixels": ["1", "0.25"],
+    },
+)
+FLUX_KONTEXT_MAX = openapi(
+    {
+        "prompt": PROMPT,
+        "input_image": URI,
+        "aspect_ratio": enum("aspect_ratio", "match_input_image"),
+        "seed": {"anyOf": [{"type": "integer", "maximum": 9e9}, {"type": "null"}]},
+        "output_format": enum("output_format", "png"),
+        "safety_tolerance": {"type": "integer", "minimum": 0, "maximum": 6, "default": 2},
+    },
+    required=["prompt", "input_image"],
+    enums={
+        "aspect_ratio": ["match_input_image", "1:1", "16:9", "9:16"],
+        "output_format": ["jpg", "png"],
+    },
+)
+SEEDREAM_4 = openapi(
+    {
+        "prompt": PROMPT,
+        "image_input": {"type": "array", "items": URI, "maxItems": 10, "default": []},
+        "size": enum("size", "2K"),
+        "width": {"type": "integer", "minimum": 1024, "maximum": 4096, "multipleOf": 8},
+        "sequential_image_generation": enum("sequential_image_generation", "disabled"),
+        "max_images": {"type": "integer", "minimum": 1, "maximum": 15, "default": 1},
+        "enhance_prompt": {"type": "boolean", "default": True},
+    },
+    required=["prompt"],
+    enums={
+        "size": ["1K", "2K", "4K", "custom"],
+        "sequential_image_generation": ["disabled", "auto"],
+    },
+)
+GPT_IMAGE = openapi(
+    {
+        "prompt": PROMPT,
+        "input_images": {"type": "array", "items": URI, "nullable": True},
+        "number_of_images": {"type": "integer", "minimum": 1, "maximum": 10, "default": 1},
+        "quality": enum("quality", "auto"),
+        "output_format": enum("output_format", "webp"),
+    },
+    required=["prompt"],
+    enums={
+        "quality": ["low", "medium", "high", "auto"],
+        "output_format": ["png", "jpeg", "webp"],
+    },
+)
+ODDS = openapi(
+    {
+        "steps": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10},
+        "strength": {"type": "number", "minimum": 0.1, "maximum": 1.0},
+        "name": {"type": "string", "minLength": 2, "maxLength": 5, "pattern": "^[a-z]+$"},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
+        "size": {"anyOf": [{"type": "integer"}, {"$ref": SCHEMAS + "size"}]},
+        "level": enum("level", 1),
+        "version": {"const": "v2"},
+        "options": {"type": "object", "properties": {"depth": {"type": "integer"}}},
+        "style": enum("style", "s1"),
+        "seed": {"type": "integer", "minimum": -1, "exclusiveMaximum": 1000},
+    },
+    required=[],
+    enums={
+        "size": ["small", "large"],
+        "level": [1, 2],
+        "style": [f"s{number}" for number in range(1, 21)],
+    },
+    maxProperties=4,
+)
+DOCUMENTS = {
+    "flux-schnell": FLUX_SCHNELL,
+    "flux-kontext-max": FLUX_KONTEXT_MAX,
+    "seedream-4": SEEDREAM_4,
+    "gpt-image-1.5": GPT_IMAGE,
+    "odds": ODDS,
+}
+MODELS = {name: InputSchema.from_openapi(document) for name, document in DOCUMENTS.items()}
+SCHNELL_INPUTS = (
+    "prompt, aspect_ratio, num_outputs, num_inference_steps, seed, output_format, "
+    "output_quality, go_fast, megapixels"
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        (
+            "aspect_ratio",
+            "16x9",
+            "aspect_ratio '16x9' is not one of 1:1, 16:9, 21:9, 3:2, 2:3, 4:5, 5:4, 3:4, 4:3, 9:16"
+            ": did you mean '16:9'?",
+        ),
+        (
+            "aspect_ratio",
+            "2:1",
+            "aspect_ratio '2:1' is not one of 1:1, 16:9, 21:9, 3:2, 2:3, 4:5, 5:4, 3:4, 4:3, 9:16",
+        ),
+        (
+            "output_format",
+            "jpeg",
+            "output_format 'jpeg' is not one of webp, jpg, png: did you mean 'jpg'?",
+        ),
+        ("output_format", "tiff", "output_format 'tiff' is not one of webp, jpg, png"),
+        ("megapixels", 1, "megapixels 1 is not one of 1, 0.25: did you mean '1'?"),
+        ("megapixels", None, None),
+        ("num_outputs", 9, "num_outputs 9 is more than 4, the most this model takes"),
+        ("num_outputs", 0, "num_outputs 0 is less than 1, the least this model takes"),
+        ("num_outputs", 4.0, None),
+        ("num_outputs", 2.5, "num_outputs 2.5 is not a whole number"),
+        ("num_outputs", True, "num_outputs true is not a whole number"),
+        ("seed", "abc", "seed 'abc' is not a whole number"),
+        ("seed", "42", "seed '42' is text, a whole number is wanted: did you mean 42?"),
+        ("seed", "42.0", "seed '42.0' is text, a whole number is wanted: did you mean 42?"),
+        ("seed", "1e999", "seed '1e999' is not a whole number"),
+        ("seed", 2**70, "seed is a number of more than 64 bits"),
+        ("seed", [7], "seed [7] is not a whole number"),
+        ("go_fast", "True", "go_fast 'True' is text, true or false is wanted: did you mean true?"),
+        ("go_fast", 1, "go_fast 1 is not true or false"),
+        ("prompt", 42, "prompt 42 is a number, text is wanted: did you mean '42'?"),
+        ("prompt", {"text": "a"}, 'prompt {"text": "a"} is not text'),
+        ("prompt", "a\ud800", "prompt contains half a character, an unpaired surrogate"),
+        ("prompt", ["a\x07" * 100], 'prompt ["' + "a\\u0007" * 8 + "a… is not text"),
+        (
+            "aspectratio",
+            "1:1",
+            "'aspectratio' is not an input of this model: did you mean 'aspect_ratio'? "
+            f"Its inputs: {SCHNELL_INPUTS}",
+        ),
+        (
+            "number_of_images",
+            2,
+            "'number_of_images' is not an input of this model: did you mean 'num_outputs'? "
+            f"Its inputs: {SCHNELL_INPUTS}",
+        ),
+        (
+            "mask",
+            "x",
+            f"'mask' is not an input of this model. Its inputs: {SCHNELL_INPUTS}",
+        ),
+    ],
+)
+def test_a_wrong_input_of_flux_schnell(field: str, value: Any, sentence: str | None) -> None:
+    expected = [] if sentence is None else [InputProblem(field, sentence)]
+    assert MODELS["flux-schnell"].problems({"prompt": "a red car", field: value}) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "sentence"),
+    [
+        ("flux-kontext-max", {"prompt": "a"}, "input_image is required by this model"),
+        (
+            "flux-kontext-max",
+            {"prompt": "a", "input_image": "cat.png"},
+            "input_image 'cat.png' is not a URL: give an https:// link or a data: URI",
+        ),
+        (
+            "flux-kontext-max",
+            {"prompt": "a", "input_image": "C:\\cat.png"},
+            "input_image 'C:\\cat.png' is not a URL: give an https:// link or a data: URI",
+        ),
+        (
+            "flux-kontext-max",
+            {"prompt": "a", "input_image": ["https://x/cat.png"]},
+            'input_image ["https://x/cat.png"] is not a URL',
+        ),
+        (
+            "seedream-4",
+            {"prompt": "a", "image_input": "data:image/png;base64," + "A" * 500_000},
+            f"image_input 'data:image/png;base64,{'A' * 37}…' is not a list: "
+            "did you mean a list that holds it?",
+        ),
+        (
+            "seedream-4",
+            {"prompt": "a", "image_input": ["https://x/1.png", "2.png"]},
+            "image_input[1] '2.png' is not a URL: give an https:// link or a data: URI",
+        ),
+        (
+            "seedream-4",
+            {"prompt": "a", "image_input": ["https://x/1.png"] * 11},
+            "image_input has 11 items, this model takes at most 10",
+        ),
+        (
+            "seedream-4",
+            {"prompt": "a", "size": "2k"},
+            "size '2k' is not one of 1K, 2K, 4K, custom: did you mean '2K'?",
+        ),
+        ("seedream-4", {"prompt": "a", "width": 1025}, "width 1025 is not a multiple of 8"),
+        (
+            "gpt-image-1.5",
+            {"prompt": "a", "quality": ["high"]},
+            'quality ["high"] is not one of low, medium, high, auto',
+        ),
+        (
+            "gpt-image-1.5",
+            {"prompt": "a", "image": "https://x/1.png"},
+            "'image' is not an input of this model: did you mean 'input_images'? "
+            "Its inputs: prompt, input_images, number_of_images, quality, output_format",
+        ),
+        ("odds", {"steps": 0}, "steps 0 is not more than 0, as this model wants"),
+        ("odds", {"steps": 10.0}, "steps 10 is not less than 10, as this model wants"),
+        ("odds", {"steps": "2.5"}, "steps '2.5' is text, a number is wanted: did you mean 2.5?"),
+        ("odds", {"steps": "much"}, "steps 'much' is not a number"),
+        ("odds", {"steps": float("nan")}, "steps is not a finite number"),
+        ("odds", {"strength": 0}, "strength 0 is less than 0.1, the least this model takes"),
+        ("odds", {"strength": 1.5}, "strength 1.5 is more than 1, the most this model takes"),
+        ("odds", {"name": "a"}, "name has 1 character, this model takes at least 2"),
+        ("odds", {"name": "abcdef"}, "name has 6 characters, this model takes at most 5"),
+        ("odds", {"name": "ABC"}, "name 'ABC' does not match the pattern ^[a-z]+$"),
+        ("odds", {"tags": [1, "a"]}, "tags[0] 1 is a number, text is wanted: did you mean '1'?"),
+        ("odds", {"tags": ["a"]}, "tags has 1 item, this model takes at least 2"),
+        (
+            "odds",
+            {"tags": ["a", "a"]},
+            'tags ["a", "a"] is not what this model takes (uniqueItems)',
+        ),
+        ("odds", {"size": 1.5}, "size 1.5 is not a whole number or one of small, large"),
+        ("odds", {"level": "2"}, "level '2' is not one of 1, 2: did you mean 2?"),
+        ("odds", {"version": "v1"}, "version 'v1' is not 'v2', the only value this model takes"),
+        (
+            "odds",
+            {"options": {"depth": "3"}},
+            "options['depth'] '3' is text, a whole number is wanted: did you mean 3?",
+        ),
+        ("odds", {"options": 3}, "options 3 is not an object"),
+        ("odds", {"options": {"of": {1, 2}}}, "options is nothing that JSON can hold"),
+        (
+            "odds",
+            {"style": "none"},
+            "style 'none' is not one of s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, "
+            "s14, s15, …",
+        ),
+        (
+            "odds",
+            {"steps": 1, "strength": 1, "name": "ab", "level": 1, "seed": 1},
+            "the inputs together are not what this model takes (maxProperties)",
+        ),
+    ],
+)
+def test_a_wrong_input_of_other_models(model: str, inputs: JSON, sentence: str) -> None:
+    assert [one.sentence for one in MODELS[model].problems(inputs)] == [sentence]
+
+
+def test_a_value_nested_too_deep_is_refused() -> None:
+    value: Any = 1
+    for _ in range(5000):
+        value = [value]
+    problems = MODELS["odds"].problems({"options": {"depth": value}})
+    assert problems == [InputProblem("options", "options is nested more than 30 deep")]
+
+
+def test_problems_come_in_the_order_of_the_models_inputs_and_the_unknown_last() -> None:
+    wrong = {"x": 1, "seed": "?", "num_outputs": 9, "y": 2}
+    problems = MODELS["flux-schnell"].problems(wrong)
+    assert [one.field for one in problems] == ["prompt", "num_outputs", "seed", "x", "y"]
+
+
+@pytest.mark.parametrize("url", ["https://x/1.png", "data:image/png;base64,AAAA", "http://h:1/a b"])
+def test_a_link_and_a_data_uri_are_files(url: str) -> None:
+    assert MODELS["flux-kontext-max"].problems({"prompt": "a", "input_image": url}) == []
+
+
+def test_a_null_is_an_input_that_is_not_given() -> None:
+    assert without_nulls({"prompt": "a", "seed": None, "go_fast": False}) == {
+        "prompt": "a",
+        "go_fast": False,
+    }
+    problems = MODELS["flux-schnell"].problems({"prompt": None, "seed": None, "unknown": None})
+    assert problems == [InputProblem("prompt", "prompt is required by this model")]
+
+
+def test_a_list_may_hold_a_null_where_its_items_are_nullable() -> None:
+    tags = {"type": "array", "items": {"type": "string", "nullable": True}}
+    schema = InputSchema.from_openapi(openapi({"tags": tags}, required=[], enums={}))
+    assert schema.problems({"tags": ["a", None]}) == []
+
+
+def test_a_model_that_takes_other_inputs_is_given_them() -> None:
+    document = openapi({"prompt": PROMPT}, required=[], enums={}, additionalProperties=True)
+    assert InputSchema.from_openapi(document).problems({"anything": 1}) == []
+
+
+def test_fields_come_in_the_models_order() -> None:
+    backwards = {"b": {"type": "string", "x-order": 1}, "a": {"type": "string", "x-order": 0}}
+    schema = InputSchema.from_openapi(openapi(backwards, required=[], enums={}))
+    assert list(schema.fields) == ["a", "b"]
+
+
+def test_a_field_tells_its_choices_default_and_range() -> None:
+    fields = MODELS["flux-schnell"].fields
+    ratio, count = fields["aspect_ratio"], fields["num_outputs"]
+    assert (ratio.type, ratio.default, ratio.description) == ("string", "1:1", "Aspect ratio")
+    assert ratio.choices is not None
+    assert ratio.choices[:2] == ("1:1", "16:9")
+    assert (count.type, count.minimum, count.maximum, count.choices) == ("integer", 1, 4, None)
+    assert fields["output_format"].description == ""
+    assert fields["prompt"].required
+    assert not count.required
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "kind"),
+    [
+        ("flux-schnell", "seed", "integer"),
+        ("flux-kontext-max", "seed", "integer"),
+        ("flux-kontext-max", "input_image", "file"),
+        ("gpt-image-1.5", "input_images", "array"),
+        ("odds", "size", "integer or string"),
+        ("odds", "version", "any"),
+        ("odds", "options", "object"),
+    ],
+)
+def test_a_field_has_the_type_that_a_value_other_than_null_has(
+    model: str, field: str, kind: str
+) -> None:
+    assert MODELS[model].fields[field].type == kind
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("flux-schnell", (0, MAX_SEED)),
+        ("flux-kontext-max", (0, MAX_SEED)),
+        ("odds", (0, 999)),
+        ("seedream-4", None),
+    ],
+)
+def test_the_range_of_seeds(model: str, expected: tuple[int, int] | None) -> None:
+    assert MODELS[model].seed_range == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "value"),
+    [
+        ("flux-schnell", "jpg", "jpg"),
+        ("flux-schnell", "jpeg", "jpg"),
+        ("gpt-image-1.5", "jpg", "jpeg"),
+        ("flux-kontext-max", "webp", None),
+        ("flux-schnell", "gif", None),
+        ("flux-schnell", "mp4", None),
+        ("seedream-4", "png", None),
+    ],
+)
+def test_the_value_that_delivers_a_format(model: str, wanted: str, value: str | None) -> None:
+    assert MODELS[model].format_value(wanted) == value
+
+
+def test_the_format_that_is_delivered_by_default() -> None:
+    assert {name: schema.default_format for name, schema in MODELS.items()} == {
+        "flux-schnell": "webp",
+        "flux-kontext-max": "png",
+        "seedream-4": None,
+        "gpt-image-1.5": "webp",
+        "odds": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "count"),
+    [
+        ("flux-schnell", {}, 1),
+        ("flux-schnell", {"num_outputs": 3}, 3),
+        ("flux-schnell", {"num_outputs": 3.0}, 3),
+        ("flux-schnell", {"num_outputs": None}, 1),
+        ("gpt-image-1.5", {"number_of_images": 10}, 10),
+        ("flux-kontext-max", {"num_outputs": 3}, 1),
+        ("seedream-4", {"max_images": 5}, 1),
+        ("seedream-4", {"max_images": 5, "sequential_image_generation": "auto"}, 5),
+    ],
+)
+def test_how_many_images_are_asked_for(model: str, inputs: JSON, count: int) -> None:
+    assert MODELS[model].count(inputs) == count
+
+
+def document_of(properties: Any, **others: Any) -> JSON:
+    return {"components": {"schemas": {"Input": {"properties": properties}, **others}}}
+
+
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        ({}, "malformed"),
+        ({"components": {"schemas": {"Input": None}}}, "malformed"),
+        (document_of({}), "lists no inputs"),
+        (document_of([]), "malformed"),
+        (document_of({"a": "string"}), "malformed"),
+        (document_of({"a": {"type": "nonsense"}}), "no JSON schema"),
+        (document_of({"a": {"pattern": "("}}), "no JSON schema"),
+        (document_of({"a": {"x-order": 0}, "b": {"x-order": "1"}}), "malformed"),
+        (document_of({"a": {"$ref": "https://example.com/a.json"}}), "outside itself"),
+        (document_of({"a": {"$ref": SCHEMAS + "Missing"}}), "malformed"),
+        (document_of({"a": {"$dynamicRef": "#a"}}), "not followed"),
+        (
+            document_of({"a": {"$ref": SCHEMAS + "a"}}, a={"$ref": SCHEMAS + "a"}),
+            "refers to itself",
+        ),
+        (
+            document_of(
+                {"a": {"$ref": SCHEMAS + "a0"}},
+                **{f"a{i}": {"anyOf": [{"$ref": f"{SCHEMAS}a{i + 1}"}] * 9} for i in range(9)},
+                a9={},
+            ),
+            "too large",
+        ),
+    ],
+)
+def test_a_schema_that_cannot_be_checked_against_is_told(document: JSON, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        InputSchema.from_openapi(document)
+
+
+def test_constraints_that_cannot_be_laid_flat_all_hold() -> None:
+    document = document_of(
+        {"a": {"minimum": 2, "allOf": [{"$ref": SCHEMAS + "b"}, {"$ref": SCHEMAS + "c"}]}},
+        b={"type": "integer", "minimum": 0, "allOf": [{"maximum": 8}, {"maximum": 9}]},
+        c={"minimum": 5},
+    )
+    schema = InputSchema.from_openapi(document)
+    assert [value for value in range(12) if not schema.problems({"a": value})] == [5, 6, 7, 8]
+
+
+def test_a_thousand_tasks_are_checked_in_well_under_200_ms() -> None:
+    schema = MODELS["flux-schnell"]
+    inputs = {"aspect_ratio": "16:9", "num_outputs": 2, "output_format": "png", "go_fast": True}
+    best = 1.0
+    for _ in range(3):
+        started = time.process_time()
+        for seed in range(1000):
+            assert not schema.problems({"prompt": f"car {seed}", "seed": seed, **inputs})
+        best = min(best, time.process_time() - started)
+    assert best < 0.2
+
+
+def test_importing_the_module_leaves_the_validator_alone() -> None:
+    code = "import sys, replicate_mcp.tasks.model_inputs; sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+likely_values = st.sampled_from(
+    [
+        *("16:9", "16x9", "png", "1", "auto", "2K", "https://x/1.png", "v2", "small", "s7", ""),
+        *(1, 2, 4.0, 0, -1, 0.5, 1024, 10**30, True),
+        *(["https://x/1.png"], ["a", "b"], [], {}),
+    ]
+)
+
+
+@st.composite
+def inputs_for(draw: st.DrawFn, names: list[str]) -> JSON:
+    some = st.sampled_from(names) | st.text(max_size=5)
+    given_inputs = draw(st.dictionaries(some, likely_values | json_values, max_size=5))
+    return {"prompt": "a red car"} | given_inputs if draw(st.booleans()) else given_inputs
+
+
+@pytest.mark.parametrize("model", DOCUMENTS)
+@given(data=st.data())
+def test_no_input_makes_the_check_fail_and_what_it_accepts_the_schema_accepts(
+    model: str, data: st.DataObject
+) -> None:
+    schema = MODELS[model]
+    inputs = data.draw(inputs_for(list(schema.fields)))
+    problems = schema.problems(inputs)
+    assert len({one.field for one in problems}) == len(problems)
+    for one in problems:
+        assert one.sentence.isprintable()
+        assert len(one.sentence) < 600
+    if not problems:
+        whole = Draft202012Validator({"$ref": SCHEMAS + "Input"} | DOCUMENTS[model])
+        assert whole.is_valid(without_nulls(inputs))
+
+
+@pytest.mark.parametrize("model", DOCUMENTS)
+@given(data=st.data())
+def test_what_the_schema_refuses_is_a_problem_of_the_field_it_is_refused_for(
+    model: str, data: st.DataObject
+) -> None:
+    schema = MODELS[model]
+    known = dict.fromkeys(schema.fields, likely_values)
+    inputs = data.draw(st.fixed_dictionaries({}, optional=known))
+    whole = Draft202012Validator({"$ref": SCHEMAS + "Input"} | DOCUMENTS[model])
+    refused = {str(e.absolute_path[0]) for e in whole.iter_errors(inputs) if e.absolute_path}
+    assert refused <= {one.field for one in schema.problems(inputs)}
