@@ -51,6 +51,7 @@ class Progress:
     finished: int
     total: int
     line: str
+    running: int = 0
 
 
 OnProgress = Callable[[Progress], Awaitable[None]]
@@ -203,6 +204,14 @@ class App:
         if running := parts.runner.running(batch_id):
             await parts.runner.cancel(running)
         return counts_of(await self._visible(parts, caller, batch_id))
+
+    async def progress(self, batch_id: str) -> Progress | None:
+        """How far a batch is at this moment, if this process runs it."""
+        running = (await self._open()).runner.running(batch_id)
+        if running is None:
+            return None
+        started = running.deadline - self.settings.batch_seconds
+        return _progress(running, anyio.current_time() - started)
 
     async def stopped(self, batch_id: str) -> None:
         """Wait until nothing of a batch of this process runs at Replicate any more."""
@@ -414,7 +423,7 @@ def _progress(batch: "RunningBatch", seconds: float) -> Progress:
     if 0 < batch.finished < batch.total:
         left = seconds / batch.finished * (batch.total - batch.finished)
         line += f", about {max(1, round(left))} s left"
-    return Progress(batch.finished, batch.total, line)
+    return Progress(batch.finished, batch.total, line, batch.running)
 
 
 def _refused(group: BaseExceptionGroup[Exception]) -> Exception:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def node() -> str:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with FileLock(FOLDER / ".install.lock"):
+    with FileLock(Path(tempfile.gettempdir()) / "replicate-npm-client.lock"):
         if not (FOLDER / "node_modules" / "replicate").is_dir():
             command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
             subprocess.run(

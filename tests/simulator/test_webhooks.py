@@ -81,6 +81,18 @@ async def test_a_terminal_event_is_sent_again_until_it_is_taken(
     assert first["webhook-id"] == second["webhook-id"]
 
 
+async def test_a_webhook_can_come_twice_or_never(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
+    with receiver([]) as (url, received):
+        simulator.configure(webhook_lost=True)
+        await created(client, url, "completed")
+        simulator.configure(webhook_lost=False, webhook_duplicates=True)
+        prediction = (await created(client, url, "completed")).json()
+        bodies = [json.loads(received.get(timeout=5)[1]) for _ in range(2)]
+    assert [body["id"] for body in bodies] == [prediction["id"]] * 2
+
+
 @pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://example.com"])
 async def test_a_webhook_has_to_be_https_or_loopback(
     simulator: Simulator, client: httpx.AsyncClient, url: str

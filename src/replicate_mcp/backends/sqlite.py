@@ -50,19 +50,30 @@ class SqliteBackend:
     """Keeps the promise of `Backend` in a SQLite file (or `:memory:`, for one process)."""
 
     def __init__(
-        self, database: Database, holder: str, doorbell: Doorbell, lock: FileLock | None
+        self,
+        database: Database,
+        holder: str,
+        doorbell: Doorbell,
+        lock: FileLock | None,
+        clock: Callable[[], float],
     ) -> None:
         self.scope: Scope = "process" if database.location == MEMORY else "machine"
         self._database = database
         self._holder = holder
         self._doorbell = doorbell
         self._lock = lock
+        self._clock = clock
         self._turn = anyio.Lock(fast_acquire=True)
-        self._looked_at = -LOOK_SECONDS
+        self._looked_at = 0.0
 
     @classmethod
-    async def open(cls, location: str = MEMORY) -> "SqliteBackend":
+    async def open(
+        cls, location: str = MEMORY, *, clock: Callable[[], float] = time.time
+    ) -> "SqliteBackend":
         """Open the file at `location`, making it where there is none.
+
+        Args:
+            clock: seconds since the epoch; the same for all who share the file.
 
         Raises:
             BackendUnavailable: it cannot be used; the message says why and what to do.
@@ -70,7 +81,7 @@ class SqliteBackend:
         database = open_database(location)
         holder = secrets.token_hex(8)
         lock = None if location == MEMORY else _hold_lock(_lock_path(location, holder))
-        backend = cls(database, holder, Doorbell(), lock)
+        backend = cls(database, holder, Doorbell(), lock, clock)
         await backend._step(lambda permits, journal: journal.forget_old())
         await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port))
         return backend
@@ -128,7 +139,7 @@ class SqliteBackend:
 
     async def admit(self) -> Room:
         """Clear what the dead left, at most once a second, and make offers."""
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+        if self._clock() - self._looked_at >= LOOK_SECONDS:
             await self._bury_the_dead()
         return await self._step(lambda permits, _: permits.admit())
 
@@ -221,7 +232,7 @@ class SqliteBackend:
     # The dead
 
     async def _bury_the_dead(self) -> None:
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
         dead = [holder for holder in others if self._is_dead(holder)]
 
@@ -253,7 +264,7 @@ class SqliteBackend:
             ports: set[int] = set()
 
             def transaction(connection: sqlite3.Connection) -> T:
-                now = time.time()
+                now = self._clock()
                 permits = PermitTables(connection, self._holder, now)
                 outcome = work(permits, JournalTables(connection, self._holder, now))
                 ports.update(permits.ports_to_ring)

@@ -225,7 +225,7 @@ class PermitTables:
 
     def admit(self) -> Room:
         """Withdraw stale offers, run the admission, and collect this holder's offers."""
-        self._withdraw("offered_at < ?", (self._now - OFFER_LASTS,))
+        self._withdraw("offered_at < ?", (self._now - OFFER_LASTS,), stalled=True)
         rows = self._db.execute(
             "SELECT entry, holder, semaphore, also, account, waiting, at_most FROM queue"
             " WHERE waiting > 0 ORDER BY turn"
@@ -256,11 +256,11 @@ class PermitTables:
         offered = self._db.execute(
             "SELECT holder, min(offered_at) FROM permit WHERE taken_at IS NULL GROUP BY holder"
         ).fetchall()
-        stalled = {holder for holder, at in offered if at < self._now - OFFER_STALLS_AFTER}
-        decision = admit(queue, free, rates, stalled=stalled, now=self._now)
+        late = {holder for holder, at in offered if at < self._now - OFFER_STALLS_AFTER}
+        decision = admit(queue, free, rates, stalled=late | self._stalled(), now=self._now)
         if decision.grants:
             self._offer(decision.grants, {entry.id: entry for entry in queue}, rates)
-        withdrawals = [at + OFFER_LASTS + 0.001 for holder, at in offered if holder in stalled]
+        withdrawals = [at + OFFER_LASTS + 0.001 for holder, at in offered if holder in late]
         return min([*withdrawals, *([decision.next_at] if decision.next_at else [])], default=None)
 
     def _offer(
@@ -292,19 +292,33 @@ class PermitTables:
             if row:
                 self.ports_to_ring.add(row[0])
 
-    def _withdraw(self, which: str, values: tuple[object, ...]) -> None:
+    def _withdraw(
+        self, which: str, values: tuple[object, ...], *, stalled: bool = False
+    ) -> None:
         """Take offers back that were not taken: their tasks wait again, and their slots return."""
         rows = self._db.execute(
-            f"DELETE FROM permit WHERE taken_at IS NULL AND {which} RETURNING entry, account",
+            f"DELETE FROM permit WHERE taken_at IS NULL AND {which}"
+            " RETURNING entry, account, holder",
             values,
         ).fetchall()
         if not rows:
             return
-        for entry, count in Counter(entry for entry, _ in rows).items():
+        for entry, count in Counter(entry for entry, _, _ in rows).items():
             self._wait_more(entry, count)
-        returned = Counter(account for _, account in rows if account)
+        returned = Counter(account for _, account, _ in rows if account)
         for account, rate in self._rates(returned).items():
             self._store_rate(account, rate.given_back(returned[account]))
+        if stalled:
+            holders = {(holder,) for _, _, holder in rows}
+            self._db.executemany("UPDATE holder SET stalled = 1 WHERE id = ?", holders)
+
+    def _stalled(self) -> set[str]:
+        """Holders whose offers were withdrawn; this one goes on, as its step shows."""
+        holders = {row[0] for row in self._db.execute("SELECT id FROM holder WHERE stalled")}
+        if self._holder in holders:
+            holders.discard(self._holder)
+            self._db.execute("UPDATE holder SET stalled = 0 WHERE id = ?", (self._holder,))
+        return holders
 
     # Small reads and writes
 

@@ -76,7 +76,7 @@ class Rate:
 
     def at_time(self, now: float) -> "Rate":
         """The bucket as it stands at `now`: filled up, and grown back where that is due."""
-        rate = self if now >= self.at else replace(self, at=now, paused_until=0.0)
+        rate = self if now >= self.at else self._clock_set_back(now)
         if rate.per_minute < rate.full_per_minute:
             rate = rate._grown(now)
         filled = rate.tokens + (now - rate.at) * rate.per_minute / 60
@@ -139,6 +139,16 @@ class Rate:
             changed_at=rate.at,
             ceiling=rate.per_minute,
             ceiling_until=rate.at + CEILING_SECONDS,
+        )
+
+    def _clock_set_back(self, now: float) -> "Rate":
+        return replace(
+            self,
+            at=now,
+            paused_until=0.0,
+            episode_at=min(self.episode_at, now),
+            changed_at=min(self.changed_at, now),
+            ceiling_until=min(self.ceiling_until, now + CEILING_SECONDS),
         )
 
     def _accepted_less(self, sent_at: float) -> "Rate":

@@ -34,7 +34,8 @@ async def list_models(sim: Simulation, _exchange: Exchange, _account: Account) -
 async def search_models(sim: Simulation, exchange: Exchange, _account: Account) -> Answer:
     """QUERY /v1/models: its body is the text to look for."""
     text = (await exchange.body()).decode("utf-8", "replace")
-    return _page([sim.representations.model(model) for model in _found(text)])
+    unquoted = text.strip('"')  # the JavaScript client sends a JSON string
+    return _page([sim.representations.model(model) for model in _found(unquoted)])
 
 
 async def search(sim: Simulation, exchange: Exchange, _account: Account) -> Answer:

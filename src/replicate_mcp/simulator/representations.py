@@ -191,6 +191,7 @@ class Representations:
             "name": name,
             "content_type": content_type,
             "size": len(content),
+            "etag": hashlib.md5(content, usedforsecurity=False).hexdigest(),
             "checksums": {"sha256": hashlib.sha256(content).hexdigest()},
             "metadata": metadata,
             "created_at": timestamp(now),

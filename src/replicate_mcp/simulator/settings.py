@@ -67,6 +67,8 @@ class SimulatorSettings(Faults):
     )
     settle_seconds: float = Field(0.2, ge=0, description="how long that while is")
     data_url_outputs: Rate = Field(0, description="held answers with data: URLs as output")
+    webhook_lost: Rate = Field(0, description="webhooks that are never sent")
+    webhook_duplicates: Rate = Field(0, description="webhooks that are sent twice")
     answer_202: Rate = Field(0, description="creations answered 202 instead of 201")
     list_lag_seconds: float = Field(0, ge=0, description="until a prediction is in the list")
     list_deadlines: bool = Field(True, description="the list tells deadlines")

@@ -27,7 +27,7 @@ class Simulation:
     def __init__(self, settings: SimulatorSettings, clock: Clock, base_url: str) -> None:
         self.world = World(settings, clock)
         self.representations = Representations(self.world, base_url)
-        self.webhooks = Webhooks(self.world, self.representations)
+        self.webhooks = Webhooks(self.world, self.representations, self.happens)
         self.world.announce = self.webhooks.announce
         self._rng = random.Random(f"answers {settings.seed}")  # noqa: S311 - the same again
         self._drawing = asyncio.Semaphore(_DRAWN_AT_ONCE)

@@ -8,6 +8,7 @@ import json
 import secrets
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from email.message import Message
 from typing import IO
 
@@ -23,8 +24,14 @@ _TIMEOUT_SECONDS = 5
 class Webhooks:
     """Owns the deliveries that are under way."""
 
-    def __init__(self, world: World, representations: Representations) -> None:
+    def __init__(
+        self,
+        world: World,
+        representations: Representations,
+        happens: Callable[[float], bool],
+    ) -> None:
         self._world = world
+        self._happens = happens
         self._representations = representations
         self._deliveries: set[asyncio.Task[None]] = set()
         self._key = hashlib.sha256(f"webhooks {world.settings.seed}".encode()).digest()
@@ -37,13 +44,17 @@ class Webhooks:
     def announce(self, prediction: Prediction, event: str) -> None:
         """Send the prediction as it is now; only `completed` is sent again if that fails."""
         url = prediction.asked.webhook
-        if url is None:
+        settings = self._world.settings
+        if url is None or self._happens(settings.webhook_lost):
             return
         body = json.dumps(self._representations.prediction(prediction)).encode()
         retries = _RETRY_SECONDS if event == "completed" else ()
-        task = asyncio.get_running_loop().create_task(self._deliver(url, body, retries))
-        self._deliveries.add(task)
-        task.add_done_callback(self._deliveries.discard)
+        headers = self._signed(body)
+        for _ in range(2 if self._happens(settings.webhook_duplicates) else 1):
+            delivery = _deliver(url, body, headers, retries)
+            task = asyncio.get_running_loop().create_task(delivery)
+            self._deliveries.add(task)
+            task.add_done_callback(self._deliveries.discard)
 
     async def close(self) -> None:
         """Give up what has not been delivered."""
@@ -51,14 +62,6 @@ class Webhooks:
         for delivery in deliveries:
             delivery.cancel()
         await asyncio.gather(*deliveries, return_exceptions=True)
-
-    async def _deliver(self, url: str, body: bytes, retries: tuple[int, ...]) -> None:
-        headers = self._signed(body)
-        for pause in (*retries, None):
-            if await asyncio.to_thread(_post, url, body, headers):
-                return
-            if pause is not None:
-                await asyncio.sleep(pause)
 
     def _signed(self, body: bytes) -> dict[str, str]:
         message_id = f"msg_{secrets.token_hex(12)}"
@@ -72,6 +75,16 @@ class Webhooks:
             "webhook-timestamp": moment,
             "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
         }
+
+
+async def _deliver(
+    url: str, body: bytes, headers: dict[str, str], retries: tuple[int, ...]
+) -> None:
+    for pause in (*retries, None):
+        if await asyncio.to_thread(_post, url, body, headers):
+            return
+        if pause is not None:
+            await asyncio.sleep(pause)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

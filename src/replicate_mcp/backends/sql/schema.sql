@@ -2,8 +2,9 @@
 
 -- A process that uses this file. It is alive while it holds the lock named after it.
 CREATE TABLE IF NOT EXISTS holder (
-  id   TEXT PRIMARY KEY,
-  port INTEGER NOT NULL            -- a datagram to it says "look again"
+  id      TEXT PRIMARY KEY,
+  port    INTEGER NOT NULL,            -- a datagram to it says "look again"
+  stalled INTEGER NOT NULL DEFAULT 0   -- left its offers lying: none until its next step
 );
 
 -- A limit that was set: at a registration, or by hand.

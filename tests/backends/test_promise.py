@@ -1,0 +1,386 @@
+"""What every backend promises, over each of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch, Throttling
+from replicate_mcp.errors import UnknownSemaphore
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.tasks.result import TaskFailure
+
+OWN = account_semaphore("acme")
+
+
+class Clock:
+    """A clock that goes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """One backend with as many holders as a test opens."""
+
+    def __init__(self, location: str, stack: AsyncExitStack) -> None:
+        self._location = location
+        self._stack = stack
+        self.clock = Clock()
+
+    async def holder(self, limit: int = 3, per_minute: float = 60_000) -> Backend:
+        backend = await SqliteBackend.open(self._location, clock=self.clock)
+        self._stack.push_async_callback(backend.close)
+        await backend.declare(OWN, limit, per_minute=per_minute)
+        return backend
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    location = ":memory:" if request.param == "memory" else str(tmp_path / "state.db")
+    async with AsyncExitStack() as stack:
+        yield World(location, stack)
+
+
+async def begin(
+    backend: Backend,
+    batch: str,
+    tasks: int,
+    *,
+    also: tuple[str, ...] = (),
+    caller: str = "server",
+    at_most: int | None = None,
+) -> Room:
+    journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
+    return await backend.open_batch(
+        NewBatch(batch, caller, "acme", "replicate-global", journal),
+        QueueEntry(batch, (OWN, *also), "acme", tasks, at_most),
+    )
+
+
+def attempt(batch: str, task: int, *, prompt: str = "p", cancel_after: int = 600) -> Attempt:
+    return Attempt(batch, task, "o/m", hash_inputs({"prompt": prompt}), cancel_after, 1_000.0, 700)
+
+
+def failed(task: int, prediction: str | None = None) -> TaskFailure:
+    return TaskFailure(
+        task_index=task,
+        prompt=f"prompt {task}",
+        output_filename=f"{task}.png",
+        error="It failed.",
+        error_code="prediction_failed",
+        prediction_id=prediction,
+        retryable=True,
+    )
+
+
+async def take_all(backend: Backend, room: Room, first_task: int = 0) -> list[int]:
+    attempts = {
+        offer.permit: attempt(offer.entry, first_task + place)
+        for place, offer in enumerate(room.offers)
+    }
+    return sorted((await backend.note_attempts(attempts)).cancel_after)
+
+
+async def state(backend: Backend, name: str = OWN) -> tuple[int, int]:
+    found = next(each for each in await backend.semaphores() if each.name == name)
+    return found.in_use, found.waiting
+
+
+async def test_a_batch_is_offered_what_the_limit_allows(world: World) -> None:
+    backend = await world.holder(limit=3)
+    room = await begin(backend, "b", 5)
+    assert [offer.entry for offer in room.offers] == ["b"] * 3
+    assert await state(backend) == (3, 2)
+
+
+async def test_finishing_a_task_hands_its_permit_on(world: World) -> None:
+    backend = await world.holder(limit=1)
+    (permit,) = await take_all(backend, await begin(backend, "b", 2))
+    room = await backend.finish(permit, "b", failed(0))
+    assert len(room.offers) == 1
+    assert await state(backend) == (1, 0)
+
+
+async def test_all_holders_share_one_limit_and_take_turns(world: World) -> None:
+    one, two = await world.holder(limit=2), await world.holder(limit=2)
+    permits = await take_all(one, await begin(one, "b1", 10))
+    assert (await begin(two, "b2", 10)).offers == ()
+    (mine,) = (await one.finish(permits[0], "b1", failed(0))).offers
+    assert mine.entry == "b1"
+    assert (await one.finish(permits[1], "b1", failed(1))).offers == (mine,)
+    assert [offer.entry for offer in (await two.admit()).offers] == ["b2"]
+
+
+async def test_the_lowest_limit_that_a_holder_declares_rules(world: World) -> None:
+    backend = await world.holder(limit=5)
+    await world.holder(limit=2)
+    assert len((await begin(backend, "b", 5)).offers) == 2
+
+
+async def test_an_offer_that_is_not_taken_goes_back_into_the_queue(world: World) -> None:
+    one, two = await world.holder(limit=1), await world.holder(limit=1)
+    room = await begin(one, "b1", 1)
+    await begin(two, "b2", 1)
+    world.clock.now += 0.6
+    assert [offer.entry for offer in (await two.admit()).offers] == ["b2"]
+    assert await take_all(one, room) == []
+    assert await state(two) == (1, 1)
+
+
+async def test_a_holder_that_leaves_its_offers_lying_is_offered_nothing_more(world: World) -> None:
+    stopped, alive = await world.holder(limit=4), await world.holder(limit=4)
+    await begin(stopped, "b1", 9)
+    world.clock.now += 0.06
+    await begin(alive, "b2", 9)
+    world.clock.now += 0.5
+    room = await alive.admit()
+    assert [offer.entry for offer in room.offers] == ["b2"] * 4
+    (permit, *_) = await take_all(alive, room)
+    world.clock.now += 60
+    assert [o.entry for o in (await alive.finish(permit, "b2", failed(0))).offers] == ["b2"]
+
+
+async def test_a_holder_that_was_stopped_is_offered_something_when_it_goes_on(
+    world: World,
+) -> None:
+    stopped, alive = await world.holder(limit=1), await world.holder(limit=1)
+    await begin(stopped, "b1", 9)
+    await begin(alive, "b2", 1)
+    world.clock.now += 0.6
+    (permit,) = await take_all(alive, await alive.admit())
+    assert (await stopped.admit()).offers == ()
+    await alive.finish(permit, "b2", failed(0))
+    assert [offer.entry for offer in (await stopped.admit()).offers] == ["b1"]
+
+
+async def test_taking_a_late_offer_lets_its_holder_be_offered_more(world: World) -> None:
+    backend = await world.holder(limit=2)
+    room = await begin(backend, "b1", 2)
+    world.clock.now += 0.06
+    await backend.resize(OWN, 3)
+    assert len((await begin(backend, "b2", 1)).offers) == 2
+    noted = await backend.note_attempts(
+        {offer.permit: attempt("b1", n) for n, offer in enumerate(room.offers)}
+    )
+    assert [offer.entry for offer in noted.room.offers] == ["b2"]
+
+
+async def test_a_lower_limit_is_reached_as_permits_return(world: World) -> None:
+    backend = await world.holder(limit=3)
+    permits = await take_all(backend, await begin(backend, "b", 6))
+    await backend.resize(OWN, 1)
+    assert (await backend.finish(permits[0], "b", failed(0))).offers == ()
+    assert (await backend.finish(permits[1], "b", failed(1))).offers == ()
+    assert len((await backend.finish(permits[2], "b", failed(2))).offers) == 1
+
+
+async def test_a_higher_limit_takes_effect_at_once(world: World) -> None:
+    backend = await world.holder(limit=1)
+    await begin(backend, "b", 5)
+    assert len((await backend.resize(OWN, 4)).offers) == 4
+
+
+async def test_registering_a_known_name_returns_it_unchanged(world: World) -> None:
+    one, two = await world.holder(), await world.holder()
+    assert (await one.register("team", 7)).limit == 7
+    assert (await two.register("team", 2)).limit == 7
+
+
+async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
+    staying, leaving = (
+        await world.holder(),
+        await SqliteBackend.open(world._location, clock=world.clock),
+    )
+    await leaving.register("team", 7)
+    await leaving.close()
+    assert "team" not in {each.name for each in await staying.semaphores()}
+
+
+async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
+    staying, leaving = (
+        await world.holder(),
+        await SqliteBackend.open(world._location, clock=world.clock),
+    )
+    await leaving.register("team", 7)
+    await leaving.resize("team", 9, by_admin=True)
+    await leaving.close()
+    assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [9]
+
+
+async def test_a_task_of_a_named_semaphore_holds_a_permit_of_both(world: World) -> None:
+    backend = await world.holder(limit=5)
+    await backend.register("team", 2)
+    assert len((await begin(backend, "b", 5, also=("team",))).offers) == 2
+    assert await state(backend) == (2, 3)
+    assert await state(backend, "team") == (2, 3)
+
+
+async def test_an_unknown_semaphore_is_refused(world: World) -> None:
+    backend = await world.holder()
+    with pytest.raises(UnknownSemaphore, match="'team' is not registered"):
+        await begin(backend, "b", 1, also=("team",))
+    assert await backend.batch("b") is None
+
+
+async def test_a_batch_stays_under_its_own_limit(world: World) -> None:
+    backend = await world.holder(limit=9)
+    (permit, _) = await take_all(backend, await begin(backend, "b", 5, at_most=2))
+    assert len((await backend.finish(permit, "b", failed(0))).offers) == 1
+
+
+async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -> None:
+    backend = await world.holder(limit=100, per_minute=60)
+    room = await begin(backend, "b", 62)
+    assert len(room.offers) == 60
+    assert room.next_in == pytest.approx(1)
+    await take_all(backend, room)
+    world.clock.now += 1.01
+    assert len((await backend.admit()).offers) == 1
+
+
+async def test_a_429_pauses_the_account_for_every_holder_and_loses_no_task(world: World) -> None:
+    one, two = await world.holder(limit=2), await world.holder(limit=2)
+    permits = await take_all(one, await begin(one, "b1", 2))
+    room = await one.put_back(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
+    assert room.offers == ()
+    assert room.next_in == pytest.approx(10)
+    await begin(two, "b2", 1)
+    assert await state(one) == (1, 2)
+    (account,) = [each for each in await two.semaphores() if each.name == OWN]
+    assert account.requests_per_minute == 6
+    assert account.throttled_for == pytest.approx(10)
+    world.clock.now += 10.01
+    offers = [*(await one.admit()).offers, *(await two.admit()).offers]
+    assert len(offers) == 1
+
+
+async def test_equal_open_attempts_get_different_cancel_after(world: World) -> None:
+    backend = await world.holder(limit=3)
+    room = await begin(backend, "b", 3)
+    noted = await backend.note_attempts(
+        {offer.permit: attempt("b", n) for n, offer in enumerate(room.offers)}
+    )
+    assert sorted(noted.cancel_after.values()) == [598, 599, 600]
+
+
+async def test_a_prediction_belongs_to_one_attempt_for_ever(world: World) -> None:
+    backend = await world.holder(limit=2)
+    first, second = await take_all(backend, await begin(backend, "b", 2))
+    assert await backend.claim_prediction(first, "b", "p1")
+    assert await backend.claim_prediction(first, "b", "p1")
+    assert not await backend.claim_prediction(second, "b", "p1")
+    await backend.finish(first, "b", failed(0, "p1"))
+    assert await backend.known_predictions("acme") == {"p1"}
+
+
+async def test_open_attempts_are_those_without_a_result(world: World) -> None:
+    backend = await world.holder(limit=2)
+    first, second = await take_all(backend, await begin(backend, "b", 3))
+    await backend.finish(first, "b", failed(0))
+    (left,) = await backend.open_attempts("acme")
+    assert (left.permit, left.batch, left.task) == (second, "b", 1)
+
+
+async def test_results_come_in_the_order_in_which_they_finished_and_each_task_once(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=3)
+    permits = await take_all(backend, await begin(backend, "b", 3))
+    for task in (2, 0, 1):
+        await backend.finish(permits[task], "b", failed(task))
+    await backend.finish(permits[1], "b", failed(1))
+    assert [row.task_index for row in await backend.results("b")] == [2, 0, 1]
+    assert [row.task_index for row in await backend.results("b", after=1, limit=1)] == [0]
+    batch = await backend.batch("b")
+    assert batch is not None
+    assert (batch.status, batch.failed, batch.total) == ("completed", 3, 3)
+
+
+async def test_a_batch_that_leaves_takes_its_offers_with_it(world: World) -> None:
+    backend = await world.holder(limit=2)
+    room = await begin(backend, "b", 5)
+    await backend.leave("b")
+    assert await take_all(backend, room) == []
+    assert await state(backend) == (0, 0)
+
+
+async def test_another_holder_cancels_a_batch_and_its_own_hears_of_it(world: World) -> None:
+    one, two = await world.holder(), await world.holder()
+    await begin(one, "b", 1)
+    await two.cancel_batch("b")
+    with anyio.fail_after(5):
+        await one.woken()
+    assert await one.canceled_batches() == ["b"]
+    assert await two.canceled_batches() == []
+
+
+async def test_a_holder_is_woken_when_another_hands_it_something(world: World) -> None:
+    one, two = await world.holder(limit=1), await world.holder(limit=1)
+    (permit,) = await take_all(one, await begin(one, "b1", 1))
+    await begin(two, "b2", 1)
+    await one.finish(permit, "b1", failed(0))
+    with anyio.fail_after(5):
+        await two.woken()
+    assert len((await two.admit()).offers) == 1
+
+
+async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must_have_ended(
+    world: World,
+) -> None:
+    staying = await world.holder(limit=2)
+    leaving = await SqliteBackend.open(world._location, clock=world.clock)
+    await leaving.declare(OWN, 2, per_minute=60_000)
+    room = await begin(leaving, "b1", 3)
+    await leaving.note_attempts({room.offers[0].permit: attempt("b1", 0)})
+    await leaving.close()
+    assert await state(staying) == (1, 0)
+    batch = await staying.batch("b1")
+    assert batch is not None
+    assert (batch.status, batch.failed) == ("running", 2)
+    rows = await staying.results("b1")
+    assert all(isinstance(row, TaskFailure) and row.error_code == "interrupted" for row in rows)
+    world.clock.now += 701
+    await staying.admit()
+    assert await state(staying) == (0, 0)
+    batch = await staying.batch("b1")
+    assert batch is not None
+    assert batch.status == "completed"
+
+
+async def test_callers_see_their_own_batches_the_newest_first(world: World) -> None:
+    backend = await world.holder()
+    for name, caller in (("b1", "server"), ("b2", "token:x"), ("b3", "server")):
+        await begin(backend, name, 1, caller=caller)
+        world.clock.now += 1
+    assert [batch.id for batch in await backend.batches(["server"])] == ["b3", "b1"]
+
+
+async def test_an_answer_is_remembered_for_so_long(world: World) -> None:
+    backend = await world.holder()
+    await backend.remember("model", "schema", seconds=10)
+    assert await backend.recall("model") == "schema"
+    world.clock.now += 11
+    assert await backend.recall("model") is None
+
+
+async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: World) -> None:
+    staying = await world.holder()
+    leaving = await SqliteBackend.open(world._location, clock=world.clock)
+    await staying.register("team", 2)
+    await leaving.register("team", 2)
+    room = await leaving.join(QueueEntry("contexts", ("team",), None, 2))
+    taken = await leaving.take([offer.permit for offer in room.offers])
+    assert len(taken.permits) == 2
+    await leaving.release(min(taken.permits))
+    assert await state(staying, "team") == (1, 0)
+    await leaving.close()
+    assert await state(staying, "team") == (0, 0)

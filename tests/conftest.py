@@ -1,0 +1,62 @@
+"""What tests of several rooms need: a simulator, and an app that works against it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_mcp.app import App
+from replicate_mcp.settings import Settings
+from replicate_mcp.simulator import Simulator, running_simulator
+
+TOKEN = "r8_acme_1"
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """Replicate's stand-in, with predictions that take no time and a rate out of the way."""
+    with running_simulator(
+        requests_per_minute=60_000,
+        burst=60_000,
+        other_requests_per_minute=60_000,
+        other_burst=60_000,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(simulator: Simulator, tmp_path: Path) -> Settings:
+    """The settings of a server that uses the simulator, and a state file of its own."""
+    return settings_for(simulator, tmp_path)
+
+
+def settings_for(simulator: Simulator, folder: Path, **changes: Any) -> Settings:
+    """Settings by their environment names."""
+    return Settings.model_validate(environment(simulator, folder) | changes)
+
+
+def environment(simulator: Simulator, folder: Path, token: str = TOKEN) -> dict[str, str]:
+    """The variables of a server that uses the simulator."""
+    return {
+        "REPLICATE_API_TOKEN": token,
+        "REPLICATE_BASE_URL": simulator.url,
+        "REPLICATE_MCP_BACKEND": f"sqlite:///{folder / 'state.db'}",
+        "REPLICATE_REQUESTS_PER_MINUTE": "60000",
+    }
+
+
+AppFactory = Callable[..., AbstractAsyncContextManager[App]]
+
+
+@pytest.fixture
+def app_with(simulator: Simulator, tmp_path: Path) -> AppFactory:
+    """Makes apps as separate processes would have them, over one state file."""
+
+    @asynccontextmanager
+    async def make(**changes: Any) -> AsyncIterator[App]:
+        async with App.running(settings_for(simulator, tmp_path, **changes)) as app:
+            yield app
+
+    return make

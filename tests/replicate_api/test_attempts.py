@@ -1,0 +1,111 @@
+"""Which prediction came of which attempt."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicate_mcp.replicate_api.attempts import (
+    ListedPrediction,
+    OpenAttempt,
+    assign,
+    distinct_cancel_after,
+    hash_inputs,
+    was_not_made,
+)
+
+SENT = 1_000.0
+
+
+def attempt(permit: int, prompt: str = "a red car", cancel_after: int = 600) -> OpenAttempt:
+    return OpenAttempt(permit, "o/m", hash_inputs({"prompt": prompt}), cancel_after, SENT - 5)
+
+
+def made(
+    name: str,
+    prompt: str = "a red car",
+    *,
+    created: float = SENT,
+    lives: float | None = 600.0,
+    model: str = "o/m",
+    **more: Any,
+) -> ListedPrediction:
+    return ListedPrediction(name, model, "", {"prompt": prompt, **more}, created, lives, False)
+
+
+def ids(assigned: dict[int, ListedPrediction]) -> dict[int, str]:
+    return {permit: prediction.id for permit, prediction in assigned.items()}
+
+
+def test_the_prediction_with_the_same_model_inputs_and_life_is_the_attempts() -> None:
+    listed = [made("other", "a blue car"), made("mine"), made("elsewhere", model="o/other")]
+    assert ids(assign([attempt(1)], listed, set())) == {1: "mine"}
+
+
+def test_inputs_that_the_api_adds_do_not_matter() -> None:
+    assert ids(assign([attempt(1)], [made("mine", num_outputs=1)], set())) == {1: "mine"}
+
+
+def test_a_prediction_made_before_the_attempt_is_not_its() -> None:
+    assert assign([attempt(1)], [made("old", created=SENT - 60)], set()) == {}
+
+
+def test_a_prediction_that_belongs_to_another_attempt_stays_with_it() -> None:
+    assert assign([attempt(1)], [made("taken")], {"taken"}) == {}
+
+
+def test_equal_inputs_are_told_apart_by_their_life() -> None:
+    attempts = [attempt(1, cancel_after=600), attempt(2, cancel_after=599)]
+    listed = [
+        made("second", lives=599.0, created=SENT),
+        made("first", lives=600.0, created=SENT + 1),
+    ]
+    assert ids(assign(attempts, listed, set())) == {1: "first", 2: "second"}
+
+
+def test_without_deadlines_the_earliest_goes_first_and_none_twice() -> None:
+    listed = [made("b", created=SENT + 1, lives=None), made("a", lives=None)]
+    assert sorted(ids(assign([attempt(1), attempt(2)], listed, set())).values()) == ["a", "b"]
+
+
+def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
+    picture = "data:image/png;base64," + "A" * 20_000
+    sent = OpenAttempt(1, "o/m", hash_inputs({"prompt": "p", "image": picture}), 600, SENT - 5)
+    listed = [made("mine", "p", image="https://replicate.delivery/x")]
+    assert ids(assign([sent], listed, set())) == {1: "mine"}
+
+
+def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
+    assert distinct_cancel_after(600, set()) == 600
+    assert distinct_cancel_after(600, {600, 599}) == 598
+    assert distinct_cancel_after(6, {6, 5}) == 6
+
+
+def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:
+    newer = made("newer", "another", created=SENT + 1.5)
+    assert not was_not_made(attempt(1), [], set(), now=SENT + 3)
+    assert was_not_made(attempt(1), [newer], {"newer"}, now=SENT + 3)
+    assert was_not_made(attempt(1), [], set(), now=SENT + 11)
+
+
+def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> None:
+    assert not was_not_made(attempt(1), [made("like", lives=30.0)], set(), now=SENT + 60)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(590, 600)), max_size=6),
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(590, 600), st.floats(-20, 20)), max_size=8
+    ),
+)
+def test_an_assignment_is_one_to_one(
+    sent: list[tuple[str, int]], found: list[tuple[str, int, float]]
+) -> None:
+    attempts = [attempt(number, prompt, life) for number, (prompt, life) in enumerate(sent)]
+    listed = [
+        made(f"p{number}", prompt, lives=float(life), created=SENT + offset)
+        for number, (prompt, life, offset) in enumerate(found)
+    ]
+    assigned = ids(assign(attempts, listed, {"p0"}))
+    assert len(set(assigned.values())) == len(assigned)
+    assert "p0" not in assigned.values()

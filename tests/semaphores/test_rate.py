@@ -1,0 +1,94 @@
+"""How many creations an account may start, and what throttling teaches."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicate_mcp.semaphores.rate import Rate
+
+NOW = 100_000.0
+
+
+def test_the_bucket_begins_full_and_refills_evenly() -> None:
+    rate = Rate.full(600, NOW).spent(600)
+    assert rate.ready_at() == pytest.approx(NOW + 0.1)
+    assert rate.at_time(NOW + 1).tokens == pytest.approx(10)
+    assert rate.at_time(NOW + 3_600).tokens == 600
+
+
+def test_a_slot_that_was_not_used_returns() -> None:
+    assert Rate.full(60, NOW).spent(10).given_back(4).tokens == 54
+
+
+def test_a_429_stops_creations_for_the_time_it_names() -> None:
+    rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=10, per_minute=None, burst=None)
+    assert rate.ready_at() >= NOW + 10
+
+
+def test_a_429_that_names_a_lower_rate_sets_it() -> None:
+    rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=10, per_minute=6, burst=1)
+    assert (rate.per_minute, rate.burst) == (6, 1)
+
+
+def test_a_429_that_names_no_rate_teaches_what_was_accepted_lately() -> None:
+    rate = Rate.full(600, NOW)
+    for second in range(5):
+        rate = rate.at_time(NOW + second).noted_sent(2)
+    rate = rate.at_time(NOW + 5).noted_sent(1)
+    learned = rate.throttled(sent_at=NOW + 5, retry_after=1, per_minute=None, burst=None)
+    assert learned.per_minute == pytest.approx(120)
+    assert learned.burst == 1
+
+
+def test_a_flood_of_answers_to_what_was_sent_before_is_one_episode() -> None:
+    rate = Rate.full(600, NOW).noted_sent(60).at_time(NOW + 1)
+    for _ in range(60):
+        rate = rate.throttled(sent_at=NOW, retry_after=None, per_minute=None, burst=None)
+    once = Rate.full(600, NOW).noted_sent(60).at_time(NOW + 1)
+    once = once.throttled(sent_at=NOW, retry_after=None, per_minute=None, burst=None)
+    assert rate.per_minute == once.per_minute
+    assert rate.paused_until == once.paused_until
+
+
+def test_a_lowered_rate_grows_back_step_by_step_to_under_what_failed_and_later_to_all() -> None:
+    rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=1, per_minute=60, burst=1)
+    assert 60 < rate.at_time(NOW + 40).per_minute < 100
+    assert rate.at_time(NOW + 599).per_minute <= 540
+    assert rate.at_time(NOW + 3_600).per_minute == 600
+
+
+def test_another_configured_rate_replaces_one_of_which_nothing_was_learned() -> None:
+    assert Rate.full(600, NOW).declared(6_000, NOW).per_minute == 6_000
+    learned = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=1, per_minute=6, burst=1)
+    assert learned.declared(6_000, NOW).per_minute == 6
+
+
+def test_a_clock_that_goes_back_stops_nothing_for_long() -> None:
+    rate = Rate.full(600, NOW).spent(600)
+    assert rate.at_time(NOW - 3_600).ready_at() <= NOW - 3_600 + 1
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 100),
+            st.one_of(
+                st.just("time"),
+                st.just("spend"),
+                st.tuples(st.one_of(st.none(), st.floats(0, 1e4)), st.integers(1, 600)),
+            ),
+        )
+    )
+)
+def test_whatever_happens_the_rate_stays_between_its_bounds(history: list[object]) -> None:
+    rate, now = Rate.full(600, NOW), NOW
+    for passed, what in history:  # type: ignore[attr-defined]
+        now += passed
+        rate = rate.at_time(now)
+        if what == "spend" and rate.tokens >= 1:
+            rate = rate.spent(1).noted_sent(1)
+        elif isinstance(what, tuple):
+            rate = rate.throttled(sent_at=now, retry_after=what[0], per_minute=what[1], burst=1)
+        assert 1 <= rate.per_minute <= 600
+        assert rate.tokens <= rate.burst
+        assert rate.ready_at() <= now + 300 + 60
