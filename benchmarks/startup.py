@@ -33,7 +33,8 @@ INITIALIZE = {
 
 def seconds_to_answer(command: list[str]) -> float:
     """Start a server, ask it to initialize, and stop it."""
-    environment = {**os.environ, "REPLICATE_API_TOKEN": "r8_bench", "REPLICATE_MCP_BACKEND": "memory"}
+    own = {"REPLICATE_API_TOKEN": "r8_bench", "REPLICATE_MCP_BACKEND": "memory"}
+    environment = {**os.environ, **own}
     started = time.perf_counter()
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True

@@ -124,8 +124,8 @@ def main() -> int:
     console = Console()
     console.print(table)
     console.print(
-        f"engine / raw: {ratio:.3f} of the time, {cpu_ratio:.2f} of the CPU; most in flight {most}; "
-        f"other API calls during {options.runs} batches: {calls}"
+        f"engine / raw: {ratio:.3f} of the time, {cpu_ratio:.2f} of the CPU; most in flight "
+        f"{most}; other API calls during {options.runs} batches: {calls}"
     )
     return 0 if ratio <= 1.05 and most <= options.limit and not calls else 1
 

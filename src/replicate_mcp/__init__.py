@@ -1,1 +1,39 @@
-"""Prompts in, image URLs out, through Replicate, under shared global semaphores."""
+"""Prompts in, image URLs out, through Replicate, under shared global semaphores.
+
+from replicate_mcp import generate_images
+
+result = await generate_images([{"prompt": "a red car", "output_filename": "red_car.jpg"}])
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replicate_mcp.errors import ReplicateMcpError
+    from replicate_mcp.python_api import (
+        ExternalSemaphoreContext,
+        generate_images,
+        get_global_semaphore,
+        list_global_semaphores,
+        register_global_semaphore,
+        resize_global_semaphore,
+    )
+
+__all__ = [
+    "ExternalSemaphoreContext",
+    "ReplicateMcpError",
+    "generate_images",
+    "get_global_semaphore",
+    "list_global_semaphores",
+    "register_global_semaphore",
+    "resize_global_semaphore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is: the server needs none of it to start."""
+    if name not in __all__:
+        raise AttributeError(f"module 'replicate_mcp' has no attribute '{name}'")
+    import importlib
+
+    room = "errors" if name == "ReplicateMcpError" else "python_api"
+    return getattr(importlib.import_module(f"replicate_mcp.{room}"), name)

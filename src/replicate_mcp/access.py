@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from replicate_mcp.errors import Unauthorized
 
-NO_TOKEN = (
+WITHOUT_A_KEY = (
     "No Replicate token is set. Make one at https://replicate.com/account/api-tokens and put it "
     "into REPLICATE_API_TOKEN in this server's configuration."
 )
@@ -44,4 +44,4 @@ def caller_for(*, own_token: str | None, server_token: str | None) -> Caller:
         return Caller(f"token:{fingerprint(own_token)}", own_token)
     if server_token:
         return Caller("server", server_token)
-    raise Unauthorized(NO_TOKEN)
+    raise Unauthorized(WITHOUT_A_KEY)

@@ -1,4 +1,4 @@
-"""The composition root: settings become a backend, gateways and the engine, and edges call these."""
+"""The composition root: settings become a backend, gateways and the engine, for the edges."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -10,9 +10,11 @@ import anyio
 
 from replicate_mcp.access import Caller, caller_for, fingerprint
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable, Unauthorized, UnknownBatch
+from replicate_mcp.semaphores.context import ContextQueue, Lease
 from replicate_mcp.semaphores.permits import SemaphoreState
 from replicate_mcp.semaphores.registry import (
     account_semaphore,
+    check_limit,
     check_name,
     unknown_semaphore,
     visible_to,
@@ -96,16 +98,20 @@ class App:
         Nothing is opened before the first call that needs it: hosts start servers for every
         window, and most of them are never asked for an image.
         """
-        async with anyio.create_task_group() as group:
-            app = cls(settings, group)
-            try:
-                yield app
-            finally:
-                group.cancel_scope.cancel()
-                # Even when cancelled: others learn at once that this process is gone.
-                with anyio.CancelScope(shield=True):
-                    if app._parts is not None:
-                        await app._parts.close()
+        app: App | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                app = cls(settings, group)
+                try:
+                    yield app
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            # After the background's end, which stands on it; and even when cancelled: others learn
+            # at once that this process is gone.
+            with anyio.CancelScope(shield=True):
+                if app is not None and app._parts is not None:
+                    await app._parts.close()
 
     def caller(self, own_token: str | None = None) -> Caller:
         """Who calls: by the token they brought, else the server's."""
@@ -168,7 +174,8 @@ class App:
             running = parts.runner.running(batch_id)
             if running is not None:
                 await _watch(running, on_progress)
-            while await self._still_runs(parts, batch_id):
+            while await self._still_runs(parts, batch_id):  # noqa: ASYNC110
+                # Another process runs it, and wakes only those who wait for permits.
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
 
     async def result(
@@ -226,6 +233,43 @@ class App:
         states = await parts.backend.semaphores()
         return visible_to(account, states, own_name=self.settings.default_semaphore)
 
+    async def known_semaphores(self) -> list[SemaphoreState]:
+        """The registered ones, and the server's own account's where it has a token."""
+        if self.settings.token:
+            return await self.semaphores(self.caller())
+        parts = await self._open()
+        return visible_to("", await parts.backend.semaphores(), own_name="")
+
+    async def register_semaphore(self, name: str, limit: int) -> SemaphoreState:
+        """Make a name known while this process lives; a known one is returned unchanged."""
+        check_name(name)
+        check_limit(limit)
+        parts = await self._open()
+        if name == self.settings.default_semaphore:
+            return (await self.semaphores(self.caller()))[0]
+        return await parts.backend.register(name, limit)
+
+    async def resize_semaphore(
+        self, name: str, limit: int, *, by_admin: bool = False
+    ) -> SemaphoreState:
+        """Set a limit by hand."""
+        check_limit(limit)
+        parts = await self._open()
+        inside = await self._inside(name)
+        parts.holder.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
+        return next(each for each in await self.known_semaphores() if each.name == name)
+
+    async def acquire(self, lease: Lease) -> None:
+        """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
+        parts = await self._open()
+        lease.semaphore = await self._inside(lease.semaphore)
+        await parts.contexts.acquire(lease)
+
+    async def release(self, lease: Lease) -> None:
+        """Give a unit back, or stop waiting for it."""
+        parts = await self._open()
+        await parts.contexts.release(lease)
+
     async def backend(self) -> "Backend":
         """Where semaphores, permits and the journal live."""
         return (await self._open()).backend
@@ -254,6 +298,12 @@ class App:
         self._group.start_soon(work, *arguments)
 
     # How it is put together
+
+    async def _inside(self, name: str) -> str:
+        """The name that the backend knows a semaphore by."""
+        if name == self.settings.default_semaphore:
+            return await self.own_semaphore(self.caller())
+        return name
 
     async def _open(self) -> "_Parts":
         if self._parts is None:
@@ -300,13 +350,19 @@ class _Parts:
     """The engine and all that it stands on."""
 
     def __init__(
-        self, settings: Settings, backend: "Backend", holder: "Holder", runner: "BatchRunner"
+        self,
+        settings: Settings,
+        backend: "Backend",
+        holder: "Holder",
+        runner: "BatchRunner",
+        contexts: ContextQueue,
     ) -> None:
         from replicate_mcp.replicate_api.models import Models
 
         self.backend = backend
         self.holder = holder
         self.runner = runner
+        self.contexts = contexts
         self.models = Models(backend)
         self._settings = settings
         self._gateways: dict[str, Gateway] = {}
@@ -338,7 +394,8 @@ class _Parts:
         )
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)
-        return cls(settings, backend, holder, runner)
+        contexts = ContextQueue(backend, holder, group.start_soon)
+        return cls(settings, backend, holder, runner, contexts)
 
     async def account(self, token: str) -> str:
         """The account behind a token, asked for once, its limit and rate declared."""

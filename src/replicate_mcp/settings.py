@@ -1,4 +1,4 @@
-"""What a user can set, from the environment or a file of such settings, and where each came from."""
+"""What a user can set, from the environment or a file, and where each setting came from."""
 
 import os
 from collections.abc import Mapping

@@ -77,8 +77,17 @@ def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
 
 def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
     assert distinct_cancel_after(600, set()) == 600
-    assert distinct_cancel_after(600, {600, 599}) == 598
+    assert distinct_cancel_after(600, {600}) == 597
+    assert distinct_cancel_after(600, {600, 597}) == 594
+    assert distinct_cancel_after(6, {6}) == 5
     assert distinct_cancel_after(6, {6, 5}) == 6
+
+
+def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
+    used: set[int] = set()
+    for _ in range(301):
+        used.add(distinct_cancel_after(600, used))
+    assert used == set(range(300, 601))
 
 
 def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:

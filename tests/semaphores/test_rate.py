@@ -1,5 +1,7 @@
 """How many creations an account may start, and what throttling teaches."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,9 +82,9 @@ def test_a_clock_that_goes_back_stops_nothing_for_long() -> None:
         )
     )
 )
-def test_whatever_happens_the_rate_stays_between_its_bounds(history: list[object]) -> None:
+def test_whatever_happens_the_rate_stays_between_its_bounds(history: list[Any]) -> None:
     rate, now = Rate.full(600, NOW), NOW
-    for passed, what in history:  # type: ignore[attr-defined]
+    for passed, what in history:
         now += passed
         rate = rate.at_time(now)
         if what == "spend" and rate.tokens >= 1:

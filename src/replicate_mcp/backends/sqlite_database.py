@@ -1,4 +1,4 @@
-"""A SQLite file, or one in memory, opened for steps: short transactions that also note whom to wake."""
+"""A SQLite database, in a file or in memory, opened for steps: short whole transactions."""
 
 import os
 import sqlite3

@@ -57,7 +57,8 @@ class JournalTables:
         finished, total = int(row[0]), int(row[1])
         for result in results:
             written = self._db.execute(
-                "INSERT OR IGNORE INTO result (batch, finish_number, task, row) VALUES (?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO result (batch, finish_number, task, row)"
+                " VALUES (?, ?, ?, ?)",
                 (
                     batch, finished + succeeded + failed + 1, result.task_index,
                     result.model_dump_json(exclude_none=True),

@@ -48,7 +48,8 @@ class PermitTables:
         self._db.execute("DELETE FROM holder WHERE id = ?", (holder,))
         self._db.execute("DELETE FROM permit WHERE holder = ? AND task IS NULL", (holder,))
         self._db.execute(
-            "DELETE FROM semaphore WHERE NOT by_admin AND name NOT IN (SELECT name FROM declaration)"
+            "DELETE FROM semaphore WHERE NOT by_admin"
+            " AND name NOT IN (SELECT name FROM declaration)"
             " AND name NOT IN (SELECT semaphore FROM permit)"
             " AND name NOT IN (SELECT also FROM permit WHERE also IS NOT NULL)"
         )
@@ -158,7 +159,8 @@ class PermitTables:
         oldest = self._now
         for permit in permits:
             rows = self._db.execute(
-                "UPDATE permit SET taken_at = ? WHERE id = ? AND taken_at IS NULL RETURNING offered_at",
+                "UPDATE permit SET taken_at = ? WHERE id = ? AND taken_at IS NULL"
+                " RETURNING offered_at",
                 (self._now, permit),
             ).fetchall()
             if rows:
@@ -292,9 +294,7 @@ class PermitTables:
             if row:
                 self.ports_to_ring.add(row[0])
 
-    def _withdraw(
-        self, which: str, values: tuple[object, ...], *, stalled: bool = False
-    ) -> None:
+    def _withdraw(self, which: str, values: tuple[object, ...], *, stalled: bool = False) -> None:
         """Take offers back that were not taken: their tasks wait again, and their slots return."""
         rows = self._db.execute(
             f"DELETE FROM permit WHERE taken_at IS NULL AND {which}"

@@ -82,7 +82,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class NotedAttempt:
-    """An attempt in the journal, with the permit it holds and the prediction it came to, if known."""
+    """An attempt in the journal, with its permit, and its prediction where that is known."""
 
     permit: int
     batch: str
@@ -96,10 +96,10 @@ class NotedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """The attempts that were noted: the `Cancel-After` of each by permit. Others lost their offer."""
+    """The attempts that were noted: the `Cancel-After` of each, by permit; others lost theirs."""
 
     cancel_after: Mapping[int, int]
-    room: Room = Room()
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)

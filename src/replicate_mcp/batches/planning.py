@@ -1,4 +1,4 @@
-"""Getting a batch's tasks ready: each checked against its model's own schema, before anything runs."""
+"""Getting a batch ready: each task checked against its model's schema before anything runs."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ class PlannedTask:
         model: the name its result carries.
         inputs: all that the model receives, the chosen seed and format included.
         expected_format: the image format it should come in; None where nothing says so.
+        expected_count: how many images it asks for.
     """
 
     index: int
@@ -34,6 +35,7 @@ class PlannedTask:
     inputs: Mapping[str, Any] = field(repr=False)
     seed: int | None
     expected_format: str | None
+    expected_count: int
 
 
 async def plan(
@@ -85,6 +87,7 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
         inputs=inputs,
         seed=seed if isinstance(seed, int) else None,
         expected_format=expected,
+        expected_count=schema.count(inputs) if schema is not None else 1,
     )
 
 

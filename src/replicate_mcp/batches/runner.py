@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 SEND_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a creation that could not be sent is sent again; then it fails."""
 
+CANCEL_TRIES = 5
+"""How often a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
+
 Reason = tuple[ErrorCode, str, bool]
 
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
@@ -161,6 +164,7 @@ class BatchRunner:
             names=BatchFilenames(
                 [task.output_filename for task in tasks],
                 [task.expected_format for task in tasks],
+                [task.expected_count for task in tasks],
             ),
             deadline=anyio.current_time() + self._batch_seconds,
             pending=deque(range(len(tasks))),
@@ -256,9 +260,10 @@ class BatchRunner:
             group.cancel_scope.cancel()
 
     async def _stop_prediction(self, batch: RunningBatch, prediction_id: str) -> None:
-        for _ in range(5):
+        for _ in range(CANCEL_TRIES):
             try:
-                return await batch.gateway.cancel(prediction_id)
+                await batch.gateway.cancel(prediction_id)
+                break
             except Fault as fault:
                 log.warning("prediction %s is not cancelled yet: %s", prediction_id, fault)
                 await anyio.sleep(1)
@@ -363,7 +368,7 @@ class BatchRunner:
             if tries >= len(SEND_AGAIN_SECONDS):
                 return failure(task, rule.code, rule.sentence, rule.retryable)
             batch.sent_again[task.index] = tries + 1
-            # The permit is kept meanwhile: while Replicate is out of reach it is of no use to others.
+            # The permit is kept meanwhile: to others it is of no use either.
             with anyio.move_on_after(SEND_AGAIN_SECONDS[tries]):
                 await batch.stopping.wait()
         await self._wait_anew(batch, permit, task.index, throttling)

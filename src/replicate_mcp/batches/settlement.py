@@ -83,7 +83,7 @@ class Settlement:
             self._reading = False
 
     async def _look(self) -> None:
-        noted = [each for each in await self._backend.open_attempts(self._account)]
+        noted = await self._backend.open_attempts(self._account)
         asked_at = self._gateway.now()
         open_attempts = [_open(each) for each in noted if each.prediction_id is None]
         asked = [each for each in open_attempts if each.permit in self._wanted]

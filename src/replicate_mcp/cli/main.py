@@ -1,8 +1,10 @@
-"""`replicate-mcp`: reads the command and hands over to its file, which alone imports what it needs."""
+"""`replicate-mcp`: reads the command and hands over to its file, which imports what it needs."""
 
 import argparse
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -10,8 +12,9 @@ from typing import Protocol, cast
 
 from replicate_mcp.errors import ReplicateMcpError
 
-OK, SOME_FAILED, WRONG_USE = 0, 1, 2
-"""Exit codes: all was made, some tasks failed, the command was wrong or nothing could be done."""
+OK, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all was made, some tasks failed, the command was wrong or nothing could be done,
+and left by Ctrl-C."""
 
 COMMANDS = {
     "serve": "serve MCP on stdin and stdout (what a host starts; the default)",
@@ -38,6 +41,10 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A filename that the terminal's encoding lacks letters for is shown, not crashed on.
+            stream.reconfigure(errors="backslashreplace")
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "serve")
     name = words[0]
@@ -53,10 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     arguments = parser.parse_args(words[1:])
     try:
-        return command.run(arguments)
+        code = command.run(arguments)
+        sys.stdout.flush()
+        return code
     except ReplicateMcpError as error:
         print(error, file=sys.stderr)
         return WRONG_USE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has had enough (`| head`); the interpreter would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

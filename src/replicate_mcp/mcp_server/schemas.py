@@ -45,10 +45,10 @@ GENERATE_IMAGES: Schema = _arguments(
                 "prompt": _TEXT,
                 "output_filename": {
                     "type": "string",
-                    "description": "A label such as red_car.jpg; its extension asks for that format.",
+                    "description": "A label like red_car.jpg; its extension asks for that format.",
                 },
                 "model": {"type": "string", "description": "For this task alone."},
-                "input": {"type": "object", "description": "Model inputs; they win over other keys."},
+                "input": {"type": "object", "description": "Model inputs; they win."},
             },
             "required": ["prompt"],
         },

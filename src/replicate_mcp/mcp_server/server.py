@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -71,7 +72,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     async def _stop_if_asked(self, key: tuple[int, object], call: ToolCall, batch_id: str) -> None:
         """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         if key in self._canceled:
             self._canceled.discard(key)
             try:

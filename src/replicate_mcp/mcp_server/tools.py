@@ -213,7 +213,7 @@ def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> N
         raise InvalidInput(f"{tool} takes no arguments.")
     problems = _schema(tool).problems(given) if given else []
     if problems:
-        raise InvalidInput(f"{problems[0].sentence}.".replace("?.", "?").replace("..", "."))
+        raise InvalidInput(f"{problems[0].sentence}.".replace("this model", tool))
 
 
 @lru_cache
@@ -232,11 +232,11 @@ def _batch(result: "BatchResult") -> CallToolResult:
         for file in success.generated_files:
             note = " (expired)" if file.expired else ""
             lines.append(f"{file.filename} {file.url}{note}")
-    for failed in result.failed_results:
-        lines.append(
-            f"task {failed.task_index} ({failed.output_filename}) failed, {failed.error_code}: "
-            f"{failed.error}"
-        )
+    lines += [
+        f"task {failed.task_index} ({failed.output_filename}) failed, {failed.error_code}: "
+        f"{failed.error}"
+        for failed in result.failed_results
+    ]
     if result.next_step:
         lines.append(result.next_step)
     return _answer("\n".join(lines), _as_json(result))

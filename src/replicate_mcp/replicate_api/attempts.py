@@ -16,11 +16,14 @@ SHORTEST_CANCEL_AFTER = 5
 DEADLINE_TOLERANCE = 1.0
 """Seconds by which a prediction's life may differ from the `Cancel-After` that was asked for."""
 
+APART_SECONDS = 3
+"""So far apart are the `Cancel-After` of equal attempts: more than twice the tolerance."""
+
 CLOCK_SLACK = 5.0
 """Seconds taken off Replicate's clock when an attempt is noted, for what its `Date` rounds off."""
 
 EVIDENCE_SECONDS = 1.0
-"""How much younger than an attempt a listed prediction must be to show that the list is up to date."""
+"""How much younger than an attempt a prediction must be to show that the list is up to date."""
 
 GRACE_SECONDS = 10.0
 """After so long without evidence, an attempt that the list does not show was not made."""
@@ -73,14 +76,17 @@ def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
 
 
 def distinct_cancel_after(wanted: int, used: Set[int]) -> int:
-    """The longest `Cancel-After`, at most `wanted`, that no equal open attempt has.
+    """The longest `Cancel-After`, at most `wanted`, that no equal open attempt comes near.
 
-    Where half of `wanted` is used up by equals, `wanted` serves again: such predictions are alike
-    in all that can be told, and are told apart by their order.
+    Three seconds apart, no prediction's life fits two attempts; where half of `wanted` is used up
+    like that, one second apart still lets the nearest fit decide; where that is used up too,
+    `wanted` serves again, and such predictions are told apart by their order.
     """
-    for seconds in range(wanted, max(SHORTEST_CANCEL_AFTER, wanted // 2) - 1, -1):
-        if seconds not in used:
-            return seconds
+    shortest = max(SHORTEST_CANCEL_AFTER, wanted // 2)
+    for apart in (APART_SECONDS, 1):
+        for seconds in range(wanted, shortest - 1, -apart):
+            if not any(seconds + near in used for near in range(1 - apart, apart)):
+                return seconds
     return wanted
 
 

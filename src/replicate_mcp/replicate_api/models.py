@@ -1,10 +1,13 @@
 """What is known of a model: where its predictions are created, and its own schema of inputs."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
+
+import anyio
 
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
@@ -38,6 +41,7 @@ class Models:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
     async def find(self, name: ModelName, gateway: Gateway) -> Model | None:
         """The model, or None where Replicate knows none of that name.
@@ -46,6 +50,10 @@ class Models:
         checked: Replicate judges them.
         """
         key = f"model:{name}"
+        async with self._asking[key]:
+            return await self._find(key, name, gateway)
+
+    async def _find(self, key: str, name: ModelName, gateway: Gateway) -> Model | None:
         remembered = await self._memory.recall(key)
         if remembered is None:
             try:

@@ -1,4 +1,4 @@
-"""This process as a holder: it hears of its offers, and hands each to the entry that waits for it."""
+"""This process as a holder: it hears of its offers, and hands each to the entry it is for."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """What a backend promises of semaphores and permits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Scope = Literal["process", "machine", "fleet"]
@@ -34,7 +34,7 @@ class Taken:
     """The offers that became permits; the others had been withdrawn and wait in the queue again."""
 
     permits: frozenset[int]
-    room: Room = Room()
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Permits(Protocol):
     scope: Scope
 
     async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
-        """Say which limit and rate this process allows an account; the lowest limit declared rules."""
+        """Say which limit and rate this process allows an account; the lowest limit rules."""
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make the name known while this process lives; a known one is returned unchanged."""

@@ -36,7 +36,7 @@ class Rate:
     """What an account may create, now.
 
     Attributes:
-        full_per_minute: creations a minute when nothing is known to be wrong; the burst is the same.
+        full_per_minute: creations a minute when nothing is wrong; the burst is the same.
         per_minute: the learned rate, at most `full_per_minute`.
         burst: the size of the bucket, in creations.
         tokens: creations that may start at `at` (seconds, the backend's clock).

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.semaphores.permits import SemaphoreState
@@ -62,16 +63,7 @@ def visible_to(
         if not is_account(state.name):
             named.append(state)
         elif account_of(state.name) == account:
-            own.append(
-                SemaphoreState(
-                    own_name,
-                    state.limit,
-                    state.in_use,
-                    state.waiting,
-                    state.requests_per_minute,
-                    state.throttled_for,
-                )  # fmt: skip
-            )
+            own.append(replace(state, name=own_name))
     return own + named
 
 

@@ -84,7 +84,7 @@ class BatchResult(BatchCounts):
 def page(
     counts: BatchCounts, rows: list[TaskResult], *, after: int, now: datetime | None = None
 ) -> BatchResult:
-    """Put a page of rows, the ones that finished after the first `after`, into the contract's form."""
+    """Put rows, those that finished after the first `after`, into the contract's form."""
     now = now or datetime.now(UTC)
     rows = sorted(rows, key=lambda row: row.task_index)
     cursor = after + len(rows)

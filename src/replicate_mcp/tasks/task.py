@@ -111,7 +111,8 @@ def _check_prompt(where: str, prompt: object, raw: Mapping[str, Any]) -> str:
         raise InvalidInput(f"{where}: prompt is empty: say what to draw.")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidInput(
-            f"{where}: prompt has {len(prompt)} characters, over the {MAX_PROMPT_CHARACTERS} allowed."
+            f"{where}: prompt has {len(prompt)} characters, over the {MAX_PROMPT_CHARACTERS} "
+            "allowed."
         )
     return prompt
 

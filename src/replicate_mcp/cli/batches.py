@@ -1,0 +1,96 @@
+"""`replicate-mcp batches`: what the journal remembers of the last 24 hours."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from replicate_mcp.cli.main import OK
+
+if TYPE_CHECKING:
+    from replicate_mcp.access import Caller
+    from replicate_mcp.app import App
+    from replicate_mcp.batches.backend import BatchState
+
+MOST_BATCHES = 1_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which batch, and in which form."""
+    parser.add_argument(
+        "batch", nargs="?", metavar="BATCH", help="the results of this one; or `latest`"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List the caller's batches, or show one."""
+    from replicate_mcp.cli.session import in_app, reader
+    from replicate_mcp.settings import load_settings
+
+    settings = load_settings(env_file=arguments.env_file)
+    caller = reader(settings)
+    if arguments.batch is None:
+        return in_app(settings, lambda app: _list(app, caller, arguments.json))
+    return in_app(settings, lambda app: _show(app, caller, arguments.batch, arguments.json))
+
+
+async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> int:
+    import sys
+
+    from replicate_mcp.cli import results
+
+    result = await app.result(caller, None if batch == "latest" else batch)
+    results.show(result, as_document=as_document)
+    print(results.summary(result), file=sys.stderr)
+    return OK
+
+
+async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
+    import json
+    import sys
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from replicate_mcp.app import counts_of
+    from replicate_mcp.tasks.result import as_json
+
+    backend = await app.backend()
+    states = await backend.batches(caller.sees, limit=MOST_BATCHES)
+    console = Console(highlight=False)
+    if as_document:
+        rows = [as_json(counts_of(state)) | {"created_at": _iso(state)} for state in states]
+        print(json.dumps(rows, indent=2))
+    elif not states:
+        print("There is no batch of the last 24 hours.", file=sys.stderr)
+    elif not console.is_terminal:
+        for state in states:
+            counts = f"{state.succeeded}\t{state.failed}\t{state.total}"
+            print(f"{state.id}\t{state.status}\t{counts}\t{_iso(state)}")
+    else:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("batch", "status", "made", "failed", "of", "when"):
+            table.add_column(column, justify="right" if column in _NUMBERS else "left")
+        for state in states:
+            cells = (str(state.succeeded), str(state.failed), str(state.total))
+            table.add_row(state.id, state.status, *cells, _ago(state))
+        console.print(table)
+    return OK
+
+
+_NUMBERS = ("made", "failed", "of")
+
+
+def _iso(state: "BatchState") -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(state.created_at, UTC).isoformat(timespec="seconds")
+
+
+def _ago(state: "BatchState") -> str:
+    import time
+
+    minutes = int(time.time() - state.created_at) // 60
+    if minutes < 1:
+        return "just now"
+    return f"{minutes} min ago" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min ago"

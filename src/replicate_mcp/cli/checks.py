@@ -1,0 +1,162 @@
+"""What `doctor` looks at, from the machine outwards: Python, the state, the token, Replicate."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from replicate_mcp.access import Caller
+from replicate_mcp.app import App
+from replicate_mcp.cli.session import in_app
+from replicate_mcp.errors import ReplicateMcpError, Unauthorized
+from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.settings import Settings, default_state_file
+from replicate_mcp.tasks.models import ModelName
+
+LEAST_PYTHON = (3, 11)
+
+TRY_ANOTHER = "check REPLICATE_API_TOKEN, or make one at https://replicate.com/account/api-tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at, and a sentence on how it is and what to do."""
+
+    what: str
+    fine: bool
+    sentence: str
+
+
+def python() -> Check:
+    """Whether this Python runs all of it."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < LEAST_PYTHON:
+        least = ".".join(map(str, LEAST_PYTHON))
+        return Check("Python", False, f"{version} is too old: install {least} or newer.")
+    try:
+        import replicate  # noqa: F401
+    except Exception as error:  # what its import raises on an unsupported Python is its own affair
+        return Check(
+            "Python",
+            False,
+            f"the replicate package does not load on {version} ({error}): use Python 3.12 or 3.13.",
+        )
+    client = metadata.version("replicate")
+    return Check("Python", True, f"{version}, with the replicate package {client}.")
+
+
+def surroundings(settings: Settings) -> list[Check]:
+    """The state, then the token and what it opens."""
+
+    async def look(app: App) -> list[Check]:
+        state = await _state(app, settings)
+        # Without its state the app cannot be asked anything, and nothing more can be said.
+        return [state, *_folder(settings), *(await _replicate(app) if state.fine else [])]
+
+    return in_app(settings, look)
+
+
+async def _state(app: App, settings: Settings) -> Check:
+    try:
+        backend = await app.backend()
+        await backend.semaphores()
+    except ReplicateMcpError as error:
+        return Check("state", False, str(error))
+    path = _state_file(settings)
+    if path is None:
+        what = settings.backend.partition(":")[0]
+        return Check("state", True, f"{what}, opened.")
+    # Asking for the semaphores has cleared away the locks of the dead; one of the rest is ours.
+    others = len(list(path.parent.glob(f"{path.name}.*.lock"))) - 1
+    living = {0: "no other process uses it", 1: "1 other living process uses it"}
+    said = living.get(others, f"{others} other living processes use it")
+    return Check("state", True, f"{path} opens; {said}.")
+
+
+def _folder(settings: Settings) -> Iterator[Check]:
+    """Whether others on this machine can read prompts, or put a file of their own in place."""
+    path = _state_file(settings)
+    if path is None or os.name == "nt" or not path.exists():
+        return
+    mode = stat.S_IMODE(path.parent.stat().st_mode)
+    if path.stat().st_mode & 0o077:
+        yield Check("state file", False, f"others can read it: chmod 600 {path}")
+    elif mode & 0o022 and not mode & stat.S_ISVTX:
+        yield Check(
+            "state folder",
+            False,
+            f"its mode {mode:03o} lets others write there: chmod 700 {path.parent}",
+        )
+    else:
+        yield Check("state folder", True, f"mode {mode:03o}; the file is this user's alone.")
+
+
+def _state_file(settings: Settings) -> Path | None:
+    if settings.backend == "sqlite":
+        return default_state_file()
+    if settings.backend.startswith("sqlite:///"):
+        return Path(settings.backend.removeprefix("sqlite:///"))
+    return None
+
+
+async def _replicate(app: App) -> list[Check]:
+    base_url = app.settings.replicate_base_url
+    # Without a token Replicate answers 401, which shows that it is there.
+    caller = Caller("server", app.settings.token or "none")
+    reached = Check("Replicate", True, f"{base_url} answers.")
+    try:
+        account = await (await app.gateway(caller)).account()
+    except Refusal as refusal:
+        said = f"Replicate answered {refusal.status} to it ({refusal.detail})"
+        return [reached, _token(app, Check("token", False, f"{said}: {TRY_ANOTHER}."))]
+    except Fault as fault:
+        advice = "check the network, the proxy and REPLICATE_BASE_URL"
+        unreached = Check("Replicate", False, f"{base_url} cannot be reached ({fault}): {advice}.")
+        return [unreached, _token(app, Check("token", False, "it could not be tried."))]
+    known = Check("token", True, f"it belongs to the account {account}.")
+    model, limits = await _default_model(app, caller), await _limits(app, caller)
+    return [reached, _token(app, known), model, limits]
+
+
+def _token(app: App, tried: Check) -> Check:
+    """What trying the token told, if there is one."""
+    try:
+        app.caller()
+    except Unauthorized as error:
+        return Check("token", False, str(error))
+    return tried
+
+
+async def _default_model(app: App, caller: Caller) -> Check:
+    name = app.settings.default_model
+    advice = "set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`"
+    try:
+        model = await (await app.models()).find(ModelName.parse(name), await app.gateway(caller))
+    except ValueError as error:
+        return Check("default model", False, f"{error}; {advice}.")
+    except Fault as fault:
+        return Check("default model", False, f"{name} could not be looked up ({fault}).")
+    if model is None:
+        return Check("default model", False, f"Replicate knows no {name}: {advice}.")
+    if model.schema is None:
+        return Check("default model", True, f"{name}; its inputs could not be had just now.")
+    return Check("default model", True, f"{name} takes {len(model.schema.fields)} inputs.")
+
+
+async def _limits(app: App, caller: Caller) -> Check:
+    try:
+        states = await app.semaphores(caller)
+    except ReplicateMcpError as error:
+        return Check("limits", False, str(error))
+    said = []
+    for state in states:
+        line = f"{state.name} {state.in_use} of {state.limit} in use, {state.waiting} waiting"
+        if state.requests_per_minute is not None:
+            line += f", {state.requests_per_minute:g} creations a minute"
+        if state.throttled_for is not None:
+            line += f", throttled for {state.throttled_for:.0f} s"
+        said.append(line)
+    return Check("limits", True, "; ".join(said) + ".")

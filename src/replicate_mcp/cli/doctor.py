@@ -1,0 +1,72 @@
+"""`replicate-mcp doctor`: every setting with its origin, then checks that say what to do."""
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from replicate_mcp.cli.checks import Check
+    from replicate_mcp.settings import Origin
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the settings, check what they lead to, and say whether all is fine."""
+    import os
+
+    from replicate_mcp.cli import checks
+    from replicate_mcp.settings import load_settings, read_sources
+
+    values, origins = read_sources(os.environ, arguments.env_file)
+    _print_settings(values, origins)
+    _print_check(checks.python())
+    try:
+        settings = load_settings(env_file=arguments.env_file)
+    except InvalidInput as error:
+        _print_check(checks.Check("settings", False, f"{error} Put it right first."))
+        return SOME_FAILED
+    fine = True
+    for check in checks.surroundings(settings):
+        _print_check(check)
+        fine = fine and check.fine
+    return OK if fine else SOME_FAILED
+
+
+def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") -> None:
+    rows = [(name, _shown(name, values), origins[name]) for name in origins]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    print("Settings")
+    for name, value, origin in rows:
+        print(f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+    print("\nChecks")
+
+
+def _shown(name: str, values: Mapping[str, Any]) -> str:
+    """A setting's value, or what may be told of it."""
+    import re
+    from typing import get_args
+
+    from pydantic import SecretStr
+
+    from replicate_mcp.access import fingerprint
+    from replicate_mcp.cli.results import printable
+    from replicate_mcp.settings import SETTING_NAMES, Settings
+
+    field = Settings.model_fields[SETTING_NAMES[name]]
+    if name not in values:
+        return "not set" if field.default is None else printable(str(field.default))
+    value = str(values[name])
+    if SecretStr in get_args(field.annotation):
+        return f"set, {len(value)} characters, fingerprint {fingerprint(value)[:4]}…"
+    # Addresses may carry a password: redis://user:password@host.
+    return printable(re.sub(r"://[^/@]*@", "://…@", value))
+
+
+def _print_check(check: "Check") -> None:
+    print(f"  {'✓' if check.fine else '✗'} {check.what}: {check.sentence}", flush=True)

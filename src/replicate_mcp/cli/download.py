@@ -1,0 +1,45 @@
+"""`replicate-mcp download`: a batch's images onto this machine, while their URLs live."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicate_mcp.cli.main import OK, SOME_FAILED
+
+if TYPE_CHECKING:
+    from replicate_mcp.access import Caller
+    from replicate_mcp.app import App
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to save, and where."""
+    parser.add_argument("batch", metavar="BATCH", help="a batch's id, or `latest`")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="made if need be")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Save all files of a batch."""
+    from replicate_mcp.cli.session import in_app, reader
+    from replicate_mcp.settings import load_settings
+
+    settings = load_settings(env_file=arguments.env_file)
+    caller = reader(settings)
+    return in_app(settings, lambda app: _download(app, caller, arguments))
+
+
+async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace) -> int:
+    import sys
+
+    from replicate_mcp.cli.saving import Saver
+
+    result = await app.result(caller, None if arguments.batch == "latest" else arguments.batch)
+    saver = Saver(arguments.to, app.settings.replicate_base_url, arguments.overwrite)
+    code = await saver.save_and_tell(result)
+    if result.pending_count:
+        print(
+            f"The batch still runs, {result.pending_count} of its tasks are to come.",
+            file=sys.stderr,
+        )
+        return SOME_FAILED
+    return OK if code == OK else SOME_FAILED

@@ -1,0 +1,148 @@
+"""`replicate-mcp generate`: a batch from the command line, with a live bar and a table."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replicate_mcp.access import Caller
+    from replicate_mcp.app import App
+    from replicate_mcp.cli.progress_bar import ProgressBar
+    from replicate_mcp.tasks.result import BatchResult
+
+LOOK_SECONDS = 0.2
+"""How often the bar is brought up to date."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to draw, with what, and where to."""
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, one an image")
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help='tasks instead of prompts: JSON like [{"prompt": "a red car", "output_filename": '
+        '"red_car.jpg"}], a .txt with one prompt a line, or - for the standard input',
+    )
+    parser.add_argument(
+        "--filename", action="append", default=[], metavar="NAME", help="one for each prompt"
+    )
+    parser.add_argument("--model", metavar="MODEL", help="see `replicate-mcp models`")
+    parser.add_argument(
+        "--semaphore", metavar="NAME", help="a named limit to stay under, beside the account's"
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an input of the model for every task, like aspect_ratio=16:9; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save the images there too")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with --out: replace files that are there"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the images, show them, and save them where that was asked for."""
+    from replicate_mcp.cli.session import in_app
+    from replicate_mcp.cli.task_input import read_tasks
+    from replicate_mcp.settings import load_settings
+
+    settings = load_settings(env_file=arguments.env_file)
+    tasks = read_tasks(arguments.prompts, arguments.filename, arguments.file)
+    if arguments.out is not None:
+        from replicate_mcp.cli.saving import refuse_taken_names
+
+        refuse_taken_names(arguments.out, tasks, overwrite=arguments.overwrite)
+    return in_app(settings, lambda app: _generate(app, arguments, tasks))
+
+
+async def _generate(app: "App", arguments: argparse.Namespace, tasks: list[Any]) -> int:
+    from replicate_mcp.cli import results
+    from replicate_mcp.cli.progress_bar import ProgressBar
+
+    caller = app.caller()
+    shared = await _shared_inputs(app, caller, arguments)
+    with ProgressBar(len(tasks)) as bar:
+        result = await _run_batch(app, caller, arguments, tasks, shared, bar)
+    results.show(result, as_document=arguments.json)
+    bar.say(results.summary(result))
+    code = results.exit_code(result)
+    if arguments.out is not None:
+        from replicate_mcp.cli.saving import Saver
+
+        saver = Saver(arguments.out, app.settings.replicate_base_url, arguments.overwrite)
+        code = max(code, await saver.save_and_tell(result))
+    elif result.successful_count:
+        bar.say(
+            "The URLs work for one hour; this saves the images: "
+            f"replicate-mcp download {result.batch_id} --to DIR"
+        )
+    return code
+
+
+async def _shared_inputs(
+    app: "App", caller: "Caller", arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The inputs of every task, read as the model that the tasks share wants them."""
+    if not arguments.input:
+        return {}
+    from replicate_mcp.cli.model_lookup import look_up
+    from replicate_mcp.cli.task_input import read_inputs
+
+    schema = await look_up(app, caller, arguments.model or app.settings.default_model)
+    return read_inputs(arguments.input, schema.fields if schema else {})
+
+
+async def _run_batch(
+    app: "App",
+    caller: "Caller",
+    arguments: argparse.Namespace,
+    tasks: list[Any],
+    shared: dict[str, Any],
+    bar: "ProgressBar",
+) -> "BatchResult":
+    """Start a batch and see it to its end; Ctrl-C stops it, at Replicate too."""
+    import anyio
+
+    from replicate_mcp.cli.interrupts import Interrupts
+
+    with Interrupts(before_leaving=bar.stop) as interrupts:
+        batch_id = await app.start_batch(
+            caller,
+            tasks,
+            model=arguments.model,
+            semaphore=arguments.semaphore,
+            shared_inputs=shared,
+        )
+
+        async def keep_bar() -> None:
+            while True:
+                if progress := await app.progress(batch_id):
+                    bar.update(progress.finished, progress.line)
+                await anyio.sleep(LOOK_SECONDS)
+
+        async def stop_when_asked() -> None:
+            await interrupts.heard.wait()
+            progress = await app.progress(batch_id)
+            bar.say(
+                f"Stopping: cancelling {progress.running if progress else 0} at Replicate; press "
+                "Ctrl-C again to leave at once."
+            )
+            await app.cancel(caller, batch_id)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(keep_bar)
+            group.start_soon(stop_when_asked)
+            await app.wait(caller, batch_id, seconds=None)
+            await app.stopped(batch_id)
+            group.cancel_scope.cancel()
+        result = await app.result(caller, batch_id)
+        finished = result.successful_count + result.failed_count
+        line = f"{finished}/{result.total_tasks} done"
+        if result.failed_count:
+            line += f", {result.failed_count} failed"
+        bar.update(finished, line)
+        return result

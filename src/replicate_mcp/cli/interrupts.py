@@ -1,0 +1,45 @@
+"""Ctrl-C, heard instead of raised: what a person asked to stop is stopped at Replicate too."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+import anyio
+
+from replicate_mcp.cli.main import INTERRUPTED
+
+
+class Interrupts:
+    """The first Ctrl-C sets `heard`; the second leaves at once.
+
+    To be used in the event loop of the main thread. `signal.signal` and not the loop's own
+    handlers, because Windows has only the former.
+    """
+
+    def __init__(self, before_leaving: Callable[[], None]) -> None:
+        self.heard = anyio.Event()
+        self._before_leaving = before_leaving
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._previous = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            self._before_leaving()
+            os._exit(INTERRUPTED)
+        self._loop.call_soon_threadsafe(self.heard.set)

@@ -1,0 +1,76 @@
+"""How far a batch is, live on stderr: a bar on a terminal, elsewhere a line now and then."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+QUIET_SECONDS = 5.0
+"""Between two lines where there is no terminal to draw on; shorter batches print none."""
+
+
+class ProgressBar:
+    """Shows a batch while it runs; with `limit` also how many of its predictions are in flight."""
+
+    def __init__(self, total: int, *, limit: int | None = None) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._draws = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._limit = limit
+        self._printed_at = time.monotonic()
+        self._printed = ""
+        self._progress = Progress(
+            TextColumn("  {task.description:<9}", markup=False),
+            BarColumn(bar_width=36, pulse_style="bar.back"),
+            TextColumn("{task.fields[line]}", markup=False),
+            console=self._console,
+            disable=not self._draws,
+            refresh_per_second=12,
+        )
+        self._images = self._progress.add_task("images", total=total, line=f"0/{total} done")
+        self._in_flight: TaskID | None = None
+        if limit is not None:
+            self._in_flight = self._progress.add_task(
+                "in flight", total=limit, line=f"0 of {limit}"
+            )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def update(self, finished: float, line: str) -> None:
+        """Show how many have finished, and a line about it."""
+        self._progress.update(self._images, completed=finished, line=line)
+        now = time.monotonic()
+        if not self._draws and now - self._printed_at >= QUIET_SECONDS and line != self._printed:
+            self._console.print(line, markup=False, soft_wrap=True)
+            self._printed_at, self._printed = now, line
+
+    def show_in_flight(self, count: int) -> None:
+        """Show how many predictions are in flight, of those the limit allows."""
+        if self._in_flight is not None:
+            line = f"{count} of {self._limit} in use"
+            self._progress.update(self._in_flight, completed=count, line=line)
+
+    def hide_in_flight(self) -> None:
+        """Nothing is in flight any more: leave the images' bar alone."""
+        if self._in_flight is not None:
+            self._progress.remove_task(self._in_flight)
+            self._in_flight = None
+
+    def say(self, sentence: str) -> None:
+        """Print something above the bar."""
+        self._console.print(sentence, markup=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Leave the bar as it stands, and give the terminal back."""
+        self._progress.stop()

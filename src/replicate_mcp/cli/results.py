@@ -1,0 +1,116 @@
+"""A batch's results on stdout: a table for a person, plain lines for a pipe, or JSON."""
+
+import json
+import sys
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.tasks.result import BatchResult, TaskFailure, as_json
+
+TABLE_PADDING = 12
+"""Columns of a table of three that hold nothing, and the number of a task."""
+
+
+def show(result: BatchResult, *, as_document: bool) -> None:
+    """Print all of a batch's results.
+
+    A URL is never cut or broken by us: where it would not fit into the table, it has a line of its
+    own, and a pipe gets one line a file, `filename<TAB>url`. Failures are told on stderr there.
+    """
+    if as_document:
+        # What an agent would call next is nothing for a person: all rows are here.
+        whole = result.model_copy(update={"next_step": None})
+        print(json.dumps(as_json(whole), indent=2))
+        return
+    files = list(_files(result))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for _, name, url, _ in files:
+            print(f"{name}\t{url}")
+        for failed in result.failed_results:
+            print(
+                f"task {failed.task_index + 1} ({failed.output_filename}): {_reason(failed)}",
+                file=sys.stderr,
+            )
+        return
+    longest_name = max((len(name) for _, name, _, _ in files), default=0)
+    longest_url = max((len(url) for _, _, url, _ in files), default=0)
+    if longest_name + longest_url + TABLE_PADDING <= console.width:
+        console.print(_table(result, files))
+    else:
+        _print_list(console, result, files)
+
+
+def summary(result: BatchResult) -> str:
+    """A sentence on how a batch ended, or where it stands."""
+    made = f"{result.successful_count} of {result.total_tasks} made"
+    if result.failed_count:
+        made += f", {result.failed_count} failed"
+    if result.pending_count:
+        made += f", {result.pending_count} to come"
+    state = {"running": " runs", "canceled": " was cancelled", "completed": ""}[result.status]
+    return f"Batch {result.batch_id}{state}: {made}."
+
+
+def exit_code(result: BatchResult) -> int:
+    """0 where every task has its image."""
+    return OK if result.successful_count == result.total_tasks else SOME_FAILED
+
+
+def printable(text: str) -> str:
+    """Somebody else's text on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+File = tuple[int, str, str, bool]
+
+
+def _files(result: BatchResult) -> Iterator[File]:
+    """Task number from 1, filename, URL, and whether that has expired."""
+    for success in result.successful_results:
+        for file in success.generated_files:
+            yield success.task_index + 1, file.filename, file.url, bool(file.expired)
+
+
+def _reason(failed: TaskFailure) -> str:
+    return printable(f"{failed.error_code}: {failed.error}")
+
+
+def _table(result: BatchResult, files: list[File]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("file")
+    table.add_column("URL")
+    rows: list[tuple[int, Text, Text]] = [
+        (number, Text(name), Text(url, style="dim strike" if expired else "cyan", no_wrap=True))
+        for number, name, url, expired in files
+    ]
+    rows += [
+        (failed.task_index + 1, Text(failed.output_filename), Text(_reason(failed), style="red"))
+        for failed in result.failed_results
+    ]
+    for number, name, what in sorted(rows, key=lambda row: row[0]):
+        table.add_row(str(number), name, what)
+    return table
+
+
+def _print_list(console: Console, result: BatchResult, files: list[File]) -> None:
+    rows: list[tuple[int, Text, Text]] = [
+        (number, Text(name + (" (expired)" if expired else "")), Text(url, style="cyan"))
+        for number, name, url, expired in files
+    ]
+    rows += [
+        (failed.task_index + 1, Text(failed.output_filename), Text(_reason(failed), style="red"))
+        for failed in result.failed_results
+    ]
+    console.print()
+    for number, name, what in sorted(rows, key=lambda row: row[0]):
+        console.print(Text(f"{number:>4}  ", style="dim") + name, soft_wrap=True)
+        # The terminal wraps it, so that it can be clicked and copied in one piece.
+        console.print(Text("      ") + what, soft_wrap=True)
+    console.print()

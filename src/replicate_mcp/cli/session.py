@@ -1,0 +1,43 @@
+"""An app for the length of one command, and who uses it."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from replicate_mcp.access import Caller
+from replicate_mcp.app import App
+from replicate_mcp.settings import Settings
+
+T = TypeVar("T")
+
+
+def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
+    """Do one command's work in an app that ends with it.
+
+    Raises:
+        ReplicateMcpError: as the work raised it, out of the groups that it went through.
+    """
+
+    async def inside() -> T:
+        async with App.running(settings) as app:
+            return await work(app)
+
+    try:
+        return anyio.run(inside)
+    except ExceptionGroup as group:
+        raise _first(group) from None
+
+
+def reader(settings: Settings) -> Caller:
+    """Who reads the journal on this machine; that takes no token, since Replicate is not asked.
+
+    Hosts often have the token in their own configuration alone, while the batches of the servers
+    they started are in this user's state file.
+    """
+    return Caller("server", settings.token or "")
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first

@@ -1,0 +1,37 @@
+"""`replicate-mcp simulate`: the stand-in for Replicate's API, alone."""
+
+import argparse
+from importlib.util import find_spec
+
+from replicate_mcp.errors import InvalidInput
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The simulator's own."""
+    from replicate_mcp.simulator.__main__ import add_arguments as add_simulator_arguments
+
+    add_simulator_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it until interrupted."""
+    from replicate_mcp.simulator.__main__ import main
+
+    require_simulator()
+    return main(arguments)
+
+
+def require_simulator() -> None:
+    """Say what to install where the simulator cannot run.
+
+    Raises:
+        InvalidInput: its extra packages are not there.
+    """
+    missing = [name for module, name in _NEEDS.items() if find_spec(module) is None]
+    if missing:
+        raise InvalidInput(
+            f"The simulator needs {' and '.join(missing)}: pip install 'replicate-mcp[simulator]'"
+        )
+
+
+_NEEDS = {"PIL": "Pillow", "uvicorn": "uvicorn"}

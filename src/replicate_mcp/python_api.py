@@ -1,0 +1,264 @@
+"""The public Python API: a program's own calls under the same limits as the server's.
+
+All of it works on one app of the process, on a thread of its own, so that it can be used from
+any thread and any event loop, and counts as one holder.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from replicate_mcp.app import App
+from replicate_mcp.errors import UnknownSemaphore
+from replicate_mcp.semaphores.context import Lease
+from replicate_mcp.semaphores.permits import SemaphoreState
+from replicate_mcp.semaphores.registry import unknown_semaphore
+from replicate_mcp.settings import load_settings
+
+if TYPE_CHECKING:
+    from replicate_mcp.tasks.result import BatchResult
+
+T = TypeVar("T")
+
+Work = Callable[[App], Coroutine[Any, Any, T]]
+"""Something to do on the app's thread."""
+
+STOP_SECONDS = 5.0
+"""How long the end of the program waits for the app to leave its backend."""
+
+
+def register_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
+    """Make a named limit on predictions in flight known, for as long as this process lives.
+
+    Registering a known name again returns it unchanged.
+
+    Raises:
+        InvalidInput: the name or the limit is none; the message says what is.
+        BackendUnavailable: the shared state cannot be used.
+    """
+    return _call(lambda app: app.register_semaphore(semaphore_id, limit))
+
+
+def resize_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
+    """Change a limit without disturbing holders: a lower one is reached as permits return.
+
+    Raises:
+        UnknownSemaphore: no such name.
+    """
+    return _call(lambda app: app.resize_semaphore(semaphore_id, limit))
+
+
+def get_global_semaphore(semaphore_id: str) -> SemaphoreState:
+    """A semaphore as it stands.
+
+    Raises:
+        UnknownSemaphore: no such name.
+    """
+    states = list_global_semaphores()
+    for state in states:
+        if state.name == semaphore_id:
+            return state
+    raise UnknownSemaphore(unknown_semaphore(semaphore_id, [state.name for state in states]))
+
+
+def list_global_semaphores() -> list[SemaphoreState]:
+    """The named semaphores, and, where a token is set, the own account's first."""
+    return _call(lambda app: app.known_semaphores())
+
+
+async def generate_images(
+    tasks: "list[dict[str, Any]] | list[str]",
+    *,
+    model: str | None = None,
+    semaphore: str | None = None,
+    concurrency_limit: int | None = None,
+    replicate_api_token: str | None = None,
+) -> "BatchResult":
+    """Make images and await the whole batch: every task ends in exactly one of the two lists.
+
+    Args:
+        tasks: objects like `{"prompt": "a red car", "output_filename": "red_car.jpg"}`.
+        model: of the tasks that name none.
+        semaphore: a registered name to stay under besides the account's own limit.
+        concurrency_limit: how many of this batch may run at once.
+        replicate_api_token: whose account is used; else `REPLICATE_API_TOKEN`.
+
+    Cancelling the awaiting task stops the batch, on Replicate too.
+
+    Raises:
+        ReplicateMcpError: the request is refused whole; nothing was created.
+    """
+
+    async def run(app: App) -> "BatchResult":
+        caller = app.caller(replicate_api_token)
+        batch_id = await app.start_batch(
+            caller, tasks, model=model, semaphore=semaphore, concurrency_limit=concurrency_limit
+        )
+        try:
+            await app.wait(caller, batch_id, seconds=None)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await app.cancel(caller, batch_id)
+            raise
+        return await app.result(caller, batch_id)
+
+    return await asyncio.wrap_future(_start(run))
+
+
+_held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+
+
+class ExternalSemaphoreContext:
+    """Holds one unit of a named semaphore around a program's own call to Replicate.
+
+    `with` or `async with` (asyncio):
+
+        async with ExternalSemaphoreContext("replicate-global"):
+            output = await replicate.async_run("owner/model", {"prompt": "a red car"})
+
+    Raises on entering:
+        UnknownSemaphore: no such name.
+        RuntimeError: `with` inside a running event loop, which it would block, or a context of
+            the same name inside another, which could wait for itself.
+    """
+
+    def __init__(self, semaphore_id: str) -> None:
+        self.semaphore_id = semaphore_id
+        self._lease: Lease | None = None
+
+    def __enter__(self) -> Self:
+        """Wait for a unit, blocking this thread."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError(
+                f"`with ExternalSemaphoreContext('{self.semaphore_id}')` would block the running "
+                "event loop: use `async with`."
+            )
+        self._check()
+        lease = Lease(self.semaphore_id)
+        try:
+            _start(lambda app: app.acquire(lease)).result()
+        except BaseException:
+            _start(lambda app: app.release(lease))
+            raise
+        self._hold(lease)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the unit back."""
+        _start(self._give_back()).result()
+
+    async def __aenter__(self) -> Self:
+        """Wait for a unit; a cancelled wait leaves no trace."""
+        self._check()
+        lease = Lease(self.semaphore_id)
+        try:
+            await asyncio.shield(asyncio.wrap_future(_start(lambda app: app.acquire(lease))))
+        except BaseException:
+            _start(lambda app: app.release(lease))
+            raise
+        self._hold(lease)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the unit back."""
+        await asyncio.shield(asyncio.wrap_future(_start(self._give_back())))
+
+    def _check(self) -> None:
+        if self.semaphore_id in _held.get():
+            raise RuntimeError(
+                f"A context of '{self.semaphore_id}' is inside another of the same name: it could "
+                "wait for itself."
+            )
+        if self._lease is not None:
+            raise RuntimeError("This context is entered already: make one for each use.")
+
+    def _hold(self, lease: Lease) -> None:
+        self._lease = lease
+        _held.set(_held.get() | {self.semaphore_id})
+
+    def _give_back(self) -> Work[None]:
+        lease, self._lease = self._lease, None
+        assert lease is not None
+        _held.set(_held.get() - {self.semaphore_id})
+        return lambda app: app.release(lease)
+
+
+class _Process:
+    """The app of this process, on a thread of its own."""
+
+    def __init__(self) -> None:
+        ready: Future[tuple[BlockingPortal, App]] = Future()
+        self._thread = threading.Thread(
+            target=anyio.run, args=(self._live, ready), name="replicate-mcp", daemon=True
+        )
+        self._thread.start()
+        self.portal, self.app = ready.result()
+        atexit.register(self.stop)
+
+    @staticmethod
+    async def _live(ready: "Future[tuple[BlockingPortal, App]]") -> None:
+        try:
+            async with BlockingPortal() as portal, App.running(load_settings()) as app:
+                ready.set_result((portal, app))
+                await portal.sleep_until_stopped()
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    def stop(self) -> None:
+        """Leave the backend, so that others need not find out."""
+        if self._thread.is_alive():
+            self.portal.start_task_soon(self.portal.stop, True)
+            self._thread.join(STOP_SECONDS)
+
+
+_process: _Process | None = None
+_starting = threading.Lock()
+
+
+def _start(work: Work[T]) -> "Future[T]":
+    global _process
+    with _starting:
+        if _process is None:
+            _process = _Process()
+    return _process.portal.start_task_soon(work, _process.app)
+
+
+def _call(work: Work[T]) -> T:
+    outcome: T = _start(work).result()
+    return outcome
+
+
+def _forget() -> None:
+    """In a forked child the parent's thread is not there; the child makes its own app."""
+    global _process, _starting
+    _process = None
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,166 @@
+"""Says what is wrong with an input, and what would be right."""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Collection
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from replicate_mcp.tasks.schema_reading import COUNT_FIELDS, JSON, choices_of, kinds_of
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+_MAX_LISTED = 15
+_MAX_SHOWN = 60
+
+SAME_MEANING = (
+    (*COUNT_FIELDS, "n"),
+    ("image", "input_image", "image_input", "input_images", "images", "image_prompt"),
+)
+"""Inputs that models name differently."""
+
+_WANTED = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "file": "a URL",
+}
+
+
+def sentence(error: "ValidationError") -> str:
+    """What is wrong with the value that did not pass, without a full stop."""
+    if not error.absolute_path:
+        return f"the inputs together are not what this model takes ({error.validator})"
+    head, *rest = error.absolute_path
+    field = str(head) + "".join(f"[{quoted(part)}]" for part in rest)
+    value: Any = error.instance
+    limit: Any = error.validator_value
+    shown = f"{field} {quoted(value)}"
+    match error.validator:
+        case "enum":
+            choices = [choice for choice in limit if choice is not None]
+            hint = did_you_mean(nearest(value, choices))
+            return f"{shown} is not one of {listed(choices)}{hint}"
+        case "const":
+            return f"{shown} is not {quoted(limit)}, the only value this model takes"
+        case "type":
+            return _type_sentence(field, value, error.schema)
+        case "format":
+            return f"{shown} is not a URL: give an https:// link or a data: URI"
+        case "minimum":
+            return f"{shown} is less than {quoted(limit)}, the least this model takes"
+        case "maximum":
+            return f"{shown} is more than {quoted(limit)}, the most this model takes"
+        case "exclusiveMinimum":
+            return f"{shown} is not more than {quoted(limit)}, as this model wants"
+        case "exclusiveMaximum":
+            return f"{shown} is not less than {quoted(limit)}, as this model wants"
+        case "multipleOf":
+            return f"{shown} is not a multiple of {quoted(limit)}"
+        case "minLength" | "maxLength" | "minItems" | "maxItems":
+            unit = ("character" if isinstance(value, str) else "item") + "s" * (len(value) != 1)
+            bound = "least" if len(value) < limit else "most"
+            return f"{field} has {len(value)} {unit}, this model takes at {bound} {limit}"
+        case "pattern":
+            return f"{shown} does not match the pattern {limit}"
+        case "anyOf" | "oneOf":
+            return f"{shown} is not {' or '.join(map(_form, limit))}"
+    return f"{shown} is not what this model takes ({error.validator})"
+
+
+def _type_sentence(field: str, value: object, schema: Any) -> str:
+    shown = f"{field} {quoted(value)}"
+    kinds = list(kinds_of(schema))
+    kind = kinds[0] if len(kinds) == 1 else ""
+    if isinstance(value, str) and (meant := _read_as(kind, value)) is not None:
+        return f"{shown} is text, {_WANTED[kind]} is wanted{did_you_mean(meant)}"
+    if isinstance(value, str) and kind == "array":
+        return f"{shown} is not a list: did you mean a list that holds it?"
+    if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{shown} is a number, text is wanted{did_you_mean(_plain(value))}"
+    return f"{shown} is not {_form(schema)}"
+
+
+def _form(schema: JSON) -> str:
+    """What a schema takes, in words."""
+    if choices := choices_of(schema):
+        return f"one of {listed(choices)}"
+    names = [_WANTED.get(kind, kind) for kind in dict.fromkeys(kinds_of(schema))]
+    return " or ".join(names) or "of another kind"
+
+
+def _read_as(kind: str, text: str) -> object:
+    """The value that text stands for, or None if it stands for none of this kind."""
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text.strip().lower())
+    if kind not in ("integer", "number"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if kind == "integer":
+        return int(number) if number.is_integer() else None
+    return number if math.isfinite(number) else None
+
+
+def nearest(value: object, choices: Collection[Any]) -> Any:
+    """The choice that was most likely meant, or None."""
+    text = _alike(_plain(value)) if isinstance(value, (str, int, float)) else ""
+    if not text or len(text) > _MAX_SHOWN:
+        return None
+    found = {_alike(_plain(choice)): choice for choice in reversed(list(choices))}
+    if text in found:
+        return found[text]
+    # Numbers that look alike mean different things: 2:1 is no slip for 1:1.
+    if not any(character.isalpha() for character in text):
+        return None
+    return next((found[near] for near in difflib.get_close_matches(text, found, 1, 0.7)), None)
+
+
+def _alike(text: str) -> str:
+    """What spellings of one thing have in common: `16x9` and `16:9`, `Aspect-Ratio`, `2 K`."""
+    text = re.sub(r"(?<=\d)\s*[x×*/:,_-]\s*(?=\d)", ":", text.casefold())
+    return re.sub(r"[\s_-]", "", text)
+
+
+def did_you_mean(value: object) -> str:
+    """The question at the end of a sentence; nothing for None."""
+    return "" if value is None else f": did you mean {quoted(value)}?"
+
+
+def listed(values: Collection[Any]) -> str:
+    """The first values, separated by commas."""
+    items = [_short(_plain(value)) for value in islice(values, _MAX_LISTED)]
+    return ", ".join(items + ["…"] * (len(values) > _MAX_LISTED))
+
+
+def quoted(value: object) -> str:
+    """A value as it is shown in a sentence: text in quotes, anything long cut."""
+    text = _short(_plain(value))
+    return f"'{text}'" if isinstance(value, str) else text
+
+
+def _short(text: str) -> str:
+    """At most 60 characters, all of them printable."""
+    text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _plain(value: object) -> str:
+    """A value as JSON writes it, text without its quotes, `4.0` as `4`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False, default=repr)

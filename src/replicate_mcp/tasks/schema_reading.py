@@ -1,0 +1,175 @@
+"""Reads a model's schema of inputs: references resolved, each input with its type and range."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+JSON = dict[str, Any]
+
+COUNT_FIELDS = ("num_outputs", "max_images", "number_of_images", "num_images")
+"""What image models call the number of images."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """One input of a model.
+
+    Attributes:
+        type: `string`, `integer`, `number`, `boolean`, `array`, `object`, `file` (a URL), several
+            of them joined by ` or `, or `any`.
+        choices: the only values it takes, where it has such a list.
+        minimum, maximum: the range of a number, inclusive; None where there is no bound.
+    """
+
+    name: str
+    type: str
+    description: str
+    default: Any
+    choices: tuple[Any, ...] | None
+    minimum: float | None
+    maximum: float | None
+    required: bool
+
+
+_MAX_NODES = 10_000
+"""A schema has some hundreds of parts; references could make a small one unfold without end."""
+
+MAX_DEPTH = 30
+"""Of a schema, and of a value given for it."""
+
+NOTHING: JSON = {"not": {}}
+_ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprecated", "x-order"}
+_IN_CONTEXT = {"properties", "patternProperties", "items", "prefixItems", "contains"}
+_IN_CONTEXT |= {"minContains", "maxContains", "if", "then", "else"}
+_IN_CONTEXT |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
+"""Keywords whose meaning depends on those beside them."""
+
+_SUBSCHEMA = {"items", "contains", "not", "propertyNames", "if", "then", "else"}
+_SUBSCHEMA |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
+_SUBSCHEMA_LIST = {"anyOf", "oneOf", "prefixItems"}
+_SUBSCHEMA_MAP = {"properties", "patternProperties", "dependentSchemas"}
+
+
+class Resolver:
+    """Makes a schema that stands alone: nothing is ever looked up outside the document."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._nodes = 0
+
+    def resolve(self, node: Any, depth: int = 0) -> JSON:
+        """The schema at `node`, with everything in it that it refers to."""
+        self._nodes += 1
+        if depth > MAX_DEPTH or self._nodes > _MAX_NODES:
+            raise ValueError("the schema is too large, or refers to itself")
+        if isinstance(node, bool):
+            return {} if node else NOTHING
+        own: JSON = {}
+        parts: list[JSON] = []
+        for key, value in node.items():
+            if key == "$ref":
+                parts.append(self.resolve(self._target(value), depth + 1))
+            elif key in ("$dynamicRef", "$recursiveRef"):
+                raise ValueError(f"the schema uses {key}, which is not followed")
+            elif key == "allOf":
+                parts += [self.resolve(one, depth + 1) for one in value]
+            elif key in _SUBSCHEMA_LIST:
+                own[key] = [self.resolve(one, depth + 1) for one in value]
+            elif key in _SUBSCHEMA_MAP:
+                own[key] = {name: self.resolve(one, depth + 1) for name, one in value.items()}
+            elif key in _SUBSCHEMA:
+                own[key] = self.resolve(value, depth + 1)
+            elif not key.startswith("$") and key != "nullable":
+                own[key] = value
+        whole = _merged(own, parts)
+        return _or_null(whole) if node.get("nullable") is True else whole
+
+    def _target(self, reference: str) -> Any:
+        if not reference.startswith("#/"):
+            raise ValueError(f"the schema refers to {reference[:80]}, outside itself")
+        node: Any = self._document
+        for part in reference[2:].split("/"):
+            node = node[part.replace("~1", "/").replace("~0", "~")]
+        return node
+
+
+def _merged(own: JSON, parts: Iterable[JSON]) -> JSON:
+    """One schema that means `own` and all parts, flat as far as no keyword is in the way."""
+    whole = dict(own)
+    apart: list[JSON] = []
+    for part in parts:
+        clash = any(whole.get(k, v) != v for k, v in part.items() if k not in _ANNOTATIONS)
+        if clash or (_IN_CONTEXT & whole.keys() and _IN_CONTEXT & part.keys()):
+            apart.append(part)
+        else:
+            whole = part | whole
+    return whole | {"allOf": [*whole.get("allOf", ()), *apart]} if apart else whole
+
+
+def _or_null(schema: JSON) -> JSON:
+    kept = {key: value for key, value in schema.items() if key in _ANNOTATIONS}
+    return kept | {"anyOf": [constraints(schema), {"type": "null"}]}
+
+
+def not_null(schema: JSON) -> JSON:
+    """The same without null: an input that is null is not given at all."""
+    if isinstance(schema.get("type"), list):
+        types = [one for one in schema["type"] if one != "null"]
+        return schema | {"type": types[0] if len(types) == 1 else types}
+    for key in ("anyOf", "oneOf"):
+        branches = [one for one in schema.get(key, ()) if one.get("type") != "null"]
+        if len(branches) == 1:
+            rest = {name: value for name, value in schema.items() if name != key}
+            return _merged(rest, branches)
+    return schema
+
+
+def constraints(schema: JSON) -> JSON:
+    """A schema without what only describes it."""
+    return {key: value for key, value in schema.items() if key not in _ANNOTATIONS}
+
+
+def field_of(name: str, schema: JSON, required: bool) -> InputField:
+    """What is known of one input."""
+    kind = " or ".join(dict.fromkeys(kinds_of(schema))) or "any"
+    minimum, maximum = schema.get("minimum"), schema.get("maximum")
+    if kind == "integer" and "exclusiveMinimum" in schema:
+        minimum = math.floor(schema["exclusiveMinimum"]) + 1
+    if kind == "integer" and "exclusiveMaximum" in schema:
+        maximum = math.ceil(schema["exclusiveMaximum"]) - 1
+    description = schema.get("description", "")
+    return InputField(
+        name=name,
+        type=kind,
+        # What pydantic writes on every enum says nothing about this one.
+        description="" if description == "An enumeration." else str(description),
+        default=schema.get("default"),
+        choices=choices_of(schema),
+        minimum=minimum,
+        maximum=maximum,
+        required=required,
+    )
+
+
+def kinds_of(schema: JSON) -> Iterator[str]:
+    """The types that a schema takes, `file` for a URL."""
+    branches = schema.get("anyOf") or schema.get("oneOf") or ()
+    types = schema.get("type", ())
+    for one in [types] if isinstance(types, str) else types:
+        yield "file" if one == "string" and schema.get("format") == "uri" else one
+    if not types:
+        for branch in branches:
+            yield from kinds_of(branch)
+
+
+def choices_of(schema: JSON) -> tuple[Any, ...] | None:
+    """The only values that a schema takes, where it lists them."""
+    if "const" in schema:
+        return (schema["const"],)
+    if "enum" in schema:
+        return tuple(choice for choice in schema["enum"] if choice is not None)
+    branches = [choices_of(one) for one in schema.get("anyOf", ())]
+    if not branches or None in branches:
+        return None
+    return tuple(choice for one in branches for choice in one or ())

@@ -1,0 +1,426 @@
+"""Running batches against the simulator: every task ends in exactly one list."""
+
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from conftest import AppFactory
+from replicate_mcp.app import App
+from replicate_mcp.errors import (
+    InvalidInput,
+    ModelNotFound,
+    ReplicateMcpError,
+    Unauthorized,
+    UnknownBatch,
+)
+from replicate_mcp.simulator import Fault, Simulator
+from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
+
+
+async def make(app: App, tasks: list[Any], token: str | None = None, **more: Any) -> BatchResult:
+    """A whole batch."""
+    caller = app.caller(token)
+    batch_id = await app.start_batch(caller, tasks, **more)
+    with anyio.fail_after(60):
+        await app.wait(caller, batch_id, seconds=None)
+    return await app.result(caller, batch_id)
+
+
+def creations(simulator: Simulator) -> int:
+    return int(simulator.account("acme")["creations_seen"])
+
+
+async def test_every_prompt_comes_back_with_a_url_and_a_filename(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with() as app:
+        result = await make(
+            app,
+            [
+                {"prompt": "A red car", "output_filename": "red_car.jpg"},
+                {"prompt": "A blue house"},
+            ],
+        )
+    red, blue = result.successful_results
+    assert (result.status, result.successful_count, result.failed_count) == ("completed", 2, 0)
+    assert [file.filename for file in red.generated_files] == ["red_car.jpg"]
+    assert [file.filename for file in blue.generated_files] == ["generated_image_2.webp"]
+    async with httpx.AsyncClient() as client:
+        image = await client.get(red.generated_files[0].url)
+    assert image.content[:3] == b"\xff\xd8\xff"
+    assert simulator.stats()["requests"] == {
+        "GET /v1/account": 1,
+        "GET /v1/models/{owner}/{name}": 1,
+        "POST /v1/models/{owner}/{name}/predictions": 2,
+    }
+
+
+async def test_the_seed_that_was_chosen_is_reported_and_was_sent(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}, {"prompt": "x", "seed": 7}])
+    chosen, given = result.successful_results
+    assert given.seed == 7
+    sent = {each["id"]: each["input"]["seed"] for each in simulator.predictions()}
+    assert sent[chosen.prediction_id] == chosen.seed
+
+
+async def test_a_model_without_seed_gets_none(app_with: AppFactory, simulator: Simulator) -> None:
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}], model="google/imagen-4")
+    assert result.successful_results[0].seed is None
+    assert "seed" not in simulator.predictions()[0]["input"]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "names"),
+    [
+        ("black-forest-labs/flux-schnell", {"num_outputs": 3}, ["x_1.png", "x_2.png", "x_3.png"]),
+        ("flux-kontext-max", {}, ["x.png"]),
+        ("google/imagen-4", {}, ["x.png"]),
+        ("bytedance/seedream-4", {}, ["x.jpg"]),
+        ("openai/gpt-image-1.5", {"number_of_images": 2}, ["x_1.png", "x_2.png"]),
+        ("community/sticker-maker", {}, ["x.png"]),
+        ("deployments/acme/fast-flux", {}, ["x.png"]),
+    ],
+)
+async def test_models_of_every_kind_deliver_under_true_names(
+    app_with: AppFactory, model: str, inputs: dict[str, Any], names: list[str]
+) -> None:
+    async with app_with() as app:
+        result = await make(
+            app, [{"prompt": "x", "output_filename": "x.png", **inputs}], model=model
+        )
+    (success,) = result.successful_results
+    files = [file.filename for file in success.generated_files]
+    if model.startswith("bytedance"):
+        assert files[0].startswith("x.")
+        assert files[0] == "x." + success.generated_files[0].url.rsplit(".", 1)[1]
+    else:
+        assert files == names
+
+
+async def test_a_version_can_be_named(app_with: AppFactory, simulator: Simulator) -> None:
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer r8_acme_1"}) as client:
+        url = f"{simulator.url}/v1/models/community/sticker-maker"
+        version = (await client.get(url)).json()["latest_version"]["id"]
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}], model=f"community/sticker-maker:{version}")
+    assert result.successful_count == 1
+
+
+async def test_an_output_that_is_an_object_holding_urls_gives_them_all(
+    app_with: AppFactory,
+) -> None:
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}], model="community/layers")
+    (success,) = result.successful_results
+    assert success.count == len(success.generated_files) > 1
+
+
+async def test_outputs_as_data_uris_are_fetched_again_and_never_passed_on(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(data_url_outputs=1)
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}])
+    assert result.successful_results[0].generated_files[0].url.startswith("http")
+
+
+async def test_a_prediction_that_is_processing_with_its_output_is_done(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(output_before_end=1, settle_seconds=0.2)
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}])
+    assert result.successful_count == 1
+    assert "GET /v1/predictions/{id}" not in simulator.stats()["requests"]
+
+
+async def test_answers_of_202_and_without_metrics_are_fine(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(answer_202=1, missing_metrics=1)
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}])
+    assert result.successful_results[0].predict_seconds is None
+
+
+async def test_a_delivery_without_an_extension_keeps_the_name_of_the_format_asked_for(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(delivery_extensions=False)
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x", "output_filename": "x.png"}, {"prompt": "y"}])
+    names = [row.generated_files[0].filename for row in result.successful_results]
+    assert names == ["x.png", "generated_image_2.webp"]
+
+
+async def test_what_fails_says_why(app_with: AppFactory) -> None:
+    async with app_with() as app:
+        result = await make(
+            app,
+            [
+                {"prompt": "a red car"},
+                {"prompt": "[fail] a car"},
+                {"prompt": "[nsfw] a car"},
+                {"prompt": "[no-output] a car"},
+            ],
+        )
+    assert result.successful_count == 1
+    assert {row.task_index: row.error_code for row in result.failed_results} == {
+        1: "prediction_failed",
+        2: "content_flagged",
+        3: "no_output",
+    }
+    assert all(row.prediction_id and row.error.endswith(".") for row in result.failed_results)
+
+
+async def test_a_prediction_that_outlives_its_time_is_cancelled_and_reported(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with(REPLICATE_MCP_PREDICTION_SECONDS="5") as app:
+        result = await make(app, [{"prompt": "[hang] a car"}])
+    (failed,) = result.failed_results
+    assert failed.error_code == "deadline_exceeded"
+    assert simulator.account("acme")["in_flight"] == 0
+
+
+async def test_a_batch_is_over_at_its_deadline_whatever_waits(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="1", REPLICATE_MCP_BATCH_SECONDS="6") as app:
+        result = await make(app, [{"prompt": "[hang] a"}, {"prompt": "b"}, {"prompt": "c"}])
+    assert {row.error_code for row in result.failed_results} == {"deadline_exceeded"}
+    assert creations(simulator) == 1
+
+
+async def test_the_limit_is_filled_and_never_passed_by_batches_that_share_it(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.1)
+    tasks = [{"prompt": f"car {n}"} for n in range(20)]
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="7") as app, anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(make, app, tasks)
+    stats = simulator.account("acme")
+    assert (stats["max_in_flight"], stats["succeeded"]) == (7, 60)
+
+
+async def test_two_apps_and_two_tokens_of_one_account_share_its_limit(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.1)
+    tasks = [{"prompt": f"car {n}"} for n in range(15)]
+    async with (
+        app_with(REPLICATE_CONCURRENT_LIMIT="4") as one,
+        app_with(REPLICATE_CONCURRENT_LIMIT="4", REPLICATE_API_TOKEN="r8_acme_2") as two,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(make, one, tasks)
+        group.start_soon(make, two, tasks)
+    stats = simulator.account("acme")
+    assert (stats["max_in_flight"], stats["succeeded"]) == (4, 30)
+
+
+async def test_a_batch_can_be_held_under_a_limit_of_its_own(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.05)
+    async with app_with() as app:
+        await make(app, [{"prompt": f"car {n}"} for n in range(9)], concurrency_limit=3)
+    assert simulator.account("acme")["max_in_flight"] == 3
+
+
+async def test_a_throttled_account_waits_and_loses_no_task(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(requests_per_minute=600, burst=5)
+    async with app_with() as app:
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(12)])
+    assert result.successful_count == 12
+
+
+async def test_a_refused_token_refuses_the_request_and_a_revoked_one_ends_the_batch_at_once(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        with pytest.raises(Unauthorized, match="refused the token"):
+            await make(app, [{"prompt": "x"}], token="not-a-token")
+        await make(app, [{"prompt": "x"}])
+        simulator.change_account("acme", revoke=["r8_acme_1"])
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(50)])
+    assert {row.error_code for row in result.failed_results} == {"unauthorized"}
+    assert creations(simulator) <= 3
+
+
+async def test_an_account_without_credit_ends_the_batch_with_one_reason(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", out_of_credit=True)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(50)])
+    assert {row.error_code for row in result.failed_results} == {"insufficient_credit"}
+    assert creations(simulator) <= 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("reset_after"), Fault("502_after"), Fault("truncated"), Fault("malformed")],
+)
+async def test_a_lost_answer_to_a_creation_that_arrived_is_found_in_the_list_and_not_paid_twice(
+    app_with: AppFactory, simulator: Simulator, fault: Fault
+) -> None:
+    simulator.fault_next(fault)
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}])
+    assert result.successful_count == 1
+    assert simulator.account("acme")["created"] == 1
+
+
+@pytest.mark.parametrize("fault", [Fault("reset"), Fault("503")])
+async def test_a_creation_that_did_not_arrive_is_sent_again_when_the_list_shows_that(
+    app_with: AppFactory, simulator: Simulator, fault: Fault
+) -> None:
+    simulator.configure(predict_seconds=0.05)
+    simulator.fault_next(fault)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(60)])
+    assert result.successful_count == 60
+    assert simulator.account("acme")["created"] == 60
+
+
+async def test_a_cancelled_batch_runs_no_longer_anywhere(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=30)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="3") as app:
+        caller = app.caller()
+        batch_id = await app.start_batch(caller, [{"prompt": f"car {n}"} for n in range(8)])
+        await simulator.reached(account="acme", in_flight=3)
+        await app.cancel(caller, batch_id)
+        with anyio.fail_after(20):
+            await app.wait(caller, batch_id, seconds=None)
+        result = await app.result(caller, batch_id)
+    assert (result.status, result.failed_count) == ("canceled", 8)
+    assert {row.error_code for row in result.failed_results} == {"canceled"}
+    stats = simulator.account("acme")
+    assert (stats["in_flight"], stats["creations_seen"]) == (0, 3)
+
+
+async def test_cancelling_leaves_an_equal_batch_alone(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=3)
+    tasks = [{"prompt": "the same car"} for _ in range(3)]
+    async with app_with() as app:
+        caller = app.caller()
+        first = await app.start_batch(caller, tasks, model="google/imagen-4")
+        second = await app.start_batch(caller, tasks, model="google/imagen-4")
+        await simulator.reached(account="acme", in_flight=6)
+        await app.cancel(caller, first)
+        with anyio.fail_after(20):
+            await app.wait(caller, second, seconds=None)
+            await app.wait(caller, first, seconds=None)
+        kept = await app.result(caller, second)
+        stopped = await app.result(caller, first)
+    assert kept.successful_count == 3
+    assert stopped.failed_count == 3
+
+
+async def test_another_process_can_cancel_and_read_a_batch(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=30)
+    async with app_with() as one, app_with() as two:
+        batch_id = await one.start_batch(one.caller(), [{"prompt": "x"}])
+        await simulator.reached(account="acme", in_flight=1)
+        assert (await two.result(two.caller(), None)).batch_id == batch_id
+        await two.cancel(two.caller(), batch_id)
+        with anyio.fail_after(20):
+            await two.wait(two.caller(), batch_id, seconds=None)
+        assert (await two.result(two.caller(), batch_id)).status == "canceled"
+
+
+async def test_a_batch_is_seen_by_its_own_caller_alone(app_with: AppFactory) -> None:
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}], token="r8_other_1")
+        with pytest.raises(UnknownBatch):
+            await app.result(app.caller(), result.batch_id)
+        with pytest.raises(UnknownBatch):
+            await app.cancel(app.caller(), result.batch_id)
+        with pytest.raises(UnknownBatch, match="no batch yet"):
+            await app.result(app.caller(), None)
+
+
+async def test_the_account_is_asked_for_once_a_token(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    for _ in range(2):
+        async with app_with() as app, anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(make, app, [{"prompt": "x"}])
+    assert simulator.stats()["requests"]["GET /v1/account"] == 1
+    assert simulator.stats()["requests"]["GET /v1/models/{owner}/{name}"] == 1
+
+
+WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
+    ([], {}, InvalidInput, "tasks is empty"),
+    ([{"prompt": "x"}] * 1001, {}, InvalidInput, "1001 tasks are more than the 1000"),
+    (None, {}, InvalidInput, "tasks must be a list"),
+    ([7], {}, InvalidInput, "task 0: must be an object"),
+    ([{"prompt": "x"}, {"prompt": "  "}], {}, InvalidInput, "task 1: prompt is empty"),
+    ([{"promt": "x"}], {}, InvalidInput, "did you mean prompt"),
+    ([{"prompt": 7}], {}, InvalidInput, "task 0: prompt must be text, not a number"),
+    ([{"prompt": "x", "output_filename": "../x.png"}], {}, InvalidInput, "separator '/'"),
+    ([{"prompt": "x", "output_filename": "CON.png"}], {}, InvalidInput, "reserved by Windows"),
+    ([{"prompt": "x", "model": "nope"}], {}, InvalidInput, "task 0: model 'nope' is not a model"),
+    ([{"prompt": "x", "model": "no/such"}], {}, ModelNotFound, "no model 'no/such'"),
+    ([{"prompt": "x", "input": "y"}], {}, InvalidInput, "task 0: input must be an object"),
+    (
+        [{"prompt": "a"}, {"prompt": "x", "aspect_ratio": "16x9"}],
+        {},
+        InvalidInput,
+        r"task 1: aspect_ratio '16x9' is not one of .*: did you mean '16:9'\?",
+    ),
+    ([{"prompt": "x", "aspectratio": "1:1"}], {}, InvalidInput, "did you mean 'aspect_ratio'"),
+    ([{"prompt": "x", "num_outputs": 9}], {}, InvalidInput, "num_outputs 9 is more than 4"),
+    ([{"prompt": "x"}], {"semaphore": "nope"}, InvalidInput, "semaphore 'nope' is not registered"),
+    ([{"prompt": "x"}], {"model": "nope"}, InvalidInput, "model 'nope' is not a model's name"),
+]
+
+
+@pytest.mark.parametrize(("tasks", "more", "kind", "sentence"), WRONG, ids=lambda v: str(v)[:40])
+async def test_bad_input_is_refused_whole_with_a_sentence_and_nothing_reaches_the_api(
+    app_with: AppFactory,
+    simulator: Simulator,
+    tasks: Any,
+    more: dict[str, Any],
+    kind: type[ReplicateMcpError],
+    sentence: str,
+) -> None:
+    async with app_with() as app:
+        with pytest.raises(kind, match=sentence):
+            await make(app, tasks, **more)
+        assert await app.batches(app.caller()) == []
+    assert creations(simulator) == 0
+
+
+async def test_results_have_the_fields_of_the_contract(app_with: AppFactory) -> None:
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}, {"prompt": "[fail] y"}])
+    assert isinstance(result.successful_results[0], TaskSuccess)
+    assert isinstance(result.failed_results[0], TaskFailure)
+    wire = result.model_dump(mode="json", exclude_none=True)
+    assert set(wire) == {
+        "batch_id", "status", "total_tasks", "successful_count", "failed_count", "pending_count",
+        "successful_results", "failed_results", "cursor", "semaphore",
+    }  # fmt: skip
+    assert set(wire["failed_results"][0]) == {
+        "task_index", "prompt", "output_filename", "error", "error_code", "prediction_id",
+        "retryable",
+    }  # fmt: skip
+    assert wire["failed_results"][0]["output_filename"] == "generated_image_2"

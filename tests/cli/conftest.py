@@ -1,0 +1,76 @@
+"""The real command line, in a process of its own, beside a simulator."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.simulator import Simulator
+
+TOKEN = "r8_acme_1"
+SECONDS = 30
+
+
+@dataclass
+class CommandLine:
+    """Runs `replicate-mcp`; words are its arguments, keywords are environment variables."""
+
+    folder: Path
+    environment: dict[str, str]
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __call__(
+        self, *words: object, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(words),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment | environment,
+            cwd=self.folder,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            self._command(words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment | environment,
+            cwd=self.folder,
+        )
+        self._started.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+    @staticmethod
+    def _command(words: tuple[object, ...]) -> list[str]:
+        return [sys.executable, "-m", "replicate_mcp", *map(str, words)]
+
+
+@pytest.fixture
+def replicate_mcp(simulator: Simulator, tmp_path: Path) -> Iterator[CommandLine]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "REPLICATE_API_TOKEN": TOKEN,
+        "REPLICATE_BASE_URL": simulator.url,
+        "REPLICATE_MCP_BACKEND": f"sqlite:///{tmp_path / 'state' / 'state.db'}",
+        "REPLICATE_REQUESTS_PER_MINUTE": "60000",
+    }
+    command_line = CommandLine(tmp_path, environment)
+    yield command_line
+    command_line.stop()

@@ -1,0 +1,122 @@
+"""Saving a batch's images: from where, to where, and what is left alone."""
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.cli.saving import Saver
+from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.result import GeneratedFile
+
+from .conftest import CommandLine
+
+
+def file_at(url: str, filename: str = "red_car.webp") -> GeneratedFile:
+    return GeneratedFile(
+        url=url, filename=filename, expires_at=datetime.now(UTC) + timedelta(hours=1)
+    )
+
+
+def url_of(ran: "subprocess.CompletedProcess[str]") -> str:
+    return ran.stdout.splitlines()[0].split("\t")[1]
+
+
+def test_the_latest_batch_is_saved_and_nothing_is_overwritten(
+    replicate_mcp: CommandLine, tmp_path: Path
+) -> None:
+    made = replicate_mcp("generate", *[f"a red car {number}" for number in range(12)])
+    assert made.returncode == 0, made.stderr
+    # The token is a matter of the host's configuration: saving does without.
+    saved = replicate_mcp("download", "latest", "--to", "pictures", REPLICATE_API_TOKEN="")
+    assert saved.returncode == 0, saved.stderr
+    assert "Saved 12 of 12 files" in saved.stderr
+    names = {each.name for each in (tmp_path / "pictures").iterdir()}
+    assert names == {line.split("\t")[0] for line in made.stdout.splitlines()}
+
+    one = tmp_path / "pictures" / "generated_image_1.webp"
+    one.write_text("mine")
+    again = replicate_mcp("download", "latest", "--to", "pictures")
+    assert again.returncode == 1
+    assert "generated_image_1.webp is not saved: a file of that name is there" in again.stderr
+    assert one.read_text() == "mine"
+
+    replaced = replicate_mcp("download", "latest", "--to", "pictures", "--overwrite")
+    assert replaced.returncode == 0
+    assert one.read_bytes().startswith(b"RIFF")
+
+
+def test_a_url_that_has_expired_is_reported_plainly(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    assert replicate_mcp("generate", "a red car").returncode == 0
+    simulator.configure(retention_seconds=0)
+    ran = replicate_mcp("download", "latest", "--to", "pictures")
+    assert ran.returncode == 1
+    assert "generated_image_1.webp is not saved: its URL has expired" in ran.stderr
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
+def test_an_unknown_batch_is_wrong_use(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("download", "b_nothing", "--to", "pictures")
+    assert ran.returncode == 2
+    assert "There is no batch 'b_nothing'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/out-0.webp",
+        "https://replicate.delivery.example.com/out-0.webp",
+        "https://notreplicate.delivery/out-0.webp",
+        "http://replicate.delivery/out-0.webp",
+        "https://someone:secret@replicate.delivery/out-0.webp",
+        "https://replicate.delivery:8443/out-0.webp",
+        "file:///etc/hostname",
+        "http://127.0.0.1:1/out-0.webp",
+        "http://[::1/out-0.webp",
+    ],
+)
+async def test_other_hosts_are_not_asked(simulator: Simulator, tmp_path: Path, url: str) -> None:
+    failed = await Saver(tmp_path, simulator.url).save([file_at(url)])
+    assert "its URL is not on replicate.delivery" in failed[0].reason
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_loopback_is_only_asked_where_the_api_itself_is_there(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    saver = Saver(tmp_path, "https://api.replicate.com")
+    failed = await saver.save([file_at(f"{simulator.url}/delivery/x/out-0.webp")])
+    assert "its URL is not on replicate.delivery" in failed[0].reason
+    assert simulator.stats()["requests"].get("GET /delivery/x/out-0.webp") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../red_car.webp", "/tmp/red_car.webp", "a/red_car.webp", "..", "", "con.webp"]
+)
+async def test_a_name_that_is_no_plain_filename_is_not_written(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "inside"
+    url = f"{simulator.url}/delivery/covers/black-forest-labs/flux-schnell.webp"
+    failed = await Saver(folder, simulator.url).save([file_at(url, name)])
+    assert failed[0].reason.startswith("its name ")
+    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+async def test_a_link_is_not_followed_out_of_the_folder(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.txt"
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    (folder / "red_car.webp").symlink_to(outside)
+    url = f"{simulator.url}/delivery/covers/black-forest-labs/flux-schnell.webp"
+    failed = await Saver(folder, simulator.url).save([file_at(url)])
+    assert "is there already" in failed[0].reason
+    assert await Saver(folder, simulator.url, overwrite=True).save([file_at(url)]) == []
+    assert not outside.exists()
+    assert (folder / "red_car.webp").read_bytes().startswith(b"RIFF")

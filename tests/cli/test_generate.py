@@ -1,0 +1,198 @@
+"""`replicate-mcp generate` as a person and as a script use it."""
+
+import json
+import os
+import pty
+import signal
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from replicate_mcp.simulator import Simulator
+
+from .conftest import TOKEN, CommandLine
+
+
+def created(simulator: Simulator) -> int:
+    return int(simulator.account("acme")["created"])
+
+
+def test_into_a_pipe_goes_one_line_a_file(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp(
+        *("generate", "a red car", "a blue house"),
+        *("--filename", "red_car.jpg", "--filename", "blue_house.png"),
+    )
+    assert ran.returncode == 0, ran.stderr
+    rows = [line.split("\t") for line in ran.stdout.splitlines()]
+    assert [name for name, _ in rows] == ["red_car.jpg", "blue_house.png"]
+    assert all(url.startswith("http://127.0.0.1:") and " " not in url for _, url in rows)
+    assert "2 of 2 made" in ran.stderr
+    assert TOKEN not in ran.stdout + ran.stderr
+
+
+def test_a_failed_task_is_told_on_stderr_and_makes_the_exit_code_1(
+    replicate_mcp: CommandLine,
+) -> None:
+    ran = replicate_mcp("generate", "a red car", "a house [nsfw]")
+    assert ran.returncode == 1
+    assert [line.split("\t")[0] for line in ran.stdout.splitlines()] == ["generated_image_1.webp"]
+    assert "task 2 (generated_image_2): content_flagged: " in ran.stderr
+    assert "1 of 2 made, 1 failed" in ran.stderr
+
+
+def test_json_is_the_whole_result_and_nothing_else_is_on_stdout(
+    replicate_mcp: CommandLine,
+) -> None:
+    prompts = [f"a red car, number {number}" for number in range(59)]
+    ran = replicate_mcp("generate", *prompts, "a house [fail]", "--json")
+    assert ran.returncode == 1
+    result = json.loads(ran.stdout)
+    assert (result["successful_count"], result["failed_count"]) == (59, 1)
+    assert [row["prompt"] for row in result["successful_results"]] == prompts
+    assert result["failed_results"][0]["error_code"] == "prediction_failed"
+    assert "next_step" not in result
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Say what to draw"),
+        (("a car", "--filename", "a.jpg", "--filename", "b.jpg"), "1 prompts and 2 filenames"),
+        (("a car", "--input", "aspect_ratio=7:1"), "aspect_ratio"),
+        (("a car", "--input", "seed"), "key=value"),
+        (("a car", "--filename", "../car.jpg"), "It is a label, not a path"),
+        (("a car", "--model", "nobody/nothing"), "Replicate knows no model"),
+        (("a car", "--semaphore", "unheard-of"), "unheard-of"),
+        (("--file", "missing.json"), "missing.json cannot be read"),
+        (("a car", "--file", "tasks.json"), "not both"),
+    ],
+)
+def test_wrong_use_is_a_sentence_and_nothing_is_created(
+    replicate_mcp: CommandLine, simulator: Simulator, words: tuple[str, ...], said: str
+) -> None:
+    ran = replicate_mcp("generate", *words)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+    assert created(simulator) == 0
+
+
+def test_without_a_token_it_says_how_to_get_one(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("generate", "a red car", REPLICATE_API_TOKEN="")
+    assert ran.returncode == 2
+    assert "https://replicate.com/account/api-tokens" in ran.stderr
+
+
+def test_tasks_come_from_a_json_file(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    tasks = [
+        {"prompt": "a red car", "output_filename": "car.png", "seed": 7},
+        {"prompt": "a house", "model": "qwen-image"},
+    ]
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps(tasks))
+    ran = replicate_mcp("generate", "--file", file)
+    assert ran.returncode == 0, ran.stderr
+    first, second = simulator.predictions("acme")
+    inputs = {each["model"]: each["input"] for each in (first, second)}
+    assert inputs["black-forest-labs/flux-schnell"]["seed"] == 7
+    assert "qwen/qwen-image" in inputs
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"prompt": "a red car"}, {"prompt": "a house"}]', "a red car\n\na house\n"]
+)
+def test_tasks_come_from_the_standard_input(
+    replicate_mcp: CommandLine, simulator: Simulator, text: str
+) -> None:
+    ran = replicate_mcp("generate", "--file", "-", stdin=text)
+    assert ran.returncode == 0, ran.stderr
+    prompts = {each["input"]["prompt"] for each in simulator.predictions("acme")}
+    assert prompts == {"a red car", "a house"}
+
+
+def test_inputs_are_read_as_the_model_wants_them(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    pairs = ("megapixels=1", "num_outputs=2", "aspect_ratio=16:9", "go_fast=false")
+    words = [word for pair in pairs for word in ("--input", pair)]
+    ran = replicate_mcp("generate", "a red car", *words)
+    assert ran.returncode == 0, ran.stderr
+    sent = simulator.predictions("acme")[0]["input"]
+    expected = {"megapixels": "1", "num_outputs": 2, "aspect_ratio": "16:9", "go_fast": False}
+    assert sent.items() >= expected.items()
+    assert len(ran.stdout.splitlines()) == 2
+
+
+def test_out_saves_the_images_under_their_names(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    words = ("generate", "a red car", "--filename", "red_car.png", "--out", "pictures")
+    ran = replicate_mcp(*words)
+    assert ran.returncode == 0, ran.stderr
+    saved = tmp_path / "pictures" / "red_car.png"
+    with Image.open(saved) as image:
+        assert image.format == "PNG"
+    assert [each.name for each in saved.parent.iterdir()] == ["red_car.png"]
+
+    again = replicate_mcp(*words)
+    assert again.returncode == 2
+    assert "red_car.png already" in again.stderr
+    assert created(simulator) == 1
+
+
+def test_on_a_narrow_terminal_a_url_is_still_in_one_piece(replicate_mcp: CommandLine) -> None:
+    leader, follower = pty.openpty()
+    process = replicate_mcp.start("generate", "a red car", "--json", COLUMNS="40")
+    out, _ = process.communicate(timeout=20)
+    url = json.loads(out)["successful_results"][0]["generated_files"][0]["url"]
+    import subprocess
+    import sys
+
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp", "batches", "latest"],
+        stdout=follower,
+        stderr=subprocess.DEVNULL,
+        env=replicate_mcp.environment | {"COLUMNS": "40", "TERM": "xterm"},
+    )
+    os.close(follower)
+    text = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            text += chunk
+    except OSError:
+        pass
+    os.close(leader)
+    assert shown.wait(10) == 0
+    assert url.encode() in text
+
+
+def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    process = replicate_mcp.start(
+        "generate", "a red car", *["a house [hang]"] * 5, REPLICATE_CONCURRENT_LIMIT="3"
+    )
+    simulator.wait_for(account="acme", in_flight=3, created=4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Stopping: cancelling 3 at Replicate; press Ctrl-C again to leave at once." in err
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["generated_image_1.webp"]
+    assert "was cancelled: 1 of 6 made, 5 failed" in err
+    seen = simulator.account("acme")
+    assert (seen["in_flight"], seen["created"], seen["canceled"]) == (0, 4, 3)
+
+
+def test_a_second_ctrl_c_leaves_at_once(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+    process = replicate_mcp.start("generate", "a house [hang]")
+    simulator.wait_for(account="acme", in_flight=1)
+    simulator.configure(cancel_seconds=60)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "Stopping" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 130

@@ -1,0 +1,116 @@
+"""The commands that look: batches, models, doctor."""
+
+import json
+from pathlib import Path
+
+from replicate_mcp.replicate_api.catalogue import CATALOGUE
+from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.models import ALIASES, ModelName
+
+from .conftest import TOKEN, CommandLine
+
+
+def test_batches_are_listed_and_one_is_shown(replicate_mcp: CommandLine) -> None:
+    none = replicate_mcp("batches")
+    assert (none.returncode, none.stdout) == (0, "")
+    made = replicate_mcp("generate", "a red car", "a house [fail]", "--json")
+    batch = json.loads(made.stdout)["batch_id"]
+
+    listed = replicate_mcp("batches")
+    assert listed.stdout.split("\t")[:5] == [batch, "completed", "1", "1", "2"]
+    (row,) = json.loads(replicate_mcp("batches", "--json").stdout)
+    assert (row["batch_id"], row["failed_count"]) == (batch, 1)
+
+    shown = replicate_mcp("batches", batch)
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("generated_image_1.webp\thttp://")
+    assert json.loads(replicate_mcp("batches", "latest", "--json").stdout)["batch_id"] == batch
+    assert replicate_mcp("batches", "b_nothing").returncode == 2
+
+
+def test_models_are_the_catalogue_without_asking_anybody(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("models", REPLICATE_API_TOKEN="")
+    assert ran.returncode == 0
+    rows = [line.split("\t") for line in ran.stdout.splitlines()]
+    assert [row[1] for row in rows] == [known.name for known in CATALOGUE]
+    assert {row[0] for row in rows if row[0]} == set(ALIASES)
+
+
+def test_the_catalogue_holds_names_that_tasks_can_use() -> None:
+    assert len({known.name for known in CATALOGUE}) == len(CATALOGUE)
+    assert all(str(ModelName.parse(known.name)) == known.name for known in CATALOGUE)
+    assert set(ALIASES.values()) <= {known.name for known in CATALOGUE}
+
+
+def test_a_models_inputs_come_from_its_own_schema(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("models", "flux-dev")
+    assert ran.returncode == 0
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in ran.stdout.splitlines()}
+    assert rows["prompt"][:2] == ["string", "required"]
+    assert rows["num_outputs"][:3] == ["integer", "1", "1..4"]
+    assert rows["output_format"][2] == "webp, jpg, png"
+
+
+def test_an_unknown_model_and_a_missing_token_are_told(replicate_mcp: CommandLine) -> None:
+    unknown = replicate_mcp("models", "nobody/nothing")
+    assert unknown.returncode == 2
+    assert "Replicate knows no model 'nobody/nothing'" in unknown.stderr
+    assert replicate_mcp("models", "flux-dev", REPLICATE_API_TOKEN="").returncode == 2
+
+
+def test_doctor_finds_all_fine_and_never_prints_the_token(
+    replicate_mcp: CommandLine, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.env"
+    settings.write_text("REPLICATE_CONCURRENT_LIMIT=7\n")
+    ran = replicate_mcp("doctor", "--env-file", settings)
+    assert ran.returncode == 0, ran.stdout
+    assert "✗" not in ran.stdout
+    assert TOKEN not in ran.stdout + ran.stderr
+    lines = {line.split()[0]: line for line in ran.stdout.splitlines() if line.strip()}
+    assert "set, 9 characters, fingerprint" in lines["REPLICATE_API_TOKEN"]
+    assert lines["REPLICATE_API_TOKEN"].endswith("environment")
+    assert lines["REPLICATE_CONCURRENT_LIMIT"].split()[1:] == ["7", "file"]
+    assert lines["REPLICATE_MCP_WAIT_SECONDS"].endswith("default")
+    assert "token: it belongs to the account acme." in ran.stdout
+    assert "0 of 7 in use" in ran.stdout
+    assert "no other process uses it" in ran.stdout
+
+
+def test_doctor_counts_the_processes_that_live(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    replicate_mcp.start("generate", "a house [hang]")
+    simulator.wait_for(account="acme", in_flight=1)
+    ran = replicate_mcp("doctor")
+    assert "1 other living process uses it" in ran.stdout
+    assert "1 of 60 in use" in ran.stdout
+
+
+def test_doctor_says_what_to_do_about_a_refused_token(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", revoke=[TOKEN])
+    ran = replicate_mcp("doctor")
+    assert ran.returncode == 1
+    assert "✗ token: Replicate answered 401" in ran.stdout
+    assert "https://replicate.com/account/api-tokens" in ran.stdout
+    assert "✓ Replicate" in ran.stdout
+    assert TOKEN not in ran.stdout + ran.stderr
+
+
+def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp(
+        "doctor",
+        REPLICATE_CONCURRENT_LIMIT="none",
+        REPLICATE_MCP_BACKEND="redis://user:hush@example.com/0",
+    )
+    assert ran.returncode == 1
+    assert "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong" in ran.stdout
+    assert "hush" not in ran.stdout + ran.stderr
+
+
+def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("doctor", REPLICATE_BASE_URL="http://127.0.0.1:1")
+    assert ran.returncode == 1
+    assert "✗ Replicate: http://127.0.0.1:1 cannot be reached" in ran.stdout

@@ -1,0 +1,50 @@
+"""The command line as a whole: help, exit codes, and what starting it costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from replicate_mcp.cli.main import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    for name, what in COMMANDS.items():
+        assert name in shown
+        assert what.split(",")[0] in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    assert f"replicate-mcp {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["paint"])
+    assert left.value.code == 2
+    assert "paint" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from replicate_mcp.cli.main import main\n"
+        "for words in (['--help'], ['generate', '--help'], ['demo', '--help']):\n"
+        "    try:\n"
+        "        main(words)\n"
+        "    except SystemExit:\n"
+        "        pass\n"
+        "heavy = {'mcp', 'rich', 'httpx', 'anyio', 'pydantic', 'replicate'} & set(sys.modules)\n"
+        "print(heavy, file=sys.stderr)\n"
+        "sys.exit(bool(heavy))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

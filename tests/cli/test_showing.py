@@ -1,0 +1,69 @@
+"""The commands that need no account: demo and simulate."""
+
+import json
+import re
+import signal
+import urllib.request
+
+import pytest
+
+from replicate_mcp.cli.fullness import fullness
+
+from .conftest import CommandLine
+
+
+def test_the_demo_makes_its_images_within_the_limit_and_says_how_full_it_was(
+    replicate_mcp: CommandLine,
+) -> None:
+    ran = replicate_mcp("demo", "--tasks", 6, "--limit", 3, "--seconds", 0.2)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(
+        r"^6 images in \d+\.\d s\. The limit of 3 was never exceeded and kept \d+% full",
+        ran.stdout,
+        re.M,
+    )
+    assert re.search(
+        r"^  red_car\.jpg +http://127\.0\.0\.1:\d+/delivery/\S+\.jpg$", ran.stdout, re.M
+    )
+    assert ran.stderr == ""
+
+
+def test_the_demo_follows_the_pages_of_a_long_batch(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("demo", "--tasks", 60, "--limit", 60, "--seconds", 0.05)
+    assert ran.returncode == 0, ran.stderr
+    assert "… and 50 more" in ran.stdout
+    assert "60 images in" in ran.stdout
+
+
+def test_the_demo_refuses_what_is_no_duration(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("demo", "--seconds", "soon")
+    assert ran.returncode == 2
+    assert "--seconds takes a number" in ran.stderr
+
+
+def test_fullness_leaves_out_the_tail_in_which_nothing_waits() -> None:
+    # Two at a time, three tasks of a second: the last runs alone, from 1 to 2.
+    timeline = [(0.0, 1), (0.0, 2), (1.0, 1), (1.0, 2), (1.0, 1), (2.0, 0)]
+    seen = fullness(timeline, limit=2, tasks=3)
+    assert (seen.most, seen.prediction_seconds, seen.share) == (2, 3.0, 1.0)
+
+
+def test_fullness_counts_a_gap_between_an_end_and_the_next_creation() -> None:
+    timeline = [(0.0, 1), (1.0, 0), (2.0, 1), (3.0, 0)]
+    assert fullness(timeline, limit=1, tasks=2).share == pytest.approx(0.5)
+
+
+def test_fullness_says_nothing_where_nothing_had_to_wait() -> None:
+    timeline = [(0.0, 1), (0.1, 2), (1.0, 1), (1.1, 0)]
+    assert fullness(timeline, limit=8, tasks=2).share is None
+
+
+def test_simulate_serves_until_ctrl_c(replicate_mcp: CommandLine) -> None:
+    process = replicate_mcp.start("simulate", "--port", 0, "--json")
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    request = urllib.request.Request(f"{url}/v1/account", headers={"authorization": "Bearer r8_a"})
+    with urllib.request.urlopen(request) as answer:
+        assert json.load(answer)["username"] == "a"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) in (0, 130)

@@ -1,0 +1,255 @@
+"""The public Python API, as a program uses it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from conftest import environment
+from replicate_mcp.simulator import Simulator
+
+
+def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None = None) -> str:
+    """Run a program in a process of its own, and give what it prints."""
+    variables = environment(simulator, folder)
+    if backend:
+        variables["REPLICATE_MCP_BACKEND"] = backend
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import generate_images
+
+        async def main():
+            tasks = [{"prompt": f"car {n}", "output_filename": "car.png"} for n in range(60)]
+            result = await generate_images(tasks)
+            print(result.successful_count, len(result.successful_results))
+            print(result.successful_results[1].generated_files[0].filename)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed.split() == ["60", "60", "car_2.png"]
+
+
+def test_registering_resizing_and_listing(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        from replicate_mcp import *
+
+        print(register_global_semaphore("team", 5).limit)
+        print(register_global_semaphore("team", 9).limit)
+        print(resize_global_semaphore("team", 7).limit)
+        print(get_global_semaphore("team").available)
+        print([s.name for s in list_global_semaphores()])
+        try:
+            get_global_semaphore("other")
+        except ReplicateMcpError as error:
+            print(error)
+        for wrong in [("a b", 1), ("x", 0)]:
+            try:
+                register_global_semaphore(*wrong)
+            except ReplicateMcpError as error:
+                print(error)
+        """,
+    )
+    lines = printed.splitlines()
+    assert lines[:5] == ["5", "5", "7", "7", "['replicate-global', 'team']"]
+    assert "semaphore 'other' is not registered" in lines[5]
+    assert "'a b' is not a name" in lines[6]
+    assert "limit 0 must be a whole number from 1" in lines[7]
+
+
+def test_contexts_of_threads_and_tasks_stay_under_one_limit(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio, threading, time
+        from replicate_mcp import ExternalSemaphoreContext, register_global_semaphore
+
+        register_global_semaphore("team", 3)
+        inside = most = entered = 0
+        guard = threading.Lock()
+
+        def note(change):
+            global inside, most, entered
+            with guard:
+                inside += change
+                entered += change > 0
+                most = max(most, inside)
+
+        def in_thread():
+            for _ in range(5):
+                with ExternalSemaphoreContext("team"):
+                    note(1); time.sleep(0.005); note(-1)
+
+        async def in_task():
+            async with ExternalSemaphoreContext("team"):
+                note(1); await asyncio.sleep(0.005); note(-1)
+
+        async def in_tasks():
+            await asyncio.gather(*(in_task() for _ in range(20)))
+
+        threads = [threading.Thread(target=in_thread) for _ in range(4)]
+        for thread in threads: thread.start()
+        asyncio.run(in_tasks())
+        for thread in threads: thread.join()
+        print(entered, most, inside)
+        """,
+    )
+    assert printed == "40 3 0"
+
+
+def test_a_program_and_a_server_share_the_accounts_limit(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio, os
+        os.environ["REPLICATE_CONCURRENT_LIMIT"] = "2"
+        from replicate_mcp import ExternalSemaphoreContext, generate_images, list_global_semaphores
+
+        async def main():
+            async with ExternalSemaphoreContext("replicate-global"):
+                (own,) = await asyncio.to_thread(list_global_semaphores)
+                print(own.in_use, own.limit)
+                result = await generate_images([f"car {n}" for n in range(6)])
+                print(result.successful_count)
+            (own,) = await asyncio.to_thread(list_global_semaphores)
+            print(own.in_use)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed.split() == ["1", "2", "6", "0"]
+    assert simulator.account("acme")["max_in_flight"] == 1
+
+
+def test_misuse_raises_instead_of_hanging(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import ExternalSemaphoreContext, ReplicateMcpError
+        from replicate_mcp import get_global_semaphore, register_global_semaphore
+
+        register_global_semaphore("team", 1)
+
+        async def main():
+            try:
+                with ExternalSemaphoreContext("team"): pass
+            except RuntimeError as error:
+                print("async with" in str(error))
+            async with ExternalSemaphoreContext("team"):
+                try:
+                    async with ExternalSemaphoreContext("team"): pass
+                except RuntimeError as error:
+                    print("wait for itself" in str(error))
+            try:
+                async with ExternalSemaphoreContext("nope"): pass
+            except ReplicateMcpError as error:
+                print("not registered" in str(error))
+
+        asyncio.run(main())
+        print(get_global_semaphore("team").in_use)
+        """,
+        backend="memory",
+    )
+    assert printed.split() == ["True", "True", "True", "0"]
+
+
+def test_a_cancelled_wait_leaves_no_trace(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import ExternalSemaphoreContext
+        from replicate_mcp import get_global_semaphore, register_global_semaphore
+
+        register_global_semaphore("team", 1)
+
+        async def use(entered=None):
+            async with ExternalSemaphoreContext("team"):
+                if entered: entered.set()
+                await asyncio.sleep(3600)
+
+        async def main():
+            entered = asyncio.Event()
+            first = asyncio.create_task(use(entered))
+            await entered.wait()
+            others = [asyncio.create_task(use()) for _ in range(5)]
+            while (await asyncio.to_thread(get_global_semaphore, "team")).waiting < 5:
+                await asyncio.sleep(0.01)
+            for task in [*others, first]:
+                task.cancel()
+            await asyncio.gather(first, *others, return_exceptions=True)
+            async with asyncio.timeout(5), ExternalSemaphoreContext("team"):
+                print("in")
+            state = await asyncio.to_thread(get_global_semaphore, "team")
+            print(state.in_use, state.waiting)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed.split() == ["in", "0", "0"]
+
+
+def test_a_cancelled_call_stops_its_batch_at_replicate(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=30)
+    run(
+        simulator,
+        tmp_path,
+        f"""
+        import asyncio
+        from replicate_mcp import generate_images
+        from replicate_mcp.simulator import Simulator
+
+        async def main():
+            simulator = Simulator("{simulator.url}")
+            task = asyncio.create_task(generate_images(["a", "b"]))
+            await simulator.reached(account="acme", in_flight=2)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await simulator.reached(account="acme", in_flight=0, within=20)
+
+        asyncio.run(main())
+        """,
+    )
+    assert simulator.account("acme")["creations_seen"] == 2
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = {"mcp", "replicate", "pydantic", "httpx", "rich", "PIL", "anyio"}
+    printed = subprocess.run(
+        [sys.executable, "-c", "import replicate_mcp, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert not heavy & set(printed.split())
