@@ -113,6 +113,12 @@ class App:
                 if app is not None and app._parts is not None:
                     await app._parts.close()
 
+    async def leave(self) -> None:
+        """Tell the other processes that this one goes; what runs on Replicate keeps its permit."""
+        if self._parts is not None:
+            parts, self._parts = self._parts, None
+            await parts.close()
+
     def caller(self, own_token: str | None = None) -> Caller:
         """Who calls: by the token they brought, else the server's."""
         return caller_for(own_token=own_token, server_token=self.settings.token)

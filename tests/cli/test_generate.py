@@ -1,9 +1,12 @@
 """`replicate-mcp generate` as a person and as a script use it."""
 
+import contextlib
 import json
 import os
 import pty
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,24 @@ from .conftest import TOKEN, CommandLine
 
 def created(simulator: Simulator) -> int:
     return int(simulator.account("acme")["created"])
+
+
+def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str) -> str:
+    """What a command prints to a terminal of that width."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp", *words],
+        stdout=follower,
+        stderr=subprocess.DEVNULL,
+        env=replicate_mcp.environment | {"COLUMNS": columns, "TERM": "xterm", "NO_COLOR": "1"},
+    ):
+        os.close(follower)
+        text = b""
+        # Linux tells the end of a terminal by an error.
+        with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as screen:
+            while chunk := screen.read(4096):
+                text += chunk
+    return text.decode()
 
 
 def test_into_a_pipe_goes_one_line_a_file(replicate_mcp: CommandLine) -> None:
@@ -144,30 +165,14 @@ def test_out_saves_the_images_under_their_names(
     assert created(simulator) == 1
 
 
-def test_on_a_narrow_terminal_a_url_is_still_in_one_piece(replicate_mcp: CommandLine) -> None:
-    leader, follower = pty.openpty()
-    process = replicate_mcp.start("generate", "a red car", "--json", COLUMNS="40")
-    out, _ = process.communicate(timeout=20)
-    url = json.loads(out)["successful_results"][0]["generated_files"][0]["url"]
-    import subprocess
-    import sys
-
-    shown = subprocess.Popen(
-        [sys.executable, "-m", "replicate_mcp", "batches", "latest"],
-        stdout=follower,
-        stderr=subprocess.DEVNULL,
-        env=replicate_mcp.environment | {"COLUMNS": "40", "TERM": "xterm"},
-    )
-    os.close(follower)
-    text = b""
-    try:
-        while chunk := os.read(leader, 4096):
-            text += chunk
-    except OSError:
-        pass
-    os.close(leader)
-    assert shown.wait(10) == 0
-    assert url.encode() in text
+@pytest.mark.parametrize("columns", ["40", "140"])
+def test_on_a_terminal_a_url_is_in_one_piece_however_narrow(
+    replicate_mcp: CommandLine, columns: str
+) -> None:
+    made = json.loads(replicate_mcp("generate", "a red car", "a house [fail]", "--json").stdout)
+    shown = on_terminal(replicate_mcp, "batches", "latest", columns=columns)
+    assert made["successful_results"][0]["generated_files"][0]["url"] in shown
+    assert "prediction_failed: " in shown
 
 
 def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(

@@ -25,7 +25,6 @@ def test_batches_are_listed_and_one_is_shown(replicate_mcp: CommandLine) -> None
     assert shown.returncode == 0
     assert shown.stdout.startswith("generated_image_1.webp\thttp://")
     assert json.loads(replicate_mcp("batches", "latest", "--json").stdout)["batch_id"] == batch
-    assert replicate_mcp("batches", "b_nothing").returncode == 2
 
 
 def test_models_are_the_catalogue_without_asking_anybody(replicate_mcp: CommandLine) -> None:
@@ -51,11 +50,10 @@ def test_a_models_inputs_come_from_its_own_schema(replicate_mcp: CommandLine) ->
     assert rows["output_format"][2] == "webp, jpg, png"
 
 
-def test_an_unknown_model_and_a_missing_token_are_told(replicate_mcp: CommandLine) -> None:
+def test_an_unknown_model_is_told(replicate_mcp: CommandLine) -> None:
     unknown = replicate_mcp("models", "nobody/nothing")
     assert unknown.returncode == 2
     assert "Replicate knows no model 'nobody/nothing'" in unknown.stderr
-    assert replicate_mcp("models", "flux-dev", REPLICATE_API_TOKEN="").returncode == 2
 
 
 def test_doctor_finds_all_fine_and_never_prints_the_token(

@@ -138,7 +138,8 @@ async def _ask(
     from mcp.client.stdio import stdio_client
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        bar.update(progress, message or f"{progress:g}/{total:g} done")
+        # The server reports what has ended; what is in flight has a bar of its own.
+        bar.update(progress, message if message and progress else f"0/{len(tasks)} done")
 
     async def watch_limit() -> None:
         while True:
@@ -213,8 +214,9 @@ def _conclude(
         # Rounded down: no more than was.
         kept += f" and kept {int(seen.share * 100)}% full while images waited"
     images = f"{made} image" + ("s" if made != 1 else "")
-    _say(f"{images} in {seconds:.1f} s. {kept}", style="bold")
-    _say(f"(one at a time would have taken {seen.prediction_seconds:.1f} s).", style="bold")
+    if seen.prediction_seconds > seconds:
+        kept += f"\n(one at a time would have taken {seen.prediction_seconds:.1f} s)"
+    _say(f"{images} in {seconds:.1f} s. {kept}.", style="bold")
     return OK if within and made == arguments.tasks else SOME_FAILED
 
 

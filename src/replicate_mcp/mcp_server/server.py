@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -21,6 +22,12 @@ from replicate_mcp.settings import Settings
 
 log = logging.getLogger(__name__)
 
+RequestKey = tuple[str, object]
+"""A connection, and the id of a request on it."""
+
+LEAVE_SECONDS = 2.0
+"""How long a signal leaves for telling the other processes that this one goes."""
+
 INSTRUCTIONS = (
     "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
     "and a filename for each. When it answers before a batch has ended, call get_batch as its "
@@ -33,7 +40,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._canceled: set[tuple[int, object]] = set()
+        self._canceled: deque[RequestKey] = deque(maxlen=256)
         super().__init__(
             "replicate-mcp",
             title="Replicate images",
@@ -67,14 +74,14 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         except anyio.get_cancelled_exc_class():
             if context is not None and batches:
                 # The request is gone; whether its batch goes too is decided outside of it.
-                self._app.in_background(self._stop_if_asked, _key(context), call, batches[0])
+                key = _key(context.request_context)
+                self._app.in_background(self._stop_if_asked, key, call, batches[0])
             raise
 
-    async def _stop_if_asked(self, key: tuple[int, object], call: ToolCall, batch_id: str) -> None:
+    async def _stop_if_asked(self, key: RequestKey, call: ToolCall, batch_id: str) -> None:
         """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
         await anyio.lowlevel.checkpoint()
         if key in self._canceled:
-            self._canceled.discard(key)
             try:
                 await self._app.cancel(call.caller, batch_id)
             except ReplicateMcpError as error:
@@ -84,12 +91,20 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
-            self._canceled.add((id(ctx.session), ctx.params.get("requestId")))
+            self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
         return await call_next(ctx)
 
 
-def _key(context: Context[Any, Any]) -> tuple[int, object]:
-    return id(context.session), context.request_context.request_id
+def _key(ctx: ServerRequestContext[Any, Any]) -> RequestKey:
+    return _connection(ctx), ctx.request_id
+
+
+def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
+    """What tells a client's connection from another's; on stdio there is one."""
+    if ctx.request is None:
+        return ""
+    session = ctx.request.headers.get("mcp-session-id")
+    return str(session or ctx.request.query_params.get("session_id", ""))
 
 
 def _meta(context: Context[Any, Any] | None) -> Mapping[str, Any]:
@@ -108,22 +123,22 @@ def _reporter(context: Context[Any, Any] | None) -> Any:
 
 
 async def serve_stdio(settings: Settings) -> None:
-    """Serve one client over stdin and stdout, until it closes them or a signal comes."""
+    """Serve one client over stdin and stdout, until it closes them or a signal comes.
+
+    Either way nothing is cancelled at Replicate: nobody asked for that. What runs there keeps its
+    permits, in the state that all processes share.
+    """
     async with App.running(settings) as app, anyio.create_task_group() as group:
-        server = ReplicateMcpServer(app)
-        signalled = False
-
-        async def stop_at_signal() -> None:
-            nonlocal signalled
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for _ in signals:
-                    signalled = True
-                    group.cancel_scope.cancel()
-
         if os.name != "nt":
-            group.start_soon(stop_at_signal)
-        await server.run_stdio_async()
+            group.start_soon(_leave_at_signal, app)
+        await ReplicateMcpServer(app).run_stdio_async()
         group.cancel_scope.cancel()
-    if signalled:
-        # The transport's reader sits in a thread that ends only with stdin.
-        os._exit(0)
+
+
+async def _leave_at_signal(app: App) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            with anyio.move_on_after(LEAVE_SECONDS):
+                await app.leave()
+            # The transport reads stdin in a thread that ends only with stdin: no other way out.
+            os._exit(0)

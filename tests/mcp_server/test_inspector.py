@@ -1,0 +1,65 @@
+"""MCP Inspector's command line lists and calls the tools."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import environment
+from replicate_mcp.simulator import Simulator
+
+HERE = Path(__file__).parent / "inspector"
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Path:
+    """The Inspector, installed from its lock file the first time."""
+    npm = shutil.which("npm")
+    if npm is None:
+        assert not os.environ.get("CI"), "npm is missing: the Inspector was not tried"
+        pytest.skip("npm is missing: the Inspector is not tried")
+    binary = HERE / "node_modules" / ".bin" / "mcp-inspector"
+    if not binary.exists():
+        subprocess.run(
+            [npm, "ci", "--silent", "--no-audit", "--no-fund"], cwd=HERE, check=True, timeout=280
+        )
+    return binary
+
+
+def ask(inspector: Path, simulator: Simulator, folder: Path, *words: str) -> dict[str, Any]:
+    """What the Inspector prints for a method."""
+    settings = [f"{name}={value}" for name, value in environment(simulator, folder).items()]
+    server = [sys.executable, "-m", "replicate_mcp"]
+    done = subprocess.run(
+        [str(inspector), "--cli", *server, "-e", *settings, *words],
+        env={**os.environ, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_inspector_lists_the_tools(
+    inspector: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    listed = ask(inspector, simulator, tmp_path, "--method", "tools/list")
+    assert "generate_images" in {tool["name"] for tool in listed["tools"]}
+
+
+def test_the_inspector_calls_generate_images(
+    inspector: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    answer = ask(
+        inspector, simulator, tmp_path, "--method", "tools/call", "--tool-name", "generate_images",
+        "--tool-arg", 'tasks=[{"prompt": "a red car", "output_filename": "red_car.jpg"}]',
+    )  # fmt: skip
+    assert answer["structuredContent"]["successful_count"] == 1
+    assert "red_car.jpg http" in answer["content"][0]["text"]

@@ -1,0 +1,286 @@
+"""The tools, as a client on stdio meets them in both eras."""
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from jsonschema import Draft202012Validator
+from mcp import Client
+from mcp_types import CallToolResult, TextContent
+
+from conftest import environment
+from mcp_server.conftest import Connect
+from replicate_mcp.mcp_server.tools import TOOLS
+from replicate_mcp.simulator import Simulator
+
+
+def text(result: CallToolResult) -> str:
+    (content,) = result.content
+    assert isinstance(content, TextContent)
+    return content.text
+
+
+def structured(result: CallToolResult) -> dict[str, Any]:
+    assert not result.is_error, text(result)
+    found = result.structured_content
+    assert isinstance(found, dict)
+    return found
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """A call's structured answer, checked against the schema that the tool publishes."""
+    answer = structured(await client.call_tool(tool, arguments))
+    Draft202012Validator(TOOLS[tool].tool.output_schema or {}).validate(answer)
+    return answer
+
+
+async def test_a_batch_is_made_and_told_in_text_as_well(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool(
+            "generate_images",
+            {
+                "tasks": [
+                    {"prompt": "A red car", "output_filename": "red_car.jpg"},
+                    {"prompt": "[fail] x"},
+                ]
+            },
+        )
+    answer = structured(result)
+    url = answer["successful_results"][0]["generated_files"][0]["url"]
+    lines = text(result).splitlines()
+    assert lines[0] == f"Batch {answer['batch_id']} is completed: 1 of 2 made, 1 failed."
+    assert lines[1] == f"red_car.jpg {url}"
+    assert lines[2].startswith("task 1 (generated_image_2) failed, prediction_failed: ")
+
+
+async def test_the_tools_are_listed_within_an_agents_means(connect: Connect) -> None:
+    async with connect() as client:
+        listed = await client.list_tools()
+    size = len(listed.model_dump_json(by_alias=True, exclude_none=True))
+    assert size < 8_000, "room is left for find_models under 10,000"
+    assert {tool.name for tool in listed.tools} == {
+        "generate_images",
+        "get_batch",
+        "cancel_batch",
+        "list_semaphores",
+    }
+    for tool in listed.tools:
+        assert tool.annotations is not None
+        assert tool.annotations.read_only_hint is not None
+        assert tool.annotations.open_world_hint is not None
+        assert tool.output_schema is not None
+        assert tool.description
+
+
+async def test_a_long_batch_comes_in_pages_each_row_once_while_it_runs_and_after(
+    connect: Connect, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds="0.02-0.3")
+    seen: list[int] = []
+    async with connect() as client:
+        answer = await call(
+            client,
+            "generate_images",
+            tasks=[{"prompt": f"car {n}"} for n in range(130)],
+            wait_seconds=0.5,
+        )
+        pages = 0
+        while True:
+            rows = answer["successful_results"] + answer["failed_results"]
+            indices = [row["task_index"] for row in rows]
+            assert len(rows) <= 50
+            assert all(a < b for a, b in pairwise(indices))
+            seen += indices
+            pages += 1
+            if "next_step" not in answer:
+                break
+            assert f"after={answer['cursor']}" in answer["next_step"]
+            answer = await call(
+                client,
+                "get_batch",
+                batch_id=answer["batch_id"],
+                after=answer["cursor"],
+                wait_seconds=5,
+            )
+        again = await call(client, "get_batch", after=0, limit=1000)
+    assert sorted(seen) == list(range(130))
+    assert pages >= 3
+    assert again["batch_id"] == answer["batch_id"]
+    assert len(again["successful_results"]) == 130
+    names = [row["generated_files"][0]["filename"] for row in again["successful_results"]]
+    assert len(set(names)) == 130
+
+
+async def test_the_answer_comes_after_wait_seconds_and_the_batch_goes_on(
+    connect: Connect, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1.5)
+    async with connect() as client:
+        early = await call(client, "generate_images", tasks=[{"prompt": "x"}], wait_seconds=0)
+        assert (early["status"], early["pending_count"]) == ("running", 1)
+        assert "next_step" in early
+        late = await call(client, "get_batch", batch_id=early["batch_id"], wait_seconds=20)
+    assert (late["status"], late["successful_count"]) == ("completed", 1)
+
+
+async def test_progress_is_reported_in_order_to_the_end(
+    connect: Connect, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds="0.1,0.4,0.7")
+    heard: list[tuple[float, float | None, str | None]] = []
+
+    async def hear(done: float, total: float | None, message: str | None) -> None:
+        heard.append((done, total, message))
+
+    async with connect() as client:
+        await client.call_tool(
+            "generate_images",
+            {"tasks": [{"prompt": f"car {n}"} for n in range(3)]},
+            progress_callback=hear,
+        )
+    assert [done for done, _, _ in heard] == sorted(done for done, _, _ in heard)
+    assert heard[-1][:2] == (3, 3)
+    assert "3/3 done" in str(heard[-1][2])
+
+
+async def test_cancel_batch_stops_it_at_replicate_too(
+    connect: Connect, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=30)
+    async with connect(REPLICATE_CONCURRENT_LIMIT="2") as client:
+        started = await call(
+            client,
+            "generate_images",
+            tasks=[{"prompt": f"car {n}"} for n in range(5)],
+            wait_seconds=0,
+        )
+        await simulator.reached(account="acme", in_flight=2)
+        counts = await call(client, "cancel_batch", batch_id=started["batch_id"])
+        assert counts["total_tasks"] == 5
+        await simulator.reached(account="acme", in_flight=0, within=20)
+        ended = await call(client, "get_batch", wait_seconds=20)
+    assert (ended["status"], ended["failed_count"]) == ("canceled", 5)
+    assert simulator.account("acme")["creations_seen"] == 2
+
+
+async def test_a_call_that_its_user_cancels_stops_its_batch(
+    connect: Connect, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=30)
+    async with connect() as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "generate_images", {"tasks": [{"prompt": "x"}]})
+            await simulator.reached(account="acme", in_flight=1)
+            group.cancel_scope.cancel()
+        await simulator.reached(account="acme", in_flight=0, within=20)
+        ended = await call(client, "get_batch", wait_seconds=20)
+    assert ended["status"] == "canceled"
+
+
+async def test_a_get_batch_that_is_cancelled_cancels_nothing(
+    connect: Connect, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=2)
+    async with connect() as client:
+        await call(client, "generate_images", tasks=[{"prompt": "x"}], wait_seconds=0)
+        with anyio.move_on_after(0.3):
+            await client.call_tool("get_batch", {"wait_seconds": 30})
+        ended = await call(client, "get_batch", wait_seconds=20)
+    assert (ended["status"], ended["successful_count"]) == ("completed", 1)
+
+
+async def test_semaphores_are_listed_with_the_accounts_own(connect: Connect) -> None:
+    async with connect(REPLICATE_CONCURRENT_LIMIT="7") as client:
+        answer = await call(client, "list_semaphores")
+    (own,) = answer["semaphores"]
+    assert answer["count"] == 1
+    assert own["name"] == "replicate-global"
+    assert (own["limit"], own["in_use"], own["available"]) == (7, 0, 7)
+    assert own["scope"] == "machine"
+
+
+WRONG_CALLS: list[tuple[str, dict[str, Any], str]] = [
+    ("generate_images", {}, "tasks is missing"),
+    ("generate_images", {"tasks": []}, "tasks is empty"),
+    ("generate_images", {"tasks": [{"prompt": ""}]}, "task 0: prompt is empty"),
+    (
+        "generate_images",
+        {"tasks": [{"prompt": "x"}], "wait_secs": 3},
+        "did you mean 'wait_seconds'?",
+    ),
+    ("generate_images", {"tasks": [{"prompt": "x"}], "wait_seconds": 99}, "more than 50"),
+    ("generate_images", {"tasks": [{"prompt": "x"}], "model": 7}, "model 7 is a number"),
+    ("get_batch", {"batch_id": "b_nope"}, "There is no batch 'b_nope'"),
+    ("get_batch", {}, "There is no batch yet"),
+    ("get_batch", {"after": -1}, "after -1 is less than 0"),
+    ("get_batch", {"limit": 5000}, "limit 5000 is more than 1000"),
+    ("cancel_batch", {}, "batch_id is missing"),
+    ("list_semaphores", {"x": 1}, "list_semaphores takes no arguments"),
+    ("draw", {}, "There is no tool 'draw'"),
+]
+
+
+async def test_a_wrong_call_is_told_what_would_be_right(
+    connect: Connect, simulator: Simulator
+) -> None:
+    async with connect() as client:
+        for tool, arguments, sentence in WRONG_CALLS:
+            result = await client.call_tool(tool, arguments)
+            assert result.is_error, (tool, arguments)
+            assert sentence in text(result)
+    assert simulator.account("acme")["creations_seen"] == 0
+
+
+async def test_without_a_token_the_tools_are_listed_and_a_call_says_how_to_get_one(
+    connect: Connect,
+) -> None:
+    async with connect(REPLICATE_API_TOKEN="") as client:
+        assert len((await client.list_tools()).tools) == 4
+        result = await client.call_tool("generate_images", {"tasks": [{"prompt": "x"}]})
+    assert result.is_error
+    assert "https://replicate.com/account/api-tokens" in text(result)
+
+
+async def test_a_caller_brings_its_own_token_in_meta(
+    connect: Connect, simulator: Simulator
+) -> None:
+    async with connect() as client:
+        await client.call_tool(
+            "generate_images",
+            {"tasks": [{"prompt": "x"}]},
+            meta={"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}},
+        )
+        result = await client.call_tool("get_batch", {})
+    assert simulator.account("other")["created"] == 1
+    assert "There is no batch yet" in text(result)
+
+
+@pytest.mark.parametrize("end", ["stdin", "terminate"])
+def test_the_server_ends_at_once_with_its_client_or_a_signal(
+    simulator: Simulator, tmp_path: Path, end: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment(simulator, tmp_path)},
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(
+            '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":'
+            '"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n'
+        )
+        server.stdin.flush()
+        assert "replicate-mcp" in server.stdout.readline()
+        if end == "stdin":
+            server.stdin.close()
+        else:
+            server.terminate()
+        assert server.wait(5) == 0
