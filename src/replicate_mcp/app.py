@@ -1,14 +1,13 @@
 """The composition root: settings become a backend, gateways and the engine, for the edges."""
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from replicate_mcp.access import Caller, caller_for, fingerprint
+from replicate_mcp.access import Caller, caller_for
+from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable, Unauthorized, UnknownBatch
 from replicate_mcp.semaphores.context import ContextQueue, Lease
 from replicate_mcp.semaphores.permits import SemaphoreState
@@ -25,38 +24,14 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from replicate_mcp.batches.backend import Backend, BatchState
-    from replicate_mcp.batches.runner import BatchRunner, RunningBatch
+    from replicate_mcp.batches.runner import BatchRunner
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
     from replicate_mcp.semaphores.holder import Holder
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
-log = logging.getLogger(__name__)
-
-ACCOUNT_SECONDS = 30 * 24 * 3600
-"""For how long it is remembered which account a token belongs to."""
-
-PROGRESS_SECONDS = 0.1
-"""The shortest time between two reports of progress."""
-
-QUIET_SECONDS = 5.0
-"""The longest time between two reports of progress."""
-
 JOURNAL_POLL_SECONDS = 0.5
 """How often a batch that another process runs is looked at while a caller waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a batch is, and a line about it for a person."""
-
-    finished: int
-    total: int
-    line: str
-    running: int = 0
-
-
-OnProgress = Callable[[Progress], Awaitable[None]]
 
 
 async def open_backend(value: str) -> "Backend":
@@ -99,19 +74,23 @@ class App:
         window, and most of them are never asked for an image.
         """
         app: App | None = None
+        error: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
                 app = cls(settings, group)
                 try:
                     yield app
-                finally:
-                    group.cancel_scope.cancel()
+                except Exception as raised:
+                    error = raised  # As it is, not in the group's wrapping.
+                group.cancel_scope.cancel()
         finally:
             # After the background's end, which stands on it; and even when cancelled: others learn
             # at once that this process is gone.
             with anyio.CancelScope(shield=True):
-                if app is not None and app._parts is not None:
-                    await app._parts.close()
+                if app is not None:
+                    await app.leave()
+        if error is not None:
+            raise error
 
     async def leave(self) -> None:
         """Tell the other processes that this one goes; what runs on Replicate keeps its permit."""
@@ -147,7 +126,7 @@ class App:
             tasks, model=model, default_model=self.settings.default_model, shared=shared_inputs
         )
         parts = await self._open()
-        gateway = parts.gateway(caller.token)
+        gateway = parts.accounts.gateway(caller.token)
         account = await parts.account(caller.token)
         shown, semaphores = await self._semaphores(parts, account, semaphore)
         try:
@@ -179,7 +158,7 @@ class App:
         with anyio.move_on_after(seconds):
             running = parts.runner.running(batch_id)
             if running is not None:
-                await _watch(running, on_progress)
+                await watch(running, on_progress)
             while await self._still_runs(parts, batch_id):  # noqa: ASYNC110
                 # Another process runs it, and wakes only those who wait for permits.
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
@@ -224,7 +203,7 @@ class App:
         if running is None:
             return None
         started = running.deadline - self.settings.batch_seconds
-        return _progress(running, anyio.current_time() - started)
+        return progress(running, anyio.current_time() - started)
 
     async def stopped(self, batch_id: str) -> None:
         """Wait until nothing of a batch of this process runs at Replicate any more."""
@@ -290,7 +269,7 @@ class App:
 
     async def gateway(self, caller: Caller) -> "Gateway":
         """The caller's way to Replicate."""
-        return (await self._open()).gateway(caller.token)
+        return (await self._open()).accounts.gateway(caller.token)
 
     async def own_semaphore(self, caller: Caller) -> str:
         """The name of the caller's account's semaphore in the backend."""
@@ -363,6 +342,7 @@ class _Parts:
         runner: "BatchRunner",
         contexts: ContextQueue,
     ) -> None:
+        from replicate_mcp.replicate_api.accounts import Accounts
         from replicate_mcp.replicate_api.models import Models
 
         self.backend = backend
@@ -371,17 +351,9 @@ class _Parts:
         self.contexts = contexts
         self.models = Models(backend)
         self._settings = settings
-        self._gateways: dict[str, Gateway] = {}
-        self._accounts: dict[str, str] = {}
-        self._asking: dict[str, anyio.Lock] = {}
-
-    def gateway(self, token: str) -> "Gateway":
-        """The one gateway of a token."""
-        from replicate_mcp.replicate_api.gateway import Gateway
-
-        if token not in self._gateways:
-            self._gateways[token] = Gateway(token, self._settings.replicate_base_url)
-        return self._gateways[token]
+        self.accounts = Accounts(settings.replicate_base_url, backend)
+        self._declared: set[str] = set()
+        self._declaring = anyio.Lock()
 
     @classmethod
     async def open(cls, settings: Settings, group: "TaskGroup") -> "_Parts":
@@ -404,47 +376,22 @@ class _Parts:
         return cls(settings, backend, holder, runner, contexts)
 
     async def account(self, token: str) -> str:
-        """The account behind a token, asked for once, its limit and rate declared."""
-        mark = fingerprint(token)
-        async with self._asking.setdefault(mark, anyio.Lock()):
-            if mark not in self._accounts:
-                account = await self._ask_account(token, mark)
+        """The account behind a token, its limit and rate declared once."""
+        account = await self.accounts.name(token)
+        async with self._declaring:
+            if account not in self._declared:
                 await self.backend.declare(
                     account_semaphore(account),
                     self._settings.concurrent_limit,
                     per_minute=self._settings.requests_per_minute,
                 )
-                self._accounts[mark] = account
-        return self._accounts[mark]
-
-    async def _ask_account(self, token: str, mark: str) -> str:
-        from replicate_mcp.replicate_api.faults import Fault, Refusal
-
-        key = f"account:{self._settings.replicate_base_url}:{mark}"
-        remembered = await self.backend.recall(key)
-        if remembered is not None:
-            return remembered
-        try:
-            account = await self.gateway(token).account()
-        except Refusal as refusal:
-            if refusal.status == 401:
-                raise Unauthorized(
-                    "Replicate refused the token: check REPLICATE_API_TOKEN, or make a new one at "
-                    "https://replicate.com/account/api-tokens."
-                ) from None
-            log.warning("Replicate does not say whose token this is: %s", refusal)
-            return mark
-        except Fault as fault:
-            log.warning("Replicate does not say whose token this is: %s", fault)
-            return mark
-        await self.backend.remember(key, account, seconds=ACCOUNT_SECONDS)
+                self._declared.add(account)
         return account
 
     async def close(self) -> None:
         """Leave the backend, and close every client."""
         await self.backend.close()
-        for gateway in self._gateways.values():
-            await gateway.aclose()
+        await self.accounts.close()
 
 
 def counts_of(state: "BatchState") -> "BatchCounts":
@@ -460,33 +407,6 @@ def counts_of(state: "BatchState") -> "BatchCounts":
         pending_count=state.total - state.succeeded - state.failed,
         semaphore=state.semaphore,
     )
-
-
-async def _watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
-    if on_progress is None:
-        return await batch.ended.wait()
-    started, reported = anyio.current_time(), -1
-    while True:
-        changed = batch.changed
-        if batch.finished > reported or not changed.is_set():
-            await on_progress(_progress(batch, anyio.current_time() - started))
-            reported = batch.finished
-        if batch.ended.is_set():
-            return None
-        await anyio.sleep(PROGRESS_SECONDS)
-        with anyio.move_on_after(QUIET_SECONDS - PROGRESS_SECONDS):
-            while batch.finished == reported and not batch.ended.is_set():
-                await batch.changed.wait()
-
-
-def _progress(batch: "RunningBatch", seconds: float) -> Progress:
-    line = f"{batch.finished}/{batch.total} done, {batch.running} running"
-    if batch.failed:
-        line += f", {batch.failed} failed"
-    if 0 < batch.finished < batch.total:
-        left = seconds / batch.finished * (batch.total - batch.finished)
-        line += f", about {max(1, round(left))} s left"
-    return Progress(batch.finished, batch.total, line, batch.running)
 
 
 def _refused(group: BaseExceptionGroup[Exception]) -> Exception:

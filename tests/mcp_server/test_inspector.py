@@ -33,16 +33,19 @@ def inspector() -> Path:
 
 def ask(inspector: Path, simulator: Simulator, folder: Path, *words: str) -> dict[str, Any]:
     """What the Inspector prints for a method."""
-    settings = [f"{name}={value}" for name, value in environment(simulator, folder).items()]
+    settings: list[str] = []
+    for name, value in environment(simulator, folder).items():
+        settings += ["-e", f"{name}={value}"]
     server = [sys.executable, "-m", "replicate_mcp"]
     done = subprocess.run(
-        [str(inspector), "--cli", *server, "-e", *settings, *words],
+        [str(inspector), "--cli", *server, *settings, *words],
         env={**os.environ, "HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr + done.stdout
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 from jsonschema import Draft202012Validator
 from mcp import Client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, RequestParamsMeta, TextContent
 
 from conftest import environment
 from mcp_server.conftest import Connect
@@ -134,8 +134,8 @@ async def test_progress_is_reported_in_order_to_the_end(
     simulator.configure(predict_seconds="0.1,0.4,0.7")
     heard: list[tuple[float, float | None, str | None]] = []
 
-    async def hear(done: float, total: float | None, message: str | None) -> None:
-        heard.append((done, total, message))
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total, message))
 
     async with connect() as client:
         await client.call_tool(
@@ -253,7 +253,10 @@ async def test_a_caller_brings_its_own_token_in_meta(
         await client.call_tool(
             "generate_images",
             {"tasks": [{"prompt": "x"}]},
-            meta={"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}},
+            meta=cast(
+                RequestParamsMeta,
+                {"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}},
+            ),
         )
         result = await client.call_tool("get_batch", {})
     assert simulator.account("other")["created"] == 1

@@ -132,13 +132,12 @@ class PermitTables:
                 "INSERT OR IGNORE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
                 (self._holder, semaphore, limit),
             )
-        also = entry.semaphores[1] if len(entry.semaphores) > 1 else None
         self._db.execute(
             "INSERT INTO queue (entry, holder, semaphore, also, account, waiting, at_most, turn)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM queue))"
             " ON CONFLICT (entry) DO UPDATE SET waiting = waiting + excluded.waiting",
             (
-                entry.id, self._holder, entry.semaphores[0], also, entry.account,
+                entry.id, self._holder, entry.semaphores[0], _second(entry.semaphores), entry.account,
                 entry.waiting, entry.at_most,
             ),
         )  # fmt: skip
@@ -273,11 +272,10 @@ class PermitTables:
             "INSERT INTO permit (entry, holder, semaphore, also, account, offered_at)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (e.id, e.holder, e.semaphores[0], e.semaphores[1] if len(e.semaphores) > 1 else None,
-                 e.account, self._now)
+                (e.id, e.holder, e.semaphores[0], _second(e.semaphores), e.account, self._now)
                 for e in entries
             ],
-        )  # fmt: skip
+        )
         turn = self._db.execute("SELECT max(turn) FROM queue").fetchone()[0]
         last_turn = {entry.id: turn + place for place, entry in enumerate(entries, 1)}
         counts = Counter(entry.id for entry in entries)
@@ -383,3 +381,7 @@ class PermitTables:
         ).fetchall()
         for account, count in rows:
             self._store_rate(account, self._rates([account])[account].noted_sent(count))
+
+
+def _second(semaphores: Sequence[str]) -> str | None:
+    return semaphores[1] if len(semaphores) > 1 else None

@@ -16,17 +16,14 @@ def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
     """Do one command's work in an app that ends with it.
 
     Raises:
-        ReplicateMcpError: as the work raised it, out of the groups that it went through.
+        ReplicateMcpError: as the work raised it.
     """
 
     async def inside() -> T:
         async with App.running(settings) as app:
             return await work(app)
 
-    try:
-        return anyio.run(inside)
-    except ExceptionGroup as group:
-        raise _first(group) from None
+    return anyio.run(inside)
 
 
 def reader(settings: Settings) -> Caller:
@@ -36,8 +33,3 @@ def reader(settings: Settings) -> Caller:
     they started are in this user's state file.
     """
     return Caller("server", settings.token or "")
-
-
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

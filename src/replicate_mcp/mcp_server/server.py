@@ -15,7 +15,8 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, Tool
 
-from replicate_mcp.app import App, Progress
+from replicate_mcp.app import App
+from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings

@@ -10,7 +10,8 @@ import anyio
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from replicate_mcp.access import Caller
-from replicate_mcp.app import App, OnProgress
+from replicate_mcp.app import App
+from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 

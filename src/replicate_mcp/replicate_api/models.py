@@ -5,27 +5,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.memory import Memory
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
 
 SCHEMA_SECONDS = 24 * 3600
 """For how long a model's schema is remembered."""
-
-
-class Memory(Protocol):
-    """Where answers are remembered; a backend is one."""
-
-    async def recall(self, key: str) -> str | None:
-        """A remembered answer, unless it is too old."""
-
-    async def remember(self, key: str, value: str, *, seconds: float) -> None:
-        """Keep an answer for so long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _stop_with_stdin(stop: Callable[[], None]) -> None:
-    while sys.stdin.buffer.read(1024):
+    # Not through the buffered reader: its lock, held by this thread, would break the exit.
+    while os.read(sys.stdin.fileno(), 1024):
         pass
     stop()

@@ -1,0 +1,57 @@
+"""How far a batch is, told to those who wait for it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from replicate_mcp.batches.runner import RunningBatch
+
+PROGRESS_SECONDS = 0.1
+"""The shortest time between two reports."""
+
+QUIET_SECONDS = 5.0
+"""The longest time between two reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is, and a line about it for a person."""
+
+    finished: int
+    total: int
+    running: int
+    line: str
+
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+
+async def watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
+    """Report until the batch has ended: at every finished task, within the two times above."""
+    if on_progress is None:
+        return await batch.ended.wait()
+    started = anyio.current_time()
+    reported = -1
+    while not batch.ended.is_set():
+        with anyio.move_on_after(PROGRESS_SECONDS):
+            await batch.ended.wait()
+        with anyio.move_on_after(QUIET_SECONDS - PROGRESS_SECONDS):
+            while batch.finished == reported:
+                await batch.changed.wait()
+        reported = batch.finished
+        await on_progress(progress(batch, anyio.current_time() - started))
+    return None
+
+
+def progress(batch: "RunningBatch", seconds: float) -> Progress:
+    """How far it is after so many seconds."""
+    line = f"{batch.finished}/{batch.total} done, {batch.running} running"
+    if batch.failed:
+        line += f", {batch.failed} failed"
+    if 0 < batch.finished < batch.total:
+        left = seconds / batch.finished * (batch.total - batch.finished)
+        line += f", about {max(1, round(left))} s left"
+    return Progress(batch.finished, batch.total, batch.running, line)
