@@ -137,8 +137,8 @@ class PermitTables:
             " VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM queue))"
             " ON CONFLICT (entry) DO UPDATE SET waiting = waiting + excluded.waiting",
             (
-                entry.id, self._holder, entry.semaphores[0], _second(entry.semaphores), entry.account,
-                entry.waiting, entry.at_most,
+                entry.id, self._holder, entry.semaphores[0], _second(entry.semaphores),
+                entry.account, entry.waiting, entry.at_most,
             ),
         )  # fmt: skip
         return self.admit()
