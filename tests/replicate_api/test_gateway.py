@@ -1,0 +1,162 @@
+"""The way to Replicate over the real client, with the client's own faults closed."""
+
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+import httpx
+import pytest
+
+from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
+from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.transport import Transport, call
+from replicate_mcp.simulator import Fault, Simulator
+from replicate_mcp.tasks.models import ModelName
+
+SCHNELL = Target(ModelName.parse("black-forest-labs/flux-schnell"))
+INPUTS = {"prompt": "a red car"}
+
+
+@pytest.fixture
+async def gateway(simulator: Simulator) -> AsyncIterator[Gateway]:
+    gateway = Gateway("r8_acme_1", simulator.url)
+    yield gateway
+    await gateway.aclose()
+
+
+async def test_a_creation_is_one_call_with_its_hold_and_its_cancel_after(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=77)
+    assert prediction.status == "succeeded"
+    assert len(prediction.urls) == 1
+    (made,) = simulator.predictions()
+    assert made["cancel_after"] == 77
+    assert sum(simulator.stats()["requests"].values()) == 1
+
+
+async def test_two_hundred_creations_are_held_at_once(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1.5)
+
+    async def create(number: int) -> None:
+        await gateway.create(SCHNELL, {"prompt": f"car {number}"}, cancel_after=60)
+
+    async with anyio.create_task_group() as group:
+        for number in range(200):
+            group.start_soon(create, number)
+    stats = simulator.account("acme")
+    assert (stats["max_in_flight"], stats["succeeded"]) == (200, 200)
+
+
+async def test_aborted_is_understood(gateway: Gateway, simulator: Simulator) -> None:
+    simulator.configure(queue_seconds=30, minimum_cancel_after_seconds=0.1)
+    prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=1)
+    assert (prediction.status, prediction.done) == ("aborted", True)
+    (listed,) = await gateway.predictions_since(0)
+    assert listed.ended
+
+
+async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> None:
+    await gateway.create(SCHNELL, INPUTS, cancel_after=77)
+    (listed,) = await gateway.predictions_since(gateway.now() - 60)
+    assert listed.lives == pytest.approx(77, abs=0.01)
+    assert listed.input["prompt"] == "a red car"
+    assert await gateway.predictions_since(gateway.now() + 60) == []
+
+
+async def test_a_long_list_is_read_over_its_pages(gateway: Gateway, simulator: Simulator) -> None:
+    simulator.configure(page_size=5)
+    for _ in range(12):
+        await gateway.create(SCHNELL, INPUTS, cancel_after=77)
+    assert len(await gateway.predictions_since(0)) == 12
+
+
+async def test_a_429_tells_its_seconds_and_the_rate_it_names(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(throttle_wording="announced", throttle_field=False)
+    simulator.change_account("acme", requests_per_minute=6, burst=1)
+    await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    with pytest.raises(Refusal) as refused:
+        await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    assert refused.value.status == 429
+    assert refused.value.retry_after == pytest.approx(10, abs=1)
+    assert refused.value.reduced_to == (6, 1)
+
+
+async def test_no_refusal_is_retried_unseen(gateway: Gateway, simulator: Simulator) -> None:
+    simulator.fault_next("503", on="get")
+    with pytest.raises(Refusal):
+        await gateway.model("black-forest-labs", "flux-schnell")
+    simulator.fault_next("503")
+    with pytest.raises(Refusal):
+        await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    assert sum(simulator.stats()["requests"].values()) == 2
+
+
+async def test_a_422_names_the_inputs(gateway: Gateway) -> None:
+    with pytest.raises(Refusal) as refused:
+        await gateway.create(SCHNELL, {"prompt": "x", "num_outputs": 9}, cancel_after=60)
+    assert set(refused.value.fields) == {"num_outputs"}
+
+
+@pytest.mark.parametrize("fault", [Fault("reset_after"), Fault("truncated"), Fault("malformed")])
+async def test_an_answer_that_does_not_come_whole_is_lost(
+    gateway: Gateway, simulator: Simulator, fault: Fault
+) -> None:
+    simulator.fault_next(fault)
+    with pytest.raises(LostAnswer):
+        await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+
+
+async def test_where_nobody_listens_nothing_was_sent() -> None:
+    gateway = Gateway("r8_acme_1", "http://127.0.0.1:1")
+    with pytest.raises(NotSent, match="no connection to"):
+        await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+
+
+async def test_following_fetches_until_it_is_done(gateway: Gateway, simulator: Simulator) -> None:
+    simulator.configure(data_url_outputs=1)
+    prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    assert prediction.inline
+    assert not prediction.urls
+    followed = await gateway.follow(prediction, until=gateway.now() + 60)
+    assert followed.urls[0].startswith("http")
+
+
+async def test_cancelling_what_has_ended_or_is_not_known_is_no_fault(gateway: Gateway) -> None:
+    prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    await gateway.cancel(prediction.id)
+    await gateway.cancel("nosuchprediction")
+
+
+async def test_the_token_goes_to_the_api_alone(simulator: Simulator) -> None:
+    transport = Transport("https://api.replicate.com")
+    client = httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer r8_x"})
+    with call(), pytest.raises(NotSent, match="the token is not sent there"):
+        await client.get(simulator.url)
+    assert simulator.stats()["requests"] == {}
+
+
+async def test_replicates_clock_is_read_off_its_answers(simulator: Simulator) -> None:
+    simulator.configure(clock_offset_seconds=3_600)
+    gateway = Gateway("r8_acme_1", simulator.url)
+    await gateway.account()
+    assert gateway.now() - time.time() == pytest.approx(3_600, abs=2)
+    await gateway.aclose()
+
+
+async def test_a_proxy_of_the_environment_is_used(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    gateway = Gateway("r8_acme_1", simulator.url)
+    with pytest.raises(NotSent):
+        await gateway.account()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    gateway = Gateway("r8_acme_1", simulator.url)
+    assert await gateway.account() == "acme"
+    await gateway.aclose()

@@ -1,0 +1,63 @@
+"""What a user can set, and where it is read from."""
+
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.settings import load_settings, read_sources
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("REPLICATE_CONCURRENT_LIMIT=7\nREPLICATE_MCP_WAIT_SECONDS=20\n")
+    environ = {"REPLICATE_CONCURRENT_LIMIT": "9"}
+    settings = load_settings(environ, file)
+    assert settings.concurrent_limit == 9
+    assert settings.wait_seconds == 20
+    assert settings.batch_seconds == 3_600
+    _, origins = read_sources(environ, file)
+    assert origins["REPLICATE_CONCURRENT_LIMIT"] == "environment"
+    assert origins["REPLICATE_MCP_WAIT_SECONDS"] == "file"
+    assert origins["REPLICATE_MCP_BATCH_SECONDS"] == "default"
+
+
+def test_the_current_folders_env_file_is_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("REPLICATE_API_TOKEN=r8_strangers\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert load_settings({}).token is None
+
+
+def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("")
+    settings = load_settings({"REPLICATE_API_TOKEN": "  ", "REPLICATE_MCP_BACKEND": ""}, file)
+    assert settings.token is None
+    assert settings.backend == "sqlite"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("REPLICATE_CONCURRENT_LIMIT", "0", "greater than or equal to 1"),
+        ("REPLICATE_CONCURRENT_LIMIT", "many", "valid integer"),
+        ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
+        ("REPLICATE_MCP_BACKEND", "mysql://x", "must be memory, sqlite"),
+        ("REPLICATE_MCP_WAIT_SECONDS", "90", "less than or equal to 50"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_right(
+    name: str, value: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("")
+    with pytest.raises(InvalidInput, match=f"{name} is wrong: .*{sentence}"):
+        load_settings({name: value}, file)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="given with --env-file is not there"):
+        load_settings({}, tmp_path / "nope.env")
