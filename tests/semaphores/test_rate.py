@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate import GROWTH, Rate
 
 NOW = 100_000.0
 
@@ -29,7 +29,7 @@ def test_a_429_stops_creations_for_the_time_it_names() -> None:
 
 def test_a_429_that_names_a_lower_rate_sets_it() -> None:
     rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=10, per_minute=6, burst=1)
-    assert (rate.per_minute, rate.burst) == (6, 1)
+    assert (rate.per_minute, rate.burst) == (pytest.approx(6 * 0.9), 1)
 
 
 def test_a_429_that_names_no_rate_teaches_what_was_accepted_lately() -> None:
@@ -44,25 +44,40 @@ def test_a_429_that_names_no_rate_teaches_what_was_accepted_lately() -> None:
 
 def test_a_flood_of_answers_to_what_was_sent_before_is_one_episode() -> None:
     rate = Rate.full(600, NOW).noted_sent(60).at_time(NOW + 1)
-    for _ in range(60):
+    for _ in range(58):
         rate = rate.throttled(sent_at=NOW, retry_after=None, per_minute=None, burst=None)
-    once = Rate.full(600, NOW).noted_sent(60).at_time(NOW + 1)
-    once = once.throttled(sent_at=NOW, retry_after=None, per_minute=None, burst=None)
-    assert rate.per_minute == once.per_minute
-    assert rate.paused_until == once.paused_until
+    assert rate.per_minute == pytest.approx(120), "two of sixty were accepted in a second"
+    assert rate.paused_until == NOW + 2
+    assert rate.ceiling == 600
 
 
-def test_a_lowered_rate_grows_back_step_by_step_to_under_what_failed_and_later_to_all() -> None:
+def test_a_lowered_rate_grows_with_what_is_accepted_to_under_what_failed_and_later_to_all() -> None:
+    rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=1, per_minute=None, burst=None)
+    low = rate.per_minute
+    rate = rate.at_time(NOW + 2).noted_sent(1)
+    assert rate.per_minute == low
+    rate = rate.noted_sent(1)
+    assert rate.per_minute == pytest.approx(low * GROWTH)
+    for _ in range(100):
+        rate = rate.noted_sent(1)
+    assert rate.per_minute == pytest.approx(540)
+    rate = rate.at_time(NOW + 700)
+    for _ in range(100):
+        rate = rate.noted_sent(1)
+    assert (rate.per_minute, rate.burst) == (600, 600)
+
+
+def test_a_rate_that_was_named_is_not_passed_while_its_ceiling_stands() -> None:
     rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=1, per_minute=60, burst=1)
-    assert 60 < rate.at_time(NOW + 40).per_minute < 100
-    assert rate.at_time(NOW + 599).per_minute <= 540
-    assert rate.at_time(NOW + 3_600).per_minute == 600
+    for _ in range(100):
+        rate = rate.noted_sent(1)
+    assert rate.per_minute == pytest.approx(54)
 
 
 def test_another_configured_rate_replaces_one_of_which_nothing_was_learned() -> None:
     assert Rate.full(600, NOW).declared(6_000, NOW).per_minute == 6_000
     learned = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=1, per_minute=6, burst=1)
-    assert learned.declared(6_000, NOW).per_minute == 6
+    assert learned.declared(6_000, NOW).per_minute == pytest.approx(5.4)
 
 
 def test_a_clock_that_goes_back_stops_nothing_for_long() -> None:

@@ -16,13 +16,13 @@ CEILING_SECONDS = 600.0
 """For how long a rate that failed stays out of reach."""
 
 CEILING_SHARE = 0.9
-"""The share of a failed rate that growing back may reach while the ceiling stands."""
+"""The share of a failed or a named rate that is used: a bucket of one forgives no early arrival."""
 
 GROWTH = 1.25
 """By how much a lowered rate grows at a step."""
 
-GROWTH_SECONDS = 30.0
-"""How long a lowered rate must go without throttling before it grows a step."""
+GROWTH_CREATIONS = 2
+"""How many creations a lowered rate must see without throttling before it grows a step."""
 
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
@@ -42,7 +42,8 @@ class Rate:
         tokens: creations that may start at `at` (seconds, the backend's clock).
         paused_until: nothing starts before.
         episode_at: when the present or last episode of throttling began.
-        changed_at: when `per_minute` last changed.
+        steady: creations sent since `per_minute` last changed.
+        resumed: creations sent since the last pause.
         ceiling: the rate that growing back stays under until `ceiling_until`.
         sent: creations sent lately, as (whole second, count).
     """
@@ -55,7 +56,8 @@ class Rate:
     paused_until: float = 0.0
     pauses: int = 0
     episode_at: float = 0.0
-    changed_at: float = 0.0
+    steady: int = 0
+    resumed: int = 0
     ceiling: float = 0.0
     ceiling_until: float = 0.0
     sent: tuple[tuple[int, int], ...] = ()
@@ -75,10 +77,8 @@ class Rate:
         return Rate.full(per_minute, now)
 
     def at_time(self, now: float) -> "Rate":
-        """The bucket as it stands at `now`: filled up, and grown back where that is due."""
+        """The bucket as it stands at `now`."""
         rate = self if now >= self.at else self._clock_set_back(now)
-        if rate.per_minute < rate.full_per_minute:
-            rate = rate._grown(now)
         filled = rate.tokens + (now - rate.at) * rate.per_minute / 60
         return replace(rate, tokens=min(rate.burst, filled), at=now)
 
@@ -96,14 +96,16 @@ class Rate:
         return replace(self, tokens=min(self.burst, self.tokens + count))
 
     def noted_sent(self, count: int) -> "Rate":
-        """`count` creations are about to be sent, at `at`."""
+        """`count` creations are about to be sent, at `at`; a lowered rate may grow by it."""
         second = int(self.at)
         recent = [(s, n) for s, n in self.sent if s > second - RECENT_SECONDS]
         if recent and recent[-1][0] == second:
             recent[-1] = (second, recent[-1][1] + count)
         else:
             recent.append((second, count))
-        return replace(self, sent=tuple(recent))
+        return replace(
+            self, sent=tuple(recent), steady=self.steady + count, resumed=self.resumed + count
+        )._grown()
 
     def throttled(
         self,
@@ -116,28 +118,31 @@ class Rate:
         """What a 429 to a creation sent at `sent_at` teaches; called with the bucket at `at`.
 
         Only a creation sent after the present episode began opens another: the flood of answers
-        to what was already on its way counts once.
+        to what was already on its way counts once, and only says more exactly what was accepted.
         """
         rate = self._accepted_less(sent_at)
+        learned = rate._accepted_per_minute() if per_minute is None else per_minute * CEILING_SHARE
+        learned = max(SLOWEST_PER_MINUTE, min(learned, rate.per_minute))
         if self.episode_at and sent_at <= self.episode_at:
-            until = rate.at + retry_after if retry_after else rate.paused_until
+            until = min(rate.at + (retry_after or 0.0), rate.at + LONGEST_PAUSE)
             return replace(
-                rate, paused_until=max(rate.paused_until, min(until, rate.at + LONGEST_PAUSE))
+                rate,
+                per_minute=learned if per_minute is None else rate.per_minute,
+                paused_until=max(rate.paused_until, until),
             )
         pauses = rate.pauses + 1 if rate.per_minute < rate.full_per_minute else 1
         pause = retry_after if retry_after is not None else SHORTEST_PAUSE * 2 ** min(pauses - 1, 8)
-        learned = per_minute if per_minute is not None else rate._accepted_per_minute()
-        learned = min(learned, rate.per_minute)
         return replace(
             rate,
-            per_minute=max(SLOWEST_PER_MINUTE, learned),
+            per_minute=learned,
             burst=burst if burst is not None else 1.0,
             tokens=0.0,
             paused_until=rate.at + min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE),
             pauses=pauses,
             episode_at=rate.at,
-            changed_at=rate.at,
-            ceiling=rate.per_minute,
+            steady=0,
+            resumed=0,
+            ceiling=rate.per_minute if per_minute is None else per_minute,
             ceiling_until=rate.at + CEILING_SECONDS,
         )
 
@@ -147,7 +152,6 @@ class Rate:
             at=now,
             paused_until=0.0,
             episode_at=min(self.episode_at, now),
-            changed_at=min(self.changed_at, now),
             ceiling_until=min(self.ceiling_until, now + CEILING_SECONDS),
         )
 
@@ -158,6 +162,10 @@ class Rate:
         )
 
     def _accepted_per_minute(self) -> float:
+        resumed_for = self.at - self.paused_until
+        if 0 < resumed_for < RECENT_SECONDS and self.resumed > 2 * GROWTH_CREATIONS:
+            # Nothing could be accepted during the pause: it says nothing about the rate.
+            return (self.resumed - 1) * 60 / resumed_for
         recent = [(s, n) for s, n in self.sent if s > self.at - RECENT_SECONDS]
         if not recent:
             return self.per_minute / 2
@@ -165,18 +173,18 @@ class Rate:
         seconds = max(1.0, min(RECENT_SECONDS, self.at - recent[0][0]))
         return sum(n for _, n in recent) * 60 / seconds
 
-    def _grown(self, now: float) -> "Rate":
-        since = max(self.changed_at, self.paused_until)
-        steps = int((now - since) / GROWTH_SECONDS)
-        if steps < 1:
+    def _grown(self) -> "Rate":
+        if self.per_minute >= self.full_per_minute or self.steady < GROWTH_CREATIONS:
             return self
         top = self.full_per_minute
-        if now < self.ceiling_until:
+        if self.at < self.ceiling_until:
             top = min(top, self.ceiling * CEILING_SHARE)
-        grown = min(top, self.per_minute * GROWTH ** min(steps, 40))
-        if grown <= self.per_minute:
-            return self
-        burst = max(1.0, grown) if grown == self.full_per_minute else self.burst
+        grown = max(self.per_minute, min(top, self.per_minute * GROWTH))
+        full = grown == self.full_per_minute
         return replace(
-            self, per_minute=grown, burst=burst, changed_at=since + steps * GROWTH_SECONDS
+            self,
+            per_minute=grown,
+            burst=max(1.0, grown) if full else self.burst,
+            pauses=0 if full else self.pauses,
+            steady=0,
         )
