@@ -29,7 +29,8 @@ def test_a_429_stops_creations_for_the_time_it_names() -> None:
 
 def test_a_429_that_names_a_lower_rate_sets_it() -> None:
     rate = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=10, per_minute=6, burst=1)
-    assert (rate.per_minute, rate.burst) == (pytest.approx(6 * 0.9), 1)
+    assert rate.per_minute == pytest.approx(6 * 0.9)
+    assert rate.burst == 1
 
 
 def test_a_429_that_names_no_rate_teaches_what_was_accepted_lately() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from replicate_mcp.batches.runner import RunningBatch
+    from replicate_mcp.batches.running_batch import RunningBatch
 
 PROGRESS_SECONDS = 0.1
 """The shortest time between two reports."""

@@ -4,7 +4,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
@@ -19,8 +18,9 @@ from replicate_mcp.batches.backend import (
 )
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Settlement, Verdict
-from replicate_mcp.errors import BackendUnavailable, ErrorCode
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
 from replicate_mcp.replicate_api.fault_policy import Action, rule_for
 from replicate_mcp.replicate_api.faults import Fault, NotMade, OutcomeUnknown, Refusal
@@ -29,7 +29,7 @@ from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import Offer, QueueEntry
 from replicate_mcp.tasks.filenames import BatchFilenames
-from replicate_mcp.tasks.result import TaskResult, TaskSuccess
+from replicate_mcp.tasks.result import TaskResult
 
 T = TypeVar("T")
 
@@ -41,80 +41,12 @@ SEND_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 CANCEL_TRIES = 5
 """How often a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
 
-Reason = tuple[ErrorCode, str, bool]
-
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
 OUT_OF_TIME: Reason = (
     "deadline_exceeded",
     "The batch's time was up before this task was created: send it again.",
     True,
 )
-
-
-@dataclass(eq=False)
-class RunningBatch:
-    """A batch that this process runs.
-
-    Attributes:
-        pending: indices of tasks that wait, in order.
-        creating: permits whose creation's answer is not there yet, with their tasks.
-        following: predictions that run, by permit.
-        sent_again: how often a task was sent again because Replicate could not be reached.
-        ended: set when every task has its result.
-        changed: set, and replaced, at every change.
-        stopping: set when no more of its tasks are created.
-        dropped: why no more of its tasks are created; None while they are.
-        deadline: on the event loop's clock.
-    """
-
-    id: str
-    account: str
-    tasks: Sequence[PlannedTask]
-    gateway: Gateway = field(repr=False)
-    settlement: Settlement = field(repr=False)
-    names: BatchFilenames = field(repr=False)
-    deadline: float
-    pending: deque[int]
-    succeeded: int = 0
-    failed: int = 0
-    dropped: Reason | None = None
-    canceled: bool = False
-    creating: dict[int, int] = field(default_factory=dict)
-    following: dict[int, str] = field(default_factory=dict)
-    sent_again: dict[int, int] = field(default_factory=dict)
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    changed: anyio.Event = field(default_factory=anyio.Event)
-    stopping: anyio.Event = field(default_factory=anyio.Event)
-
-    @property
-    def total(self) -> int:
-        """How many tasks it has."""
-        return len(self.tasks)
-
-    @property
-    def finished(self) -> int:
-        """How many have their result."""
-        return self.succeeded + self.failed
-
-    @property
-    def running(self) -> int:
-        """How many are at Replicate."""
-        return len(self.creating) + len(self.following)
-
-    def note(self, result: TaskResult) -> None:
-        """Count a result, and tell those who watch."""
-        if isinstance(result, TaskSuccess):
-            self.succeeded += 1
-        else:
-            self.failed += 1
-        self.tell()
-        if self.finished >= self.total:
-            self.ended.set()
-
-    def tell(self) -> None:
-        """Wake those who watch."""
-        self.changed.set()
-        self.changed = anyio.Event()
 
 
 class BatchRunner:
@@ -224,7 +156,7 @@ class BatchRunner:
         """Give up on every task that was not created, now and later, for this reason."""
         batch.dropped = batch.dropped or reason
         batch.stopping.set()
-        self._holder.accept(await self._backend.leave(batch.id))
+        self._holder.accept(await self._keep_trying(self._backend.leave, batch.id))
         await self._fail_pending(batch)
 
     async def _fail_pending(self, batch: RunningBatch) -> None:

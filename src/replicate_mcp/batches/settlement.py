@@ -1,12 +1,14 @@
 """Finding out what became of attempts whose answer is not there, from the list of predictions."""
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import anyio
 
 from replicate_mcp.batches.backend import Backend, NotedAttempt
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.attempts import (
     CLOCK_SLACK,
     SETTLED_WITHIN_SECONDS,
@@ -18,6 +20,8 @@ from replicate_mcp.replicate_api.attempts import (
 )
 from replicate_mcp.replicate_api.faults import Fault
 from replicate_mcp.replicate_api.gateway import Gateway
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often the list is read while somebody waits for it: one reader for all of an account's."""
@@ -36,10 +40,7 @@ class _Wanted:
 
     alone: bool
     answer: "str | Verdict | None" = None
-    known: anyio.Event = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.known = anyio.Event()
+    known: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Settlement:
@@ -76,7 +77,10 @@ class Settlement:
     async def _read(self) -> None:
         try:
             while self._wanted:
-                await self._look()
+                try:
+                    await self._look()
+                except BackendUnavailable as error:
+                    log.warning("%s", error)
                 if self._wanted:
                     await anyio.sleep(LOOK_SECONDS)
         finally:

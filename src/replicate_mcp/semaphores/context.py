@@ -1,5 +1,6 @@
 """Permits for callers' own code: all contexts of one process on one name are one queue entry."""
 
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -7,8 +8,11 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import Offer, Permits, QueueEntry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -64,7 +68,11 @@ class ContextQueue:
         self._spawn(self._take, semaphore, offers)
 
     async def _take(self, semaphore: str, offers: Sequence[Offer]) -> None:
-        taken = await self._permits.take([offer.permit for offer in offers])
+        try:
+            taken = await self._permits.take([offer.permit for offer in offers])
+        except BackendUnavailable as error:
+            log.warning("%s", error)  # The offers are withdrawn, and made anew.
+            return
         self._holder.accept(taken.room)
         waiting = self._waiting.get(semaphore, deque())
         for permit in sorted(taken.permits):

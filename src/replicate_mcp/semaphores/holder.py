@@ -1,11 +1,15 @@
 """This process as a holder: it hears of its offers, and hands each to the entry it is for."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import anyio
 
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import Offer, Permits, Room
+
+log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 1.0
 """How long a process with waiting entries sleeps at most: wake-ups are hints, and may be lost."""
@@ -55,7 +59,11 @@ class Holder:
             tasks.start_soon(self._listen)
             while True:
                 await self._sleep()
-                self.accept(await self._permits.admit())
+                try:
+                    self.accept(await self._permits.admit())
+                except BackendUnavailable as error:
+                    log.warning("%s", error)
+                    self._wake_by(anyio.current_time() + LOOK_AGAIN_SECONDS)
 
     async def heard(self) -> None:
         """Wait for the next time that another process wakes this one."""

@@ -1,0 +1,83 @@
+"""A batch that this process runs: what waits, what is at Replicate, and how far it is."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.settlement import Settlement
+from replicate_mcp.errors import ErrorCode
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.tasks.filenames import BatchFilenames
+from replicate_mcp.tasks.result import TaskResult, TaskSuccess
+
+Reason = tuple[ErrorCode, str, bool]
+"""Why tasks were given up: the code, the sentence, and whether sending them again can help."""
+
+
+@dataclass(eq=False)
+class RunningBatch:
+    """A batch that this process runs.
+
+    Attributes:
+        pending: indices of tasks that wait, in order.
+        creating: permits whose creation's answer is not there yet, with their tasks.
+        following: predictions that run, by permit.
+        sent_again: how often a task was sent again because Replicate could not be reached.
+        ended: set when every task has its result.
+        changed: set, and replaced, at every change.
+        stopping: set when no more of its tasks are created.
+        dropped: why no more of its tasks are created; None while they are.
+        deadline: on the event loop's clock.
+    """
+
+    id: str
+    account: str
+    tasks: Sequence[PlannedTask]
+    gateway: Gateway = field(repr=False)
+    settlement: Settlement = field(repr=False)
+    names: BatchFilenames = field(repr=False)
+    deadline: float
+    pending: deque[int]
+    succeeded: int = 0
+    failed: int = 0
+    dropped: Reason | None = None
+    canceled: bool = False
+    creating: dict[int, int] = field(default_factory=dict)
+    following: dict[int, str] = field(default_factory=dict)
+    sent_again: dict[int, int] = field(default_factory=dict)
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    stopping: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def total(self) -> int:
+        """How many tasks it has."""
+        return len(self.tasks)
+
+    @property
+    def finished(self) -> int:
+        """How many have their result."""
+        return self.succeeded + self.failed
+
+    @property
+    def running(self) -> int:
+        """How many are at Replicate."""
+        return len(self.creating) + len(self.following)
+
+    def note(self, result: TaskResult) -> None:
+        """Count a result, and tell those who watch."""
+        if isinstance(result, TaskSuccess):
+            self.succeeded += 1
+        else:
+            self.failed += 1
+        self.tell()
+        if self.finished >= self.total:
+            self.ended.set()
+
+    def tell(self) -> None:
+        """Wake those who watch."""
+        self.changed.set()
+        self.changed = anyio.Event()
