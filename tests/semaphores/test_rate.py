@@ -49,7 +49,7 @@ def test_a_flood_of_answers_to_what_was_sent_before_is_one_episode() -> None:
         rate = rate.throttled(sent_at=NOW, retry_after=None, per_minute=None, burst=None)
     assert rate.per_minute == pytest.approx(120), "two of sixty were accepted in a second"
     assert rate.paused_until == NOW + 2
-    assert rate.ceiling == 600
+    assert rate.episode_at == NOW + 1
 
 
 def test_a_lowered_rate_grows_with_what_is_accepted_to_under_what_failed_and_later_to_all() -> None:

@@ -24,7 +24,10 @@ GROWTH = 1.25
 GROWTH_CREATIONS = 2
 """How many creations a lowered rate must see without throttling before it grows a step."""
 
-SHORTEST_PAUSE = 1.0
+FIRST_PAUSE = 1.0
+"""Seconds of the first pause after a 429 that names none; each further one is twice as long."""
+
+SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 300.0
 """Bounds on a pause, in seconds: a 429 may name none, or one that no batch should wait for."""
 
@@ -43,9 +46,10 @@ class Rate:
         paused_until: nothing starts before.
         episode_at: when the present or last episode of throttling began.
         steady: creations sent since `per_minute` last changed.
-        resumed: creations sent since the last pause.
         ceiling: the rate that growing back stays under until `ceiling_until`.
-        sent: creations sent lately, as (whole second, count).
+        idle: seconds of all pauses before the present or last one.
+        sent: creations sent lately and not refused, as (whole second, count), on a clock that
+            stands still while creations are paused: a pause says nothing about the rate.
     """
 
     full_per_minute: float
@@ -57,9 +61,9 @@ class Rate:
     pauses: int = 0
     episode_at: float = 0.0
     steady: int = 0
-    resumed: int = 0
     ceiling: float = 0.0
     ceiling_until: float = 0.0
+    idle: float = 0.0
     sent: tuple[tuple[int, int], ...] = ()
 
     @classmethod
@@ -97,15 +101,13 @@ class Rate:
 
     def noted_sent(self, count: int) -> "Rate":
         """`count` creations are about to be sent, at `at`; a lowered rate may grow by it."""
-        second = int(self.at)
+        second = int(self._active(self.at))
         recent = [(s, n) for s, n in self.sent if s > second - RECENT_SECONDS]
         if recent and recent[-1][0] == second:
             recent[-1] = (second, recent[-1][1] + count)
         else:
             recent.append((second, count))
-        return replace(
-            self, sent=tuple(recent), steady=self.steady + count, resumed=self.resumed + count
-        )._grown()
+        return replace(self, sent=tuple(recent), steady=self.steady + count)._grown()
 
     def throttled(
         self,
@@ -121,7 +123,8 @@ class Rate:
         to what was already on its way counts once, and only says more exactly what was accepted.
         """
         rate = self._accepted_less(sent_at)
-        learned = rate._accepted_per_minute() if per_minute is None else per_minute * CEILING_SHARE
+        accepted = rate._accepted_per_minute()
+        learned = accepted if per_minute is None else per_minute * CEILING_SHARE
         learned = max(SLOWEST_PER_MINUTE, min(learned, rate.per_minute))
         if self.episode_at and sent_at <= self.episode_at:
             until = min(rate.at + (retry_after or 0.0), rate.at + LONGEST_PAUSE)
@@ -131,18 +134,22 @@ class Rate:
                 paused_until=max(rate.paused_until, until),
             )
         pauses = rate.pauses + 1 if rate.per_minute < rate.full_per_minute else 1
-        pause = retry_after if retry_after is not None else SHORTEST_PAUSE * 2 ** min(pauses - 1, 8)
+        backoff = FIRST_PAUSE * 2 ** min(pauses - 1, 8)
+        pause = backoff if retry_after is None else max(retry_after, SHORTEST_PAUSE)
         return replace(
             rate,
             per_minute=learned,
             burst=burst if burst is not None else 1.0,
             tokens=0.0,
-            paused_until=rate.at + min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE),
+            paused_until=rate.at + min(pause, LONGEST_PAUSE),
             pauses=pauses,
             episode_at=rate.at,
+            idle=rate.idle + rate._pause(),
             steady=0,
-            resumed=0,
-            ceiling=rate.per_minute if per_minute is None else per_minute,
+            # A rate that refuses less than it accepts has not failed by being too high.
+            ceiling=max(rate.per_minute, accepted / CEILING_SHARE)
+            if per_minute is None
+            else per_minute,
             ceiling_until=rate.at + CEILING_SECONDS,
         )
 
@@ -155,22 +162,28 @@ class Rate:
             ceiling_until=min(self.ceiling_until, now + CEILING_SECONDS),
         )
 
+    def _pause(self) -> float:
+        return max(0.0, self.paused_until - self.episode_at) if self.episode_at else 0.0
+
+    def _active(self, moment: float) -> float:
+        """A clock that stands still while creations are paused."""
+        if moment <= self.episode_at:
+            return moment - self.idle
+        return max(moment - self._pause(), self.episode_at) - self.idle
+
     def _accepted_less(self, sent_at: float) -> "Rate":
-        second = int(sent_at)
+        second = int(self._active(sent_at))
         return replace(
             self, sent=tuple((s, n - 1 if s == second and n else n) for s, n in self.sent)
         )
 
     def _accepted_per_minute(self) -> float:
-        resumed_for = self.at - self.paused_until
-        if 0 < resumed_for < RECENT_SECONDS and self.resumed > 2 * GROWTH_CREATIONS:
-            # Nothing could be accepted during the pause: it says nothing about the rate.
-            return (self.resumed - 1) * 60 / resumed_for
-        recent = [(s, n) for s, n in self.sent if s > self.at - RECENT_SECONDS]
+        """What was accepted in the last `RECENT_SECONDS` in which creations were allowed."""
+        now = self._active(self.at)
+        recent = [(s, n) for s, n in self.sent if s > now - RECENT_SECONDS]
         if not recent:
             return self.per_minute / 2
-        # A burst at the start says little about the rate: spread it over the whole window.
-        seconds = max(1.0, min(RECENT_SECONDS, self.at - recent[0][0]))
+        seconds = max(1.0, min(RECENT_SECONDS, now - recent[0][0]))
         return sum(n for _, n in recent) * 60 / seconds
 
     def _grown(self) -> "Rate":
