@@ -7,7 +7,7 @@ from replicate_mcp.errors import Unauthorized
 
 WITHOUT_A_KEY = (
     "No Replicate token is set. Make one at https://replicate.com/account/api-tokens and put it "
-    "into REPLICATE_API_TOKEN in this server's configuration."
+    "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."
 )
 
 

@@ -39,7 +39,6 @@ async def open_backend(value: str) -> "Backend":
 
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
-        InvalidInput: its kind is not there.
     """
     from replicate_mcp.backends.sqlite import SqliteBackend
     from replicate_mcp.backends.sqlite_database import MEMORY
@@ -48,12 +47,7 @@ async def open_backend(value: str) -> "Backend":
         return await SqliteBackend.open(MEMORY)
     if value == "sqlite":
         return await SqliteBackend.open(str(default_state_file()))
-    if value.startswith("sqlite:///"):
-        return await SqliteBackend.open(value.removeprefix("sqlite:///"))
-    raise InvalidInput(
-        f"REPLICATE_MCP_BACKEND is {value.partition(':')[0]}://…: this version has memory, sqlite "
-        "and sqlite:///a/path."
-    )
+    return await SqliteBackend.open(value.removeprefix("sqlite:///"))
 
 
 class App:
@@ -202,8 +196,7 @@ class App:
         running = (await self._open()).runner.running(batch_id)
         if running is None:
             return None
-        started = running.deadline - self.settings.batch_seconds
-        return progress(running, anyio.current_time() - started)
+        return progress(running)
 
     async def stopped(self, batch_id: str) -> None:
         """Wait until nothing of a batch of this process runs at Replicate any more."""

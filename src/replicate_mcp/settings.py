@@ -22,9 +22,9 @@ def _https_or_loopback(url: str) -> str:
 
 
 def _backend(value: str) -> str:
-    if value in ("memory", "sqlite") or value.startswith(("sqlite:///", "redis://", "rediss://")):
+    if value in ("memory", "sqlite") or value.startswith("sqlite:///"):
         return value
-    raise ValueError("must be memory, sqlite, sqlite:///a/path, or redis://host")
+    raise ValueError("must be memory, sqlite, or sqlite:///a/path")
 
 
 def _blank_is_none(value: object) -> object:

@@ -19,7 +19,7 @@ from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
 
 
-async def make(app: App, tasks: list[Any], token: str | None = None, **more: Any) -> BatchResult:
+async def make(app: App, tasks: Any, token: str | None = None, **more: Any) -> BatchResult:
     """A whole batch."""
     caller = app.caller(token)
     batch_id = await app.start_batch(caller, tasks, **more)
@@ -424,3 +424,9 @@ async def test_results_have_the_fields_of_the_contract(app_with: AppFactory) -> 
         "retryable",
     }  # fmt: skip
     assert wire["failed_results"][0]["output_filename"] == "generated_image_2"
+
+
+async def test_an_object_that_holds_the_tasks_is_read_as_them(app_with: AppFactory) -> None:
+    async with app_with() as app:
+        result = await make(app, {"tasks": [{"prompt": "x"}, {"prompt": "y"}]})
+    assert result.successful_count == 2

@@ -58,7 +58,7 @@ def test_a_failed_task_is_told_on_stderr_and_makes_the_exit_code_1(
     ran = replicate_mcp("generate", "a red car", "a house [nsfw]")
     assert ran.returncode == 1
     assert [line.split("\t")[0] for line in ran.stdout.splitlines()] == ["generated_image_1.webp"]
-    assert "task 2 (generated_image_2): content_flagged: " in ran.stderr
+    assert "task 1 (generated_image_2): content_flagged: " in ran.stderr
     assert "1 of 2 made, 1 failed" in ran.stderr
 
 
@@ -187,7 +187,7 @@ def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
     assert process.returncode == 1
     assert "Stopping: cancelling 3 at Replicate; press Ctrl-C again to leave at once." in err
     assert [line.split("\t")[0] for line in out.splitlines()] == ["generated_image_1.webp"]
-    assert "was cancelled: 1 of 6 made, 5 failed" in err
+    assert "was cancelled: 1 of 6 made, 5 cancelled" in err
     seen = simulator.account("acme")
     assert (seen["in_flight"], seen["created"], seen["canceled"]) == (0, 4, 3)
 

@@ -1,5 +1,7 @@
 """How many creations an account may start, and what throttling teaches."""
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -73,6 +75,14 @@ def test_a_rate_that_was_named_is_not_passed_while_its_ceiling_stands() -> None:
     for _ in range(100):
         rate = rate.noted_sent(1)
     assert rate.per_minute == pytest.approx(54)
+
+
+def test_a_rate_is_restored_as_it_was_also_from_another_version() -> None:
+    rate = Rate.full(600, NOW).spent(3).noted_sent(2)
+    state = json.loads(json.dumps(asdict(rate)))
+    assert Rate.restored(state) == rate
+    del state["idle"]
+    assert Rate.restored({**state, "of_another_version": 1}) == rate
 
 
 def test_another_configured_rate_replaces_one_of_which_nothing_was_learned() -> None:

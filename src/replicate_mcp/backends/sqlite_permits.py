@@ -362,9 +362,7 @@ class PermitTables:
                 "SELECT state FROM rate WHERE account = ?", (account,)
             ).fetchone()
             if row:
-                state = json.loads(row[0])
-                state["sent"] = tuple((second, count) for second, count in state["sent"])
-                rates[account] = Rate(**state).at_time(self._now)
+                rates[account] = Rate.restored(json.loads(row[0])).at_time(self._now)
         return rates
 
     def _store_rate(self, account: str, rate: Rate) -> None:

@@ -33,7 +33,6 @@ async def watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
     """Report until the batch has ended: at every finished task, within the two times above."""
     if on_progress is None:
         return await batch.ended.wait()
-    started = anyio.current_time()
     reported = -1
     while not batch.ended.is_set():
         with anyio.move_on_after(PROGRESS_SECONDS):
@@ -42,16 +41,18 @@ async def watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
             while batch.finished == reported:
                 await batch.changed.wait()
         reported = batch.finished
-        await on_progress(progress(batch, anyio.current_time() - started))
+        await on_progress(progress(batch))
     return None
 
 
-def progress(batch: "RunningBatch", seconds: float) -> Progress:
-    """How far it is after so many seconds."""
+def progress(batch: "RunningBatch") -> Progress:
+    """How far it is now."""
     line = f"{batch.finished}/{batch.total} done, {batch.running} running"
     if batch.failed:
         line += f", {batch.failed} failed"
-    if 0 < batch.finished < batch.total:
-        left = seconds / batch.finished * (batch.total - batch.finished)
+    if 0 < batch.finished < batch.total and batch.began is not None:
+        # What runs is half done, on average.
+        done = batch.finished + batch.running / 2
+        left = (anyio.current_time() - batch.began) / done * (batch.total - done)
         line += f", about {max(1, round(left))} s left"
     return Progress(batch.finished, batch.total, batch.running, line)

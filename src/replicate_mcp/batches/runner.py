@@ -226,6 +226,7 @@ class BatchRunner:
         noted = await self._keep_trying(self._backend.note_attempts, attempts)
         for permit, index in chosen.items():
             if permit in noted.cancel_after:
+                batch.began = batch.began or anyio.current_time()
                 batch.creating[permit] = index
                 self._spawn(self._run, batch, permit, index, noted.cancel_after[permit])
             else:

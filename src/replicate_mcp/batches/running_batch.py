@@ -30,7 +30,7 @@ class RunningBatch:
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
         dropped: why no more of its tasks are created; None while they are.
-        deadline: on the event loop's clock.
+        began: when its first task was sent; None before. As `deadline`, on the event loop's clock.
     """
 
     id: str
@@ -41,6 +41,7 @@ class RunningBatch:
     names: BatchFilenames = field(repr=False)
     deadline: float
     pending: deque[int]
+    began: float | None = None
     succeeded: int = 0
     failed: int = 0
     dropped: Reason | None = None

@@ -32,11 +32,13 @@ def show(result: BatchResult, *, as_document: bool) -> None:
     if not console.is_terminal:
         for _, name, url, _ in files:
             print(f"{name}\t{url}")
-        for failed in result.failed_results:
+        for failed in _told(result):
             print(
-                f"task {failed.task_index + 1} ({failed.output_filename}): {_reason(failed)}",
+                f"task {failed.task_index} ({failed.output_filename}): {_reason(failed)}",
                 file=sys.stderr,
             )
+        return
+    if not files and not _told(result):
         return
     longest_name = max((len(name) for _, name, _, _ in files), default=0)
     longest_url = max((len(url) for _, _, url, _ in files), default=0)
@@ -49,8 +51,11 @@ def show(result: BatchResult, *, as_document: bool) -> None:
 def summary(result: BatchResult) -> str:
     """A sentence on how a batch ended, or where it stands."""
     made = f"{result.successful_count} of {result.total_tasks} made"
-    if result.failed_count:
-        made += f", {result.failed_count} failed"
+    canceled = sum(row.error_code == "canceled" for row in result.failed_results)
+    if canceled:
+        made += f", {canceled} cancelled"
+    if result.failed_count > canceled:
+        made += f", {result.failed_count - canceled} failed"
     if result.pending_count:
         made += f", {result.pending_count} to come"
     state = {"running": " runs", "canceled": " was cancelled", "completed": ""}[result.status]
@@ -71,10 +76,19 @@ File = tuple[int, str, str, bool]
 
 
 def _files(result: BatchResult) -> Iterator[File]:
-    """Task number from 1, filename, URL, and whether that has expired."""
+    """Task index, filename, URL, and whether that has expired."""
     for success in result.successful_results:
         for file in success.generated_files:
-            yield success.task_index + 1, file.filename, file.url, bool(file.expired)
+            yield success.task_index, file.filename, file.url, bool(file.expired)
+
+
+def _told(result: BatchResult) -> list[TaskFailure]:
+    """The failures worth a line: what its user cancelled is no news, task by task."""
+    return [
+        row
+        for row in result.failed_results
+        if result.status != "canceled" or row.error_code != "canceled"
+    ]
 
 
 def _reason(failed: TaskFailure) -> str:
@@ -91,8 +105,8 @@ def _table(result: BatchResult, files: list[File]) -> Table:
         for number, name, url, expired in files
     ]
     rows += [
-        (failed.task_index + 1, Text(failed.output_filename), Text(_reason(failed), style="red"))
-        for failed in result.failed_results
+        (failed.task_index, Text(failed.output_filename), Text(_reason(failed), style="red"))
+        for failed in _told(result)
     ]
     for number, name, what in sorted(rows, key=lambda row: row[0]):
         table.add_row(str(number), name, what)
@@ -105,8 +119,8 @@ def _print_list(console: Console, result: BatchResult, files: list[File]) -> Non
         for number, name, url, expired in files
     ]
     rows += [
-        (failed.task_index + 1, Text(failed.output_filename), Text(_reason(failed), style="red"))
-        for failed in result.failed_results
+        (failed.task_index, Text(failed.output_filename), Text(_reason(failed), style="red"))
+        for failed in _told(result)
     ]
     console.print()
     for number, name, what in sorted(rows, key=lambda row: row[0]):

@@ -1,6 +1,7 @@
 """`replicate-mcp simulate`: the stand-in for Replicate's API, alone."""
 
 import argparse
+import sys
 from importlib.util import find_spec
 
 from replicate_mcp.errors import InvalidInput
@@ -30,8 +31,9 @@ def require_simulator() -> None:
     missing = [name for module, name in _NEEDS.items() if find_spec(module) is None]
     if missing:
         raise InvalidInput(
-            f"The simulator needs {' and '.join(missing)}: pip install 'replicate-mcp[simulator]'"
+            f"The simulator needs {' and '.join(missing)}: {sys.executable} -m pip install "
+            f"{' '.join(missing)}"
         )
 
 
-_NEEDS = {"PIL": "Pillow", "uvicorn": "uvicorn"}
+_NEEDS = {"PIL": "pillow", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}

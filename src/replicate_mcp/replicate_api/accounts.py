@@ -61,7 +61,7 @@ class Accounts:
         except Fault as fault:
             if isinstance(fault, Refusal) and fault.status == 401:
                 raise Unauthorized(rule_for(fault).sentence) from None
-            log.warning("Replicate does not say whose token this is: %s", fault)
+            log.warning("The account is not known, because Replicate did not answer: %s", fault)
             return mark
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name

@@ -4,7 +4,9 @@ A token bucket that is a value: every change gives a new one, so that each backe
 where its permits live and change it in the same step.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 REQUESTS_PER_MINUTE = 600.0
 """Replicate's documented limit on prediction creations, per account."""
@@ -71,6 +73,16 @@ class Rate:
         """A rate of which nothing has been used."""
         burst = max(1.0, per_minute)
         return cls(per_minute, per_minute, burst, burst, now)
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Rate":
+        """A rate as `dataclasses.asdict` gave it, by this version or another.
+
+        What another version kept beside it is left out; the rest begins as it does by default.
+        """
+        known = {field.name: state[field.name] for field in fields(cls) if field.name in state}
+        known["sent"] = tuple((second, count) for second, count in known.get("sent", ()))
+        return cls(**known)
 
     def declared(self, per_minute: float, now: float) -> "Rate":
         """The same account under another configured rate."""

@@ -1,5 +1,6 @@
 """How a request names a model, and what each kind of name means."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -44,8 +45,11 @@ class ModelName:
         if found := _MODEL.fullmatch(text):
             return cls("version" if found[3] else "model", found[1], found[2], found[3] or "")
         forms = "owner/name, owner/name:version, deployments/owner/name"
+        near = difflib.get_close_matches(text, ALIASES, 1, 0.7)
+        hint = f": did you mean {near[0]}?" if near else ""
         raise ValueError(
-            f"'{text[:80]}' is not a model's name; write {forms}, or one of {', '.join(ALIASES)}"
+            f"'{text[:80]}' is not a model's name (write {forms}, or one of "
+            f"{', '.join(ALIASES)}){hint}"
         )
 
     @property

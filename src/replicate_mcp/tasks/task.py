@@ -44,7 +44,8 @@ def parse_tasks(
     """Read a request's tasks.
 
     Args:
-        raw: a list of objects (a plain string stands for a task with that prompt).
+        raw: a list of objects (a plain string stands for a task with that prompt), or an object
+            that holds it as `tasks`.
         model: the model of tasks that name none; else `default_model`.
         shared: inputs of every task; a task's own win.
 
@@ -57,7 +58,7 @@ def parse_tasks(
         except ValueError:
             raw = [raw]
     if isinstance(raw, Mapping):
-        raw = [raw]
+        raw = raw["tasks"] if "tasks" in raw and "prompt" not in raw else [raw]
     if not isinstance(raw, list):
         raise InvalidInput('tasks must be a list of objects like {"prompt": "a red car"}.')
     if not raw:
@@ -135,7 +136,7 @@ def _model_name(where: str, text: object) -> ModelName:
     try:
         return ModelName.parse(text)
     except ValueError as error:
-        raise InvalidInput(f"{where} {error}.") from None
+        raise InvalidInput(f"{where} {error}.".replace("?.", "?")) from None
 
 
 def _kind(value: object) -> str:
