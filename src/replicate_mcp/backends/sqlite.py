@@ -195,6 +195,15 @@ class SqliteBackend:
         """The account's attempts, oldest first."""
         return await self._step(lambda permits, _: permits.open_attempts(account))
 
+    async def orphans(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts whose processes are gone, oldest first."""
+        await self._bury_the_dead()
+        return await self._step(lambda permits, _: permits.open_attempts(account, orphaned=True))
+
+    async def adopt(self, permit: int) -> bool:
+        """Take over a permit whose process is gone; False where another was quicker."""
+        return await self._step(lambda permits, _: permits.adopt(permit))
+
     async def known_predictions(self, account: str) -> set[str]:
         """Predictions that belong to an attempt."""
         return await self._step(lambda _, journal: journal.known_predictions(account))
@@ -214,6 +223,10 @@ class SqliteBackend:
     async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
         """Those callers' batches, the newest first."""
         return await self._step(lambda _, journal: journal.states(callers, limit))
+
+    async def tasks(self, batch_id: str) -> list[JournalTask]:
+        """What the journal keeps of a batch's tasks, in order."""
+        return await self._step(lambda _, journal: journal.tasks(batch_id))
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None

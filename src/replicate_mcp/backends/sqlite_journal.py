@@ -85,7 +85,6 @@ class JournalTables:
 
     def missing(self, batch: str) -> list[tuple[int, JournalTask]]:
         """Tasks of a batch that have neither a result nor a permit."""
-        row = self._db.execute("SELECT tasks FROM batch WHERE id = ?", (batch,)).fetchone()
         done = {
             task
             for (task,) in self._db.execute(
@@ -94,8 +93,12 @@ class JournalTables:
                 (batch, batch),
             )
         }
-        tasks = json.loads(row[0]) if row else []
-        return [(i, JournalTask(*task)) for i, task in enumerate(tasks) if i not in done]
+        return [(i, task) for i, task in enumerate(self.tasks(batch)) if i not in done]
+
+    def tasks(self, batch: str) -> list[JournalTask]:
+        """What is known of a batch's tasks."""
+        row = self._db.execute("SELECT tasks FROM batch WHERE id = ?", (batch,)).fetchone()
+        return [JournalTask(*task) for task in json.loads(row[0])] if row else []
 
     def task(self, batch: str, index: int) -> JournalTask:
         """What is known of a task."""

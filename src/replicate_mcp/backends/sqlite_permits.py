@@ -210,17 +210,30 @@ class PermitTables:
         """Take a permit back."""
         self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
 
-    def open_attempts(self, account: str) -> list[NotedAttempt]:
-        """The account's attempts, oldest first."""
+    def open_attempts(self, account: str, *, orphaned: bool = False) -> list[NotedAttempt]:
+        """The account's attempts, oldest first; only those of processes that are gone, if asked."""
         rows = self._db.execute(
-            "SELECT id, entry, task, model, inputs, cancel_after, sent_at, prediction FROM permit"
-            " WHERE account = ? AND task IS NOT NULL ORDER BY id",
+            "SELECT permit.id, entry, task, model, inputs, cancel_after, sent_at, prediction.id"
+            " FROM permit LEFT JOIN prediction ON prediction.permit = permit.id"
+            " WHERE permit.account = ? AND task IS NOT NULL"
+            + (" AND holder NOT IN (SELECT id FROM holder)" if orphaned else "")
+            + " ORDER BY permit.id",
             (account,),
         )
         return [
             NotedAttempt(permit, batch, task, model, json.loads(inputs), after, sent_at, prediction)
             for permit, batch, task, model, inputs, after, sent_at, prediction in rows
         ]
+
+    def adopt(self, permit: int) -> bool:
+        """Make this process the holder of a permit whose own is gone."""
+        return bool(
+            self._db.execute(
+                "UPDATE permit SET holder = ? WHERE id = ?"
+                " AND holder NOT IN (SELECT id FROM holder)",
+                (self._holder, permit),
+            ).rowcount
+        )
 
     # Admission
 

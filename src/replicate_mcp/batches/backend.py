@@ -145,6 +145,12 @@ class Backend(Permits, Protocol):
     async def open_attempts(self, account: str) -> list[NotedAttempt]:
         """The account's attempts whose tasks have no result yet, oldest first."""
 
+    async def orphans(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts whose processes are gone, oldest first."""
+
+    async def adopt(self, permit: int) -> bool:
+        """Take over a permit whose process is gone; False where another was quicker."""
+
     async def known_predictions(self, account: str) -> set[str]:
         """Ids of the account's predictions that belong to an attempt, open or finished."""
 
@@ -159,6 +165,9 @@ class Backend(Permits, Protocol):
 
     async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
         """Those callers' batches, the newest first."""
+
+    async def tasks(self, batch_id: str) -> list[JournalTask]:
+        """What the journal keeps of a batch's tasks, in order."""
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None

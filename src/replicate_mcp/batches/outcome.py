@@ -77,7 +77,7 @@ def _success(
         prompt=task.prompt,
         output_filename=task.output_filename,
         model=task.model,
-        seed=task.seed,
+        seed=task.seed if task.seed is not None else prediction.seed,
         prediction_id=prediction.id,
         predict_seconds=prediction.predict_seconds,
         count=len(files),

@@ -18,6 +18,7 @@ from replicate_mcp.batches.backend import (
 )
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.errors import BackendUnavailable
@@ -128,6 +129,12 @@ class BatchRunner:
             batch.canceled = True
             await self._drop(batch, CANCELED)
             self._spawn(self._stop_predictions, batch)
+
+    def recover(self, account: str, gateway: Gateway) -> None:
+        """Take over, from now on, what the account's dead processes left."""
+        settlement = self._settlement(account, gateway)
+        recovery = Recovery(account, gateway, settlement, self._backend, self._holder, self._spawn)
+        self._spawn(recovery.run)
 
     async def hear_cancels(self) -> None:
         """Stop the batches that another process was asked to cancel."""

@@ -28,6 +28,7 @@ class Prediction:
     completed_at: float | None
     deadline: float | None
     predict_seconds: float | None
+    seed: int | None = None
 
     @property
     def done(self) -> bool:
@@ -49,6 +50,8 @@ class Prediction:
         found = list(_strings(answer.get("output")))
         metrics = answer.get("metrics")
         seconds = metrics.get("predict_time") if isinstance(metrics, Mapping) else None
+        sent = answer.get("input")
+        seed = sent.get("seed") if isinstance(sent, Mapping) else None
         return cls(
             id=answer["id"],
             status=answer["status"],
@@ -59,6 +62,7 @@ class Prediction:
             completed_at=seconds_of(answer.get("completed_at")),
             deadline=seconds_of(answer.get("deadline")),
             predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+            seed=seed if isinstance(seed, int) else None,
         )
 
 

@@ -56,11 +56,11 @@ CREATE TABLE IF NOT EXISTS permit (
   inputs       TEXT,
   cancel_after INTEGER,
   sent_at      REAL,
-  ends_by      REAL,
-  prediction   TEXT
+  ends_by      REAL
 );
 CREATE INDEX IF NOT EXISTS permit_units ON permit (semaphore, also);
 CREATE INDEX IF NOT EXISTS permit_entry ON permit (entry);
+CREATE INDEX IF NOT EXISTS permit_inputs ON permit (inputs) WHERE inputs IS NOT NULL;
 CREATE INDEX IF NOT EXISTS permit_offered ON permit (offered_at) WHERE taken_at IS NULL;
 
 CREATE TABLE IF NOT EXISTS batch (
@@ -96,6 +96,8 @@ CREATE TABLE IF NOT EXISTS prediction (
   permit     INTEGER NOT NULL,
   claimed_at REAL NOT NULL
 ) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS prediction_permit ON prediction (permit);
 
 -- Answers of Replicate's that are asked for once: accounts, models.
 CREATE TABLE IF NOT EXISTS memo (

@@ -1,0 +1,99 @@
+"""A process that is gone leaves nothing behind: not a permit, not a result."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from conftest import AppFactory, environment
+from replicate_mcp.app import App
+from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.result import BatchResult
+
+PROGRAM = """
+import asyncio, sys
+from replicate_mcp import generate_images
+tasks = [{"prompt": p, "seed": 1, "output_filename": "car"} for p in sys.argv[1:]]
+asyncio.run(generate_images(tasks))
+"""
+
+
+@contextmanager
+def running(simulator: Simulator, folder: Path, *prompts: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another program with a batch of its own, at a limit of three."""
+    around = {**os.environ, **environment(simulator, folder), "REPLICATE_CONCURRENT_LIMIT": "3"}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, *prompts], env=around) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def ended(app: App, batch_id: str) -> BatchResult:
+    with anyio.fail_after(30):
+        await app.wait(app.caller(), batch_id, seconds=None)
+    return await app.result(app.caller(), batch_id)
+
+
+@pytest.mark.parametrize("prompts", [("a", "b", "c", "d", "e"), ("same",) * 5], ids=["own", "same"])
+async def test_a_killed_process_gives_its_permits_back_and_its_images_are_delivered(
+    app_with: AppFactory, simulator: Simulator, tmp_path: Path, prompts: tuple[str, ...]
+) -> None:
+    simulator.configure(predict_seconds=2.5)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="3") as app:
+        with running(simulator, tmp_path, *prompts) as other:
+            await simulator.reached(account="acme", in_flight=3)
+            killed = (await app.result(app.caller(), None)).batch_id
+            mine = await app.start_batch(app.caller(), [{"prompt": p, "seed": 1} for p in prompts])
+            other.kill()
+            other.wait()
+        left = await ended(app, killed)
+        own = await ended(app, mine)
+        (account,) = await app.semaphores(app.caller())
+    assert own.successful_count == 5
+    assert left.successful_count == 3
+    assert {row.error_code for row in left.failed_results} == {"interrupted"}
+    assert all(row.retryable for row in left.failed_results)
+    names = [file.filename for row in left.successful_results for file in row.generated_files]
+    assert sorted(names) == ["car.webp", "car_2.webp", "car_3.webp"]
+    delivered = [row.prediction_id for row in (*left.successful_results, *own.successful_results)]
+    stats = simulator.account("acme")
+    assert len(set(delivered)) == 8
+    assert (stats["created"], stats["max_in_flight"]) == (8, 3)
+    assert account.in_use == 0
+
+
+async def test_a_process_that_starts_later_delivers_what_was_left(
+    app_with: AppFactory, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=1)
+    with running(simulator, tmp_path, "a", "b") as other:
+        await simulator.reached(account="acme", in_flight=2)
+        other.kill()
+        other.wait()
+    async with app_with() as app:
+        await app.semaphores(app.caller())
+        left = (await app.result(app.caller(), None)).batch_id
+        result = await ended(app, left)
+    assert (result.status, result.successful_count) == ("completed", 2)
+    assert simulator.account("acme")["created"] == 2
+
+
+async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1.5)
+    async with app_with() as first:
+        batch_id = await first.start_batch(first.caller(), [{"prompt": "a"}, {"prompt": "b"}])
+        await simulator.reached(account="acme", in_flight=2)
+    async with app_with() as second:
+        await second.semaphores(second.caller())
+        result = await ended(second, batch_id)
+    assert result.successful_count == 2
+    assert all(row.seed is not None for row in result.successful_results)
+    assert simulator.account("acme")["created"] == 2
