@@ -92,29 +92,37 @@ class Database:
         connection = sqlite3.connect(
             location, isolation_level=None, check_same_thread=False, timeout=LONG_PATIENCE
         )
-        known = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and known != APPLICATION_ID:
+        try:
+            _prepare(connection, location)
+        except BaseException:
             connection.close()
-            raise BackendUnavailable(
-                f"{location} is a database of another program: set REPLICATE_MCP_BACKEND to "
-                "sqlite:///another/path, or move that file away."
-            )
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if tables and version > SCHEMA_VERSION:
-            connection.close()
-            raise BackendUnavailable(
-                f"{location} was written by a newer replicate-mcp: upgrade this one, or set "
-                "REPLICATE_MCP_BACKEND to sqlite:///another/path."
-            )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        if version < SCHEMA_VERSION:
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.executescript("BEGIN IMMEDIATE;" + _schema() + "COMMIT;")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            raise
         return connection
+
+
+def _prepare(connection: sqlite3.Connection, location: str) -> None:
+    """Make sure that the file is ours, and has its tables."""
+    known = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and known != APPLICATION_ID:
+        raise BackendUnavailable(
+            f"{location} is a database of another program: set REPLICATE_MCP_BACKEND to "
+            "sqlite:///another/path, or move that file away."
+        )
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if tables and version > SCHEMA_VERSION:
+        raise BackendUnavailable(
+            f"{location} was written by a newer replicate-mcp: upgrade this one, or set "
+            "REPLICATE_MCP_BACKEND to sqlite:///another/path."
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if version < SCHEMA_VERSION:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
+            f"{_schema()} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
 
 
 _memory: dict[str, Database] = {}
@@ -129,7 +137,9 @@ def open_database(location: str) -> Database:
     """
     if location == MEMORY:
         with _memory_lock:
-            return _memory.setdefault(MEMORY, Database(MEMORY)).joined()
+            if MEMORY not in _memory:
+                _memory[MEMORY] = Database(MEMORY)
+            return _memory[MEMORY].joined()
     path = Path(location)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

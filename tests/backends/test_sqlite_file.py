@@ -1,0 +1,73 @@
+"""The state file: made once by whoever comes first, and refused where it is not ours."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.errors import BackendUnavailable
+
+OPEN = """
+import sys, anyio
+from replicate_mcp.backends.sqlite import SqliteBackend
+
+async def main():
+    sys.stdin.readline()
+    backend = await SqliteBackend.open(sys.argv[1])
+    await backend.close()
+
+anyio.run(main)
+"""
+
+
+def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) -> None:
+    for attempt in range(3):
+        path = tmp_path / str(attempt) / "state.db"
+        starting = [
+            subprocess.Popen([sys.executable, "-c", OPEN, str(path)], stdin=subprocess.PIPE)
+            for _ in range(6)
+        ]
+        for process in starting:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.close()
+        assert [process.wait(30) for process in starting] == [0] * 6
+
+
+async def test_it_is_for_its_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "state.db"
+    backend = await SqliteBackend.open(str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    await backend.close()
+
+
+async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE notes (text)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(BackendUnavailable, match="a database of another program"):
+        await SqliteBackend.open(str(path))
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_text("not a database, but long enough to look like something " * 50)
+    with pytest.raises(BackendUnavailable, match="replicate-mcp doctor"):
+        await SqliteBackend.open(str(path))
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
+async def test_a_folder_that_cannot_be_written_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(BackendUnavailable, match="set REPLICATE_MCP_BACKEND"):
+        await SqliteBackend.open(str(tmp_path / "state.db"))
