@@ -38,10 +38,22 @@ def caller_for(*, own_token: str | None, server_token: str | None) -> Caller:
     """The caller of a request: by the token they brought, else by the server's.
 
     Raises:
-        Unauthorized: there is neither.
+        Unauthorized: there is neither, or it cannot be a token.
     """
+    own_token = _checked(own_token)
+    server_token = _checked(server_token)
     if own_token:
         return Caller(f"token:{fingerprint(own_token)}", own_token)
     if server_token:
         return Caller("server", server_token)
     raise Unauthorized(WITHOUT_A_KEY)
+
+
+def _checked(token: str | None) -> str | None:
+    """A token without the blanks around it; one that no header can carry is refused."""
+    token = (token or "").strip()
+    if any(not "!" <= character <= "~" for character in token):
+        raise Unauthorized(
+            "The Replicate token has blanks or other odd characters in it: copy it anew."
+        )
+    return token or None

@@ -1,5 +1,6 @@
 """The composition root: settings become a backend, gateways and the engine, for the edges."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,13 @@ import anyio
 
 from replicate_mcp.access import Caller, caller_for
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
-from replicate_mcp.errors import InvalidInput, ReplicateUnavailable, Unauthorized, UnknownBatch
+from replicate_mcp.errors import (
+    InvalidInput,
+    ReplicateMcpError,
+    ReplicateUnavailable,
+    Unauthorized,
+    UnknownBatch,
+)
 from replicate_mcp.semaphores.context import ContextQueue, Lease
 from replicate_mcp.semaphores.permits import SemaphoreState
 from replicate_mcp.semaphores.registry import (
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
     from replicate_mcp.replicate_api.models import Models
     from replicate_mcp.semaphores.holder import Holder
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
+
+log = logging.getLogger(__name__)
 
 JOURNAL_POLL_SECONDS = 0.5
 """How often a batch that another process runs is looked at while a caller waits for it."""
@@ -119,6 +128,8 @@ class App:
         parsed = parse_tasks(
             tasks, model=model, default_model=self.settings.default_model, shared=shared_inputs
         )
+        if concurrency_limit is not None:
+            check_limit(concurrency_limit)
         parts = await self._open()
         gateway = parts.accounts.gateway(caller.token)
         account = await parts.account(caller.token)
@@ -188,7 +199,7 @@ class App:
         await self._visible(parts, caller, batch_id)
         await parts.backend.cancel_batch(batch_id)
         if running := parts.runner.running(batch_id):
-            await parts.runner.cancel(running)
+            parts.runner.cancel(running)
         return counts_of(await self._visible(parts, caller, batch_id))
 
     async def progress(self, batch_id: str) -> Progress | None:
@@ -366,7 +377,17 @@ class _Parts:
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)
         contexts = ContextQueue(backend, holder, group.start_soon)
-        return cls(settings, backend, holder, runner, contexts)
+        parts = cls(settings, backend, holder, runner, contexts)
+        if settings.token:
+            group.start_soon(parts.look_after_the_own_account)
+        return parts
+
+    async def look_after_the_own_account(self) -> None:
+        """Take over what an earlier process left of the server's own account."""
+        try:
+            await self.account(self._settings.token or "")
+        except ReplicateMcpError as error:
+            log.warning("%s", error)
 
     async def account(self, token: str) -> str:
         """The account behind a token, its limit and rate declared once."""

@@ -32,8 +32,8 @@ T = TypeVar("T")
 Work = Callable[[App], Coroutine[Any, Any, T]]
 """Something to do on the app's thread."""
 
-STOP_SECONDS = 5.0
-"""How long the end of the program waits for the app to leave its backend."""
+STOP_SECONDS = 20.0
+"""How long the end of the program waits for what it asked to stop, and to leave its backend."""
 
 
 def register_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
@@ -106,8 +106,9 @@ async def generate_images(
         try:
             await app.wait(caller, batch_id, seconds=None)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(STOP_SECONDS, shield=True):
                 await app.cancel(caller, batch_id)
+                await app.stopped(batch_id)
             raise
         return await app.result(caller, batch_id)
 
@@ -221,7 +222,7 @@ class _Process:
     @staticmethod
     async def _live(ready: "Future[tuple[BlockingPortal, App]]") -> None:
         try:
-            async with BlockingPortal() as portal, App.running(load_settings()) as app:
+            async with App.running(load_settings()) as app, BlockingPortal() as portal:
                 ready.set_result((portal, app))
                 await portal.sleep_until_stopped()
         except BaseException as error:

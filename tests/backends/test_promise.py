@@ -82,6 +82,12 @@ def failed(task: int, prediction: str | None = None) -> TaskFailure:
     )
 
 
+async def finish(backend: Backend, permit: int, batch: str, result: TaskFailure) -> Room:
+    room = await backend.finish(permit, batch, result)
+    assert room is not None
+    return room
+
+
 async def take_all(backend: Backend, room: Room, first_task: int = 0) -> list[int]:
     attempts = {
         offer.permit: attempt(offer.entry, first_task + place)
@@ -105,7 +111,7 @@ async def test_a_batch_is_offered_what_the_limit_allows(world: World) -> None:
 async def test_finishing_a_task_hands_its_permit_on(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 2))
-    room = await backend.finish(permit, "b", failed(0))
+    room = await finish(backend, permit, "b", failed(0))
     assert len(room.offers) == 1
     assert await state(backend) == (1, 0)
 
@@ -114,9 +120,9 @@ async def test_all_holders_share_one_limit_and_take_turns(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     permits = await take_all(one, await begin(one, "b1", 10))
     assert (await begin(two, "b2", 10)).offers == ()
-    (mine,) = (await one.finish(permits[0], "b1", failed(0))).offers
+    (mine,) = (await finish(one, permits[0], "b1", failed(0))).offers
     assert mine.entry == "b1"
-    assert (await one.finish(permits[1], "b1", failed(1))).offers == (mine,)
+    assert (await finish(one, permits[1], "b1", failed(1))).offers == (mine,)
     assert [offer.entry for offer in (await two.admit()).offers] == ["b2"]
 
 
@@ -146,7 +152,7 @@ async def test_a_holder_that_leaves_its_offers_lying_is_offered_nothing_more(wor
     assert [offer.entry for offer in room.offers] == ["b2"] * 4
     (permit, *_) = await take_all(alive, room)
     world.clock.now += 60
-    assert [o.entry for o in (await alive.finish(permit, "b2", failed(0))).offers] == ["b2"]
+    assert [o.entry for o in (await finish(alive, permit, "b2", failed(0))).offers] == ["b2"]
 
 
 async def test_a_holder_that_was_stopped_is_offered_something_when_it_goes_on(
@@ -158,7 +164,7 @@ async def test_a_holder_that_was_stopped_is_offered_something_when_it_goes_on(
     world.clock.now += 0.6
     (permit,) = await take_all(alive, await alive.admit())
     assert (await stopped.admit()).offers == ()
-    await alive.finish(permit, "b2", failed(0))
+    await finish(alive, permit, "b2", failed(0))
     assert [offer.entry for offer in (await stopped.admit()).offers] == ["b1"]
 
 
@@ -178,9 +184,9 @@ async def test_a_lower_limit_is_reached_as_permits_return(world: World) -> None:
     backend = await world.holder(limit=3)
     permits = await take_all(backend, await begin(backend, "b", 6))
     await backend.resize(OWN, 1)
-    assert (await backend.finish(permits[0], "b", failed(0))).offers == ()
-    assert (await backend.finish(permits[1], "b", failed(1))).offers == ()
-    assert len((await backend.finish(permits[2], "b", failed(2))).offers) == 1
+    assert (await finish(backend, permits[0], "b", failed(0))).offers == ()
+    assert (await finish(backend, permits[1], "b", failed(1))).offers == ()
+    assert len((await finish(backend, permits[2], "b", failed(2))).offers) == 1
 
 
 async def test_a_higher_limit_takes_effect_at_once(world: World) -> None:
@@ -234,7 +240,7 @@ async def test_an_unknown_semaphore_is_refused(world: World) -> None:
 async def test_a_batch_stays_under_its_own_limit(world: World) -> None:
     backend = await world.holder(limit=9)
     (permit, _) = await take_all(backend, await begin(backend, "b", 5, at_most=2))
-    assert len((await backend.finish(permit, "b", failed(0))).offers) == 1
+    assert len((await finish(backend, permit, "b", failed(0))).offers) == 1
 
 
 async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -> None:
@@ -278,14 +284,23 @@ async def test_a_prediction_belongs_to_one_attempt_for_ever(world: World) -> Non
     assert await backend.claim_prediction(first, "b", "p1")
     assert await backend.claim_prediction(first, "b", "p1")
     assert not await backend.claim_prediction(second, "b", "p1")
-    await backend.finish(first, "b", failed(0, "p1"))
+    await finish(backend, first, "b", failed(0, "p1"))
     assert await backend.known_predictions("acme") == {"p1"}
+
+
+async def test_a_result_with_another_attempts_prediction_is_not_recorded(world: World) -> None:
+    backend = await world.holder(limit=2)
+    first, second = await take_all(backend, await begin(backend, "b", 2))
+    assert await backend.claim_prediction(first, "b", "p1")
+    assert await backend.finish(second, "b", failed(1, "p1")) is None
+    assert await state(backend) == (2, 0)
+    assert await backend.results("b") == []
 
 
 async def test_open_attempts_are_those_without_a_result(world: World) -> None:
     backend = await world.holder(limit=2)
     first, second = await take_all(backend, await begin(backend, "b", 3))
-    await backend.finish(first, "b", failed(0))
+    await finish(backend, first, "b", failed(0))
     (left,) = await backend.open_attempts("acme")
     assert (left.permit, left.batch, left.task) == (second, "b", 1)
 
@@ -296,8 +311,8 @@ async def test_results_come_in_the_order_in_which_they_finished_and_each_task_on
     backend = await world.holder(limit=3)
     permits = await take_all(backend, await begin(backend, "b", 3))
     for task in (2, 0, 1):
-        await backend.finish(permits[task], "b", failed(task))
-    await backend.finish(permits[1], "b", failed(1))
+        await finish(backend, permits[task], "b", failed(task))
+    await finish(backend, permits[1], "b", failed(1))
     assert [row.task_index for row in await backend.results("b")] == [2, 0, 1]
     assert [row.task_index for row in await backend.results("b", after=1, limit=1)] == [0]
     batch = await backend.batch("b")
@@ -327,7 +342,7 @@ async def test_a_holder_is_woken_when_another_hands_it_something(world: World) -
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     (permit,) = await take_all(one, await begin(one, "b1", 1))
     await begin(two, "b2", 1)
-    await one.finish(permit, "b1", failed(0))
+    await finish(one, permit, "b1", failed(0))
     with anyio.fail_after(5):
         await two.woken()
     assert len((await two.admit()).offers) == 1
@@ -370,6 +385,17 @@ async def test_an_answer_is_remembered_for_so_long(world: World) -> None:
     assert await backend.recall("model") == "schema"
     world.clock.now += 11
     assert await backend.recall("model") is None
+
+
+async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:
+    backend = await world.holder()
+    await backend.register("team", 1)
+    room = await backend.join(QueueEntry("contexts", ("team",), None, 2))
+    assert len(room.offers) == 1
+    await backend.leave("contexts", 2)
+    assert await state(backend, "team") == (0, 0)
+    world.clock.now += 1
+    assert (await backend.admit()).offers == ()
 
 
 async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: World) -> None:

@@ -92,13 +92,20 @@ def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
 
 def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:
     newer = made("newer", "another", created=SENT + 1.5)
-    assert not was_not_made(attempt(1), [], set(), now=SENT + 3)
-    assert was_not_made(attempt(1), [newer], {"newer"}, now=SENT + 3)
-    assert was_not_made(attempt(1), [], set(), now=SENT + 11)
+    assert not was_not_made(attempt(1), [], set(), since=SENT, now=SENT + 3)
+    assert was_not_made(attempt(1), [newer], {"newer"}, since=SENT, now=SENT + 3)
+    assert was_not_made(attempt(1), [], set(), since=SENT, now=SENT + 11)
+
+
+def test_a_slow_upload_counts_from_when_its_answer_was_lost() -> None:
+    newer = made("newer", "another", created=SENT + 9)
+    assert not was_not_made(attempt(1), [newer], {"newer"}, since=SENT + 12, now=SENT + 13)
 
 
 def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> None:
-    assert not was_not_made(attempt(1), [made("like", lives=30.0)], set(), now=SENT + 60)
+    assert not was_not_made(
+        attempt(1), [made("like", lives=30.0)], set(), since=SENT, now=SENT + 60
+    )
 
 
 @given(

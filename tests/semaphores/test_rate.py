@@ -91,6 +91,21 @@ def test_another_configured_rate_replaces_one_of_which_nothing_was_learned() -> 
     assert learned.declared(6_000, NOW).per_minute == pytest.approx(5.4)
 
 
+def test_another_configured_rate_ends_no_pause() -> None:
+    learned = Rate.full(600, NOW).throttled(sent_at=NOW, retry_after=30, per_minute=6, burst=1)
+    declared = learned.declared(300, NOW + 1)
+    assert declared.ready_at() >= NOW + 30
+    assert declared.burst == 1
+
+
+def test_a_burst_that_was_lost_comes_back_though_the_rate_was_not_lowered() -> None:
+    rate = Rate.full(600, NOW).noted_sent(60).at_time(NOW + 0.3)
+    rate = rate.throttled(sent_at=NOW, retry_after=1, per_minute=None, burst=None)
+    assert (rate.per_minute, rate.burst) == (600, 1)
+    rate = rate.at_time(NOW + 700).noted_sent(1).noted_sent(1)
+    assert rate.burst == 600
+
+
 def test_a_clock_that_goes_back_stops_nothing_for_long() -> None:
     rate = Rate.full(600, NOW).spent(600)
     assert rate.at_time(NOW - 3_600).ready_at() <= NOW - 3_600 + 1

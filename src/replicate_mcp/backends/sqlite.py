@@ -84,6 +84,7 @@ class SqliteBackend:
         backend = cls(database, holder, Doorbell(), lock, clock)
         await backend._step(lambda permits, journal: journal.forget_old())
         await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port))
+        await backend._bury_the_dead()
         return backend
 
     async def close(self) -> None:
@@ -166,13 +167,14 @@ class SqliteBackend:
         """Let a task wait anew."""
         return await self._step(lambda permits, _: permits.put_back(permit, throttling))
 
-    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room:
+    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room | None:
         """Record a result, free its permit, hand the room on."""
 
-        def finish(permits: PermitTables, journal: JournalTables) -> Room:
+        def finish(permits: PermitTables, journal: JournalTables) -> Room | None:
+            prediction = result.prediction_id
+            if prediction and not journal.claim(prediction, permit, batch_id):
+                return None
             permits.free(permit)
-            if result.prediction_id:
-                journal.claim(result.prediction_id, permit, batch_id)
             journal.record(batch_id, [result])
             return permits.admit()
 
@@ -265,8 +267,8 @@ class SqliteBackend:
         lock = FileLock(_lock_path(self._database.location, holder))
         try:
             lock.acquire(blocking=False)
-        except Timeout:
-            return False
+        except (Timeout, OSError):
+            return False  # It lives, or it cannot be told now: look again later.
         lock.release()
         return True
 

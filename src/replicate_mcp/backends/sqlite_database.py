@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -66,7 +67,7 @@ class Database:
                 connection.execute("COMMIT")
                 return outcome
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                if _is_busy(error):
                     raise Busy from error
                 raise _unavailable(self.location, error) from error
             except sqlite3.Error as error:
@@ -93,17 +94,37 @@ class Database:
             location, isolation_level=None, check_same_thread=False, timeout=LONG_PATIENCE
         )
         try:
-            _prepare(connection, location)
+            _prepare_patiently(connection, location)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
+def _prepare_patiently(connection: sqlite3.Connection, location: str) -> None:
+    # Turning a new file into WAL mode does not wait for another process that is about it too.
+    give_up_at = time.monotonic() + LONG_PATIENCE
+    while True:
+        try:
+            return _prepare(connection, location)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > give_up_at:
+                raise
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            time.sleep(0.02)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _prepare(connection: sqlite3.Connection, location: str) -> None:
     """Make sure that the file is ours, and has its tables."""
-    known = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    # In one look: another process may be making the tables.
+    tables, known = connection.execute(
+        "SELECT (SELECT count(*) FROM sqlite_master), application_id FROM pragma_application_id"
+    ).fetchone()
     if tables and known != APPLICATION_ID:
         raise BackendUnavailable(
             f"{location} is a database of another program: set REPLICATE_MCP_BACKEND to "

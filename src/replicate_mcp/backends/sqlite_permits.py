@@ -149,6 +149,13 @@ class PermitTables:
             self._withdraw("entry = ?", (entry,))
             self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
         else:
+            row = self._db.execute("SELECT waiting FROM queue WHERE entry = ?", (entry,)).fetchone()
+            offered = max(0, count - row[0]) if row else 0
+            self._withdraw(
+                "id IN (SELECT id FROM permit WHERE entry = ? AND taken_at IS NULL"
+                " ORDER BY id DESC LIMIT ?)",
+                (entry, offered),
+            )
             self._wait_more(entry, -count)
         return self.admit()
 

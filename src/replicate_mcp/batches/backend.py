@@ -133,8 +133,11 @@ class Backend(Permits, Protocol):
     async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
         """Nothing was created: give the permit back, and let the task wait its turn anew."""
 
-    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room:
-        """Record a task's result, free its permit, and hand the room on."""
+    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room | None:
+        """Record a task's result, free its permit, and hand the room on.
+
+        None where its prediction belongs to another attempt: then nothing is done.
+        """
 
     async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
         """Record results of tasks that never ran; they wait no longer."""

@@ -6,6 +6,7 @@ so it stays out until that has ended, and whoever lives delivers its result.
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 
@@ -67,13 +68,21 @@ class Recovery:
             await anyio.sleep(LOOK_SECONDS)
 
     async def _bring_home(self, orphan: NotedAttempt) -> None:
+        while True:
+            try:
+                return await self._follow(orphan)
+            except BackendUnavailable as error:
+                log.warning("%s", error)
+                await anyio.sleep(LOOK_SECONDS)
+
+    async def _follow(self, orphan: NotedAttempt) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
         task = await self._task(orphan)
         log.info("taking over task %d of %s", orphan.task, orphan.batch)
         known = orphan.prediction_id
         try:
             if known is None:
-                found = await self._settlement.find(orphan.permit)
+                found = await self._settlement.find(orphan.permit, self._gateway)
                 if found is Verdict.NOT_MADE:
                     return await self._record(
                         orphan, failure(task, "interrupted", INTERRUPTED, retryable=True)
@@ -98,13 +107,11 @@ class Recovery:
         return await self._record(orphan, result)
 
     async def _record(self, orphan: NotedAttempt, result: TaskResult) -> None:
-        while True:
-            try:
-                room = await self._backend.finish(orphan.permit, orphan.batch, result)
-                return self._holder.accept(room)
-            except BackendUnavailable as error:
-                log.warning("%s", error)
-                await anyio.sleep(LOOK_SECONDS)
+        room = await self._backend.finish(orphan.permit, orphan.batch, result)
+        if room is None:
+            # Another attempt has taken that prediction: what became of this one is looked for.
+            return await self._follow(replace(orphan, prediction_id=None))
+        return self._holder.accept(room)
 
     async def _task(self, orphan: NotedAttempt) -> PlannedTask:
         tasks = await self._backend.tasks(orphan.batch)

@@ -23,8 +23,8 @@ from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
-from replicate_mcp.replicate_api.fault_policy import Action, rule_for
-from replicate_mcp.replicate_api.faults import Fault, NotMade, OutcomeUnknown, Refusal
+from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
+from replicate_mcp.replicate_api.faults import Fault, NeverEnded, NotMade, OutcomeUnknown, Refusal
 from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS, Gateway
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores.holder import Holder
@@ -41,6 +41,9 @@ SEND_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 CANCEL_TRIES = 5
 """How often a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
+
+LOOK_SECONDS = 1.0
+"""How often the journal is asked whether another process cancelled a batch of this one."""
 
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
 OUT_OF_TIME: Reason = (
@@ -93,7 +96,7 @@ class BatchRunner:
             account=account,
             tasks=tasks,
             gateway=gateway,
-            settlement=self._settlement(account, gateway),
+            settlement=self._settlement(account),
             names=BatchFilenames(
                 [task.output_filename for task in tasks],
                 [task.expected_format for task in tasks],
@@ -123,26 +126,32 @@ class BatchRunner:
         """The batch, if this process runs it."""
         return self._batches.get(batch_id)
 
-    async def cancel(self, batch: RunningBatch) -> None:
-        """Stop a batch for good: create nothing more, and stop on Replicate what runs."""
+    def cancel(self, batch: RunningBatch) -> None:
+        """Stop a batch for good: create nothing more, and stop on Replicate what runs.
+
+        It is seen to in the background: the request that asks for it may itself go away.
+        """
         if not batch.canceled:
             batch.canceled = True
-            await self._drop(batch, CANCELED)
+            self._give_up(batch, CANCELED)
+            self._spawn(self._drop, batch, CANCELED)
             self._spawn(self._stop_predictions, batch)
 
     def recover(self, account: str, gateway: Gateway) -> None:
         """Take over, from now on, what the account's dead processes left."""
-        settlement = self._settlement(account, gateway)
+        settlement = self._settlement(account)
         recovery = Recovery(account, gateway, settlement, self._backend, self._holder, self._spawn)
         self._spawn(recovery.run)
 
     async def hear_cancels(self) -> None:
         """Stop the batches that another process was asked to cancel."""
         while True:
-            await self._holder.heard()
+            # Being woken is only a hint: while batches run, the journal is looked at anyway.
+            with anyio.move_on_after(LOOK_SECONDS if self._batches else None):
+                await self._holder.heard()
             for batch_id in await self._keep_trying(self._backend.canceled_batches):
                 if batch := self._batches.get(batch_id):
-                    await self.cancel(batch)
+                    self.cancel(batch)
 
     # A batch's life
 
@@ -161,10 +170,14 @@ class BatchRunner:
 
     async def _drop(self, batch: RunningBatch, reason: Reason) -> None:
         """Give up on every task that was not created, now and later, for this reason."""
-        batch.dropped = batch.dropped or reason
-        batch.stopping.set()
+        self._give_up(batch, reason)
         self._holder.accept(await self._keep_trying(self._backend.leave, batch.id))
         await self._fail_pending(batch)
+
+    @staticmethod
+    def _give_up(batch: RunningBatch, reason: Reason) -> None:
+        batch.dropped = batch.dropped or reason
+        batch.stopping.set()
 
     async def _fail_pending(self, batch: RunningBatch) -> None:
         if batch.dropped is None or not batch.pending:
@@ -188,7 +201,7 @@ class BatchRunner:
         async with anyio.create_task_group() as group:
 
             async def find() -> None:
-                found = await batch.settlement.find(permit, to_cancel=True)
+                found = await batch.settlement.find(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
                     await self._stop_prediction(batch, found)
                 group.cancel_scope.cancel()
@@ -251,20 +264,35 @@ class BatchRunner:
         until = batch.gateway.now() + cancel_after
         if batch.dropped is not None:
             return await self._wait_anew(batch, permit, index)
-        try:
-            prediction = await self._created(batch, permit, task, cancel_after)
-            self._found(batch, permit, prediction.id)
-            if batch.canceled and not prediction.done:
-                await self._stop_prediction(batch, prediction.id)
-            prediction = await batch.gateway.follow(prediction, until=until)
-            result: TaskResult | None = outcome(
-                task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
-            )
-        except Fault as fault:
-            result = await self._after_fault(batch, permit, task, fault)
-        if result is None:
-            return None
-        room = await self._keep_trying(self._backend.finish, permit, batch.id, result)
+        reopened = False
+        while True:
+            try:
+                prediction = await (
+                    self._found_in_list(batch, permit)
+                    if reopened
+                    else self._created(batch, permit, task, cancel_after)
+                )
+                self._found(batch, permit, prediction.id)
+                if batch.canceled and not prediction.done:
+                    await self._stop_prediction(batch, prediction.id)
+                prediction = await batch.gateway.follow(prediction, until=until)
+                result: TaskResult | None = outcome(
+                    task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
+                )
+            except Fault as fault:
+                result = await self._after_fault(batch, permit, task, fault)
+            except Exception:
+                log.exception("task %d of %s failed in a way nobody thought of", index, batch.id)
+                known = batch.following.get(permit)
+                result = failure(task, "create_outcome_unknown", UNKNOWN, prediction_id=known)
+            if result is None:
+                return None
+            room = await self._keep_trying(self._backend.finish, permit, batch.id, result)
+            if room is not None:
+                break
+            # Another attempt, equal to this one, has taken that prediction: this one is open again.
+            batch.following.pop(permit, None)
+            reopened = True
         self._gone(batch, permit)
         batch.note(result)
         self._holder.accept(room)
@@ -280,7 +308,10 @@ class BatchRunner:
             if rule_for(fault).action is not Action.SETTLE:
                 raise
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
-        found = await batch.settlement.find(permit)
+        return await self._found_in_list(batch, permit)
+
+    async def _found_in_list(self, batch: RunningBatch, permit: int) -> Prediction:
+        found = await batch.settlement.find(permit, batch.gateway)
         if found is Verdict.NOT_MADE:
             raise NotMade("the creation did not arrive")
         if isinstance(found, Verdict):
@@ -294,8 +325,17 @@ class BatchRunner:
         """The task's result, or None where it waits its turn anew."""
         rule = rule_for(fault)
         known = batch.following.get(permit)
-        if known is not None or rule.action is Action.FAIL:
-            return failure(task, rule.code, rule.sentence, rule.retryable, prediction_id=known)
+        if known is not None:
+            # It was made: nothing that says otherwise holds.
+            code = (
+                rule.code
+                if isinstance(fault, NeverEnded) or rule.code == "unauthorized"
+                else ("create_outcome_unknown")
+            )
+            sentence = f"Its prediction could not be followed to its end: {fault}."
+            return failure(task, code, sentence, prediction_id=known)
+        if rule.action is Action.FAIL:
+            return failure(task, rule.code, rule.sentence, rule.retryable)
         if rule.action is Action.FAIL_BATCH:
             await self._drop(batch, (rule.code, rule.sentence, rule.retryable))
             return failure(task, rule.code, rule.sentence, rule.retryable)
@@ -335,9 +375,9 @@ class BatchRunner:
 
     # What all of it stands on
 
-    def _settlement(self, account: str, gateway: Gateway) -> Settlement:
+    def _settlement(self, account: str) -> Settlement:
         if account not in self._settlements:
-            self._settlements[account] = Settlement(account, gateway, self._backend, self._spawn)
+            self._settlements[account] = Settlement(account, self._backend, self._spawn)
         return self._settlements[account]
 
     async def _keep_trying(self, step: Callable[..., Awaitable[T]], *arguments: Any) -> T:

@@ -1,6 +1,7 @@
 """Finding out what became of attempts whose answer is not there, from the list of predictions."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -8,7 +9,6 @@ from enum import Enum, auto
 import anyio
 
 from replicate_mcp.batches.backend import Backend, NotedAttempt
-from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.attempts import (
     CLOCK_SLACK,
     SETTLED_WITHIN_SECONDS,
@@ -18,7 +18,7 @@ from replicate_mcp.replicate_api.attempts import (
     fits,
     was_not_made,
 )
-from replicate_mcp.replicate_api.faults import Fault
+from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,13 @@ class Verdict(Enum):
     UNKNOWN = auto()
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Wanted:
-    """An attempt somebody asks about; `alone` where no other attempt's prediction may be taken."""
+    """What somebody asks about an attempt."""
 
-    alone: bool
+    gateway: Gateway
+    to_cancel: bool
+    since: float
     answer: "str | Verdict | None" = None
     known: anyio.Event = field(default_factory=anyio.Event)
 
@@ -46,31 +48,34 @@ class _Wanted:
 class Settlement:
     """One account's attempts, settled one to one against its list, for all who ask at once."""
 
-    def __init__(
-        self, account: str, gateway: Gateway, backend: Backend, spawn: Callable[..., object]
-    ) -> None:
+    def __init__(self, account: str, backend: Backend, spawn: Callable[..., object]) -> None:
         self._account = account
-        self._gateway = gateway
         self._backend = backend
         self._spawn = spawn
-        self._wanted: dict[int, _Wanted] = {}
+        self._wanted: defaultdict[int, list[_Wanted]] = defaultdict(list)
         self._reading = False
 
-    async def find(self, permit: int, *, to_cancel: bool = False) -> str | Verdict:
+    async def find(
+        self, permit: int, gateway: Gateway, *, to_cancel: bool = False
+    ) -> str | Verdict:
         """The id of the attempt's prediction, or why it has none.
 
         Args:
-            to_cancel: the prediction is to be stopped: one that could also be another attempt's,
-                which is not, is not given.
+            to_cancel: the prediction is to be stopped while its answer is still held: one that
+                could also be another attempt's, which is not, is not given, and that there is
+                none is never the answer.
         """
-        wanted = self._wanted.setdefault(permit, _Wanted(alone=to_cancel))
+        wanted = _Wanted(gateway, to_cancel, gateway.now())
+        self._wanted[permit].append(wanted)
         if not self._reading:
             self._reading = True
             self._spawn(self._read)
         try:
             await wanted.known.wait()
         finally:
-            self._wanted.pop(permit, None)
+            self._wanted[permit].remove(wanted)
+            if not self._wanted[permit]:
+                del self._wanted[permit]
         assert wanted.answer is not None
         return wanted.answer
 
@@ -79,55 +84,74 @@ class Settlement:
             while self._wanted:
                 try:
                     await self._look()
-                except BackendUnavailable as error:
-                    log.warning("%s", error)
-                if self._wanted:
-                    await anyio.sleep(LOOK_SECONDS)
+                except Exception as error:
+                    # Whatever it was, somebody waits for the answer: look again.
+                    log.warning("the list of predictions could not be read: %s", error)
+                await anyio.sleep(LOOK_SECONDS)
         finally:
             self._reading = False
 
     async def _look(self) -> None:
-        noted = await self._backend.open_attempts(self._account)
-        asked_at = self._gateway.now()
-        open_attempts = [_open(each) for each in noted if each.prediction_id is None]
+        noted = {each.permit: each for each in await self._backend.open_attempts(self._account)}
+        for permit in list(self._wanted):
+            if permit not in noted:
+                self._answer(permit, Verdict.UNKNOWN)
+            elif known := noted[permit].prediction_id:
+                self._answer(permit, known)
+        open_attempts = [_open(each) for each in noted.values() if each.prediction_id is None]
         asked = [each for each in open_attempts if each.permit in self._wanted]
-        for permit in self._wanted.keys() - {each.permit for each in noted}:
-            self._answer(permit, Verdict.UNKNOWN)
         if not asked:
             return
-        try:
-            listed = await self._gateway.predictions_since(min(each.sent_at for each in asked))
-        except Fault:
-            listed = None
+        listed = await self._list(min(each.sent_at for each in asked))
         taken = await self._backend.known_predictions(self._account)
-        assigned = assign(open_attempts, listed, taken) if listed is not None else {}
-        batches = {each.permit: each.batch for each in noted}
+        assigned = assign(open_attempts, listed or (), taken)
         given = taken | {each.id for each in assigned.values()}
         for attempt in asked:
+            wanted = self._wanted.get(attempt.permit)
+            if not wanted:
+                continue
+            now, since = wanted[0].gateway.now(), max(each.since for each in wanted)
             prediction = assigned.get(attempt.permit)
             if prediction is not None:
+                batch = noted[attempt.permit].batch
                 if self._may_be_given(attempt, prediction, open_attempts) and (
-                    await self._backend.claim_prediction(
-                        attempt.permit, batches[attempt.permit], prediction.id
-                    )
+                    await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
                 ):
                     self._answer(attempt.permit, prediction.id)
-            elif listed is not None and was_not_made(attempt, listed, given, now=asked_at):
+            elif listed is not None and was_not_made(attempt, listed, given, since=since, now=now):
                 self._answer(attempt.permit, Verdict.NOT_MADE)
-            elif asked_at > attempt.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS:
+            elif now > attempt.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS:
                 self._answer(attempt.permit, Verdict.UNKNOWN)
+
+    async def _list(self, since: float) -> list[ListedPrediction] | None:
+        """The account's list, by any of the tokens that are asked with; None if not now."""
+        refused = 0
+        asking = {id(each.gateway): each.gateway for some in self._wanted.values() for each in some}
+        for gateway in asking.values():
+            try:
+                return await gateway.predictions_since(since)
+            except Refusal as refusal:
+                refused += refusal.status in (401, 403)
+            except Fault:
+                continue
+        if refused == len(asking):
+            for permit in list(self._wanted):
+                self._answer(permit, Verdict.UNKNOWN)
+        return None
 
     def _may_be_given(
         self, attempt: OpenAttempt, prediction: ListedPrediction, others: list[OpenAttempt]
     ) -> bool:
-        if attempt.permit not in self._wanted or not self._wanted[attempt.permit].alone:
+        wanted = self._wanted.get(attempt.permit, [])
+        if any(not each.to_cancel for each in wanted):
             return True
         return all(other.permit in self._wanted or not fits(other, prediction) for other in others)
 
     def _answer(self, permit: int, answer: str | Verdict) -> None:
-        if wanted := self._wanted.get(permit):
-            wanted.answer = answer
-            wanted.known.set()
+        for wanted in self._wanted.get(permit, ()):
+            if answer is not Verdict.NOT_MADE or not wanted.to_cancel:
+                wanted.answer = answer
+                wanted.known.set()
 
 
 def _open(noted: NotedAttempt) -> OpenAttempt:

@@ -6,7 +6,7 @@ from collections import defaultdict
 import anyio
 
 from replicate_mcp.access import fingerprint
-from replicate_mcp.errors import Unauthorized
+from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
 from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_SECONDS = 30 * 24 * 3600
 """For how long it is remembered which account a token belongs to."""
+
+ASK_AGAIN_SECONDS = (0.3, 1.0)
+"""Pauses before an account that was not told is asked for again."""
 
 
 class Accounts:
@@ -35,10 +38,11 @@ class Accounts:
         return self._gateways[token]
 
     async def name(self, token: str) -> str:
-        """The name of the account; the token's fingerprint where Replicate does not tell it.
+        """The name of the account; the token's fingerprint where Replicate will not tell it.
 
         Raises:
             Unauthorized: Replicate refused the token.
+            ReplicateUnavailable: Replicate did not answer.
         """
         mark = fingerprint(token)
         async with self._asking[mark]:
@@ -56,12 +60,21 @@ class Accounts:
         remembered = await self._memory.recall(key)
         if remembered is not None:
             return remembered
-        try:
-            name = await self.gateway(token).account()
-        except Fault as fault:
-            if isinstance(fault, Refusal) and fault.status == 401:
-                raise Unauthorized(rule_for(fault).sentence) from None
-            log.warning("The account is not known, because Replicate did not answer: %s", fault)
-            return mark
+        for pause in (*ASK_AGAIN_SECONDS, None):
+            try:
+                name = await self.gateway(token).account()
+                break
+            except Fault as fault:
+                if isinstance(fault, Refusal) and fault.status == 401:
+                    raise Unauthorized(rule_for(fault).sentence) from None
+                if isinstance(fault, Refusal) and fault.status in (403, 404):
+                    log.warning("Replicate does not say whose token this is: %s", fault)
+                    return mark
+                if pause is None:
+                    # Another name for the account would be another limit: better none than two.
+                    raise ReplicateUnavailable(
+                        f"Replicate did not answer ({fault}), so nothing was created: try again."
+                    ) from None
+                await anyio.sleep(pause)
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name

@@ -129,6 +129,7 @@ def was_not_made(
     predictions: Iterable[ListedPrediction],
     taken: Set[str],
     *,
+    since: float,
     now: float,
 ) -> bool:
     """Whether it is certain that an attempt to which no prediction was assigned made none.
@@ -136,12 +137,12 @@ def was_not_made(
     Args:
         predictions: the account's list, read just now.
         taken: ids that belong to attempts.
-        now: on Replicate's clock.
+        since: when its answer was lost: before that, a slow upload may still have been under way.
+        now: on Replicate's clock, as `since`.
     """
-    sent = attempt.sent_at + CLOCK_SLACK
-    up_to_date = now >= sent + GRACE_SECONDS
+    up_to_date = now >= since + GRACE_SECONDS
     for prediction in predictions:
-        up_to_date = up_to_date or prediction.created_at >= sent + EVIDENCE_SECONDS
+        up_to_date = up_to_date or prediction.created_at >= since + EVIDENCE_SECONDS
         if prediction.id not in taken and _could_be(attempt, prediction):
             return False
     return up_to_date

@@ -92,10 +92,10 @@ def rule_for(fault: Fault) -> Rule:
     return replace(_SETTLE, action=Action.FAIL)
 
 
-_UNKNOWN = (
+UNKNOWN = (
     "The answer to this task's creation was lost, and Replicate's list of predictions does not say "
     "what became of it. It may have been billed: look at https://replicate.com/predictions before "
     "sending it again."
 )
 
-_SETTLE = Rule(Action.SETTLE, "create_outcome_unknown", _UNKNOWN)
+_SETTLE = Rule(Action.SETTLE, "create_outcome_unknown", UNKNOWN)

@@ -1,5 +1,6 @@
 """A token's way to Replicate through the `replicate` client: create, follow, cancel, look up."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import anyio
 
 from replicate_mcp.access import fingerprint
 from replicate_mcp.replicate_api.attempts import ListedPrediction
-from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, NotSent, Refusal
+from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
 from replicate_mcp.tasks.models import ModelName
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from replicate.client import Client
+
+log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 60
 """The longest that Replicate holds a creation's answer."""
@@ -52,6 +55,11 @@ class Gateway:
         self._transport = Transport(base_url)
         self._lazy_client: Client | None = None
         self._following = 0
+
+    @property
+    def base_url(self) -> str:
+        """Where it calls."""
+        return self._base_url
 
     def __repr__(self) -> str:
         """Without the token."""
@@ -98,28 +106,32 @@ class Gateway:
         """
         self._following += 1
         canceled = False
+        pause = 0.0 if not prediction.status else self._pace()
         try:
             while not prediction.done:
-                if prediction.status:
-                    await anyio.sleep(max(SHORTEST_POLL_SECONDS, self._following / CALLS_A_SECOND))
-                if self.now() > until and not canceled:
-                    canceled = True
-                    await self.cancel(prediction.id)
-                elif self.now() > until + PATIENCE_SECONDS:
-                    raise NeverEnded(f"prediction {prediction.id} does not end")
+                await anyio.sleep(pause)
+                pause = self._pace()
                 try:
                     prediction = await self.get(prediction.id)
-                except (NotSent, LostAnswer):
-                    continue
+                    if prediction.inline and prediction.status in ENDED:
+                        break
+                    if self.now() > until and not prediction.done and not canceled:
+                        await self.cancel(prediction.id)
+                        canceled = True
                 except Refusal as refusal:
-                    if refusal.status < 500 and refusal.status != 429:
+                    if refusal.status in (401, 403, 404):
                         raise
-                    await anyio.sleep(min(refusal.retry_after or 2.0, 30.0))
-                if prediction.inline and prediction.status in ENDED:
-                    break
+                    pause = max(pause, min(refusal.retry_after or 2.0, 30.0))
+                except Fault as fault:
+                    log.info("prediction %s is looked at again: %s", prediction.id, fault)
+                if self.now() > until + PATIENCE_SECONDS and not prediction.done:
+                    raise NeverEnded(f"prediction {prediction.id} does not end")
         finally:
             self._following -= 1
         return prediction
+
+    def _pace(self) -> float:
+        return max(SHORTEST_POLL_SECONDS, self._following / CALLS_A_SECOND)
 
     async def get(self, prediction_id: str) -> Prediction:
         """A prediction as it stands."""

@@ -40,7 +40,7 @@ class Models:
         Where Replicate cannot be asked, the model is taken as named and its inputs are not
         checked: Replicate judges them.
         """
-        key = f"model:{name}"
+        key = f"model:{gateway.base_url}:{name}"
         async with self._asking[key]:
             return await self._find(key, name, gateway)
 

@@ -129,6 +129,8 @@ class Transport(httpx.AsyncBaseTransport):
                 raise NotSent(
                     f"no connection to {self._base.host} ({error or 'timed out'})"
                 ) from error
+            if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
+                raise NotSent("the request cannot be sent as it is") from None
             if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
                 what = str(error) or type(error).__name__
                 raise LostAnswer(f"the answer of {self._base.host} was lost ({what})") from error
@@ -142,11 +144,16 @@ class Transport(httpx.AsyncBaseTransport):
             await self._drop(self._idle.pop(0)[1])
         if self._idle:
             return self._idle.pop()[1]
-        return httpx.AsyncHTTPTransport(
-            verify=self._ssl,
-            proxy=self._proxy,
-            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-        )
+        try:
+            return httpx.AsyncHTTPTransport(
+                verify=self._ssl,
+                proxy=self._proxy,
+                limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+            )
+        except (ImportError, ValueError) as error:
+            raise NotSent(
+                f"the proxy that the environment names cannot be used ({error})"
+            ) from None
 
     @staticmethod
     async def _drop(connection: httpx.AsyncHTTPTransport) -> None:
@@ -197,4 +204,5 @@ def _proxy_for(url: httpx.URL) -> str | None:
     if urllib.request.proxy_bypass(url.host):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

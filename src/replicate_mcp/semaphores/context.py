@@ -21,6 +21,7 @@ class Lease:
 
     semaphore: str
     permit: int | None = None
+    joined: bool = False
     given_up: bool = False
     held: anyio.Event = field(default_factory=anyio.Event)
 
@@ -41,6 +42,8 @@ class ContextQueue:
         Raises:
             UnknownSemaphore: no such name.
         """
+        if lease.given_up:
+            return
         entry = self._entry(lease.semaphore)
         waiting = self._waiting.setdefault(lease.semaphore, deque())
         waiting.append(lease)
@@ -48,8 +51,12 @@ class ContextQueue:
         try:
             room = await self._permits.join(QueueEntry(entry, (lease.semaphore,), None, 1))
         except BaseException:
-            self._forget(lease)
+            if not lease.given_up:
+                self._forget(lease)
             raise
+        lease.joined = True
+        if lease.given_up:
+            room = await self._permits.leave(entry, 1)
         self._holder.accept(room)
         await lease.held.wait()
 
@@ -57,11 +64,12 @@ class ContextQueue:
         """Give the unit back, or stop waiting for it."""
         lease.given_up = True
         if lease.permit is not None:
-            permit, lease.permit = lease.permit, None
-            self._holder.accept(await self._permits.release(permit))
+            self._holder.accept(await self._permits.release(lease.permit))
+            lease.permit = None
         elif lease in self._waiting.get(lease.semaphore, ()):
             self._forget(lease)
-            self._holder.accept(await self._permits.leave(self._entry(lease.semaphore), 1))
+            if lease.joined:
+                self._holder.accept(await self._permits.leave(self._entry(lease.semaphore), 1))
         lease.held.set()
 
     def _offered(self, semaphore: str, offers: Sequence[Offer]) -> None:

@@ -88,9 +88,24 @@ class Rate:
         """The same account under another configured rate."""
         if per_minute == self.full_per_minute:
             return self
-        if self.per_minute < self.full_per_minute and self.per_minute <= per_minute:
-            return replace(self, full_per_minute=per_minute)
-        return Rate.full(per_minute, now)
+        burst = max(1.0, per_minute)
+        if self._lowered():
+            burst = min(burst, self.burst)
+            learned = min(per_minute, self.per_minute)
+        else:
+            learned = per_minute
+        rate = self.at_time(now)
+        return replace(
+            rate,
+            full_per_minute=per_minute,
+            per_minute=learned,
+            burst=burst,
+            tokens=min(rate.tokens, burst),
+        )
+
+    def _lowered(self) -> bool:
+        full = self.full_per_minute
+        return self.per_minute < full or self.burst < max(1.0, full)
 
     def at_time(self, now: float) -> "Rate":
         """The bucket as it stands at `now`."""
@@ -145,7 +160,7 @@ class Rate:
                 per_minute=learned if per_minute is None else rate.per_minute,
                 paused_until=max(rate.paused_until, until),
             )
-        pauses = rate.pauses + 1 if rate.per_minute < rate.full_per_minute else 1
+        pauses = rate.pauses + 1 if rate._lowered() else 1
         backoff = FIRST_PAUSE * 2 ** min(pauses - 1, 8)
         pause = backoff if retry_after is None else max(retry_after, SHORTEST_PAUSE)
         return replace(
@@ -199,7 +214,7 @@ class Rate:
         return sum(n for _, n in recent) * 60 / seconds
 
     def _grown(self) -> "Rate":
-        if self.per_minute >= self.full_per_minute or self.steady < GROWTH_CREATIONS:
+        if not self._lowered() or self.steady < GROWTH_CREATIONS:
             return self
         top = self.full_per_minute
         if self.at < self.ceiling_until:
