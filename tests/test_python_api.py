@@ -1,6 +1,7 @@
 """The public Python API, as a program uses it."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -253,3 +254,48 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         check=True,
     ).stdout
     assert not heavy & set(printed.split())
+
+
+def test_a_context_given_up_before_it_got_into_the_queue_takes_nothing(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import ExternalSemaphoreContext, list_global_semaphores
+
+        async def main():
+            try:
+                async with asyncio.timeout(0.01), ExternalSemaphoreContext("replicate-global"):
+                    print("in at once")
+            except TimeoutError:
+                print("given up")
+            async with asyncio.timeout(10), ExternalSemaphoreContext("replicate-global"):
+                (own,) = await asyncio.to_thread(list_global_semaphores)
+                print(own.in_use)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed.splitlines()[-1] == "1"
+
+
+def test_ctrl_c_in_a_program_stops_its_batch_at_replicate(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=30)
+    program = """
+import asyncio
+from replicate_mcp import generate_images
+asyncio.run(generate_images(["a", "b", "c"]))
+"""
+    around = {**os.environ, **environment(simulator, tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=around, stderr=subprocess.PIPE
+    ) as process:
+        simulator.wait_for(account="acme", in_flight=3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert simulator.account("acme")["in_flight"] == 0

@@ -12,6 +12,7 @@ from replicate_mcp.errors import (
     InvalidInput,
     ModelNotFound,
     ReplicateMcpError,
+    ReplicateUnavailable,
     Unauthorized,
     UnknownBatch,
 )
@@ -430,3 +431,86 @@ async def test_an_object_that_holds_the_tasks_is_read_as_them(app_with: AppFacto
     async with app_with() as app:
         result = await make(app, {"tasks": [{"prompt": "x"}, {"prompt": "y"}]})
     assert result.successful_count == 2
+
+
+async def test_a_passing_fault_of_the_account_gives_it_no_second_limit(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.3)
+    simulator.fault_next("503", on="get")
+    tasks = [{"prompt": f"car {n}"} for n in range(8)]
+    async with (
+        app_with(REPLICATE_CONCURRENT_LIMIT="4", REPLICATE_API_TOKEN="r8_acme_2") as one,
+        app_with(REPLICATE_CONCURRENT_LIMIT="4") as two,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(make, one, tasks)
+        group.start_soon(make, two, tasks)
+    stats = simulator.account("acme")
+    assert (stats["max_in_flight"], stats["succeeded"]) == (4, 16)
+
+
+async def test_where_replicate_is_out_of_reach_the_request_is_refused_in_time(
+    app_with: AppFactory,
+) -> None:
+    async with app_with(REPLICATE_BASE_URL="http://127.0.0.1:1") as app:
+        with pytest.raises(ReplicateUnavailable, match="nothing was created"), anyio.fail_after(10):
+            await make(app, [{"prompt": "x"}])
+
+
+async def test_equal_tasks_get_a_prediction_each_also_where_the_list_has_no_deadlines(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(list_deadlines=False, predict_seconds=1.5)
+    simulator.fault_next("reset")
+    async with app_with() as app:
+        result = await make(app, [{"prompt": "x"}] * 2, model="google/imagen-4")
+    assert result.successful_count == 2
+    assert len({row.prediction_id for row in result.successful_results}) == 2
+    assert simulator.account("acme")["created"] == 2
+
+
+async def test_a_cancelled_creation_whose_answer_is_lost_as_well_ends_all_the_same(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=30, fault_after_seconds=3, cancel_seconds=6)
+    async with app_with() as app:
+        simulator.fault_next("reset_after")
+        batch_id = await app.start_batch(app.caller(), [{"prompt": "x"}])
+        await simulator.reached(account="acme", in_flight=1)
+        await app.cancel(app.caller(), batch_id)
+        with anyio.fail_after(25):
+            await app.wait(app.caller(), batch_id, seconds=None)
+        result = await app.result(app.caller(), batch_id)
+        (own,) = await app.semaphores(app.caller())
+    assert result.failed_results[0].error_code == "canceled"
+    assert own.in_use == 0
+
+
+async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_judged_by_replicate(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with() as app:
+        await app.semaphores(app.caller())
+        simulator.fault_next("503", 2, on="get")
+        with pytest.raises(InvalidInput, match="task 0: guidance cannot be sent as JSON"):
+            await make(app, [{"prompt": "x", "guidance": float("nan")}])
+        result = await make(app, [{"prompt": "x", "num_outputs": 9}])
+    assert result.failed_results[0].error_code == "invalid_input"
+    assert "num_outputs" in result.failed_results[0].error
+
+
+async def test_a_token_with_blanks_around_it_is_used_and_an_odd_one_refused_unseen(
+    app_with: AppFactory,
+) -> None:
+    async with app_with() as app:
+        assert (await make(app, [{"prompt": "x"}], token="r8_acme_1\n")).successful_count == 1
+        with pytest.raises(Unauthorized) as refused:
+            await make(app, [{"prompt": "x"}], token="r8_ac\nme")
+    assert "r8_ac" not in str(refused.value)
+
+
+async def test_a_limit_of_none_is_refused(app_with: AppFactory) -> None:
+    async with app_with() as app:
+        with pytest.raises(InvalidInput, match="limit 0 must be a whole number from 1"):
+            await make(app, [{"prompt": "x"}], concurrency_limit=0)
