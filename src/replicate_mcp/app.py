@@ -136,7 +136,7 @@ class App:
         shown, semaphores = await self._semaphores(parts, account, semaphore)
         try:
             planned = await plan(parsed, gateway, parts.models)
-        except ExceptionGroup as group:
+        except ExceptionGroup as group:  # Models are looked up at once, in a task group.
             raise _refused(group) from None
         batch = await parts.runner.start(
             planned,

@@ -61,10 +61,12 @@ class Database:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     outcome = step(connection)
+                    connection.execute("COMMIT")
                 except BaseException:
-                    connection.execute("ROLLBACK")
+                    # Whatever it was, the next step must not find this one half done.
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                     raise
-                connection.execute("COMMIT")
                 return outcome
             except sqlite3.OperationalError as error:
                 if _is_busy(error):

@@ -115,7 +115,7 @@ class BatchRunner:
                 NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks),
                 QueueEntry(batch.id, semaphores, account, len(tasks), at_most),
             )
-        except BaseException:
+        except BaseException:  # Cancelled or refused: nothing was begun.
             self._forget(batch)
             raise
         self._spawn(self._watch, batch)
@@ -282,6 +282,7 @@ class BatchRunner:
             except Fault as fault:
                 result = await self._after_fault(batch, permit, task, fault)
             except Exception:
+                # A fault of our own: the task still ends, and its permit still comes back.
                 log.exception("task %d of %s failed in a way nobody thought of", index, batch.id)
                 known = batch.following.get(permit)
                 result = failure(task, "create_outcome_unknown", UNKNOWN, prediction_id=known)
@@ -327,11 +328,8 @@ class BatchRunner:
         known = batch.following.get(permit)
         if known is not None:
             # It was made: nothing that says otherwise holds.
-            code = (
-                rule.code
-                if isinstance(fault, NeverEnded) or rule.code == "unauthorized"
-                else ("create_outcome_unknown")
-            )
+            told = isinstance(fault, NeverEnded) or rule.code == "unauthorized"
+            code = rule.code if told else "create_outcome_unknown"
             sentence = f"Its prediction could not be followed to its end: {fault}."
             return failure(task, code, sentence, prediction_id=known)
         if rule.action is Action.FAIL:
