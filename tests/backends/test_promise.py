@@ -8,10 +8,11 @@ import anyio
 import pytest
 
 from replicate_mcp.backends.sqlite import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch, Throttling
+from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from replicate_mcp.semaphores.admission import Entry, admit
 from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate_learning import Throttling, throttled
 
 NOW = 1_000.0
 
@@ -80,7 +81,7 @@ def test_a_start_uses_a_slot_of_its_accounts_rate() -> None:
 
 
 def test_a_paused_account_holds_up_nobody_else() -> None:
-    paused = Rate.full(60, NOW).throttled(sent_at=NOW, retry_after=30, per_minute=6, burst=1)
+    paused = throttled(Rate.full(60, NOW), Throttling(30, 6, 1), sent_at=NOW)
     queue = [entry("a", 5, "s", account="paused"), entry("b", 5, "s", account="free")]
     decision = admit(queue, {"s": 2}, {"paused": paused, "free": Rate.full(60, NOW)}, now=NOW)
     assert decision.grants == ("b", "b")

@@ -34,10 +34,10 @@ from replicate_mcp.batches.backend import (
     NewBatch,
     Noted,
     NotedAttempt,
-    Throttling,
 )
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Taken
+from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskFailure, TaskResult
 
 T = TypeVar("T")

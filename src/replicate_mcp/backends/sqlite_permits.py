@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from replicate_mcp.batches.backend import Attempt, NotedAttempt, Throttling
+from replicate_mcp.batches.backend import Attempt, NotedAttempt
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import distinct_cancel_after
 from replicate_mcp.semaphores.admission import (
@@ -17,6 +17,7 @@ from replicate_mcp.semaphores.admission import (
 )
 from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState
 from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate_learning import Throttling, sent, throttled
 from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
 
 
@@ -210,7 +211,7 @@ class PermitTables:
             self._wait_more(entry, 1)
             if throttling and account:
                 rate = self._rates([account])[account]
-                self._store_rate(account, rate.throttled(sent_at=taken_at, **asdict(throttling)))
+                self._store_rate(account, throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
     def free(self, permit: int) -> None:
@@ -398,7 +399,7 @@ class PermitTables:
             " GROUP BY account"
         ).fetchall()
         for account, count in rows:
-            self._store_rate(account, self._rates([account])[account].noted_sent(count))
+            self._store_rate(account, sent(self._rates([account])[account], count))
 
 
 def _second(semaphores: Sequence[str]) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicate_mcp.semaphores.permits import Permits, QueueEntry, Room
+from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import BatchStatus, TaskResult
 
 JOURNAL_SECONDS = 24 * 3600
@@ -100,20 +101,6 @@ class Noted:
 
     cancel_after: Mapping[int, int]
     room: Room = field(default_factory=Room)
-
-
-@dataclass(frozen=True, slots=True)
-class Throttling:
-    """What a 429 to a creation said.
-
-    Attributes:
-        retry_after: seconds to wait; None where it named none.
-        per_minute, burst: the lowered rate it named, if it did.
-    """
-
-    retry_after: float | None = None
-    per_minute: float | None = None
-    burst: float | None = None
 
 
 class Backend(Permits, Protocol):

@@ -14,7 +14,6 @@ from replicate_mcp.batches.backend import (
     Backend,
     JournalTask,
     NewBatch,
-    Throttling,
 )
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
@@ -29,6 +28,7 @@ from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS, 
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import Offer, QueueEntry
+from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import TaskResult
 

@@ -1,0 +1,145 @@
+"""What creations teach about an account's rate: those that are accepted, and those that are not.
+
+A rate is lowered once an episode of throttling: to what the message names, else to what was
+accepted lately. The rate that failed is a ceiling, under which it grows back step by step. The
+bucket is empty when an episode begins, so what is accepted from then to the next one tells the
+rate that there is.
+"""
+
+from dataclasses import dataclass, replace
+
+from replicate_mcp.semaphores.rate import Rate
+
+RECENT_SECONDS = 10.0
+RECENT_CREATIONS = 10
+"""Over what accepted creations are counted: so many seconds or so many of them, what is longer."""
+
+CEILING_SECONDS = 600.0
+"""For how long a rate that failed stays out of reach."""
+
+CEILING_SHARE = 0.9
+"""The share of a failed or a named rate that is used: a bucket of one forgives no early arrival."""
+
+GROWTH = 1.25
+"""By how much a lowered rate grows at a step."""
+
+GROWTH_CREATIONS = 2
+"""How many creations a lowered rate must see without throttling before it grows a step."""
+
+FIRST_PAUSE = 1.0
+"""Seconds of the pause after a 429 that names none; twice as long where it was of no use."""
+
+SHORTEST_PAUSE = 0.1
+LONGEST_PAUSE = 300.0
+"""Bounds on a pause, in seconds: a 429 may name none, or one that no batch should wait for."""
+
+SLOWEST_PER_MINUTE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """What a 429 to a creation said.
+
+    Attributes:
+        retry_after: seconds to wait; None where it named none.
+        per_minute, burst: the lowered rate it named, if it did.
+    """
+
+    retry_after: float | None = None
+    per_minute: float | None = None
+    burst: float | None = None
+
+
+def sent(rate: Rate, count: int) -> Rate:
+    """`count` creations are sent, with the bucket at that time; a lowered rate may grow by it."""
+    rate = _counting_lately(rate)
+    rate = replace(
+        rate,
+        accepted=rate.accepted + count,
+        last_sent=rate.at,
+        steady=rate.steady + count,
+    )
+    return _grown(rate) if rate.lowered and rate.steady >= GROWTH_CREATIONS else rate
+
+
+def throttled(rate: Rate, told: Throttling, *, sent_at: float) -> Rate:
+    """A creation sent at `sent_at` was answered with 429, with the bucket at the answer's time.
+
+    Only a creation sent after the present episode began opens another: the flood of answers to
+    what was already on its way counts once, and only says more exactly what was accepted.
+    """
+    if sent_at >= rate.since:
+        rate = replace(rate, accepted=max(0.0, rate.accepted - 1))
+    if rate.episode_at and sent_at <= rate.episode_at:
+        return _same_episode(rate, told)
+    pauses = rate.pauses + 1 if rate.episode_at and rate.accepted < 1 else 0
+    pause = FIRST_PAUSE * 2.0 ** min(pauses, 8) if told.retry_after is None else told.retry_after
+    failed = rate.per_minute if told.per_minute is None else told.per_minute
+    return replace(
+        rate,
+        per_minute=_between_bounds(rate, _learned(rate, told)),
+        burst=max(1.0, told.burst or 1.0),
+        tokens=0.0,
+        paused_until=rate.at + min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE),
+        episode_at=rate.at,
+        pauses=pauses,
+        steady=0,
+        # Where more was accepted than the rate allows, it was the burst that failed.
+        ceiling=failed if told.per_minute else max(failed, _accepted(rate) / CEILING_SHARE),
+        ceiling_until=rate.at + CEILING_SECONDS,
+    )
+
+
+def _same_episode(rate: Rate, told: Throttling) -> Rate:
+    pause = min(told.retry_after or 0.0, LONGEST_PAUSE)
+    still_counting = rate.since <= rate.episode_at and told.per_minute is None
+    return replace(
+        rate,
+        per_minute=_between_bounds(rate, _accepted(rate)) if still_counting else rate.per_minute,
+        paused_until=max(rate.paused_until, rate.at + pause),
+    )
+
+
+def _counting_lately(rate: Rate) -> Rate:
+    """The count of accepted creations, begun anew at an episode and after a time of none."""
+    lately = max(RECENT_SECONDS, RECENT_CREATIONS * 60 / rate.per_minute)
+    if rate.episode_at > rate.since:
+        return replace(rate, accepted=0.0, since=rate.episode_at)
+    if rate.at - rate.last_sent > lately:
+        return replace(rate, accepted=0.0, since=rate.at)
+    counted = rate.at - rate.since
+    if counted > 2 * lately:
+        return replace(rate, accepted=rate.accepted * lately / counted, since=rate.at - lately)
+    return rate
+
+
+def _accepted(rate: Rate) -> float:
+    """What was accepted lately, in creations a minute; at least one is, in whatever time."""
+    return max(1.0, rate.accepted) * 60 / max(1.0, rate.at - rate.since)
+
+
+def _learned(rate: Rate, told: Throttling) -> float:
+    if told.per_minute is not None:
+        return told.per_minute * CEILING_SHARE
+    # A rate that has grown, and was not refused at once, fails only by its last step.
+    a_step_less = rate.per_minute / GROWTH if rate.lowered and rate.accepted >= 2 else 0.0
+    return max(_accepted(rate), a_step_less)
+
+
+def _between_bounds(rate: Rate, per_minute: float) -> float:
+    return max(SLOWEST_PER_MINUTE, min(per_minute, rate.per_minute))
+
+
+def _grown(rate: Rate) -> Rate:
+    top = rate.full_per_minute
+    under_a_ceiling = rate.at < rate.ceiling_until
+    if under_a_ceiling:
+        top = min(top, rate.ceiling * CEILING_SHARE)
+    per_minute = max(rate.per_minute, min(top, rate.per_minute * GROWTH))
+    full = per_minute == rate.full_per_minute and not under_a_ceiling
+    return replace(
+        rate,
+        per_minute=per_minute,
+        burst=max(1.0, per_minute) if full else rate.burst,
+        steady=0,
+    )
