@@ -373,6 +373,7 @@ class _Parts:
             group,
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
+            images_per_day=settings.images_per_day,
         )
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)

@@ -59,6 +59,9 @@ class Settings(BaseModel):
     wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
     prediction_seconds: int = Field(600, ge=5, le=86_400, alias="REPLICATE_MCP_PREDICTION_SECONDS")
     batch_seconds: int = Field(3_600, ge=5, le=86_400, alias="REPLICATE_MCP_BATCH_SECONDS")
+    images_per_day: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=1)] = Field(
+        None, alias="REPLICATE_MCP_MAX_IMAGES_PER_DAY"
+    )
 
     @property
     def token(self) -> str | None:

@@ -67,8 +67,11 @@ async def begin(
     )
 
 
-def attempt(batch: str, task: int, *, prompt: str = "p", cancel_after: int = 600) -> Attempt:
-    return Attempt(batch, task, "o/m", hash_inputs({"prompt": prompt}), cancel_after, 1_000.0, 700)
+def attempt(
+    batch: str, task: int, *, prompt: str = "p", cancel_after: int = 600, images: int = 1
+) -> Attempt:
+    inputs = hash_inputs({"prompt": prompt})
+    return Attempt(batch, task, "o/m", inputs, cancel_after, 1_000.0, 700, images)
 
 
 def failed(task: int, prediction: str | None = None) -> TaskFailure:
@@ -268,6 +271,51 @@ async def test_a_429_pauses_the_account_for_every_holder_and_loses_no_task(world
     world.clock.now += 11.2
     offers = [*(await one.admit()).offers, *(await two.admit()).offers]
     assert len(offers) == 1
+
+
+async def test_a_days_images_are_counted_over_all_holders_and_what_does_not_fit_waits(
+    world: World,
+) -> None:
+    a, b = await world.holder(limit=9), await world.holder(limit=9)
+    mine = (await begin(a, "ba", 4)).offers
+    noted = await a.note_attempts(
+        {offer.permit: attempt("ba", task, images=2) for task, offer in enumerate(mine)},
+        images_per_day=5,
+    )
+    assert len(noted.cancel_after) == 2
+    assert noted.cap_opens_in == pytest.approx(86_400 - world.clock.now % 86_400)
+    (own,) = await a.semaphores()
+    assert (own.in_use, own.waiting) == (2, 2)
+    theirs = (await begin(b, "bb", 1)).offers
+    refused = await b.note_attempts(
+        {theirs[0].permit: attempt("bb", 0, images=2)}, images_per_day=5
+    )
+    assert not refused.cancel_after
+    assert refused.cap_opens_in is not None
+
+
+async def test_images_that_were_not_asked_for_after_all_count_no_more(world: World) -> None:
+    backend = await world.holder(limit=1)
+
+    async def note(images_per_day: int) -> int | None:
+        offers = (await backend.admit()).offers
+        attempts = {offers[0].permit: attempt("b", 0)}
+        noted = await backend.note_attempts(attempts, images_per_day=images_per_day)
+        return next(iter(noted.cancel_after), None)
+
+    await begin(backend, "b", 9)
+    permit = await note(1)
+    assert permit is not None
+    await backend.put_back(permit)
+    permit = await note(1)
+    assert permit is not None
+    await backend.finish(permit, "b", failed(0))
+    permit = await note(1)
+    assert permit is not None
+    await backend.finish(permit, "b", failed(1, prediction="p1"))
+    assert await note(1) is None
+    world.clock.now += 86_400
+    assert await note(1) is not None
 
 
 async def test_equal_open_attempts_get_different_cancel_after(world: World) -> None:

@@ -245,6 +245,21 @@ async def test_a_throttled_account_waits_and_loses_no_task(
     assert result.successful_count == 12
 
 
+async def test_a_days_images_end_the_batch_with_the_time_at_which_there_are_more(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with(REPLICATE_MCP_MAX_IMAGES_PER_DAY="5") as app:
+        result = await make(app, [{"prompt": f"car {n}", "num_outputs": 2} for n in range(4)])
+        again = await make(app, [{"prompt": "one more"}, {"prompt": "too many"}])
+    assert (result.successful_count, result.failed_count) == (2, 2)
+    assert (again.successful_count, again.failed_count) == (1, 1)
+    for row in (*result.failed_results, *again.failed_results):
+        assert (row.error_code, row.retryable) == ("daily_limit", True)
+        assert "5 images" in row.error
+        assert "after 00:00 UTC, in " in row.error
+    assert simulator.account("acme")["created"] == 3
+
+
 async def test_a_refused_token_refuses_the_request_and_a_revoked_one_ends_the_batch_at_once(
     app_with: AppFactory, simulator: Simulator
 ) -> None:

@@ -38,7 +38,7 @@ from replicate_mcp.batches.backend import (
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
-from replicate_mcp.tasks.result import TaskFailure, TaskResult
+from replicate_mcp.tasks.result import TaskFailure, TaskResult, was_created
 
 T = TypeVar("T")
 
@@ -159,9 +159,11 @@ class SqliteBackend:
 
         return await self._step(open_batch)
 
-    async def note_attempts(self, attempts: Mapping[int, Attempt]) -> Noted:
+    async def note_attempts(
+        self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
+    ) -> Noted:
         """Turn offers into permits, each with its attempt."""
-        return Noted(*await self._step(lambda permits, _: permits.note_attempts(attempts)))
+        return await self._step(lambda permits, _: permits.note_attempts(attempts, images_per_day))
 
     async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
         """Let a task wait anew."""
@@ -174,7 +176,7 @@ class SqliteBackend:
             prediction = result.prediction_id
             if prediction and not journal.claim(prediction, permit, batch_id):
                 return None
-            permits.free(permit)
+            permits.free(permit, asked_for=was_created(result))
             journal.record(batch_id, [result])
             return permits.admit()
 

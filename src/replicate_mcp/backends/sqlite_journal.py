@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from replicate_mcp.batches.backend import JOURNAL_SECONDS, BatchState, JournalTask, NewBatch
+from replicate_mcp.semaphores.daily_cap import day_of
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
@@ -33,6 +34,7 @@ class JournalTables:
         self._db.execute("DELETE FROM batch WHERE ended_at < ?", (since,))
         self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
         self._db.execute("DELETE FROM memo WHERE expires_at < ?", (self._now,))
+        self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
     def open(self, batch: NewBatch) -> None:
         """A batch begins."""

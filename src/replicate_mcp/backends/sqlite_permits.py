@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from replicate_mcp.batches.backend import Attempt, NotedAttempt
+from replicate_mcp.batches.backend import Attempt, Noted, NotedAttempt
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import distinct_cancel_after
 from replicate_mcp.semaphores.admission import (
@@ -15,6 +15,7 @@ from replicate_mcp.semaphores.admission import (
     Entry,
     admit,
 )
+from replicate_mcp.semaphores.daily_cap import day_of, opens_in
 from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.rate_learning import Throttling, sent, throttled
@@ -177,9 +178,10 @@ class PermitTables:
         stalled = self._now - oldest > OFFER_STALLS_AFTER
         return frozenset(taken), self.admit() if stalled else Room()
 
-    def note_attempts(self, attempts: Mapping[int, Attempt]) -> tuple[dict[int, int], Room]:
-        """Turn offers into permits, each with its attempt; the `Cancel-After` of each."""
-        taken, room = self.take(attempts)
+    def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> Noted:
+        """Turn offers into permits, each with its attempt."""
+        fitting = self._fitting_the_day(attempts, images_per_day)
+        taken, room = self.take(fitting)
         chosen: dict[int, int] = {}
         for permit in taken:
             attempt = attempts[permit]
@@ -193,17 +195,50 @@ class PermitTables:
             chosen[permit] = seconds
             self._db.execute(
                 "UPDATE permit SET task = ?, model = ?, inputs = ?, cancel_after = ?, sent_at = ?,"
-                " ends_by = ? WHERE id = ?",
+                " ends_by = ?, images = ? WHERE id = ?",
                 (
                     attempt.task, attempt.model, inputs, seconds, attempt.sent_at,
-                    self._now + attempt.seconds_at_most, permit,
+                    self._now + attempt.seconds_at_most, attempt.images, permit,
                 ),
             )  # fmt: skip
+            self._count_images(permit, attempt.images)
         self._note_sent(taken)
-        return chosen, room
+        return Noted(chosen, room, opens_in(self._now) if len(fitting) < len(attempts) else None)
+
+    def _fitting_the_day(
+        self, attempts: Mapping[int, Attempt], images_per_day: int | None
+    ) -> list[int]:
+        """The offers whose attempts still fit into the day; the others are withdrawn."""
+        if images_per_day is None or not attempts:
+            return list(attempts)
+        row = self._db.execute(
+            "SELECT images FROM usage WHERE day = ? AND account ="
+            " (SELECT account FROM permit WHERE id = ?)",
+            (day_of(self._now), next(iter(attempts))),
+        ).fetchone()
+        left = images_per_day - (row[0] if row else 0)
+        fitting = []
+        for permit, attempt in attempts.items():
+            if attempt.images <= left:
+                left -= attempt.images
+                fitting.append(permit)
+            else:
+                self._withdraw("id = ?", (permit,))
+        return fitting
+
+    def _count_images(self, permit: int, images: int) -> None:
+        """Count images on the day on which the permit was taken; a negative number, off it."""
+        self._db.execute(
+            "INSERT INTO usage (account, day, images)"
+            " SELECT account, CAST(taken_at / 86400 AS INTEGER), ? FROM permit"
+            " WHERE id = ? AND account IS NOT NULL"
+            " ON CONFLICT (account, day) DO UPDATE SET images = images + excluded.images",
+            (images, permit),
+        )
 
     def put_back(self, permit: int, throttling: Throttling | None) -> Room:
         """Let a task wait anew; a 429 is learned from."""
+        self._uncount_images(permit)
         rows = self._db.execute(
             "DELETE FROM permit WHERE id = ? RETURNING entry, account, taken_at", (permit,)
         ).fetchall()
@@ -214,9 +249,16 @@ class PermitTables:
                 self._store_rate(account, throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
-    def free(self, permit: int) -> None:
-        """Take a permit back."""
+    def free(self, permit: int, *, asked_for: bool = True) -> None:
+        """Take a permit back; its images count no more where none were asked for after all."""
+        if not asked_for:
+            self._uncount_images(permit)
         self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
+
+    def _uncount_images(self, permit: int) -> None:
+        row = self._db.execute("SELECT images FROM permit WHERE id = ?", (permit,)).fetchone()
+        if row and row[0]:
+            self._count_images(permit, -row[0])
 
     def open_attempts(self, account: str, *, orphaned: bool = False) -> list[NotedAttempt]:
         """The account's attempts, oldest first; only those of processes that are gone, if asked."""

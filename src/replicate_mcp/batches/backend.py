@@ -70,6 +70,7 @@ class Attempt:
         cancel_after: the longest `Cancel-After` allowed, in whole seconds.
         sent_at: the time on Replicate's clock, in seconds since the epoch.
         seconds_at_most: from now until its prediction has ended, whatever happens.
+        images: how many it asks for, counted against the day's.
     """
 
     batch: str
@@ -79,6 +80,7 @@ class Attempt:
     cancel_after: int
     sent_at: float
     seconds_at_most: float
+    images: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,16 @@ class NotedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """The attempts that were noted: the `Cancel-After` of each, by permit; others lost theirs."""
+    """The attempts that were noted; the others' offers are gone, and their tasks wait again.
+
+    Attributes:
+        cancel_after: the `Cancel-After` of each that was noted, by permit.
+        cap_opens_in: seconds until the day's images are counted anew, where one did not fit.
+    """
 
     cancel_after: Mapping[int, int]
     room: Room = field(default_factory=Room)
+    cap_opens_in: float | None = None
 
 
 class Backend(Permits, Protocol):
@@ -114,8 +122,15 @@ class Backend(Permits, Protocol):
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
         """Write a batch into the journal and let its tasks wait."""
 
-    async def note_attempts(self, attempts: Mapping[int, Attempt]) -> Noted:
-        """Turn offers, by permit, into permits with an attempt each."""
+    async def note_attempts(
+        self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
+    ) -> Noted:
+        """Turn offers of one account, by permit, into permits with an attempt each.
+
+        Args:
+            images_per_day: how many images the account may be asked for in a day of UTC, by all
+                who share the backend; an attempt that does not fit is not noted.
+        """
 
     async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
         """Nothing was created: give the permit back, and let the task wait its turn anew."""

@@ -4,6 +4,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -26,6 +27,7 @@ from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
 from replicate_mcp.replicate_api.faults import Fault, NeverEnded, NotMade, OutcomeUnknown, Refusal
 from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS, Gateway
 from replicate_mcp.replicate_api.prediction import Prediction
+from replicate_mcp.semaphores import daily_cap
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import Offer, QueueEntry
 from replicate_mcp.semaphores.rate_learning import Throttling
@@ -64,12 +66,14 @@ class BatchRunner:
         *,
         prediction_seconds: int,
         batch_seconds: int,
+        images_per_day: int | None = None,
     ) -> None:
         self._backend = backend
         self._holder = holder
         self._group = group
         self._prediction_seconds = prediction_seconds
         self._batch_seconds = batch_seconds
+        self._images_per_day = images_per_day
         self._batches: dict[str, RunningBatch] = {}
         self._settlements: dict[str, Settlement] = {}
 
@@ -240,10 +244,13 @@ class BatchRunner:
                 cancel_after=seconds,
                 sent_at=sent_at,
                 seconds_at_most=seconds + HOLD_SECONDS + PATIENCE_SECONDS,
+                images=batch.tasks[index].expected_count,
             )
             for permit, index in chosen.items()
         }
-        noted = await self._keep_trying(self._backend.note_attempts, attempts)
+        noted = await self._keep_trying(
+            partial(self._backend.note_attempts, attempts, images_per_day=self._images_per_day)
+        )
         for permit, index in chosen.items():
             if permit in noted.cancel_after:
                 batch.began = batch.began or anyio.current_time()
@@ -252,8 +259,15 @@ class BatchRunner:
             else:
                 batch.pending.append(index)
         self._holder.accept(noted.room)
+        if noted.cap_opens_in is not None:
+            # After what was noted just now has begun: that still fitted.
+            return self._spawn(self._drop, batch, self._cap_reached(noted.cap_opens_in))
         await self._fail_pending(batch)
         return None
+
+    def _cap_reached(self, opens_in: float) -> Reason:
+        assert self._images_per_day is not None
+        return "daily_limit", daily_cap.sentence(self._images_per_day, opens_in), True
 
     def _cancel_after(self, batch: RunningBatch) -> int:
         return min(self._prediction_seconds, int(batch.deadline - anyio.current_time()))

@@ -60,6 +60,12 @@ class TaskFailure(_Row):
 TaskResult = TaskSuccess | TaskFailure
 
 
+def was_created(result: TaskResult) -> bool:
+    """Whether the task's prediction was made, or may have been, and billed."""
+    unknown = isinstance(result, TaskFailure) and result.error_code == "create_outcome_unknown"
+    return unknown or result.prediction_id is not None
+
+
 class BatchCounts(_Row):
     """Where a whole batch stands."""
 

@@ -27,6 +27,14 @@ CREATE TABLE IF NOT EXISTS rate (
   state   TEXT NOT NULL
 );
 
+-- Images asked for, by day of UTC.
+CREATE TABLE IF NOT EXISTS usage (
+  account TEXT NOT NULL,
+  day     INTEGER NOT NULL,
+  images  INTEGER NOT NULL,
+  PRIMARY KEY (account, day)
+) WITHOUT ROWID;
+
 -- One row a batch, or a process's contexts on one semaphore.
 CREATE TABLE IF NOT EXISTS queue (
   entry     TEXT PRIMARY KEY,
@@ -56,7 +64,8 @@ CREATE TABLE IF NOT EXISTS permit (
   inputs       TEXT,
   cancel_after INTEGER,
   sent_at      REAL,
-  ends_by      REAL
+  ends_by      REAL,
+  images       INTEGER
 );
 CREATE INDEX IF NOT EXISTS permit_units ON permit (semaphore, also);
 CREATE INDEX IF NOT EXISTS permit_entry ON permit (entry);

@@ -1,0 +1,24 @@
+"""How many images an account may be asked for in a day: a day of UTC, on the backend's clock."""
+
+DAY_SECONDS = 24 * 3600
+
+
+def day_of(now: float) -> int:
+    """The number of the day that `now` (seconds since the epoch) is in."""
+    return int(now // DAY_SECONDS)
+
+
+def opens_in(now: float) -> float:
+    """Seconds until the next day begins, and the count with it."""
+    return (day_of(now) + 1) * DAY_SECONDS - now
+
+
+def sentence(images_per_day: int, seconds: float) -> str:
+    """Why a task was not created, and when it can be."""
+    minutes = max(1, round(seconds / 60))
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    return (
+        f"The day's {images_per_day} images (REPLICATE_MCP_MAX_IMAGES_PER_DAY) are used up, or too "
+        f"few are left for this task. Nothing was billed: send it again after 00:00 UTC, in {left}."
+    )
