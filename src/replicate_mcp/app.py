@@ -1,8 +1,11 @@
 """The composition root: settings become a backend, gateways and the engine, for the edges."""
 
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -53,10 +56,13 @@ async def open_backend(value: str) -> "Backend":
     from replicate_mcp.backends.sqlite_database import MEMORY
 
     if value == "memory":
-        return await SqliteBackend.open(MEMORY)
-    if value == "sqlite":
-        return await SqliteBackend.open(str(default_state_file()))
-    return await SqliteBackend.open(value.removeprefix("sqlite:///"))
+        location = MEMORY
+    elif value == "sqlite":
+        location = str(default_state_file())
+    else:
+        location = value.removeprefix("sqlite:///")
+    program = Path(sys.argv[0]).name or "python"
+    return await SqliteBackend.open(location, label=f"{program}, process {os.getpid()}")
 
 
 class App:
@@ -375,6 +381,7 @@ class _Parts:
             batch_seconds=settings.batch_seconds,
             images_per_day=settings.images_per_day,
         )
+        group.start_soon(backend.run)
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)
         contexts = ContextQueue(backend, holder, group.start_soon)

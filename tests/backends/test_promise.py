@@ -11,7 +11,7 @@ from replicate_mcp.backends.sqlite import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, Room, Share
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
@@ -37,8 +37,8 @@ class World:
         self._stack = stack
         self.clock = Clock()
 
-    async def holder(self, limit: int = 3, per_minute: float = 60_000) -> Backend:
-        backend = await SqliteBackend.open(self._location, clock=self.clock)
+    async def holder(self, limit: int = 3, per_minute: float = 60_000, label: str = "") -> Backend:
+        backend = await SqliteBackend.open(self._location, label=label, clock=self.clock)
         self._stack.push_async_callback(backend.close)
         await backend.declare(OWN, limit, per_minute=per_minute)
         return backend
@@ -203,6 +203,33 @@ async def test_registering_a_known_name_returns_it_unchanged(world: World) -> No
     one, two = await world.holder(), await world.holder()
     assert (await one.register("team", 7)).limit == 7
     assert (await two.register("team", 2)).limit == 7
+
+
+async def test_everybody_sees_who_holds_and_who_waits(world: World) -> None:
+    a, b = await world.holder(label="a"), await world.holder(label="b")
+    await a.register("thumbnails", 1)
+    await begin(a, "ba", 3, also=("thumbnails",))
+    await begin(b, "bb", 1)
+    assert await b.shares() == [
+        Share("a", OWN, in_use=1, waiting=2),
+        Share("b", OWN, in_use=1, waiting=0),
+        Share("a", "thumbnails", in_use=1, waiting=2),
+    ]
+
+
+async def test_an_abandoned_permit_stays_out_and_is_there_for_whoever_can_follow_it(
+    world: World,
+) -> None:
+    a, b = await world.holder(), await world.holder()
+    (offer, *_) = (await begin(a, "ba", 1)).offers
+    await a.note_attempts({offer.permit: attempt("ba", 0)})
+    await a.abandon(offer.permit)
+    assert [(each.permit, each.batch) for each in await b.orphans("acme")] == [(offer.permit, "ba")]
+    assert await b.adopt(offer.permit)
+    assert not await a.adopt(offer.permit)
+    assert (await a.semaphores())[0].in_use == 1
+    await b.release(offer.permit)
+    assert (await a.semaphores())[0].in_use == 0
 
 
 async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:

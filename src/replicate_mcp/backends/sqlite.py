@@ -34,9 +34,10 @@ from replicate_mcp.batches.backend import (
     NewBatch,
     Noted,
     NotedAttempt,
+    RunningPrediction,
 )
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
-from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Taken
+from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, was_created
 
@@ -68,11 +69,12 @@ class SqliteBackend:
 
     @classmethod
     async def open(
-        cls, location: str = MEMORY, *, clock: Callable[[], float] = time.time
+        cls, location: str = MEMORY, *, label: str = "", clock: Callable[[], float] = time.time
     ) -> "SqliteBackend":
         """Open the file at `location`, making it where there is none.
 
         Args:
+            label: what people know this process by.
             clock: seconds since the epoch; the same for all who share the file.
 
         Raises:
@@ -83,7 +85,7 @@ class SqliteBackend:
         lock = None if location == MEMORY else _hold_lock(_lock_path(location, holder))
         backend = cls(database, holder, Doorbell(), lock, clock)
         await backend._step(lambda permits, journal: journal.forget_old())
-        await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port))
+        await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port, label))
         await backend._bury_the_dead()
         return backend
 
@@ -117,6 +119,10 @@ class SqliteBackend:
         await self._bury_the_dead()
         return await self._step(lambda permits, _: permits.states())
 
+    async def shares(self) -> list[Share]:
+        """Who holds and who waits."""
+        return await self._step(lambda permits, _: permits.shares())
+
     async def join(self, entry: QueueEntry) -> Room:
         """Wait in the queue."""
         return await self._step(lambda permits, _: permits.join(entry))
@@ -143,6 +149,9 @@ class SqliteBackend:
         if self._clock() - self._looked_at >= LOOK_SECONDS:
             await self._bury_the_dead()
         return await self._step(lambda permits, _: permits.admit())
+
+    async def run(self) -> None:
+        """Nothing has to go on: a lock is held for as long as its process lives."""
 
     async def woken(self) -> None:
         """Return when another process's step may have offered this one something."""
@@ -207,6 +216,18 @@ class SqliteBackend:
     async def adopt(self, permit: int) -> bool:
         """Take over a permit whose process is gone; False where another was quicker."""
         return await self._step(lambda permits, _: permits.adopt(permit))
+
+    async def abandon(self, permit: int) -> None:
+        """Leave a permit to whoever can follow its prediction."""
+        await self._step(lambda permits, _: permits.abandon(permit))
+
+    async def forgot(self, account: str) -> bool:
+        """A file does not forget; and what was in memory went with the only process."""
+        return False
+
+    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> Room:
+        """Never needed, since nothing is forgotten."""
+        return Room()
 
     async def known_predictions(self, account: str) -> set[str]:
         """Predictions that belong to an attempt."""

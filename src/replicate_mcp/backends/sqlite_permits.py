@@ -16,7 +16,7 @@ from replicate_mcp.semaphores.admission import (
     admit,
 )
 from replicate_mcp.semaphores.daily_cap import day_of, opens_in
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState, Share
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.rate_learning import Throttling, sent, throttled
 from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
@@ -33,9 +33,11 @@ class PermitTables:
 
     # Holders
 
-    def arrive(self, port: int) -> None:
+    def arrive(self, port: int, label: str) -> None:
         """Make this process known."""
-        self._db.execute("INSERT INTO holder (id, port) VALUES (?, ?)", (self._holder, port))
+        self._db.execute(
+            "INSERT INTO holder (id, port, label) VALUES (?, ?, ?)", (self._holder, port, label)
+        )
 
     def other_holders(self) -> list[str]:
         """The processes known besides this one, living or dead."""
@@ -110,6 +112,26 @@ class PermitTables:
         return [
             self._state(name, limit, used[name], waiting[name], rates.get(account_of(name)))
             for name, limit in sorted(limits.items())
+        ]
+
+    def shares(self) -> list[Share]:
+        """Who holds and who waits."""
+        labels = dict(self._db.execute("SELECT id, label FROM holder"))
+        in_use: Counter[tuple[str, str]] = Counter()
+        waiting: Counter[tuple[str, str]] = Counter()
+        for table, what, counted in (
+            ("permit", "count(*)", in_use),
+            ("queue", "sum(waiting)", waiting),
+        ):
+            for holder, semaphore, also, count in self._db.execute(
+                f"SELECT holder, semaphore, also, {what} FROM {table}"
+                " GROUP BY holder, semaphore, also"
+            ):
+                for name in filter(None, (semaphore, also)):
+                    counted[name, labels.get(holder, "")] += count
+        return [
+            Share(label, name, in_use[name, label], waiting[name, label])
+            for name, label in sorted(in_use.keys() | waiting.keys())
         ]
 
     def _state(
@@ -284,6 +306,10 @@ class PermitTables:
                 (self._holder, permit),
             ).rowcount
         )
+
+    def abandon(self, permit: int) -> None:
+        """Leave a permit without a holder."""
+        self._db.execute("UPDATE permit SET holder = '' WHERE id = ?", (permit,))
 
     # Admission
 

@@ -85,7 +85,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class NotedAttempt:
-    """An attempt in the journal, with its permit, and its prediction where that is known."""
+    """An attempt in the journal, with its permit, and its prediction where that is known.
+
+    One that was entered by `enter_running` has no batch ("").
+    """
 
     permit: int
     batch: str
@@ -95,6 +98,19 @@ class NotedAttempt:
     cancel_after: int
     sent_at: float
     prediction_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPrediction:
+    """A prediction that the account's list shows as running and no attempt is known of.
+
+    Attributes:
+        ends_in: seconds from now until it has ended, whatever happens.
+    """
+
+    id: str
+    model: str
+    ends_in: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,18 @@ class Backend(Permits, Protocol):
 
     async def adopt(self, permit: int) -> bool:
         """Take over a permit whose process is gone; False where another was quicker."""
+
+    async def abandon(self, permit: int) -> None:
+        """Leave a permit to whoever can follow its prediction, or to the prediction's deadline."""
+
+    async def forgot(self, account: str) -> bool:
+        """Whether what runs of the account may have been forgotten here.
+
+        Nothing of it is admitted then until `enter_running` has told.
+        """
+
+    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> Room:
+        """Give a permit without a batch to each that has none; nobody holds them as yet."""
 
     async def known_predictions(self, account: str) -> set[str]:
         """Ids of the account's predictions that belong to an attempt, open or finished."""

@@ -72,6 +72,20 @@ class SemaphoreState:
         return max(0, self.limit - self.in_use)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one holder has of one semaphore, for people to look at.
+
+    Attributes:
+        holder: its program and process; "" for what processes left that are gone.
+    """
+
+    holder: str
+    semaphore: str
+    in_use: int
+    waiting: int
+
+
 class Permits(Protocol):
     """Named semaphores and their permits, shared by every holder of one backend.
 
@@ -98,6 +112,9 @@ class Permits(Protocol):
     async def semaphores(self) -> list[SemaphoreState]:
         """All of them, sorted by name."""
 
+    async def shares(self) -> list[Share]:
+        """Who holds and who waits, by semaphore and holder."""
+
     async def join(self, entry: QueueEntry) -> Room:
         """Wait in the queue; an entry already in it waits for that many more."""
 
@@ -112,6 +129,9 @@ class Permits(Protocol):
 
     async def admit(self) -> Room:
         """Free what the dead hold, withdraw stale offers, and make new ones."""
+
+    async def run(self) -> None:
+        """See to what has to go on in the background, until cancelled."""
 
     async def woken(self) -> None:
         """Return when another holder's step may have made this one an offer."""

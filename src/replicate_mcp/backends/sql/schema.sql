@@ -4,6 +4,7 @@
 CREATE TABLE IF NOT EXISTS holder (
   id      TEXT PRIMARY KEY,
   port    INTEGER NOT NULL,            -- a datagram to it says "look again"
+  label   TEXT NOT NULL DEFAULT '',    -- what people know the process by
   stalled INTEGER NOT NULL DEFAULT 0   -- left its offers lying: none until its next step
 );
 
