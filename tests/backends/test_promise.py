@@ -217,19 +217,20 @@ async def test_everybody_sees_who_holds_and_who_waits(world: World) -> None:
     ]
 
 
-async def test_an_abandoned_permit_stays_out_and_is_there_for_whoever_can_follow_it(
+async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_follow_it(
     world: World,
 ) -> None:
     a, b = await world.holder(), await world.holder()
     (offer, *_) = (await begin(a, "ba", 1)).offers
     await a.note_attempts({offer.permit: attempt("ba", 0)})
-    await a.abandon(offer.permit)
+    await a.finish(offer.permit, "ba", failed(0, "p1"), ended=False)
     assert [(each.permit, each.batch) for each in await b.orphans("acme")] == [(offer.permit, "ba")]
     assert await b.adopt(offer.permit)
     assert not await a.adopt(offer.permit)
     assert (await a.semaphores())[0].in_use == 1
-    await b.release(offer.permit)
+    await b.finish(offer.permit, "ba", failed(0, "p1"))
     assert (await a.semaphores())[0].in_use == 0
+    assert [row.task_index for row in await a.results("ba")] == [0]
 
 
 async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
