@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from itertools import chain, repeat
 
 import anyio
 
@@ -13,8 +14,11 @@ from replicate_mcp.replicate_api.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
-CANCEL_TRIES = 5
-"""How often a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
+CANCEL_SECONDS = 300.0
+"""For how long a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
+
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between such requests, the last one from then on; a 429 may ask for more."""
 
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
 
@@ -82,14 +86,18 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
     Raises:
         Refusal: the token is good for nothing any more.
     """
-    for _ in range(CANCEL_TRIES):
-        try:
-            return await gateway.cancel(prediction_id)
-        except Fault as fault:
-            if isinstance(fault, Refusal) and fault.status in (401, 403):
-                raise
-            log.warning("prediction %s is not cancelled yet: %s", prediction_id, fault)
-            await anyio.sleep(1)
+    with anyio.move_on_after(CANCEL_SECONDS):
+        for pause in chain(PAUSES, repeat(PAUSES[-1])):
+            try:
+                return await gateway.cancel(prediction_id)
+            except Fault as fault:
+                asked = 0.0
+                if isinstance(fault, Refusal):
+                    if fault.status in (401, 403):
+                        raise
+                    asked = fault.retry_after or 0.0
+                log.warning("prediction %s is not cancelled yet: %s", prediction_id, fault)
+                await anyio.sleep(max(pause, asked))
     return None
 
 
