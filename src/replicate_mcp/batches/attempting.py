@@ -125,7 +125,7 @@ class Attempting:
                 )
             except Fault as fault:
                 result = await self._after_fault(batch, permit, task, fault)
-                ended = permit not in batch.following and not isinstance(fault, OutcomeUnknown)
+                ended = permit not in batch.following and not rule_for(fault).may_be_made
             except Exception:
                 # A fault of our own: the task still ends, and its permit still comes back.
                 log.exception("task %d of %s failed in a way nobody thought of", index, batch.id)
