@@ -5,15 +5,19 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from conftest import AppFactory, environment, settings_for
+from conftest import environment, settings_for
 from replicate_mcp.app import App
+from replicate_mcp.backends.sqlite import SqliteBackend
 from replicate_mcp.simulator import Simulator, running_simulator_process
+from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
 
 @pytest.mark.soak
@@ -60,42 +64,53 @@ def say(server: subprocess.Popen[str], message: dict[str, Any]) -> None:
     server.stdin.flush()
 
 
-@pytest.mark.parametrize("end", ["stdin", "terminate", "kill"])
-async def test_what_merely_went_away_cancels_nothing_and_its_images_are_delivered_by_the_next(
-    app_with: AppFactory, simulator: Simulator, tmp_path: Path, end: str
-) -> None:
-    simulator.configure(predict_seconds=2)
+@contextmanager
+def server(simulator: Simulator, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server on stdio that has said hello."""
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, **environment(simulator, tmp_path), "REPLICATE_CONCURRENT_LIMIT": "2"},
+        env={**os.environ, **environment(simulator, folder), "REPLICATE_CONCURRENT_LIMIT": "2"},
         text=True,
-    ) as server:
+    ) as process:
         client = {"name": "t", "version": "1"}
         asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
-        say(server, {"id": 1, "method": "initialize", "params": asked})
-        assert server.stdout is not None
-        server.stdout.readline()
-        say(server, {"method": "notifications/initialized"})
+        say(process, {"id": 1, "method": "initialize", "params": asked})
+        assert process.stdout is not None
+        process.stdout.readline()
+        say(process, {"method": "notifications/initialized"})
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("end", ["stdin", "terminate", "kill"])
+async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_delivers_it(
+    simulator: Simulator, tmp_path: Path, end: str
+) -> None:
+    simulator.configure(predict_seconds=2)
+    with server(simulator, tmp_path) as first:
         arguments = {"tasks": [{"prompt": f"car {n}"} for n in range(5)]}
         params = {"name": "generate_images", "arguments": arguments}
-        say(server, {"id": 2, "method": "tools/call", "params": params})
+        say(first, {"id": 2, "method": "tools/call", "params": params})
         await simulator.reached(account="acme", in_flight=2)
         if end == "stdin":
-            assert server.stdin is not None
-            server.stdin.close()
+            assert first.stdin is not None
+            first.stdin.close()
         else:
-            getattr(server, end)()
-        server.wait(5)
+            getattr(first, end)()
+        first.wait(5)
     account = simulator.account("acme")
     assert (account["in_flight"], account["canceled"]) == (2, 0)
-    async with app_with() as app:
-        await app.semaphores(app.caller())
-        batch_id = (await app.result(app.caller(), None)).batch_id
+    with server(simulator, tmp_path):  # Nobody calls it: it looks by itself.
+        await simulator.reached(account="acme", in_flight=0)
         with anyio.fail_after(20):
-            await app.wait(app.caller(), batch_id, seconds=None)
-        result = await app.result(app.caller(), batch_id)
-    assert result.successful_count == 2
-    assert [row.error_code for row in result.failed_results] == ["interrupted"] * 3
+            backend = await SqliteBackend.open(str(tmp_path / "state.db"))
+            while (batch := (await backend.batches(["server"]))[0]).status == "running":
+                await anyio.sleep(0.1)
+    rows = await backend.results(batch.id)
+    await backend.close()
+    made = [row for row in rows if isinstance(row, TaskSuccess)]
+    lost = [row.error_code for row in rows if isinstance(row, TaskFailure)]
+    assert (len(made), lost) == (2, ["interrupted"] * 3)
     assert simulator.account("acme")["created"] == 2
