@@ -4,31 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-_NETWORK = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb",
-        "smb3",
-        "smbfs",
-        "9p",
-        "virtiofs",
-        "afpfs",
-        "webdav",
-        "davfs",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "beegfs",
-        "afs",
-        "ncpfs",
-        "coda",
-        "vboxsf",
-        "prl_fs",
-        "vmhgfs",
-    }  # fmt: skip
-)
+_NETWORK = (
+    "nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "virtiofs",
+    "afpfs", "webdav", "davfs", "ceph", "glusterfs", "lustre", "beegfs", "afs",
+    "ncpfs", "coda", "vboxsf", "prl_fs", "vmhgfs",
+)  # fmt: skip
 
 MOUNTS = Path("/proc/self/mountinfo")
 """Linux's table of what is mounted where."""
