@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ASK_AGAIN_SECONDS = 30.0
+"""How long a server waits before it asks again whose its token is, where Replicate did not tell."""
+
 JOURNAL_POLL_SECONDS = 0.5
 """How often a batch that another process runs is looked at while a caller waits for it."""
 
@@ -411,10 +414,16 @@ class _Parts:
 
     async def look_after_the_own_account(self) -> None:
         """Take over what an earlier process left of the server's own account."""
-        try:
-            await self.account(self._settings.token or "")
-        except ReplicateMcpError as error:
-            log.warning("%s", error)
+        while True:
+            try:
+                await self.account(self._settings.token or "")
+                return
+            except Unauthorized as error:
+                log.warning("%s", error)
+                return
+            except ReplicateMcpError as error:
+                log.info("what earlier processes left is looked for later: %s", error)
+            await anyio.sleep(ASK_AGAIN_SECONDS)
 
     async def account(self, token: str) -> str:
         """The account behind a token, its limit and rate declared once."""

@@ -120,7 +120,8 @@ class BatchRunner:
     def recover(self, account: str, gateway: Gateway) -> None:
         """Take over, from now on and with this token, what the account's dead processes left."""
         if account not in self._recoveries:
-            recovery = Recovery(account, self._settlement(account), self._steps)
+            settlement = self._settlement(account)
+            recovery = Recovery(account, settlement, self._steps, lambda: bool(self._batches))
             self._recoveries[account] = recovery
             self._steps.spawn(recovery.run)
         self._recoveries[account].use(gateway)
