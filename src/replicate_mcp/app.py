@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from replicate_mcp.access import Caller, caller_for
+from replicate_mcp.access import Access, Caller, names_of
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.errors import (
     InvalidInput,
@@ -78,15 +78,27 @@ def _label() -> str:
 class App:
     """All that a process shares between its callers, made at the first call that needs it."""
 
-    def __init__(self, settings: Settings, group: "TaskGroup") -> None:
+    def __init__(
+        self, settings: Settings, group: "TaskGroup", *, listens_on_loopback: bool = False
+    ) -> None:
         self.settings = settings
+        key = settings.admin_api_key
+        self.access = Access(
+            server_token=settings.token,
+            admin_key=key.get_secret_value() if key else None,
+            listens_on_loopback=listens_on_loopback,
+            allow_anonymous=settings.allow_anonymous,
+            allowed_hosts=names_of(settings.allowed_hosts),
+        )
         self._group = group
         self._parts: _Parts | None = None
         self._opening = anyio.Lock()
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, settings: Settings) -> AsyncIterator["App"]:
+    async def running(
+        cls, settings: Settings, *, listens_on_loopback: bool = False
+    ) -> AsyncIterator["App"]:
         """An app whose work goes on in the background until the end of the block.
 
         Nothing is opened before the first call that needs it: hosts start servers for every
@@ -96,7 +108,7 @@ class App:
         error: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
-                app = cls(settings, group)
+                app = cls(settings, group, listens_on_loopback=listens_on_loopback)
                 try:
                     yield app
                 except Exception as raised:
@@ -119,7 +131,7 @@ class App:
 
     def caller(self, own_token: str | None = None) -> Caller:
         """Who calls: by the token they brought, else the server's."""
-        return caller_for(own_token=own_token, server_token=self.settings.token)
+        return self.access.caller(own_token=own_token)
 
     # What the edges offer
 
