@@ -9,6 +9,7 @@ What was presented and is wrong is refused; it never falls to the next tier.
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -139,10 +140,17 @@ class Access:
         )
 
     def _is_own_origin(self, origin: str | None, host: str) -> bool:
-        """Whether a browser's page, if it is one that calls, came from this server."""
+        """Whether a browser's page, if it is one that calls, came from this server.
+
+        That `Origin` and `Host` agree is not enough: a name of somebody else's can be made to
+        point here.
+        """
         if origin is None:
             return True
-        return urlsplit(origin).netloc == host or _name_of(_host_of(origin)) in self.allowed_hosts
+        name = _name_of(urlsplit(origin).netloc)
+        if name in self.allowed_hosts:
+            return True
+        return urlsplit(origin).netloc == host and (name in _LOOPBACK or _is_address(name))
 
 
 def fingerprint(token: str) -> str:
@@ -181,8 +189,12 @@ def _checked(token: str | None) -> str | None:
     return token or None
 
 
-def _host_of(origin: str) -> str:
-    return urlsplit(origin).netloc
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name_of(host: str) -> str:

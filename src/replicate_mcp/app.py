@@ -14,6 +14,7 @@ from replicate_mcp.access import Access, Caller, names_of
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.errors import (
     InvalidInput,
+    KeyReused,
     ReplicateMcpError,
     ReplicateUnavailable,
     Unauthorized,
@@ -32,7 +33,7 @@ from replicate_mcp.settings import Settings
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from replicate_mcp.batches.backend import Backend, BatchState
+    from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
     from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
@@ -127,12 +128,17 @@ class App:
         semaphore: str | None = None,
         concurrency_limit: int | None = None,
         shared_inputs: Mapping[str, Any] | None = None,
+        key: "IdempotencyKey | None" = None,
     ) -> str:
         """Check a request whole, begin its batch, and give its id.
+
+        Args:
+            key: under which the request may be sent again: it gets the same batch then.
 
         Raises:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
+        from replicate_mcp.batches.backend import KeyTaken
         from replicate_mcp.batches.planning import plan
         from replicate_mcp.tasks.task import parse_tasks
 
@@ -143,21 +149,30 @@ class App:
             check_limit(concurrency_limit)
         parts = await self._open()
         gateway = parts.accounts.gateway(caller.token)
-        account = await parts.account(caller.token)
-        shown, semaphores = await self._semaphores(parts, account, semaphore)
         try:
+            if key is not None:
+                await parts.backend.check_key(caller.name, key.key)
+            account = await parts.account(caller.token)
+            shown, semaphores = await self._semaphores(parts, account, semaphore)
             planned = await plan(parsed, gateway, parts.models)
+            batch = await parts.runner.start(
+                planned,
+                gateway=gateway,
+                account=account,
+                caller=caller.name,
+                shown_semaphore=shown,
+                semaphores=semaphores,
+                at_most=concurrency_limit,
+                key=key,
+            )
         except ExceptionGroup as group:  # Models are looked up at once, in a task group.
             raise _refused(group) from None
-        batch = await parts.runner.start(
-            planned,
-            gateway=gateway,
-            account=account,
-            caller=caller.name,
-            shown_semaphore=shown,
-            semaphores=semaphores,
-            at_most=concurrency_limit,
-        )
+        except KeyTaken as taken:
+            if key is None or taken.digest != key.digest:
+                raise KeyReused(
+                    "This Idempotency-Key belongs to another request of yours: use a new one."
+                ) from None
+            return taken.batch_id
         return batch.id
 
     async def wait(
@@ -272,6 +287,13 @@ class App:
 
         states = visible_to(account, await parts.backend.semaphores(), own_name=own_name)
         return [SemaphoreStatus.of(state, parts.backend.scope) for state in states]
+
+    async def set_rate(self, per_minute: float) -> None:
+        """Set how many creations a minute the server's own account is allowed."""
+        parts = await self._open()
+        account = account_semaphore(await parts.account(self.caller().token))
+        limit = self.settings.concurrent_limit
+        await parts.backend.declare(account, limit, per_minute=per_minute)
 
     async def acquire(self, lease: Lease) -> None:
         """Wait for a unit of the semaphore that the lease names, for a caller's own code."""

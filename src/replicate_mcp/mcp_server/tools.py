@@ -29,7 +29,7 @@ class ToolCall:
     """One call of a tool.
 
     Attributes:
-        caller: who calls; asked for lazily, because listing needs no token.
+        headers: of the HTTP request that brought the call; None on stdio.
         arrived: when the call arrived, on the event loop's clock.
         on_batch: told the id of the batch that the call began.
     """
@@ -37,16 +37,17 @@ class ToolCall:
     app: App
     arguments: Mapping[str, Any]
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     arrived: float = 0.0
     on_progress: OnProgress | None = None
     on_batch: Callable[[str], None] = lambda _: None
 
     @property
     def caller(self) -> Caller:
-        """By the token brought in `_meta`, else the server's."""
+        """By what came in `_meta` or in HTTP's headers, else with the server's token."""
         brought = self.meta.get(CREDENTIALS_KEY)
         token = brought.get("replicate_api_token") if isinstance(brought, Mapping) else None
-        return self.app.caller(token if isinstance(token, str) else None)
+        return self.app.access.caller(self.headers, token)
 
     def seconds_left(self, wait_seconds: float) -> float:
         """Of the time in which the call is to be answered."""
