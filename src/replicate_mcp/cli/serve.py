@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="MCP at /mcp and /sse, the service's routes, metrics and a dashboard over HTTP",
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="(8000)")
+    parser.add_argument("--port", type=int, default=8000, help="8000; 0 for any that is free")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +53,8 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
         )
     from replicate_mcp.http_api.server import serve_http
 
-    shown = f"[{host}]" if ":" in host else host
-    print(f"Serving on http://{shown}:{port} (MCP at /mcp and /sse).", file=sys.stderr, flush=True)
-    anyio.run(partial(serve_http, settings, host=host, port=port))
+    def tell(url: str) -> None:
+        print(f"Serving on {url} (MCP at /mcp and /sse).", file=sys.stderr, flush=True)
+
+    anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=tell))
     return 0

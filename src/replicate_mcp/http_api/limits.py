@@ -1,11 +1,14 @@
 """Limits at the edge: how large a body may be, how slowly it may come, how much is open at once."""
 
 import anyio
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY_BYTES = 16 * 1024 * 1024
 """Enough for a thousand tasks, or for some input images as data URIs."""
+
+MOST_HEADER_BYTES = 32 * 1024
 
 BODY_SECONDS = 60.0
 """How long a body may take to arrive."""
@@ -14,12 +17,16 @@ MOST_OPEN = 2_000
 """Requests open at once, in all."""
 
 
-class _TooLarge(Exception):
-    pass
+class _TooLarge(HTTPException):
+    """Raised where the body is read; a framework hands it on as it is, or answers with it."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"The request's body is over {MOST_BODY_BYTES // 1024 // 1024} MiB")
 
 
-class _TooSlow(Exception):
-    pass
+class _TooSlow(HTTPException):
+    def __init__(self) -> None:
+        super().__init__(408, "The request's body came too slowly")
 
 
 class Limits:
@@ -43,9 +50,11 @@ class Limits:
         return None
 
     async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+            return await _refuse(scope, receive, send, 431, "The request's headers are too large.")
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if length.isdigit() and int(length) > MOST_BODY_BYTES:
-            return await _too_large(scope, receive, send)
+            return await _refuse(scope, receive, send, 413, f"{_TooLarge().detail}.")
         began = False
 
         async def watched_send(message: Message) -> None:
@@ -55,12 +64,9 @@ class Limits:
 
         try:
             await self._app(scope, _limited(receive), watched_send)
-        except _TooLarge:
+        except (_TooLarge, _TooSlow) as error:
             if not began:
-                await _too_large(scope, receive, send)
-        except _TooSlow:
-            if not began:
-                await _refuse(scope, receive, send, 408, "The request's body came too slowly.")
+                await _refuse(scope, receive, send, error.status_code, f"{error.detail}.")
         return None
 
 
@@ -83,11 +89,6 @@ def _limited(receive: Receive) -> Receive:
         raise _TooSlow
 
     return limited
-
-
-async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
-    sentence = f"The request's body is over {MOST_BODY_BYTES // 1024 // 1024} MiB."
-    await _refuse(scope, receive, send, 413, sentence)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, sentence: str) -> None:

@@ -1,7 +1,9 @@
 """The HTTP server: every route over one engine, MCP at /mcp and /sse among them."""
 
 import logging
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
 from types import FrameType
@@ -19,7 +21,7 @@ from replicate_mcp.app import App
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.http_api import generating, looking
 from replicate_mcp.http_api.answers import refusal
-from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.limits import MOST_HEADER_BYTES, Limits
 from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 3
 """How long what is under way may go on after SIGTERM; batches are recovered by the next process."""
 
-MOST_HEADER_BYTES = 32 * 1024
+BACKLOG = 2048
 
 _MCP_HEADERS = (
     "authorization",
@@ -83,15 +85,28 @@ def build(app: App, server: "ReplicateMcpServer", *, host: str) -> FastAPI:
     return api
 
 
-async def serve_http(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until a signal comes; what runs on Replicate then is left to the next process."""
+async def serve_http(
+    settings: Settings, *, host: str, port: int, on_listening: Callable[[str], None]
+) -> None:
+    """Serve until a signal comes; what runs on Replicate then is left to the next process.
+
+    Args:
+        port: 0 for any that is free.
+        on_listening: is told the address, once connections are taken.
+
+    Raises:
+        InvalidInput: that address cannot be listened on.
+    """
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
     async with App.running(settings, listens_on_loopback=is_loopback(host)) as app:
         server = ReplicateMcpServer(app)
         api = build(app, server, host=host)
         app.in_background(app.recover)
-        await _Server(_config(api, host, port), server).serve()
+        with _listener(host, port) as listener:
+            shown = f"[{host}]" if ":" in host else host
+            on_listening(f"http://{shown}:{listener.getsockname()[1]}")
+            await _Server(_config(api), server).serve([listener])
 
 
 class _Server(uvicorn.Server):
@@ -106,11 +121,26 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _config(api: FastAPI, host: str, port: int) -> uvicorn.Config:
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, else asyncio does not send small answers at once: 40 ms each.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidInput(
+            f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port."
+        ) from None
+    return listener
+
+
+def _config(api: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         api,
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
