@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
+    from replicate_mcp.batches.observing import Observer
     from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
@@ -54,6 +55,7 @@ class App:
         self, settings: Settings, group: "TaskGroup", *, listens_on_loopback: bool = False
     ) -> None:
         self.settings = settings
+        self.observer: Observer | None = None
         key = settings.admin_api_key
         self.access = Access(
             server_token=settings.token,
@@ -347,7 +349,7 @@ class App:
                 if self._parts is None:
                     from replicate_mcp.composition import Parts
 
-                    self._parts = await Parts.open(self.settings, self._group)
+                    self._parts = await Parts.open(self.settings, self._group, self.observer)
         return self._parts
 
     async def _semaphores(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from replicate_mcp.batches.backend import Backend
+    from replicate_mcp.batches.observing import Observer
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ class Parts:
         self._declaring = anyio.Lock()
 
     @classmethod
-    async def open(cls, settings: Settings, group: "TaskGroup") -> "Parts":
+    async def open(
+        cls, settings: Settings, group: "TaskGroup", observer: "Observer | None" = None
+    ) -> "Parts":
         """Put the parts together, and start what runs in the background."""
         backend = await open_backend(settings.backend)
         holder = Holder(backend)
@@ -61,6 +64,7 @@ class Parts:
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
             images_per_day=settings.images_per_day,
+            observer=observer,
         )
         group.start_soon(backend.run)
         group.start_soon(holder.run)

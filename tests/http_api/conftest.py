@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,18 @@ def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
     """Starts servers over one state; keywords are environment variables."""
 
     @contextmanager
-    def running(*words: str, **variables: str) -> Iterator[Server]:
+    def running(
+        *words: str,
+        program: Sequence[str] = (sys.executable, "-m", "replicate_mcp"),
+        **variables: str,
+    ) -> Iterator[Server]:
         around = {
             **os.environ,
             **environment(simulator, tmp_path),
             "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY,
             **variables,
         }
-        command = [sys.executable, "-m", "replicate_mcp", "serve", "--http", "--port", "0", *words]
+        command = [*program, "serve", "--http", "--port", "0", *words]
         with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             line = process.stderr.readline()

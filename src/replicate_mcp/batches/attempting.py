@@ -13,6 +13,7 @@ from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Verdict
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping, stop_prediction
+from replicate_mcp.batches.tracing import attempt_span, tell_result
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
 from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
 from replicate_mcp.replicate_api.faults import Fault, NeverEnded, NotMade, OutcomeUnknown, Refusal
@@ -103,10 +104,22 @@ class Attempting:
 
     async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
         """One attempt, from its creation to its result, or back to where its task waits."""
-        task = batch.tasks[index]
-        until = batch.gateway.now() + cancel_after
         if batch.dropped is not None:
             return await self._wait_anew(batch, permit, index)
+        task, sent_at = batch.tasks[index], anyio.current_time()
+        self._steps.observer.creation_sent(sent_at - batch.opened)
+        with attempt_span(batch.trace, batch=batch.id, task=index, model=task.model) as span:
+            result = await self._attempt(batch, permit, task, cancel_after)
+            if result is not None:
+                tell_result(span, result)
+                self._steps.observer.task_ended(result, anyio.current_time() - sent_at)
+        return None
+
+    async def _attempt(
+        self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
+    ) -> TaskResult | None:
+        """The task's result, recorded; None where it waits its turn anew."""
+        until = batch.gateway.now() + cancel_after
         reopened = False
         while True:
             ended = True
@@ -128,7 +141,9 @@ class Attempting:
                 ended = permit not in batch.following and not rule_for(fault).may_be_made
             except Exception:
                 # A fault of our own: the task still ends, and its permit still comes back.
-                log.exception("task %d of %s failed in a way nobody thought of", index, batch.id)
+                log.exception(
+                    "task %d of %s failed in a way nobody thought of", task.index, batch.id
+                )
                 known = batch.following.get(permit)
                 result = failure(task, "create_outcome_unknown", UNKNOWN, prediction_id=known)
                 ended = False
@@ -144,7 +159,7 @@ class Attempting:
         self._gone(batch, permit)
         batch.note(result)
         self._steps.holder.accept(room)
-        return None
+        return result
 
     async def _created(
         self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
@@ -155,6 +170,7 @@ class Attempting:
         except Fault as fault:
             if rule_for(fault).action is not Action.SETTLE:
                 raise
+            self._steps.observer.answer_lost()
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
         return await self._found_in_list(batch, permit)
 
@@ -188,11 +204,13 @@ class Attempting:
         if isinstance(fault, Refusal):
             per_minute, burst = fault.reduced_to or (None, None)
             throttling = Throttling(fault.retry_after, per_minute, burst)
+            self._steps.observer.creation_throttled()
         else:
             tries = batch.sent_again.get(task.index, 0)
             if tries >= len(SEND_AGAIN_SECONDS):
                 return failure(task, rule.code, rule.sentence, rule.retryable)
             batch.sent_again[task.index] = tries + 1
+            self._steps.observer.creation_sent_again()
             # The permit is kept meanwhile: to others it is of no use either.
             with anyio.move_on_after(SEND_AGAIN_SECONDS[tries]):
                 await batch.stopping.wait()

@@ -9,12 +9,14 @@ from anyio.abc import TaskGroup
 
 from replicate_mcp.batches.attempting import OUT_OF_TIME, Attempting
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.observing import Nobody, Observer
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.batches.settlement import Settlement
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping
+from replicate_mcp.batches.tracing import present_context
 from replicate_mcp.replicate_api.attempts import SHORTEST_CANCEL_AFTER
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import Holder
@@ -32,6 +34,7 @@ class BatchRunner:
         prediction_seconds: after which Replicate cancels a prediction by itself.
         batch_seconds: after which nothing more of a batch is created.
         images_per_day: how many images an account may be asked for; None for any number.
+        observer: is told what happens.
     """
 
     def __init__(
@@ -43,8 +46,9 @@ class BatchRunner:
         prediction_seconds: int,
         batch_seconds: int,
         images_per_day: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        self._steps = Steps(backend, holder, group)
+        self._steps = Steps(backend, holder, group, observer or Nobody())
         self._stopping = Stopping(self._steps)
         self._attempting = Attempting(
             self._steps,
@@ -92,6 +96,8 @@ class BatchRunner:
                 [task.expected_count for task in tasks],
             ),
             deadline=anyio.current_time() + self._batch_seconds,
+            opened=anyio.current_time(),
+            trace=present_context(),
             pending=deque(range(len(tasks))),
         )
         journal_tasks = tuple(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
+from opentelemetry.context import Context
 
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Settlement
@@ -30,6 +31,8 @@ class RunningBatch:
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
         dropped: why no more of its tasks are created; None while they are.
+        opened: when it was asked for. As `deadline`, on the event loop's clock.
+        trace: what its attempts' spans are joined to.
         began: when its first task was sent; None before. As `deadline`, on the event loop's clock.
     """
 
@@ -40,6 +43,8 @@ class RunningBatch:
     settlement: Settlement = field(repr=False)
     names: BatchFilenames = field(repr=False)
     deadline: float
+    opened: float
+    trace: Context = field(repr=False)
     pending: deque[int]
     began: float | None = None
     succeeded: int = 0

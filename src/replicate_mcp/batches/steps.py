@@ -8,6 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.observing import Observer
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import Room
@@ -22,7 +23,10 @@ TRY_AGAIN_SECONDS = 1.0
 class Steps:
     """A process's steps at its backend, and the background in which its batches run."""
 
-    def __init__(self, backend: Backend, holder: Holder, group: TaskGroup) -> None:
+    def __init__(
+        self, backend: Backend, holder: Holder, group: TaskGroup, observer: Observer
+    ) -> None:
+        self.observer = observer
         self.backend = backend
         self.holder = holder
         self._group = group

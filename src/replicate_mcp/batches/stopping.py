@@ -55,6 +55,7 @@ class Stopping:
         await self._steps.hand_on(self._steps.backend.record, batch.id, given_up)
         for result in given_up:
             batch.note(result)
+            self._steps.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
         """Cancel what runs at Replicate, whether its id is known yet or has to be found."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.batches.tracing import joined_to
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.http_api.answers import (
     Batch,
@@ -44,7 +45,7 @@ async def generate(
 ) -> JSONResponse:
     """Make one image, and answer with its URL; a failed one answers with an error's status."""
     caller = caller_of(request, body.own_token)
-    batch_id = await _started(app, caller, body, [body.task], key)
+    batch_id = await _started(request, app, caller, body, [body.task], key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id)
     await app.wait(caller, batch_id, seconds=None)
@@ -67,7 +68,7 @@ async def generate_batch(
 ) -> JSONResponse:
     """Make many images, all at once as far as the limits allow; answers 200 whatever fails."""
     caller = caller_of(request, body.own_token)
-    batch_id = await _started(app, caller, body, body.all_tasks, key)
+    batch_id = await _started(request, app, caller, body, body.all_tasks, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id)
     await app.wait(caller, batch_id, seconds=None)
@@ -77,7 +78,7 @@ async def generate_batch(
 
 
 async def _started(
-    app: App, caller: Caller, body: _Generate, tasks: list[Any], key: str | None
+    request: Request, app: App, caller: Caller, body: _Generate, tasks: list[Any], key: str | None
 ) -> str:
     """The batch of this request: a new one, or the one that its key began before."""
     if body.concurrency_limit is not None and not caller.brought_a_token:
@@ -85,15 +86,16 @@ async def _started(
             "concurrency_limit goes with a token of your own: the limit of the server's account is "
             "set with POST /configure."
         )
-    return await app.start_batch(
-        caller,
-        tasks,
-        model=body.model_name,
-        semaphore=body.external_semaphore_id,
-        concurrency_limit=body.concurrency_limit,
-        shared_inputs=body.shared_inputs,
-        key=IdempotencyKey(key, _digest(body)) if key else None,
-    )
+    with joined_to(request.headers):
+        return await app.start_batch(
+            caller,
+            tasks,
+            model=body.model_name,
+            semaphore=body.external_semaphore_id,
+            concurrency_limit=body.concurrency_limit,
+            shared_inputs=body.shared_inputs,
+            key=IdempotencyKey(key, _digest(body)) if key else None,
+        )
 
 
 def _digest(body: BaseModel) -> str:

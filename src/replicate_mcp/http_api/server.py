@@ -19,9 +19,10 @@ from starlette.middleware.cors import CORSMiddleware
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
-from replicate_mcp.http_api import generating, looking
+from replicate_mcp.http_api import generating, looking, metrics
 from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.limits import MOST_HEADER_BYTES, Limits
+from replicate_mcp.http_api.metrics import Metrics
 from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ def build(app: App, server: "ReplicateMcpServer", *, host: str) -> FastAPI:
         redoc_url=None,
     )
     api.state.replicate_mcp = app
+    api.state.metrics = app.observer = Metrics()
     api.include_router(generating.router)
     api.include_router(looking.router)
+    api.include_router(metrics.router)
     api.router.routes.extend(http_routes(server, _names(app, host)))
     api.add_exception_handler(ReplicateMcpError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)

@@ -1,0 +1,53 @@
+"""A span for each attempt, joined to the trace of the call that asked for its batch.
+
+Without OpenTelemetry's SDK in the process, all of this does nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
+
+from replicate_mcp.tasks.result import TaskResult, TaskSuccess
+
+_tracer = trace.get_tracer("replicate-mcp")
+
+
+def present_context() -> Context:
+    """The trace that is being worked on, for spans that begin later."""
+    return context.get_current()
+
+
+@contextmanager
+def joined_to(headers: Mapping[str, str]) -> Iterator[None]:
+    """Work in the trace that a request's headers (`traceparent`) name, if they do."""
+    token = context.attach(propagate.extract(headers))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+@contextmanager
+def attempt_span(parent: Context, *, batch: str, task: int, model: str) -> Iterator[trace.Span]:
+    """One attempt, from its being sent to its result; no prompt and no input is in it."""
+    attributes: dict[str, str | int] = {
+        "replicate_mcp.batch": batch,
+        "replicate_mcp.task": task,
+        "gen_ai.request.model": model,
+        "gen_ai.provider.name": "replicate",
+    }
+    with _tracer.start_as_current_span(
+        f"prediction {model}", parent, trace.SpanKind.CLIENT, attributes
+    ) as span:
+        yield span
+
+
+def tell_result(span: trace.Span, result: TaskResult) -> None:
+    """Note what came of an attempt."""
+    if result.prediction_id:
+        span.set_attribute("replicate_mcp.prediction", result.prediction_id)
+    if not isinstance(result, TaskSuccess):
+        span.set_attribute("error.type", result.error_code)
+        span.set_status(trace.StatusCode.ERROR, result.error_code)

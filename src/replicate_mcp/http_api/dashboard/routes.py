@@ -1,0 +1,140 @@
+"""The dashboard's page and files, and what a browser is told they may do."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from replicate_mcp.access import is_loopback
+from replicate_mcp.http_api import looking
+from replicate_mcp.http_api.callers import TheApp
+
+router = APIRouter(include_in_schema=False)
+
+DELIVERY = ("https://replicate.delivery", "https://*.replicate.delivery")
+"""Where Replicate's files are, in the words of a Content-Security-Policy."""
+
+_CONTENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def home(request: Request, app: TheApp) -> Response:
+    """The dashboard for browsers, the JSON of `/health` for the rest."""
+    if prefers_html(request.headers.get("accept", "")):
+        return _answer(request, "index.html", app.settings.replicate_base_url)
+    answer = await looking.health(app)
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+@router.api_route("/dashboard/{name}", methods=["GET", "HEAD"])
+async def file(name: str, request: Request, app: TheApp) -> Response:
+    """A script, the styles or the icon: they hold no data, so anybody may have them."""
+    if name not in _files() or name == "index.html":
+        raise HTTPException(404, "Not Found")
+    return _answer(request, name, app.settings.replicate_base_url)
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether an `Accept` names HTML, and not after JSON: browsers do, programs do not."""
+    qualities = {"text/html": 0.0, "application/json": 0.0}
+    for each in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        if name in qualities:
+            qualities[name] = max(qualities[name], _quality(parameters))
+    return 0 < qualities["text/html"] >= qualities["application/json"]
+
+
+def security_headers(replicate_base_url: str) -> Mapping[str, str]:
+    """What the page may load, and from where: itself, and the images that were delivered.
+
+    The delivered files may be fetched too: that is how one is saved under its own name.
+
+    Args:
+        replicate_base_url: a simulator's, if it is on loopback: its images may be shown then.
+    """
+    files = " ".join((*DELIVERY, *_simulator(replicate_base_url)))
+    rules = (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        f"connect-src 'self' {files}",
+        f"img-src 'self' {files}",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+    return {
+        "Content-Security-Policy": "; ".join(rules),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    content: bytes
+    content_type: str
+    etag: str
+
+
+def _answer(request: Request, name: str, replicate_base_url: str) -> Response:
+    """A file, or that the browser has it already: it asks each time, and gets it once."""
+    found = _files()[name]
+    headers = {
+        **security_headers(replicate_base_url),
+        "Cache-Control": "no-cache",
+        "ETag": found.etag,
+        "Vary": "Accept",
+    }
+    known = (tag.strip() for tag in request.headers.get("if-none-match", "").split(","))
+    if any(tag.removeprefix("W/") == found.etag for tag in known):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, headers=headers, media_type=found.content_type)
+
+
+@cache
+def _files() -> dict[str, _File]:
+    """All files by name: they are few and small, and change with the package only."""
+    folder = resources.files(__package__).joinpath("static")
+    return {
+        each.name: _File(
+            content=(content := each.read_bytes()),
+            content_type=_CONTENT_TYPES[each.name.rpartition(".")[2]],
+            etag=f'"{hashlib.sha256(content).hexdigest()[:24]}"',
+        )
+        for each in folder.iterdir()
+        if each.name.rpartition(".")[2] in _CONTENT_TYPES
+    }
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _simulator(base_url: str) -> tuple[str, ...]:
+    """The origins of a simulator's files: it names itself by address, whoever calls it how."""
+    parts = urlsplit(base_url)
+    if parts.hostname is None or not is_loopback(parts.hostname):
+        return ()
+    port = f":{parts.port}" if parts.port else ""
+    names = dict.fromkeys((parts.hostname, "127.0.0.1"))
+    # A Content-Security-Policy has no form for an IPv6 address.
+    return tuple(f"{parts.scheme}://{name}{port}" for name in names if ":" not in name)

@@ -1,0 +1,83 @@
+"""What is counted and traced, of the real server."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from http_api.conftest import ADMIN_KEY, Serve, Server
+from replicate_mcp.simulator import Fault, Simulator
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+TRACED = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=open(sys.argv.pop(), "a"))))
+trace.set_tracer_provider(provider)
+from replicate_mcp.cli.main import main
+sys.exit(main())
+"""
+
+
+def value(text: str, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert found, f"{name} is not in {text}"
+    return float(found[1])
+
+
+def test_what_happens_is_counted(server: Server, simulator: Simulator) -> None:
+    simulator.configure(predict_seconds=0.05)
+    simulator.fault_next(Fault("429"))
+    simulator.fault_next(Fault("502_after"))
+    prompts = ["a", "b", "c [nsfw]", "d"]
+    server.post("/generate-batch", {"prompts": prompts})
+    hanging = server.post("/generate-batch", {"prompts": ["x [hang]"] * 2}, prefer="respond-async")
+    assert hanging.status_code == 202
+    simulator.wait_for(account="acme", in_flight=2)
+    text = server.get("/metrics").text
+    assert value(text, "replicate_mcp_creations_total") == 7
+    assert value(text, "replicate_mcp_throttled_total") == 1
+    assert value(text, "replicate_mcp_lost_answers_total") == 1
+    assert value(text, 'replicate_mcp_tasks_total{outcome="succeeded"}') == 3
+    assert value(text, 'replicate_mcp_tasks_total{outcome="content_flagged"}') == 1
+    assert value(text, "replicate_mcp_waiting_seconds_count") == 7
+    assert value(text, "replicate_mcp_replicate_seconds_count") == 4
+    own = '{semaphore="replicate-global"}'
+    assert value(text, f"replicate_mcp_permits_in_use{own}") == 2
+    assert value(text, f"replicate_mcp_semaphore_limit{own}") == 60
+    assert value(text, f"replicate_mcp_semaphore_utilisation{own}") == pytest.approx(2 / 60)
+
+
+def test_metrics_follow_the_tiers(serve: Serve) -> None:
+    with serve("--host", "0.0.0.0") as server:
+        server.client.base_url = server.url.replace("0.0.0.0", "127.0.0.1")
+        assert server.get("/metrics").status_code == 401
+        own = server.get("/metrics", headers={"x-replicate-api-key": "r8_other_1"}).text
+        assert "replicate_mcp_permits_in_use" in own
+        assert "replicate_mcp_creations_total" not in own
+        admin = server.get("/metrics", headers={"x-admin-api-key": ADMIN_KEY}).text
+        assert "replicate_mcp_creations_total" in admin
+
+
+def test_each_attempt_is_a_span_of_the_callers_trace_without_prompt_or_token(
+    serve: Serve, tmp_path: Path
+) -> None:
+    spans = tmp_path / "spans"
+    program = tmp_path / "traced.py"
+    program.write_text(TRACED)
+    with serve(str(spans), program=[sys.executable, str(program)]) as server:
+        headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+        body = {"prompts": ["a secret car", "b [fail]"]}
+        server.client.post("/generate-batch", json=body, headers=headers)
+    written = spans.read_text()
+    assert written.count('"name": "prediction black-forest-labs/flux-schnell"') == 2
+    assert written.count(f'"trace_id": "0x{TRACE}"') >= 2
+    assert '"error.type": "prediction_failed"' in written
+    assert "secret car" not in written
+    assert os.environ.get("REPLICATE_API_TOKEN", "r8_acme_1") not in written
