@@ -18,6 +18,8 @@ from replicate_mcp.simulator import Simulator
 
 ADMIN_KEY = "the-admins-key"
 
+PROGRAM = (sys.executable, "-m", "replicate_mcp")
+
 Serve = Callable[..., Any]
 
 
@@ -48,7 +50,7 @@ def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
     @contextmanager
     def running(
         *words: str,
-        program: Sequence[str] = (sys.executable, "-m", "replicate_mcp"),
+        program: Sequence[str] = PROGRAM,
         **variables: str,
     ) -> Iterator[Server]:
         around = {

@@ -1,0 +1,222 @@
+// What a batch has made: a tile an image, in the order of the tasks, and an empty one for what is
+// still to come. Images are loaded by the browser from where they were delivered, when in sight.
+
+import { counted, el, icon, show, write } from "./dom.js";
+import { inWords, secondsUntil } from "./time.js";
+import { copy, say } from "./toast.js";
+
+const AT_ONCE = 60; // tasks; more are shown when asked for
+const SOON = 600; // seconds
+
+export class ImageGrid {
+  #slots = [];
+  #rows = new Map();
+  #tiles = new Set();
+  #shown = AT_ONCE;
+  #total = 0;
+  #ended = false;
+  #grid = el("div", { class: "grid" });
+  #more = el("button", { type: "button", class: "wide", hidden: true });
+  element = el("div", {}, this.#grid, this.#more);
+
+  constructor() {
+    this.#more.addEventListener("click", () => {
+      this.#shown += AT_ONCE;
+      this.#arrange();
+    });
+  }
+
+  /** The whole batch's number of tasks, and whether nothing more will come. */
+  size(total, ended) {
+    if (total === this.#total && ended === this.#ended) return;
+    this.#total = total;
+    this.#ended = ended;
+    this.#arrange();
+  }
+
+  /** A task has ended: with a row of the result, or, failed, without an image (null). */
+  add(index, row) {
+    this.#rows.set(index, row);
+    if (this.#slots[index]) this.#fill(index);
+  }
+
+  /** URLs of what can still be fetched, in the order of the tasks. */
+  get urls() {
+    const rows = [...this.#rows].sort(([a], [b]) => a - b).map(([, row]) => row);
+    const files = rows.flatMap((row) => row?.generated_files ?? []);
+    return files.filter((file) => secondsUntil(file.expires_at) > 0).map((file) => file.url);
+  }
+
+  tick() {
+    for (const tile of this.#tiles) tile.tick();
+  }
+
+  #arrange() {
+    for (let index = this.#slots.length; index < Math.min(this.#shown, this.#total); index++) {
+      this.#slots[index] = el("div", { class: "slot" });
+      this.#grid.append(this.#slots[index]);
+      this.#fill(index);
+    }
+    if (this.#ended) this.#slots.forEach((_, index) => this.#fill(index));
+    const hidden = Math.max(0, this.#total - this.#slots.length);
+    write(this.#more, `Show ${Math.min(hidden, AT_ONCE)} more of ${counted(hidden, "task")}`);
+    show(this.#more, hidden > 0);
+  }
+
+  #fill(index) {
+    const slot = this.#slots[index];
+    const row = this.#rows.get(index);
+    if (slot.dataset.done !== undefined) return;
+    if (row === undefined) {
+      if (!slot.firstChild) slot.append(el("div", { class: "coming", "aria-hidden": "true" }));
+      return;
+    }
+    slot.dataset.done = "";
+    const tiles = (row?.generated_files ?? []).map((file) => new ImageTile(row, file));
+    tiles.forEach((tile) => this.#tiles.add(tile));
+    slot.replaceChildren(...tiles.map((tile) => tile.element));
+  }
+}
+
+class ImageTile {
+  #file;
+  #thumb;
+  #lifetime = el("span", { class: "lifetime" });
+  #actions;
+  #expired = false;
+
+  constructor(row, file) {
+    this.#file = file;
+    this.#thumb = thumbnail(row, file);
+    this.#actions = el(
+      "div",
+      { class: "actions" },
+      action("copy", "Copy URL", file.filename, () => copy(file.url, "URL")),
+      action("download", "Download", file.filename, () => download(file)),
+    );
+    const made = [
+      row.seed === undefined ? null : `seed ${row.seed}`,
+      row.model.split("/").slice(1).join("/").split(":")[0] || row.model,
+    ];
+    this.element = el(
+      "figure",
+      { class: "tile", "data-task": row.task_index },
+      this.#thumb,
+      el(
+        "figcaption",
+        {},
+        el("strong", { class: "filename", title: file.filename }, file.filename),
+        el("span", { class: "prompt", title: row.prompt }, row.prompt),
+        el("span", { class: "made" }, made.filter(Boolean).join(" · ")),
+        this.#lifetime,
+        this.#actions,
+        details(row),
+      ),
+    );
+    this.tick();
+  }
+
+  tick() {
+    if (this.#expired) return;
+    const left = secondsUntil(this.#file.expires_at);
+    if (this.#file.expired || left <= 0) return this.#expire();
+    write(this.#lifetime, `expires in ${inWords(left)}`);
+    this.#lifetime.toggleAttribute("data-soon", left < SOON);
+  }
+
+  #expire() {
+    this.#expired = true;
+    this.element.dataset.expired = "";
+    write(this.#lifetime, "expired");
+    this.#actions.remove();
+    const gone = el("span", { class: "thumb gone" }, icon("expired"), "Replicate deleted it");
+    this.#thumb.replaceWith(gone);
+  }
+}
+
+function thumbnail(row, file) {
+  const name = `${file.filename}: ${row.prompt}`;
+  if (!isWebAddress(file.url)) return el("span", { class: "thumb gone" }, icon("file"), "No link");
+  const image = el("img", {
+    alt: name,
+    loading: "lazy",
+    decoding: "async",
+    referrerpolicy: "no-referrer",
+  });
+  const link = el(
+    "a",
+    { class: "thumb", href: file.url, target: "_blank", rel: "noopener noreferrer" },
+    image,
+  );
+  image.addEventListener("load", () => (link.dataset.loaded = ""));
+  image.addEventListener("error", () => {
+    const kind = file.filename.split(".").pop();
+    image.replaceWith(el("span", { class: "no-preview" }, icon("file"), `${kind}, no preview`));
+    link.dataset.loaded = "";
+  });
+  image.src = file.url;
+  link.append(el("span", { class: "unseen" }, " (opens in a new tab)"));
+  return link;
+}
+
+/** Whether a result's URL may become a link: it comes from outside. */
+function isWebAddress(url) {
+  try {
+    return ["https:", "http:"].includes(new URL(url).protocol);
+  } catch {
+    return false;
+  }
+}
+
+function details(row) {
+  const facts = [
+    ["Task", row.task_index],
+    ["Prompt", row.prompt],
+    ["Model", row.model],
+    ["Seed", row.seed],
+    ["Seconds", row.predict_seconds],
+    ["Prediction", row.prediction_id],
+  ];
+  const known = facts.filter(([, value]) => value !== undefined);
+  return el(
+    "details",
+    {},
+    el("summary", {}, "Details"),
+    el("dl", {}, ...known.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+  );
+}
+
+function action(picture, name, filename, act) {
+  const button = el(
+    "button",
+    { type: "button", class: "action", title: name },
+    icon(picture),
+    el("span", { class: "word" }, name),
+    el("span", { class: "unseen" }, ` of ${filename}`),
+  );
+  button.addEventListener("click", async () => {
+    button.setAttribute("aria-busy", "true");
+    const done = await act();
+    button.removeAttribute("aria-busy");
+    if (!done) return;
+    button.firstChild.replaceWith(icon("check"));
+    setTimeout(() => button.firstChild.replaceWith(icon(picture)), 1_500);
+  });
+  return button;
+}
+
+/** Save a file under its own name: a browser obeys that only for what the page fetched itself. */
+async function download(file) {
+  try {
+    const answer = await fetch(file.url, { credentials: "omit", referrerPolicy: "no-referrer" });
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+    const place = URL.createObjectURL(await answer.blob());
+    el("a", { href: place, download: file.filename }).click();
+    setTimeout(() => URL.revokeObjectURL(place), 60_000);
+    say(`${file.filename} saved.`);
+    return true;
+  } catch {
+    say(`${file.filename} cannot be fetched by this page: open it, and save it from there.`);
+    return false;
+  }
+}
