@@ -408,7 +408,7 @@ class _Parts:
                     per_minute=self._settings.requests_per_minute,
                 )
                 self._declared.add(account)
-                self.runner.recover(account, self.accounts.gateway(token))
+        self.runner.recover(account, self.accounts.gateway(token))
         return account
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatc
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Share
+from replicate_mcp.semaphores.rate import full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
@@ -217,19 +218,20 @@ async def test_everybody_sees_who_holds_and_who_waits(world: World) -> None:
     ]
 
 
-async def test_an_abandoned_permit_stays_out_and_is_there_for_whoever_can_follow_it(
+async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_follow_it(
     world: World,
 ) -> None:
     a, b = await world.holder(), await world.holder()
     (offer, *_) = (await begin(a, "ba", 1)).offers
     await a.note_attempts({offer.permit: attempt("ba", 0)})
-    await a.abandon(offer.permit)
+    await a.finish(offer.permit, "ba", failed(0, "p1"), ended=False)
     assert [(each.permit, each.batch) for each in await b.orphans("acme")] == [(offer.permit, "ba")]
     assert await b.adopt(offer.permit)
     assert not await a.adopt(offer.permit)
     assert (await a.semaphores())[0].in_use == 1
-    await b.release(offer.permit)
+    await b.finish(offer.permit, "ba", failed(0, "p1"))
     assert (await a.semaphores())[0].in_use == 0
+    assert [row.task_index for row in await a.results("ba")] == [0]
 
 
 async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
@@ -277,7 +279,7 @@ async def test_a_batch_stays_under_its_own_limit(world: World) -> None:
 async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=60)
     room = await begin(backend, "b", 62)
-    assert len(room.offers) == 60
+    assert len(room.offers) == full_burst(60)
     assert room.next_in == pytest.approx(1)
     await take_all(backend, room)
     world.clock.now += 1.01

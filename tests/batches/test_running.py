@@ -16,7 +16,7 @@ from replicate_mcp.errors import (
     Unauthorized,
     UnknownBatch,
 )
-from replicate_mcp.simulator import Fault, Simulator
+from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
 
 
@@ -258,55 +258,6 @@ async def test_a_days_images_end_the_batch_with_the_time_at_which_there_are_more
         assert "5 images" in row.error
         assert "after 00:00 UTC, in " in row.error
     assert simulator.account("acme")["created"] == 3
-
-
-async def test_a_refused_token_refuses_the_request_and_a_revoked_one_ends_the_batch_at_once(
-    app_with: AppFactory, simulator: Simulator
-) -> None:
-    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
-        with pytest.raises(Unauthorized, match="refused the token"):
-            await make(app, [{"prompt": "x"}], token="not-a-token")
-        await make(app, [{"prompt": "x"}])
-        simulator.change_account("acme", revoke=["r8_acme_1"])
-        result = await make(app, [{"prompt": f"car {n}"} for n in range(50)])
-    assert {row.error_code for row in result.failed_results} == {"unauthorized"}
-    assert creations(simulator) <= 3
-
-
-async def test_an_account_without_credit_ends_the_batch_with_one_reason(
-    app_with: AppFactory, simulator: Simulator
-) -> None:
-    simulator.change_account("acme", out_of_credit=True)
-    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
-        result = await make(app, [{"prompt": f"car {n}"} for n in range(50)])
-    assert {row.error_code for row in result.failed_results} == {"insufficient_credit"}
-    assert creations(simulator) <= 2
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [Fault("reset_after"), Fault("502_after"), Fault("truncated"), Fault("malformed")],
-)
-async def test_a_lost_answer_to_a_creation_that_arrived_is_found_in_the_list_and_not_paid_twice(
-    app_with: AppFactory, simulator: Simulator, fault: Fault
-) -> None:
-    simulator.fault_next(fault)
-    async with app_with() as app:
-        result = await make(app, [{"prompt": "x"}])
-    assert result.successful_count == 1
-    assert simulator.account("acme")["created"] == 1
-
-
-@pytest.mark.parametrize("fault", [Fault("reset"), Fault("503")])
-async def test_a_creation_that_did_not_arrive_is_sent_again_when_the_list_shows_that(
-    app_with: AppFactory, simulator: Simulator, fault: Fault
-) -> None:
-    simulator.configure(predict_seconds=0.05)
-    simulator.fault_next(fault)
-    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
-        result = await make(app, [{"prompt": f"car {n}"} for n in range(60)])
-    assert result.successful_count == 60
-    assert simulator.account("acme")["created"] == 60
 
 
 async def test_a_cancelled_batch_runs_no_longer_anywhere(

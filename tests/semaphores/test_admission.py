@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.semaphores.admission import Entry, admit
-from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate import Rate, full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling, throttled
 
 NOW = 1_000.0
@@ -74,7 +74,7 @@ def test_a_batch_stays_under_its_own_limit_and_keeps_nothing_beyond_it() -> None
 
 
 def test_a_start_uses_a_slot_of_its_accounts_rate() -> None:
-    rates = {"acme": Rate.full(60, NOW).spent(58)}
+    rates = {"acme": Rate.full(60, NOW).spent(full_burst(60) - 2)}
     decision = admit([entry("a", 5, account="acme")], {"s": 9}, rates, now=NOW)
     assert decision.grants == ("a", "a")
     assert decision.next_at == pytest.approx(NOW + 1)

@@ -178,14 +178,19 @@ class SqliteBackend:
         """Let a task wait anew."""
         return await self._step(lambda permits, _: permits.put_back(permit, throttling))
 
-    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room | None:
+    async def finish(
+        self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
+    ) -> Room | None:
         """Record a result, free its permit, hand the room on."""
 
         def finish(permits: PermitTables, journal: JournalTables) -> Room | None:
             prediction = result.prediction_id
             if prediction and not journal.claim(prediction, permit, batch_id):
                 return None
-            permits.free(permit, asked_for=was_created(result))
+            if ended:
+                permits.free(permit, asked_for=was_created(result))
+            else:
+                permits.abandon(permit)
             journal.record(batch_id, [result])
             return permits.admit()
 

@@ -151,8 +151,14 @@ class Backend(Permits, Protocol):
     async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
         """Nothing was created: give the permit back, and let the task wait its turn anew."""
 
-    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room | None:
+    async def finish(
+        self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
+    ) -> Room | None:
         """Record a task's result, free its permit, and hand the room on.
+
+        Args:
+            ended: whether its prediction, if any, is known to have ended. Where it may still run,
+                its permit stays out, left to whoever can follow it, or to its deadline.
 
         None where its prediction belongs to another attempt: then nothing is done.
         """
@@ -173,7 +179,7 @@ class Backend(Permits, Protocol):
         """Take over a permit whose process is gone; False where another was quicker."""
 
     async def abandon(self, permit: int) -> None:
-        """Leave a permit to whoever can follow its prediction, or to the prediction's deadline."""
+        """Leave a permit, whose result is not recorded, to whoever can follow its prediction."""
 
     async def forgot(self, account: str) -> bool:
         """Whether what runs of the account may have been forgotten here.

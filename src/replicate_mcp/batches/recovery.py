@@ -5,25 +5,24 @@ so it stays out until that has ended, and whoever lives delivers its result.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
 
-from replicate_mcp.batches.backend import Backend, NotedAttempt
+from replicate_mcp.batches.backend import NotedAttempt
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Settlement, Verdict
+from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.stopping import stop_prediction
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK
-from replicate_mcp.replicate_api.fault_policy import rule_for
-from replicate_mcp.replicate_api.faults import Fault, OutcomeUnknown
+from replicate_mcp.replicate_api.faults import Fault, OutcomeUnknown, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.prediction import Prediction
-from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.result import TaskResult, TaskSuccess
+from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 log = logging.getLogger(__name__)
 
@@ -39,30 +38,26 @@ INTERRUPTED = (
 class Recovery:
     """One account's: what its dead processes left is adopted, followed and recorded."""
 
-    def __init__(
-        self,
-        account: str,
-        gateway: Gateway,
-        settlement: Settlement,
-        backend: Backend,
-        holder: Holder,
-        spawn: Callable[..., object],
-    ) -> None:
+    def __init__(self, account: str, settlement: Settlement, steps: Steps) -> None:
         self._account = account
-        self._gateway = gateway
         self._settlement = settlement
-        self._backend = backend
-        self._holder = holder
-        self._spawn = spawn
+        self._steps = steps
+        self._backend = steps.backend
+        self._gateways: list[Gateway] = []
         self._names: dict[str, BatchFilenames] = {}
+
+    def use(self, gateway: Gateway) -> None:
+        """Look with this token of the account too: any will do, and one may be revoked."""
+        if gateway not in self._gateways:
+            self._gateways.append(gateway)
 
     async def run(self) -> None:
         """Look for orphans until cancelled."""
         while True:
             try:
-                for orphan in await self._backend.orphans(self._account):
+                for orphan in await self._backend.orphans(self._account) if self._gateways else ():
                     if await self._backend.adopt(orphan.permit):
-                        self._spawn(self._bring_home, orphan)
+                        self._steps.spawn(self._bring_home, orphan)
             except BackendUnavailable as error:
                 log.warning("%s", error)
             await anyio.sleep(LOOK_SECONDS)
@@ -77,41 +72,54 @@ class Recovery:
 
     async def _follow(self, orphan: NotedAttempt) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
-        task = await self._task(orphan)
         log.info("taking over task %d of %s", orphan.task, orphan.batch)
-        known = orphan.prediction_id
-        try:
-            if known is None:
-                found = await self._settlement.find(orphan.permit, self._gateway)
-                if found is Verdict.NOT_MADE:
-                    return await self._record(
-                        orphan, failure(task, "interrupted", INTERRUPTED, retryable=True)
-                    )
-                if isinstance(found, Verdict):
-                    raise OutcomeUnknown
-                known = found
-            state = await self._backend.batch(orphan.batch)
-            canceled = state is not None and state.canceled
-            if canceled:
-                await self._gateway.cancel(known)
-            until = orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
-            prediction = await self._gateway.follow(Prediction.unseen(known), until=until)
-            names = await self._filenames(orphan.batch)
-            now = self._gateway.now()
-            result: TaskResult = outcome(task, prediction, names, canceled=canceled, now=now)
-        except Fault as fault:
-            rule = rule_for(fault)
-            sentence = f"Its process ended, and what became of it could not be learned: {fault}."
-            code = rule.code if isinstance(fault, OutcomeUnknown) else "create_outcome_unknown"
-            result = failure(task, code, sentence, prediction_id=known)
-        return await self._record(orphan, result)
+        task = await self._task(orphan)
+        known, ended = orphan.prediction_id, True
+        while self._gateways:
+            gateway = self._gateways[0]
+            try:
+                known = known or await self._found(orphan, gateway)
+                if known is None:
+                    result: TaskResult = failure(task, "interrupted", INTERRUPTED, retryable=True)
+                else:
+                    result = await self._outcome(orphan, task, known, gateway)
+            except Fault as fault:
+                if isinstance(fault, Refusal) and fault.status in (401, 403):
+                    # The token is good for nothing any more; another of the account's may be.
+                    self._gateways = [each for each in self._gateways if each is not gateway]
+                    continue
+                result = _unknown(task, fault, known)
+                ended = isinstance(fault, Refusal)
+            return await self._record(orphan, result, ended=ended)
+        return await self._backend.abandon(orphan.permit)
 
-    async def _record(self, orphan: NotedAttempt, result: TaskResult) -> None:
-        room = await self._backend.finish(orphan.permit, orphan.batch, result)
+    async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
+        """The id of the attempt's prediction; None where none was made."""
+        found = await self._settlement.find(orphan.permit, gateway)
+        if found is Verdict.REFUSED:
+            raise Refusal(401, "the token was refused")
+        if found is Verdict.UNKNOWN:
+            raise OutcomeUnknown("the list of predictions does not say")
+        return found if isinstance(found, str) else None
+
+    async def _outcome(
+        self, orphan: NotedAttempt, task: PlannedTask, prediction_id: str, gateway: Gateway
+    ) -> TaskResult:
+        state = await self._backend.batch(orphan.batch)
+        canceled = state is not None and state.canceled
+        if canceled:
+            await stop_prediction(gateway, prediction_id)
+        until = orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
+        prediction = await gateway.follow(Prediction.unseen(prediction_id), until=until)
+        names = await self._filenames(orphan.batch)
+        return outcome(task, prediction, names, canceled=canceled, now=gateway.now())
+
+    async def _record(self, orphan: NotedAttempt, result: TaskResult, *, ended: bool) -> None:
+        room = await self._backend.finish(orphan.permit, orphan.batch, result, ended=ended)
         if room is None:
             # Another attempt has taken that prediction: what became of this one is looked for.
             return await self._follow(replace(orphan, prediction_id=None))
-        return self._holder.accept(room)
+        return self._steps.holder.accept(room)
 
     async def _task(self, orphan: NotedAttempt) -> PlannedTask:
         tasks = await self._backend.tasks(orphan.batch)
@@ -139,3 +147,13 @@ class Recovery:
                     names.claim(row.task_index, [file.filename for file in row.generated_files])
             self._names[batch_id] = names
         return self._names[batch_id]
+
+
+def _unknown(task: PlannedTask, fault: Fault, prediction_id: str | None) -> TaskFailure:
+    return failure(
+        task,
+        "create_outcome_unknown",
+        f"Its process ended, and what became of it could not be learned: {fault}. It may have been "
+        "billed: look at https://replicate.com/predictions before sending it again.",
+        prediction_id=prediction_id,
+    )

@@ -68,6 +68,11 @@ class RunningBatch:
         """How many are at Replicate."""
         return len(self.creating) + len(self.following)
 
+    def give_up(self, reason: Reason) -> None:
+        """Create none of its tasks any more; the first reason stands."""
+        self.dropped = self.dropped or reason
+        self.stopping.set()
+
     def note(self, result: TaskResult) -> None:
         """Count a result, and tell those who watch."""
         if isinstance(result, TaskSuccess):

@@ -32,6 +32,8 @@ class Verdict(Enum):
 
     NOT_MADE = auto()
     UNKNOWN = auto()
+    REFUSED = auto()
+    """No token that was asked with may read the list any more."""
 
 
 @dataclass(eq=False, slots=True)
@@ -136,7 +138,7 @@ class Settlement:
                 continue
         if refused == len(asking):
             for permit in list(self._wanted):
-                self._answer(permit, Verdict.UNKNOWN)
+                self._answer(permit, Verdict.REFUSED)
         return None
 
     def _may_be_given(

@@ -1,95 +1,59 @@
 """What is done about each fault of a creation: one table.
 
-Nothing here can bill twice: what may have been created is settled through the account's list of
-predictions before anything is sent again.
+Nothing here can bill twice: what may have been made is settled through the account's list of
+predictions before anything is sent again. What becomes of a prediction that was made and ends
+without an image is told in `batches/outcome.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Any
 
 from replicate_mcp.errors import ErrorCode
-from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, NotSent, Refusal
+from replicate_mcp.replicate_api.faults import (
+    Fault,
+    LostAnswer,
+    NeverEnded,
+    NotSent,
+    OutcomeUnknown,
+    Refusal,
+)
 
 
 class Action(Enum):
     """What becomes of the task."""
 
     WAIT_ANEW = auto()
-    """Nothing was created, and the account is throttled: the task waits its turn anew."""
+    """The account is throttled: the task waits its turn anew, for as long as its batch may."""
 
     SEND_AGAIN = auto()
-    """Nothing was created, and Replicate could not be reached: after a pause, it is sent again."""
+    """After a pause, it is sent again, five times at most; then the task fails."""
 
     SETTLE = auto()
-    """It may have been created: the list of predictions says so, and what to do."""
+    """The list of predictions says whether it was made: then it is followed, else sent again."""
 
     FAIL = auto()
-    """Nothing was created, and the same would happen again: the task fails."""
+    """The same would happen again: the task fails."""
 
     FAIL_BATCH = auto()
-    """Nothing can be created with this token: the batch's creations end, with this one reason."""
+    """The same would happen to all: the batch's creations end, with this one reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is done, and what its user is told where that ends the task."""
+    """What is done, and what its user is told where that ends the task.
+
+    Attributes:
+        may_be_made: whether a prediction may have been made, and billed.
+        retryable: whether sending the task again can help, and cannot bill twice.
+    """
 
     action: Action
+    may_be_made: bool
     code: ErrorCode
+    retryable: bool
     sentence: str
-    retryable: bool = False
-
-
-_BY_STATUS: dict[int, Rule] = {
-    401: Rule(
-        Action.FAIL_BATCH,
-        "unauthorized",
-        "Replicate refused the token: check REPLICATE_API_TOKEN, or make a new one at "
-        "https://replicate.com/account/api-tokens.",
-    ),
-    402: Rule(
-        Action.FAIL_BATCH,
-        "insufficient_credit",
-        "The Replicate account has no credit left: add some at "
-        "https://replicate.com/account/billing and send the failed tasks again.",
-        retryable=True,
-    ),
-    404: Rule(Action.FAIL, "model_not_found", "Replicate knows no such model or version."),
-    429: Rule(
-        Action.WAIT_ANEW,
-        "replicate_unavailable",
-        "Replicate throttled the account.",
-        retryable=True,
-    ),
-}
-
-
-def rule_for(fault: Fault) -> Rule:
-    """The rule for what came instead of a creation's answer."""
-    match fault:
-        case Refusal(status=status) if status in _BY_STATUS:
-            return _BY_STATUS[status]
-        case LostAnswer():
-            return _SETTLE
-        case Refusal(status=status) if status >= 500:
-            return _SETTLE
-        case Refusal(status=422, fields=fields) if fields:
-            said = "; ".join(f"{name}: {what}" for name, what in fields.items())
-            return Rule(Action.FAIL, "invalid_input", f"Replicate refused the inputs: {said}.")
-        case Refusal(detail=detail):
-            return Rule(Action.FAIL, "invalid_input", f"Replicate refused the task: {detail}")
-        case NotSent():
-            return Rule(
-                Action.SEND_AGAIN,
-                "replicate_unavailable",
-                f"Replicate could not be reached: {fault}. Nothing was billed.",
-                retryable=True,
-            )
-        case NeverEnded():
-            return Rule(
-                Action.FAIL, "deadline_exceeded", f"The {fault}, though it was cancelled in time."
-            )
-    return replace(_SETTLE, action=Action.FAIL)
 
 
 UNKNOWN = (
@@ -97,5 +61,70 @@ UNKNOWN = (
     "what became of it. It may have been billed: look at https://replicate.com/predictions before "
     "sending it again."
 )
+_UNAUTHORIZED = (
+    "Replicate refused the token: check REPLICATE_API_TOKEN, or make a new one at "
+    "https://replicate.com/account/api-tokens."
+)
+_CREDIT = (
+    "The Replicate account has no credit left: add some at "
+    "https://replicate.com/account/billing and send the failed tasks again."
+)
+_NO_MODEL = "Replicate knows no such model or version."
+_THROTTLED = "Replicate throttled the account."
+_UNREACHED = "Replicate could not be reached: {fault}. Nothing was billed."
+_NO_END = "The {fault}, though it was cancelled in time."
+_REFUSED = "Replicate refused the task: {detail}"
+_INPUTS = "Replicate refused the inputs: {fields}."
 
-_SETTLE = Rule(Action.SETTLE, "create_outcome_unknown", UNKNOWN)
+
+def _kind(kind: type[Fault]) -> Callable[[Fault], bool]:
+    return lambda fault: isinstance(fault, kind)
+
+
+def _status(low: int, high: int | None = None) -> Callable[[Fault], bool]:
+    statuses = range(low, (high or low) + 1)
+    return lambda fault: isinstance(fault, Refusal) and fault.status in statuses
+
+
+def _wrong_inputs(fault: Fault) -> bool:
+    return isinstance(fault, Refusal) and fault.status == 422 and bool(fault.fields)
+
+
+_A = Action
+
+# What came instead of an answer, what is done, whether it may be made, and what its user gets.
+TABLE: tuple[tuple[Callable[[Fault], bool], Rule], ...] = (
+    # no connection, or the list shows that nothing was made
+    (_kind(NotSent), Rule(_A.SEND_AGAIN, False, "replicate_unavailable", True, _UNREACHED)),
+    # reset, time-out, truncated or malformed
+    (_kind(LostAnswer), Rule(_A.SETTLE, True, "create_outcome_unknown", False, UNKNOWN)),
+    (_status(500, 599), Rule(_A.SETTLE, True, "create_outcome_unknown", False, UNKNOWN)),
+    # the list does not say
+    (_kind(OutcomeUnknown), Rule(_A.FAIL, True, "create_outcome_unknown", False, UNKNOWN)),
+    # still running after its deadline and a cancel
+    (_kind(NeverEnded), Rule(_A.FAIL, True, "deadline_exceeded", False, _NO_END)),
+    (_status(429), Rule(_A.WAIT_ANEW, False, "replicate_unavailable", True, _THROTTLED)),
+    (_status(401), Rule(_A.FAIL_BATCH, False, "unauthorized", False, _UNAUTHORIZED)),
+    (_status(402), Rule(_A.FAIL_BATCH, False, "insufficient_credit", True, _CREDIT)),
+    (_status(403), Rule(_A.FAIL, False, "unauthorized", False, _REFUSED)),
+    (_status(404), Rule(_A.FAIL, False, "model_not_found", False, _NO_MODEL)),
+    (_wrong_inputs, Rule(_A.FAIL, False, "invalid_input", False, _INPUTS)),
+    (_status(400, 499), Rule(_A.FAIL, False, "invalid_input", False, _REFUSED)),
+)
+
+
+def rule_for(fault: Fault) -> Rule:
+    """The first rule that fits, with its sentence filled in."""
+    for fits, rule in TABLE:
+        if fits(fault):
+            return replace(rule, sentence=rule.sentence.format(**_told(fault)))
+    return Rule(Action.FAIL, True, "create_outcome_unknown", False, UNKNOWN)
+
+
+def _told(fault: Fault) -> dict[str, Any]:
+    fields = fault.fields.items() if isinstance(fault, Refusal) else ()
+    return {
+        "fault": fault,
+        "detail": fault.detail if isinstance(fault, Refusal) else "",
+        "fields": "; ".join(f"{name}: {what}" for name, what in fields),
+    }

@@ -11,13 +11,22 @@ from typing import Any
 REQUESTS_PER_MINUTE = 600.0
 """Replicate's documented limit on prediction creations, per account."""
 
+KEPT_BACK = 2.0
+"""Creations of the full burst that are never used: the first ones, on new connections, arrive later
+than those that follow, to which the account's own bucket then is a little less full than ours."""
+
+
+def full_burst(per_minute: float) -> float:
+    """The burst of a rate of which nothing else is known, in creations."""
+    return max(1.0, per_minute - KEPT_BACK)
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
     """What an account may create, now. Times are in seconds, on the backend's clock.
 
     Attributes:
-        full_per_minute: creations a minute when nothing is wrong; the burst is the same.
+        full_per_minute: creations a minute when nothing is wrong; the burst is nearly the same.
         per_minute: the learned rate, at most `full_per_minute`.
         burst: the size of the bucket, in creations.
         tokens: creations that may start at `at`.
@@ -49,7 +58,7 @@ class Rate:
     @classmethod
     def full(cls, per_minute: float, now: float) -> "Rate":
         """A rate of which nothing has been used."""
-        burst = max(1.0, per_minute)
+        burst = full_burst(per_minute)
         return cls(per_minute, per_minute, burst, burst, now)
 
     @classmethod
@@ -63,13 +72,14 @@ class Rate:
     @property
     def lowered(self) -> bool:
         """Whether throttling has taught less than the full rate."""
-        return self.per_minute < self.full_per_minute or self.burst < max(1.0, self.full_per_minute)
+        full = self.full_per_minute
+        return self.per_minute < full or self.burst < full_burst(full)
 
     def declared(self, per_minute: float, now: float) -> "Rate":
         """The same account under another configured rate; what was learned stays."""
         if per_minute == self.full_per_minute:
             return self
-        rate, burst = self.at_time(now), max(1.0, per_minute)
+        rate, burst = self.at_time(now), full_burst(per_minute)
         learned = min(per_minute, rate.per_minute) if rate.lowered else per_minute
         burst = min(burst, rate.burst) if rate.lowered else burst
         return replace(
@@ -91,7 +101,7 @@ class Rate:
         missing = max(0.0, 1 - self.tokens)
         return max(self.paused_until, self.at + missing * 60 / self.per_minute)
 
-    def spent(self, count: int) -> "Rate":
+    def spent(self, count: float) -> "Rate":
         """The bucket after `count` offers were made out of it."""
         return replace(self, tokens=self.tokens - count)
 

@@ -8,7 +8,7 @@ rate that there is.
 
 from dataclasses import dataclass, replace
 
-from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate import Rate, full_burst
 
 RECENT_SECONDS = 10.0
 RECENT_CREATIONS = 10
@@ -140,6 +140,6 @@ def _grown(rate: Rate) -> Rate:
     return replace(
         rate,
         per_minute=per_minute,
-        burst=max(1.0, per_minute) if full else rate.burst,
+        burst=full_burst(per_minute) if full else rate.burst,
         steady=0,
     )

@@ -1,0 +1,219 @@
+"""A task's attempts, each from its offer to its result: note it, send it, follow it, record it."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import anyio
+
+from replicate_mcp.batches.backend import Attempt
+from replicate_mcp.batches.outcome import failure, outcome
+from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.running_batch import Reason, RunningBatch
+from replicate_mcp.batches.settlement import Verdict
+from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.stopping import Stopping, stop_prediction
+from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
+from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
+from replicate_mcp.replicate_api.faults import Fault, NeverEnded, NotMade, OutcomeUnknown, Refusal
+from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS
+from replicate_mcp.replicate_api.prediction import Prediction
+from replicate_mcp.semaphores import daily_cap
+from replicate_mcp.semaphores.permits import Offer
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.tasks.result import TaskResult
+
+log = logging.getLogger(__name__)
+
+SEND_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses before a creation that could not be sent is sent again; then it fails."""
+
+OUT_OF_TIME: Reason = (
+    "deadline_exceeded",
+    "The batch's time was up before this task was created: send it again.",
+    True,
+)
+
+
+class Attempting:
+    """Turns offers into creations, and each of those into a result.
+
+    Args:
+        prediction_seconds: after which Replicate cancels a prediction by itself.
+        images_per_day: how many images an account may be asked for; None for any number.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        stopping: Stopping,
+        *,
+        prediction_seconds: int,
+        images_per_day: int | None,
+    ) -> None:
+        self._steps = steps
+        self._stopping = stopping
+        self._prediction_seconds = prediction_seconds
+        self._images_per_day = images_per_day
+
+    async def take(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
+        """Note an attempt for each offer, then send it."""
+        seconds = min(self._prediction_seconds, int(batch.deadline - anyio.current_time()))
+        if seconds < SHORTEST_CANCEL_AFTER:
+            return await self._stopping.drop(batch, OUT_OF_TIME)
+        chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
+        if not chosen:
+            return None
+        sent_at = batch.gateway.now() - CLOCK_SLACK
+        attempts = {
+            permit: Attempt(
+                batch=batch.id,
+                task=index,
+                model=batch.tasks[index].model,
+                inputs=hash_inputs(batch.tasks[index].inputs),
+                cancel_after=seconds,
+                sent_at=sent_at,
+                seconds_at_most=seconds + HOLD_SECONDS + PATIENCE_SECONDS,
+                images=batch.tasks[index].expected_count,
+            )
+            for permit, index in chosen.items()
+        }
+        noted = await self._steps.surely(
+            partial(
+                self._steps.backend.note_attempts, attempts, images_per_day=self._images_per_day
+            )
+        )
+        for permit, index in chosen.items():
+            if permit in noted.cancel_after:
+                batch.began = batch.began or anyio.current_time()
+                batch.creating[permit] = index
+                self._steps.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
+            else:
+                batch.pending.append(index)
+        self._steps.holder.accept(noted.room)
+        if noted.cap_opens_in is not None:
+            # After what was noted just now has begun: that still fitted.
+            reason = self._cap_reached(noted.cap_opens_in)
+            return self._steps.spawn(self._stopping.drop, batch, reason)
+        return await self._stopping.fail_pending(batch)
+
+    def _cap_reached(self, opens_in: float) -> Reason:
+        assert self._images_per_day is not None
+        return "daily_limit", daily_cap.sentence(self._images_per_day, opens_in), True
+
+    async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
+        """One attempt, from its creation to its result, or back to where its task waits."""
+        task = batch.tasks[index]
+        until = batch.gateway.now() + cancel_after
+        if batch.dropped is not None:
+            return await self._wait_anew(batch, permit, index)
+        reopened = False
+        while True:
+            ended = True
+            try:
+                prediction = await (
+                    self._found_in_list(batch, permit)
+                    if reopened
+                    else self._created(batch, permit, task, cancel_after)
+                )
+                self._found(batch, permit, prediction.id)
+                if batch.canceled and not prediction.done:
+                    await stop_prediction(batch.gateway, prediction.id)
+                prediction = await batch.gateway.follow(prediction, until=until)
+                result: TaskResult | None = outcome(
+                    task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
+                )
+            except Fault as fault:
+                result = await self._after_fault(batch, permit, task, fault)
+                ended = permit not in batch.following and not rule_for(fault).may_be_made
+            except Exception:
+                # A fault of our own: the task still ends, and its permit still comes back.
+                log.exception("task %d of %s failed in a way nobody thought of", index, batch.id)
+                known = batch.following.get(permit)
+                result = failure(task, "create_outcome_unknown", UNKNOWN, prediction_id=known)
+                ended = False
+            if result is None:
+                return None
+            finish = partial(self._steps.backend.finish, permit, batch.id, result, ended=ended)
+            room = await self._steps.surely(finish)
+            if room is not None:
+                break
+            # Another attempt, equal to this one, has taken that prediction: this one is open again.
+            batch.following.pop(permit, None)
+            reopened = True
+        self._gone(batch, permit)
+        batch.note(result)
+        self._steps.holder.accept(room)
+        return None
+
+    async def _created(
+        self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
+    ) -> Prediction:
+        """The attempt's prediction: from its answer, or where that was lost, from the list."""
+        try:
+            return await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
+        except Fault as fault:
+            if rule_for(fault).action is not Action.SETTLE:
+                raise
+            log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
+        return await self._found_in_list(batch, permit)
+
+    async def _found_in_list(self, batch: RunningBatch, permit: int) -> Prediction:
+        found = await batch.settlement.find(permit, batch.gateway)
+        if found is Verdict.NOT_MADE:
+            raise NotMade("the creation did not arrive")
+        if isinstance(found, Verdict):
+            raise OutcomeUnknown
+        self._found(batch, permit, found)
+        return Prediction.unseen(found)
+
+    async def _after_fault(
+        self, batch: RunningBatch, permit: int, task: PlannedTask, fault: Fault
+    ) -> TaskResult | None:
+        """The task's result, or None where it waits its turn anew."""
+        rule = rule_for(fault)
+        known = batch.following.get(permit)
+        if known is not None:
+            # It was made: nothing that says otherwise holds.
+            told = isinstance(fault, NeverEnded) or rule.code == "unauthorized"
+            code = rule.code if told else "create_outcome_unknown"
+            sentence = f"Its prediction could not be followed to its end: {fault}."
+            return failure(task, code, sentence, prediction_id=known)
+        if rule.action is Action.FAIL:
+            return failure(task, rule.code, rule.sentence, rule.retryable)
+        if rule.action is Action.FAIL_BATCH:
+            await self._stopping.drop(batch, (rule.code, rule.sentence, rule.retryable))
+            return failure(task, rule.code, rule.sentence, rule.retryable)
+        throttling = None
+        if isinstance(fault, Refusal):
+            per_minute, burst = fault.reduced_to or (None, None)
+            throttling = Throttling(fault.retry_after, per_minute, burst)
+        else:
+            tries = batch.sent_again.get(task.index, 0)
+            if tries >= len(SEND_AGAIN_SECONDS):
+                return failure(task, rule.code, rule.sentence, rule.retryable)
+            batch.sent_again[task.index] = tries + 1
+            # The permit is kept meanwhile: to others it is of no use either.
+            with anyio.move_on_after(SEND_AGAIN_SECONDS[tries]):
+                await batch.stopping.wait()
+        await self._wait_anew(batch, permit, task.index, throttling)
+        return None
+
+    async def _wait_anew(
+        self, batch: RunningBatch, permit: int, index: int, throttling: Throttling | None = None
+    ) -> None:
+        """Nothing was created: give the permit back, and let the task wait its turn."""
+        batch.pending.append(index)
+        room = await self._steps.surely(self._steps.backend.put_back, permit, throttling)
+        self._gone(batch, permit)
+        self._steps.holder.accept(room)
+        await self._stopping.fail_pending(batch)
+
+    def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
+        batch.creating.pop(permit, None)
+        batch.following[permit] = prediction_id
+        batch.tell()
+
+    def _gone(self, batch: RunningBatch, permit: int) -> None:
+        batch.creating.pop(permit, None)
+        batch.following.pop(permit, None)

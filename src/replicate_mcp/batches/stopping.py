@@ -1,0 +1,106 @@
+"""Stopping a batch: nothing more of it is created, and what runs at Replicate is cancelled."""
+
+import contextlib
+import logging
+from itertools import chain, repeat
+
+import anyio
+
+from replicate_mcp.batches.outcome import failure
+from replicate_mcp.batches.running_batch import Reason, RunningBatch
+from replicate_mcp.batches.steps import Steps
+from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 300.0
+"""For how long a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
+
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between such requests, the last one from then on; a 429 may ask for more."""
+
+CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
+
+
+class Stopping:
+    """Gives up on tasks that wait, and stops what runs."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def cancel(self, batch: RunningBatch) -> None:
+        """Stop a batch because somebody asked for it, on Replicate too.
+
+        It is seen to in the background: the request that asks for it may itself go away.
+        """
+        if not batch.canceled:
+            batch.canceled = True
+            batch.give_up(CANCELED)
+            self._steps.spawn(self.drop, batch, CANCELED)
+            self._steps.spawn(self._stop_predictions, batch)
+
+    async def drop(self, batch: RunningBatch, reason: Reason) -> None:
+        """Give up on every task that was not created, now and later, for this reason."""
+        batch.give_up(reason)
+        await self._steps.hand_on(self._steps.backend.leave, batch.id)
+        await self.fail_pending(batch)
+
+    async def fail_pending(self, batch: RunningBatch) -> None:
+        """Where the batch was given up, end its tasks that wait."""
+        if batch.dropped is None or not batch.pending:
+            return
+        given_up = [failure(batch.tasks[index], *batch.dropped) for index in batch.pending]
+        batch.pending.clear()
+        await self._steps.hand_on(self._steps.backend.record, batch.id, given_up)
+        for result in given_up:
+            batch.note(result)
+
+    async def _stop_predictions(self, batch: RunningBatch) -> None:
+        """Cancel what runs at Replicate, whether its id is known yet or has to be found."""
+        async with anyio.create_task_group() as group:
+            for permit in batch.creating:
+                group.start_soon(self._stop_creation, batch, permit)
+            for prediction_id in batch.following.values():
+                group.start_soon(_try_to_stop, batch.gateway, prediction_id)
+
+    async def _stop_creation(self, batch: RunningBatch, permit: int) -> None:
+        # Its answer is held until it ends: the list of predictions tells its id before that.
+        async with anyio.create_task_group() as group:
+
+            async def find() -> None:
+                found = await batch.settlement.find(permit, batch.gateway, to_cancel=True)
+                if isinstance(found, str):
+                    await _try_to_stop(batch.gateway, found)
+                group.cancel_scope.cancel()
+
+            group.start_soon(find)
+            while permit in batch.creating:
+                await batch.changed.wait()
+            group.cancel_scope.cancel()
+
+
+async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
+    """Cancel a prediction at Replicate; it ends by its `Cancel-After` if that does not get through.
+
+    Raises:
+        Refusal: the token is good for nothing any more.
+    """
+    with anyio.move_on_after(CANCEL_SECONDS):
+        for pause in chain(PAUSES, repeat(PAUSES[-1])):
+            try:
+                return await gateway.cancel(prediction_id)
+            except Fault as fault:
+                asked = 0.0
+                if isinstance(fault, Refusal):
+                    if fault.status in (401, 403):
+                        raise
+                    asked = fault.retry_after or 0.0
+                log.warning("prediction %s is not cancelled yet: %s", prediction_id, fault)
+                await anyio.sleep(max(pause, asked))
+    return None
+
+
+async def _try_to_stop(gateway: Gateway, prediction_id: str) -> None:
+    with contextlib.suppress(Refusal):  # Whoever follows it meets the same, and reports it.
+        await stop_prediction(gateway, prediction_id)

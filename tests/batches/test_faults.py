@@ -1,0 +1,161 @@
+"""What each fault does to a task: what its user is told, and how often Replicate made it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from conftest import AppFactory, settings_for
+from replicate_mcp.app import App
+from replicate_mcp.errors import Unauthorized
+from replicate_mcp.simulator import Fault, Simulator
+from replicate_mcp.tasks.result import BatchResult
+
+OTHER_TOKEN = "r8_acme_2"
+
+
+async def make(app: App, tasks: list[dict[str, Any]]) -> BatchResult:
+    batch_id = await app.start_batch(app.caller(), tasks)
+    with anyio.fail_after(100):
+        await app.wait(app.caller(), batch_id, seconds=None)
+    return await app.result(app.caller(), batch_id)
+
+
+# What happens to the creation, and how often it is then sent.
+PASSING = [
+    pytest.param("429", 2, id="429"),
+    pytest.param("reset", 2, id="reset before it was accepted"),
+    pytest.param("500", 2, id="500"),
+    pytest.param("502", 2, id="502"),
+    pytest.param("503", 2, id="503"),
+    pytest.param("504", 2, id="504"),
+    pytest.param("reset_after", 1, id="reset after it was accepted"),
+    pytest.param("500_after", 1, id="500 after it was accepted"),
+    pytest.param("502_after", 1, id="502 after it was accepted"),
+    pytest.param("503_after", 1, id="503 after it was accepted"),
+    pytest.param("504_after", 1, id="504 after it was accepted"),
+    pytest.param("truncated", 1, id="truncated body"),
+    pytest.param("malformed", 1, id="malformed body"),
+    pytest.param("silence", 2, id="never answered", marks=pytest.mark.soak),
+    pytest.param("silence_after", 1, id="made and never answered", marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize(("fault", "sent"), PASSING)
+async def test_a_fault_that_passes_costs_time_and_no_second_prediction(
+    app_with: AppFactory, simulator: Simulator, fault: str, sent: int
+) -> None:
+    simulator.configure(predict_seconds=0.05)
+    simulator.fault_next(Fault(fault))
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        # The predictions made beside it show that the list is up to date.
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(60)])
+    account = simulator.account("acme")
+    assert (result.successful_count, result.failed_count) == (60, 0)
+    assert (account["created"], account["creations_seen"]) == (60, 59 + sent)
+
+
+# A task, what its user gets for it, whether sending it again can help, and whether it was made.
+LASTING = [
+    pytest.param({"prompt": "x [fail]"}, "prediction_failed", True, 1, id="it fails"),
+    pytest.param({"prompt": "x [nsfw]"}, "content_flagged", False, 1, id="it is flagged"),
+    pytest.param({"prompt": "x [no-output]"}, "no_output", True, 1, id="no output"),
+    pytest.param({"prompt": "x [hang]"}, "deadline_exceeded", True, 1, id="it never ends"),
+]
+
+
+@pytest.mark.parametrize(("task", "code", "retryable", "made"), LASTING)
+async def test_a_fault_that_lasts_is_reported_with_its_reason(
+    app_with: AppFactory,
+    simulator: Simulator,
+    task: dict[str, Any],
+    code: str,
+    retryable: bool,
+    made: int,
+) -> None:
+    async with app_with(REPLICATE_MCP_PREDICTION_SECONDS="5") as app:
+        result = await make(app, [task, {"prompt": "beside it"}])
+        (own,) = await app.semaphores(app.caller())
+    (row,) = result.failed_results
+    assert (row.error_code, row.retryable) == (code, retryable)
+    assert row.error.endswith(".")
+    assert (row.prediction_id is not None) == bool(made)
+    assert result.successful_count == 1
+    assert simulator.account("acme")["created"] == made + 1
+    assert own.in_use == 0
+
+
+async def test_what_replicate_refuses_is_reported_as_it_says_it(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.fault_next(Fault("500"), 2, on="get")  # No schema: Replicate judges.
+    async with app_with() as app:
+        await app.semaphores(app.caller())
+        simulator.fault_next(Fault("500"), on="get")
+        result = await make(app, [{"prompt": "x", "num_outputs": 9}])
+    (row,) = result.failed_results
+    assert (row.error_code, row.retryable) == ("invalid_input", False)
+    assert "num_outputs" in row.error
+    assert simulator.account("acme")["created"] == 0
+
+
+async def test_a_refused_token_refuses_the_request(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with() as app:
+        with pytest.raises(Unauthorized, match="refused the token"):
+            await app.start_batch(app.caller("not-a-token"), [{"prompt": "x"}])
+    assert simulator.account("acme")["creations_seen"] == 0
+
+
+async def test_a_token_revoked_in_the_middle_ends_the_batch_within_a_second_and_keeps_what_is_done(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.3)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="5") as app:
+        batch_id = await app.start_batch(app.caller(), [{"prompt": f"car {n}"} for n in range(200)])
+        await simulator.reached(account="acme", succeeded=10)
+        simulator.change_account("acme", revoke=["r8_acme_1"])
+        revoked_at = time.monotonic()
+        with anyio.fail_after(10):
+            await app.wait(app.caller(), batch_id, seconds=None)
+        assert time.monotonic() - revoked_at < 1
+        result = await app.result(app.caller(), batch_id)
+    assert {row.error_code for row in result.failed_results} == {"unauthorized"}
+    assert len({row.error for row in result.failed_results}) == 1
+    assert result.successful_count == simulator.account("acme")["created"]
+    assert simulator.stats()["requests"]["POST /v1/models/{owner}/{name}/predictions"] <= 30
+
+
+async def test_an_account_without_credit_ends_the_batch_with_one_reason(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", out_of_credit=True)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(50)])
+    assert {row.error_code for row in result.failed_results} == {"insufficient_credit"}
+    assert simulator.account("acme")["creations_seen"] <= 2
+
+
+async def test_what_a_revoked_token_left_running_is_followed_with_another_of_the_account(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=3)
+    async with App.running(settings_for(simulator, tmp_path)) as app:
+        simulator.fault_next(Fault("502_after"))  # Its answer is lost, so it is followed.
+        batch_id = await app.start_batch(app.caller(), [{"prompt": "x"}])
+        await simulator.reached(account="acme", in_flight=1)
+        await simulator.reached(account="acme", other_calls=4)  # account, model, list, itself
+        simulator.change_account("acme", revoke=["r8_acme_1"])
+        with anyio.fail_after(10):
+            await app.wait(app.caller(), batch_id, seconds=None)
+        (row,) = (await app.result(app.caller(), batch_id)).failed_results
+        other = app.caller(OTHER_TOKEN)
+        assert (row.error_code, row.prediction_id is not None) == ("unauthorized", True)
+        assert (await app.semaphores(other))[0].in_use == 1, "it still runs at Replicate"
+        await simulator.reached(account="acme", succeeded=1)
+        with anyio.fail_after(5):
+            while (await app.semaphores(other))[0].in_use:
+                await anyio.sleep(0.05)

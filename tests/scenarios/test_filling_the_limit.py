@@ -1,0 +1,147 @@
+"""An account is used as far as it allows, and no further, whatever it allows."""
+
+import heapq
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from conftest import settings_for
+from replicate_mcp.app import App
+from replicate_mcp.simulator import Simulator, running_simulator_process
+from replicate_mcp.tasks.result import BatchResult
+
+pytestmark = pytest.mark.soak
+
+UNLIMITED = 60_000
+
+
+@contextmanager
+def replicate(**settings: Any) -> Iterator[Simulator]:
+    """The simulator in a process of its own, with a rate out of the way unless it is given."""
+    rates = {"requests_per_minute": UNLIMITED, "burst": UNLIMITED}
+    others = {"other_requests_per_minute": UNLIMITED, "other_burst": UNLIMITED}
+    with running_simulator_process(**(rates | others | settings)) as simulator:
+        yield simulator
+
+
+async def made(app: App, tasks: int) -> BatchResult:
+    caller = app.caller()
+    batch_id = await app.start_batch(caller, [{"prompt": f"car {n}"} for n in range(tasks)])
+    with anyio.fail_after(300):
+        await app.wait(caller, batch_id, seconds=None)
+    return await app.result(caller, batch_id)
+
+
+def seconds_used(simulator: Simulator) -> float:
+    """From the first creation to the last end."""
+    account = simulator.account("acme")
+    return float(account["last_end"]) - float(account["first_creation"])
+
+
+def utilisation(simulator: Simulator, limit: int) -> float:
+    """The share of the limit in flight, from when it is first reached to the last creation."""
+    timeline = simulator.timeline("acme")
+    start = next(at for at, count in timeline if count == limit)
+    end = simulator.account("acme")["last_creation"]
+    used = sum(
+        count * (min(until, end) - at)
+        for (at, count), (until, _) in pairwise(timeline)
+        if start <= at < end
+    )
+    return float(used / (limit * (end - start)))
+
+
+def greedy_schedule(simulator: Simulator, limit: int) -> float:
+    """How long the same predictions would take if each began the moment that one ends."""
+    free_at = [0.0] * limit
+    for prediction in simulator.predictions("acme"):
+        took = prediction["ended"] - prediction["created"]
+        heapq.heapreplace(free_at, free_at[0] + took)
+    return max(free_at)
+
+
+async def test_the_limit_is_as_good_as_full_while_tasks_wait(tmp_path: Path) -> None:
+    with replicate(predict_seconds="1-4", seed=7) as simulator:
+        async with App.running(settings_for(simulator, tmp_path)) as app:
+            result = await made(app, 600)
+        assert result.successful_count == 600
+        assert simulator.account("acme")["max_in_flight"] == 60
+        assert utilisation(simulator, 60) >= 0.985
+        assert seconds_used(simulator) <= 1.02 * greedy_schedule(simulator, 60)
+
+
+async def test_one_image_beside_a_batch_of_five_hundred_starts_at_its_next_turn(
+    tmp_path: Path,
+) -> None:
+    with replicate(predict_seconds=3) as simulator:
+        settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="10")
+        async with App.running(settings) as app:
+            large = await app.start_batch(app.caller(), [{"prompt": "large"}] * 500)
+            await simulator.reached(account="acme", created=10)
+            asked_at = anyio.current_time()
+            assert (await made(app, 1)).successful_count == 1
+            assert anyio.current_time() - asked_at <= 2.2 * 3
+            await app.cancel(app.caller(), large)
+            await app.stopped(large)
+
+
+async def test_an_account_that_was_lowered_unannounced_is_used_as_it_allows(tmp_path: Path) -> None:
+    with replicate(requests_per_minute=120, burst=1) as simulator:
+        async with App.running(settings_for(simulator, tmp_path)) as app:
+            result = await made(app, 60)
+        account = simulator.account("acme")
+        assert result.successful_count == account["created"] == 60
+        assert seconds_used(simulator) <= 1.3 * 60 / 2
+        assert account["throttled"] <= 75
+
+
+async def test_an_account_that_says_it_was_lowered_is_asked_hardly_too_often(
+    tmp_path: Path,
+) -> None:
+    wording = {"throttle_wording": "announced"}
+    with replicate(requests_per_minute=120, burst=1, **wording) as simulator:
+        settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="10")
+        async with App.running(settings) as app:
+            result = await made(app, 60)
+        account = simulator.account("acme")
+        assert result.successful_count == account["created"] == 60
+        assert seconds_used(simulator) <= 1.3 * 60 / 2
+        assert account["throttled"] <= 10
+
+
+async def test_at_replicates_own_rate_nothing_is_ever_refused(tmp_path: Path) -> None:
+    with replicate(requests_per_minute=600, burst=600) as simulator:
+        settings = settings_for(simulator, tmp_path, REPLICATE_REQUESTS_PER_MINUTE="600")
+        async with App.running(settings) as app:
+            result = await made(app, 1_000)
+        assert result.successful_count == 1_000
+        assert simulator.account("acme")["throttled"] == 0
+        assert seconds_used(simulator) <= 1.02 * (1_000 - 600) / 10
+
+
+async def test_following_two_hundred_long_predictions_stays_under_the_rate_of_other_calls(
+    tmp_path: Path,
+) -> None:
+    # Held for a minute each, then followed: any call over the rate would be refused and counted.
+    with replicate(
+        predict_seconds=300, other_requests_per_minute=3_000, other_burst=100
+    ) as simulator:
+        settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="200")
+        async with App.running(settings) as app:
+            batch = await app.start_batch(app.caller(), [{"prompt": f"{n}"} for n in range(200)])
+            await simulator.reached(account="acme", created=200)
+            before = simulator.account("acme")["other_calls"] + 1
+            for calls in (0, 1_500):
+                with suppress(TimeoutError):
+                    await simulator.reached(account="acme", within=60, other_calls=before + calls)
+            account = simulator.account("acme")
+            assert account["other_calls"] >= before + 1_500
+            assert account["in_flight"] == 200
+            assert account["throttled"] == 0
+            await app.cancel(app.caller(), batch)
+            await app.stopped(batch)
