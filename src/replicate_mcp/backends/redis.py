@@ -239,7 +239,9 @@ class RedisBackend:
                 self._mirror.want(entry, wanted)
             return self._room(answer)
 
-    async def finish(self, permit: int, batch_id: str, result: TaskResult) -> Room | None:
+    async def finish(
+        self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
+    ) -> Room | None:
         """Record a result, free its permit, hand the room on."""
         async with self._membership.turn() as turn:
             row = row_of(result, permit)
@@ -249,6 +251,7 @@ class RedisBackend:
                 batch=batch_id,
                 prediction=result.prediction_id,
                 asked_for=was_created(result),
+                ended=ended,
                 result=row[:3],
             )
             if not answer:

@@ -13,6 +13,7 @@ local FIRST_PAUSE = 1
 local SHORTEST_PAUSE = 0.1
 local LONGEST_PAUSE = 300
 local SLOWEST_PER_MINUTE = 1
+local KEPT_BACK = 2
 
 -- In the order in which a rate travels.
 rate.FIELDS = {
@@ -20,18 +21,20 @@ rate.FIELDS = {
   'accepted', 'since', 'last_sent', 'steady', 'ceiling', 'ceiling_until',
 }
 
+local function full_burst(per_minute) return math.max(1, per_minute - KEPT_BACK) end
+
 function rate.full(per_minute, now)
   local state = {}
   for _, field in ipairs(rate.FIELDS) do state[field] = 0 end
   state.full_per_minute, state.per_minute = per_minute, per_minute
-  state.burst = math.max(1, per_minute)
+  state.burst = full_burst(per_minute)
   state.tokens, state.at = state.burst, now
   return state
 end
 
 function rate.lowered(state)
   return state.per_minute < state.full_per_minute
-    or state.burst < math.max(1, state.full_per_minute)
+    or state.burst < full_burst(state.full_per_minute)
 end
 
 -- No time that was noted may lie ahead, or it would hold things up until then.
@@ -53,7 +56,7 @@ end
 function rate.declared(state, per_minute, now)
   if per_minute == state.full_per_minute then return state end
   rate.at_time(state, now)
-  local learned, burst = per_minute, math.max(1, per_minute)
+  local learned, burst = per_minute, full_burst(per_minute)
   if rate.lowered(state) then
     learned, burst = math.min(per_minute, state.per_minute), math.min(burst, state.burst)
   end
@@ -104,7 +107,7 @@ local function grow(state)
   if under_a_ceiling then top = math.min(top, state.ceiling * CEILING_SHARE) end
   state.per_minute = math.max(state.per_minute, math.min(top, state.per_minute * GROWTH))
   if state.per_minute == state.full_per_minute and not under_a_ceiling then
-    state.burst = math.max(1, state.per_minute)
+    state.burst = full_burst(state.per_minute)
   end
   state.steady = 0
 end

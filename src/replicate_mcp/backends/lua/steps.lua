@@ -221,7 +221,11 @@ function steps.finish()
   local account = journal.account_of(args.batch) or (record and record.account)
   if args.prediction and account and
     not journal.claim(account, args.prediction, args.permit) then return {} end
-  permits.free(args.permit, args.asked_for)
+  if args.ended then
+    permits.free(args.permit, args.asked_for)
+  elseif record and record.holder == me then
+    permits.give_to(args.permit, permits.get(args.permit), '')
+  end
   local known = journal.record(args.batch, {args.result})
   return {permits.admit(), known and '1' or ''}
 end
