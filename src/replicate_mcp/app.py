@@ -61,8 +61,15 @@ async def open_backend(value: str) -> "Backend":
         location = str(default_state_file())
     else:
         location = value.removeprefix("sqlite:///")
-    program = Path(sys.argv[0]).name or "python"
-    return await SqliteBackend.open(location, label=f"{program}, process {os.getpid()}")
+    return await SqliteBackend.open(location, label=_label())
+
+
+def _label() -> str:
+    """What people know this process by: its program, and the command where it has one."""
+    called = Path(sys.argv[0])
+    program = called.parent.name if called.stem == "__main__" else called.stem
+    command = [word for word in sys.argv[1:2] if word.isalpha()]
+    return f"{' '.join([program if program.strip('-') else 'python', *command])} [{os.getpid()}]"
 
 
 class App:
@@ -112,6 +119,18 @@ class App:
         return caller_for(own_token=own_token, server_token=self.settings.token)
 
     # What the edges offer
+
+    async def recover(self) -> None:
+        """Take over, from now on, what other processes of the server's own account leave.
+
+        Any call begins that as well; a server does it though nobody calls. Without a token of its
+        own it waits for a caller that brings one, and memory has nothing to recover.
+        """
+        if self.settings.token and self.settings.backend != "memory":
+            try:
+                await self._open()
+            except ReplicateMcpError as error:
+                log.warning("%s", error)
 
     async def start_batch(
         self,

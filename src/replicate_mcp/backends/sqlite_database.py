@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
+from replicate_mcp.backends.file_system import network_file_system
 from replicate_mcp.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -164,6 +165,12 @@ def open_database(location: str) -> Database:
                 _memory[MEMORY] = Database(MEMORY)
             return _memory[MEMORY].joined()
     path = Path(location)
+    if kind := network_file_system(path):
+        raise BackendUnavailable(
+            f"{path} is on a network or shared file system ({kind}), where processes cannot tell "
+            "who lives: set REPLICATE_MCP_BACKEND to sqlite:///a/path/on/a/local/disk, or to "
+            "redis://… where several machines share an account."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():

@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": "make images from prompts",
     "batches": "list your batches of the last 24 hours, or show one",
     "download": "save a batch's images on this machine",
+    "semaphores": "show the limits and who uses them, set one, or watch them live",
     "models": "list known models, or show one model's inputs",
     "doctor": "check the settings, the state and the way to Replicate",
     "demo": "watch the whole product work, without an account",

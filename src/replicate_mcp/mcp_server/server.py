@@ -42,6 +42,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     def __init__(self, app: App) -> None:
         self._app = app
         self._canceled: deque[RequestKey] = deque(maxlen=256)
+        self.has_answered = anyio.Event()
         super().__init__(
             "replicate-mcp",
             title="Replicate images",
@@ -93,7 +94,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
-        return await call_next(ctx)
+        answer = await call_next(ctx)
+        self.has_answered.set()
+        return answer
 
 
 def _key(ctx: ServerRequestContext[Any, Any]) -> RequestKey:
@@ -132,8 +135,16 @@ async def serve_stdio(settings: Settings) -> None:
     async with App.running(settings) as app, anyio.create_task_group() as group:
         if os.name != "nt":
             group.start_soon(_leave_at_signal, app)
-        await ReplicateMcpServer(app).run_stdio_async()
+        server = ReplicateMcpServer(app)
+        group.start_soon(_recover_after_the_first_answer, server, app)
+        await server.run_stdio_async()
         group.cancel_scope.cancel()
+
+
+async def _recover_after_the_first_answer(server: ReplicateMcpServer, app: App) -> None:
+    # A host waits for that answer at every start, and hardly ever is there anything to recover.
+    await server.has_answered.wait()
+    await app.recover()
 
 
 async def _leave_at_signal(app: App) -> None:

@@ -1,0 +1,75 @@
+"""Whether a file is on this machine's own disk: only there do locks tell who lives."""
+
+import os
+import sys
+from pathlib import Path
+
+_NETWORK = (
+    "nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "virtiofs",
+    "afpfs", "webdav", "davfs", "ceph", "glusterfs", "lustre", "beegfs", "afs",
+    "ncpfs", "coda", "vboxsf", "prl_fs", "vmhgfs",
+)  # fmt: skip
+
+MOUNTS = Path("/proc/self/mountinfo")
+"""Linux's table of what is mounted where."""
+
+_WINDOWS_REMOTE_DRIVE = 4
+"""What Windows' GetDriveType answers for a drive of another machine."""
+
+
+def network_file_system(path: Path) -> str | None:
+    """The kind of network or shared file system that `path` is on; None for a disk of one's own.
+
+    Where the system does not tell, it is taken for a disk: locks are tried in any case.
+    """
+    try:
+        if sys.platform == "win32":
+            return _on_windows(path)
+        if sys.platform == "darwin":
+            return _kind(_mounts_of_macos(), path)
+        return _kind(mounts(MOUNTS.read_text("utf-8", "replace")), path)
+    except OSError:
+        return None
+
+
+def mounts(mountinfo: str) -> dict[str, str]:
+    """Where what is mounted, by Linux's own table: mount point to kind of file system."""
+    found = {}
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.partition(" ")[0]
+        if len(fields) > 4 and kind:
+            # Blanks in names are written as \040.
+            found[fields[4].encode().decode("unicode_escape")] = kind
+    return found
+
+
+def _kind(mounted: dict[str, str], path: Path) -> str | None:
+    """The kind of the mount that `path` is in, if it is a network's."""
+    place = path.resolve()
+    for folder in (place, *place.parents):
+        kind = mounted.get(str(folder))
+        if kind is not None:
+            # fuseblk is a local disk; what else is in user space may be anywhere.
+            anywhere = kind == "fuse" or kind.startswith("fuse.")
+            return kind if anywhere or kind in _NETWORK else None
+    return None
+
+
+def _mounts_of_macos() -> dict[str, str]:
+    import re
+    import subprocess
+
+    told = subprocess.run(["/sbin/mount"], capture_output=True, text=True, timeout=5, check=False)
+    lines = re.findall(r"^.* on (.*) \((\w+)", told.stdout, re.MULTILINE)
+    return dict(lines)
+
+
+def _on_windows(path: Path) -> str | None:
+    import ctypes
+
+    root = os.path.splitdrive(path.resolve())[0] + "\\"
+    if root.startswith("\\\\"):
+        return "a network share"
+    kind = ctypes.windll.kernel32.GetDriveTypeW(root)  # type: ignore[attr-defined,unused-ignore]
+    return "a network drive" if kind == _WINDOWS_REMOTE_DRIVE else None

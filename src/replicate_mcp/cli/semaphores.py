@@ -1,0 +1,162 @@
+"""`replicate-mcp semaphores`: the limits, who holds and who waits; set one, or watch them live."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from replicate_mcp.cli.main import OK
+from replicate_mcp.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from replicate_mcp.app import App
+    from replicate_mcp.semaphores.permits import SemaphoreState, Share
+
+LOOK_SECONDS = 0.25
+"""How often `--watch` looks."""
+
+BAR_WIDTH = 24
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="set NAME LIMIT",
+        help="set a limit by hand: it stays until it is set again. NAME is a registered or a new "
+        "name, or `replicate-global` for your account's own limit",
+    )
+    parser.add_argument("--watch", action="store_true", help="show them live, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List the semaphores, set one, or watch them."""
+    from replicate_mcp.cli.session import in_app
+    from replicate_mcp.settings import load_settings
+
+    settings = load_settings(env_file=arguments.env_file)
+    match arguments.words:
+        case []:
+            work = _watch if arguments.watch else _list
+            return in_app(settings, lambda app: work(app, arguments.json))
+        case ["set", name, limit] if limit.isdecimal():
+            return in_app(settings, lambda app: _set(app, name, int(limit)))
+        case ["set", *_]:
+            raise InvalidInput("Say which and how many, like: semaphores set thumbnails 5")
+        case [word, *_]:
+            raise InvalidInput(f"'{word}' is not known here: use `semaphores set NAME LIMIT`.")
+    return OK
+
+
+async def _set(app: "App", name: str, limit: int) -> int:
+    states = {state.name for state in await app.known_semaphores()}
+    if name not in states and name != app.settings.default_semaphore:
+        await app.register_semaphore(name, limit)
+    state = await app.resize_semaphore(name, limit, by_admin=True)
+    print(f"{state.name}: {state.limit} at once, {state.in_use} in use, {state.waiting} waiting.")
+    return OK
+
+
+async def _list(app: "App", as_document: bool) -> int:
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    states, shares = await _look(app)
+    console = Console(highlight=False)
+    if as_document:
+        rows = [
+            asdict(state)
+            | {
+                "available": state.available,
+                "holders": [asdict(each) for each in shares if each.semaphore == state.name],
+            }
+            for state in states
+        ]
+        print(json.dumps(rows, indent=2))
+    elif not console.is_terminal:
+        for state in states:
+            counts = f"{state.limit}\t{state.in_use}\t{state.waiting}"
+            print(f"{_shown(app, state.name)}\t{counts}")
+    elif not states:
+        console.print("No process uses a semaphore now, and none was set by hand.")
+    else:
+        console.print(_table(app, states, shares))
+    return OK
+
+
+async def _watch(app: "App", _as_document: bool) -> int:
+    import anyio
+    from rich.console import Console
+    from rich.live import Live
+
+    from replicate_mcp.cli.interrupts import Interrupts
+
+    console = Console(highlight=False)
+    with (
+        Live(console=console, auto_refresh=False, transient=False) as live,
+        Interrupts(before_leaving=live.stop) as interrupts,
+    ):
+        while not interrupts.heard.is_set():
+            live.update(_table(app, *await _look(app)), refresh=True)
+            with anyio.move_on_after(LOOK_SECONDS):
+                await interrupts.heard.wait()
+    return OK
+
+
+async def _look(app: "App") -> "tuple[list[SemaphoreState], list[Share]]":
+    """All of them: whoever may read the state that is shared may see what is in it."""
+    backend = await app.backend()
+    return await backend.semaphores(), await backend.shares()
+
+
+def _shown(app: "App", name: str) -> str:
+    from replicate_mcp.semaphores.registry import account_of, is_account
+
+    own = app.settings.default_semaphore
+    return f"{own} ({account_of(name)})" if is_account(name) else name
+
+
+def _table(app: "App", states: "list[SemaphoreState]", shares: "list[Share]") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("semaphore", no_wrap=True)
+    table.add_column("", min_width=BAR_WIDTH, no_wrap=True)
+    for column in ("in use", "limit", "waiting"):
+        table.add_column(column, justify="right")
+    table.add_column("creations a minute")
+    for state in states:
+        table.add_row(
+            Text(_shown(app, state.name), style="bold"),
+            _bar(state),
+            str(state.in_use),
+            str(state.limit),
+            str(state.waiting),
+            _rate(state),
+        )
+        for share in shares:
+            if share.semaphore == state.name:
+                who = share.holder or "left by a process that is gone"
+                row = (f"  {who}", "", str(share.in_use), "", str(share.waiting), "")
+                table.add_row(*row, style="dim")
+    return table
+
+
+def _bar(state: "SemaphoreState") -> str:
+    filled = min(BAR_WIDTH, round(BAR_WIDTH * state.in_use / state.limit))
+    return "█" * filled + "░" * (BAR_WIDTH - filled)
+
+
+def _rate(state: "SemaphoreState") -> str:
+    if state.requests_per_minute is None:
+        return ""
+    rate = f"{state.requests_per_minute:.3g}"
+    if state.throttled_for is None:
+        return rate
+    return f"{rate}, throttled for {state.throttled_for:.0f} s"

@@ -1,0 +1,70 @@
+"""`replicate-mcp semaphores`: the limits on the command line."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+from cli.conftest import CommandLine
+from replicate_mcp.simulator import Simulator
+
+
+def test_who_holds_and_who_waits_is_shown_over_all_processes(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    for prompts in (["a [hang]", "b [hang]", "c [hang]"], ["d [hang]"]):
+        replicate_mcp.start("generate", *prompts, REPLICATE_CONCURRENT_LIMIT="2")
+    simulator.wait_for(account="acme", in_flight=2)
+    (own,) = json.loads(replicate_mcp("semaphores", "--json").stdout)
+    assert (own["limit"], own["in_use"], own["available"]) == (2, 2, 0)
+    holders = [each["holder"] for each in own["holders"]]
+    assert all(each.startswith("replicate_mcp generate [") for each in holders)
+    listed = replicate_mcp("semaphores").stdout
+    assert listed.startswith("replicate-global (acme)\t2\t2\t")
+
+
+def test_a_limit_set_by_hand_stays_and_a_new_name_can_be_given_one(
+    replicate_mcp: CommandLine,
+) -> None:
+    told = replicate_mcp("semaphores", "set", "replicate-global", 3)
+    assert told.stdout == "replicate-global: 3 at once, 0 in use, 0 waiting.\n"
+    assert replicate_mcp("semaphores", "set", "thumbnails", 5).returncode == 0
+    assert replicate_mcp("semaphores", "set", "thumbnails", 4).returncode == 0
+    assert replicate_mcp("semaphores").stdout == (
+        "replicate-global (acme)\t3\t0\t0\nthumbnails\t4\t0\t0\n"
+    )
+
+
+def test_a_wrong_use_is_told_what_would_be_right(replicate_mcp: CommandLine) -> None:
+    for words, sentence in (
+        (["set", "thumbnails"], "semaphores set thumbnails 5"),
+        (["set", "thumbnails", "0"], "limit 0 must be a whole number from 1"),
+        (["set", "a/b", "5"], "semaphore 'a/b' is not a name"),
+        (["list"], "'list' is not known here"),
+    ):
+        told = replicate_mcp("semaphores", *words)
+        assert (told.returncode, told.stdout) == (2, "")
+        assert sentence in told.stderr
+
+
+def test_they_are_watched_until_ctrl_c(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+    replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
+    simulator.wait_for(account="acme", in_flight=1)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp", "semaphores", "--watch"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=replicate_mcp.environment | {"COLUMNS": "120", "TERM": "xterm"},
+    ) as watching:
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"replicate_mcp generate [") < 2:  # drawn, and drawn again
+            shown += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 0
+    os.close(ours)
+    assert "replicate-global (acme)" in shown.decode()

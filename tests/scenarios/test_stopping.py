@@ -1,0 +1,116 @@
+"""What a person asked to stop is stopped at Replicate too, whatever goes wrong on the way."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from conftest import environment, settings_for
+from replicate_mcp.app import App
+from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.simulator import Simulator, running_simulator_process
+from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
+
+
+@pytest.mark.soak
+async def test_after_a_stop_at_any_moment_nothing_runs_and_nothing_is_created(
+    tmp_path: Path,
+) -> None:
+    moments = random.Random(3)
+    with running_simulator_process(
+        predict_seconds="0.5-60",
+        requests_per_minute=60_000,
+        burst=60_000,
+        other_requests_per_minute=60_000,
+        other_burst=60_000,
+        creation_429=0.1,
+        creation_5xx=0.05,
+        creation_5xx_after=0.1,
+        creation_reset_after=0.1,
+        cancel_429=0.1,
+        cancel_5xx=0.1,
+        cancel_5xx_after=0.1,
+        cancel_reset=0.1,
+        list_lag_seconds=1,
+    ) as simulator:
+        settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="10")
+        async with App.running(settings) as app:
+            for _ in range(12):
+                batch_id = await app.start_batch(app.caller(), [{"prompt": "a car"}] * 25)
+                await anyio.sleep(moments.uniform(0, 2))
+                await app.cancel(app.caller(), batch_id)
+                with anyio.fail_after(90):
+                    await app.stopped(batch_id)
+                stopped = simulator.account("acme")
+                assert stopped["in_flight"] == 0
+                result = await app.result(app.caller(), batch_id)
+                assert result.status == "canceled"
+                assert result.successful_count + result.failed_count == 25
+            await anyio.sleep(2)
+            assert simulator.account("acme")["creations_seen"] == stopped["creations_seen"]
+
+
+def say(server: subprocess.Popen[str], message: dict[str, Any]) -> None:
+    assert server.stdin is not None
+    server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    server.stdin.flush()
+
+
+@contextmanager
+def server(simulator: Simulator, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server on stdio that has said hello."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment(simulator, folder), "REPLICATE_CONCURRENT_LIMIT": "2"},
+        text=True,
+    ) as process:
+        client = {"name": "t", "version": "1"}
+        asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+        say(process, {"id": 1, "method": "initialize", "params": asked})
+        assert process.stdout is not None
+        process.stdout.readline()
+        say(process, {"method": "notifications/initialized"})
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("end", ["stdin", "terminate", "kill"])
+async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_delivers_it(
+    simulator: Simulator, tmp_path: Path, end: str
+) -> None:
+    simulator.configure(predict_seconds=2)
+    with server(simulator, tmp_path) as first:
+        arguments = {"tasks": [{"prompt": f"car {n}"} for n in range(5)]}
+        params = {"name": "generate_images", "arguments": arguments}
+        say(first, {"id": 2, "method": "tools/call", "params": params})
+        await simulator.reached(account="acme", in_flight=2)
+        if end == "stdin":
+            assert first.stdin is not None
+            first.stdin.close()
+        else:
+            getattr(first, end)()
+        first.wait(5)
+    account = simulator.account("acme")
+    assert (account["in_flight"], account["canceled"]) == (2, 0)
+    with server(simulator, tmp_path):  # Nobody calls it: it looks by itself.
+        await simulator.reached(account="acme", in_flight=0)
+        with anyio.fail_after(20):
+            backend = await SqliteBackend.open(str(tmp_path / "state.db"))
+            while (batch := (await backend.batches(["server"]))[0]).status == "running":
+                await anyio.sleep(0.1)
+    rows = await backend.results(batch.id)
+    await backend.close()
+    made = [row for row in rows if isinstance(row, TaskSuccess)]
+    lost = [row.error_code for row in rows if isinstance(row, TaskFailure)]
+    assert (len(made), lost) == (2, ["interrupted"] * 3)
+    assert simulator.account("acme")["created"] == 2
