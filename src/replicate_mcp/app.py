@@ -1,5 +1,6 @@
 """The composition root: settings become a backend, gateways and the engine, for the edges."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -52,6 +53,11 @@ async def open_backend(value: str) -> "Backend":
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
     """
+    if value.startswith(("redis://", "rediss://")):
+        from replicate_mcp.backends.redis import RedisBackend
+
+        return await RedisBackend.open(value, label=_label())
+
     from replicate_mcp.backends.sqlite import SqliteBackend
     from replicate_mcp.backends.sqlite_database import MEMORY
 
@@ -148,6 +154,7 @@ class App:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
         from replicate_mcp.batches.planning import plan
+        from replicate_mcp.replicate_api.faults import Fault
         from replicate_mcp.tasks.task import parse_tasks
 
         parsed = parse_tasks(
@@ -158,6 +165,8 @@ class App:
         parts = await self._open()
         gateway = parts.accounts.gateway(caller.token)
         account = await parts.account(caller.token)
+        with contextlib.suppress(Fault):  # The creations meet the same, and report it.
+            await gateway.learn_clock()
         shown, semaphores = await self._semaphores(parts, account, semaphore)
         try:
             planned = await plan(parsed, gateway, parts.models)

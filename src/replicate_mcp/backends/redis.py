@@ -4,9 +4,9 @@ Every step is one call of one script (in `lua/`), by the server's own clock. A p
 key that lives for one lease, and is renewed; one whose key has lapsed creates nothing.
 
 Nobody can tell a server that was emptied from a new one. So where it has forgotten anything, or may
-have (a restart, a failover, an evicted key), nothing is admitted for one lease: every living process
-says again what it has, and what each account's list of predictions shows as running is entered too.
-A new server costs that lease once, too.
+have (a restart, a failover, an evicted key), nothing is admitted for one lease: every living
+process says again what it has, and what each account's list of predictions shows as running is
+entered too. A new server costs that lease once.
 
 What remains: a server that loses its memory while a process stands still between noting an attempt
 and sending it, for longer than a lease, lets one more be made than the limit allows. And a named
@@ -354,6 +354,10 @@ class RedisBackend:
             if batch in self._mirror.batches:
                 self._mirror.batches[batch].canceled = True
         return list(told)
+
+    async def interrupted_batches(self) -> list[str]:
+        """Those that were taken over while this process had no contact for longer than a lease."""
+        return self._membership.take_left()
 
     async def batch(self, batch_id: str) -> BatchState | None:
         """One batch."""

@@ -43,7 +43,7 @@ class KeptEntry:
 
 @dataclass(slots=True)
 class KeptPermit:
-    """A permit that this process holds; without `task`, one of a context. Times are the server's."""
+    """A permit that this process holds; without `task`, a context's. Times are the server's."""
 
     entry: str
     semaphores: Sequence[str]
@@ -91,7 +91,7 @@ class KeptPermit:
 
 
 Row = tuple[int, bool, str, str | None, int | None]
-"""A result: its task, whether it succeeded, its JSON, its prediction, and the permit that had it."""
+"""A result: its task, whether it succeeded, its JSON, its prediction, and that one's permit."""
 
 
 def row_of(result: TaskResult, permit: int | None = None) -> Row:

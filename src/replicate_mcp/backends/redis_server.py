@@ -127,7 +127,7 @@ class Server:
         Raises:
             BackendUnavailable: it may have been done, or not.
         """
-        from redis.exceptions import ConnectionError, RedisError, TimeoutError
+        from redis import exceptions
 
         given = {name: value for name, value in arguments.items() if value is not None}
         argv = (
@@ -138,9 +138,9 @@ class Server:
             try:
                 answer: list[Any] = await self._evaluate(argv)
                 return answer
-            except (RedisError, OSError) as error:
-                lost = isinstance(error, (ConnectionError, OSError))
-                if lost and tries_left and not isinstance(error, TimeoutError):
+            except (exceptions.RedisError, OSError) as error:
+                # A connection may have been idle while the server was restarted.
+                if tries_left and type(error) is exceptions.ConnectionError:
                     continue
                 raise BackendUnavailable(self._sentence(error)) from error
         raise AssertionError("unreachable")
