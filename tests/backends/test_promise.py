@@ -1,14 +1,14 @@
 """What every backend promises, over each of them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from secrets import token_hex
 
 import anyio
 import pytest
 
-from backends.servers import KINDS, RunningServer, open_for_admission, running_server
+from backends.servers import KINDS, RunningServer, open_for_admission
 from replicate_mcp.backends.redis import RedisBackend
 from replicate_mcp.backends.sqlite import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
@@ -52,20 +52,6 @@ class World:
         self._stack.push_async_callback(backend.close)
         await backend.declare(OWN, limit, per_minute=per_minute)
         return backend
-
-
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[str], RunningServer]]:
-    """A server of each kind, started when the first test needs it."""
-    running: dict[str, RunningServer] = {}
-    with ExitStack() as stack:
-
-        def server(kind: str) -> RunningServer:
-            if kind not in running:
-                running[kind] = stack.enter_context(running_server(kind))
-            return running[kind]
-
-        yield server
 
 
 @pytest.fixture(params=["memory", "sqlite", *KINDS])

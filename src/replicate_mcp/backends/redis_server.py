@@ -36,7 +36,7 @@ RECONNECT_SECONDS = 0.2
 """Pause before the connection for wake-ups is made again."""
 
 _MODULES = (
-    "rate", "admission", "call", "memory", "queue", "permits", "holders", "journal",
+    "rate", "admission", "cancel_after", "call", "memory", "queue", "permits", "holders", "journal",
     "registration", "steps",
 )  # fmt: skip
 

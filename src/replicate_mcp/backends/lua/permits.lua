@@ -46,26 +46,10 @@ end
 
 -- Equal open attempts, told apart by their Cancel-After
 
-local APART_SECONDS = 3
-local SHORTEST_CANCEL_AFTER = 5
-
 local function cancel_afters(like)
   local used, list = {}, redis.call('HGET', key.alike, like)
   for seconds in string.gmatch(list or '', '%d+') do used[tonumber(seconds)] = true end
   return used, list
-end
-
--- The longest, at most `wanted`, that none in use comes near: see distinct_cancel_after.
-function permits.distinct_cancel_after(wanted, used)
-  local shortest = math.max(SHORTEST_CANCEL_AFTER, math.floor(wanted / 2))
-  for _, apart in ipairs({APART_SECONDS, 1}) do
-    for seconds = wanted, shortest, -apart do
-      local near = false
-      for distance = 1 - apart, apart - 1 do near = near or used[seconds + distance] end
-      if not near then return seconds end
-    end
-  end
-  return wanted
 end
 
 local function alike_of(record) return record.account .. ' ' .. record.alike end
@@ -228,7 +212,7 @@ function permits.take(permit, attempt)
     record.task, record.images, record.alike = attempt.task, attempt.images, attempt.alike
     record.ends_by = now + attempt.seconds_at_most
     local used = cancel_afters(alike_of(record))
-    record.cancel_after = permits.distinct_cancel_after(attempt.cancel_after, used)
+    record.cancel_after = distinct_cancel_after(attempt.cancel_after, used)
     count_images(record, attempt.images)
   end
   permits.put(permit, record, attempt and
