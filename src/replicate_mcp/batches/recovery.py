@@ -27,7 +27,7 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 """How often a process looks for what others left; one small read."""
 
 INTERRUPTED = (

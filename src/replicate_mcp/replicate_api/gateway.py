@@ -30,7 +30,7 @@ HOLD_SECONDS = 60
 CALLS_A_SECOND = 40.0
 """Calls other than creations, for all that is followed: Replicate allows 3,000 a minute."""
 
-SHORTEST_POLL_SECONDS = 1.0
+SHORTEST_POLL_SECONDS = 0.5
 
 PATIENCE_SECONDS = 60.0
 """How long past its deadline a prediction is followed before it counts as one that never ends."""

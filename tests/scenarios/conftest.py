@@ -1,0 +1,108 @@
+"""Programs beside each other on one account: each a process of its own, over one shared state."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import environment, settings_for
+from replicate_mcp.app import App
+from replicate_mcp.simulator import Simulator, running_simulator_process
+
+PROGRAM = """
+import asyncio, json, sys
+import replicate_mcp
+
+tasks = json.loads(sys.stdin.readline())
+replicate_mcp.list_global_semaphores()  # it is known to the others now
+print("ready", flush=True)
+sys.stdin.readline()
+result = asyncio.run(replicate_mcp.generate_images(tasks))
+print(result.model_dump_json(), flush=True)
+"""
+
+
+@dataclass
+class Programs:
+    """Starts programs that make a batch each, and ends with all of them.
+
+    Attributes:
+        variables: the environment that they share, and an app of the test's own as well.
+    """
+
+    simulator: Simulator
+    folder: Path
+    variables: dict[str, str]
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, tasks: list[dict[str, Any]], *, before: str = "") -> subprocess.Popen[str]:
+        """A program that is ready to begin; `before` is code that it runs first."""
+        import json
+
+        process = subprocess.Popen(
+            [sys.executable, "-c", before + PROGRAM],
+            env={**os.environ, **environment(self.simulator, self.folder), **self.variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        assert process.stdin is not None
+        print(json.dumps(tasks), file=process.stdin, flush=True)
+        return process
+
+    def begin(self, *processes: subprocess.Popen[str]) -> None:
+        """Let them begin, once all are ready."""
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            print(file=process.stdin, flush=True)
+
+    def app(self) -> AbstractAsyncContextManager[App]:
+        """An app in this process, over the same state."""
+
+        @asynccontextmanager
+        async def running() -> Any:
+            settings = settings_for(self.simulator, self.folder, **self.variables)
+            async with App.running(settings) as app:
+                yield app
+
+        return running()
+
+    def stop(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture(params=["sqlite"])
+def programs_at(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[..., Programs]]:
+    """Makes programs that share a limit and a state, beside a simulator in its own process."""
+    with running_simulator_process(
+        requests_per_minute=60_000,
+        burst=60_000,
+        other_requests_per_minute=60_000,
+        other_burst=60_000,
+    ) as simulator:
+        made: list[Programs] = []
+
+        def make(limit: int, **simulated: Any) -> Programs:
+            simulator.configure(**simulated)
+            variables = {"REPLICATE_CONCURRENT_LIMIT": str(limit)}
+            made.append(Programs(simulator, tmp_path, variables))
+            return made[-1]
+
+        yield make
+        for each in made:
+            each.stop()

@@ -1,0 +1,189 @@
+"""Many processes on one account: together they fill its limit, and nothing of theirs is lost."""
+
+import random
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from replicate_mcp.app import App
+from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.result import BatchResult
+from scenarios.conftest import Programs
+
+pytestmark = pytest.mark.soak
+
+ProgramsAt = Callable[..., Programs]
+
+
+async def result_of(process: subprocess.Popen[str]) -> BatchResult:
+    out, _ = await anyio.to_thread.run_sync(process.communicate)
+    return BatchResult.model_validate_json(out)
+
+
+async def batch_of_the_dead(app: App) -> BatchResult:
+    """The one batch of the caller's that no living process of the test runs, once it has ended."""
+    batches = await app.batches(app.caller())
+    batch_id = batches[-1].batch_id
+    with anyio.fail_after(60):
+        await app.wait(app.caller(), batch_id, seconds=None)
+    return await app.result(app.caller(), batch_id)
+
+
+def utilisation(simulator: Simulator, limit: int) -> float:
+    timeline = simulator.timeline("acme")
+    start = next(at for at, count in timeline if count == limit)
+    end = float(simulator.account("acme")["last_creation"])
+    used = sum(
+        count * (min(until, end) - at)
+        for (at, count), (until, _) in pairwise(timeline)
+        if start <= at < end
+    )
+    return used / (limit * (end - start))
+
+
+async def test_eight_processes_fill_one_limit_and_share_it_fairly(programs_at: ProgramsAt) -> None:
+    limit, each = 20, 100
+    programs = programs_at(limit, predict_seconds="1-2")
+    started = [
+        programs.start([{"prompt": f"{name} {n}"} for n in range(each)]) for name in range(8)
+    ]
+    programs.begin(*started)
+    for process in started:
+        assert (await result_of(process)).successful_count == each
+    account = programs.simulator.account("acme")
+    assert (account["created"], account["max_in_flight"]) == (8 * each, limit)
+    assert utilisation(programs.simulator, limit) >= 0.98
+    # Each one's share while all wait: the first to come took all that was free then.
+    owners = [p["input"]["prompt"].split()[0] for p in programs.simulator.predictions("acme")]
+    first_done = min(max(n for n, owner in enumerate(owners) if owner == str(o)) for o in range(8))
+    all_wait = owners[limit:first_done]
+    shares = Counter(all_wait)
+    fair = len(all_wait) / 8
+    assert all(0.8 * fair <= shares[str(name)] <= 1.2 * fair for name in range(8)), shares
+
+
+@pytest.mark.parametrize("prompt", ["car {n}", "the same car"], ids=["own", "same"])
+async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_predictions_end(
+    programs_at: ProgramsAt, prompt: str
+) -> None:
+    programs = programs_at(10, predict_seconds="3-5")
+    simulator = programs.simulator
+    tasks = [{"prompt": prompt.format(n=n), "seed": 1} for n in range(30)]
+    async with programs.app() as app:
+        await app.semaphores(app.caller())
+        first = programs.start(tasks)
+        programs.begin(first)
+        await simulator.reached(account="acme", in_flight=10)
+        mine = await app.start_batch(app.caller(), tasks)
+        first.kill()
+        await app.wait(app.caller(), mine, seconds=None)
+        own = await app.result(app.caller(), mine)
+        left = await batch_of_the_dead(app)
+    assert own.successful_count == 30
+    assert left.successful_count + left.failed_count == 30
+    assert {row.error_code for row in left.failed_results} == {"interrupted"}
+    delivered = [row.prediction_id for row in (*own.successful_results, *left.successful_results)]
+    made = simulator.predictions("acme")
+    assert sorted(delivered) == sorted(p["id"] for p in made)
+    assert simulator.account("acme")["max_in_flight"] == 10
+    # While tasks waited, each end was followed by a creation within a second.
+    created = sorted(p["created"] for p in made)
+    for ended in sorted(p["ended"] for p in made)[: len(made) - 10]:
+        follower = created[10 + sorted(p["ended"] for p in made).index(ended)]
+        assert follower - ended <= 1.0
+
+
+async def test_killed_at_any_moment_every_image_is_delivered_once(programs_at: ProgramsAt) -> None:
+    moments = random.Random(5)
+    programs = programs_at(5, predict_seconds="0.2-0.8")
+    simulator = programs.simulator
+    delivered: list[str] = []
+    for _ in range(50):
+        tasks: list[dict[str, Any]] = [{"prompt": "the same car", "seed": 1}] * 12
+        async with programs.app() as app:
+            await app.semaphores(app.caller())
+            first = programs.start(tasks)
+            programs.begin(first)
+            await simulator.reached(account="acme", created=len(delivered) + 1)
+            before = await app.batches(app.caller(), limit=1)
+            mine = await app.start_batch(app.caller(), tasks)
+            await anyio.sleep(moments.uniform(0, 2))
+            first.kill()
+            with anyio.fail_after(60):
+                for batch_id in (mine, before[0].batch_id):
+                    await app.wait(app.caller(), batch_id, seconds=None)
+            own = await app.result(app.caller(), mine)
+            left = await app.result(app.caller(), before[0].batch_id)
+        assert own.successful_count == 12
+        assert left.successful_count + left.failed_count == 12
+        assert {row.error_code for row in left.failed_results} <= {"interrupted"}
+        rows = (*own.successful_results, *left.successful_results)
+        delivered += [row.prediction_id for row in rows]
+    assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
+    assert simulator.account("acme")["max_in_flight"] == 5
+
+
+async def test_after_every_process_was_killed_a_new_one_delivers_what_was_created(
+    programs_at: ProgramsAt,
+) -> None:
+    programs = programs_at(6, predict_seconds="2-3")
+    simulator = programs.simulator
+    started = [programs.start([{"prompt": f"{name} {n}"} for n in range(9)]) for name in range(3)]
+    programs.begin(*started)
+    await simulator.reached(account="acme", in_flight=6)
+    for process in started:
+        process.kill()
+    async with programs.app() as app:
+        await app.semaphores(app.caller())
+        batches = await app.batches(app.caller())
+        with anyio.fail_after(60):
+            for batch in batches:
+                await app.wait(app.caller(), batch.batch_id, seconds=None)
+        results = [await app.result(app.caller(), batch.batch_id) for batch in batches]
+    delivered = [row.prediction_id for each in results for row in each.successful_results]
+    assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
+    codes = {row.error_code for each in results for row in each.failed_results}
+    assert codes == {"interrupted"}
+
+
+async def test_a_stopped_process_stalls_nobody_and_goes_on_where_it_was(
+    programs_at: ProgramsAt,
+) -> None:
+    programs = programs_at(6, predict_seconds="0.3-0.6")
+    simulator = programs.simulator
+    first, second = (
+        programs.start([{"prompt": f"{name} {n}"} for n in range(80)]) for name in range(2)
+    )
+    programs.begin(first, second)
+    await simulator.reached(account="acme", created=12)
+    first.send_signal(signal.SIGSTOP)
+    others = simulator.account("acme")["created"]
+    await simulator.reached(account="acme", created=others + 30, within=30)
+    first.send_signal(signal.SIGCONT)
+    results = [await result_of(process) for process in (first, second)]
+    assert [result.successful_count for result in results] == [80, 80]
+    delivered = [row.prediction_id for each in results for row in each.successful_results]
+    assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
+    assert simulator.account("acme")["max_in_flight"] == 6
+
+
+async def test_a_clock_an_hour_off_at_replicate_changes_nothing(programs_at: ProgramsAt) -> None:
+    programs = programs_at(5, predict_seconds="1-2", clock_offset_seconds=3_600)
+    simulator = programs.simulator
+    async with programs.app() as app:
+        await app.semaphores(app.caller())
+        first = programs.start([{"prompt": "the same car", "seed": 1}] * 12)
+        programs.begin(first)
+        await simulator.reached(account="acme", in_flight=5)
+        first.kill()
+        left = await batch_of_the_dead(app)
+    delivered = [row.prediction_id for row in left.successful_results]
+    assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
+    assert {row.error_code for row in left.failed_results} == {"interrupted"}
