@@ -38,7 +38,10 @@ function queue.join(id, entry)
   put(id, entry)
 end
 
+-- Take an entry out, and its offers.
 function queue.remove(id)
+  if not entry_of(id) then return end
+  permits.withdraw(permits.offered(id))
   redis.call('HDEL', key.entries, id)
   redis.call('ZREM', key.queue, id)
   known[id] = false

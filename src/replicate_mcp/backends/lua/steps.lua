@@ -127,8 +127,11 @@ function steps.open_batch()
 end
 
 function steps.leave()
-  queue.set_wanted(args.entry, args.wanted)
-  if args.wholly then queue.remove(args.entry) end
+  if args.wholly then
+    queue.remove(args.entry)
+  else
+    queue.set_wanted(args.entry, args.wanted)
+  end
   return {permits.admit()}
 end
 
