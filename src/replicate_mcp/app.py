@@ -1,27 +1,27 @@
-"""The composition root: settings become a backend, gateways and the engine, for the edges."""
+"""What a process offers to its edges: MCP, HTTP, the command line and Python programs alike.
+
+Nothing heavy is imported before the first call that needs it.
+"""
 
 import contextlib
 import logging
-import os
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from replicate_mcp.access import Caller, caller_for
+from replicate_mcp.access import Access, Caller, names_of
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.errors import (
     InvalidInput,
+    KeyReused,
     ReplicateMcpError,
     ReplicateUnavailable,
     Unauthorized,
     UnknownBatch,
 )
-from replicate_mcp.semaphores.context import ContextQueue, Lease
-from replicate_mcp.semaphores.permits import SemaphoreState
+from replicate_mcp.semaphores.context import Lease
 from replicate_mcp.semaphores.registry import (
     account_semaphore,
     check_limit,
@@ -29,16 +29,17 @@ from replicate_mcp.semaphores.registry import (
     unknown_semaphore,
     visible_to,
 )
-from replicate_mcp.settings import Settings, default_state_file
+from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from replicate_mcp.batches.backend import Backend, BatchState
-    from replicate_mcp.batches.runner import BatchRunner
+    from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
+    from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
     from replicate_mcp.semaphores.holder import Holder
+    from replicate_mcp.semaphores.status import SemaphoreStatus
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
 log = logging.getLogger(__name__)
@@ -47,49 +48,30 @@ JOURNAL_POLL_SECONDS = 0.5
 """How often a batch that another process runs is looked at while a caller waits for it."""
 
 
-async def open_backend(value: str) -> "Backend":
-    """The backend that `REPLICATE_MCP_BACKEND` names.
-
-    Raises:
-        BackendUnavailable: it cannot be used; the message says why and what to do.
-    """
-    if value.startswith(("redis://", "rediss://")):
-        from replicate_mcp.backends.redis import RedisBackend
-
-        return await RedisBackend.open(value, label=_label())
-
-    from replicate_mcp.backends.sqlite import SqliteBackend
-    from replicate_mcp.backends.sqlite_database import MEMORY
-
-    if value == "memory":
-        location = MEMORY
-    elif value == "sqlite":
-        location = str(default_state_file())
-    else:
-        location = value.removeprefix("sqlite:///")
-    return await SqliteBackend.open(location, label=_label())
-
-
-def _label() -> str:
-    """What people know this process by: its program, and the command where it has one."""
-    called = Path(sys.argv[0])
-    program = called.parent.name if called.stem == "__main__" else called.stem
-    command = [word for word in sys.argv[1:2] if word.isalpha()]
-    return f"{' '.join([program if program.strip('-') else 'python', *command])} [{os.getpid()}]"
-
-
 class App:
     """All that a process shares between its callers, made at the first call that needs it."""
 
-    def __init__(self, settings: Settings, group: "TaskGroup") -> None:
+    def __init__(
+        self, settings: Settings, group: "TaskGroup", *, listens_on_loopback: bool = False
+    ) -> None:
         self.settings = settings
+        key = settings.admin_api_key
+        self.access = Access(
+            server_token=settings.token,
+            admin_key=key.get_secret_value() if key else None,
+            listens_on_loopback=listens_on_loopback,
+            allow_anonymous=settings.allow_anonymous,
+            allowed_hosts=names_of(settings.allowed_hosts),
+        )
         self._group = group
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._opening = anyio.Lock()
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, settings: Settings) -> AsyncIterator["App"]:
+    async def running(
+        cls, settings: Settings, *, listens_on_loopback: bool = False
+    ) -> AsyncIterator["App"]:
         """An app whose work goes on in the background until the end of the block.
 
         Nothing is opened before the first call that needs it: hosts start servers for every
@@ -99,7 +81,7 @@ class App:
         error: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
-                app = cls(settings, group)
+                app = cls(settings, group, listens_on_loopback=listens_on_loopback)
                 try:
                     yield app
                 except Exception as raised:
@@ -122,7 +104,7 @@ class App:
 
     def caller(self, own_token: str | None = None) -> Caller:
         """Who calls: by the token they brought, else the server's."""
-        return caller_for(own_token=own_token, server_token=self.settings.token)
+        return self.access.caller(own_token=own_token)
 
     # What the edges offer
 
@@ -147,12 +129,17 @@ class App:
         semaphore: str | None = None,
         concurrency_limit: int | None = None,
         shared_inputs: Mapping[str, Any] | None = None,
+        key: "IdempotencyKey | None" = None,
     ) -> str:
         """Check a request whole, begin its batch, and give its id.
+
+        Args:
+            key: under which the request may be sent again: it gets the same batch then.
 
         Raises:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
+        from replicate_mcp.batches.backend import KeyTaken
         from replicate_mcp.batches.planning import plan
         from replicate_mcp.replicate_api.faults import Fault
         from replicate_mcp.tasks.task import parse_tasks
@@ -164,23 +151,32 @@ class App:
             check_limit(concurrency_limit)
         parts = await self._open()
         gateway = parts.accounts.gateway(caller.token)
-        account = await parts.account(caller.token)
-        with contextlib.suppress(Fault):  # The creations meet the same, and report it.
-            await gateway.learn_clock()
-        shown, semaphores = await self._semaphores(parts, account, semaphore)
         try:
+            if key is not None:
+                await parts.backend.check_key(caller.name, key.key)
+            account = await parts.account(caller.token)
+            with contextlib.suppress(Fault):  # The creations meet the same, and report it.
+                await gateway.learn_clock()
+            shown, semaphores = await self._semaphores(parts, account, semaphore)
             planned = await plan(parsed, gateway, parts.models)
+            batch = await parts.runner.start(
+                planned,
+                gateway=gateway,
+                account=account,
+                caller=caller.name,
+                shown_semaphore=shown,
+                semaphores=semaphores,
+                at_most=concurrency_limit,
+                key=key,
+            )
         except ExceptionGroup as group:  # Models are looked up at once, in a task group.
             raise _refused(group) from None
-        batch = await parts.runner.start(
-            planned,
-            gateway=gateway,
-            account=account,
-            caller=caller.name,
-            shown_semaphore=shown,
-            semaphores=semaphores,
-            at_most=concurrency_limit,
-        )
+        except KeyTaken as taken:
+            if key is None or taken.digest != key.digest:
+                raise KeyReused(
+                    "This Idempotency-Key belongs to another request of yours: use a new one."
+                ) from None
+            return taken.batch_id
         return batch.id
 
     async def wait(
@@ -249,38 +245,59 @@ class App:
         if running := parts.runner.running(batch_id):
             await running.ended.wait()
 
-    async def semaphores(self, caller: Caller) -> list[SemaphoreState]:
+    async def semaphores(self, caller: Caller) -> "list[SemaphoreStatus]":
         """What the caller sees: the registered ones, and its own account's."""
         parts = await self._open()
         account = await parts.account(caller.token)
-        states = await parts.backend.semaphores()
-        return visible_to(account, states, own_name=self.settings.default_semaphore)
+        return await self._shown(parts, account, own_name=self.settings.default_semaphore)
 
-    async def known_semaphores(self) -> list[SemaphoreState]:
+    async def known_semaphores(self) -> "list[SemaphoreStatus]":
         """The registered ones, and the server's own account's where it has a token."""
         if self.settings.token:
             return await self.semaphores(self.caller())
-        parts = await self._open()
-        return visible_to("", await parts.backend.semaphores(), own_name="")
+        return await self._shown(await self._open(), "", own_name="")
 
-    async def register_semaphore(self, name: str, limit: int) -> SemaphoreState:
+    async def register_semaphore(self, name: str, limit: int) -> "SemaphoreStatus":
         """Make a name known while this process lives; a known one is returned unchanged."""
         check_name(name)
         check_limit(limit)
-        parts = await self._open()
-        if name == self.settings.default_semaphore:
-            return (await self.semaphores(self.caller()))[0]
-        return await parts.backend.register(name, limit)
+        if name != self.settings.default_semaphore:
+            await (await self._open()).backend.register(name, limit)
+        return await self._known_semaphore(name)
 
-    async def resize_semaphore(
-        self, name: str, limit: int, *, by_admin: bool = False
-    ) -> SemaphoreState:
-        """Set a limit by hand."""
+    async def resize_semaphore(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Change a known limit, as a program does that registered it."""
+        return await self._resized(name, limit, by_admin=False)
+
+    async def set_semaphore(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Set a limit by hand: it stays until it is set again. A new name becomes known."""
+        if name not in {state.name for state in await self.known_semaphores()}:
+            await self.register_semaphore(name, limit)
+        return await self._resized(name, limit, by_admin=True)
+
+    async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
         check_limit(limit)
         parts = await self._open()
         inside = await self._inside(name)
         parts.holder.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
+        return await self._known_semaphore(name)
+
+    async def _known_semaphore(self, name: str) -> "SemaphoreStatus":
         return next(each for each in await self.known_semaphores() if each.name == name)
+
+    @staticmethod
+    async def _shown(parts: "Parts", account: str, *, own_name: str) -> "list[SemaphoreStatus]":
+        from replicate_mcp.semaphores.status import SemaphoreStatus
+
+        states = visible_to(account, await parts.backend.semaphores(), own_name=own_name)
+        return [SemaphoreStatus.of(state, parts.backend.scope) for state in states]
+
+    async def set_rate(self, per_minute: float) -> None:
+        """Set how many creations a minute the server's own account is allowed."""
+        parts = await self._open()
+        account = account_semaphore(await parts.account(self.caller().token))
+        limit = self.settings.concurrent_limit
+        await parts.backend.declare(account, limit, per_minute=per_minute)
 
     async def acquire(self, lease: Lease) -> None:
         """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
@@ -328,15 +345,17 @@ class App:
             return await self.own_semaphore(self.caller())
         return name
 
-    async def _open(self) -> "_Parts":
+    async def _open(self) -> "Parts":
         if self._parts is None:
             async with self._opening:
                 if self._parts is None:
-                    self._parts = await _Parts.open(self.settings, self._group)
+                    from replicate_mcp.composition import Parts
+
+                    self._parts = await Parts.open(self.settings, self._group)
         return self._parts
 
     async def _semaphores(
-        self, parts: "_Parts", account: str, named: str | None
+        self, parts: "Parts", account: str, named: str | None
     ) -> tuple[str, tuple[str, ...]]:
         """The name to show, and the semaphores of which each task needs a unit."""
         own = account_semaphore(account)
@@ -349,7 +368,7 @@ class App:
         return name, (own, name)
 
     @staticmethod
-    async def _visible(parts: "_Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+    async def _visible(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
         if batch_id is None:
             newest = await parts.backend.batches(caller.sees, limit=1)
             if newest:
@@ -364,85 +383,9 @@ class App:
         return state
 
     @staticmethod
-    async def _still_runs(parts: "_Parts", batch_id: str) -> bool:
+    async def _still_runs(parts: "Parts", batch_id: str) -> bool:
         state = await parts.backend.batch(batch_id)
         return state is not None and state.status == "running"
-
-
-class _Parts:
-    """The engine and all that it stands on."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        backend: "Backend",
-        holder: "Holder",
-        runner: "BatchRunner",
-        contexts: ContextQueue,
-    ) -> None:
-        from replicate_mcp.replicate_api.accounts import Accounts
-        from replicate_mcp.replicate_api.models import Models
-
-        self.backend = backend
-        self.holder = holder
-        self.runner = runner
-        self.contexts = contexts
-        self.models = Models(backend)
-        self._settings = settings
-        self.accounts = Accounts(settings.replicate_base_url, backend)
-        self._declared: set[str] = set()
-        self._declaring = anyio.Lock()
-
-    @classmethod
-    async def open(cls, settings: Settings, group: "TaskGroup") -> "_Parts":
-        """Put the parts together, and start what runs in the background."""
-        from replicate_mcp.batches.runner import BatchRunner
-        from replicate_mcp.semaphores.holder import Holder
-
-        backend = await open_backend(settings.backend)
-        holder = Holder(backend)
-        runner = BatchRunner(
-            backend,
-            holder,
-            group,
-            prediction_seconds=settings.prediction_seconds,
-            batch_seconds=settings.batch_seconds,
-            images_per_day=settings.images_per_day,
-        )
-        group.start_soon(backend.run)
-        group.start_soon(holder.run)
-        group.start_soon(runner.hear_cancels)
-        contexts = ContextQueue(backend, holder, group.start_soon)
-        parts = cls(settings, backend, holder, runner, contexts)
-        if settings.token:
-            group.start_soon(parts.look_after_the_own_account)
-        return parts
-
-    async def look_after_the_own_account(self) -> None:
-        """Take over what an earlier process left of the server's own account."""
-        try:
-            await self.account(self._settings.token or "")
-        except ReplicateMcpError as error:
-            log.warning("%s", error)
-
-    async def account(self, token: str) -> str:
-        """The account behind a token, its limit and rate declared once."""
-        account = await self.accounts.name(token)
-        async with self._declaring:
-            if account not in self._declared:
-                await self.backend.declare(
-                    account_semaphore(account),
-                    self._settings.concurrent_limit,
-                    per_minute=self._settings.requests_per_minute,
-                )
-                self._declared.add(account)
-        self.runner.recover(account, self.accounts.gateway(token))
-        return account
-
-    async def close(self) -> None:
-        """Leave the backend, and close every client."""
-        await self.backend.close()
-        await self.accounts.close()
 
 
 def counts_of(state: "BatchState") -> "BatchCounts":

@@ -47,6 +47,10 @@ class UnknownBatch(InvalidInput):
     """No batch of that id is visible to the caller."""
 
 
+class KeyReused(InvalidInput):
+    """The key under which a request can be sent again belongs to another request."""
+
+
 class UnknownSemaphore(InvalidInput):
     """No semaphore of that name is registered."""
 

@@ -20,11 +20,11 @@ from anyio.from_thread import BlockingPortal
 from replicate_mcp.app import App
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.semaphores.context import Lease
-from replicate_mcp.semaphores.permits import SemaphoreState
 from replicate_mcp.semaphores.registry import unknown_semaphore
 from replicate_mcp.settings import load_settings
 
 if TYPE_CHECKING:
+    from replicate_mcp.semaphores.status import SemaphoreStatus
     from replicate_mcp.tasks.result import BatchResult
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ STOP_SECONDS = 20.0
 """How long the end of the program waits for what it asked to stop, and to leave its backend."""
 
 
-def register_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
+def register_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus":
     """Make a named limit on predictions in flight known, for as long as this process lives.
 
     Registering a known name again returns it unchanged.
@@ -48,7 +48,7 @@ def register_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
     return _call(lambda app: app.register_semaphore(semaphore_id, limit))
 
 
-def resize_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
+def resize_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus":
     """Change a limit without disturbing holders: a lower one is reached as permits return.
 
     Raises:
@@ -57,7 +57,7 @@ def resize_global_semaphore(semaphore_id: str, limit: int) -> SemaphoreState:
     return _call(lambda app: app.resize_semaphore(semaphore_id, limit))
 
 
-def get_global_semaphore(semaphore_id: str) -> SemaphoreState:
+def get_global_semaphore(semaphore_id: str) -> "SemaphoreStatus":
     """A semaphore as it stands.
 
     Raises:
@@ -70,7 +70,7 @@ def get_global_semaphore(semaphore_id: str) -> SemaphoreState:
     raise UnknownSemaphore(unknown_semaphore(semaphore_id, [state.name for state in states]))
 
 
-def list_global_semaphores() -> list[SemaphoreState]:
+def list_global_semaphores() -> "list[SemaphoreStatus]":
     """The named semaphores, and, where a token is set, the own account's first."""
     return _call(lambda app: app.known_semaphores())
 

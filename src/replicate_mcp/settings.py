@@ -30,6 +30,19 @@ def _backend(value: str) -> str:
     raise ValueError("must be memory, sqlite, sqlite:///a/path, redis://host or rediss://host")
 
 
+def _public_url(value: object) -> object:
+    if not isinstance(value, str) or not value.strip():
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query:
+        raise ValueError("must be the https address under which Replicate reaches this server")
+    return value.rstrip("/")
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
 def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
@@ -65,6 +78,14 @@ class Settings(BaseModel):
     images_per_day: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=1)] = Field(
         None, alias="REPLICATE_MCP_MAX_IMAGES_PER_DAY"
     )
+    admin_api_key: Secret = Field(None, alias="REPLICATE_MCP_ADMIN_API_KEY")
+    allow_anonymous: bool = Field(False, alias="REPLICATE_MCP_ALLOW_ANONYMOUS")
+    public_url: Annotated[str | None, BeforeValidator(_public_url)] = Field(
+        None, alias="REPLICATE_MCP_PUBLIC_URL"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        (), alias="REPLICATE_MCP_ALLOWED_HOSTS"
+    )
 
     @property
     def token(self) -> str | None:
@@ -74,6 +95,9 @@ class Settings(BaseModel):
 
 SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}
 """Environment variable to field."""
+
+ALSO_READ = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
+"""Another name under which a setting is read, where it is not set under its own."""
 
 
 def load_settings(
@@ -107,7 +131,7 @@ def read_sources(
     origins: dict[str, Origin] = {}
     for name in SETTING_NAMES:
         for source, origin in ((environ, "environment"), (from_file, "file")):
-            value = source.get(name)
+            value = source.get(name) or source.get(ALSO_READ.get(name, ""))
             if value is not None and value.strip():
                 values[name] = value.strip()
                 origins[name] = "environment" if origin == "environment" else "file"

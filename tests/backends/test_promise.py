@@ -11,7 +11,14 @@ import pytest
 from backends.servers import KINDS, RunningServer, open_for_admission
 from replicate_mcp.backends.redis import RedisBackend
 from replicate_mcp.backends.sqlite import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.backend import (
+    Attempt,
+    Backend,
+    IdempotencyKey,
+    JournalTask,
+    KeyTaken,
+    NewBatch,
+)
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Share
@@ -85,10 +92,11 @@ async def begin(
     also: tuple[str, ...] = (),
     caller: str = "server",
     at_most: int | None = None,
+    key: IdempotencyKey | None = None,
 ) -> Room:
     journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
     return await backend.open_batch(
-        NewBatch(batch, caller, "acme", "replicate-global", journal),
+        NewBatch(batch, caller, "acme", "replicate-global", journal, key),
         QueueEntry(batch, (OWN, *also), "acme", tasks, at_most),
     )
 
@@ -423,6 +431,35 @@ async def test_a_batch_that_leaves_takes_its_offers_with_it(world: World) -> Non
     await backend.leave("b")
     assert await take_all(backend, room) == []
     assert await state(backend) == (0, 0)
+
+
+async def test_a_batch_whose_last_tasks_end_without_being_made_takes_their_offers_with_it(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=2)
+    await begin(backend, "b", 2)
+    await backend.record("b", [failed(0), failed(1)])
+    assert await state(backend) == (0, 0)
+    batch = await backend.batch("b")
+    assert batch is not None
+    assert batch.status == "completed"
+
+
+async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
+    world: World,
+) -> None:
+    one, two = await world.holder(), await world.holder()
+    await begin(one, "b1", 1, key=IdempotencyKey("k 1", "digest"))
+    for again in (
+        two.check_key("server", "k 1"),
+        begin(two, "b2", 1, key=IdempotencyKey("k 1", "another")),
+    ):
+        with pytest.raises(KeyTaken) as taken:
+            await again
+        assert (taken.value.batch_id, taken.value.digest) == ("b1", "digest")
+    assert await two.batch("b2") is None
+    await two.check_key("server", "k 2")
+    await begin(two, "b3", 1, caller="token:x", key=IdempotencyKey("k 1", "digest"))
 
 
 async def test_another_holder_cancels_a_batch_and_its_own_hears_of_it(world: World) -> None:

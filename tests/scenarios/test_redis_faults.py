@@ -13,7 +13,7 @@ import pytest
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
 from replicate_mcp.app import App
 from replicate_mcp.errors import UnknownBatch
-from replicate_mcp.simulator import Simulator, running_simulator_process
+from replicate_mcp.simulator import running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
 from scenarios.conftest import Programs
 
@@ -103,10 +103,6 @@ async def nothing_in_use(app: App) -> None:
             await anyio.sleep(0.1)
 
 
-def ids(simulator: Simulator) -> list[str]:
-    return sorted(each["id"] for each in simulator.predictions("acme"))
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_redis_that(server: RunningServer, programs: Programs, fault: str) -> None:
     simulator = programs.simulator
@@ -136,7 +132,7 @@ async def test_a_redis_that(server: RunningServer, programs: Programs, fault: st
     assert (own.successful_count, own.failed_count) == (MINE, 0)
     made = {each["id"]: each["input"]["prompt"] for each in simulator.predictions("acme")}
     delivered = [row.prediction_id for row in own.successful_results]
-    assert sorted(delivered) == sorted(id for id, prompt in made.items() if "mine" in prompt)
+    assert sorted(delivered) == sorted(each for each, prompt in made.items() if "mine" in prompt)
     if left is None:
         return
     assert left.successful_count + left.failed_count == THEIRS
@@ -144,8 +140,8 @@ async def test_a_redis_that(server: RunningServer, programs: Programs, fault: st
     unknown = {
         row.prompt for row in left.failed_results if row.error_code == "create_outcome_unknown"
     }
-    for id, prompt in made.items():
-        assert "mine" in prompt or told.get(id) == prompt or prompt in unknown
+    for prediction, prompt in made.items():
+        assert "mine" in prompt or told.get(prediction) == prompt or prompt in unknown
     if fault != "comes_back_from_its_last_snapshot":
         assert not unknown
     for row in left.failed_results:

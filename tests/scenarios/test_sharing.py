@@ -187,3 +187,31 @@ async def test_a_clock_an_hour_off_at_replicate_changes_nothing(programs_at: Pro
     delivered = [row.prediction_id for row in left.successful_results]
     assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
     assert {row.error_code for row in left.failed_results} == {"interrupted"}
+
+
+FORKING = """
+import os, time
+import replicate_mcp
+_generate = replicate_mcp.generate_images
+async def generate_images(tasks):
+    if not os.fork():
+        time.sleep(8)
+        os._exit(0)
+    return await _generate(tasks)
+replicate_mcp.generate_images = generate_images
+"""
+
+
+async def test_a_forked_child_that_lives_on_does_not_pass_for_its_dead_parent(
+    programs_at: ProgramsAt,
+) -> None:
+    programs = programs_at(2, predict_seconds=1)
+    async with programs.app() as app:
+        await app.semaphores(app.caller())
+        parent = programs.start([{"prompt": f"car {n}"} for n in range(4)], before=FORKING)
+        programs.begin(parent)
+        await programs.simulator.reached(account="acme", in_flight=2)
+        parent.kill()
+        left = await batch_of_the_dead(app)
+    assert left.successful_count >= 2
+    assert {row.error_code for row in left.failed_results} <= {"interrupted"}

@@ -43,6 +43,7 @@ from replicate_mcp.batches.backend import (
     Attempt,
     BatchState,
     JournalTask,
+    KeyTaken,
     NewBatch,
     Noted,
     NotedAttempt,
@@ -201,10 +202,18 @@ class RedisBackend:
         async with self._membership.turn() as turn:
             told = {**_told(entry, entry.waiting), "batch": told_batch(batch)}
             answer = await turn.step("open_batch", **told)
+            if answer[0] == "taken":
+                raise KeyTaken(*answer[1:])
             found = self._room(answer, *entry.semaphores)
             self._mirror.entries[entry.id] = KeptEntry(entry, entry.waiting)
             self._mirror.batches[batch.id] = KeptBatch(batch, float(answer[1]))
             return found
+
+    async def check_key(self, caller: str, key: str) -> None:
+        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        (taken,) = await self._membership.read("check_key", caller=caller, key=key)
+        if taken:
+            raise KeyTaken(*taken)
 
     async def note_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None

@@ -132,6 +132,7 @@ def told_batch(batch: NewBatch) -> dict[str, Any]:
         "caller": batch.caller,
         "account": batch.account,
         "semaphore": batch.semaphore,
+        **({} if batch.key is None else {"key": batch.key.key, "digest": batch.key.digest}),
         "tasks": [
             json.dumps(
                 {

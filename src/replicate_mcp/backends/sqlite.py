@@ -168,6 +168,10 @@ class SqliteBackend:
 
         return await self._step(open_batch)
 
+    async def check_key(self, caller: str, key: str) -> None:
+        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        await self._step(lambda _, journal: journal.check_key(caller, key))
+
     async def note_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
     ) -> Noted:

@@ -7,7 +7,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from replicate_mcp.batches.backend import JOURNAL_SECONDS, BatchState, JournalTask, NewBatch
+from replicate_mcp.batches.backend import (
+    JOURNAL_SECONDS,
+    BatchState,
+    JournalTask,
+    KeyTaken,
+    NewBatch,
+)
 from replicate_mcp.semaphores.daily_cap import day_of
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
@@ -38,15 +44,26 @@ class JournalTables:
 
     def open(self, batch: NewBatch) -> None:
         """A batch begins."""
+        if batch.key is not None:
+            self.check_key(batch.caller, batch.key.key)
         tasks = [[task.prompt, task.output_filename, task.model] for task in batch.tasks]
         self._db.execute(
-            "INSERT INTO batch (id, caller, account, holder, semaphore, tasks, total, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batch (id, caller, account, holder, semaphore, tasks, total, created_at,"
+            " key, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.id, batch.caller, batch.account, self._holder, batch.semaphore,
                 json.dumps(tasks), len(tasks), self._now,
+                batch.key and batch.key.key, batch.key and batch.key.digest,
             ),
         )  # fmt: skip
+
+    def check_key(self, caller: str, key: str) -> None:
+        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        row = self._db.execute(
+            "SELECT id, digest FROM batch WHERE caller = ? AND key = ?", (caller, key)
+        ).fetchone()
+        if row:
+            raise KeyTaken(*row)
 
     def record(self, batch: str, results: Iterable[TaskResult]) -> bool:
         """Write results, each task's once; True where the batch has ended with them."""

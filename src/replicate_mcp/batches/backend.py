@@ -22,6 +22,32 @@ class JournalTask:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a caller named a request by, so that the same one is not carried out twice.
+
+    Attributes:
+        digest: what stands for the request's content.
+    """
+
+    key: str
+    digest: str
+
+
+class KeyTaken(Exception):
+    """A batch of the caller's was begun under that key.
+
+    Attributes:
+        batch_id: the batch.
+        digest: of the request that began it.
+    """
+
+    def __init__(self, batch_id: str, digest: str) -> None:
+        super().__init__(batch_id)
+        self.batch_id = batch_id
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
 class NewBatch:
     """A batch as it enters the journal.
 
@@ -29,6 +55,7 @@ class NewBatch:
         caller: who may see it: `admin`, `server`, or `token:` with a token's fingerprint.
         account: whose predictions its tasks are.
         semaphore: the name its caller knows it by.
+        key: under which the request can be sent again; None where it has none.
     """
 
     id: str
@@ -36,6 +63,7 @@ class NewBatch:
     account: str
     semaphore: str
     tasks: tuple[JournalTask, ...]
+    key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +164,14 @@ class Backend(Permits, Protocol):
     """
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
-        """Write a batch into the journal and let its tasks wait."""
+        """Write a batch into the journal and let its tasks wait.
+
+        Raises:
+            KeyTaken: another batch of the caller's has its key; nothing was done.
+        """
+
+    async def check_key(self, caller: str, key: str) -> None:
+        """Raise `KeyTaken` where a batch of the caller's has that key."""
 
     async def note_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None

@@ -5,6 +5,7 @@ so it stays out until that has ended, and whoever lives delivers its result.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
@@ -28,7 +29,10 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-"""How often a process looks for what others left; one small read."""
+"""How often a process whose own batches want the permits looks for what others left."""
+
+IDLE_LOOK_SECONDS = 3.0
+"""How often one without batches does; two small reads."""
 
 INTERRUPTED = (
     "The process that ran this batch ended before this task was created. Nothing was billed: send "
@@ -39,8 +43,11 @@ INTERRUPTED = (
 class Recovery:
     """One account's: what its dead processes left is adopted, followed and recorded."""
 
-    def __init__(self, account: str, settlement: Settlement, steps: Steps) -> None:
+    def __init__(
+        self, account: str, settlement: Settlement, steps: Steps, is_busy: Callable[[], bool]
+    ) -> None:
         self._account = account
+        self._is_busy = is_busy
         self._settlement = settlement
         self._steps = steps
         self._backend = steps.backend
@@ -60,7 +67,7 @@ class Recovery:
                     await self._look()
             except (BackendUnavailable, Fault) as error:
                 log.warning("%s", error)
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
 
     async def _look(self) -> None:
         if await self._backend.forgot(self._account):

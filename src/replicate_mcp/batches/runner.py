@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from replicate_mcp.batches.attempting import OUT_OF_TIME, Attempting
-from replicate_mcp.batches.backend import Backend, JournalTask, NewBatch
+from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
@@ -74,6 +74,7 @@ class BatchRunner:
         shown_semaphore: str,
         semaphores: tuple[str, ...],
         at_most: int | None = None,
+        key: IdempotencyKey | None = None,
     ) -> RunningBatch:
         """Begin a batch; it runs to its end whoever waits for it.
 
@@ -81,6 +82,10 @@ class BatchRunner:
             shown_semaphore: the name its caller knows it by.
             semaphores: one unit of each is needed for every task; the account's own is first.
             at_most: how many of its tasks may run at once; None for the semaphores' limits alone.
+            key: under which the request can be sent again.
+
+        Raises:
+            KeyTaken: it was.
         """
         batch = RunningBatch(
             id=f"b_{secrets.token_hex(8)}",
@@ -106,7 +111,7 @@ class BatchRunner:
         )
         try:
             room = await steps.backend.open_batch(
-                NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks),
+                NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key),
                 QueueEntry(batch.id, semaphores, account, len(tasks), at_most),
             )
         except BaseException:  # Cancelled or refused: nothing was begun.
@@ -127,7 +132,8 @@ class BatchRunner:
     def recover(self, account: str, gateway: Gateway) -> None:
         """Take over, from now on and with this token, what the account's dead processes left."""
         if account not in self._recoveries:
-            recovery = Recovery(account, self._settlement(account), self._steps)
+            settlement = self._settlement(account)
+            recovery = Recovery(account, settlement, self._steps, lambda: bool(self._batches))
             self._recoveries[account] = recovery
             self._steps.spawn(recovery.run)
         self._recoveries[account].use(gateway)

@@ -156,7 +156,7 @@ async def _limits(app: App, caller: Caller) -> Check:
         line = f"{state.name} {state.in_use} of {state.limit} in use, {state.waiting} waiting"
         if state.requests_per_minute is not None:
             line += f", {state.requests_per_minute:g} creations a minute"
-        if state.throttled_for is not None:
-            line += f", throttled for {state.throttled_for:.0f} s"
+        if state.throttled_until is not None:
+            line += f", throttled until {state.throttled_until:%H:%M:%S} UTC"
         said.append(line)
     return Check("limits", True, "; ".join(said) + ".")

@@ -51,10 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _set(app: "App", name: str, limit: int) -> int:
-    states = {state.name for state in await app.known_semaphores()}
-    if name not in states and name != app.settings.default_semaphore:
-        await app.register_semaphore(name, limit)
-    state = await app.resize_semaphore(name, limit, by_admin=True)
+    state = await app.set_semaphore(name, limit)
     print(f"{state.name}: {state.limit} at once, {state.in_use} in use, {state.waiting} waiting.")
     return OK
 

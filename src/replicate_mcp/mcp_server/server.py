@@ -23,6 +23,9 @@ from replicate_mcp.settings import Settings
 
 log = logging.getLogger(__name__)
 
+STATELESS_SINCE = "2026-07-28"
+"""The protocol's revision from which on there are no sessions, and a closed stream cancels."""
+
 RequestKey = tuple[str, object]
 """A connection, and the id of a request on it."""
 
@@ -43,6 +46,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self._app = app
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
+        self.leaving = False
         super().__init__(
             "replicate-mcp",
             title="Replicate images",
@@ -67,6 +71,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             app=self._app,
             arguments=arguments,
             meta=_meta(context),
+            headers=_headers(context),
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
             on_batch=batches.append,
@@ -77,13 +82,16 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             if context is not None and batches:
                 # The request is gone; whether its batch goes too is decided outside of it.
                 key = _key(context.request_context)
-                self._app.in_background(self._stop_if_asked, key, call, batches[0])
+                closing_cancels = _closing_cancels(context)
+                self._app.in_background(self._stop_if_asked, key, call, batches[0], closing_cancels)
             raise
 
-    async def _stop_if_asked(self, key: RequestKey, call: ToolCall, batch_id: str) -> None:
+    async def _stop_if_asked(
+        self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool
+    ) -> None:
         """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
         await anyio.lowlevel.checkpoint()
-        if key in self._canceled:
+        if key in self._canceled or (closing_cancels and not self.leaving):
             try:
                 await self._app.cancel(call.caller, batch_id)
             except ReplicateMcpError as error:
@@ -114,6 +122,17 @@ def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
 def _meta(context: Context[Any, Any] | None) -> Mapping[str, Any]:
     meta = context.request_context.meta if context is not None else None
     return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _headers(context: Context[Any, Any] | None) -> Mapping[str, str] | None:
+    headers = context.headers if context is not None else None
+    return None if headers is None else {name.lower(): value for name, value in headers.items()}
+
+
+def _closing_cancels(context: Context[Any, Any]) -> bool:
+    """Whether closing the answer's stream is how a client of this request cancels it."""
+    streamed = context.headers is not None and not _connection(context.request_context)
+    return streamed and str(context.protocol_version) >= STATELESS_SINCE
 
 
 def _reporter(context: Context[Any, Any] | None) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from replicate_mcp.tasks.model_inputs import InputSchema
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
@@ -28,7 +29,7 @@ class ToolCall:
     """One call of a tool.
 
     Attributes:
-        caller: who calls; asked for lazily, because listing needs no token.
+        headers: of the HTTP request that brought the call; None on stdio.
         arrived: when the call arrived, on the event loop's clock.
         on_batch: told the id of the batch that the call began.
     """
@@ -36,16 +37,17 @@ class ToolCall:
     app: App
     arguments: Mapping[str, Any]
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     arrived: float = 0.0
     on_progress: OnProgress | None = None
     on_batch: Callable[[str], None] = lambda _: None
 
     @property
     def caller(self) -> Caller:
-        """By the token brought in `_meta`, else the server's."""
+        """By what came in `_meta` or in HTTP's headers, else with the server's token."""
         brought = self.meta.get(CREDENTIALS_KEY)
         token = brought.get("replicate_api_token") if isinstance(brought, Mapping) else None
-        return self.app.caller(token if isinstance(token, str) else None)
+        return self.app.access.caller(self.headers, token)
 
     def seconds_left(self, wait_seconds: float) -> float:
         """Of the time in which the call is to be answered."""
@@ -105,26 +107,14 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 
 async def list_semaphores(call: ToolCall) -> CallToolResult:
     """List the limits on predictions in flight, and how full they are."""
-    backend = await call.app.backend()
     rows, lines = [], []
-    for state in await call.app.semaphores(call.caller):
-        row: dict[str, Any] = {
-            "name": state.name,
-            "limit": state.limit,
-            "in_use": state.in_use,
-            "waiting": state.waiting,
-            "available": state.available,
-            "scope": backend.scope,
-        }
-        line = f"{state.name}: {state.in_use} of {state.limit} in use, {state.waiting} waiting"
-        if state.requests_per_minute is not None:
-            row["requests_per_minute"] = round(state.requests_per_minute, 1)
-            line += f", {state.requests_per_minute:g} creations a minute"
-        if state.throttled_for is not None:
-            until = datetime.now(UTC) + timedelta(seconds=state.throttled_for)
-            row["throttled_until"] = until.isoformat()
-            line += f", throttled for {state.throttled_for:.0f} s"
-        rows.append(row)
+    for status in await call.app.semaphores(call.caller):
+        rows.append(_as_json(status))
+        line = f"{status.name}: {status.in_use} of {status.limit} in use, {status.waiting} waiting"
+        if status.requests_per_minute is not None:
+            line += f", {status.requests_per_minute:g} creations a minute"
+        if status.throttled_until is not None:
+            line += f", throttled until {status.throttled_until:%H:%M:%S} UTC"
         lines.append(line)
     return _answer("\n".join(lines), {"semaphores": rows, "count": len(rows)})
 
@@ -261,7 +251,7 @@ def _answer(text: str, structured: dict[str, Any]) -> CallToolResult:
     )
 
 
-def _as_json(model: "BatchCounts") -> dict[str, Any]:
+def _as_json(model: "BaseModel") -> dict[str, Any]:
     from replicate_mcp.tasks.result import as_json
 
     return as_json(model)

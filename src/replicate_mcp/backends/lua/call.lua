@@ -50,6 +50,7 @@ local function tasks_key(batch) return prefix .. 'tasks:' .. batch end
 local function results_key(batch) return prefix .. 'results:' .. batch end
 local function caller_key(caller) return prefix .. 'caller:' .. caller end
 local function predictions_key(account) return prefix .. 'predictions:' .. account end
+local function request_key(caller, name) return prefix .. 'request:' .. caller .. ':' .. name end
 local function memo_key(name) return prefix .. 'memo:' .. name end
 local function images_key(account, day)
   return prefix .. 'images:' .. account .. ':' .. string.format('%d', day)

@@ -13,6 +13,8 @@ local function keep(batch, seconds)
   for _, name in ipairs({batch_key(batch), tasks_key(batch), results_key(batch)}) do
     redis.call('EXPIRE', name, seconds)
   end
+  local request = redis.call('HGET', batch_key(batch), 'request')
+  if request then redis.call('EXPIRE', request, seconds) end
 end
 
 -- Write a batch that begins, or that this server has forgotten.
@@ -20,6 +22,11 @@ function journal.open(batch, told)
   redis.call('HSET', batch_key(batch), 'caller', told.caller, 'account', told.account,
     'semaphore', told.semaphore, 'total', whole(#told.tasks), 'succeeded', '0', 'failed', '0',
     'created_at', exact(told.created_at or now), 'generation', generation)
+  if told.key then
+    local request = request_key(told.caller, told.key)
+    redis.call('SET', request, batch .. ' ' .. told.digest)
+    redis.call('HSET', batch_key(batch), 'request', request)
+  end
   redis.call('DEL', tasks_key(batch), results_key(batch))
   redis.call('RPUSH', tasks_key(batch), unpack(told.tasks))
   redis.call('HSET', key.running, batch, me)
@@ -28,6 +35,14 @@ function journal.open(batch, told)
   redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - LIVES))
   redis.call('EXPIRE', caller, LIVES)
   keep(batch, LIVES)
+end
+
+-- The batch that the caller's request of that name began, and what stood for its content.
+function journal.begun_by(caller, name)
+  local kept = name and redis.call('GET', request_key(caller, name))
+  if not kept then return nil end
+  local batch, digest = string.match(kept, '^(%S+) (.*)$')
+  if journal.exists(batch) then return batch, digest end
 end
 
 function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 1 end

@@ -102,6 +102,11 @@ end
 
 -- The queue and its permits
 
+function steps.check_key()
+  local batch, digest = journal.begun_by(args.caller, args.key)
+  return {batch and {batch, digest} or {}}
+end
+
 local function join()
   for _, name in ipairs(args.semaphores) do
     if not holders.limit(name) then return {'', known_names()} end
@@ -121,6 +126,8 @@ end
 function steps.join() return join() end
 
 function steps.open_batch()
+  local batch, digest = journal.begun_by(args.batch.caller, args.batch.key)
+  if batch and batch ~= args.entry then return {'taken', batch, digest} end
   local answer = join()
   if answer[1] ~= '' then answer[2] = redis.call('HGET', batch_key(args.entry), 'created_at') end
   return answer

@@ -85,8 +85,11 @@ CREATE TABLE IF NOT EXISTS batch (
   failed     INTEGER NOT NULL DEFAULT 0,
   canceled   INTEGER NOT NULL DEFAULT 0,
   created_at REAL NOT NULL,
-  ended_at   REAL
+  ended_at   REAL,
+  key        TEXT,                  -- under which the request can be sent again
+  digest     TEXT
 );
+CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS batch_caller ON batch (caller, created_at);
 CREATE INDEX IF NOT EXISTS batch_holder ON batch (holder) WHERE ended_at IS NULL;
 

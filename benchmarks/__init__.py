@@ -1,0 +1,1 @@
+"""Figures, each beside a baseline that is measured in the same run."""

@@ -1,0 +1,60 @@
+"""The engine beside the raw `replicate` client under a plain semaphore, in the same run.
+
+Both make the same images against the same simulator, in turn, each in a process of its own, after
+one image that does not count. Prints one table and whether each bound was held, draws one plot,
+and exits with 1 where a bound was not held and other programs on the machine were not to blame.
+
+Utilisation is the simulator's: the integral of what was in flight from when the limit is first
+reached to the last creation, divided by the limit times that span; for both alike.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Else a program finds only what is beside it.
+
+from benchmarks.measuring.bounds import bounds
+from benchmarks.measuring.comparison import compare
+from benchmarks.measuring.scenario import FULL, PATIENCE_SECONDS, QUICK
+from benchmarks.measuring.table import conditions, figures, outcome
+
+PLOT = Path(__file__).parent / "results" / "engine.png"
+
+
+def main() -> int:
+    """Measure, print the table and the bounds, and draw the plot."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="all scenarios, for some 40 minutes")
+    parser.add_argument("--runs", type=int, help="of each scenario; else 1, and 3 with --full")
+    parser.add_argument("--backend", default="sqlite", help="of the engine; sqlite in a new file")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="benchmarks/results/engine.png")
+    options = parser.parse_args()
+    runs = options.runs or (3 if options.full else 1)
+    patience = None if options.full else PATIENCE_SECONDS
+    console = Console()
+    comparisons = []
+    with console.status("") as status:
+        for scenario in FULL if options.full else QUICK:
+            status.update(f"{scenario.shown_tasks} tasks at a limit of {scenario.limit} ...")
+            comparisons.append(
+                compare(scenario, runs=runs, backend=options.backend, patience=patience)
+            )
+    about = conditions(options.backend, runs)
+    found = list(bounds(comparisons))
+    console.print(figures(comparisons, about=about), outcome(found))
+
+    from benchmarks.measuring.plot import draw  # Matplotlib is none of the contestants' business.
+
+    draw(comparisons, options.plot, about=about)
+    rest = "" if options.full else " Every limit, and 10,000 tasks at once: --full."
+    console.print(f"The plot is in {options.plot}.{rest}", soft_wrap=True)
+    return 1 if any(bound.broken for bound in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

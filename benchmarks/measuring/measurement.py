@@ -1,0 +1,94 @@
+"""What one run came to: its cost, and what the simulator saw of it."""
+
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.measuring.contestants import ACCOUNT, Conditions, Contestant
+from benchmarks.measuring.cost import Cost, seconds_without_core
+from benchmarks.measuring.fill import greedy_seconds, utilisation
+from benchmarks.measuring.run import run
+from benchmarks.measuring.scenario import RATE, Scenario
+from replicate_mcp.simulator import Simulator, running_simulator_process
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one run came to; None where its scenario says nothing about it.
+
+    Attributes:
+        of_ideal: its time, divided by that of greedy list scheduling of the same predictions; for a
+            batch that came late, by that of one prediction.
+        given_up: whether it came to no end, so that it would have been more.
+        utilisation: the share of the limit that was in flight while tasks waited.
+        cpu_ms: CPU time of the contestant's process, an image.
+        grown_mb: millions of bytes by which its resident memory rose, at its highest.
+        held_up: how much of the time contestant or simulator waited for a core that others had.
+        exceeded: by how many predictions in flight the limit was exceeded.
+        other_calls: of the API, beside one creation an image.
+    """
+
+    of_ideal: float | None
+    given_up: bool
+    utilisation: float | None
+    cpu_ms: float | None
+    grown_mb: float | None
+    held_up: float
+    exceeded: int
+    other_calls: int
+
+
+def measure(
+    scenario: Scenario, name: Contestant, *, backend: str, patience: float | None
+) -> Measurement:
+    """Run a scenario once, contestant and simulator each in a process of its own.
+
+    Args:
+        backend: the engine's: `sqlite` for a new file, or any other value that its setting takes.
+        patience: seconds after which a late batch is given up; None waits for ever.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_simulator_process(
+            predict_seconds=scenario.predict_seconds,
+            requests_per_minute=RATE,
+            burst=RATE,
+            other_requests_per_minute=RATE,
+            other_burst=RATE,
+        ) as simulator,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own_process,
+    ):
+        location = f"sqlite:///{Path(folder, 'state.db')}" if backend == "sqlite" else backend
+        conditions = Conditions(simulator.url, scenario.limit, location)
+        waited = seconds_without_core(simulator.pid)
+        cost = own_process.submit(run, scenario, name, conditions, patience).result()
+        cost.waited_seconds += seconds_without_core(simulator.pid) - waited
+        return _measurement(scenario, cost, simulator)
+
+
+def _measurement(scenario: Scenario, cost: Cost, simulator: Simulator) -> Measurement:
+    of_ideal = share = cpu_ms = grown_mb = None
+    if scenario.late:
+        of_ideal = cost.seconds / float(scenario.predict_seconds)
+    else:
+        cpu_ms = cost.cpu_seconds / scenario.tasks * 1_000
+        grown_mb = cost.grown_bytes / 1e6
+        if scenario.predict_seconds:
+            predictions = simulator.predictions(ACCOUNT)
+            processing_seconds = [each["ended"] - each["started"] for each in predictions]
+            of_ideal = cost.seconds / greedy_seconds(processing_seconds, scenario.limit)
+            timeline = simulator.timeline(ACCOUNT)
+            share = utilisation(timeline, limit=scenario.limit, tasks=scenario.tasks)
+    account = simulator.account(ACCOUNT)
+    return Measurement(
+        of_ideal=of_ideal,
+        given_up=not cost.finished,
+        utilisation=share,
+        cpu_ms=cpu_ms,
+        grown_mb=grown_mb,
+        held_up=cost.waited_seconds / cost.seconds,
+        exceeded=max(0, account["max_in_flight"] - scenario.limit),
+        other_calls=account["other_calls"],
+    )

@@ -1,0 +1,52 @@
+"""One contestant going through one scenario, alone in its process."""
+
+import asyncio
+
+from benchmarks.measuring.contestants import ACCOUNT, Conditions, Contestant, MakeBatch, contestant
+from benchmarks.measuring.cost import Cost, counted
+from benchmarks.measuring.scenario import Scenario
+from replicate_mcp.simulator import Simulator
+
+
+def run(
+    scenario: Scenario, name: Contestant, conditions: Conditions, patience: float | None
+) -> Cost:
+    """Go through the scenario, and tell what it cost.
+
+    Args:
+        patience: seconds after which a late batch is given up; None waits for ever.
+    """
+    return asyncio.run(_run(scenario, name, conditions, patience))
+
+
+async def _run(
+    scenario: Scenario, name: Contestant, conditions: Conditions, patience: float | None
+) -> Cost:
+    simulator = Simulator(conditions.base_url)
+    async with contestant(name, conditions) as make_batch:
+        # One image before the clock starts: imports, schemas and the account count for neither.
+        simulator.configure(predict_seconds=0)
+        await make_batch(1)
+        simulator.reset()
+        if scenario.late:
+            return await _late_batch(scenario, make_batch, simulator, patience)
+        with counted() as cost:
+            await asyncio.gather(*(make_batch(tasks) for tasks in scenario.batches))
+        return cost
+
+
+async def _late_batch(
+    scenario: Scenario, make_batch: MakeBatch, simulator: Simulator, patience: float | None
+) -> Cost:
+    others = [asyncio.create_task(make_batch(tasks)) for tasks in scenario.batches]
+    await simulator.reached(account=ACCOUNT, in_flight=scenario.limit)
+    with counted() as cost:
+        try:
+            async with asyncio.timeout(patience):
+                await make_batch(scenario.late)
+        except TimeoutError:
+            cost.finished = False
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    return cost

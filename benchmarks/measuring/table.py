@@ -1,0 +1,94 @@
+"""The figures as one table, and how the bounds came out."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.measuring.bounds import NAIVE_UTILISATION, Bound, Verdict
+from benchmarks.measuring.comparison import Comparison, median
+from benchmarks.measuring.measurement import Measurement
+from benchmarks.measuring.scenario import RATE, VARYING
+
+_COLUMNS = (
+    "limit",
+    "tasks",
+    "seconds\neach",
+    "",
+    "of the\nideal",
+    "utili-\nsation",
+    "CPU ms\neach",
+    "MB\ngrown",
+    "held\nup",
+)
+_CAPTION = """\
+of the ideal: time, beside greedy list scheduling of the same predictions
+              (for a late task: beside one prediction)
+utilisation:  of the limit, from its being reached to the last creation
+CPU, MB:      of the contestant's process; resident memory, at its highest
+held up:      share of the time spent waiting for a core that others had
+naive:        what a prototype reached; the figures to beat"""
+_STYLES = {Verdict.HELD: "green", Verdict.NOISE: "yellow", Verdict.NOT_HELD: "bold red"}
+
+
+def conditions(backend: str, runs: int) -> str:
+    """A line on what was the same for all."""
+    return (
+        f"{RATE:,} creations a minute · backend {backend} · "
+        f"{f'medians of {runs} runs' if runs > 1 else 'one run of each'} · "
+        f"{os.cpu_count()} cores"
+    )
+
+
+def figures(comparisons: Iterable[Comparison], *, about: str) -> Table:
+    """A row for each scenario and contestant."""
+    shown = Table(
+        title=f"The engine beside the raw replicate client under a semaphore\n{about}",
+        caption=_CAPTION,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_style="bold",
+        caption_justify="left",
+    )
+    for column in _COLUMNS:
+        words = column in ("", "tasks")
+        shown.add_column(column, justify="left" if words else "right", no_wrap=True)
+    for comparison in comparisons:
+        scenario = comparison.scenario
+        what = (f"{scenario.limit}", scenario.shown_tasks, f"{scenario.predict_seconds}")
+        shown.add_row(*what, "engine", *_cells(comparison.engine))
+        if scenario.predict_seconds == VARYING and scenario.limit in NAIVE_UTILISATION:
+            shown.add_row("", "", "", "naive", "", f"{NAIVE_UTILISATION[scenario.limit]:.3f}")
+        shown.add_row("", "", "", "raw", *_cells(comparison.raw))
+        shown.add_section()
+    return shown
+
+
+def outcome(bounds: Iterable[Bound]) -> Table:
+    """A line for each bound: whether it held, its figure, and what was asked."""
+    shown = Table.grid(padding=(0, 2, 0, 0))
+    for bound in bounds:
+        least = bound.at_least > float("-inf")
+        shown.add_row(
+            f"[{_STYLES[bound.verdict]}]{bound.verdict}",
+            _number("{:.4g}", bound.figure),
+            f"at least {bound.at_least:g}" if least else f"at most {bound.at_most:g}",
+            bound.what,
+        )
+    return shown
+
+
+def _cells(runs: Sequence[Measurement]) -> list[str]:
+    given_up = any(run.given_up for run in runs)
+    return [
+        _number("over {:.2g}" if given_up else "{:.3f}", median(runs, lambda run: run.of_ideal)),
+        _number("{:.3f}", median(runs, lambda run: run.utilisation)),
+        _number("{:.2f}", median(runs, lambda run: run.cpu_ms)),
+        _number("{:.1f}", median(runs, lambda run: run.grown_mb)),
+        _number("{:.0%}", median(runs, lambda run: run.held_up)),
+    ]
+
+
+def _number(form: str, value: float | None) -> str:
+    return "" if value is None else form.format(value)

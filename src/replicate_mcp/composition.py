@@ -1,0 +1,135 @@
+"""The composition root: settings become a backend, gateways and the engine."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from replicate_mcp.batches.runner import BatchRunner
+from replicate_mcp.errors import ReplicateMcpError, Unauthorized
+from replicate_mcp.replicate_api.accounts import Accounts
+from replicate_mcp.replicate_api.models import Models
+from replicate_mcp.semaphores.context import ContextQueue
+from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.settings import Settings, default_state_file
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from replicate_mcp.batches.backend import Backend
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN_SECONDS = 30.0
+"""How long a server waits before it asks again whose its token is, where Replicate did not tell."""
+
+
+class Parts:
+    """The engine and all that it stands on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: "Backend",
+        holder: Holder,
+        runner: BatchRunner,
+        contexts: ContextQueue,
+    ) -> None:
+        self.backend = backend
+        self.holder = holder
+        self.runner = runner
+        self.contexts = contexts
+        self.models = Models(backend)
+        self._settings = settings
+        self.accounts = Accounts(settings.replicate_base_url, backend)
+        self._declared: set[str] = set()
+        self._declaring = anyio.Lock()
+
+    @classmethod
+    async def open(cls, settings: Settings, group: "TaskGroup") -> "Parts":
+        """Put the parts together, and start what runs in the background."""
+        backend = await open_backend(settings.backend)
+        holder = Holder(backend)
+        runner = BatchRunner(
+            backend,
+            holder,
+            group,
+            prediction_seconds=settings.prediction_seconds,
+            batch_seconds=settings.batch_seconds,
+            images_per_day=settings.images_per_day,
+        )
+        group.start_soon(backend.run)
+        group.start_soon(holder.run)
+        group.start_soon(runner.hear_cancels)
+        contexts = ContextQueue(backend, holder, group.start_soon)
+        parts = cls(settings, backend, holder, runner, contexts)
+        if settings.token:
+            group.start_soon(parts.look_after_the_own_account)
+        return parts
+
+    async def look_after_the_own_account(self) -> None:
+        """Take over what an earlier process left of the server's own account."""
+        while True:
+            try:
+                await self.account(self._settings.token or "")
+                return
+            except Unauthorized as error:
+                log.warning("%s", error)
+                return
+            except ReplicateMcpError as error:
+                log.info("what earlier processes left is looked for later: %s", error)
+            await anyio.sleep(ASK_AGAIN_SECONDS)
+
+    async def account(self, token: str) -> str:
+        """The account behind a token, its limit and rate declared once."""
+        account = await self.accounts.name(token)
+        async with self._declaring:
+            if account not in self._declared:
+                await self.backend.declare(
+                    account_semaphore(account),
+                    self._settings.concurrent_limit,
+                    per_minute=self._settings.requests_per_minute,
+                )
+                self._declared.add(account)
+        self.runner.recover(account, self.accounts.gateway(token))
+        return account
+
+    async def close(self) -> None:
+        """Leave the backend, and close every client."""
+        await self.backend.close()
+        await self.accounts.close()
+
+
+async def open_backend(value: str) -> "Backend":
+    """The backend that `REPLICATE_MCP_BACKEND` names.
+
+    Raises:
+        BackendUnavailable: it cannot be used; the message says why and what to do.
+    """
+    if value.startswith(("redis://", "rediss://")):
+        from replicate_mcp.backends.redis import RedisBackend
+
+        return await RedisBackend.open(value, label=_label())
+
+    from replicate_mcp.backends.sqlite import SqliteBackend
+    from replicate_mcp.backends.sqlite_database import MEMORY
+
+    if value == "memory":
+        location = MEMORY
+    elif value == "sqlite":
+        location = str(default_state_file())
+    else:
+        location = value.removeprefix("sqlite:///")
+    return await SqliteBackend.open(location, label=_label())
+
+
+def _label() -> str:
+    """What people know this process by: its program, and the command where it has one."""
+    called = Path(sys.argv[0])
+    program = called.parent.name if called.stem == "__main__" else called.stem
+    command = [word for word in sys.argv[1:2] if word.isalpha()]
+    return f"{' '.join([program if program.strip('-') else 'python', *command])} [{os.getpid()}]"

@@ -1,0 +1,1 @@
+"""HTTP: the service's routes, MCP, metrics and the dashboard, from one process."""

@@ -1,0 +1,176 @@
+"""How outcomes are told over HTTP, as the service that this one re-imagines tells them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from replicate_mcp.errors import ErrorCode, KeyReused, ReplicateMcpError, UnknownBatch
+from replicate_mcp.semaphores.status import SemaphoreStatus
+from replicate_mcp.tasks.result import BatchCounts, BatchResult, TaskFailure, TaskSuccess, as_json
+
+STATUSES: dict[ErrorCode, int] = {
+    "invalid_input": 400,
+    "unauthorized": 401,
+    "insufficient_credit": 402,
+    "model_not_found": 404,
+    "content_flagged": 422,
+    "daily_limit": 429,
+    "prediction_failed": 502,
+    "no_output": 502,
+    "create_outcome_unknown": 502,
+    "replicate_unavailable": 502,
+    "canceled": 503,
+    "interrupted": 503,
+    "backend_unavailable": 503,
+    "deadline_exceeded": 504,
+}
+"""HTTP's status for each code, where a request as a whole ends with it."""
+
+
+class Refusal(BaseModel):
+    """Why a request was refused, or its one image not made."""
+
+    error: str
+    error_code: ErrorCode
+    retryable: bool = False
+
+
+class Batch(BaseModel):
+    """A batch's counts, and its results where they were asked for."""
+
+    model_config = ConfigDict(extra="allow")
+
+    batch_id: str
+    status: str
+    total_tasks: int
+    successful_count: int
+    failed_count: int
+    pending_count: int
+    semaphore: str
+
+
+class GeneratedBatch(Batch):
+    """What `POST /generate-batch` answers, whatever became of its tasks."""
+
+    success: bool
+    model_name: str
+    successful_results: list[dict[str, Any]]
+    failed_results: list[dict[str, Any]]
+    external_semaphore_used: bool
+    semaphore_id: str | None
+
+
+class GeneratedImage(BaseModel):
+    """What `POST /generate` answers."""
+
+    model_config = ConfigDict(extra="allow")
+
+    success: bool
+    model_name: str
+    prompt: str
+    output_filename: str
+    generated_files: list[dict[str, Any]]
+    count: int
+    batch_id: str
+    external_semaphore_used: bool
+    semaphore_id: str | None
+
+
+class Batches(BaseModel):
+    """The caller's batches, the newest first."""
+
+    batches: list[BatchCounts]
+    count: int
+
+
+class Semaphores(BaseModel):
+    """The names, and the state of each."""
+
+    global_semaphores: list[str]
+    count: int
+    semaphores: list[SemaphoreStatus]
+
+
+class Registered(BaseModel):
+    """A semaphore that was registered or resized."""
+
+    success: bool
+    message: str
+    semaphore_id: str
+    limit: int
+    all_semaphores: list[str]
+
+
+class Configured(BaseModel):
+    """The limits of the server's account, after a change."""
+
+    success: bool
+    message: str
+    new_settings: dict[str, Any]
+
+
+class Health(BaseModel):
+    """Whether it works."""
+
+    status: str
+    service: str
+    version: str
+    supported_models: list[str]
+    concurrency_status: dict[str, Any]
+
+
+class Models(BaseModel):
+    """The short names of models; any `owner/name` works as well."""
+
+    supported_models: list[str]
+    model_count: int
+
+
+class Status(BaseModel):
+    """What is set, without showing it."""
+
+    service: str
+    version: str
+    admin_api_configured: bool
+    default_replicate_key_configured: bool
+    concurrency: dict[str, Any]
+
+
+def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
+    """The status and the body for a request that is refused whole."""
+    status = STATUSES[error.code]
+    if isinstance(error, UnknownBatch):
+        status = 404
+    elif isinstance(error, KeyReused):
+        status = 422
+    return status, Refusal(
+        error=str(error), error_code=error.code, retryable=error.retryable
+    ).model_dump()
+
+
+def failed_image(failure: TaskFailure, batch_id: str) -> tuple[int, dict[str, Any]]:
+    """The status and the body for a single image that was not made."""
+    return STATUSES[failure.error_code], {**as_json(failure), "batch_id": batch_id}
+
+
+def made_image(
+    success: TaskSuccess, batch_id: str, model: str | None, semaphore: str | None
+) -> dict[str, Any]:
+    """A single image that was made."""
+    return {
+        "success": True,
+        "model_name": model or success.model,
+        **as_json(success),
+        "batch_id": batch_id,
+        **_semaphore(semaphore),
+    }
+
+
+def made_batch(result: BatchResult, model: str, semaphore: str | None) -> dict[str, Any]:
+    """A batch that ran, whatever became of its tasks."""
+    whole = as_json(result.model_copy(update={"next_step": None}))
+    return {"success": True, "model_name": model, **whole, **_semaphore(semaphore)}
+
+
+def _semaphore(named: str | None) -> dict[str, Any]:
+    return {"external_semaphore_used": named is not None, "semaphore_id": named}

@@ -1,0 +1,113 @@
+"""`POST /generate` and `POST /generate-batch`."""
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from replicate_mcp.access import Caller
+from replicate_mcp.app import App
+from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.http_api.answers import (
+    Batch,
+    GeneratedBatch,
+    GeneratedImage,
+    Refusal,
+    failed_image,
+    made_batch,
+    made_image,
+)
+from replicate_mcp.http_api.callers import TheApp, caller_of
+from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateRequest, _Generate
+from replicate_mcp.tasks.result import as_json
+
+router = APIRouter()
+
+Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
+Prefer = Annotated[str | None, Header()]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal} for status in (400, 401, 402, 404, 422, 429, 502, 503, 504)
+}
+_LATER: dict[int | str, dict[str, Any]] = {
+    202: {"model": Batch, "description": "It runs; `Location` says where to look."}
+}
+
+
+@router.post("/generate", response_model=GeneratedImage, responses=_ERRORS | _LATER)
+async def generate(
+    body: GenerateRequest, request: Request, app: TheApp, key: Key = None, prefer: Prefer = None
+) -> JSONResponse:
+    """Make one image, and answer with its URL; a failed one answers with an error's status."""
+    caller = caller_of(request, body.own_token)
+    batch_id = await _started(app, caller, body, [body.task], key)
+    if _is_asynchronous(prefer):
+        return await _accepted(app, caller, batch_id)
+    await app.wait(caller, batch_id, seconds=None)
+    result = await app.result(caller, batch_id)
+    if result.failed_results:
+        status, answer = failed_image(result.failed_results[0], batch_id)
+        return JSONResponse(answer, status)
+    (made,) = result.successful_results
+    answer = made_image(made, batch_id, body.model_name, body.external_semaphore_id)
+    return JSONResponse(answer)
+
+
+@router.post("/generate-batch", response_model=GeneratedBatch, responses=_ERRORS | _LATER)
+async def generate_batch(
+    body: GenerateBatchRequest,
+    request: Request,
+    app: TheApp,
+    key: Key = None,
+    prefer: Prefer = None,
+) -> JSONResponse:
+    """Make many images, all at once as far as the limits allow; answers 200 whatever fails."""
+    caller = caller_of(request, body.own_token)
+    batch_id = await _started(app, caller, body, body.all_tasks, key)
+    if _is_asynchronous(prefer):
+        return await _accepted(app, caller, batch_id)
+    await app.wait(caller, batch_id, seconds=None)
+    result = await app.result(caller, batch_id)
+    model = body.model_name or app.settings.default_model
+    return JSONResponse(made_batch(result, model, body.external_semaphore_id))
+
+
+async def _started(
+    app: App, caller: Caller, body: _Generate, tasks: list[Any], key: str | None
+) -> str:
+    """The batch of this request: a new one, or the one that its key began before."""
+    if body.concurrency_limit is not None and not caller.brought_a_token:
+        raise InvalidInput(
+            "concurrency_limit goes with a token of your own: the limit of the server's account is "
+            "set with POST /configure."
+        )
+    return await app.start_batch(
+        caller,
+        tasks,
+        model=body.model_name,
+        semaphore=body.external_semaphore_id,
+        concurrency_limit=body.concurrency_limit,
+        shared_inputs=body.shared_inputs,
+        key=IdempotencyKey(key, _digest(body)) if key else None,
+    )
+
+
+def _digest(body: BaseModel) -> str:
+    """What stands for a request, so that another under the same key is told apart."""
+    content = body.model_dump(mode="json", exclude={"credentials"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_asynchronous(prefer: str | None) -> bool:
+    return "respond-async" in (prefer or "").replace(",", " ").split()
+
+
+async def _accepted(app: App, caller: Caller, batch_id: str) -> JSONResponse:
+    result = await app.result(caller, batch_id, limit=0)
+    counts = as_json(result.model_copy(update={"next_step": None}))
+    headers = {"Location": f"/batches/{batch_id}", "Preference-Applied": "respond-async"}
+    return JSONResponse(counts, 202, headers)

@@ -1,0 +1,154 @@
+"""The routes that tell: batches, semaphores, models, health; and the few that an admin changes."""
+
+from importlib import metadata
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from replicate_mcp.app import App
+from replicate_mcp.errors import BackendUnavailable, InvalidInput, Unauthorized
+from replicate_mcp.http_api.answers import (
+    Batch,
+    Batches,
+    Configured,
+    Health,
+    Models,
+    Refusal,
+    Registered,
+    Semaphores,
+    Status,
+)
+from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader
+from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
+from replicate_mcp.tasks.models import ALIASES
+from replicate_mcp.tasks.result import BatchCounts, as_json
+
+SERVICE = "replicate-mcp"
+
+LONGEST_WAIT = 50.0
+"""Seconds for which a request for a batch may be held."""
+
+router = APIRouter(
+    responses={status: {"model": Refusal} for status in (400, 401, 404, 422, 503)},
+)
+
+
+@router.get("/batches")
+async def batches(
+    app: TheApp, caller: TheReader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Batches:
+    """Your batches of the last 24 hours, the newest first."""
+    found = await app.batches(caller, limit=limit)
+    return Batches(batches=found, count=len(found))
+
+
+@router.get("/batches/{batch_id}", response_model=Batch)
+async def batch(
+    batch_id: str,
+    app: TheApp,
+    caller: TheReader,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int | None, Query(ge=0, le=1000)] = None,
+    wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
+) -> JSONResponse:
+    """A batch: its counts, and its results; only what finished since with the last `cursor`."""
+    if wait_seconds:
+        await app.wait(caller, batch_id, seconds=wait_seconds)
+    result = await app.result(caller, batch_id, after=after, limit=limit)
+    answer = as_json(result.model_copy(update={"next_step": None}))
+    if progress := await app.progress(batch_id):
+        answer["running_count"] = progress.running
+    return JSONResponse(answer)
+
+
+@router.delete("/batches/{batch_id}")
+async def cancel(batch_id: str, app: TheApp, caller: TheReader) -> BatchCounts:
+    """Stop a batch: nothing more is created, and what runs is cancelled at Replicate."""
+    return await app.cancel(caller, batch_id)
+
+
+@router.get("/global-semaphores", response_model_exclude_none=True)
+async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
+    """The limits that you are under, and how full they are."""
+    found = await app.semaphores(caller)
+    names = [each.name for each in found]
+    return Semaphores(global_semaphores=names, count=len(found), semaphores=found)
+
+
+@router.post("/global-semaphores")
+async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Registered:
+    """Register a limit, or change a known one: it stays until it is set again."""
+    state = await app.set_semaphore(body.semaphore_id, body.limit)
+    names = [each.name for each in await app.known_semaphores()]
+    return Registered(
+        success=True,
+        message=f"{state.name} allows {state.limit} at once.",
+        semaphore_id=state.name,
+        limit=state.limit,
+        all_semaphores=names,
+    )
+
+
+@router.post("/configure")
+async def configure(body: ConfigureRequest, app: TheApp, _: TheAdmin) -> Configured:
+    """Change the limits of the server's own account, for all who share it."""
+    if body.concurrent_limit is None and body.requests_per_minute is None:
+        raise InvalidInput("Give concurrent_limit, requests_per_minute, or both.")
+    if body.concurrent_limit is not None:
+        await app.set_semaphore(app.settings.default_semaphore, body.concurrent_limit)
+    if body.requests_per_minute is not None:
+        await app.set_rate(body.requests_per_minute)
+    return Configured(
+        success=True, message="The limits were changed.", new_settings=await _concurrency(app)
+    )
+
+
+@router.get("/health")
+async def health(app: TheApp) -> JSONResponse:
+    """Whether it works: 503 where its state cannot be used."""
+    try:
+        concurrency = {"backend": "ok", "scope": (await app.backend()).scope}
+        working = True
+    except BackendUnavailable as error:
+        concurrency, working = {"backend": str(error)}, False
+    answer = Health(
+        status="healthy" if working else "unhealthy",
+        service=SERVICE,
+        version=metadata.version(SERVICE),
+        supported_models=list(ALIASES),
+        concurrency_status=concurrency | {"concurrent_limit": app.settings.concurrent_limit},
+    )
+    return JSONResponse(answer.model_dump(), 200 if working else 503)
+
+
+@router.get("/models")
+async def models() -> Models:
+    """The short names; any other model is `owner/name`."""
+    return Models(supported_models=list(ALIASES), model_count=len(ALIASES))
+
+
+@router.get("/status")
+async def status(app: TheApp, caller: TheReader) -> Status:
+    """What is set, and how full the caller's account is."""
+    return Status(
+        service=SERVICE,
+        version=metadata.version(SERVICE),
+        admin_api_configured=app.settings.admin_api_key is not None,
+        default_replicate_key_configured=app.settings.token is not None,
+        concurrency=await _concurrency(app, caller),
+    )
+
+
+async def _concurrency(app: App, caller: Any = None) -> dict[str, Any]:
+    try:
+        own = (await app.semaphores(caller or app.caller()))[0]
+    except Unauthorized:
+        return {}
+    return {
+        "concurrent_limit": own.limit,
+        "available_slots": own.available,
+        "in_use": own.in_use,
+        "waiting": own.waiting,
+        "requests_per_minute": own.requests_per_minute,
+    }

@@ -1,0 +1,188 @@
+"""The HTTP server: every route over one engine, MCP at /mcp and /sse among them."""
+
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import metadata
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from replicate_mcp.access import is_loopback
+from replicate_mcp.app import App
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError
+from replicate_mcp.http_api import generating, looking
+from replicate_mcp.http_api.answers import refusal
+from replicate_mcp.http_api.limits import MOST_HEADER_BYTES, Limits
+from replicate_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from replicate_mcp.mcp_server.server import ReplicateMcpServer
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 3
+"""How long what is under way may go on after SIGTERM; batches are recovered by the next process."""
+
+BACKLOG = 2048
+
+_MCP_HEADERS = (
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "prefer",
+    "x-admin-api-key",
+    "x-replicate-api-key",
+)
+
+
+def build(app: App, server: "ReplicateMcpServer", *, host: str) -> FastAPI:
+    """All routes over one app and one MCP server."""
+    from replicate_mcp.mcp_server.transports import http_routes
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with server.session_manager.run():
+            yield
+
+    api = FastAPI(
+        title="replicate-mcp",
+        version=metadata.version("replicate-mcp"),
+        description="Prompts in, image URLs out, through Replicate.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    api.state.replicate_mcp = app
+    api.include_router(generating.router)
+    api.include_router(looking.router)
+    api.router.routes.extend(http_routes(server, _names(app, host)))
+    api.add_exception_handler(ReplicateMcpError, _refused)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _http_error)
+    api.add_middleware(Limits)
+    if app.access.allowed_hosts:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=[f"https://{name}" for name in app.access.allowed_hosts],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=list(_MCP_HEADERS),
+            expose_headers=["mcp-session-id", "location"],
+        )
+    return api
+
+
+async def serve_http(
+    settings: Settings, *, host: str, port: int, on_listening: Callable[[str], None]
+) -> None:
+    """Serve until a signal comes; what runs on Replicate then is left to the next process.
+
+    Args:
+        port: 0 for any that is free.
+        on_listening: is told the address, once connections are taken.
+
+    Raises:
+        InvalidInput: that address cannot be listened on.
+    """
+    from replicate_mcp.mcp_server.server import ReplicateMcpServer
+
+    async with App.running(settings, listens_on_loopback=is_loopback(host)) as app:
+        server = ReplicateMcpServer(app)
+        api = build(app, server, host=host)
+        app.in_background(app.recover)
+        with _listener(host, port) as listener:
+            shown = f"[{host}]" if ":" in host else host
+            on_listening(f"http://{shown}:{listener.getsockname()[1]}")
+            await _Server(_config(api), server).serve([listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells the MCP server when a signal comes: what is cut off then was cancelled by nobody."""
+
+    def __init__(self, config: uvicorn.Config, mcp_server: "ReplicateMcpServer") -> None:
+        super().__init__(config)
+        self._mcp_server = mcp_server
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._mcp_server.leaving = True
+        super().handle_exit(sig, frame)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, else asyncio does not send small answers at once: 40 ms each.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidInput(
+            f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port."
+        ) from None
+    return listener
+
+
+def _config(api: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        api,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        http="h11",
+        ws="none",
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _names(app: App, host: str) -> list[str] | None:
+    """The names under which this server is reached, where they are known."""
+    names = list(app.access.allowed_hosts)
+    if is_loopback(host):
+        names += ["127.0.0.1", "localhost", "[::1]"]
+    return names or None
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ReplicateMcpError)
+    status, body = refusal(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse(body, status, headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        sentence = f"The request's body is not valid JSON ({first.get('ctx', {}).get('error')})."
+    elif first["type"] == "model_attributes_type" and len(first["loc"]) == 1:
+        sentence = "The request's body must be a JSON object, sent as application/json."
+    else:
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request's body"
+        sentence = f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}."
+    status, body = refusal(InvalidInput(sentence))
+    return JSONResponse(body, status)
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    body = {"error": f"{error.detail}.", "error_code": "invalid_input", "retryable": False}
+    return JSONResponse(body, error.status_code, error.headers)

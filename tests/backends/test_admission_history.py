@@ -1,0 +1,810 @@
+"""Whatever holders do, in whatever order: limits hold, no start is lost, and everybody gets a turn.
+
+A state machine lets several holders of one backend join, take, finish, give up, stop, go on and
+leave, on a clock that goes when told to. Beside it stand plain counts: what each entry asked for,
+the permits it holds, and the offers that its holder was shown. What others' steps may have done to
+a holder's offers is not known before it looks; until then, only what is certain is checked.
+"""
+
+from asyncio import Runner
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count, cycle
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from backends.servers import KINDS, RunningServer, open_for_admission
+from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.semaphores.admission import OFFER_LASTS, OFFER_STALLS_AFTER
+from replicate_mcp.semaphores.permits import QueueEntry, Room, SemaphoreState
+from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.tasks.result import TaskFailure
+
+T = TypeVar("T")
+
+OWN = account_semaphore("acme")
+SEMAPHORES = (OWN, "team", "studio")
+
+RATE_OUT_OF_THE_WAY = 60_000.0
+
+MOST_HOLDERS = 3
+MOST_BUSY_ENTRIES = 8
+
+CLOCK_STEPS = (0.01, 0.04, 0.06, 0.3, 0.6, 2.0, 5.0)
+"""Seconds: some short of the bounds on an offer's age, some beyond them."""
+
+ENDS_WITHIN = 7.503
+"""Seconds from an attempt to the end of its prediction at the latest; no sum of `CLOCK_STEPS`."""
+
+SLACK = 0.002
+"""Seconds by which a backend may round: that near to a bound, both outcomes are right."""
+
+CROWD = 6
+"""How many wait for each semaphore alone, at the end: more than it has units."""
+
+ROUND_SECONDS = 0.1
+"""How long a round takes in which the living work on: an offer that lies so long has stalled."""
+
+ROUNDS_A_STOPPED_HOLDER_COSTS = 8
+"""Until its offers have stalled and been withdrawn, and it is offered nothing any more."""
+
+
+class Clock:
+    """A clock that goes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Open = Callable[[], Coroutine[Any, Any, Backend]]
+"""Opens a backend for one more holder."""
+
+
+@asynccontextmanager
+async def in_memory(clock: Clock) -> AsyncIterator[Open]:
+    yield lambda: SqliteBackend.open(":memory:", clock=clock)
+
+
+@asynccontextmanager
+async def in_a_file(clock: Clock) -> AsyncIterator[Open]:
+    with TemporaryDirectory() as folder:
+        yield lambda: SqliteBackend.open(str(Path(folder, "state.db")), clock=clock)
+
+
+def at_a_server(server: RunningServer) -> Callable[[Clock], AbstractAsyncContextManager[Open]]:
+    @asynccontextmanager
+    async def world(clock: Clock) -> AsyncIterator[Open]:
+        prefix = token_hex(4)
+        await open_for_admission(server, prefix, "acme")
+        yield lambda: RedisBackend.open(server.url(prefix, lease=600), clock=clock)
+
+    return world
+
+
+@dataclass(eq=False)
+class Holder:
+    """A holder, and what it was last shown.
+
+    Attributes:
+        declared: the limit that it allows the account.
+        stopped: it makes no steps.
+        offers: those it was shown and has not taken, by number.
+        newest: the highest number it was offered.
+        decided_since: when the first decision after that may have been made; None if none was.
+    """
+
+    name: str
+    backend: Backend
+    declared: int
+    stopped: bool = False
+    offers: dict[int, "Seen"] = field(default_factory=dict)
+    newest: int = 0
+    decided_since: float | None = None
+
+
+@dataclass(eq=False)
+class Entry:
+    """An entry: a batch, or all the contexts of a holder on the same semaphores.
+
+    Attributes:
+        pending: its starts that wait or are offered; a batch's are the numbers of its tasks.
+        in_queue: whether it has not left.
+    """
+
+    id: str
+    holder: Holder
+    semaphores: tuple[str, ...]
+    is_batch: bool
+    at_most: int | None = None
+    pending: deque[int] = field(default_factory=deque)
+    in_queue: bool = True
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An offer as its holder was shown it: made no earlier than one time, no later than another."""
+
+    entry: Entry
+    earliest: float
+    latest: float
+
+
+@dataclass(frozen=True)
+class Permit:
+    """A permit of an entry's start, whose prediction has ended by `ends_by`."""
+
+    entry: Entry
+    start: int
+    ends_by: float
+
+
+class Counts:
+    """What is known of a history, and what has to be true of it after every step.
+
+    Attributes:
+        known: holders whose offers are exactly those that they were shown.
+        decided: those of them for whom nothing has changed since the last decision.
+        decided_at: when a decision was last made, for certain.
+        states: the semaphores, as an onlooker last saw them.
+        allowed: how many units of each may be out, by the state before.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.holders: dict[str, Holder] = {}
+        self.entries: dict[str, Entry] = {}
+        self.permits: dict[int, Permit] = {}
+        self.limits_by_hand: dict[str, int] = {}
+        self.known: set[Holder] = set()
+        self.decided: set[Holder] = set()
+        self.decided_at = 0.0
+        self.states: dict[str, SemaphoreState] = {}
+        self.allowed: dict[str, int] = {}
+
+    def lives(self, entry: Entry) -> bool:
+        return entry.holder.name in self.holders and not entry.holder.stopped
+
+    def limit(self, name: str) -> int:
+        declared = min((holder.declared for holder in self.holders.values()), default=0)
+        return self.limits_by_hand.get(name, declared)
+
+    def held(self, entry: Entry) -> int:
+        return sum(permit.entry is entry for permit in self.permits.values())
+
+    def offered(self, entry: Entry) -> int:
+        return sum(offer.entry is entry for offer in entry.holder.offers.values())
+
+    def units_held(self, *, by_the_living: bool = True) -> Counter[str]:
+        """Units of permits; those of holders that left are out until their predictions end."""
+        return Counter(
+            name
+            for permit in self.permits.values()
+            if permit.entry.holder.name in self.holders or permit.ends_by > self._clock.now
+            if by_the_living or not self.lives(permit.entry)
+            for name in permit.entry.semaphores
+        )
+
+    # What changes
+
+    def left(self, holder: Holder) -> None:
+        """All that it had is gone, but the permits of its predictions."""
+        del self.holders[holder.name]
+        for entry in [each for each in self.entries.values() if each.holder is holder]:
+            del self.entries[entry.id]
+        for number, permit in list(self.permits.items()):
+            if permit.entry.holder is holder and not permit.entry.is_batch:
+                del self.permits[number]
+        self.somebody_may_have_decided()
+
+    def somebody_may_have_decided(self) -> None:
+        self.known, self.decided = set(), set()
+        for holder in self.holders.values():
+            if holder.decided_since is None:
+                holder.decided_since = self._clock.now
+
+    def shown(self, holder: Holder, room: Room, *, given_up: Entry | None = None) -> None:
+        """Compare what a decision left to its holder with what that was shown before."""
+        now, before = self._clock.now, holder.offers
+        shown = {offer.permit: self.entries[offer.entry] for offer in room.offers}
+        assert len(shown) == len(room.offers)
+        assert all(entry.holder is holder and entry.in_queue for entry in shown.values())
+        kept = before.keys() & shown.keys()
+        for number in before.keys() - kept:
+            assert self._may_be_withdrawn(before[number]) or before[number].entry is given_up
+        for number in kept:
+            assert before[number].entry is shown[number]
+            assert before[number].latest > now - OFFER_LASTS - SLACK, "a stale offer stays"
+        new = shown.keys() - kept
+        since = now if holder.decided_since is None else holder.decided_since
+        assert all(number > holder.newest for number in new), "the numbers of offers do not rise"
+        if any(before[number].latest < since - OFFER_STALLS_AFTER - SLACK for number in kept):
+            assert not new, "a holder that leaves an offer lying is offered more"
+        offers = {number: Seen(entry, since, now) for number, entry in shown.items()}
+        holder.offers = offers | {number: before[number] for number in kept}
+        holder.newest = max(holder.newest, *new, 0)
+        self.somebody_may_have_decided()
+        self.decided_at, holder.decided_since = now, None
+        self.known, self.decided = {holder}, {holder}
+
+    def took(
+        self,
+        holder: Holder,
+        asked: Mapping[int, tuple[Seen, int]],
+        taken: Collection[int],
+        room: Room,
+    ) -> None:
+        """Turn offers into permits, each of which could be taken, or had to.
+
+        Args:
+            asked: each offer as it was shown, and the start that it is for.
+        """
+        assert set(taken) <= asked.keys()
+        for number, (offer, start) in asked.items():
+            lay_there = holder.offers.pop(number, None) is not None
+            if number in taken:
+                assert lay_there, "an offer that was gone is taken"
+                assert self.decided_at < offer.latest + OFFER_LASTS + SLACK
+                offer.entry.pending.remove(start)
+                self.permits[number] = Permit(offer.entry, start, self._clock.now + ENDS_WITHIN)
+            elif lay_there:
+                assert holder not in self.known, "an offer that lay there is not taken"
+                assert self._may_be_withdrawn(offer)
+        self.decided = set()
+        if any(self._may_be_late(asked[number][0]) for number in taken):
+            self.somebody_may_have_decided()
+        if room.offers:
+            self.shown(holder, room)
+
+    def seen(self, states: Sequence[SemaphoreState]) -> None:
+        """Check what an onlooker sees after a step."""
+        before = {name: state.in_use for name, state in self.states.items()}
+        self.states = {state.name: state for state in states}
+        self.allowed = {name: max(self.limit(name), before.get(name, 0)) for name in self.states}
+        self.no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered()
+        self.every_start_is_held_or_offered_or_waits()
+        self.what_is_in_use_is_held_or_offered()
+        self.offers_are_for_starts_that_wait_and_within_an_entrys_own_limit()
+        self.what_is_free_is_kept_from_the_others_for_one_entry_at_most()
+
+    # What always holds
+
+    def no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered(self) -> None:
+        assert self.states.keys() == set(SEMAPHORES)
+        for name, state in self.states.items():
+            assert state.limit == self.limit(name)
+            assert state.in_use <= self.allowed[name]
+
+    def every_start_is_held_or_offered_or_waits(self) -> None:
+        starts = self.units_held()
+        for entry in self.entries.values():
+            starts.update(dict.fromkeys(entry.semaphores, len(entry.pending)))
+        for name, state in self.states.items():
+            assert state.waiting >= 0
+            assert state.in_use + state.waiting == starts[name]
+
+    def what_is_in_use_is_held_or_offered(self) -> None:
+        out = self.units_held()
+        for holder in self.holders.values():
+            for offer in holder.offers.values():
+                if holder in self.known or not self._may_be_withdrawn(offer):
+                    out.update(offer.entry.semaphores)
+        all_known = all(
+            entry.holder in self.known for entry in self.entries.values() if entry.pending
+        )
+        for name, state in self.states.items():
+            assert state.in_use == out[name] if all_known else state.in_use >= out[name]
+
+    def offers_are_for_starts_that_wait_and_within_an_entrys_own_limit(self) -> None:
+        for entry in self.entries.values():
+            offered = self.offered(entry)
+            assert offered <= len(entry.pending)
+            assert entry.at_most is None or offered + self.held(entry) <= entry.at_most
+
+    def what_is_free_is_kept_from_the_others_for_one_entry_at_most(self) -> None:
+        """Nobody waits beside free units, but beside a unit each of what one other waits for.
+
+        That one lacks a unit of another of its semaphores, and could start if it were free.
+        """
+        free = {name: state.limit - state.in_use for name, state in self.states.items()}
+
+        def fits(entry: Entry, kept: Collection[str] = ()) -> bool:
+            return all(free[name] > (name in kept) for name in entry.semaphores)
+
+        in_turn = [entry for entry in self.entries.values() if self._is_in_turn(entry)]
+        kept_for_one = [
+            entry.semaphores
+            for entry in self.entries.values()
+            if self._may_be_in_turn(entry) and not fits(entry)
+        ]
+        assert any(not any(fits(entry, kept) for entry in in_turn) for kept in [(), *kept_for_one])
+
+    # What is certain, and what may be
+
+    def _may_be_withdrawn(self, offer: Seen) -> bool:
+        return offer.earliest < self._clock.now - OFFER_LASTS + SLACK
+
+    def _may_be_late(self, offer: Seen) -> bool:
+        return offer.earliest < self._clock.now - OFFER_STALLS_AFTER + SLACK
+
+    def _is_late(self, offer: Seen) -> bool:
+        return offer.latest < self._clock.now - OFFER_STALLS_AFTER - SLACK
+
+    def _is_in_turn(self, entry: Entry) -> bool:
+        """Whether it waited, for certain, when the last decision was made."""
+        offers = entry.holder.offers.values()
+        certain = entry.holder in self.decided and not any(map(self._may_be_late, offers))
+        return certain and self._may_be_in_turn(entry)
+
+    def _may_be_in_turn(self, entry: Entry) -> bool:
+        if any(map(self._is_late, entry.holder.offers.values())):
+            return False
+        offered = self.offered(entry) if entry.holder in self.known else 0
+        running = self.held(entry) + offered
+        below = entry.at_most is None or running < entry.at_most
+        return below and len(entry.pending) > offered
+
+
+class NewEntry(NamedTuple):
+    """What joins: a batch where the account's own semaphore comes first, else contexts."""
+
+    semaphores: tuple[str, ...]
+    starts: int
+    at_most: int | None = None
+
+
+NEW_BATCHES = st.builds(
+    NewEntry,
+    st.sampled_from([(OWN,), (OWN, "team"), (OWN, "studio")]),
+    st.sampled_from([1, 2, 3, 6]),
+    st.sampled_from([None, 1, 2]),
+)
+NEW_CONTEXTS = st.builds(
+    NewEntry,
+    st.sampled_from([("team",), ("studio",), ("team", "studio"), ("studio", OWN)]),
+    st.sampled_from([1, 2, 3, 6]),
+)
+NEW_ENTRIES = NEW_BATCHES | NEW_CONTEXTS
+
+LIMITS = st.tuples(*[st.integers(1, 3)] * len(SEMAPHORES))
+
+
+def one_of(choices: "Callable[[AdmissionHistory], list[T]]") -> st.SearchStrategy[T]:
+    """One of what the history has at that moment."""
+    return st.runner().flatmap(lambda history: st.sampled_from(choices(history)))
+
+
+def while_any(
+    choices: "Callable[[AdmissionHistory], list[T]]",
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Only while the history has any."""
+    return precondition(lambda history: bool(choices(history)))
+
+
+class AdmissionHistory(RuleBasedStateMachine):
+    """A history of one backend's holders; somebody who takes no part looks on after every step."""
+
+    world: Callable[[Clock], AbstractAsyncContextManager[Open]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = Runner()
+        self._stack = AsyncExitStack()
+        self._ids = count(1)
+        self._sound = False
+        self._clock = Clock()
+        self._counts = Counts(self._clock)
+        self._open: Open
+        self._onlooker: Backend
+
+    # Whom it can happen to
+
+    def living(self) -> list[str]:
+        return [holder.name for holder in self._counts.holders.values() if not holder.stopped]
+
+    def stopped(self) -> list[str]:
+        return [holder.name for holder in self._counts.holders.values() if holder.stopped]
+
+    def one_of_several(self) -> list[str]:
+        return self.living() if len(self.living()) > 1 else []
+
+    def idle_enough(self) -> list[str]:
+        return self.living() if len(self._busy()) < MOST_BUSY_ENTRIES else []
+
+    def shown_offers(self) -> list[str]:
+        return [name for name in self.living() if self._counts.holders[name].offers]
+
+    def not_up_to_date(self) -> list[str]:
+        up_to_date = {holder.name for holder in self._counts.decided}
+        return [name for name in self.living() if name not in up_to_date]
+
+    def in_queue(self) -> list[str]:
+        return [entry.id for entry in self._busy() if entry.in_queue and self._counts.lives(entry)]
+
+    def held(self) -> list[int]:
+        permits = self._counts.permits.items()
+        return [number for number, permit in permits if self._counts.lives(permit.entry)]
+
+    def held_by_batches(self) -> list[int]:
+        return [number for number in self.held() if self._counts.permits[number].entry.is_batch]
+
+    def _busy(self) -> list[Entry]:
+        entries = self._counts.entries.values()
+        return [entry for entry in entries if entry.pending or self._counts.held(entry)]
+
+    # What happens
+
+    @initialize(
+        limits=LIMITS,
+        holders=st.integers(2, MOST_HOLDERS),
+        entries=st.lists(NEW_ENTRIES, min_size=1, max_size=5),
+    )
+    def holders_come_and_begin(
+        self, limits: tuple[int, ...], holders: int, entries: list[NewEntry]
+    ) -> None:
+        async def begin() -> None:
+            self._open = await self._stack.enter_async_context(type(self).world(self._clock))
+            self._onlooker = await self._opened((1_000, *limits[1:]))
+            self._stack.push_async_callback(self._onlooker.close)
+            coming = [await self._come(limits) for _ in range(holders)]
+            for holder, entry in zip(cycle(coming), entries, strict=False):
+                await self._join(holder, entry)
+
+        self._run(begin())
+
+    @precondition(lambda self: len(self._counts.holders) < MOST_HOLDERS)
+    @rule(limits=LIMITS, entry=NEW_ENTRIES)
+    def another_holder_comes_and_begins(self, limits: tuple[int, ...], entry: NewEntry) -> None:
+        async def begin() -> None:
+            await self._join(await self._come(limits), entry)
+
+        self._run(begin())
+
+    @while_any(idle_enough)
+    @rule(holder=one_of(idle_enough), entry=NEW_ENTRIES)
+    def an_entry_joins(self, holder: str, entry: NewEntry) -> None:
+        self._run(self._join(self._counts.holders[holder], entry))
+
+    @rule(holder=one_of(living))
+    def a_holder_looks(self, holder: str) -> None:
+        self._run(self._look(self._counts.holders[holder]))
+
+    @while_any(not_up_to_date)
+    @rule()
+    def everybody_looks_twice_and_the_second_look_changes_nothing(self) -> None:
+        async def look() -> None:
+            await self._everybody_looks()
+            settled = self._counts.states
+            await self._everybody_looks()
+            assert self._counts.states == settled
+
+        self._run(look())
+
+    @while_any(shown_offers)
+    @rule(holder=one_of(shown_offers), most=st.sampled_from([1, 2, 99]))
+    def a_holder_takes_what_it_was_shown(self, holder: str, most: int) -> None:
+        self._run(self._take(self._counts.holders[holder], most))
+
+    @rule(holder=one_of(living), most=st.sampled_from([1, 2, 99]))
+    def a_holder_looks_and_takes_all_and_finishes_some(self, holder: str, most: int) -> None:
+        async def work() -> None:
+            await self._look_and_take_all(self._counts.holders[holder])
+            permits = self._counts.permits.items()
+            held = [number for number, each in permits if each.entry.holder.name == holder]
+            for number in held[:most]:
+                await self._finish(number)
+
+        self._run(work())
+
+    @while_any(held)
+    @rule(permit=one_of(held))
+    def a_start_finishes(self, permit: int) -> None:
+        self._run(self._finish(permit))
+
+    @while_any(held_by_batches)
+    @rule(permit=one_of(held_by_batches))
+    def a_task_is_put_back(self, permit: int) -> None:
+        self._run(self._put_back(permit))
+
+    @while_any(in_queue)
+    @rule(entry=one_of(in_queue))
+    def an_entry_leaves(self, entry: str) -> None:
+        self._run(self._leave(self._counts.entries[entry]))
+
+    @while_any(in_queue)
+    @rule(entry=one_of(in_queue), most=st.sampled_from([1, 2, 4]))
+    def some_starts_of_an_entry_leave(self, entry: str, most: int) -> None:
+        self._run(self._leave_some(self._counts.entries[entry], most))
+
+    @rule(holder=one_of(living), semaphore=st.sampled_from(SEMAPHORES), limit=st.integers(1, 5))
+    def a_limit_is_set(self, holder: str, semaphore: str, limit: int) -> None:
+        async def resize(of: Holder) -> None:
+            self._counts.limits_by_hand[semaphore] = limit
+            self._counts.shown(of, await of.backend.resize(semaphore, limit))
+
+        self._run(resize(self._counts.holders[holder]))
+
+    @while_any(one_of_several)
+    @rule(holder=one_of(one_of_several))
+    def a_holder_stops(self, holder: str) -> None:
+        self._counts.holders[holder].stopped = True
+
+    @while_any(stopped)
+    @rule(holder=one_of(stopped))
+    def a_stopped_holder_goes_on(self, holder: str) -> None:
+        self._counts.holders[holder].stopped = False
+
+    @while_any(one_of_several)
+    @rule(holder=one_of(one_of_several))
+    def a_holder_leaves(self, holder: str) -> None:
+        self._run(self._go(self._counts.holders[holder]))
+
+    @rule(seconds=st.sampled_from(CLOCK_STEPS))
+    def time_passes(self, seconds: float) -> None:
+        self._run(self._wait(seconds))
+
+    # How it ends
+
+    def teardown(self) -> None:
+        """Whatever happened, it ends well."""
+        try:
+            if self._sound:
+                self._run(self._the_living_work_on_and_nobody_starves())
+                self._run(self._all_leave_and_no_trace_stays())
+        finally:
+            self._loop.run(self._close())
+            self._loop.close()
+
+    async def _the_living_work_on_and_nobody_starves(self) -> None:
+        """Every entry gets its turns, in a crowd too, while the stopped never go on."""
+        await self._make_room_beside_what_stays_out()
+        living = [self._counts.holders[name] for name in self.living()]
+        for holder in living:
+            await self._look_and_take_all(holder)
+        crowd = await self._crowd(living[0])
+        for semaphores in [("team", "studio"), (OWN, "studio"), (OWN, "team")]:
+            await self._join(living[-1], NewEntry(semaphores, 1))
+        patience = sum(bool(entry.pending) for entry in self._counts.entries.values())
+        patience += ROUNDS_A_STOPPED_HOLDER_COSTS * len(self.stopped()) + 2
+        passed_over: Counter[str] = Counter()
+        while self._pending() - crowd:
+            await self._crowd(living[0])
+            served = await self._work_for_a_round(living)
+            waiting = self._pending() - served
+            passed_over = Counter({name: passed_over[name] + 1 for name in waiting})
+            assert all(rounds <= patience for rounds in passed_over.values()), passed_over
+        for name in crowd:
+            await self._leave(self._counts.entries[name])
+        await self._work_for_a_round(living)
+        assert not self._pending()
+        assert not self.held()
+
+    async def _make_room_beside_what_stays_out(self) -> None:
+        """A unit or two beside what stopped and gone holders will not give back."""
+        stays_out = self._counts.units_held(by_the_living=False)
+        for name in SEMAPHORES:
+            least, limit = stays_out[name] + 1, self._counts.limit(name)
+            self._counts.limits_by_hand[name] = min(max(limit, least), least + 1)
+            room = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
+            assert room.offers == ()
+            self._counts.somebody_may_have_decided()
+
+    async def _crowd(self, holder: Holder) -> set[str]:
+        """Contexts that wait for each semaphore alone, joined by more as they become few."""
+        crowd = [self._contexts(holder, (name,)) for name in SEMAPHORES]
+        for entry in crowd:
+            if len(entry.pending) < CROWD:
+                await self._join_contexts(entry, CROWD)
+        return {entry.id for entry in crowd}
+
+    async def _work_for_a_round(self, living: Collection[Holder]) -> set[str]:
+        """Finish all that runs, one by one, and take at once what is offered for it.
+
+        Returns:
+            The entries that were served.
+        """
+        served: set[str] = set()
+        for number in self.held():
+            await self._finish(number)
+            for holder in living:
+                served |= await self._look_and_take_all(holder)
+        for holder in living:
+            served |= await self._look_and_take_all(holder)
+        await self._wait(ROUND_SECONDS)
+        return served
+
+    def _pending(self) -> set[str]:
+        entries = self._counts.entries.values()
+        return {entry.id for entry in entries if entry.pending and self._counts.lives(entry)}
+
+    async def _all_leave_and_no_trace_stays(self) -> None:
+        for holder in list(self._counts.holders.values()):
+            await self._go(holder)
+        self._clock.now += ENDS_WITHIN + 1
+        assert (await self._onlooker.admit()).offers == ()
+        left = await self._onlooker.semaphores()
+        assert {(state.in_use, state.waiting) for state in left} == {(0, 0)}
+
+    async def _close(self) -> None:
+        async with self._stack:
+            for holder in self._counts.holders.values():
+                self._stack.push_async_callback(holder.backend.close)
+
+    # Steps
+
+    def _run(self, steps: Coroutine[Any, Any, None]) -> None:
+        async def steps_and_a_look() -> None:
+            await steps
+            await self._look_on()
+
+        self._sound = False
+        self._loop.run(steps_and_a_look())
+        self._sound = True
+
+    async def _look_on(self) -> None:
+        self._counts.seen(await self._onlooker.semaphores())
+
+    async def _opened(self, limits: Sequence[int]) -> Backend:
+        own, *others = limits
+        backend = await self._open()
+        await backend.declare(OWN, own, per_minute=RATE_OUT_OF_THE_WAY)
+        for name, limit in zip(SEMAPHORES[1:], others, strict=True):
+            state = await backend.register(name, limit)
+            assert state.limit == self._counts.limits_by_hand.setdefault(name, limit)
+        return backend
+
+    async def _come(self, limits: Sequence[int]) -> Holder:
+        holder = Holder(f"H{next(self._ids)}", await self._opened(limits), limits[0])
+        self._counts.holders[holder.name] = holder
+        self._counts.decided = set()
+        return holder
+
+    async def _go(self, holder: Holder) -> None:
+        await holder.backend.close()
+        self._counts.left(holder)
+
+    async def _wait(self, seconds: float) -> None:
+        self._clock.now += seconds
+        self._counts.decided = set()
+        await self._look_on()
+
+    async def _join(self, holder: Holder, new: NewEntry) -> None:
+        if new.semaphores[0] == OWN:
+            await self._begin_batch(holder, new)
+        else:
+            await self._join_contexts(self._contexts(holder, new.semaphores), new.starts)
+
+    async def _begin_batch(self, holder: Holder, new: NewEntry) -> None:
+        tasks = deque(range(new.starts))
+        name = f"{holder.name}-batch{next(self._ids)}"
+        self._counts.entries[name] = Entry(name, holder, new.semaphores, True, new.at_most, tasks)
+        journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in tasks)
+        room = await holder.backend.open_batch(
+            NewBatch(name, "server", "acme", "replicate-global", journal),
+            QueueEntry(name, new.semaphores, "acme", new.starts, new.at_most),
+        )
+        self._counts.shown(holder, room)
+
+    def _contexts(self, holder: Holder, semaphores: tuple[str, ...]) -> Entry:
+        entry = Entry(f"{holder.name}-{'+'.join(semaphores)}", holder, semaphores, False)
+        return self._counts.entries.setdefault(entry.id, entry)
+
+    async def _join_contexts(self, contexts: Entry, starts: int) -> None:
+        contexts.in_queue = True
+        contexts.pending.extend(next(self._ids) for _ in range(starts))
+        entry = QueueEntry(contexts.id, contexts.semaphores, None, starts)
+        self._counts.shown(contexts.holder, await contexts.holder.backend.join(entry))
+
+    async def _look(self, holder: Holder) -> None:
+        self._counts.shown(holder, await holder.backend.admit())
+
+    async def _everybody_looks(self) -> None:
+        living = [self._counts.holders[name] for name in self.living()]
+        for holder in living:
+            await self._look(holder)
+        await self._look_on()
+        self._counts.known, self._counts.decided = set(living), set(living)
+
+    async def _take(self, holder: Holder, most: int) -> None:
+        batches: dict[int, tuple[Seen, int]] = {}
+        contexts: dict[int, tuple[Seen, int]] = {}
+        pending = {name: iter(entry.pending) for name, entry in self._counts.entries.items()}
+        for number, offer in list(holder.offers.items())[:most]:
+            start = next(pending[offer.entry.id])
+            (batches if offer.entry.is_batch else contexts)[number] = (offer, start)
+        if batches:
+            attempts = {n: attempt(offer.entry.id, task) for n, (offer, task) in batches.items()}
+            noted = await holder.backend.note_attempts(attempts)
+            self._counts.took(holder, batches, noted.cancel_after.keys(), noted.room)
+        if contexts:
+            taken = await holder.backend.take(list(contexts))
+            self._counts.took(holder, contexts, taken.permits, taken.room)
+
+    async def _look_and_take_all(self, holder: Holder) -> set[str]:
+        """The entries that were served."""
+        await self._look(holder)
+        served = {offer.entry.id for offer in holder.offers.values()}
+        await self._take(holder, len(holder.offers))
+        return served
+
+    async def _finish(self, number: int) -> None:
+        permit = self._counts.permits.pop(number)
+        holder, entry = permit.entry.holder, permit.entry
+        if entry.is_batch:
+            room = await holder.backend.finish(number, entry.id, failed(permit.start))
+            assert room is not None
+        else:
+            room = await holder.backend.release(number)
+        self._counts.shown(holder, room)
+        await self._look_on()
+
+    async def _put_back(self, number: int) -> None:
+        permit = self._counts.permits.pop(number)
+        holder, entry = permit.entry.holder, permit.entry
+        if entry.in_queue:
+            entry.pending.append(permit.start)
+        self._counts.shown(holder, await holder.backend.put_back(number))
+
+    async def _leave(self, entry: Entry) -> None:
+        entry.pending.clear()
+        entry.in_queue = False
+        room = await entry.holder.backend.leave(entry.id)
+        self._counts.shown(entry.holder, room, given_up=entry)
+
+    async def _leave_some(self, entry: Entry, most: int) -> None:
+        gone = [entry.pending.pop() for _ in range(min(most, len(entry.pending)))]
+        if entry.is_batch:
+            room = await entry.holder.backend.record(entry.id, [failed(task) for task in gone])
+        else:
+            room = await entry.holder.backend.leave(entry.id, len(gone))
+        self._counts.shown(entry.holder, room, given_up=entry)
+
+
+def attempt(batch: str, task: int) -> Attempt:
+    inputs = hash_inputs({"prompt": f"{batch} {task}"})
+    return Attempt(batch, task, "o/m", inputs, 600, 1_000.0, ENDS_WITHIN)
+
+
+def failed(task: int) -> TaskFailure:
+    return TaskFailure(
+        task_index=task,
+        prompt=f"prompt {task}",
+        output_filename=f"{task}.png",
+        error="It failed.",
+        error_code="prediction_failed",
+        retryable=True,
+    )
+
+
+WORLDS = {"memory": in_memory, "sqlite": in_a_file}
+
+
+@pytest.mark.parametrize("backend", [*WORLDS, *KINDS])
+def test_admission_keeps_its_promises_through_any_history(
+    backend: str, servers: Callable[[str], RunningServer]
+) -> None:
+    world = at_a_server(servers(backend)) if backend in KINDS else WORLDS[backend]
+    history = type("History", (AdmissionHistory,), {"world": staticmethod(world)})
+    run_state_machine_as_test(
+        history, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+    )

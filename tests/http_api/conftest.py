@@ -1,0 +1,76 @@
+"""The real server over HTTP, in a process of its own, beside a simulator."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import environment
+from replicate_mcp.simulator import Simulator
+
+ADMIN_KEY = "the-admins-key"
+
+Serve = Callable[..., Any]
+
+
+class Server:
+    """A server that runs, and a client of it that sends no credentials by itself."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        self.url = url
+        self.process = process
+        self.client = httpx.Client(base_url=url, timeout=60)
+
+    def get(self, path: str, **more: Any) -> Any:
+        return self.client.get(path, **more)
+
+    def post(self, path: str, body: object, **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post(path, json=body, headers=named)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(15)
+
+
+@pytest.fixture
+def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
+    """Starts servers over one state; keywords are environment variables."""
+
+    @contextmanager
+    def running(*words: str, **variables: str) -> Iterator[Server]:
+        around = {
+            **os.environ,
+            **environment(simulator, tmp_path),
+            "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY,
+            **variables,
+        }
+        command = [sys.executable, "-m", "replicate_mcp", "serve", "--http", "--port", "0", *words]
+        with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.search(r"http://\S+", line)
+            assert found, line + process.stderr.read()
+            server = Server(found[0], process)
+            try:
+                yield server
+            finally:
+                server.client.close()
+                process.kill()
+
+    return running
+
+
+@pytest.fixture
+def server(serve: Serve) -> Iterator[Server]:
+    """One with its usual settings, on loopback."""
+    with serve() as running:
+        yield running

@@ -1,0 +1,172 @@
+"""MCP over HTTP: both eras at /mcp, and HTTP+SSE at /sse."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal, cast
+
+import anyio
+import httpx
+import pytest
+from mcp import Client
+from mcp.client.sse import sse_client
+from mcp_types import RequestParamsMeta
+
+from http_api.conftest import ADMIN_KEY, Serve, Server
+from replicate_mcp.simulator import Simulator
+
+Way = Literal["stateless", "sessions", "sse"]
+
+CLIENT = {"name": "t", "version": "1"}
+
+WAYS: list[Way] = ["stateless", "sessions", "sse"]
+
+
+@asynccontextmanager
+async def client_of(server: Server, way: Way) -> AsyncIterator[Client]:
+    if way == "sse":
+        async with Client(sse_client(f"{server.url}/sse"), mode="legacy") as client:
+            yield client
+    else:
+        mode: Any = "auto" if way == "stateless" else "legacy"
+        async with Client(f"{server.url}/mcp", mode=mode) as client:
+            yield client
+
+
+def structured(result: Any) -> dict[str, Any]:
+    assert not result.is_error, result.content
+    return cast(dict[str, Any], result.structured_content)
+
+
+def call(tool: str, **arguments: Any) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments, "_meta": {}}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_batch_is_made_with_progress(
+    server: Server, simulator: Simulator, way: Way
+) -> None:
+    simulator.configure(predict_seconds="0.2,0.6")
+    heard: list[float] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+
+    async with client_of(server, way) as client:
+        tools = [tool.name for tool in (await client.list_tools()).tools]
+        assert "generate_images" in tools
+        result = await client.call_tool(
+            "generate_images",
+            {"tasks": [{"prompt": f"car {n}"} for n in range(4)]},
+            progress_callback=hear,
+        )
+    assert structured(result)["successful_count"] == 4
+    assert heard == sorted(heard)
+    assert heard[-1] == 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_call_that_its_user_cancels_stops_its_batch(
+    server: Server, simulator: Simulator, way: Way
+) -> None:
+    simulator.configure(predict_seconds=60)
+    async with client_of(server, way) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "generate_images", {"tasks": [{"prompt": "x"}]})
+            await simulator.reached(account="acme", in_flight=1)
+            group.cancel_scope.cancel()
+        await simulator.reached(account="acme", in_flight=0, within=20)
+        ended = structured(await client.call_tool("get_batch", {"wait_seconds": 20}))
+    assert ended["status"] == "canceled"
+
+
+def test_a_connection_that_is_lost_cancels_nothing(server: Server, simulator: Simulator) -> None:
+    simulator.configure(predict_seconds=4)
+    usual = {"accept": "application/json, text/event-stream"}
+    asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": CLIENT}
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": asked}
+    session = server.client.post("/mcp", json=hello, headers=usual).headers["mcp-session-id"]
+    usual |= {"mcp-session-id": session, "mcp-protocol-version": "2025-11-25"}
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    server.client.post("/mcp", json=ready, headers=usual)
+    body = call("generate_images", tasks=[{"prompt": "x"}])
+    with server.client.stream("POST", "/mcp", json=body, headers=usual):
+        simulator.wait_for(account="acme", in_flight=1)
+    batch = server.get("/batches").json()["batches"][0]
+    ended = server.get(f"/batches/{batch['batch_id']}", params={"wait_seconds": 20}).json()
+    assert (ended["status"], ended["successful_count"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_signal_cancels_nothing_and_the_next_server_delivers(
+    serve: Serve, simulator: Simulator, way: Way
+) -> None:
+    simulator.configure(predict_seconds=4)
+    with serve() as first:
+        with suppress(Exception):  # Each transport tells in its own way that the server is gone.
+            async with client_of(first, way) as client, anyio.create_task_group() as group:
+                group.start_soon(client.call_tool, "generate_images", {"tasks": [{"prompt": "x"}]})
+                await simulator.reached(account="acme", in_flight=1)
+                await anyio.to_thread.run_sync(first.terminate)
+                group.cancel_scope.cancel()
+        assert first.process.returncode is not None
+    assert simulator.account("acme")["canceled"] == 0
+    with serve() as second:
+        batch = second.get("/batches").json()["batches"][0]
+        ended = second.get(f"/batches/{batch['batch_id']}", params={"wait_seconds": 20}).json()
+    assert (ended["status"], ended["successful_count"]) == ("completed", 1)
+    assert simulator.account("acme")["created"] == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_caller_brings_its_own_token_in_meta(
+    server: Server, simulator: Simulator, way: Way
+) -> None:
+    token = {"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}}
+    async with client_of(server, way) as client:
+        await client.call_tool(
+            "generate_images",
+            {"tasks": [{"prompt": "x"}]},
+            meta=cast(RequestParamsMeta, token),
+        )
+    assert simulator.account("other")["created"] == 1
+    assert simulator.account("acme")["created"] == 0
+
+
+def test_headers_decide_who_calls_as_everywhere(serve: Serve, simulator: Simulator) -> None:
+    with serve("--host", "0.0.0.0") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1") + "/mcp"
+        usual = {
+            "accept": "application/json, text/event-stream",
+            "mcp-protocol-version": "2026-07-28",
+            "mcp-method": "tools/call",
+            "mcp-name": "generate_images",
+        }
+        body = call("generate_images", tasks=[{"prompt": "x"}])
+        body["params"]["_meta"] = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": CLIENT,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+
+        def answer(**headers: str) -> str:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return httpx.post(url, json=body, headers=usual | named, timeout=30).text
+
+        assert "Who calls is not known" in answer()
+        assert "X-Admin-API-Key is wrong" in answer(x_admin_api_key="wrong")
+        assert "Who calls is not known" in answer(origin="https://evil.example.com")
+        assert simulator.account("acme")["created"] == 0
+        assert '"successful_count":1' in answer(authorization="Bearer r8_other_1").replace(" ", "")
+        assert '"successful_count":1' in answer(x_admin_api_key=ADMIN_KEY).replace(" ", "")
+    assert simulator.account("other")["created"] == 1
+    assert simulator.account("acme")["created"] == 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"host": "evil.example.com"}, {"origin": "https://evil.example.com"}]
+)
+def test_a_name_of_somebody_elses_is_not_answered(server: Server, headers: dict[str, str]) -> None:
+    for path in ("/mcp", "/messages/"):
+        answer = server.client.post(path, json=call("list_semaphores"), headers=headers)
+        assert answer.status_code in (403, 421)

@@ -1,0 +1,281 @@
+"""The routes, as the programs that call them depend on them."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from http_api.conftest import ADMIN_KEY, Serve, Server
+from replicate_mcp.simulator import Simulator
+
+OWN = {"x_replicate_api_key": "r8_other_1"}
+
+
+def test_the_service_tells_of_itself(server: Server) -> None:
+    health = server.get("/health").json()
+    assert health["status"] == "healthy"
+    assert health.keys() >= {"service", "version", "supported_models", "concurrency_status"}
+    models = server.get("/models").json()
+    assert models["supported_models"] == ["flux-dev", "flux-kontext-max", "qwen-image"]
+    assert models["model_count"] == 3
+    status = server.get("/status").json()
+    assert status["admin_api_configured"] is True
+    assert status["default_replicate_key_configured"] is True
+    assert status["concurrency"]["concurrent_limit"] == 60
+    assert ADMIN_KEY not in server.get("/status").text
+    assert server.get("/openapi.json").json()["paths"].keys() >= {"/generate", "/generate-batch"}
+
+
+@pytest.mark.parametrize("model", ["flux-dev", "flux-kontext-max", "qwen-image"])
+def test_one_image_is_answered_with_its_url_and_filename(server: Server, model: str) -> None:
+    body = {"model_name": model, "prompt": "a red car", "output_filename": "red_car.jpg"}
+    answer = server.post("/generate", body | {"output_dir": "out", "seed": 7})
+    assert answer.status_code == 200
+    made = answer.json()
+    assert (made["success"], made["model_name"], made["prompt"]) == (True, model, "a red car")
+    assert (made["output_filename"], made["count"], made["seed"]) == ("red_car.jpg", 1, 7)
+    (file,) = made["generated_files"]
+    assert file["filename"] == "red_car.jpg"
+    assert file["url"].endswith(".jpg")
+    assert (made["external_semaphore_used"], made["semaphore_id"]) == (False, None)
+
+
+def test_a_batch_is_answered_whatever_fails_in_it(server: Server) -> None:
+    tasks = [
+        {"prompt": "a", "output_filename": "a.png"},
+        {"prompt": "b [fail]"},
+        {"prompt": "c", "aspect_ratio": "1:1", "output_dir": "x"},
+    ]
+    body = {"model_name": "qwen-image", "tasks": tasks, "aspect_ratio": "16:9", "output_dir": "x"}
+    answer = server.post("/generate-batch", body)
+    made = answer.json()
+    assert (answer.status_code, made["success"]) == (200, True)
+    assert (made["model_name"], made["total_tasks"]) == ("qwen-image", 3)
+    assert (made["successful_count"], made["failed_count"]) == (2, 1)
+    assert [row["task_index"] for row in made["successful_results"]] == [0, 2]
+    assert made["failed_results"][0]["error_code"] == "prediction_failed"
+    assert (made["external_semaphore_used"], made["semaphore_id"]) == (False, None)
+
+
+def test_the_older_form_with_prompts_and_filenames_is_taken(
+    server: Server, simulator: Simulator
+) -> None:
+    body = {"prompts": ["a", "b"], "custom_filenames": ["a.png", "b.png"], "num_outputs": 2}
+    made = server.post("/generate-batch", body).json()
+    rows = made["successful_results"]
+    names = [file["filename"] for row in rows for file in row["generated_files"]]
+    assert names == ["a_1.png", "a_2.png", "b_1.png", "b_2.png"]
+    assert {p["input"]["num_outputs"] for p in simulator.predictions()} == {2}
+
+
+# What is sent, to where, the status, and what the sentence says.
+REFUSED: list[tuple[str, Any, int, str]] = [
+    ("/generate", {}, 400, "prompt is missing"),
+    ("/generate", {"prompt": ""}, 400, "prompt is empty"),
+    ("/generate", {"prompt": 7}, 400, "prompt must be text"),
+    ("/generate", [], 400, "must be a JSON object"),
+    ("/generate", {"prompt": "x", "model_name": "nobody/none"}, 404, "knows no model"),
+    ("/generate", {"prompt": "x", "aspect_ratio": "16x9"}, 400, "aspect_ratio '16x9'"),
+    ("/generate", {"prompt": "x", "external_semaphore_id": "none"}, 400, "not registered"),
+    ("/generate", {"prompt": "x", "concurrency_limit": 3}, 400, "token of your own"),
+    ("/generate", {"prompt": "x [fail]"}, 502, "The model failed"),
+    ("/generate", {"prompt": "x [nsfw]"}, 422, "refused the content"),
+    ("/generate-batch", {}, 400, "Either tasks or prompts is required"),
+    ("/generate-batch", {"tasks": "x"}, 400, "tasks: input should be a valid list"),
+    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "did you mean prompt?"),
+    ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
+    ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
+    ("/batches/b_none", None, 404, "There is no batch"),
+    ("/batches/x?limit=no", None, 400, "limit"),
+    ("/nothing", None, 404, "Not Found"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "sentence"), REFUSED)
+def test_what_is_refused_says_why(
+    server: Server, path: str, body: Any, status: int, sentence: str
+) -> None:
+    answer = server.get(path) if body is None else server.post(path, body)
+    assert answer.status_code == status, answer.text
+    assert sentence in answer.json()["error"]
+    assert answer.json()["error_code"]
+
+
+def test_only_the_admin_registers_resizes_and_configures(server: Server) -> None:
+    body = {"semaphore_id": "team", "limit": 3}
+    for headers in ({}, OWN, {"x_admin_api_key": "wrong"}):
+        assert server.post("/global-semaphores", body, **headers).status_code == 401
+        assert server.post("/configure", {"concurrent_limit": 1}, **headers).status_code == 401
+    admin = {"x_admin_api_key": ADMIN_KEY}
+    registered = server.post("/global-semaphores", body, **admin).json()
+    assert registered["success"] is True
+    assert (registered["semaphore_id"], registered["limit"]) == ("team", 3)
+    assert registered["all_semaphores"] == ["replicate-global", "team"]
+    assert server.post("/global-semaphores", body | {"limit": 5}, **admin).json()["limit"] == 5
+    answer = server.post("/configure", {"concurrent_limit": 9, "requests_per_minute": 300}, **admin)
+    assert answer.json()["new_settings"]["concurrent_limit"] == 9
+    listed = server.get("/global-semaphores").json()
+    assert (listed["global_semaphores"], listed["count"]) == (["replicate-global", "team"], 2)
+    own = listed["semaphores"][0]
+    assert (own["limit"], own["requests_per_minute"], own["scope"]) == (9, 300, "machine")
+    made = server.post("/generate", {"prompt": "x", "external_semaphore_id": "team"}).json()
+    assert (made["external_semaphore_used"], made["semaphore_id"]) == (True, "team")
+
+
+def test_a_callers_own_token_and_limit_are_used_for_its_batch(
+    server: Server, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.1)
+    credentials = {"replicate_api_token": "r8_other_1"}
+    body = {"prompts": ["a"] * 8, "credentials": credentials, "concurrency_limit": 2}
+    made = server.post("/generate-batch", body).json()
+    assert made["successful_count"] == 8
+    other = simulator.account("other")
+    assert (other["created"], other["max_in_flight"]) == (8, 2)
+    assert simulator.account("acme")["created"] == 0
+    # Nobody else sees it, not even the admin.
+    batch = f"/batches/{made['batch_id']}"
+    assert server.get(batch, headers={"x-replicate-api-key": "r8_other_1"}).status_code == 200
+    for headers in ({}, {"x-admin-api-key": ADMIN_KEY}, {"x-replicate-api-key": "r8_third_1"}):
+        assert server.get(batch, headers=headers).status_code == 404
+        assert server.client.delete(batch, headers=headers).status_code == 404
+
+
+def test_a_request_that_is_not_waited_for_is_told_where_to_look(
+    server: Server, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1)
+    answer = server.post("/generate-batch", {"prompts": ["a", "b"]}, prefer="respond-async")
+    assert (answer.status_code, answer.json()["status"]) == (202, "running")
+    place = answer.headers["location"]
+    simulator.wait_for(account="acme", in_flight=2)
+    assert server.get(place).json()["running_count"] == 2
+    ended = server.get(place, params={"wait_seconds": 20}).json()
+    assert (ended["status"], ended["successful_count"], ended["cursor"]) == ("completed", 2, 2)
+    later = server.get(place, params={"after": 1}).json()
+    assert (len(later["successful_results"]), later["cursor"]) == (1, 2)
+    assert server.get("/batches").json()["batches"][0]["batch_id"] == ended["batch_id"]
+
+
+def test_a_batch_is_stopped_at_replicate_too(server: Server, simulator: Simulator) -> None:
+    answer = server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, prefer="respond-async")
+    simulator.wait_for(account="acme", in_flight=3)
+    assert server.client.delete(answer.headers["location"]).status_code == 200
+    simulator.wait_for(account="acme", in_flight=0)
+    ended = server.get(answer.headers["location"], params={"wait_seconds": 20}).json()
+    assert (ended["status"], ended["failed_count"]) == ("canceled", 3)
+
+
+def test_a_client_that_went_away_loses_nothing(server: Server, simulator: Simulator) -> None:
+    simulator.configure(predict_seconds=5)
+    with pytest.raises(Exception, match="timed out"):
+        server.client.post("/generate-batch", json={"prompts": ["a", "b"]}, timeout=3)
+    batch = server.get("/batches").json()["batches"][0]
+    ended = server.get(f"/batches/{batch['batch_id']}", params={"wait_seconds": 20}).json()
+    assert (ended["status"], ended["successful_count"]) == ("completed", 2)
+
+
+def test_the_same_request_sent_again_gets_the_same_batch(
+    server: Server, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1)
+    body = {"prompts": ["a", "b"]}
+
+    def send(_: int) -> Any:
+        return server.post("/generate-batch", body, idempotency_key="k1").json()
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(send, range(4)))
+    assert len({answer["batch_id"] for answer in answers}) == 1
+    assert all(answer["successful_count"] == 2 for answer in answers)
+    assert server.post("/generate-batch", body, idempotency_key="k1").json() == answers[0]
+    other = server.post("/generate-batch", {"prompts": ["c"]}, idempotency_key="k1")
+    assert other.status_code == 422
+    assert simulator.account("acme")["created"] == 2
+    # Another caller's keys are its own.
+    mine = server.post("/generate-batch", body, idempotency_key="k1", **OWN).json()
+    assert mine["batch_id"] != answers[0]["batch_id"]
+
+
+def test_after_sigterm_the_same_request_gets_what_was_created_and_nothing_is_made_twice(
+    serve: Serve, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=2)
+    body = {"prompts": [f"car {n}" for n in range(6)]}
+    limit = {"REPLICATE_CONCURRENT_LIMIT": "2"}
+    with serve(**limit) as first:
+        headers = {"idempotency_key": "k1", "prefer": "respond-async"}
+        begun = first.post("/generate-batch", body, **headers).json()
+        simulator.wait_for(account="acme", in_flight=2)
+        first.terminate()
+    assert simulator.account("acme")["canceled"] == 0
+    with serve(**limit) as second:
+        ended = second.post("/generate-batch", body, idempotency_key="k1").json()
+    assert ended["batch_id"] == begun["batch_id"]
+    assert ended["successful_count"] == 2
+    assert {row["error_code"] for row in ended["failed_results"]} == {"interrupted"}
+    assert simulator.account("acme")["created"] == 2
+
+
+def test_on_another_address_than_loopback_everybody_brings_something(serve: Serve) -> None:
+    with serve("--host", "0.0.0.0") as server:
+        local = server.url.replace("0.0.0.0", "127.0.0.1")
+        server.client.base_url = local
+        assert server.post("/generate", {"prompt": "x"}).status_code == 401
+        assert server.get("/batches").status_code == 401
+        assert server.get("/health").status_code == 200
+        assert server.post("/generate", {"prompt": "x"}, **OWN).status_code == 200
+        admin = {"x_admin_api_key": ADMIN_KEY}
+        assert server.post("/generate", {"prompt": "x"}, **admin).status_code == 200
+        bearer = {"authorization": "Bearer r8_other_1"}
+        assert server.post("/generate", {"prompt": "x"}, **bearer).status_code == 200
+
+
+def test_a_page_of_another_site_cannot_spend_the_servers_money(
+    server: Server, simulator: Simulator
+) -> None:
+    evil = {"origin": "https://evil.example.com"}
+    assert server.post("/generate", {"prompt": "x"}, **evil).status_code == 401
+    form = server.client.post(
+        "/generate", content=b'{"prompt": "x"}', headers={"content-type": "text/plain"}
+    )
+    assert form.status_code == 400
+    for headers in ({"host": "evil.example.com"}, {"x-forwarded-for": "1.2.3.4"}):
+        answer = server.client.post("/generate", json={"prompt": "x"}, headers=headers)
+        assert answer.status_code == 401
+    assert server.get("/batches", headers=evil).status_code == 401
+    assert simulator.account("acme")["created"] == 0
+
+
+def test_what_is_too_large_is_refused(server: Server) -> None:
+    assert server.post("/generate", {"prompt": "x" * 17_000_000}).status_code == 413
+    many = server.get("/health", headers={"x-long": "x" * 100_000})
+    assert many.status_code == 431
+
+    def chunks() -> Any:
+        yield b'{"prompt": "'
+        for _ in range(300):
+            yield b"x" * 65_536
+
+    headers = {"content-type": "application/json"}
+    endless = server.client.post("/generate", content=chunks(), headers=headers)
+    assert endless.status_code == 413
+
+
+def test_two_hundred_callers_at_once_stay_under_one_limit(
+    server: Server, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=0.2)
+    began = time.monotonic()
+
+    def call(number: int) -> int:
+        headers = {"authorization": f"Bearer r8_acme_{number}"}
+        answer = server.post("/generate-batch", {"prompts": ["a"] * 5}, **headers)
+        return int(answer.json()["successful_count"])
+
+    with ThreadPoolExecutor(200) as threads:
+        assert sum(threads.map(call, range(200))) == 1_000
+    account = simulator.account("acme")
+    assert (account["created"], account["max_in_flight"]) == (1_000, 60)
+    assert time.monotonic() - began < 60
