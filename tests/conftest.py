@@ -1,12 +1,13 @@
 """What tests of several rooms need: a simulator, and an app that works against it."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends.servers import RunningServer, running_server
 from replicate_mcp.app import App
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator, running_simulator
@@ -60,3 +61,17 @@ def app_with(simulator: Simulator, tmp_path: Path) -> AppFactory:
             yield app
 
     return make
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], RunningServer]]:
+    """A real server of each kind, Redis and Valkey, started when the first test needs it."""
+    running: dict[str, RunningServer] = {}
+    with ExitStack() as stack:
+
+        def server(kind: str) -> RunningServer:
+            if kind not in running:
+                running[kind] = stack.enter_context(running_server(kind))
+            return running[kind]
+
+        yield server

@@ -3,6 +3,7 @@
 Nothing heavy is imported before the first call that needs it.
 """
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -142,6 +143,7 @@ class App:
         """
         from replicate_mcp.batches.backend import KeyTaken
         from replicate_mcp.batches.planning import plan
+        from replicate_mcp.replicate_api.faults import Fault
         from replicate_mcp.tasks.task import parse_tasks
 
         parsed = parse_tasks(
@@ -155,6 +157,8 @@ class App:
             if key is not None:
                 await parts.backend.check_key(caller.name, key.key)
             account = await parts.account(caller.token)
+            with contextlib.suppress(Fault):  # The creations meet the same, and report it.
+                await gateway.learn_clock()
             shown, semaphores = await self._semaphores(parts, account, semaphore)
             planned = await plan(parsed, gateway, parts.models)
             batch = await parts.runner.start(

@@ -114,6 +114,11 @@ async def open_backend(value: str) -> "Backend":
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
     """
+    if value.startswith(("redis://", "rediss://")):
+        from replicate_mcp.backends.redis import RedisBackend
+
+        return await RedisBackend.open(value, label=_label())
+
     from replicate_mcp.backends.sqlite import SqliteBackend
     from replicate_mcp.backends.sqlite_database import MEMORY
 

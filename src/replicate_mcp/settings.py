@@ -24,7 +24,10 @@ def _https_or_loopback(url: str) -> str:
 def _backend(value: str) -> str:
     if value in ("memory", "sqlite") or value.startswith("sqlite:///"):
         return value
-    raise ValueError("must be memory, sqlite, or sqlite:///a/path")
+    if value.startswith(("redis://", "rediss://")):
+        # Never the value in a message: it may hold a password.
+        return value
+    raise ValueError("must be memory, sqlite, sqlite:///a/path, redis://host or rediss://host")
 
 
 def _public_url(value: object) -> object:

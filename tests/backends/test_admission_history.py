@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from backends.servers import KINDS, RunningServer, open_for_admission
+from replicate_mcp.backends.redis import RedisBackend
 from replicate_mcp.backends.sqlite import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempts import hash_inputs
@@ -87,6 +90,16 @@ async def in_memory(clock: Clock) -> AsyncIterator[Open]:
 async def in_a_file(clock: Clock) -> AsyncIterator[Open]:
     with TemporaryDirectory() as folder:
         yield lambda: SqliteBackend.open(str(Path(folder, "state.db")), clock=clock)
+
+
+def at_a_server(server: RunningServer) -> Callable[[Clock], AbstractAsyncContextManager[Open]]:
+    @asynccontextmanager
+    async def world(clock: Clock) -> AsyncIterator[Open]:
+        prefix = token_hex(4)
+        await open_for_admission(server, prefix, "acme")
+        yield lambda: RedisBackend.open(server.url(prefix, lease=600), clock=clock)
+
+    return world
 
 
 @dataclass(eq=False)
@@ -783,18 +796,15 @@ def failed(task: int) -> TaskFailure:
     )
 
 
-class HistoryInMemory(AdmissionHistory):
-    world = in_memory
+WORLDS = {"memory": in_memory, "sqlite": in_a_file}
 
 
-class HistoryInAFile(AdmissionHistory):
-    world = in_a_file
-
-
-@pytest.mark.parametrize("history", [HistoryInMemory, HistoryInAFile])
+@pytest.mark.parametrize("backend", [*WORLDS, *KINDS])
 def test_admission_keeps_its_promises_through_any_history(
-    history: type[AdmissionHistory],
+    backend: str, servers: Callable[[str], RunningServer]
 ) -> None:
+    world = at_a_server(servers(backend)) if backend in KINDS else WORLDS[backend]
+    history = type("History", (AdmissionHistory,), {"world": staticmethod(world)})
     run_state_machine_as_test(
         history, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
     )

@@ -1,14 +1,24 @@
 """What every backend promises, over each of them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from secrets import token_hex
 
 import anyio
 import pytest
 
+from backends.servers import KINDS, RunningServer, open_for_admission
+from replicate_mcp.backends.redis import RedisBackend
 from replicate_mcp.backends.sqlite import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.backend import (
+    Attempt,
+    Backend,
+    IdempotencyKey,
+    JournalTask,
+    KeyTaken,
+    NewBatch,
+)
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Share
@@ -33,23 +43,45 @@ class Clock:
 class World:
     """One backend with as many holders as a test opens."""
 
-    def __init__(self, location: str, stack: AsyncExitStack) -> None:
-        self._location = location
+    def __init__(
+        self, open_as: Callable[[str, Clock], Awaitable[Backend]], stack: AsyncExitStack
+    ) -> None:
+        self._open_as = open_as
         self._stack = stack
         self.clock = Clock()
 
+    async def open(self, label: str = "") -> Backend:
+        """A holder that the test closes."""
+        return await self._open_as(label, self.clock)
+
     async def holder(self, limit: int = 3, per_minute: float = 60_000, label: str = "") -> Backend:
-        backend = await SqliteBackend.open(self._location, label=label, clock=self.clock)
+        backend = await self.open(label)
         self._stack.push_async_callback(backend.close)
         await backend.declare(OWN, limit, per_minute=per_minute)
         return backend
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    location = ":memory:" if request.param == "memory" else str(tmp_path / "state.db")
+@pytest.fixture(params=["memory", "sqlite", *KINDS])
+async def world(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    servers: Callable[[str], RunningServer],
+) -> AsyncIterator[World]:
+    if request.param in KINDS:
+        server, prefix = servers(request.param), token_hex(4)
+        await open_for_admission(server, prefix, "acme")
+
+        async def open_as(label: str, clock: Clock) -> Backend:
+            return await RedisBackend.open(server.url(prefix), label=label, clock=clock)
+
+    else:
+        location = ":memory:" if request.param == "memory" else str(tmp_path / "state.db")
+
+        async def open_as(label: str, clock: Clock) -> Backend:
+            return await SqliteBackend.open(location, label=label, clock=clock)
+
     async with AsyncExitStack() as stack:
-        yield World(location, stack)
+        yield World(open_as, stack)
 
 
 async def begin(
@@ -60,10 +92,11 @@ async def begin(
     also: tuple[str, ...] = (),
     caller: str = "server",
     at_most: int | None = None,
+    key: IdempotencyKey | None = None,
 ) -> Room:
     journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
     return await backend.open_batch(
-        NewBatch(batch, caller, "acme", "replicate-global", journal),
+        NewBatch(batch, caller, "acme", "replicate-global", journal, key),
         QueueEntry(batch, (OWN, *also), "acme", tasks, at_most),
     )
 
@@ -235,20 +268,14 @@ async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_f
 
 
 async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
-    staying, leaving = (
-        await world.holder(),
-        await SqliteBackend.open(world._location, clock=world.clock),
-    )
+    staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.close()
     assert "team" not in {each.name for each in await staying.semaphores()}
 
 
 async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
-    staying, leaving = (
-        await world.holder(),
-        await SqliteBackend.open(world._location, clock=world.clock),
-    )
+    staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.resize("team", 9, by_admin=True)
     await leaving.close()
@@ -406,6 +433,35 @@ async def test_a_batch_that_leaves_takes_its_offers_with_it(world: World) -> Non
     assert await state(backend) == (0, 0)
 
 
+async def test_a_batch_whose_last_tasks_end_without_being_made_takes_their_offers_with_it(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=2)
+    await begin(backend, "b", 2)
+    await backend.record("b", [failed(0), failed(1)])
+    assert await state(backend) == (0, 0)
+    batch = await backend.batch("b")
+    assert batch is not None
+    assert batch.status == "completed"
+
+
+async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
+    world: World,
+) -> None:
+    one, two = await world.holder(), await world.holder()
+    await begin(one, "b1", 1, key=IdempotencyKey("k 1", "digest"))
+    for again in (
+        two.check_key("server", "k 1"),
+        begin(two, "b2", 1, key=IdempotencyKey("k 1", "another")),
+    ):
+        with pytest.raises(KeyTaken) as taken:
+            await again
+        assert (taken.value.batch_id, taken.value.digest) == ("b1", "digest")
+    assert await two.batch("b2") is None
+    await two.check_key("server", "k 2")
+    await begin(two, "b3", 1, caller="token:x", key=IdempotencyKey("k 1", "digest"))
+
+
 async def test_another_holder_cancels_a_batch_and_its_own_hears_of_it(world: World) -> None:
     one, two = await world.holder(), await world.holder()
     await begin(one, "b", 1)
@@ -430,7 +486,7 @@ async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must
     world: World,
 ) -> None:
     staying = await world.holder(limit=2)
-    leaving = await SqliteBackend.open(world._location, clock=world.clock)
+    leaving = await world.open()
     await leaving.declare(OWN, 2, per_minute=60_000)
     room = await begin(leaving, "b1", 3)
     await leaving.note_attempts({room.offers[0].permit: attempt("b1", 0)})
@@ -478,7 +534,7 @@ async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:
 
 async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: World) -> None:
     staying = await world.holder()
-    leaving = await SqliteBackend.open(world._location, clock=world.clock)
+    leaving = await world.open()
     await staying.register("team", 2)
     await leaving.register("team", 2)
     room = await leaving.join(QueueEntry("contexts", ("team",), None, 2))

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from backends.servers import KINDS, RunningServer, open_for_admission
 from conftest import environment, settings_for
 from replicate_mcp.app import App
 from replicate_mcp.simulator import Simulator, running_simulator_process
@@ -84,11 +86,18 @@ class Programs:
             process.communicate()
 
 
-@pytest.fixture(params=["sqlite"])
+LEASE_SECONDS = 2.0
+"""Of programs that share a Redis: after so long, one that was killed counts as gone."""
+
+
+@pytest.fixture(params=["sqlite", *KINDS])
 def programs_at(
-    request: pytest.FixtureRequest, tmp_path: Path
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], RunningServer]
 ) -> Iterator[Callable[..., Programs]]:
     """Makes programs that share a limit and a state, beside a simulator in its own process."""
+    server = servers(request.param) if request.param in KINDS else None
+    if server is not None:
+        anyio.run(open_for_admission, server, tmp_path.name, "acme")
     with running_simulator_process(
         requests_per_minute=60_000,
         burst=60_000,
@@ -97,9 +106,11 @@ def programs_at(
     ) as simulator:
         made: list[Programs] = []
 
-        def make(limit: int, **simulated: Any) -> Programs:
+        def make(limit: int, *, lease: float = LEASE_SECONDS, **simulated: Any) -> Programs:
             simulator.configure(**simulated)
             variables = {"REPLICATE_CONCURRENT_LIMIT": str(limit)}
+            if server is not None:
+                variables["REPLICATE_MCP_BACKEND"] = server.url(tmp_path.name, lease=lease)
             made.append(Programs(simulator, tmp_path, variables))
             return made[-1]
 

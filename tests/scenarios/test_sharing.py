@@ -156,7 +156,7 @@ async def test_after_every_process_was_killed_a_new_one_delivers_what_was_create
 async def test_a_stopped_process_stalls_nobody_and_goes_on_where_it_was(
     programs_at: ProgramsAt,
 ) -> None:
-    programs = programs_at(6, predict_seconds="0.3-0.6")
+    programs = programs_at(6, lease=30, predict_seconds="0.3-0.6")
     simulator = programs.simulator
     first, second = (
         programs.start([{"prompt": f"{name} {n}"} for n in range(80)]) for name in range(2)

@@ -234,6 +234,12 @@ class Backend(Permits, Protocol):
     async def canceled_batches(self) -> list[str]:
         """This process's running batches that were marked as canceled."""
 
+    async def interrupted_batches(self) -> list[str]:
+        """This process's batches whose waiting tasks others have ended, as if it were gone.
+
+        Each is told once; nothing more of it may be created.
+        """
+
     async def batch(self, batch_id: str) -> BatchState | None:
         """One batch of the journal."""
 

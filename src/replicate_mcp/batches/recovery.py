@@ -11,6 +11,7 @@ from dataclasses import replace
 import anyio
 
 from replicate_mcp.batches.backend import NotedAttempt
+from replicate_mcp.batches.forgotten import see_out, tell_what_runs
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Settlement, Verdict
@@ -62,12 +63,27 @@ class Recovery:
         """Look for orphans until cancelled."""
         while True:
             try:
-                for orphan in await self._backend.orphans(self._account) if self._gateways else ():
-                    if await self._backend.adopt(orphan.permit):
-                        self._steps.spawn(self._bring_home, orphan)
-            except BackendUnavailable as error:
+                if self._gateways:
+                    await self._look()
+            except (BackendUnavailable, Fault) as error:
                 log.warning("%s", error)
             await anyio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        if await self._backend.forgot(self._account):
+            await self._tell_what_runs()
+        for orphan in await self._backend.orphans(self._account):
+            if await self._backend.adopt(orphan.permit):
+                self._steps.spawn(self._bring_home, orphan)
+
+    async def _tell_what_runs(self) -> None:
+        gateway = self._gateways[0]
+        try:
+            room = await tell_what_runs(self._account, gateway, self._backend)
+        except Refusal as refusal:
+            self._drop_if_useless(gateway, refusal)
+            raise
+        self._steps.holder.accept(room)
 
     async def _bring_home(self, orphan: NotedAttempt) -> None:
         while True:
@@ -79,6 +95,8 @@ class Recovery:
 
     async def _follow(self, orphan: NotedAttempt) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
+        if not orphan.batch:
+            return await self._see_out(orphan)
         log.info("taking over task %d of %s", orphan.task, orphan.batch)
         task = await self._task(orphan)
         known, ended = orphan.prediction_id, True
@@ -91,17 +109,37 @@ class Recovery:
                 else:
                     result = await self._outcome(orphan, task, known, gateway)
             except Fault as fault:
-                if isinstance(fault, Refusal) and fault.status in (401, 403):
-                    # The token is good for nothing any more; another of the account's may be.
-                    self._gateways = [each for each in self._gateways if each is not gateway]
+                if self._drop_if_useless(gateway, fault):
                     continue
                 result = _unknown(task, fault, known)
                 ended = isinstance(fault, Refusal)
             return await self._record(orphan, result, ended=ended)
         return await self._backend.abandon(orphan.permit)
 
+    def _drop_if_useless(self, gateway: Gateway, fault: Fault) -> bool:
+        """A token may be good for nothing any more; another of the account's may not."""
+        useless = isinstance(fault, Refusal) and fault.status in (401, 403)
+        if useless:
+            self._gateways = [each for each in self._gateways if each is not gateway]
+        return useless
+
+    async def _see_out(self, entered: NotedAttempt) -> None:
+        """Hold the permit of a prediction that nobody remembers until it has ended."""
+        while self._gateways:
+            gateway = self._gateways[0]
+            try:
+                await see_out(entered, gateway)
+            except Fault as fault:
+                if not self._drop_if_useless(gateway, fault):
+                    log.info("prediction %s is looked at again: %s", entered.prediction_id, fault)
+                    await anyio.sleep(LOOK_SECONDS)
+                continue
+            return self._steps.holder.accept(await self._backend.release(entered.permit))
+        return await self._backend.abandon(entered.permit)
+
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
+        await gateway.learn_clock()
         found = await self._settlement.find(orphan.permit, gateway)
         if found is Verdict.REFUSED:
             raise Refusal(401, "the token was refused")

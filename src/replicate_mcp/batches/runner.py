@@ -12,7 +12,7 @@ from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, 
 from replicate_mcp.batches.observing import Nobody, Observer
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.recovery import Recovery
-from replicate_mcp.batches.running_batch import RunningBatch
+from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Settlement
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping
@@ -22,6 +22,13 @@ from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.tasks.filenames import BatchFilenames
+
+TAKEN_OVER: Reason = (
+    "interrupted",
+    "The process that ran this batch could not be reached for so long that others took it over, "
+    "before this task was created. Nothing was billed: send it again.",
+    True,
+)
 
 LOOK_SECONDS = 1.0
 """How often the journal is asked whether another process cancelled a batch of this one."""
@@ -138,7 +145,7 @@ class BatchRunner:
         self._recoveries[account].use(gateway)
 
     async def hear_cancels(self) -> None:
-        """Stop the batches that another process was asked to cancel."""
+        """Stop the batches that another process was asked to cancel, or has taken over."""
         while True:
             # Being woken is only a hint: while batches run, the journal is looked at anyway.
             with anyio.move_on_after(LOOK_SECONDS if self._batches else None):
@@ -146,6 +153,9 @@ class BatchRunner:
             for batch_id in await self._steps.surely(self._steps.backend.canceled_batches):
                 if batch := self._batches.get(batch_id):
                     self.cancel(batch)
+            for batch_id in await self._steps.surely(self._steps.backend.interrupted_batches):
+                if batch := self._batches.get(batch_id):
+                    self._steps.spawn(self._stopping.drop, batch, TAKEN_OVER)
 
     async def _watch(self, batch: RunningBatch) -> None:
         """See to the batch's deadline, and to its end."""

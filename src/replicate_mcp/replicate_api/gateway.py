@@ -1,5 +1,6 @@
 """A token's way to Replicate through the `replicate` client: create, follow, cancel, look up."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -72,6 +73,16 @@ class Gateway:
     def now(self) -> float:
         """The time on Replicate's clock, in seconds since the epoch."""
         return self._transport.now()
+
+    async def learn_clock(self) -> None:
+        """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
+
+        Raises:
+            Fault: there is no answer.
+        """
+        if not self._transport.clock_known:
+            with contextlib.suppress(Refusal):
+                await self._page("/v1/predictions?created_after=9999-01-01T00:00:00Z")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""

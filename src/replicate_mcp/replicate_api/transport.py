@@ -79,6 +79,7 @@ class Transport(httpx.AsyncBaseTransport):
         )
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
         self._clock_ahead = 0.0
+        self.clock_known = False
 
     def now(self) -> float:
         """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch."""
@@ -161,6 +162,7 @@ class Transport(httpx.AsyncBaseTransport):
             await connection.aclose()
 
     def _set_clock(self, date: str | None) -> None:
+        self.clock_known = True
         with contextlib.suppress(TypeError, ValueError):
             ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
             # `Date` has whole seconds: a clock that agrees to within one is taken as right.

@@ -1,0 +1,211 @@
+-- Processes as holders: their leases, what each declares of semaphores, and what the dead leave.
+--
+-- A holder's key lives for one lease, and has `since` (when its unbroken contact began) and
+-- `sequence` (the number of its last step).
+
+-- Leases
+
+function holders.is_known(holder) return redis.call('HEXISTS', key.holders, holder) == 1 end
+
+function holders.is_alive(holder) return redis.call('EXISTS', holder_key(holder)) == 1 end
+
+function holders.is_registered() return holders.is_known(me) and holders.is_alive(me) end
+
+function holders.renew() redis.call('PEXPIRE', holder_key(me), lease) end
+
+function holders.is_late()
+  local last = redis.call('HGET', holder_key(me), 'sequence')
+  return last and sequence < tonumber(last)
+end
+
+-- Whether this process may declare others dead: it was itself in contact for a whole lease, by this
+-- server's clock and by its own, so they have had the time to say that they live.
+local function may_bury()
+  if args.unbroken ~= true or not memory.is_open() then return false end
+  local since = redis.call('HGET', holder_key(me), 'since')
+  if not since then return false end
+  if tonumber(since) > server_time then
+    redis.call('HSET', holder_key(me), 'since', exact(server_time))
+    return false
+  end
+  return server_time >= tonumber(since) + lease / 1000
+end
+
+-- What is declared and set of semaphores
+
+local function declarations(name)
+  local found = {}
+  for field, value in each_field(key.declared) do
+    local holder, declared = string.match(field, '^(%S*) (.*)$')
+    if declared == name then
+      local units, per_minute = string.match(value, '^(%S+) ?(%S*)$')
+      found[#found + 1] = {
+        holder = holder, units = tonumber(units), per_minute = tonumber(per_minute),
+      }
+    end
+  end
+  return found
+end
+
+function holders.declared_rate(account)
+  for _, declared in ipairs(declarations(queue.account_semaphore(account))) do
+    if declared.per_minute then return declared.per_minute end
+  end
+end
+
+function holders.limit(name) return tonumber(redis.call('HGET', key.limits, name)) end
+
+-- Let the limit be what was set, else the lowest that living processes declare.
+function holders.refresh(name)
+  local set = record_of(key.set, name)
+  local units = set and set.units
+  if not units then
+    for _, declared in ipairs(declarations(name)) do
+      units = units and math.min(units, declared.units) or declared.units
+    end
+  end
+  if units then
+    redis.call('HSET', key.limits, name, whole(units))
+  else
+    redis.call('HDEL', key.limits, name)
+  end
+end
+
+function holders.declare(name, units, per_minute)
+  local value = per_minute and whole(units) .. ' ' .. exact(per_minute) or whole(units)
+  redis.call('HSET', key.declared, me .. ' ' .. name, value)
+  holders.refresh(name)
+end
+
+function holders.declare_account(name, units, per_minute)
+  local account = queue.account_of(name)
+  local state = record_of(key.rates, account)
+  if state then
+    state = rate.declared(state, per_minute, now)
+  else
+    state = rate.full(per_minute, now)
+  end
+  rates.put(account, state)
+  holders.declare(name, units, per_minute)
+end
+
+function holders.set_limit(name, units, by_admin)
+  local set = record_of(key.set, name)
+  put_record(key.set, name, {
+    units = units, by_admin = by_admin or (set and set.by_admin) or false, at = server_time,
+  })
+  holders.refresh(name)
+end
+
+function holders.register_name(name, units)
+  if redis.call('HEXISTS', key.set, name) == 0 then holders.set_limit(name, units, false) end
+  holders.declare(name, holders.limit(name))
+end
+
+-- Whoever waits for a name keeps it alive.
+function holders.use(name)
+  if redis.call('HEXISTS', key.declared, me .. ' ' .. name) == 0 then
+    holders.declare(name, holders.limit(name))
+  end
+end
+
+-- Names that were set by nobody's hand but a registration, and that nobody uses any more.
+local function forget_unused_names()
+  for name, set in each_record(key.set) do
+    if not set.by_admin and #declarations(name) == 0 and permits.in_use(name) == 0 then
+      redis.call('HDEL', key.set, name)
+      holders.refresh(name)
+    end
+  end
+end
+
+-- Accounts
+
+function holders.is_entered(account) return redis.call('HEXISTS', key.entered, account) == 1 end
+
+-- Every semaphore as it stands, or one.
+function holders.states(only)
+  local waiting, states = queue.by_semaphore(), {}
+  for name, units in each_field(key.limits) do
+    if not only or name == only then
+      local state = {name, units, whole(permits.in_use(name)), whole(waiting[name] or 0)}
+      if queue.is_account(name) then
+        local learned = rates.of(queue.account_of(name))
+        if learned then
+          local paused = learned.paused_until - now
+          state[5], state[6] = exact(learned.per_minute), paused > 0 and exact(paused) or ''
+        end
+      end
+      states[#states + 1] = state
+    end
+  end
+  return states
+end
+
+-- The dead
+
+-- Take out all that a process leaves, but the permits of its predictions.
+function holders.depart(holder, reasons)
+  permits.withdraw_from(holder)
+  for id, entry in each_record(key.entries) do
+    if entry.holder == holder then queue.remove(id) end
+  end
+  for field in each_field(key.declared) do
+    local owner, name = string.match(field, '^(%S*) (.*)$')
+    if owner == holder then
+      redis.call('HDEL', key.declared, field)
+      holders.refresh(name)
+    end
+  end
+  for permit, record in each_record(key.permits) do
+    if record.holder == holder and not record.task then permits.free(permit, true) end
+  end
+  redis.call('HDEL', key.holders, holder)
+  redis.call('DEL', holder_key(holder))
+  redis.call('SREM', key.stalled, holder)
+  forget_unused_names()
+  journal.end_waiting_tasks(holder, reasons)
+end
+
+-- Leave the permits of this process's predictions to whoever can follow them.
+function holders.leave_permits()
+  for permit, record in each_record(key.permits) do
+    if record.holder == me and record.task then permits.give_to(permit, record, '') end
+  end
+end
+
+-- Whether a permit is there to be adopted.
+function holders.is_left(record)
+  return record.holder == '' or (not holders.is_known(record.holder) and may_bury())
+end
+
+-- Free what nobody holds and what has ended by now, whatever happened to it.
+local function free_what_has_ended(reasons)
+  if not permits.left_behind() then return end
+  for permit, record in each_record(key.permits) do
+    if record.ends_by and record.ends_by < now and holders.is_left(record) then
+      permits.free(permit, true)
+      if record.entry ~= '' then journal.end_task(record.entry, record.task, reasons.lost) end
+    end
+  end
+end
+
+-- Look for the dead among the others, and see to what they left.
+function holders.look()
+  local reasons = args.reasons
+  if may_bury() then
+    for holder in each_field(key.holders) do
+      if not holders.is_alive(holder) then holders.depart(holder, reasons) end
+    end
+    journal.end_batches_of_the_unknown(reasons)
+    redis.call('HSET', key.generation, 'looked_at', exact(now))
+  end
+  journal.end_waiting_tasks('', reasons)
+  free_what_has_ended(reasons)
+end
+
+-- The same, at most once a second for all who share the server.
+function holders.look_sometimes()
+  local since = now - tonumber(redis.call('HGET', key.generation, 'looked_at'))
+  if since >= 1 or since < 0 then holders.look() end
+end

@@ -1,0 +1,185 @@
+-- The journal: batches, their results in the order in which they came, and whose a prediction is.
+
+local LIVES = 2 * DAY   -- seconds that a running batch is kept; an ended one for JOURNAL_SECONDS
+
+-- Prediction ids are kept with the number of their permit, which tells the time in microseconds.
+local RECENT_PREDICTIONS = 2 * 3600
+
+function journal.account_of(batch)
+  return redis.call('HGET', batch_key(batch), 'account') or nil
+end
+
+local function keep(batch, seconds)
+  for _, name in ipairs({batch_key(batch), tasks_key(batch), results_key(batch)}) do
+    redis.call('EXPIRE', name, seconds)
+  end
+  local request = redis.call('HGET', batch_key(batch), 'request')
+  if request then redis.call('EXPIRE', request, seconds) end
+end
+
+-- Write a batch that begins, or that this server has forgotten.
+function journal.open(batch, told)
+  redis.call('HSET', batch_key(batch), 'caller', told.caller, 'account', told.account,
+    'semaphore', told.semaphore, 'total', whole(#told.tasks), 'succeeded', '0', 'failed', '0',
+    'created_at', exact(told.created_at or now), 'generation', generation)
+  if told.key then
+    local request = request_key(told.caller, told.key)
+    redis.call('SET', request, batch .. ' ' .. told.digest)
+    redis.call('HSET', batch_key(batch), 'request', request)
+  end
+  redis.call('DEL', tasks_key(batch), results_key(batch))
+  redis.call('RPUSH', tasks_key(batch), unpack(told.tasks))
+  redis.call('HSET', key.running, batch, me)
+  local caller = caller_key(told.caller)
+  redis.call('ZADD', caller, exact(told.created_at or now), batch)
+  redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - LIVES))
+  redis.call('EXPIRE', caller, LIVES)
+  keep(batch, LIVES)
+end
+
+-- The batch that the caller's request of that name began, and what stood for its content.
+function journal.begun_by(caller, name)
+  local kept = name and redis.call('GET', request_key(caller, name))
+  if not kept then return nil end
+  local batch, digest = string.match(kept, '^(%S+) (.*)$')
+  if journal.exists(batch) then return batch, digest end
+end
+
+function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 1 end
+
+-- Write results, each task's once; each is {task, whether it succeeded, its row}. False where the
+-- batch is not known.
+function journal.record(batch, results)
+  local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at')
+  if not kept[1] then return false end
+  local total, succeeded, failed = tonumber(kept[1]), tonumber(kept[2]), tonumber(kept[3])
+  for _, result in ipairs(results) do
+    if redis.call('HSETNX', batch_key(batch), 't' .. whole(result[1]), '1') == 1 then
+      redis.call('RPUSH', results_key(batch), result[3])
+      if result[2] then succeeded = succeeded + 1 else failed = failed + 1 end
+    end
+  end
+  redis.call('HSET', batch_key(batch), 'succeeded', whole(succeeded), 'failed', whole(failed))
+  if succeeded + failed < total then
+    redis.call('EXPIRE', results_key(batch), LIVES)
+  elseif not kept[4] then
+    redis.call('HSET', batch_key(batch), 'ended_at', exact(now))
+    redis.call('HDEL', key.running, batch)
+    queue.remove(batch)
+    keep(batch, JOURNAL_SECONDS)
+  end
+  return true
+end
+
+-- The row of a task that ended without its process: what the journal has of it, and why.
+local function row(task, kept, reason)
+  return {task, false, '{"task_index":' .. whole(task) .. ',' .. reason .. ',' .. string.sub(kept, 2)}
+end
+
+function journal.end_task(batch, task, reason)
+  local kept = redis.call('LINDEX', tasks_key(batch), task)
+  if kept then journal.record(batch, {row(task, kept, reason)}) end
+end
+
+-- End a batch's tasks that have neither a result nor a permit: nobody will make them.
+local function end_waiting_tasks_of(batch, out, reasons)
+  local since = redis.call('HGET', batch_key(batch), 'generation')
+  redis.call('HDEL', key.running, batch)
+  if not since then return end
+  redis.call('HSET', batch_key(batch), 'left', '1')
+  local reason = memory.may_be_rolled_back(since) and reasons.unsure or reasons.interrupted
+  local rows = {}
+  for place, kept in ipairs(redis.call('LRANGE', tasks_key(batch), 0, -1)) do
+    local task = place - 1
+    if not out[batch .. ' ' .. task] then rows[#rows + 1] = row(task, kept, reason) end
+  end
+  journal.record(batch, rows)
+end
+
+local function batches_of(is_theirs)
+  local batches = {}
+  for batch, holder in each_field(key.running) do
+    if is_theirs(holder) then batches[#batches + 1] = batch end
+  end
+  return batches
+end
+
+local function end_batches(batches, reasons)
+  if #batches == 0 then return end
+  local out = {}
+  for _, record in each_record(key.permits) do
+    if record.task then out[record.entry .. ' ' .. whole(record.task)] = true end
+  end
+  for _, batch in ipairs(batches) do end_waiting_tasks_of(batch, out, reasons) end
+end
+
+function journal.end_waiting_tasks(holder, reasons)
+  end_batches(batches_of(function(each) return each == holder end), reasons)
+end
+
+-- What was written before the memory was lost, by processes that never came back.
+function journal.end_batches_of_the_unknown(reasons)
+  local is_unknown = function(each) return each ~= '' and not holders.is_known(each) end
+  end_batches(batches_of(is_unknown), reasons)
+end
+
+-- Whether a process that was thought to be gone had its batch's waiting tasks ended by others.
+function journal.was_left(batch) return redis.call('HEXISTS', batch_key(batch), 'left') == 1 end
+
+-- Predictions
+
+-- Give a prediction to an attempt, for ever; false where another has it.
+--
+-- One that was entered from the account's list may turn out to be an attempt's that was forgotten:
+-- it has a negative number, and yields.
+function journal.claim(account, prediction, permit)
+  local predictions = predictions_key(account)
+  local owner = tonumber(redis.call('ZSCORE', predictions, prediction))
+  if owner and owner ~= tonumber(permit) then
+    if owner > 0 then return false end
+    permits.free(whole(-owner), true)
+  end
+  if owner ~= tonumber(permit) then
+    redis.call('ZADD', predictions, permit, prediction)
+    local old = whole((server_time - JOURNAL_SECONDS) * 1000000)
+    redis.call('ZREMRANGEBYSCORE', predictions, '-' .. old, old)
+    redis.call('EXPIRE', predictions, 2 * DAY)
+  end
+  local record = permits.get(permit)
+  if record then permits.note_prediction(permit, record, prediction) end
+  return true
+end
+
+function journal.is_claimed(account, prediction)
+  return redis.call('ZSCORE', predictions_key(account), prediction) and true or false
+end
+
+-- One that nobody is known to have made: an attempt that remembers it takes it over.
+function journal.claim_for_nobody(account, prediction, permit)
+  redis.call('ZADD', predictions_key(account), '-' .. permit, prediction)
+  redis.call('EXPIRE', predictions_key(account), 2 * DAY)
+end
+
+function journal.recent_predictions(account)
+  local since = whole((server_time - RECENT_PREDICTIONS) * 1000000)
+  return redis.call('ZRANGEBYSCORE', predictions_key(account), since, '+inf')
+end
+
+-- Batches as they are told
+
+function journal.state(batch)
+  local kept = redis.call('HMGET', batch_key(batch), 'caller', 'account', 'semaphore', 'total',
+    'succeeded', 'failed', 'canceled', 'created_at', 'ended_at')
+  if not kept[1] then return nil end
+  local state = {batch}
+  for place = 1, 9 do state[place + 1] = kept[place] or '' end
+  return state
+end
+
+function journal.cancel(batch)
+  if journal.exists(batch) and redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
+    redis.call('HSET', batch_key(batch), 'canceled', '1')
+  end
+  local holder = redis.call('HGET', key.running, batch)
+  if holder then redis.call('PUBLISH', channel(holder), '') end
+end

@@ -1,0 +1,341 @@
+-- Permits and offers, and the units of semaphores that they take.
+--
+-- A permit's record: entry, holder, semaphores, account, limited (its entry has a limit of its own),
+-- taken_at; with an attempt also task, cancel_after, alike, ends_by, images, and prediction where it
+-- is known. An offer has offered_at instead of taken_at.
+
+-- Rates
+
+function rates.of(account)
+  local state = record_of(key.rates, account)
+  if not state then
+    -- Never declared, or lost: what living processes declare is where it begins.
+    local per_minute = holders.declared_rate(account)
+    if not per_minute then return nil end
+    state = rate.full(per_minute, now)
+  end
+  return rate.at_time(state, now)
+end
+
+function rates.put(account, state) put_record(key.rates, account, state) end
+
+-- Counting
+
+local function bump(hash, field, by)
+  if redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
+end
+
+local function count(record, by)
+  for _, semaphore in ipairs(record.semaphores) do bump(key.units, 's:' .. semaphore, by) end
+  if record.limited then bump(key.units, 'e:' .. record.entry, by) end
+end
+
+local function units_of(field)
+  return tonumber(redis.call('HGET', key.units, field) or 0)
+end
+
+function permits.in_use(semaphore) return units_of('s:' .. semaphore) end
+function permits.running(entry) return units_of('e:' .. entry) end
+
+local function count_images(record, images)
+  if not record.account or not images or images == 0 then return end
+  local counter = images_key(record.account, math.floor(record.taken_at / DAY))
+  redis.call('INCRBY', counter, images)
+  redis.call('EXPIRE', counter, 2 * DAY)
+end
+
+-- Equal open attempts, told apart by their Cancel-After
+
+local function cancel_afters(like)
+  local used, list = {}, redis.call('HGET', key.alike, like)
+  for seconds in string.gmatch(list or '', '%d+') do used[tonumber(seconds)] = true end
+  return used, list
+end
+
+local function alike_of(record) return record.account .. ' ' .. record.alike end
+
+local function add_alike(record)
+  if not record.alike then return end
+  local _, list = cancel_afters(alike_of(record))
+  local seconds = string.format('%d', record.cancel_after)
+  redis.call('HSET', key.alike, alike_of(record), list and list .. ' ' .. seconds or seconds)
+end
+
+local function remove_alike(record)
+  if not record.alike then return end
+  local _, list = cancel_afters(alike_of(record))
+  local kept, removed = {}, false
+  for seconds in string.gmatch(list or '', '%d+') do
+    if removed or tonumber(seconds) ~= record.cancel_after then
+      kept[#kept + 1] = seconds
+    else
+      removed = true
+    end
+  end
+  if #kept == 0 then
+    redis.call('HDEL', key.alike, alike_of(record))
+  else
+    redis.call('HSET', key.alike, alike_of(record), table.concat(kept, ' '))
+  end
+end
+
+-- Permits
+
+function permits.get(permit) return record_of(key.permits, permit) end
+
+-- Enter a permit; `about` is what is known of its attempt: model, inputs, sent_at.
+function permits.put(permit, record, about)
+  put_record(key.permits, permit, record)
+  if about then put_record(key.attempts, permit, {record = record, about = about}) end
+  bump(key.held, record.holder, 1)
+  add_alike(record)
+end
+
+-- Enter one that took no units as an offer before.
+function permits.enter(permit, record, about)
+  count(record, 1)
+  permits.put(permit, record, about)
+end
+
+-- Take a permit back, if it is out; its images count no more where none were asked for after all.
+function permits.free(permit, asked_for)
+  local record = permits.get(permit)
+  if not record or redis.call('HDEL', key.permits, permit) == 0 then return nil end
+  redis.call('HDEL', key.attempts, permit)
+  bump(key.held, record.holder, -1)
+  count(record, -1)
+  remove_alike(record)
+  if not asked_for then count_images(record, -(record.images or 0)) end
+  return record
+end
+
+-- A permit in full, for a process to keep.
+function permits.told(permit, record)
+  local about = permits.about(permit)
+  return {
+    permit, record.entry, record.semaphores, record.account or '', record.limited and '1' or '',
+    exact(record.taken_at), whole(record.task or 0), whole(record.cancel_after or 0),
+    record.alike or '', exact(record.ends_by or 0), whole(record.images or 0),
+    record.prediction or '', about.model or '', about.inputs or '', exact(about.sent_at or 0),
+  }
+end
+
+function permits.about(permit)
+  local noted = record_of(key.attempts, permit)
+  return noted and noted.about or {}
+end
+
+local function change(permit, record)
+  put_record(key.permits, permit, record)
+  local noted = record_of(key.attempts, permit)
+  if noted then
+    put_record(key.attempts, permit, {record = record, about = noted.about})
+  end
+end
+
+function permits.give_to(permit, record, holder)
+  bump(key.held, record.holder, -1)
+  record.holder = holder
+  bump(key.held, holder, 1)
+  change(permit, record)
+end
+
+function permits.note_prediction(permit, record, prediction)
+  if record.prediction == prediction then return end
+  record.prediction = prediction
+  change(permit, record)
+end
+
+-- What the journal still knows of attempts when a new generation begins.
+function permits.enter_noted()
+  for permit, noted in each_record(key.attempts) do permits.enter(permit, noted.record) end
+end
+
+-- Whether anybody has permits who is not registered.
+function permits.left_behind()
+  for holder in each_field(key.held) do
+    if holder == '' or not holders.is_known(holder) then return true end
+  end
+  return false
+end
+
+function permits.next_numbers(how_many)
+  local last = tonumber(redis.call('HGET', key.generation, 'permit') or 0)
+  local first = math.max(last + 1, math.floor(server_time * 1000000))
+  redis.call('HSET', key.generation, 'permit', whole(first + how_many - 1))
+  return first
+end
+
+-- Numbers rise for ever, also where a server took over whose clock is behind.
+function permits.number_above(newest)
+  if newest > tonumber(redis.call('HGET', key.generation, 'permit') or 0) then
+    redis.call('HSET', key.generation, 'permit', whole(newest))
+  end
+end
+
+-- Offers
+
+local offers_out
+
+function permits.offers()
+  if not offers_out then
+    offers_out = {}
+    for permit, record in each_record(key.offers) do offers_out[permit] = record end
+  end
+  return offers_out
+end
+
+function permits.offered(entry)
+  local numbers = {}
+  for permit, record in pairs(permits.offers()) do
+    if record.entry == entry then numbers[#numbers + 1] = permit end
+  end
+  table.sort(numbers, function(a, b) return tonumber(a) > tonumber(b) end)
+  return numbers
+end
+
+local function make_offer(permit, record)
+  put_record(key.offers, permit, record)
+  permits.offers()[permit] = record
+  count(record, 1)
+end
+
+-- An offer becomes a permit; what it takes was counted when it was made.
+function permits.take(permit, attempt)
+  local record = permits.offers()[permit]
+  if not record or record.holder ~= me then return nil end
+  redis.call('HDEL', key.offers, permit)
+  permits.offers()[permit] = nil
+  local offered_at = record.offered_at
+  record.offered_at, record.taken_at = nil, now
+  if attempt then
+    record.task, record.images, record.alike = attempt.task, attempt.images, attempt.alike
+    record.ends_by = now + attempt.seconds_at_most
+    local used = cancel_afters(alike_of(record))
+    record.cancel_after = distinct_cancel_after(attempt.cancel_after, used)
+    count_images(record, attempt.images)
+  end
+  permits.put(permit, record, attempt and
+    {model = attempt.model, inputs = attempt.inputs, sent_at = attempt.sent_at})
+  return record, offered_at
+end
+
+-- Take offers back that were not taken: their starts wait again, and their slots return.
+function permits.withdraw(numbers)
+  local returned = {}
+  for _, permit in ipairs(numbers) do
+    local record = permits.offers()[permit]
+    redis.call('HDEL', key.offers, permit)
+    permits.offers()[permit] = nil
+    count(record, -1)
+    queue.wait_more(record.entry, 1)
+    if record.account then returned[record.account] = (returned[record.account] or 0) + 1 end
+  end
+  for account, slots in pairs(returned) do
+    local state = rates.of(account)
+    if state then rates.put(account, rate.given_back(state, slots)) end
+  end
+end
+
+function permits.withdraw_from(holder)
+  local numbers = {}
+  for permit, record in pairs(permits.offers()) do
+    if record.holder == holder then numbers[#numbers + 1] = permit end
+  end
+  permits.withdraw(numbers)
+end
+
+local function withdraw_stale()
+  local numbers, lying = {}, {}
+  for permit, record in pairs(permits.offers()) do
+    -- One from the future was made before the clock was set back.
+    if record.offered_at < now - admission.OFFER_LASTS or record.offered_at > now + 1 then
+      numbers[#numbers + 1] = permit
+      lying[record.holder] = true
+    end
+  end
+  permits.withdraw(numbers)
+  for holder in pairs(lying) do redis.call('SADD', key.stalled, holder) end
+end
+
+-- Admission
+
+local function make_offers(grants, entries, states)
+  local number, others, spent = permits.next_numbers(#grants), {}, {}
+  for place, id in ipairs(grants) do
+    local entry = entries[id]
+    make_offer(whole(number + place - 1), {
+      entry = id, holder = entry.holder, semaphores = entry.semaphores, account = entry.account,
+      limited = entry.at_most and true or nil, offered_at = now,
+    })
+    entry.granted = (entry.granted or 0) + 1
+    if entry.account then spent[entry.account] = (spent[entry.account] or 0) + 1 end
+    if entry.holder ~= me then others[entry.holder] = true end
+  end
+  queue.to_the_end(grants, entries)
+  for account, slots in pairs(spent) do
+    rates.put(account, rate.spent(states[account], slots))
+  end
+  for holder in pairs(others) do redis.call('PUBLISH', channel(holder), '') end
+end
+
+-- Holders whose offers were withdrawn; this one goes on, as its step shows.
+local function stalled_holders()
+  local stalled = {}
+  for _, holder in ipairs(redis.call('SMEMBERS', key.stalled)) do stalled[holder] = true end
+  if stalled[me] then
+    redis.call('SREM', key.stalled, me)
+    stalled[me] = nil
+  end
+  return stalled
+end
+
+local function sooner(a, b) return a and b and math.min(a, b) or a or b end
+
+-- Run the admission over all that waits; when to decide again, if time alone can change it.
+local function decide()
+  local waiting, opens = queue.waiting()
+  local next_at = opens and now + opens_at - server_time
+  if #waiting == 0 then return next_at end
+  local free, states, entries = {}, {}, {}
+  for _, entry in ipairs(waiting) do
+    entries[entry.id] = entry
+    for _, name in ipairs(entry.semaphores) do
+      free[name] = free[name] or (holders.limit(name) or 0) - permits.in_use(name)
+    end
+    if entry.account and not states[entry.account] then
+      states[entry.account] = rates.of(entry.account)
+    end
+  end
+  local oldest, stalled = {}, stalled_holders()
+  for _, record in pairs(permits.offers()) do
+    local at = oldest[record.holder]
+    oldest[record.holder] = at and math.min(at, record.offered_at) or record.offered_at
+  end
+  for holder, at in pairs(oldest) do
+    if at < now - admission.OFFER_STALLS_AFTER then
+      stalled[holder] = true
+      next_at = sooner(next_at, at + admission.OFFER_LASTS + 0.001)
+    end
+  end
+  local grants, again_at = admission.admit(waiting, free, states, stalled, now)
+  if #grants > 0 then make_offers(grants, entries, states) end
+  return sooner(next_at, again_at)
+end
+
+-- This holder's offers, and in how many seconds another may be possible.
+function permits.admit()
+  withdraw_stale()
+  local next_at = decide()
+  local mine = {}
+  for permit, record in pairs(permits.offers()) do
+    if record.holder == me then mine[#mine + 1] = permit end
+  end
+  table.sort(mine, function(a, b) return tonumber(a) < tonumber(b) end)
+  local room = {next_at and exact(math.max(0, next_at - now)) or ''}
+  for _, permit in ipairs(mine) do
+    room[#room + 1] = permit
+    room[#room + 1] = permits.offers()[permit].entry
+  end
+  return room
+end

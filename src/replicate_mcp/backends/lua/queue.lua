@@ -1,0 +1,125 @@
+-- The queue: one entry a batch, or a process's contexts on one semaphore, in turn.
+--
+-- An entry's record: holder, semaphores, account, at_most, waiting (its starts that wait, without
+-- those that are offered), and turn.
+
+local ACCOUNT_PREFIX = 'account:'   -- see registry.py
+
+function queue.account_semaphore(account) return ACCOUNT_PREFIX .. account end
+function queue.is_account(name) return string.sub(name, 1, #ACCOUNT_PREFIX) == ACCOUNT_PREFIX end
+function queue.account_of(name) return string.sub(name, #ACCOUNT_PREFIX + 1) end
+
+local known = {}   -- what this call has read
+
+local function entry_of(id)
+  if known[id] == nil then known[id] = record_of(key.entries, id) or false end
+  return known[id]
+end
+
+local function put(id, entry)
+  entry.waiting = math.max(0, entry.waiting)
+  local kept = {
+    holder = entry.holder, semaphores = entry.semaphores, account = entry.account,
+    at_most = entry.at_most, waiting = entry.waiting, turn = entry.turn,
+  }
+  put_record(key.entries, id, kept)
+  known[id] = kept
+  if entry.waiting > 0 then
+    redis.call('ZADD', key.queue, entry.turn, id)
+  else
+    redis.call('ZREM', key.queue, id)
+  end
+end
+
+function queue.get(id) return entry_of(id) end
+
+function queue.join(id, entry)
+  entry.turn = redis.call('HINCRBY', key.generation, 'turn', 1)
+  put(id, entry)
+end
+
+-- Take an entry out, and its offers.
+function queue.remove(id)
+  if not entry_of(id) then return end
+  permits.withdraw(permits.offered(id))
+  redis.call('HDEL', key.entries, id)
+  redis.call('ZREM', key.queue, id)
+  known[id] = false
+end
+
+function queue.wait_more(id, starts)
+  local entry = entry_of(id)
+  if entry then
+    entry.waiting = entry.waiting + starts
+    put(id, entry)
+  end
+end
+
+-- Make an entry wait for `wanted` starts in all. Those that are offered are among them, and the
+-- newest are taken back where fewer are wanted. Said twice, it is done once.
+function queue.set_wanted(id, wanted)
+  local entry = entry_of(id)
+  if not entry then return end
+  local offered = permits.offered(id)
+  local too_many = {}
+  for place = 1, #offered - wanted do too_many[place] = offered[place] end
+  permits.withdraw(too_many)
+  entry = entry_of(id)
+  local waiting = math.max(0, wanted - #offered)
+  if entry.waiting ~= waiting then
+    entry.waiting = waiting
+    put(id, entry)
+  end
+end
+
+function queue.to_the_end(grants, entries)
+  local turn = redis.call('HINCRBY', key.generation, 'turn', #grants) - #grants
+  for place, id in ipairs(grants) do entries[id].turn = turn + place end
+  for id, entry in pairs(entries) do
+    if entry.granted then
+      entry.waiting = entry.waiting - entry.granted
+      put(id, entry)
+    end
+  end
+end
+
+-- An account takes part when what it runs was entered after the memory was lost.
+local function may_start(entry)
+  if not memory.is_open() then return false end
+  for _, name in ipairs(entry.semaphores) do
+    if queue.is_account(name) and not holders.is_entered(queue.account_of(name)) then
+      return false
+    end
+  end
+  return true
+end
+
+-- Those that wait and may start, in turn, as the admission takes them; and whether there are
+-- others, which a lease keeps waiting.
+function queue.waiting()
+  local waiting, opens = {}, false
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf')) do
+    local kept = entry_of(id)
+    if kept and may_start(kept) then
+      waiting[#waiting + 1] = {
+        id = id, holder = kept.holder, semaphores = kept.semaphores, account = kept.account,
+        at_most = kept.at_most, waiting = kept.waiting, turn = kept.turn,
+        running = kept.at_most and permits.running(id) or 0,
+      }
+    elseif kept and not memory.is_open() then
+      opens = true
+    end
+  end
+  return waiting, opens
+end
+
+-- How many starts wait, by semaphore.
+function queue.by_semaphore()
+  local waiting = {}
+  for _, entry in each_record(key.entries) do
+    for _, name in ipairs(entry.semaphores) do
+      waiting[name] = (waiting[name] or 0) + entry.waiting
+    end
+  end
+  return waiting
+end

@@ -1,0 +1,157 @@
+-- An account's rate: what rate.py and rate_learning.py do, on tables that are changed in place.
+-- Both are tried on the same histories by the tests: change one, and change the other.
+
+local rate = {}
+
+local RECENT_SECONDS = 10
+local RECENT_CREATIONS = 10
+local CEILING_SECONDS = 600
+local CEILING_SHARE = 0.9
+local GROWTH = 1.25
+local GROWTH_CREATIONS = 2
+local FIRST_PAUSE = 1
+local SHORTEST_PAUSE = 0.1
+local LONGEST_PAUSE = 300
+local SLOWEST_PER_MINUTE = 1
+local KEPT_BACK = 2
+
+-- In the order in which a rate travels.
+rate.FIELDS = {
+  'full_per_minute', 'per_minute', 'burst', 'tokens', 'at', 'paused_until', 'episode_at', 'pauses',
+  'accepted', 'since', 'last_sent', 'steady', 'ceiling', 'ceiling_until',
+}
+
+local function full_burst(per_minute) return math.max(1, per_minute - KEPT_BACK) end
+
+function rate.full(per_minute, now)
+  local state = {}
+  for _, field in ipairs(rate.FIELDS) do state[field] = 0 end
+  state.full_per_minute, state.per_minute = per_minute, per_minute
+  state.burst = full_burst(per_minute)
+  state.tokens, state.at = state.burst, now
+  return state
+end
+
+function rate.lowered(state)
+  return state.per_minute < state.full_per_minute
+    or state.burst < full_burst(state.full_per_minute)
+end
+
+-- No time that was noted may lie ahead, or it would hold things up until then.
+local function clock_set_back(state, now)
+  state.at = now
+  state.paused_until, state.ceiling_until = 0, 0
+  state.episode_at = math.min(state.episode_at, now)
+  state.since = math.min(state.since, now)
+  state.last_sent = math.min(state.last_sent, now)
+end
+
+function rate.at_time(state, now)
+  if now < state.at then clock_set_back(state, now) end
+  local filled = state.tokens + (now - state.at) * state.per_minute / 60
+  state.tokens, state.at = math.min(state.burst, filled), now
+  return state
+end
+
+function rate.declared(state, per_minute, now)
+  if per_minute == state.full_per_minute then return state end
+  rate.at_time(state, now)
+  local learned, burst = per_minute, full_burst(per_minute)
+  if rate.lowered(state) then
+    learned, burst = math.min(per_minute, state.per_minute), math.min(burst, state.burst)
+  end
+  state.full_per_minute, state.per_minute, state.burst = per_minute, learned, burst
+  state.tokens = math.min(state.tokens, burst)
+  return state
+end
+
+function rate.ready_at(state)
+  local missing = math.max(0, 1 - state.tokens)
+  return math.max(state.paused_until, state.at + missing * 60 / state.per_minute)
+end
+
+function rate.spent(state, count)
+  state.tokens = state.tokens - count
+  return state
+end
+
+function rate.given_back(state, count)
+  state.tokens = math.min(state.burst, state.tokens + count)
+  return state
+end
+
+-- What creations teach
+
+local function between_bounds(state, per_minute)
+  return math.max(SLOWEST_PER_MINUTE, math.min(per_minute, state.per_minute))
+end
+
+local function accepted(state)
+  return math.max(1, state.accepted) * 60 / math.max(1, state.at - state.since)
+end
+
+local function counting_lately(state)
+  local lately = math.max(RECENT_SECONDS, RECENT_CREATIONS * 60 / state.per_minute)
+  local counted = state.at - state.since
+  if state.episode_at > state.since then
+    state.accepted, state.since = 0, state.episode_at
+  elseif state.at - state.last_sent > lately then
+    state.accepted, state.since = 0, state.at
+  elseif counted > 2 * lately then
+    state.accepted, state.since = state.accepted * lately / counted, state.at - lately
+  end
+end
+
+local function grow(state)
+  local top, under_a_ceiling = state.full_per_minute, state.at < state.ceiling_until
+  if under_a_ceiling then top = math.min(top, state.ceiling * CEILING_SHARE) end
+  state.per_minute = math.max(state.per_minute, math.min(top, state.per_minute * GROWTH))
+  if state.per_minute == state.full_per_minute and not under_a_ceiling then
+    state.burst = full_burst(state.per_minute)
+  end
+  state.steady = 0
+end
+
+function rate.sent(state, count)
+  counting_lately(state)
+  state.accepted, state.steady = state.accepted + count, state.steady + count
+  state.last_sent = state.at
+  if rate.lowered(state) and state.steady >= GROWTH_CREATIONS then grow(state) end
+  return state
+end
+
+local function learned(state, told)
+  if told.per_minute then return told.per_minute * CEILING_SHARE end
+  local a_step_less = 0
+  if rate.lowered(state) and state.accepted >= 2 then a_step_less = state.per_minute / GROWTH end
+  return math.max(accepted(state), a_step_less)
+end
+
+local function same_episode(state, told)
+  local pause = math.min(told.retry_after or 0, LONGEST_PAUSE)
+  if state.since <= state.episode_at and not told.per_minute then
+    state.per_minute = between_bounds(state, accepted(state))
+  end
+  state.paused_until = math.max(state.paused_until, state.at + pause)
+  return state
+end
+
+-- `told` has `retry_after`, `per_minute` and `burst` where the 429 named them.
+function rate.throttled(state, told, sent_at)
+  if sent_at >= state.since then state.accepted = math.max(0, state.accepted - 1) end
+  if state.episode_at ~= 0 and sent_at <= state.episode_at then return same_episode(state, told) end
+  local pauses = 0
+  if state.episode_at ~= 0 and state.accepted < 1 then pauses = state.pauses + 1 end
+  local pause = told.retry_after or FIRST_PAUSE * 2 ^ math.min(pauses, 8)
+  local failed = told.per_minute or state.per_minute
+  local per_minute = between_bounds(state, learned(state, told))
+  state.ceiling = failed
+  if not told.per_minute then
+    state.ceiling = math.max(failed, accepted(state) / CEILING_SHARE)
+  end
+  state.per_minute, state.burst = per_minute, math.max(1, told.burst or 1)
+  state.tokens, state.steady, state.pauses = 0, 0, pauses
+  state.paused_until = state.at + math.min(math.max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+  state.episode_at, state.ceiling_until = state.at, state.at + CEILING_SECONDS
+  return state
+end

@@ -1,0 +1,491 @@
+"""The Redis backend: one server, Redis 6.2 or newer or Valkey, shared by a fleet of machines.
+
+Every step is one call of one script (in `lua/`), by the server's own clock. A process is known by a
+key that lives for one lease, and is renewed; one whose key has lapsed creates nothing.
+
+Nobody can tell a server that was emptied from a new one. So where it has forgotten anything, or may
+have (a restart, a failover, an evicted key), nothing is admitted for one lease: every living
+process says again what it has, and what each account's list of predictions shows as running is
+entered too. A new server costs that lease once.
+
+What remains: a server that loses its memory while a process stands still between noting an attempt
+and sending it, for longer than a lease, lets one more be made than the limit allows. And a named
+semaphore forgets what a process holds that is gone at the same time, since the list of predictions
+tells nothing of it.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from replicate_mcp.backends.redis_membership import Membership
+from replicate_mcp.backends.redis_mirror import (
+    KeptBatch,
+    KeptEntry,
+    KeptPermit,
+    Mirror,
+    row_of,
+    told_batch,
+)
+from replicate_mcp.backends.redis_rows import (
+    REASONS,
+    batch_state,
+    noted_attempt,
+    room,
+    semaphore_state,
+    task_result,
+)
+from replicate_mcp.backends.redis_server import Address, Server
+from replicate_mcp.batches.backend import (
+    Attempt,
+    BatchState,
+    JournalTask,
+    KeyTaken,
+    NewBatch,
+    Noted,
+    NotedAttempt,
+    RunningPrediction,
+)
+from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
+from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.registry import unknown_semaphore
+from replicate_mcp.tasks.result import TaskResult, was_created
+
+log = logging.getLogger(__name__)
+
+
+class RedisBackend:
+    """Keeps the promise of `Backend` at a Redis or Valkey server."""
+
+    scope: Scope = "fleet"
+
+    def __init__(self, server: Server, label: str) -> None:
+        self._server = server
+        self._mirror = Mirror()
+        self._membership = Membership(server, self._mirror, label)
+        self._forgotten_in: dict[str, str] = {}
+
+    @classmethod
+    async def open(
+        cls, url: str, *, label: str = "", clock: Callable[[], float] | None = None
+    ) -> "RedisBackend":
+        """Make this process known to the server at `url`.
+
+        Args:
+            url: `redis://` or `rediss://` (TLS), with user, password and database; `?lease=` in
+                seconds and `?prefix=` have to be the same for all who share it.
+            label: what people know this process by.
+            clock: for tests: seconds since the epoch, in place of the server's.
+
+        Raises:
+            BackendUnavailable: it cannot be used; the message says why and what to do.
+        """
+        backend = cls(Server(Address.parse(url), clock=clock), label)
+        try:
+            await backend._server.listen(backend._membership.holder)
+            async with backend._membership.turn() as turn:
+                await turn.renew()
+        except BaseException:
+            await backend._server.close()
+            raise
+        return backend
+
+    async def close(self) -> None:
+        """Leave: offers and places in the queue are gone, permits of running predictions stay."""
+        try:
+            async with self._membership.turn() as turn:
+                await turn.step("close", reasons=REASONS)
+        except BackendUnavailable as error:
+            log.info("%s Its lease ends by itself.", error)
+        finally:
+            await self._server.close()
+
+    # Permits
+
+    async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
+        """Say which limit and rate this process allows an account."""
+        async with self._membership.turn() as turn:
+            await turn.step("declare", semaphore=semaphore, limit=limit, per_minute=per_minute)
+            self._mirror.declared[semaphore] = (limit, per_minute)
+
+    async def register(self, semaphore: str, limit: int) -> SemaphoreState:
+        """Make a name known while this process lives."""
+        async with self._membership.turn() as turn:
+            ((told,),) = await turn.step("register_name", semaphore=semaphore, limit=limit)
+            state = semaphore_state(told)
+            self._mirror.declared[semaphore] = (state.limit, None)
+            await turn.renew()  # What was set is kept here, too.
+            return state
+
+    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
+        """Set a limit by hand."""
+        async with self._membership.turn() as turn:
+            answer = await turn.step("resize", semaphore=semaphore, limit=limit, by_admin=by_admin)
+            found = self._room(answer, semaphore)
+            await turn.renew()
+            return found
+
+    async def semaphores(self) -> list[SemaphoreState]:
+        """Every semaphore as it stands."""
+        async with self._membership.turn() as turn:
+            (told,) = await turn.step("semaphores", **self._looking())
+        return sorted(map(semaphore_state, told), key=lambda state: state.name)
+
+    async def shares(self) -> list[Share]:
+        """Who holds and who waits."""
+        (told,) = await self._membership.read("shares")
+        in_use: Counter[tuple[str, str]] = Counter()
+        waiting: Counter[tuple[str, str]] = Counter()
+        for label, name, used, waits in told:
+            in_use[name, label] += int(used)
+            waiting[name, label] += int(waits)
+        return [
+            Share(label, name, in_use[name, label], waiting[name, label])
+            for name, label in sorted(in_use.keys() | waiting.keys())
+        ]
+
+    async def join(self, entry: QueueEntry) -> Room:
+        """Wait in the queue."""
+        async with self._membership.turn() as turn:
+            wanted = self._mirror.wanted(entry.id) + entry.waiting
+            found = self._room(await turn.step("join", **_told(entry, wanted)), *entry.semaphores)
+            self._mirror.entries[entry.id] = KeptEntry(entry, wanted)
+            return found
+
+    async def leave(self, entry: str, count: int | None = None) -> Room:
+        """Wait for less, or not at all."""
+        async with self._membership.turn() as turn:
+            wanted = 0 if count is None else max(0, self._mirror.wanted(entry) - count)
+            self._mirror.want(entry, wanted)
+            if count is None:
+                self._mirror.entries.pop(entry, None)
+            return self._room(
+                await turn.step("leave", entry=entry, wanted=wanted, wholly=count is None)
+            )
+
+    async def take(self, permits: Sequence[int]) -> Taken:
+        """Turn offers into permits."""
+        async with self._membership.turn() as turn:
+            told, now, taken = await turn.step("take", permits=[str(each) for each in permits])
+            for permit, entry in taken:
+                self._hold(int(permit), entry, taken_at=float(now))
+            return Taken(frozenset(int(permit) for permit, _ in taken), self._room([told]))
+
+    async def release(self, permit: int) -> Room:
+        """Give a permit back."""
+        async with self._membership.turn() as turn:
+            # It is given back in any case: if not by this step, then when all is said again.
+            self._mirror.permits.pop(permit, None)
+            return self._room(await turn.step("release", permit=str(permit)))
+
+    async def admit(self) -> Room:
+        """Clear what the dead left, and make offers."""
+        async with self._membership.turn() as turn:
+            return self._room(await turn.step("admit", **self._looking()))
+
+    async def run(self) -> None:
+        """Renew the lease."""
+        await self._membership.keep_alive()
+
+    async def woken(self) -> None:
+        """Return when another process's step may have offered this one something."""
+        await self._server.woken(self._membership.holder)
+
+    # The journal
+
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
+        """A batch begins, and its tasks wait."""
+        async with self._membership.turn() as turn:
+            told = {**_told(entry, entry.waiting), "batch": told_batch(batch)}
+            answer = await turn.step("open_batch", **told)
+            if answer[0] == "taken":
+                raise KeyTaken(*answer[1:])
+            found = self._room(answer, *entry.semaphores)
+            self._mirror.entries[entry.id] = KeptEntry(entry, entry.waiting)
+            self._mirror.batches[batch.id] = KeptBatch(batch, float(answer[1]))
+            return found
+
+    async def check_key(self, caller: str, key: str) -> None:
+        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        (taken,) = await self._membership.read("check_key", caller=caller, key=key)
+        if taken:
+            raise KeyTaken(*taken)
+
+    async def note_attempts(
+        self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
+    ) -> Noted:
+        """Turn offers into permits, each with its attempt."""
+        async with self._membership.turn() as turn:
+            told, now, noted, opens_in = await turn.step(
+                "note_attempts",
+                attempts=[_told_attempt(permit, each) for permit, each in attempts.items()],
+                images_per_day=images_per_day,
+            )
+            chosen = {int(permit): int(seconds) for permit, seconds in noted}
+            for permit, seconds in chosen.items():
+                self._hold_attempt(permit, attempts[permit], seconds, float(now))
+            return Noted(chosen, self._room([told]), float(opens_in) if opens_in else None)
+
+    async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
+        """Let a task wait anew; a 429 is learned from."""
+        async with self._membership.turn() as turn:
+            kept = self._mirror.permits.get(permit)
+            entry = kept.entry if kept and kept.entry in self._mirror.entries else None
+            wanted = None if entry is None else self._mirror.wanted(entry) + 1
+            answer = await turn.step(
+                "put_back",
+                permit=str(permit),
+                entry=entry,
+                wanted=wanted,
+                throttling=None if throttling is None else _told_throttling(throttling),
+            )
+            self._mirror.permits.pop(permit, None)
+            if entry is not None and wanted is not None:
+                self._mirror.want(entry, wanted)
+            return self._room(answer)
+
+    async def finish(
+        self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
+    ) -> Room | None:
+        """Record a result, free its permit, hand the room on."""
+        async with self._membership.turn() as turn:
+            row = row_of(result, permit)
+            answer = await turn.step(
+                "finish",
+                permit=str(permit),
+                batch=batch_id,
+                prediction=result.prediction_id,
+                asked_for=was_created(result),
+                ended=ended,
+                result=row[:3],
+            )
+            if not answer:
+                return None
+            self._mirror.permits.pop(permit, None)
+            self._mirror.note(batch_id, [row])
+            await self._restore_if_unknown(turn, batch_id, answer)
+            return self._room(answer)
+
+    async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
+        """Record results of tasks that never ran."""
+        async with self._membership.turn() as turn:
+            rows = [row_of(result) for result in results]
+            wanted = max(0, self._mirror.wanted(batch_id) - len(rows))
+            answer = await turn.step(
+                "record", batch=batch_id, results=[row[:3] for row in rows], wanted=wanted
+            )
+            self._mirror.want(batch_id, wanted)
+            self._mirror.note(batch_id, rows)
+            await self._restore_if_unknown(turn, batch_id, answer)
+            return self._room(answer)
+
+    async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
+        """Give a prediction to an attempt, for ever."""
+        async with self._membership.turn() as turn:
+            (given,) = await turn.step(
+                "claim", permit=str(permit), batch=batch_id, prediction=prediction_id
+            )
+            if given and permit in self._mirror.permits:
+                self._mirror.permits[permit].prediction = prediction_id
+            return bool(given)
+
+    async def open_attempts(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts, oldest first."""
+        (told,) = await self._membership.read("open_attempts", account=account)
+        return sorted(map(noted_attempt, told), key=lambda each: each.permit)
+
+    async def orphans(self, account: str) -> list[NotedAttempt]:
+        """The account's attempts whose processes are gone, oldest first."""
+        async with self._membership.turn() as turn:
+            (told,) = await turn.step("orphans", account=account, **self._looking())
+        return sorted(map(noted_attempt, told), key=lambda each: each.permit)
+
+    async def adopt(self, permit: int) -> bool:
+        """Take over a permit whose process is gone; False where another was quicker."""
+        async with self._membership.turn() as turn:
+            answer = await turn.step(
+                "adopt", permit=str(permit), unbroken=self._membership.unbroken
+            )
+            if answer:
+                self._mirror.permits[permit] = KeptPermit.read(answer[0])
+            return bool(answer)
+
+    async def abandon(self, permit: int) -> None:
+        """Leave a permit to whoever can follow its prediction."""
+        async with self._membership.turn() as turn:
+            self._mirror.permits.pop(permit, None)
+            await turn.step("abandon", permit=str(permit))
+
+    async def forgot(self, account: str) -> bool:
+        """Whether it is time to tell what runs of the account: the lease after a loss is over."""
+        answer = await self._membership.read("forgot", account=account)
+        self._forgotten_in[account] = answer[0]
+        return bool(answer[0])
+
+    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> Room:
+        """Enter what nobody is known to have made; then the account's tasks may start.
+
+        They may not where the memory was lost once more since `forgot` was asked.
+        """
+        async with self._membership.turn() as turn:
+            answer = await turn.step(
+                "enter_running",
+                account=account,
+                generation=self._forgotten_in.get(account, ""),
+                running=[
+                    {"id": each.id, "model": each.model, "ends_in": each.ends_in}
+                    for each in running
+                ],
+            )
+            return self._room(answer)
+
+    async def known_predictions(self, account: str) -> set[str]:
+        """Predictions that belong to an attempt, as far back as a list is looked at."""
+        (told,) = await self._membership.read("known_predictions", account=account)
+        return set(told)
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Mark a batch as canceled, and wake the process that runs it."""
+        async with self._membership.turn() as turn:
+            await turn.step("cancel_batch", batch=batch_id)
+
+    async def canceled_batches(self) -> list[str]:
+        """This process's running batches that were marked."""
+        running = self._mirror.running()
+        if not running:
+            return []
+        (told,) = await self._membership.read("canceled", batches=running)
+        for batch in told:
+            if batch in self._mirror.batches:
+                self._mirror.batches[batch].canceled = True
+        return list(told)
+
+    async def interrupted_batches(self) -> list[str]:
+        """Those that were taken over while this process had no contact for longer than a lease."""
+        return self._membership.take_left()
+
+    async def batch(self, batch_id: str) -> BatchState | None:
+        """One batch."""
+        told = await self._membership.read("batch", batch=batch_id)
+        return batch_state(told[0]) if told else None
+
+    async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
+        """Those callers' batches, the newest first."""
+        (told,) = await self._membership.read("batches", callers=list(callers), limit=limit)
+        states = sorted(map(batch_state, told), key=lambda state: state.created_at, reverse=True)
+        return states[:limit]
+
+    async def tasks(self, batch_id: str) -> list[JournalTask]:
+        """What the journal keeps of a batch's tasks, in order."""
+        (told,) = await self._membership.read("tasks", batch=batch_id)
+        return [JournalTask(**json.loads(task)) for task in told]
+
+    async def results(
+        self, batch_id: str, *, after: int = 0, limit: int | None = None
+    ) -> list[TaskResult]:
+        """Finished tasks in the order in which they finished."""
+        if limit == 0:
+            return []
+        last = -1 if limit is None else after + limit - 1
+        (told,) = await self._membership.read("results", batch=batch_id, after=after, last=last)
+        return [task_result(row) for row in told]
+
+    async def recall(self, key: str) -> str | None:
+        """A remembered answer of Replicate's."""
+        told = await self._membership.read("recall", key=key)
+        return str(told[0]) if told else None
+
+    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+        """Keep an answer of Replicate's for so long."""
+        await self._membership.read("remember", key=key, value=value, seconds=seconds)
+
+    # What all of it stands on
+
+    def _looking(self) -> dict[str, Any]:
+        return {"unbroken": self._membership.unbroken, "reasons": REASONS}
+
+    def _room(self, answer: Sequence[Any], *semaphores: str) -> Room:
+        """The room in an answer, or the reason why there is none: a name that nobody registered."""
+        if not answer[0] and len(answer) > 1:
+            names = set(answer[1])
+            unknown = next(name for name in semaphores if name not in names)
+            raise UnknownSemaphore(unknown_semaphore(unknown, names))
+        found = room(answer[0])
+        self._mirror.newest = max(self._mirror.newest, *(o.permit for o in found.offers), 0)
+        return found
+
+    async def _restore_if_unknown(
+        self, turn: Membership, batch_id: str, answer: Sequence[Any]
+    ) -> None:
+        """Write a batch anew that the server has lost alone, with its results."""
+        kept = self._mirror.batches.get(batch_id)
+        if kept is not None and not answer[1]:
+            await turn.restore(kept, wholly=True)
+
+    def _hold(self, permit: int, entry: str, *, taken_at: float) -> None:
+        kept = self._mirror.entries.get(entry)
+        if kept is None or permit in self._mirror.permits:
+            return
+        kept.wanted = max(0, kept.wanted - 1)
+        self._mirror.permits[permit] = KeptPermit(
+            entry,
+            kept.entry.semaphores,
+            kept.entry.account,
+            kept.entry.at_most is not None,
+            taken_at,
+        )
+
+    def _hold_attempt(self, permit: int, attempt: Attempt, seconds: int, now: float) -> None:
+        self._hold(permit, attempt.batch, taken_at=now)
+        if kept := self._mirror.permits.get(permit):
+            kept.task, kept.cancel_after, kept.images = attempt.task, seconds, attempt.images
+            kept.model, kept.inputs = attempt.model, _inputs(attempt)
+            kept.alike, kept.sent_at = _alike(attempt), attempt.sent_at
+            kept.ends_by = now + attempt.seconds_at_most
+
+
+def _told(entry: QueueEntry, wanted: int) -> dict[str, Any]:
+    return {
+        "entry": entry.id,
+        "semaphores": entry.semaphores,
+        "account": entry.account,
+        "at_most": entry.at_most,
+        "wanted": wanted,
+    }
+
+
+def _told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
+    return {
+        "permit": str(permit),
+        "task": attempt.task,
+        "model": attempt.model,
+        "inputs": _inputs(attempt),
+        "alike": _alike(attempt),
+        "cancel_after": attempt.cancel_after,
+        "sent_at": attempt.sent_at,
+        "seconds_at_most": attempt.seconds_at_most,
+        "images": attempt.images,
+    }
+
+
+def _inputs(attempt: Attempt) -> str:
+    return json.dumps(dict(attempt.inputs), sort_keys=True)
+
+
+def _alike(attempt: Attempt) -> str:
+    """What equal attempts have in common."""
+    what = f"{attempt.model}\n{_inputs(attempt)}"
+    return hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
+
+
+def _told_throttling(throttling: Throttling) -> dict[str, float]:
+    told = {
+        "retry_after": throttling.retry_after,
+        "per_minute": throttling.per_minute,
+        "burst": throttling.burst,
+    }
+    return {name: value for name, value in told.items() if value is not None}

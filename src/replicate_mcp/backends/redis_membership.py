@@ -1,0 +1,175 @@
+"""This process as a holder at a Redis server: its lease, its steps, and what it says again."""
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from replicate_mcp.backends.redis_mirror import KeptBatch, Mirror
+from replicate_mcp.backends.redis_server import Server
+from replicate_mcp.errors import BackendUnavailable
+
+log = logging.getLogger(__name__)
+
+RENEWALS_A_LEASE = 3
+"""How often a lease is renewed in its time: one may be lost, and one may be late."""
+
+ROWS_A_CALL = 200
+"""Results that are written again at once: what others ask for goes on in between."""
+
+
+class Membership:
+    """Does this process's steps one at a time, and makes it known again where it was forgotten.
+
+    A step whose answer was lost may have been done. Every step can be asked for again, and until
+    one is answered, the server is told all that this process has before anything else: so what it
+    has, and what the server thinks that it has, never drift apart.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        mirror: Mirror,
+        label: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.holder = secrets.token_hex(8)
+        self._server = server
+        self._mirror = mirror
+        self._label = label
+        self._monotonic = monotonic
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._sequence = 0
+        self._generation = ""
+        self._known = False
+        self._answered_at = float("-inf")
+        self._unbroken_since = float("inf")
+        self._left: list[str] = []
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether the contact was unbroken for a whole lease, as far as this process can tell."""
+        return self._monotonic() - self._unbroken_since >= self._server.address.lease
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator["Membership"]:
+        """This process's turn to do steps: what it has does not change meanwhile but by them."""
+        async with self._turn:
+            yield self
+
+    async def step(self, name: str, **arguments: Any) -> list[Any]:
+        """A step that changes something, in one's turn.
+
+        Raises:
+            BackendUnavailable: it may have been done, or not; asked for again, it is done once.
+        """
+        for _ in range(2):
+            if not self._known:
+                await self._register()
+            self._sequence += 1
+            answer = await self._ask(name, arguments, self._sequence)
+            if answer[0] == "ok":
+                return answer[1:]
+            self._known = False
+        raise self._forgetful()
+
+    async def read(self, name: str, **arguments: Any) -> list[Any]:
+        """A step that changes nothing, at any time."""
+        for _ in range(2):
+            answer = await self._ask(name, arguments, 0)
+            if answer[0] == "ok":
+                return answer[1:]
+            async with self._turn:
+                await self._register()
+        raise self._forgetful()
+
+    async def keep_alive(self) -> None:
+        """Renew the lease until cancelled."""
+        interval = self._server.address.lease / RENEWALS_A_LEASE
+        while True:
+            await anyio.sleep(interval)
+            try:
+                async with self._turn:
+                    await self.renew()
+            except BackendUnavailable as error:
+                log.warning("%s", error)
+
+    async def renew(self) -> None:
+        """Renew the lease, and keep what is to be said again."""
+        self._mirror.forget_old()
+        limits, rates, images = await self.step("renew", accounts=self._mirror.accounts())
+        self._mirror.keep_shared(limits, rates, images)
+
+    async def restore(self, kept: KeptBatch, *, wholly: bool) -> None:
+        """Write a batch's results again, in one's turn; and the batch itself, if `wholly`."""
+        rows = list(kept.rows.values())
+        told = kept.told() if wholly else None
+        for start in range(0, len(rows) or 1, ROWS_A_CALL):
+            self._sequence += 1
+            await self._ask(
+                "restore_batch",
+                {
+                    "batch": kept.batch.id,
+                    "told": told,
+                    "results": [
+                        (task, succeeded, text, prediction or False, str(permit or 0))
+                        for task, succeeded, text, prediction, permit in rows[
+                            start : start + ROWS_A_CALL
+                        ]
+                    ],
+                    "canceled": kept.canceled,
+                    "is_whole": start + ROWS_A_CALL >= len(rows),
+                },
+                self._sequence,
+            )
+
+    def take_left(self) -> list[str]:
+        """Batches whose waiting tasks others have ended, each told once."""
+        left, self._left = self._left, []
+        return left
+
+    async def _register(self) -> None:
+        """Say what this process has; then what was forgotten of its batches is written again."""
+        arguments = {
+            **self._mirror.told(), "label": self._label, "generation": self._generation,
+        }  # fmt: skip
+        self._sequence += 1
+        answer = await self._ask("register", arguments, self._sequence)
+        _, generation, lost, left = answer
+        if self._generation and generation != self._generation:
+            log.warning(
+                "Redis at %s has forgotten what it knew, or was restarted: it is told again, and "
+                "nothing is started for %g s.",
+                self._server.address.shown,
+                self._server.address.lease,
+            )
+        for batch, kept in list(self._mirror.batches.items()):
+            if batch in left and self._mirror.leave_batch(batch):
+                self._left.append(batch)
+            elif generation != self._generation or batch in lost:
+                await self.restore(kept, wholly=batch in lost)
+        self._generation, self._known = generation, True
+
+    async def _ask(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
+        try:
+            answer = await self._server.ask(name, self.holder, arguments, sequence=sequence)
+        except BaseException:
+            # Whether it was done is not known.
+            self._known = self._known and not sequence
+            self._answered_at = float("-inf")
+            raise
+        now = self._monotonic()
+        if now - self._answered_at > self._server.address.lease:
+            self._unbroken_since = now
+        self._answered_at = now
+        return answer
+
+    def _forgetful(self) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"Redis at {self._server.address.shown} forgets this process again and again: its "
+            "memory is too small, or its lease (?lease= in REPLICATE_MCP_BACKEND) too short."
+        )

@@ -1,0 +1,244 @@
+"""What this process has at a Redis server, kept here too: it is said again when it was forgotten.
+
+A server that was restarted, failed over or emptied may have forgotten everything, or remember an
+older state. What counts is what each living process says that it has.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from replicate_mcp.batches.backend import NewBatch
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.tasks.result import TaskResult, TaskSuccess
+
+REMEMBER_ENDED_SECONDS = 3600.0
+"""For how long an ended batch is kept, in case that a server comes back with an older state: by
+then it has saved a newer one (by default, within the hour in which anything changed)."""
+
+REMEMBER_ENDED_ROWS = 20_000
+"""How many results of ended batches are kept at most, some 10 MB."""
+
+
+@dataclass(slots=True)
+class KeptEntry:
+    """An entry in the queue; `wanted` counts its starts that wait or are offered."""
+
+    entry: QueueEntry
+    wanted: int
+
+    def told(self) -> dict[str, Any]:
+        """As the server takes it."""
+        told: dict[str, Any] = {
+            "id": self.entry.id, "semaphores": self.entry.semaphores, "wanted": self.wanted,
+        }  # fmt: skip
+        if self.entry.account is not None:
+            told["account"] = self.entry.account
+        if self.entry.at_most is not None:
+            told["at_most"] = self.entry.at_most
+        return told
+
+
+@dataclass(slots=True)
+class KeptPermit:
+    """A permit that this process holds; without `task`, a context's. Times are the server's."""
+
+    entry: str
+    semaphores: Sequence[str]
+    account: str | None
+    limited: bool
+    taken_at: float
+    task: int | None = None
+    cancel_after: int = 0
+    alike: str = ""
+    ends_by: float = 0.0
+    images: int = 0
+    prediction: str | None = None
+    model: str = ""
+    inputs: str = ""
+    sent_at: float = 0.0
+
+    @classmethod
+    def read(cls, told: Sequence[Any]) -> "KeptPermit":
+        """One that the server told of, as `permits.told` in Lua has it."""
+        (
+            _, entry, semaphores, account, limited, taken_at, task, cancel_after, alike, ends_by,
+            images, prediction, model, inputs, sent_at,
+        ) = told  # fmt: skip
+        return cls(
+            entry, semaphores, account or None, bool(limited), float(taken_at), int(task),
+            int(cancel_after), alike, float(ends_by), int(images), prediction or None, model,
+            inputs, float(sent_at),
+        )  # fmt: skip
+
+    def told(self, permit: int) -> dict[str, Any]:
+        """As the server takes it."""
+        record: dict[str, Any] = {
+            "entry": self.entry, "semaphores": self.semaphores, "account": self.account,
+            "limited": self.limited or None, "taken_at": self.taken_at,
+        }  # fmt: skip
+        told: dict[str, Any] = {"permit": str(permit), "record": record}
+        if self.task is not None:
+            record |= {
+                "task": self.task, "cancel_after": self.cancel_after, "alike": self.alike or None,
+                "ends_by": self.ends_by, "images": self.images, "prediction": self.prediction,
+            }  # fmt: skip
+            told["about"] = {"model": self.model, "inputs": self.inputs, "sent_at": self.sent_at}
+        told["record"] = {name: value for name, value in record.items() if value is not None}
+        return told
+
+
+Row = tuple[int, bool, str, str | None, int | None]
+"""A result: its task, whether it succeeded, its JSON, its prediction, and that one's permit."""
+
+
+def row_of(result: TaskResult, permit: int | None = None) -> Row:
+    """A result as it is written and kept."""
+    return (
+        result.task_index,
+        isinstance(result, TaskSuccess),
+        result.model_dump_json(exclude_none=True),
+        result.prediction_id,
+        permit,
+    )
+
+
+@dataclass(slots=True)
+class KeptBatch:
+    """A batch that this process runs, or ran lately, with the results that it wrote.
+
+    Attributes:
+        left: whether others ended its waiting tasks, since this process was thought to be gone.
+        closed_at: when it ended, or was left; on this process's own clock.
+    """
+
+    batch: NewBatch
+    created_at: float
+    rows: dict[int, Row] = field(default_factory=dict)
+    canceled: bool = False
+    left: bool = False
+    closed_at: float | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As the server takes it."""
+        return {**told_batch(self.batch), "created_at": self.created_at}
+
+
+def told_batch(batch: NewBatch) -> dict[str, Any]:
+    """A batch as the server takes it; each task is JSON that nobody reads there."""
+    return {
+        "caller": batch.caller,
+        "account": batch.account,
+        "semaphore": batch.semaphore,
+        **({} if batch.key is None else {"key": batch.key.key, "digest": batch.key.digest}),
+        "tasks": [
+            json.dumps(
+                {
+                    "prompt": task.prompt,
+                    "output_filename": task.output_filename,
+                    "model": task.model,
+                }
+            )
+            for task in batch.tasks
+        ],
+    }
+
+
+class Mirror:
+    """What this process has, as of the last step whose answer arrived."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.declared: dict[str, tuple[int, float | None]] = {}
+        self.entries: dict[str, KeptEntry] = {}
+        self.permits: dict[int, KeptPermit] = {}
+        self.batches: dict[str, KeptBatch] = {}
+        self.newest = 0
+        self._set: list[Sequence[str]] = []
+        self._rates: list[Sequence[str]] = []
+        self._images: list[Sequence[str]] = []
+
+    def accounts(self) -> list[str]:
+        """Whose rates are kept."""
+        prefix = "account:"
+        return [name.removeprefix(prefix) for name in self.declared if name.startswith(prefix)]
+
+    def wanted(self, entry: str) -> int:
+        """For how many starts an entry waits."""
+        return self.entries[entry].wanted if entry in self.entries else 0
+
+    def want(self, entry: str, wanted: int) -> None:
+        """An entry waits for so many starts now."""
+        if entry in self.entries:
+            self.entries[entry].wanted = max(0, wanted)
+
+    def keep_shared(
+        self,
+        limits: Sequence[Sequence[str]],
+        rates: Sequence[Sequence[str]],
+        images: Sequence[Sequence[str]],
+    ) -> None:
+        """Limits that were set, rates that were learned, and the day's images, as `renew` tells."""
+        self._set, self._rates, self._images = list(limits), list(rates), list(images)
+
+    def note(self, batch: str, rows: Iterable[Row]) -> None:
+        """Results of a batch were written."""
+        kept = self.batches.get(batch)
+        if kept is None:
+            return
+        for row in rows:
+            kept.rows.setdefault(row[0], row)
+        if len(kept.rows) >= len(kept.batch.tasks) and kept.closed_at is None:
+            kept.closed_at = self._clock()
+            self.entries.pop(batch, None)
+
+    def leave_batch(self, batch: str) -> bool:
+        """Others ended a batch's waiting tasks; False where that is known already."""
+        kept = self.batches[batch]
+        if kept.left:
+            return False
+        kept.left, kept.closed_at = True, self._clock()
+        self.entries.pop(batch, None)
+        return True
+
+    def running(self) -> list[str]:
+        """Batches that have not ended, as far as this process knows."""
+        return [batch for batch, kept in self.batches.items() if kept.closed_at is None]
+
+    def forget_old(self) -> None:
+        """Drop batches that ended long ago, and the oldest where their results are too many."""
+        ended = [
+            (kept.closed_at, batch)
+            for batch, kept in self.batches.items()
+            if kept.closed_at is not None
+        ]
+        rows = 0
+        for closed_at, batch in sorted(ended, reverse=True):
+            rows += len(self.batches[batch].rows)
+            if rows > REMEMBER_ENDED_ROWS or closed_at < self._clock() - REMEMBER_ENDED_SECONDS:
+                del self.batches[batch]
+
+    def told(self) -> Mapping[str, Any]:
+        """All of it but the results, as `register` takes it."""
+        return {
+            "newest": str(self.newest),
+            "declared": [
+                {"semaphore": name, "limit": limit}
+                | ({} if per_minute is None else {"per_minute": per_minute})
+                for name, (limit, per_minute) in self.declared.items()
+            ],
+            "set": [
+                {"name": name, "units": int(units), "by_admin": bool(by_admin), "at": float(at)}
+                for name, units, by_admin, at in self._set
+            ],
+            "rates": [{"account": rate[0], "values": list(rate[1:])} for rate in self._rates],
+            "images": [
+                {"account": account, "day": int(day), "count": int(count)}
+                for account, day, count in self._images
+            ],
+            "permits": [kept.told(permit) for permit, kept in self.permits.items()],
+            "entries": [kept.told() for kept in self.entries.values()],
+            "batches": list(self.batches),
+        }

@@ -1,0 +1,96 @@
+"""What the script answers, in the backend's own terms; all of it comes as text."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from replicate_mcp.batches.backend import BatchState, NotedAttempt
+from replicate_mcp.errors import ErrorCode
+from replicate_mcp.semaphores.permits import Offer, Room, SemaphoreState
+from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
+
+_RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
+
+
+def room(told: Sequence[str]) -> Room:
+    """A holder's offers, and when to decide again."""
+    next_in, *offers = told
+    return Room(
+        tuple(
+            Offer(int(permit), entry)
+            for permit, entry in zip(offers[::2], offers[1::2], strict=True)
+        ),
+        float(next_in) if next_in else None,
+    )
+
+
+def semaphore_state(told: Sequence[str]) -> SemaphoreState:
+    """A semaphore as it stands."""
+    name, limit, in_use, waiting, *rate = told
+    per_minute, paused = rate or ("", "")
+    return SemaphoreState(
+        name,
+        int(limit),
+        int(in_use),
+        int(waiting),
+        float(per_minute) if per_minute else None,
+        float(paused) if paused else None,
+    )
+
+
+def noted_attempt(told: Sequence[Any]) -> NotedAttempt:
+    """An attempt, with its permit."""
+    permit, batch, task, model, inputs, cancel_after, sent_at, prediction = told
+    return NotedAttempt(
+        int(permit), batch, int(task), model, json.loads(inputs), int(cancel_after),
+        float(sent_at), prediction or None,
+    )  # fmt: skip
+
+
+def batch_state(told: Sequence[str]) -> BatchState:
+    """A batch of the journal."""
+    (
+        batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
+    ) = told  # fmt: skip
+    return BatchState(
+        batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
+        bool(canceled), float(created), float(ended) if ended else None,
+    )  # fmt: skip
+
+
+def task_result(row: str) -> TaskResult:
+    """A task's result."""
+    return _RESULT.validate_json(row)
+
+
+def _reason(code: ErrorCode, error: str, *, retryable: bool) -> str:
+    """Why a task ended without its process: a part of its row, which the script completes."""
+    told = {"error": error, "error_code": code, "retryable": retryable}
+    return json.dumps(told)[1:-1]
+
+
+REASONS = {
+    "interrupted": _reason(
+        "interrupted",
+        "The process that ran this batch ended before this task was created. Nothing was billed: "
+        "send it again.",
+        retryable=True,
+    ),
+    "lost": _reason(
+        "create_outcome_unknown",
+        "The process that ran this batch ended while this task's prediction ran, so its outcome "
+        "is not known. It may have been billed: look at replicate.com/predictions before sending "
+        "it again.",
+        retryable=False,
+    ),
+    "unsure": _reason(
+        "create_outcome_unknown",
+        "The process that ran this batch ended, and Redis was restarted and may have forgotten "
+        "what became of this task. It may have been billed: look at replicate.com/predictions "
+        "before sending it again.",
+        retryable=False,
+    ),
+}
+"""By what is known of such a task; the script chooses."""

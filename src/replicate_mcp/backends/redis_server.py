@@ -1,0 +1,265 @@
+"""A Redis or Valkey server: its address, the script that does every step there, and its errors."""
+
+import hashlib
+import json
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import anyio
+
+from replicate_mcp.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15.0
+"""For how long a process counts as living without a word from it: the same for all who share."""
+
+SHORTEST_LEASE_SECONDS = 0.1
+
+PREFIX = "replicate-mcp"
+"""What every key begins with, in braces: on a cluster, they are all in one slot."""
+
+LONGEST_PATIENCE = 5.0
+SHORTEST_PATIENCE = 1.0
+"""Bounds on how long an answer is waited for, in seconds; between them, a third of the lease."""
+
+RECONNECT_SECONDS = 0.2
+"""Pause before the connection for wake-ups is made again."""
+
+_MODULES = (
+    "rate", "admission", "cancel_after", "call", "memory", "queue", "permits", "holders", "journal",
+    "registration", "steps",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, and what is shared there.
+
+    Attributes:
+        url: as the client takes it, with its password.
+        shown: the same for people, without.
+        lease: seconds.
+        prefix: what every key begins with.
+    """
+
+    url: str = field(repr=False)
+    shown: str
+    lease: float
+    prefix: str
+
+    @classmethod
+    def parse(cls, value: str) -> "Address":
+        """From `redis://` or `rediss://`; `?lease=` and `?prefix=` are ours.
+
+        Raises:
+            BackendUnavailable: it is no address; the message says what would be right.
+        """
+        shown = masked(value)
+        try:
+            parts = urlsplit(value)
+            query = dict(parse_qsl(parts.query))
+            lease = float(query.pop("lease", LEASE_SECONDS))
+            prefix = query.pop("prefix", PREFIX)
+            if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+                raise ValueError("no host")
+            if not lease >= SHORTEST_LEASE_SECONDS:
+                raise ValueError("the lease is too short")
+        except ValueError as error:
+            raise BackendUnavailable(
+                f"{shown} is not the address of a Redis ({error}): set REPLICATE_MCP_BACKEND to "
+                "redis://host:6379/0, or rediss:// for TLS; ?lease= is in seconds."
+            ) from None
+        url = urlunsplit(parts._replace(query=urlencode(query)))
+        return cls(url, shown, lease, f"{{{prefix}}}:")
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which an answer is waited for."""
+        return min(LONGEST_PATIENCE, max(SHORTEST_PATIENCE, self.lease / 3))
+
+
+def masked(url: str) -> str:
+    """The address without what is secret in it."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "the address in REPLICATE_MCP_BACKEND"
+    user = f"{parts.username}:***@" if parts.username else "***@" if parts.password else ""
+    return f"{parts.scheme}://{user}{parts.hostname or ''}{port}{parts.path}"
+
+
+class Server:
+    """Asks for steps, each in one round trip, and translates what goes wrong.
+
+    Args:
+        clock: tests say by it what the time is, in seconds since the epoch; None for the server's
+            own, by which everything goes that processes share.
+    """
+
+    def __init__(self, address: Address, *, clock: Callable[[], float] | None = None) -> None:
+        self.address = address
+        self._clock = clock
+        self._script = _script()
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._client = self._connect()
+        self._wake_ups: PubSub | None = None
+
+    async def ask(
+        self, step: str, holder: str, arguments: dict[str, Any], *, sequence: int = 0
+    ) -> list[Any]:
+        """Do a step; a connection that was lost is made again once.
+
+        Args:
+            sequence: a number that rises with each step that changes something. A step may be
+                asked for again, by the same arguments, where its answer was lost.
+
+        Raises:
+            BackendUnavailable: it may have been done, or not.
+        """
+        from redis import exceptions
+
+        given = {name: value for name, value in arguments.items() if value is not None}
+        argv = (
+            self.address.prefix, step, holder, sequence, round(self.address.lease * 1000),
+            "" if self._clock is None else repr(self._clock()), json.dumps(given),
+        )  # fmt: skip
+        for tries_left in (1, 0):
+            try:
+                answer: list[Any] = await self._evaluate(argv)
+                return answer
+            except (exceptions.RedisError, OSError) as error:
+                # A connection may have been idle while the server was restarted.
+                if tries_left and type(error) is exceptions.ConnectionError:
+                    continue
+                raise BackendUnavailable(self._sentence(error)) from error
+        raise AssertionError("unreachable")
+
+    async def listen(self, holder: str) -> None:
+        """Have this process's wake-ups kept from now on, for `woken`."""
+        from redis.exceptions import RedisError
+
+        wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
+        try:
+            await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
+        except (RedisError, OSError) as error:
+            await wake_ups.aclose()  # type: ignore[no-untyped-call]
+            raise BackendUnavailable(self._sentence(error)) from error
+        self._wake_ups = wake_ups
+
+    async def woken(self, holder: str) -> None:
+        """Wait for the next wake-up, or for the connection to be there again after it was lost."""
+        from redis.exceptions import RedisError
+
+        while self._wake_ups is not None:
+            try:
+                if await self._wake_ups.get_message(timeout=None):
+                    return
+            except (RedisError, OSError) as error:
+                log.info("wake-ups of %s are interrupted: %s", self.address.shown, error)
+                await self._stop_listening()
+        while self._wake_ups is None:
+            await anyio.sleep(RECONNECT_SECONDS)
+            try:
+                await self.listen(holder)
+            except BackendUnavailable as error:
+                log.debug("%s", error)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._stop_listening()
+        await self._client.aclose()
+
+    async def _stop_listening(self) -> None:
+        if self._wake_ups is not None:
+            wake_ups, self._wake_ups = self._wake_ups, None
+            await wake_ups.aclose()  # type: ignore[no-untyped-call]
+
+    async def _evaluate(self, argv: tuple[Any, ...]) -> Any:
+        from redis.exceptions import NoScriptError
+
+        generation = f"{self.address.prefix}generation"
+        try:
+            return await self._client.evalsha(self._sha, 1, generation, *argv)
+        except NoScriptError:
+            return await self._client.eval(self._script, 1, generation, *argv)
+
+    def _connect(self) -> "Redis":
+        # Imported here: start-up is a feature, and most processes share a file.
+        try:
+            from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+        except ImportError:
+            raise BackendUnavailable(
+                "The backend redis:// needs the client: pip install 'replicate-mcp[redis]'."
+            ) from None
+        try:
+            return Redis.from_url(
+                self.address.url,
+                decode_responses=True,
+                protocol=2,
+                socket_timeout=self.address.patience,
+                socket_connect_timeout=self.address.patience,
+                socket_keepalive=True,
+                socket_keepalive_options=_give_up_after(self.address.patience),
+                retry=Retry(NoBackoff(), 0),
+            )
+        except (ValueError, TypeError) as error:
+            raise BackendUnavailable(
+                f"{self.address.shown} is not the address of a Redis ({error})."
+            ) from None
+
+    def _sentence(self, error: Exception) -> str:
+        """What went wrong, for a person."""
+        where, said = f"Redis at {self.address.shown}", str(error).strip().rstrip(".")
+        for mark, sentence in _SENTENCES.items():
+            if mark in said or mark == type(error).__name__:
+                return f"{where} {sentence}"
+        return (
+            f"{where} cannot be used ({said or type(error).__name__}): new work waits until it "
+            "can, and what runs is followed to its end."
+        )
+
+
+_SENTENCES = {
+    "OOM": "is out of memory, so it takes no new work, and what runs is followed to its end: raise "
+    "its maxmemory, or remove what else fills it.",
+    "MISCONF": "takes no writes, since it cannot save its memory to disk: see its log.",
+    "READONLY": "is a replica, which takes no writes: set REPLICATE_MCP_BACKEND to the primary.",
+    "AuthenticationError": "refuses the user or the password in REPLICATE_MCP_BACKEND.",
+    "AuthenticationRequiredError": "wants a password: redis://:password@host:6379/0.",
+    "NOAUTH": "wants a password: set REPLICATE_MCP_BACKEND to redis://:password@host:6379/0.",
+    "WRONGPASS": "refuses the user or the password in REPLICATE_MCP_BACKEND.",
+    "NOPERM": "does not allow this user what is needed: scripts, INFO, TIME, and the keys and "
+    "channels that begin with the prefix.",
+    "CROSSSLOT": "is a cluster that cannot be used so: one primary is needed.",
+    "MOVED": "is a cluster, and another of its nodes keeps these keys: one primary is needed.",
+}
+
+
+def _give_up_after(seconds: float) -> dict[int, int]:
+    """Socket options that keep what was sent into a dead network from arriving long after."""
+    options: dict[int, int] = {}
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        options[socket.TCP_KEEPIDLE] = max(1, int(seconds))
+        options[socket.TCP_KEEPINTVL] = max(1, int(seconds / 3))
+        options[socket.TCP_KEEPCNT] = 3
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        options[socket.TCP_USER_TIMEOUT] = int(seconds * 1000)
+    return options
+
+
+def _script() -> str:
+    folder = resources.files("replicate_mcp.backends").joinpath("lua")
+    return "\n".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in _MODULES)

@@ -1,0 +1,220 @@
+"""The rules in Lua decide what the pure functions decide, on the same random histories."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from importlib import resources
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends.servers import KINDS, RunningServer
+from replicate_mcp.replicate_api.attempts import distinct_cancel_after
+from replicate_mcp.semaphores import admission, rate_learning
+from replicate_mcp.semaphores.admission import Entry, admit
+from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate_learning import Throttling
+
+NOW = 1_000_000.0
+
+FIELDS = [field.name for field in fields(Rate)]
+
+quietly = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+class Lua:
+    """Runs a rule of `backends/lua` at a real server, with JSON in and out."""
+
+    def __init__(self, server: RunningServer, module: str, body: str) -> None:
+        folder = resources.files("replicate_mcp.backends").joinpath("lua")
+        rule = folder.joinpath(f"{module}.lua").read_text("utf-8")
+        self._client = server.client
+        self._script = f"{rule}\nlocal given = cjson.decode(ARGV[1])\n{body}"
+
+    def __call__(self, **given: Any) -> Any:
+        return self._client.eval(self._script, 0, json.dumps(given))
+
+
+@pytest.fixture(params=KINDS)
+def server(
+    request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
+) -> RunningServer:
+    return servers(request.param)
+
+
+# Rates
+
+RATE_HISTORY = """
+local state = rate.full(given.per_minute, given.now)
+local out = {}
+for _, event in ipairs(given.history) do
+  local what = event.what
+  if what == 'time' then rate.at_time(state, event.now)
+  elseif what == 'declared' then rate.declared(state, event.per_minute, event.now)
+  elseif what == 'spent' then rate.spent(state, event.count)
+  elseif what == 'given_back' then rate.given_back(state, event.count)
+  elseif what == 'sent' then rate.sent(state, event.count)
+  else rate.throttled(state, event.told, event.sent_at) end
+  local row = {string.format('%.17g', rate.ready_at(state))}
+  for _, field in ipairs(rate.FIELDS) do row[#row + 1] = string.format('%.17g', state[field]) end
+  out[#out + 1] = row
+end
+return out
+"""
+
+seconds = st.one_of(st.floats(0, 3), st.floats(0, 900), st.just(-3_600.0))
+numbers = st.one_of(st.none(), st.integers(1, 700), st.floats(0.5, 700))
+counts = st.integers(1, 20)
+
+events = st.one_of(
+    st.tuples(st.just("time"), seconds),
+    st.tuples(st.just("declared"), st.sampled_from([6, 60, 300, 600, 60_000])),
+    st.tuples(st.just("spent"), counts),
+    st.tuples(st.just("given_back"), counts),
+    st.tuples(st.just("sent"), counts),
+    st.tuples(st.just("throttled"), st.builds(Throttling, numbers, numbers, numbers), seconds),
+)
+
+
+def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[list[Rate], Any]:
+    """The rate after each event, and the history as Lua takes it."""
+    rate, now, told = Rate.full(per_minute, NOW), NOW, []
+    states = []
+    for what, *how in history:
+        event: dict[str, Any] = {"what": what}
+        if what == "time":
+            now += how[0]
+            rate = rate.at_time(now)
+            event["now"] = now
+        elif what == "declared":
+            rate = rate.declared(how[0], now)
+            event |= {"per_minute": how[0], "now": now}
+        elif what == "throttled":
+            throttling, ago = how
+            rate = rate_learning.throttled(rate, throttling, sent_at=now - max(0.0, ago))
+            event["told"] = {k: v for k, v in asdict(throttling).items() if v is not None}
+            event["sent_at"] = now - max(0.0, ago)
+        else:
+            rate = (
+                rate_learning.sent(rate, how[0])
+                if what == "sent"
+                else rate.spent(how[0])
+                if what == "spent"
+                else rate.given_back(how[0])
+            )
+            event["count"] = how[0]
+        told.append(event)
+        states.append(rate)
+    return states, told
+
+
+@given(per_minute=st.sampled_from([1, 6, 60, 600]), history=st.lists(events, max_size=40))
+@quietly
+def test_a_rate_goes_the_same_way_in_lua(
+    server: RunningServer, per_minute: float, history: list[tuple[Any, ...]]
+) -> None:
+    states, told = in_python(per_minute, history)
+    rows = Lua(server, "rate", RATE_HISTORY)(per_minute=per_minute, now=NOW, history=told)
+    assert len(rows) == len(states)
+    for rate, (ready_at, *row) in zip(states, rows, strict=True):
+        state = asdict(rate)
+        assert [float(each) for each in row] == pytest.approx(
+            [state[name] for name in FIELDS], rel=1e-9, abs=1e-6
+        )
+        assert float(ready_at) == pytest.approx(rate.ready_at(), rel=1e-9, abs=1e-6)
+
+
+def test_rates_have_the_same_fields_in_lua(server: RunningServer) -> None:
+    assert Lua(server, "rate", "return rate.FIELDS")() == FIELDS
+
+
+# Admission
+
+ADMISSION = """
+local stalled = {}
+for _, holder in ipairs(given.stalled) do stalled[holder] = true end
+local grants, next_at = admission.admit(given.queue, given.free, given.rates, stalled, given.now)
+return {grants, next_at and string.format('%.17g', next_at) or ''}
+"""
+
+NAMES = ("s", "t", "u")
+ACCOUNTS = ("a", "b")
+
+entries = st.builds(
+    Entry,
+    id=st.integers(0, 10_000).map("e{}".format),
+    holder=st.sampled_from(["p", "q", "r"]),
+    semaphores=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True).map(tuple),
+    account=st.sampled_from([None, *ACCOUNTS]),
+    waiting=st.integers(0, 6),
+    running=st.integers(0, 3),
+    at_most=st.one_of(st.none(), st.integers(1, 4)),
+)
+
+rates = st.builds(
+    lambda rate, tokens, paused_for: replace(
+        rate, tokens=min(tokens, rate.burst), paused_until=NOW + paused_for
+    ),
+    st.sampled_from([6, 60, 600]).map(lambda per_minute: Rate.full(per_minute, NOW)),
+    st.floats(-2, 12),
+    st.sampled_from([-100.0, -100.0, 0.0, 0.5, 30.0]),
+)
+
+
+@given(
+    queue=st.lists(entries, max_size=9, unique_by=lambda each: each.id),
+    free=st.dictionaries(st.sampled_from(NAMES), st.integers(-2, 9)),
+    by_account=st.dictionaries(st.sampled_from(ACCOUNTS), rates),
+    stalled=st.sets(st.sampled_from(["p", "q"])),
+)
+@quietly
+def test_admission_decides_the_same_in_lua(
+    server: RunningServer,
+    queue: list[Entry],
+    free: dict[str, int],
+    by_account: dict[str, Rate],
+    stalled: set[str],
+) -> None:
+    decision = admit(queue, free, by_account, stalled=stalled, now=NOW)
+    grants, next_at = Lua(server, "admission", ADMISSION)(
+        queue=[_told(asdict(entry)) for entry in queue],
+        free=free,
+        rates={account: asdict(rate) for account, rate in by_account.items()},
+        stalled=sorted(stalled),
+        now=NOW,
+    )
+    assert tuple(grants) == decision.grants
+    assert (float(next_at) if next_at else None) == pytest.approx(decision.next_at)
+
+
+def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+# Cancel-After
+
+CANCEL_AFTER = """
+local used = {}
+for _, seconds in ipairs(given.used) do used[seconds] = true end
+return distinct_cancel_after(given.wanted, used)
+"""
+
+
+@given(wanted=st.integers(5, 40), used=st.sets(st.integers(5, 40)))
+@quietly
+def test_equal_attempts_are_told_apart_the_same_way_in_lua(
+    server: RunningServer, wanted: int, used: set[int]
+) -> None:
+    chosen = Lua(server, "cancel_after", CANCEL_AFTER)(wanted=wanted, used=sorted(used))
+    assert chosen == distinct_cancel_after(wanted, used)
+
+
+def test_offers_last_as_long_in_lua(server: RunningServer) -> None:
+    body = "return {tostring(admission.OFFER_LASTS), tostring(admission.OFFER_STALLS_AFTER)}"
+    lasts, stalls_after = Lua(server, "admission", body)()
+    assert float(lasts) == admission.OFFER_LASTS
+    assert float(stalls_after) == admission.OFFER_STALLS_AFTER
