@@ -281,6 +281,7 @@ class Counts:
         before = {name: state.in_use for name, state in self.states.items()}
         self.states = {state.name: state for state in states}
         self.allowed = {name: max(self.limit(name), before.get(name, 0)) for name in self.states}
+        self._learn_from_what_is_in_use()
         self.no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered()
         self.every_start_is_held_or_offered_or_waits()
         self.what_is_in_use_is_held_or_offered()
@@ -340,6 +341,19 @@ class Counts:
         assert any(not any(fits(entry, kept) for entry in in_turn) for kept in [(), *kept_for_one])
 
     # What is certain, and what may be
+
+    def _learn_from_what_is_in_use(self) -> None:
+        """Where the offers that are certainly there account for all of it, there are no others."""
+        offers = [offer for holder in self.holders.values() for offer in holder.offers.values()]
+        if any(map(self._may_be_withdrawn, offers)):
+            return
+        out = self.units_held()
+        for offer in offers:
+            out.update(offer.entry.semaphores)
+        if all(state.in_use == out[name] for name, state in self.states.items()):
+            self.known = set(self.holders.values())
+            for holder in self.known:
+                holder.decided_since = None
 
     def _may_be_withdrawn(self, offer: Seen) -> bool:
         return offer.earliest < self._clock.now - OFFER_LASTS + SLACK
@@ -415,6 +429,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         self._clock = Clock()
         self._counts = Counts(self._clock)
         self._open: Open
+        self._opened: list[Backend] = []
         self._onlooker: Backend
 
     # Whom it can happen to
@@ -463,9 +478,8 @@ class AdmissionHistory(RuleBasedStateMachine):
         self, limits: tuple[int, ...], holders: int, entries: list[NewEntry]
     ) -> None:
         async def begin() -> None:
-            self._open = await self._stack.enter_async_context(type(self).world(self._clock))
-            self._onlooker = await self._opened((1_000, *limits[1:]))
-            self._stack.push_async_callback(self._onlooker.close)
+            self._open = await self._stack.enter_async_context(self.world(self._clock))
+            self._onlooker = await self._backend((1_000, *limits[1:]))
             coming = [await self._come(limits) for _ in range(holders)]
             for holder, entry in zip(cycle(coming), entries, strict=False):
                 await self._join(holder, entry)
@@ -638,6 +652,13 @@ class AdmissionHistory(RuleBasedStateMachine):
         return {entry.id for entry in entries if entry.pending and self._counts.lives(entry)}
 
     async def _all_leave_and_no_trace_stays(self) -> None:
+        """What runs stays out while its holder is there, else until its prediction has ended."""
+        living = [self._counts.holders[name] for name in self.living()]
+        await self._begin_a_task_each(living)
+        await self._wait(ENDS_WITHIN + 1)
+        for number in self.held():
+            await self._finish(number)
+        await self._begin_a_task_each(living)
         for holder in list(self._counts.holders.values()):
             await self._go(holder)
         self._clock.now += ENDS_WITHIN + 1
@@ -645,10 +666,15 @@ class AdmissionHistory(RuleBasedStateMachine):
         left = await self._onlooker.semaphores()
         assert {(state.in_use, state.waiting) for state in left} == {(0, 0)}
 
+    async def _begin_a_task_each(self, holders: Collection[Holder]) -> None:
+        for holder in holders:
+            await self._join(holder, NewEntry((OWN, "team"), 1))
+            await self._look_and_take_all(holder)
+
     async def _close(self) -> None:
         async with self._stack:
-            for holder in self._counts.holders.values():
-                self._stack.push_async_callback(holder.backend.close)
+            for backend in self._opened:
+                self._stack.push_async_callback(backend.close)
 
     # Steps
 
@@ -664,9 +690,10 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _look_on(self) -> None:
         self._counts.seen(await self._onlooker.semaphores())
 
-    async def _opened(self, limits: Sequence[int]) -> Backend:
+    async def _backend(self, limits: Sequence[int]) -> Backend:
         own, *others = limits
         backend = await self._open()
+        self._opened.append(backend)
         await backend.declare(OWN, own, per_minute=RATE_OUT_OF_THE_WAY)
         for name, limit in zip(SEMAPHORES[1:], others, strict=True):
             state = await backend.register(name, limit)
@@ -674,14 +701,16 @@ class AdmissionHistory(RuleBasedStateMachine):
         return backend
 
     async def _come(self, limits: Sequence[int]) -> Holder:
-        holder = Holder(f"H{next(self._ids)}", await self._opened(limits), limits[0])
+        holder = Holder(f"H{next(self._ids)}", await self._backend(limits), limits[0])
         self._counts.holders[holder.name] = holder
         self._counts.decided = set()
         return holder
 
     async def _go(self, holder: Holder) -> None:
+        self._opened.remove(holder.backend)
         await holder.backend.close()
         self._counts.left(holder)
+        await self._look_on()
 
     async def _wait(self, seconds: float) -> None:
         self._clock.now += seconds

@@ -92,8 +92,8 @@ function drawWho() {
 
 byId("sign-in").addEventListener("click", () => {
   poller.stop();
+  told({ state: "paused" });
   show(byId("content"), false);
-  show(byId("trouble"), false);
   signIn.open({ required: false, kind: server?.admin_api_configured ? "admin" : "token" });
   drawWho();
 });
