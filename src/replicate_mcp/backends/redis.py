@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from replicate_mcp.backends.redis_advice import advice
 from replicate_mcp.backends.redis_membership import Membership
 from replicate_mcp.backends.redis_mirror import (
     KeptBatch,
@@ -103,6 +104,10 @@ class RedisBackend:
             log.info("%s Its lease ends by itself.", error)
         finally:
             await self._server.close()
+
+    async def advice(self) -> list[str]:
+        """What of the server's settings does not suit."""
+        return advice(await self._server.information())
 
     # Permits
 

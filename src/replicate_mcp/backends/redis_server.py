@@ -145,6 +145,19 @@ class Server:
                 raise BackendUnavailable(self._sentence(error)) from error
         raise AssertionError("unreachable")
 
+    async def information(self) -> dict[str, Any]:
+        """What the server's INFO tells.
+
+        Raises:
+            BackendUnavailable: it did not answer.
+        """
+        from redis.exceptions import RedisError
+
+        try:
+            return dict(await self._client.info())
+        except (RedisError, OSError) as error:
+            raise BackendUnavailable(self._sentence(error)) from error
+
     async def listen(self, holder: str) -> None:
         """Have this process's wake-ups kept from now on, for `woken`."""
         from redis.exceptions import RedisError
@@ -237,9 +250,9 @@ _SENTENCES = {
     "its maxmemory, or remove what else fills it.",
     "MISCONF": "takes no writes, since it cannot save its memory to disk: see its log.",
     "READONLY": "is a replica, which takes no writes: set REPLICATE_MCP_BACKEND to the primary.",
+    "Authentication required": "wants a password: set REPLICATE_MCP_BACKEND to "
+    "redis://:password@host:6379/0.",
     "AuthenticationError": "refuses the user or the password in REPLICATE_MCP_BACKEND.",
-    "AuthenticationRequiredError": "wants a password: redis://:password@host:6379/0.",
-    "NOAUTH": "wants a password: set REPLICATE_MCP_BACKEND to redis://:password@host:6379/0.",
     "WRONGPASS": "refuses the user or the password in REPLICATE_MCP_BACKEND.",
     "NOPERM": "does not allow this user what is needed: scripts, INFO, TIME, and the keys and "
     "channels that begin with the prefix.",

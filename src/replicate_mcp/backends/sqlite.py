@@ -280,6 +280,10 @@ class SqliteBackend:
         """Keep an answer of Replicate's for so long."""
         await self._step(lambda _, journal: journal.remember(key, value, seconds))
 
+    async def advice(self) -> list[str]:
+        """None: what does not suit is refused when the file is opened."""
+        return []
+
     # The dead
 
     async def _bury_the_dead(self) -> None:

@@ -260,5 +260,8 @@ class Backend(Permits, Protocol):
     async def remember(self, key: str, value: str, *, seconds: float) -> None:
         """Keep an answer of Replicate's for so long."""
 
+    async def advice(self) -> list[str]:
+        """Sentences on what would suit better where all this is kept, for `doctor`."""
+
     async def close(self) -> None:
         """Give back what this process holds and leave; what runs on Replicate keeps its permit."""

@@ -68,6 +68,8 @@ async def _state(app: App, settings: Settings) -> Check:
     path = _state_file(settings)
     if path is None:
         what = settings.backend.partition(":")[0]
+        if advice := await backend.advice():
+            return Check("state", False, f"{what} answers, but {' And '.join(advice)}")
         return Check("state", True, f"{what}, opened.")
     # Asking for the semaphores has cleared away the locks of the dead; one of the rest is ours.
     others = len(list(path.parent.glob(f"{path.name}.*.lock"))) - 1

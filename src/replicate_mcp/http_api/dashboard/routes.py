@@ -78,7 +78,6 @@ def security_headers(replicate_base_url: str) -> Mapping[str, str]:
         "Content-Security-Policy": "; ".join(rules),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
     }
 
 

@@ -121,7 +121,7 @@ export class SignIn {
     if (wrong) return this.#ask(wrong);
     this.#submit.disabled = true;
     try {
-      await call("GET", "status", { as: credentials });
+      await call("GET", "global-semaphores", { as: credentials }); // Asks Replicate, the first time.
     } catch (error) {
       return this.#ask(error.message);
     } finally {

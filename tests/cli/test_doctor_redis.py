@@ -1,0 +1,33 @@
+"""`replicate-mcp doctor` on a Redis: whether its settings suit."""
+
+import re
+
+import pytest
+
+from backends.servers import KINDS, running_server
+from cli.conftest import CommandLine
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_doctor_says_what_does_not_suit_and_hides_the_password(
+    replicate_mcp: CommandLine, kind: str
+) -> None:
+    with running_server(kind) as server:
+        url = server.url("doctor", lease=1)
+        told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
+        assert "it keeps no append-only file" in told.stdout
+        server.configure(maxmemory_policy="allkeys-lru", maxmemory=100_000_000, appendonly="yes")
+        told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
+        assert "its maxmemory-policy is allkeys-lru" in told.stdout
+        assert "append-only" not in told.stdout
+        server.configure(maxmemory_policy="noeviction", requirepass="a-secret")
+        told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
+        assert "wants a password" in told.stdout
+        with_password = re.sub("redis://", "redis://:a-secret@", url)
+        told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=with_password)
+        assert "✓ state: redis, opened." in told.stdout
+        assert "a-secret" not in told.stdout + told.stderr
+        wrong = re.sub("redis://", "redis://:another-secret@", url)
+        told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=wrong)
+        assert "refuses the user or the password" in told.stdout
+        assert "another-secret" not in told.stdout + told.stderr
