@@ -70,8 +70,8 @@ class Address:
             query = dict(parse_qsl(parts.query))
             lease = float(query.pop("lease", LEASE_SECONDS))
             prefix = query.pop("prefix", PREFIX)
-            if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-                raise ValueError("no host")
+            if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.port == 0:
+                raise ValueError("no host and port")
             if not lease >= SHORTEST_LEASE_SECONDS:
                 raise ValueError("the lease is too short")
         except ValueError as error:
