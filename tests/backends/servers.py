@@ -54,10 +54,12 @@ class RunningServer:
         self.port = _free_port()
         self.start()
 
-    def url(self, prefix: str = "replicate-mcp", lease: float | None = None) -> str:
-        """Its address as a setting."""
+    def url(
+        self, prefix: str = "replicate-mcp", lease: float | None = None, port: int | None = None
+    ) -> str:
+        """Its address as a setting; `port` is that of a link to it."""
         leased = "" if lease is None else f"&lease={lease}"
-        return f"redis://127.0.0.1:{self.port}/0?prefix={prefix}{leased}"
+        return f"redis://127.0.0.1:{port or self.port}/0?prefix={prefix}{leased}"
 
     @property
     def client(self) -> "Redis":

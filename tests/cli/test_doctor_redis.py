@@ -22,7 +22,7 @@ def test_doctor_says_what_does_not_suit_and_hides_the_password(
         assert "append-only" not in told.stdout
         server.configure(maxmemory_policy="noeviction", requirepass="a-secret")
         told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
-        assert "wants a password" in told.stdout
+        assert "refuses the user or the password" in told.stdout
         with_password = re.sub("redis://", "redis://:a-secret@", url)
         told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=with_password)
         assert "✓ state: redis, opened." in told.stdout

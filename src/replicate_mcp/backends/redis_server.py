@@ -70,8 +70,8 @@ class Address:
             query = dict(parse_qsl(parts.query))
             lease = float(query.pop("lease", LEASE_SECONDS))
             prefix = query.pop("prefix", PREFIX)
-            if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-                raise ValueError("no host")
+            if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.port == 0:
+                raise ValueError("no host and port")
             if not lease >= SHORTEST_LEASE_SECONDS:
                 raise ValueError("the lease is too short")
         except ValueError as error:
@@ -164,7 +164,8 @@ class Server:
 
         wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
         try:
-            await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
+            with anyio.fail_after(self.address.patience):
+                await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
         except (RedisError, OSError) as error:
             await wake_ups.aclose()  # type: ignore[no-untyped-call]
             raise BackendUnavailable(self._sentence(error)) from error
@@ -202,10 +203,11 @@ class Server:
         from redis.exceptions import NoScriptError
 
         generation = f"{self.address.prefix}generation"
-        try:
-            return await self._client.evalsha(self._sha, 1, generation, *argv)
-        except NoScriptError:
-            return await self._client.eval(self._script, 1, generation, *argv)
+        with anyio.fail_after(self.address.patience):
+            try:
+                return await self._client.evalsha(self._sha, 1, generation, *argv)
+            except NoScriptError:
+                return await self._client.eval(self._script, 1, generation, *argv)
 
     def _connect(self) -> "Redis":
         # Imported here: start-up is a feature, and most processes share a file.
@@ -222,7 +224,9 @@ class Server:
                 self.address.url,
                 decode_responses=True,
                 protocol=2,
-                socket_timeout=self.address.patience,
+                # Time is limited around a whole step: the client's own limit on sending may swallow
+                # a cancellation (asyncio.wait_for, before Python 3.12).
+                socket_timeout=None,
                 socket_connect_timeout=self.address.patience,
                 socket_keepalive=True,
                 socket_keepalive_options=_give_up_after(self.address.patience),
@@ -236,8 +240,10 @@ class Server:
     def _sentence(self, error: Exception) -> str:
         """What went wrong, for a person."""
         where, said = f"Redis at {self.address.shown}", str(error).strip().rstrip(".")
-        for mark, sentence in _SENTENCES.items():
-            if mark in said or mark == type(error).__name__:
+        if isinstance(error, TimeoutError):
+            said = f"no answer within {self.address.patience:g} s"
+        for marks, sentence in _SENTENCES.items():
+            if type(error).__name__ in marks or any(mark in said for mark in marks):
                 return f"{where} {sentence}"
         return (
             f"{where} cannot be used ({said or type(error).__name__}): new work waits until it "
@@ -246,19 +252,20 @@ class Server:
 
 
 _SENTENCES = {
-    "OOM": "is out of memory, so it takes no new work, and what runs is followed to its end: raise "
-    "its maxmemory, or remove what else fills it.",
-    "MISCONF": "takes no writes, since it cannot save its memory to disk: see its log.",
-    "READONLY": "is a replica, which takes no writes: set REPLICATE_MCP_BACKEND to the primary.",
-    "Authentication required": "wants a password: set REPLICATE_MCP_BACKEND to "
-    "redis://:password@host:6379/0.",
-    "AuthenticationError": "refuses the user or the password in REPLICATE_MCP_BACKEND.",
-    "WRONGPASS": "refuses the user or the password in REPLICATE_MCP_BACKEND.",
-    "NOPERM": "does not allow this user what is needed: scripts, INFO, TIME, and the keys and "
-    "channels that begin with the prefix.",
-    "CROSSSLOT": "is a cluster that cannot be used so: one primary is needed.",
-    "MOVED": "is a cluster, and another of its nodes keeps these keys: one primary is needed.",
+    ("OutOfMemoryError", "-OOM"): "is out of memory, so it takes no new work, and what runs is "
+    "followed to its end: raise its maxmemory, or remove what else fills it.",
+    ("MISCONF",): "takes no writes, since it cannot save its memory to disk: see its log.",
+    ("ReadOnlyError", "-READONLY"): "is a replica, which takes no writes: set "
+    "REPLICATE_MCP_BACKEND to the primary.",
+    ("AuthenticationError", "AuthenticationRequiredError", "NOAUTH"): "refuses the user or the "
+    "password in REPLICATE_MCP_BACKEND (redis://user:password@host:6379/0), or misses them.",
+    ("NoPermissionError", "NOPERM"): "does not allow this user what is needed: EVAL, EVALSHA, "
+    "SUBSCRIBE, what scripts do (INFO and TIME among it), and the keys and channels that begin "
+    "with the prefix.",
+    ("MovedError", "ClusterCrossSlotError", "-MOVED"): "is one of a cluster's nodes, and not the "
+    "one that keeps these keys: one primary is needed.",
 }
+"""By the client's name of an error, or what a script says of one."""
 
 
 def _give_up_after(seconds: float) -> dict[int, int]:

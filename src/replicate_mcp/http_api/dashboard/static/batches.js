@@ -1,6 +1,6 @@
 // The batches: one panel each, the newest first; what is open is kept up to date.
 
-import { call, signedInWith } from "./api.js";
+import { call, Refused, signedInWith } from "./api.js";
 import { byId, counted, el, icon, show, write } from "./dom.js";
 import { Failures } from "./failures.js";
 import { ImageGrid } from "./images.js";
@@ -9,7 +9,7 @@ import { copy, say } from "./toast.js";
 
 const A_PAGE = 20; // batches
 const ROWS = 250; // finished tasks a call
-const OPENED = 3; // running batches that open by themselves
+const OPENED = 2; // running batches that open by themselves
 const COUNTED = 6; // closed ones whose running tasks are asked for
 
 export class Batches {
@@ -63,7 +63,7 @@ export class Batches {
     const wanting = [...this.#panels.values()].filter(
       (panel) => panel.wantsRows || (panel.isRunning && (panel.isOpen || asked++ < COUNTED)),
     );
-    await Promise.all(wanting.map((panel) => panel.follow(signal)));
+    await Promise.all(wanting.map((panel) => panel.follow(signal).catch(unlessGone)));
   }
 
   clear() {
@@ -71,6 +71,7 @@ export class Batches {
     this.#place.replaceChildren();
     this.#first = true;
     this.shown = A_PAGE;
+    this.#summarise([]);
   }
 
   #numberOpen() {
@@ -135,6 +136,7 @@ class BatchPanel {
       el("span", { class: "lines" }, this.#headline, this.#detail),
     );
     this.#toggle.addEventListener("click", () => (this.isOpen ? this.close() : this.#opened()));
+    this.#cancel.append(el("span", { class: "unseen" }, ` batch ${this.id}`));
     this.#cancel.addEventListener("click", () => this.#ask());
     this.#confirm = this.#confirmation();
     this.#copyAll.addEventListener("click", () => {
@@ -197,7 +199,7 @@ class BatchPanel {
     this.#batch = batch;
     if (!this.isRunning) this.#running = undefined;
     this.#draw();
-    if (ranBefore && !this.isRunning) say(`${ENDED[batch.status]}: ${this.#inWords()}.`);
+    if (ranBefore && !this.isRunning) say(`${ENDED[batch.status]}: ${this.#headline.textContent}.`);
   }
 
   /** Take what has finished since the last time, and how many run. */
@@ -231,7 +233,7 @@ class BatchPanel {
     const { total_tasks: total, successful_count: done, failed_count: failed } = this.#batch;
     const running = Math.min(this.#running ?? 0, this.#batch.pending_count);
     this.element.dataset.status = this.#batch.status;
-    write(this.#headline, `${done.toLocaleString("en")} of ${counted(total, "task")} done`);
+    write(this.#headline, `${done.toLocaleString("en")} of ${total.toLocaleString("en")} done`);
     write(this.#detail, this.#inWords());
     write(this.#state, { running: "Running", completed: "Completed", canceled: "Canceled" }[
       this.#batch.status
@@ -303,6 +305,11 @@ class BatchPanel {
     show(this.#cancel, false);
     this.#confirm.querySelector("button").focus();
   }
+}
+
+/** A batch may be forgotten between the list and the question: the next list is without it. */
+function unlessGone(error) {
+  if (!(error instanceof Refused) || error.status !== 404) throw error;
 }
 
 const ENDED = { completed: "A batch has ended", canceled: "A batch was canceled" };

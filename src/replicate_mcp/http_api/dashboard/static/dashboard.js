@@ -20,7 +20,7 @@ async function round(signal) {
   server ??= await call("GET", "status", { signal });
   const [limits, listed] = await Promise.all([
     call("GET", "global-semaphores", { signal }),
-    call("GET", `batches?limit=${batches.shown + 1}`, { signal }),
+    call("GET", `batches?limit=${Math.min(1_000, batches.shown + 1)}`, { signal }),
   ]);
   semaphores.update(limits.semaphores, server.admin_api_configured);
   batches.update(listed.batches);

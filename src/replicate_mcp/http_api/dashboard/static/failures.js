@@ -28,15 +28,12 @@ class Failure {
   #open = false;
 
   constructor(row) {
-    const again = row.retryable
-      ? "Sending it again can help, and bills nothing twice."
-      : undefined;
+    const again = row.retryable ? el("span", {}, "can be sent again") : undefined;
     this.element = el(
       "div",
-      { class: "failure" },
-      el("p", { class: "why" }, el("code", {}, row.error_code), this.#count),
+      { class: "failure", "data-code": row.error_code },
+      el("p", { class: "why" }, el("code", {}, row.error_code), this.#count, again),
       el("p", { class: "sentence" }, row.error),
-      again && el("p", { class: "hint" }, again),
       this.#list,
       this.#all,
     );

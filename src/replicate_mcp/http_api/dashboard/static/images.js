@@ -5,14 +5,17 @@ import { counted, el, icon, show, write } from "./dom.js";
 import { inWords, secondsUntil } from "./time.js";
 import { copy, say } from "./toast.js";
 
-const AT_ONCE = 60; // tasks; more are shown when asked for
+const FIRST = 24; // tasks; more are shown when asked for
+const AT_ONCE = 60;
+const COMING = 6; // empty tiles, after the last that was made
 const SOON = 600; // seconds
 
 export class ImageGrid {
   #slots = [];
   #rows = new Map();
   #tiles = new Set();
-  #shown = AT_ONCE;
+  #shown = FIRST;
+  #last = -1; // of those that have ended
   #total = 0;
   #ended = false;
   #grid = el("div", { class: "grid" });
@@ -38,6 +41,10 @@ export class ImageGrid {
   add(index, row) {
     this.#rows.set(index, row);
     if (this.#slots[index]) this.#fill(index);
+    if (index > this.#last) {
+      this.#last = index;
+      this.#foresee();
+    }
   }
 
   /** URLs of what can still be fetched, in the order of the tasks. */
@@ -57,10 +64,17 @@ export class ImageGrid {
       this.#grid.append(this.#slots[index]);
       this.#fill(index);
     }
-    if (this.#ended) this.#slots.forEach((_, index) => this.#fill(index));
+    this.#foresee();
     const hidden = Math.max(0, this.#total - this.#slots.length);
     write(this.#more, `Show ${Math.min(hidden, AT_ONCE)} more of ${counted(hidden, "task")}`);
     show(this.#more, hidden > 0);
+  }
+
+  /** Empty tiles for the next ones: a whole batch of them would only be in the way. */
+  #foresee() {
+    this.#slots.forEach((slot, index) => {
+      if (!this.#rows.has(index)) show(slot, !this.#ended && index <= this.#last + COMING);
+    });
   }
 
   #fill(index) {
@@ -68,9 +82,10 @@ export class ImageGrid {
     const row = this.#rows.get(index);
     if (slot.dataset.done !== undefined) return;
     if (row === undefined) {
-      if (!slot.firstChild) slot.append(el("div", { class: "coming", "aria-hidden": "true" }));
+      slot.append(el("div", { class: "coming", "aria-hidden": "true" }));
       return;
     }
+    show(slot, true);
     slot.dataset.done = "";
     const tiles = (row?.generated_files ?? []).map((file) => new ImageTile(row, file));
     tiles.forEach((tile) => this.#tiles.add(tile));
@@ -88,16 +103,14 @@ class ImageTile {
   constructor(row, file) {
     this.#file = file;
     this.#thumb = thumbnail(row, file);
+    const facts = factsOf(row);
     this.#actions = el(
-      "div",
+      "span",
       { class: "actions" },
-      action("copy", "Copy URL", file.filename, () => copy(file.url, "URL")),
-      action("download", "Download", file.filename, () => download(file)),
+      action("copy", "Copy URL", `Copy URL of ${file.filename}`, () => copy(file.url, "URL")),
+      action("download", "Download", `Download ${file.filename}`, () => download(file)),
     );
-    const made = [
-      row.seed === undefined ? null : `seed ${row.seed}`,
-      row.model.split("/").slice(1).join("/").split(":")[0] || row.model,
-    ];
+    const seed = row.seed === undefined ? undefined : el("span", {}, `seed ${row.seed}`);
     this.element = el(
       "figure",
       { class: "tile", "data-task": row.task_index },
@@ -107,10 +120,15 @@ class ImageTile {
         {},
         el("strong", { class: "filename", title: file.filename }, file.filename),
         el("span", { class: "prompt", title: row.prompt }, row.prompt),
-        el("span", { class: "made" }, made.filter(Boolean).join(" · ")),
-        this.#lifetime,
-        this.#actions,
-        details(row),
+        el(
+          "span",
+          { class: "made" },
+          el("span", { title: row.model }, shortName(row.model)),
+          seed,
+          this.#lifetime,
+        ),
+        el("div", { class: "tile-foot" }, opener(facts, file.filename), this.#actions),
+        facts,
       ),
     );
     this.tick();
@@ -168,31 +186,48 @@ function isWebAddress(url) {
   }
 }
 
-function details(row) {
+/** `owner/name:version` as people call it. */
+function shortName(model) {
+  return model.split(":")[0].split("/").pop();
+}
+
+function factsOf(row) {
   const facts = [
     ["Task", row.task_index],
     ["Prompt", row.prompt],
     ["Model", row.model],
     ["Seed", row.seed],
-    ["Seconds", row.predict_seconds],
+    ["Seconds", row.predict_seconds?.toFixed(1)],
     ["Prediction", row.prediction_id],
   ];
   const known = facts.filter(([, value]) => value !== undefined);
   return el(
-    "details",
-    {},
-    el("summary", {}, "Details"),
-    el("dl", {}, ...known.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    "dl",
+    { hidden: true },
+    ...known.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
   );
 }
 
-function action(picture, name, filename, act) {
+function opener(facts, filename) {
   const button = el(
     "button",
-    { type: "button", class: "action", title: name },
-    icon(picture),
-    el("span", { class: "word" }, name),
+    { type: "button", class: "link", "aria-expanded": "false" },
+    "Details",
     el("span", { class: "unseen" }, ` of ${filename}`),
+  );
+  button.addEventListener("click", () => {
+    show(facts, facts.hidden);
+    button.setAttribute("aria-expanded", String(!facts.hidden));
+  });
+  return button;
+}
+
+function action(picture, title, name, act) {
+  const button = el(
+    "button",
+    { type: "button", class: "action", title },
+    icon(picture),
+    el("span", { class: "unseen" }, name),
   );
   button.addEventListener("click", async () => {
     button.setAttribute("aria-busy", "true");

@@ -2,7 +2,7 @@
 // and later and later while the server does not answer.
 
 const BUSY = 1_000;
-const IDLE = 5_000;
+const IDLE = 3_000;
 const LONGEST = 30_000;
 
 /**

@@ -10,9 +10,9 @@ const MOST_CELLS = 60; // More than these cannot be told apart at a card's width
 const MOST = 10_000;
 
 const SHARED_BY = {
-  process: "Shared inside one process",
-  machine: "Shared by all processes of this machine",
-  fleet: "Shared by a fleet of machines",
+  process: "for this process",
+  machine: "for this machine",
+  fleet: "for the whole fleet",
 };
 
 /** All cards, kept by name so that what is on the page stays where it is. */
@@ -64,7 +64,6 @@ class SemaphoreCard {
   #fill = el("i");
   #bar;
   #facts = el("p", { class: "facts" });
-  #shared = el("p", { class: "shared" });
   #owner = el("span", { class: "chip", hidden: true });
   #paused = el("p", { class: "paused", hidden: true });
   #pausedUntil;
@@ -81,12 +80,15 @@ class SemaphoreCard {
       "article",
       { class: "card semaphore", "data-semaphore": name },
       el("div", { class: "card-head" }, el("h3", {}, name), this.#owner),
-      el("p", { class: "figure" }, this.#used, this.#ofLimit),
+      el(
+        "div",
+        { class: "fullness" },
+        el("p", { class: "figure" }, this.#used, this.#ofLimit),
+        this.#spark.element,
+      ),
       this.#bar,
-      this.#facts,
+      el("div", { class: "card-foot" }, this.#facts, this.#resize.opener),
       this.#paused,
-      this.#spark.element,
-      el("div", { class: "card-foot" }, this.#shared, this.#resize.opener),
       this.#resize.form,
     );
   }
@@ -103,12 +105,12 @@ class SemaphoreCard {
     this.#fill.style.setProperty("inline-size", `${Math.min(100, (used / limit) * 100)}%`);
     this.element.dataset.state = used > limit ? "over" : used === limit ? "full" : "free";
 
-    const facts = [waiting ? `${waiting.toLocaleString("en")} waiting` : "Nobody waits"];
+    const facts = [`${waiting.toLocaleString("en")} waiting`];
     if (used > limit) facts.push(`${used - limit} over the new limit, draining`);
-    if (rate !== undefined) facts.push(`${counted(rate, "creation")} a minute`);
+    if (rate !== undefined) facts.push(`${rate.toLocaleString("en")} a minute`);
+    if (used <= limit) facts.push(SHARED_BY[semaphore.scope]);
     write(this.#facts, facts.join(" · "));
-
-    write(this.#shared, SHARED_BY[semaphore.scope] ?? "");
+    this.#facts.title = rate === undefined ? "" : counted(rate, "creation") + " a minute at most";
     show(this.#owner, rate !== undefined);
     write(this.#owner, signedInWith()?.kind === "token" ? "your account" : "server’s account");
     this.#pausedUntil = semaphore.throttled_until;
@@ -267,7 +269,7 @@ class RegisterForm {
       this.#name.focus();
       return;
     }
-    if (await setLimit(name, this.#limit, this.#reason)) {
+    if (await setLimit(name, this.#limit, this.#reason, this.#name)) {
       this.close();
       this.changed();
     }
@@ -288,11 +290,12 @@ function limitInput(label) {
 }
 
 /** Register or resize; on a "no", the reason is shown and the field keeps the focus. */
-async function setLimit(name, input, reason) {
+async function setLimit(name, input, reason, toMend = input) {
   show(reason, false);
   const limit = Number(input.value);
   try {
     if (!Number.isInteger(limit) || limit < 1 || limit > MOST) {
+      toMend = input;
       throw new Error(`The limit is a whole number from 1 to ${MOST.toLocaleString("en")}.`);
     }
     const told = await call("POST", "global-semaphores", { body: { semaphore_id: name, limit } });
@@ -301,7 +304,7 @@ async function setLimit(name, input, reason) {
   } catch (error) {
     write(reason, error.message);
     show(reason, true);
-    input.focus();
+    toMend.focus();
     return false;
   }
 }

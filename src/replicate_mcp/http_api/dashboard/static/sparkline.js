@@ -3,14 +3,14 @@
 import { el, svg, write } from "./dom.js";
 
 const SPAN = 120_000; // ms
-const WIDTH = 240;
+const WIDTH = 112;
 const HEIGHT = 36;
 
 export class Sparkline {
   #seen = [];
   #area = svg("path", { class: "spark-area" });
   #line = svg("path", { class: "spark-line" });
-  #caption = el("figcaption");
+  #caption = el("figcaption", { class: "unseen" });
   element = el(
     "figure",
     { class: "spark" },
@@ -41,6 +41,7 @@ export class Sparkline {
     path += `H${WIDTH}`;
     this.#line.setAttribute("d", path);
     this.#area.setAttribute("d", `${path}V${HEIGHT}H${x(first.at)}Z`);
-    write(this.#caption, peak ? `Most in the last 2 min: ${peak}` : "Unused in the last 2 min");
+    write(this.#caption, peak ? `at most ${peak} in the last 2 min` : "unused in the last 2 min");
+    this.element.title = this.#caption.textContent;
   }
 }

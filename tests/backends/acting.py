@@ -1,0 +1,64 @@
+"""What a process does at its backend, as tests of backends do it."""
+
+from replicate_mcp.batches.backend import Attempt, Backend, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.tasks.result import TaskFailure
+
+OWN = account_semaphore("acme")
+
+
+async def begin(
+    backend: Backend,
+    batch: str,
+    tasks: int,
+    *,
+    also: tuple[str, ...] = (),
+    caller: str = "server",
+    at_most: int | None = None,
+    key: IdempotencyKey | None = None,
+) -> Room:
+    journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
+    return await backend.open_batch(
+        NewBatch(batch, caller, "acme", "replicate-global", journal, key),
+        QueueEntry(batch, (OWN, *also), "acme", tasks, at_most),
+    )
+
+
+def attempt(
+    batch: str, task: int, *, prompt: str = "p", cancel_after: int = 600, images: int = 1
+) -> Attempt:
+    inputs = hash_inputs({"prompt": prompt})
+    return Attempt(batch, task, "o/m", inputs, cancel_after, 1_000.0, 700, images)
+
+
+def failed(task: int, prediction: str | None = None) -> TaskFailure:
+    return TaskFailure(
+        task_index=task,
+        prompt=f"prompt {task}",
+        output_filename=f"{task}.png",
+        error="It failed.",
+        error_code="prediction_failed",
+        prediction_id=prediction,
+        retryable=True,
+    )
+
+
+async def finish(backend: Backend, permit: int, batch: str, result: TaskFailure) -> Room:
+    room = await backend.finish(permit, batch, result)
+    assert room is not None
+    return room
+
+
+async def take_all(backend: Backend, room: Room, first_task: int = 0) -> list[int]:
+    attempts = {
+        offer.permit: attempt(offer.entry, first_task + place)
+        for place, offer in enumerate(room.offers)
+    }
+    return sorted((await backend.note_attempts(attempts)).cancel_after)
+
+
+async def state(backend: Backend, name: str = OWN) -> tuple[int, int]:
+    found = next(each for each in await backend.semaphores() if each.name == name)
+    return found.in_use, found.waiting

@@ -1,0 +1,121 @@
+"""Processes that share a Redis, each with a short lease."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from secrets import token_hex
+
+import anyio
+import pytest
+
+from backends.acting import OWN
+from backends.servers import KINDS, RunningServer, open_for_admission, running_server
+from replicate_mcp.backends.redis import RedisBackend
+
+LEASE = 0.5
+
+
+class Fleet:
+    """Processes with one server, and a lease of half a second."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+        self.prefix = token_hex(4)
+        self._alive: dict[RedisBackend, anyio.CancelScope] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._all: list[RedisBackend] = []
+
+    async def holder(
+        self, limit: int = 3, per_minute: float = 60_000, port: int | None = None
+    ) -> RedisBackend:
+        """A process that lives until it is stopped."""
+        url = self.server.url(self.prefix, lease=LEASE, port=port)
+        backend = await RedisBackend.open(url, label=f"process {len(self._all)}")
+        await backend.declare(OWN, limit, per_minute=per_minute)
+        self._all.append(backend)
+        self.go_on(backend)
+        return backend
+
+    def stop(self, backend: RedisBackend) -> None:
+        """Let a process stand still: it does not renew its lease any more."""
+        self._alive.pop(backend).cancel()
+
+    def go_on(self, backend: RedisBackend) -> None:
+        """Let it go on."""
+        scope = self._alive[backend] = anyio.CancelScope()
+
+        async def live() -> None:
+            with scope:
+                await backend.run()
+
+        self._tasks.append(asyncio.create_task(live()))
+
+    async def lapses(self, backend: RedisBackend) -> None:
+        """Stop a process, and wait until its lease has lapsed."""
+        self.stop(backend)
+        key = self.key(f"holder:{backend._membership.holder}")
+
+        async def lapsed() -> bool:
+            with self.server.client as client:
+                return not client.exists(key)
+
+        await until(lapsed)
+
+    def key(self, name: str) -> str:
+        return f"{{{self.prefix}}}:{name}"
+
+    def forget(self, *names: str) -> None:
+        """Let the server lose these keys."""
+        with self.server.client as client:
+            assert client.delete(*map(self.key, names))
+
+    async def opened(self, backend: RedisBackend, account: str = "acme") -> None:
+        """Wait until the account may be told of, and tell that nothing of it runs."""
+        await until(lambda: backend.forgot(account))
+        await backend.enter_running(account, [])
+
+    async def close(self) -> None:
+        for scope in self._alive.values():
+            scope.cancel()
+        await asyncio.gather(*self._tasks)
+        for backend in self._all:
+            await backend.close()
+
+
+@asynccontextmanager
+async def fleet_at(server: RunningServer) -> AsyncIterator[Fleet]:
+    """Processes with a server that is open for admission."""
+    fleet = Fleet(server)
+    await open_for_admission(server, fleet.prefix, "acme")
+    yield fleet
+    await fleet.close()
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait until it is true."""
+    with anyio.fail_after(10):
+        while not await condition():
+            await anyio.sleep(0.01)
+
+
+@pytest.fixture(params=KINDS)
+async def fleet(
+    request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
+) -> AsyncIterator[Fleet]:
+    """Processes with a server that nobody breaks."""
+    async with fleet_at(servers(request.param)) as fleet:
+        yield fleet
+
+
+@pytest.fixture(params=KINDS)
+def own_server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
+    """A server of the test's own, to be broken."""
+    with running_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+async def fragile(own_server: RunningServer) -> AsyncIterator[Fleet]:
+    """Processes with a server of their own."""
+    async with fleet_at(own_server) as fleet:
+        yield fleet

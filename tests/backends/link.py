@@ -1,0 +1,80 @@
+"""What is between a process and its server, and what can happen there."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from backends.servers import RunningServer
+
+
+class Link:
+    """Hands on what is sent between clients and a server, until told otherwise."""
+
+    def __init__(self, server: RunningServer, tls: ssl.SSLContext | None) -> None:
+        self._server = server
+        self._tls = tls
+        self._listening: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._to_lose = 0
+        self.port = 0
+
+    async def mend(self) -> None:
+        """Take connections (again)."""
+        self._listening = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=self._tls
+        )
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Close every connection, and take no other."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        for writer in list(self._open):
+            writer.close()
+        while self._open:
+            await asyncio.sleep(0)
+
+    def lose_answers(self, count: int) -> None:
+        """Let the next steps be done, but their answers be lost with their connections."""
+        self._to_lose = count
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        with contextlib.suppress(OSError):
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+            self._open.add(up_writer)
+            asks_for_a_step = asyncio.Event()
+
+            async def requests() -> None:
+                while data := await reader.read(1 << 16):
+                    if b"EVAL" in data:
+                        asks_for_a_step.set()
+                    up_writer.write(data)
+                up_writer.close()
+
+            async def answers() -> None:
+                while data := await up_reader.read(1 << 16):
+                    if self._to_lose and asks_for_a_step.is_set():
+                        self._to_lose -= 1
+                        break
+                    writer.write(data)
+                writer.close()
+                up_writer.close()
+
+            await asyncio.gather(requests(), answers(), return_exceptions=True)
+            self._open.discard(up_writer)
+        self._open.discard(writer)
+
+
+@asynccontextmanager
+async def link_to(server: RunningServer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
+    """A link for as long as the block lasts."""
+    link = Link(server, tls)
+    await link.mend()
+    try:
+        yield link
+    finally:
+        await link.cut()

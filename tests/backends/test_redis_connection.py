@@ -1,0 +1,327 @@
+"""The way to the server: it may be cut, lose answers, want a password, be encrypted."""
+
+import ssl
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import pytest
+
+from backends.acting import attempt, begin, failed, finish, state, take_all
+from backends.conftest import LEASE, Fleet, until
+from backends.link import Link, link_to
+from backends.servers import RunningServer, open_for_admission
+from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.backends.redis_server import Address, masked
+from replicate_mcp.composition import open_backend
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.rate_learning import Throttling
+
+T = TypeVar("T")
+
+Linked = tuple[Fleet, Link, RedisBackend]
+
+
+@pytest.fixture
+async def linked(fleet: Fleet) -> AsyncIterator[Linked]:
+    """A process whose way to the server can be disturbed."""
+    async with link_to(fleet.server) as link:
+        yield fleet, link, await fleet.holder(port=link.port)
+        await fleet.close()
+
+
+# Answers that are lost
+
+
+async def again_until_answered(step: Callable[[], Awaitable[T]], link: Link) -> T:
+    """A step that is done, but whose answers are lost twice, and that is asked for again."""
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable, match="cannot be used"):
+        await step()
+    return await step()
+
+
+async def test_an_attempt_whose_answer_was_lost_is_noted_once_or_its_task_waits_anew(
+    linked: Linked,
+) -> None:
+    _, link, one = linked
+    room = await begin(one, "b", 5)
+    link.lose_answers(1)
+    permits = await take_all(one, room)
+    assert permits == [offer.permit for offer in room.offers]
+    await finish(one, permits[0], "b", failed(0))
+    more = await one.admit()
+    assert await again_until_answered(lambda: take_all(one, more), link) == []
+    assert await state(one) == (2, 2)
+    assert len((await one.admit()).offers) == 1
+
+
+async def test_a_result_whose_answer_was_lost_is_recorded_once(linked: Linked) -> None:
+    _, link, one = linked
+    permits = await take_all(one, await begin(one, "b", 5))
+    result = failed(0, "p1")
+    room = await again_until_answered(lambda: finish(one, permits[0], "b", result), link)
+    assert await state(one) == (3, 1)
+    assert len(room.offers) == 1
+    assert [row.prediction_id for row in await one.results("b")] == ["p1"]
+
+
+async def test_a_permit_that_was_put_back_twice_lets_its_task_wait_once(linked: Linked) -> None:
+    _, link, one = linked
+    permits = await take_all(one, await begin(one, "b", 3))
+    told = Throttling(retry_after=60, per_minute=6, burst=1)
+    await again_until_answered(lambda: one.put_back(permits[0], told), link)
+    assert await state(one) == (2, 1)
+    (account,) = await one.semaphores()
+    assert account.requests_per_minute == pytest.approx(5.4)
+
+
+async def test_waiting_for_more_or_less_counts_once_though_its_answer_was_lost(
+    linked: Linked,
+) -> None:
+    _, link, one = linked
+    await one.register("team", 1)
+    entry = QueueEntry("contexts", ("team",), None, 3)
+    link.lose_answers(1)
+    await one.join(entry)
+    assert await state(one, "team") == (1, 2)
+    link.lose_answers(1)
+    await one.leave("contexts", 2)
+    assert await state(one, "team") == (1, 0)
+    # One that is given up counts for nothing.
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable):
+        await one.join(entry)
+    assert sum(await state(one, "team")) == 1
+
+
+async def test_a_batch_whose_beginning_was_lost_is_begun_once_or_ends(linked: Linked) -> None:
+    _, link, one = linked
+    link.lose_answers(1)
+    assert len((await begin(one, "b1", 2)).offers) == 2
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable):
+        await begin(one, "b2", 1)
+    assert sum(await state(one)) == 2
+    batch = await one.batch("b2")
+    assert batch is None or batch.status == "completed"
+
+
+async def test_what_was_given_back_is_free_though_nobody_heard_it(linked: Linked) -> None:
+    _, link, one = linked
+    await one.register("team", 1)
+    room = await one.join(QueueEntry("contexts", ("team",), None, 1))
+    (permit,) = (await one.take([offer.permit for offer in room.offers])).permits
+    await link.cut()
+    with pytest.raises(BackendUnavailable):
+        await one.release(permit)
+    await link.mend()
+    assert await state(one, "team") == (0, 0)
+
+
+async def test_a_step_that_arrives_after_later_ones_does_nothing(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    room = await begin(one, "b", 1)
+    membership = one._membership
+    late = membership._sequence
+    await one.leave("b")
+    arguments = {"entry": "b", "semaphores": ["account:acme"], "account": "acme", "wanted": 9}
+    answer = await one._server.ask("join", membership.holder, arguments, sequence=late)
+    assert answer == ["late"]
+    assert await state(one) == (0, 0)
+    assert await take_all(one, room) == []
+
+
+# Connections that are cut
+
+
+async def test_a_server_that_cannot_be_reached_is_a_clear_error_and_is_found_again(
+    linked: Linked,
+) -> None:
+    _, link, one = linked
+    permits = await take_all(one, await begin(one, "b", 4))
+    await link.cut()
+    with pytest.raises(BackendUnavailable, match=r"Redis at redis://127\.0\.0\.1:\d+/0 cannot be"):
+        await one.admit()
+    await link.mend()
+    assert len((await finish(one, permits[0], "b", failed(0))).offers) == 1
+
+
+async def test_a_process_hears_of_its_offers_again_after_its_connection_was_cut(
+    linked: Linked,
+) -> None:
+    fleet, link, one = linked
+    two = await fleet.holder(limit=1)
+    (permit,) = await take_all(two, await begin(two, "b2", 1))
+    await begin(one, "b1", 1)
+    await link.cut()
+    await link.mend()
+    with anyio.fail_after(10):
+        await one.woken()  # It is there again: something may have been missed.
+    await finish(two, permit, "b2", failed(0))
+    with anyio.fail_after(10):
+        await one.woken()
+    assert len((await one.admit()).offers) == 1
+
+
+async def test_a_paused_server_hangs_nobody_up(fragile: Fleet) -> None:
+    one = await fragile.holder()
+    await begin(one, "b", 1)
+    fragile.server.pause()
+    with anyio.fail_after(5), pytest.raises(BackendUnavailable, match="no answer within 1 s"):
+        await one.admit()
+    fragile.server.go_on()
+    await until(lambda: _answers(one))
+
+
+async def _answers(backend: RedisBackend) -> bool:
+    try:
+        return bool(await backend.semaphores())
+    except BackendUnavailable:
+        return False
+
+
+async def test_a_server_that_is_not_there_is_said_without_its_password() -> None:
+    url = "redis://user:hunter2@127.0.0.1:1/0"
+    with pytest.raises(BackendUnavailable) as error:
+        await open_backend(url)
+    assert "redis://user:***@127.0.0.1:1/0" in str(error.value)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+    assert "hunter2" not in repr(Address.parse(url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://", "redis://host/?lease=soon", "redis://host/?lease=0", "redis://h:port", "http://h"],
+)
+async def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str) -> None:
+    with pytest.raises(BackendUnavailable, match="redis://host:6379/0"):
+        Address.parse(url)
+
+
+def test_only_what_is_no_secret_is_shown_of_an_address() -> None:
+    assert masked("rediss://:secret@host:6380/2?ssl_ca_certs=x") == "rediss://***@host:6380/2"
+    assert masked("redis://host") == "redis://host"
+
+
+# Passwords and TLS
+
+
+async def test_a_password_is_taken_from_the_address_and_a_wrong_one_is_said(
+    own_server: RunningServer,
+) -> None:
+    own_server.configure(requirepass="hunter2")
+    address = f"127.0.0.1:{own_server.port}/0?lease={LEASE}"
+    for wrong in (address, f":nope@{address}"):
+        with pytest.raises(BackendUnavailable, match="refuses the user or the password") as error:
+            await RedisBackend.open(f"redis://{wrong}")
+        assert "nope" not in str(error.value)
+    backend = await RedisBackend.open(f"redis://:hunter2@{address}")
+    await backend.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for loopback with its key, in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+async def test_rediss_is_encrypted_and_trusts_only_whom_it_is_told_to(
+    certificate: Path, servers: Callable[[str], RunningServer]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with link_to(servers("valkey"), context) as link:
+        url = f"rediss://127.0.0.1:{link.port}/0?prefix=tls"
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            await RedisBackend.open(url)
+        backend = await RedisBackend.open(f"{url}&ssl_ca_certs={certificate}")
+        await backend.declare("account:acme", 3, per_minute=60)
+        assert [each.name for each in await backend.semaphores()] == ["account:acme"]
+        await backend.close()
+
+
+# Round trips
+
+
+async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
+    one = await fleet.holder(limit=1)
+    tasks = 20
+    room = await begin(one, "b", tasks)
+    with fleet.server.client as client:
+        client.config_resetstat()
+        for task in range(tasks):
+            (offer,) = room.offers
+            await one.note_attempts({offer.permit: attempt("b", task)})
+            room = await finish(one, offer.permit, "b", failed(task, f"p{task}"))
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    # Besides, the lease is renewed, three times in half a second.
+    assert calls <= 2 * tasks + 3
+
+
+@pytest.mark.parametrize("setting", ["allkeys-lru", "allkeys-random"])
+async def test_whatever_an_evicting_server_drops_no_limit_is_passed(
+    own_server: RunningServer, setting: str
+) -> None:
+    fleet = Fleet(own_server)
+    await open_for_admission(own_server, fleet.prefix, "acme")
+    one, two = await fleet.holder(limit=3), await fleet.holder(limit=3)
+    with own_server.client as client:
+        used = client.info("memory")["used_memory"]
+        own_server.configure(maxmemory_policy=setting, maxmemory=used + 200_000)
+        held: dict[int, tuple[RedisBackend, str, int]] = {}
+        for number in range(40):
+            for who, backend in (("one", one), ("two", two)):
+                name = f"{who}{number}"
+                try:
+                    await begin(backend, name, 2)
+                    for offer in (await backend.admit()).offers:
+                        task = int(offer.permit) % 2
+                        noted = await backend.note_attempts(
+                            {offer.permit: attempt(offer.entry, task, prompt="x" * 1000)}
+                        )
+                        held |= dict.fromkeys(noted.cancel_after, (backend, offer.entry, task))
+                        assert len(held) <= 3
+                    if held and number % 2:
+                        permit, (owner, batch, task) = held.popitem()
+                        await owner.finish(permit, batch, failed(task))
+                    if await backend.forgot("acme"):
+                        await backend.enter_running("acme", [])
+                except BackendUnavailable:
+                    continue
+    own_server.configure(maxmemory=0)
+    await fleet.close()

@@ -1,0 +1,132 @@
+"""A process is known by its lease: who is declared dead, by whom, and what becomes of its work."""
+
+import time
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from backends.acting import attempt, begin, failed, finish, state, take_all
+from backends.conftest import LEASE, Fleet, until
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.tasks.result import TaskFailure
+
+
+async def test_a_process_whose_lease_has_lapsed_leaves_its_predictions_to_others(
+    fleet: Fleet,
+) -> None:
+    alive, gone = await fleet.holder(), await fleet.holder()
+    (permit, *_) = await take_all(gone, await begin(gone, "b", 5))
+    fleet.stop(gone)
+    await until(lambda: alive.orphans("acme"))
+    orphans = await alive.orphans("acme")
+    assert permit in {orphan.permit for orphan in orphans}
+    assert all(orphan.batch == "b" for orphan in orphans)
+    assert await state(alive) == (3, 0)
+    rows = await alive.results("b")
+    assert [isinstance(row, TaskFailure) and row.error_code for row in rows] == ["interrupted"] * 2
+    assert await alive.adopt(permit)
+    await finish(alive, permit, "b", failed(0, "p1"))
+    assert await state(alive) == (2, 0)
+
+
+async def test_a_newcomer_declares_nobody_dead_before_it_was_in_contact_for_a_whole_lease(
+    fleet: Fleet,
+) -> None:
+    gone = await fleet.holder()
+    await take_all(gone, await begin(gone, "b", 1))
+    await fleet.lapses(gone)
+    newcomer = await fleet.holder()
+    began = time.monotonic()
+    assert await newcomer.orphans("acme") == []
+    await until(lambda: newcomer.orphans("acme"))
+    assert time.monotonic() - began > 0.8 * LEASE
+
+
+async def test_units_of_contexts_are_freed_with_their_process(fleet: Fleet) -> None:
+    alive, gone = await fleet.holder(), await fleet.holder()
+    await alive.register("team", 2)
+    room = await gone.join(QueueEntry("contexts", ("team",), None, 5))
+    await gone.take([offer.permit for offer in room.offers])
+    assert await state(alive, "team") == (2, 3)
+    fleet.stop(gone)
+    with anyio.fail_after(10):
+        while await state(alive, "team") != (0, 0):
+            await anyio.sleep(0.01)
+
+
+async def test_a_process_whose_lease_has_lapsed_creates_nothing_and_is_offered_something_anew(
+    fleet: Fleet,
+) -> None:
+    late = await fleet.holder()
+    room = await begin(late, "b", 3)
+    await fleet.lapses(late)
+    assert await take_all(late, room) == []
+    fleet.go_on(late)
+    assert len(await take_all(late, await late.admit())) == 3
+
+
+async def test_a_process_that_comes_back_has_what_nobody_took_over(fleet: Fleet) -> None:
+    late = await fleet.holder()
+    permits = await take_all(late, await begin(late, "b", 3))
+    await fleet.lapses(late)
+    room = await finish(late, permits[0], "b", failed(0))
+    assert room.offers == ()
+    assert await state(late) == (2, 0)
+    other = await fleet.holder()
+    assert [each.permit for each in await other.open_attempts("acme")] == permits[1:]
+
+
+async def test_a_process_that_comes_back_is_told_which_of_its_batches_were_taken_over(
+    fleet: Fleet,
+) -> None:
+    alive, late = await fleet.holder(), await fleet.holder()
+    permits = await take_all(late, await begin(late, "b", 5))
+    fleet.stop(late)
+    await until(lambda: alive.orphans("acme"))
+    assert await alive.adopt(permits[0])
+    fleet.go_on(late)
+    assert (await late.admit()).offers == ()
+    assert await late.interrupted_batches() == ["b"]
+    assert await late.interrupted_batches() == []
+    # What both now follow is delivered once, and its permit comes back once.
+    await finish(late, permits[0], "b", failed(0, "p1"))
+    await finish(alive, permits[0], "b", failed(0, "p1"))
+    assert await state(alive) == (2, 0)
+    tasks = [row.task_index for row in await alive.results("b")]
+    assert sorted(tasks) == [0, 3, 4]
+
+
+async def test_what_the_dead_left_ends_by_itself_where_nobody_can_follow_it(fleet: Fleet) -> None:
+    alive, gone = await fleet.holder(), await fleet.holder()
+    (offer,) = (await begin(gone, "b", 1)).offers
+    await gone.note_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    fleet.stop(gone)
+
+    async def ended() -> bool:
+        await alive.admit()
+        batch = await alive.batch("b")
+        return batch is not None and batch.status == "completed"
+
+    await until(ended)
+    (row,) = await alive.results("b")
+    assert isinstance(row, TaskFailure)
+    assert row.error_code == "create_outcome_unknown"
+    assert await state(alive) == (0, 0)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_an_hour_off_in_a_process_changes_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    right = await fleet.holder(limit=2)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + hours * 3_600)
+    wrong = await fleet.holder(limit=2)
+    (permit, _) = await take_all(wrong, await begin(wrong, "b1", 3))
+    await begin(right, "b2", 3)
+    assert [o.entry for o in (await finish(wrong, permit, "b1", failed(0))).offers] == ["b1"]
+    (batch,) = [each for each in await right.batches(["server"]) if each.id == "b1"]
+    assert batch.created_at == pytest.approx(now(), abs=60)
+    await wrong.remember("key", "value", seconds=60)
+    assert await right.recall("key") == "value"

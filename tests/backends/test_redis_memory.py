@@ -1,0 +1,266 @@
+"""A server that forgets: nothing is admitted until everybody has said again what there is."""
+
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.conftest import LEASE, Fleet, until
+from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.tasks.result import TaskFailure
+
+GENERATION_LONG = [
+    "generation", "permits", "offers", "entries", "units", "held", "limits", "set", "declared",
+    "alike", "entered", "holders", "queue",
+]  # fmt: skip
+
+
+async def waits_for(backend: RedisBackend, in_use: int, waiting: int) -> None:
+    async def stands() -> bool:
+        return await state(backend) == (in_use, waiting)
+
+    await until(stands)
+
+
+@pytest.mark.parametrize("lost", GENERATION_LONG)
+async def test_whatever_key_is_lost_nothing_starts_for_a_lease_and_then_it_goes_on(
+    fleet: Fleet, lost: str
+) -> None:
+    one, two = await fleet.holder(), await fleet.holder()
+    await one.register("team", 9)
+    permits = await take_all(one, await begin(one, "b1", 4, also=("team",)))
+    await begin(two, "b2", 2)
+    fleet.forget(lost)
+    room = await finish(one, permits[0], "b1", failed(0))
+    assert room.offers == ()
+    assert room.next_in is not None
+    assert room.next_in <= LEASE
+    assert not await one.forgot("acme")
+    await waits_for(one, 2, 3)
+    await fleet.opened(one)
+    await waits_for(two, 3, 2)
+    assert (await state(one, "team"))[0] >= 2
+    assert {each.permit for each in await two.open_attempts("acme")} == set(permits[1:])
+
+
+async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> None:
+    one, two = await fragile.holder(), await fragile.holder()
+    await one.register("team", 7)
+    await one.resize("team", 8, by_admin=True)
+    permits = await take_all(one, await begin(one, "b1", 5))
+    await finish(one, permits[0], "b1", failed(0, "p0"))
+    assert await one.claim_prediction(permits[1], "b1", "p1")
+    context = await two.join(QueueEntry("contexts", ("team",), None, 2))
+    await two.take([offer.permit for offer in context.offers])
+    fragile.server.restart()
+    await until(lambda: _is_known(two, "b1"))
+    assert [row.task_index for row in await two.results("b1")] == [0]
+    assert [task.prompt for task in await two.tasks("b1")] == [f"prompt {n}" for n in range(5)]
+    await fragile.opened(one)
+    assert {each.permit: each.prediction_id for each in await two.open_attempts("acme")} == {
+        permits[1]: "p1", permits[2]: None,
+    }  # fmt: skip
+    assert await two.known_predictions("acme") == {"p0", "p1"}
+    assert await state(two, "team") == (2, 0)
+    assert [each.limit for each in await two.semaphores() if each.name == "team"] == [8]
+    room = await one.admit()
+    assert [offer.entry for offer in room.offers] == ["b1"]
+
+
+async def _is_known(backend: RedisBackend, batch: str) -> bool:
+    try:
+        return await backend.batch(batch) is not None
+    except BackendUnavailable:
+        return False
+
+
+async def test_a_batch_that_has_ended_is_whole_again_though_an_old_snapshot_came_back(
+    fragile: Fleet,
+) -> None:
+    one = await fragile.holder()
+    permits = await take_all(one, await begin(one, "b", 4))
+    await finish(one, permits[1], "b", failed(1, "p1"))
+    fragile.server.save()
+    (late,) = await take_all(one, await one.admit(), first_task=3)
+    for task, permit in ((0, permits[0]), (2, permits[2]), (3, late)):
+        await finish(one, permit, "b", failed(task, f"p{task}"))
+    fragile.server.restart()
+    other = await fragile.holder()
+
+    async def ended() -> bool:
+        batch = await other.batch("b")
+        return batch is not None and batch.status == "completed"
+
+    await until(ended)
+    assert [row.task_index for row in await other.results("b")] == [1, 0, 2, 3]
+    await fragile.opened(one)
+    assert await state(other) == (0, 0)
+
+
+async def test_attempts_that_a_snapshot_remembers_are_left_to_others_where_their_process_is_gone(
+    fragile: Fleet,
+) -> None:
+    alive, gone = await fragile.holder(), await fragile.holder()
+    (noted,) = await take_all(gone, await begin(gone, "b", 2, at_most=1))
+    fragile.server.save()
+    fragile.stop(gone)
+    fragile.server.restart()
+    await until(lambda: _orphans(alive))
+    assert [each.permit for each in await alive.orphans("acme")] == [noted]
+    # Its other task may have been made after the snapshot: nobody can tell.
+    (row,) = await alive.results("b")
+    assert isinstance(row, TaskFailure)
+    assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
+    await fragile.opened(alive)
+
+
+async def _orphans(backend: RedisBackend) -> bool:
+    try:
+        return bool(await backend.orphans("acme"))
+    except BackendUnavailable:
+        return False
+
+
+async def test_what_was_learned_of_a_rate_and_the_days_images_are_not_forgotten(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder(limit=2)
+    first, second = (await begin(one, "b", 3)).offers
+    attempts = {first.permit: attempt("b", 0, images=4), second.permit: attempt("b", 1)}
+    await one.note_attempts(attempts, images_per_day=5)
+    await one.put_back(second.permit, Throttling(retry_after=60, per_minute=6, burst=1))
+    async with one._membership.turn() as turn:
+        await turn.renew()
+    with fleet.server.client as client:
+        client.delete(*client.keys(fleet.key("*")))
+    await until(lambda: _declared(one))
+    (account,) = await one.semaphores()
+    assert account.requests_per_minute == pytest.approx(5.4)
+    assert account.throttled_for is not None
+
+
+async def _declared(backend: RedisBackend) -> bool:
+    return bool(await backend.semaphores())
+
+
+async def test_an_account_starts_nothing_until_what_runs_was_entered(fleet: Fleet) -> None:
+    one = await fleet.holder(limit=3)
+    fleet.forget("permits")
+    await begin(one, "b", 5)
+    # Too early, and not asked for: it is entered, but opens nothing.
+    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    await until(lambda: one.forgot("acme"))
+    assert (await one.admit()).offers == ()
+    room = await one.enter_running(
+        "acme", [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
+    )
+    assert len(room.offers) == 1
+    assert not await one.forgot("acme")
+    entered = await one.orphans("acme")
+    assert [(each.batch, each.prediction_id) for each in entered] == [("", "p1"), ("", "p2")]
+    assert await one.adopt(entered[0].permit)
+    assert len((await one.release(entered[0].permit)).offers) == 2
+
+
+async def test_a_list_that_was_read_before_the_memory_was_lost_once_more_opens_nothing(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    fleet.forget("permits")
+    await until(lambda: one.forgot("acme"))
+    fleet.forget("units")
+    await begin(one, "b", 1)
+    await anyio.sleep(2 * LEASE)
+    assert (await one.enter_running("acme", [])).offers == ()
+    await fleet.opened(one)
+    assert len((await one.admit()).offers) == 1
+
+
+async def test_a_prediction_that_was_entered_yields_to_the_attempt_that_made_it(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder(limit=3)
+    (permit, *_) = await take_all(one, await begin(one, "b", 1))
+    fleet.forget("permits")
+    await until(lambda: one.forgot("acme"))
+    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    assert await state(one) == (2, 0)
+    assert await one.known_predictions("acme") == set()
+    await finish(one, permit, "b", failed(0, "p1"))
+    assert await state(one) == (0, 0)
+    assert await one.known_predictions("acme") == {"p1"}
+
+
+async def test_permits_have_rising_numbers_whatever_is_forgotten(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    first = (await begin(one, "b1", 1)).offers[0].permit
+    with fleet.server.client as client:
+        client.delete(*client.keys(fleet.key("*")))
+    await begin(one, "b2", 1)
+    await fleet.opened(one)
+    assert (await one.admit()).offers[0].permit > first
+
+
+# Full memory
+
+Full = tuple[Fleet, RedisBackend, RedisBackend, list[int]]
+
+
+@pytest.fixture
+async def full(fragile: Fleet) -> AsyncIterator[Full]:
+    """A process with three permits and more to do, and another; their server has no memory left."""
+    one, other = await fragile.holder(), await fragile.holder()
+    permits = await take_all(one, await begin(one, "b", 6))
+    fragile.server.configure(maxmemory_policy="noeviction", maxmemory=1)
+    yield fragile, one, other, permits
+    fragile.server.configure(maxmemory=0)
+
+
+async def test_a_full_memory_stops_new_work_only(
+    full: Full,
+) -> None:
+    fleet, one, _, permits = full
+    for permit, task in zip(permits, range(3), strict=True):
+        await finish(one, permit, "b", failed(task, f"p{task}"))
+    assert len(await one.results("b")) == 3
+    with pytest.raises(BackendUnavailable, match="out of memory"):
+        await begin(one, "b2", 1)
+    room = await one.admit()
+    with pytest.raises(BackendUnavailable, match="out of memory"):
+        await take_all(one, room)
+    with pytest.raises(BackendUnavailable, match="out of memory"):
+        await one.remember("key", "value", seconds=9)
+    await one.record("b", [failed(5)])
+    await one.cancel_batch("b")
+    await one.leave("b")
+    assert await state(one) == (0, 0)
+    fleet.server.configure(maxmemory=0)
+    await begin(one, "b3", 1)
+
+
+async def test_a_full_memory_keeps_nobody_from_living(
+    full: Full,
+) -> None:
+    _, one, other, permits = full
+    began = time.monotonic()
+    while time.monotonic() - began < 3 * LEASE:
+        assert await other.orphans("acme") == []
+        await anyio.sleep(0.05)
+    assert {each.permit for each in await one.open_attempts("acme")} == set(permits)
+
+
+async def test_a_memory_that_is_full_and_was_lost_is_told_everything_again(
+    full: Full,
+) -> None:
+    fleet, one, _, permits = full
+    fleet.forget("permits", "offers")
+    await waits_for(one, 3, 3)
+    await finish(one, permits[0], "b", failed(0))
+    assert len(await one.results("b")) == 1
+    assert OWN in {each.name for each in await one.semaphores()}
