@@ -13,9 +13,6 @@ from benchmarks.measuring.scenario import RATE
 from replicate_mcp.app import App
 from replicate_mcp.settings import Settings
 
-ACCOUNT = "bench"
-"""The simulator reads it from the token."""
-_TOKEN = f"r8_{ACCOUNT}_1"
 _MODEL = "black-forest-labs/flux-schnell"
 
 Contestant = Literal["engine", "raw client"]
@@ -26,11 +23,24 @@ MakeBatch = Callable[[int], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What both are given: where the API is, how much may run at once, and the engine's backend."""
+    """What both are given.
+
+    Attributes:
+        base_url: where the API is.
+        account: whom the simulator counts for.
+        limit: predictions in flight at once.
+        backend: the engine's.
+    """
 
     base_url: str
+    account: str
     limit: int
     backend: str
+
+    @property
+    def token(self) -> str:
+        """One of the account's: the simulator reads its name from it."""
+        return f"r8_{self.account}_1"
 
 
 def contestant(name: Contestant, conditions: Conditions) -> AbstractAsyncContextManager[MakeBatch]:
@@ -42,7 +52,7 @@ def contestant(name: Contestant, conditions: Conditions) -> AbstractAsyncContext
 async def _engine(conditions: Conditions) -> AsyncIterator[MakeBatch]:
     settings = Settings.model_validate(
         {
-            "REPLICATE_API_TOKEN": _TOKEN,
+            "REPLICATE_API_TOKEN": conditions.token,
             "REPLICATE_BASE_URL": conditions.base_url,
             "REPLICATE_MCP_BACKEND": conditions.backend,
             "REPLICATE_CONCURRENT_LIMIT": conditions.limit,
@@ -69,7 +79,7 @@ async def _raw_client(conditions: Conditions) -> AsyncIterator[MakeBatch]:
     # which goes through all of them, many times over, for every request and every answer.
     connections = httpx.Limits(max_connections=conditions.limit + 10)
     transport = httpx.AsyncHTTPTransport(limits=connections)
-    client = Client(api_token=_TOKEN, base_url=conditions.base_url, transport=transport)
+    client = Client(api_token=conditions.token, base_url=conditions.base_url, transport=transport)
     room = asyncio.Semaphore(conditions.limit)
 
     async def make_one(number: int) -> None:

@@ -1,12 +1,13 @@
 """What one run came to: its cost, and what the simulator saw of it."""
 
+import secrets
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.measuring.contestants import ACCOUNT, Conditions, Contestant
+from benchmarks.measuring.contestants import Conditions, Contestant
 from benchmarks.measuring.cost import Cost, seconds_without_core
 from benchmarks.measuring.fill import greedy_seconds, utilisation
 from benchmarks.measuring.run import run
@@ -61,14 +62,16 @@ def measure(
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own_process,
     ):
         location = f"sqlite:///{Path(folder, 'state.db')}" if backend == "sqlite" else backend
-        conditions = Conditions(simulator.url, scenario.limit, location)
+        # An account that no backend has heard of: nothing of an earlier run is in this one's way.
+        account = f"bench{secrets.token_hex(4)}"
+        conditions = Conditions(simulator.url, account, scenario.limit, location)
         waited = seconds_without_core(simulator.pid)
         cost = own_process.submit(run, scenario, name, conditions, patience).result()
         cost.waited_seconds += seconds_without_core(simulator.pid) - waited
-        return _measurement(scenario, cost, simulator)
+        return _measurement(scenario, cost, simulator, account)
 
 
-def _measurement(scenario: Scenario, cost: Cost, simulator: Simulator) -> Measurement:
+def _measurement(scenario: Scenario, cost: Cost, simulator: Simulator, account: str) -> Measurement:
     of_ideal = share = cpu_ms = grown_mb = None
     if scenario.late:
         of_ideal = cost.seconds / float(scenario.predict_seconds)
@@ -76,12 +79,12 @@ def _measurement(scenario: Scenario, cost: Cost, simulator: Simulator) -> Measur
         cpu_ms = cost.cpu_seconds / scenario.tasks * 1_000
         grown_mb = cost.grown_bytes / 1e6
         if scenario.predict_seconds:
-            predictions = simulator.predictions(ACCOUNT)
+            predictions = simulator.predictions(account)
             processing_seconds = [each["ended"] - each["started"] for each in predictions]
             of_ideal = cost.seconds / greedy_seconds(processing_seconds, scenario.limit)
-            timeline = simulator.timeline(ACCOUNT)
+            timeline = simulator.timeline(account)
             share = utilisation(timeline, limit=scenario.limit, tasks=scenario.tasks)
-    account = simulator.account(ACCOUNT)
+    counts = simulator.account(account)
     return Measurement(
         of_ideal=of_ideal,
         given_up=not cost.finished,
@@ -89,6 +92,6 @@ def _measurement(scenario: Scenario, cost: Cost, simulator: Simulator) -> Measur
         cpu_ms=cpu_ms,
         grown_mb=grown_mb,
         held_up=cost.waited_seconds / cost.seconds,
-        exceeded=max(0, account["max_in_flight"] - scenario.limit),
-        other_calls=account["other_calls"],
+        exceeded=max(0, counts["max_in_flight"] - scenario.limit),
+        other_calls=counts["other_calls"],
     )

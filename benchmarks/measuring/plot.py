@@ -74,7 +74,7 @@ def _utilisation(axes: Axes, comparisons: Sequence[Comparison]) -> None:
         places, shares = _labels(measured), [NAIVE_UTILISATION[limit] for limit in measured]
         axes.plot(places, shares, "D", color=_NAIVE, ms=5, label="naive prototype")
     axes.set_xlabel("limit")
-    axes.set_ylim(0, 1.15)
+    axes.set_ylim(-0.06, 1.15)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
 
 

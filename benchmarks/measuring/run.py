@@ -2,7 +2,7 @@
 
 import asyncio
 
-from benchmarks.measuring.contestants import ACCOUNT, Conditions, Contestant, MakeBatch, contestant
+from benchmarks.measuring.contestants import Conditions, Contestant, MakeBatch, contestant
 from benchmarks.measuring.cost import Cost, counted
 from benchmarks.measuring.scenario import Scenario
 from replicate_mcp.simulator import Simulator
@@ -39,7 +39,7 @@ async def _late_batch(
     scenario: Scenario, make_batch: MakeBatch, simulator: Simulator, patience: float | None
 ) -> Cost:
     others = [asyncio.create_task(make_batch(tasks)) for tasks in scenario.batches]
-    await simulator.reached(account=ACCOUNT, in_flight=scenario.limit)
+    await simulator.reached(in_flight=scenario.limit)
     with counted() as cost:
         try:
             async with asyncio.timeout(patience):

@@ -62,8 +62,8 @@ SIXTY = _filling(60, VARYING)
 SMALL_BESIDE_LARGE = Scenario(10, (500,), 3.0, late=1)
 """The late one comes at the worst moment: just after everything free was taken."""
 
-PATIENCE_SECONDS = 9.0
-"""How long the quick run waits for the late one: three prediction times."""
+PATIENCE_SECONDS = 7.5
+"""How long the quick run waits for the late one: 2.5 prediction times."""
 
 THOUSAND_AT_NO_LATENCY = _at_once(60, 1_000, 0.0)
 """Predictions that end at once: what is left is what an image costs on our side."""

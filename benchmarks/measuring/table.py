@@ -33,9 +33,9 @@ _STYLES = {Verdict.HELD: "green", Verdict.NOISE: "yellow", Verdict.NOT_HELD: "bo
 
 
 def conditions(backend: str, runs: int) -> str:
-    """A line on what was the same for all."""
+    """A line on what was the same for all. The backend by its kind: it can hold a password."""
     return (
-        f"{RATE:,} creations a minute · backend {backend} · "
+        f"{RATE:,} creations a minute · backend {backend.partition(':')[0]} · "
         f"{f'medians of {runs} runs' if runs > 1 else 'one run of each'} · "
         f"{os.cpu_count()} cores"
     )
