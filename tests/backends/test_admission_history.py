@@ -397,6 +397,7 @@ NEW_CONTEXTS = st.builds(
     NewEntry,
     st.sampled_from([("team",), ("studio",), ("team", "studio"), ("studio", OWN)]),
     st.sampled_from([1, 2, 3, 6]),
+    st.none(),
 )
 NEW_ENTRIES = NEW_BATCHES | NEW_CONTEXTS
 
@@ -622,6 +623,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             room = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
             assert room.offers == ()
             self._counts.somebody_may_have_decided()
+            await self._look_on()
 
     async def _crowd(self, holder: Holder) -> set[str]:
         """Contexts that wait for each semaphore alone, joined by more as they become few."""

@@ -256,7 +256,7 @@ class BatchPanel {
     if (pending && this.#running === undefined) parts.push(`${pending.toLocaleString("en")} to go`);
     else if (pending) {
       const running = Math.min(this.#running, pending);
-      parts.push(`${running.toLocaleString("en")} running`);
+      if (running) parts.push(`${running.toLocaleString("en")} running`);
       if (pending > running) parts.push(`${(pending - running).toLocaleString("en")} waiting`);
     }
     return parts.join(" · ") || "nothing failed";

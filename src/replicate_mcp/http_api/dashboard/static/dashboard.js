@@ -33,11 +33,12 @@ async function round(signal) {
 }
 
 function told({ state, error, retryAt: at }) {
-  const words = { live: "Live", idle: "Live", paused: "Paused", failing: "Out of touch" };
+  const words = { live: "Live", idle: "Live", paused: "Paused", failing: "Offline" };
   byId("liveness").dataset.state = state;
   write(byId("liveness").lastElementChild, words[state] ?? "Not signed in");
   retryAt = at;
   show(byId("trouble"), state === "failing");
+  write(byId("alert"), state === "failing" ? error.message : "");
   if (state === "failing") {
     write(byId("trouble-what"), error.message);
     drawRetry();

@@ -66,7 +66,8 @@ export class ImageGrid {
     }
     this.#foresee();
     const hidden = Math.max(0, this.#total - this.#slots.length);
-    write(this.#more, `Show ${Math.min(hidden, AT_ONCE)} more of ${counted(hidden, "task")}`);
+    const all = hidden > AT_ONCE ? ` of ${counted(hidden, "more task")}` : " more";
+    write(this.#more, `Show ${Math.min(hidden, AT_ONCE)}${all}`);
     show(this.#more, hidden > 0);
   }
 
@@ -146,6 +147,7 @@ class ImageTile {
     this.#expired = true;
     this.element.dataset.expired = "";
     write(this.#lifetime, "expired");
+    this.#lifetime.removeAttribute("data-soon");
     this.#actions.remove();
     const gone = el("span", { class: "thumb gone" }, icon("expired"), "Replicate deleted it");
     this.#thumb.replaceWith(gone);

@@ -6,13 +6,13 @@ import { Sparkline } from "./sparkline.js";
 import { everySecond, inWords, secondsUntil } from "./time.js";
 import { say } from "./toast.js";
 
-const MOST_CELLS = 60; // More than these cannot be told apart at a card's width.
+const MOST_CELLS = 30; // More than these cannot be told apart at a card's width.
 const MOST = 10_000;
 
 const SHARED_BY = {
-  process: "for this process",
-  machine: "for this machine",
-  fleet: "for the whole fleet",
+  process: "this process only",
+  machine: "machine-wide",
+  fleet: "fleet-wide",
 };
 
 /** All cards, kept by name so that what is on the page stays where it is. */
@@ -100,14 +100,15 @@ class SemaphoreCard {
     this.#bar.setAttribute("aria-valuemax", limit);
     this.#bar.setAttribute("aria-valuenow", Math.min(used, limit));
     this.#bar.setAttribute("aria-valuetext", `${used} of ${limit}`);
-    this.#bar.toggleAttribute("data-cells", limit <= MOST_CELLS);
-    this.#bar.style.setProperty("--cells", limit);
+    const cells = [limit, limit / 10].find((number) => number <= MOST_CELLS); // Units, or tens.
+    this.#bar.toggleAttribute("data-cells", cells !== undefined);
+    this.#bar.style.setProperty("--cells", cells ?? 1);
     this.#fill.style.setProperty("inline-size", `${Math.min(100, (used / limit) * 100)}%`);
     this.element.dataset.state = used > limit ? "over" : used === limit ? "full" : "free";
 
     const facts = [`${waiting.toLocaleString("en")} waiting`];
     if (used > limit) facts.push(`${used - limit} over the new limit, draining`);
-    if (rate !== undefined) facts.push(`${rate.toLocaleString("en")} a minute`);
+    if (rate !== undefined) facts.push(`${Math.round(rate).toLocaleString("en")} a minute`);
     if (used <= limit) facts.push(SHARED_BY[semaphore.scope]);
     write(this.#facts, facts.join(" · "));
     this.#facts.title = rate === undefined ? "" : counted(rate, "creation") + " a minute at most";

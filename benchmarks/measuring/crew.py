@@ -1,0 +1,85 @@
+"""Processes that measure together, started once, so that their imports count for nothing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
+from threading import Barrier, BrokenBarrierError
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 120.0
+"""How long one waits for the others, before something must have gone wrong."""
+
+
+class Step:
+    """Where all of the crew, and who leads it, wait for each other."""
+
+    def __init__(self, barrier: Barrier) -> None:
+        self._barrier = barrier
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        self._barrier.wait()
+
+    async def reached(self) -> None:
+        """The same, while the event loop goes on."""
+        await anyio.to_thread.run_sync(self._barrier.wait)
+
+    def abort(self) -> None:
+        """Nobody need wait any more: one has failed."""
+        self._barrier.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Processes that do the same at the same time."""
+
+    processes: Sequence[ProcessPoolExecutor]
+    manager: SyncManager
+
+    def run(
+        self, count: int, work: Callable[[int, Step], T], lead: Callable[[Step], None]
+    ) -> list[T]:
+        """Have so many of them work, each told its number, while `lead` waits at the same steps."""
+        step = Step(self.manager.Barrier(count + 1, timeout=PATIENCE_SECONDS))
+        running: list[Future[T]] = [
+            process.submit(_work, work, number, step)
+            for number, process in enumerate(self.processes[:count])
+        ]
+        with suppress(BrokenBarrierError):  # What broke it comes with the results.
+            lead(step)
+        failures = [error for each in running if (error := each.exception())]
+        if failures:
+            raise next((e for e in failures if not isinstance(e, BrokenBarrierError)), failures[0])
+        return [each.result() for each in running]
+
+    def run_alone(self, work: Callable[[], T]) -> T:
+        """Have one of them work."""
+        return self.processes[0].submit(work).result()
+
+
+@contextmanager
+def crew(size: int) -> Iterator[Crew]:
+    """So many processes, until the end of the block."""
+    context = get_context("spawn")
+    with ExitStack() as stack:
+        manager = stack.enter_context(context.Manager())
+        processes = [
+            stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(size)
+        ]
+        yield Crew(processes, manager)
+
+
+def _work(work: Callable[[int, Step], T], number: int, step: Step) -> T:
+    try:
+        return work(number, step)
+    except BaseException:
+        step.abort()
+        raise

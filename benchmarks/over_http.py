@@ -1,0 +1,120 @@
+"""What our process adds to a request over HTTP, beside the raw `replicate` client.
+
+Many callers at once, whose time is mostly waiting for the limit: so their total counts, beside that
+of the raw client under a plain semaphore. And single requests one after another, in turn with the
+raw client's: there, what the simulator took is taken away from each, and our overhead is left.
+
+Callers, server and simulator share the machine's cores. Exits with 1 only where an image was not
+made, or the limit was exceeded.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Else a program finds only what is beside it.
+
+from benchmarks.measuring.http_callers import (
+    CALLERS,
+    LIMIT,
+    PREDICT_SECONDS,
+    SINGLE_PREDICT_SECONDS,
+    SINGLES,
+    TASKS_EACH,
+    Asked,
+    measure,
+)
+from benchmarks.measuring.scenario import RATE
+from replicate_mcp.simulator import running_simulator_process
+
+IDEAL_SECONDS = -(-CALLERS * TASKS_EACH // LIMIT) * PREDICT_SECONDS
+"""Of all at once: in rounds of the limit, each as long as a prediction."""
+
+
+def main() -> int:
+    """Measure, and print the table."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    console = Console()
+    with (
+        console.status("Asking for images, for about a minute ..."),
+        running_simulator_process(
+            predict_seconds=0,
+            requests_per_minute=RATE,
+            burst=RATE,
+            other_requests_per_minute=RATE,
+            other_burst=RATE,
+        ) as simulator,
+    ):
+        found = asyncio.run(measure(simulator))
+    console.print(_table(found))
+    for asked in found:
+        if asked.missing or asked.exceeded:
+            console.print(
+                f"[bold red]{asked.name}: {asked.missing} images were not made, and the limit was "
+                f"exceeded by {asked.exceeded}."
+            )
+    return 1 if any(asked.missing or asked.exceeded for asked in found) else 0
+
+
+def _table(found: Sequence[Asked]) -> Table:
+    shown = Table(
+        title=f"What serving over HTTP adds · limit {LIMIT} · {os.cpu_count()} cores",
+        caption=(
+            f"at once: {CALLERS} callers with {TASKS_EACH} tasks of {PREDICT_SECONDS} s each,\n"
+            f"         and as many of the raw client; ideal: {IDEAL_SECONDS:.1f} s\n"
+            "held up: time without a core, of all processes together\n"
+            f"single:  {SINGLES} one after another, of {SINGLE_PREDICT_SECONDS} s each: without\n"
+            "         what the simulator took from creation to end"
+        ),
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+        caption_justify="left",
+    )
+    shown.add_column("")
+    for column in (
+        "at once\nseconds",
+        "of the\nideal",
+        "held\nup",
+        "single\nmedian ms",
+        "single\np95 ms",
+    ):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for asked in found:
+        shown.add_row(
+            asked.name,
+            f"{asked.total_seconds:.2f}",
+            f"{asked.total_seconds / IDEAL_SECONDS:.3f}",
+            f"{asked.held_up:.0%}",
+            f"{statistics.median(asked.overhead_ms):.1f}",
+            f"{_p95(asked.overhead_ms):.1f}",
+        )
+    raw, ours = found
+    added = [mine - theirs for mine, theirs in zip(ours.overhead_ms, raw.overhead_ms, strict=True)]
+    shown.add_section()
+    shown.add_row(
+        "added",
+        f"{ours.total_seconds - raw.total_seconds:+.2f}",
+        f"{(ours.total_seconds - raw.total_seconds) / IDEAL_SECONDS:+.3f}",
+        "",
+        f"{statistics.median(added):+.1f}",
+        f"{_p95(ours.overhead_ms) - _p95(raw.overhead_ms):+.1f}",
+    )
+    return shown
+
+
+def _p95(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

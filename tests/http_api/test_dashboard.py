@@ -1,0 +1,493 @@
+"""The dashboard, in a real browser before a real server and a simulator."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from http_api.conftest import ADMIN_KEY, Serve, Server
+from replicate_mcp.http_api.dashboard.routes import prefers_html, security_headers
+from replicate_mcp.simulator import Simulator
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+NO_BROWSER = (
+    f"The dashboard was NOT tried: there is no browser ({', '.join(BROWSERS)}). Install one: "
+    "apt-get install chromium"
+)
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+PHONE = 390
+
+LATER = {"prefer": "respond-async"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's browser."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(NO_BROWSER)
+        pytest.skip(NO_BROWSER)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Visit:
+    """A page that is open, and what it did."""
+
+    page: Page
+    requested: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    refusals_expected: bool = False
+    """Whether answers like 401 belong to the test: the browser's console lists them as errors."""
+
+    def watch(self) -> None:
+        self.page.on("request", lambda request: self.requested.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda said: self._hear(said.type, said.text))
+        self.page.add_init_script(
+            "document.addEventListener('securitypolicyviolation', (event) =>"
+            " console.error('forbidden:', event.violatedDirective, event.blockedURI))"
+        )
+
+    def _hear(self, kind: str, text: str) -> None:
+        if self.refusals_expected and text.startswith("Failed to load resource"):
+            return
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def semaphore(self, name: str) -> Locator:
+        return self.page.locator(f"[data-semaphore='{name}']")
+
+    def sign_in(self, kind: str, secret: str) -> None:
+        form = self.page.locator("form.sign-in")
+        form.get_by_role("radio", name=kind).check()
+        form.get_by_role("textbox", name=kind).fill(secret)
+        form.get_by_role("button", name="Sign in").click()
+
+    def fits(self) -> bool:
+        """Whether nothing is wider than the window."""
+        fits: bool = self.page.evaluate(
+            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+        return fits
+
+
+Look = Callable[..., Visit]
+
+
+@pytest.fixture
+def look(browser: Browser, simulator: Simulator) -> Iterator[Look]:
+    """Opens the dashboard of a server; afterwards, nothing may have gone astray in it."""
+    visits: list[tuple[Visit, set[str]]] = []
+    contexts = []
+
+    def open_at(url: str, *, width: int = 1280, refusals_expected: bool = False) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        visit = Visit(context.new_page(), refusals_expected=refusals_expected)
+        visit.watch()
+        visits.append((visit, {urlsplit(url).netloc, urlsplit(simulator.url).netloc}))
+        visit.page.goto(url)
+        return visit
+
+    expect.set_options(timeout=15_000)
+    yield open_at
+    for context in contexts:
+        context.close()
+    for visit, hosts in visits:
+        assert visit.complaints == []
+        web = [each for each in visit.requested if not each.startswith("blob:")]
+        assert {urlsplit(each).netloc for each in web} <= hosts
+
+
+def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
+    server: Server, simulator: Simulator, look: Look
+) -> None:
+    admin = {"x_admin_api_key": ADMIN_KEY}
+    server.post("/global-semaphores", {"semaphore_id": "team", "limit": 2}, **admin)
+    visit = look(server.url)
+    team, account = visit.semaphore("team"), visit.semaphore("replicate-global")
+    expect(team).to_contain_text("0 of 2 in use")
+    expect(account).to_contain_text("server’s account")
+    body = {"prompts": ["a [hang]"] * 5, "external_semaphore_id": "team"}
+    begun = server.post("/generate-batch", body, **LATER).json()
+    expect(team).to_contain_text("2 of 2 in use")
+    expect(team).to_contain_text("3 waiting")
+    expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "2")
+    expect(account).to_contain_text("2 of 60 in use")
+    expect(visit.page.get_by_text("2 running · 3 waiting")).to_be_visible()
+    expect(visit.page).to_have_title("0/5 · replicate-mcp")
+    server.client.delete(f"/batches/{begun['batch_id']}")
+    expect(team).to_contain_text("0 of 2 in use")
+    expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
+    expect(visit.page).to_have_title("replicate-mcp")
+
+
+def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Look) -> None:
+    visit = look(server.url)
+    page = visit.page
+    expect(page.get_by_text("No batches in the last 24 hours")).to_be_visible()
+    tasks = [
+        {"prompt": "a red car", "output_filename": "car.png", "seed": 7},
+        {"prompt": "two houses", "output_filename": "houses.png", "num_outputs": 2},
+    ]
+    made = server.post("/generate-batch", {"tasks": tasks}).json()
+    urls = [file["url"] for row in made["successful_results"] for file in row["generated_files"]]
+    tiles = page.locator("figure.tile")
+    expect(tiles).to_have_count(3)
+    expect(tiles.locator(".thumb[data-loaded] img")).to_have_count(3)
+    links = tiles.get_by_role("link").all()
+    assert [link.get_attribute("href") for link in links] == urls
+    assert {link.get_attribute("target") for link in links} == {"_blank"}
+    assert all("noopener" in (link.get_attribute("rel") or "") for link in links)
+    expect(tiles.first).to_contain_text("car.png")
+    expect(tiles.first).to_contain_text("a red car")
+    expect(tiles.first).to_contain_text("seed 7")
+    expect(tiles.first).to_contain_text("flux-schnell")
+    expect(tiles.first).to_contain_text(re.compile(r"expires in (59|60) min"))
+    tiles.first.get_by_role("button", name="Details").click()
+    expect(tiles.first).to_contain_text("black-forest-labs/flux-schnell")
+    with page.context.expect_page() as opened:
+        links[0].click()
+    assert opened.value.url == urls[0]
+    assert opened.value.evaluate("window.opener") is None
+
+
+def test_an_image_is_saved_under_its_name_and_its_url_copied(server: Server, look: Look) -> None:
+    server.post("/generate", {"prompt": "a red car", "output_filename": "red car.png"})
+    visit = look(server.url)
+    page = visit.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tile = page.locator("figure.tile")
+    with page.expect_download() as downloading:
+        tile.get_by_role("button", name="Download").click()
+    assert downloading.value.suggested_filename == "red car.png"
+    assert downloading.value.path().read_bytes().startswith(b"\x89PNG")
+    tile.get_by_role("button", name="Copy URL").click()
+    expect(page.get_by_role("status")).to_have_text("URL copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == tile.get_by_role("link").get_attribute("href")
+
+
+def test_images_count_down_to_their_end_and_are_marked_then(
+    server: Server, simulator: Simulator, look: Look
+) -> None:
+    simulator.configure(clock_offset_seconds=-3588)  # They ended almost an hour ago.
+    server.post("/generate", {"prompt": "a red car"})
+    visit = look(server.url)
+    tile = visit.page.locator("figure.tile")
+    expect(tile).to_contain_text(re.compile(r"expires in \d+ s"))
+    expect(tile.get_by_role("link")).to_have_count(1)
+    expect(tile.locator(".lifetime")).to_have_text("expired")
+    expect(tile.get_by_role("link")).to_have_count(0)
+    expect(tile.get_by_role("button", name="Download")).to_have_count(0)
+    visit.page.reload()
+    expect(tile.locator(".lifetime")).to_have_text("expired")
+    expect(tile.get_by_role("img")).to_have_count(0)
+
+
+def test_failures_tell_their_reason(server: Server, look: Look) -> None:
+    body = {"prompts": ["a fine one", "a [fail]", "b [fail]", "c [nsfw]"]}
+    server.post("/generate-batch", body)
+    visit = look(server.url)
+    failures = visit.page.get_by_role("region", name="Failed tasks")
+    failed = failures.locator("[data-code='prediction_failed']")
+    expect(failed).to_contain_text("The model failed")
+    expect(failed).to_contain_text("2 tasks")
+    expect(failed.locator("li")).to_have_text(
+        ["generated_image_2a [fail]", "generated_image_3b [fail]"]
+    )
+    expect(failures.locator("[data-code='content_flagged']")).to_contain_text("refused the content")
+    expect(visit.page.locator("figure.tile")).to_have_count(1)
+    expect(visit.page.get_by_text("1 of 4 done")).to_be_visible()
+
+
+def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
+    markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
+    server.post("/generate-batch", {"prompts": [markup, f"{markup} [fail]"]})
+    visit = look(server.url)
+    page = visit.page
+    expect(page.locator("figure.tile .prompt")).to_have_text(markup)
+    expect(page.get_by_role("region", name="Failed tasks")).to_contain_text(markup)
+    expect(page.locator("main b, main img[src='x']")).to_have_count(0)
+    expect(page).to_have_title("replicate-mcp")
+
+
+def test_a_batch_is_cancelled_after_a_second_thought(
+    server: Server, simulator: Simulator, look: Look
+) -> None:
+    server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, **LATER)
+    visit = look(server.url)
+    page = visit.page
+    cancel = page.get_by_role("button", name="Cancel batch")
+    cancel.click()
+    page.get_by_role("group", name="Cancel the batch?").press("Escape")
+    expect(cancel).to_be_focused()
+    assert simulator.account("acme")["in_flight"] == 3
+    cancel.click()
+    page.get_by_role("button", name="Cancel the batch").click()
+    simulator.wait_for(account="acme", in_flight=0)
+    expect(page.get_by_text("Canceled", exact=True)).to_be_visible()
+    expect(page.locator("[data-code='canceled']")).to_contain_text("3 tasks")
+    assert simulator.account("acme")["canceled"] == 3
+
+
+def test_an_admin_registers_and_resizes_semaphores(server: Server, look: Look) -> None:
+    visit = look(server.url, refusals_expected=True)
+    page = visit.page
+    expect(visit.semaphore("replicate-global")).to_be_visible()
+    expect(page.get_by_role("button", name="Register a semaphore")).to_have_count(0)
+    page.get_by_role("button", name="Sign in").click()
+    visit.sign_in("Admin key", "wrong")
+    expect(page.get_by_role("alert").first).to_contain_text("X-Admin-API-Key is wrong")
+    visit.sign_in("Admin key", ADMIN_KEY)
+    page.get_by_role("button", name="Register a semaphore").click()
+    form = page.get_by_role("form", name="Register a semaphore")
+    form.get_by_label("Name").fill("not a name")
+    form.get_by_label("Limit").fill("7")
+    form.get_by_role("button", name="Register").click()
+    expect(form.get_by_role("alert")).to_contain_text("is not a name")
+    form.get_by_label("Name").fill("posters")
+    form.get_by_role("button", name="Register").click()
+    expect(visit.semaphore("posters")).to_contain_text("0 of 7 in use")
+    page.get_by_role("button", name="Resize posters").click()
+    page.get_by_label("New limit of posters").fill("0")
+    page.get_by_label("New limit of posters").press("Enter")
+    expect(visit.semaphore("posters").get_by_role("alert")).to_contain_text("from 1 to 10,000")
+    page.get_by_label("New limit of posters").fill("3")
+    page.get_by_label("New limit of posters").press("Enter")
+    expect(visit.semaphore("posters")).to_contain_text("0 of 3 in use")
+    limits = {each["name"]: each["limit"] for each in _semaphores(server)}
+    assert limits == {"replicate-global": 60, "posters": 3}
+
+
+def test_who_looks_is_asked_for_and_kept_in_the_tab_only(serve: Serve, look: Look) -> None:
+    token = "r8_other_1"
+    with serve("--host", "0.0.0.0") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        server.client.base_url = url
+        server.post("/generate", {"prompt": "mine"}, x_replicate_api_key=token)
+        server.post("/generate", {"prompt": "somebody else's"}, x_replicate_api_key="r8_third_1")
+        visit = look(url, refusals_expected=True)
+        page = visit.page
+        expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
+        expect(page.get_by_role("heading", name="Batches")).to_be_hidden()
+        visit.sign_in("Replicate token", "r8_")
+        expect(page.locator("p.reason[role=alert]")).to_contain_text("refused the token")
+        visit.sign_in("Replicate token", token)
+        expect(page.locator("figure.tile .prompt")).to_have_text("mine")
+        expect(visit.semaphore("replicate-global")).to_contain_text("your account")
+        expect(page.locator(".batch")).to_have_count(1)
+        page.reload()
+        expect(page.locator("figure.tile .prompt")).to_have_text("mine")
+        assert page.evaluate("localStorage.length") == 0
+        assert page.evaluate("document.cookie") == ""
+        assert token in page.evaluate("JSON.stringify({...sessionStorage})")
+        assert token not in page.content()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
+        expect(page.get_by_text("mine")).to_have_count(0)
+        assert page.evaluate("sessionStorage.length") == 0
+        assert token not in page.url
+        assert not [each for each in visit.requested if token in each]
+
+
+def test_a_server_that_is_away_is_told_of_and_waited_for(serve: Serve, look: Look) -> None:
+    with serve() as first:
+        visit = look(first.url, refusals_expected=True)
+        expect(visit.page.get_by_text("Live")).to_be_visible()
+        first.terminate()
+        expect(visit.page.get_by_role("alert")).to_have_text("The server cannot be reached.")
+        expect(visit.page.get_by_text("Trying again in")).to_be_visible()
+    with serve("--port", str(urlsplit(first.url).port)):
+        visit.page.get_by_role("button", name="Try now").click()
+        expect(visit.page.get_by_text("Live")).to_be_visible()
+        expect(visit.page.get_by_role("alert")).to_have_text("")
+        expect(visit.page.get_by_text("Trying again in")).to_be_hidden()
+
+
+def test_a_hidden_tab_asks_for_nothing(server: Server, simulator: Simulator, look: Look) -> None:
+    visit = look(server.url)
+    page = visit.page
+    expect(page.get_by_text("No batches in the last 24 hours")).to_be_visible()
+    _hide(page, True)
+    expect(page.get_by_text("Paused")).to_be_visible()
+    before = len(visit.requested)
+    simulator.configure(predict_seconds=4)  # Longer than between two rounds of an idle page.
+    server.post("/generate", {"prompt": "meanwhile"})
+    assert len(visit.requested) == before
+    _hide(page, False)
+    expect(page.get_by_text("1 of 1 done")).to_be_visible()
+
+
+def test_a_pause_that_replicate_asked_for_counts_down(
+    server: Server, simulator: Simulator, look: Look
+) -> None:
+    simulator.configure(throttle_seconds=30, throttle_header=True, fault_next=["429"])
+    server.post("/generate-batch", {"prompts": ["a"]}, **LATER)
+    visit = look(server.url)
+    paused = visit.semaphore("replicate-global").get_by_text("Replicate asked for a pause")
+    expect(paused).to_contain_text(re.compile(r"go on in (2\d|30) s"))
+
+
+def test_everything_fits_a_phone(server: Server, look: Look) -> None:
+    admin = {"x_admin_api_key": ADMIN_KEY}
+    name = "a-name-as-long-as-names-may-be-" + "x" * 60
+    server.post("/global-semaphores", {"semaphore_id": name, "limit": 200}, **admin)
+    tasks = [
+        {"prompt": "word " * 60, "output_filename": f"{'long_' * 30}.png", "num_outputs": 3},
+        {"prompt": f"{'unbreakable' * 30} [fail]", "output_filename": f"{'x' * 150}.png"},
+        {"prompt": "on and on [hang]"},
+    ]
+    body = {"tasks": tasks, "external_semaphore_id": name}
+    visit = look(server.url, width=PHONE)
+    page = visit.page
+    expect(page.get_by_text("No batches in the last 24 hours")).to_be_visible()
+    assert visit.fits()
+    server.post("/generate-batch", body, **LATER)
+    expect(page.locator("figure.tile")).to_have_count(3)
+    expect(page.locator(".failure")).to_have_count(1)
+    page.get_by_role("button", name="Details").first.click()
+    page.get_by_role("button", name="Cancel batch").click()
+    assert visit.fits()
+    page.get_by_role("button", name="Sign in").click()
+    assert visit.fits()
+    visit.sign_in("Admin key", ADMIN_KEY)
+    page.get_by_role("button", name="Register a semaphore").click()
+    page.get_by_role("button", name=f"Resize {name}").click()
+    assert visit.fits()
+
+
+def test_the_keyboard_reaches_everything(server: Server, look: Look) -> None:
+    server.post("/generate", {"prompt": "a red car", "output_filename": "car.png"})
+    visit = look(server.url)
+    page = visit.page
+    expect(page.locator("figure.tile")).to_have_count(1)
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "[document.activeElement.textContent,"
+                " getComputedStyle(document.activeElement).outlineStyle]"
+            )
+        )
+    names = [re.sub(r"\s+", " ", text).strip() for text, _ in reached]
+    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 donenothing failed"]
+    assert names[4:] == [
+        "(opens in a new tab)",
+        "Details of car.png",
+        "Copy URL of car.png",
+        "Download car.png",
+    ]
+    assert {outline for _, outline in reached} == {"solid"}
+    toggle = page.locator(".batch .toggle")
+    toggle.press("Enter")
+    expect(toggle).to_have_attribute("aria-expanded", "false")
+    expect(page.locator("figure.tile")).to_be_hidden()
+
+
+# What a client accepts, and whether it is a browser.
+ACCEPTED: list[tuple[str, bool]] = [
+    ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+    ("text/html", True),
+    ("TEXT/HTML ; q=0.5, */*;q=0.1", True),
+    ("*/*", False),
+    ("", False),
+    ("application/json", False),
+    ("application/json, text/plain, */*", False),
+    ("application/json, text/html;q=0.9", False),
+    ("text/html;q=0", False),
+    ("text/html;q=x", False),
+]
+
+
+@pytest.mark.parametrize(("accept", "is_browser"), ACCEPTED)
+def test_browsers_get_the_page_and_programs_the_json(accept: str, is_browser: bool) -> None:
+    assert prefers_html(accept) is is_browser
+
+
+def test_a_client_that_accepts_no_html_gets_the_health(server: Server) -> None:
+    answer = server.get("/")
+    assert answer.json() == server.get("/health").json()
+    assert answer.headers["vary"] == "Accept"
+    page = server.get("/", headers={"accept": "text/html"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["vary"] == "Accept"
+
+
+def test_files_are_sent_once_with_strict_rules(server: Server, simulator: Simulator) -> None:
+    for name, kind in (
+        ("dashboard.js", "text/javascript; charset=utf-8"),
+        ("dashboard.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+    ):
+        answer = server.get(f"/dashboard/{name}")
+        assert answer.headers["content-type"] == kind
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        again = server.get(f"/dashboard/{name}", headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    rules = _rules(server.get("/", headers={"accept": "text/html"}).headers)
+    assert rules["default-src"] == ["'none'"]
+    assert rules["script-src"] == rules["style-src"] == ["'self'"]
+    assert rules["frame-ancestors"] == ["'none'"]
+    assert simulator.url in rules["img-src"]
+    for missing in ("index.html", "routes.py", "..%2froutes.py", "none.js"):
+        assert server.get(f"/dashboard/{missing}").status_code == 404
+
+
+def test_only_a_simulator_on_loopback_is_among_the_images() -> None:
+    delivery = ["https://replicate.delivery", "https://*.replicate.delivery"]
+    for url, more in (
+        ("https://api.replicate.com", []),
+        ("https://replicate.example.com:8443", []),
+        ("http://127.0.0.1:9001", ["http://127.0.0.1:9001"]),
+        ("http://localhost:9001", ["http://localhost:9001", "http://127.0.0.1:9001"]),
+        ("http://[::1]:9001", ["http://127.0.0.1:9001"]),
+    ):
+        rules = _rules({k.lower(): v for k, v in security_headers(url).items()})
+        assert rules["img-src"] == rules["connect-src"] == ["'self'", *delivery, *more]
+
+
+def _rules(headers: Any) -> dict[str, list[str]]:
+    rules = [rule.split() for rule in headers["content-security-policy"].split(";")]
+    return {name: values for name, *values in rules}
+
+
+def _semaphores(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get("/global-semaphores").json()["semaphores"]
+    return found
+
+
+def _hide(page: Page, hidden: bool) -> None:
+    """As a browser does when another tab is looked at; a headless one has no other way."""
+    page.evaluate(
+        "(hidden) => {"
+        " Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
