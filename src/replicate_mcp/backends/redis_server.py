@@ -166,6 +166,7 @@ class Server:
         try:
             with anyio.fail_after(self.address.patience):
                 await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
+                await wake_ups.get_message(timeout=None)  # What confirms it is no wake-up.
         except (RedisError, OSError) as error:
             await wake_ups.aclose()  # type: ignore[no-untyped-call]
             raise BackendUnavailable(self._sentence(error)) from error
@@ -179,6 +180,9 @@ class Server:
             try:
                 if await self._wake_ups.get_message(timeout=None):
                     return
+                # Where the system has given a connection up, the client answers nothing, at once
+                # and for ever: the loop would have no turn for anything else.
+                await self._stop_listening()
             except (RedisError, OSError) as error:
                 log.info("wake-ups of %s are interrupted: %s", self.address.shown, error)
                 await self._stop_listening()

@@ -88,7 +88,7 @@ function drawWho() {
   const kept = signedInWith();
   write(byId("identity"), kept ? (isAdmin() ? "Admin" : "Your own token") : "");
   show(byId("sign-out"), Boolean(kept));
-  show(byId("sign-in"), !kept && !signIn.isOpen);
+  show(byId("sign-in"), Boolean(server) && !kept && !signIn.isOpen);
 }
 
 byId("sign-in").addEventListener("click", () => {

@@ -11,8 +11,8 @@ const MOST = 10_000;
 
 const SHARED_BY = {
   process: "this process only",
-  machine: "machine-wide",
-  fleet: "fleet-wide",
+  machine: "machine‑wide",
+  fleet: "fleet‑wide",
 };
 
 /** All cards, kept by name so that what is on the page stays where it is. */
