@@ -71,3 +71,26 @@ async def test_a_folder_that_cannot_be_written_is_refused_with_a_way_out(tmp_pat
     tmp_path.chmod(0o500)
     with pytest.raises(BackendUnavailable, match="set REPLICATE_MCP_BACKEND"):
         await SqliteBackend.open(str(tmp_path / "state.db"))
+
+
+async def test_a_file_that_is_damaged_is_reported_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    await (await SqliteBackend.open(str(path))).close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\x00" * (path.stat().st_size - 4096))
+    with pytest.raises(BackendUnavailable, match=r"state\.db cannot be used .* doctor"):
+        await SqliteBackend.open(str(path))
+
+
+async def test_a_file_that_stays_locked_is_reported_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    backend = await SqliteBackend.open(str(path))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BackendUnavailable, match=r"locked by another process .* doctor"):
+        await backend.semaphores()
+    other.execute("ROLLBACK")
+    other.close()
+    assert await backend.semaphores() == []
+    await backend.close()

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
+from replicate_mcp.access import Caller
 from replicate_mcp.app import App
-from replicate_mcp.errors import BackendUnavailable, InvalidInput, Unauthorized
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.http_api.answers import (
     Batch,
     Batches,
@@ -91,7 +92,7 @@ async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Reg
 
 
 @router.post("/configure")
-async def configure(body: ConfigureRequest, app: TheApp, _: TheAdmin) -> Configured:
+async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Configured:
     """Change the limits of the server's own account, for all who share it."""
     if body.concurrent_limit is None and body.requests_per_minute is None:
         raise InvalidInput("Give concurrent_limit, requests_per_minute, or both.")
@@ -100,7 +101,9 @@ async def configure(body: ConfigureRequest, app: TheApp, _: TheAdmin) -> Configu
     if body.requests_per_minute is not None:
         await app.set_rate(body.requests_per_minute)
     return Configured(
-        success=True, message="The limits were changed.", new_settings=await _concurrency(app)
+        success=True,
+        message="The limits were changed.",
+        new_settings=await _concurrency(app, caller),
     )
 
 
@@ -140,11 +143,8 @@ async def status(app: TheApp, caller: TheReader) -> Status:
     )
 
 
-async def _concurrency(app: App, caller: Any = None) -> dict[str, Any]:
-    try:
-        own = (await app.semaphores(caller or app.caller()))[0]
-    except Unauthorized:
-        return {}
+async def _concurrency(app: App, caller: Caller) -> dict[str, Any]:
+    own = (await app.semaphores(caller))[0]
     return {
         "concurrent_limit": own.limit,
         "available_slots": own.available,
