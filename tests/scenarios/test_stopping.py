@@ -99,7 +99,7 @@ async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_deliv
             first.stdin.close()
         else:
             getattr(first, end)()
-        first.wait(5)
+        first.wait(20)
     account = simulator.account("acme")
     assert (account["in_flight"], account["canceled"]) == (2, 0)
     with server(simulator, tmp_path):  # Nobody calls it: it looks by itself.
