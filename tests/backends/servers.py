@@ -138,7 +138,7 @@ def running_server(kind: str, *options: str) -> Iterator[RunningServer]:
 
 async def open_for_admission(server: RunningServer, prefix: str, *accounts: str) -> None:
     """Let the first lease of an empty server be over, so that a test need not wait for its own."""
-    first = await RedisBackend.open(server.url(prefix, lease=0.1))
+    first = await RedisBackend.open(server.url(prefix, lease=0.5))
     for account in accounts:
         while not await first.forgot(account):
             await anyio.sleep(0.01)

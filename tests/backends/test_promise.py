@@ -206,6 +206,19 @@ async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_f
     assert [row.task_index for row in await a.results("ba")] == [0]
 
 
+async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world: World) -> None:
+    leaving, staying = await world.open(), await world.holder(limit=1)
+    await leaving.register("team", 1)
+    await staying.register("team", 1)
+    room = await leaving.join(QueueEntry("c", ("team",), None, 1))
+    await leaving.take([room.offers[0].permit])
+    assert not (await staying.join(QueueEntry("d", ("team",), None, 1))).offers
+    await leaving.close()
+    with anyio.fail_after(2):
+        await staying.woken()
+    assert [offer.entry for offer in (await staying.admit()).offers] == ["d"]
+
+
 async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)

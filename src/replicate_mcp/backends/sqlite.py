@@ -91,7 +91,12 @@ class SqliteBackend:
 
     async def close(self) -> None:
         """Leave: offers and places in the queue are gone, permits of running predictions stay."""
-        await self._step(lambda permits, journal: _bury(permits, journal, self._holder))
+
+        def leave(permits: PermitTables, journal: JournalTables) -> None:
+            _bury(permits, journal, self._holder)
+            permits.admit()  # What this frees is others' at once.
+
+        await self._step(leave)
         self._doorbell.close()
         self._database.close()
         if self._lock is not None:
@@ -195,7 +200,8 @@ class SqliteBackend:
                 permits.free(permit, asked_for=was_created(result))
             else:
                 permits.abandon(permit)
-            journal.record(batch_id, [result])
+            if journal.record(batch_id, [result]):
+                permits.leave_queue(batch_id)
             return permits.admit()
 
         return await self._step(finish)

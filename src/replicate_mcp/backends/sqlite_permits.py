@@ -170,8 +170,7 @@ class PermitTables:
     def leave(self, entry: str, count: int | None) -> Room:
         """Wait for less, or not at all."""
         if count is None:
-            self._withdraw("entry = ?", (entry,))
-            self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
+            self.leave_queue(entry)
         else:
             row = self._db.execute("SELECT waiting FROM queue WHERE entry = ?", (entry,)).fetchone()
             offered = max(0, count - row[0]) if row else 0
@@ -182,6 +181,11 @@ class PermitTables:
             )
             self._wait_more(entry, -count)
         return self.admit()
+
+    def leave_queue(self, entry: str) -> None:
+        """Take an entry out of the queue, with its offers."""
+        self._withdraw("entry = ?", (entry,))
+        self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
 
     def take(self, permits: Iterable[int]) -> tuple[frozenset[int], Room]:
         """Turn offers into permits."""
