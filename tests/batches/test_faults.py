@@ -110,6 +110,7 @@ async def test_a_refused_token_refuses_the_request(
     assert simulator.account("acme")["creations_seen"] == 0
 
 
+@pytest.mark.soak
 async def test_a_token_revoked_in_the_middle_ends_the_batch_within_a_second_and_keeps_what_is_done(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
