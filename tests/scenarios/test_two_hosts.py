@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -26,6 +27,9 @@ pytestmark = pytest.mark.soak
 LIMIT = 6
 LEASE = 2.0
 TASKS = 40
+
+NUMBERS = count(1)
+"""Of hosts, and of their networks: none is used twice."""
 
 FORWARD = """
 import asyncio, sys
@@ -92,6 +96,7 @@ class Host:
         )
 
     def remove(self) -> None:
+        ip("link", "del", self._cable)  # Else it goes only when the last process there has.
         ip("netns", "del", self.name)
 
 
@@ -104,7 +109,7 @@ def hosts() -> Iterator[list[Host]]:
         pytest.skip(missing)
     made: list[Host] = []
     try:
-        made += [Host(number) for number in (1, 2)]
+        made += [Host(next(NUMBERS)) for _ in range(2)]
         yield made
     finally:
         for host in made:
