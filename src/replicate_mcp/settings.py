@@ -70,7 +70,7 @@ class Settings(BaseModel):
         "black-forest-labs/flux-schnell", alias="REPLICATE_MCP_DEFAULT_MODEL"
     )
     backend: Annotated[str, BeforeValidator(_backend)] = Field(
-        "sqlite", alias="REPLICATE_MCP_BACKEND"
+        "sqlite", alias="REPLICATE_MCP_BACKEND", repr=False
     )
     wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
     prediction_seconds: int = Field(600, ge=5, le=86_400, alias="REPLICATE_MCP_PREDICTION_SECONDS")

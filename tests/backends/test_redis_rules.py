@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from importlib import resources
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends.servers import KINDS, RunningServer
+from replicate_mcp.backends.redis_server import lua
 from replicate_mcp.replicate_api.attempts import distinct_cancel_after
 from replicate_mcp.semaphores import admission, rate_learning
 from replicate_mcp.semaphores.admission import Entry, admit
@@ -29,11 +29,12 @@ quietly = settings(
 class Lua:
     """Runs a rule of `backends/lua` at a real server, with JSON in and out."""
 
-    def __init__(self, server: RunningServer, module: str, body: str) -> None:
-        folder = resources.files("replicate_mcp.backends").joinpath("lua")
-        rule = folder.joinpath(f"{module}.lua").read_text("utf-8")
+    def __init__(self, server: RunningServer, file: str, body: str) -> None:
         self._client = server.client
-        self._script = f"{rule}\nlocal given = cjson.decode(ARGV[1])\n{body}"
+        self._script = (
+            f"local rule = (function() {lua(file)} end)()\n"
+            f"local given = cjson.decode(ARGV[1])\n{body}"
+        )
 
     def __call__(self, **given: Any) -> Any:
         return self._client.eval(self._script, 0, json.dumps(given))
@@ -49,6 +50,7 @@ def server(
 # Rates
 
 RATE_HISTORY = """
+local rate = rule
 local state = rate.full(given.per_minute, given.now)
 local out = {}
 for _, event in ipairs(given.history) do
@@ -129,7 +131,7 @@ def test_a_rate_goes_the_same_way_in_lua(
 
 
 def test_rates_have_the_same_fields_in_lua(server: RunningServer) -> None:
-    assert Lua(server, "rate", "return rate.FIELDS")() == FIELDS
+    assert Lua(server, "rate", "return rule.FIELDS")() == FIELDS
 
 
 # Admission
@@ -137,7 +139,7 @@ def test_rates_have_the_same_fields_in_lua(server: RunningServer) -> None:
 ADMISSION = """
 local stalled = {}
 for _, holder in ipairs(given.stalled) do stalled[holder] = true end
-local grants, next_at = admission.admit(given.queue, given.free, given.rates, stalled, given.now)
+local grants, next_at = rule.admit(given.queue, given.free, given.rates, stalled, given.now)
 return {grants, next_at and string.format('%.17g', next_at) or ''}
 """
 
@@ -200,7 +202,7 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
 CANCEL_AFTER = """
 local used = {}
 for _, seconds in ipairs(given.used) do used[seconds] = true end
-return distinct_cancel_after(given.wanted, used)
+return rule(given.wanted, used)
 """
 
 
@@ -214,7 +216,7 @@ def test_equal_attempts_are_told_apart_the_same_way_in_lua(
 
 
 def test_offers_last_as_long_in_lua(server: RunningServer) -> None:
-    body = "return {tostring(admission.OFFER_LASTS), tostring(admission.OFFER_STALLS_AFTER)}"
+    body = "return {tostring(rule.OFFER_LASTS), tostring(rule.OFFER_STALLS_AFTER)}"
     lasts, stalls_after = Lua(server, "admission", body)()
     assert float(lasts) == admission.OFFER_LASTS
     assert float(stalls_after) == admission.OFFER_STALLS_AFTER

@@ -35,10 +35,15 @@ SHORTEST_PATIENCE = 1.0
 RECONNECT_SECONDS = 0.2
 """Pause before the connection for wake-ups is made again."""
 
-_MODULES = (
-    "rate", "admission", "cancel_after", "call", "memory", "queue", "permits", "holders", "journal",
-    "registration", "steps",
-)  # fmt: skip
+_RULES = {
+    "rate": "rate",
+    "admission": "admission",
+    "distinct_cancel_after": "cancel_after",
+}
+"""What is decided by the same rules in Python, each a value that its file returns."""
+
+_ROOMS = ("memory", "queue", "permits", "holders", "journal", "registration", "steps")
+"""What the script does, in files that share what `call.lua` knows of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +69,23 @@ class Address:
         Raises:
             BackendUnavailable: it is no address; the message says what would be right.
         """
-        shown = masked(value)
         try:
             parts = urlsplit(value)
             query = dict(parse_qsl(parts.query))
             lease = float(query.pop("lease", LEASE_SECONDS))
-            prefix = query.pop("prefix", PREFIX)
-            if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.port == 0:
-                raise ValueError("no host and port")
-            if not lease >= SHORTEST_LEASE_SECONDS:
-                raise ValueError("the lease is too short")
-        except ValueError as error:
+            fine = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+        except ValueError:
+            # Not what it says: a part of a password may be in it.
+            fine = False
+        if not fine or not lease >= SHORTEST_LEASE_SECONDS:
             raise BackendUnavailable(
-                f"{shown} is not the address of a Redis ({error}): set REPLICATE_MCP_BACKEND to "
-                "redis://host:6379/0, or rediss:// for TLS; ?lease= is in seconds."
+                f"{masked(value)} is not the address of a Redis: set REPLICATE_MCP_BACKEND to "
+                "redis://user:password@host:6379/0, or rediss:// for TLS. What is special in a "
+                "password has to be escaped (/ as %2F); ?lease= is in seconds."
             ) from None
+        prefix = query.pop("prefix", PREFIX)
         url = urlunsplit(parts._replace(query=urlencode(query)))
-        return cls(url, shown, lease, f"{{{prefix}}}:")
+        return cls(url, masked(value), lease, f"{{{prefix}}}:")
 
     @property
     def patience(self) -> float:
@@ -285,5 +290,14 @@ def _give_up_after(seconds: float) -> dict[int, int]:
 
 
 def _script() -> str:
+    # Each file is a function of its own: so what it shares with the others is looked up once for
+    # all of its functions, which are made anew at every call.
+    rules = [f"local {name} = (function()\n{lua(file)}end)()\n" for name, file in _RULES.items()]
+    rooms = [f"(function()\n{lua(file)}end)();\n" for file in _ROOMS]
+    return "".join([*rules, lua("call"), *rooms, "return answer()\n"])
+
+
+def lua(file: str) -> str:
+    """A file of the script."""
     folder = resources.files("replicate_mcp.backends").joinpath("lua")
-    return "\n".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in _MODULES)
+    return folder.joinpath(f"{file}.lua").read_text("utf-8")

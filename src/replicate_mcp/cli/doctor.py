@@ -55,6 +55,7 @@ def _shown(name: str, values: Mapping[str, Any]) -> str:
     from pydantic import SecretStr
 
     from replicate_mcp.access import fingerprint
+    from replicate_mcp.backends.redis_server import masked
     from replicate_mcp.cli.results import printable
     from replicate_mcp.settings import SETTING_NAMES, Settings
 
@@ -64,7 +65,8 @@ def _shown(name: str, values: Mapping[str, Any]) -> str:
     value = str(values[name])
     if SecretStr in get_args(field.annotation):
         return f"set, {len(value)} characters, fingerprint {fingerprint(value)[:4]}…"
-    # Addresses may carry a password: redis://user:password@host.
+    if value.startswith(("redis://", "rediss://")):
+        return masked(value)  # It may carry a password.
     return printable(re.sub(r"://[^/@]*@", "://…@", value))
 
 

@@ -73,3 +73,5 @@ function admission.admit(queue, free, rates, stalled, now)
   end
   return grants, next_time(queue, waiting, rates, slots, now)
 end
+
+return admission

@@ -62,7 +62,10 @@ local JOURNAL_SECONDS = DAY
 local generation      -- the id of the present one
 local opens_at = 0    -- nothing is admitted before, on the server's clock
 
-local rates, permits, queue, journal, holders = {}, {}, {}, {}, {}
+-- The rooms of the script; each is in a file of its own.
+local memory, rates, permits, queue = {}, {}, {}, {}
+local holders, journal, registration = {}, {}, {}
+local answer
 
 -- Numbers as text: whole ones (permits have sixteen digits), and any without loss.
 local function whole(number) return string.format('%.0f', number) end

@@ -16,3 +16,5 @@ local function distinct_cancel_after(wanted, used)
   end
   return wanted
 end
+
+return distinct_cancel_after

@@ -121,7 +121,19 @@ end
 
 -- Accounts
 
-function holders.is_entered(account) return redis.call('HEXISTS', key.entered, account) == 1 end
+local entered = {}   -- what this call has read
+
+function holders.is_entered(account)
+  if entered[account] == nil then
+    entered[account] = redis.call('HEXISTS', key.entered, account) == 1
+  end
+  return entered[account]
+end
+
+function holders.enter(account)
+  redis.call('HSET', key.entered, account, '1')
+  entered[account] = true
+end
 
 -- Every semaphore as it stands, or one.
 function holders.states(only)

@@ -4,8 +4,6 @@
 -- flushed) lacks the generation's mark. Either way it cannot be told what runs, so a new generation
 -- begins: nothing is admitted for one lease, in which every living process says again what it has.
 
-local memory = {}
-
 local function is_of_one_generation(id)
   for _, name in ipairs(GENERATION_LONG) do
     if redis.call('HGET', key[name], '#') ~= id then return false end

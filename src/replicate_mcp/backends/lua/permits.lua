@@ -40,8 +40,9 @@ function permits.running(entry) return units_of('e:' .. entry) end
 local function count_images(record, images)
   if not record.account or not images or images == 0 then return end
   local counter = images_key(record.account, math.floor(record.taken_at / DAY))
-  redis.call('INCRBY', counter, images)
-  redis.call('EXPIRE', counter, 2 * DAY)
+  if redis.call('INCRBY', counter, images) == images then
+    redis.call('EXPIRE', counter, 2 * DAY)
+  end
 end
 
 -- Equal open attempts, told apart by their Cancel-After

@@ -9,11 +9,24 @@ function queue.account_semaphore(account) return ACCOUNT_PREFIX .. account end
 function queue.is_account(name) return string.sub(name, 1, #ACCOUNT_PREFIX) == ACCOUNT_PREFIX end
 function queue.account_of(name) return string.sub(name, #ACCOUNT_PREFIX + 1) end
 
+local READ_AT_ONCE = 1000
+
 local known = {}   -- what this call has read
 
 local function entry_of(id)
   if known[id] == nil then known[id] = record_of(key.entries, id) or false end
   return known[id]
+end
+
+local function read(ids)
+  for first = 1, #ids, READ_AT_ONCE do
+    local last = math.min(#ids, first + READ_AT_ONCE - 1)
+    local packed = redis.call('HMGET', key.entries, unpack(ids, first, last))
+    for place, each in ipairs(packed) do
+      local id = ids[first + place - 1]
+      if known[id] == nil then known[id] = each and cmsgpack.unpack(each) end
+    end
+  end
 end
 
 local function put(id, entry)
@@ -23,7 +36,7 @@ local function put(id, entry)
     at_most = entry.at_most, waiting = entry.waiting, turn = entry.turn,
   }
   put_record(key.entries, id, kept)
-  known[id] = kept
+  known[id] = entry
   if entry.waiting > 0 then
     redis.call('ZADD', key.queue, entry.turn, id)
   else
@@ -77,7 +90,7 @@ function queue.to_the_end(grants, entries)
   for place, id in ipairs(grants) do entries[id].turn = turn + place end
   for id, entry in pairs(entries) do
     if entry.granted then
-      entry.waiting = entry.waiting - entry.granted
+      entry.waiting, entry.granted = entry.waiting - entry.granted, nil
       put(id, entry)
     end
   end
@@ -85,7 +98,6 @@ end
 
 -- An account takes part when what it runs was entered after the memory was lost.
 local function may_start(entry)
-  if not memory.is_open() then return false end
   for _, name in ipairs(entry.semaphores) do
     if queue.is_account(name) and not holders.is_entered(queue.account_of(name)) then
       return false
@@ -97,20 +109,18 @@ end
 -- Those that wait and may start, in turn, as the admission takes them; and whether there are
 -- others, which a lease keeps waiting.
 function queue.waiting()
-  local waiting, opens = {}, false
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf')) do
-    local kept = entry_of(id)
-    if kept and may_start(kept) then
-      waiting[#waiting + 1] = {
-        id = id, holder = kept.holder, semaphores = kept.semaphores, account = kept.account,
-        at_most = kept.at_most, waiting = kept.waiting, turn = kept.turn,
-        running = kept.at_most and permits.running(id) or 0,
-      }
-    elseif kept and not memory.is_open() then
-      opens = true
+  local ids = redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf')
+  if not memory.is_open() then return {}, #ids > 0 end
+  local waiting = {}
+  read(ids)
+  for _, id in ipairs(ids) do
+    local entry = known[id]
+    if entry and may_start(entry) then
+      entry.id, entry.running = id, entry.at_most and permits.running(id) or 0
+      waiting[#waiting + 1] = entry
     end
   end
-  return waiting, opens
+  return waiting, false
 end
 
 -- How many starts wait, by semaphore.

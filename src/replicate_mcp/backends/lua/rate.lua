@@ -155,3 +155,5 @@ function rate.throttled(state, told, sent_at)
   state.episode_at, state.ceiling_until = state.at, state.at + CEILING_SECONDS
   return state
 end
+
+return rate

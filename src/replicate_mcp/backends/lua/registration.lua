@@ -2,8 +2,6 @@
 -- when the answer to one of its steps was. What it says is true; what is written here is not, where
 -- it differs, but for what others have done while it was thought to be gone.
 
-local registration = {}
-
 local function as_keys(list)
   local found = {}
   for _, each in ipairs(list) do found[each] = true end

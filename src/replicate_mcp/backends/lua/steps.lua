@@ -313,7 +313,7 @@ function steps.enter_running()
     end
   end
   if memory.is_open() and args.generation == generation then
-    redis.call('HSET', key.entered, account, '1')
+    holders.enter(account)
   end
   return {permits.admit()}
 end
@@ -387,7 +387,7 @@ end
 
 -- The call
 
-local function answer()
+function answer()
   memory.check()
   if ask ~= 'register' and not holders.is_registered() then return {'register', generation} end
   if sequence > 0 then
@@ -400,5 +400,3 @@ local function answer()
   end
   return {'ok', unpack(steps[ask]())}
 end
-
-return answer()
