@@ -6,7 +6,8 @@ its time is over, whoever follows it.
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
@@ -59,6 +60,16 @@ class Replicate:
         return True
 
 
+@asynccontextmanager
+async def _silent_at_the_end(backend: RedisBackend) -> AsyncIterator[None]:
+    """As a process that is killed: its connections are closed, and it says nothing more."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await backend._server.close()
+
+
 def id_of(permit: int) -> str:
     return f"p{permit}"
 
@@ -80,11 +91,9 @@ class Process:
     async def run(self) -> None:
         with self.alive:
             self.backend = await self._open()
-            try:
+            async with _silent_at_the_end(self.backend):
+                await self._declare()
                 await self._live()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self.backend._server.close()  # It says nothing more to anybody.
 
     async def _live(self) -> None:
         async with anyio.create_task_group() as self.group:
@@ -100,12 +109,12 @@ class Process:
     async def _open(self) -> RedisBackend:
         while True:
             try:
-                backend = await RedisBackend.open(self.url)
-                await backend.declare(OWN, LIMIT, per_minute=60_000)
+                return await RedisBackend.open(self.url)
             except BackendUnavailable:
                 await anyio.sleep(LOOK)
-            else:
-                return backend
+
+    async def _declare(self) -> None:
+        await self._surely(lambda: self.backend.declare(OWN, LIMIT, per_minute=60_000))
 
     async def _begin_a_batch(self) -> None:
         batch, tasks = f"{self.name}-{len(self.begun)}", self.random.randint(1, 6)

@@ -119,6 +119,24 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
 def test_a_rate_goes_the_same_way_in_lua(
     server: RunningServer, per_minute: float, history: list[tuple[Any, ...]]
 ) -> None:
+    assert_the_same_way(server, per_minute, history)
+
+
+@given(runs=st.lists(st.integers(0, 6), min_size=11, max_size=30))
+@quietly
+def test_429s_that_come_at_any_rate_are_borne_the_same_way_in_lua(
+    server: RunningServer, runs: list[int]
+) -> None:
+    history: list[tuple[Any, ...]] = []
+    for run in runs:
+        history += [("sent", run)] if run else []
+        history += [("time", 1.5), ("sent", 1), ("throttled", Throttling(retry_after=1), 0.0)]
+    assert_the_same_way(server, 600, history)
+
+
+def assert_the_same_way(
+    server: RunningServer, per_minute: float, history: Sequence[tuple[Any, ...]]
+) -> None:
     states, told = in_python(per_minute, history)
     rows = Lua(server, "rate", RATE_HISTORY)(per_minute=per_minute, now=NOW, history=told)
     assert len(rows) == len(states)

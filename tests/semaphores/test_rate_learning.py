@@ -3,6 +3,7 @@
 import heapq
 import math
 from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
@@ -139,10 +140,13 @@ def test_whatever_happens_the_rate_stays_between_its_bounds(history: list[Any]) 
 class Account:
     """What is on the other side: a bucket of its own, of which nobody tells."""
 
-    def __init__(self, per_minute: float, burst: int) -> None:
+    def __init__(self, per_minute: float, burst: int, by_chance: float = 0) -> None:
         self._bucket = Rate(per_minute, per_minute, burst, burst, NOW)
+        self._by_chance, self._random = by_chance, Random(1)
 
     def refuses(self, now: float) -> bool:
+        if self._random.random() < self._by_chance:
+            return True
         self._bucket = self._bucket.at_time(now)
         if self._bucket.tokens < 1 - 1e-9:
             return True
@@ -193,6 +197,26 @@ def test_an_account_that_was_lowered_without_a_word_is_soon_used_as_it_allows(
     ideal = (tasks - burst) * 60 / per_minute
     assert seconds <= 1.3 * ideal + 3
     assert refusals <= limit + 15
+
+
+@pytest.mark.parametrize("by_chance", [0.01, 0.05, 0.1, 0.2])
+def test_429s_that_come_at_any_rate_cost_hardly_more_than_their_pauses(by_chance: float) -> None:
+    account = Account(60_000, 60_000, by_chance)
+    seconds, refusals = make(1_000, account, Rate.full(60_000, NOW), limit=60, named=True)
+    assert seconds <= 20 + 1.5 * refusals
+
+
+def test_a_rate_falls_all_the_same_where_most_is_refused() -> None:
+    rate, lowest = FULL, FULL.per_minute
+    for second in range(60):
+        rate = sent(rate.at_time(NOW + 3 * second), 4)
+        rate = throttled(rate, A_SECOND, sent_at=rate.at)
+        lowest = min(lowest, rate.per_minute)
+    assert rate.per_minute == 600, "one of four, at any rate: it is not the rate"
+    for second in range(60, 120):
+        rate = sent(rate.at_time(NOW + 3 * second), 1)
+        rate = throttled(rate, A_SECOND, sent_at=rate.at)
+    assert rate.per_minute < lowest, "all"
 
 
 def test_a_rate_that_is_known_meets_no_429() -> None:

@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
+
 from replicate_mcp.backends.redis_advice import advice
 from replicate_mcp.backends.redis_membership import Membership
 from replicate_mcp.backends.redis_mirror import (
@@ -91,7 +93,8 @@ class RedisBackend:
             async with backend._membership.turn() as turn:
                 await turn.renew()
         except BaseException:
-            await backend._server.close()
+            with anyio.CancelScope(shield=True):
+                await backend._server.close()
             raise
         return backend
 

@@ -172,8 +172,11 @@ class Server:
             with anyio.fail_after(self.address.patience):
                 await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
                 await wake_ups.get_message(timeout=None)  # What confirms it is no wake-up.
-        except (RedisError, OSError) as error:
-            await wake_ups.aclose()  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await wake_ups.aclose()  # type: ignore[no-untyped-call]
+            if not isinstance(error, RedisError | OSError):
+                raise
             raise BackendUnavailable(self._sentence(error)) from error
         self._wake_ups = wake_ups
 

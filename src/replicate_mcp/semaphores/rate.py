@@ -38,6 +38,8 @@ class Rate:
         last_sent: when the last creation was sent.
         steady: creations sent since `per_minute` last changed.
         ceiling: the rate that failed; growing back stays under it until `ceiling_until`.
+        lowerings: how often the rate was lowered in a row.
+        refused: the share of creations lately refused, from 0 to 1.
     """
 
     full_per_minute: float
@@ -54,6 +56,8 @@ class Rate:
     steady: int = 0
     ceiling: float = 0.0
     ceiling_until: float = 0.0
+    lowerings: int = 0
+    refused: float = 0.0
 
     @classmethod
     def full(cls, per_minute: float, now: float) -> "Rate":

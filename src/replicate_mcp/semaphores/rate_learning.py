@@ -4,6 +4,9 @@ A rate is lowered once an episode of throttling: to what the message names, else
 accepted lately. The rate that failed is a ceiling, under which it grows back step by step. The
 bucket is empty when an episode begins, so what is accepted from then to the next one tells the
 rate that there is.
+
+Not every 429 is about the rate: others may use the account too, or the model has no room for a
+moment. Where lowering has changed nothing, 429s only pause creations, until they are too many.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +28,17 @@ GROWTH = 1.25
 
 GROWTH_CREATIONS = 2
 """How many creations a lowered rate must see without throttling before it grows a step."""
+
+FALL = 2.5
+"""By how much a lowered rate falls where hardly anything was accepted: a chance 429 more must not
+bring it to nothing."""
+
+LOWERINGS = 10
+"""So many in a row find any rate that there is: where 429s go on after them, it is not the rate."""
+
+BEARABLE = 0.5
+BEARABLE_OVER = 20
+"""The share of creations refused that lowers the rate all the same: a moving mean over so many."""
 
 FIRST_PAUSE = 1.0
 """Seconds of the pause after a 429 that names none; twice as long where it was of no use."""
@@ -58,6 +72,7 @@ def sent(rate: Rate, count: int) -> Rate:
         accepted=rate.accepted + count,
         last_sent=rate.at,
         steady=rate.steady + count,
+        refused=rate.refused * (1 - 1 / BEARABLE_OVER) ** count,
     )
     return _grown(rate) if rate.lowered and rate.steady >= GROWTH_CREATIONS else rate
 
@@ -70,19 +85,27 @@ def throttled(rate: Rate, told: Throttling, *, sent_at: float) -> Rate:
     """
     if sent_at >= rate.since:
         rate = replace(rate, accepted=max(0.0, rate.accepted - 1))
+    rate = replace(rate, refused=min(1.0, rate.refused + 1 / BEARABLE_OVER))
     if rate.episode_at and sent_at <= rate.episode_at:
         return _same_episode(rate, told)
     pauses = rate.pauses + 1 if rate.episode_at and rate.accepted < 1 else 0
     pause = FIRST_PAUSE * 2.0 ** min(pauses, 8) if told.retry_after is None else told.retry_after
+    pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+    rate = replace(rate, pauses=pauses, paused_until=rate.at + pause)
+    in_a_row = rate.lowerings if rate.at < rate.episode_at + CEILING_SECONDS else 0
+    if in_a_row == LOWERINGS and rate.refused < BEARABLE and told.per_minute is None:
+        return replace(rate, episode_at=rate.at, ceiling_until=rate.at)
+    return replace(_lowered(rate, told), lowerings=in_a_row % LOWERINGS + 1)
+
+
+def _lowered(rate: Rate, told: Throttling) -> Rate:
     failed = rate.per_minute if told.per_minute is None else told.per_minute
     return replace(
         rate,
         per_minute=_between_bounds(rate, _learned(rate, told)),
         burst=max(1.0, told.burst or 1.0),
         tokens=0.0,
-        paused_until=rate.at + min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE),
         episode_at=rate.at,
-        pauses=pauses,
         steady=0,
         # Where more was accepted than the rate allows, it was the burst that failed.
         ceiling=failed if told.per_minute else max(failed, _accepted(rate) / CEILING_SHARE),
@@ -121,9 +144,11 @@ def _accepted(rate: Rate) -> float:
 def _learned(rate: Rate, told: Throttling) -> float:
     if told.per_minute is not None:
         return told.per_minute * CEILING_SHARE
+    if not rate.lowered:
+        return _accepted(rate)
     # A rate that has grown, and was not refused at once, fails only by its last step.
-    a_step_less = rate.per_minute / GROWTH if rate.lowered and rate.accepted >= 2 else 0.0
-    return max(_accepted(rate), a_step_less)
+    less = rate.per_minute / (GROWTH if rate.accepted >= GROWTH_CREATIONS else FALL)
+    return max(_accepted(rate), less)
 
 
 def _between_bounds(rate: Rate, per_minute: float) -> float:

@@ -9,6 +9,10 @@ local CEILING_SECONDS = 600
 local CEILING_SHARE = 0.9
 local GROWTH = 1.25
 local GROWTH_CREATIONS = 2
+local FALL = 2.5
+local LOWERINGS = 10
+local BEARABLE = 0.5
+local BEARABLE_OVER = 20
 local FIRST_PAUSE = 1
 local SHORTEST_PAUSE = 0.1
 local LONGEST_PAUSE = 300
@@ -19,6 +23,7 @@ local KEPT_BACK = 2
 rate.FIELDS = {
   'full_per_minute', 'per_minute', 'burst', 'tokens', 'at', 'paused_until', 'episode_at', 'pauses',
   'accepted', 'since', 'last_sent', 'steady', 'ceiling', 'ceiling_until',
+  'lowerings', 'refused',
 }
 
 local function full_burst(per_minute) return math.max(1, per_minute - KEPT_BACK) end
@@ -116,15 +121,16 @@ function rate.sent(state, count)
   counting_lately(state)
   state.accepted, state.steady = state.accepted + count, state.steady + count
   state.last_sent = state.at
+  state.refused = state.refused * (1 - 1 / BEARABLE_OVER) ^ count
   if rate.lowered(state) and state.steady >= GROWTH_CREATIONS then grow(state) end
   return state
 end
 
 local function learned(state, told)
   if told.per_minute then return told.per_minute * CEILING_SHARE end
-  local a_step_less = 0
-  if rate.lowered(state) and state.accepted >= 2 then a_step_less = state.per_minute / GROWTH end
-  return math.max(accepted(state), a_step_less)
+  if not rate.lowered(state) then return accepted(state) end
+  local by = state.accepted >= GROWTH_CREATIONS and GROWTH or FALL
+  return math.max(accepted(state), state.per_minute / by)
 end
 
 local function same_episode(state, told)
@@ -136,23 +142,32 @@ local function same_episode(state, told)
   return state
 end
 
+local function lower(state, told)
+  local per_minute = between_bounds(state, learned(state, told))
+  state.ceiling = told.per_minute or math.max(state.per_minute, accepted(state) / CEILING_SHARE)
+  state.per_minute, state.burst = per_minute, math.max(1, told.burst or 1)
+  state.tokens, state.steady = 0, 0
+  state.ceiling_until = state.at + CEILING_SECONDS
+end
+
 -- `told` has `retry_after`, `per_minute` and `burst` where the 429 named them.
 function rate.throttled(state, told, sent_at)
   if sent_at >= state.since then state.accepted = math.max(0, state.accepted - 1) end
+  state.refused = math.min(1, state.refused + 1 / BEARABLE_OVER)
   if state.episode_at ~= 0 and sent_at <= state.episode_at then return same_episode(state, told) end
   local pauses = 0
   if state.episode_at ~= 0 and state.accepted < 1 then pauses = state.pauses + 1 end
   local pause = told.retry_after or FIRST_PAUSE * 2 ^ math.min(pauses, 8)
-  local failed = told.per_minute or state.per_minute
-  local per_minute = between_bounds(state, learned(state, told))
-  state.ceiling = failed
-  if not told.per_minute then
-    state.ceiling = math.max(failed, accepted(state) / CEILING_SHARE)
-  end
-  state.per_minute, state.burst = per_minute, math.max(1, told.burst or 1)
-  state.tokens, state.steady, state.pauses = 0, 0, pauses
+  state.pauses = pauses
   state.paused_until = state.at + math.min(math.max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
-  state.episode_at, state.ceiling_until = state.at, state.at + CEILING_SECONDS
+  local in_a_row = state.at < state.episode_at + CEILING_SECONDS and state.lowerings or 0
+  if in_a_row == LOWERINGS and state.refused < BEARABLE and not told.per_minute then
+    state.ceiling_until = state.at
+  else
+    lower(state, told)
+    state.lowerings = in_a_row % LOWERINGS + 1
+  end
+  state.episode_at = state.at
   return state
 end
 
