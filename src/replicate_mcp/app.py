@@ -328,6 +328,18 @@ class App:
         """The caller's way to Replicate."""
         return (await self._open()).accounts.gateway(caller.token)
 
+    async def hear_webhook(self, account: str, headers: Mapping[str, str], body: bytes) -> bool:
+        """Keep a webhook for whoever follows its prediction; False where there is no room now.
+
+        Raises:
+            InvalidInput: it is no webhook.
+            Unauthorized: Replicate did not send it.
+        """
+        from replicate_mcp.replicate_api.webhooks import Message
+
+        message = Message.read(headers, body)
+        return await (await self._open()).accounts.hear(account, message)
+
     async def own_semaphore(self, caller: Caller) -> str:
         """The name of the caller's account's semaphore in the backend."""
         parts = await self._open()

@@ -46,7 +46,9 @@ class Parts:
         self.contexts = contexts
         self.models = Models(backend)
         self._settings = settings
-        self.accounts = Accounts(settings.replicate_base_url, backend)
+        self.accounts = Accounts(
+            settings.replicate_base_url, backend, public_url=settings.public_url
+        )
         self._declared: set[str] = set()
         self._declaring = anyio.Lock()
 

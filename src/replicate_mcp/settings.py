@@ -13,10 +13,15 @@ from replicate_mcp.errors import InvalidInput
 Origin = Literal["environment", "file", "default"]
 
 
-def _https_or_loopback(url: str) -> str:
+def _is_https_or_loopback(url: str) -> bool:
     parts = urlsplit(url)
     loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+    allowed = parts.scheme == "https" or (parts.scheme == "http" and loopback)
+    return bool(parts.hostname) and allowed
+
+
+def _https_or_loopback(url: str) -> str:
+    if not _is_https_or_loopback(url):
         raise ValueError("must be an https address, or http on loopback: tokens are sent to it")
     return url.rstrip("/").removesuffix("/v1")
 
@@ -33,10 +38,10 @@ def _backend(value: str) -> str:
 def _public_url(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query:
+    parts = urlsplit(value.strip())
+    if not _is_https_or_loopback(value.strip()) or parts.query or parts.fragment:
         raise ValueError("must be the https address under which Replicate reaches this server")
-    return value.rstrip("/")
+    return value.strip().rstrip("/")
 
 
 def _words(value: object) -> object:

@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
-from replicate_mcp.http_api import dashboard, generating, looking, metrics
+from replicate_mcp.http_api import dashboard, generating, looking, metrics, webhooks
 from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.limits import MOST_HEADER_BYTES, Limits
 from replicate_mcp.http_api.metrics import Metrics
@@ -72,6 +72,7 @@ def build(app: App, server: "ReplicateMcpServer", *, host: str) -> FastAPI:
     api.include_router(generating.router)
     api.include_router(looking.router)
     api.include_router(metrics.router)
+    api.include_router(webhooks.router)
     api.include_router(dashboard.router)
     api.router.routes.extend(http_routes(server, _names(app, host)))
     api.add_exception_handler(ReplicateMcpError, _refused)

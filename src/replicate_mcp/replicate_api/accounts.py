@@ -1,7 +1,7 @@
 """The accounts behind tokens: one gateway a token, and each token's account asked for once."""
 
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import anyio
 
@@ -11,6 +11,7 @@ from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.memory import Memory
+from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, keep
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,22 @@ ASK_AGAIN_SECONDS = (0.3, 1.0)
 """Pauses before an account that was not told is asked for again."""
 
 
-class Accounts:
-    """Every token's gateway and account, for as long as the process lives."""
+MOST_UNVERIFIED_A_MINUTE = 300
+"""Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
 
-    def __init__(self, base_url: str, memory: Memory) -> None:
+
+class Accounts:
+    """Every token's gateway and account, for as long as the process lives.
+
+    Args:
+        public_url: where Replicate reaches this server, or others of its fleet; None for nowhere.
+    """
+
+    def __init__(self, base_url: str, memory: Memory, *, public_url: str | None = None) -> None:
         self._base_url = base_url
         self._memory = memory
+        self._public_url = public_url
+        self._unverified: deque[float] = deque()
         self._gateways: dict[str, Gateway] = {}
         self._names: dict[str, str] = {}
         self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
@@ -47,13 +58,57 @@ class Accounts:
         mark = fingerprint(token)
         async with self._asking[mark]:
             if mark not in self._names:
-                self._names[mark] = await self._ask(token, mark)
+                name = await self._ask(token, mark)
+                self._give_webhooks(self.gateway(token), name)
+                self._names[mark] = name
         return self._names[mark]
+
+    async def hear(self, account: str, message: Message) -> bool:
+        """Keep a webhook for whoever follows its prediction; False where it is not kept.
+
+        Raises:
+            Unauthorized: Replicate did not send it.
+        """
+        genuine = await self._is_genuine(account, message)
+        if genuine is False:
+            raise Unauthorized("This webhook's signature does not fit.")
+        if genuine is None and not self._room_for_unverified():
+            return False
+        await keep(message, self._memory)
+        return True
 
     async def close(self) -> None:
         """Close every connection."""
         for gateway in self._gateways.values():
             await gateway.aclose()
+
+    def _give_webhooks(self, gateway: Gateway, account: str) -> None:
+        if self._public_url is not None:
+            gateway.webhooks = Webhooks(
+                address(self._public_url, account),
+                self._memory,
+                now=gateway.now,
+                secret=gateway.webhook_secret,
+            )
+
+    async def _is_genuine(self, account: str, message: Message) -> bool | None:
+        """None where no token of that account is at hand that would tell."""
+        for token, gateway in list(self._gateways.items()):
+            if gateway.webhooks is not None and self._names.get(fingerprint(token)) == account:
+                try:
+                    return await gateway.webhooks.is_genuine(message)
+                except Fault as fault:
+                    log.info("the secret of webhooks is not known: %s", fault)
+        return None
+
+    def _room_for_unverified(self) -> bool:
+        now = anyio.current_time()
+        while self._unverified and now - self._unverified[0] > 60:
+            self._unverified.popleft()
+        if len(self._unverified) >= MOST_UNVERIFIED_A_MINUTE:
+            return False
+        self._unverified.append(now)
+        return True
 
     async def _ask(self, token: str, mark: str) -> str:
         key = f"account:{self._base_url}:{mark}"

@@ -15,6 +15,7 @@ from replicate_mcp.replicate_api.attempts import ListedPrediction
 from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
+from replicate_mcp.replicate_api.webhooks import EVENTS, NET_SECONDS, Webhooks
 from replicate_mcp.tasks.models import ModelName
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ class Target:
 
 
 class Gateway:
-    """A token's calls to Replicate, over one client and one set of connections."""
+    """A token's calls to Replicate, over one client and one set of connections.
+
+    Attributes:
+        webhooks: by which ends of predictions are heard of; None where only looking tells.
+    """
 
     def __init__(self, token: str, base_url: str) -> None:
         self._token = token
@@ -56,6 +61,7 @@ class Gateway:
         self._transport = Transport(base_url)
         self._lazy_client: Client | None = None
         self._following = 0
+        self.webhooks: Webhooks | None = None
 
     @property
     def base_url(self) -> str:
@@ -120,7 +126,7 @@ class Gateway:
         pause = 0.0 if not prediction.status else self._pace()
         try:
             while not prediction.done:
-                await anyio.sleep(pause)
+                await self._wait(prediction.id, pause, until)
                 pause = self._pace()
                 try:
                     prediction = await self.get(prediction.id)
@@ -139,9 +145,20 @@ class Gateway:
                     raise NeverEnded(f"prediction {prediction.id} does not end")
         finally:
             self._following -= 1
+            if self.webhooks is not None:
+                self.webhooks.forget(prediction.id)
         return prediction
 
+    async def _wait(self, prediction_id: str, seconds: float, until: float) -> None:
+        if self.webhooks is None:
+            return await anyio.sleep(seconds)
+        if until > self.now():
+            seconds = min(seconds, until - self.now() + SHORTEST_POLL_SECONDS)
+        return await self.webhooks.wait(prediction_id, seconds=seconds)
+
     def _pace(self) -> float:
+        if self.webhooks is not None:
+            return NET_SECONDS
         return max(SHORTEST_POLL_SECONDS, self._following / CALLS_A_SECOND)
 
     async def get(self, prediction_id: str) -> Prediction:
@@ -156,6 +173,11 @@ class Gateway:
             except Refusal as refusal:
                 if refusal.status not in (404, 409, 422):
                     raise
+
+    async def webhook_secret(self) -> str:
+        """What the account's webhooks are signed with."""
+        answer = await self._get(lambda client: client.webhooks.default.async_secret())
+        return str(answer.get("key") or "")
 
     async def predictions_since(self, moment: float) -> list[ListedPrediction]:
         """The account's predictions created since, newest first.
@@ -206,12 +228,18 @@ class Gateway:
         return self._lazy_client
 
     def _creation(self, target: Target, inputs: dict[str, Any]) -> "Awaitable[object]":
-        name, client = target.name, self._client
+        name, client, told = target.name, self._client, self._told_when_ended()
+        address = name.owner, name.name
         if name.kind == "deployment":
-            return client.deployments.predictions.async_create((name.owner, name.name), inputs)
+            return client.deployments.predictions.async_create(address, inputs, **told)
         if target.version:
-            return client.predictions.async_create(target.version, inputs)
-        return client.models.predictions.async_create((name.owner, name.name), inputs)
+            return client.predictions.async_create(target.version, inputs, **told)
+        return client.models.predictions.async_create(address, inputs, **told)
+
+    def _told_when_ended(self) -> dict[str, Any]:
+        if self.webhooks is None:
+            return {}
+        return {"webhook": self.webhooks.url, "webhook_events_filter": EVENTS}
 
     async def _get(self, ask: "Callable[[Client], Awaitable[object]]") -> Mapping[str, Any]:
         with call() as this:

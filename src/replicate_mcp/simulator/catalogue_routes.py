@@ -98,9 +98,9 @@ async def get_account(sim: Simulation, _exchange: Exchange, account: Account) ->
     return Answer.json(sim.representations.account(account))
 
 
-async def get_webhook_secret(sim: Simulation, _exchange: Exchange, _account: Account) -> Answer:
+async def get_webhook_secret(sim: Simulation, _exchange: Exchange, account: Account) -> Answer:
     """GET /v1/webhooks/default/secret."""
-    return Answer.json({"key": sim.webhooks.secret})
+    return Answer.json({"key": sim.webhooks.secret_of(account.name)})
 
 
 async def create_file(sim: Simulation, exchange: Exchange, account: Account) -> Answer:

@@ -34,12 +34,10 @@ class Webhooks:
         self._happens = happens
         self._representations = representations
         self._deliveries: set[asyncio.Task[None]] = set()
-        self._key = hashlib.sha256(f"webhooks {world.settings.seed}".encode()).digest()
 
-    @property
-    def secret(self) -> str:
-        """The signing secret of `GET /v1/webhooks/default/secret`."""
-        return f"whsec_{base64.b64encode(self._key).decode()}"
+    def secret_of(self, account: str) -> str:
+        """The signing secret of an account's `GET /v1/webhooks/default/secret`."""
+        return f"whsec_{base64.b64encode(self._key_of(account)).decode()}"
 
     def announce(self, prediction: Prediction, event: str) -> None:
         """Send the prediction as it is now; only `completed` is sent again if that fails."""
@@ -49,7 +47,7 @@ class Webhooks:
             return
         body = json.dumps(self._representations.prediction(prediction)).encode()
         retries = _RETRY_SECONDS if event == "completed" else ()
-        headers = self._signed(body)
+        headers = self._signed(body, self._key_of(prediction.asked.account.name))
         for _ in range(2 if self._happens(settings.webhook_duplicates) else 1):
             delivery = _deliver(url, body, headers, retries)
             task = asyncio.get_running_loop().create_task(delivery)
@@ -63,12 +61,15 @@ class Webhooks:
             delivery.cancel()
         await asyncio.gather(*deliveries, return_exceptions=True)
 
-    def _signed(self, body: bytes) -> dict[str, str]:
+    def _key_of(self, account: str) -> bytes:
+        return hashlib.sha256(f"webhooks {self._world.settings.seed} {account}".encode()).digest()
+
+    def _signed(self, body: bytes, key: bytes) -> dict[str, str]:
         message_id = f"msg_{secrets.token_hex(12)}"
         now = self._world.clock.now() + self._world.settings.clock_offset_seconds
         moment = str(int(now))
         signed = f"{message_id}.{moment}.".encode() + body
-        digest = hmac.new(self._key, signed, hashlib.sha256).digest()
+        digest = hmac.new(key, signed, hashlib.sha256).digest()
         return {
             "content-type": "application/json",
             "webhook-id": message_id,

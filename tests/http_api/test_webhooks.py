@@ -1,0 +1,118 @@
+"""Webhooks as they reach a fleet: any server of it, once, twice, late, forged or never."""
+
+import re
+import time
+from typing import Any
+
+import httpx
+
+from http_api.conftest import Serve, Server
+from replicate_mcp.replicate_api.webhooks import NET_SECONDS
+from replicate_mcp.simulator import Simulator
+
+PREDICT_SECONDS = 4
+
+SOONER = NET_SECONDS - 2
+"""Seconds after which a prediction is looked at that nobody told the end of, nearly."""
+
+OWN = {"x_replicate_api_key": "r8_other_1"}
+
+
+def lose_answers(simulator: Simulator, **more: Any) -> None:
+    """Every answer to a creation is lost, so that each prediction has to be followed."""
+    simulator.configure(creation_reset_after=1, predict_seconds=PREDICT_SECONDS, **more)
+
+
+def make(server: Server, simulator: Simulator, **headers: str) -> tuple[Any, int]:
+    """A batch's answer, and how often its predictions were looked at one by one."""
+    before = looks(simulator)
+    body = {"model_name": "flux-dev", "tasks": [{"prompt": f"car {n}"} for n in range(5)]}
+    answer = server.post("/generate-batch", body, **headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json(), looks(simulator) - before
+
+
+def looks(simulator: Simulator) -> int:
+    found: int = simulator.stats()["requests"].get("GET /v1/predictions/{id}", 0)
+    return found
+
+
+def test_a_webhook_that_reaches_another_server_ends_the_wait_without_polling(
+    serve: Serve, simulator: Simulator
+) -> None:
+    lose_answers(simulator)
+    with (
+        serve() as hears,
+        serve(REPLICATE_MCP_PUBLIC_URL=hears.url, REPLICATE_API_TOKEN="r8_other_1") as makes,
+    ):
+        assert makes.get("/status").status_code == 200
+        # The server that hears has no token of this account: whoever follows verifies.
+        for headers in ({}, OWN):
+            began = time.monotonic()
+            made, looked = make(makes, simulator, **headers)
+            assert made["successful_count"] == 5
+            assert time.monotonic() - began < SOONER
+            assert looked == 10, "once when it was found in the list, once when its end was told"
+        assert [each["webhook"] for each in simulator.predictions()] == (
+            [f"{hears.url}/webhooks/replicate/other"] * 10
+        )
+
+
+def test_a_webhook_that_is_sent_twice_delivers_once(serve: Serve, simulator: Simulator) -> None:
+    lose_answers(simulator, webhook_duplicates=1)
+    with serve() as hears, serve(REPLICATE_MCP_PUBLIC_URL=hears.url) as makes:
+        began = time.monotonic()
+        made, looked = make(makes, simulator)
+    assert made["successful_count"] == 5
+    assert time.monotonic() - began < SOONER
+    assert looked == 10
+
+
+def test_where_webhooks_are_lost_predictions_are_looked_at(
+    serve: Serve, simulator: Simulator
+) -> None:
+    lose_answers(simulator, webhook_lost=1)
+    with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9") as server:
+        made, looked = make(server, simulator)
+        assert made["successful_count"] == 5
+        assert looked == 10
+
+
+def test_what_replicate_did_not_send_is_refused_and_ends_nothing(
+    serve: Serve, simulator: Simulator
+) -> None:
+    with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9") as server:
+        make(server, simulator)
+        forged = {
+            "webhook-id": "msg_1",
+            "webhook-timestamp": str(int(time.time())),
+            "webhook-signature": "v1,AAAA",
+        }
+        prediction = simulator.predictions()[0]["id"]
+        body = {"id": prediction, "status": "succeeded"}
+        answer = httpx.post(f"{server.url}/webhooks/replicate/acme", json=body, headers=forged)
+        assert answer.status_code == 401
+        assert re.search("signature", answer.json()["error"])
+        assert httpx.post(f"{server.url}/webhooks/replicate/acme", json=body).status_code == 400
+        nowhere = httpx.get(f"{server.url}/webhooks/replicate/acme")
+        assert nowhere.status_code in (404, 405)
+
+
+def test_no_more_than_some_are_kept_that_nobody_can_verify(server: Server) -> None:
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(time.time())),
+        "webhook-signature": "v1,AAAA",
+    }
+    with httpx.Client(base_url=server.url, headers=headers) as client:
+        answers = [
+            client.post("/webhooks/replicate/somebody", json={"id": f"p{n}"}).status_code
+            for n in range(310)
+        ]
+    assert answers[0] == 204
+    assert answers[-1] == 503
+
+
+def test_without_a_public_url_no_webhook_is_asked_for(server: Server, simulator: Simulator) -> None:
+    make(server, simulator)
+    assert {each["webhook"] for each in simulator.predictions()} == {None}
