@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from replicate_mcp.replicate_api.models import Models
     from replicate_mcp.semaphores.holder import Holder
     from replicate_mcp.semaphores.status import SemaphoreStatus
-    from replicate_mcp.tasks.result import BatchCounts, BatchResult
+    from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
 
 log = logging.getLogger(__name__)
 
@@ -220,10 +221,20 @@ class App:
         state = await self._visible(parts, caller, state.id)
         return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
 
-    async def batches(self, caller: Caller, *, limit: int = 100) -> "list[BatchCounts]":
+    async def batches(self, caller: Caller, *, limit: int = 100) -> "list[ListedBatch]":
         """The caller's batches, the newest first."""
+        from replicate_mcp.tasks.result import ListedBatch
+
         parts = await self._open()
-        return [counts_of(each) for each in await parts.backend.batches(caller.sees, limit=limit)]
+        states = await parts.backend.batches(caller.sees, limit=limit)
+        return [
+            ListedBatch(
+                **counts_of(each).model_dump(),
+                created_at=_moment(each.created_at),
+                ended_at=None if each.ended_at is None else _moment(each.ended_at),
+            )
+            for each in states
+        ]
 
     async def cancel(self, caller: Caller, batch_id: str) -> "BatchCounts":
         """Stop a batch for good, on Replicate too."""
@@ -400,6 +411,10 @@ class App:
     async def _still_runs(parts: "Parts", batch_id: str) -> bool:
         state = await parts.backend.batch(batch_id)
         return state is not None and state.status == "running"
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
 def counts_of(state: "BatchState") -> "BatchCounts":

@@ -8,7 +8,7 @@ from replicate_mcp.cli.main import OK
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
     from replicate_mcp.app import App
-    from replicate_mcp.batches.backend import BatchState
+    from replicate_mcp.tasks.result import ListedBatch
 
 MOST_BATCHES = 1_000
 
@@ -52,28 +52,26 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from replicate_mcp.app import counts_of
     from replicate_mcp.tasks.result import as_json
 
-    backend = await app.backend()
-    states = await backend.batches(caller.sees, limit=MOST_BATCHES)
+    found = await app.batches(caller, limit=MOST_BATCHES)
     console = Console(highlight=False)
     if as_document:
-        rows = [as_json(counts_of(state)) | {"created_at": _iso(state)} for state in states]
-        print(json.dumps(rows, indent=2))
-    elif not states:
+        print(json.dumps([as_json(each) for each in found], indent=2))
+    elif not found:
         print("There is no batch of the last 24 hours.", file=sys.stderr)
     elif not console.is_terminal:
-        for state in states:
-            counts = f"{state.succeeded}\t{state.failed}\t{state.total}"
-            print(f"{state.id}\t{state.status}\t{counts}\t{_iso(state)}")
+        for each in found:
+            counts = f"{each.successful_count}\t{each.failed_count}\t{each.total_tasks}"
+            began = each.created_at.isoformat(timespec="seconds")
+            print(f"{each.batch_id}\t{each.status}\t{counts}\t{began}")
     else:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in ("batch", "status", "made", "failed", "of", "when"):
             table.add_column(column, justify="right" if column in _NUMBERS else "left")
-        for state in states:
-            cells = (str(state.succeeded), str(state.failed), str(state.total))
-            table.add_row(state.id, state.status, *cells, _ago(state))
+        for each in found:
+            cells = map(str, (each.successful_count, each.failed_count, each.total_tasks))
+            table.add_row(each.batch_id, each.status, *cells, _ago(each))
         console.print(table)
     return OK
 
@@ -81,16 +79,10 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
 _NUMBERS = ("made", "failed", "of")
 
 
-def _iso(state: "BatchState") -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(state.created_at, UTC).isoformat(timespec="seconds")
-
-
-def _ago(state: "BatchState") -> str:
+def _ago(batch: "ListedBatch") -> str:
     import time
 
-    minutes = int(time.time() - state.created_at) // 60
+    minutes = int(time.time() - batch.created_at.timestamp()) // 60
     if minutes < 1:
         return "just now"
     return f"{minutes} min ago" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min ago"

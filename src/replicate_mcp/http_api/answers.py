@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from replicate_mcp.errors import ErrorCode, KeyReused, ReplicateMcpError, UnknownBatch
 from replicate_mcp.semaphores.status import SemaphoreStatus
-from replicate_mcp.tasks.result import BatchCounts, BatchResult, TaskFailure, TaskSuccess, as_json
+from replicate_mcp.tasks.result import BatchResult, ListedBatch, TaskFailure, TaskSuccess, as_json
 
 STATUSES: dict[ErrorCode, int] = {
     "invalid_input": 400,
@@ -79,7 +79,7 @@ class GeneratedImage(BaseModel):
 class Batches(BaseModel):
     """The caller's batches, the newest first."""
 
-    batches: list[BatchCounts]
+    batches: list[ListedBatch]
     count: int
 
 

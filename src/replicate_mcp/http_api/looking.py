@@ -35,7 +35,7 @@ router = APIRouter(
 )
 
 
-@router.get("/batches")
+@router.get("/batches", response_model_exclude_none=True)
 async def batches(
     app: TheApp, caller: TheReader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Batches:

@@ -78,6 +78,13 @@ class BatchCounts(_Row):
     semaphore: str
 
 
+class ListedBatch(BatchCounts):
+    """One of a caller's batches: where it stands, when it began and when it ended."""
+
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
 class BatchResult(BatchCounts):
     """A batch's counts, and one page of its finished tasks sorted by `task_index`."""
 

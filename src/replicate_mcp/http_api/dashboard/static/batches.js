@@ -4,7 +4,7 @@ import { call, Refused, signedInWith } from "./api.js";
 import { byId, counted, el, icon, show, write } from "./dom.js";
 import { Failures } from "./failures.js";
 import { ImageGrid } from "./images.js";
-import { everySecond } from "./time.js";
+import { ago, everySecond, hour } from "./time.js";
 import { copy, say } from "./toast.js";
 
 const A_PAGE = 20; // batches
@@ -111,6 +111,7 @@ class BatchPanel {
   #images = new ImageGrid();
   #headline = el("span", { class: "headline" });
   #detail = el("span", { class: "detail" });
+  #when = el("time", { class: "when" });
   #state = el("span", { class: "state" });
   #parts = ["done", "failed", "at-work"].map((name) => el("i", { class: name }));
   #bar;
@@ -123,6 +124,8 @@ class BatchPanel {
   constructor(batch, changed) {
     this.id = batch.batch_id;
     this.changed = changed;
+    this.#when.dateTime = batch.created_at;
+    this.#when.title = `Began at ${hour(batch.created_at)}`;
     this.#bar = el(
       "div",
       { class: "bar", role: "progressbar", "aria-label": "Finished tasks", "aria-valuemin": 0 },
@@ -157,6 +160,7 @@ class BatchPanel {
         "div",
         { class: "batch-head" },
         el("h3", {}, this.#toggle),
+        this.#when,
         this.#state,
         this.#cancel,
       ),
@@ -221,6 +225,7 @@ class BatchPanel {
   }
 
   tick() {
+    write(this.#when, ago(this.#when.dateTime));
     if (this.isOpen) this.#images.tick();
   }
 
@@ -235,6 +240,7 @@ class BatchPanel {
     this.element.dataset.status = this.#batch.status;
     write(this.#headline, `${done.toLocaleString("en")} of ${total.toLocaleString("en")} done`);
     write(this.#detail, this.#inWords());
+    write(this.#when, ago(this.#when.dateTime));
     write(this.#state, { running: "Running", completed: "Completed", canceled: "Canceled" }[
       this.#batch.status
     ]);

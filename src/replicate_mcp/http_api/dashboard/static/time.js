@@ -28,6 +28,17 @@ export function inWords(seconds) {
   return `${Math.round(seconds / 3_600)} h`;
 }
 
+/** "just now", "3 min ago". */
+export function ago(moment) {
+  const seconds = -secondsUntil(moment);
+  return seconds < 60 ? "just now" : `${inWords(seconds)} ago`;
+}
+
+/** "14:05:09", by this computer's clock and time zone. */
+export function hour(moment) {
+  return new Date(moment).toLocaleTimeString();
+}
+
 /** Be called every second while the tab is seen. */
 export function everySecond(listener) {
   listeners.add(listener);
