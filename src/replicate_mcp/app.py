@@ -202,22 +202,30 @@ class App:
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
 
     async def result(
-        self, caller: Caller, batch_id: str | None, *, after: int = 0, limit: int | None = None
+        self,
+        caller: Caller,
+        batch_id: str | None,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        characters: int | None = None,
     ) -> "BatchResult":
         """A batch's counts and its finished tasks, without the first `after` of them.
 
         Args:
             batch_id: None for the caller's newest.
             limit: rows at most; None for all.
+            characters: what rows have room for; None for any number.
 
         Raises:
             UnknownBatch: the caller has no such batch.
         """
-        from replicate_mcp.tasks.result import page
+        from replicate_mcp.tasks.result import page, that_fit
 
         parts = await self._open()
         state = await self._visible(parts, caller, batch_id)
         rows = await parts.backend.results(state.id, after=after, limit=limit)
+        rows = rows if characters is None else that_fit(rows, characters)
         state = await self._visible(parts, caller, state.id)
         return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
 

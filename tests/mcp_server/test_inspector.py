@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import environment
+from npm import installed
 from replicate_mcp.simulator import Simulator
 
 HERE = Path(__file__).parent / "inspector"
@@ -18,17 +18,8 @@ HERE = Path(__file__).parent / "inspector"
 
 @pytest.fixture(scope="module")
 def inspector() -> Path:
-    """The Inspector, installed from its lock file the first time."""
-    npm = shutil.which("npm")
-    if npm is None:
-        assert not os.environ.get("CI"), "npm is missing: the Inspector was not tried"
-        pytest.skip("npm is missing: the Inspector is not tried")
-    binary = HERE / "node_modules" / ".bin" / "mcp-inspector"
-    if not binary.exists():
-        subprocess.run(
-            [npm, "ci", "--silent", "--no-audit", "--no-fund"], cwd=HERE, check=True, timeout=280
-        )
-    return binary
+    """The Inspector's command line."""
+    return installed(HERE) / ".bin" / "mcp-inspector"
 
 
 def ask(inspector: Path, simulator: Simulator, folder: Path, *words: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
     await call.app.wait(
         call.caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
     )
-    return _batch(await call.app.result(call.caller, batch_id, limit=_page_rows()))
+    return _batch(await call.app.result(call.caller, batch_id, **_page()))
 
 
 async def get_batch(call: ToolCall) -> CallToolResult:
@@ -86,14 +86,9 @@ async def get_batch(call: ToolCall) -> CallToolResult:
     if wait := call.seconds_left(arguments.get("wait_seconds", 0)):
         batch_id = (await call.app.result(call.caller, batch_id, limit=0)).batch_id
         await call.app.wait(call.caller, batch_id, seconds=wait, on_progress=call.on_progress)
-    return _batch(
-        await call.app.result(
-            call.caller,
-            batch_id,
-            after=arguments.get("after", 0),
-            limit=arguments.get("limit", _page_rows()),
-        )
-    )
+    size = {"limit": arguments["limit"]} if "limit" in arguments else _page()
+    after = arguments.get("after", 0)
+    return _batch(await call.app.result(call.caller, batch_id, after=after, **size))
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
@@ -257,7 +252,8 @@ def _as_json(model: "BaseModel") -> dict[str, Any]:
     return as_json(model)
 
 
-def _page_rows() -> int:
-    from replicate_mcp.tasks.result import PAGE_ROWS
+def _page() -> dict[str, int]:
+    """What an answer holds whose caller names no limit."""
+    from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
 
-    return PAGE_ROWS
+    return {"limit": PAGE_ROWS, "characters": PAGE_CHARACTERS}

@@ -13,7 +13,9 @@ URL_LIFETIME = timedelta(hours=1)
 """How long after a prediction's end Replicate keeps its files (its documented default)."""
 
 PAGE_ROWS = 50
-"""Rows in a tool's answer: at some 150 tokens each, well inside what hosts hand to a model."""
+PAGE_CHARACTERS = 48_000
+"""What a tool's answer holds at most, rows and characters: hosts hand 25,000 tokens to a model, and
+a token of URLs and JSON is about 2.4 characters."""
 
 MAX_PAGE_ROWS = 1_000
 
@@ -111,6 +113,17 @@ def page(
         cursor=cursor,
         next_step=_next_step(counts, cursor, finished),
     )
+
+
+def that_fit(rows: list[TaskResult], characters: int) -> list[TaskResult]:
+    """The first rows that an answer of so many characters has room for, one at least."""
+    for number, row in enumerate(rows):
+        characters -= len(row.model_dump_json(exclude_none=True))
+        if isinstance(row, TaskSuccess):  # Its files are told in text too.
+            characters -= sum(len(file.url) + len(file.filename) for file in row.generated_files)
+        if characters < 0 and number:
+            return rows[:number]
+    return rows
 
 
 def as_json(model: BaseModel) -> dict[str, JsonValue]:

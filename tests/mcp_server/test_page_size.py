@@ -1,0 +1,69 @@
+"""What a page of results costs a model, in tokens."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_server.conftest import Connect
+from npm import installed
+from replicate_mcp.simulator import Simulator
+
+HERE = Path(__file__).parent / "tokeniser"
+
+MOST_TOKENS = 25_000
+"""What hosts hand to a model of an answer."""
+
+ADDRESS_OF_OUTPUTS = "https://replicate.delivery/xezq/Qm7RkZp2VtXc9LwYb4Nd"
+"""As long and as hard to abbreviate as the real ones."""
+
+SENTENCE = "a quiet harbour at dawn, fishing boats under low fog, soft light and film grain"
+WORDS = SENTENCE.split()
+
+
+def text_of(answer: Any) -> str:
+    """The text and the structured content together."""
+    return str(answer.content[0].text) + json.dumps(answer.structured_content)
+
+
+def tokens(text: str) -> int:
+    installed(HERE)
+    done = subprocess.run(
+        ["node", "count.js"], cwd=HERE, input=text, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("era", ["auto"])
+@pytest.mark.parametrize(
+    ("words", "outputs"), [(15, 1), (15, 4), (300, 1)], ids=["usual", "four each", "long prompts"]
+)
+async def test_each_page_of_a_large_batch_is_one_that_hosts_hand_to_a_model(
+    connect: Connect, simulator: Simulator, words: int, outputs: int
+) -> None:
+    simulator.configure(public_url=ADDRESS_OF_OUTPUTS)
+    prompts = [" ".join(WORDS[(n + k) % len(WORDS)] for k in range(words)) for n in range(500)]
+    tasks = [
+        {"prompt": prompt, "output_filename": f"harbour_at_dawn_{n:03}.webp"}
+        | ({"num_outputs": outputs} if outputs > 1 else {})
+        for n, prompt in enumerate(prompts)
+    ]
+    seen: list[int] = []
+    async with connect(REPLICATE_CONCURRENT_LIMIT="200") as client:
+        answer = await client.call_tool("generate_images", {"tasks": tasks, "wait_seconds": 50})
+        batch = answer.structured_content["batch_id"]
+        longest = ""
+        while True:
+            page = answer.structured_content
+            rows = page["successful_results"]
+            longest = max(longest, text_of(answer), key=len)
+            seen += [row["task_index"] for row in rows]
+            if page["status"] == "completed" and len(seen) == 500:
+                break
+            answer = await client.call_tool(
+                "get_batch", {"batch_id": batch, "after": page["cursor"], "wait_seconds": 20}
+            )
+    assert sorted(seen) == list(range(500)), "every row came once"
+    assert tokens(longest) < MOST_TOKENS
