@@ -18,6 +18,7 @@ from mcp_types import CallToolResult, Tool
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.mcp_server.gallery import gallery
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings
 
@@ -54,6 +55,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             instructions=INSTRUCTIONS,
             log_level="WARNING",
             middleware=[self._hear_cancels],
+            extensions=[gallery(app.settings.replicate_base_url)],
         )
 
     async def list_tools(self) -> list[Tool]:

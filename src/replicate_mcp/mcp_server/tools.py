@@ -13,6 +13,7 @@ from replicate_mcp.app import App
 from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
+from replicate_mcp.mcp_server.gallery import GALLERY_URI
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -145,6 +146,7 @@ def _spec(
     arguments: schemas.Schema,
     output: schemas.Schema,
     annotations: ToolAnnotations,
+    meta: dict[str, Any] | None = None,
 ) -> ToolSpec:
     description = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())
     tool = Tool(
@@ -154,6 +156,7 @@ def _spec(
         input_schema=arguments,
         output_schema=output,
         annotations=annotations,
+        _meta=meta,
     )
     return ToolSpec(tool, run)
 
@@ -166,6 +169,8 @@ _STOPS = ToolAnnotations(
     read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=True
 )
 
+_SHOWN_IN_GALLERY = {"ui": {"resourceUri": GALLERY_URI}}
+
 TOOLS = {
     spec.tool.name: spec
     for spec in (
@@ -175,8 +180,16 @@ TOOLS = {
             schemas.GENERATE_IMAGES,
             schemas.BATCH_RESULT,
             _CREATES,
+            _SHOWN_IN_GALLERY,
         ),
-        _spec(get_batch, "Get a batch", schemas.GET_BATCH, schemas.BATCH_RESULT, _READS),
+        _spec(
+            get_batch,
+            "Get a batch",
+            schemas.GET_BATCH,
+            schemas.BATCH_RESULT,
+            _READS,
+            _SHOWN_IN_GALLERY,
+        ),
         _spec(cancel_batch, "Cancel a batch", schemas.CANCEL_BATCH, schemas.BATCH_COUNTS, _STOPS),
         _spec(
             list_semaphores,
