@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -18,6 +17,7 @@ from mcp_types import CallToolResult, Tool
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.mcp_server.callers import headers_of, meta_of
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings
 
@@ -35,7 +35,8 @@ LEAVE_SECONDS = 2.0
 INSTRUCTIONS = (
     "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
     "and a filename for each. When it answers before a batch has ended, call get_batch as its "
-    "next_step says. Show people the URLs; they work for one hour."
+    "next_step says. Show people the URLs; they work for one hour. find_models tells which models "
+    "there are and what they take."
 )
 
 
@@ -66,12 +67,13 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         """Answer one call."""
         if name not in TOOLS:
             raise ToolError(f"There is no tool '{name}': there are {', '.join(TOOLS)}.")
+        request = context.request_context if context is not None else None
         batches: list[str] = []
         call = ToolCall(
             app=self._app,
             arguments=arguments,
-            meta=_meta(context),
-            headers=_headers(context),
+            meta=meta_of(request),
+            headers=headers_of(request),
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
             on_batch=batches.append,
@@ -117,16 +119,6 @@ def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
         return ""
     session = ctx.request.headers.get("mcp-session-id")
     return str(session or ctx.request.query_params.get("session_id", ""))
-
-
-def _meta(context: Context[Any, Any] | None) -> Mapping[str, Any]:
-    meta = context.request_context.meta if context is not None else None
-    return dict(meta) if isinstance(meta, Mapping) else {}
-
-
-def _headers(context: Context[Any, Any] | None) -> Mapping[str, str] | None:
-    headers = context.headers if context is not None else None
-    return None if headers is None else {name.lower(): value for name, value in headers.items()}
 
 
 def _closing_cancels(context: Context[Any, Any]) -> bool:
