@@ -184,7 +184,8 @@ def open_database(location: str) -> Database:
 
 
 def _schema() -> str:
-    return resources.files("replicate_mcp.backends.sqlite").joinpath("schema.sql").read_text("utf-8")
+    folder = resources.files("replicate_mcp.backends.sqlite")
+    return folder.joinpath("schema.sql").read_text("utf-8")
 
 
 def _unavailable(location: str, error: sqlite3.Error) -> BackendUnavailable:
