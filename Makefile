@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak benchmarks lock clean
+.PHONY: demo test check lint types soak benchmarks bundle lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -28,9 +28,13 @@ soak: $(READY)  ## Long runs: faults at random moments, many processes.
 benchmarks: $(READY)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs npm.
+	@npm ci --prefix bundle --silent --no-audit --no-fund
+	@$(BIN)/python bundle/build.py
+
 lock: $(READY)  ## Choose the newest versions that fit, and write them down with their hashes.
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --extra redis --extra http --group dev --universal \
+	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --extra redis --extra http --group dev --group docs --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements.lock
 

@@ -18,8 +18,6 @@ from replicate_mcp.errors import (
     InvalidInput,
     KeyReused,
     ReplicateMcpError,
-    ReplicateUnavailable,
-    Unauthorized,
     UnknownBatch,
 )
 from replicate_mcp.semaphores.context import Lease
@@ -38,10 +36,12 @@ if TYPE_CHECKING:
     from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
     from replicate_mcp.batches.observing import Observer
     from replicate_mcp.composition import Parts
+    from replicate_mcp.replicate_api.finding import Found
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
     from replicate_mcp.semaphores.holder import Holder
     from replicate_mcp.semaphores.status import SemaphoreStatus
+    from replicate_mcp.tasks.model_inputs import InputSchema
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
 
 log = logging.getLogger(__name__)
@@ -339,6 +339,40 @@ class App:
         """This process, as the backend's holder."""
         return (await self._open()).holder
 
+    async def find_models(self, query: str | None, caller: Callable[[], Caller]) -> "Found":
+        """The models chosen by hand that fit, then what Replicate's catalogue has for the query.
+
+        Args:
+            query: None for all that were chosen by hand; Replicate is not asked then.
+            caller: tells who asks; it may raise `Unauthorized`.
+
+        Raises:
+            ReplicateMcpError: Replicate was not asked, or did not answer, and nothing else fits.
+        """
+        from replicate_mcp.replicate_api.finding import Found, known_models, search
+
+        known = known_models(query)
+        if query is None:
+            return Found(known)
+        try:
+            others = await search(query, await self.gateway(caller()))
+        except ReplicateMcpError as error:
+            if not known:
+                raise
+            return Found(known, f"Replicate's own catalogue was not searched: {error}")
+        names = {model.name for model in known}
+        return Found([*known, *(model for model in others if model.name not in names)])
+
+    async def model_inputs(self, caller: Caller, name: str) -> "InputSchema | None":
+        """What a model takes, by its own schema; None where Replicate could not say.
+
+        Raises:
+            ReplicateMcpError: there is no such model, or Replicate refused to tell.
+        """
+        from replicate_mcp.replicate_api.finding import inputs
+
+        return await inputs(name, await self.gateway(caller), await self.models())
+
     async def models(self) -> "Models":
         """What is known of models."""
         return (await self._open()).models
@@ -442,14 +476,10 @@ def counts_of(state: "BatchState") -> "BatchCounts":
 
 def _refused(group: BaseExceptionGroup[Exception]) -> Exception:
     """The first reason why models could not be looked up, in our own terms."""
-    from replicate_mcp.replicate_api.fault_policy import rule_for
+    from replicate_mcp.replicate_api.fault_policy import not_told
     from replicate_mcp.replicate_api.faults import Fault
 
     first = group.exceptions[0]
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    if isinstance(first, Fault):
-        rule = rule_for(first)
-        kind = Unauthorized if rule.code == "unauthorized" else ReplicateUnavailable
-        return kind(rule.sentence)
-    return first
+    return not_told(first) if isinstance(first, Fault) else first

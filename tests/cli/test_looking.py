@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from replicate_mcp.replicate_api.catalogue import CATALOGUE
 from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.models import ALIASES, ModelName
 
 from .conftest import TOKEN, CommandLine
@@ -54,6 +54,22 @@ def test_an_unknown_model_is_told(replicate_mcp: CommandLine) -> None:
     unknown = replicate_mcp("models", "nobody/nothing")
     assert unknown.returncode == 2
     assert "Replicate knows no model 'nobody/nothing'" in unknown.stderr
+
+
+def test_models_are_searched_for_in_replicates_catalogue_as_well(
+    replicate_mcp: CommandLine,
+) -> None:
+    found = replicate_mcp("models", "--search", "sticker")
+    assert found.stdout.split("\t")[1:3] == [
+        "community/sticker-maker",
+        "Makes stickers with transparent backgrounds",
+    ]
+    nothing = replicate_mcp("models", "--search", "zeppelins")
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert "No model was found" in nothing.stderr
+    without = replicate_mcp("models", "--search", "posters", REPLICATE_API_TOKEN="")
+    assert without.stdout.split("\t")[1] == "ideogram-ai/ideogram-v3-turbo"
+    assert "https://replicate.com/account/api-tokens" in without.stderr
 
 
 def test_doctor_finds_all_fine_and_never_prints_the_token(

@@ -317,12 +317,13 @@ def test_images_may_come_from_replicate_and_a_simulator_on_loopback_only() -> No
     for base_url, more in (
         ("https://api.replicate.com", []),
         ("https://replicate.example.com", []),
-        ("http://127.0.0.1:9001", ["http://127.0.0.1:9001"]),
+        ("http://localhost:9001", ["http://localhost:9001", "http://127.0.0.1:9001"]),
     ):
-        (bound,) = gallery(base_url).resources()
-        meta = bound.resource.meta or {}
+        served = gallery(base_url)
+        meta = served.meta or {}
         allowed = ["https://replicate.delivery", "https://*.replicate.delivery", *more]
         assert meta["ui"]["csp"] == {"resourceDomains": allowed}
+        assert f'name="image-origins" content="{" ".join(more)}"' in str(served.content)
 
 
 def test_the_documents_modules_are_one_script_without_imports() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from replicate_mcp.errors import InvalidInput, ModelNotFound
+from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.models import Model, Models
 from replicate_mcp.tasks import filenames
@@ -61,10 +62,7 @@ async def plan(
     for task in tasks:
         model = found[task.model]
         if model is None:
-            raise ModelNotFound(
-                f"task {task.index}: Replicate knows no model '{task.model}': check its name, "
-                "owner/name as on replicate.com."
-            )
+            raise ModelNotFound(f"task {task.index}: {unknown(task.model)}")
         planned.append(_planned(task, model, dice))
     return planned
 

@@ -89,10 +89,9 @@ async def _shared_inputs(
     """The inputs of every task, read as the model that the tasks share wants them."""
     if not arguments.input:
         return {}
-    from replicate_mcp.cli.model_lookup import look_up
     from replicate_mcp.cli.task_input import read_inputs
 
-    schema = await look_up(app, caller, arguments.model or app.settings.default_model)
+    schema = await app.model_inputs(caller, arguments.model or app.settings.default_model)
     return read_inputs(arguments.input, schema.fields if schema else {})
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "download": "save a batch's images on this machine",
     "semaphores": "show the limits and who uses them, set one, or watch them live",
     "models": "list known models, or show one model's inputs",
+    "install": "write this server into the configuration of Claude, Claude Code, Cursor or VS Code",
     "doctor": "check the settings, the state and the way to Replicate",
     "demo": "watch the whole product work, without an account",
     "simulate": "run the stand-in for Replicate's API",

@@ -9,7 +9,7 @@ _COUNT: Schema = {"type": "integer"}
 _NUMBER: Schema = {"type": "number"}
 
 
-def _object(required: str, **properties: Schema) -> Schema:
+def _object(required: str, /, **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": required.split()}
 
 
@@ -17,7 +17,7 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-def _arguments(required: str = "", **properties: Schema) -> Schema:
+def _arguments(required: str = "", /, **properties: Schema) -> Schema:
     schema = _object(required, **properties) | {"additionalProperties": False}
     if not required:
         del schema["required"]
@@ -79,6 +79,11 @@ GET_BATCH: Schema = _arguments(
 CANCEL_BATCH: Schema = _arguments("batch_id", batch_id=_BATCH_ID)
 
 LIST_SEMAPHORES: Schema = _arguments()
+
+FIND_MODELS: Schema = _arguments(
+    query={"type": "string", "description": "Words. Without: a table of known models."},
+    model={"type": "string", "description": "Tell this model's inputs."},
+)
 
 _COUNTS: dict[str, Schema] = {
     "batch_id": _TEXT,
@@ -150,3 +155,36 @@ SEMAPHORES: Schema = _object(
     ),
     count=_COUNT,
 )
+
+MODELS: Schema = {
+    "type": "object",
+    "properties": {
+        "models": _list(
+            _object(
+                "name description",
+                name=_TEXT,
+                alias=_TEXT,
+                description=_TEXT,
+                price=_TEXT,
+                inputs=_list(_TEXT),
+                runs=_COUNT,
+            )
+        ),
+        "count": _COUNT,
+        "model": _TEXT,
+        "inputs": _list(
+            _object(
+                "name type",
+                name=_TEXT,
+                type=_TEXT,
+                required={"type": "boolean"},
+                default={},
+                choices=_list({}),
+                minimum=_NUMBER,
+                maximum=_NUMBER,
+                description=_TEXT,
+            )
+        ),
+        "note": _TEXT,
+    },
+}

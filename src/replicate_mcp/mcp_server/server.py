@@ -4,21 +4,43 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextvars import ContextVar
 from importlib import metadata
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+from mcp.server.apps import Apps
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, Tool
+from mcp_types import (
+    CallToolResult,
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    GetPromptResult,
+    Prompt,
+    PromptReference,
+    Resource,
+    ResourceTemplate,
+    ResourceTemplateReference,
+    Tool,
+)
+from pydantic import AnyUrl
 
+from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
-from replicate_mcp.mcp_server.gallery import gallery
+from replicate_mcp.mcp_server import prompts, resources
+from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
+from replicate_mcp.mcp_server.completion import complete
+from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
+from replicate_mcp.mcp_server.prompts import PROMPTS
+from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings
 
@@ -30,13 +52,17 @@ STATELESS_SINCE = "2026-07-28"
 RequestKey = tuple[str, object]
 """A connection, and the id of a request on it."""
 
+_present: ContextVar[Request | None] = ContextVar("request", default=None)
+"""The request that is answered; the SDK tells it to all handlers but that of completion."""
+
 LEAVE_SECONDS = 2.0
 """How long a signal leaves for telling the other processes that this one goes."""
 
 INSTRUCTIONS = (
     "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
     "and a filename for each. When it answers before a batch has ended, call get_batch as its "
-    "next_step says. Show people the URLs; they work for one hour."
+    "next_step says. Show people the URLs; they work for one hour. find_models tells which models "
+    "there are and what they take."
 )
 
 
@@ -55,8 +81,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             instructions=INSTRUCTIONS,
             log_level="WARNING",
             middleware=[self._hear_cancels],
-            extensions=[gallery(app.settings.replicate_base_url)],
+            extensions=[Apps()],
         )
+        self.completion()(self._complete)  # type: ignore[no-untyped-call]
 
     async def list_tools(self) -> list[Tool]:
         """The tools, as they are."""
@@ -68,12 +95,13 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         """Answer one call."""
         if name not in TOOLS:
             raise ToolError(f"There is no tool '{name}': there are {', '.join(TOOLS)}.")
+        request = context.request_context if context is not None else None
         batches: list[str] = []
         call = ToolCall(
             app=self._app,
             arguments=arguments,
-            meta=_meta(context),
-            headers=_headers(context),
+            meta=meta_of(request),
+            headers=headers_of(request),
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
             on_batch=batches.append,
@@ -87,6 +115,48 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
                 closing_cancels = _closing_cancels(context)
                 self._app.in_background(self._stop_if_asked, key, call, batches[0], closing_cancels)
             raise
+
+    async def list_resources(self) -> list[Resource]:
+        """What can be read without knowing more."""
+        return RESOURCES
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """What can be read by an id or a name."""
+        return TEMPLATES
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> list[ReadResourceContents]:
+        """A resource's content, for who asks."""
+        if str(uri) == GALLERY_URI:
+            return [gallery(self._app.settings.replicate_base_url)]
+        request = context.request_context if context is not None else None
+        content = await resources.read(self._app, self._asker(request), str(uri))
+        return [ReadResourceContents(content=content, mime_type=resources.JSON_TYPE)]
+
+    async def list_prompts(self) -> list[Prompt]:
+        """What people can start from."""
+        return [spec.prompt for spec in PROMPTS.values()]
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Any, Any] | None = None,
+    ) -> GetPromptResult:
+        """A prompt, with its arguments filled in."""
+        return prompts.write(name, arguments)
+
+    async def _complete(
+        self,
+        ref: PromptReference | ResourceTemplateReference,
+        argument: CompletionArgument,
+        context: CompletionContext | None,
+    ) -> Completion:
+        return await complete(self._app, self._asker(_present.get()), ref, argument, context)
+
+    def _asker(self, request: Request | None) -> Callable[[], Caller]:
+        return lambda: caller_of(self._app.access, meta_of(request), headers_of(request))
 
     async def _stop_if_asked(
         self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool
@@ -104,6 +174,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
+        _present.set(ctx)
         answer = await call_next(ctx)
         self.has_answered.set()
         return answer
@@ -119,16 +190,6 @@ def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
         return ""
     session = ctx.request.headers.get("mcp-session-id")
     return str(session or ctx.request.query_params.get("session_id", ""))
-
-
-def _meta(context: Context[Any, Any] | None) -> Mapping[str, Any]:
-    meta = context.request_context.meta if context is not None else None
-    return dict(meta) if isinstance(meta, Mapping) else {}
-
-
-def _headers(context: Context[Any, Any] | None) -> Mapping[str, str] | None:
-    headers = context.headers if context is not None else None
-    return None if headers is None else {name.lower(): value for name, value in headers.items()}
 
 
 def _closing_cancels(context: Context[Any, Any]) -> bool:

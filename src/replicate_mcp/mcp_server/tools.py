@@ -13,16 +13,15 @@ from replicate_mcp.app import App
 from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
+from replicate_mcp.mcp_server.callers import caller_of
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
+from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from replicate_mcp.tasks.model_inputs import InputSchema
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
-
-CREDENTIALS_KEY = "replicate-mcp/credentials"
-"""The key of `_meta` under which a caller brings its own token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,7 @@ class ToolCall:
     @property
     def caller(self) -> Caller:
         """By what came in `_meta` or in HTTP's headers, else with the server's token."""
-        brought = self.meta.get(CREDENTIALS_KEY)
-        token = brought.get("replicate_api_token") if isinstance(brought, Mapping) else None
-        return self.app.access.caller(self.headers, token)
+        return caller_of(self.app.access, self.meta, self.headers)
 
     def seconds_left(self, wait_seconds: float) -> float:
         """Of the time in which the call is to be answered."""
@@ -115,6 +112,16 @@ async def list_semaphores(call: ToolCall) -> CallToolResult:
     return _answer("\n".join(lines), {"semaphores": rows, "count": len(rows)})
 
 
+async def find_models(call: ToolCall) -> CallToolResult:
+    """Find image models: what each is good at and costs; or tell one's inputs and their ranges."""
+    query, model = call.arguments.get("query"), call.arguments.get("model")
+    if model is None:
+        return _answer(*await found_models(call.app, query, lambda: call.caller))
+    if query is not None:
+        raise InvalidInput("query and model exclude each other: give one of them, or none.")
+    return _answer(*await model_inputs(call.app, call.caller, model))
+
+
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
     """A tool as it is listed, and what answers its calls."""
@@ -162,6 +169,7 @@ def _spec(
 
 
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_LOOKS = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 _CREATES = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
 )
@@ -198,6 +206,7 @@ TOOLS = {
             schemas.SEMAPHORES,
             _READS,
         ),
+        _spec(find_models, "Find models", schemas.FIND_MODELS, schemas.MODELS, _LOOKS),
     )
 }
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
-from replicate_mcp.errors import ErrorCode
+from replicate_mcp.errors import (
+    ErrorCode,
+    InsufficientCredit,
+    ReplicateMcpError,
+    ReplicateUnavailable,
+    Unauthorized,
+)
 from replicate_mcp.replicate_api.faults import (
     Fault,
     LostAnswer,
@@ -119,6 +125,16 @@ def rule_for(fault: Fault) -> Rule:
         if fits(fault):
             return replace(rule, sentence=rule.sentence.format(**_told(fault)))
     return Rule(Action.FAIL, True, "create_outcome_unknown", False, UNKNOWN)
+
+
+def not_told(fault: Fault) -> ReplicateMcpError:
+    """The error of a caller whose question, which creates nothing, Replicate did not answer."""
+    status = fault.status if isinstance(fault, Refusal) else 0
+    if status == 401:
+        return Unauthorized(_UNAUTHORIZED)
+    if status == 402:
+        return InsufficientCredit(_CREDIT)
+    return ReplicateUnavailable(f"Replicate did not answer ({fault}). Try again.")
 
 
 def _told(fault: Fault) -> dict[str, Any]:

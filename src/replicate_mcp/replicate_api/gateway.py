@@ -3,10 +3,11 @@
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import anyio
 
@@ -203,6 +204,13 @@ class Gateway:
     async def model(self, owner: str, name: str) -> Mapping[str, Any]:
         """A model as the API gives it."""
         return await self._get(lambda client: client.models.async_get(owner, name))
+
+    async def search_models(self, query: str, *, limit: int) -> Sequence[Mapping[str, Any]]:
+        """What Replicate's catalogue has for some words: models, each beside its `metadata`."""
+        address = f"/v1/search?{urlencode({'query': query, 'limit': limit})}"
+        # The client has no call for it, but asks for a page of models at any address.
+        answer = await self._get(lambda client: client.models.async_list(address))
+        return [each for each in answer.get("models") or [] if isinstance(each, Mapping)]
 
     async def version(self, owner: str, name: str, version: str) -> Mapping[str, Any]:
         """A model's version as the API gives it."""

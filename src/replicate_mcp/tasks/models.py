@@ -1,17 +1,14 @@
 """How a request names a model, and what each kind of name means."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal
 
+from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known
+
 ModelKind = Literal["model", "version", "deployment"]
 
-ALIASES = {
-    "flux-dev": "black-forest-labs/flux-dev",
-    "flux-kontext-max": "black-forest-labs/flux-kontext-max",
-    "qwen-image": "qwen/qwen-image",
-}
+ALIASES = {known.alias: known.name for known in CATALOGUE if known.alias}
 """Short names that stand for a model."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -45,8 +42,8 @@ class ModelName:
         if found := _MODEL.fullmatch(text):
             return cls("version" if found[3] else "model", found[1], found[2], found[3] or "")
         forms = "owner/name, owner/name:version, deployments/owner/name"
-        near = difflib.get_close_matches(text, ALIASES, 1, 0.7)
-        hint = f": did you mean {near[0]}?" if near else ""
+        near = nearest_known(text)
+        hint = f": did you mean {near}?" if near else ""
         raise ValueError(
             f"'{text[:80]}' is not a model's name (write {forms}, or one of "
             f"{', '.join(ALIASES)}){hint}"

@@ -1,5 +1,6 @@
 """Reads a model's schema of inputs: references resolved, each input with its type and range."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class InputField:
             of them joined by ` or `, or `any`.
         choices: the only values it takes, where it has such a list.
         minimum, maximum: the range of a number, inclusive; None where there is no bound.
+        items: the type of what a list holds; empty where it is no list, or holds anything.
     """
 
     name: str
@@ -30,6 +32,37 @@ class InputField:
     minimum: float | None
     maximum: float | None
     required: bool
+    items: str = ""
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether its value, or each item of it, is a URL of a file."""
+        return "file" in self.type.split(" or ") or self.items == "file"
+
+    @property
+    def whole_type(self) -> str:
+        """The type, with that of a list's items."""
+        return f"{self.type} of {self.items}" if self.items else self.type
+
+    @property
+    def allowed(self) -> str:
+        """The values or the range that it takes, as people write them; empty for any."""
+        if self.choices:
+            return ", ".join(_plain(choice) for choice in self.choices)
+        if self.minimum is None and self.maximum is None:
+            return ""
+        low = "" if self.minimum is None else f"{self.minimum:g}"
+        high = "" if self.maximum is None else f"{self.maximum:g}"
+        return f"{low}..{high}"
+
+    @property
+    def shown_default(self) -> str:
+        """The default as people write it; empty for none."""
+        return "" if self.default is None else _plain(self.default)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 _MAX_NODES = 10_000
@@ -149,7 +182,17 @@ def field_of(name: str, schema: JSON, required: bool) -> InputField:
         minimum=minimum,
         maximum=maximum,
         required=required,
+        items=_items_of(schema),
     )
+
+
+def _items_of(schema: JSON) -> str:
+    """The type of what a list holds, where the schema takes a list and says it."""
+    for one in (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        items = one.get("items")
+        if isinstance(items, dict) and "array" in kinds_of(one):
+            return " or ".join(dict.fromkeys(kinds_of(items)))
+    return ""
 
 
 def kinds_of(schema: JSON) -> Iterator[str]:

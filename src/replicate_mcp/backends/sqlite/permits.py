@@ -1,13 +1,14 @@
-"""The tables of semaphores, permits and rates: what each step does with them."""
+"""The tables of holders, of the queue and of permits: what each step does with them."""
 
 import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 
+from replicate_mcp.backends.sqlite.limits import LimitTables
+from replicate_mcp.backends.sqlite.rates import RateTable
+from replicate_mcp.backends.sqlite.usage import UsageTable
 from replicate_mcp.batches.backend import Attempt, Noted, NotedAttempt
-from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.replicate_api.attempts import distinct_cancel_after
 from replicate_mcp.semaphores.admission import (
     OFFER_LASTS,
@@ -15,11 +16,10 @@ from replicate_mcp.semaphores.admission import (
     Entry,
     admit,
 )
-from replicate_mcp.semaphores.daily_cap import day_of, opens_in
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState, Share
+from replicate_mcp.semaphores.daily_cap import opens_in
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.rate_learning import Throttling, sent, throttled
-from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
 
 
 class PermitTables:
@@ -29,6 +29,9 @@ class PermitTables:
         self._db = connection
         self._holder = holder
         self._now = now
+        self.limits = LimitTables(connection, holder, now)
+        self._rates = RateTable(connection, now)
+        self._usage = UsageTable(connection, now)
         self.ports_to_ring: set[int] = set()
 
     # Holders
@@ -47,16 +50,10 @@ class PermitTables:
     def depart(self, holder: str) -> None:
         """Take out all that a process leaves, but the permits of its predictions."""
         self._withdraw("holder = ?", (holder,))
-        for table in ("queue", "declaration"):
-            self._db.execute(f"DELETE FROM {table} WHERE holder = ?", (holder,))
+        self._db.execute("DELETE FROM queue WHERE holder = ?", (holder,))
         self._db.execute("DELETE FROM holder WHERE id = ?", (holder,))
         self._db.execute("DELETE FROM permit WHERE holder = ? AND task IS NULL", (holder,))
-        self._db.execute(
-            "DELETE FROM semaphore WHERE NOT by_admin"
-            " AND name NOT IN (SELECT name FROM declaration)"
-            " AND name NOT IN (SELECT semaphore FROM permit)"
-            " AND name NOT IN (SELECT also FROM permit WHERE also IS NOT NULL)"
-        )
+        self.limits.forget(holder)
 
     def ended_without_holder(self) -> list[tuple[str, int]]:
         """Free the permits of dead holders whose predictions have ended; their batch and task."""
@@ -67,95 +64,12 @@ class PermitTables:
         )
         return list(rows)
 
-    # Limits
-
-    def declare(self, semaphore: str, limit: int, per_minute: float) -> None:
-        """This process's limit and rate for an account."""
-        self._declare(semaphore, limit)
-        account = account_of(semaphore)
-        rate = self._rates([account]).get(account)
-        declared = rate.declared(per_minute, self._now) if rate else None
-        self._store_rate(account, declared or Rate.full(per_minute, self._now))
-
-    def register(self, semaphore: str, limit: int) -> SemaphoreState:
-        """Make a name known; the first limit given to it stays."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO semaphore (name, units) VALUES (?, ?)", (semaphore, limit)
-        )
-        units = self._limits()[semaphore]
-        self._declare(semaphore, units)
-        return next(state for state in self.states() if state.name == semaphore)
-
-    def resize(self, semaphore: str, limit: int, *, by_admin: bool) -> Room:
-        """Set a limit by hand."""
-        if semaphore not in self._limits():
-            raise UnknownSemaphore(unknown_semaphore(semaphore, self._limits()))
-        self._db.execute(
-            "INSERT INTO semaphore (name, units, by_admin) VALUES (?, ?, ?) ON CONFLICT (name)"
-            " DO UPDATE SET units = excluded.units, by_admin = max(by_admin, excluded.by_admin)",
-            (semaphore, limit, by_admin),
-        )
-        return self.admit()
-
-    def states(self) -> list[SemaphoreState]:
-        """Every semaphore as it stands."""
-        used = self._in_use()
-        waiting: Counter[str] = Counter()
-        for semaphore, also, count in self._db.execute(
-            "SELECT semaphore, also, waiting FROM queue"
-        ):
-            waiting[semaphore] += count
-            if also:
-                waiting[also] += count
-        limits = self._limits()
-        rates = self._rates([account_of(name) for name in limits if is_account(name)])
-        return [
-            self._state(name, limit, used[name], waiting[name], rates.get(account_of(name)))
-            for name, limit in sorted(limits.items())
-        ]
-
-    def shares(self) -> list[Share]:
-        """Who holds and who waits."""
-        labels = dict(self._db.execute("SELECT id, label FROM holder"))
-        in_use: Counter[tuple[str, str]] = Counter()
-        waiting: Counter[tuple[str, str]] = Counter()
-        for table, what, counted in (
-            ("permit", "count(*)", in_use),
-            ("queue", "sum(waiting)", waiting),
-        ):
-            for holder, semaphore, also, count in self._db.execute(
-                f"SELECT holder, semaphore, also, {what} FROM {table}"
-                " GROUP BY holder, semaphore, also"
-            ):
-                for name in filter(None, (semaphore, also)):
-                    counted[name, labels.get(holder, "")] += count
-        return [
-            Share(label, name, in_use[name, label], waiting[name, label])
-            for name, label in sorted(in_use.keys() | waiting.keys())
-        ]
-
-    def _state(
-        self, name: str, limit: int, used: int, waiting: int, rate: Rate | None
-    ) -> SemaphoreState:
-        if rate is None or not is_account(name):
-            return SemaphoreState(name, limit, used, waiting)
-        paused = rate.paused_until - self._now
-        return SemaphoreState(
-            name, limit, used, waiting, rate.per_minute, paused if paused > 0 else None
-        )
-
     # The queue
 
     def join(self, entry: QueueEntry) -> Room:
         """Let an entry wait, or wait for more."""
         for semaphore in entry.semaphores:
-            limit = self._limits().get(semaphore)
-            if limit is None:
-                raise UnknownSemaphore(unknown_semaphore(semaphore, self._limits()))
-            self._db.execute(
-                "INSERT OR IGNORE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
-                (self._holder, semaphore, limit),
-            )
+            self.limits.keep(semaphore)
         self._db.execute(
             "INSERT INTO queue (entry, holder, semaphore, also, account, waiting, at_most, turn)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM queue))"
@@ -206,7 +120,9 @@ class PermitTables:
 
     def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> Noted:
         """Turn offers into permits, each with its attempt."""
-        fitting = self._fitting_the_day(attempts, images_per_day)
+        fitting = self._usage.fitting(attempts, images_per_day)
+        for permit in attempts.keys() - set(fitting):
+            self._withdraw("id = ?", (permit,))
         taken, room = self.take(fitting)
         chosen: dict[int, int] = {}
         for permit in taken:
@@ -227,64 +143,28 @@ class PermitTables:
                     self._now + attempt.seconds_at_most, attempt.images, permit,
                 ),
             )  # fmt: skip
-            self._count_images(permit, attempt.images)
+            self._usage.count(permit, attempt.images)
         self._note_sent(taken)
         return Noted(chosen, room, opens_in(self._now) if len(fitting) < len(attempts) else None)
 
-    def _fitting_the_day(
-        self, attempts: Mapping[int, Attempt], images_per_day: int | None
-    ) -> list[int]:
-        """The offers whose attempts still fit into the day; the others are withdrawn."""
-        if images_per_day is None or not attempts:
-            return list(attempts)
-        row = self._db.execute(
-            "SELECT images FROM usage WHERE day = ? AND account ="
-            " (SELECT account FROM permit WHERE id = ?)",
-            (day_of(self._now), next(iter(attempts))),
-        ).fetchone()
-        left = images_per_day - (row[0] if row else 0)
-        fitting = []
-        for permit, attempt in attempts.items():
-            if attempt.images <= left:
-                left -= attempt.images
-                fitting.append(permit)
-            else:
-                self._withdraw("id = ?", (permit,))
-        return fitting
-
-    def _count_images(self, permit: int, images: int) -> None:
-        """Count images on the day on which the permit was taken; a negative number, off it."""
-        self._db.execute(
-            "INSERT INTO usage (account, day, images)"
-            " SELECT account, CAST(taken_at / 86400 AS INTEGER), ? FROM permit"
-            " WHERE id = ? AND account IS NOT NULL"
-            " ON CONFLICT (account, day) DO UPDATE SET images = images + excluded.images",
-            (images, permit),
-        )
-
     def put_back(self, permit: int, throttling: Throttling | None) -> Room:
         """Let a task wait anew; a 429 is learned from."""
-        self._uncount_images(permit)
+        self._usage.uncount(permit)
         rows = self._db.execute(
             "DELETE FROM permit WHERE id = ? RETURNING entry, account, taken_at", (permit,)
         ).fetchall()
         for entry, account, taken_at in rows:
             self._wait_more(entry, 1)
             if throttling and account:
-                rate = self._rates([account])[account]
-                self._store_rate(account, throttled(rate, throttling, sent_at=taken_at))
+                rate = self._rates.of([account])[account]
+                self._rates.store(account, throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
     def free(self, permit: int, *, asked_for: bool = True) -> None:
         """Take a permit back; its images count no more where none were asked for after all."""
         if not asked_for:
-            self._uncount_images(permit)
+            self._usage.uncount(permit)
         self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
-
-    def _uncount_images(self, permit: int) -> None:
-        row = self._db.execute("SELECT images FROM permit WHERE id = ?", (permit,)).fetchone()
-        if row and row[0]:
-            self._count_images(permit, -row[0])
 
     def open_attempts(self, account: str, *, orphaned: bool = False) -> list[NotedAttempt]:
         """The account's attempts, oldest first; only those of processes that are gone, if asked."""
@@ -344,9 +224,9 @@ class PermitTables:
                   waiting, running.get(entry, 0), at_most)
             for entry, holder, semaphore, also, account, waiting, at_most in rows
         ]  # fmt: skip
-        used = self._in_use()
-        free = {name: limit - used[name] for name, limit in self._limits().items()}
-        rates = self._rates({entry.account for entry in queue if entry.account})
+        used = self.limits.in_use()
+        free = {name: limit - used[name] for name, limit in self.limits.all().items()}
+        rates = self._rates.of({entry.account for entry in queue if entry.account})
         offered = self._db.execute(
             "SELECT holder, min(offered_at) FROM permit WHERE taken_at IS NULL GROUP BY holder"
         ).fetchall()
@@ -378,7 +258,7 @@ class PermitTables:
         )
         spent = Counter(entry.account for entry in entries if entry.account)
         for account, count in spent.items():
-            self._store_rate(account, rates[account].spent(count))
+            self._rates.store(account, rates[account].spent(count))
         others = {entry.holder for entry in entries} - {self._holder}
         for holder in others:
             row = self._db.execute("SELECT port FROM holder WHERE id = ?", (holder,)).fetchone()
@@ -397,8 +277,8 @@ class PermitTables:
         for entry, count in Counter(entry for entry, _, _ in rows).items():
             self._wait_more(entry, count)
         returned = Counter(account for _, account, _ in rows if account)
-        for account, rate in self._rates(returned).items():
-            self._store_rate(account, rate.given_back(returned[account]))
+        for account, rate in self._rates.of(returned).items():
+            self._rates.store(account, rate.given_back(returned[account]))
         if stalled:
             holders = {(holder,) for _, _, holder in rows}
             self._db.executemany("UPDATE holder SET stalled = 1 WHERE id = ?", holders)
@@ -418,27 +298,6 @@ class PermitTables:
             "UPDATE queue SET waiting = max(0, waiting + ?) WHERE entry = ?", (count, entry)
         )
 
-    def _declare(self, semaphore: str, limit: int) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
-            (self._holder, semaphore, limit),
-        )
-
-    def _limits(self) -> dict[str, int]:
-        limits = dict(self._db.execute("SELECT name, min(units) FROM declaration GROUP BY name"))
-        limits.update(self._db.execute("SELECT name, units FROM semaphore"))
-        return limits
-
-    def _in_use(self) -> Counter[str]:
-        used: Counter[str] = Counter()
-        for semaphore, also, count in self._db.execute(
-            "SELECT semaphore, also, count(*) FROM permit GROUP BY semaphore, also"
-        ):
-            used[semaphore] += count
-            if also:
-                used[also] += count
-        return used
-
     def _running(self, entries: Sequence[str]) -> dict[str, int]:
         marks = ", ".join("?" * len(entries))
         return dict(
@@ -448,22 +307,6 @@ class PermitTables:
             )
         )
 
-    def _rates(self, accounts: Iterable[str]) -> dict[str, Rate]:
-        rates = {}
-        for account in accounts:
-            row = self._db.execute(
-                "SELECT state FROM rate WHERE account = ?", (account,)
-            ).fetchone()
-            if row:
-                rates[account] = Rate.restored(json.loads(row[0])).at_time(self._now)
-        return rates
-
-    def _store_rate(self, account: str, rate: Rate) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO rate (account, state) VALUES (?, ?)",
-            (account, json.dumps(asdict(rate))),
-        )
-
     def _note_sent(self, permits: Iterable[int]) -> None:
         marks = ", ".join(map(str, permits))
         rows = self._db.execute(
@@ -471,7 +314,7 @@ class PermitTables:
             " GROUP BY account"
         ).fetchall()
         for account, count in rows:
-            self._store_rate(account, sent(self._rates([account])[account], count))
+            self._rates.store(account, sent(self._rates.of([account])[account], count))
 
 
 def _second(semaphores: Sequence[str]) -> str | None:

@@ -4,15 +4,14 @@ A server that was restarted, failed over or emptied may have forgotten everythin
 older state. What counts is what each living process says that it has.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.batches.backend import NewBatch
+from replicate_mcp.backends.redis.told import Row, alike, inputs_of, told_batch
+from replicate_mcp.batches.backend import Attempt, NewBatch
 from replicate_mcp.semaphores.permits import QueueEntry
-from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
 REMEMBER_ENDED_SECONDS = 3600.0
 """For how long an ended batch is kept, in case that a server comes back with an older state: by
@@ -90,21 +89,6 @@ class KeptPermit:
         return told
 
 
-Row = tuple[int, bool, str, str | None, int | None]
-"""A result: its task, whether it succeeded, its JSON, its prediction, and that one's permit."""
-
-
-def row_of(result: TaskResult, permit: int | None = None) -> Row:
-    """A result as it is written and kept."""
-    return (
-        result.task_index,
-        isinstance(result, TaskSuccess),
-        result.model_dump_json(exclude_none=True),
-        result.prediction_id,
-        permit,
-    )
-
-
 @dataclass(slots=True)
 class KeptBatch:
     """A batch that this process runs, or ran lately, with the results that it wrote.
@@ -124,26 +108,6 @@ class KeptBatch:
     def told(self) -> dict[str, Any]:
         """As the server takes it."""
         return {**told_batch(self.batch), "created_at": self.created_at}
-
-
-def told_batch(batch: NewBatch) -> dict[str, Any]:
-    """A batch as the server takes it; each task is JSON that nobody reads there."""
-    return {
-        "caller": batch.caller,
-        "account": batch.account,
-        "semaphore": batch.semaphore,
-        **({} if batch.key is None else {"key": batch.key.key, "digest": batch.key.digest}),
-        "tasks": [
-            json.dumps(
-                {
-                    "prompt": task.prompt,
-                    "output_filename": task.output_filename,
-                    "model": task.model,
-                }
-            )
-            for task in batch.tasks
-        ],
-    }
 
 
 class Mirror:
@@ -173,6 +137,29 @@ class Mirror:
         """An entry waits for so many starts now."""
         if entry in self.entries:
             self.entries[entry].wanted = max(0, wanted)
+
+    def hold(self, permit: int, entry: str, *, taken_at: float) -> None:
+        """An offer to one of the entries became a permit."""
+        kept = self.entries.get(entry)
+        if kept is None or permit in self.permits:
+            return
+        kept.wanted = max(0, kept.wanted - 1)
+        self.permits[permit] = KeptPermit(
+            entry,
+            kept.entry.semaphores,
+            kept.entry.account,
+            kept.entry.at_most is not None,
+            taken_at,
+        )
+
+    def hold_attempt(self, permit: int, attempt: Attempt, seconds: int, now: float) -> None:
+        """One did, with its attempt noted."""
+        self.hold(permit, attempt.batch, taken_at=now)
+        if kept := self.permits.get(permit):
+            kept.task, kept.cancel_after, kept.images = attempt.task, seconds, attempt.images
+            kept.model, kept.inputs = attempt.model, inputs_of(attempt)
+            kept.alike, kept.sent_at = alike(attempt), attempt.sent_at
+            kept.ends_by = now + attempt.seconds_at_most
 
     def keep_shared(
         self,

@@ -14,7 +14,6 @@ semaphore forgets what a process holds that is gone at the same time, since the 
 tells nothing of it.
 """
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -23,17 +22,8 @@ from typing import Any
 
 import anyio
 
-from replicate_mcp.backends.redis_advice import advice
-from replicate_mcp.backends.redis_membership import Membership
-from replicate_mcp.backends.redis_mirror import (
-    KeptBatch,
-    KeptEntry,
-    KeptPermit,
-    Mirror,
-    row_of,
-    told_batch,
-)
-from replicate_mcp.backends.redis_rows import (
+from replicate_mcp.backends.redis.advice import advice
+from replicate_mcp.backends.redis.answers import (
     REASONS,
     batch_state,
     noted_attempt,
@@ -41,7 +31,16 @@ from replicate_mcp.backends.redis_rows import (
     semaphore_state,
     task_result,
 )
-from replicate_mcp.backends.redis_server import Address, Server
+from replicate_mcp.backends.redis.membership import Membership
+from replicate_mcp.backends.redis.mirror import KeptBatch, KeptEntry, KeptPermit, Mirror
+from replicate_mcp.backends.redis.server import Address, Server
+from replicate_mcp.backends.redis.told import (
+    row_of,
+    told_attempt,
+    told_batch,
+    told_entry,
+    told_throttling,
+)
 from replicate_mcp.batches.backend import (
     Attempt,
     BatchState,
@@ -160,7 +159,9 @@ class RedisBackend:
         """Wait in the queue."""
         async with self._membership.turn() as turn:
             wanted = self._mirror.wanted(entry.id) + entry.waiting
-            found = self._room(await turn.step("join", **_told(entry, wanted)), *entry.semaphores)
+            found = self._room(
+                await turn.step("join", **told_entry(entry, wanted)), *entry.semaphores
+            )
             self._mirror.entries[entry.id] = KeptEntry(entry, wanted)
             return found
 
@@ -180,7 +181,7 @@ class RedisBackend:
         async with self._membership.turn() as turn:
             told, now, taken = await turn.step("take", permits=[str(each) for each in permits])
             for permit, entry in taken:
-                self._hold(int(permit), entry, taken_at=float(now))
+                self._mirror.hold(int(permit), entry, taken_at=float(now))
             return Taken(frozenset(int(permit) for permit, _ in taken), self._room([told]))
 
     async def release(self, permit: int) -> Room:
@@ -208,7 +209,7 @@ class RedisBackend:
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
         """A batch begins, and its tasks wait."""
         async with self._membership.turn() as turn:
-            told = {**_told(entry, entry.waiting), "batch": told_batch(batch)}
+            told = {**told_entry(entry, entry.waiting), "batch": told_batch(batch)}
             answer = await turn.step("open_batch", **told)
             if answer[0] == "taken":
                 raise KeyTaken(*answer[1:])
@@ -230,12 +231,12 @@ class RedisBackend:
         async with self._membership.turn() as turn:
             told, now, noted, opens_in = await turn.step(
                 "note_attempts",
-                attempts=[_told_attempt(permit, each) for permit, each in attempts.items()],
+                attempts=[told_attempt(permit, each) for permit, each in attempts.items()],
                 images_per_day=images_per_day,
             )
             chosen = {int(permit): int(seconds) for permit, seconds in noted}
             for permit, seconds in chosen.items():
-                self._hold_attempt(permit, attempts[permit], seconds, float(now))
+                self._mirror.hold_attempt(permit, attempts[permit], seconds, float(now))
             return Noted(chosen, self._room([told]), float(opens_in) if opens_in else None)
 
     async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
@@ -249,7 +250,7 @@ class RedisBackend:
                 permit=str(permit),
                 entry=entry,
                 wanted=wanted,
-                throttling=None if throttling is None else _told_throttling(throttling),
+                throttling=None if throttling is None else told_throttling(throttling),
             )
             self._mirror.permits.pop(permit, None)
             if entry is not None and wanted is not None:
@@ -433,67 +434,3 @@ class RedisBackend:
         kept = self._mirror.batches.get(batch_id)
         if kept is not None and not answer[1]:
             await turn.restore(kept, wholly=True)
-
-    def _hold(self, permit: int, entry: str, *, taken_at: float) -> None:
-        kept = self._mirror.entries.get(entry)
-        if kept is None or permit in self._mirror.permits:
-            return
-        kept.wanted = max(0, kept.wanted - 1)
-        self._mirror.permits[permit] = KeptPermit(
-            entry,
-            kept.entry.semaphores,
-            kept.entry.account,
-            kept.entry.at_most is not None,
-            taken_at,
-        )
-
-    def _hold_attempt(self, permit: int, attempt: Attempt, seconds: int, now: float) -> None:
-        self._hold(permit, attempt.batch, taken_at=now)
-        if kept := self._mirror.permits.get(permit):
-            kept.task, kept.cancel_after, kept.images = attempt.task, seconds, attempt.images
-            kept.model, kept.inputs = attempt.model, _inputs(attempt)
-            kept.alike, kept.sent_at = _alike(attempt), attempt.sent_at
-            kept.ends_by = now + attempt.seconds_at_most
-
-
-def _told(entry: QueueEntry, wanted: int) -> dict[str, Any]:
-    return {
-        "entry": entry.id,
-        "semaphores": entry.semaphores,
-        "account": entry.account,
-        "at_most": entry.at_most,
-        "wanted": wanted,
-    }
-
-
-def _told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
-    return {
-        "permit": str(permit),
-        "task": attempt.task,
-        "model": attempt.model,
-        "inputs": _inputs(attempt),
-        "alike": _alike(attempt),
-        "cancel_after": attempt.cancel_after,
-        "sent_at": attempt.sent_at,
-        "seconds_at_most": attempt.seconds_at_most,
-        "images": attempt.images,
-    }
-
-
-def _inputs(attempt: Attempt) -> str:
-    return json.dumps(dict(attempt.inputs), sort_keys=True)
-
-
-def _alike(attempt: Attempt) -> str:
-    """What equal attempts have in common."""
-    what = f"{attempt.model}\n{_inputs(attempt)}"
-    return hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
-
-
-def _told_throttling(throttling: Throttling) -> dict[str, float]:
-    told = {
-        "retry_after": throttling.retry_after,
-        "per_minute": throttling.per_minute,
-        "burst": throttling.burst,
-    }
-    return {name: value for name, value in told.items() if value is not None}

@@ -9,14 +9,12 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-from filelock import FileLock, Timeout
 
-from replicate_mcp.backends.sqlite_database import (
+from replicate_mcp.backends.sqlite.database import (
     LONG_PATIENCE,
     MEMORY,
     PATIENCE,
@@ -24,9 +22,10 @@ from replicate_mcp.backends.sqlite_database import (
     Database,
     open_database,
 )
-from replicate_mcp.backends.sqlite_journal import JournalTables
-from replicate_mcp.backends.sqlite_permits import PermitTables
-from replicate_mcp.backends.wakeup import Doorbell
+from replicate_mcp.backends.sqlite.journal import JournalTables
+from replicate_mcp.backends.sqlite.life_lock import LifeLock
+from replicate_mcp.backends.sqlite.permits import PermitTables
+from replicate_mcp.backends.sqlite.wakeup import Doorbell
 from replicate_mcp.batches.backend import (
     Attempt,
     BatchState,
@@ -55,7 +54,7 @@ class SqliteBackend:
         database: Database,
         holder: str,
         doorbell: Doorbell,
-        lock: FileLock | None,
+        lock: LifeLock | None,
         clock: Callable[[], float],
     ) -> None:
         self.scope: Scope = "process" if database.location == MEMORY else "machine"
@@ -82,7 +81,7 @@ class SqliteBackend:
         """
         database = open_database(location)
         holder = secrets.token_hex(8)
-        lock = None if location == MEMORY else _hold_lock(_lock_path(location, holder))
+        lock = None if location == MEMORY else LifeLock(location, holder)
         backend = cls(database, holder, Doorbell(), lock, clock)
         await backend._step(lambda permits, journal: journal.forget_old())
         await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port, label))
@@ -101,32 +100,34 @@ class SqliteBackend:
         self._database.close()
         if self._lock is not None:
             self._lock.release()
-            Path(self._lock.lock_file).unlink(missing_ok=True)
 
     # Permits
 
     async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account."""
-        await self._step(lambda permits, _: permits.declare(semaphore, limit, per_minute))
+        await self._step(lambda permits, _: permits.limits.declare(semaphore, limit, per_minute))
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make a name known while this process lives."""
-        return await self._step(lambda permits, _: permits.register(semaphore, limit))
+        return await self._step(lambda permits, _: permits.limits.register(semaphore, limit))
 
     async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
         """Set a limit by hand."""
-        return await self._step(
-            lambda permits, _: permits.resize(semaphore, limit, by_admin=by_admin)
-        )
+
+        def resize(permits: PermitTables, _: JournalTables) -> Room:
+            permits.limits.resize(semaphore, limit, by_admin=by_admin)
+            return permits.admit()
+
+        return await self._step(resize)
 
     async def semaphores(self) -> list[SemaphoreState]:
         """Every semaphore as it stands."""
         await self._bury_the_dead()
-        return await self._step(lambda permits, _: permits.states())
+        return await self._step(lambda permits, _: permits.limits.states())
 
     async def shares(self) -> list[Share]:
         """Who holds and who waits."""
-        return await self._step(lambda permits, _: permits.shares())
+        return await self._step(lambda permits, _: permits.limits.shares())
 
     async def join(self, entry: QueueEntry) -> Room:
         """Wait in the queue."""
@@ -295,7 +296,8 @@ class SqliteBackend:
     async def _bury_the_dead(self) -> None:
         self._looked_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
-        dead = [holder for holder in others if self._is_dead(holder)]
+        lock = self._lock  # In memory there is none, since all are of this process.
+        dead = [holder for holder in others if lock and lock.is_dead(holder)]
 
         def bury(permits: PermitTables, journal: JournalTables) -> None:
             for holder in dead:
@@ -304,19 +306,9 @@ class SqliteBackend:
                 journal.record(batch, [_failure(task, journal.task(batch, task), *_LOST)])
 
         await self._step(bury)
-        for holder in dead:
-            Path(_lock_path(self._database.location, holder)).unlink(missing_ok=True)
-
-    def _is_dead(self, holder: str) -> bool:
-        if self._lock is None:
-            return False  # In memory, all are of this process.
-        lock = FileLock(_lock_path(self._database.location, holder))
-        try:
-            lock.acquire(blocking=False)
-        except (Timeout, OSError):
-            return False  # It lives, or it cannot be told now: look again later.
-        lock.release()
-        return True
+        if lock:
+            for holder in dead:
+                lock.clear(holder)
 
     # Steps
 
@@ -382,19 +374,3 @@ def _failure(
         error_code=code,
         retryable=retryable,
     )
-
-
-def _lock_path(location: str, holder: str) -> str:
-    return f"{location}.{holder}.lock"
-
-
-def _hold_lock(path: str) -> FileLock:
-    lock = FileLock(path, mode=0o600)
-    try:
-        lock.acquire(blocking=False)
-    except (OSError, Timeout) as error:
-        raise BackendUnavailable(
-            f"The lock {path} cannot be held ({error}): set REPLICATE_MCP_BACKEND to "
-            "sqlite:///a/path/on/a/local/disk, or to memory."
-        ) from error
-    return lock

@@ -1,0 +1,91 @@
+"""What this process says to the script, in the script's terms."""
+
+import hashlib
+import json
+from typing import Any
+
+from replicate_mcp.batches.backend import Attempt, NewBatch
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.tasks.result import TaskResult, TaskSuccess
+
+Row = tuple[int, bool, str, str | None, int | None]
+"""A result: its task, whether it succeeded, its JSON, its prediction, and that one's permit."""
+
+
+def row_of(result: TaskResult, permit: int | None = None) -> Row:
+    """A result as it is written and kept."""
+    return (
+        result.task_index,
+        isinstance(result, TaskSuccess),
+        result.model_dump_json(exclude_none=True),
+        result.prediction_id,
+        permit,
+    )
+
+
+def told_batch(batch: NewBatch) -> dict[str, Any]:
+    """A batch as the server takes it; each task is JSON that nobody reads there."""
+    return {
+        "caller": batch.caller,
+        "account": batch.account,
+        "semaphore": batch.semaphore,
+        **({} if batch.key is None else {"key": batch.key.key, "digest": batch.key.digest}),
+        "tasks": [
+            json.dumps(
+                {
+                    "prompt": task.prompt,
+                    "output_filename": task.output_filename,
+                    "model": task.model,
+                }
+            )
+            for task in batch.tasks
+        ],
+    }
+
+
+def told_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
+    """An entry in the queue, and for how many starts it waits now."""
+    return {
+        "entry": entry.id,
+        "semaphores": entry.semaphores,
+        "account": entry.account,
+        "at_most": entry.at_most,
+        "wanted": wanted,
+    }
+
+
+def told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
+    """An attempt that an offer is to become a permit for."""
+    return {
+        "permit": str(permit),
+        "task": attempt.task,
+        "model": attempt.model,
+        "inputs": inputs_of(attempt),
+        "alike": alike(attempt),
+        "cancel_after": attempt.cancel_after,
+        "sent_at": attempt.sent_at,
+        "seconds_at_most": attempt.seconds_at_most,
+        "images": attempt.images,
+    }
+
+
+def inputs_of(attempt: Attempt) -> str:
+    """The hashes of an attempt's inputs, as text that nobody reads there."""
+    return json.dumps(dict(attempt.inputs), sort_keys=True)
+
+
+def alike(attempt: Attempt) -> str:
+    """What equal attempts have in common."""
+    what = f"{attempt.model}\n{inputs_of(attempt)}"
+    return hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
+
+
+def told_throttling(throttling: Throttling) -> dict[str, float]:
+    """What a 429 named."""
+    told = {
+        "retry_after": throttling.retry_after,
+        "per_minute": throttling.per_minute,
+        "burst": throttling.burst,
+    }
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,52 @@
+"""How processes that share a file know who of them lives: each holds a lock while it does."""
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from replicate_mcp.errors import BackendUnavailable
+
+
+class LifeLock:
+    """One process's lock beside a shared file; the system frees it when the process dies.
+
+    Args:
+        location: the shared file.
+        holder: the id by which the others know this process.
+
+    Raises:
+        BackendUnavailable: locks cannot be held there.
+    """
+
+    def __init__(self, location: str, holder: str) -> None:
+        self._location = location
+        self._lock = FileLock(self._path(holder), mode=0o600)
+        try:
+            self._lock.acquire(blocking=False)
+        except (OSError, Timeout) as error:
+            raise BackendUnavailable(
+                f"The lock {self._lock.lock_file} cannot be held ({error}): set "
+                "REPLICATE_MCP_BACKEND to sqlite:///a/path/on/a/local/disk, or to memory."
+            ) from error
+
+    def is_dead(self, other: str) -> bool:
+        """Whether another process is gone; False as well where it cannot be told now."""
+        lock = FileLock(self._path(other))
+        try:
+            lock.acquire(blocking=False)
+        except (Timeout, OSError):
+            return False
+        lock.release()
+        return True
+
+    def clear(self, other: str) -> None:
+        """Take away the file that a dead process has left."""
+        Path(self._path(other)).unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """This process leaves."""
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _path(self, holder: str) -> str:
+        return f"{self._location}.{holder}.lock"

@@ -1,0 +1,144 @@
+"""The tables of limits: what processes declare, what was set, and how full each semaphore is."""
+
+import sqlite3
+from collections import Counter
+
+from replicate_mcp.backends.sqlite.rates import RateTable
+from replicate_mcp.errors import UnknownSemaphore
+from replicate_mcp.semaphores.permits import SemaphoreState, Share
+from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
+
+
+class LimitTables:
+    """One step's view of the tables, for one holder at one time."""
+
+    def __init__(self, connection: sqlite3.Connection, holder: str, now: float) -> None:
+        self._db = connection
+        self._holder = holder
+        self._now = now
+        self._rates = RateTable(connection, now)
+
+    # Declaring and setting
+
+    def declare(self, semaphore: str, limit: int, per_minute: float) -> None:
+        """This process's limit and rate for an account."""
+        self._declare(semaphore, limit)
+        self._rates.declare(account_of(semaphore), per_minute)
+
+    def register(self, semaphore: str, limit: int) -> SemaphoreState:
+        """Make a name known; the first limit given to it stays."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO semaphore (name, units) VALUES (?, ?)", (semaphore, limit)
+        )
+        self._declare(semaphore, self.all()[semaphore])
+        return next(state for state in self.states() if state.name == semaphore)
+
+    def resize(self, semaphore: str, limit: int, *, by_admin: bool) -> None:
+        """Set a limit by hand."""
+        self.known(semaphore)
+        self._db.execute(
+            "INSERT INTO semaphore (name, units, by_admin) VALUES (?, ?, ?) ON CONFLICT (name)"
+            " DO UPDATE SET units = excluded.units, by_admin = max(by_admin, excluded.by_admin)",
+            (semaphore, limit, by_admin),
+        )
+
+    def keep(self, semaphore: str) -> None:
+        """Let a name that is waited for be known as long as this process lives."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
+            (self._holder, semaphore, self.known(semaphore)),
+        )
+
+    def forget(self, holder: str) -> None:
+        """Take out what a process declared, and the names that only it kept."""
+        self._db.execute("DELETE FROM declaration WHERE holder = ?", (holder,))
+        self._db.execute(
+            "DELETE FROM semaphore WHERE NOT by_admin"
+            " AND name NOT IN (SELECT name FROM declaration)"
+            " AND name NOT IN (SELECT semaphore FROM permit)"
+            " AND name NOT IN (SELECT also FROM permit WHERE also IS NOT NULL)"
+        )
+
+    def _declare(self, semaphore: str, limit: int) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
+            (self._holder, semaphore, limit),
+        )
+
+    # Looking
+
+    def all(self) -> dict[str, int]:
+        """Every name's limit: what was set, else the lowest that is declared."""
+        limits = dict(self._db.execute("SELECT name, min(units) FROM declaration GROUP BY name"))
+        limits.update(self._db.execute("SELECT name, units FROM semaphore"))
+        return limits
+
+    def known(self, semaphore: str) -> int:
+        """A name's limit.
+
+        Raises:
+            UnknownSemaphore: nobody registered it.
+        """
+        limits = self.all()
+        if semaphore not in limits:
+            raise UnknownSemaphore(unknown_semaphore(semaphore, limits))
+        return limits[semaphore]
+
+    def in_use(self) -> Counter[str]:
+        """Units of each name that are out, as permits or as offers."""
+        used: Counter[str] = Counter()
+        for semaphore, also, count in self._db.execute(
+            "SELECT semaphore, also, count(*) FROM permit GROUP BY semaphore, also"
+        ):
+            used[semaphore] += count
+            if also:
+                used[also] += count
+        return used
+
+    def states(self) -> list[SemaphoreState]:
+        """Every semaphore as it stands."""
+        used = self.in_use()
+        waiting: Counter[str] = Counter()
+        for semaphore, also, count in self._db.execute(
+            "SELECT semaphore, also, waiting FROM queue"
+        ):
+            waiting[semaphore] += count
+            if also:
+                waiting[also] += count
+        limits = self.all()
+        rates = self._rates.of([account_of(name) for name in limits if is_account(name)])
+        return [
+            self._state(name, limit, used[name], waiting[name], rates.get(account_of(name)))
+            for name, limit in sorted(limits.items())
+        ]
+
+    def shares(self) -> list[Share]:
+        """Who holds and who waits."""
+        labels = dict(self._db.execute("SELECT id, label FROM holder"))
+        in_use: Counter[tuple[str, str]] = Counter()
+        waiting: Counter[tuple[str, str]] = Counter()
+        for table, what, counted in (
+            ("permit", "count(*)", in_use),
+            ("queue", "sum(waiting)", waiting),
+        ):
+            for holder, semaphore, also, count in self._db.execute(
+                f"SELECT holder, semaphore, also, {what} FROM {table}"
+                " GROUP BY holder, semaphore, also"
+            ):
+                for name in filter(None, (semaphore, also)):
+                    counted[name, labels.get(holder, "")] += count
+        return [
+            Share(label, name, in_use[name, label], waiting[name, label])
+            for name, label in sorted(in_use.keys() | waiting.keys())
+        ]
+
+    def _state(
+        self, name: str, limit: int, used: int, waiting: int, rate: Rate | None
+    ) -> SemaphoreState:
+        if rate is None or not is_account(name):
+            return SemaphoreState(name, limit, used, waiting)
+        paused = rate.paused_until - self._now
+        return SemaphoreState(
+            name, limit, used, waiting, rate.per_minute, paused if paused > 0 else None
+        )

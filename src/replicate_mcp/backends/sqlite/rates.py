@@ -1,0 +1,40 @@
+"""The table of the accounts' rates: each is kept as it was when it last changed."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from replicate_mcp.semaphores.rate import Rate
+
+
+class RateTable:
+    """One step's view of the table, at one time."""
+
+    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+        self._db = connection
+        self._now = now
+
+    def of(self, accounts: Iterable[str]) -> dict[str, Rate]:
+        """The rates of those accounts that have one, as they stand now."""
+        rates = {}
+        for account in accounts:
+            row = self._db.execute(
+                "SELECT state FROM rate WHERE account = ?", (account,)
+            ).fetchone()
+            if row:
+                rates[account] = Rate.restored(json.loads(row[0])).at_time(self._now)
+        return rates
+
+    def store(self, account: str, rate: Rate) -> None:
+        """Keep an account's rate."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO rate (account, state) VALUES (?, ?)",
+            (account, json.dumps(asdict(rate))),
+        )
+
+    def declare(self, account: str, per_minute: float) -> None:
+        """What a process says the account is allowed; what was learned of it stays."""
+        rate = self.of([account]).get(account)
+        declared = rate.declared(per_minute, self._now) if rate else None
+        self.store(account, declared or Rate.full(per_minute, self._now))

@@ -1,0 +1,94 @@
+"""A file of another program's: read as it is, and replaced in one step with a backup beside it."""
+
+import contextlib
+import os
+import stat
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from replicate_mcp.errors import InvalidInput
+
+NEW_FILE_MODE = 0o600
+"""Of a file that was not there: what is written may hold a token."""
+
+
+class ConfigFile:
+    """One file, and what was in it when it was read.
+
+    Attributes:
+        path: the file itself, where what was named is a link to it.
+        text: its text without a byte order mark; empty where there is no file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read it.
+
+        Raises:
+            InvalidInput: it cannot be read.
+        """
+        self.path = path.resolve()
+        try:
+            self._bytes: bytes | None = self.path.read_bytes()
+            text = (self._bytes or b"").decode("utf-8")
+        except FileNotFoundError:
+            self._bytes, text = None, ""
+        except UnicodeDecodeError:
+            raise InvalidInput(f"{self.path} is not UTF-8 text; nothing was changed.") from None
+        except OSError as error:
+            raise InvalidInput(f"{self.path} cannot be read: {error.strerror}.") from None
+        self._mark = "\ufeff" if text.startswith("\ufeff") else ""
+        self.text = text.removeprefix(self._mark)
+
+    def replace(self, text: str) -> Path | None:
+        """Put another text in its place, and give the backup's path where there was a file.
+
+        Raises:
+            InvalidInput: it cannot be written, or has changed since it was read.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_unchanged()
+            mode = NEW_FILE_MODE
+            backup = None
+            if self._bytes is not None:
+                mode = stat.S_IMODE(self.path.stat().st_mode)
+                backup = self._write_beside(self._bytes, mode)
+                backup = backup.replace(self._backup_path())
+            written = self._write_beside((self._mark + text).encode(), mode)
+            try:
+                self._check_unchanged()
+                written.replace(self.path)
+            except BaseException:
+                written.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise InvalidInput(f"{self.path} cannot be written: {error.strerror}.") from None
+        return backup
+
+    def readable_by_others(self) -> bool:
+        """Whether other users of this machine can read it, as far as its mode tells."""
+        return os.name != "nt" and bool(self.path.stat().st_mode & 0o044)
+
+    def _check_unchanged(self) -> None:
+        now = None
+        with contextlib.suppress(FileNotFoundError):
+            now = self.path.read_bytes()
+        if now != self._bytes:
+            raise InvalidInput(
+                f"{self.path} has been changed by another program just now; nothing was written. "
+                "Try again."
+            )
+
+    def _write_beside(self, content: bytes, mode: int) -> Path:
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        return Path(name)
+
+    def _backup_path(self) -> Path:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+        return self.path.with_name(f"{self.path.name}.{stamp}.bak")

@@ -1,0 +1,236 @@
+"""`replicate-mcp install`: writes this server into a host's configuration, or takes it out."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replicate_mcp.cli.hosts import HOSTS, SERVER
+from replicate_mcp.cli.main import OK, WRONG_USE
+from replicate_mcp.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from replicate_mcp.cli.config_file import ConfigFile
+    from replicate_mcp.cli.hosts import Host
+    from replicate_mcp.cli.json_text import Path as Way
+
+TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
+
+PASSED_ON = (
+    "REPLICATE_BASE_URL",
+    "REPLICATE_CONCURRENT_LIMIT",
+    "REPLICATE_REQUESTS_PER_MINUTE",
+    "DEFAULT_GLOBAL_SEMAPHORE_ID",
+    "REPLICATE_MCP_DEFAULT_MODEL",
+    "REPLICATE_MCP_BACKEND",
+    "REPLICATE_MCP_WAIT_SECONDS",
+    "REPLICATE_MCP_PREDICTION_SECONDS",
+    "REPLICATE_MCP_BATCH_SECONDS",
+    "REPLICATE_MCP_MAX_IMAGES_PER_DAY",
+)
+"""Settings that a server on stdio uses and that may be read by others; hosts start servers without
+the environment of the user's shell, so those set there are written down."""
+
+UNKNOWN = ""
+"""The token, as long as it is still to be found in the entry that is there, or with the user."""
+
+INPUT = "replicate-api-token"
+"""The id under which a host that asks for the token itself keeps it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which host, and how far to go."""
+    parser.add_argument("host", choices=HOSTS, metavar="HOST", help=", ".join(HOSTS))
+    parser.add_argument("--remove", action="store_true", help="take the server out again")
+    parser.add_argument("--dry-run", action="store_true", help="show the change, write nothing")
+    parser.add_argument("--yes", action="store_true", help="write without asking")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the change, ask, and write it."""
+    import os
+
+    from replicate_mcp.cli.config_file import ConfigFile
+    from replicate_mcp.cli.hosts import Machine
+    from replicate_mcp.cli.json_text import NotJson
+
+    host = HOSTS[arguments.host]
+    file = ConfigFile(host.file(Machine(sys.platform, Path.home(), os.environ)))
+    entry: dict[str, Any] = {}
+    if not arguments.remove:
+        entry = _entry(host, arguments.env_file)
+    try:
+        if arguments.remove:
+            changed = _without_server(file.text, host)
+        else:
+            ask = _example_token if arguments.dry_run else _asked_token
+            changed = _with_server(file.text, host, entry, ask)
+    except NotJson as error:
+        raise InvalidInput(_refusal(file, host, entry, str(error))) from None
+    if changed == file.text:
+        print(f"{file.path} needs no change.")
+        return OK
+    _show(file, changed, host)
+    if arguments.dry_run:
+        return OK
+    if not arguments.yes and not _agreed():
+        print("Nothing was written.", file=sys.stderr)
+        return WRONG_USE
+    backup = file.replace(changed)
+    _tell(file, host, backup, entry)
+    return OK
+
+
+def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
+    """What the host has to know: the command, and what is set in this environment alone."""
+    import os
+    from urllib.parse import urlsplit
+
+    from replicate_mcp.cli.executable import own_command
+    from replicate_mcp.settings import load_settings, read_sources
+
+    load_settings(env_file=env_file)
+    values, origins = read_sources(os.environ, env_file)
+    command, *words = own_command()
+    if env_file is not None:
+        words += ["serve", "--env-file", str(Path(env_file).expanduser().resolve())]
+    env = {}
+    for name in PASSED_ON:
+        if origins[name] != "environment":
+            continue
+        if urlsplit(str(values[name])).password is not None:
+            print(
+                f"{name} holds a password, and is not written there: put it into the file that "
+                "--env-file names.",
+                file=sys.stderr,
+            )
+            continue
+        env[name] = str(values[name])
+    if host.asks_for_secrets and origins[TOKEN] != "file":
+        env[TOKEN] = f"${{input:{INPUT}}}"
+    elif origins[TOKEN] != "file":
+        env[TOKEN] = str(values.get(TOKEN, UNKNOWN))
+    entry: dict[str, Any] = {"type": "stdio"} if host.says_type else {}
+    return entry | {"command": command, "args": words, "env": env}
+
+
+def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[], str]) -> str:
+    """The configuration with the server in it; what a user has added to its entry stays."""
+    from replicate_mcp.cli.json_text import append, put, value_at
+
+    text = text if text.strip() else "{}\n"
+    present = value_at(text, (host.servers, SERVER))
+    present = present if isinstance(present, dict) else {}
+    there = present.get("env")
+    there = dict(there) if isinstance(there, dict) else {}
+    env: dict[str, str] = entry["env"]
+    if TOKEN not in env:
+        there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
+    elif env[TOKEN] == UNKNOWN:
+        env[TOKEN] = there.get(TOKEN) or ask()
+    merged = present | entry | {"env": there | env}
+    if not merged["args"]:
+        del merged["args"]
+    if not merged["env"]:
+        del merged["env"]
+    if host.asks_for_secrets and TOKEN in env:
+        inputs = value_at(text, ("inputs",)) or []
+        if not any(_is_ours(each) for each in inputs):
+            text = append(text, ("inputs",), _token_input())
+    return put(text, (host.servers, SERVER), merged)
+
+
+def _without_server(text: str, host: "Host") -> str:
+    from replicate_mcp.cli.json_text import remove, value_at
+
+    if not text.strip():
+        return text
+    text = remove(text, (host.servers, SERVER))
+    if host.asks_for_secrets:
+        for position, each in enumerate(value_at(text, ("inputs",)) or []):
+            if _is_ours(each):
+                return remove(text, ("inputs", position))
+    return text
+
+
+def _token_input() -> dict[str, Any]:
+    return {
+        "type": "promptString",
+        "id": INPUT,
+        "description": "Replicate's API token, from replicate.com/account/api-tokens",
+        "password": True,
+    }
+
+
+def _is_ours(host_input: Any) -> bool:
+    return isinstance(host_input, dict) and host_input.get("id") == INPUT
+
+
+def _asked_token() -> str:
+    """The token, typed unseen.
+
+    Raises:
+        InvalidInput: nobody is there to type it, or nothing was typed.
+    """
+    from getpass import getpass
+
+    if not sys.stdin.isatty():
+        raise InvalidInput(
+            f"No token is set: put one from https://replicate.com/account/api-tokens into {TOKEN}, "
+            "or run this in a terminal, to be asked for it."
+        )
+    token = getpass("Replicate API token (from replicate.com/account/api-tokens; not shown): ")
+    if not token.strip():
+        raise InvalidInput("No token was given; nothing was changed.")
+    return token.strip()
+
+
+def _example_token() -> str:
+    return "r8_your_token"
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        print("Add --yes to write it without being asked.", file=sys.stderr)
+        return False
+    return input("Write this? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _show(file: "ConfigFile", changed: str, host: "Host") -> None:
+    from replicate_mcp.cli.json_text import value_at
+    from replicate_mcp.cli.showing_changes import difference
+
+    inputs = (value_at(changed, ("inputs",)) or []) if host.asks_for_secrets else []
+    ours: list[Way] = [
+        (host.servers, SERVER),
+        *(("inputs", position) for position, each in enumerate(inputs) if _is_ours(each)),
+    ]
+    print(difference(file.path, file.text, changed, ours=ours, plain=PASSED_ON))
+
+
+def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[str, Any]) -> None:
+    """Say what was written where, and what is next."""
+    print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))
+    if not entry:
+        print(f"{host.title} forgets the server when it is restarted.")
+        return
+    if entry["env"].get(TOKEN) and not host.asks_for_secrets:
+        print(f"The token is in that file, as {host.title} wants it.")
+        if file.readable_by_others():
+            print(f"Others on this machine can read it: chmod 600 '{file.path}'")
+    print(host.then)
+
+
+def _refusal(file: "ConfigFile", host: "Host", entry: Mapping[str, Any], reason: str) -> str:
+    """Why nothing was changed, and what the user can put there by hand."""
+    import json
+
+    said = f"{file.path} was not changed: {reason}."
+    if not entry:
+        return said
+    shown = dict(entry)
+    if TOKEN in shown["env"] and not host.asks_for_secrets:
+        shown["env"] = shown["env"] | {TOKEN: _example_token()}
+    snippet = json.dumps({SERVER: shown}, indent=2)
+    return f'{said} Mend it, or put this under "{host.servers}" yourself:\n{snippet}'

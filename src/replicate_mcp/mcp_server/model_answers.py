@@ -1,0 +1,104 @@
+"""What is told of models: as lines that are useful alone, and as an object."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from replicate_mcp.access import Caller
+from replicate_mcp.app import App
+
+if TYPE_CHECKING:
+    from replicate_mcp.replicate_api.finding import FoundModel
+    from replicate_mcp.tasks.schema_reading import InputField
+
+MOST_DESCRIPTION = 400
+"""Characters of an input's description: some models' schemas hold whole manuals."""
+
+NOT_TOLD = "Replicate could not tell what this model takes just now; it judges what is sent."
+
+
+async def found_models(
+    app: App, query: str | None, caller: Callable[[], Caller]
+) -> tuple[str, dict[str, Any]]:
+    """The models that fit, one a line."""
+    from replicate_mcp.tasks.catalogue import PRICE_CLASSES
+
+    found = await app.find_models(query, caller)
+    lines = [_model_line(model) for model in found.models]
+    answer: dict[str, Any] = {
+        "models": [_model(model) for model in found.models],
+        "count": len(found.models),
+    }
+    if found.note:
+        answer["note"] = found.note
+        lines.append(found.note)
+    if not found.models:
+        lines.append("No model was found: try other words, or none for the table of known models.")
+    elif any(model.known for model in found.models):
+        lines.append(f"Prices: {PRICE_CLASSES}. find_models with model tells all inputs of one.")
+    return "\n".join(lines), answer
+
+
+async def model_inputs(app: App, caller: Caller, name: str) -> tuple[str, dict[str, Any]]:
+    """What a model takes, one input a line."""
+    from replicate_mcp.tasks.models import ModelName
+
+    schema = await app.model_inputs(caller, name)
+    full_name = str(ModelName.parse(name))
+    if schema is None:
+        return f"{full_name}: {NOT_TOLD}", {"model": full_name, "inputs": [], "note": NOT_TOLD}
+    fields = schema.fields.values()
+    lines = [f"{full_name} takes:", *(_input_line(field) for field in fields)]
+    return "\n".join(lines), {"model": full_name, "inputs": [_input(field) for field in fields]}
+
+
+def _model_line(model: "FoundModel") -> str:
+    known = model.known
+    if known is None:
+        runs = "" if model.runs is None else f" ({model.runs:,} runs)"
+        return f"{model.name}{runs}: {model.description}"
+    alias = f", {known.alias}" if known.alias else ""
+    return f"{model.name}{alias} ({known.price}): {known.good_at}; {', '.join(known.inputs)}"
+
+
+def _model(model: "FoundModel") -> dict[str, Any]:
+    known = model.known
+    told = {
+        "name": model.name,
+        "alias": known.alias if known else None,
+        "description": model.description,
+        "price": known.price if known else None,
+        "inputs": list(known.inputs) if known else None,
+        "runs": model.runs,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _input_line(field: "InputField") -> str:
+    facts = [field.whole_type]
+    if field.allowed:
+        facts.append(field.allowed)
+    if field.required:
+        facts.append("required")
+    elif field.shown_default:
+        facts.append(f"default {_described(field.shown_default)}")
+    described = _described(field.description)
+    return f"{field.name} ({'; '.join(facts)})" + (f": {described}" if described else "")
+
+
+def _input(field: "InputField") -> dict[str, Any]:
+    told = {
+        "name": field.name,
+        "type": field.whole_type,
+        "required": field.required or None,
+        "default": field.default,
+        "choices": list(field.choices) if field.choices else None,
+        "minimum": field.minimum,
+        "maximum": field.maximum,
+        "description": _described(field.description) or None,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _described(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= MOST_DESCRIPTION else f"{line[: MOST_DESCRIPTION - 1]}…"

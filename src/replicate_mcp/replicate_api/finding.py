@@ -1,0 +1,122 @@
+"""Finding a model: the known ones first, then Replicate's catalogue; and one model's inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from replicate_mcp.errors import InvalidInput, ModelNotFound
+from replicate_mcp.replicate_api.fault_policy import not_told
+from replicate_mcp.replicate_api.faults import Fault
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.models import Models
+from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE, KnownModel, matching, nearest_known
+from replicate_mcp.tasks.model_inputs import InputSchema
+from replicate_mcp.tasks.models import ModelName
+
+MOST_FOUND = 20
+"""Models that are asked for of Replicate's catalogue."""
+
+DESCRIPTION_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model that a search has found.
+
+    Attributes:
+        description: what it is good at, in one line; its owner's words where it is not `known`.
+        known: its entry, if it is one of those chosen by hand.
+        runs: how often it was run, as far as Replicate says.
+    """
+
+    name: str
+    description: str
+    known: KnownModel | None = None
+    runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found, and why it is not all, where it is not."""
+
+    models: list[FoundModel]
+    note: str = ""
+
+
+def known_models(query: str | None) -> list[FoundModel]:
+    """Those chosen by hand that fit; all of them without a query."""
+    fitting = CATALOGUE if query is None else matching(query)
+    return [FoundModel(known.name, known.good_at, known) for known in fitting]
+
+
+async def search(query: str, gateway: Gateway) -> list[FoundModel]:
+    """Image models of Replicate's catalogue, in its order.
+
+    Raises:
+        ReplicateMcpError: there is no answer.
+    """
+    try:
+        found = await gateway.search_models(query, limit=MOST_FOUND)
+    except Fault as fault:
+        raise not_told(fault) from None
+    read = [_read(each) for each in found if _makes_images(each)]
+    return [model for model in read if model is not None]
+
+
+async def inputs(name: str, gateway: Gateway, models: Models) -> InputSchema | None:
+    """The schema of a model's inputs; None where Replicate could not say.
+
+    Raises:
+        InvalidInput: that is no model's name.
+        ModelNotFound: Replicate knows no such model.
+        ReplicateMcpError: Replicate refused to tell.
+    """
+    try:
+        parsed = ModelName.parse(name)
+    except ValueError as error:
+        raise InvalidInput(f"model {error}.".replace("?.", "?")) from None
+    try:
+        model = await models.find(parsed, gateway)
+    except Fault as fault:
+        raise not_told(fault) from None
+    if model is None:
+        raise ModelNotFound(unknown(parsed))
+    return model.schema
+
+
+def unknown(name: ModelName) -> str:
+    """What is told of a model that Replicate does not know."""
+    near = nearest_known(name.path)
+    if near is not None and near != name.path:
+        return f"Replicate knows no model '{name}': did you mean {near}?"
+    return f"Replicate knows no model '{name}': check its name, owner/name as on replicate.com."
+
+
+def _makes_images(found: Mapping[str, Any]) -> bool:
+    """By its tags; the catalogue holds models for sound, video and text as well."""
+    metadata = found.get("metadata")
+    tags = metadata.get("tags") if isinstance(metadata, Mapping) else None
+    if not isinstance(tags, list) or not tags:
+        return True
+    return any("image" in str(tag) and "video" not in str(tag) for tag in tags)
+
+
+def _read(found: Mapping[str, Any]) -> FoundModel | None:
+    model = found.get("model")
+    if not isinstance(model, Mapping):
+        return None
+    name = f"{model.get('owner')}/{model.get('name')}"
+    if name in BY_NAME:
+        known = BY_NAME[name]
+        return FoundModel(name, known.good_at, known)
+    runs = model.get("run_count")
+    described = _one_line(str(model.get("description") or ""))
+    return FoundModel(name, described, runs=runs if isinstance(runs, int) else None)
+
+
+def _one_line(text: str) -> str:
+    """Somebody else's words: printable, and no longer than a line."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(line) <= DESCRIPTION_CHARACTERS:
+        return line
+    return f"{line[: DESCRIPTION_CHARACTERS - 1].rstrip()}…"

@@ -1,0 +1,189 @@
+"""Image models worth knowing, chosen by hand: what each is good at, and what it costs, roughly.
+
+Any other image model of Replicate's works as well; these are for those who have no favourite yet.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+PriceClass = Literal["$", "$$", "$$$", "$$$$"]
+
+PRICE_CLASSES = "$ under 1 cent an image, $$ up to 3, $$$ up to 6, $$$$ more"
+"""Of a megapixel, as far as prices were public in 2026; the API does not tell them."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """One entry.
+
+    Attributes:
+        name: `owner/name`.
+        inputs: the inputs that most requests use, beside the prompt; `[]` marks a list.
+        image_input: the one of them that takes an image to start from; empty where none does.
+        alias: its short name, if it has one.
+    """
+
+    name: str
+    good_at: str
+    price: PriceClass
+    inputs: tuple[str, ...]
+    image_input: str = ""
+    alias: str | None = None
+
+
+def _known(
+    name: str,
+    good_at: str,
+    price: PriceClass,
+    inputs: str,
+    image_input: str = "",
+    alias: str | None = None,
+) -> KnownModel:
+    listed = (*inputs.split(), *filter(None, [image_input]))
+    return KnownModel(name, good_at, price, listed, image_input.removesuffix("[]"), alias)
+
+
+CATALOGUE: tuple[KnownModel, ...] = (
+    _known(
+        "black-forest-labs/flux-schnell",
+        "drafts and volume: under a second an image",
+        "$",
+        "aspect_ratio megapixels num_outputs output_format seed",
+    ),
+    _known(
+        "black-forest-labs/flux-2-klein-4b",
+        "volume at the lowest price",
+        "$",
+        "aspect_ratio output_megapixels output_format seed",
+        "images[]",
+    ),
+    _known(
+        "black-forest-labs/flux-dev",
+        "good quality at a moderate price",
+        "$$",
+        "aspect_ratio megapixels num_outputs prompt_strength output_format seed",
+        "image",
+        alias="flux-dev",
+    ),
+    _known(
+        "black-forest-labs/flux-2-dev",
+        "several reference images, open weights",
+        "$$",
+        "aspect_ratio width height output_format seed",
+        "input_images[]",
+    ),
+    _known(
+        "black-forest-labs/flux-2-pro",
+        "photorealism, up to 8 reference images",
+        "$$",
+        "aspect_ratio resolution output_format seed",
+        "input_images[]",
+    ),
+    _known(
+        "black-forest-labs/flux-1.1-pro",
+        "polished images from short prompts",
+        "$$$",
+        "aspect_ratio width height output_format seed",
+        "image_prompt",
+    ),
+    _known(
+        "black-forest-labs/flux-kontext-pro",
+        "editing an image by a sentence",
+        "$$$",
+        "aspect_ratio output_format seed",
+        "input_image",
+    ),
+    _known(
+        "black-forest-labs/flux-kontext-max",
+        "editing with lettering, at its best",
+        "$$$$",
+        "aspect_ratio output_format seed",
+        "input_image",
+        alias="flux-kontext-max",
+    ),
+    _known(
+        "qwen/qwen-image",
+        "long text in images, Chinese too",
+        "$$",
+        "aspect_ratio image_size strength output_format seed",
+        "image",
+        alias="qwen-image",
+    ),
+    _known(
+        "bytedance/seedream-4",
+        "up to 4K, series of related images",
+        "$$",
+        "size aspect_ratio max_images sequential_image_generation",
+        "image_input[]",
+    ),
+    _known(
+        "ideogram-ai/ideogram-v3-turbo",
+        "posters, logos and lettering",
+        "$$",
+        "aspect_ratio resolution style_reference_images[] mask seed",
+        "image",
+    ),
+    _known(
+        "recraft-ai/recraft-v3",
+        "illustration and design in named styles",
+        "$$$",
+        "size aspect_ratio style",
+    ),
+    _known(
+        "google/imagen-4",
+        "fine detail and photorealism",
+        "$$$",
+        "aspect_ratio output_format",
+    ),
+    _known(
+        "google/nano-banana",
+        "editing and combining images in plain words",
+        "$$$",
+        "aspect_ratio output_format",
+        "image_input[]",
+    ),
+    _known(
+        "google/nano-banana-pro",
+        "infographics, exact text, up to 14 images",
+        "$$$$",
+        "aspect_ratio resolution output_format",
+        "image_input[]",
+    ),
+    _known(
+        "stability-ai/stable-diffusion-3.5-large",
+        "varied styles, fine control",
+        "$$$$",
+        "aspect_ratio cfg prompt_strength output_format seed",
+        "image",
+    ),
+)
+
+BY_NAME = {known.name: known for known in CATALOGUE}
+
+
+def matching(query: str) -> list[KnownModel]:
+    """Those in whose entry every word of the query is found."""
+    words = query.casefold().split()
+    return [known for known in CATALOGUE if all(word in _text(known) for word in words)]
+
+
+def nearest_known(text: str) -> str | None:
+    """The name that was most likely meant by one that is none, or None."""
+    asked = text.strip().casefold()
+    names = {each: known.name for known in CATALOGUE for each in _spellings(known)}
+    near = difflib.get_close_matches(asked, names, 1, 0.8) if len(asked) <= 100 else []
+    near = near or difflib.get_close_matches(asked.rpartition("/")[2][:100], names, 1, 0.8)
+    return names[near[0]] if near else None
+
+
+def _spellings(known: KnownModel) -> Iterator[str]:
+    yield known.name
+    yield known.name.partition("/")[2]
+
+
+def _text(known: KnownModel) -> str:
+    editing = "edit editing image to image" if known.image_input else ""
+    inputs = " ".join(known.inputs)
+    return f"{known.name} {known.alias or ''} {known.good_at} {inputs} {editing}".casefold()

@@ -1,0 +1,260 @@
+"""`replicate-mcp install` with the real files of hosts, in homes of their own."""
+
+import json
+import os
+import pty
+import select
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from cli.conftest import CommandLine
+from conftest import environment
+from replicate_mcp.cli.hosts import HOSTS, Machine
+from replicate_mcp.simulator import Simulator
+
+TOKEN = "r8_secret_of_mine"
+FILES = {
+    "claude": ".config/Claude/claude_desktop_config.json",
+    "claude-code": ".claude.json",
+    "cursor": ".cursor/mcp.json",
+    "vscode": ".config/Code/User/mcp.json",
+}
+SERVERS = {host: known.servers for host, known in HOSTS.items()}
+
+
+class Home:
+    """A user's home, and the command line in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "home"
+        self.folder.mkdir()
+        self.environment = {
+            "PATH": os.environ["PATH"], "HOME": str(self.folder), "REPLICATE_API_TOKEN": TOKEN
+        }  # fmt: skip
+        self._run = CommandLine(self.folder, self.environment)
+
+    def file(self, host: str) -> Path:
+        return self.folder / FILES[host]
+
+    def write(self, host: str, text: str) -> Path:
+        self.file(host).parent.mkdir(parents=True, exist_ok=True)
+        self.file(host).write_text(text)
+        return self.file(host)
+
+    def install(
+        self, host: str, *words: str, code: int = 0, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = self._run("install", host, *words, **variables)
+        assert done.returncode == code, done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+        return done
+
+    def entry(self, host: str) -> dict[str, Any]:
+        entry: dict[str, Any] = json.loads(self.file(host).read_text())[SERVERS[host]]["replicate"]
+        return entry
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_an_entry_is_written_where_the_host_looks(home: Home, host: str) -> None:
+    told = home.install(host, "--yes").stdout
+    assert str(home.file(host)) in told
+    command = str(Path(sysconfig.get_path("scripts")) / "replicate-mcp")
+    token = "${input:replicate-api-token}" if host == "vscode" else TOKEN
+    expected: dict[str, Any] = {"command": command, "env": {"REPLICATE_API_TOKEN": token}}
+    if host in ("vscode", "claude-code"):
+        expected = {"type": "stdio"} | expected
+    assert home.entry(host) == expected
+    assert stat.S_IMODE(home.file(host).stat().st_mode) == 0o600
+    written = home.file(host).read_bytes()
+    assert "no change" in home.install(host).stdout
+    assert home.file(host).read_bytes() == written
+    home.install(host, "--remove", "--yes")
+    assert json.loads(home.file(host).read_text())[SERVERS[host]] == {}
+
+
+def test_vs_code_asks_for_the_token_and_the_file_never_has_it(home: Home) -> None:
+    home.write("vscode", '{"inputs": [{"id": "other"}], "servers": {}}')
+    home.install("vscode", "--yes")
+    written = json.loads(home.file("vscode").read_text())
+    assert [(each["id"], each.get("password")) for each in written["inputs"]] == [
+        ("other", None),
+        ("replicate-api-token", True),
+    ]
+    assert all(TOKEN not in each.read_text() for each in home.file("vscode").parent.iterdir())
+    home.install("vscode", "--remove", "--yes")
+    assert json.loads(home.file("vscode").read_text())["inputs"] == [{"id": "other"}]
+
+
+OTHERS = """\
+{
+  "apiKey": "sk-of-somebody",   // comments and all
+  "mcpServers": {
+    "files": {"command": "npx", "env": {"KEY": "sk-of-files"}},
+  },
+}
+"""
+
+
+def test_the_rest_of_the_file_its_mode_and_a_backup_are_kept(home: Home) -> None:
+    file = home.write("cursor", OTHERS)
+    file.chmod(0o640)
+    told = home.install("cursor", "--yes").stdout
+    assert "chmod 600" in told
+    assert "sk-of" not in told
+    changed = file.read_text()
+    assert changed.startswith(OTHERS.removesuffix("  },\n}\n"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    (backup,) = file.parent.glob("*.bak")
+    assert backup.read_text() == OTHERS
+    assert str(backup) in told
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o640
+    home.install("cursor", "--remove", "--yes")
+    assert file.read_text() == OTHERS
+
+
+def test_a_link_stays_a_link(home: Home) -> None:
+    real = home.folder / "dotfiles.json"
+    real.write_text("{}")
+    home.file("claude-code").symlink_to(real)
+    home.install("claude-code", "--yes")
+    assert home.file("claude-code").is_symlink()
+    assert "replicate" in json.loads(real.read_text())["mcpServers"]
+
+
+def test_what_a_user_added_to_the_entry_stays(home: Home) -> None:
+    home.write(
+        "claude",
+        '{"mcpServers": {"replicate": {"command": "/old", "disabled": true,'
+        ' "env": {"REPLICATE_MCP_ADMIN_API_KEY": "k3y", "REPLICATE_API_TOKEN": "r8_old"}}}}',
+    )
+    told = home.install("claude", "--yes").stdout
+    assert "k3y" not in told
+    assert "r8_old" not in told
+    assert home.entry("claude")["disabled"] is True
+    assert home.entry("claude")["env"] == {
+        "REPLICATE_MCP_ADMIN_API_KEY": "k3y", "REPLICATE_API_TOKEN": TOKEN
+    }  # fmt: skip
+
+
+def test_without_a_token_in_the_environment_the_entry_keeps_its_own(home: Home) -> None:
+    home.install("cursor", "--yes")
+    assert "no change" in home.install("cursor", "--yes", REPLICATE_API_TOKEN="").stdout
+    assert home.entry("cursor")["env"] == {"REPLICATE_API_TOKEN": TOKEN}
+
+
+def test_a_dry_run_and_a_missing_yes_write_nothing(home: Home) -> None:
+    shown = home.install("claude", "--dry-run").stdout
+    assert '+    "replicate": {' in shown
+    refused = home.install("claude", code=2)
+    assert "--yes" in refused.stderr
+    assert not home.file("claude").parent.exists()
+
+
+def test_a_broken_file_is_refused_with_what_to_paste(home: Home) -> None:
+    file = home.write("cursor", '{\n  "mcpServers": {\n    "a": {} "b": {}\n  }\n}')
+    refused = home.install("cursor", "--yes", code=2).stderr
+    assert "line 3, column 13" in refused
+    snippet = json.loads(refused[refused.index("\n{") :])
+    assert snippet["replicate"]["env"] == {"REPLICATE_API_TOKEN": "r8_your_token"}
+    assert [each.name for each in file.parent.iterdir()] == ["mcp.json"]
+
+
+def test_set_limits_go_along_and_secrets_do_not(home: Home) -> None:
+    told = home.install(
+        "claude", "--yes",
+        REPLICATE_CONCURRENT_LIMIT="7", REPLICATE_MCP_ADMIN_API_KEY="adm1n",
+        REPLICATE_MCP_BACKEND="redis://:passw0rd@127.0.0.1/0",
+    )  # fmt: skip
+    assert "REPLICATE_MCP_BACKEND holds a password" in told.stderr
+    assert home.entry("claude")["env"] == {
+        "REPLICATE_CONCURRENT_LIMIT": "7", "REPLICATE_API_TOKEN": TOKEN
+    }  # fmt: skip
+    assert "passw0rd" not in told.stdout + told.stderr + home.file("claude").read_text()
+
+
+def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:
+    settings = home.folder / ".config" / "replicate-mcp" / "config.env"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"REPLICATE_API_TOKEN={TOKEN}\nREPLICATE_CONCURRENT_LIMIT=5\n")
+    home.install("cursor", "--yes", REPLICATE_API_TOKEN="")
+    assert "env" not in home.entry("cursor")
+    settings.rename(home.folder / "mine.env")
+    home.install("cursor", "--yes", "--env-file", "~/mine.env", REPLICATE_API_TOKEN="")
+    assert home.entry("cursor")["args"] == ["serve", "--env-file", str(home.folder / "mine.env")]
+
+
+def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(home: Home) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp", "install", "claude"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=home.environment | {"REPLICATE_API_TOKEN": ""},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+
+    def read_until(end: bytes) -> None:
+        nonlocal seen
+        while end not in seen:
+            assert select.select([ours], [], [], 30)[0], seen
+            try:
+                seen += os.read(ours, 4096)
+            except OSError:  # The other end is closed: the program is gone.
+                assert end == b"\0", seen
+                return
+
+    read_until(b"not shown): ")
+    os.write(ours, TOKEN.encode() + b"\n")
+    read_until(b"[y/N] ")
+    os.write(ours, b"y\n")
+    read_until(b"\0")
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert TOKEN.encode() not in seen
+    assert home.entry("claude")["env"] == {"REPLICATE_API_TOKEN": TOKEN}
+
+
+async def test_a_server_started_as_written_makes_images(
+    home: Home, simulator: Simulator, tmp_path: Path
+) -> None:
+    home.environment.update(environment(simulator, tmp_path, token=TOKEN))
+    home.install("cursor", "--yes")
+    entry = home.entry("cursor")
+    server = StdioServerParameters(
+        command=entry["command"], env={"HOME": str(home.folder), **entry["env"]}
+    )
+    async with Client(stdio_client(server)) as client:
+        made = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
+    assert made.structured_content is not None
+    assert made.structured_content["successful_count"] == 1
+
+
+def test_each_system_has_its_own_place_for_it(tmp_path: Path) -> None:
+    mac = Machine("darwin", Path("/Users/you"), {})
+    support = Path("/Users/you/Library/Application Support")
+    assert HOSTS["claude"].file(mac) == support / "Claude" / "claude_desktop_config.json"
+    assert HOSTS["vscode"].file(mac) == support / "Code" / "User" / "mcp.json"
+    moved = Machine("linux", tmp_path, {"CLAUDE_CONFIG_DIR": "/elsewhere"})
+    assert HOSTS["claude-code"].file(moved) == Path("/elsewhere/.claude.json")
+
+
+def test_a_packaged_claude_on_windows_has_its_own_folder(tmp_path: Path) -> None:
+    windows = Machine("win32", tmp_path, {})
+    usual = tmp_path / "AppData" / "Roaming" / "Claude" / "claude_desktop_config.json"
+    assert HOSTS["claude"].file(windows) == usual
+    own = "AppData/Local/Packages/Claude_pzs8sxrjxfjjc/LocalCache/Roaming/Claude"
+    (tmp_path / own).mkdir(parents=True)
+    assert HOSTS["claude"].file(windows) == tmp_path / own / usual.name

@@ -1,0 +1,105 @@
+"""The bundle for Claude Desktop: valid by the official tool, and started as a host starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from conftest import environment
+from distribution.conftest import ROOT
+from replicate_mcp.mcp_server.tools import TOOLS
+from replicate_mcp.simulator import Simulator
+
+TOKEN = "r8_secret_of_mine"
+
+
+@pytest.fixture(scope="module")
+def unpacked(mcpb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built by `make bundle`'s program, which validates it, and unpacked as a host does."""
+    folder = tmp_path_factory.mktemp("bundle")
+    built = subprocess.run(
+        [sys.executable, str(ROOT / "bundle" / "build.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr + built.stdout
+    target = folder / "unpacked"
+    subprocess.run(
+        [str(mcpb), "unpack", built.stdout.strip(), str(target)], check=True, capture_output=True
+    )
+    return target
+
+
+def started(folder: Path, **user_config: Any) -> dict[str, Any] | None:
+    """What a host starts, given what the user has filled in."""
+    told = subprocess.run(
+        ["node", str(Path(__file__).with_name("started_by_a_host.mjs")), str(folder),
+         json.dumps(user_config)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    config: dict[str, Any] | None = json.loads(told.stdout.splitlines()[-1])
+    return config
+
+
+def test_it_holds_what_it_needs_and_nothing_compiled(unpacked: Path) -> None:
+    manifest = json.loads((unpacked / "manifest.json").read_text())
+    wheel = f"replicate_mcp-{manifest['version']}-py3-none-any.whl"
+    assert {file.name for file in unpacked.iterdir()} == {
+        "LICENSE", "icon.png", "main.py", "manifest.json", "pyproject.toml", wheel
+    }  # fmt: skip
+    assert [tool["name"] for tool in manifest["tools"]] == list(TOOLS)
+
+
+def test_the_token_is_a_secret_that_must_be_given(unpacked: Path) -> None:
+    manifest = json.loads((unpacked / "manifest.json").read_text())
+    assert manifest["user_config"]["api_token"]["sensitive"] is True
+    assert started(unpacked) is None
+    config = started(unpacked, api_token=TOKEN)
+    assert config is not None
+    assert config["env"] == {
+        "REPLICATE_API_TOKEN": TOKEN,
+        "REPLICATE_CONCURRENT_LIMIT": "60",
+        "REPLICATE_MCP_DEFAULT_MODEL": "black-forest-labs/flux-schnell",
+    }
+
+
+async def make_an_image(server: StdioServerParameters) -> dict[str, Any]:
+    async with Client(stdio_client(server)) as client:
+        made = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
+    assert made.structured_content is not None
+    return dict(made.structured_content)
+
+
+async def test_its_entry_point_makes_images(
+    unpacked: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = started(unpacked, api_token=TOKEN, concurrent_limit=3)
+    assert config is not None
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=[str(unpacked / "main.py")],
+        env={**environment(simulator, tmp_path), **config["env"]},
+    )
+    assert (await make_an_image(server))["successful_count"] == 1
+
+
+@pytest.mark.soak
+async def test_a_host_with_uv_starts_it_as_it_is(
+    unpacked: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    config = started(unpacked, api_token=TOKEN)
+    assert config is not None
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    server = StdioServerParameters(
+        command=config["command"],
+        args=config["args"],
+        env={**os.environ, "PATH": path, **environment(simulator, tmp_path), **config["env"]},
+    )
+    assert (await make_an_image(server))["successful_count"] == 1
