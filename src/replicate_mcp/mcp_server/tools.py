@@ -64,6 +64,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
         arguments["tasks"],
         model=arguments.get("model"),
         semaphore=arguments.get("semaphore"),
+        is_local=call.headers is None,
     )
     call.on_batch(batch_id)
     wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
