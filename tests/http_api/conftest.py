@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,36 +44,39 @@ class Server:
         self.process.wait(15)
 
 
+@contextmanager
+def running_server(
+    simulator: Simulator,
+    folder: Path,
+    *words: str,
+    program: Sequence[str] = PROGRAM,
+    **variables: str,
+) -> Iterator[Server]:
+    """A server over the state of a folder; keywords are environment variables."""
+    around = {
+        **os.environ,
+        **environment(simulator, folder),
+        "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY,
+        **variables,
+    }
+    command = [*program, "serve", "--http", "--port", "0", *words]
+    with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line + process.stderr.read()
+        server = Server(found[0], process)
+        try:
+            yield server
+        finally:
+            server.client.close()
+            process.kill()
+
+
 @pytest.fixture
-def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
+def serve(simulator: Simulator, tmp_path: Path) -> Serve:
     """Starts servers over one state; keywords are environment variables."""
-
-    @contextmanager
-    def running(
-        *words: str,
-        program: Sequence[str] = PROGRAM,
-        **variables: str,
-    ) -> Iterator[Server]:
-        around = {
-            **os.environ,
-            **environment(simulator, tmp_path),
-            "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY,
-            **variables,
-        }
-        command = [*program, "serve", "--http", "--port", "0", *words]
-        with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            found = re.search(r"http://\S+", line)
-            assert found, line + process.stderr.read()
-            server = Server(found[0], process)
-            try:
-                yield server
-            finally:
-                server.client.close()
-                process.kill()
-
-    return running
+    return partial(running_server, simulator, tmp_path)
 
 
 @pytest.fixture
