@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from backends.servers import RunningServer, open_for_admission
-from conftest import simulator_without_a_rate
+from conftest import environment, simulator_without_a_rate
 from deploy.proxy import running_proxy
 from http_api.conftest import Server, running_server
 from replicate_mcp.simulator import Simulator
@@ -62,13 +62,13 @@ def running_fleet(
 ) -> Iterator[tuple[str, tuple[Server, Server]]]:
     """The proxy's address, and the two replicas behind it."""
     anyio.run(open_for_admission, valkey, folder.name, *ACCOUNTS)
-    variables = {
+    variables = environment(simulator, folder) | {
         "REPLICATE_MCP_BACKEND": valkey.url(folder.name, lease=LEASE_SECONDS),
         "REPLICATE_CONCURRENT_LIMIT": str(LIMIT),
     }
     with (
-        running_server(simulator, folder, **variables) as first,
-        running_server(simulator, folder, **variables) as second,
+        running_server(variables) as first,
+        running_server(variables) as second,
     ):
         places = [replica.url.removeprefix("http://") for replica in (first, second)]
         with running_proxy(folder, *places) as url:

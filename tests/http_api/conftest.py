@@ -5,9 +5,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +45,10 @@ class Server:
 
 @contextmanager
 def running_server(
-    simulator: Simulator,
-    folder: Path,
-    *words: str,
-    program: Sequence[str] = PROGRAM,
-    **variables: str,
+    variables: Mapping[str, str], *words: str, program: Sequence[str] = PROGRAM
 ) -> Iterator[Server]:
-    """A server over the state of a folder; keywords are environment variables."""
-    around = {
-        **os.environ,
-        **environment(simulator, folder),
-        "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY,
-        **variables,
-    }
+    """A server with these settings, while the block runs."""
+    around = {**os.environ, "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY, **variables}
     command = [*program, "serve", "--http", "--port", "0", *words]
     with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -74,9 +64,16 @@ def running_server(
 
 
 @pytest.fixture
-def serve(simulator: Simulator, tmp_path: Path) -> Serve:
+def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
     """Starts servers over one state; keywords are environment variables."""
-    return partial(running_server, simulator, tmp_path)
+
+    def running(
+        *words: str, program: Sequence[str] = PROGRAM, **variables: str
+    ) -> AbstractContextManager[Server]:
+        own = {**environment(simulator, tmp_path), **variables}
+        return running_server(own, *words, program=program)
+
+    return running
 
 
 @pytest.fixture

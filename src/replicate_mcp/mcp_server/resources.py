@@ -86,7 +86,7 @@ async def read(app: App, caller: Callable[[], Caller], uri: str) -> str:
 
 async def semaphores(app: App, caller: Caller) -> dict[str, Any]:
     """As list_semaphores gives them."""
-    rows = [_as_json(status) for status in await app.semaphores(caller)]
+    rows = [_as_json(status) for status in await app.semaphores.seen_by(caller)]
     return {"semaphores": rows, "count": len(rows)}
 
 
