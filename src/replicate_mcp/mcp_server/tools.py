@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
 
+REFUSAL_KEY = "replicate-mcp/refusal"
+"""The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call of a tool.
@@ -131,7 +135,10 @@ class ToolSpec:
     run: Callable[[ToolCall], Awaitable[CallToolResult]]
 
     async def __call__(self, call: ToolCall) -> CallToolResult:
-        """Answer a call; what is refused is answered with its reason."""
+        """Answer a call; what is refused is answered with its reason.
+
+        Without structured content: clients check that against the tool's schema, errors too.
+        """
         try:
             _check(self.tool.name, self.tool.input_schema, call.arguments)
             return await self.run(call)
@@ -143,8 +150,8 @@ class ToolSpec:
             }
             return CallToolResult(
                 content=[TextContent(type="text", text=str(error))],
-                structured_content=refusal,
                 is_error=True,
+                _meta={REFUSAL_KEY: refusal},
             )
 
 
