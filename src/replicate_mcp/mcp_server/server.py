@@ -23,6 +23,7 @@ from mcp_types import (
     CompletionArgument,
     CompletionContext,
     GetPromptResult,
+    InputRequiredResult,
     Prompt,
     PromptReference,
     Resource,
@@ -39,6 +40,7 @@ from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
 from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
 from replicate_mcp.mcp_server.completion import complete
+from replicate_mcp.mcp_server.confirming import Confirmation, request_state_security
 from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
@@ -82,6 +84,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             instructions=INSTRUCTIONS,
             log_level="WARNING",
             middleware=[self._hear_cancels],
+            request_state_security=request_state_security(app.settings, app.access),
             extensions=[Apps()],
         )
         self.completion()(self._complete)  # type: ignore[no-untyped-call]
@@ -92,7 +95,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
-    ) -> CallToolResult:
+    ) -> CallToolResult | InputRequiredResult:
         """Answer one call.
 
         Raises:
@@ -111,6 +114,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
             on_batch=batches.append,
+            confirmation=Confirmation(
+                context, above=self._app.settings.confirm_above, arguments=arguments
+            ),
         )
         try:
             return await TOOLS[name](call)
