@@ -10,8 +10,15 @@ from typing import Literal
 
 PriceClass = Literal["$", "$$", "$$$", "$$$$"]
 
-PRICE_CLASSES = "$ under 1 cent an image, $$ up to 3, $$$ up to 6, $$$$ more"
+PRICES: dict[PriceClass, str] = {
+    "$": "under 1 cent",
+    "$$": "1 to 3 cents",
+    "$$$": "3 to 6 cents",
+    "$$$$": "over 6 cents",
+}
 """Of a megapixel, as far as prices were public in 2026; the API does not tell them."""
+
+PRICE_CLASSES = ", ".join(f"{mark} {cents}" for mark, cents in PRICES.items()) + " an image"
 
 
 @dataclass(frozen=True, slots=True)
