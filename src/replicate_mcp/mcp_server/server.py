@@ -15,8 +15,9 @@ from mcp.server.apps import Apps
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INVALID_PARAMS,
     CallToolResult,
     Completion,
     CompletionArgument,
@@ -99,9 +100,14 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Answer one call."""
+        """Answer one call.
+
+        Raises:
+            MCPError: there is no tool of that name.
+        """
         if name not in TOOLS:
-            raise ToolError(f"There is no tool '{name}': there are {', '.join(TOOLS)}.")
+            known = ", ".join(TOOLS)
+            raise MCPError(INVALID_PARAMS, f"There is no tool '{name[:60]}': there are {known}.")
         request = context.request_context if context is not None else None
         batches: list[str] = []
         call = ToolCall(

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
 
+REFUSAL_KEY = "replicate-mcp/refusal"
+"""The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call of a tool.
@@ -136,7 +140,10 @@ class ToolSpec:
     run: Callable[[ToolCall], Awaitable[CallToolResult]]
 
     async def __call__(self, call: ToolCall) -> CallToolResult | InputRequiredResult:
-        """Answer a call; what is refused is answered with its reason."""
+        """Answer a call; what is refused is answered with its reason.
+
+        Without structured content: clients check that against the tool's schema, errors too.
+        """
         try:
             _check(self.tool.name, self.tool.input_schema, call.arguments)
             return await self.run(call)
@@ -150,8 +157,8 @@ class ToolSpec:
             }
             return CallToolResult(
                 content=[TextContent(type="text", text=str(error))],
-                structured_content=refusal,
                 is_error=True,
+                _meta={REFUSAL_KEY: refusal},
             )
 
 
