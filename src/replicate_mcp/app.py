@@ -359,8 +359,17 @@ class App:
                     self._parts = await Parts.open(self.settings, self._group, self.observer)
         return self._parts
 
+    async def _visible(self, parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+        state = await self._found(parts, caller, batch_id)
+        is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
+        if is_elsewhere and caller.brought_a_token:
+            # Its process may be gone: then it is brought home with the token that is brought here.
+            with contextlib.suppress(ReplicateMcpError):
+                await parts.account(caller.token)
+        return state
+
     @staticmethod
-    async def _visible(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+    async def _found(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
         if batch_id is None:
             newest = await parts.backend.batches(caller.sees, limit=1)
             if newest:

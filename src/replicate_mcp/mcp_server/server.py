@@ -70,9 +70,13 @@ INSTRUCTIONS = (
 
 
 class ReplicateMcpServer(MCPServer[dict[str, Any]]):
-    """Lists the tools and answers their calls out of `app`."""
+    """Lists the tools and answers their calls out of `app`.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        is_local: whether all who call are this machine's user.
+    """
+
+    def __init__(self, app: App, *, is_local: bool = False) -> None:
         self._app = app
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
@@ -81,7 +85,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             "replicate-mcp",
             title="Replicate images",
             version=metadata.version("replicate-mcp"),
-            instructions=INSTRUCTIONS,
+            instructions=_instructions(app.settings if is_local else None),
             log_level="WARNING",
             middleware=[self._hear_cancels],
             request_state_security=request_state_security(app.settings, app.access),
@@ -192,6 +196,12 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         return answer
 
 
+def _instructions(local: Settings | None) -> str:
+    if local is None or local.files is None:
+        return INSTRUCTIONS
+    return f"{INSTRUCTIONS} An input that takes an image takes a path in {local.files} as well."
+
+
 def _key(ctx: ServerRequestContext[Any, Any]) -> RequestKey:
     return _connection(ctx), ctx.request_id
 
@@ -229,7 +239,7 @@ async def serve_stdio(settings: Settings) -> None:
     async with App.running(settings) as app, anyio.create_task_group() as group:
         if os.name != "nt":
             group.start_soon(_leave_at_signal, app)
-        server = ReplicateMcpServer(app)
+        server = ReplicateMcpServer(app, is_local=True)
         group.start_soon(_recover_after_the_first_answer, server, app)
         await server.run_stdio_async()
         group.cancel_scope.cancel()
