@@ -5,7 +5,7 @@ Nothing heavy is imported before the first call that needs it.
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
+    from replicate_mcp.batches.local_images import LocalImages
     from replicate_mcp.batches.observing import Observer
+    from replicate_mcp.batches.planning import PlannedTask
     from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.finding import Found
     from replicate_mcp.replicate_api.gateway import Gateway
@@ -126,17 +128,23 @@ class App:
         concurrency_limit: int | None = None,
         shared_inputs: Mapping[str, Any] | None = None,
         key: "IdempotencyKey | None" = None,
+        is_local: bool = False,
+        consent: "Callable[[Sequence[PlannedTask]], Awaitable[None]] | None" = None,
     ) -> str:
         """Check a request whole, begin its batch, and give its id.
 
         Args:
             key: under which the request may be sent again: it gets the same batch then.
+            is_local: whether this machine's user asks, and may name images in the folder that the
+                settings allow.
+            consent: is awaited once all is checked, before anything is sent; it may raise.
 
         Raises:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
         from replicate_mcp.batches.backend import KeyTaken
         from replicate_mcp.batches.planning import plan
+        from replicate_mcp.batches.uploading import with_urls
         from replicate_mcp.replicate_api.faults import Fault
         from replicate_mcp.tasks.task import parse_tasks
 
@@ -154,9 +162,12 @@ class App:
             with contextlib.suppress(Fault):  # The creations meet the same, and report it.
                 await gateway.learn_clock()
             shown, semaphores = await self.semaphores.needed(account, semaphore)
-            planned = await plan(parsed, gateway, parts.models)
+            images = self._local_images(is_local)
+            planned = await plan(parsed, gateway, parts.models, images)
+            if consent is not None:
+                await consent(planned)
             batch = await parts.runner.start(
-                planned,
+                await with_urls(planned, images, gateway),
                 gateway=gateway,
                 account=account,
                 caller=caller.name,
@@ -329,6 +340,16 @@ class App:
 
     # How it is put together
 
+    def _local_images(self, is_local: bool) -> "LocalImages":
+        from replicate_mcp.batches.local_images import SETTING, LocalImages
+
+        if not is_local:
+            return LocalImages(None, "Paths are read on stdio alone, never over HTTP.")
+        return LocalImages(
+            self.settings.files,
+            f"To name images of this machine, set {SETTING} to the folder that they are in.",
+        )
+
     async def _open(self) -> "Parts":
         if self._parts is None:
             async with self._opening:
@@ -338,8 +359,17 @@ class App:
                     self._parts = await Parts.open(self.settings, self._group, self.observer)
         return self._parts
 
+    async def _visible(self, parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+        state = await self._found(parts, caller, batch_id)
+        is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
+        if is_elsewhere and caller.brought_a_token:
+            # Its process may be gone: then it is brought home with the token that is brought here.
+            with contextlib.suppress(ReplicateMcpError):
+                await parts.account(caller.token)
+        return state
+
     @staticmethod
-    async def _visible(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+    async def _found(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
         if batch_id is None:
             newest = await parts.backend.batches(caller.sees, limit=1)
             if newest:

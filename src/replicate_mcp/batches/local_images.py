@@ -1,0 +1,195 @@
+"""Images of this machine as inputs: a path within the one folder that its user allowed.
+
+A model that writes tasks can be talked into naming any file. So a path is followed to where it
+leads in the end, only that folder is read, and only images leave it.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.input_sentences import quoted
+
+MOST_BYTES = 100_000_000
+"""Replicate takes files of less than 100 MB."""
+
+SETTING = "REPLICATE_MCP_FILES"
+
+# The first bytes of a file, and the type of image they begin. What a type is called in the box
+# `ftyp` stands at the fifth byte.
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"BM....\x00\x00\x00\x00", re.DOTALL), "image/bmp"),
+    (re.compile(rb"II\x2a\x00|MM\x00\x2a"), "image/tiff"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "image/avif"),
+    (re.compile(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), "image/heic"),
+)
+_FLAGS = os.O_RDONLY
+for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+    _FLAGS |= getattr(os, _name, 0)
+
+_TAKEN = "png, jpeg, webp, gif, bmp, tiff, avif and heic"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalImage:
+    """An image that was looked at, and what is needed to send the same one.
+
+    Attributes:
+        where: the task and the input that named it first.
+        folder: what was allowed, every link followed.
+        path: where it lies in that folder, every link followed.
+        digest: SHA-256 of its content.
+        kind: its type, like `image/png`.
+    """
+
+    where: str
+    folder: Path
+    path: PurePath
+    digest: str
+    kind: str
+
+    @property
+    def uri(self) -> str:
+        """What stands for it among a task's inputs until it has its URL at Replicate."""
+        return (self.folder / self.path).as_uri()
+
+    def read(self) -> bytes:
+        """Its content.
+
+        Raises:
+            InvalidInput: it is no longer what was looked at.
+        """
+        with _opened(self.folder, self.path, self.where) as file:
+            content = file.read(MOST_BYTES)
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise InvalidInput(f"{self.where} was changed while it was read: try again.")
+        return content
+
+
+class LocalImages:
+    """Finds the images that a batch's inputs name.
+
+    Args:
+        folder: what may be read; None for nothing.
+        instead: what a caller that names a path is told where nothing may be read.
+    """
+
+    def __init__(self, folder: Path | None, instead: str = "") -> None:
+        self._folder = folder
+        self._instead = instead
+        self._seen: dict[PurePath, LocalImage] = {}
+
+    @property
+    def found(self) -> dict[str, LocalImage]:
+        """Those found so far, by the URI that stands for each."""
+        return {image.uri: image for image in self._seen.values()}
+
+    def find(self, where: str, text: str) -> LocalImage:
+        """The image at a path: relative to the folder, or absolute inside it.
+
+        Args:
+            where: the task and the input, for sentences.
+            text: one that `is_path`.
+
+        Raises:
+            InvalidInput: it is not there, leads elsewhere, is no image, or may not be read.
+        """
+        shown = f"{where} {quoted(text)}"
+        if self._folder is None:
+            raise InvalidInput(
+                f"{shown} is not a URL: give an https:// link or a data: URI. {self._instead}"
+            )
+        folder, path = self._followed(self._folder, text, shown)
+        if path not in self._seen:
+            self._seen[path] = _looked_at(folder, path, where, shown)
+        return self._seen[path]
+
+    @staticmethod
+    def _followed(folder: Path, text: str, shown: str) -> tuple[Path, PurePath]:
+        """Where the folder lies, and where the path leads in it."""
+        if not folder.is_dir():
+            raise InvalidInput(
+                f"{shown} cannot be read: {folder}, the folder that {SETTING} names, is not there."
+            )
+        if text.lower().startswith("file:"):
+            text = url2pathname(urlsplit(text).path)
+        try:
+            root, path = folder.resolve(), (folder / text).resolve()
+        except (OSError, RuntimeError, ValueError):  # links in a circle, a null byte
+            raise InvalidInput(f"{shown} is not a path that can be followed.") from None
+        if not path.is_relative_to(root):
+            raise InvalidInput(
+                f"{shown} leads out of {folder}, the folder that {SETTING} names: only images in "
+                "it are read."
+            )
+        return root, path.relative_to(root)
+
+
+def is_path(text: str) -> bool:
+    """Whether an input that should be a URL may be a path: anything without a scheme is."""
+    # Two letters at least before the colon: `C:\\cat.png` is a path on somebody's machine.
+    has_scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text)
+    return not has_scheme or text.lower().startswith("file:")
+
+
+def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:
+    with _opened(folder, path, shown) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size >= MOST_BYTES:
+            raise InvalidInput(
+                f"{shown} has {size / 1e6:.0f} MB: Replicate takes files of less than 100 MB."
+            )
+        beginning = file.read(32)
+        kind = next((kind for begins, kind in _SIGNATURES if begins.match(beginning)), None)
+        if kind is None:
+            raise InvalidInput(f"{shown} is not an image: {_TAKEN} are taken.")
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return LocalImage(where, folder, path, digest, kind)
+
+
+@contextmanager
+def _opened(folder: Path, path: PurePath, shown: str) -> Iterator[BufferedReader]:
+    """An ordinary file in the folder, opened without waiting for anybody."""
+    try:
+        if (folder / path).is_dir():  # Windows opens no folder.
+            raise IsADirectoryError
+        with os.fdopen(_descriptor(folder, path), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidInput(f"{shown} is not an ordinary file.")
+            yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInput(f"{shown} is not there: {folder / path} does not exist.") from None
+    except IsADirectoryError:
+        raise InvalidInput(f"{shown} is a folder, not an image: name the image itself.") from None
+    except OSError as error:
+        raise InvalidInput(f"{shown} cannot be read: {error.strerror or error}.") from None
+
+
+def _descriptor(folder: Path, path: PurePath) -> int:
+    """The file, by a way on which no folder can be exchanged for a link since it was followed."""
+    if os.open not in os.supports_dir_fd:
+        return os.open(folder / path, _FLAGS)
+    *folders, name = path.parts
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for each in folders:
+            outside = inside
+            inside = os.open(each, _FLAGS | os.O_DIRECTORY, dir_fd=inside)
+            os.close(outside)
+        return os.open(name, _FLAGS, dir_fd=inside)
+    finally:
+        os.close(inside)
