@@ -29,39 +29,24 @@ FOLDER = ROOT / "docs" / "pictures"
 
 COLUMNS, LINES = 90, 9
 
-PROMPTS = (
-    "a quiet harbour at dawn, fishing boats under low fog",
-    "a red car in the rain, seen through a window",
-    "a lighthouse on a cliff, long exposure",
-    "a blue house among birches [fail]",
-    "a market in Lisbon, watercolour",
-    "an old tram climbing a hill",
-    "foxes in the snow, paper cut",
-    "a paper boat on a wide river",
-    "a glass greenhouse at night",
-    "terraced rice fields from above",
-    "a night train between mountains",
-    "a bowl of lemons, still life",
-)
-
-NAMES = [
-    "harbour",
-    "red_car",
-    "lighthouse",
-    "blue_house",
-    "market",
-    "tram",
-    "foxes",
-    "paper_boat",
-    "greenhouse",
-    "rice_fields",
-    "night_train",
-    "lemons",
-]
+PROMPTS = {
+    "harbour": "a quiet harbour at dawn, fishing boats under low fog",
+    "red_car": "a red car in the rain, seen through a window",
+    "lighthouse": "a lighthouse on a cliff, long exposure",
+    "blue_house": "a blue house among birches [fail]",
+    "market": "a market in Lisbon, watercolour",
+    "tram": "an old tram climbing a hill",
+    "foxes": "foxes in the snow, paper cut",
+    "paper_boat": "a paper boat on a wide river",
+    "greenhouse": "a glass greenhouse at night",
+    "rice_fields": "terraced rice fields from above",
+    "night_train": "a night train between mountains",
+    "lemons": "a bowl of lemons, still life",
+}
 
 TASKS: list[dict[str, Any]] = [
     {"prompt": prompt, "output_filename": f"{name}.jpg", "seed": number}
-    for number, (prompt, name) in enumerate(zip(PROMPTS, NAMES, strict=True))
+    for number, (name, prompt) in enumerate(PROMPTS.items())
 ]
 
 SECONDS = "0.6,0.9,0.8,0.7,60,0.8,0.9,60,0.7,60,60,60"
