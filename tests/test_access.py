@@ -66,6 +66,10 @@ CASES = [
     (ANONYMOUS, {"host": "mcp.example.com", "x-forwarded-for": "1.2.3.4"}, None, "server"),
     (ANONYMOUS, {"host": "10.0.0.1", "origin": "https://mcp.example.com"}, None, "server"),
     (ANONYMOUS, {"host": "mcp.example.com", "origin": "https://evil.example.com"}, None, None),
+    # A page of a name that was made to point here sends no `Origin` with a GET.
+    (ANONYMOUS, {"host": "evil.example.com"}, None, None),
+    (ANONYMOUS, {"host": "10.0.0.1:8000"}, None, "server"),
+    (ANONYMOUS, {"host": "replicate-mcp:8000"}, None, "server"),
 ]
 
 

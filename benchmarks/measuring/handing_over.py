@@ -77,16 +77,16 @@ async def _turns(backend: str, process: int, step: Step) -> tuple[list[_Held], f
     settings = settings_for("http://127.0.0.1:9", backend)
     held: list[_Held] = []
     async with App.running(settings.model_copy(update={"replicate_api_token": None})) as app:
-        await app.register_semaphore(NAME, 1)
+        await app.semaphores.register(NAME, 1)
         await step.reached()
         with watched_stretch() as stretch:
             for _ in range(TIMES):
                 lease = Lease(NAME)
-                await app.acquire(lease)
+                await app.semaphores.acquire(lease)
                 granted = time.monotonic()
                 await anyio.sleep(HELD_SECONDS)
                 releasing = time.monotonic()
-                await app.release(lease)
+                await app.semaphores.release(lease)
                 held.append(_Held(process, granted, releasing, time.monotonic()))
                 await anyio.sleep(HELD_SECONDS / 2)
     return held, stretch.held_up

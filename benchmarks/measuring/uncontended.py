@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from benchmarks.measuring.sharing import ACCOUNT, watched_stretch
-from replicate_mcp.backends.redis_server import Address
+from replicate_mcp.backends.redis.server import Address
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.composition import open_backend
 from replicate_mcp.replicate_api.attempts import hash_inputs

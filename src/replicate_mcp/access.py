@@ -24,6 +24,10 @@ UNKNOWN_CALLER = (
     "Who calls is not known: send your own Replicate token as `Authorization: Bearer r8_…`, or the "
     "admin key as `X-Admin-API-Key`."
 )
+UNKNOWN_HOST = (
+    "This server does not know itself by the name in `Host`: who runs it can add the name to "
+    "REPLICATE_MCP_ALLOWED_HOSTS."
+)
 WRONG_ADMIN_KEY = "The X-Admin-API-Key is wrong, or this server has none: leave it out, or mend it."
 WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token."
 
@@ -132,12 +136,18 @@ class Access:
         if not has_json or not self._is_own_origin(headers.get("origin"), host):
             return False
         if self.allow_anonymous:
+            if not self._is_own_host(_name_of(host)):
+                raise Unauthorized(UNKNOWN_HOST)
             return True
         return (
             self.listens_on_loopback
             and _name_of(host) in _LOOPBACK
             and not any(name in headers for name in _PROXY_HEADERS)
         )
+
+    def _is_own_host(self, name: str) -> bool:
+        """Whether `Host` is no public name that somebody else could have made to point here."""
+        return "." not in name or _is_address(name) or name in self.allowed_hosts
 
     def _is_own_origin(self, origin: str | None, host: str) -> bool:
         """Whether a browser's page, if it is one that calls, came from this server.

@@ -15,20 +15,13 @@ import anyio
 from replicate_mcp.access import Access, Caller, names_of
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.errors import (
-    InvalidInput,
     KeyReused,
     ReplicateMcpError,
     UnknownBatch,
 )
-from replicate_mcp.semaphores.context import Lease
-from replicate_mcp.semaphores.registry import (
-    account_semaphore,
-    check_limit,
-    check_name,
-    unknown_semaphore,
-    visible_to,
-)
+from replicate_mcp.semaphores.registry import check_limit
 from replicate_mcp.settings import Settings
+from replicate_mcp.shared_semaphores import SharedSemaphores
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -40,7 +33,6 @@ if TYPE_CHECKING:
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
     from replicate_mcp.semaphores.holder import Holder
-    from replicate_mcp.semaphores.status import SemaphoreStatus
     from replicate_mcp.tasks.model_inputs import InputSchema
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
 
@@ -66,6 +58,7 @@ class App:
             allow_anonymous=settings.allow_anonymous,
             allowed_hosts=names_of(settings.allowed_hosts),
         )
+        self.semaphores = SharedSemaphores(settings, self.access, self._open)
         self._group = group
         self._parts: Parts | None = None
         self._opening = anyio.Lock()
@@ -160,7 +153,7 @@ class App:
             account = await parts.account(caller.token)
             with contextlib.suppress(Fault):  # The creations meet the same, and report it.
                 await gateway.learn_clock()
-            shown, semaphores = await self._semaphores(parts, account, semaphore)
+            shown, semaphores = await self.semaphores.needed(account, semaphore)
             planned = await plan(parsed, gateway, parts.models)
             batch = await parts.runner.start(
                 planned,
@@ -266,71 +259,6 @@ class App:
         if running := parts.runner.running(batch_id):
             await running.ended.wait()
 
-    async def semaphores(self, caller: Caller) -> "list[SemaphoreStatus]":
-        """What the caller sees: the registered ones, and its own account's."""
-        parts = await self._open()
-        account = await parts.account(caller.token)
-        return await self._shown(parts, account, own_name=self.settings.default_semaphore)
-
-    async def known_semaphores(self) -> "list[SemaphoreStatus]":
-        """The registered ones, and the server's own account's where it has a token."""
-        if self.settings.token:
-            return await self.semaphores(self.caller())
-        return await self._shown(await self._open(), "", own_name="")
-
-    async def register_semaphore(self, name: str, limit: int) -> "SemaphoreStatus":
-        """Make a name known while this process lives; a known one is returned unchanged."""
-        check_name(name)
-        check_limit(limit)
-        if name != self.settings.default_semaphore:
-            await (await self._open()).backend.register(name, limit)
-        return await self._known_semaphore(name)
-
-    async def resize_semaphore(self, name: str, limit: int) -> "SemaphoreStatus":
-        """Change a known limit, as a program does that registered it."""
-        return await self._resized(name, limit, by_admin=False)
-
-    async def set_semaphore(self, name: str, limit: int) -> "SemaphoreStatus":
-        """Set a limit by hand: it stays until it is set again. A new name becomes known."""
-        if name not in {state.name for state in await self.known_semaphores()}:
-            await self.register_semaphore(name, limit)
-        return await self._resized(name, limit, by_admin=True)
-
-    async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
-        check_limit(limit)
-        parts = await self._open()
-        inside = await self._inside(name)
-        parts.holder.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
-        return await self._known_semaphore(name)
-
-    async def _known_semaphore(self, name: str) -> "SemaphoreStatus":
-        return next(each for each in await self.known_semaphores() if each.name == name)
-
-    @staticmethod
-    async def _shown(parts: "Parts", account: str, *, own_name: str) -> "list[SemaphoreStatus]":
-        from replicate_mcp.semaphores.status import SemaphoreStatus
-
-        states = visible_to(account, await parts.backend.semaphores(), own_name=own_name)
-        return [SemaphoreStatus.of(state, parts.backend.scope) for state in states]
-
-    async def set_rate(self, per_minute: float) -> None:
-        """Set how many creations a minute the server's own account is allowed."""
-        parts = await self._open()
-        account = account_semaphore(await parts.account(self.caller().token))
-        limit = self.settings.concurrent_limit
-        await parts.backend.declare(account, limit, per_minute=per_minute)
-
-    async def acquire(self, lease: Lease) -> None:
-        """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
-        parts = await self._open()
-        lease.semaphore = await self._inside(lease.semaphore)
-        await parts.contexts.acquire(lease)
-
-    async def release(self, lease: Lease) -> None:
-        """Give a unit back, or stop waiting for it."""
-        parts = await self._open()
-        await parts.contexts.release(lease)
-
     async def backend(self) -> "Backend":
         """Where semaphores, permits and the journal live."""
         return (await self._open()).backend
@@ -393,11 +321,6 @@ class App:
         message = Message.read(headers, body)
         return await (await self._open()).accounts.hear(account, message)
 
-    async def own_semaphore(self, caller: Caller) -> str:
-        """The name of the caller's account's semaphore in the backend."""
-        parts = await self._open()
-        return account_semaphore(await parts.account(caller.token))
-
     def in_background(
         self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any
     ) -> None:
@@ -405,12 +328,6 @@ class App:
         self._group.start_soon(work, *arguments)
 
     # How it is put together
-
-    async def _inside(self, name: str) -> str:
-        """The name that the backend knows a semaphore by."""
-        if name == self.settings.default_semaphore:
-            return await self.own_semaphore(self.caller())
-        return name
 
     async def _open(self) -> "Parts":
         if self._parts is None:
@@ -420,19 +337,6 @@ class App:
 
                     self._parts = await Parts.open(self.settings, self._group, self.observer)
         return self._parts
-
-    async def _semaphores(
-        self, parts: "Parts", account: str, named: str | None
-    ) -> tuple[str, tuple[str, ...]]:
-        """The name to show, and the semaphores of which each task needs a unit."""
-        own = account_semaphore(account)
-        if named is None or named == self.settings.default_semaphore:
-            return self.settings.default_semaphore, (own,)
-        name = check_name(named)
-        known = {state.name for state in await parts.backend.semaphores()}
-        if name not in known:
-            raise InvalidInput(unknown_semaphore(name, known))
-        return name, (own, name)
 
     @staticmethod
     async def _visible(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":

@@ -117,12 +117,12 @@ async def open_backend(value: str) -> "Backend":
         BackendUnavailable: it cannot be used; the message says why and what to do.
     """
     if value.startswith(("redis://", "rediss://")):
-        from replicate_mcp.backends.redis import RedisBackend
+        from replicate_mcp.backends.redis.backend import RedisBackend
 
         return await RedisBackend.open(value, label=_label())
 
-    from replicate_mcp.backends.sqlite import SqliteBackend
-    from replicate_mcp.backends.sqlite_database import MEMORY
+    from replicate_mcp.backends.sqlite.backend import SqliteBackend
+    from replicate_mcp.backends.sqlite.database import MEMORY
 
     if value == "memory":
         location = MEMORY

@@ -45,7 +45,7 @@ def register_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus
         InvalidInput: the name or the limit is none; the message says what is.
         BackendUnavailable: the shared state cannot be used.
     """
-    return _call(lambda app: app.register_semaphore(semaphore_id, limit))
+    return _call(lambda app: app.semaphores.register(semaphore_id, limit))
 
 
 def resize_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus":
@@ -54,7 +54,7 @@ def resize_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus":
     Raises:
         UnknownSemaphore: no such name.
     """
-    return _call(lambda app: app.resize_semaphore(semaphore_id, limit))
+    return _call(lambda app: app.semaphores.resize(semaphore_id, limit))
 
 
 def get_global_semaphore(semaphore_id: str) -> "SemaphoreStatus":
@@ -72,7 +72,7 @@ def get_global_semaphore(semaphore_id: str) -> "SemaphoreStatus":
 
 def list_global_semaphores() -> "list[SemaphoreStatus]":
     """The named semaphores, and, where a token is set, the own account's first."""
-    return _call(lambda app: app.known_semaphores())
+    return _call(lambda app: app.semaphores.known())
 
 
 async def generate_images(
@@ -150,9 +150,9 @@ class ExternalSemaphoreContext:
         self._check()
         lease = Lease(self.semaphore_id)
         try:
-            _start(lambda app: app.acquire(lease)).result()
+            _start(lambda app: app.semaphores.acquire(lease)).result()
         except BaseException:
-            _start(lambda app: app.release(lease))
+            _start(lambda app: app.semaphores.release(lease))
             raise
         self._hold(lease)
         return self
@@ -171,9 +171,11 @@ class ExternalSemaphoreContext:
         self._check()
         lease = Lease(self.semaphore_id)
         try:
-            await asyncio.shield(asyncio.wrap_future(_start(lambda app: app.acquire(lease))))
+            await asyncio.shield(
+                asyncio.wrap_future(_start(lambda app: app.semaphores.acquire(lease)))
+            )
         except BaseException:
-            _start(lambda app: app.release(lease))
+            _start(lambda app: app.semaphores.release(lease))
             raise
         self._hold(lease)
         return self
@@ -204,7 +206,7 @@ class ExternalSemaphoreContext:
         lease, self._lease = self._lease, None
         assert lease is not None
         _held.set(_held.get() - {self.semaphore_id})
-        return lambda app: app.release(lease)
+        return lambda app: app.semaphores.release(lease)
 
 
 class _Process:

@@ -10,7 +10,7 @@ import pytest
 
 from backends.acting import OWN
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
-from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.backends.redis.backend import RedisBackend
 
 LEASE = 0.5
 

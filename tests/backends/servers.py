@@ -17,7 +17,7 @@ import anyio
 import pytest
 from redis import Redis
 
-from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.backends.redis.backend import RedisBackend
 
 KINDS = ("redis", "valkey")
 

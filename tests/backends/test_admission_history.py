@@ -29,8 +29,8 @@ from hypothesis.stateful import (
 )
 
 from backends.servers import KINDS, RunningServer, open_for_admission
-from replicate_mcp.backends.redis import RedisBackend
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.admission import OFFER_LASTS, OFFER_STALLS_AFTER

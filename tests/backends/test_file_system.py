@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from replicate_mcp.backends import file_system
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.sqlite import file_system
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
 
 MOUNTINFO = """\

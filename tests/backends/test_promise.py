@@ -10,8 +10,8 @@ import pytest
 
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.servers import KINDS, RunningServer, open_for_admission
-from replicate_mcp.backends.redis import RedisBackend
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from backends.acting import OWN, attempt, failed
 from backends.servers import KINDS, RunningServer, running_server
-from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import JournalTask, NewBatch, NotedAttempt, RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry, Room

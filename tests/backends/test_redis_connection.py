@@ -15,8 +15,8 @@ from backends.acting import attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
 from backends.link import Link, link_to
 from backends.servers import RunningServer
-from replicate_mcp.backends.redis import RedisBackend
-from replicate_mcp.backends.redis_server import Address, masked
+from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.redis.server import Address, masked
 from replicate_mcp.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry

@@ -8,7 +8,7 @@ import pytest
 
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
-from replicate_mcp.backends.redis import RedisBackend
+from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends.servers import KINDS, RunningServer
-from replicate_mcp.backends.redis_server import lua
+from replicate_mcp.backends.redis.server import lua
 from replicate_mcp.replicate_api.attempts import distinct_cancel_after
 from replicate_mcp.semaphores import admission, rate_learning
 from replicate_mcp.semaphores.admission import Entry, admit
@@ -27,7 +27,7 @@ quietly = settings(
 
 
 class Lua:
-    """Runs a rule of `backends/lua` at a real server, with JSON in and out."""
+    """Runs a rule of `backends/redis/lua` at a real server, with JSON in and out."""
 
     def __init__(self, server: RunningServer, file: str, body: str) -> None:
         self._client = server.client

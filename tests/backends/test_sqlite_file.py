@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
 
 OPEN = """
 import sys, anyio
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 
 async def main():
     sys.stdin.readline()

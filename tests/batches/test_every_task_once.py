@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate_mcp.app import counts_of
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import JournalTask, NewBatch
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.batches.planning import PlannedTask

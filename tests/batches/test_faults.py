@@ -77,7 +77,7 @@ async def test_a_fault_that_lasts_is_reported_with_its_reason(
 ) -> None:
     async with app_with(REPLICATE_MCP_PREDICTION_SECONDS="5") as app:
         result = await make(app, [task, {"prompt": "beside it"}])
-        (own,) = await app.semaphores(app.caller())
+        (own,) = await app.semaphores.seen_by(app.caller())
     (row,) = result.failed_results
     assert (row.error_code, row.retryable) == (code, retryable)
     assert row.error.endswith(".")
@@ -92,7 +92,7 @@ async def test_what_replicate_refuses_is_reported_as_it_says_it(
 ) -> None:
     simulator.fault_next(Fault("500"), 2, on="get")  # No schema: Replicate judges.
     async with app_with() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         simulator.fault_next(Fault("500"), on="get")
         result = await make(app, [{"prompt": "x", "num_outputs": 9}])
     (row,) = result.failed_results
@@ -155,8 +155,8 @@ async def test_what_a_revoked_token_left_running_is_followed_with_another_of_the
         (row,) = (await app.result(app.caller(), batch_id)).failed_results
         other = app.caller(OTHER_TOKEN)
         assert (row.error_code, row.prediction_id is not None) == ("unauthorized", True)
-        assert (await app.semaphores(other))[0].in_use == 1, "it still runs at Replicate"
+        assert (await app.semaphores.seen_by(other))[0].in_use == 1, "it still runs at Replicate"
         await simulator.reached(account="acme", succeeded=1)
         with anyio.fail_after(5):
-            while (await app.semaphores(other))[0].in_use:
+            while (await app.semaphores.seen_by(other))[0].in_use:
                 await anyio.sleep(0.05)

@@ -448,7 +448,7 @@ async def test_a_cancelled_creation_whose_answer_is_lost_as_well_ends_all_the_sa
         with anyio.fail_after(25):
             await app.wait(app.caller(), batch_id, seconds=None)
         result = await app.result(app.caller(), batch_id)
-        (own,) = await app.semaphores(app.caller())
+        (own,) = await app.semaphores.seen_by(app.caller())
     assert result.failed_results[0].error_code == "canceled"
     assert own.in_use == 0
 
@@ -457,7 +457,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         simulator.fault_next("503", 2, on="get")
         with pytest.raises(InvalidInput, match="task 0: guidance cannot be sent as JSON"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])

@@ -7,9 +7,9 @@ from typing import Any, Literal, cast
 import anyio
 import httpx
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.sse import sse_client
-from mcp_types import RequestParamsMeta
+from mcp_types import RequestParamsMeta, ResourceTemplateReference
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.simulator import Simulator
@@ -131,6 +131,60 @@ async def test_a_caller_brings_its_own_token_in_meta(
         )
     assert simulator.account("other")["created"] == 1
     assert simulator.account("acme")["created"] == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_resources_completion_and_prompts_are_there_as_well(
+    server: Server, simulator: Simulator, way: Way
+) -> None:
+    token = cast(
+        RequestParamsMeta, {"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}}
+    )
+    batch = ResourceTemplateReference(uri="replicate://batches/{id}")
+    async with client_of(server, way) as client:
+        made = structured(await client.call_tool("generate_images", {"tasks": [{"prompt": "x"}]}))
+        await client.call_tool("generate_images", {"tasks": [{"prompt": "y"}]}, meta=token)
+        uri = f"replicate://batches/{made['batch_id']}"
+        assert made["batch_id"] in str((await client.read_resource(uri)).contents)
+        with pytest.raises(MCPError, match="There is no batch"):
+            await client.read_resource(uri, meta=token)
+        offered = await client.complete(batch, {"name": "id", "value": ""})
+        assert offered.completion.values == [made["batch_id"]]
+        prompt = await client.get_prompt("variations", {"idea": "a red car"})
+        assert "8 variations of one idea: a red car" in str(prompt.messages)
+
+
+def test_what_needs_a_caller_is_refused_to_nobody_known(serve: Serve) -> None:
+    with serve("--host", "0.0.0.0") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1") + "/mcp"
+        usual = {
+            "accept": "application/json, text/event-stream",
+            "mcp-protocol-version": "2026-07-28",
+        }
+        about = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": CLIENT,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+
+        def answer(method: str, name: str = "", **params: Any) -> str:
+            body = {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": method,
+                "params": params | {"_meta": about},
+            }
+            named = {"mcp-method": method} | ({"mcp-name": name} if name else {})
+            return httpx.post(url, json=body, headers=usual | named, timeout=30).text
+
+        semaphores = "replicate://semaphores"
+        assert "Who calls is not known" in answer("resources/read", semaphores, uri=semaphores)
+        completed = answer(
+            "completion/complete",
+            ref={"type": "ref/resource", "uri": "replicate://batches/{id}"},
+            argument={"name": "id", "value": ""},
+        )
+        assert '"values":[]' in completed.replace(" ", "")
 
 
 def test_headers_decide_who_calls_as_everywhere(serve: Serve, simulator: Simulator) -> None:

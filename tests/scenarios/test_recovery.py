@@ -54,7 +54,7 @@ async def test_a_killed_process_gives_its_permits_back_and_its_images_are_delive
             other.wait()
         left = await ended(app, killed)
         own = await ended(app, mine)
-        (account,) = await app.semaphores(app.caller())
+        (account,) = await app.semaphores.seen_by(app.caller())
     assert own.successful_count == 5
     assert left.successful_count == 3
     assert {row.error_code for row in left.failed_results} == {"interrupted"}
@@ -77,7 +77,7 @@ async def test_a_process_that_starts_later_delivers_what_was_left(
         other.kill()
         other.wait()
     async with app_with() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         left = (await app.result(app.caller(), None)).batch_id
         result = await ended(app, left)
     assert (result.status, result.successful_count) == ("completed", 2)
@@ -92,7 +92,7 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
         batch_id = await first.start_batch(first.caller(), [{"prompt": "a"}, {"prompt": "b"}])
         await simulator.reached(account="acme", in_flight=2)
     async with app_with() as second:
-        await second.semaphores(second.caller())
+        await second.semaphores.seen_by(second.caller())
         result = await ended(second, batch_id)
     assert result.successful_count == 2
     assert all(row.seed is not None for row in result.successful_results)

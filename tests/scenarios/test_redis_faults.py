@@ -99,7 +99,7 @@ async def ended(app: App, batch_id: str) -> BatchResult:
 
 async def nothing_in_use(app: App) -> None:
     with anyio.fail_after(30):
-        while (await app.semaphores(app.caller()))[0].in_use:
+        while (await app.semaphores.seen_by(app.caller()))[0].in_use:
             await anyio.sleep(0.1)
 
 

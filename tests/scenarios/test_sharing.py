@@ -77,7 +77,7 @@ async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_pred
     simulator = programs.simulator
     tasks = [{"prompt": prompt.format(n=n), "seed": 1} for n in range(30)]
     async with programs.app() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         first = programs.start(tasks)
         programs.begin(first)
         await simulator.reached(account="acme", in_flight=10)
@@ -111,7 +111,7 @@ async def test_killed_at_any_moment_every_image_is_delivered_once(
     for _ in range(rounds):
         tasks: list[dict[str, Any]] = [{"prompt": "the same car", "seed": 1}] * 12
         async with programs.app() as app:
-            await app.semaphores(app.caller())
+            await app.semaphores.seen_by(app.caller())
             first = programs.start(tasks)
             programs.begin(first)
             await simulator.reached(account="acme", created=len(delivered) + 1)
@@ -144,7 +144,7 @@ async def test_after_every_process_was_killed_a_new_one_delivers_what_was_create
     for process in started:
         process.kill()
     async with programs.app() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         batches = await app.batches(app.caller())
         with anyio.fail_after(60):
             for batch in batches:
@@ -181,7 +181,7 @@ async def test_a_clock_an_hour_off_at_replicate_changes_nothing(programs_at: Pro
     programs = programs_at(5, predict_seconds="1-2", clock_offset_seconds=3_600)
     simulator = programs.simulator
     async with programs.app() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         first = programs.start([{"prompt": "the same car", "seed": 1}] * 12)
         programs.begin(first)
         await simulator.reached(account="acme", in_flight=5)
@@ -210,7 +210,7 @@ async def test_a_forked_child_that_lives_on_does_not_pass_for_its_dead_parent(
 ) -> None:
     programs = programs_at(2, predict_seconds=1)
     async with programs.app() as app:
-        await app.semaphores(app.caller())
+        await app.semaphores.seen_by(app.caller())
         parent = programs.start([{"prompt": f"car {n}"} for n in range(4)], before=FORKING)
         programs.begin(parent)
         await programs.simulator.reached(account="acme", in_flight=2)

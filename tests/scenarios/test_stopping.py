@@ -15,7 +15,7 @@ import pytest
 
 from conftest import environment, settings_for
 from replicate_mcp.app import App
-from replicate_mcp.backends.sqlite import SqliteBackend
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 

@@ -150,7 +150,7 @@ async def _default_model(app: App, caller: Caller) -> Check:
 
 async def _limits(app: App, caller: Caller) -> Check:
     try:
-        states = await app.semaphores(caller)
+        states = await app.semaphores.seen_by(caller)
     except ReplicateMcpError as error:
         return Check("limits", False, str(error))
     said = []

@@ -55,7 +55,7 @@ def _shown(name: str, values: Mapping[str, Any]) -> str:
     from pydantic import SecretStr
 
     from replicate_mcp.access import fingerprint
-    from replicate_mcp.backends.redis_server import masked
+    from replicate_mcp.backends.redis.server import masked
     from replicate_mcp.cli.results import printable
     from replicate_mcp.settings import SETTING_NAMES, Settings
 

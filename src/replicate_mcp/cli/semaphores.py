@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _set(app: "App", name: str, limit: int) -> int:
-    state = await app.set_semaphore(name, limit)
+    state = await app.semaphores.set(name, limit)
     print(f"{state.name}: {state.limit} at once, {state.in_use} in use, {state.waiting} waiting.")
     return OK
 

@@ -72,7 +72,7 @@ async def cancel(batch_id: str, app: TheApp, caller: TheReader) -> BatchCounts:
 @router.get("/global-semaphores", response_model_exclude_none=True)
 async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
     """The limits that you are under, and how full they are."""
-    found = await app.semaphores(caller)
+    found = await app.semaphores.seen_by(caller)
     names = [each.name for each in found]
     return Semaphores(global_semaphores=names, count=len(found), semaphores=found)
 
@@ -80,8 +80,8 @@ async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
 @router.post("/global-semaphores")
 async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Registered:
     """Register a limit, or change a known one: it stays until it is set again."""
-    state = await app.set_semaphore(body.semaphore_id, body.limit)
-    names = [each.name for each in await app.known_semaphores()]
+    state = await app.semaphores.set(body.semaphore_id, body.limit)
+    names = [each.name for each in await app.semaphores.known()]
     return Registered(
         success=True,
         message=f"{state.name} allows {state.limit} at once.",
@@ -97,9 +97,9 @@ async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Co
     if body.concurrent_limit is None and body.requests_per_minute is None:
         raise InvalidInput("Give concurrent_limit, requests_per_minute, or both.")
     if body.concurrent_limit is not None:
-        await app.set_semaphore(app.settings.default_semaphore, body.concurrent_limit)
+        await app.semaphores.set(app.settings.default_semaphore, body.concurrent_limit)
     if body.requests_per_minute is not None:
-        await app.set_rate(body.requests_per_minute)
+        await app.semaphores.set_rate(body.requests_per_minute)
     return Configured(
         success=True,
         message="The limits were changed.",
@@ -144,7 +144,7 @@ async def status(app: TheApp, caller: TheReader) -> Status:
 
 
 async def _concurrency(app: App, caller: Caller) -> dict[str, Any]:
-    own = (await app.semaphores(caller))[0]
+    own = (await app.semaphores.seen_by(caller))[0]
     return {
         "concurrent_limit": own.limit,
         "available_slots": own.available,

@@ -79,7 +79,7 @@ class Metrics:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request, app: TheApp, caller: TheReader) -> Response:
     """The semaphores that the caller sees; for the server's own callers, this process's counts."""
-    text = generate_latest(_semaphores(await app.semaphores(caller)))
+    text = generate_latest(_semaphores(await app.semaphores.seen_by(caller)))
     if not caller.brought_a_token:
         counted: Metrics = request.app.state.metrics
         text += generate_latest(counted.registry)

@@ -1,13 +1,15 @@
 """The HTTP server: every route over one engine, MCP at /mcp and /sse among them."""
 
+import asyncio
 import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -19,9 +21,12 @@ from starlette.middleware.cors import CORSMiddleware
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
-from replicate_mcp.http_api import dashboard, generating, looking, metrics, webhooks
+from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
-from replicate_mcp.http_api.limits import MOST_HEADER_BYTES, Limits
+from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
+from replicate_mcp.http_api.cross_origin import cross_origin
+from replicate_mcp.http_api.edge import Edge
+from replicate_mcp.http_api.limits import DEFAULT_LIMITS, Limits, descriptors
 from replicate_mcp.http_api.metrics import Metrics
 from replicate_mcp.settings import Settings
 
@@ -35,22 +40,12 @@ GRACE_SECONDS = 3
 
 BACKLOG = 2048
 
-_MCP_HEADERS = (
-    "authorization",
-    "content-type",
-    "idempotency-key",
-    "last-event-id",
-    "mcp-method",
-    "mcp-name",
-    "mcp-protocol-version",
-    "mcp-session-id",
-    "prefer",
-    "x-admin-api-key",
-    "x-replicate-api-key",
-)
+_TICKS_A_CHECK = round(CHECKED_EVERY_SECONDS * 10)  # uvicorn ticks ten times a second
 
 
-def build(app: App, server: "ReplicateMcpServer", *, host: str) -> FastAPI:
+def build(
+    app: App, server: "ReplicateMcpServer", *, host: str, limits: Limits = DEFAULT_LIMITS
+) -> FastAPI:
     """All routes over one app and one MCP server."""
     from replicate_mcp.mcp_server.transports import http_routes
 
@@ -78,44 +73,48 @@ def build(app: App, server: "ReplicateMcpServer", *, host: str) -> FastAPI:
     api.add_exception_handler(ReplicateMcpError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http_error)
-    api.add_middleware(Limits)
+    api.add_middleware(Edge, access=app.access, limits=limits)
     if app.access.allowed_hosts:
-        api.add_middleware(
-            CORSMiddleware,
-            allow_origins=[f"https://{name}" for name in app.access.allowed_hosts],
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=list(_MCP_HEADERS),
-            expose_headers=["mcp-session-id", "location"],
-        )
+        api.add_middleware(CORSMiddleware, **cross_origin(app.access.allowed_hosts))
     return api
 
 
 async def serve_http(
-    settings: Settings, *, host: str, port: int, on_listening: Callable[[str], None]
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    on_listening: Callable[[str], None],
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Serve until a signal comes; what runs on Replicate then is left to the next process.
 
     Args:
         port: 0 for any that is free.
         on_listening: is told the address, once connections are taken.
+        limits: at most; less where the system gives a process too few descriptors.
 
     Raises:
         InvalidInput: that address cannot be listened on.
     """
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
+    limits = limits.fitting(descriptors())
     async with App.running(settings, listens_on_loopback=is_loopback(host)) as app:
         server = ReplicateMcpServer(app)
-        api = build(app, server, host=host)
+        api = build(app, server, host=host, limits=limits)
         app.in_background(app.recover)
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             on_listening(f"http://{shown}:{listener.getsockname()[1]}")
-            await _Server(_config(api), server).serve([listener])
+            await _Server(_config(api, limits), server).serve([listener])
 
 
 class _Server(uvicorn.Server):
-    """Tells the MCP server when a signal comes: what is cut off then was cancelled by nobody."""
+    """Tells the MCP server when a signal comes: what is cut off then was cancelled by nobody.
+
+    And it looks at its connections, whether one keeps it waiting.
+    """
 
     def __init__(self, config: uvicorn.Config, mcp_server: "ReplicateMcpServer") -> None:
         super().__init__(config)
@@ -124,6 +123,14 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._mcp_server.leaving = True
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_CHECK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(now)
+        return await super().on_tick(counter)
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -143,15 +150,15 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(api: FastAPI) -> uvicorn.Config:
+def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         api,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
-        http="h11",
+        h11_max_incomplete_event_size=limits.header_bytes,
+        http=cast(Any, partial(Connection, limits=limits)),
         ws="none",
         timeout_keep_alive=65,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -187,7 +194,6 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body, status)
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    body = {"error": f"{error.detail}.", "error_code": "invalid_input", "retryable": False}
-    return JSONResponse(body, error.status_code, error.headers)
+    return refusals.answer(request.url.path, error)

@@ -4,20 +4,41 @@ import logging
 import os
 import signal
 from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
 from importlib import metadata
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, Tool
+from mcp_types import (
+    CallToolResult,
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    GetPromptResult,
+    Prompt,
+    PromptReference,
+    Resource,
+    ResourceTemplate,
+    ResourceTemplateReference,
+    Tool,
+)
+from pydantic import AnyUrl
 
+from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
-from replicate_mcp.mcp_server.callers import headers_of, meta_of
+from replicate_mcp.mcp_server import prompts, resources
+from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
+from replicate_mcp.mcp_server.completion import complete
+from replicate_mcp.mcp_server.prompts import PROMPTS
+from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings
 
@@ -28,6 +49,9 @@ STATELESS_SINCE = "2026-07-28"
 
 RequestKey = tuple[str, object]
 """A connection, and the id of a request on it."""
+
+_present: ContextVar[Request | None] = ContextVar("request", default=None)
+"""The request that is answered; the SDK tells it to all handlers but that of completion."""
 
 LEAVE_SECONDS = 2.0
 """How long a signal leaves for telling the other processes that this one goes."""
@@ -56,6 +80,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             log_level="WARNING",
             middleware=[self._hear_cancels],
         )
+        self.completion()(self._complete)  # type: ignore[no-untyped-call]
 
     async def list_tools(self) -> list[Tool]:
         """The tools, as they are."""
@@ -88,6 +113,46 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
                 self._app.in_background(self._stop_if_asked, key, call, batches[0], closing_cancels)
             raise
 
+    async def list_resources(self) -> list[Resource]:
+        """What can be read without knowing more."""
+        return RESOURCES
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """What can be read by an id or a name."""
+        return TEMPLATES
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> list[ReadResourceContents]:
+        """A resource's content, for who asks."""
+        request = context.request_context if context is not None else None
+        content = await resources.read(self._app, self._asker(request), str(uri))
+        return [ReadResourceContents(content=content, mime_type=resources.JSON_TYPE)]
+
+    async def list_prompts(self) -> list[Prompt]:
+        """What people can start from."""
+        return [spec.prompt for spec in PROMPTS.values()]
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Any, Any] | None = None,
+    ) -> GetPromptResult:
+        """A prompt, with its arguments filled in."""
+        return prompts.write(name, arguments)
+
+    async def _complete(
+        self,
+        ref: PromptReference | ResourceTemplateReference,
+        argument: CompletionArgument,
+        context: CompletionContext | None,
+    ) -> Completion:
+        return await complete(self._app, self._asker(_present.get()), ref, argument, context)
+
+    def _asker(self, request: Request | None) -> Callable[[], Caller]:
+        return lambda: caller_of(self._app.access, meta_of(request), headers_of(request))
+
     async def _stop_if_asked(
         self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool
     ) -> None:
@@ -104,6 +169,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
+        _present.set(ctx)
         answer = await call_next(ctx)
         self.has_answered.set()
         return answer

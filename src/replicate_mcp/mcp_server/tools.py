@@ -100,7 +100,7 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 async def list_semaphores(call: ToolCall) -> CallToolResult:
     """List the limits on predictions in flight, and how full they are."""
     rows, lines = [], []
-    for status in await call.app.semaphores(call.caller):
+    for status in await call.app.semaphores.seen_by(call.caller):
         rows.append(_as_json(status))
         line = f"{status.name}: {status.in_use} of {status.limit} in use, {status.waiting} waiting"
         if status.requests_per_minute is not None:

@@ -5,9 +5,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from replicate_mcp.backends.sqlite_limits import LimitTables
-from replicate_mcp.backends.sqlite_rates import RateTable
-from replicate_mcp.backends.sqlite_usage import UsageTable
+from replicate_mcp.backends.sqlite.limits import LimitTables
+from replicate_mcp.backends.sqlite.rates import RateTable
+from replicate_mcp.backends.sqlite.usage import UsageTable
 from replicate_mcp.batches.backend import Attempt, Noted, NotedAttempt
 from replicate_mcp.replicate_api.attempts import distinct_cancel_after
 from replicate_mcp.semaphores.admission import (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.backends.redis_told import Row, alike, inputs_of, told_batch
+from replicate_mcp.backends.redis.told import Row, alike, inputs_of, told_batch
 from replicate_mcp.batches.backend import Attempt, NewBatch
 from replicate_mcp.semaphores.permits import QueueEntry
 

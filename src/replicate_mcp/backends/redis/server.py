@@ -302,5 +302,5 @@ def _script() -> str:
 
 def lua(file: str) -> str:
     """A file of the script."""
-    folder = resources.files("replicate_mcp.backends").joinpath("lua")
+    folder = resources.files("replicate_mcp.backends.redis").joinpath("lua")
     return folder.joinpath(f"{file}.lua").read_text("utf-8")

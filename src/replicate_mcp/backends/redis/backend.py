@@ -22,8 +22,8 @@ from typing import Any
 
 import anyio
 
-from replicate_mcp.backends.redis_advice import advice
-from replicate_mcp.backends.redis_answers import (
+from replicate_mcp.backends.redis.advice import advice
+from replicate_mcp.backends.redis.answers import (
     REASONS,
     batch_state,
     noted_attempt,
@@ -31,10 +31,10 @@ from replicate_mcp.backends.redis_answers import (
     semaphore_state,
     task_result,
 )
-from replicate_mcp.backends.redis_membership import Membership
-from replicate_mcp.backends.redis_mirror import KeptBatch, KeptEntry, KeptPermit, Mirror
-from replicate_mcp.backends.redis_server import Address, Server
-from replicate_mcp.backends.redis_told import (
+from replicate_mcp.backends.redis.membership import Membership
+from replicate_mcp.backends.redis.mirror import KeptBatch, KeptEntry, KeptPermit, Mirror
+from replicate_mcp.backends.redis.server import Address, Server
+from replicate_mcp.backends.redis.told import (
     row_of,
     told_attempt,
     told_batch,

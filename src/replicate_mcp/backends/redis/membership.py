@@ -9,8 +9,8 @@ from typing import Any
 
 import anyio
 
-from replicate_mcp.backends.redis_mirror import KeptBatch, Mirror
-from replicate_mcp.backends.redis_server import Server
+from replicate_mcp.backends.redis.mirror import KeptBatch, Mirror
+from replicate_mcp.backends.redis.server import Server
 from replicate_mcp.errors import BackendUnavailable
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 
-from replicate_mcp.backends.sqlite_rates import RateTable
+from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.semaphores.permits import SemaphoreState, Share
 from replicate_mcp.semaphores.rate import Rate

@@ -14,8 +14,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from replicate_mcp.backends.life_lock import LifeLock
-from replicate_mcp.backends.sqlite_database import (
+from replicate_mcp.backends.sqlite.database import (
     LONG_PATIENCE,
     MEMORY,
     PATIENCE,
@@ -23,9 +22,10 @@ from replicate_mcp.backends.sqlite_database import (
     Database,
     open_database,
 )
-from replicate_mcp.backends.sqlite_journal import JournalTables
-from replicate_mcp.backends.sqlite_permits import PermitTables
-from replicate_mcp.backends.wakeup import Doorbell
+from replicate_mcp.backends.sqlite.journal import JournalTables
+from replicate_mcp.backends.sqlite.life_lock import LifeLock
+from replicate_mcp.backends.sqlite.permits import PermitTables
+from replicate_mcp.backends.sqlite.wakeup import Doorbell
 from replicate_mcp.batches.backend import (
     Attempt,
     BatchState,

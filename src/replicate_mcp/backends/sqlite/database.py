@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from replicate_mcp.backends.file_system import network_file_system
+from replicate_mcp.backends.sqlite.file_system import network_file_system
 from replicate_mcp.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -184,7 +184,8 @@ def open_database(location: str) -> Database:
 
 
 def _schema() -> str:
-    return resources.files("replicate_mcp.backends").joinpath("sql/schema.sql").read_text("utf-8")
+    folder = resources.files("replicate_mcp.backends.sqlite")
+    return folder.joinpath("schema.sql").read_text("utf-8")
 
 
 def _unavailable(location: str, error: sqlite3.Error) -> BackendUnavailable:

@@ -1,0 +1,116 @@
+"""Connections: clocks on what the other side of each owes, and room for new ones."""
+
+import asyncio
+import json
+import os
+import socket
+import struct
+import sys
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.refusals import HeadersTooLarge, body
+
+CHECKED_EVERY_SECONDS = 1.0
+
+
+class Connection(H11Protocol):
+    """One connection; the server looks at each every second, so a clock costs a request nothing."""
+
+    def __init__(self, *arguments: Any, limits: Limits, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._limits = limits
+        self._idle_since = self.loop.time()
+        self._headers_since: float | None = self._idle_since
+        self._unread, self._unread_since = 0, self._idle_since
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of it is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it, in place of an idle one where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            others = [each for each in self.connections if isinstance(each, Connection)]
+            idle = [each for each in others if each.is_idle and each is not self]
+            longest = min(idle, key=lambda each: each._idle_since, default=self)
+            longest.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and note whether a request's headers have begun and not ended."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._headers_since = None
+        elif self._headers_since is None:
+            self._headers_since = self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def check(self, now: float) -> None:
+        """Close it, if the other side has kept it waiting for too long."""
+        unread = self.transport.get_write_buffer_size()
+        if unread == 0 or unread < self._unread:
+            self._unread_since = now
+        self._unread = unread
+        if now - self._unread_since > self._limits.unread_seconds:
+            self._cut()
+        elif self._headers_since is not None:
+            if now - self._headers_since > self._limits.header_seconds:
+                self._hang_up()
+        elif (
+            self.conn.their_state is h11.SEND_BODY
+            and self.is_idle  # It was refused before it was here.
+            and now - self._idle_since > self._limits.linger_seconds
+        ):
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell what is wrong with a request that cannot be read."""
+        error = sys.exception()
+        if getattr(error, "error_status_hint", 400) == 431:
+            self._refuse(HeadersTooLarge())
+        else:
+            self._refuse(HTTPException(400, "The request is not valid HTTP"))
+
+    def _cut(self) -> None:
+        """Close it with what the system holds for it: else that waits on for its reader."""
+        at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.transport.abort()
+
+    def _hang_up(self) -> None:
+        if self.conn.trailing_data[0]:
+            self._refuse(HTTPException(408, "The request's headers came too slowly"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: HTTPException) -> None:
+        """Answer without a route, where an answer still fits, and close."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            content = json.dumps(body("", error)).encode()
+            headers = [
+                ("content-type", "application/json"),
+                ("content-length", str(len(content))),
+                ("connection", "close"),
+            ]
+            status = error.status_code
+            for event in (
+                h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase),
+                h11.Data(data=content),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()

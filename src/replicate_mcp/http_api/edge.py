@@ -1,0 +1,150 @@
+"""The edge: a request is counted to whom it comes from, and its body watched as it arrives."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+
+import anyio
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from replicate_mcp.access import Access
+from replicate_mcp.errors import Unauthorized
+from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
+from replicate_mcp.http_api.refusals import MCP_PATHS, HeadersTooLarge, TooLarge, TooSlow, answer
+
+ALWAYS_ANSWERED = "/health"
+
+PREFIX_HEADER = "x-forwarded-prefix"
+"""The path under which a proxy reaches this one replica: where HTTP+SSE is to send messages."""
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,4}")
+
+
+class Edge:
+    """ASGI middleware that refuses what is too large, too slow, or too much."""
+
+    def __init__(self, app: ASGIApp, *, access: Access, limits: Limits) -> None:
+        self._app = app
+        self._access = access
+        self._limits = limits
+        self._open = OpenRequests(limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request through, within the limits."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._within_limits(scope, receive, watched_send)
+        except HTTPException as error:
+            if not began:
+                await answer(scope["path"], error)(scope, receive, send)
+        return None
+
+    async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > (
+            self._limits.header_bytes
+        ):
+            raise HeadersTooLarge
+        if scope["path"] == ALWAYS_ANSWERED:
+            return await self._app(scope, receive, send)
+        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        address = _address(scope, headers)
+        with self._open.one_more(address, _caller(self._access, headers, address)) as request:
+            mcp = scope["path"] in MCP_PATHS
+            most = self._limits.mcp_body_bytes if mcp else self._limits.body_bytes
+            length = headers.get("content-length", "")
+            if length.isdigit() and int(length) > most:
+                raise TooLarge(most)
+            body = _Body(receive, request, self._limits, most)
+            await self._app(_seen_through(scope, headers), body.receive, send)
+        return None
+
+
+class _Body:
+    """Receives a body of limited size, in limited time; after it, whatever comes."""
+
+    def __init__(self, receive: Receive, request: OpenRequest, limits: Limits, most: int) -> None:
+        self._receive = receive
+        self._request = request
+        self._small = limits.small_body_bytes
+        self._most = most
+        self._until = anyio.current_time() + limits.body_seconds
+        self._seen = 0
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        if self._is_whole:
+            return await self._receive()
+        with anyio.move_on_at(self._until):
+            message = await self._receive()
+            if message["type"] == "http.request":
+                self._count(len(message.get("body", b"")))
+                self._is_whole = not message.get("more_body", False)
+            return message
+        raise TooSlow
+
+    def _count(self, size: int) -> None:
+        self._seen += size
+        if self._seen > self._most:
+            raise TooLarge(self._most)
+        if (beyond := self._seen - self._small - self._request.held) > 0:
+            self._request.hold(beyond)
+
+
+def _caller(access: Access, headers: Mapping[str, str], address: str) -> str:
+    """To whom a request is counted: whoever its headers name, else the address it came from."""
+    try:
+        caller = access.caller(headers)
+    except Unauthorized:
+        return address
+    return caller.name if caller.is_admin or caller.brought_a_token else address
+
+
+def _address(scope: Scope, headers: Mapping[str, str]) -> str:
+    """Where a request comes from; a whole /64 counts as one, as it is given to one customer.
+
+    What is connected from a private address may be a proxy, which adds the address that it sees to
+    the end of `X-Forwarded-For`. That is believed for counting only, never for access.
+    """
+    peer = _parsed(scope["client"][0] if scope.get("client") else "")
+    if peer is None or not peer.is_private:
+        return _shown(peer)
+    forwarded = _parsed(headers.get("x-forwarded-for", "").rpartition(",")[2].strip())
+    return _shown(forwarded or peer)
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _parsed(text: str) -> _Address | None:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def _shown(address: _Address | None) -> str:
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _seen_through(scope: Scope, headers: Mapping[str, str]) -> Scope:
+    """The request as it is to be understood where a proxy is in front."""
+    if scope["http_version"] == "1.0":
+        # A proxy that was told nothing asks so, with a `Host` of its own making: nginx does.
+        scope = {**scope, "headers": [*scope["headers"], (b"via", b"1.0")]}
+    prefix = headers.get(PREFIX_HEADER, "").rstrip("/")
+    if scope["path"] == "/sse" and _PREFIX.fullmatch(prefix):
+        scope = {**scope, "root_path": prefix}
+    return scope

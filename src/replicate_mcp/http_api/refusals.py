@@ -1,0 +1,65 @@
+"""What is refused before it reaches a route, and how that is told: as JSON-RPC where MCP asks."""
+
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from replicate_mcp.http_api.limits import MIB, RETRY_AFTER_SECONDS
+
+TOO_MANY_REQUESTS = "too_many_requests"
+"""The `error_code` of what is refused only because much is going on; no task ends with it."""
+
+MCP_PATHS = ("/mcp", "/sse", "/messages/")
+
+_SERVER_ERROR = -32000
+"""JSON-RPC's first code for a server's own errors."""
+
+
+class Busy(HTTPException):
+    """Too much is going on: of the caller's own (429), or of all callers' (503)."""
+
+    def __init__(self, *, is_everybodys: bool, what: str, most: int) -> None:
+        whose = "" if is_everybodys else " of yours"
+        super().__init__(
+            503 if is_everybodys else 429,
+            f"Too many {what}{whose} (at most {most:,}): try again when some have ended",
+            {"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+
+
+class TooLarge(HTTPException):
+    """A body is. Raised where it is read; a framework hands it on, or answers with it."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"The request's body is over {most // MIB} MiB")
+
+
+class TooSlow(HTTPException):
+    """A body arrives too slowly."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "The request's body came too slowly")
+
+
+class HeadersTooLarge(HTTPException):
+    """The headers of one request are, together."""
+
+    def __init__(self) -> None:
+        super().__init__(431, "The request's headers are too large")
+
+
+def answer(path: str, error: HTTPException) -> JSONResponse:
+    """An HTTP error as it is told to callers of this path."""
+    return JSONResponse(body(path, error), error.status_code, error.headers)
+
+
+def body(path: str, error: HTTPException) -> dict[str, Any]:
+    """A sentence, a code, and whether the same request can help later."""
+    busy = error.status_code in (429, 503)
+    sentence = f"{error.detail}."
+    told = {"error_code": TOO_MANY_REQUESTS if busy else "invalid_input", "retryable": busy}
+    if path in MCP_PATHS:
+        rpc = {"code": _SERVER_ERROR, "message": sentence, "data": told}
+        return {"jsonrpc": "2.0", "id": None, "error": rpc}
+    return {"error": sentence, **told}

@@ -1,0 +1,116 @@
+"""What a host can read beside the tools, as JSON: limits, batches, and what models take."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, Resource, ResourceTemplate
+
+from replicate_mcp.access import Caller
+from replicate_mcp.app import App
+from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.mcp_server.model_answers import model_inputs
+from replicate_mcp.tasks.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+JSON_TYPE = "application/json"
+
+SEMAPHORES = "replicate://semaphores"
+BATCH = "replicate://batches/{id}"
+MODEL = "replicate://models/{owner}/{name}"
+
+RESOURCES = [
+    Resource(
+        uri=SEMAPHORES,
+        name="semaphores",
+        title="Semaphores",
+        description="The limits on predictions in flight, and how full they are",
+        mime_type=JSON_TYPE,
+    ),
+    *(
+        Resource(
+            uri=f"replicate://models/{known.name}",
+            name=known.name,
+            description=known.good_at,
+            mime_type=JSON_TYPE,
+        )
+        for known in CATALOGUE
+    ),
+]
+
+TEMPLATES = [
+    ResourceTemplate(
+        uri_template=BATCH,
+        name="batch",
+        title="Batch",
+        description="A batch's counts and the first page of its results",
+        mime_type=JSON_TYPE,
+    ),
+    ResourceTemplate(
+        uri_template=MODEL,
+        name="model",
+        title="Model",
+        description="What a model takes: types, ranges and defaults",
+        mime_type=JSON_TYPE,
+    ),
+]
+
+
+async def read(app: App, caller: Callable[[], Caller], uri: str) -> str:
+    """A resource's content.
+
+    Raises:
+        MCPError: it is not there for the caller, or cannot be told now; the message says why.
+    """
+    for pattern, reader in _READERS:
+        if found := pattern.fullmatch(uri):
+            try:
+                content = await reader(app, caller(), *map(unquote, found.groups()))
+            except ReplicateMcpError as error:
+                code = INTERNAL_ERROR if error.retryable else INVALID_PARAMS
+                told = {"uri": uri, "error_code": error.code, "retryable": error.retryable}
+                raise MCPError(code=code, message=str(error), data=told) from None
+            return json.dumps(content, indent=1)
+    known = ", ".join((SEMAPHORES, BATCH, MODEL))
+    raise MCPError(
+        code=INVALID_PARAMS,
+        message=f"There is no resource '{uri[:200]}': there are {known}.",
+        data={"uri": uri},
+    )
+
+
+async def semaphores(app: App, caller: Caller) -> dict[str, Any]:
+    """As list_semaphores gives them."""
+    rows = [_as_json(status) for status in await app.semaphores.seen_by(caller)]
+    return {"semaphores": rows, "count": len(rows)}
+
+
+async def batch(app: App, caller: Caller, batch_id: str) -> dict[str, Any]:
+    """As get_batch gives its first page."""
+    from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
+
+    return _as_json(await app.result(caller, batch_id, limit=PAGE_ROWS, characters=PAGE_CHARACTERS))
+
+
+async def model(app: App, caller: Caller, owner: str, name: str) -> dict[str, Any]:
+    """As find_models tells one."""
+    _, told = await model_inputs(app, caller, f"{owner}/{name}")
+    return told
+
+
+def _as_json(answer: "BaseModel") -> dict[str, Any]:
+    from replicate_mcp.tasks.result import as_json
+
+    return as_json(answer)
+
+
+_READERS: list[tuple[re.Pattern[str], Callable[..., Awaitable[dict[str, Any]]]]] = [
+    (re.compile(SEMAPHORES), semaphores),
+    (re.compile("replicate://batches/([^/?#]+)"), batch),
+    (re.compile("replicate://models/([^/?#]+)/([^/?#]+)"), model),
+]

@@ -1,0 +1,121 @@
+"""What a process offers of semaphores: to look at them, to set them, and to hold them."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from replicate_mcp.access import Access, Caller
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.semaphores.registry import (
+    account_semaphore,
+    check_limit,
+    check_name,
+    unknown_semaphore,
+    visible_to,
+)
+from replicate_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from replicate_mcp.composition import Parts
+    from replicate_mcp.semaphores.context import Lease
+    from replicate_mcp.semaphores.status import SemaphoreStatus
+
+
+class SharedSemaphores:
+    """The semaphores of the backend, by the names under which callers know them.
+
+    Args:
+        opened: gives the process's parts, put together at the first call that needs them.
+    """
+
+    def __init__(
+        self, settings: Settings, access: Access, opened: Callable[[], Awaitable["Parts"]]
+    ) -> None:
+        self._settings = settings
+        self._access = access
+        self._opened = opened
+
+    async def seen_by(self, caller: Caller) -> "list[SemaphoreStatus]":
+        """What the caller sees: its own account's, and the registered ones."""
+        account = await (await self._opened()).account(caller.token)
+        return await self._shown(account, own_name=self._settings.default_semaphore)
+
+    async def known(self) -> "list[SemaphoreStatus]":
+        """The registered ones, and the server's own account's where it has a token."""
+        if self._settings.token:
+            return await self.seen_by(self._access.caller())
+        return await self._shown("", own_name="")
+
+    async def register(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Make a name known while this process lives; a known one is returned unchanged."""
+        check_name(name)
+        check_limit(limit)
+        if name != self._settings.default_semaphore:
+            await (await self._opened()).backend.register(name, limit)
+        return await self._known(name)
+
+    async def resize(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Change a known limit, as a program does that registered it."""
+        return await self._resized(name, limit, by_admin=False)
+
+    async def set(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Set a limit by hand: it stays until it is set again. A new name becomes known."""
+        if name not in {state.name for state in await self.known()}:
+            await self.register(name, limit)
+        return await self._resized(name, limit, by_admin=True)
+
+    async def set_rate(self, per_minute: float) -> None:
+        """Set how many creations a minute the server's own account is allowed."""
+        own = await self.own(self._access.caller())
+        limit = self._settings.concurrent_limit
+        await (await self._opened()).backend.declare(own, limit, per_minute=per_minute)
+
+    async def acquire(self, lease: "Lease") -> None:
+        """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
+        lease.semaphore = await self._inside(lease.semaphore)
+        await (await self._opened()).contexts.acquire(lease)
+
+    async def release(self, lease: "Lease") -> None:
+        """Give a unit back, or stop waiting for it."""
+        await (await self._opened()).contexts.release(lease)
+
+    async def own(self, caller: Caller) -> str:
+        """The backend's name for the semaphore of the caller's account."""
+        return account_semaphore(await (await self._opened()).account(caller.token))
+
+    async def needed(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
+        """For a batch: the name to show, and the semaphores of which each task needs a unit.
+
+        Raises:
+            InvalidInput: nobody registered the name.
+        """
+        own = account_semaphore(account)
+        if named is None or named == self._settings.default_semaphore:
+            return self._settings.default_semaphore, (own,)
+        name = check_name(named)
+        known = {state.name for state in await (await self._opened()).backend.semaphores()}
+        if name not in known:
+            raise InvalidInput(unknown_semaphore(name, known))
+        return name, (own, name)
+
+    async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
+        check_limit(limit)
+        parts = await self._opened()
+        inside = await self._inside(name)
+        parts.holder.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
+        return await self._known(name)
+
+    async def _known(self, name: str) -> "SemaphoreStatus":
+        return next(each for each in await self.known() if each.name == name)
+
+    async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
+        from replicate_mcp.semaphores.status import SemaphoreStatus
+
+        backend = (await self._opened()).backend
+        states = visible_to(account, await backend.semaphores(), own_name=own_name)
+        return [SemaphoreStatus.of(state, backend.scope) for state in states]
+
+    async def _inside(self, name: str) -> str:
+        """The name that the backend knows a semaphore by."""
+        if name == self._settings.default_semaphore:
+            return await self.own(self._access.caller())
+        return name

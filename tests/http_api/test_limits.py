@@ -1,0 +1,257 @@
+"""The limits at the edge, over real sockets: what is too large, too slow, too much, or not ours."""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import pytest
+
+from http_api.conftest import ADMIN_KEY, Serve, Server
+from http_api.wire import Wire, first_answered, request, wire_to
+
+LIMITED = """
+import functools, json, sys
+from replicate_mcp.http_api import server
+from replicate_mcp.http_api.limits import Limits
+limits = Limits(**json.loads(sys.argv.pop()))
+server.serve_http = functools.partial(server.serve_http, limits=limits)
+from replicate_mcp.cli.main import main
+sys.exit(main())
+"""
+"""The server as it is, with other numbers."""
+
+Limited = Callable[..., AbstractContextManager[Server]]
+
+MCP = {"accept": "application/json, text/event-stream", "content_type": "application/json"}
+JSON = {"content_type": "application/json"}
+
+
+@pytest.fixture
+def limited(serve: Serve) -> Limited:
+    """Starts servers with other limits."""
+
+    def running(*words: str, **limits: float) -> AbstractContextManager[Server]:
+        program = (sys.executable, "-c", LIMITED)
+        started: AbstractContextManager[Server] = serve(*words, json.dumps(limits), program=program)
+        return started
+
+    return running
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer r8_{name}"}
+
+
+def body_of(answered: str) -> Any:
+    return json.loads(answered.partition("\r\n\r\n")[2])
+
+
+def test_headers_that_come_slowly_are_waited_for_so_long_while_others_are_served(
+    limited: Limited,
+) -> None:
+    with limited(header_seconds=1) as server, wire_to(server.url) as slow:
+        slow.send("GET /models HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: ")
+        assert server.get("/models").status_code == 200
+        slow.drip("x")
+        answered = slow.rest()
+        assert answered.startswith("HTTP/1.1 408 ")
+        assert "headers came too slowly" in body_of(answered)["error"]
+        with wire_to(server.url) as again:  # And so are those of a connection's next request.
+            again.send(request("GET", "/models"))
+            assert again.headers().startswith("HTTP/1.1 200 ")
+            again.send("GET /models HTTP/1.1\r\nx-slow: ")
+            again.drip("x")
+            assert "HTTP/1.1 408 " in again.rest()
+        with wire_to(server.url) as silent:
+            assert silent.rest() == ""
+
+
+def test_a_body_that_comes_slowly_is_waited_for_so_long(limited: Limited) -> None:
+    with limited(body_seconds=1) as server:
+        for path, asked in (("/generate", JSON), ("/mcp", MCP)):
+            with wire_to(server.url) as slow:
+                slow.send(request("POST", path, content_length="1000", **asked) + "{")
+                slow.drip(" ")
+                answered = slow.headers()
+                assert answered.startswith("HTTP/1.1 408 "), answered
+        assert server.get("/models").status_code == 200
+
+
+def test_headers_that_are_too_large_are_refused_however_they_come(server: Server) -> None:
+    at_once = server.get("/models", headers={"x-long": "x" * 100_000})
+    assert (at_once.status_code, at_once.json()["error_code"]) == (431, "invalid_input")
+    with wire_to(server.url) as bit_by_bit:
+        bit_by_bit.send("GET /models HTTP/1.1\r\n")
+        bit_by_bit.drip("x-more: " + "x" * 1_000 + "\r\n", every=0.01)
+        answered = bit_by_bit.rest()
+    assert answered.startswith("HTTP/1.1 431 ")
+    assert "too large" in body_of(answered)["error"]
+    with wire_to(server.url) as nonsense:
+        nonsense.send("What is this?\r\n\r\n")
+        assert nonsense.rest().startswith("HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(("path", "mebibytes"), [("/generate", 16), ("/mcp", 4)])
+def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
+    limited: Limited, path: str, mebibytes: int
+) -> None:
+    with limited(linger_seconds=1) as server:
+        with wire_to(server.url) as told:
+            length = str(mebibytes * 1024 * 1024 + 1)
+            told.send(request("POST", path, content_length=length, **MCP))
+            assert told.headers().startswith("HTTP/1.1 413 ")
+            told.drip("x")  # It is not heard for ever.
+        with wire_to(server.url) as chunked:
+            chunked.send(request("POST", path, transfer_encoding="chunked", **MCP))
+            chunked.drip("10000\r\n" + "x" * 0x10000 + "\r\n", every=0.001)
+            answered = chunked.headers()
+            assert answered.startswith("HTTP/1.1 413 ")
+            length = answered.lower().partition("content-length: ")[2].partition("\r\n")[0]
+            told_body = json.loads(chunked.socket.recv(int(length)))
+        refused = told_body["error"]
+        sentence = refused["message"] if path == "/mcp" else refused
+        assert sentence == f"The request's body is over {mebibytes} MiB."
+
+
+def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
+    limited: Limited,
+) -> None:
+    with limited(open_requests=16) as server, ExitStack() as stack:
+
+        def open_stream(**headers: str) -> Wire:
+            wire = stack.enter_context(wire_to(server.url))
+            wire.send(request("GET", "/sse", **headers))
+            assert wire.headers().startswith("HTTP/1.1 200 ")
+            return wire
+
+        first, *_ = [open_stream(**bearer("a")) for _ in range(4)]
+        refused = server.get("/models", headers=bearer("a"))
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        told = refused.json()
+        assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
+        assert "(at most 4)" in told["error"]
+        over_mcp = server.client.post("/mcp", json={}, headers=bearer("a"))
+        assert (over_mcp.status_code, over_mcp.headers["retry-after"]) == (429, "5")
+        assert over_mcp.json()["error"]["message"] == told["error"]
+        assert over_mcp.json()["error"]["data"]["retryable"] is True
+        # Others are served: another token, the admin, who has none, who has one in the body.
+        for headers in (bearer("b"), {"x-admin-api-key": ADMIN_KEY}, {}):
+            assert server.get("/models", headers=headers).status_code == 200
+        first.socket.close()
+        wait_until_served(server, bearer("a"))
+
+        # Whoever makes up tokens, is one address still.
+        first = open_stream(**bearer("a"))
+        for name in "bcde":
+            open_stream(**bearer(name))
+        assert server.get("/models", headers=bearer("f")).status_code == 429
+        elsewhere = {"x-forwarded-for": "10.0.0.9, 198.51.100.7"}
+        assert server.get("/models", headers=bearer("f") | elsewhere).status_code == 200
+        for number in range(8):
+            address = {"x_forwarded_for": f"198.51.100.{number}"}
+            open_stream(**address, **bearer(f"g{number}"))
+        full = server.get("/models", headers=bearer("h") | {"x-forwarded-for": "192.0.2.1"})
+        assert (full.status_code, full.headers["retry-after"]) == (503, "5")
+        assert server.get("/health").status_code == 200
+
+
+def wait_until_served(server: Server, headers: dict[str, str]) -> None:
+    """An end is noticed by the server a moment after it."""
+    for _ in range(500):
+        if server.get("/models", headers=headers).status_code == 200:
+            return
+    raise AssertionError("nothing has ended")
+
+
+def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> None:
+    with (
+        limited(held_body_bytes=4 * 1024 * 1024) as server,
+        wire_to(server.url) as one,
+        wire_to(server.url) as other,
+    ):
+        for wire in (one, other):
+            length = {"content_length": "900000"}
+            wire.send(request("POST", "/generate", **length, **JSON, **bearer("a")))
+            wire.send("x" * 899_999)
+        answered = first_answered(one, other)
+        assert len(answered) == 1
+        assert answered[0].headers().startswith("HTTP/1.1 429 ")
+        small = {"prompt": "x" * 1_000, "aspect_ratio": "none"}
+        assert server.post("/generate", small, **bearer("a")).status_code == 400
+        large = {"prompt": "x" * 500_000, "aspect_ratio": "none"}
+        assert server.post("/generate", large, **bearer("b")).status_code == 400
+
+
+def test_a_client_that_does_not_read_is_hung_up_on(limited: Limited) -> None:
+    with limited(unread_seconds=1) as server:
+        with wire_to(server.url, receive_buffer=4_096) as deaf:
+            deaf.send(request("GET", "/openapi.json") * 1_000)
+            assert deaf.was_cut()
+        assert server.get("/models").status_code == 200
+
+
+def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limited) -> None:
+    with (
+        limited(connections=8, open_requests=4) as server,
+        ExitStack() as stack,
+        wire_to(server.url) as stream,
+    ):
+        stream.send(request("GET", "/sse", **bearer("a")))
+        assert stream.headers().startswith("HTTP/1.1 200 ")
+        idle = [stack.enter_context(wire_to(server.url)) for _ in range(7)]
+        assert server.get("/health").status_code == 200
+        assert idle[0].rest() == ""
+        for wire in idle[1:]:
+            wire.send(request("GET", "/models"))
+            assert wire.headers().startswith("HTTP/1.1 200 ")
+        assert "event: endpoint" in stream.socket.recv(1_000).decode()
+
+
+PREFLIGHT = {"access-control-request-method": "POST"}
+
+
+def test_pages_of_allowed_names_may_call_and_others_may_not(serve: Serve) -> None:
+    with serve(REPLICATE_MCP_ALLOWED_HOSTS="app.example.com, localhost") as server:
+
+        def preflight(path: str, origin: str) -> Any:
+            asked = {"access-control-request-headers": "mcp-session-id, x-replicate-api-key"}
+            headers = PREFLIGHT | asked | {"origin": origin}
+            return server.client.options(path, headers=headers)
+
+        for path in ("/mcp", "/generate"):
+            for origin in ("https://app.example.com", "http://localhost:6274"):
+                allowed = preflight(path, origin)
+                assert allowed.status_code == 200
+                assert allowed.headers["access-control-allow-origin"] == origin
+                assert "mcp-session-id" in allowed.headers["access-control-allow-headers"]
+            for origin in (
+                "https://evil.example.com",
+                "http://app.example.com",
+                "https://app.example.com.evil.example.com",
+                "null",
+            ):
+                refused = preflight(path, origin)
+                assert refused.status_code == 400
+                assert "access-control-allow-origin" not in refused.headers
+        read = server.get("/models", headers={"origin": "https://app.example.com"})
+        assert read.headers["access-control-allow-origin"] == "https://app.example.com"
+        assert "mcp-session-id" in read.headers["access-control-expose-headers"]
+        assert "retry-after" in read.headers["access-control-expose-headers"]
+
+
+def test_where_no_names_are_allowed_no_page_may_call(server: Server) -> None:
+    headers = PREFLIGHT | {"origin": "https://app.example.com"}
+    refused = server.client.options("/mcp", headers=headers)
+    assert refused.status_code >= 400
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_what_a_proxy_asks_that_was_told_nothing_is_not_taken_for_local(server: Server) -> None:
+    for version, status in (("1.1", 200), ("1.0", 401)):
+        with wire_to(server.url) as wire:
+            wire.send(
+                f"GET /batches HTTP/{version}\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+            )
+            assert wire.rest().startswith(f"HTTP/1.1 {status} ")
