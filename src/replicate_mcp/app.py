@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
+    from replicate_mcp.batches.local_images import LocalImages
     from replicate_mcp.batches.observing import Observer
     from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.finding import Found
@@ -126,10 +127,13 @@ class App:
         concurrency_limit: int | None = None,
         shared_inputs: Mapping[str, Any] | None = None,
         key: "IdempotencyKey | None" = None,
+        is_local: bool = False,
     ) -> str:
         """Check a request whole, begin its batch, and give its id.
 
         Args:
+            is_local: whether this machine's user asks, and may name images in the folder that the
+                settings allow.
             key: under which the request may be sent again: it gets the same batch then.
 
         Raises:
@@ -137,6 +141,7 @@ class App:
         """
         from replicate_mcp.batches.backend import KeyTaken
         from replicate_mcp.batches.planning import plan
+        from replicate_mcp.batches.uploading import with_urls
         from replicate_mcp.replicate_api.faults import Fault
         from replicate_mcp.tasks.task import parse_tasks
 
@@ -154,9 +159,10 @@ class App:
             with contextlib.suppress(Fault):  # The creations meet the same, and report it.
                 await gateway.learn_clock()
             shown, semaphores = await self.semaphores.needed(account, semaphore)
-            planned = await plan(parsed, gateway, parts.models)
+            images = self._local_images(is_local)
+            planned = await plan(parsed, gateway, parts.models, images)
             batch = await parts.runner.start(
-                planned,
+                await with_urls(planned, images, gateway),
                 gateway=gateway,
                 account=account,
                 caller=caller.name,
@@ -328,6 +334,16 @@ class App:
         self._group.start_soon(work, *arguments)
 
     # How it is put together
+
+    def _local_images(self, is_local: bool) -> "LocalImages":
+        from replicate_mcp.batches.local_images import SETTING, LocalImages
+
+        if not is_local:
+            return LocalImages(None, "Paths are read on stdio alone, never over HTTP.")
+        return LocalImages(
+            self.settings.files,
+            f"To name images of this machine, set {SETTING} to the folder that they are in.",
+        )
 
     async def _open(self) -> "Parts":
         if self._parts is None:

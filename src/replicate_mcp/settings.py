@@ -44,6 +44,15 @@ def _public_url(value: object) -> object:
     return value.strip().rstrip("/")
 
 
+def _folder(value: object) -> object:
+    if not isinstance(value, str) or not value.strip():
+        return None
+    path = Path(value.strip()).expanduser()
+    if not path.is_absolute():
+        raise ValueError("must be a folder's whole path, like /home/you/Pictures")
+    return path
+
+
 def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
@@ -82,6 +91,9 @@ class Settings(BaseModel):
     batch_seconds: int = Field(3_600, ge=5, le=86_400, alias="REPLICATE_MCP_BATCH_SECONDS")
     images_per_day: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=1)] = Field(
         None, alias="REPLICATE_MCP_MAX_IMAGES_PER_DAY"
+    )
+    files: Annotated[Path | None, BeforeValidator(_folder)] = Field(
+        None, alias="REPLICATE_MCP_FILES"
     )
     admin_api_key: Secret = Field(None, alias="REPLICATE_MCP_ADMIN_API_KEY")
     allow_anonymous: bool = Field(False, alias="REPLICATE_MCP_ALLOW_ANONYMOUS")

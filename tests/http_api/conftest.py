@@ -5,8 +5,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +43,35 @@ class Server:
         self.process.wait(15)
 
 
+@contextmanager
+def running_server(
+    variables: Mapping[str, str], *words: str, program: Sequence[str] = PROGRAM
+) -> Iterator[Server]:
+    """A server with these settings, while the block runs."""
+    around = {**os.environ, "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY, **variables}
+    command = [*program, "serve", "--http", "--port", "0", *words]
+    with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line + process.stderr.read()
+        server = Server(found[0], process)
+        try:
+            yield server
+        finally:
+            server.client.close()
+            process.kill()
+
+
 @pytest.fixture
 def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
     """Starts servers over one state; keywords are environment variables."""
 
-    @contextmanager
     def running(
-        *words: str,
-        program: Sequence[str] = PROGRAM,
-        **variables: str,
-    ) -> Iterator[Server]:
-        around = {
-            **os.environ,
-            **environment(simulator, tmp_path),
-            "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY,
-            **variables,
-        }
-        command = [*program, "serve", "--http", "--port", "0", *words]
-        with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            found = re.search(r"http://\S+", line)
-            assert found, line + process.stderr.read()
-            server = Server(found[0], process)
-            try:
-                yield server
-            finally:
-                server.client.close()
-                process.kill()
+        *words: str, program: Sequence[str] = PROGRAM, **variables: str
+    ) -> AbstractContextManager[Server]:
+        own = {**environment(simulator, tmp_path), **variables}
+        return running_server(own, *words, program=program)
 
     return running
 

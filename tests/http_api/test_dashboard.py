@@ -1,36 +1,18 @@
 """The dashboard, in a real browser before a real server and a simulator."""
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from browser import PATIENCE_MS, running_browser
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.http_api.dashboard.routes import prefers_html, security_headers
 from replicate_mcp.simulator import Simulator
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-NO_BROWSER = (
-    f"The dashboard was NOT tried: there is no browser ({', '.join(BROWSERS)}). Install one: "
-    "apt-get install chromium"
-)
-
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 
 PHONE = 390
 
@@ -40,15 +22,8 @@ LATER = {"prefer": "respond-async"}
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's browser."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(NO_BROWSER)
-        pytest.skip(NO_BROWSER)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+    with running_browser() as launched:
         yield launched
-        launched.close()
 
 
 @dataclass
@@ -104,7 +79,7 @@ def look(browser: Browser, simulator: Simulator) -> Iterator[Look]:
 
     def open_at(url: str, *, width: int = 1280, refusals_expected: bool = False) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": 900})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         visit = Visit(context.new_page(), refusals_expected=refusals_expected)
         visit.watch()
@@ -112,7 +87,6 @@ def look(browser: Browser, simulator: Simulator) -> Iterator[Look]:
         visit.page.goto(url)
         return visit
 
-    expect.set_options(timeout=15_000)
     yield open_at
     for context in contexts:
         context.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import anyio
@@ -185,6 +186,27 @@ def test_what_needs_a_caller_is_refused_to_nobody_known(serve: Serve) -> None:
             argument={"name": "id", "value": ""},
         )
         assert '"values":[]' in completed.replace(" ", "")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_paths_are_never_read_over_http(
+    serve: Serve, simulator: Simulator, tmp_path: Path, way: Way
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    model = "black-forest-labs/flux-kontext-max"
+    with serve(REPLICATE_MCP_FILES=str(tmp_path)) as server:
+        for path in ("cat.png", str(tmp_path / "cat.png"), (tmp_path / "cat.png").as_uri()):
+            task = {"prompt": "x", "input_image": path}
+            async with client_of(server, way) as client:
+                refused = await client.call_tool(
+                    "generate_images", {"tasks": [task], "model": model}
+                )
+            assert refused.is_error
+            assert "Paths are read on stdio alone, never over HTTP." in str(refused.content)
+            answer = server.post("/generate", task | {"model_name": model})
+            assert answer.status_code == 400
+            assert "never over HTTP" in answer.json()["error"]
+    assert simulator.account("acme")["creations_seen"] == 0
 
 
 def test_headers_decide_who_calls_as_everywhere(serve: Serve, simulator: Simulator) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from mcp_types import RequestParamsMeta
+from mcp_types import RequestParamsMeta, TextResourceContents
 
 from conftest import environment
 from mcp_server.answers import call, structured, text
@@ -54,6 +54,21 @@ async def test_the_tools_are_listed_within_an_agents_means(connect: Connect) -> 
         assert tool.annotations.open_world_hint is not None
         assert tool.output_schema is not None
         assert tool.description
+
+
+async def test_both_tools_of_a_batch_point_to_the_gallery_which_any_host_can_read(
+    connect: Connect, simulator: Simulator
+) -> None:
+    async with connect() as client:
+        listed = {tool.name: tool.meta or {} for tool in (await client.list_tools()).tools}
+        shown = {name: meta["ui"]["resourceUri"] for name, meta in listed.items() if meta}
+        assert list(shown) == ["generate_images", "get_batch"]
+        (uri,) = set(shown.values())
+        (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    assert content.mime_type == "text/html;profile=mcp-app"
+    assert content.text.startswith("<!doctype html>")
+    assert simulator.url in (content.meta or {})["ui"]["csp"]["resourceDomains"]
 
 
 async def test_a_long_batch_comes_in_pages_each_row_once_while_it_runs_and_after(

@@ -3,11 +3,13 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
+from replicate_mcp.batches.local_images import LocalImages, is_path
 from replicate_mcp.errors import InvalidInput, ModelNotFound
 from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
@@ -41,9 +43,17 @@ class PlannedTask:
 
 
 async def plan(
-    tasks: Sequence[Task], gateway: Gateway, models: Models, *, dice: random.Random | None = None
+    tasks: Sequence[Task],
+    gateway: Gateway,
+    models: Models,
+    images: LocalImages,
+    *,
+    dice: random.Random | None = None,
 ) -> list[PlannedTask]:
     """Check every task and fill in what the server chooses: a seed, and a format from the filename.
+
+    Args:
+        images: finds what inputs name by a path; a URI stands for each in what is planned.
 
     Raises:
         InvalidInput: with a sentence that names the first wrong task and field.
@@ -63,8 +73,45 @@ async def plan(
         model = found[task.model]
         if model is None:
             raise ModelNotFound(f"task {task.index}: {unknown(task.model)}")
-        planned.append(_planned(task, model, dice))
+        settled = task
+        if _names_paths(task, model.schema):  # In a thread, since the images are read whole.
+            settled = await anyio.to_thread.run_sync(_with_images, task, model.schema, images)
+        planned.append(_planned(settled, model, dice))
     return planned
+
+
+def _names_paths(task: Task, schema: InputSchema | None) -> bool:
+    return any(
+        is_path(each)
+        for name in _file_inputs(task, schema)
+        for each in _as_list(task.inputs[name])
+        if isinstance(each, str)
+    )
+
+
+def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) -> Task:
+    """The task with a URI for each image that its inputs name by a path."""
+
+    def found(where: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [found(f"{where}[{place}]", each) for place, each in enumerate(value)]
+        return images.find(where, value).uri if isinstance(value, str) and is_path(value) else value
+
+    named = {
+        name: found(f"task {task.index}: {name}", task.inputs[name])
+        for name in _file_inputs(task, schema)
+    }
+    return replace(task, inputs={**task.inputs, **named})
+
+
+def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
+    """The inputs of a task that are files by the model's schema."""
+    fields = schema.fields if schema is not None else {}
+    return [name for name in task.inputs if name in fields and fields[name].takes_files]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:

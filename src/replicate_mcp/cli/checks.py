@@ -54,7 +54,12 @@ def surroundings(settings: Settings) -> list[Check]:
     async def look(app: App) -> list[Check]:
         state = await _state(app, settings)
         # Without its state the app cannot be asked anything, and nothing more can be said.
-        return [state, *_folder(settings), *(await _replicate(app) if state.fine else [])]
+        return [
+            state,
+            *_folder(settings),
+            *_images(settings),
+            *(await _replicate(app) if state.fine else []),
+        ]
 
     return in_app(settings, look)
 
@@ -94,6 +99,13 @@ def _folder(settings: Settings) -> Iterator[Check]:
         )
     else:
         yield Check("state folder", True, f"mode {mode:03o}; the file is this user's alone.")
+
+
+def _images(settings: Settings) -> Iterator[Check]:
+    if settings.files is not None:
+        there = settings.files.is_dir()
+        said = "images in it can be named as inputs." if there else "no such folder: make it."
+        yield Check("images", there, f"{settings.files}: {said}")
 
 
 def _state_file(settings: Settings) -> Path | None:

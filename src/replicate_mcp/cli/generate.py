@@ -115,6 +115,7 @@ async def _run_batch(
             model=arguments.model,
             semaphore=arguments.semaphore,
             shared_inputs=shared,
+            is_local=True,
         )
 
         async def keep_bar() -> None:

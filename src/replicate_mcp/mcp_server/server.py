@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+from mcp.server.apps import Apps
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
@@ -37,6 +38,7 @@ from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
 from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
 from replicate_mcp.mcp_server.completion import complete
+from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
@@ -79,6 +81,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             instructions=INSTRUCTIONS,
             log_level="WARNING",
             middleware=[self._hear_cancels],
+            extensions=[Apps()],
         )
         self.completion()(self._complete)  # type: ignore[no-untyped-call]
 
@@ -125,6 +128,8 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
     ) -> list[ReadResourceContents]:
         """A resource's content, for who asks."""
+        if str(uri) == GALLERY_URI:
+            return [gallery(self._app.settings.replicate_base_url)]
         request = context.request_context if context is not None else None
         content = await resources.read(self._app, self._asker(request), str(uri))
         return [ReadResourceContents(content=content, mime_type=resources.JSON_TYPE)]

@@ -14,6 +14,7 @@ from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.callers import caller_of
+from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
         arguments["tasks"],
         model=arguments.get("model"),
         semaphore=arguments.get("semaphore"),
+        is_local=call.headers is None,
     )
     call.on_batch(batch_id)
     wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
@@ -152,6 +154,7 @@ def _spec(
     arguments: schemas.Schema,
     output: schemas.Schema,
     annotations: ToolAnnotations,
+    meta: dict[str, Any] | None = None,
 ) -> ToolSpec:
     description = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())
     tool = Tool(
@@ -161,6 +164,7 @@ def _spec(
         input_schema=arguments,
         output_schema=output,
         annotations=annotations,
+        _meta=meta,
     )
     return ToolSpec(tool, run)
 
@@ -174,6 +178,8 @@ _STOPS = ToolAnnotations(
     read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=True
 )
 
+_SHOWN_IN_GALLERY = {"ui": {"resourceUri": GALLERY_URI}}
+
 TOOLS = {
     spec.tool.name: spec
     for spec in (
@@ -183,8 +189,16 @@ TOOLS = {
             schemas.GENERATE_IMAGES,
             schemas.BATCH_RESULT,
             _CREATES,
+            _SHOWN_IN_GALLERY,
         ),
-        _spec(get_batch, "Get a batch", schemas.GET_BATCH, schemas.BATCH_RESULT, _READS),
+        _spec(
+            get_batch,
+            "Get a batch",
+            schemas.GET_BATCH,
+            schemas.BATCH_RESULT,
+            _READS,
+            _SHOWN_IN_GALLERY,
+        ),
         _spec(cancel_batch, "Cancel a batch", schemas.CANCEL_BATCH, schemas.BATCH_COUNTS, _STOPS),
         _spec(
             list_semaphores,

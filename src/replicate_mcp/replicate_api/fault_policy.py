@@ -13,6 +13,7 @@ from typing import Any
 from replicate_mcp.errors import (
     ErrorCode,
     InsufficientCredit,
+    InvalidInput,
     ReplicateMcpError,
     ReplicateUnavailable,
     Unauthorized,
@@ -134,6 +135,8 @@ def not_told(fault: Fault) -> ReplicateMcpError:
         return Unauthorized(_UNAUTHORIZED)
     if status == 402:
         return InsufficientCredit(_CREDIT)
+    if isinstance(fault, Refusal) and status in (400, 403, 404, 413, 422):
+        return InvalidInput(f"Replicate refused it: {fault.detail.rstrip('.')}.")
     return ReplicateUnavailable(f"Replicate did not answer ({fault}). Try again.")
 
 

@@ -1,6 +1,7 @@
 """A token's way to Replicate through the `replicate` client: create, follow, cancel, look up."""
 
 import contextlib
+import io
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -211,6 +212,23 @@ class Gateway:
         # The client has no call for it, but asks for a page of models at any address.
         answer = await self._get(lambda client: client.models.async_list(address))
         return [each for each in answer.get("models") or [] if isinstance(each, Mapping)]
+
+    async def upload(self, content: bytes, name: str, kind: str) -> str:
+        """Keep a file at Replicate for a day, and give the URL by which its models read it.
+
+        Args:
+            kind: its type, like `image/png`.
+        """
+        answer = await self._get(
+            lambda client: client.files.async_create(
+                io.BytesIO(content), filename=name, content_type=kind
+            )
+        )
+        urls = answer.get("urls")
+        url = urls.get("get") if isinstance(urls, Mapping) else None
+        if not isinstance(url, str):
+            raise LostAnswer("the answer names no URL of the file")
+        return url
 
     async def version(self, owner: str, name: str, version: str) -> Mapping[str, Any]:
         """A model's version as the API gives it."""

@@ -36,8 +36,9 @@ class InputField:
 
     @property
     def takes_files(self) -> bool:
-        """Whether its value, or each item of it, is a URL of a file."""
-        return "file" in self.type.split(" or ") or self.items == "file"
+        """Whether its value, or each item of it, is a URL of a file, and cannot be other text."""
+        kinds = self.type.split(" or ")
+        return ("file" in kinds and "string" not in kinds) or self.items == "file"
 
     @property
     def whole_type(self) -> str:

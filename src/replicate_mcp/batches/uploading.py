@@ -1,0 +1,65 @@
+"""Sending a batch's images to Replicate, each once, before anything is created."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from replicate_mcp.batches.local_images import LocalImage, LocalImages
+from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.replicate_api.fault_policy import not_told
+from replicate_mcp.replicate_api.faults import Fault
+from replicate_mcp.replicate_api.gateway import Gateway
+
+UPLOADS_AT_ONCE = 3
+"""Each holds its image in memory, up to 100 MB."""
+
+
+async def with_urls(
+    tasks: Sequence[PlannedTask], images: LocalImages, gateway: Gateway
+) -> Sequence[PlannedTask]:
+    """The tasks with each image's URL at Replicate in place of what stood for it.
+
+    Raises:
+        ReplicateMcpError: one could not be sent; nothing was created.
+    """
+    if not images.found:
+        return tasks
+    urls = await _uploaded(images.found, gateway)
+
+    def settled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [settled(each) for each in value]
+        return urls.get(value, value) if isinstance(value, str) else value
+
+    return [
+        replace(task, inputs={name: settled(value) for name, value in task.inputs.items()})
+        for task in tasks
+    ]
+
+
+async def _uploaded(images: Mapping[str, LocalImage], gateway: Gateway) -> dict[str, str]:
+    """The URL of each image, by the URI that stands for it."""
+    one_of_each = {image.digest: image for image in images.values()}
+    urls: dict[str, str] = {}
+    at_once = anyio.CapacityLimiter(UPLOADS_AT_ONCE)
+
+    async def upload(image: LocalImage) -> None:
+        async with at_once:
+            content = await anyio.to_thread.run_sync(image.read)
+            # What it is called on this machine is nobody else's business.
+            name = f"{image.digest[:16]}.{image.kind.partition('/')[2]}"
+            try:
+                urls[image.digest] = await gateway.upload(content, name, image.kind)
+            except Fault as fault:
+                error = not_told(fault)
+                raise type(error)(
+                    f"{image.where} could not be uploaded, so nothing was created. {error}"
+                ) from None
+
+    async with anyio.create_task_group() as group:
+        for image in one_of_each.values():
+            group.start_soon(upload, image)
+    return {uri: urls[image.digest] for uri, image in images.items()}

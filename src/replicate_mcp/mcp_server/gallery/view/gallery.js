@@ -1,0 +1,259 @@
+// The gallery: what the host tells of a call of generate_images or get_batch, shown as it happens.
+
+import { Asked, askedByRow, nameAgain } from "./asked.js";
+import { Batch, rowsOf } from "./batch.js";
+import { Host, readToolResult } from "./bridge.js";
+import { byId } from "./dom.js";
+import { Following } from "./following.js";
+import { Grid } from "./grid.js";
+import { Headline } from "./headline.js";
+import { applyHostContext, reportSize } from "./host-style.js";
+import { Slot } from "./slot.js";
+
+const REMAKE_WAIT_SECONDS = 20;
+
+class Gallery {
+  #host;
+  #grid = new Grid(byId("grid"), byId("more"));
+  #headline = new Headline(
+    (only) => (this.#grid.onlyFailed = only),
+    () => this.#toggleRoom(),
+  );
+  #given = {};
+  #asked = [];
+  #slots = []; // of the batch, by place
+  #placeOf = new Map(); // task_index to place, where only a part of a batch is shown
+  #batch = new Batch();
+  #following;
+  #remakes = new Set();
+  #remade = [];
+
+  constructor(host) {
+    this.#host = host;
+  }
+
+  /** The call's arguments, whole or as far as they have been written. */
+  foresee(given = {}) {
+    this.#given = given;
+    const tasks = Array.isArray(given.tasks) ? given.tasks : [];
+    this.#asked = tasks.map((task, index) => new Asked(task, index));
+    this.#hold(this.#asked);
+    this.#headline.await(this.#asked.length);
+  }
+
+  /** The call runs: its batch can be found and followed while the model waits for the answer. */
+  begin(given) {
+    this.foresee(given);
+    this.#batch = new Batch(this.#isPart ? given.after : 0);
+    if (this.#asked.length > 1 && this.#host.canCallTools) this.#find();
+  }
+
+  /** The call's answer. */
+  answer(result) {
+    const { page, refusal } = readToolResult(result);
+    this.#following?.stop();
+    if (refusal !== undefined) {
+      this.#refuse(refusal);
+      return;
+    }
+    if (this.#batch.id !== page.batch_id) this.#startOver(page);
+    this.#take(page);
+    this.#follow();
+  }
+
+  /** The call was stopped before it had an answer; what its batch became is not known. */
+  cancel(reason) {
+    this.#following?.stop();
+    if (this.#batch.id === undefined) this.#refuse(`The call was stopped${reasonOf(reason)}.`);
+    else this.#follow();
+  }
+
+  /** The host's looks, or what changed in them. */
+  adapt(context) {
+    applyHostContext(context);
+    const { availableDisplayModes, displayMode } = this.#host.context;
+    this.#headline.offerRoom(availableDisplayModes ?? [], displayMode);
+  }
+
+  leave() {
+    this.#following?.stop();
+    for (const following of this.#remakes) following.stop();
+  }
+
+  /** Whether only what finished after a cursor is shown: other views have the rest. */
+  get #isPart() {
+    return this.#given.after > 0;
+  }
+
+  async #find() {
+    this.#following = new Following(this.#host);
+    const page = await this.#following.find(this.#asked);
+    if (page === undefined) return;
+    this.#take(page);
+    this.#follow();
+  }
+
+  #follow() {
+    if (this.#batch.ended && !this.#batch.hasMore) return;
+    if (!this.#host.canCallTools) {
+      this.#headline.problem("This host does not let the gallery look for the rest: ask for it.");
+      return;
+    }
+    this.#headline.problem();
+    this.#following = new Following(
+      this.#host,
+      (page) => this.#take(page),
+      (why) => this.#headline.problem(`The rest is not known: ${why}`, () => this.#follow()),
+    );
+    this.#following.follow(this.#batch);
+  }
+
+  #refuse(reason) {
+    this.#headline.problem(reason);
+    this.#headline.halt();
+    this.#hold([]);
+  }
+
+  /** A batch other than the one that was expected, or the first that is heard of. */
+  #startOver(page) {
+    this.#batch = new Batch(this.#isPart ? this.#given.after : 0);
+    if (this.#asked.length === page.total_tasks) return this.#hold(this.#asked);
+    const count = this.#isPart ? page.total_tasks - this.#given.after : page.total_tasks;
+    const blanks = Array.from({ length: Math.max(0, count) }, (_, place) => unknown(place));
+    return this.#hold(blanks);
+  }
+
+  #hold(asked) {
+    this.#placeOf.clear();
+    if (asked.length < this.#slots.length) this.#slots = [];
+    this.#slots = asked.map((each, place) => {
+      const slot = this.#slots[place];
+      if (slot === undefined) return this.#slot(each);
+      slot.foresee(each);
+      return slot;
+    });
+    this.#grid.hold(this.#slots);
+  }
+
+  #slot(asked) {
+    const redo = this.#host.canCallTools ? (slot) => this.#again(slot) : undefined;
+    return new Slot(this.#host, asked, redo);
+  }
+
+  #take(page) {
+    for (const row of this.#batch.take(page)) {
+      const slot = this.#slots[this.#place(row.task_index)];
+      if (slot === undefined) continue;
+      if (!this.#asked.length) slot.asked = askedByRow(row);
+      slot.take(row);
+    }
+    this.#grid.arrange();
+    this.#headline.show(this.#batch, this.#batch.rows);
+  }
+
+  #place(index) {
+    if (!this.#isPart) return index;
+    if (!this.#placeOf.has(index)) this.#placeOf.set(index, this.#placeOf.size);
+    return this.#placeOf.get(index);
+  }
+
+  /** Make a slot's task again: in place where it failed, else in a tile of its own behind it. */
+  #again(slot) {
+    if (slot.failed) {
+      slot.foresee(slot.asked);
+      slot.focus();
+      this.#grid.arrange();
+      this.#remake(slot, slot.asked.again(slot.asked.filename));
+    } else {
+      slot.timesMade += 1;
+      const task = slot.asked.again(nameFor(slot));
+      const another = this.#slot(new Asked(task, slot.asked.index));
+      this.#grid.putAfter(slot, another);
+      this.#remake(another, task);
+    }
+    return true;
+  }
+
+  async #remake(slot, task) {
+    const { model, semaphore } = this.#given;
+    const given = { tasks: [task], wait_seconds: REMAKE_WAIT_SECONDS };
+    if (model !== undefined && task.model === undefined) given.model = model;
+    if (semaphore !== undefined) given.semaphore = semaphore;
+    const answer = await this.#host
+      .callTool("generate_images", given)
+      .catch((error) => ({ refusal: error.message }));
+    if (answer.refusal) return this.#remadeAs(slot, failureOf(slot, answer.refusal));
+    const batch = new Batch();
+    const take = (page) => {
+      batch.take(page);
+      for (const row of rowsOf(page)) this.#remadeAs(slot, row);
+    };
+    take(answer.page);
+    const following = new Following(this.#host, take, (why) =>
+      this.#remadeAs(slot, failureOf(slot, why)),
+    );
+    this.#remakes.add(following);
+    await following.follow(batch);
+    return this.#remakes.delete(following);
+  }
+
+  #remadeAs(slot, row) {
+    slot.take({ ...row, task_index: slot.asked.index });
+    this.#grid.arrange();
+    for (const file of row.generated_files ?? []) {
+      this.#remade.push(`task ${slot.asked.index} again: ${file.filename} ${file.url}`);
+    }
+    if (this.#remade.length) {
+      this.#host.tellModel(`Made again in the gallery:\n${this.#remade.join("\n")}`);
+    }
+  }
+
+  async #toggleRoom() {
+    const full = this.#host.context.displayMode === "fullscreen";
+    try {
+      const displayMode = await this.#host.requestDisplayMode(full ? "inline" : "fullscreen");
+      Object.assign(this.#host.context, { displayMode });
+      this.adapt({ displayMode });
+    } catch {
+      this.#headline.offerRoom([], undefined);
+    }
+  }
+}
+
+function unknown(place) {
+  const blank = new Asked({}, place);
+  blank.filename = "…";
+  return blank;
+}
+
+function nameFor(slot) {
+  return nameAgain(slot.row.generated_files[0].filename, slot.timesMade);
+}
+
+function failureOf(slot, error) {
+  const { prompt, filename } = slot.asked;
+  return { prompt, output_filename: filename, error, error_code: "not made" };
+}
+
+function reasonOf(reason) {
+  return reason ? ` (${reason})` : "";
+}
+
+async function start() {
+  const host = new Host();
+  const gallery = new Gallery(host);
+  host.on("tool-input-partial", (said) => gallery.foresee(said.arguments));
+  host.on("tool-input", (said) => gallery.begin(said.arguments ?? {}));
+  host.on("tool-result", (result) => gallery.answer(result));
+  host.on("tool-cancelled", ({ reason }) => gallery.cancel(reason));
+  host.on("host-context-changed", (changed) => {
+    Object.assign(host.context, changed);
+    gallery.adapt(changed);
+  });
+  host.onTeardown(() => gallery.leave());
+  await host.connect();
+  gallery.adapt(host.context);
+  reportSize(byId("gallery"), host);
+}
+
+start();

@@ -1,0 +1,99 @@
+// The lines above the grid: how far the batch is, what failed, and until when the URLs work.
+
+import { byId, counted, el, icon, write } from "./dom.js";
+import { inWords, secondsLeft } from "./lifetime.js";
+
+const SPOKEN_SECONDS = 5;
+
+export class Headline {
+  #spokenAt = 0;
+  #failedOnly = el("button", { type: "button", class: "chip", "aria-pressed": "false" });
+  #expand = el("button", { type: "button", class: "action", hidden: true }, icon("expand"));
+
+  /** `onFailedOnly` is told whether only failures are to be seen, `onExpand` to change the mode. */
+  constructor(onFailedOnly, onExpand) {
+    this.#failedOnly.hidden = true;
+    this.#failedOnly.addEventListener("click", () => {
+      const pressed = this.#failedOnly.getAttribute("aria-pressed") !== "true";
+      this.#failedOnly.setAttribute("aria-pressed", String(pressed));
+      onFailedOnly(pressed);
+    });
+    this.#expand.addEventListener("click", onExpand);
+    byId("tools").append(this.#failedOnly, this.#expand);
+  }
+
+  /** Offer more room, or the way back. */
+  offerRoom(modes, mode) {
+    const full = mode === "fullscreen";
+    const name = full ? "Back into the conversation" : "Show in full size";
+    this.#expand.hidden = !modes.includes(full ? "inline" : "fullscreen");
+    this.#expand.title = name;
+    this.#expand.setAttribute("aria-label", name);
+  }
+
+  /** Before anything is known of a batch. */
+  await(tasks) {
+    write(byId("headline"), tasks ? counted(tasks, "image") : "Images");
+    write(byId("detail"), tasks ? "Starting …" : "Looking for the batch …");
+    this.#bar(0, tasks);
+  }
+
+  /** How far it is. */
+  show({ total, made, failed, status }, rows) {
+    const pending = total - made - failed;
+    const running = status === "running";
+    write(byId("headline"), running ? `${made} of ${total} made` : summary(made, total, status));
+    const parts = [
+      running && pending && `${counted(pending, "task")} to come`,
+      failed === total && failed > 0 && `${failed} failed`,
+      !running && lifetimeOf(rows),
+    ];
+    write(byId("detail"), parts.filter(Boolean).join(" · "));
+    this.#bar(made + failed, total, running);
+    this.#failedOnly.hidden = !failed || failed === total;
+    write(this.#failedOnly, `${failed} failed`);
+    this.#speak(`${made} of ${total} made${failed ? `, ${failed} failed` : ""}.`, running);
+  }
+
+  /** A sentence that a person has to see; none takes it away. */
+  problem(text = "", retry = undefined) {
+    const place = byId("problem");
+    place.replaceChildren(text);
+    if (retry) place.append(" ", el("button", { type: "button", onclick: retry }, "Try again"));
+    place.hidden = !text;
+  }
+
+  /** Nothing more will come, without an end of the batch that is known. */
+  halt() {
+    this.#bar(0, 0, false);
+    byId("gallery").setAttribute("aria-busy", "false");
+  }
+
+  #bar(done, total, running = true) {
+    const bar = byId("progress");
+    bar.setAttribute("aria-valuemax", String(total));
+    bar.setAttribute("aria-valuenow", String(done));
+    bar.firstElementChild.style.inlineSize = total ? `${(100 * done) / total}%` : "0";
+    bar.toggleAttribute("data-ended", !running);
+    byId("gallery").setAttribute("aria-busy", String(running));
+  }
+
+  #speak(text, running) {
+    const now = performance.now();
+    if (running && now - this.#spokenAt < SPOKEN_SECONDS * 1_000) return;
+    this.#spokenAt = now;
+    write(byId("status"), text);
+  }
+}
+
+function summary(made, total, status) {
+  const canceled = status === "canceled" ? " · stopped" : "";
+  return (made === total ? counted(made, "task") + " done" : `${made} of ${total} made`) + canceled;
+}
+
+function lifetimeOf(rows) {
+  const files = [...rows.values()].flatMap((row) => row.generated_files ?? []);
+  const left = files.map(secondsLeft).filter((seconds) => seconds > 0);
+  if (!files.length) return "";
+  return left.length ? `links work for ${inWords(Math.min(...left))}` : "all links have expired";
+}

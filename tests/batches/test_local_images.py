@@ -1,0 +1,63 @@
+"""Images of this machine, as they are looked at and read again."""
+
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.batches.local_images import LocalImages, is_path
+from replicate_mcp.errors import InvalidInput
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+BEGINNINGS = {
+    "image/png": PNG,
+    "image/jpeg": b"\xff\xd8\xff\xe0",
+    "image/gif": b"GIF89a",
+    "image/webp": b"RIFF\x10\x00\x00\x00WEBPVP8 ",
+    "image/bmp": b"BM\x10\x00\x00\x00\x00\x00\x00\x00",
+    "image/tiff": b"II*\x00",
+    "image/avif": b"\x00\x00\x00\x1cftypavif",
+    "image/heic": b"\x00\x00\x00\x18ftypheic",
+}
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_an_image_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "image.txt").write_bytes(BEGINNINGS[kind])
+    assert LocalImages(tmp_path).find("task 0: image", "image.txt").kind == kind
+
+
+def test_what_was_changed_or_exchanged_since_it_was_looked_at_is_not_sent(tmp_path: Path) -> None:
+    image, other = tmp_path / "image.png", tmp_path / "other.png"
+    image.write_bytes(PNG)
+    other.write_bytes(PNG)
+    found = LocalImages(tmp_path).find("task 0: image", "image.png")
+    assert found.read() == PNG
+    image.write_bytes(PNG + b"more")
+    with pytest.raises(InvalidInput, match="was changed while it was read"):
+        found.read()
+    image.unlink()
+    image.symlink_to(other)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        found.read()
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="task 0: image 'xxx"):
+        LocalImages(tmp_path).find("task 0: image", "x" * 5_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat.png", True),
+        ("/home/you/cat.png", True),
+        ("C:\\cat.png", True),
+        ("file:///home/you/cat.png", True),
+        ("FILE:cat.png", True),
+        ("https://example.com/cat.png", False),
+        ("data:image/png;base64,AAAA", False),
+    ],
+)
+def test_what_has_no_scheme_may_be_a_path(text: str, expected: bool) -> None:
+    assert is_path(text) is expected

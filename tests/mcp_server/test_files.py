@@ -1,0 +1,164 @@
+"""Images of one's own machine as inputs, on stdio."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from mcp_server.answers import call, text
+from mcp_server.conftest import Connect
+from replicate_mcp.simulator import Simulator
+
+EDIT = "black-forest-labs/flux-kontext-max"
+COMBINE = "google/nano-banana"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """The folder that is allowed, and beside it one that is not."""
+    folder = tmp_path / "pictures"
+    (folder / "cats").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    Image.new("RGB", (8, 8), "red").save(folder / "same.png")
+    Image.new("RGB", (8, 8), "blue").save(folder / "cats" / "blue cat.jpg")
+    Image.new("RGB", (8, 8), "green").save(tmp_path / "secret" / "green.webp")
+    return folder
+
+
+def uploaded(simulator: Simulator) -> list[dict[str, Any]]:
+    answer = httpx.get(
+        f"{simulator.url}/v1/files", headers={"authorization": "Bearer r8_acme_1"}, timeout=10
+    )
+    found: list[dict[str, Any]] = answer.json()["results"]
+    return found
+
+
+def inputs_of(simulator: Simulator, prediction_id: str) -> dict[str, Any]:
+    answer = httpx.get(
+        f"{simulator.url}/v1/predictions/{prediction_id}",
+        headers={"authorization": "Bearer r8_acme_1"},
+        timeout=10,
+    )
+    found: dict[str, Any] = answer.json()["input"]
+    return found
+
+
+async def test_a_path_in_the_folder_is_uploaded_once_for_all_tasks_that_name_the_same(
+    connect: Connect, simulator: Simulator, pictures: Path
+) -> None:
+    remote = "https://example.com/dog.png"
+    tasks = [
+        {"prompt": "at night", "input_image": "red.png", "model": EDIT},
+        {"prompt": "in snow", "input_image": str(pictures / "same.png"), "model": EDIT},
+        {"prompt": "in ink", "input_image": (pictures / "red.png").as_uri(), "model": EDIT},
+        {
+            "prompt": "both",
+            "image_input": ["cats/../cats/blue cat.jpg", remote, "red.png"],
+            "model": COMBINE,
+        },
+    ]
+    async with connect(REPLICATE_MCP_FILES=str(pictures)) as client:
+        answer = await call(client, "generate_images", tasks=tasks)
+    assert answer["successful_count"] == 4
+    files = {file["content_type"]: file for file in uploaded(simulator)}
+    assert len(uploaded(simulator)) == 2
+    assert files["image/png"]["size"] == (pictures / "red.png").stat().st_size
+    assert "red" not in files["image/png"]["name"]
+    red, blue = files["image/png"]["urls"]["get"], files["image/jpeg"]["urls"]["get"]
+    sent = [inputs_of(simulator, row["prediction_id"]) for row in answer["successful_results"]]
+    assert [inputs["input_image"] for inputs in sent[:3]] == [red, red, red]
+    assert sent[3]["image_input"] == [blue, remote, red]
+
+
+def wrong_paths(folder: Path) -> Iterator[tuple[str, str]]:
+    """Paths that are refused, and the sentence about each."""
+    outside = folder.parent / "secret" / "green.webp"
+    (folder / "link.webp").symlink_to(outside)
+    (folder / "linked").symlink_to(outside.parent)
+    (folder / "circle").symlink_to(folder / "circle")
+    (folder / "notes.png").write_text("my notes")
+    (folder / "empty.png").touch()
+    os.mkfifo(folder / "pipe.png")
+    with (folder / "large.png").open("wb") as large:
+        large.write((folder / "red.png").read_bytes())
+        large.truncate(100_000_000)
+    for leading_out in (
+        "../secret/green.webp",
+        str(outside),
+        outside.as_uri(),
+        "cats/../../secret/green.webp",
+        "link.webp",
+        "linked/green.webp",
+        "/etc/passwd",
+        "/nowhere/at/all.png",
+    ):
+        yield leading_out, "leads out of"
+    yield "none.png", "is not there"
+    yield "red.png/x.png", "is not there"
+    yield "cats", "is a folder, not an image"
+    yield ".", "is a folder, not an image"
+    yield "circle", "not"
+    yield "red\0.png", "not a path that can be followed"
+    yield "notes.png", "is not an image: png, jpeg"
+    yield "empty.png", "is not an image"
+    yield "pipe.png", "is not an ordinary file"
+    yield "large.png", "has 100 MB: Replicate takes files of less than 100 MB"
+
+
+@pytest.mark.parametrize("era", ["auto"])
+async def test_a_path_that_may_not_be_read_is_refused_before_anything_is_sent(
+    connect: Connect, simulator: Simulator, pictures: Path
+) -> None:
+    async with connect(REPLICATE_MCP_FILES=str(pictures)) as client:
+        for path, sentence in wrong_paths(pictures):
+            tasks: list[dict[str, Any]] = [
+                {"prompt": "fine", "input_image": "red.png", "model": EDIT},
+                {"prompt": "wrong", "image_input": ["red.png", path], "model": COMBINE},
+            ]
+            refused = await client.call_tool("generate_images", {"tasks": tasks})
+            assert refused.is_error
+            assert text(refused).startswith("task 1: image_input[1] '"), path
+            assert sentence in text(refused), path
+        tasks[1]["image_input"] = ["red.png", 7]
+        refused = await client.call_tool("generate_images", {"tasks": tasks})
+        assert "task 1: image_input[1] 7 is not a URL" in text(refused)
+    assert uploaded(simulator) == []
+    assert simulator.account("acme")["creations_seen"] == 0
+
+
+async def test_without_the_setting_a_path_is_told_what_to_set(
+    connect: Connect, simulator: Simulator, pictures: Path
+) -> None:
+    tasks = [{"prompt": "x", "input_image": str(pictures / "red.png"), "model": EDIT}]
+    async with connect() as client:
+        refused = await client.call_tool("generate_images", {"tasks": tasks})
+        tasks[0]["input_image"] = (pictures / "red.png").as_uri()
+        uri = await client.call_tool("generate_images", {"tasks": tasks})
+    for answer in (refused, uri):
+        assert answer.is_error
+        assert "is not a URL: give an https:// link or a data: URI" in text(answer)
+        assert "set REPLICATE_MCP_FILES to the folder" in text(answer)
+    async with connect(REPLICATE_MCP_FILES=str(pictures / "gone")) as client:
+        gone = await client.call_tool("generate_images", {"tasks": tasks})
+    assert "the folder that REPLICATE_MCP_FILES names, is not there" in text(gone)
+    assert uploaded(simulator) == []
+
+
+async def test_an_upload_that_fails_fails_the_call_and_nothing_is_created(
+    connect: Connect, simulator: Simulator, pictures: Path
+) -> None:
+    tasks = [{"prompt": "x", "input_image": "red.png", "model": EDIT}]
+    async with connect(REPLICATE_MCP_FILES=str(pictures)) as client:
+        await call(client, "generate_images", tasks=tasks)
+        simulator.configure(other_requests_per_minute=1, other_burst=1)
+        await client.call_tool("find_models", {"query": "x"})
+        failed = await client.call_tool("generate_images", {"tasks": tasks})
+    assert failed.is_error
+    assert text(failed).startswith("task 0: input_image could not be uploaded")
+    assert "nothing was created" in text(failed)
+    assert simulator.account("acme")["creations_seen"] == 1
