@@ -8,14 +8,15 @@ import pytest
 from backends.servers import running_server
 from docs.blocks import PAGES, ROOT
 from docs.sandbox import REDIS, Sandbox
+from http_api.conftest import serve, server  # noqa: F401 - the real server, for these tests too
 from replicate_mcp.simulator import Simulator
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A server whose settings suit."""
-    with running_server("valkey", "--appendonly", "yes") as server:
-        yield server.url("docs")
+    with running_server("valkey", "--appendonly", "yes") as running:
+        yield running.url("docs")
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
