@@ -1,7 +1,12 @@
 """What tests of several rooms need: a simulator, and an app that works against it."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+)
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +23,18 @@ TOKEN = "r8_acme_1"
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
     """Replicate's stand-in, with predictions that take no time and a rate out of the way."""
-    with running_simulator(
+    with simulator_without_a_rate() as running:
+        yield running
+
+
+def simulator_without_a_rate() -> AbstractContextManager[Simulator]:
+    """One whose rate is out of the way, for as long as the block lasts."""
+    return running_simulator(
         requests_per_minute=60_000,
         burst=60_000,
         other_requests_per_minute=60_000,
         other_burst=60_000,
-    ) as running:
-        yield running
+    )
 
 
 @pytest.fixture

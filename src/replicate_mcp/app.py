@@ -5,7 +5,7 @@ Nothing heavy is imported before the first call that needs it.
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from replicate_mcp.batches.backend import Backend, BatchState, IdempotencyKey
     from replicate_mcp.batches.local_images import LocalImages
     from replicate_mcp.batches.observing import Observer
+    from replicate_mcp.batches.planning import PlannedTask
     from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.finding import Found
     from replicate_mcp.replicate_api.gateway import Gateway
@@ -128,13 +129,15 @@ class App:
         shared_inputs: Mapping[str, Any] | None = None,
         key: "IdempotencyKey | None" = None,
         is_local: bool = False,
+        consent: "Callable[[Sequence[PlannedTask]], Awaitable[None]] | None" = None,
     ) -> str:
         """Check a request whole, begin its batch, and give its id.
 
         Args:
+            key: under which the request may be sent again: it gets the same batch then.
             is_local: whether this machine's user asks, and may name images in the folder that the
                 settings allow.
-            key: under which the request may be sent again: it gets the same batch then.
+            consent: is awaited once all is checked, before anything is sent; it may raise.
 
         Raises:
             ReplicateMcpError: it is refused whole; nothing was created.
@@ -161,6 +164,8 @@ class App:
             shown, semaphores = await self.semaphores.needed(account, semaphore)
             images = self._local_images(is_local)
             planned = await plan(parsed, gateway, parts.models, images)
+            if consent is not None:
+                await consent(planned)
             batch = await parts.runner.start(
                 await with_urls(planned, images, gateway),
                 gateway=gateway,
@@ -354,8 +359,17 @@ class App:
                     self._parts = await Parts.open(self.settings, self._group, self.observer)
         return self._parts
 
+    async def _visible(self, parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+        state = await self._found(parts, caller, batch_id)
+        is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
+        if is_elsewhere and caller.brought_a_token:
+            # Its process may be gone: then it is brought home with the token that is brought here.
+            with contextlib.suppress(ReplicateMcpError):
+                await parts.account(caller.token)
+        return state
+
     @staticmethod
-    async def _visible(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+    async def _found(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
         if batch_id is None:
             newest = await parts.backend.batches(caller.sees, limit=1)
             if newest:

@@ -92,6 +92,9 @@ class Settings(BaseModel):
     images_per_day: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=1)] = Field(
         None, alias="REPLICATE_MCP_MAX_IMAGES_PER_DAY"
     )
+    confirm_above: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=0)] = Field(
+        None, alias="REPLICATE_MCP_CONFIRM_ABOVE"
+    )
     files: Annotated[Path | None, BeforeValidator(_folder)] = Field(
         None, alias="REPLICATE_MCP_FILES"
     )

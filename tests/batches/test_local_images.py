@@ -42,6 +42,18 @@ def test_what_was_changed_or_exchanged_since_it_was_looked_at_is_not_sent(tmp_pa
         found.read()
 
 
+def test_a_folder_that_was_exchanged_for_a_link_leads_nowhere(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "allowed" / "cats", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        each.mkdir(parents=True)
+        (each / "cat.png").write_bytes(PNG)
+    found = LocalImages(tmp_path / "allowed").find("task 0: image", "cats/cat.png")
+    folder.rename(tmp_path / "cats")
+    folder.symlink_to(elsewhere)
+    with pytest.raises(InvalidInput, match=r"is not there|cannot be read"):
+        found.read()
+
+
 def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="task 0: image 'xxx"):
         LocalImages(tmp_path).find("task 0: image", "x" * 5_000)

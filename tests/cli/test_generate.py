@@ -153,6 +153,25 @@ def test_inputs_are_read_as_the_model_wants_them(
     assert len(ran.stdout.splitlines()) == 2
 
 
+def test_an_image_in_the_allowed_folder_is_an_input(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    words = (
+        "generate",
+        "at night",
+        "--model",
+        "flux-kontext-max",
+        "--input",
+        "input_image=cat.png",
+    )
+    assert "set REPLICATE_MCP_FILES to the folder" in replicate_mcp(*words).stderr
+    ran = replicate_mcp(*words, REPLICATE_MCP_FILES=str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    (made,) = simulator.predictions("acme")
+    assert made["input"]["input_image"].startswith(f"{simulator.url}/v1/files/")
+
+
 def test_out_saves_the_images_under_their_names(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:

@@ -124,6 +124,17 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
     assert "hush" not in ran.stdout + ran.stderr
 
 
+def test_doctor_looks_for_the_folder_of_images(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+    assert (
+        f"✓ images: {tmp_path}" in replicate_mcp("doctor", REPLICATE_MCP_FILES=str(tmp_path)).stdout
+    )
+    gone = replicate_mcp("doctor", REPLICATE_MCP_FILES=str(tmp_path / "gone"))
+    assert gone.returncode == 1
+    assert "✗ images: " in gone.stdout
+    relative = replicate_mcp("doctor", REPLICATE_MCP_FILES="pictures")
+    assert "REPLICATE_MCP_FILES is wrong: must be a folder's whole path" in relative.stdout
+
+
 def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL="http://127.0.0.1:1")
     assert ran.returncode == 1

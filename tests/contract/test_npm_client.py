@@ -3,43 +3,28 @@
 import asyncio
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from npm import installed
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.simulator.catalogue import MODELS
 
 FOLDER = Path(__file__).with_name("npm")
-_INSTALL_SECONDS = 300
 
 
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Node, with the client installed beside the script."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        reason = "Node.js with npm is needed to try Replicate's JavaScript client."
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with FileLock(Path(tempfile.gettempdir()) / "replicate-npm-client.lock"):
-        if not (FOLDER / "node_modules" / "replicate").is_dir():
-            command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            subprocess.run(
-                command, cwd=FOLDER, check=True, capture_output=True, timeout=_INSTALL_SECONDS
-            )
-    return node
+@pytest.fixture(scope="module")
+def client() -> str:
+    """The script that uses the client, which is installed beside it."""
+    installed(FOLDER)
+    return "client.mjs"
 
 
-async def test_it_creates_runs_cancels_lists_and_reads(simulator: Simulator, node: str) -> None:
+async def test_it_creates_runs_cancels_lists_and_reads(simulator: Simulator, client: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        node,
-        "client.mjs",
+        "node",
+        client,
         cwd=FOLDER,
         env={**os.environ, "BASE_URL": simulator.url, "REPLICATE_API_TOKEN": "r8_acme_1"},
         stdout=asyncio.subprocess.PIPE,

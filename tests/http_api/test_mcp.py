@@ -9,8 +9,9 @@ import anyio
 import httpx
 import pytest
 from mcp import Client, MCPError
+from mcp.client.session import ElicitationFnT
 from mcp.client.sse import sse_client
-from mcp_types import RequestParamsMeta, ResourceTemplateReference
+from mcp_types import ElicitResult, RequestParamsMeta, ResourceTemplateReference
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.simulator import Simulator
@@ -23,14 +24,13 @@ WAYS: list[Way] = ["stateless", "sessions", "sse"]
 
 
 @asynccontextmanager
-async def client_of(server: Server, way: Way) -> AsyncIterator[Client]:
-    if way == "sse":
-        async with Client(sse_client(f"{server.url}/sse"), mode="legacy") as client:
-            yield client
-    else:
-        mode: Any = "auto" if way == "stateless" else "legacy"
-        async with Client(f"{server.url}/mcp", mode=mode) as client:
-            yield client
+async def client_of(
+    server: Server, way: Way, ask: ElicitationFnT | None = None
+) -> AsyncIterator[Client]:
+    to_server: Any = sse_client(f"{server.url}/sse") if way == "sse" else f"{server.url}/mcp"
+    mode: Any = "auto" if way == "stateless" else "legacy"
+    async with Client(to_server, mode=mode, elicitation_callback=ask) as client:
+        yield client
 
 
 def structured(result: Any) -> dict[str, Any]:
@@ -186,6 +186,55 @@ def test_what_needs_a_caller_is_refused_to_nobody_known(serve: Serve) -> None:
             argument={"name": "id", "value": ""},
         )
         assert '"values":[]' in completed.replace(" ", "")
+
+
+async def accept(context: Any, params: Any) -> ElicitResult:
+    return ElicitResult(action="accept")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_person_is_asked_before_much_is_spent(
+    serve: Serve, simulator: Simulator, way: Way
+) -> None:
+    tasks = {"tasks": [{"prompt": "x"}] * 2}
+    with serve(REPLICATE_MCP_CONFIRM_ABOVE="1") as server:
+        async with client_of(server, way, accept) as client:
+            made = structured(await client.call_tool("generate_images", tasks))
+        async with client_of(server, way) as client:
+            refused = await client.call_tool("generate_images", tasks)
+    assert made["successful_count"] == 2
+    assert "this client cannot ask" in str(refused.content)
+    assert simulator.account("acme")["created"] == 2
+
+
+async def test_any_replica_takes_the_answer_and_one_confirmation_begins_one_batch(
+    serve: Serve, simulator: Simulator
+) -> None:
+    tasks = {"tasks": [{"prompt": "x"}] * 2}
+    token = cast(
+        RequestParamsMeta, {"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}}
+    )
+    settings = {"REPLICATE_MCP_CONFIRM_ABOVE": "1", "REPLICATE_API_TOKEN": ""}
+    batches = []
+    with serve(**settings) as first, serve(**settings) as second:
+        async with (
+            client_of(first, "stateless", accept) as one,
+            client_of(second, "stateless", accept) as two,
+        ):
+            asked: Any = await one.session.call_tool(
+                "generate_images", tasks, meta=token, allow_input_required=True
+            )
+            for client in (two, one, two):
+                made = await client.session.call_tool(
+                    "generate_images",
+                    tasks,
+                    meta=token,
+                    input_responses={"confirm": ElicitResult(action="accept")},
+                    request_state=asked.request_state,
+                )
+                batches.append(structured(made)["batch_id"])
+    assert len(set(batches)) == 1
+    assert simulator.account("other")["created"] == 2
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.client.session import ElicitationFnT
 from mcp.client.stdio import stdio_client
 
 from conftest import environment
@@ -27,17 +28,21 @@ def era(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def connect(simulator: Simulator, tmp_path: Path, era: str) -> Connect:
-    """Starts a server of its own and connects to it; keywords are settings."""
+    """Starts a server of its own and connects to it; keywords are settings.
+
+    `ask` is what the client does when the server asks its user; None for a client that cannot.
+    """
 
     @asynccontextmanager
-    async def start(**changes: str) -> AsyncIterator[Client]:
+    async def start(ask: ElicitationFnT | None = None, **changes: str) -> AsyncIterator[Client]:
         server = StdioServerParameters(
             command=sys.executable,
             args=["-m", "replicate_mcp"],
             env={**os.environ, **environment(simulator, tmp_path), **changes},
         )
         mode: Any = era
-        async with Client(stdio_client(server), mode=mode) as client:
+        to_server = stdio_client(server)
+        async with Client(to_server, mode=mode, elicitation_callback=ask) as client:
             yield client
 
     return start

@@ -63,6 +63,7 @@ async def test_a_path_in_the_folder_is_uploaded_once_for_all_tasks_that_name_the
         },
     ]
     async with connect(REPLICATE_MCP_FILES=str(pictures)) as client:
+        assert f"a path in {pictures} as well" in str(client.instructions)
         answer = await call(client, "generate_images", tasks=tasks)
     assert answer["successful_count"] == 4
     files = {file["content_type"]: file for file in uploaded(simulator)}

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from mcp.shared.exceptions import MCPError
 from mcp_types import RequestParamsMeta, TextResourceContents
 
 from conftest import environment
@@ -215,7 +216,6 @@ WRONG_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("get_batch", {"limit": 5000}, "limit 5000 is more than 1000"),
     ("cancel_batch", {}, "batch_id is missing"),
     ("list_semaphores", {"x": 1}, "list_semaphores takes no arguments"),
-    ("draw", {}, "There is no tool 'draw'"),
 ]
 
 
@@ -227,6 +227,16 @@ async def test_a_wrong_call_is_told_what_would_be_right(
             result = await client.call_tool(tool, arguments)
             assert result.is_error, (tool, arguments)
             assert sentence in text(result)
+            # A sentence for the model, the same for programs; nothing that fits no outputSchema.
+            assert result.structured_content is None
+            assert (result.meta or {})["replicate-mcp/refusal"] == {
+                "error": text(result),
+                "error_code": "invalid_input",
+                "retryable": False,
+            }
+        with pytest.raises(MCPError, match="There is no tool 'draw': there are ") as refused:
+            await client.call_tool("draw", {})
+        assert refused.value.error.code == -32602
     assert simulator.account("acme")["creations_seen"] == 0
 
 

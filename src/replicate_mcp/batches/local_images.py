@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -36,6 +36,10 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "image/avif"),
     (re.compile(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), "image/heic"),
 )
+_FLAGS = os.O_RDONLY
+for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+    _FLAGS |= getattr(os, _name, 0)
+
 _TAKEN = "png, jpeg, webp, gif, bmp, tiff, avif and heic"
 
 
@@ -45,20 +49,22 @@ class LocalImage:
 
     Attributes:
         where: the task and the input that named it first.
-        path: where it lies in the end, every link followed.
+        folder: what was allowed, every link followed.
+        path: where it lies in that folder, every link followed.
         digest: SHA-256 of its content.
         kind: its type, like `image/png`.
     """
 
     where: str
-    path: Path
+    folder: Path
+    path: PurePath
     digest: str
     kind: str
 
     @property
     def uri(self) -> str:
         """What stands for it among a task's inputs until it has its URL at Replicate."""
-        return self.path.as_uri()
+        return (self.folder / self.path).as_uri()
 
     def read(self) -> bytes:
         """Its content.
@@ -66,7 +72,7 @@ class LocalImage:
         Raises:
             InvalidInput: it is no longer what was looked at.
         """
-        with _opened(self.path, self.where) as file:
+        with _opened(self.folder, self.path, self.where) as file:
             content = file.read(MOST_BYTES)
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise InvalidInput(f"{self.where} was changed while it was read: try again.")
@@ -84,7 +90,7 @@ class LocalImages:
     def __init__(self, folder: Path | None, instead: str = "") -> None:
         self._folder = folder
         self._instead = instead
-        self._seen: dict[Path, LocalImage] = {}
+        self._seen: dict[PurePath, LocalImage] = {}
 
     @property
     def found(self) -> dict[str, LocalImage]:
@@ -106,13 +112,14 @@ class LocalImages:
             raise InvalidInput(
                 f"{shown} is not a URL: give an https:// link or a data: URI. {self._instead}"
             )
-        path = self._inside(self._folder, text, shown)
+        folder, path = self._followed(self._folder, text, shown)
         if path not in self._seen:
-            self._seen[path] = _looked_at(path, where, shown)
+            self._seen[path] = _looked_at(folder, path, where, shown)
         return self._seen[path]
 
     @staticmethod
-    def _inside(folder: Path, text: str, shown: str) -> Path:
+    def _followed(folder: Path, text: str, shown: str) -> tuple[Path, PurePath]:
+        """Where the folder lies, and where the path leads in it."""
         if not folder.is_dir():
             raise InvalidInput(
                 f"{shown} cannot be read: {folder}, the folder that {SETTING} names, is not there."
@@ -128,7 +135,7 @@ class LocalImages:
                 f"{shown} leads out of {folder}, the folder that {SETTING} names: only images in "
                 "it are read."
             )
-        return path
+        return root, path.relative_to(root)
 
 
 def is_path(text: str) -> bool:
@@ -138,8 +145,8 @@ def is_path(text: str) -> bool:
     return not has_scheme or text.lower().startswith("file:")
 
 
-def _looked_at(path: Path, where: str, shown: str) -> LocalImage:
-    with _opened(path, shown) as file:
+def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:
+    with _opened(folder, path, shown) as file:
         size = os.fstat(file.fileno()).st_size
         if size >= MOST_BYTES:
             raise InvalidInput(
@@ -150,25 +157,39 @@ def _looked_at(path: Path, where: str, shown: str) -> LocalImage:
         if kind is None:
             raise InvalidInput(f"{shown} is not an image: {_TAKEN} are taken.")
         file.seek(0)
-        return LocalImage(where, path, hashlib.file_digest(file, "sha256").hexdigest(), kind)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return LocalImage(where, folder, path, digest, kind)
 
 
 @contextmanager
-def _opened(path: Path, shown: str) -> Iterator[BufferedReader]:
-    """An ordinary file, opened without waiting for anybody and through no link."""
-    flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-        flags |= getattr(os, name, 0)
+def _opened(folder: Path, path: PurePath, shown: str) -> Iterator[BufferedReader]:
+    """An ordinary file in the folder, opened without waiting for anybody."""
     try:
-        if path.is_dir():  # Windows opens no folder.
+        if (folder / path).is_dir():  # Windows opens no folder.
             raise IsADirectoryError
-        with os.fdopen(os.open(path, flags), "rb") as file:
+        with os.fdopen(_descriptor(folder, path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidInput(f"{shown} is not an ordinary file.")
             yield file
     except (FileNotFoundError, NotADirectoryError):
-        raise InvalidInput(f"{shown} is not there: {path} does not exist.") from None
+        raise InvalidInput(f"{shown} is not there: {folder / path} does not exist.") from None
     except IsADirectoryError:
         raise InvalidInput(f"{shown} is a folder, not an image: name the image itself.") from None
     except OSError as error:
         raise InvalidInput(f"{shown} cannot be read: {error.strerror or error}.") from None
+
+
+def _descriptor(folder: Path, path: PurePath) -> int:
+    """The file, by a way on which no folder can be exchanged for a link since it was followed."""
+    if os.open not in os.supports_dir_fd:
+        return os.open(folder / path, _FLAGS)
+    *folders, name = path.parts
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for each in folders:
+            outside = inside
+            inside = os.open(each, _FLAGS | os.O_DIRECTORY, dir_fd=inside)
+            os.close(outside)
+        return os.open(name, _FLAGS, dir_fd=inside)
+    finally:
+        os.close(inside)

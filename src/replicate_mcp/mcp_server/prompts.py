@@ -196,7 +196,7 @@ PROMPTS = {
             edit_image,
             "Edit one image in several ways",
             [
-                _needed("image", "the image's URL"),
+                _needed("image", "the image's URL, or a path where the server reads paths"),
                 _needed("edits", "the ways, one a line or between semicolons"),
                 _optional("model", f"owner/name ({EDITING_MODEL})"),
             ],

@@ -15,13 +15,15 @@ from mcp.server.apps import Apps
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INVALID_PARAMS,
     CallToolResult,
     Completion,
     CompletionArgument,
     CompletionContext,
     GetPromptResult,
+    InputRequiredResult,
     Prompt,
     PromptReference,
     Resource,
@@ -38,6 +40,7 @@ from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
 from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
 from replicate_mcp.mcp_server.completion import complete
+from replicate_mcp.mcp_server.confirming import Confirmation, request_state_security
 from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
@@ -67,9 +70,13 @@ INSTRUCTIONS = (
 
 
 class ReplicateMcpServer(MCPServer[dict[str, Any]]):
-    """Lists the tools and answers their calls out of `app`."""
+    """Lists the tools and answers their calls out of `app`.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        is_local: whether all who call are this machine's user.
+    """
+
+    def __init__(self, app: App, *, is_local: bool = False) -> None:
         self._app = app
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
@@ -78,9 +85,10 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             "replicate-mcp",
             title="Replicate images",
             version=metadata.version("replicate-mcp"),
-            instructions=INSTRUCTIONS,
+            instructions=_instructions(app.settings if is_local else None),
             log_level="WARNING",
             middleware=[self._hear_cancels],
+            request_state_security=request_state_security(app.settings, app.access),
             extensions=[Apps()],
         )
         self.completion()(self._complete)  # type: ignore[no-untyped-call]
@@ -91,10 +99,15 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
-    ) -> CallToolResult:
-        """Answer one call."""
+    ) -> CallToolResult | InputRequiredResult:
+        """Answer one call.
+
+        Raises:
+            MCPError: there is no tool of that name.
+        """
         if name not in TOOLS:
-            raise ToolError(f"There is no tool '{name}': there are {', '.join(TOOLS)}.")
+            known = ", ".join(TOOLS)
+            raise MCPError(INVALID_PARAMS, f"There is no tool '{name[:60]}': there are {known}.")
         request = context.request_context if context is not None else None
         batches: list[str] = []
         call = ToolCall(
@@ -105,6 +118,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
             on_batch=batches.append,
+            confirmation=Confirmation(
+                context, above=self._app.settings.confirm_above, arguments=arguments
+            ),
         )
         try:
             return await TOOLS[name](call)
@@ -180,6 +196,12 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         return answer
 
 
+def _instructions(local: Settings | None) -> str:
+    if local is None or local.files is None:
+        return INSTRUCTIONS
+    return f"{INSTRUCTIONS} An input that takes an image takes a path in {local.files} as well."
+
+
 def _key(ctx: ServerRequestContext[Any, Any]) -> RequestKey:
     return _connection(ctx), ctx.request_id
 
@@ -217,7 +239,7 @@ async def serve_stdio(settings: Settings) -> None:
     async with App.running(settings) as app, anyio.create_task_group() as group:
         if os.name != "nt":
             group.start_soon(_leave_at_signal, app)
-        server = ReplicateMcpServer(app)
+        server = ReplicateMcpServer(app, is_local=True)
         group.start_soon(_recover_after_the_first_answer, server, app)
         await server.run_stdio_async()
         group.cancel_scope.cancel()

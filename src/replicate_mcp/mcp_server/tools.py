@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
@@ -14,6 +14,7 @@ from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.callers import caller_of
+from replicate_mcp.mcp_server.confirming import AnswerFirst, Confirmation
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
 
+REFUSAL_KEY = "replicate-mcp/refusal"
+"""The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call of a tool.
@@ -32,6 +37,7 @@ class ToolCall:
         headers: of the HTTP request that brought the call; None on stdio.
         arrived: when the call arrived, on the event loop's clock.
         on_batch: told the id of the batch that the call began.
+        confirmation: a person's consent, where it is needed.
     """
 
     app: App
@@ -41,6 +47,7 @@ class ToolCall:
     arrived: float = 0.0
     on_progress: OnProgress | None = None
     on_batch: Callable[[str], None] = lambda _: None
+    confirmation: Confirmation | None = None
 
     @property
     def caller(self) -> Caller:
@@ -59,13 +66,15 @@ async def generate_images(call: ToolCall) -> CallToolResult:
     comes when all are done, or after wait_seconds with what is done so far; then call get_batch
     as next_step says. URLs work for one hour.
     """
-    arguments = call.arguments
+    arguments, confirmation = call.arguments, call.confirmation
     batch_id = await call.app.start_batch(
         call.caller,
         arguments["tasks"],
         model=arguments.get("model"),
         semaphore=arguments.get("semaphore"),
         is_local=call.headers is None,
+        key=confirmation.key if confirmation else None,
+        consent=confirmation.get if confirmation else None,
     )
     call.on_batch(batch_id)
     wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
@@ -130,11 +139,16 @@ class ToolSpec:
     tool: Tool
     run: Callable[[ToolCall], Awaitable[CallToolResult]]
 
-    async def __call__(self, call: ToolCall) -> CallToolResult:
-        """Answer a call; what is refused is answered with its reason."""
+    async def __call__(self, call: ToolCall) -> CallToolResult | InputRequiredResult:
+        """Answer a call; what is refused is answered with its reason.
+
+        Without structured content: clients check that against the tool's schema, errors too.
+        """
         try:
             _check(self.tool.name, self.tool.input_schema, call.arguments)
             return await self.run(call)
+        except AnswerFirst as question:
+            return question.result
         except ReplicateMcpError as error:
             refusal = {
                 "error": str(error),
@@ -143,8 +157,8 @@ class ToolSpec:
             }
             return CallToolResult(
                 content=[TextContent(type="text", text=str(error))],
-                structured_content=refusal,
                 is_error=True,
+                _meta={REFUSAL_KEY: refusal},
             )
 
 

@@ -1,6 +1,6 @@
 """Finding a model: the known ones first, then Replicate's catalogue; and one model's inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,11 @@ async def search(query: str, gateway: Gateway) -> list[FoundModel]:
         found = await gateway.search_models(query, limit=MOST_FOUND)
     except Fault as fault:
         raise not_told(fault) from None
+    return image_models(found)
+
+
+def image_models(found: Sequence[Mapping[str, Any]]) -> list[FoundModel]:
+    """Those of a search's models that make images, as far as their tags tell."""
     read = [_read(each) for each in found if _makes_images(each)]
     return [model for model in read if model is not None]
 

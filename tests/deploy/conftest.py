@@ -1,0 +1,109 @@
+"""Two replicas with a Valkey, behind the proxy, as `docker-compose.yml` has them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from backends.servers import RunningServer, open_for_admission
+from conftest import environment, simulator_without_a_rate
+from deploy.proxy import running_proxy
+from http_api.conftest import Server, running_server
+from replicate_mcp.simulator import Simulator
+
+LIMIT = 4
+
+LEASE_SECONDS = 2.0
+
+ACCOUNTS = [f"team{number}" for number in range(16)]
+"""One for each test that shares a fleet with others."""
+
+
+class Fleet:
+    """Both replicas behind their proxy, and a caller with a token of its own.
+
+    Attributes:
+        client: the caller, at the proxy.
+        replicas: the caller, at each replica.
+    """
+
+    def __init__(self, url: str, servers: tuple[Server, Server], account: str) -> None:
+        self.url = url
+        self.servers = servers
+        self.account = account
+        self.credentials = {"authorization": f"Bearer r8_{account}_1"}
+        self.client, *self.replicas = (
+            httpx.Client(base_url=place, headers=self.credentials, timeout=60)
+            for place in (url, *(server.url for server in servers))
+        )
+
+    def close(self) -> None:
+        for client in (self.client, *self.replicas):
+            client.close()
+
+    def ended(self, batch_id: str) -> Any:
+        return self.client.get(f"/batches/{batch_id}", params={"wait_seconds": 30}).json()
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    """One for all tests of a module."""
+    with simulator_without_a_rate() as running:
+        yield running
+
+
+@contextmanager
+def running_fleet(
+    simulator: Simulator, valkey: RunningServer, folder: Path
+) -> Iterator[tuple[str, tuple[Server, Server]]]:
+    """The proxy's address, and the two replicas behind it."""
+    anyio.run(open_for_admission, valkey, folder.name, *ACCOUNTS)
+    variables = environment(simulator, folder) | {
+        "REPLICATE_MCP_BACKEND": valkey.url(folder.name, lease=LEASE_SECONDS),
+        "REPLICATE_CONCURRENT_LIMIT": str(LIMIT),
+    }
+    with (
+        running_server(variables) as first,
+        running_server(variables) as second,
+    ):
+        places = [replica.url.removeprefix("http://") for replica in (first, second)]
+        with running_proxy(folder, *places) as url:
+            yield url, (first, second)
+
+
+@pytest.fixture(scope="module")
+def whole_fleet(
+    simulator: Simulator,
+    servers: Callable[[str], RunningServer],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], Fleet]]:
+    """One for all tests that leave it whole, each with an account of its own."""
+    accounts = iter(ACCOUNTS)
+    folder = tmp_path_factory.mktemp("fleet")
+    with running_fleet(simulator, servers("valkey"), folder) as (url, running):
+        yield lambda: Fleet(url, running, next(accounts))
+
+
+@pytest.fixture
+def fleet(whole_fleet: Callable[[], Fleet], simulator: Simulator) -> Iterator[Fleet]:
+    """A fleet that has to be left whole."""
+    simulator.configure(predict_seconds=0)
+    found = whole_fleet()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def breakable_fleet(
+    simulator: Simulator, servers: Callable[[str], RunningServer], tmp_path: Path
+) -> Iterator[Fleet]:
+    """A fleet of the test's own, with an account of its own."""
+    simulator.configure(predict_seconds=0)
+    with running_fleet(simulator, servers("valkey"), tmp_path) as (url, running):
+        found = Fleet(url, running, ACCOUNTS[-1])
+        yield found
+        found.close()
