@@ -37,7 +37,7 @@ docs: $(READY)  ## The documentation, into site/.
 
 lock: $(READY)  ## Choose the newest versions that fit, and write them down with their hashes.
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --extra redis --extra http --group dev --group docs --universal \
+	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --extra preview --extra redis --extra http --group dev --group docs --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  -o requirements.lock
 
