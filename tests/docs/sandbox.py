@@ -16,7 +16,7 @@ from docs.blocks import ROOT, Block
 from replicate_mcp.simulator import Simulator
 
 TOKEN = "r8_your_token"
-SECONDS = 60
+SECONDS = 180
 
 STAND_INS = {
     # Servers go on in the background once they listen, in place of an earlier one of the page;
