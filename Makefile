@@ -37,9 +37,10 @@ LOCKED := uv pip compile -q --universal --python-version 3.11 --generate-hashes 
 
 lock: $(READY)  ## Choose the newest versions that fit, and write them down with their hashes.
 	@$(BIN)/pip install -q uv
-	@$(BIN)/$(LOCKED) pyproject.toml --extra simulator --extra redis --extra http \
+	@$(BIN)/$(LOCKED) pyproject.toml --extra simulator --extra preview --extra redis --extra http \
 	  --group dev --group docs -o requirements.lock
-	@$(BIN)/$(LOCKED) pyproject.toml --extra redis --extra http -c requirements.lock -o deploy/image.lock
+	@$(BIN)/$(LOCKED) pyproject.toml --extra preview --extra redis --extra http -c requirements.lock \
+	  -o deploy/image.lock
 	@$(BIN)/$(LOCKED) --group build -c requirements.lock -o deploy/image-build.lock
 
 $(READY): pyproject.toml requirements.lock

@@ -56,8 +56,9 @@ def _model_line(model: "FoundModel") -> str:
     if known is None:
         runs = "" if model.runs is None else f" ({model.runs:,} runs)"
         return f"{model.name}{runs}: {model.description}"
-    alias = f", {known.alias}" if known.alias else ""
-    return f"{model.name}{alias} ({known.price}): {known.good_at}; {', '.join(known.inputs)}"
+    alias = f" or {known.alias}" if known.alias else ""
+    inputs = ", ".join(known.inputs)
+    return f"{model.name}{alias} ({known.price}): {known.good_at}. Inputs: {inputs}"
 
 
 def _model(model: "FoundModel") -> dict[str, Any]:

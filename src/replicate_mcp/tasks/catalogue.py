@@ -4,6 +4,7 @@ Any other image model of Replicate's works as well; these are for those who have
 """
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -170,10 +171,19 @@ CATALOGUE: tuple[KnownModel, ...] = (
 BY_NAME = {known.name: known for known in CATALOGUE}
 
 
+_SAY_LITTLE = {"a", "an", "and", "best", "fast", "for", "from", "good", "image", "images", "in"}
+_SAY_LITTLE |= {"make", "model", "models", "of", "on", "or", "the", "to", "with"}
+"""Words of a query by which no model is told from another."""
+
+
 def matching(query: str) -> list[KnownModel]:
-    """Those in whose entry every word of the query is found."""
-    words = query.casefold().split()
-    return [known for known in CATALOGUE if all(word in _text(known) for word in words)]
+    """Those in whose entry every word of the query begins a word, but for words that say little."""
+    asked = [word for word in _words(query) if word not in _SAY_LITTLE]
+    return [
+        known
+        for known in CATALOGUE
+        if all(any(word.startswith(each) for word in _words(_text(known))) for each in asked)
+    ]
 
 
 def nearest_known(text: str) -> str | None:
@@ -191,6 +201,9 @@ def _spellings(known: KnownModel) -> Iterator[str]:
 
 
 def _text(known: KnownModel) -> str:
-    editing = "edit editing image to image" if known.image_input else ""
-    inputs = " ".join(known.inputs)
-    return f"{known.name} {known.alias or ''} {known.good_at} {inputs} {editing}".casefold()
+    editing = "editing photo reference" if known.image_input else ""
+    return f"{known.name} {known.alias or ''} {known.good_at} {' '.join(known.inputs)} {editing}"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
