@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak benchmarks bundle lock clean
+.PHONY: demo test check lint types soak benchmarks bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -31,6 +31,9 @@ benchmarks: $(READY)
 bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs npm.
 	@npm ci --prefix bundle --silent --no-audit --no-fund
 	@$(BIN)/python bundle/build.py
+
+docs: $(READY)  ## The documentation, into site/.
+	@$(BIN)/zensical build --strict --clean
 
 LOCKED := uv pip compile -q --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --no-header
