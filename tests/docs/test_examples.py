@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import httpx2
-import yaml  # type: ignore[import-untyped]
+import yaml
 from dotenv import dotenv_values
 from jsonschema import validate
 from mcp import Client
