@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak benchmarks bundle lock clean
+.PHONY: demo test check lint types soak benchmarks bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -32,11 +32,19 @@ bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs 
 	@npm ci --prefix bundle --silent --no-audit --no-fund
 	@$(BIN)/python bundle/build.py
 
+docs: $(READY)  ## The documentation, into site/.
+	@$(BIN)/zensical build --strict --clean
+
+LOCKED := uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header
+
 lock: $(READY)  ## Choose the newest versions that fit, and write them down with their hashes.
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --extra preview --extra redis --extra http --group dev --group docs --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  -o requirements.lock
+	@$(BIN)/$(LOCKED) pyproject.toml --extra simulator --extra preview --extra redis --extra http \
+	  --group dev --group docs -o requirements.lock
+	@$(BIN)/$(LOCKED) pyproject.toml --extra preview --extra redis --extra http -c requirements.lock \
+	  -o deploy/image.lock
+	@$(BIN)/$(LOCKED) --group build -c requirements.lock -o deploy/image-build.lock
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicate-mcp needs Python 3.11 or newer: make PYTHON=/path/to/python3 ...")'

@@ -18,6 +18,8 @@ from mcp.client.stdio import stdio_client
 from cli.conftest import CommandLine
 from conftest import environment
 from replicate_mcp.cli.hosts import HOSTS, Machine
+from replicate_mcp.cli.install import PASSED_ON
+from replicate_mcp.settings import SETTING_NAMES
 from replicate_mcp.simulator import Simulator
 
 TOKEN = "r8_secret_of_mine"
@@ -183,6 +185,14 @@ def test_set_limits_go_along_and_secrets_do_not(home: Home) -> None:
         "REPLICATE_CONCURRENT_LIMIT": "7", "REPLICATE_API_TOKEN": TOKEN
     }  # fmt: skip
     assert "passw0rd" not in told.stdout + told.stderr + home.file("claude").read_text()
+
+
+def test_each_setting_goes_along_or_is_for_servers_over_http_alone() -> None:
+    secret_or_over_http = {
+        "REPLICATE_API_TOKEN", "REPLICATE_MCP_ADMIN_API_KEY", "REPLICATE_MCP_ALLOW_ANONYMOUS",
+        "REPLICATE_MCP_PUBLIC_URL", "REPLICATE_MCP_ALLOWED_HOSTS",
+    }  # fmt: skip
+    assert set(PASSED_ON) == set(SETTING_NAMES) - secret_or_over_http
 
 
 def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:

@@ -28,6 +28,8 @@ PASSED_ON = (
     "REPLICATE_MCP_PREDICTION_SECONDS",
     "REPLICATE_MCP_BATCH_SECONDS",
     "REPLICATE_MCP_MAX_IMAGES_PER_DAY",
+    "REPLICATE_MCP_CONFIRM_ABOVE",
+    "REPLICATE_MCP_FILES",
 )
 """Settings that a server on stdio uses and that may be read by others; hosts start servers without
 the environment of the user's shell, so those set there are written down."""
