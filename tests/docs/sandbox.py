@@ -6,6 +6,7 @@ run here, or not without an end, is stood in for; `STAND_INS` has all of it.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from docs.blocks import ROOT, Block
 from replicate_mcp.simulator import Simulator
 
 TOKEN = "r8_your_token"
-SECONDS = 60
+SECONDS = 180
 
 STAND_INS = {
     # Servers go on in the background once they listen, in place of an earlier one of the page;
@@ -62,6 +63,13 @@ STAND_INS = {
         esac""",
     # An answer that tells of an error fails the example.
     "curl": """exec /usr/bin/curl --fail-with-body "$@" """,
+    # There is no engine here; `tests/deploy` holds these files against what they rely on.
+    "docker": """
+        case "$1 $2" in
+          "compose up") [ -f "$ROOT/docker-compose.yml" ] && [ -f .env ] ;;
+          "build -t" | "run -p") [ -f "$ROOT/Dockerfile" ] ;;
+          *) exit 1 ;;
+        esac""",
     # Not a package of any registry's that tests could install.
     "claude": """[ "$1 $2" = "mcp add" ]""",
 }
@@ -81,6 +89,7 @@ class Sandbox:
         stand_ins = folder / "bin"
         for made in (self.work, self._logs, stand_ins):
             made.mkdir(parents=True)
+        shutil.copy(ROOT / ".env.example", self.work)
         for name, script in STAND_INS.items():
             file = stand_ins / name
             file.write_text(f"#!/usr/bin/env bash\nshopt -s nullglob\n{script}\n")

@@ -30,7 +30,7 @@ export class Tile {
   wait(asked) {
     this.#become("waiting", asked.filename, asked.prompt);
     this.#frame.replaceChildren(el("span", { class: "shimmer", "aria-hidden": "true" }));
-    write(this.#life, "…");
+    write(this.#life, "to come");
   }
 
   /** An image that was made. `actions` are the buttons for it. */
