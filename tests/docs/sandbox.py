@@ -53,14 +53,6 @@ STAND_INS = {
     "pip": """[ "$1" = install ]""",
     # Targets are tried by what they are made for; here, that they are there.
     "make": """exec /usr/bin/make -n -C "$ROOT" "$@" >/dev/null""",
-    # There is no engine here; what it would read has to be there. `tests/deploy/` tries more.
-    "docker": """
-        case "$1 $2" in
-          "build -t") [ -f "$ROOT/Dockerfile" ] ;;
-          "compose up") [ -f "$ROOT/docker-compose.yml" ] && [ -f .env ] ;;
-          "run "*) ;;
-          *) exit 1 ;;
-        esac""",
     # An answer that tells of an error fails the example.
     "curl": """exec /usr/bin/curl --fail-with-body "$@" """,
     # There is no engine here; `tests/deploy` holds these files against what they rely on.
@@ -94,7 +86,6 @@ class Sandbox:
             file = stand_ins / name
             file.write_text(f"#!/usr/bin/env bash\nshopt -s nullglob\n{script}\n")
             file.chmod(0o755)
-        (self.work / ".env.example").symlink_to(ROOT / ".env.example")
         # Where the first lines of every beginning install it.
         installed = self.home / ".replicate-mcp"
         installed.mkdir()
