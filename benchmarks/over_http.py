@@ -73,7 +73,7 @@ def _table(found: Sequence[Asked]) -> Table:
             f"at once: {CALLERS} callers with {TASKS_EACH} tasks of {PREDICT_SECONDS} s each,\n"
             f"         and as many of the raw client; ideal: {IDEAL_SECONDS:.1f} s\n"
             "held up: time without a core, of all processes together\n"
-            f"single:  {SINGLES} one after another, of {SINGLE_PREDICT_SECONDS} s each: the ms beside\n"
+            f"single:  {SINGLES} one by one, of {SINGLE_PREDICT_SECONDS} s each: the ms beside\n"
             "         what the simulator took from creation to end\n"
             f"made:    of {ASKED_FOR:,}"
         ),
