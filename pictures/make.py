@@ -173,7 +173,8 @@ def settle(page: Page) -> None:
 def write(picture: bytes, name: str) -> None:
     """Write a picture, made small."""
     whole = Image.open(io.BytesIO(picture)).convert("RGB")
-    whole.quantize(palette=whole.quantize(128)).save(FOLDER / name, optimize=True)
+    colours = whole.quantize(256, method=Image.Quantize.FASTOCTREE)
+    whole.quantize(palette=colours).save(FOLDER / name, optimize=True)
     print(f"{FOLDER.relative_to(ROOT) / name}: {(FOLDER / name).stat().st_size // 1000} kB")
 
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from docs.blocks import ROOT, Block
 from replicate_mcp.simulator import Simulator
 
@@ -68,6 +70,20 @@ STAND_INS = {
 
 REDIS = "rediss://:password@redis.example.com:6379/0"
 """The server of the examples."""
+
+
+NEEDED = ("bash", "curl", "make", "openssl", "pkill", "script")
+"""Of the system, which has to be Linux: what is stood in for is written for its programs."""
+
+
+def require_the_programs() -> None:
+    """Skip where they are missing, and fail in CI."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if sys.platform != "linux":
+        missing = ["Linux"]
+    if missing:
+        assert not os.environ.get("CI"), f"{missing} is missing: examples were not tried"
+        pytest.skip(f"{missing} is missing: examples are not tried")
 
 
 class Sandbox:
