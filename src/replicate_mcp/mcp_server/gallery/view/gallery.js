@@ -54,7 +54,7 @@ class Gallery {
     const { page, refusal } = readToolResult(result);
     this.#following?.stop();
     if (refusal !== undefined) {
-      this.#refuse(refusal);
+      this.#refuse("No images", refusal);
       return;
     }
     if (this.#batch.id !== page.batch_id) this.#startOver(page);
@@ -65,7 +65,7 @@ class Gallery {
   /** The call was stopped before it had an answer; what its batch became is not known. */
   cancel(reason) {
     this.#following?.stop();
-    if (this.#batch.id === undefined) this.#refuse(`The call was stopped${reasonOf(reason)}.`);
+    if (this.#batch.id === undefined) this.#refuse("Stopped", `The call was stopped${reasonOf(reason)}.`);
     else this.#follow();
   }
 
@@ -97,7 +97,7 @@ class Gallery {
   #follow() {
     if (this.#batch.ended && !this.#batch.hasMore) return;
     if (!this.#host.canCallTools) {
-      this.#headline.problem("This host does not let the gallery look for the rest: ask for it.");
+      this.#headline.problem("Ask in the conversation for the rest: this host does not let the gallery look.");
       return;
     }
     this.#headline.problem();
@@ -117,9 +117,9 @@ class Gallery {
     if (refusal) this.#headline.notStopped(refusal);
   }
 
-  #refuse(reason) {
+  #refuse(title, reason) {
     this.#headline.problem(reason);
-    this.#headline.halt();
+    this.#headline.halt(title);
     this.#hold([]);
   }
 
