@@ -44,7 +44,8 @@ def shared_simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def simulator(shared_simulator: Simulator) -> Simulator:
-    shared_simulator.configure(predict_seconds=0, clock_offset_seconds=0)
+    usual = {"predict_seconds": 0, "clock_offset_seconds": 0, "prompt_words": True}
+    shared_simulator.configure(**usual, public_url="")
     return shared_simulator
 
 
@@ -174,7 +175,6 @@ def test_a_failure_says_why_and_is_made_again_in_its_place(
     simulator.configure(prompt_words=False)
     failed.get_by_role("button", name=re.compile("again")).click()
     expect(failed).to_have_attribute("data-state", "made")
-    simulator.configure(prompt_words=True)
     assert states(page) == ["made"] * 3
 
 
