@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak benchmarks bundle docs lock clean
+.PHONY: demo test check lint types soak benchmarks pictures bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -27,6 +27,9 @@ soak: $(READY)  ## Long runs: faults at random moments, many processes.
 
 benchmarks: $(READY)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+pictures: $(READY)  ## The README's, of real runs; needs npm and a Chromium.
+	@$(BIN)/python pictures/make.py
 
 bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs npm.
 	@npm ci --prefix bundle --silent --no-audit --no-fund

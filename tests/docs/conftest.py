@@ -7,7 +7,7 @@ import pytest
 
 from backends.servers import running_server
 from docs.blocks import PAGES, ROOT
-from docs.sandbox import REDIS, Sandbox
+from docs.sandbox import REDIS, Sandbox, require_the_programs
 from http_api.conftest import serve, server  # noqa: F401 - the real server, for these tests too
 from replicate_mcp.simulator import Simulator
 
@@ -31,6 +31,7 @@ def sandbox(
     request: pytest.FixtureRequest, page: Path, tmp_path: Path, simulator: Simulator
 ) -> Iterator[Sandbox]:
     """The page's own home."""
+    require_the_programs()
     elsewhere = {}
     if REDIS in page.read_text("utf-8"):
         elsewhere[REDIS] = request.getfixturevalue("redis_url")

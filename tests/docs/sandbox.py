@@ -6,11 +6,14 @@ run here, or not without an end, is stood in for; `STAND_INS` has all of it.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from docs.blocks import ROOT, Block
 from replicate_mcp.simulator import Simulator
@@ -54,12 +57,33 @@ STAND_INS = {
     "make": """exec /usr/bin/make -n -C "$ROOT" "$@" >/dev/null""",
     # An answer that tells of an error fails the example.
     "curl": """exec /usr/bin/curl --fail-with-body "$@" """,
+    # There is no engine here; `tests/deploy` holds these files against what they rely on.
+    "docker": """
+        case "$1 $2" in
+          "compose up") [ -f "$ROOT/docker-compose.yml" ] && [ -f .env ] ;;
+          "build -t" | "run -p") [ -f "$ROOT/Dockerfile" ] ;;
+          *) exit 1 ;;
+        esac""",
     # Not a package of any registry's that tests could install.
     "claude": """[ "$1 $2" = "mcp add" ]""",
 }
 
 REDIS = "rediss://:password@redis.example.com:6379/0"
 """The server of the examples."""
+
+
+NEEDED = ("bash", "curl", "make", "openssl", "pkill", "script")
+"""Of the system, which has to be Linux: what is stood in for is written for its programs."""
+
+
+def require_the_programs() -> None:
+    """Skip where they are missing, and fail in CI."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if sys.platform != "linux":
+        missing = ["Linux"]
+    if missing:
+        assert not os.environ.get("CI"), f"{missing} is missing: examples were not tried"
+        pytest.skip(f"{missing} is missing: examples are not tried")
 
 
 class Sandbox:
@@ -73,6 +97,7 @@ class Sandbox:
         stand_ins = folder / "bin"
         for made in (self.work, self._logs, stand_ins):
             made.mkdir(parents=True)
+        shutil.copy(ROOT / ".env.example", self.work)
         for name, script in STAND_INS.items():
             file = stand_ins / name
             file.write_text(f"#!/usr/bin/env bash\nshopt -s nullglob\n{script}\n")

@@ -16,6 +16,7 @@ from replicate_mcp.http_api.answers import STATUSES
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS
+from replicate_mcp.semaphores.status import SemaphoreStatus
 from replicate_mcp.settings import SETTING_NAMES, Settings
 
 TOLD_BY_HELP = "simulate"
@@ -107,6 +108,10 @@ def test_every_public_name_of_the_package_is_told() -> None:
     text = page("python-api.md")
     for name in public_names:
         assert re.search(rf"^::: replicate_mcp\.\S*\b{name}$", text, re.MULTILINE), name
+
+
+def test_every_field_of_a_semaphores_status_is_told() -> None:
+    assert set(rows(page("python-api.md"))) == set(SemaphoreStatus.model_fields)
 
 
 def test_every_route_is_told(server: Server) -> None:

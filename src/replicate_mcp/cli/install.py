@@ -101,7 +101,8 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     for name in PASSED_ON:
         if origins[name] != "environment":
             continue
-        if urlsplit(str(values[name])).password is not None:
+        parts = urlsplit(str(values[name]))
+        if parts.scheme != "sqlite" and ("@" in parts.netloc or "password" in parts.query):
             print(
                 f"{name} holds a password, and is not written there: put it into the file that "
                 "--env-file names.",
