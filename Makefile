@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak benchmarks bundle lock clean
+.PHONY: demo test check lint types soak benchmarks pictures bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -28,15 +28,26 @@ soak: $(READY)  ## Long runs: faults at random moments, many processes.
 benchmarks: $(READY)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+pictures: $(READY)  ## The README's, of real runs; needs npm and a Chromium.
+	@$(BIN)/python pictures/make.py
+
 bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs npm.
 	@npm ci --prefix bundle --silent --no-audit --no-fund
 	@$(BIN)/python bundle/build.py
 
+docs: $(READY)  ## The documentation, into site/.
+	@$(BIN)/zensical build --strict --clean
+
+LOCKED := uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header
+
 lock: $(READY)  ## Choose the newest versions that fit, and write them down with their hashes.
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile -q pyproject.toml --extra simulator --extra redis --extra http --group dev --group docs --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  -o requirements.lock
+	@$(BIN)/$(LOCKED) pyproject.toml --extra simulator --extra preview --extra redis --extra http \
+	  --group dev --group docs -o requirements.lock
+	@$(BIN)/$(LOCKED) pyproject.toml --extra preview --extra redis --extra http -c requirements.lock \
+	  -o deploy/image.lock
+	@$(BIN)/$(LOCKED) --group build -c requirements.lock -o deploy/image-build.lock
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicate-mcp needs Python 3.11 or newer: make PYTHON=/path/to/python3 ...")'

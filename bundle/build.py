@@ -27,7 +27,7 @@ PYPROJECT = """\
 name = "replicate-mcp-bundle"
 version = "{version}"
 requires-python = "{python}"
-dependencies = ["replicate-mcp"]
+dependencies = ["replicate-mcp[preview]"]
 
 [tool.uv]
 package = false

@@ -1,16 +1,19 @@
-"""Those who ask for images: the server's callers over HTTP, and the raw client beside them."""
+"""Those who ask for images: callers over HTTP of one server and of two, and the raw client."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import count
 
+import anyio
 import httpx
 from replicate.client import Client
 
 from benchmarks.measuring.cost import seconds_without_core
-from benchmarks.measuring.http_server import running_http_server
+from benchmarks.measuring.http_server import HttpServer, running_http_server
+from benchmarks.measuring.places import places
 from replicate_mcp.simulator import Simulator
 
 LIMIT = 60
@@ -20,6 +23,9 @@ CALLERS, TASKS_EACH, PREDICT_SECONDS = 200, 5, 0.5
 SINGLES, SINGLE_PREDICT_SECONDS = 100, 0.2
 """One after another."""
 
+ASKED_FOR = CALLERS * TASKS_EACH + SINGLES
+"""By each asker."""
+
 _MODEL = "black-forest-labs/flux-schnell"
 
 Batch = Callable[[int], Awaitable[int]]
@@ -28,10 +34,11 @@ Batch = Callable[[int], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """One of the two.
+    """One of them.
 
     Attributes:
         account: whom the simulator counts its predictions for.
+        pids: of the servers that it asks.
         batches: how many batches it asks for at once, and `batch_tasks` in each.
     """
 
@@ -40,6 +47,7 @@ class Asker:
     ask: Batch
     batches: int
     batch_tasks: int
+    pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +58,60 @@ class Asked:
         total_seconds: of all that were asked for at once.
         held_up: how much of that its processes and the simulator waited for a core, together.
         overhead_ms: of each single request: its time without what the simulator took.
-        missing: images that were asked for, and not made.
-        exceeded: by how many predictions in flight the limit was exceeded.
+        made: images, of all that were asked for.
+        most_at_once: predictions in flight.
     """
 
     name: str
     total_seconds: float
     held_up: float
     overhead_ms: list[float]
-    missing: int
-    exceeded: int
+    made: int
+    most_at_once: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether every image was made, and the limit never exceeded."""
+        return self.made == ASKED_FOR and self.most_at_once <= LIMIT
 
 
 async def measure(simulator: Simulator) -> list[Asked]:
-    """Have both ask for the same, in turn; the single requests even one by one."""
-    with running_http_server(simulator.url, account="ours", limit=LIMIT) as server:
-        async with _http(server.address) as ours, _raw_client(simulator.url) as raw:
-            askers = (raw, ours)
-            for asker in askers:  # Imports, schemas and the account count for neither.
-                await asker.ask(1)
-            simulator.configure(predict_seconds=PREDICT_SECONDS)
-            processes = ([None, simulator.pid], [None, simulator.pid, server.pid])
-            totals = [
-                await _all_at_once(asker, pids)
-                for asker, pids in zip(askers, processes, strict=True)
-            ]
-            simulator.configure(predict_seconds=SINGLE_PREDICT_SECONDS)
-            took: dict[str, list[float]] = {asker.account: [] for asker in askers}
-            made = dict.fromkeys(took, 0)
-            for _ in range(SINGLES):
-                for asker in askers:
-                    began = time.perf_counter()
-                    made[asker.account] += await asker.ask(1)
-                    took[asker.account].append(time.perf_counter() - began)
+    """Have all ask for the same, in turn; the single requests even one by one."""
+    async with AsyncExitStack() as stack:
+        askers = [await stack.enter_async_context(_raw_client(simulator.url))]
+        one = stack.enter_context(running_http_server(simulator.url, account="ours", limit=LIMIT))
+        askers.append(await stack.enter_async_context(_http("one server", "ours", one)))
+        replicas = await anyio.to_thread.run_sync(stack.enter_context, _fleet(simulator.url))
+        askers.append(await stack.enter_async_context(_http("two replicas", "fleet", *replicas)))
+        for asker in askers:  # Imports, schemas and the account count for none; of each process.
+            await asyncio.gather(*(asker.ask(1) for _ in range(2)))
+        simulator.configure(predict_seconds=PREDICT_SECONDS)
+        totals = [await _all_at_once(asker, [None, simulator.pid, *asker.pids]) for asker in askers]
+        simulator.configure(predict_seconds=SINGLE_PREDICT_SECONDS)
+        took: dict[str, list[float]] = {asker.account: [] for asker in askers}
+        made = dict.fromkeys(took, 0)
+        for _ in range(SINGLES):
+            for asker in askers:
+                began = time.perf_counter()
+                made[asker.account] += await asker.ask(1)
+                took[asker.account].append(time.perf_counter() - began)
     return [
         _asked(asker, simulator, total, took[asker.account], made[asker.account])
         for asker, total in zip(askers, totals, strict=True)
     ]
+
+
+@contextmanager
+def _fleet(base_url: str) -> Iterator[list[HttpServer]]:
+    """Two servers that share a Redis."""
+    with places("redis") as new_place, ExitStack() as stack:
+        place = new_place("fleet")
+        yield [
+            stack.enter_context(
+                running_http_server(base_url, account="fleet", limit=LIMIT, backend=place)
+            )
+            for _ in range(2)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +141,32 @@ def _asked(
         total_seconds=total.seconds,
         held_up=total.held_up,
         overhead_ms=overhead,
-        missing=CALLERS * TASKS_EACH + SINGLES - total.made - made,
-        exceeded=max(0, simulator.account(asker.account)["max_in_flight"] - LIMIT),
+        made=total.made + made,
+        most_at_once=simulator.account(asker.account)["max_in_flight"],
     )
 
 
 @asynccontextmanager
-async def _http(address: str) -> AsyncIterator[Asker]:
-    connections = httpx.Limits(max_connections=CALLERS)
-    async with httpx.AsyncClient(base_url=address, timeout=None, limits=connections) as client:
+async def _http(name: str, account: str, *servers: HttpServer) -> AsyncIterator[Asker]:
+    """Callers who ask the servers in turn, as a proxy sends them there."""
+    connections, turn = httpx.Limits(max_connections=CALLERS), count()
+    async with httpx.AsyncClient(timeout=None, limits=connections) as client:
 
-        async def ask(count: int) -> int:
-            if count == 1:
-                answer = await client.post("/generate", json={"prompt": "a red car"})
-                return int(answer.is_success and answer.json()["success"])
-            prompts = [f"a red car {number}" for number in range(count)]
-            answer = await client.post("/generate-batch", json={"prompts": prompts})
-            return int(answer.json()["successful_count"]) if answer.is_success else 0
+        async def post(path: str, body: dict[str, object]) -> dict[str, object]:
+            server = servers[next(turn) % len(servers)]
+            answer = await client.post(f"{server.address}{path}", json=body)
+            found: dict[str, object] = answer.json() if answer.is_success else {}
+            return found
 
-        yield Asker("serve --http", "ours", ask, CALLERS, TASKS_EACH)
+        async def ask(images: int) -> int:
+            if images == 1:
+                return int(bool((await post("/generate", {"prompt": "a red car"})).get("success")))
+            prompts = [f"a red car {number}" for number in range(images)]
+            answer = await post("/generate-batch", {"prompts": prompts})
+            return int(str(answer.get("successful_count", 0)))
+
+        pids = tuple(server.pid for server in servers)
+        yield Asker(name, account, ask, CALLERS, TASKS_EACH, pids)
 
 
 @asynccontextmanager

@@ -25,13 +25,15 @@ class HttpServer:
 
 
 @contextmanager
-def running_http_server(base_url: str, *, account: str, limit: int) -> Iterator[HttpServer]:
-    """Serve with a new state file, until the end of the block."""
+def running_http_server(
+    base_url: str, *, account: str, limit: int, backend: str | None = None
+) -> Iterator[HttpServer]:
+    """Serve until the end of the block; without a backend to share, with a new state file."""
     with tempfile.TemporaryDirectory() as folder:
         own = {
             "REPLICATE_API_TOKEN": f"r8_{account}_1",
             "REPLICATE_BASE_URL": base_url,
-            "REPLICATE_MCP_BACKEND": f"sqlite:///{Path(folder, 'state.db')}",
+            "REPLICATE_MCP_BACKEND": backend or f"sqlite:///{Path(folder, 'state.db')}",
             "REPLICATE_CONCURRENT_LIMIT": str(limit),
             "REPLICATE_REQUESTS_PER_MINUTE": str(RATE),
         }

@@ -13,8 +13,11 @@ from benchmarks.measuring.sharing import ACCOUNT
 
 KINDS = ("sqlite", "redis", "valkey")
 
-NewPlace = Callable[[], str]
-"""Gives the setting of a place where nothing is known yet, and which admits at once."""
+NewPlace = Callable[..., str]
+"""Gives the setting of a place where nothing is known yet, and which admits at once.
+
+It may be told the accounts that this is for.
+"""
 
 
 @contextmanager
@@ -23,14 +26,14 @@ def places(kind: str) -> Iterator[NewPlace]:
     names = (f"benchmark-{number}" for number in count())
     if kind == "sqlite":
         with tempfile.TemporaryDirectory() as folder:
-            yield lambda: f"sqlite:///{Path(folder, next(names))}.db"
+            yield lambda *_: f"sqlite:///{Path(folder, next(names))}.db"
         return
     with running_server(kind) as server:
 
-        def new_place() -> str:
+        def new_place(*accounts: str) -> str:
             prefix = next(names)
             # An empty server admits nothing for one lease: a short one, which is over here.
-            anyio.run(open_for_admission, server, prefix, ACCOUNT)
+            anyio.run(open_for_admission, server, prefix, *(accounts or (ACCOUNT,)))
             return server.url(prefix)
 
         yield new_place

@@ -126,10 +126,10 @@ class ExternalSemaphoreContext:
         async with ExternalSemaphoreContext("replicate-global"):
             output = await replicate.async_run("owner/model", {"prompt": "a red car"})
 
-    Raises on entering:
-        UnknownSemaphore: no such name.
-        RuntimeError: `with` inside a running event loop, which it would block, or a context of
-            the same name inside another, which could wait for itself.
+    Raises:
+        UnknownSemaphore: on entering; there is no such name.
+        RuntimeError: on entering; `with` inside a running event loop, which it would block, or a
+            context of the same name inside another, which could wait for itself.
     """
 
     def __init__(self, semaphore_id: str) -> None:

@@ -124,7 +124,12 @@ def test_tasks_come_from_a_json_file(
 
 
 @pytest.mark.parametrize(
-    "text", ['[{"prompt": "a red car"}, {"prompt": "a house"}]', "a red car\n\na house\n"]
+    "text",
+    [
+        '[{"prompt": "a red car"}, {"prompt": "a house"}]',
+        '{"tasks": [{"prompt": "a red car"}, {"prompt": "a house"}]}',
+        "a red car\n\na house\n",
+    ],
 )
 def test_tasks_come_from_the_standard_input(
     replicate_mcp: CommandLine, simulator: Simulator, text: str

@@ -17,7 +17,11 @@ from mcp.client.stdio import stdio_client
 
 from cli.conftest import CommandLine
 from conftest import environment
+from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.hosts import HOSTS, Machine
+from replicate_mcp.cli.install import PASSED_ON
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.settings import SETTING_NAMES
 from replicate_mcp.simulator import Simulator
 
 TOKEN = "r8_secret_of_mine"
@@ -185,6 +189,14 @@ def test_set_limits_go_along_and_secrets_do_not(home: Home) -> None:
     assert "passw0rd" not in told.stdout + told.stderr + home.file("claude").read_text()
 
 
+def test_each_setting_goes_along_or_is_for_servers_over_http_alone() -> None:
+    secret_or_over_http = {
+        "REPLICATE_API_TOKEN", "REPLICATE_MCP_ADMIN_API_KEY", "REPLICATE_MCP_ALLOW_ANONYMOUS",
+        "REPLICATE_MCP_PUBLIC_URL", "REPLICATE_MCP_ALLOWED_HOSTS",
+    }  # fmt: skip
+    assert set(PASSED_ON) == set(SETTING_NAMES) - secret_or_over_http
+
+
 def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:
     settings = home.folder / ".config" / "replicate-mcp" / "config.env"
     settings.parent.mkdir(parents=True)
@@ -194,6 +206,16 @@ def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:
     settings.rename(home.folder / "mine.env")
     home.install("cursor", "--yes", "--env-file", "~/mine.env", REPLICATE_API_TOKEN="")
     assert home.entry("cursor")["args"] == ["serve", "--env-file", str(home.folder / "mine.env")]
+
+
+def test_what_another_program_wrote_meanwhile_is_not_overwritten(home: Home) -> None:
+    file = home.write("claude-code", "{}")
+    read = ConfigFile(file)
+    file.write_text('{"theirs": 1}')
+    with pytest.raises(InvalidInput, match="changed by another program"):
+        read.replace('{"ours": 1}')
+    assert file.read_text() == '{"theirs": 1}'
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
 def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(home: Home) -> None:

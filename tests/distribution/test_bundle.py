@@ -14,6 +14,7 @@ from mcp.client.stdio import stdio_client
 from conftest import environment
 from distribution.conftest import ROOT
 from replicate_mcp.mcp_server.tools import TOOLS
+from replicate_mcp.settings import SETTING_NAMES
 from replicate_mcp.simulator import Simulator
 
 TOKEN = "r8_secret_of_mine"
@@ -63,10 +64,19 @@ def test_the_token_is_a_secret_that_must_be_given(unpacked: Path) -> None:
     assert started(unpacked) is None
     config = started(unpacked, api_token=TOKEN)
     assert config is not None
-    assert config["env"] == {
+    assert {name: value for name, value in config["env"].items() if "$" not in value} == {
         "REPLICATE_API_TOKEN": TOKEN,
         "REPLICATE_CONCURRENT_LIMIT": "60",
         "REPLICATE_MCP_DEFAULT_MODEL": "black-forest-labs/flux-schnell",
+    }
+
+
+def test_what_can_be_filled_in_are_settings(unpacked: Path) -> None:
+    manifest = json.loads((unpacked / "manifest.json").read_text())
+    variables = manifest["server"]["mcp_config"]["env"]
+    assert set(variables) <= set(SETTING_NAMES)
+    assert set(variables.values()) == {
+        f"${{user_config.{each}}}" for each in manifest["user_config"]
     }
 
 
@@ -77,7 +87,7 @@ async def make_an_image(server: StdioServerParameters) -> dict[str, Any]:
     return dict(made.structured_content)
 
 
-async def test_its_entry_point_makes_images(
+async def test_its_entry_point_makes_images_and_takes_nothing_that_was_left_empty(
     unpacked: Path, simulator: Simulator, tmp_path: Path
 ) -> None:
     config = started(unpacked, api_token=TOKEN, concurrent_limit=3)
@@ -85,7 +95,7 @@ async def test_its_entry_point_makes_images(
     server = StdioServerParameters(
         command=sys.executable,
         args=[str(unpacked / "main.py")],
-        env={**environment(simulator, tmp_path), **config["env"]},
+        env={**environment(simulator, tmp_path), **config["env"], "HOME": str(tmp_path)},
     )
     assert (await make_an_image(server))["successful_count"] == 1
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -24,10 +25,15 @@ Serve = Callable[..., Any]
 
 
 class Server:
-    """A server that runs, and a client of it that sends no credentials by itself."""
+    """A server that runs, and a client of it that sends no credentials by itself.
 
-    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+    Attributes:
+        log: what it has written to stderr, line by line; whole once it has ended.
+    """
+
+    def __init__(self, url: str, process: subprocess.Popen[str], log: list[str]) -> None:
         self.url = url
+        self.log = log
         self.process = process
         self.client = httpx.Client(base_url=url, timeout=60)
 
@@ -55,12 +61,20 @@ def running_server(
         line = process.stderr.readline()
         found = re.search(r"http://\S+", line)
         assert found, line + process.stderr.read()
-        server = Server(found[0], process)
+        log = [line]
+        reader = Thread(target=_read, args=(process.stderr, log))
+        reader.start()
+        server = Server(found[0], process, log)
         try:
             yield server
         finally:
             server.client.close()
             process.kill()
+            reader.join()
+
+
+def _read(stream: IO[str], log: list[str]) -> None:
+    log.extend(stream)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class HostPage:
     def tile(self, name: str) -> Locator:
         return self.tiles.filter(has=self.page.frame_locator("iframe").get_by_text(name))
 
-    def show(self, tool: str, given: dict[str, Any], **more: Any) -> None:
+    def show(self, tool: str, given: dict[str, Any] | None, **more: Any) -> None:
         """Call a tool and show its view; unless `waits` is false, until the call is answered."""
         self.page.evaluate("(call) => host.show(call)", {"tool": tool, "given": given, **more})
 

@@ -97,6 +97,26 @@ async def test_a_client_that_cannot_ask_is_told_what_to_do(
     assert simulator.account("acme")["created"] == 1
 
 
+@pytest.mark.parametrize("era", ["legacy"])
+async def test_a_call_that_is_cancelled_while_a_person_thinks_begins_nothing(
+    connect: Connect, simulator: Simulator
+) -> None:
+    thinking = anyio.Event()
+
+    async def think(context: Any, params: Any) -> ElicitResult:
+        thinking.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with connect(ask=think, REPLICATE_MCP_CONFIRM_ABOVE="2") as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "generate_images", THREE)
+            await thinking.wait()
+            group.cancel_scope.cancel()
+        assert "There is no batch yet" in text(await client.call_tool("get_batch", {}))
+    assert simulator.account("acme")["creations_seen"] == 0
+
+
 async def question(client: Client, **more: Any) -> InputRequiredResult:
     asked = await client.session.call_tool(
         "generate_images", THREE, allow_input_required=True, **more

@@ -61,7 +61,7 @@ def show(browser: Browser, script: str, server: Server, simulator: Simulator) ->
     """Opens a host that calls a tool; afterwards, nothing may have gone astray in it."""
     opened: list[tuple[BrowserContext, HostPage]] = []
 
-    def call(tool: str, given: dict[str, Any], *, width: int = 760, **more: Any) -> HostPage:
+    def call(tool: str, given: dict[str, Any] | None, *, width: int = 760, **more: Any) -> HostPage:
         context, page = open_host(browser, server.url, script, width=width)
         opened.append((context, page))
         page.show(tool, given, **more)
@@ -112,6 +112,46 @@ def test_a_tile_a_task_fills_as_images_arrive_and_nothing_jumps(
     assert len(page.seen("heights")) <= 2, "it grew when the tiles came, and never again"
 
 
+def test_tiles_come_while_the_model_still_writes_its_tasks(show: Show) -> None:
+    written = [{"tasks": tasks("a red car", "a bl")}, {"tasks": tasks("a red car", "a blue house")}]
+    page = show("generate_images", None, written=written)
+    expect(page.tiles).to_have_count(2)
+    expect(page.tile("house.png")).to_contain_text("a blue house")
+    assert states(page) == ["waiting"] * 2
+
+
+def test_another_batch_that_is_newer_is_not_taken_for_the_calls_own(
+    show: Show, simulator: Simulator, server: Server
+) -> None:
+    simulator.configure(predict_seconds="0.1,5")
+    given = {"tasks": tasks("a red car", "a blue house"), "wait_seconds": 3}
+    page = show("generate_images", given, waits=False)
+    simulator.wait_for(account="acme", in_flight=1)
+    simulator.configure(predict_seconds="0,20")
+    server.post("/generate-batch", {"prompts": ["not", "these"]}, prefer="respond-async")
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 2 made")
+    expect(page.tiles.first.locator(".name")).to_have_text("car.png")
+    expect(loaded(page)).to_have_count(2)
+    assert page.seen("answers")[0]["structuredContent"]["successful_count"] == 1
+
+
+def test_a_call_that_was_stopped_before_its_answer_says_so(
+    show: Show, simulator: Simulator
+) -> None:
+    page = show("generate_images", {"tasks": tasks("a [slow] car")}, waits=False)
+    page.page.evaluate("host.cancel('by the user')")
+    expect(page.view.get_by_role("alert")).to_have_text("The call was stopped (by the user).")
+    expect(page.view.locator("main")).to_have_attribute("aria-busy", "false")
+
+
+def test_more_room_is_asked_for_where_the_host_has_it(show: Show) -> None:
+    room = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
+    page = show("generate_images", {"tasks": tasks("a red car")}, context=room)
+    page.view.get_by_role("button", name="Show in full size").click()
+    expect(page.view.get_by_role("button", name="Back into the conversation")).to_be_visible()
+    expect(page.view.locator("html")).to_have_attribute("data-display-mode", "fullscreen")
+
+
 def test_a_batch_is_followed_after_the_models_answer(show: Show, simulator: Simulator) -> None:
     simulator.configure(predict_seconds="0.1,2")
     given = {"tasks": tasks("a red car", "a blue house"), "wait_seconds": 0}
@@ -136,6 +176,18 @@ def test_a_failure_says_why_and_is_made_again_in_its_place(
     expect(failed).to_have_attribute("data-state", "made")
     simulator.configure(prompt_words=True)
     assert states(page) == ["made"] * 3
+
+
+def test_a_batch_is_stopped_after_a_second_thought(show: Show, simulator: Simulator) -> None:
+    given = {"tasks": tasks("a red car", "a [hang] house", "a [hang] tree"), "wait_seconds": 0}
+    page = show("generate_images", given)
+    expect(loaded(page)).to_have_count(1)
+    page.view.get_by_role("button", name="Stop", exact=True).click()
+    page.view.get_by_role("button", name="Stop the rest?").click()
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
+    assert states(page) == ["made", "failed", "failed"]
+    expect(page.view.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
+    simulator.wait_for(account="acme", in_flight=0)
 
 
 def test_an_image_is_made_again_with_another_seed_and_the_model_is_told(show: Show) -> None:
@@ -252,6 +304,10 @@ def test_get_batch_shows_a_batch_and_with_a_cursor_only_the_rest(show: Show) -> 
     rest = show("get_batch", {"batch_id": batch, "after": 2})
     expect(loaded(rest)).to_have_count(1)
     expect(rest.tiles).to_have_count(1)
+    # What else the task had for inputs is not in its result.
+    again = rest.tiles.get_by_role("button", name=re.compile("again from its prompt alone$"))
+    again.click()
+    expect(loaded(rest)).to_have_count(2)
 
 
 def test_the_hosts_theme_variables_and_changes_are_followed(show: Show) -> None:

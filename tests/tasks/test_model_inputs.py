@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from replicate_mcp.tasks.model_inputs import MAX_SEED, InputProblem, InputSchema, without_nulls
+from replicate_mcp.tasks.model_inputs import (
+    MAX_SEED,
+    InputProblem,
+    InputSchema,
+    count_unchecked,
+    without_nulls,
+)
 
 JSON = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
@@ -542,3 +548,21 @@ def test_what_the_schema_refuses_is_a_problem_of_the_field_it_is_refused_for(
     whole = Draft202012Validator({"$ref": SCHEMAS + "Input"} | DOCUMENTS[model])
     refused = {str(e.absolute_path[0]) for e in whole.iter_errors(inputs) if e.absolute_path}
     assert refused <= {one.field for one in schema.problems(inputs)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "count"),
+    [
+        ({}, 1),
+        ({"num_outputs": 4}, 4),
+        ({"num_outputs": 2, "number_of_images": 3}, 3),
+        ({"max_images": 0}, 1),
+        ({"num_images": "many"}, 1),
+        ({"num_images": True}, 1),
+        ({"num_images": 10**30}, 10_000),
+    ],
+)
+def test_without_a_schema_as_many_images_count_as_any_known_input_asks_for(
+    inputs: dict[str, Any], count: int
+) -> None:
+    assert count_unchecked(inputs) == count

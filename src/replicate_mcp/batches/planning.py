@@ -15,7 +15,7 @@ from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.models import Model, Models
 from replicate_mcp.tasks import filenames
-from replicate_mcp.tasks.model_inputs import InputSchema
+from replicate_mcp.tasks.model_inputs import InputSchema, count_unchecked
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import Task
 
@@ -135,7 +135,7 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
         inputs=inputs,
         seed=seed if isinstance(seed, int) else None,
         expected_format=expected,
-        expected_count=schema.count(inputs) if schema is not None else 1,
+        expected_count=count_unchecked(inputs) if schema is None else schema.count(inputs),
     )
 
 

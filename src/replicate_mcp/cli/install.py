@@ -28,6 +28,8 @@ PASSED_ON = (
     "REPLICATE_MCP_PREDICTION_SECONDS",
     "REPLICATE_MCP_BATCH_SECONDS",
     "REPLICATE_MCP_MAX_IMAGES_PER_DAY",
+    "REPLICATE_MCP_CONFIRM_ABOVE",
+    "REPLICATE_MCP_FILES",
 )
 """Settings that a server on stdio uses and that may be read by others; hosts start servers without
 the environment of the user's shell, so those set there are written down."""
@@ -99,7 +101,8 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     for name in PASSED_ON:
         if origins[name] != "environment":
             continue
-        if urlsplit(str(values[name])).password is not None:
+        parts = urlsplit(str(values[name]))
+        if parts.scheme != "sqlite" and ("@" in parts.netloc or "password" in parts.query):
             print(
                 f"{name} holds a password, and is not written there: put it into the file that "
                 "--env-file names.",

@@ -7,28 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import httpx
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.replicate_api.delivery import DELIVERY_HOST, Delivery
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
-DELIVERY_HOST = "replicate.delivery"
-"""The host, with its subdomains, on which Replicate keeps outputs."""
-
 AT_ONCE = 8
-
-PHASE_SECONDS = 30.0
-"""For connecting, and for each silence in between."""
 
 ATTEMPTS = 3
 """Of one file, where the connection or Replicate fails."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +36,13 @@ class _Unfit(Exception):
 
 
 class Saver:
-    """Saves files into one folder.
-
-    No token is ever sent: outputs are fetched as anyone may fetch them, redirects are not followed,
-    and only from Replicate's delivery hosts, or from the API's own origin where that is loopback
-    (the simulator).
-    """
+    """Saves files into one folder."""
 
     def __init__(self, folder: Path, base_url: str, overwrite: bool = False) -> None:
         """Args: overwrite: replace files that are there already."""
         self._folder = folder
         self._overwrite = overwrite
-        base = urlsplit(base_url)
-        self._simulator = (
-            (base.scheme, base.hostname, base.port) if base.hostname in LOOPBACK else None
-        )
+        self._delivery = Delivery(base_url)
 
     async def save_and_tell(self, result: BatchResult) -> int:
         """Save all files of a batch, say on stderr what became of them, and give the exit code."""
@@ -89,20 +73,14 @@ class Saver:
                 except OSError as error:
                     failed[number] = NotSaved(file.filename, error.strerror or str(error))
 
-        # Loopback is not asked for through a proxy; .netrc and the like are no concern of ours.
-        async with (
-            httpx.AsyncClient(
-                timeout=PHASE_SECONDS, follow_redirects=False, trust_env=self._simulator is None
-            ) as client,
-            anyio.create_task_group() as group,
-        ):
+        async with self._delivery.client() as client, anyio.create_task_group() as group:
             for number, file in enumerate(files):
                 group.start_soon(one, number, file)
         return [failed[number] for number in sorted(failed)]
 
     async def _save(self, client: httpx.AsyncClient, file: GeneratedFile) -> None:
         target = self._target(file.filename)
-        if not self._allowed(file.url):
+        if not self._delivery.serves(file.url):
             raise _Unfit(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
         if file.expired:
             raise _Unfit("its URL has expired: Replicate deletes files after one hour")
@@ -122,19 +100,6 @@ class Saver:
         if problem is not None or target.parent != self._folder or target.name != filename:
             raise _Unfit(f"its name {problem or 'is no plain filename'}")
         return target
-
-    def _allowed(self, url: str) -> bool:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            return False
-        if parts.username is not None or parts.password is not None:
-            return False
-        if self._simulator is not None and (parts.scheme, host, port) == self._simulator:
-            return True
-        delivered = host == DELIVERY_HOST or host.endswith(f".{DELIVERY_HOST}")
-        return delivered and parts.scheme == "https" and port in (None, 443)
 
     def _check_free(self, target: Path) -> None:
         if not self._overwrite and os.path.lexists(target):

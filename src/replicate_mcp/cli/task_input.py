@@ -81,6 +81,8 @@ def _read_file(file: str) -> list[Any]:
             f'{where} is not JSON ({error}): it must hold a list like [{{"prompt": "a red car"}}]; '
             "a .txt file holds one prompt a line."
         ) from None
+    if isinstance(tasks, dict) and tasks.keys() == {"tasks"}:
+        tasks = tasks["tasks"]  # The arguments of the tool, as agents and the routes write them.
     if isinstance(tasks, dict):
         return [tasks]
     if not isinstance(tasks, list):

@@ -31,6 +31,11 @@ _WAIT: Schema = {
     "description": "Answer after so long at most (default 45); the batch goes on.",
 }
 
+_PREVIEW: Schema = {
+    "type": "boolean",
+    "description": "Also thumbnails, for you to see what was made (24 rows a page).",
+}
+
 _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave it."}
 
 GENERATE_IMAGES: Schema = _arguments(
@@ -63,6 +68,7 @@ GENERATE_IMAGES: Schema = _arguments(
         "description": "A named limit, from list_semaphores, to stay under besides the account's.",
     },
     wait_seconds=_WAIT,
+    preview=_PREVIEW,
 )
 
 GET_BATCH: Schema = _arguments(
@@ -74,6 +80,7 @@ GET_BATCH: Schema = _arguments(
     },
     limit={"type": "integer", "minimum": 1, "maximum": 1000, "description": "Rows (default 50)."},
     wait_seconds={**_WAIT, "description": "Wait so long for the batch to end (default 0)."},
+    preview=_PREVIEW,
 )
 
 CANCEL_BATCH: Schema = _arguments("batch_id", batch_id=_BATCH_ID)

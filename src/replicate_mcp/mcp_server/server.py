@@ -42,6 +42,7 @@ from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, met
 from replicate_mcp.mcp_server.completion import complete
 from replicate_mcp.mcp_server.confirming import Confirmation, request_state_security
 from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
+from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
@@ -78,6 +79,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     def __init__(self, app: App, *, is_local: bool = False) -> None:
         self._app = app
+        self._previews = Previews(app.settings.replicate_base_url)
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
         super().__init__(
@@ -112,6 +114,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         call = ToolCall(
             app=self._app,
             arguments=arguments,
+            previews=self._previews,
             meta=meta_of(request),
             headers=headers_of(request),
             arrived=anyio.current_time(),

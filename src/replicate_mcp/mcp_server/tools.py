@@ -17,6 +17,8 @@ from replicate_mcp.mcp_server.callers import caller_of
 from replicate_mcp.mcp_server.confirming import AnswerFirst, Confirmation
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
+from replicate_mcp.mcp_server.previews import MOST as MOST_PREVIEWS
+from replicate_mcp.mcp_server.previews import Previews
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,6 +36,7 @@ class ToolCall:
     """One call of a tool.
 
     Attributes:
+        previews: makes thumbnails, where they are asked for.
         headers: of the HTTP request that brought the call; None on stdio.
         arrived: when the call arrived, on the event loop's clock.
         on_batch: told the id of the batch that the call began.
@@ -42,6 +45,7 @@ class ToolCall:
 
     app: App
     arguments: Mapping[str, Any]
+    previews: Previews
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     arrived: float = 0.0
@@ -57,6 +61,23 @@ class ToolCall:
     def seconds_left(self, wait_seconds: float) -> float:
         """Of the time in which the call is to be answered."""
         return max(0.0, self.arrived + wait_seconds - anyio.current_time())
+
+    @property
+    def page(self) -> dict[str, int]:
+        """What the answer holds: so many rows, and where nothing else was asked for, characters."""
+        from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
+
+        if "limit" in self.arguments:
+            return {"limit": self.arguments["limit"]}
+        rows = MOST_PREVIEWS if self.arguments.get("preview") else PAGE_ROWS
+        return {"limit": rows, "characters": PAGE_CHARACTERS}
+
+    async def answer_with(self, result: "BatchResult") -> CallToolResult:
+        """A page of a batch, with thumbnails where they are asked for."""
+        answer = _batch(result)
+        if self.arguments.get("preview"):
+            return await self.previews.added_to(answer, result)
+        return answer
 
 
 async def generate_images(call: ToolCall) -> CallToolResult:
@@ -81,7 +102,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
     await call.app.wait(
         call.caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
     )
-    return _batch(await call.app.result(call.caller, batch_id, **_page()))
+    return await call.answer_with(await call.app.result(call.caller, batch_id, **call.page))
 
 
 async def get_batch(call: ToolCall) -> CallToolResult:
@@ -94,9 +115,9 @@ async def get_batch(call: ToolCall) -> CallToolResult:
     if wait := call.seconds_left(arguments.get("wait_seconds", 0)):
         batch_id = (await call.app.result(call.caller, batch_id, limit=0)).batch_id
         await call.app.wait(call.caller, batch_id, seconds=wait, on_progress=call.on_progress)
-    size = {"limit": arguments["limit"]} if "limit" in arguments else _page()
     after = arguments.get("after", 0)
-    return _batch(await call.app.result(call.caller, batch_id, after=after, **size))
+    result = await call.app.result(call.caller, batch_id, after=after, **call.page)
+    return await call.answer_with(result)
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
@@ -288,10 +309,3 @@ def _as_json(model: "BaseModel") -> dict[str, Any]:
     from replicate_mcp.tasks.result import as_json
 
     return as_json(model)
-
-
-def _page() -> dict[str, int]:
-    """What an answer holds whose caller names no limit."""
-    from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
-
-    return {"limit": PAGE_ROWS, "characters": PAGE_CHARACTERS}

@@ -174,7 +174,7 @@ _ROUTES: dict[str, tuple[Route, ...]] = {
             "creation",
         ),
         ("/v1/predictions/{id}/cancel", predictions.cancel, "cancel"),
-        ("/v1/files", catalogue_routes.create_file, None),
+        ("/v1/files", catalogue_routes.create_file, "upload"),
     ),
     **_routes(
         "GET",

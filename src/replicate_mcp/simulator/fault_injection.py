@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Rate = Annotated[float, Field(ge=0, le=1)]
 """A share of all cases, from 0 (never) to 1 (always); true and false will do."""
 
-Call = Literal["creation", "get", "cancel"]
+Call = Literal["creation", "get", "cancel", "upload"]
 """The kinds of calls that faults strike."""
 
 
@@ -94,10 +94,11 @@ class Faults(BaseModel):
     fault_next: FaultList = Field((), description="faults of the next creations, in order")
     fault_next_get: FaultList = Field((), description="faults of the next GETs, in order")
     fault_next_cancel: FaultList = Field((), description="faults of the next cancels, in order")
+    fault_next_upload: FaultList = Field((), description="faults of the next uploads, in order")
 
     @model_validator(mode="after")
     def _rates_fit(self) -> Self:
-        for call in ("creation", "get", "cancel"):
+        for call in ("creation", "get", "cancel", "upload"):
             if sum(rate for _, rate in self.rates(call)) > 1 + 1e-9:
                 raise ValueError(f"the fault rates of a {call} add up to more than 1")
         return self
@@ -125,12 +126,14 @@ class FaultInjector:
             "creation": deque(),
             "get": deque(),
             "cancel": deque(),
+            "upload": deque(),
         }
         self._rates: dict[Call, list[tuple[tuple[Fault, ...], float]]] = {}
         self.configure(faults)
         self.order("creation", faults.fault_next)
         self.order("get", faults.fault_next_get)
         self.order("cancel", faults.fault_next_cancel)
+        self.order("upload", faults.fault_next_upload)
 
     def configure(self, faults: Faults) -> None:
         """Take over other rates; what was ordered stays."""

@@ -14,6 +14,7 @@ _FAULT_SETTINGS: dict[Call, str] = {
     "creation": "fault_next",
     "get": "fault_next_get",
     "cancel": "fault_next_cancel",
+    "upload": "fault_next_upload",
 }
 
 

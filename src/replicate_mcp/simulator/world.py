@@ -18,6 +18,7 @@ _ORDERS: dict[str, Call] = {
     "fault_next": "creation",
     "fault_next_get": "get",
     "fault_next_cancel": "cancel",
+    "fault_next_upload": "upload",
 }
 
 

@@ -41,6 +41,10 @@ MAX_SEED = 2**31 - 1
 """The largest seed chosen: models read a seed into 32 bits, and some of those are signed."""
 
 
+_MOST_COUNTED = 10_000
+"""Images of one task: far above what any model makes, for what no schema bounds."""
+
+
 @dataclass(frozen=True, slots=True)
 class InputProblem:
     """What is wrong with one input, as a sentence that names it and ends without a full stop."""
@@ -153,11 +157,8 @@ class InputSchema:
         sequence = "sequential_image_generation"
         if sequence in self.fields and value(sequence) != "auto":
             return 1
-        for name in COUNT_FIELDS:
-            if name in self.fields:
-                asked = value(name)
-                return max(1, int(asked)) if _is_integer(asked) else 1
-        return 1
+        named = [value(name) for name in COUNT_FIELDS if name in self.fields]
+        return _count(named[0]) if named else 1
 
     def _unknown(self, name: str) -> str:
         alike = next((group for group in SAME_MEANING if name in group), ())
@@ -167,6 +168,17 @@ class InputSchema:
             f"{quoted(name)} is not an input of this model{hint or '.'} "
             f"Its inputs: {listed(self.fields)}"
         )
+
+
+def count_unchecked(inputs: Mapping[str, Any]) -> int:
+    """How many images `inputs` may ask for where the model's schema is not known; at least 1."""
+    return max(_count(inputs.get(name)) for name in COUNT_FIELDS)
+
+
+def _count(asked: object) -> int:
+    if not isinstance(asked, (int, float)) or not _is_integer(asked):
+        return 1
+    return min(max(1, int(asked)), _MOST_COUNTED)
 
 
 def without_nulls(inputs: Mapping[str, Any]) -> JSON:

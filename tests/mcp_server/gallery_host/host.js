@@ -26,13 +26,24 @@ const host = (window.host = {
   answers: [],
   show,
   change: (context) => bridge.setHostContext(context),
+  cancel: (reason) => bridge.sendToolCancelled({ reason }),
   leave: () => bridge.teardownResource({}),
 });
 
 let bridge;
 
-/** Call a tool and show its view, as a host does that renders Apps. */
-async function show({ tool, given, capabilities = EVERYTHING, context = {}, waits = true }) {
+/**
+ * Call a tool and show its view, as a host does that renders Apps; `written` are its arguments while
+ * the model still writes them, and without `given` it gets no further.
+ */
+async function show({
+  tool,
+  given,
+  written = [],
+  capabilities = EVERYTHING,
+  context = {},
+  waits = true,
+}) {
   const client = new Client(INFO);
   await client.connect(new StreamableHTTPClientTransport(new URL("/mcp", location.href)));
   const { tools } = await client.listTools();
@@ -54,6 +65,8 @@ async function show({ tool, given, capabilities = EVERYTHING, context = {}, wait
   frame.srcdoc = withPolicy(contents[0]);
   await ready;
 
+  for (const each of written) bridge.sendToolInputPartial({ arguments: each });
+  if (!given) return;
   bridge.sendToolInput({ arguments: given });
   const answered = client
     .callTool({ name: tool, arguments: given })

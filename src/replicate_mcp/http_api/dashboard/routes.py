@@ -5,18 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from replicate_mcp.access import is_loopback
 from replicate_mcp.http_api import looking
 from replicate_mcp.http_api.callers import TheApp
+from replicate_mcp.replicate_api.delivery import image_origins
 
 router = APIRouter(include_in_schema=False)
-
-DELIVERY = ("https://replicate.delivery", "https://*.replicate.delivery")
-"""Where Replicate's files are, in the words of a Content-Security-Policy."""
 
 _CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -62,7 +58,7 @@ def security_headers(replicate_base_url: str) -> Mapping[str, str]:
     Args:
         replicate_base_url: a simulator's, if it is on loopback: its images may be shown then.
     """
-    files = " ".join((*DELIVERY, *_simulator(replicate_base_url)))
+    files = " ".join(image_origins(replicate_base_url))
     rules = (
         "default-src 'none'",
         "script-src 'self'",
@@ -126,14 +122,3 @@ def _quality(parameters: list[str]) -> float:
             except ValueError:
                 return 0.0
     return 1.0
-
-
-def _simulator(base_url: str) -> tuple[str, ...]:
-    """The origins of a simulator's files: it names itself by address, whoever calls it how."""
-    parts = urlsplit(base_url)
-    if parts.hostname is None or not is_loopback(parts.hostname):
-        return ()
-    port = f":{parts.port}" if parts.port else ""
-    names = dict.fromkeys((parts.hostname, "127.0.0.1"))
-    # A Content-Security-Policy has no form for an IPv6 address.
-    return tuple(f"{parts.scheme}://{name}{port}" for name in names if ":" not in name)

@@ -5,8 +5,8 @@ import { el, icon } from "./dom.js";
 
 const DONE_SECONDS = 1.5;
 
-/** The actions for one file in one tile; `again` makes its task once more, where that can be. */
-export function actionsFor(host, tile, file, again) {
+/** The actions for one file in one tile, beside that of making it again. */
+export function actionsFor(host, tile, file) {
   const address = imageAddress(file.url);
   const name = file.filename;
   const opens = async () => (await host.openLink(address)) || openHere(address, tile);
@@ -23,13 +23,13 @@ export function actionsFor(host, tile, file, again) {
           : (await host.downloadFile(address, name)) || sayNot("It was not downloaded.", tile),
       ),
     },
-    again: again && againAction(name, again),
   };
 }
 
-/** A button that makes a task once more. */
-export function againAction(name, again) {
-  return { button: action("again", `Make ${name} again with another seed`, again) };
+/** A button that makes a task once more: as it was asked for, or by what is known of it. */
+export function againAction(asked, name, again) {
+  const how = asked.isWhole ? "with another seed" : "from its prompt alone";
+  return { button: action("again", `Make ${name} again ${how}`, again) };
 }
 
 /** Where the host opens links it is asked to; elsewhere a link does what links do. */

@@ -6,6 +6,7 @@ const MOST_OUTPUTS = 10;
 /** A task as it was asked for. */
 export class Asked {
   #task;
+  isWhole = true;
 
   constructor(task, index) {
     this.#task = task && typeof task === "object" ? task : {};
@@ -44,17 +45,19 @@ export class Asked {
   }
 }
 
-/** A task of which only the result is known. */
+/** A task of which only the result is known: its other inputs are not in it. */
 export function askedByRow(row) {
   const { prompt, output_filename, model } = row;
-  return new Asked({ prompt, output_filename, model }, row.task_index);
+  const asked = new Asked({ prompt, output_filename, model }, row.task_index);
+  asked.isWhole = false;
+  return asked;
 }
 
 /** One ratio for all frames: their own where they agree, else a square that holds any. */
 export function commonRatio(asked) {
   const ratios = asked.map((each) => each.ratio);
   const agree = ratios.every((ratio) => Math.abs(ratio - ratios[0]) < 0.02);
-  return agree && ratios.length ? Math.min(16 / 9, Math.max(2 / 3, ratios[0])) : 1;
+  return agree && ratios.length ? Math.min(16 / 9, Math.max(9 / 16, ratios[0])) : 1;
 }
 
 /** `red_car.jpg`, made the second time: `red_car_2.jpg`. */

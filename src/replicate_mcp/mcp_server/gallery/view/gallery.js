@@ -15,10 +15,11 @@ const REMAKE_WAIT_SECONDS = 20;
 class Gallery {
   #host;
   #grid = new Grid(byId("grid"), byId("more"));
-  #headline = new Headline(
-    (only) => (this.#grid.onlyFailed = only),
-    () => this.#toggleRoom(),
-  );
+  #headline = new Headline({
+    onFailedOnly: (only) => (this.#grid.onlyFailed = only),
+    onExpand: () => this.#toggleRoom(),
+    onStop: () => this.#stop(),
+  });
   #given = {};
   #asked = [];
   #slots = []; // of the batch, by place
@@ -108,6 +109,14 @@ class Gallery {
     this.#following.follow(this.#batch);
   }
 
+  /** Stop the batch, at Replicate too; following it goes on, to its end. */
+  async #stop() {
+    const { refusal } = await this.#host
+      .callTool("cancel_batch", { batch_id: this.#batch.id })
+      .catch((error) => ({ refusal: error.message }));
+    if (refusal) this.#headline.notStopped(refusal);
+  }
+
   #refuse(reason) {
     this.#headline.problem(reason);
     this.#headline.halt();
@@ -148,7 +157,7 @@ class Gallery {
       slot.take(row);
     }
     this.#grid.arrange();
-    this.#headline.show(this.#batch, this.#batch.rows);
+    this.#headline.show(this.#batch, this.#host.canCallTools);
   }
 
   #place(index) {

@@ -1,17 +1,22 @@
 // The lines above the grid: how far the batch is, what failed, and until when the URLs work.
 
 import { byId, counted, el, icon, write } from "./dom.js";
-import { inWords, secondsLeft } from "./lifetime.js";
+import { everySecond, inWords, secondsLeft } from "./lifetime.js";
+import { StopButton } from "./stop-button.js";
 
 const SPOKEN_SECONDS = 5;
 
 export class Headline {
   #spokenAt = 0;
+  #lifetime = () => "";
+  #counts = "";
+  #stop;
   #failedOnly = el("button", { type: "button", class: "chip", "aria-pressed": "false" });
   #expand = el("button", { type: "button", class: "action", hidden: true }, icon("expand"));
 
-  /** `onFailedOnly` is told whether only failures are to be seen, `onExpand` to change the mode. */
-  constructor(onFailedOnly, onExpand) {
+  /** `onFailedOnly` is told whether only failures are to be seen; the others are pressed. */
+  constructor({ onFailedOnly, onExpand, onStop }) {
+    this.#stop = new StopButton(onStop);
     this.#failedOnly.hidden = true;
     this.#failedOnly.addEventListener("click", () => {
       const pressed = this.#failedOnly.getAttribute("aria-pressed") !== "true";
@@ -19,7 +24,8 @@ export class Headline {
       onFailedOnly(pressed);
     });
     this.#expand.addEventListener("click", onExpand);
-    byId("tools").append(this.#failedOnly, this.#expand);
+    byId("tools").append(this.#failedOnly, this.#stop.element, this.#expand);
+    everySecond(() => this.#detail());
   }
 
   /** Offer more room, or the way back. */
@@ -34,25 +40,33 @@ export class Headline {
   /** Before anything is known of a batch. */
   await(tasks) {
     write(byId("headline"), tasks ? counted(tasks, "image") : "Images");
-    write(byId("detail"), tasks ? "Starting …" : "Looking for the batch …");
+    write(byId("detail"), tasks ? "Waiting for the first …" : "Looking for the batch …");
     this.#bar(0, tasks);
   }
 
   /** How far it is. */
-  show({ total, made, failed, status }, rows) {
+  show({ total, made, failed, status, rows }, canStop) {
     const pending = total - made - failed;
     const running = status === "running";
     write(byId("headline"), running ? `${made} of ${total} made` : summary(made, total, status));
     const parts = [
       running && pending && `${counted(pending, "task")} to come`,
       failed === total && failed > 0 && `${failed} failed`,
-      !running && lifetimeOf(rows),
     ];
-    write(byId("detail"), parts.filter(Boolean).join(" · "));
+    this.#counts = parts.filter(Boolean).join(" · ");
+    this.#lifetime = () => (running ? "" : lifetimeOf(rows));
+    this.#detail();
+    this.#stop.offer(running && canStop);
     this.#bar(made + failed, total, running);
     this.#failedOnly.hidden = !failed || failed === total;
     write(this.#failedOnly, `${failed} failed`);
     this.#speak(`${made} of ${total} made${failed ? `, ${failed} failed` : ""}.`, running);
+  }
+
+  /** The batch was to be stopped, and was not. */
+  notStopped(reason) {
+    this.#stop.again();
+    this.problem(`The batch is not stopped: ${reason}`);
   }
 
   /** A sentence that a person has to see; none takes it away. */
@@ -67,6 +81,11 @@ export class Headline {
   halt() {
     this.#bar(0, 0, false);
     byId("gallery").setAttribute("aria-busy", "false");
+  }
+
+  #detail() {
+    const text = [this.#counts, this.#lifetime()].filter(Boolean).join(" · ");
+    if (text) write(byId("detail"), text);
   }
 
   #bar(done, total, running = true) {

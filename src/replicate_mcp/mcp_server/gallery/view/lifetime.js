@@ -4,27 +4,33 @@ import { write } from "./dom.js";
 
 const SOON = 600; // seconds
 
-const clocks = new Set();
+const listeners = new Set();
 
 setInterval(() => {
-  if (!document.hidden) for (const clock of clocks) clock.tick();
+  if (!document.hidden) for (const listener of listeners) listener();
 }, 1_000);
+
+/** Be called every second while the view is seen. */
+export function everySecond(listener) {
+  listeners.add(listener);
+}
 
 /** Counts down to a file's end in `label`, and calls `onEnd` then. */
 export class Lifetime {
   #label;
   #file;
   #onEnd;
+  #listener = () => this.tick();
 
   constructor(label, file, onEnd) {
     this.#label = label;
     this.#file = file;
     this.#onEnd = onEnd;
-    clocks.add(this);
+    listeners.add(this.#listener);
   }
 
   stop() {
-    clocks.delete(this);
+    listeners.delete(this.#listener);
   }
 
   tick() {

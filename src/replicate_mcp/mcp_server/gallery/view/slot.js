@@ -38,19 +38,24 @@ export class Slot {
     if (this.failed) {
       this.hasFailed = true;
       this.#fit(1);
-      this.#tiles[0].fail(row, this.#redo && againAction(row.output_filename, this.#redo));
+      this.#tiles[0].fail(row, this.#again(row.output_filename));
       return;
     }
     this.#fit(row.generated_files.length);
     row.generated_files.forEach((file, number) => {
       const tile = this.#tiles[number];
-      tile.show(row, file, actionsFor(this.host, tile, file, this.#redo));
+      const again = this.#again(file.filename);
+      tile.show(row, file, { ...actionsFor(this.host, tile, file), again });
     });
   }
 
   /** Move the focus here: what had it is gone. */
   focus() {
     this.#tiles[0].element.focus();
+  }
+
+  #again(name) {
+    return this.#redo && againAction(this.asked, name, this.#redo);
   }
 
   /** So many tiles; those that are there stay where they are. */

@@ -28,9 +28,11 @@ export class Tile {
 
   /** Nothing yet: what will be here. */
   wait(asked) {
+    const waits = this.element.dataset.state === "waiting";
     this.#become("waiting", asked.filename, asked.prompt);
-    this.#frame.replaceChildren(el("span", { class: "shimmer", "aria-hidden": "true" }));
-    write(this.#life, "…");
+    // What the model still writes comes often: the light that sweeps over it goes on.
+    if (!waits) this.#frame.replaceChildren(el("span", { class: "shimmer", "aria-hidden": "true" }));
+    write(this.#life, "to come");
   }
 
   /** An image that was made. `actions` are the buttons for it. */

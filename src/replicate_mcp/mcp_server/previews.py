@@ -1,0 +1,116 @@
+"""Thumbnails beside a tool's answer, so that a model sees what it made."""
+
+import base64
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from mcp_types import Annotations, CallToolResult, ImageContent, TextContent
+
+from replicate_mcp.mcp_server.thumbnail import MIME_TYPE, NoPicture, thumbnail
+from replicate_mcp.replicate_api.delivery import Delivery, Fetch, NotDelivered
+
+if TYPE_CHECKING:
+    from replicate_mcp.tasks.result import BatchResult, GeneratedFile
+
+MOST = 24
+"""Thumbnails in an answer: with at most 12,000 bytes each, 384,000 characters of base64. A host
+refuses an answer of 1,048,576, and a model pays some 90 tokens for each."""
+
+SECONDS = 6.0
+"""For all of an answer: a host that waits for 60 s has waited for up to 50 by then."""
+
+AT_ONCE = 8
+"""Files that are fetched at a time, over all calls of the process; and half as many are decoded."""
+
+MOST_SOURCE_BYTES = 24 * 2**20
+
+WITHOUT_PILLOW = (
+    "There are no thumbnails: this server was installed without its extra for them "
+    "(pip install 'replicate-mcp[preview]')."
+)
+
+
+class Previews:
+    """Fetches what was made, shrinks it, and puts it into answers."""
+
+    def __init__(self, base_url: str) -> None:
+        """Args: base_url: of Replicate's API."""
+        self._delivery = Delivery(base_url)
+        self._fetching = anyio.CapacityLimiter(AT_ONCE)
+        self._decoding = anyio.CapacityLimiter(AT_ONCE // 2)
+
+    async def added_to(self, answer: CallToolResult, result: "BatchResult") -> CallToolResult:
+        """The answer with a thumbnail for each file of its page, and a line on which is which.
+
+        What cannot be had is named with its reason: it fails nothing.
+        """
+        files = [
+            file
+            for row in result.successful_results
+            for file in row.generated_files
+            if not file.expired
+        ]
+        if not files:
+            return answer
+        if find_spec("PIL") is None:
+            return _with(answer, [WITHOUT_PILLOW], [])
+        seen = await self._seen(files[:MOST])
+        shown = [(file.filename, each) for file, each in seen if isinstance(each, bytes)]
+        lines = [
+            f"No thumbnail of {file.filename}: {why}." for file, why in seen if type(why) is str
+        ]
+        if shown:
+            names = ", ".join(name for name, _ in shown)
+            lines.insert(0, f"Thumbnails, in this order: {names}.")
+        if len(files) > MOST:
+            lines.append(f"{len(files) - MOST} more files have no thumbnail here: ask for fewer.")
+        return _with(answer, lines, [data for _, data in shown])
+
+    async def _seen(
+        self, files: "Sequence[GeneratedFile]"
+    ) -> "list[tuple[GeneratedFile, bytes | str]]":
+        """Each file with its thumbnail, or the reason why there is none."""
+        found: dict[int, bytes | str] = {}
+
+        async def one(number: int, file: "GeneratedFile") -> None:
+            try:
+                found[number] = await self._thumbnail(fetch, file.url)
+            except (NotDelivered, NoPicture) as reason:
+                found[number] = str(reason)
+
+        with anyio.move_on_after(SECONDS):
+            async with self._delivery.fetching() as fetch, anyio.create_task_group() as group:
+                for number, file in enumerate(files):
+                    group.start_soon(one, number, file)
+        late = f"it did not come within {SECONDS:.0f} s"
+        return [(file, found.get(number, late)) for number, file in enumerate(files)]
+
+    async def _thumbnail(self, fetch: Fetch, url: str) -> bytes:
+        async with self._fetching:
+            data = await fetch(url, MOST_SOURCE_BYTES)
+            return await anyio.to_thread.run_sync(
+                thumbnail, data, abandon_on_cancel=True, limiter=self._decoding
+            )
+
+
+def _with(
+    answer: CallToolResult, lines: Sequence[str], thumbnails: Sequence[bytes]
+) -> CallToolResult:
+    (text,) = answer.content
+    assert isinstance(text, TextContent)
+    told = "\n".join([text.text, *lines])
+    for_the_model = Annotations(audience=["assistant"])
+    images = [
+        ImageContent(
+            type="image",
+            data=base64.b64encode(each).decode(),
+            mime_type=MIME_TYPE,
+            annotations=for_the_model,
+        )
+        for each in thumbnails
+    ]
+    content = [TextContent(type="text", text=told), *images]
+    return answer.model_copy(update={"content": content})

@@ -1,0 +1,113 @@
+"""Where Replicate keeps outputs: which addresses are its own, and how a small file is fetched.
+
+No token is ever sent there: outputs are fetched as anyone may fetch them, from Replicate's delivery
+hosts only, or from the API's own origin where that is loopback (the simulator).
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+from replicate_mcp.access import is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+
+DELIVERY_HOST = "replicate.delivery"
+"""The host, with its subdomains, on which Replicate keeps outputs."""
+
+PHASE_SECONDS = 30.0
+"""For connecting, and for each silence in between."""
+
+
+Fetch = Callable[[str, int], Awaitable[bytes]]
+"""Gives the file at an address, if it has so many bytes at most."""
+
+
+class NotDelivered(Exception):
+    """Why a file cannot be had, as a sentence without its beginning and its full stop."""
+
+
+class Delivery:
+    """Tells addresses of outputs from others, and fetches from them."""
+
+    def __init__(self, base_url: str) -> None:
+        """Args: base_url: of Replicate's API."""
+        base = urlsplit(base_url)
+        self._simulator = base if is_loopback(base.hostname or "") else None
+
+    def serves(self, url: str) -> bool:
+        """Whether an address is one of an output."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            return False
+        if parts.username is not None or parts.password is not None:
+            return False
+        if self._simulator is not None and _origin(parts) == _origin(self._simulator):
+            return True
+        delivered = host == DELIVERY_HOST or host.endswith(f".{DELIVERY_HOST}")
+        return delivered and parts.scheme == "https" and port in (None, 443)
+
+    def client(self) -> "httpx.AsyncClient":
+        """A client that follows no redirects, for the time of some fetches."""
+        import httpx
+
+        # Loopback is not asked for through a proxy; .netrc and the like are no concern of ours.
+        return httpx.AsyncClient(
+            timeout=PHASE_SECONDS, follow_redirects=False, trust_env=self._simulator is None
+        )
+
+    @asynccontextmanager
+    async def fetching(self) -> AsyncIterator[Fetch]:
+        """Fetch files whole, inside the block.
+
+        Each fetch raises NotDelivered where the file is elsewhere, gone, too large, or did not
+        come.
+        """
+        async with self.client() as client:
+            yield partial(self._fetch, client)
+
+    async def _fetch(self, client: "httpx.AsyncClient", url: str, at_most: int) -> bytes:
+        import httpx
+
+        if not self.serves(url):
+            raise NotDelivered(f"its URL is not on {DELIVERY_HOST}")
+        body = bytearray()
+        try:
+            async with client.stream("GET", url) as response:
+                if response.status_code in (404, 410):
+                    raise NotDelivered("its URL has expired: Replicate deletes files after an hour")
+                if response.status_code != 200:
+                    raise NotDelivered(f"its host answered {response.status_code}")
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > at_most:
+                        raise NotDelivered(f"it is over {at_most // 2**20} MB")
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            what = str(error) or type(error).__name__
+            raise NotDelivered(f"the connection failed ({what})") from None
+        return bytes(body)
+
+
+def image_origins(base_url: str) -> tuple[str, ...]:
+    """The origins from which a browser may load images, for a Content-Security-Policy."""
+    return (f"https://{DELIVERY_HOST}", f"https://*.{DELIVERY_HOST}", *simulator_origins(base_url))
+
+
+def simulator_origins(base_url: str) -> tuple[str, ...]:
+    """The origins of a simulator's files: it names itself by address, whoever calls it how."""
+    parts = urlsplit(base_url)
+    if parts.hostname is None or not is_loopback(parts.hostname):
+        return ()
+    port = f":{parts.port}" if parts.port else ""
+    names = dict.fromkeys((parts.hostname, "127.0.0.1"))
+    # A Content-Security-Policy has no form for an IPv6 address.
+    return tuple(f"{parts.scheme}://{name}{port}" for name in names if ":" not in name)
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port

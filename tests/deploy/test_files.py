@@ -1,0 +1,117 @@
+"""The files to deploy with say what is true of the rest of the project."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from backends.servers import running_server as running_redis
+from conftest import environment
+from deploy.files import ROOT, compose, given, health_check
+from deploy.proxy import CADDYFILE
+from http_api.conftest import running_server
+from replicate_mcp.backends.redis.advice import advice
+from replicate_mcp.settings import SETTING_NAMES, Settings
+from replicate_mcp.simulator import Simulator
+
+REPLICAS = ("replica-1", "replica-2")
+
+LOCKS = (Path("deploy/image.lock"), Path("deploy/image-build.lock"))
+
+
+def test_the_image_is_made_of_what_is_there() -> None:
+    context = ROOT / ".dockerignore"
+    let_in = [line[1:] for line in context.read_text().splitlines() if line.startswith("!")]
+    for copied in given("COPY"):
+        if not copied.startswith("--from"):
+            for source in copied.split()[:-1]:
+                assert (ROOT / source).exists()
+                top = source.removeprefix("./")
+                assert any(Path(top).match(pattern) for pattern in let_in), source
+    assert {".env", ".git", "tests"}.isdisjoint(let_in)
+
+
+def test_the_image_tells_the_version_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"VERSION={project['version']}" in given("ARG")
+    (labels,) = given("LABEL")
+    assert f'licenses="{project["license"]}"' in labels
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_the_image_has_the_versions_that_are_tested(lock: Path) -> None:
+    def pins(path: Path) -> dict[str, set[str]]:
+        requirements = re.split(r"\n(?=\S)", (ROOT / path).read_text().replace("\\\n", ""))
+        return {
+            requirement.split()[0]: set(re.findall(r"--hash=\S+", requirement))
+            for requirement in requirements
+        }
+
+    tested, used = pins(Path("requirements.lock")), pins(lock)
+    assert used
+    assert all(used.values())
+    assert used.items() <= tested.items()
+    assert "pytest" not in lock.read_text()
+
+
+def test_the_image_runs_as_somebody_and_listens_where_it_is_asked() -> None:
+    (user,) = given("USER")
+    assert user.isdigit()
+    assert user != "0"
+    (command,) = given("CMD")
+    port = json.loads(command)[-1]
+    assert given("EXPOSE") == [port]
+    assert port in health_check()[-1]
+    proxy = compose()["services"]["proxy"]["environment"]
+    assert {proxy["REPLICA_1"], proxy["REPLICA_2"]} == {f"{name}:{port}" for name in REPLICAS}
+
+
+def test_every_setting_of_the_compose_file_is_known_and_takes_its_default() -> None:
+    for name in REPLICAS:
+        variables = compose()["services"][name]["environment"]
+        assert variables.keys() <= SETTING_NAMES.keys()
+        defaults = {
+            key: re.sub(r"\$\{\w+:?[-?]?(.*?)\}", r"\1", value) for key, value in variables.items()
+        }
+        assert Settings.model_validate({k: v for k, v in defaults.items() if v})
+    told = re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    read = re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text())
+    assert set(told) <= set(read)
+    assert {name for name in read if name != "SITE"} <= SETTING_NAMES.keys()
+
+
+def test_the_proxys_configuration_reads_what_the_compose_file_sets() -> None:
+    proxy = compose()["services"]["proxy"]
+    read = set(re.findall(r"\{\$(\w+)\}", CADDYFILE.read_text()))
+    assert read == proxy["environment"].keys()
+    assert "./deploy/Caddyfile:/etc/caddy/Caddyfile:ro" in proxy["volumes"]
+
+
+def test_nothing_but_the_proxy_is_reached_from_outside_and_all_are_stopped_at_once() -> None:
+    services = compose()["services"]
+    assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
+    assert services["valkey"]["networks"] == ["state"]
+    assert compose()["networks"]["state"]["internal"] is True
+    assert "depends_on" not in services["proxy"]
+
+
+def test_the_valkey_of_the_compose_file_suits() -> None:
+    program, *options = compose()["services"]["valkey"]["command"]
+    assert program == "valkey-server"
+    with running_redis("valkey", *options) as server, Redis(port=server.port) as client:
+        assert advice(client.info()) == []
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_the_health_check_tells_healthy_from_not(simulator: Simulator, tmp_path: Path) -> None:
+    with running_server(environment(simulator, tmp_path)) as server:
+        check = health_check()[-1].replace("8000", server.url.rpartition(":")[2])
+        command = [sys.executable, "-c", check]
+        assert subprocess.run(command).returncode == 0
+        server.terminate()
+        assert subprocess.run(command, capture_output=True).returncode != 0

@@ -1,0 +1,70 @@
+"""The image's steps, run here: there need be no Docker for them to work."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import environment
+from deploy.files import ROOT, given, health_check, instructions
+from http_api.conftest import running_server
+from replicate_mcp.simulator import Simulator
+
+PLACE = "/opt/replicate-mcp"
+
+MOST_BYTES = 100 * 1024 * 1024
+"""What is installed, beside Python itself."""
+
+
+@pytest.mark.soak
+def test_the_steps_of_the_image_make_a_server_that_serves(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    context, place = tmp_path / "build", tmp_path / "image"
+    context.mkdir()
+    build = instructions()[: instructions().index(("FROM", "python:${PYTHON}-slim"))]
+    steps = [(name, told) for name, told in build if name in ("COPY", "RUN")]
+    assert len(steps) == 5
+    # Beside the interpreter of the tests stands that of the image, with its own pip.
+    tools = tmp_path / "tools"
+    subprocess.run([sys.executable, "-m", "venv", str(tools)], check=True)
+    around = {**os.environ, "PATH": f"{tools / 'bin'}:{os.environ['PATH']}"}
+    for name, told in steps:
+        if name == "COPY":
+            *sources, target = told.split()
+            for source in sources:
+                copy(ROOT / source, context / target)
+        else:
+            command = told.replace(PLACE, str(place))
+            subprocess.run(["bash", "-euc", command], cwd=context, env=around, check=True)
+    assert size(place) < MOST_BYTES
+    program = [str(place / "bin" / "replicate-mcp")]
+    installed = subprocess.run(
+        [str(place / "bin" / "python"), "-c", "import redis, fastapi"], capture_output=True
+    )
+    assert installed.returncode == 0, installed.stderr
+    with running_server(environment(simulator, tmp_path), program=program) as server:
+        assert httpx.get(f"{server.url}/health").json()["status"] == "healthy"
+        check = health_check()[-1].replace("8000", server.url.rpartition(":")[2])
+        healthy = subprocess.run([str(place / "bin" / "python"), "-c", check])
+        assert healthy.returncode == 0
+        made = server.post("/generate", {"prompt": "a red car"}).json()
+        assert made["success"] is True
+    assert given("ENTRYPOINT") == ['["replicate-mcp"]']
+
+
+def copy(source: Path, target: Path) -> None:
+    """As COPY does: a folder's content, or a file into a folder."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
+def size(folder: Path) -> int:
+    """Of all files together, in bytes."""
+    return sum(each.lstat().st_size for each in folder.rglob("*") if not each.is_dir())

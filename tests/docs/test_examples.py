@@ -1,0 +1,139 @@
+"""Every example of the README and the documentation works as it is printed."""
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import yaml
+from dotenv import dotenv_values
+from jsonschema import validate
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from docs.blocks import Block, blocks_of
+from docs.sandbox import Sandbox
+from replicate_mcp.access import Access
+from replicate_mcp.cli.hosts import HOSTS, Machine
+from replicate_mcp.http_api.answers import Refusal
+from replicate_mcp.mcp_server.callers import caller_of
+from replicate_mcp.mcp_server.tools import TOOLS
+from replicate_mcp.settings import SETTING_NAMES, load_settings
+from replicate_mcp.tasks.result import BatchResult
+
+HOST_OF = {"vs-code": "vscode", "cursor": "cursor"}
+"""Whose configuration a page shows; Claude Desktop's, where it is not here."""
+
+
+def test_every_example_works_as_printed(page: Path, sandbox: Sandbox) -> None:
+    for block in blocks_of(page):
+        assert block.language in TRIED, f"nobody knows how to try {block}"
+        try:
+            TRIED[block.language](block, sandbox)
+        except Exception as error:
+            error.add_note(f"in {block}")
+            raise
+
+
+def shell(block: Block, sandbox: Sandbox) -> None:
+    sandbox.shell(block)
+
+
+def python(block: Block, sandbox: Sandbox) -> None:
+    sandbox.run("python3", "-W", "error", "-c", block.text)
+
+
+def environment_file(block: Block, sandbox: Sandbox) -> None:
+    named = dotenv_values(stream=StringIO(block.text))
+    assert set(named) <= set(SETTING_NAMES)
+    file = sandbox.work / "block.env"
+    file.write_text(block.text)
+    load_settings({}, file)
+
+
+def prometheus(block: Block, _: Sandbox) -> None:
+    assert yaml.safe_load(block.text)["scrape_configs"]
+
+
+def document(block: Block, sandbox: Sandbox) -> None:
+    """JSON, by what it is an example of."""
+    shown = json.loads(sandbox.here(block.text))
+    for key, check in DOCUMENTS.items():
+        if key in shown:
+            return check(shown, block, sandbox)
+    raise AssertionError(f"nobody knows what this is an example of: {block}")
+
+
+def tasks(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
+    # Under the name by which the commands of the same page call it.
+    (sandbox.work / "tasks.json").write_text(block.text)
+    made = json.loads(sandbox.run("replicate-mcp", "generate", "--file", "tasks.json", "--json"))
+    assert made["successful_count"] == len(shown["tasks"])
+
+
+def result(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
+    told = BatchResult.model_validate(shown)
+    finished = len(told.successful_results) + len(told.failed_results)
+    assert finished == told.cursor == told.total_tasks - told.pending_count
+    validate(shown, TOOLS["get_batch"].tool.output_schema or {})
+
+
+def arguments(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
+    validate(shown, TOOLS["get_batch"].tool.input_schema)
+
+
+def refusal(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
+    Refusal.model_validate(shown)
+
+
+def credentials(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
+    assert caller_of(Access(), shown["_meta"], None).brought_a_token
+
+
+def configuration(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
+    """What a host's file holds: a server that runs, or what `install` writes there."""
+    (servers,) = (shown[key] for key in ("mcpServers", "servers") if key in shown)
+    entry = servers["replicate"]
+    if "url" in entry:
+        assert "generate_images" in anyio.run(_tools_at, entry["url"], entry.get("headers"))
+        return
+    host = HOSTS[name := HOST_OF.get(block.page.stem, "claude")]
+    home = sandbox.home.with_name("another-home")
+    sandbox.run("replicate-mcp", "install", name, HOME=str(home))
+    written = json.loads(host.file(Machine("linux", home, {})).read_text())
+    installed = written[host.servers]["replicate"]
+    assert Path(entry["command"]).name == Path(installed["command"]).name
+    entry["command"] = installed["command"]
+    del installed["env"]["REPLICATE_BASE_URL"]
+    assert shown == written
+
+
+async def _tools_at(url: str, headers: dict[str, str] | None) -> list[str]:
+    async with (
+        httpx2.AsyncClient(headers=headers) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        return [tool.name for tool in (await client.list_tools()).tools]
+
+
+TRIED: dict[str, Callable[[Block, Sandbox], None]] = {
+    "sh": shell,
+    "python": python,
+    "json": document,
+    "env": environment_file,
+    "yaml": prometheus,
+    "text": lambda block, sandbox: None,  # What a program printed once.
+}
+
+DOCUMENTS: dict[str, Callable[[dict[str, Any], Block, Sandbox], None]] = {
+    "tasks": tasks,
+    "total_tasks": result,
+    "after": arguments,
+    "error_code": refusal,
+    "_meta": credentials,
+    "mcpServers": configuration,
+    "servers": configuration,
+}

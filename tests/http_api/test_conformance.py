@@ -1,0 +1,105 @@
+"""The official conformance suites of MCP, each scenario of them, against the server at /mcp."""
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from http_api.conftest import Server
+from npm import installed
+
+FOLDER = Path(__file__).parent / "conformance"
+
+RUNS = {
+    "0.1": ("0.1", ()),
+    "0.2, the handshake era": ("0.2", ("--spec-version", "2025-11-25")),
+    "0.2, the stateless era": ("0.2", ("--spec-version", "2026-07-28")),
+    "0.2, each in its newest era, and extensions": ("0.2", ()),
+}
+
+
+class Check(NamedTuple):
+    """A check that a suite made."""
+
+    scenario: str
+    name: str
+    succeeded: bool
+    message: str
+
+
+@cache
+def suite(version: str) -> tuple[str, ...]:
+    """The command that runs a suite."""
+    program = installed(FOLDER) / f"conformance-{version}" / "dist" / "index.js"
+    told = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    older = ["--import", str(FOLDER / "older_node.mjs")] if told < "v22" else []
+    return ("node", *older, str(program))
+
+
+@cache
+def written_down() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """The scenarios that pass whole, by suite; the checks that are not tried, by scenario."""
+    known = tomllib.loads(Path(__file__).with_name("conformance.toml").read_text("utf-8"))
+    not_tried: dict[str, set[str]] = {}
+    for group in known["not_tried"]:
+        assert group["reason"]
+        for scenario, checks in group["checks"].items():
+            assert scenario not in not_tried, scenario
+            not_tried[scenario] = set(checks)
+    return {name: set(scenarios) for name, scenarios in known["passed"].items()}, not_tried
+
+
+def checks_in(folder: Path) -> Iterator[Check]:
+    """What a suite wrote down."""
+    for file in sorted(folder.glob("*/checks.json")):
+        scenario = re.sub(r"^server-(.+?)-\d{4}-\d\d-\d\dT.*$", r"\1", file.parent.name)
+        told: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+        for check in told:
+            succeeded = check["status"] in ("SUCCESS", "INFO")
+            yield Check(scenario, check["id"], succeeded, check.get("errorMessage") or "")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_whatever_can_be_tried_here_passes(server: Server, tmp_path: Path, run: str) -> None:
+    version, options = RUNS[run]
+    command = [*suite(version), "server", "--url", f"{server.url}/mcp", "--suite", "all", *options]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path)], capture_output=True, text=True, timeout=180, check=False
+    )
+    checks = list(checks_in(tmp_path))
+    assert len(checks) > 30, done.stdout + done.stderr
+    passed, not_tried = written_down()
+
+    failed = [
+        check
+        for check in checks
+        if not check.succeeded and check.name not in not_tried.get(check.scenario, ())
+    ]
+    assert not failed
+    wrongly = [
+        check
+        for check in checks
+        if check.succeeded and check.name in not_tried.get(check.scenario, ())
+    ]
+    assert not wrongly, "written down as not tried, and passes"
+    scenarios = {check.scenario for check in checks}
+    assert scenarios - set(not_tried) <= passed[version], "pass, and are not written down"
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_every_scenario_of_a_suite_is_written_down(version: str) -> None:
+    told = subprocess.run(
+        [*suite(version), "list", "--server"], capture_output=True, text=True, check=True
+    ).stdout
+    listed = set(re.findall(r"^ +- (\S+)", told, re.MULTILINE))
+    passed, not_tried = written_down()
+    assert not passed[version] & set(not_tried)
+    assert listed - set(not_tried) == passed[version]
+    if version == "0.2":
+        assert set(not_tried) <= listed

@@ -1,0 +1,19 @@
+"""What the tests install from npm is the same everywhere, from whatever registry it comes."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_lock_files_name_what_is_installed_by_its_digest_alone() -> None:
+    locks = [
+        path
+        for path in ROOT.rglob("package-lock.json")
+        if not {"node_modules", ".venv"} & {*path.parts}
+    ]
+    assert len(locks) >= 4
+    for lock in locks:
+        for name, package in json.loads(lock.read_text("utf-8"))["packages"].items():
+            assert "resolved" not in package, (lock, name)
+            assert not name or "integrity" in package, (lock, name)
