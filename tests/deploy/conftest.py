@@ -17,6 +17,8 @@ from replicate_mcp.simulator import Simulator
 
 LIMIT = 4
 
+CONFIRM_ABOVE = 10
+
 LEASE_SECONDS = 2.0
 
 ACCOUNTS = [f"team{number}" for number in range(16)]
@@ -65,6 +67,7 @@ def running_fleet(
     variables = environment(simulator, folder) | {
         "REPLICATE_MCP_BACKEND": valkey.url(folder.name, lease=LEASE_SECONDS),
         "REPLICATE_CONCURRENT_LIMIT": str(LIMIT),
+        "REPLICATE_MCP_CONFIRM_ABOVE": str(CONFIRM_ABOVE),
     }
     with (
         running_server(variables) as first,

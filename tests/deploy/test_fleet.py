@@ -12,8 +12,9 @@ from mcp import Client
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp_types import ElicitResult
 
-from deploy.conftest import LIMIT, Fleet
+from deploy.conftest import CONFIRM_ABOVE, LIMIT, Fleet
 from replicate_mcp.simulator import Simulator
 
 Way = Literal["stateless", "sessions", "sse"]
@@ -30,16 +31,16 @@ LATER = {"prefer": "respond-async"}
 
 
 @asynccontextmanager
-async def client_of(fleet: Fleet, way: Way) -> AsyncIterator[Client]:
+async def client_of(fleet: Fleet, way: Way, ask: Any = None) -> AsyncIterator[Client]:
     if way == "sse":
         over_sse = sse_client(f"{fleet.url}/sse", headers=fleet.credentials)
-        async with Client(over_sse, mode="legacy") as client:
+        async with Client(over_sse, mode="legacy", elicitation_callback=ask) as client:
             yield client
     else:
         mode: Any = "auto" if way == "stateless" else "legacy"
         async with create_mcp_http_client(headers=fleet.credentials) as http:
             over_http = streamable_http_client(f"{fleet.url}/mcp", http_client=http)
-            async with Client(over_http, mode=mode) as client:
+            async with Client(over_http, mode=mode, elicitation_callback=ask) as client:
                 yield client
 
 
@@ -123,6 +124,25 @@ async def test_many_mcp_clients_work_and_hear_progress(
     assert heard == {0, 1, 2, 3}
     assert simulator.account(fleet.account)["created"] == 16
     assert simulator.account(fleet.account)["max_in_flight"] <= LIMIT
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_whichever_replica_asks_a_person_any_takes_the_answer(
+    fleet: Fleet, simulator: Simulator, way: Way
+) -> None:
+    asked: list[str] = []
+
+    async def accept(context: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept")
+
+    tasks = [{"prompt": str(n)} for n in range(CONFIRM_ABOVE + 1)]
+    async with client_of(fleet, way, accept) as client:
+        for _ in range(4):
+            made = structured(await client.call_tool("generate_images", {"tasks": tasks}))
+            assert made["successful_count"] == len(tasks)
+    assert len(asked) == 4
+    assert simulator.account(fleet.account)["created"] == 4 * len(tasks)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -7,9 +7,15 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import pytest
+from mcp.server.streamable_http_manager import (
+    DEFAULT_MAX_REQUEST_BODY_SIZE,
+    DEFAULT_MAX_SESSIONS,
+    DEFAULT_SESSION_IDLE_TIMEOUT,
+)
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.wire import Wire, first_answered, request, wire_to
+from replicate_mcp.http_api.limits import DEFAULT_LIMITS
 
 LIMITED = """
 import functools, json, sys
@@ -23,6 +29,8 @@ sys.exit(main())
 """The server as it is, with other numbers."""
 
 Limited = Callable[..., AbstractContextManager[Server]]
+
+CLIENT = {"name": "t", "version": "1"}
 
 MCP = {"accept": "application/json, text/event-stream", "content_type": "application/json"}
 JSON = {"content_type": "application/json"}
@@ -207,6 +215,33 @@ def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limit
             wire.send(request("GET", "/models"))
             assert wire.headers().startswith("HTTP/1.1 200 ")
         assert "event: endpoint" in stream.socket.recv(1_000).decode()
+
+
+def test_sessions_that_stay_open_are_counted_to_their_caller(limited: Limited) -> None:
+    asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": CLIENT}
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": asked}
+    usual = {"accept": "application/json, text/event-stream"}
+    with limited(sessions=8) as server:
+
+        def begin(name: str) -> Any:
+            headers = usual | bearer(name)
+            return server.client.post("/mcp", json=hello, headers=headers)
+
+        sessions = [begin("a").headers["mcp-session-id"] for _ in range(2)]
+        refused = begin("a")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        assert "sessions are open" in refused.json()["error"]["message"]
+        assert begin("b").status_code == 200
+        ended = server.client.delete("/mcp", headers=usual | {"mcp-session-id": sessions[0]})
+        assert ended.status_code == 200
+        assert begin("a").status_code == 200
+        assert begin("a").status_code == 429
+
+
+def test_as_many_sessions_may_be_open_as_the_sdk_keeps() -> None:
+    sdk = (DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_TIMEOUT, DEFAULT_MAX_REQUEST_BODY_SIZE)
+    ours = DEFAULT_LIMITS
+    assert (ours.sessions, ours.session_idle_seconds, ours.mcp_body_bytes) == sdk
 
 
 PREFLIGHT = {"access-control-request-method": "POST"}

@@ -236,7 +236,7 @@ def test_a_host_without_anything_optional_still_shows_what_was_made(
     page = show("generate_images", given, capabilities={})
     expect(loaded(page)).to_have_count(1)
     assert sorted(states(page)) == ["made", "waiting"]
-    expect(page.view.get_by_role("alert")).to_contain_text("ask for it")
+    expect(page.view.get_by_role("alert")).to_contain_text("Ask in the conversation for the rest")
     expect(page.view.get_by_role("button", name=re.compile("again"))).to_have_count(0)
     link = page.view.get_by_role("link")
     assert (link.get_attribute("href") or "").startswith(simulator.url)

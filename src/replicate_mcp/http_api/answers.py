@@ -1,6 +1,6 @@
 """How outcomes are told over HTTP, as the service that this one re-imagines tells them."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,7 +31,7 @@ class Refusal(BaseModel):
     """Why a request was refused, or its one image not made."""
 
     error: str
-    error_code: ErrorCode
+    error_code: ErrorCode | Literal["too_many_requests"]
     retryable: bool = False
 
 

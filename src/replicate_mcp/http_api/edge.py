@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from replicate_mcp.access import Access
 from replicate_mcp.errors import Unauthorized
 from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
 from replicate_mcp.http_api.refusals import MCP_PATHS, HeadersTooLarge, TooLarge, TooSlow, answer
+from replicate_mcp.http_api.shares import names_of
 
 ALWAYS_ANSWERED = "/health"
 
@@ -30,6 +32,7 @@ class Edge:
         self._access = access
         self._limits = limits
         self._open = OpenRequests(limits)
+        self._sessions = McpSessions(app, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, within the limits."""
@@ -58,14 +61,19 @@ class Edge:
             return await self._app(scope, receive, send)
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         address = _address(scope, headers)
-        with self._open.one_more(address, _caller(self._access, headers, address)) as request:
+        names = names_of(address, _caller(self._access, headers, address))
+        with self._open.one_more(names) as request:
             mcp = scope["path"] in MCP_PATHS
             most = self._limits.mcp_body_bytes if mcp else self._limits.body_bytes
             length = headers.get("content-length", "")
             if length.isdigit() and int(length) > most:
                 raise TooLarge(most)
             body = _Body(receive, request, self._limits, most)
-            await self._app(_seen_through(scope, headers), body.receive, send)
+            scope = _seen_through(scope, headers)
+            if scope["path"] == "/mcp":
+                await self._sessions.serve(scope, body.receive, send, names)
+            else:
+                await self._app(scope, body.receive, send)
         return None
 
 
@@ -116,7 +124,7 @@ def _address(scope: Scope, headers: Mapping[str, str]) -> str:
     the end of `X-Forwarded-For`. That is believed for counting only, never for access.
     """
     peer = _parsed(scope["client"][0] if scope.get("client") else "")
-    if peer is None or not peer.is_private:
+    if peer is None or peer.is_global:
         return _shown(peer)
     forwarded = _parsed(headers.get("x-forwarded-for", "").rpartition(",")[2].strip())
     return _shown(forwarded or peer)

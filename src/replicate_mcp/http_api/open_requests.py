@@ -1,62 +1,42 @@
-"""What is open at once: counted for all, for each address, and for each caller."""
+"""What is open at once: requests, and the bytes of their bodies."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from replicate_mcp.http_api.limits import Limits
-from replicate_mcp.http_api.refusals import Busy
-
-ALL = ""
-
-SHARES = (1, 2, 4)
-"""Parts of the whole: for all together, for an address (a half), for a caller (a quarter).
-Tokens can be made up: an address that sends many of them still leaves half to the others."""
+from replicate_mcp.http_api.shares import Names, Shared
 
 
-@dataclass(slots=True)
 class OpenRequests:
-    """The requests that are open in this process, and the bytes of their bodies."""
+    """The requests that are open in this process."""
 
-    limits: Limits
-    _requests: Counter[str] = field(default_factory=Counter)
-    _bytes: Counter[str] = field(default_factory=Counter)
+    def __init__(self, limits: Limits) -> None:
+        self._requests = Shared(limits.open_requests, "requests are open")
+        self._bytes = Shared(limits.held_body_bytes, "bytes are sent at once")
 
     @contextmanager
-    def one_more(self, address: str, caller: str) -> Iterator["OpenRequest"]:
+    def one_more(self, names: Names) -> Iterator["OpenRequest"]:
         """A request, for as long as it is open.
 
         Raises:
             Busy: too many are.
         """
-        names = (ALL, f"from {address}", caller)
-        _check(self._requests, names, self.limits.open_requests, "requests are open")
-        self._requests.update(names)
-        request = OpenRequest(self, names)
+        self._requests.take(names)
+        request = OpenRequest(self._bytes, names)
         try:
             yield request
         finally:
-            _take_away(self._requests, names, 1)
-            _take_away(self._bytes, names, request.held)
-
-    def hold(self, names: tuple[str, ...], size: int) -> None:
-        """Count the bytes of a body that has to be kept.
-
-        Raises:
-            Busy: too many are held.
-        """
-        _check(self._bytes, names, self.limits.held_body_bytes, "bytes are sent at once", size)
-        for name in names:
-            self._bytes[name] += size
+            self._requests.give_back(names)
+            self._bytes.give_back(names, request.held)
 
 
 @dataclass(slots=True)
 class OpenRequest:
-    """One of them."""
+    """One of them, and how much of its body is held."""
 
-    _all: OpenRequests
-    _names: tuple[str, ...]
+    _bytes: Shared
+    names: Names
     held: int = 0
 
     def hold(self, size: int) -> None:
@@ -65,20 +45,5 @@ class OpenRequest:
         Raises:
             Busy: too much is held.
         """
-        self._all.hold(self._names, size)
+        self._bytes.take(self.names, size)
         self.held += size
-
-
-def _check(
-    counted: Counter[str], names: tuple[str, ...], most: int, what: str, more: int = 1
-) -> None:
-    for name, share in zip(names, SHARES, strict=True):
-        if counted[name] + more > most // share:
-            raise Busy(is_everybodys=name == ALL, what=what, most=most // share)
-
-
-def _take_away(counted: Counter[str], names: tuple[str, ...], size: int) -> None:
-    for name in names:
-        counted[name] -= size
-        if counted[name] <= 0:
-            del counted[name]

@@ -77,8 +77,11 @@ export class Headline {
     place.hidden = !text;
   }
 
-  /** Nothing more will come, without an end of the batch that is known. */
-  halt() {
+  /** There is no batch, or none that is known. */
+  halt(title) {
+    write(byId("headline"), title);
+    write(byId("detail"), (this.#counts = ""));
+    this.#lifetime = () => "";
     this.#bar(0, 0, false);
     byId("gallery").setAttribute("aria-busy", "false");
   }

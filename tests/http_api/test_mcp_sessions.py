@@ -1,0 +1,102 @@
+"""Which sessions are counted: those that the SDK still keeps, by what is seen of them."""
+
+from itertools import count
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.mcp_sessions import McpSessions
+from replicate_mcp.http_api.refusals import Busy
+from replicate_mcp.http_api.shares import names_of
+
+IDLE_SECONDS = 60
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Caller:
+    """Somebody who may have two sessions, of an SDK that gives one to whoever has none."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        limits = Limits(sessions=8, session_idle_seconds=IDLE_SECONDS)
+        self._sessions = McpSessions(self._sdk, limits, self.clock)
+        self._numbers = count(1)
+        self.unknown: set[str] = set()
+
+    async def _sdk(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        session = request.headers.get("mcp-session-id") or f"s{next(self._numbers)}"
+        if session in self.unknown:
+            await Response(status_code=404)(scope, receive, send)
+        elif request.headers.get("mcp-protocol-version", "") >= "2026":
+            await Response()(scope, receive, send)
+        else:
+            await Response(headers={"mcp-session-id": session})(scope, receive, send)
+
+    async def send(
+        self, session: str | None = None, method: str = "POST", revision: str = ""
+    ) -> str:
+        """The session of the answer."""
+        sent = {"mcp-session-id": session, "mcp-protocol-version": revision}
+        headers = [(name.encode(), value.encode()) for name, value in sent.items() if value]
+        scope = {"type": "http", "method": method, "path": "/mcp", "headers": headers}
+        answers: list[Message] = []
+
+        async def hear(message: Message) -> None:
+            answers.append(message)
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        await self._sessions.serve(scope, receive, hear, names_of("192.0.2.1", "token:a"))
+        sent_back: bytes = dict(answers[0]["headers"]).get(b"mcp-session-id", b"")
+        return sent_back.decode()
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+async def test_a_session_counts_until_it_is_ended(caller: Caller) -> None:
+    first, _ = await caller.send(), await caller.send()
+    with pytest.raises(Busy):
+        await caller.send()
+    await caller.send(first, "DELETE")
+    await caller.send()
+    with pytest.raises(Busy):
+        await caller.send()
+
+
+async def test_one_that_the_sdk_does_not_know_any_more_counts_no_more(caller: Caller) -> None:
+    first, _ = await caller.send(), await caller.send()
+    caller.unknown = {first}
+    await caller.send(first)
+    await caller.send()
+
+
+async def test_one_that_is_left_alone_for_long_counts_no_more(caller: Caller) -> None:
+    first, _ = await caller.send(), await caller.send()
+    caller.clock.now = IDLE_SECONDS - 1
+    await caller.send(first)
+    caller.clock.now = IDLE_SECONDS + 1
+    await caller.send()
+    with pytest.raises(Busy):
+        await caller.send()
+
+
+async def test_where_there_are_no_sessions_none_is_counted(caller: Caller) -> None:
+    for _ in range(9):
+        assert await caller.send(revision="2026-07-28") == ""
+    await caller.send()
+    await caller.send()
