@@ -1,16 +1,15 @@
 // The gallery: what the host tells of a call of generate_images or get_batch, shown as it happens.
 
-import { Asked, askedByRow, nameAgain } from "./asked.js";
-import { Batch, rowsOf } from "./batch.js";
+import { Asked, askedByRow } from "./asked.js";
+import { Batch } from "./batch.js";
 import { Host, readToolResult } from "./bridge.js";
 import { byId } from "./dom.js";
 import { Following } from "./following.js";
 import { Grid } from "./grid.js";
 import { Headline } from "./headline.js";
 import { applyHostContext, reportSize } from "./host-style.js";
+import { Remaking } from "./remaking.js";
 import { Slot } from "./slot.js";
-
-const REMAKE_WAIT_SECONDS = 20;
 
 class Gallery {
   #host;
@@ -26,11 +25,11 @@ class Gallery {
   #placeOf = new Map(); // task_index to place, where only a part of a batch is shown
   #batch = new Batch();
   #following;
-  #remakes = new Set();
-  #remade = [];
+  #remaking;
 
   constructor(host) {
     this.#host = host;
+    this.#remaking = new Remaking(host, this.#grid, (asked) => this.#slot(asked));
   }
 
   /** The call's arguments, whole or as far as they have been written. */
@@ -78,7 +77,7 @@ class Gallery {
 
   leave() {
     this.#following?.stop();
-    for (const following of this.#remakes) following.stop();
+    this.#remaking.stop();
   }
 
   /** Whether only what finished after a cursor is shown: other views have the rest. */
@@ -145,8 +144,8 @@ class Gallery {
   }
 
   #slot(asked) {
-    const redo = this.#host.canCallTools ? (slot) => this.#again(slot) : undefined;
-    return new Slot(this.#host, asked, redo);
+    const again = (slot) => this.#remaking.again(slot, this.#given);
+    return new Slot(this.#host, asked, this.#host.canCallTools ? again : undefined);
   }
 
   #take(page) {
@@ -166,57 +165,6 @@ class Gallery {
     return this.#placeOf.get(index);
   }
 
-  /** Make a slot's task again: in place where it failed, else in a tile of its own behind it. */
-  #again(slot) {
-    if (slot.failed) {
-      slot.foresee(slot.asked);
-      slot.focus();
-      this.#grid.arrange();
-      this.#remake(slot, slot.asked.again(slot.asked.filename));
-    } else {
-      slot.timesMade += 1;
-      const task = slot.asked.again(nameFor(slot));
-      const another = this.#slot(new Asked(task, slot.asked.index));
-      this.#grid.putAfter(slot, another);
-      this.#remake(another, task);
-    }
-    return true;
-  }
-
-  async #remake(slot, task) {
-    const { model, semaphore } = this.#given;
-    const given = { tasks: [task], wait_seconds: REMAKE_WAIT_SECONDS };
-    if (model !== undefined && task.model === undefined) given.model = model;
-    if (semaphore !== undefined) given.semaphore = semaphore;
-    const answer = await this.#host
-      .callTool("generate_images", given)
-      .catch((error) => ({ refusal: error.message }));
-    if (answer.refusal) return this.#remadeAs(slot, failureOf(slot, answer.refusal));
-    const batch = new Batch();
-    const take = (page) => {
-      batch.take(page);
-      for (const row of rowsOf(page)) this.#remadeAs(slot, row);
-    };
-    take(answer.page);
-    const following = new Following(this.#host, take, (why) =>
-      this.#remadeAs(slot, failureOf(slot, why)),
-    );
-    this.#remakes.add(following);
-    await following.follow(batch);
-    return this.#remakes.delete(following);
-  }
-
-  #remadeAs(slot, row) {
-    slot.take({ ...row, task_index: slot.asked.index });
-    this.#grid.arrange();
-    for (const file of row.generated_files ?? []) {
-      this.#remade.push(`task ${slot.asked.index} again: ${file.filename} ${file.url}`);
-    }
-    if (this.#remade.length) {
-      this.#host.tellModel(`Made again in the gallery:\n${this.#remade.join("\n")}`);
-    }
-  }
-
   async #toggleRoom() {
     const full = this.#host.context.displayMode === "fullscreen";
     try {
@@ -233,15 +181,6 @@ function unknown(place) {
   const blank = new Asked({}, place);
   blank.filename = "…";
   return blank;
-}
-
-function nameFor(slot) {
-  return nameAgain(slot.row.generated_files[0].filename, slot.timesMade);
-}
-
-function failureOf(slot, error) {
-  const { prompt, filename } = slot.asked;
-  return { prompt, output_filename: filename, error, error_code: "not made" };
 }
 
 function reasonOf(reason) {
