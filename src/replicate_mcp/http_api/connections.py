@@ -43,6 +43,7 @@ class Connection(H11Protocol):
             idle = [each for each in others if each.is_idle and each is not self]
             longest = min(idle, key=lambda each: each._idle_since, default=self)
             longest.transport.abort()
+            self.connections.discard(longest)  # At once: many come before that is carried out.
 
     def data_received(self, data: bytes) -> None:
         """Read on, and note whether a request's headers have begun and not ended."""
