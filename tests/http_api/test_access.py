@@ -80,8 +80,8 @@ def account_billed(place: Place, way: str, admin: str, own: str, situation: str)
     if admin != "none":
         right = admin == "right" and place.has_admin_key and place.has_token
         return SERVERS_ACCOUNT if right else None
-    if own == "wrong bearer":
-        return None
+    if own in ("wrong bearer", "empty header", "empty inside"):
+        return None  # What is presented and is wrong does not fall to the next tier.
     if own in ("own header", "bearer", "inside"):
         return OWN_ACCOUNT
     if from_another_site or not place.has_token:
