@@ -16,6 +16,12 @@ OPEN = Access(server_token=SERVER, admin_key=ADMIN, listens_on_loopback=True)
 CLOSED = Access(server_token=SERVER, admin_key=ADMIN)
 WITHOUT_ADMIN = Access(server_token=SERVER, listens_on_loopback=True)
 ANONYMOUS = Access(server_token=SERVER, allow_anonymous=True, allowed_hosts=("mcp.example.com",))
+BEHIND_A_PROXY = Access(
+    server_token=SERVER,
+    admin_key=ADMIN,
+    listens_on_loopback=True,
+    allowed_hosts=("mcp.example.com",),
+)
 WITHOUT_TOKEN = Access(admin_key=ADMIN, listens_on_loopback=True)
 
 # The server, the headers, a token inside the request, and who that is (None: nobody).
@@ -32,7 +38,6 @@ CASES = [
     (WITHOUT_ADMIN, {"x-admin-api-key": ""}, None, None),
     (WITHOUT_ADMIN, {"x-admin-api-key": "None"}, None, None),
     (WITHOUT_ADMIN, {"x-admin-api-key": ADMIN}, OWN, None),
-    (WITHOUT_TOKEN, {"x-admin-api-key": ADMIN}, None, None),
     # The caller's own token: in the body or `_meta`, a header of its own, or as a bearer.
     (CLOSED, {}, OWN, OWN_NAME),
     (CLOSED, {"x-replicate-api-key": OWN}, None, OWN_NAME),
@@ -43,6 +48,12 @@ CASES = [
     (CLOSED, {"x-replicate-api-key": ""}, None, None),
     (CLOSED, {}, "", None),
     (CLOSED, {}, {"a": "b"}, None),
+    # What was presented as a token and is none does not fall to the server's.
+    (OPEN, LOOPBACK | {"x-replicate-api-key": ""}, None, None),
+    (OPEN, LOOPBACK | {"x-replicate-api-key": " "}, None, None),
+    (OPEN, LOOPBACK, "", None),
+    (OPEN, LOOPBACK, {"a": "b"}, None),
+    (OPEN, LOOPBACK, "r8_abc…", None),
     (OPEN, LOOPBACK | {"authorization": "Bearer something-else"}, None, None),
     (OPEN, LOOPBACK | {"authorization": "Basic dXNlcjpwYXNz"}, None, None),
     (WITHOUT_TOKEN, {"x-replicate-api-key": OWN}, None, OWN_NAME),
@@ -57,6 +68,13 @@ CASES = [
     (OPEN, LOOPBACK | {"x-forwarded-for": "1.2.3.4"}, None, None),
     (OPEN, LOOPBACK | {"forwarded": "for=1.2.3.4"}, None, None),
     (OPEN, LOOPBACK | {"via": "1.1 proxy"}, None, None),
+    (OPEN, LOOPBACK | {"x-forwarded-port": "443"}, None, None),
+    (OPEN, LOOPBACK | {"cf-connecting-ip": "1.2.3.4"}, None, None),
+    (OPEN, {"host": "localhost:8000.evil.example.com"}, None, None),
+    (OPEN, {"host": "[::1].evil.example.com"}, None, None),
+    # Where it has another name, a proxy is in between, which may not say so.
+    (BEHIND_A_PROXY, LOOPBACK, None, None),
+    (BEHIND_A_PROXY, LOOPBACK | {"x-admin-api-key": ADMIN}, None, "admin"),
     (OPEN, LOOPBACK | {"origin": "http://127.0.0.1:8000"}, None, "server"),
     (OPEN, LOOPBACK | {"origin": "http://127.0.0.1:3000"}, None, None),
     (OPEN, LOOPBACK | {"origin": "https://evil.example.com"}, None, None),
@@ -84,6 +102,13 @@ def test_who_calls(
     caller = access.caller(headers, inside)
     assert caller.name == name
     assert caller.token == (OWN if name == OWN_NAME else SERVER)
+
+
+def test_the_admin_of_a_server_without_a_token_is_the_admin_and_has_none_to_spend() -> None:
+    admin = WITHOUT_TOKEN.caller({"x-admin-api-key": ADMIN})
+    assert admin.is_admin
+    with pytest.raises(Unauthorized, match="No Replicate token is set"):
+        _ = admin.token
 
 
 def test_a_form_of_a_web_page_cannot_spend_the_servers_money() -> None:

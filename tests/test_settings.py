@@ -47,6 +47,7 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
         ("REPLICATE_MCP_BACKEND", "mysql://x", "must be memory, sqlite"),
         ("REPLICATE_MCP_WAIT_SECONDS", "90", "less than or equal to 50"),
+        ("REPLICATE_MCP_ALLOWED_HOSTS", "mcp.example.com/path", "names like mcp.example.com"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_would_be_right(
@@ -56,6 +57,19 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(
     file.write_text("")
     with pytest.raises(InvalidInput, match=f"{name} is wrong: .*{sentence}"):
         load_settings({name: value}, file)
+
+
+def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("")
+    hosts = "https://MCP.example.com/, images.example.com:8443 [2001:db8::1]:80, ::1"
+    settings = load_settings({"REPLICATE_MCP_ALLOWED_HOSTS": hosts}, file)
+    assert settings.allowed_hosts == (
+        "mcp.example.com",
+        "images.example.com",
+        "2001:db8::1",
+        "::1",
+    )
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:

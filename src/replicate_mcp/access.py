@@ -10,7 +10,8 @@ What was presented and is wrong is refused; it never falls to the next tier.
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -29,19 +30,31 @@ UNKNOWN_HOST = (
     "REPLICATE_MCP_ALLOWED_HOSTS."
 )
 WRONG_ADMIN_KEY = "The X-Admin-API-Key is wrong, or this server has none: leave it out, or mend it."
+NOT_JSON = (
+    "Without a token or key of your own the body has to be sent as `Content-Type: "
+    "application/json`: a form of any web page could be sent otherwise."
+)
+EMPTY_CREDENTIALS = (
+    "What was sent as a Replicate token is empty, or no token: send one that begins with r8_, or "
+    "none."
+)
 WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token."
 
 ADMIN_HEADER = "x-admin-api-key"
 OWN_KEY_HEADER = "x-replicate-api-key"
 
 _PROXY_HEADERS = (
+    "cf-connecting-ip",
     "forwarded",
+    "true-client-ip",
     "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
+    "x-client-ip",
     "x-real-ip",
 )
+"""What proxies add, beside all that begins with `x-forwarded-`."""
+
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]*)?")
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -52,11 +65,22 @@ class Caller:
     Attributes:
         name: `admin`, `server` for those who use the server's token, else `token:` and a
             fingerprint.
-        token: what their predictions are made with; never shown.
+        own_token: the token that is theirs, or the server's; None where a server has none.
     """
 
     name: str
-    token: str = field(repr=False)
+    own_token: str | None = field(repr=False)
+
+    @property
+    def token(self) -> str:
+        """What their predictions are made with; never shown.
+
+        Raises:
+            Unauthorized: there is none.
+        """
+        if self.own_token is None:
+            raise Unauthorized(WITHOUT_A_KEY)
+        return self.own_token
 
     @property
     def is_admin(self) -> bool:
@@ -81,7 +105,8 @@ class Access:
     Attributes:
         listens_on_loopback: whether only this machine can connect; without meaning on stdio.
         allow_anonymous: whether the server's token is for whoever can connect.
-        allowed_hosts: names under which it is reached beside loopback, for `Host` and `Origin`.
+        allowed_hosts: names under which it is reached beside loopback, for `Host` and `Origin`;
+            without ports, in lower case.
     """
 
     server_token: str | None = field(default=None, repr=False)
@@ -101,8 +126,8 @@ class Access:
 
         Args:
             headers: of an HTTP request, by names in lower case; None on stdio.
-            own_token: a token that came inside the request: `credentials.replicate_api_token` in
-                a body, or MCP's `_meta`.
+            own_token: what came as a token inside the request, as `credentials` in a body or in
+                MCP's `_meta`; None where nothing did.
             has_json: whether the request's body, if it has one, says that it is JSON: what a form
                 of a web page sends does not.
 
@@ -113,27 +138,25 @@ class Access:
         if (key := given.get(ADMIN_HEADER)) is not None:
             if not self._is_admin_key(key):
                 raise Unauthorized(WRONG_ADMIN_KEY)
-            return Caller("admin", self._token_of_the_server())
+            return Caller("admin", checked(self.server_token or None))
         if token := _own_token(own_token, given):
             return Caller(f"token:{fingerprint(token)}", token)
         if headers is not None and not self._may_use_the_servers_token(headers, has_json):
             raise Unauthorized(UNKNOWN_CALLER)
-        return Caller("server", self._token_of_the_server())
+        if not self.server_token:
+            raise Unauthorized(WITHOUT_A_KEY)
+        return Caller("server", checked(self.server_token))
 
     def _is_admin_key(self, key: str) -> bool:
         if not self.admin_key:
             return False  # An unset key matches nothing.
         return hmac.compare_digest(key.encode(), self.admin_key.encode())
 
-    def _token_of_the_server(self) -> str:
-        token = _checked(self.server_token)
-        if token is None:
-            raise Unauthorized(WITHOUT_A_KEY)
-        return token
-
     def _may_use_the_servers_token(self, headers: Mapping[str, str], has_json: bool) -> bool:
         host = headers.get("host", "")
-        if not has_json or not self._is_own_origin(headers.get("origin"), host):
+        if not has_json:
+            raise Unauthorized(NOT_JSON)
+        if not self._is_own_origin(headers.get("origin"), host):
             return False
         if self.allow_anonymous:
             if not self._is_own_host(_name_of(host)):
@@ -141,13 +164,16 @@ class Access:
             return True
         return (
             self.listens_on_loopback
+            # Under another name it is reached through a proxy, which may hide that it is one.
+            and all(name in _LOOPBACK for name in self.allowed_hosts)
             and _name_of(host) in _LOOPBACK
-            and not any(name in headers for name in _PROXY_HEADERS)
+            and not any(map(_is_of_a_proxy, headers))
         )
 
     def _is_own_host(self, name: str) -> bool:
         """Whether `Host` is no public name that somebody else could have made to point here."""
-        return "." not in name or _is_address(name) or name in self.allowed_hosts
+        is_public = "." in name and not _is_address(name)
+        return bool(name) and (not is_public or name in self.allowed_hosts)
 
     def _is_own_origin(self, origin: str | None, host: str) -> bool:
         """Whether a browser's page, if it is one that calls, came from this server.
@@ -165,7 +191,7 @@ class Access:
 
 def fingerprint(token: str) -> str:
     """What stands for a token wherever one may not be written: 16 hexadecimal digits."""
-    return hashlib.sha256(token.encode()).hexdigest()[:16]
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()[:16]
 
 
 def is_loopback(host: str) -> bool:
@@ -176,8 +202,7 @@ def is_loopback(host: str) -> bool:
 def _own_token(inside: object, headers: Mapping[str, str]) -> str | None:
     """The token that a caller brought: inside the request, else in a header of its own."""
     brought = (inside, headers.get(OWN_KEY_HEADER), _bearer(headers.get("authorization")))
-    tokens = (_checked(each) for each in brought if isinstance(each, str))
-    return next(filter(None, tokens), None)
+    return next((checked(each) for each in brought if each is not None), None)
 
 
 def _bearer(authorization: str | None) -> str | None:
@@ -189,14 +214,26 @@ def _bearer(authorization: str | None) -> str | None:
     return token
 
 
-def _checked(token: str | None) -> str | None:
-    """A token without the blanks around it; one that no header can carry is refused."""
-    token = (token or "").strip()
+def checked(token: object) -> str | None:
+    """A token without the blanks around it; None for None.
+
+    Raises:
+        Unauthorized: it is empty, or no header can carry it.
+    """
+    if token is None:
+        return None
+    if not isinstance(token, str) or not token.strip():
+        raise Unauthorized(EMPTY_CREDENTIALS)
+    token = token.strip()
     if any(not "!" <= character <= "~" for character in token):
         raise Unauthorized(
             "The Replicate token has blanks or other odd characters in it: copy it anew."
         )
-    return token or None
+    return token
+
+
+def _is_of_a_proxy(header: str) -> bool:
+    return header in _PROXY_HEADERS or header.startswith("x-forwarded-")
 
 
 def _is_address(name: str) -> bool:
@@ -208,12 +245,6 @@ def _is_address(name: str) -> bool:
 
 
 def _name_of(host: str) -> str:
-    """A host without its port: `localhost:8000`, `[::1]:8000`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
-
-
-def names_of(hosts: Iterable[str]) -> tuple[str, ...]:
-    """Hosts as they are compared: without ports, in lower case."""
-    return tuple(_name_of(host.strip()) for host in hosts if host.strip())
+    """A host without its port (`localhost:8000`, `[::1]:8000`); "" where it is none."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return (found["address"] or found["name"]) if found else ""

@@ -5,18 +5,27 @@ Nothing heavy is imported before the first call that needs it.
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from replicate_mcp.access import Access, Caller, names_of
+from replicate_mcp.access import Access, Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.errors import (
     KeyReused,
     ReplicateMcpError,
+    ReplicateUnavailable,
     UnknownBatch,
 )
 from replicate_mcp.semaphores.registry import check_limit
@@ -40,6 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOOK_UP_SECONDS = 30.0
+"""For how long Replicate is asked about an account and its models before a request is refused."""
+
 JOURNAL_POLL_SECONDS = 0.5
 """How often a batch that another process runs is looked at while a caller waits for it."""
 
@@ -58,9 +70,11 @@ class App:
             admin_key=key.get_secret_value() if key else None,
             listens_on_loopback=listens_on_loopback,
             allow_anonymous=settings.allow_anonymous,
-            allowed_hosts=names_of(settings.allowed_hosts),
+            allowed_hosts=settings.allowed_hosts,
         )
         self.semaphores = SharedSemaphores(settings, self.access, self._open)
+        self.is_leaving = False
+        self._waits: set[anyio.CancelScope] = set()
         self._group = group
         self._parts: Parts | None = None
         self._opening = anyio.Lock()
@@ -93,6 +107,12 @@ class App:
                     await app.leave()
         if error is not None:
             raise error
+
+    def let_go(self) -> None:
+        """The process is about to leave: nobody is kept waiting for a batch any longer."""
+        self.is_leaving = True
+        for waiting in self._waits:
+            waiting.cancel()
 
     async def leave(self) -> None:
         """Tell the other processes that this one goes; what runs on Replicate keeps its permit."""
@@ -158,12 +178,13 @@ class App:
         try:
             if key is not None:
                 await parts.backend.check_key(caller.name, key.key)
-            account = await parts.account(caller.token)
-            with contextlib.suppress(Fault):  # The creations meet the same, and report it.
-                await gateway.learn_clock()
-            shown, semaphores = await self.semaphores.needed(account, semaphore)
             images = self._local_images(is_local)
-            planned = await plan(parsed, gateway, parts.models, images)
+            with anyio.fail_after(LOOK_UP_SECONDS):
+                account = await parts.account(caller.token)
+                with contextlib.suppress(Fault):  # The creations meet the same, and report it.
+                    await gateway.learn_clock()
+                shown, semaphores = await self.semaphores.needed(account, semaphore)
+                planned = await plan(parsed, gateway, parts.models, images)
             if consent is not None:
                 await consent(planned)
             batch = await parts.runner.start(
@@ -178,6 +199,11 @@ class App:
             )
         except ExceptionGroup as group:  # Models are looked up at once, in a task group.
             raise _refused(group) from None
+        except TimeoutError:
+            raise ReplicateUnavailable(
+                f"Replicate did not answer within {LOOK_UP_SECONDS:.0f} s, so nothing was created: "
+                "try again."
+            ) from None
         except KeyTaken as taken:
             if key is None or taken.digest != key.digest:
                 raise KeyReused(
@@ -194,10 +220,14 @@ class App:
         seconds: float | None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Wait until the batch ends, at most so long, and report how far it is."""
+        """Wait until the batch ends, or this process leaves; at most so long. Report how far it is.
+
+        Args:
+            seconds: None for as long as it takes.
+        """
         parts = await self._open()
         await self._visible(parts, caller, batch_id)
-        with anyio.move_on_after(seconds):
+        with self._waiting(seconds):
             running = parts.runner.running(batch_id)
             if running is not None:
                 await watch(running, on_progress)
@@ -331,6 +361,15 @@ class App:
 
         message = Message.read(headers, body)
         return await (await self._open()).accounts.hear(account, message)
+
+    @contextlib.contextmanager
+    def _waiting(self, seconds: float | None) -> Iterator[None]:
+        with anyio.move_on_after(0 if self.is_leaving else seconds) as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
 
     def in_background(
         self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any

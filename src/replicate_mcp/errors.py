@@ -36,6 +36,10 @@ class ReplicateMcpError(Exception):
     code: ErrorCode = "invalid_input"
     retryable: bool = False
 
+    def __str__(self) -> str:
+        """The sentence; what it quotes may hold half a character, which cannot be sent."""
+        return super().__str__().encode(errors="replace").decode()
+
 
 class InvalidInput(ReplicateMcpError):
     """The request is wrong as it stands; nothing was created."""

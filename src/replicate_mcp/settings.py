@@ -1,6 +1,9 @@
 """What a user can set, from the environment or a file, and where each setting came from."""
 
+import contextlib
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,8 +56,19 @@ def _folder(value: object) -> object:
     return path
 
 
-def _words(value: object) -> object:
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+def _hosts(value: object) -> object:
+    return tuple(map(_host, value.replace(",", " ").split())) if isinstance(value, str) else value
+
+
+def _host(word: str) -> str:
+    """A name as `Host` and `Origin` are compared with: without scheme and port, in lower case."""
+    bare = (word.partition("://")[2] or word).rstrip("/").lower()
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(bare.strip("[]")))
+    found = re.fullmatch(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d+)?", bare)
+    if found is None:
+        raise ValueError("must be names like mcp.example.com, with commas between them")
+    return found["name"] or found["address"]
 
 
 def _blank_is_none(value: object) -> object:
@@ -103,7 +117,7 @@ class Settings(BaseModel):
     public_url: Annotated[str | None, BeforeValidator(_public_url)] = Field(
         None, alias="REPLICATE_MCP_PUBLIC_URL"
     )
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
         (), alias="REPLICATE_MCP_ALLOWED_HOSTS"
     )
 

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from replicate_mcp.access import Access, Caller
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.access import WITHOUT_A_KEY, Access, Caller
+from replicate_mcp.errors import InvalidInput, Unauthorized
 from replicate_mcp.semaphores.registry import (
     account_semaphore,
     check_limit,
@@ -64,10 +64,10 @@ class SharedSemaphores:
         return await self._resized(name, limit, by_admin=True)
 
     async def set_rate(self, per_minute: float) -> None:
-        """Set how many creations a minute the server's own account is allowed."""
+        """Set how many creations a minute the server's own account is allowed: that stays."""
         own = await self.own(self._access.caller())
-        limit = self._settings.concurrent_limit
-        await (await self._opened()).backend.declare(own, limit, per_minute=per_minute)
+        parts = await self._opened()
+        parts.holder.accept(await parts.backend.set_rate(own, per_minute))
 
     async def acquire(self, lease: "Lease") -> None:
         """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
@@ -105,7 +105,10 @@ class SharedSemaphores:
         return await self._known(name)
 
     async def _known(self, name: str) -> "SemaphoreStatus":
-        return next(each for each in await self.known() if each.name == name)
+        for each in await self.known():
+            if each.name == name:
+                return each
+        raise Unauthorized(WITHOUT_A_KEY)  # An account's own: without a token there is no account.
 
     async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
         from replicate_mcp.semaphores.status import SemaphoreStatus

@@ -109,6 +109,17 @@ async def test_the_lowest_limit_that_a_holder_declares_rules(world: World) -> No
     assert len((await begin(backend, "b", 5)).offers) == 2
 
 
+async def test_a_rate_that_was_set_by_hand_stays_whatever_processes_declare(world: World) -> None:
+    backend = await world.holder(per_minute=600)
+    await backend.set_rate(OWN, 30)
+    await world.holder(per_minute=600)
+    (account,) = await backend.semaphores()
+    assert account.requests_per_minute == 30
+    await backend.set_rate(OWN, 60)
+    (account,) = await backend.semaphores()
+    assert account.requests_per_minute == 60
+
+
 async def test_an_offer_that_is_not_taken_goes_back_into_the_queue(world: World) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     room = await begin(one, "b1", 1)

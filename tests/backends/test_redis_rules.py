@@ -57,6 +57,7 @@ for _, event in ipairs(given.history) do
   local what = event.what
   if what == 'time' then rate.at_time(state, event.now)
   elseif what == 'declared' then rate.declared(state, event.per_minute, event.now)
+  elseif what == 'set' then rate.set(state, event.per_minute, event.now)
   elseif what == 'spent' then rate.spent(state, event.count)
   elseif what == 'given_back' then rate.given_back(state, event.count)
   elseif what == 'sent' then rate.sent(state, event.count)
@@ -75,6 +76,7 @@ counts = st.integers(1, 20)
 events = st.one_of(
     st.tuples(st.just("time"), seconds),
     st.tuples(st.just("declared"), st.sampled_from([6, 60, 300, 600, 60_000])),
+    st.tuples(st.just("set"), st.sampled_from([6, 60, 300, 600, 60_000])),
     st.tuples(st.just("spent"), counts),
     st.tuples(st.just("given_back"), counts),
     st.tuples(st.just("sent"), counts),
@@ -92,8 +94,8 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
             now += how[0]
             rate = rate.at_time(now)
             event["now"] = now
-        elif what == "declared":
-            rate = rate.declared(how[0], now)
+        elif what in ("declared", "set"):
+            rate = rate.set(how[0], now) if what == "set" else rate.declared(how[0], now)
             event |= {"per_minute": how[0], "now": now}
         elif what == "throttled":
             throttling, ago = how
@@ -143,7 +145,7 @@ def assert_the_same_way(
     for rate, (ready_at, *row) in zip(states, rows, strict=True):
         state = asdict(rate)
         assert [float(each) for each in row] == pytest.approx(
-            [state[name] for name in FIELDS], rel=1e-9, abs=1e-6
+            [float(state[name]) for name in FIELDS], rel=1e-9, abs=1e-6
         )
         assert float(ready_at) == pytest.approx(rate.ready_at(), rel=1e-9, abs=1e-6)
 

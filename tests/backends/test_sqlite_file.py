@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
+from backends.acting import OWN, begin, failed
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
 
@@ -37,6 +39,25 @@ def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) ->
             process.stdin.write(b"\n")
             process.stdin.close()
         assert [process.wait(30) for process in starting] == [0] * 6
+
+
+async def test_what_is_older_than_a_day_is_forgotten_while_the_process_lives(
+    tmp_path: Path,
+) -> None:
+    now = 1_000_000.0
+    backend = await SqliteBackend.open(str(tmp_path / "state.db"), clock=lambda: now)
+    await backend.declare(OWN, 5, per_minute=600)
+    await begin(backend, "old", 1)
+    await backend.record("old", [failed(0)])
+    await begin(backend, "runs", 1)
+    now += 25 * 3600
+    async with anyio.create_task_group() as group:
+        group.start_soon(backend.run)
+        while await backend.batch("old") is not None:
+            await anyio.sleep(0.01)
+        assert await backend.batch("runs") is not None
+        group.cancel_scope.cancel()
+    await backend.close()
 
 
 async def test_it_is_for_its_user_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from backends.servers import RunningServer, open_for_admission
 from conftest import environment, simulator_without_a_rate
-from deploy.proxy import running_proxy
+from deploy.proxy import LOG, running_proxy
 from http_api.conftest import Server, running_server
 from replicate_mcp.simulator import Simulator
 
@@ -21,8 +21,8 @@ CONFIRM_ABOVE = 10
 
 LEASE_SECONDS = 2.0
 
-ACCOUNTS = [f"team{number}" for number in range(16)]
-"""One for each test that shares a fleet with others."""
+ACCOUNTS = [f"team{number}" for number in range(24)]
+"""One for each test: they share a simulator, and most of them a fleet."""
 
 
 class Fleet:
@@ -31,10 +31,14 @@ class Fleet:
     Attributes:
         client: the caller, at the proxy.
         replicas: the caller, at each replica.
+        log: the proxy's.
     """
 
-    def __init__(self, url: str, servers: tuple[Server, Server], account: str) -> None:
+    def __init__(
+        self, url: str, servers: tuple[Server, Server], account: str, folder: Path
+    ) -> None:
         self.url = url
+        self.log = folder / LOG
         self.servers = servers
         self.account = account
         self.credentials = {"authorization": f"Bearer r8_{account}_1"}
@@ -56,6 +60,12 @@ def simulator() -> Iterator[Simulator]:
     """One for all tests of a module."""
     with simulator_without_a_rate() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def accounts() -> Iterator[str]:
+    """The next account that no test has used."""
+    return iter(ACCOUNTS)
 
 
 @contextmanager
@@ -82,13 +92,13 @@ def running_fleet(
 def whole_fleet(
     simulator: Simulator,
     servers: Callable[[str], RunningServer],
+    accounts: Iterator[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[], Fleet]]:
-    """One for all tests that leave it whole, each with an account of its own."""
-    accounts = iter(ACCOUNTS)
+    """One for all tests that leave it whole."""
     folder = tmp_path_factory.mktemp("fleet")
     with running_fleet(simulator, servers("valkey"), folder) as (url, running):
-        yield lambda: Fleet(url, running, next(accounts))
+        yield lambda: Fleet(url, running, next(accounts), folder)
 
 
 @pytest.fixture
@@ -102,11 +112,14 @@ def fleet(whole_fleet: Callable[[], Fleet], simulator: Simulator) -> Iterator[Fl
 
 @pytest.fixture
 def breakable_fleet(
-    simulator: Simulator, servers: Callable[[str], RunningServer], tmp_path: Path
+    simulator: Simulator,
+    servers: Callable[[str], RunningServer],
+    accounts: Iterator[str],
+    tmp_path: Path,
 ) -> Iterator[Fleet]:
-    """A fleet of the test's own, with an account of its own."""
+    """A fleet of the test's own."""
     simulator.configure(predict_seconds=0)
     with running_fleet(simulator, servers("valkey"), tmp_path) as (url, running):
-        found = Fleet(url, running, ACCOUNTS[-1])
+        found = Fleet(url, running, next(accounts), tmp_path)
         yield found
         found.close()

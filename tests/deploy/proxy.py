@@ -14,6 +14,8 @@ import pytest
 
 CADDYFILE = Path(__file__).parents[2] / "deploy" / "Caddyfile"
 
+LOG = "caddy.log"
+
 STARTS_WITHIN_SECONDS = 20.0
 
 
@@ -41,7 +43,7 @@ def running_proxy(folder: Path, *replicas: str) -> Iterator[str]:
         **variables,
     }
     command = [caddy(), "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"]
-    said = folder / "caddy.log"
+    said = folder / LOG
     with (
         said.open("wb") as log,
         subprocess.Popen(command, env=around, stdout=log, stderr=log) as process,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import httpx
 import pytest
@@ -22,6 +22,26 @@ ADMIN_KEY = "the-admins-key"
 PROGRAM = (sys.executable, "-m", "replicate_mcp")
 
 Serve = Callable[..., Any]
+
+TRACED = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+provider = TracerProvider()
+spans = ConsoleSpanExporter(out=open(sys.argv.pop(1), "a"))
+provider.add_span_processor(SimpleSpanProcessor(spans))
+trace.set_tracer_provider(provider)
+from replicate_mcp.cli.main import main
+sys.exit(main())
+"""
+
+
+class Traced(NamedTuple):
+    """A program that is the server, and writes down its spans."""
+
+    program: list[str]
+    spans: Path
 
 
 class Server:
@@ -95,3 +115,11 @@ def server(serve: Serve) -> Iterator[Server]:
     """One with its usual settings, on loopback."""
     with serve() as running:
         yield running
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Traced:
+    """For `serve(program=traced.program)`."""
+    spans, script = tmp_path / "spans", tmp_path / "traced.py"
+    script.write_text(TRACED)
+    return Traced([sys.executable, str(script), str(spans)], spans)

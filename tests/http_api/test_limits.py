@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,7 +212,11 @@ def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limit
         idle = [stack.enter_context(wire_to(server.url)) for _ in range(7)]
         assert server.get("/health").status_code == 200
         assert idle[0].rest() == ""
-        for wire in idle[1:]:
+        # Each of many that come at once has one closed.
+        more = [stack.enter_context(wire_to(server.url)) for _ in range(20)]
+        for wire in [*idle[1:], *more[:-7]]:
+            assert wire.rest() == ""
+        for wire in more[-7:]:
             wire.send(request("GET", "/models"))
             assert wire.headers().startswith("HTTP/1.1 200 ")
         assert "event: endpoint" in stream.socket.recv(1_000).decode()
@@ -242,6 +247,30 @@ def test_as_many_sessions_may_be_open_as_the_sdk_keeps() -> None:
     sdk = (DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_TIMEOUT, DEFAULT_MAX_REQUEST_BODY_SIZE)
     ours = DEFAULT_LIMITS
     assert (ours.sessions, ours.session_idle_seconds, ours.mcp_body_bytes) == sdk
+
+
+def test_the_documentation_tells_these_numbers() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text("utf-8")
+    told = page.partition("## What it takes from the network")[2].partition("\n## ")[0]
+    ours, shares = DEFAULT_LIMITS, (4, 2, 1)
+    kib, mib = 1024, 1024 * 1024
+    requests, held, sessions = (
+        [whole // share for share in shares]
+        for whole in (ours.open_requests, ours.held_body_bytes // mib, ours.sessions)
+    )
+    for sentence in (
+        f"{ours.header_bytes // kib} KiB, within {ours.header_seconds} s",
+        f"{ours.body_bytes // mib} MiB, over MCP {ours.mcp_body_bytes // mib} MiB, "
+        f"within {ours.body_seconds} s",
+        "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
+        f"after the first {ours.small_body_bytes // kib} KiB of each",
+        "{}, {} and {} MiB".format(*held),
+        f"end after {ours.session_idle_seconds // 60} min",
+        "{:,}, {:,} and {:,}".format(*sessions),
+        f"| connections | {ours.connections:,},",
+        f"{ours.unread_seconds} s without progress",
+    ):
+        assert sentence in told
 
 
 PREFLIGHT = {"access-control-request-method": "POST"}

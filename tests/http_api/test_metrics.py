@@ -2,27 +2,13 @@
 
 import os
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-from http_api.conftest import ADMIN_KEY, Serve, Server
+from http_api.conftest import ADMIN_KEY, Serve, Server, Traced
 from replicate_mcp.simulator import Fault, Simulator
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-TRACED = """
-import sys
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=open(sys.argv.pop(), "a"))))
-trace.set_tracer_provider(provider)
-from replicate_mcp.cli.main import main
-sys.exit(main())
-"""
 
 
 def value(text: str, name: str) -> float:
@@ -66,16 +52,13 @@ def test_metrics_follow_the_tiers(serve: Serve) -> None:
 
 
 def test_each_attempt_is_a_span_of_the_callers_trace_without_prompt_or_token(
-    serve: Serve, tmp_path: Path
+    serve: Serve, traced: Traced
 ) -> None:
-    spans = tmp_path / "spans"
-    program = tmp_path / "traced.py"
-    program.write_text(TRACED)
-    with serve(str(spans), program=[sys.executable, str(program)]) as server:
+    with serve(program=traced.program) as server:
         headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
         body = {"prompts": ["a secret car", "b [fail]"]}
         server.client.post("/generate-batch", json=body, headers=headers)
-    written = spans.read_text()
+    written = traced.spans.read_text()
     assert written.count('"name": "prediction black-forest-labs/flux-schnell"') == 2
     assert written.count(f'"trace_id": "0x{TRACE}"') >= 2
     assert '"error.type": "prediction_failed"' in written

@@ -53,7 +53,8 @@ def assert_all_went_well(told: dict[str, Any]) -> None:
     made, again, refused = told["made"], told["again"], told["refused"]
     assert told["heard"], "no progress"
     assert told["heard"] == sorted(told["heard"])
-    assert told["heard"][-1] == 2
+    # A report that comes together with the answer is dropped by some clients.
+    assert told["heard"][-1] in (1, 2)
     lines = made["content"][0]["text"].splitlines()
     assert lines[0].endswith("is completed: 2 of 2 made.")
     assert lines[1].startswith("red_car.jpg http")

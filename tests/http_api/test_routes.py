@@ -1,6 +1,9 @@
 """The routes, as the programs that call them depend on them."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -88,6 +91,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),
     ("/batches/x?limit=no", None, 400, "limit"),
+    ("/batches/x?after=99999999999999999999", None, 400, "after"),
     ("/nothing", None, 404, "Not Found"),
 ]
 
@@ -100,6 +104,57 @@ def test_what_is_refused_says_why(
     assert answer.status_code == status, answer.text
     assert sentence in answer.json()["error"]
     assert answer.json()["error_code"]
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [{}, {"token": "r8_other_1"}, {"replicate_api_token": ""}, {"replicate_api_token": None}, "r8"],
+)
+def test_credentials_that_are_wrong_do_not_fall_to_the_servers_token(
+    server: Server, simulator: Simulator, credentials: Any
+) -> None:
+    answer = server.post("/generate", {"prompt": "x", "credentials": credentials})
+    assert answer.status_code in (400, 401), answer.text
+    assert server.post("/generate", {"prompt": "x"}, x_replicate_api_key="").status_code == 401
+    assert simulator.account("acme")["created"] == 0
+
+
+def test_a_servers_odd_token_is_told_and_ends_nothing(serve: Serve) -> None:
+    with serve(REPLICATE_API_TOKEN="r8_abc…") as server:
+        assert "odd characters" in server.post("/generate", {"prompt": "x"}).json()["error"]
+        assert server.post("/generate", {"prompt": "x"}, **OWN).status_code == 200
+        assert server.get("/health").status_code == 200
+
+
+def test_an_admin_registers_semaphores_where_every_caller_brings_a_token(serve: Serve) -> None:
+    with serve(REPLICATE_API_TOKEN="") as server:
+        body = {"semaphore_id": "team", "limit": 3}
+        answer = server.post("/global-semaphores", body, x_admin_api_key=ADMIN_KEY)
+        assert (answer.status_code, answer.json().get("limit")) == (200, 3)
+
+
+def test_health_tells_when_the_state_does_not_answer(server: Server, tmp_path: Path) -> None:
+    assert server.get("/health").status_code == 200
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        answer = server.get("/health")
+        assert answer.status_code == 503
+        assert "did not answer" in answer.json()["concurrency_status"]["backend"]
+        other.execute("ROLLBACK")
+
+
+def test_a_rate_that_an_admin_sets_stays_though_others_start(serve: Serve) -> None:
+    admin = {"x_admin_api_key": ADMIN_KEY}
+    with serve() as first, serve() as second:
+        first.post("/configure", {"requests_per_minute": 30}, **admin)
+        assert second.get("/status").json()["concurrency"]["requests_per_minute"] == 30
+
+
+def test_half_a_character_is_refused_as_what_it_is(server: Server) -> None:
+    body = b'{"prompt": "x", "model_name": "a\\ud800/b"}'
+    headers = {"content-type": "application/json"}
+    answer = server.client.post("/generate", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "invalid_input")
 
 
 def test_only_the_admin_registers_resizes_and_configures(server: Server) -> None:

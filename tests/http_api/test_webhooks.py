@@ -42,7 +42,7 @@ def test_a_webhook_that_reaches_another_server_ends_the_wait_without_polling(
 ) -> None:
     lose_answers(simulator)
     with (
-        serve() as hears,
+        serve(REPLICATE_MCP_PUBLIC_URL="https://images.example.com") as hears,
         serve(REPLICATE_MCP_PUBLIC_URL=hears.url, REPLICATE_API_TOKEN="r8_other_1") as makes,
     ):
         assert makes.get("/status").status_code == 200
@@ -60,7 +60,10 @@ def test_a_webhook_that_reaches_another_server_ends_the_wait_without_polling(
 
 def test_a_webhook_that_is_sent_twice_delivers_once(serve: Serve, simulator: Simulator) -> None:
     lose_answers(simulator, webhook_duplicates=1)
-    with serve() as hears, serve(REPLICATE_MCP_PUBLIC_URL=hears.url) as makes:
+    with (
+        serve(REPLICATE_MCP_PUBLIC_URL="https://images.example.com") as hears,
+        serve(REPLICATE_MCP_PUBLIC_URL=hears.url) as makes,
+    ):
         began = time.monotonic()
         made, looked = make(makes, simulator)
     assert made["successful_count"] == 5
@@ -94,17 +97,20 @@ def test_what_replicate_did_not_send_is_refused_and_ends_nothing(
         assert answer.status_code == 401
         assert re.search("signature", answer.json()["error"])
         assert httpx.post(f"{server.url}/webhooks/replicate/acme", json=body).status_code == 400
+        deep = httpx.post(f"{server.url}/webhooks/replicate/acme", content=b"[" * 30_000)
+        assert deep.status_code == 400
         nowhere = httpx.get(f"{server.url}/webhooks/replicate/acme")
         assert nowhere.status_code in (404, 405)
 
 
-def test_no_more_than_some_are_kept_that_nobody_can_verify(server: Server) -> None:
+def test_no_more_than_some_are_kept_that_nobody_can_verify(serve: Serve) -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(time.time())),
         "webhook-signature": "v1,AAAA",
     }
-    with httpx.Client(base_url=server.url, headers=headers) as client:
+    heard = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
+    with serve(**heard) as server, httpx.Client(base_url=server.url, headers=headers) as client:
         answers = [
             client.post("/webhooks/replicate/somebody", json={"id": f"p{n}"}).status_code
             for n in range(310)
@@ -116,3 +122,4 @@ def test_no_more_than_some_are_kept_that_nobody_can_verify(server: Server) -> No
 def test_without_a_public_url_no_webhook_is_asked_for(server: Server, simulator: Simulator) -> None:
     make(server, simulator)
     assert {each["webhook"] for each in simulator.predictions()} == {None}
+    assert server.post("/webhooks/replicate/acme", {}).status_code == 404

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from replicate_mcp.access import Caller
+from replicate_mcp.access import ADMIN_HEADER, Caller
 from replicate_mcp.app import App
 from replicate_mcp.errors import Unauthorized
 
@@ -23,17 +23,14 @@ def caller_of(request: Request, own_token: str | None = None) -> Caller:
     Raises:
         Unauthorized: nobody that is known.
     """
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    has_json = headers.get("content-type", "").partition(";")[0].strip() == "application/json"
-    reads = request.method in ("GET", "HEAD")
-    return app_of(request).access.caller(headers, own_token, has_json=has_json or reads)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # No form of a web page sends JSON, or a DELETE; and a GET spends nothing.
+    has_json = kind == "application/json" or request.method in ("GET", "HEAD", "DELETE")
+    return app_of(request).access.caller(request.headers, own_token, has_json=has_json)
 
 
 def reader(request: Request) -> Caller:
     """Who calls a route without a body."""
-    if request.method == "DELETE":  # No form of a web page sends it.
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        return app_of(request).access.caller(headers)
     return caller_of(request)
 
 
@@ -43,8 +40,7 @@ def admin(request: Request) -> Caller:
     Raises:
         Unauthorized: it is somebody else.
     """
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    caller = caller_of(request) if "x-admin-api-key" in headers else None
+    caller = caller_of(request) if ADMIN_HEADER in request.headers else None
     if caller is None or not caller.is_admin:
         raise Unauthorized(ADMIN_ONLY)
     return caller

@@ -1,6 +1,7 @@
 """Connections: clocks on what the other side of each owes, and room for new ones."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -42,6 +43,7 @@ class Connection(H11Protocol):
             idle = [each for each in others if each.is_idle and each is not self]
             longest = min(idle, key=lambda each: each._idle_since, default=self)
             longest.transport.abort()
+            self.connections.discard(longest)  # At once: many come before that is carried out.
 
     def data_received(self, data: bytes) -> None:
         """Read on, and note whether a request's headers have begun and not ended."""
@@ -86,7 +88,8 @@ class Connection(H11Protocol):
         """Close it with what the system holds for it: else that waits on for its reader."""
         at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
         connection = self.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        with contextlib.suppress(OSError):  # It may be gone by now.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.transport.abort()
 
     def _hang_up(self) -> None:

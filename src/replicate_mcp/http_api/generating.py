@@ -47,9 +47,11 @@ async def generate(
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, [body.task], key)
     if _is_asynchronous(prefer):
-        return await _accepted(app, caller, batch_id)
+        return await _accepted(app, caller, batch_id, applied=True)
     await app.wait(caller, batch_id, seconds=None)
     result = await app.result(caller, batch_id)
+    if result.status == "running":
+        return await _accepted(app, caller, batch_id)
     if result.failed_results:
         status, answer = failed_image(result.failed_results[0], batch_id)
         return JSONResponse(answer, status)
@@ -70,9 +72,11 @@ async def generate_batch(
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, body.all_tasks, key)
     if _is_asynchronous(prefer):
-        return await _accepted(app, caller, batch_id)
+        return await _accepted(app, caller, batch_id, applied=True)
     await app.wait(caller, batch_id, seconds=None)
     result = await app.result(caller, batch_id)
+    if result.status == "running":
+        return await _accepted(app, caller, batch_id)
     model = body.model_name or app.settings.default_model
     return JSONResponse(made_batch(result, model, body.external_semaphore_id))
 
@@ -105,11 +109,16 @@ def _digest(body: BaseModel) -> str:
 
 
 def _is_asynchronous(prefer: str | None) -> bool:
-    return "respond-async" in (prefer or "").replace(",", " ").split()
+    return "respond-async" in (prefer or "").lower().replace(",", " ").split()
 
 
-async def _accepted(app: App, caller: Caller, batch_id: str) -> JSONResponse:
+async def _accepted(
+    app: App, caller: Caller, batch_id: str, *, applied: bool = False
+) -> JSONResponse:
+    """It runs: the caller did not want to wait, or this process leaves and others go on."""
     result = await app.result(caller, batch_id, limit=0)
     counts = as_json(result.model_copy(update={"next_step": None}))
-    headers = {"Location": f"/batches/{batch_id}", "Preference-Applied": "respond-async"}
+    headers = {"Location": f"/batches/{batch_id}"}
+    if applied:
+        headers["Preference-Applied"] = "respond-async"
     return JSONResponse(counts, 202, headers)

@@ -8,8 +8,11 @@ MIB = 1024 * 1024
 RETRY_AFTER_SECONDS = 5
 """What a caller is told that has too much open: it may retry once something of it has ended."""
 
+_DESCRIPTORS = 65_536
+"""Asked for: each creation that is held at Replicate needs one as well, whosever account it is."""
+
 _DESCRIPTORS_OF_OUR_OWN = 700
-"""For everything but callers: up to 500 creations held at Replicate, Redis, files."""
+"""Left to everything but callers: some hundred creations, Redis, files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,8 @@ def descriptors() -> int | None:
     except ImportError:  # Windows, where sockets are not counted so.
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DEFAULT_LIMITS.connections + _DESCRIPTORS_OF_OUR_OWN
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
+        most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -3,6 +3,7 @@
 from importlib import metadata
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
@@ -22,10 +23,15 @@ from replicate_mcp.http_api.answers import (
 )
 from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
+from replicate_mcp.semaphores.permits import Scope
 from replicate_mcp.tasks.models import ALIASES
 from replicate_mcp.tasks.result import BatchCounts, as_json
+from replicate_mcp.tasks.task import MAX_TASKS
 
 SERVICE = "replicate-mcp"
+
+HEALTH_SECONDS = 2.0
+"""How long the state may take to answer: who asks for health waits for few seconds."""
 
 LONGEST_WAIT = 50.0
 """Seconds for which a request for a batch may be held."""
@@ -49,7 +55,7 @@ async def batch(
     batch_id: str,
     app: TheApp,
     caller: TheReader,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
     limit: Annotated[int | None, Query(ge=0, le=1000)] = None,
     wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
 ) -> JSONResponse:
@@ -110,11 +116,9 @@ async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Co
 @router.get("/health")
 async def health(app: TheApp) -> JSONResponse:
     """Whether it works: 503 where its state cannot be used."""
-    try:
-        concurrency = {"backend": "ok", "scope": (await app.backend()).scope}
-        working = True
-    except BackendUnavailable as error:
-        concurrency, working = {"backend": str(error)}, False
+    scope = await _scope_that_works(app)
+    working = not isinstance(scope, BackendUnavailable)
+    concurrency = {"backend": "ok", "scope": scope} if working else {"backend": str(scope)}
     answer = Health(
         status="healthy" if working else "unhealthy",
         service=SERVICE,
@@ -123,6 +127,27 @@ async def health(app: TheApp) -> JSONResponse:
         concurrency_status=concurrency | {"concurrent_limit": app.settings.concurrent_limit},
     )
     return JSONResponse(answer.model_dump(), 200 if working else 503)
+
+
+async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
+    """The backend's scope, once it has answered; else why it does not."""
+    told: list[Scope | BackendUnavailable] = []
+    answered = anyio.Event()
+
+    async def ask() -> None:
+        try:
+            backend = await app.backend()
+            await backend.recall("health")
+            told.append(backend.scope)
+        except BackendUnavailable as error:
+            told.append(error)
+        answered.set()
+
+    app.in_background(ask)  # A step that waits for a lock cannot be broken off.
+    with anyio.move_on_after(HEALTH_SECONDS):
+        await answered.wait()
+    late = BackendUnavailable(f"The state did not answer within {HEALTH_SECONDS:.0f} s.")
+    return told[0] if told else late
 
 
 @router.get("/models")

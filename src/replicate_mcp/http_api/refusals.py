@@ -57,8 +57,9 @@ def answer(path: str, error: HTTPException) -> JSONResponse:
 def body(path: str, error: HTTPException) -> dict[str, Any]:
     """A sentence, a code, and whether the same request can help later."""
     busy = error.status_code in (429, 503)
+    code = "internal_error" if error.status_code >= 500 else "invalid_input"
     sentence = f"{error.detail}."
-    told = {"error_code": TOO_MANY_REQUESTS if busy else "invalid_input", "retryable": busy}
+    told = {"error_code": TOO_MANY_REQUESTS if busy else code, "retryable": busy}
     if path in MCP_PATHS:
         rpc = {"code": _SERVER_ERROR, "message": sentence, "data": told}
         return {"jsonrpc": "2.0", "id": None, "error": rpc}

@@ -14,9 +14,9 @@ IGNORED = ("output_dir",)
 class Credentials(BaseModel):
     """The caller's own."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    replicate_api_token: SecretStr | None = None
+    replicate_api_token: SecretStr
 
 
 class _Generate(BaseModel):
@@ -38,8 +38,9 @@ class _Generate(BaseModel):
     @property
     def own_token(self) -> str | None:
         """The token that came in the body."""
-        token = self.credentials.replicate_api_token if self.credentials else None
-        return token.get_secret_value() if token else None
+        if self.credentials is None:
+            return None
+        return self.credentials.replicate_api_token.get_secret_value()
 
     @property
     def shared_inputs(self) -> dict[str, Any]:

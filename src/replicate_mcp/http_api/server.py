@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import metadata
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -67,12 +66,14 @@ def build(
     api.include_router(generating.router)
     api.include_router(looking.router)
     api.include_router(metrics.router)
-    api.include_router(webhooks.router)
+    if app.settings.public_url is not None:
+        api.include_router(webhooks.router)
     api.include_router(dashboard.router)
     api.router.routes.extend(http_routes(server, _names(app, host)))
     api.add_exception_handler(ReplicateMcpError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(Exception, _failed)
     api.add_middleware(Edge, access=app.access, limits=limits)
     if app.access.allowed_hosts:
         api.add_middleware(CORSMiddleware, **cross_origin(app.access.allowed_hosts))
@@ -107,22 +108,24 @@ async def serve_http(
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             on_listening(f"http://{shown}:{listener.getsockname()[1]}")
-            await _Server(_config(api, limits), server).serve([listener])
+            await _Server(_config(api, limits), app).serve([listener])
 
 
 class _Server(uvicorn.Server):
-    """Tells the MCP server when a signal comes: what is cut off then was cancelled by nobody.
+    """Lets go of those who wait before it leaves, so that each has an answer.
 
     And it looks at its connections, whether one keeps it waiting.
     """
 
-    def __init__(self, config: uvicorn.Config, mcp_server: "ReplicateMcpServer") -> None:
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
         super().__init__(config)
-        self._mcp_server = mcp_server
+        self._app = app
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._mcp_server.leaving = True
-        super().handle_exit(sig, frame)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.let_go()
+        await super().shutdown(sockets)
+        # Else uvicorn ends the process by them, before the others were told that it leaves.
+        self._captured_signals.clear()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_CHECK == 0:
@@ -142,10 +145,10 @@ def _listener(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
         raise InvalidInput(
-            f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port."
+            f"{host}:{port} cannot be listened on ({error}): choose another --port."
         ) from None
     return listener
 
@@ -167,7 +170,7 @@ def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:
 
 def _names(app: App, host: str) -> list[str] | None:
     """The names under which this server is reached, where they are known."""
-    names = list(app.access.allowed_hosts)
+    names = [f"[{name}]" if ":" in name else name for name in app.access.allowed_hosts]
     if is_loopback(host):
         names += ["127.0.0.1", "localhost", "[::1]"]
     return names or None
@@ -192,6 +195,11 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
         sentence = f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}."
     status, body = refusal(InvalidInput(sentence))
     return JSONResponse(body, status)
+
+
+async def _failed(request: Request, _: Exception) -> JSONResponse:
+    """A fault of ours, which is logged: the answer has at least the form of every other."""
+    return refusals.answer(request.url.path, HTTPException(500, "This server failed: see its log"))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

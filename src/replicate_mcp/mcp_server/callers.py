@@ -32,5 +32,7 @@ def caller_of(access: Access, meta: Mapping[str, Any], headers: Mapping[str, str
         Unauthorized: nobody that is known, or what was presented is wrong.
     """
     brought = meta.get(CREDENTIALS_KEY)
-    token = brought.get("replicate_api_token") if isinstance(brought, Mapping) else None
-    return access.caller(headers, token)
+    if isinstance(brought, Mapping):
+        # Whoever brings credentials means to use them: without a token in them they are wrong.
+        brought = brought.get("replicate_api_token", "")
+    return access.caller(headers, brought)

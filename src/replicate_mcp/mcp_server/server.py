@@ -82,7 +82,6 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self._previews = Previews(app.settings.replicate_base_url)
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
-        self.leaving = False
         super().__init__(
             "replicate-mcp",
             title="Replicate images",
@@ -182,7 +181,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> None:
         """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
         await anyio.lowlevel.checkpoint()
-        if key in self._canceled or (closing_cancels and not self.leaving):
+        if key in self._canceled or (closing_cancels and not self._app.is_leaving):
             try:
                 await self._app.cancel(call.caller, batch_id)
             except ReplicateMcpError as error:

@@ -257,7 +257,8 @@ def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> N
         raise InvalidInput(f"{tool} takes no arguments.")
     problems = _schema(tool).problems(given) if given else []
     if problems:
-        raise InvalidInput(f"{problems[0].sentence}.".replace("this model", tool))
+        sentence = f"{problems[0].sentence}.".replace("?.", "?").replace("this model", tool)
+        raise InvalidInput(sentence)
 
 
 @lru_cache

@@ -1,12 +1,14 @@
 """The accounts behind tokens: one gateway a token, and each token's account asked for once."""
 
 import logging
-from collections import defaultdict, deque
+import math
+from collections import deque
+from dataclasses import dataclass, field
 
 import anyio
 
-from replicate_mcp.access import fingerprint
-from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
+from replicate_mcp.access import checked, fingerprint
+from replicate_mcp.errors import ReplicateMcpError, ReplicateUnavailable, Unauthorized
 from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -21,9 +23,21 @@ REMEMBERED_SECONDS = 30 * 24 * 3600
 ASK_AGAIN_SECONDS = (0.3, 1.0)
 """Pauses before an account that was not told is asked for again."""
 
+ASK_SECONDS = 20.0
+"""After which it counts as not told, whatever is still under way: hosts wait for a minute."""
 
 MOST_UNVERIFIED_A_MINUTE = 300
 """Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
+
+
+@dataclass(eq=False, slots=True)
+class _Asking:
+    """Those who ask for the account of one token at once: one asks Replicate for all."""
+
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    waiting: int = 0
+    failed_at: float = -math.inf
+    failure: ReplicateMcpError | None = None
 
 
 class Accounts:
@@ -40,12 +54,16 @@ class Accounts:
         self._unverified: deque[float] = deque()
         self._gateways: dict[str, Gateway] = {}
         self._names: dict[str, str] = {}
-        self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._asking: dict[str, _Asking] = {}
 
     def gateway(self, token: str) -> Gateway:
-        """The one gateway of a token."""
+        """The one gateway of a token.
+
+        Raises:
+            Unauthorized: no header can carry it.
+        """
         if token not in self._gateways:
-            self._gateways[token] = Gateway(token, self._base_url)
+            self._gateways[token] = Gateway(checked(token) or "", self._base_url)
         return self._gateways[token]
 
     async def name(self, token: str) -> str:
@@ -56,11 +74,15 @@ class Accounts:
             ReplicateUnavailable: Replicate did not answer.
         """
         mark = fingerprint(token)
-        async with self._asking[mark]:
-            if mark not in self._names:
-                name = await self._ask(token, mark)
-                self._give_webhooks(self.gateway(token), name)
-                self._names[mark] = name
+        if mark not in self._names:
+            asking = self._asking.setdefault(mark, _Asking())
+            asking.waiting += 1
+            try:
+                await self._learn(token, mark, asking)
+            finally:
+                asking.waiting -= 1
+                if not asking.waiting:
+                    self._asking.pop(mark, None)
         return self._names[mark]
 
     async def hear(self, account: str, message: Message) -> bool:
@@ -110,6 +132,26 @@ class Accounts:
         self._unverified.append(now)
         return True
 
+    async def _learn(self, token: str, mark: str, asking: _Asking) -> None:
+        arrived = anyio.current_time()
+        async with asking.turn:
+            if mark in self._names:
+                return
+            if asking.failure is not None and asking.failed_at >= arrived:
+                raise type(asking.failure)(str(asking.failure))  # It was asked meanwhile.
+            try:
+                with anyio.fail_after(ASK_SECONDS):
+                    name = await self._ask(token, mark)
+            except (ReplicateMcpError, TimeoutError) as error:
+                asking.failed_at = anyio.current_time()
+                asking.failure = error if isinstance(error, ReplicateMcpError) else _not_told()
+                # Nothing is kept of tokens that may be anything.
+                if gateway := self._gateways.pop(token, None):
+                    await gateway.aclose()
+                raise asking.failure from None
+            self._give_webhooks(self.gateway(token), name)
+            self._names[mark] = name
+
     async def _ask(self, token: str, mark: str) -> str:
         key = f"account:{self._base_url}:{mark}"
         remembered = await self._memory.recall(key)
@@ -127,9 +169,13 @@ class Accounts:
                     return mark
                 if pause is None:
                     # Another name for the account would be another limit: better none than two.
-                    raise ReplicateUnavailable(
-                        f"Replicate did not answer ({fault}), so nothing was created: try again."
-                    ) from None
+                    raise _not_told(f" ({fault})") from None
                 await anyio.sleep(pause)
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name
+
+
+def _not_told(why: str = f" within {ASK_SECONDS:.0f} s") -> ReplicateUnavailable:
+    return ReplicateUnavailable(
+        f"Replicate did not answer{why}, so nothing was created: try again."
+    )

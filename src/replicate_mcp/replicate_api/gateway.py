@@ -95,7 +95,10 @@ class Gateway:
     async def account(self) -> str:
         """The name of the account that the token belongs to."""
         answer = await self._get(lambda client: client.accounts.async_current())
-        return str(answer["username"])
+        name = answer.get("username")
+        if not isinstance(name, str) or not name:
+            raise LostAnswer("the answer names no account")
+        return name
 
     async def create(
         self, target: Target, inputs: Mapping[str, Any], *, cancel_after: int

@@ -80,7 +80,7 @@ class Message:
             message = cls(**told, body=body.decode())
             float(message.timestamp)
             message.prediction  # noqa: B018 - whether there is one
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, RecursionError):
             raise InvalidInput("This is not a webhook as Replicate sends them.") from None
         return message
 
@@ -117,6 +117,7 @@ class Webhooks:
         self._ask_for_secret = secret
         self._secret: str | None = None
         self._secret_at = -NEW_SECRET_SECONDS
+        self._asking = anyio.Lock()
         self._heard: set[str] = set()
 
     async def wait(self, prediction: str, *, seconds: float) -> None:
@@ -141,11 +142,11 @@ class Webhooks:
             return False
         if self._secret is not None and _fits(message, self._secret):
             return True
-        if anyio.current_time() - self._secret_at < NEW_SECRET_SECONDS:
-            return False
-        self._secret_at = anyio.current_time()
-        self._secret = await self._ask_for_secret()
-        return _fits(message, self._secret)
+        async with self._asking:
+            if anyio.current_time() - self._secret_at >= NEW_SECRET_SECONDS:
+                self._secret = await self._ask_for_secret()
+                self._secret_at = anyio.current_time()
+        return self._secret is not None and _fits(message, self._secret)
 
     async def _has_come(self, prediction: str) -> bool:
         with contextlib.suppress(BackendUnavailable, Fault, ValueError, TypeError):

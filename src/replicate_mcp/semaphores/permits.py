@@ -99,6 +99,9 @@ class Permits(Protocol):
     async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account; the lowest limit rules."""
 
+    async def set_rate(self, semaphore: str, per_minute: float) -> Room:
+        """Set by hand how many creations a minute an account is allowed: that stays."""
+
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make the name known while this process lives; a known one is returned unchanged."""
 

@@ -40,6 +40,8 @@ class Rate:
         ceiling: the rate that failed; growing back stays under it until `ceiling_until`.
         lowerings: how often the rate was lowered in a row.
         refused: the share of creations lately refused, from 0 to 1.
+        by_hand: whether `full_per_minute` was set by hand: what processes declare changes it no
+            more.
     """
 
     full_per_minute: float
@@ -58,6 +60,7 @@ class Rate:
     ceiling_until: float = 0.0
     lowerings: int = 0
     refused: float = 0.0
+    by_hand: bool = False
 
     @classmethod
     def full(cls, per_minute: float, now: float) -> "Rate":
@@ -80,7 +83,15 @@ class Rate:
         return self.per_minute < full or self.burst < full_burst(full)
 
     def declared(self, per_minute: float, now: float) -> "Rate":
-        """The same account under another configured rate; what was learned stays."""
+        """The same account under what a process is configured with, unless one was set by hand."""
+        return self if self.by_hand else self._under(per_minute, now)
+
+    def set(self, per_minute: float, now: float) -> "Rate":
+        """The same account under a rate that was set by hand."""
+        return replace(self._under(per_minute, now), by_hand=True)
+
+    def _under(self, per_minute: float, now: float) -> "Rate":
+        """Under another full rate; what was learned stays."""
         if per_minute == self.full_per_minute:
             return self
         rate, burst = self.at_time(now), full_burst(per_minute)

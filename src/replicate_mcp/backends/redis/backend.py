@@ -119,6 +119,14 @@ class RedisBackend:
             await turn.step("declare", semaphore=semaphore, limit=limit, per_minute=per_minute)
             self._mirror.declared[semaphore] = (limit, per_minute)
 
+    async def set_rate(self, semaphore: str, per_minute: float) -> Room:
+        """Set an account's rate by hand."""
+        async with self._membership.turn() as turn:
+            answer = await turn.step("set_rate", semaphore=semaphore, per_minute=per_minute)
+            found = self._room(answer)
+            await turn.renew()  # It is kept here, too.
+            return found
+
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make a name known while this process lives."""
         async with self._membership.turn() as turn:

@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -41,6 +42,9 @@ from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, was_created
 
 T = TypeVar("T")
+
+FORGET_EVERY_SECONDS = 600.0
+"""How often what is too old is taken out of the file."""
 
 LOOK_SECONDS = 1.0
 """How often a process that waits looks for the dead among the others."""
@@ -107,6 +111,15 @@ class SqliteBackend:
         """Say which limit and rate this process allows an account."""
         await self._step(lambda permits, _: permits.limits.declare(semaphore, limit, per_minute))
 
+    async def set_rate(self, semaphore: str, per_minute: float) -> Room:
+        """Set an account's rate by hand."""
+
+        def set_rate(permits: PermitTables, _: JournalTables) -> Room:
+            permits.limits.set_rate(semaphore, per_minute)
+            return permits.admit()
+
+        return await self._step(set_rate)
+
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make a name known while this process lives."""
         return await self._step(lambda permits, _: permits.limits.register(semaphore, limit))
@@ -157,7 +170,11 @@ class SqliteBackend:
         return await self._step(lambda permits, _: permits.admit())
 
     async def run(self) -> None:
-        """Nothing has to go on: a lock is held for as long as its process lives."""
+        """Forget what is old, now and then."""
+        while True:
+            with suppress(BackendUnavailable):
+                await self._step(lambda _, journal: journal.forget_old())
+            await anyio.sleep(FORGET_EVERY_SECONDS)
 
     async def woken(self) -> None:
         """Return when another process's step may have offered this one something."""

@@ -193,7 +193,8 @@ class JournalTables:
         return str(row[0]) if row else None
 
     def remember(self, key: str, value: str, seconds: float) -> None:
-        """Keep an answer."""
+        """Keep an answer; those whose time is over go."""
+        self._db.execute("DELETE FROM memo WHERE expires_at < ?", (self._now,))
         self._db.execute(
             "INSERT OR REPLACE INTO memo (key, value, expires_at) VALUES (?, ?, ?)",
             (key, value, self._now + seconds),

@@ -26,6 +26,10 @@ class LimitTables:
         self._declare(semaphore, limit)
         self._rates.declare(account_of(semaphore), per_minute)
 
+    def set_rate(self, semaphore: str, per_minute: float) -> None:
+        """Set an account's rate by hand."""
+        self._rates.set(account_of(semaphore), per_minute)
+
     def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make a name known; the first limit given to it stays."""
         self._db.execute(

@@ -35,6 +35,11 @@ class RateTable:
 
     def declare(self, account: str, per_minute: float) -> None:
         """What a process says the account is allowed; what was learned of it stays."""
-        rate = self.of([account]).get(account)
-        declared = rate.declared(per_minute, self._now) if rate else None
-        self.store(account, declared or Rate.full(per_minute, self._now))
+        self.store(account, self._known(account, per_minute).declared(per_minute, self._now))
+
+    def set(self, account: str, per_minute: float) -> None:
+        """What was set by hand; what was learned stays."""
+        self.store(account, self._known(account, per_minute).set(per_minute, self._now))
+
+    def _known(self, account: str, per_minute: float) -> Rate:
+        return self.of([account]).get(account) or Rate.full(per_minute, self._now)

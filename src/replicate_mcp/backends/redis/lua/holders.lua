@@ -77,15 +77,15 @@ function holders.declare(name, units, per_minute)
   holders.refresh(name)
 end
 
+function holders.set_rate(account, per_minute)
+  local state = record_of(key.rates, account) or rate.full(per_minute, now)
+  rates.put(account, rate.set(state, per_minute, now))
+end
+
 function holders.declare_account(name, units, per_minute)
   local account = queue.account_of(name)
-  local state = record_of(key.rates, account)
-  if state then
-    state = rate.declared(state, per_minute, now)
-  else
-    state = rate.full(per_minute, now)
-  end
-  rates.put(account, state)
+  local state = record_of(key.rates, account) or rate.full(per_minute, now)
+  rates.put(account, rate.declared(state, per_minute, now))
   holders.declare(name, units, per_minute)
 end
 

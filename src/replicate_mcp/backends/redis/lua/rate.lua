@@ -23,7 +23,7 @@ local KEPT_BACK = 2
 rate.FIELDS = {
   'full_per_minute', 'per_minute', 'burst', 'tokens', 'at', 'paused_until', 'episode_at', 'pauses',
   'accepted', 'since', 'last_sent', 'steady', 'ceiling', 'ceiling_until',
-  'lowerings', 'refused',
+  'lowerings', 'refused', 'by_hand',
 }
 
 local function full_burst(per_minute) return math.max(1, per_minute - KEPT_BACK) end
@@ -58,7 +58,7 @@ function rate.at_time(state, now)
   return state
 end
 
-function rate.declared(state, per_minute, now)
+local function under(state, per_minute, now)
   if per_minute == state.full_per_minute then return state end
   rate.at_time(state, now)
   local learned, burst = per_minute, full_burst(per_minute)
@@ -67,6 +67,17 @@ function rate.declared(state, per_minute, now)
   end
   state.full_per_minute, state.per_minute, state.burst = per_minute, learned, burst
   state.tokens = math.min(state.tokens, burst)
+  return state
+end
+
+function rate.declared(state, per_minute, now)
+  if state.by_hand == 1 then return state end
+  return under(state, per_minute, now)
+end
+
+function rate.set(state, per_minute, now)
+  under(state, per_minute, now)
+  state.by_hand = 1
   return state
 end
 

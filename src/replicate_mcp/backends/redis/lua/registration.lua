@@ -30,7 +30,7 @@ local function say_rates()
   for _, told in ipairs(args.rates) do
     if redis.call('HEXISTS', key.rates, told.account) == 0 then
       local state = {}
-      for place, field in ipairs(rate.FIELDS) do state[field] = tonumber(told.values[place]) end
+      for place, field in ipairs(rate.FIELDS) do state[field] = tonumber(told.values[place] or 0) end
       rates.put(told.account, state)
     end
   end

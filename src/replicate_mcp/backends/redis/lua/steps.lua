@@ -39,7 +39,7 @@ function steps.renew()
     local state = record_of(key.rates, account)
     if state then
       local values = {account}
-      for _, field in ipairs(rate.FIELDS) do values[#values + 1] = exact(state[field]) end
+      for _, field in ipairs(rate.FIELDS) do values[#values + 1] = exact(state[field] or 0) end
       known_rates[#known_rates + 1] = values
     end
     local count = redis.call('GET', images_key(account, today))
@@ -59,6 +59,11 @@ end
 function steps.declare()
   holders.declare_account(args.semaphore, args.limit, args.per_minute)
   return {}
+end
+
+function steps.set_rate()
+  holders.set_rate(queue.account_of(args.semaphore), args.per_minute)
+  return {permits.admit()}
 end
 
 function steps.register_name()

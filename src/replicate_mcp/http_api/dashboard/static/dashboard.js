@@ -57,7 +57,8 @@ function refused(error) {
   const kept = signedInWith();
   keep(null);
   forget();
-  signIn.open({ required: true, why: kept ? error.message : "", kind: kept?.kind });
+  const isAsked = !kept && error.message.startsWith("Who calls is not known");
+  signIn.open({ required: true, why: isAsked ? "" : error.message, kind: kept?.kind });
   drawWho();
 }
 

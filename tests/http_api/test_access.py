@@ -1,0 +1,181 @@
+"""Who calls, over real HTTP: every combination of what is presented, where, and by which way."""
+
+import json
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import httpx
+import pytest
+
+from http_api.conftest import ADMIN_KEY, Serve, Traced
+from replicate_mcp.simulator import Simulator
+
+SERVERS_ACCOUNT, OWN_ACCOUNT = "acme", "other"
+OWN_TOKEN = "r8_other_ofTheCaller"
+WRONG_KEY = "a-wrong-admin-key"
+SECRETS = ("r8_acme_1", OWN_TOKEN, ADMIN_KEY, WRONG_KEY, "not-a-replicate-token")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server stands.
+
+    Attributes:
+        host: what callers say in `Host`; None for the address as it is.
+        knows_its_names: then MCP's SDK refuses others before anybody asks who calls.
+    """
+
+    words: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    host: str | None = None
+    has_token: bool = True
+    has_admin_key: bool = True
+    is_for_whoever_connects: bool = False
+    is_loopback: bool = True
+    knows_its_names: bool = True
+
+
+PLACES = {
+    "loopback": Place(),
+    "loopback, no admin key": Place(
+        variables=(("REPLICATE_MCP_ADMIN_API_KEY", ""),), has_admin_key=False
+    ),
+    "loopback, no token": Place(variables=(("REPLICATE_API_TOKEN", ""),), has_token=False),
+    "network": Place(words=("--host", "0.0.0.0"), is_loopback=False, knows_its_names=False),
+    "network, anonymous": Place(
+        words=("--host", "0.0.0.0"),
+        variables=(
+            ("REPLICATE_MCP_ALLOW_ANONYMOUS", "1"),
+            ("REPLICATE_MCP_ALLOWED_HOSTS", "images.example.com"),
+        ),
+        host="images.example.com",
+        is_for_whoever_connects=True,
+        is_loopback=False,
+    ),
+}
+
+ADMIN = {"none": None, "right": ADMIN_KEY, "wrong": WRONG_KEY, "empty": ""}
+
+OWN = ("none", "own header", "bearer", "inside", "empty header", "empty inside", "wrong bearer")
+
+SITUATIONS = (
+    "a program",
+    "through a proxy",
+    "a page of its own",
+    "a page of another site",
+    "a page whose name points here",
+    "a form",
+    "no type",
+)
+
+
+def account_billed(place: Place, way: str, admin: str, own: str, situation: str) -> str | None:
+    """The three tiers, told once more: whose account may be billed, if anybody's."""
+    from_another_site = situation in ("a page of another site", "a page whose name points here")
+    if situation in ("a form", "no type"):
+        return None  # Such a body is not read.
+    if way == "mcp" and place.knows_its_names and from_another_site:
+        return None
+    if admin != "none":
+        right = admin == "right" and place.has_admin_key and place.has_token
+        return SERVERS_ACCOUNT if right else None
+    if own in ("wrong bearer", "empty header", "empty inside"):
+        return None  # What is presented and is wrong does not fall to the next tier.
+    if own in ("own header", "bearer", "inside"):
+        return OWN_ACCOUNT
+    if from_another_site or not place.has_token:
+        return None
+    if place.is_for_whoever_connects or (place.is_loopback and situation != "through a proxy"):
+        return SERVERS_ACCOUNT
+    return None
+
+
+def headers_of(place: Place, url: str, admin: str, own: str, situation: str) -> dict[str, str]:
+    """What is sent beside the body."""
+    headers = {"content-type": "application/json"}
+    if place.host:
+        headers["host"] = place.host
+    if (key := ADMIN[admin]) is not None:
+        headers["x-admin-api-key"] = key
+    headers |= {
+        "own header": {"x-replicate-api-key": OWN_TOKEN},
+        "empty header": {"x-replicate-api-key": ""},
+        "bearer": {"authorization": f"Bearer {OWN_TOKEN}"},
+        "wrong bearer": {"authorization": "Bearer not-a-replicate-token"},
+    }.get(own, {})
+    headers |= {
+        "through a proxy": {"x-forwarded-for": "203.0.113.9"},
+        "a page of its own": {"origin": f"https://{place.host}" if place.host else url},
+        "a page of another site": {"origin": "https://evil.example.com"},
+        "a page whose name points here": {
+            "host": "evil.example.com",
+            "origin": "http://evil.example.com",
+        },
+        "a form": {"content-type": "text/plain"},
+    }.get(situation, {})
+    if situation == "no type":
+        del headers["content-type"]
+    return headers
+
+
+def rest(inside: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """One image, over REST."""
+    body: dict[str, Any] = {"prompt": "a red car"}
+    if inside is not None:
+        body["credentials"] = {"replicate_api_token": inside}
+    return "/generate", body, {}
+
+
+def mcp(inside: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """One image, over MCP."""
+    meta: dict[str, Any] = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    if inside is not None:
+        meta["replicate-mcp/credentials"] = {"replicate_api_token": inside}
+    arguments = {"tasks": [{"prompt": "a red car"}]}
+    params = {"name": "generate_images", "arguments": arguments, "_meta": meta}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "tools/call",
+        "mcp-name": "generate_images",
+    }
+    return "/mcp", body, headers
+
+
+WAYS = {"rest": rest, "mcp": mcp}
+
+
+def images_by_account(simulator: Simulator) -> dict[str, int]:
+    accounts = (SERVERS_ACCOUNT, OWN_ACCOUNT)
+    return {name: int(simulator.account(name)["created"]) for name in accounts}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_each_request_bills_whom_the_three_tiers_say_and_nobody_else(
+    serve: Serve, traced: Traced, simulator: Simulator, place: Place
+) -> None:
+    with serve(*place.words, program=traced.program, **dict(place.variables)) as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        before = images_by_account(simulator)
+        with httpx.Client(base_url=url, timeout=30) as client:
+            for way, admin, own, situation in product(WAYS, ADMIN, OWN, SITUATIONS):
+                inside = {"inside": OWN_TOKEN, "empty inside": ""}.get(own)
+                path, body, headers = WAYS[way](inside)
+                headers |= headers_of(place, url, admin, own, situation)
+                answer = client.post(path, content=json.dumps(body), headers=headers)
+                after = images_by_account(simulator)
+                made = {name: after[name] - before[name] for name in after}
+                before = after
+                billed = account_billed(place, way, admin, own, situation)
+                expected = {name: int(name == billed) for name in after}
+                assert made == expected, (way, admin, own, situation, answer.text)
+                assert not [secret for secret in SECRETS if secret in answer.text]
+    spans = traced.spans.read_text("utf-8")
+    assert "tools/call generate_images" in spans
+    assert not [secret for secret in SECRETS if secret in spans or secret in "".join(server.log)]

@@ -1,0 +1,113 @@
+"""What one caller began is nobody else's, by whichever way they ask."""
+
+from typing import Any, cast
+
+import pytest
+from mcp import Client, MCPError
+from mcp_types import RequestParamsMeta, ResourceTemplateReference
+
+from http_api.conftest import ADMIN_KEY, Server
+from http_api.test_mcp import WAYS, Way, client_of
+from replicate_mcp.simulator import Simulator
+
+ALICE, BOB = "r8_alice_1", "r8_bob_1"
+OTHERS = [{"x-replicate-api-key": BOB}, {}, {"x-admin-api-key": ADMIN_KEY}]
+OTHERS_IDS = ["another token", "the server's token", "the admin"]
+
+
+def of(token: str) -> RequestParamsMeta:
+    """The `_meta` of a caller's request."""
+    credentials = {"replicate-mcp/credentials": {"replicate_api_token": token}}
+    return cast(RequestParamsMeta, credentials)
+
+
+def began(server: Server, token: str, **headers: str) -> str:
+    body = {"prompts": ["a red car"]}
+    answer = server.post("/generate-batch", body, x_replicate_api_key=token, **headers)
+    batch: str = answer.json()["batch_id"]
+    return batch
+
+
+@pytest.mark.parametrize("headers", OTHERS, ids=OTHERS_IDS)
+def test_over_rest_a_batch_is_found_listed_and_stopped_by_its_caller_alone(
+    server: Server, headers: dict[str, str]
+) -> None:
+    batch = began(server, ALICE)
+    listed = server.get("/batches", headers=headers)
+    assert batch not in listed.text
+    assert listed.json()["count"] == 0
+    for answer in (
+        server.get(f"/batches/{batch}", headers=headers),
+        server.client.delete(f"/batches/{batch}", headers=headers),
+    ):
+        assert answer.status_code == 404
+        assert "a red car" not in answer.text
+    own = server.get(f"/batches/{batch}", headers={"x-replicate-api-key": ALICE}).json()
+    assert own["status"] == "completed"
+
+
+def test_a_key_to_send_a_request_again_by_is_its_callers_own(
+    server: Server, simulator: Simulator
+) -> None:
+    hers, again = (began(server, ALICE, idempotency_key="cars") for _ in range(2))
+    his = began(server, BOB, idempotency_key="cars")
+    assert hers == again != his
+    assert simulator.account("alice")["created"] == 1
+    assert simulator.account("bob")["created"] == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_over_mcp_a_batch_is_found_completed_read_and_stopped_by_its_caller_alone(
+    server: Server, way: Way
+) -> None:
+    batch = began(server, ALICE)
+    async with client_of(server, way) as client:
+
+        async def call(tool: str, token: str, **arguments: Any) -> str:
+            result = await client.call_tool(tool, arguments, meta=of(token))
+            return str(result.content)
+
+        assert "1 of 1 made" in await call("get_batch", ALICE, batch_id=batch)
+        assert "There is no batch yet" in await call("get_batch", BOB)
+        for tool in ("get_batch", "cancel_batch"):
+            assert f"There is no batch '{batch}'" in await call(tool, BOB, batch_id=batch)
+            # Without a token it is the server's caller who asks, on the same connection.
+            assert (await client.call_tool(tool, {"batch_id": batch})).is_error
+        with pytest.raises(MCPError):
+            await client.read_resource(f"replicate://batches/{batch}")
+        assert batch not in await completed(client)
+    assert "alice" not in "".join(server.log)
+
+
+async def completed(client: Client) -> list[str]:
+    """The ids that are offered to whoever brings no token."""
+    ref = ResourceTemplateReference(type="ref/resource", uri="replicate://batches/{id}")
+    found = await client.complete(ref, {"name": "id", "value": "b_"})
+    return found.completion.values
+
+
+def test_a_session_lends_nobody_the_token_that_it_was_opened_with(
+    server: Server, simulator: Simulator
+) -> None:
+    asked = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    }
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": asked}
+    usual = {"accept": "application/json, text/event-stream"}
+    hers = usual | {"authorization": f"Bearer {ALICE}"}
+    session = server.client.post("/mcp", json=hello, headers=hers).headers["mcp-session-id"]
+    usual |= {"mcp-session-id": session, "mcp-protocol-version": "2025-11-25"}
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    server.client.post("/mcp", json=ready, headers=usual | hers)
+    arguments = {"tasks": [{"prompt": "a red car"}]}
+    params = {"name": "generate_images", "arguments": arguments}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    server.client.post("/mcp", json=call, headers=usual)
+    server.client.post("/mcp", json=call | {"id": 2}, headers=usual | {"x-replicate-api-key": BOB})
+    assert {name: simulator.account(name)["created"] for name in ("alice", "bob", "acme")} == {
+        "alice": 0,
+        "bob": 1,
+        "acme": 1,
+    }

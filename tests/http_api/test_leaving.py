@@ -1,0 +1,60 @@
+"""A server that is told to end: who waits gets an answer, and the others learn of it at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from http_api.conftest import Serve
+from http_api.test_mcp import WAYS, Way, client_of, structured
+from replicate_mcp.simulator import Simulator
+
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    ("/generate", {"prompt": "a car"}),
+    ("/generate-batch", {"prompts": ["a car"]}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), BODIES)
+def test_who_waits_is_told_where_the_batch_goes_on(
+    serve: Serve, simulator: Simulator, path: str, body: dict[str, Any]
+) -> None:
+    simulator.configure(predict_seconds=3)
+    with serve() as first, ThreadPoolExecutor() as pool:
+        asked = pool.submit(first.post, path, body)
+        simulator.wait_for(account="acme", in_flight=1)
+        first.terminate()
+        answer = asked.result()
+        assert answer.status_code == 202
+        assert answer.json()["status"] == "running"
+        assert first.process.returncode == 0
+    with serve() as second:
+        ended = second.get(answer.headers["location"], params={"wait_seconds": 20}).json()
+    assert (ended["status"], ended["successful_count"]) == ("completed", 1)
+    assert simulator.account("acme")["created"] == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_tool_answers_with_what_is_done_so_far(
+    serve: Serve, simulator: Simulator, way: Way
+) -> None:
+    simulator.configure(predict_seconds=3)
+    answers: list[dict[str, Any]] = []
+    with serve() as first:
+
+        async def ask() -> None:
+            with suppress(Exception):  # In the end it says goodbye to a server that is gone.
+                async with client_of(first, way) as client:
+                    await client.list_tools()
+                    tasks = {"tasks": [{"prompt": "a car"}]}
+                    answers.append(structured(await client.call_tool("generate_images", tasks)))
+
+        async with anyio.create_task_group() as asked:
+            asked.start_soon(ask)
+            await simulator.reached(account="acme", in_flight=1)
+            await anyio.to_thread.run_sync(first.terminate)
+    assert [answer["status"] for answer in answers] == ["running"]
+    assert "get_batch" in answers[0]["next_step"]
