@@ -149,6 +149,25 @@ async def _declared(backend: RedisBackend) -> bool:
     return bool(await backend.semaphores())
 
 
+async def test_no_batch_is_unknown_while_the_memory_is_told_again(fleet: Fleet) -> None:
+    one = await fleet.holder(limit=2)
+    names = [f"b{n}" for n in range(60)]
+    for name in names:
+        await begin(one, name, 2)
+    with fleet.server.client as client:
+        client.delete(*client.keys(fleet.key("*")))
+    found = []
+
+    async def look(name: str) -> None:
+        found.append(await one.batch(name))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(one.admit)
+        for name in names:
+            group.start_soon(look, name)
+    assert None not in found
+
+
 async def test_an_account_starts_nothing_until_what_runs_was_entered(fleet: Fleet) -> None:
     one = await fleet.holder(limit=3)
     fleet.forget("permits")

@@ -46,6 +46,8 @@ class Membership:
         self._sequence = 0
         self._generation = ""
         self._known = False
+        self._is_telling = False
+        self._told = 0
         self._answered_at = float("-inf")
         self._unbroken_since = float("inf")
         self._left: list[str] = []
@@ -78,13 +80,16 @@ class Membership:
         raise self._forgetful()
 
     async def read(self, name: str, **arguments: Any) -> list[Any]:
-        """A step that changes nothing, at any time."""
-        for _ in range(2):
+        """A step that changes nothing, at any time but while the server is told again."""
+        for _ in range(3):
+            told = self._told
             answer = await self._ask(name, arguments, 0)
-            if answer[0] == "ok":
+            is_settled = told == self._told and not self._is_telling
+            if answer[0] == "ok" and is_settled:
                 return answer[1:]
             async with self._turn:
-                await self._register()
+                if told == self._told:
+                    await self._register()
         raise self._forgetful()
 
     async def keep_alive(self) -> None:
@@ -134,6 +139,14 @@ class Membership:
 
     async def _register(self) -> None:
         """Say what this process has; then what was forgotten of its batches is written again."""
+        self._is_telling = True
+        try:
+            await self._tell()
+        finally:
+            self._is_telling = False
+        self._told += 1
+
+    async def _tell(self) -> None:
         arguments = {
             **self._mirror.told(), "label": self._label, "generation": self._generation,
         }  # fmt: skip
