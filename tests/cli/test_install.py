@@ -218,7 +218,8 @@ def test_what_another_program_wrote_meanwhile_is_not_overwritten(home: Home) -> 
     assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
-def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(home: Home) -> None:
+def in_a_terminal(home: Home, *typed: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """The exit code and what was shown, where each prompt is answered with what is typed."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", "install", "claude"],
@@ -238,15 +239,37 @@ def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(ho
                 assert end == b"\0", seen
                 return
 
-    read_until(b"not shown): ")
-    os.write(ours, TOKEN.encode() + b"\n")
-    read_until(b"[y/N] ")
-    os.write(ours, b"y\n")
+    for prompt, answer in typed:
+        read_until(prompt)
+        os.write(ours, answer)
     read_until(b"\0")
     os.close(ours)
-    assert process.wait(30) == 0
+    return process.wait(30), seen
+
+
+FOR_THE_TOKEN, WHETHER_TO_WRITE = b"not shown): ", b"[y/N] "
+CTRL_D = b"\x04"
+
+
+def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(home: Home) -> None:
+    token = TOKEN.encode() + b"\n"
+    code, seen = in_a_terminal(home, (FOR_THE_TOKEN, token), (WHETHER_TO_WRITE, b"y\n"))
+    assert code == 0
     assert TOKEN.encode() not in seen
     assert home.entry("claude")["env"] == {"REPLICATE_API_TOKEN": TOKEN}
+
+
+def test_ctrl_d_at_a_question_changes_nothing(home: Home) -> None:
+    token = TOKEN.encode() + b"\n"
+    for typed in (
+        [(FOR_THE_TOKEN, CTRL_D)],
+        [(FOR_THE_TOKEN, token), (WHETHER_TO_WRITE, CTRL_D)],
+    ):
+        code, seen = in_a_terminal(home, *typed)
+        assert code == 2
+        assert b"Traceback" not in seen
+        assert b"othing was" in seen
+    assert not home.file("claude").exists()
 
 
 async def test_a_server_started_as_written_makes_images(

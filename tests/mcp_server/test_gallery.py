@@ -364,6 +364,22 @@ def test_the_keyboard_reaches_everything(show: Show) -> None:
     assert len(page.seen("opened")) == 1
 
 
+def test_what_the_browser_may_not_fetch_is_shown_by_its_thumbnail(
+    show: Show, simulator: Simulator
+) -> None:
+    prompts = [f"picture {number}" for number in range(30)]
+    page = show("generate_images", {"tasks": tasks(*prompts, megapixels="0.25")}, waits=False)
+    page.page.context.route(f"{simulator.url}/**", lambda route: route.abort())
+    expect(loaded(page).first).to_be_visible()
+    for tile in page.tiles.all():
+        tile.scroll_into_view_if_needed()
+    expect(loaded(page)).to_have_count(24)
+    kinds = loaded(page).evaluate_all("(all) => all.map((each) => each.src.slice(0, 16))")
+    assert set(kinds) == {"data:image/webp;"}
+    assert all("ERR_FAILED" in each for each in page.complaints)
+    page.complaints.clear()
+
+
 def test_a_view_that_is_taken_away_asks_for_nothing_more(show: Show, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=3)
     page = show("generate_images", {"tasks": tasks("a red car"), "wait_seconds": 0})

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,12 +179,14 @@ def _asked_token() -> str:
     """
     from getpass import getpass
 
+    token = ""
     if not sys.stdin.isatty():
         raise InvalidInput(
             f"No token is set: put one from https://replicate.com/account/api-tokens into {TOKEN}, "
             "or run this in a terminal, to be asked for it."
         )
-    token = getpass("Replicate API token (from replicate.com/account/api-tokens; not shown): ")
+    with suppress(EOFError):
+        token = getpass("Replicate API token (from replicate.com/account/api-tokens; not shown): ")
     if not token.strip():
         raise InvalidInput("No token was given; nothing was changed.")
     return token.strip()
@@ -197,7 +200,10 @@ def _agreed() -> bool:
     if not sys.stdin.isatty():
         print("Add --yes to write it without being asked.", file=sys.stderr)
         return False
-    return input("Write this? [y/N] ").strip().lower() in ("y", "yes")
+    with suppress(EOFError):
+        return input("Write this? [y/N] ").strip().lower() in ("y", "yes")
+    print(file=sys.stderr)
+    return False
 
 
 def _show(file: "ConfigFile", changed: str, host: "Host") -> None:
@@ -217,6 +223,8 @@ def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[
     print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))
     if not entry:
         print(f"{host.title} forgets the server when it is restarted.")
+        if backup and not host.asks_for_secrets:
+            print("The backup may still hold its token: delete it when you do not need it.")
         return
     if entry["env"].get(TOKEN) and not host.asks_for_secrets:
         print(f"The token is in that file, as {host.title} wants it.")

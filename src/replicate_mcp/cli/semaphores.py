@@ -1,6 +1,7 @@
 """`replicate-mcp semaphores`: the limits, who holds and who waits; set one, or watch them live."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import OK
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _set(app: "App", name: str, limit: int) -> int:
     state = await app.semaphores.set(name, limit)
     print(f"{state.name}: {state.limit} at once, {state.in_use} in use, {state.waiting} waiting.")
+    print("It stays until it is set again, whatever processes declare.", file=sys.stderr)
     return OK
 
 

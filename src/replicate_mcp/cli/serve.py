@@ -49,12 +49,19 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
 
     if importlib.util.find_spec("fastapi") is None:
         raise InvalidInput(
-            "Serving over HTTP needs some more packages: pip install 'replicate-mcp[http]'"
+            f"Serving over HTTP needs some more packages: {sys.executable} -m pip install fastapi "
+            "prometheus-client"
         )
     from replicate_mcp.http_api.server import serve_http
 
     def tell(url: str) -> None:
         print(f"Serving on {url} (MCP at /mcp and /sse).", file=sys.stderr, flush=True)
+        if settings.token is None:
+            print(
+                "No REPLICATE_API_TOKEN is set: every caller has to bring a token.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=tell))
     return 0

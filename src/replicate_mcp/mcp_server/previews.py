@@ -19,6 +19,10 @@ MOST = 24
 """Thumbnails in an answer: with at most 12,000 bytes each, 384,000 characters of base64. A host
 refuses an answer of 1,048,576, and a model pays some 90 tokens for each."""
 
+URL_KEY = "replicate-mcp/url"
+"""The key of a thumbnail's `_meta` under which its image is named: the gallery shows it where the
+image may not be fetched."""
+
 SECONDS = 6.0
 """For all of an answer: a host that waits for 60 s has waited for up to 50 by then."""
 
@@ -58,16 +62,16 @@ class Previews:
         if find_spec("PIL") is None:
             return _with(answer, [WITHOUT_PILLOW], [])
         seen = await self._seen(files[:MOST])
-        shown = [(file.filename, each) for file, each in seen if isinstance(each, bytes)]
+        shown = [(file, each) for file, each in seen if isinstance(each, bytes)]
         lines = [
             f"No thumbnail of {file.filename}: {why}." for file, why in seen if type(why) is str
         ]
         if shown:
-            names = ", ".join(name for name, _ in shown)
+            names = ", ".join(file.filename for file, _ in shown)
             lines.insert(0, f"Thumbnails, in this order: {names}.")
         if len(files) > MOST:
             lines.append(f"{len(files) - MOST} more files have no thumbnail here: ask for fewer.")
-        return _with(answer, lines, [data for _, data in shown])
+        return _with(answer, lines, shown)
 
     async def _seen(
         self, files: "Sequence[GeneratedFile]"
@@ -97,7 +101,9 @@ class Previews:
 
 
 def _with(
-    answer: CallToolResult, lines: Sequence[str], thumbnails: Sequence[bytes]
+    answer: CallToolResult,
+    lines: Sequence[str],
+    thumbnails: "Sequence[tuple[GeneratedFile, bytes]]",
 ) -> CallToolResult:
     (text,) = answer.content
     assert isinstance(text, TextContent)
@@ -109,8 +115,9 @@ def _with(
             data=base64.b64encode(each).decode(),
             mime_type=MIME_TYPE,
             annotations=for_the_model,
+            _meta={URL_KEY: file.url},
         )
-        for each in thumbnails
+        for file, each in thumbnails
     ]
     content = [TextContent(type="text", text=told), *images]
     return answer.model_copy(update={"content": content})

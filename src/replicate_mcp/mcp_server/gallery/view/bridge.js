@@ -128,13 +128,14 @@ export class Host {
   }
 }
 
-/** A tool's answer: its structured `page`, or, refused, the `refusal` in words. */
+/** A tool's answer: its structured `page` and its `images`, or, refused, the `refusal` in words. */
 export function readToolResult(result) {
-  const text = (result.content ?? [])
+  const content = result.content ?? [];
+  const text = content
     .filter((block) => block.type === "text")
     .map((block) => block.text)
     .join("\n");
   if (result.isError) return { refusal: text || "The server refused, without a reason." };
   if (!result.structuredContent) return { refusal: text || "The answer has no results in it." };
-  return { page: result.structuredContent };
+  return { page: result.structuredContent, images: content.filter(({ type }) => type === "image") };
 }

@@ -153,7 +153,7 @@ class Gallery {
       const slot = this.#slots[this.#place(row.task_index)];
       if (slot === undefined) continue;
       if (!this.#asked.length) slot.asked = askedByRow(row);
-      slot.take(row);
+      slot.take(row, page.batch_id);
     }
     this.#grid.arrange();
     this.#headline.show(this.#batch, this.#host.canCallTools);

@@ -61,7 +61,7 @@ export class Remaking {
     const batch = new Batch();
     const take = (page) => {
       batch.take(page);
-      for (const row of rowsOf(page)) this.#show(slot, row);
+      for (const row of rowsOf(page)) this.#show(slot, row, page.batch_id);
     };
     take(first);
     const following = new Following(this.#host, take, fail);
@@ -70,8 +70,8 @@ export class Remaking {
     this.#followings.delete(following);
   }
 
-  #show(slot, row) {
-    slot.take({ ...row, task_index: slot.asked.index });
+  #show(slot, row, batchId) {
+    slot.take({ ...row, task_index: slot.asked.index }, batchId);
     this.#grid.arrange();
     if (row.generated_files === undefined) return;
     for (const { filename, url } of row.generated_files) {

@@ -1,6 +1,7 @@
 // A task's place in the gallery: a tile for each image of it, and for each time it is made again.
 
 import { actionsFor, againAction } from "./actions.js";
+import { thumbnailsOf } from "./thumbnails.js";
 import { Tile } from "./tile.js";
 
 export class Slot {
@@ -32,8 +33,8 @@ export class Slot {
     for (const tile of this.#tiles) tile.wait(asked);
   }
 
-  /** The task has ended. */
-  take(row) {
+  /** The task has ended, in that batch. */
+  take(row, batchId) {
     this.row = row;
     if (this.failed) {
       this.hasFailed = true;
@@ -45,7 +46,8 @@ export class Slot {
     row.generated_files.forEach((file, number) => {
       const tile = this.#tiles[number];
       const again = this.#again(file.filename);
-      tile.show(row, file, { ...actionsFor(this.host, tile, file), again });
+      const actions = { ...actionsFor(this.host, tile, file), again };
+      tile.show(row, file, actions, thumbnailsOf(this.host, batchId));
     });
   }
 

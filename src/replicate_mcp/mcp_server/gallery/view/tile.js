@@ -35,8 +35,11 @@ export class Tile {
     write(this.#life, "to come");
   }
 
-  /** An image that was made. `actions` are the buttons for it. */
-  show(row, file, actions) {
+  /**
+   * An image that was made. `actions` are the buttons for it; `thumbnail` gives what is shown of it
+   * where it cannot be fetched from here.
+   */
+  show(row, file, actions, thumbnail) {
     this.#become("made", file.filename, row.prompt);
     const address = imageAddress(file.url);
     if (address === undefined) {
@@ -45,7 +48,7 @@ export class Tile {
     }
     const { again, ...whileItLasts } = actions;
     if (secondsLeft(file) > 0) {
-      this.#frame.replaceChildren(this.#picture(address, row, file, actions.open));
+      this.#frame.replaceChildren(this.#picture(address, row, file, actions.open, thumbnail));
       this.#actions.append(...Object.values(whileItLasts).map((each) => each.button));
       this.#lifetime = new Lifetime(this.#life, file, () => this.#expire(again));
       this.#lifetime.tick();
@@ -88,7 +91,7 @@ export class Tile {
     this.#actions.replaceChildren();
   }
 
-  #picture(address, row, file, open) {
+  #picture(address, row, file, open, thumbnail) {
     const image = el("img", {
       alt: `${file.filename}: ${row.prompt}`,
       decoding: "async",
@@ -104,7 +107,12 @@ export class Tile {
     );
     link.addEventListener("click", (event) => open.click(event));
     image.addEventListener("load", () => (link.dataset.loaded = ""));
-    image.addEventListener("error", () => {
+    image.addEventListener("error", async () => {
+      const instead = image.src === address && (await thumbnail(file.url));
+      if (instead) {
+        image.src = instead;
+        return;
+      }
       link.dataset.loaded = "";
       link.replaceChildren(said("file", "It cannot be shown here: open it."));
     });
