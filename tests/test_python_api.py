@@ -287,8 +287,9 @@ def test_ctrl_c_in_a_program_stops_its_batch_at_replicate(
 ) -> None:
     simulator.configure(predict_seconds=30)
     program = """
-import asyncio
+import asyncio, signal
 from replicate_mcp import generate_images
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Else ignored in a shell's background.
 asyncio.run(generate_images(["a", "b", "c"]))
 """
     around = {**os.environ, **environment(simulator, tmp_path)}
