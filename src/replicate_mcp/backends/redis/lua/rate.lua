@@ -17,7 +17,7 @@ local FIRST_PAUSE = 1
 local SHORTEST_PAUSE = 0.1
 local LONGEST_PAUSE = 300
 local SLOWEST_PER_MINUTE = 1
-local KEPT_BACK = 2
+local KEPT_BACK = 0.5
 
 -- In the order in which a rate travels.
 rate.FIELDS = {
@@ -26,7 +26,9 @@ rate.FIELDS = {
   'lowerings', 'refused', 'by_hand',
 }
 
-local function full_burst(per_minute) return math.max(1, per_minute - KEPT_BACK) end
+local function full_burst(per_minute)
+  return math.max(1, per_minute - per_minute / 60 * KEPT_BACK)
+end
 
 function rate.full(per_minute, now)
   local state = {}
