@@ -11,6 +11,7 @@ from replicate.client import Client
 
 from benchmarks.measuring.scenario import RATE
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.settings import Settings
 
 _MODEL = "black-forest-labs/flux-schnell"
@@ -63,11 +64,14 @@ async def _engine(conditions: Conditions) -> AsyncIterator[MakeBatch]:
         caller = app.caller()
 
         async def make_batch(count: int) -> None:
-            batch_id = await app.start_batch(
-                caller, [{"prompt": _prompt(number)} for number in range(count)], model=_MODEL
+            batch_id = await app.batches.start(
+                caller,
+                BatchRequest(
+                    [{"prompt": _prompt(number)} for number in range(count)], model=_MODEL
+                ),
             )
-            await app.wait(caller, batch_id, seconds=None)
-            result = await app.result(caller, batch_id)
+            await app.batches.wait(caller, batch_id, seconds=None)
+            result = await app.batches.result(caller, batch_id)
             assert result.successful_count == count, result.failed_results
 
         yield make_batch

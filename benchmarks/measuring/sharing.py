@@ -18,6 +18,7 @@ from benchmarks.measuring.crew import Crew, Step
 from benchmarks.measuring.fill import utilisation
 from benchmarks.measuring.scenario import RATE
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
 
@@ -143,17 +144,17 @@ def _take_part(part: _Part, number: int, step: Step) -> Stretch:
 async def _part_of(part: _Part, number: int, step: Step) -> Stretch:
     async with App.running(part.settings) as app:
         caller = app.caller()
-        first = await app.start_batch(caller, _tasks(number, 1))
-        await app.wait(caller, first, seconds=None)
+        first = await app.batches.start(caller, BatchRequest(_tasks(number, 1)))
+        await app.batches.wait(caller, first, seconds=None)
         await step.reached()
         await step.reached()
-        batch = await app.start_batch(caller, _tasks(number, part.tasks))
+        batch = await app.batches.start(caller, BatchRequest(_tasks(number, part.tasks)))
         await step.reached()
         await step.reached()
         with watched_stretch() as stretch:
             await anyio.sleep(part.seconds)
         await step.reached()
-        result = await app.result(caller, batch)
+        result = await app.batches.result(caller, batch)
         assert not result.failed_results, result.failed_results
         assert result.pending_count, "a process ran out of tasks, so it did not wait any more"
         return stretch

@@ -18,6 +18,7 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.semaphores.context import Lease
 from replicate_mcp.semaphores.registry import unknown_semaphore
@@ -100,17 +101,20 @@ async def generate_images(
 
     async def run(app: App) -> "BatchResult":
         caller = app.caller(replicate_api_token)
-        batch_id = await app.start_batch(
-            caller, tasks, model=model, semaphore=semaphore, concurrency_limit=concurrency_limit
+        batch_id = await app.batches.start(
+            caller,
+            BatchRequest(
+                tasks, model=model, semaphore=semaphore, concurrency_limit=concurrency_limit
+            ),
         )
         try:
-            await app.wait(caller, batch_id, seconds=None)
+            await app.batches.wait(caller, batch_id, seconds=None)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(STOP_SECONDS, shield=True):
-                await app.cancel(caller, batch_id)
-                await app.stopped(batch_id)
+                await app.batches.cancel(caller, batch_id)
+                await app.batches.stopped(batch_id)
             raise
-        return await app.result(caller, batch_id)
+        return await app.batches.result(caller, batch_id)
 
     return await asyncio.wrap_future(_start(run))
 

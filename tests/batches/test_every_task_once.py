@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicate_mcp.app import counts_of
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import JournalTask, NewBatch
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.callers_batches import counts_of
 from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores.permits import QueueEntry

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import AppFactory, settings_for
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import Unauthorized
 from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.result import BatchResult
@@ -17,10 +18,10 @@ OTHER_TOKEN = "r8_acme_2"
 
 
 async def make(app: App, tasks: list[dict[str, Any]]) -> BatchResult:
-    batch_id = await app.start_batch(app.caller(), tasks)
+    batch_id = await app.batches.start(app.caller(), BatchRequest(tasks))
     with anyio.fail_after(100):
-        await app.wait(app.caller(), batch_id, seconds=None)
-    return await app.result(app.caller(), batch_id)
+        await app.batches.wait(app.caller(), batch_id, seconds=None)
+    return await app.batches.result(app.caller(), batch_id)
 
 
 # What happens to the creation, and how often it is then sent.
@@ -106,7 +107,7 @@ async def test_a_refused_token_refuses_the_request(
 ) -> None:
     async with app_with() as app:
         with pytest.raises(Unauthorized, match="refused the token"):
-            await app.start_batch(app.caller("not-a-token"), [{"prompt": "x"}])
+            await app.batches.start(app.caller("not-a-token"), BatchRequest([{"prompt": "x"}]))
     assert simulator.account("acme")["creations_seen"] == 0
 
 
@@ -116,14 +117,16 @@ async def test_a_token_revoked_in_the_middle_ends_the_batch_within_a_second_and_
 ) -> None:
     simulator.configure(predict_seconds=0.3)
     async with app_with(REPLICATE_CONCURRENT_LIMIT="5") as app:
-        batch_id = await app.start_batch(app.caller(), [{"prompt": f"car {n}"} for n in range(200)])
+        batch_id = await app.batches.start(
+            app.caller(), BatchRequest([{"prompt": f"car {n}"} for n in range(200)])
+        )
         await simulator.reached(account="acme", succeeded=10)
         simulator.change_account("acme", revoke=["r8_acme_1"])
         revoked_at = time.monotonic()
         with anyio.fail_after(10):
-            await app.wait(app.caller(), batch_id, seconds=None)
+            await app.batches.wait(app.caller(), batch_id, seconds=None)
         assert time.monotonic() - revoked_at < 1
-        result = await app.result(app.caller(), batch_id)
+        result = await app.batches.result(app.caller(), batch_id)
     assert {row.error_code for row in result.failed_results} == {"unauthorized"}
     assert len({row.error for row in result.failed_results}) == 1
     assert result.successful_count == simulator.account("acme")["created"]
@@ -146,13 +149,13 @@ async def test_what_a_revoked_token_left_running_is_followed_with_another_of_the
     simulator.configure(predict_seconds=3)
     async with App.running(settings_for(simulator, tmp_path)) as app:
         simulator.fault_next(Fault("502_after"))  # Its answer is lost, so it is followed.
-        batch_id = await app.start_batch(app.caller(), [{"prompt": "x"}])
+        batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
         await simulator.reached(account="acme", in_flight=1)
         await simulator.reached(account="acme", other_calls=4)  # account, model, list, itself
         simulator.change_account("acme", revoke=["r8_acme_1"])
         with anyio.fail_after(10):
-            await app.wait(app.caller(), batch_id, seconds=None)
-        (row,) = (await app.result(app.caller(), batch_id)).failed_results
+            await app.batches.wait(app.caller(), batch_id, seconds=None)
+        (row,) = (await app.batches.result(app.caller(), batch_id)).failed_results
         other = app.caller(OTHER_TOKEN)
         assert (row.error_code, row.prediction_id is not None) == ("unauthorized", True)
         assert (await app.semaphores.seen_by(other))[0].in_use == 1, "it still runs at Replicate"

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import (
     InvalidInput,
     ModelNotFound,
@@ -23,10 +24,10 @@ from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
 async def make(app: App, tasks: Any, token: str | None = None, **more: Any) -> BatchResult:
     """A whole batch."""
     caller = app.caller(token)
-    batch_id = await app.start_batch(caller, tasks, **more)
+    batch_id = await app.batches.start(caller, BatchRequest(tasks, **more))
     with anyio.fail_after(60):
-        await app.wait(caller, batch_id, seconds=None)
-    return await app.result(caller, batch_id)
+        await app.batches.wait(caller, batch_id, seconds=None)
+    return await app.batches.result(caller, batch_id)
 
 
 def creations(simulator: Simulator) -> int:
@@ -266,12 +267,14 @@ async def test_a_cancelled_batch_runs_no_longer_anywhere(
     simulator.configure(predict_seconds=30)
     async with app_with(REPLICATE_CONCURRENT_LIMIT="3") as app:
         caller = app.caller()
-        batch_id = await app.start_batch(caller, [{"prompt": f"car {n}"} for n in range(8)])
+        batch_id = await app.batches.start(
+            caller, BatchRequest([{"prompt": f"car {n}"} for n in range(8)])
+        )
         await simulator.reached(account="acme", in_flight=3)
-        await app.cancel(caller, batch_id)
+        await app.batches.cancel(caller, batch_id)
         with anyio.fail_after(20):
-            await app.wait(caller, batch_id, seconds=None)
-        result = await app.result(caller, batch_id)
+            await app.batches.wait(caller, batch_id, seconds=None)
+        result = await app.batches.result(caller, batch_id)
     assert (result.status, result.failed_count) == ("canceled", 8)
     assert {row.error_code for row in result.failed_results} == {"canceled"}
     stats = simulator.account("acme")
@@ -285,15 +288,15 @@ async def test_cancelling_leaves_an_equal_batch_alone(
     tasks = [{"prompt": "the same car"} for _ in range(3)]
     async with app_with() as app:
         caller = app.caller()
-        first = await app.start_batch(caller, tasks, model="google/imagen-4")
-        second = await app.start_batch(caller, tasks, model="google/imagen-4")
+        first = await app.batches.start(caller, BatchRequest(tasks, model="google/imagen-4"))
+        second = await app.batches.start(caller, BatchRequest(tasks, model="google/imagen-4"))
         await simulator.reached(account="acme", in_flight=6)
-        await app.cancel(caller, first)
+        await app.batches.cancel(caller, first)
         with anyio.fail_after(20):
-            await app.wait(caller, second, seconds=None)
-            await app.wait(caller, first, seconds=None)
-        kept = await app.result(caller, second)
-        stopped = await app.result(caller, first)
+            await app.batches.wait(caller, second, seconds=None)
+            await app.batches.wait(caller, first, seconds=None)
+        kept = await app.batches.result(caller, second)
+        stopped = await app.batches.result(caller, first)
     assert kept.successful_count == 3
     assert stopped.failed_count == 3
 
@@ -303,24 +306,24 @@ async def test_another_process_can_cancel_and_read_a_batch(
 ) -> None:
     simulator.configure(predict_seconds=30)
     async with app_with() as one, app_with() as two:
-        batch_id = await one.start_batch(one.caller(), [{"prompt": "x"}])
+        batch_id = await one.batches.start(one.caller(), BatchRequest([{"prompt": "x"}]))
         await simulator.reached(account="acme", in_flight=1)
-        assert (await two.result(two.caller(), None)).batch_id == batch_id
-        await two.cancel(two.caller(), batch_id)
+        assert (await two.batches.result(two.caller(), None)).batch_id == batch_id
+        await two.batches.cancel(two.caller(), batch_id)
         with anyio.fail_after(20):
-            await two.wait(two.caller(), batch_id, seconds=None)
-        assert (await two.result(two.caller(), batch_id)).status == "canceled"
+            await two.batches.wait(two.caller(), batch_id, seconds=None)
+        assert (await two.batches.result(two.caller(), batch_id)).status == "canceled"
 
 
 async def test_a_batch_is_seen_by_its_own_caller_alone(app_with: AppFactory) -> None:
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}], token="r8_other_1")
         with pytest.raises(UnknownBatch):
-            await app.result(app.caller(), result.batch_id)
+            await app.batches.result(app.caller(), result.batch_id)
         with pytest.raises(UnknownBatch):
-            await app.cancel(app.caller(), result.batch_id)
+            await app.batches.cancel(app.caller(), result.batch_id)
         with pytest.raises(UnknownBatch, match="no batch yet"):
-            await app.result(app.caller(), None)
+            await app.batches.result(app.caller(), None)
 
 
 async def test_the_account_is_asked_for_once_a_token(
@@ -372,7 +375,7 @@ async def test_bad_input_is_refused_whole_with_a_sentence_and_nothing_reaches_th
     async with app_with() as app:
         with pytest.raises(kind, match=sentence):
             await make(app, tasks, **more)
-        assert await app.batches(app.caller()) == []
+        assert await app.batches.listed(app.caller()) == []
     assert creations(simulator) == 0
 
 
@@ -442,12 +445,12 @@ async def test_a_cancelled_creation_whose_answer_is_lost_as_well_ends_all_the_sa
     simulator.configure(predict_seconds=30, fault_after_seconds=3, cancel_seconds=6)
     async with app_with() as app:
         simulator.fault_next("reset_after")
-        batch_id = await app.start_batch(app.caller(), [{"prompt": "x"}])
+        batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
         await simulator.reached(account="acme", in_flight=1)
-        await app.cancel(app.caller(), batch_id)
+        await app.batches.cancel(app.caller(), batch_id)
         with anyio.fail_after(25):
-            await app.wait(app.caller(), batch_id, seconds=None)
-        result = await app.result(app.caller(), batch_id)
+            await app.batches.wait(app.caller(), batch_id, seconds=None)
+        result = await app.batches.result(app.caller(), batch_id)
         (own,) = await app.semaphores.seen_by(app.caller())
     assert result.failed_results[0].error_code == "canceled"
     assert own.in_use == 0

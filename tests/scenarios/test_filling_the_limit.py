@@ -12,6 +12,7 @@ import pytest
 
 from conftest import settings_for
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
 
@@ -31,10 +32,12 @@ def replicate(**settings: Any) -> Iterator[Simulator]:
 
 async def made(app: App, tasks: int) -> BatchResult:
     caller = app.caller()
-    batch_id = await app.start_batch(caller, [{"prompt": f"car {n}"} for n in range(tasks)])
+    batch_id = await app.batches.start(
+        caller, BatchRequest([{"prompt": f"car {n}"} for n in range(tasks)])
+    )
     with anyio.fail_after(300):
-        await app.wait(caller, batch_id, seconds=None)
-    return await app.result(caller, batch_id)
+        await app.batches.wait(caller, batch_id, seconds=None)
+    return await app.batches.result(caller, batch_id)
 
 
 def seconds_used(simulator: Simulator) -> float:
@@ -81,13 +84,13 @@ async def test_one_image_beside_a_batch_of_five_hundred_starts_at_its_next_turn(
     with replicate(predict_seconds=3) as simulator:
         settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="10")
         async with App.running(settings) as app:
-            large = await app.start_batch(app.caller(), [{"prompt": "large"}] * 500)
+            large = await app.batches.start(app.caller(), BatchRequest([{"prompt": "large"}] * 500))
             await simulator.reached(account="acme", created=10)
             asked_at = anyio.current_time()
             assert (await made(app, 1)).successful_count == 1
             assert anyio.current_time() - asked_at <= 2.2 * 3
-            await app.cancel(app.caller(), large)
-            await app.stopped(large)
+            await app.batches.cancel(app.caller(), large)
+            await app.batches.stopped(large)
 
 
 async def test_an_account_that_was_lowered_unannounced_is_used_as_it_allows(tmp_path: Path) -> None:
@@ -133,7 +136,9 @@ async def test_following_two_hundred_long_predictions_stays_under_the_rate_of_ot
     ) as simulator:
         settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="200")
         async with App.running(settings) as app:
-            batch = await app.start_batch(app.caller(), [{"prompt": f"{n}"} for n in range(200)])
+            batch = await app.batches.start(
+                app.caller(), BatchRequest([{"prompt": f"{n}"} for n in range(200)])
+            )
             await simulator.reached(account="acme", created=200)
             before = simulator.account("acme")["other_calls"] + 1
             for calls in (0, 1_500):
@@ -143,5 +148,5 @@ async def test_following_two_hundred_long_predictions_stays_under_the_rate_of_ot
             assert account["other_calls"] >= before + 1_500
             assert account["in_flight"] == 200
             assert account["throttled"] == 0
-            await app.cancel(app.caller(), batch)
-            await app.stopped(batch)
+            await app.batches.cancel(app.caller(), batch)
+            await app.batches.stopped(batch)

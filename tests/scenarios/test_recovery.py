@@ -12,6 +12,7 @@ import pytest
 
 from conftest import AppFactory, environment
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 
@@ -36,8 +37,8 @@ def running(simulator: Simulator, folder: Path, *prompts: str) -> Iterator[subpr
 
 async def ended(app: App, batch_id: str) -> BatchResult:
     with anyio.fail_after(30):
-        await app.wait(app.caller(), batch_id, seconds=None)
-    return await app.result(app.caller(), batch_id)
+        await app.batches.wait(app.caller(), batch_id, seconds=None)
+    return await app.batches.result(app.caller(), batch_id)
 
 
 @pytest.mark.parametrize("prompts", [("a", "b", "c", "d", "e"), ("same",) * 5], ids=["own", "same"])
@@ -48,8 +49,10 @@ async def test_a_killed_process_gives_its_permits_back_and_its_images_are_delive
     async with app_with(REPLICATE_CONCURRENT_LIMIT="3") as app:
         with running(simulator, tmp_path, *prompts) as other:
             await simulator.reached(account="acme", in_flight=3)
-            killed = (await app.result(app.caller(), None)).batch_id
-            mine = await app.start_batch(app.caller(), [{"prompt": p, "seed": 1} for p in prompts])
+            killed = (await app.batches.result(app.caller(), None)).batch_id
+            mine = await app.batches.start(
+                app.caller(), BatchRequest([{"prompt": p, "seed": 1} for p in prompts])
+            )
             other.kill()
             other.wait()
         left = await ended(app, killed)
@@ -78,7 +81,7 @@ async def test_a_process_that_starts_later_delivers_what_was_left(
         other.wait()
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        left = (await app.result(app.caller(), None)).batch_id
+        left = (await app.batches.result(app.caller(), None)).batch_id
         result = await ended(app, left)
     assert (result.status, result.successful_count) == ("completed", 2)
     assert simulator.account("acme")["created"] == 2
@@ -89,7 +92,9 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
 ) -> None:
     simulator.configure(predict_seconds=1.5)
     async with app_with() as first:
-        batch_id = await first.start_batch(first.caller(), [{"prompt": "a"}, {"prompt": "b"}])
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
         await simulator.reached(account="acme", in_flight=2)
     async with app_with() as second:
         await second.semaphores.seen_by(second.caller())

@@ -12,6 +12,7 @@ import pytest
 
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import UnknownBatch
 from replicate_mcp.simulator import running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
@@ -93,8 +94,8 @@ def programs(server: RunningServer, tmp_path: Path) -> Iterator[Programs]:
 
 async def ended(app: App, batch_id: str) -> BatchResult:
     with anyio.fail_after(60):
-        await app.wait(app.caller(), batch_id, seconds=None)
-    return await app.result(app.caller(), batch_id)
+        await app.batches.wait(app.caller(), batch_id, seconds=None)
+    return await app.batches.result(app.caller(), batch_id)
 
 
 async def nothing_in_use(app: App) -> None:
@@ -110,9 +111,9 @@ async def test_a_redis_that(server: RunningServer, programs: Programs, fault: st
         other = programs.start([{"prompt": f"theirs {n}", "seed": 1} for n in range(THEIRS)])
         programs.begin(other)
         await simulator.reached(account="acme", in_flight=LIMIT)
-        (theirs,) = await app.batches(app.caller())
-        mine = await app.start_batch(
-            app.caller(), [{"prompt": f"mine {n}", "seed": 1} for n in range(MINE)]
+        (theirs,) = await app.batches.listed(app.caller())
+        mine = await app.batches.start(
+            app.caller(), BatchRequest([{"prompt": f"mine {n}", "seed": 1} for n in range(MINE)])
         )
         await simulator.reached(account="acme", created=6)
         if fault == "comes_back_from_its_last_snapshot":

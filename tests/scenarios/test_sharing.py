@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 from scenarios.conftest import Programs
@@ -29,11 +30,11 @@ async def result_of(process: subprocess.Popen[str]) -> BatchResult:
 
 async def batch_of_the_dead(app: App) -> BatchResult:
     """The one batch of the caller's that no living process of the test runs, once it has ended."""
-    batches = await app.batches(app.caller())
+    batches = await app.batches.listed(app.caller())
     batch_id = batches[-1].batch_id
     with anyio.fail_after(60):
-        await app.wait(app.caller(), batch_id, seconds=None)
-    return await app.result(app.caller(), batch_id)
+        await app.batches.wait(app.caller(), batch_id, seconds=None)
+    return await app.batches.result(app.caller(), batch_id)
 
 
 def utilisation(simulator: Simulator, limit: int) -> float:
@@ -81,10 +82,10 @@ async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_pred
         first = programs.start(tasks)
         programs.begin(first)
         await simulator.reached(account="acme", in_flight=10)
-        mine = await app.start_batch(app.caller(), tasks)
+        mine = await app.batches.start(app.caller(), BatchRequest(tasks))
         first.kill()
-        await app.wait(app.caller(), mine, seconds=None)
-        own = await app.result(app.caller(), mine)
+        await app.batches.wait(app.caller(), mine, seconds=None)
+        own = await app.batches.result(app.caller(), mine)
         left = await batch_of_the_dead(app)
     assert own.successful_count == 30
     assert left.successful_count + left.failed_count == 30
@@ -115,15 +116,15 @@ async def test_killed_at_any_moment_every_image_is_delivered_once(
             first = programs.start(tasks)
             programs.begin(first)
             await simulator.reached(account="acme", created=len(delivered) + 1)
-            before = await app.batches(app.caller(), limit=1)
-            mine = await app.start_batch(app.caller(), tasks)
+            before = await app.batches.listed(app.caller(), limit=1)
+            mine = await app.batches.start(app.caller(), BatchRequest(tasks))
             await anyio.sleep(moments.uniform(0, 2))
             first.kill()
             with anyio.fail_after(60):
                 for batch_id in (mine, before[0].batch_id):
-                    await app.wait(app.caller(), batch_id, seconds=None)
-            own = await app.result(app.caller(), mine)
-            left = await app.result(app.caller(), before[0].batch_id)
+                    await app.batches.wait(app.caller(), batch_id, seconds=None)
+            own = await app.batches.result(app.caller(), mine)
+            left = await app.batches.result(app.caller(), before[0].batch_id)
         assert own.successful_count == 12
         assert left.successful_count + left.failed_count == 12
         assert {row.error_code for row in left.failed_results} <= {"interrupted"}
@@ -145,11 +146,11 @@ async def test_after_every_process_was_killed_a_new_one_delivers_what_was_create
         process.kill()
     async with programs.app() as app:
         await app.semaphores.seen_by(app.caller())
-        batches = await app.batches(app.caller())
+        batches = await app.batches.listed(app.caller())
         with anyio.fail_after(60):
             for batch in batches:
-                await app.wait(app.caller(), batch.batch_id, seconds=None)
-        results = [await app.result(app.caller(), batch.batch_id) for batch in batches]
+                await app.batches.wait(app.caller(), batch.batch_id, seconds=None)
+        results = [await app.batches.result(app.caller(), batch.batch_id) for batch in batches]
     delivered = [row.prediction_id for each in results for row in each.successful_results]
     assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
     codes = {row.error_code for each in results for row in each.failed_results}

@@ -16,6 +16,7 @@ import pytest
 from conftest import environment, settings_for
 from replicate_mcp.app import App
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
@@ -44,14 +45,16 @@ async def test_after_a_stop_at_any_moment_nothing_runs_and_nothing_is_created(
         settings = settings_for(simulator, tmp_path, REPLICATE_CONCURRENT_LIMIT="10")
         async with App.running(settings) as app:
             for _ in range(12):
-                batch_id = await app.start_batch(app.caller(), [{"prompt": "a car"}] * 25)
+                batch_id = await app.batches.start(
+                    app.caller(), BatchRequest([{"prompt": "a car"}] * 25)
+                )
                 await anyio.sleep(moments.uniform(0, 2))
-                await app.cancel(app.caller(), batch_id)
+                await app.batches.cancel(app.caller(), batch_id)
                 with anyio.fail_after(90):
-                    await app.stopped(batch_id)
+                    await app.batches.stopped(batch_id)
                 stopped = simulator.account("acme")
                 assert stopped["in_flight"] == 0
-                result = await app.result(app.caller(), batch_id)
+                result = await app.batches.result(app.caller(), batch_id)
                 assert result.status == "canceled"
                 assert result.successful_count + result.failed_count == 25
             await anyio.sleep(2)

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import settings_for
 from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import running_simulator_process
 
 TASKS = 300
@@ -29,10 +30,10 @@ async def test_a_storm_of_faults_loses_nothing_and_makes_each_image_once(tmp_pat
         same: dict[str, Any] = {"prompt": "the same car", "seed": 1}
         tasks = [same if n % 3 == 0 else {"prompt": f"car {n}"} for n in range(TASKS)]
         async with App.running(settings_for(simulator, tmp_path)) as app:
-            batch_id = await app.start_batch(app.caller(), tasks)
+            batch_id = await app.batches.start(app.caller(), BatchRequest(tasks))
             with anyio.fail_after(400):
-                await app.wait(app.caller(), batch_id, seconds=None)
-            result = await app.result(app.caller(), batch_id)
+                await app.batches.wait(app.caller(), batch_id, seconds=None)
+            result = await app.batches.result(app.caller(), batch_id)
         stats = simulator.account("acme")
         made = {each["id"] for each in simulator.predictions()}
     delivered = [row.prediction_id for row in result.successful_results]

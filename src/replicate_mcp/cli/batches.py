@@ -38,7 +38,7 @@ async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> 
 
     from replicate_mcp.cli import results
 
-    result = await app.result(caller, None if batch == "latest" else batch)
+    result = await app.batches.result(caller, None if batch == "latest" else batch)
     results.show(result, as_document=as_document)
     print(results.summary(result), file=sys.stderr)
     return OK
@@ -54,7 +54,7 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
 
     from replicate_mcp.tasks.result import as_json
 
-    found = await app.batches(caller, limit=MOST_BATCHES)
+    found = await app.batches.listed(caller, limit=MOST_BATCHES)
     console = Console(highlight=False)
     if as_document:
         print(json.dumps([as_json(each) for each in found], indent=2))

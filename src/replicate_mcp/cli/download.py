@@ -33,7 +33,9 @@ async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace)
 
     from replicate_mcp.cli.saving import Saver
 
-    result = await app.result(caller, None if arguments.batch == "latest" else arguments.batch)
+    result = await app.batches.result(
+        caller, None if arguments.batch == "latest" else arguments.batch
+    )
     saver = Saver(arguments.to, app.settings.replicate_base_url, arguments.overwrite)
     code = await saver.save_and_tell(result)
     if result.pending_count:

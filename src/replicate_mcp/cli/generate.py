@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicate_mcp.callers_batches import BatchRequest
+
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
     from replicate_mcp.app import App
@@ -109,37 +111,39 @@ async def _run_batch(
     from replicate_mcp.cli.interrupts import Interrupts
 
     with Interrupts(before_leaving=bar.stop) as interrupts:
-        batch_id = await app.start_batch(
+        batch_id = await app.batches.start(
             caller,
-            tasks,
-            model=arguments.model,
-            semaphore=arguments.semaphore,
-            shared_inputs=shared,
-            is_local=True,
+            BatchRequest(
+                tasks,
+                model=arguments.model,
+                semaphore=arguments.semaphore,
+                shared_inputs=shared,
+                is_local=True,
+            ),
         )
 
         async def keep_bar() -> None:
             while True:
-                if progress := await app.progress(batch_id):
+                if progress := await app.batches.progress(batch_id):
                     bar.update(progress.finished, progress.line)
                 await anyio.sleep(LOOK_SECONDS)
 
         async def stop_when_asked() -> None:
             await interrupts.heard.wait()
-            progress = await app.progress(batch_id)
+            progress = await app.batches.progress(batch_id)
             bar.say(
                 f"Stopping: cancelling {progress.running if progress else 0} at Replicate; press "
                 "Ctrl-C again to leave at once."
             )
-            await app.cancel(caller, batch_id)
+            await app.batches.cancel(caller, batch_id)
 
         async with anyio.create_task_group() as group:
             group.start_soon(keep_bar)
             group.start_soon(stop_when_asked)
-            await app.wait(caller, batch_id, seconds=None)
-            await app.stopped(batch_id)
+            await app.batches.wait(caller, batch_id, seconds=None)
+            await app.batches.stopped(batch_id)
             group.cancel_scope.cancel()
-        result = await app.result(caller, batch_id)
+        result = await app.batches.result(caller, batch_id)
         finished = result.successful_count + result.failed_count
         line = f"{finished}/{result.total_tasks} done"
         if result.failed_count:

@@ -12,6 +12,7 @@ from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.backend import IdempotencyKey
 from replicate_mcp.batches.tracing import joined_to
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.http_api.answers import (
     Batch,
@@ -48,8 +49,8 @@ async def generate(
     batch_id = await _started(request, app, caller, body, [body.task], key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
-    await app.wait(caller, batch_id, seconds=None)
-    result = await app.result(caller, batch_id)
+    await app.batches.wait(caller, batch_id, seconds=None)
+    result = await app.batches.result(caller, batch_id)
     if result.status == "running":
         return await _accepted(app, caller, batch_id)
     if result.failed_results:
@@ -73,8 +74,8 @@ async def generate_batch(
     batch_id = await _started(request, app, caller, body, body.all_tasks, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
-    await app.wait(caller, batch_id, seconds=None)
-    result = await app.result(caller, batch_id)
+    await app.batches.wait(caller, batch_id, seconds=None)
+    result = await app.batches.result(caller, batch_id)
     if result.status == "running":
         return await _accepted(app, caller, batch_id)
     model = body.model_name or app.settings.default_model
@@ -91,14 +92,16 @@ async def _started(
             "set with POST /configure."
         )
     with joined_to(request.headers):
-        return await app.start_batch(
+        return await app.batches.start(
             caller,
-            tasks,
-            model=body.model_name,
-            semaphore=body.external_semaphore_id,
-            concurrency_limit=body.concurrency_limit,
-            shared_inputs=body.shared_inputs,
-            key=IdempotencyKey(key, _digest(body)) if key else None,
+            BatchRequest(
+                tasks,
+                model=body.model_name,
+                semaphore=body.external_semaphore_id,
+                concurrency_limit=body.concurrency_limit,
+                shared_inputs=body.shared_inputs,
+                key=IdempotencyKey(key, _digest(body)) if key else None,
+            ),
         )
 
 
@@ -116,7 +119,7 @@ async def _accepted(
     app: App, caller: Caller, batch_id: str, *, applied: bool = False
 ) -> JSONResponse:
     """It runs: the caller did not want to wait, or this process leaves and others go on."""
-    result = await app.result(caller, batch_id, limit=0)
+    result = await app.batches.result(caller, batch_id, limit=0)
     counts = as_json(result.model_copy(update={"next_step": None}))
     headers = {"Location": f"/batches/{batch_id}"}
     if applied:

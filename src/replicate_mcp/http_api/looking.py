@@ -46,7 +46,7 @@ async def batches(
     app: TheApp, caller: TheReader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Batches:
     """Your batches of the last 24 hours, the newest first."""
-    found = await app.batches(caller, limit=limit)
+    found = await app.batches.listed(caller, limit=limit)
     return Batches(batches=found, count=len(found))
 
 
@@ -61,10 +61,10 @@ async def batch(
 ) -> JSONResponse:
     """A batch: its counts, and its results; only what finished since with the last `cursor`."""
     if wait_seconds:
-        await app.wait(caller, batch_id, seconds=wait_seconds)
-    result = await app.result(caller, batch_id, after=after, limit=limit)
+        await app.batches.wait(caller, batch_id, seconds=wait_seconds)
+    result = await app.batches.result(caller, batch_id, after=after, limit=limit)
     answer = as_json(result.model_copy(update={"next_step": None}))
-    if progress := await app.progress(batch_id):
+    if progress := await app.batches.progress(batch_id):
         answer["running_count"] = progress.running
     return JSONResponse(answer)
 
@@ -72,7 +72,7 @@ async def batch(
 @router.delete("/batches/{batch_id}")
 async def cancel(batch_id: str, app: TheApp, caller: TheReader) -> BatchCounts:
     """Stop a batch: nothing more is created, and what runs is cancelled at Replicate."""
-    return await app.cancel(caller, batch_id)
+    return await app.batches.cancel(caller, batch_id)
 
 
 @router.get("/global-semaphores", response_model_exclude_none=True)

@@ -94,7 +94,9 @@ async def batch(app: App, caller: Caller, batch_id: str) -> dict[str, Any]:
     """As get_batch gives its first page."""
     from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
 
-    return _as_json(await app.result(caller, batch_id, limit=PAGE_ROWS, characters=PAGE_CHARACTERS))
+    return _as_json(
+        await app.batches.result(caller, batch_id, limit=PAGE_ROWS, characters=PAGE_CHARACTERS)
+    )
 
 
 async def model(app: App, caller: Caller, owner: str, name: str) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         await anyio.lowlevel.checkpoint()
         if key in self._canceled or (closing_cancels and not self._app.is_leaving):
             try:
-                await self._app.cancel(call.caller, batch_id)
+                await self._app.batches.cancel(call.caller, batch_id)
             except ReplicateMcpError as error:
                 log.warning("batch %s is not cancelled: %s", batch_id, error)
 

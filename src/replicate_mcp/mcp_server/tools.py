@@ -11,6 +11,7 @@ from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, To
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import OnProgress
+from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.callers import caller_of
@@ -88,21 +89,23 @@ async def generate_images(call: ToolCall) -> CallToolResult:
     as next_step says. URLs work for one hour.
     """
     arguments, confirmation = call.arguments, call.confirmation
-    batch_id = await call.app.start_batch(
+    batch_id = await call.app.batches.start(
         call.caller,
-        arguments["tasks"],
-        model=arguments.get("model"),
-        semaphore=arguments.get("semaphore"),
-        is_local=call.headers is None,
-        key=confirmation.key if confirmation else None,
+        BatchRequest(
+            arguments["tasks"],
+            model=arguments.get("model"),
+            semaphore=arguments.get("semaphore"),
+            is_local=call.headers is None,
+            key=confirmation.key if confirmation else None,
+        ),
         consent=confirmation.get if confirmation else None,
     )
     call.on_batch(batch_id)
     wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
-    await call.app.wait(
+    await call.app.batches.wait(
         call.caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
     )
-    return await call.answer_with(await call.app.result(call.caller, batch_id, **call.page))
+    return await call.answer_with(await call.app.batches.result(call.caller, batch_id, **call.page))
 
 
 async def get_batch(call: ToolCall) -> CallToolResult:
@@ -113,10 +116,12 @@ async def get_batch(call: ToolCall) -> CallToolResult:
     arguments = call.arguments
     batch_id = arguments.get("batch_id")
     if wait := call.seconds_left(arguments.get("wait_seconds", 0)):
-        batch_id = (await call.app.result(call.caller, batch_id, limit=0)).batch_id
-        await call.app.wait(call.caller, batch_id, seconds=wait, on_progress=call.on_progress)
+        batch_id = (await call.app.batches.result(call.caller, batch_id, limit=0)).batch_id
+        await call.app.batches.wait(
+            call.caller, batch_id, seconds=wait, on_progress=call.on_progress
+        )
     after = arguments.get("after", 0)
-    result = await call.app.result(call.caller, batch_id, after=after, **call.page)
+    result = await call.app.batches.result(call.caller, batch_id, after=after, **call.page)
     return await call.answer_with(result)
 
 
@@ -125,7 +130,7 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 
     Images that are done stay available through get_batch.
     """
-    counts = await call.app.cancel(call.caller, call.arguments["batch_id"])
+    counts = await call.app.batches.cancel(call.caller, call.arguments["batch_id"])
     return _answer(f"Stopping. {_summary(counts)}", _as_json(counts))
 
 

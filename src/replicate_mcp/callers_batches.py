@@ -1,0 +1,336 @@
+"""What a process offers of batches: each caller starts, follows and stops its own."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from replicate_mcp.access import Caller
+from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
+from replicate_mcp.errors import (
+    KeyReused,
+    ReplicateMcpError,
+    ReplicateUnavailable,
+    UnknownBatch,
+)
+from replicate_mcp.semaphores.registry import check_limit
+from replicate_mcp.settings import Settings
+from replicate_mcp.shared_semaphores import SharedSemaphores
+
+if TYPE_CHECKING:
+    from replicate_mcp.batches.backend import BatchState, IdempotencyKey
+    from replicate_mcp.batches.local_images import LocalImages
+    from replicate_mcp.batches.planning import PlannedTask
+    from replicate_mcp.composition import Parts
+    from replicate_mcp.replicate_api.gateway import Gateway
+    from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
+    from replicate_mcp.tasks.task import Task
+
+LOOK_UP_SECONDS = 30.0
+"""For how long Replicate is asked about an account and its models before a request is refused."""
+
+JOURNAL_POLL_SECONDS = 0.5
+"""How often a batch that another process runs is looked at while a caller waits for it."""
+
+Consent = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
+"""Is awaited once all is checked, before anything is sent; it may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What a caller asks for.
+
+    Attributes:
+        tasks: a list of mappings, as the caller gave it; nothing of it is checked yet.
+        model: of the tasks that name none; None for the default one.
+        semaphore: of which each task needs a unit beside the account's own; None for that alone.
+        concurrency_limit: how many of the tasks may run at once; None for the semaphores' limits.
+        shared_inputs: inputs of all tasks that do not say otherwise.
+        key: under which the request may be sent again: it gets the same batch then.
+        is_local: whether this machine's user asks, and may name images in the folder that the
+            settings allow.
+    """
+
+    tasks: object
+    model: str | None = None
+    semaphore: str | None = None
+    concurrency_limit: int | None = None
+    shared_inputs: Mapping[str, Any] | None = None
+    key: "IdempotencyKey | None" = None
+    is_local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _LookedUp:
+    """What Replicate and the backend were asked for a request; nothing was created for it."""
+
+    gateway: "Gateway"
+    account: str
+    shown_semaphore: str
+    semaphores: tuple[str, ...]
+    tasks: "Sequence[PlannedTask]"
+    images: "LocalImages"
+
+
+class CallersBatches:
+    """The batches of the journal, and those that this process runs.
+
+    Args:
+        opened: gives the process's parts, put together at the first call that needs them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        semaphores: SharedSemaphores,
+        opened: Callable[[], Awaitable["Parts"]],
+    ) -> None:
+        self._settings = settings
+        self._semaphores = semaphores
+        self._opened = opened
+        self._waits: set[anyio.CancelScope] = set()
+        self._is_let_go = False
+
+    async def start(
+        self, caller: Caller, request: BatchRequest, *, consent: Consent | None = None
+    ) -> str:
+        """Check a request whole, begin its batch, and give its id.
+
+        Raises:
+            ReplicateMcpError: it is refused whole; nothing was created.
+        """
+        from replicate_mcp.batches.backend import KeyTaken
+        from replicate_mcp.batches.uploading import with_urls
+        from replicate_mcp.tasks.task import parse_tasks
+
+        tasks = parse_tasks(
+            request.tasks,
+            model=request.model,
+            default_model=self._settings.default_model,
+            shared=request.shared_inputs,
+        )
+        if request.concurrency_limit is not None:
+            check_limit(request.concurrency_limit)
+        parts, key = await self._opened(), request.key
+        try:
+            if key is not None:
+                await parts.backend.check_key(caller.name, key.key)
+            found = await self._looked_up(parts, caller, request, tasks)
+            if consent is not None:
+                await consent(found.tasks)
+            batch = await parts.runner.start(
+                await with_urls(found.tasks, found.images, found.gateway),
+                gateway=found.gateway,
+                account=found.account,
+                caller=caller.name,
+                shown_semaphore=found.shown_semaphore,
+                semaphores=found.semaphores,
+                at_most=request.concurrency_limit,
+                key=key,
+            )
+        except ExceptionGroup as group:  # Models are looked up, and images sent, in task groups.
+            raise _refused(group) from None
+        except KeyTaken as taken:
+            if key is None or taken.digest != key.digest:
+                raise KeyReused(
+                    "This Idempotency-Key belongs to another request of yours: use a new one."
+                ) from None
+            return taken.batch_id
+        return batch.id
+
+    async def wait(
+        self,
+        caller: Caller,
+        batch_id: str,
+        *,
+        seconds: float | None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Wait until the batch ends, or this process leaves; at most so long. Report how far it is.
+
+        Args:
+            seconds: None for as long as it takes.
+        """
+        parts = await self._opened()
+        await self._visible(parts, caller, batch_id)
+        with self._waiting(seconds):
+            running = parts.runner.running(batch_id)
+            if running is not None:
+                await watch(running, on_progress)
+            while await self._still_runs(parts, batch_id):  # noqa: ASYNC110
+                # Another process runs it, and wakes only those who wait for permits.
+                await anyio.sleep(JOURNAL_POLL_SECONDS)
+
+    async def result(
+        self,
+        caller: Caller,
+        batch_id: str | None,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        characters: int | None = None,
+    ) -> "BatchResult":
+        """A batch's counts and its finished tasks, without the first `after` of them.
+
+        Args:
+            batch_id: None for the caller's newest.
+            limit: rows at most; None for all.
+            characters: what rows have room for; None for any number.
+
+        Raises:
+            UnknownBatch: the caller has no such batch.
+        """
+        from replicate_mcp.tasks.result import page, that_fit
+
+        parts = await self._opened()
+        state = await self._visible(parts, caller, batch_id)
+        rows = await parts.backend.results(state.id, after=after, limit=limit)
+        rows = rows if characters is None else that_fit(rows, characters)
+        state = await self._visible(parts, caller, state.id)
+        return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
+
+    async def listed(self, caller: Caller, *, limit: int = 100) -> "list[ListedBatch]":
+        """The caller's batches, the newest first."""
+        from replicate_mcp.tasks.result import ListedBatch
+
+        parts = await self._opened()
+        states = await parts.backend.batches(caller.sees, limit=limit)
+        return [
+            ListedBatch(
+                **counts_of(each).model_dump(),
+                created_at=_moment(each.created_at),
+                ended_at=None if each.ended_at is None else _moment(each.ended_at),
+            )
+            for each in states
+        ]
+
+    async def cancel(self, caller: Caller, batch_id: str) -> "BatchCounts":
+        """Stop a batch for good, on Replicate too."""
+        parts = await self._opened()
+        await self._visible(parts, caller, batch_id)
+        await parts.backend.cancel_batch(batch_id)
+        if running := parts.runner.running(batch_id):
+            parts.runner.cancel(running)
+        return counts_of(await self._visible(parts, caller, batch_id))
+
+    async def progress(self, batch_id: str) -> Progress | None:
+        """How far a batch is at this moment, if this process runs it."""
+        running = (await self._opened()).runner.running(batch_id)
+        if running is None:
+            return None
+        return progress(running)
+
+    async def stopped(self, batch_id: str) -> None:
+        """Wait until nothing of a batch of this process runs at Replicate any more."""
+        parts = await self._opened()
+        if running := parts.runner.running(batch_id):
+            await running.ended.wait()
+
+    def let_go(self) -> None:
+        """Keep nobody waiting any longer, now and from now on."""
+        self._is_let_go = True
+        for waiting in self._waits:
+            waiting.cancel()
+
+    async def _looked_up(
+        self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
+    ) -> _LookedUp:
+        from replicate_mcp.batches.planning import plan
+        from replicate_mcp.replicate_api.faults import Fault
+
+        gateway = parts.accounts.gateway(caller.token)
+        images = self._local_images(request.is_local)
+        try:
+            with anyio.fail_after(LOOK_UP_SECONDS):
+                account = await parts.account(caller.token)
+                with contextlib.suppress(Fault):  # The creations meet the same, and report it.
+                    await gateway.learn_clock()
+                shown, semaphores = await self._semaphores.needed(account, request.semaphore)
+                planned = await plan(tasks, gateway, parts.models, images)
+        except TimeoutError:
+            raise ReplicateUnavailable(
+                f"Replicate did not answer within {LOOK_UP_SECONDS:.0f} s, so nothing was created: "
+                "try again."
+            ) from None
+        return _LookedUp(gateway, account, shown, semaphores, planned, images)
+
+    def _local_images(self, is_local: bool) -> "LocalImages":
+        from replicate_mcp.batches.local_images import SETTING, LocalImages
+
+        if not is_local:
+            return LocalImages(None, "Paths are read on stdio alone, never over HTTP.")
+        return LocalImages(
+            self._settings.files,
+            f"To name images of this machine, set {SETTING} to the folder that they are in.",
+        )
+
+    @contextlib.contextmanager
+    def _waiting(self, seconds: float | None) -> Iterator[None]:
+        with anyio.move_on_after(0 if self._is_let_go else seconds) as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+
+    async def _visible(self, parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+        state = await self._found(parts, caller, batch_id)
+        is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
+        if is_elsewhere and caller.brought_a_token:
+            # Its process may be gone: then it is brought home with the token that is brought here.
+            with contextlib.suppress(ReplicateMcpError):
+                await parts.account(caller.token)
+        return state
+
+    @staticmethod
+    async def _found(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+        if batch_id is None:
+            newest = await parts.backend.batches(caller.sees, limit=1)
+            if newest:
+                return newest[0]
+            raise UnknownBatch("There is no batch yet: generate_images starts one.")
+        state = await parts.backend.batch(batch_id)
+        if state is None or state.caller not in caller.sees:
+            raise UnknownBatch(
+                f"There is no batch '{batch_id[:60]}': batches are remembered for 24 hours, and "
+                "only their own caller sees them."
+            )
+        return state
+
+    @staticmethod
+    async def _still_runs(parts: "Parts", batch_id: str) -> bool:
+        state = await parts.backend.batch(batch_id)
+        return state is not None and state.status == "running"
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
+
+
+def counts_of(state: "BatchState") -> "BatchCounts":
+    """A batch's counts, in the contract's form."""
+    from replicate_mcp.tasks.result import BatchCounts
+
+    return BatchCounts(
+        batch_id=state.id,
+        status=state.status,
+        total_tasks=state.total,
+        successful_count=state.succeeded,
+        failed_count=state.failed,
+        pending_count=state.total - state.succeeded - state.failed,
+        semaphore=state.semaphore,
+    )
+
+
+def _refused(group: BaseExceptionGroup[Exception]) -> Exception:
+    """The first reason why models could not be looked up, in our own terms."""
+    from replicate_mcp.replicate_api.fault_policy import not_told
+    from replicate_mcp.replicate_api.faults import Fault
+
+    first = group.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return not_told(first) if isinstance(first, Fault) else first
