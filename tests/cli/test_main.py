@@ -33,6 +33,11 @@ def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> 
     assert "paint" in capsys.readouterr().err
 
 
+def test_a_port_that_is_none_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--http", "--port", "70000"]) == 2
+    assert "port must be 0-65535" in capsys.readouterr().err
+
+
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"

@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicate_mcp.callers_batches import BatchRequest
-
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
     from replicate_mcp.app import App
@@ -108,6 +106,7 @@ async def _run_batch(
     """Start a batch and see it to its end; Ctrl-C stops it, at Replicate too."""
     import anyio
 
+    from replicate_mcp.callers_batches import BatchRequest
     from replicate_mcp.cli.interrupts import Interrupts
 
     with Interrupts(before_leaving=bar.stop) as interrupts:

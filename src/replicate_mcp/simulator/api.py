@@ -66,9 +66,9 @@ class Api:
         world = self.simulation.world
         bucket: TokenBucket | None = None
         try:
-            account = world.account_of(exchange.header(b"authorization"))
             route = _find(exchange)
             world.requests[route.name] += 1
+            account = world.account_of(exchange.header(b"authorization"))
             creates = route.call == "creation"
             bucket = account.creations if creates else account.others
             account.counts["creations_seen" if creates else "other_calls"] += 1

@@ -1,0 +1,76 @@
+"""Whose token a token is: asked for once, whoever and however many bring it."""
+
+import gc
+
+import anyio
+import pytest
+
+from conftest import AppFactory
+from replicate_mcp import callers_batches
+from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.simulator import Simulator
+
+
+async def test_many_who_bring_one_refused_token_cost_one_call(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", revoke=["r8_acme_9"])
+    refused = 0
+
+    async with app_with() as app:
+
+        async def ask() -> None:
+            nonlocal refused
+            with pytest.raises(Unauthorized):
+                await app.semaphores.seen_by(app.caller("r8_acme_9"))
+            refused += 1
+
+        await app.semaphores.seen_by(app.caller())
+        before = sum(simulator.stats()["requests"].values())
+        async with anyio.create_task_group() as group:
+            for _ in range(30):
+                group.start_soon(ask)
+        assert refused == 30
+        assert sum(simulator.stats()["requests"].values()) == before + 1
+
+
+async def test_a_token_that_was_refused_is_asked_for_again_by_who_comes_later(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", revoke=["r8_acme_9"])
+    async with app_with() as app:
+        caller = app.caller("r8_acme_9")
+        with pytest.raises(Unauthorized):
+            await app.semaphores.seen_by(caller)
+        simulator.change_account("acme", restore=["r8_acme_9"])
+        assert len(await app.semaphores.seen_by(caller)) == 1
+
+
+async def test_a_silent_replicate_refuses_a_request_while_its_host_still_waits(
+    app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers_batches, "LOOK_UP_SECONDS", 1.5)
+    async with app_with() as app:
+        simulator.fault_next("silence", 20, on="get")
+        with (
+            anyio.fail_after(10),
+            pytest.raises(ReplicateUnavailable, match="did not answer within .* nothing was"),
+        ):
+            await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
+    assert simulator.account("acme")["created"] == 0
+
+
+async def test_nothing_is_kept_of_tokens_that_are_made_up(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    made_up = [f"r8_nobody_{number}" for number in range(20)]
+    simulator.change_account("nobody", revoke=made_up)
+    async with app_with() as app:
+        await app.semaphores.seen_by(app.caller())
+        for token in made_up:
+            with pytest.raises(Unauthorized):
+                await app.semaphores.seen_by(app.caller(token))
+        gc.collect()
+        assert sum(isinstance(each, Gateway) for each in gc.get_objects()) == 1
