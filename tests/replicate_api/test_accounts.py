@@ -56,7 +56,7 @@ async def test_a_silent_replicate_refuses_a_request_while_its_host_still_waits(
         simulator.fault_next("silence", 20, on="get")
         with (
             anyio.fail_after(10),
-            pytest.raises(ReplicateUnavailable, match="did not answer within .* nothing was"),
+            pytest.raises(ReplicateUnavailable, match="did not answer within"),
         ):
             await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
     assert simulator.account("acme")["created"] == 0
