@@ -224,4 +224,21 @@ def test_a_second_ctrl_c_leaves_at_once(replicate_mcp: CommandLine, simulator: S
     assert process.stderr is not None
     assert "Stopping" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 130
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
+    ]
+
+
+def test_ctrl_c_before_the_batch_has_begun_makes_nothing(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    simulator.fault_next("silence", on="get")
+    process = replicate_mcp.start("generate", "a red car")
+    simulator.wait_for(account="acme", faults=1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["Nothing was made."]
+    assert created(simulator) == 0
