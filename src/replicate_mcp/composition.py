@@ -73,6 +73,7 @@ class Parts:
         group.start_soon(runner.hear_cancels)
         contexts = ContextQueue(backend, holder, group.start_soon)
         parts = cls(settings, backend, holder, runner, contexts)
+        group.start_soon(parts.accounts.close_idle)
         if settings.token:
             group.start_soon(parts.look_after_the_own_account)
         return parts

@@ -144,7 +144,17 @@ def test_a_call_that_was_stopped_before_its_answer_says_so(
     page = show("generate_images", {"tasks": tasks("a [slow] car")}, waits=False)
     page.page.evaluate("host.cancel('by the user')")
     expect(page.view.get_by_role("alert")).to_have_text("The call was stopped (by the user).")
-    expect(page.view.locator("main")).to_have_attribute("aria-busy", "false")
+    expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "false")
+
+
+def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
+    given = {"tasks": tasks("a red car", "a [hang] house"), "wait_seconds": 0}
+    page = show("generate_images", given)
+    expect(page.view.get_by_role("status")).to_have_text("1 of 2 made.")
+    # What stands in something busy is kept from those who listen.
+    expect(page.view.locator("[aria-busy=true]")).to_have_count(1)
+    expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "true")
+    expect(page.view.locator("[aria-busy=true] :is([role=status], [role=alert])")).to_have_count(0)
 
 
 def test_more_room_is_asked_for_where_the_host_has_it(show: Show) -> None:

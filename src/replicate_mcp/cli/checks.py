@@ -13,6 +13,7 @@ from replicate_mcp.app import App
 from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.settings import Settings, default_state_file
 from replicate_mcp.tasks.models import ModelName
 
@@ -121,8 +122,10 @@ async def _replicate(app: App) -> list[Check]:
     # Without a token Replicate answers 401, which shows that it is there.
     caller = Caller("server", app.settings.token or "none")
     reached = Check("Replicate", True, f"{base_url} answers.")
+    gateway = Gateway(caller.token, base_url)
     try:
-        account = await (await app.gateway(caller)).account()
+        account = await gateway.account()
+        model = await _default_model(app, gateway)
     except Refusal as refusal:
         said = f"Replicate answered {refusal.status} to it ({refusal.detail})"
         return [reached, _token(app, Check("token", False, f"{said}: {TRY_ANOTHER}."))]
@@ -130,9 +133,10 @@ async def _replicate(app: App) -> list[Check]:
         advice = "check the network, the proxy and REPLICATE_BASE_URL"
         unreached = Check("Replicate", False, f"{base_url} cannot be reached ({fault}): {advice}.")
         return [unreached, _token(app, Check("token", False, "it could not be tried."))]
+    finally:
+        await gateway.aclose()
     known = Check("token", True, f"it belongs to the account {account}.")
-    model, limits = await _default_model(app, caller), await _limits(app, caller)
-    return [reached, _token(app, known), model, limits]
+    return [reached, _token(app, known), model, await _limits(app, caller)]
 
 
 def _token(app: App, tried: Check) -> Check:
@@ -144,11 +148,11 @@ def _token(app: App, tried: Check) -> Check:
     return tried
 
 
-async def _default_model(app: App, caller: Caller) -> Check:
+async def _default_model(app: App, gateway: Gateway) -> Check:
     name = app.settings.default_model
     advice = "set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`"
     try:
-        model = await (await app.models()).find(ModelName.parse(name), await app.gateway(caller))
+        model = await (await app.models()).find(ModelName.parse(name), gateway)
     except ValueError as error:
         return Check("default model", False, f"{error}; {advice}.")
     except Fault as fault:
