@@ -208,12 +208,22 @@ class CallersBatches:
         ]
 
     async def cancel(self, caller: Caller, batch_id: str) -> "BatchCounts":
-        """Stop a batch for good, on Replicate too."""
+        """Stop a batch for good, on Replicate too.
+
+        Raises:
+            BackendUnavailable: the state is out of reach; what this process runs of it is stopped
+                all the same.
+        """
         parts = await self._opened()
-        await self._visible(parts, caller, batch_id)
-        await parts.backend.cancel_batch(batch_id)
-        if running := parts.runner.running(batch_id):
-            parts.runner.cancel(running)
+        running = parts.runner.running(batch_id)
+        if running is None or running.caller not in caller.sees:
+            running = None
+            await self._visible(parts, caller, batch_id)
+        try:
+            await parts.backend.cancel_batch(batch_id)
+        finally:
+            if running is not None:
+                parts.runner.cancel(running)
         return counts_of(await self._visible(parts, caller, batch_id))
 
     async def progress(self, batch_id: str) -> Progress | None:
