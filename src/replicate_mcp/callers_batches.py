@@ -251,11 +251,11 @@ class CallersBatches:
         from replicate_mcp.batches.planning import plan
         from replicate_mcp.replicate_api.faults import Fault
 
-        gateway = parts.accounts.gateway(caller.token)
         images = self._local_images(request.is_local)
         try:
             with anyio.fail_after(LOOK_UP_SECONDS):
                 account = await parts.account(caller.token)
+                gateway = parts.accounts.gateway(caller.token)
                 with contextlib.suppress(Fault):  # The creations meet the same, and report it.
                     await gateway.learn_clock()
                 shown, semaphores = await self._semaphores.needed(account, request.semaphore)
