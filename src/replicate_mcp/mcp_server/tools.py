@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 REFUSAL_KEY = "replicate-mcp/refusal"
 """The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
 
+UPLOAD_SECONDS = 40.0
+"""For how long images of this machine may be on their way: hosts give up after a minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -96,6 +99,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
             is_local=call.headers is None,
+            upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
         ),
         consent=confirmation.get if confirmation else None,
