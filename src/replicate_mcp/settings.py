@@ -30,7 +30,7 @@ def _https_or_loopback(url: str) -> str:
 
 
 def _backend(value: str) -> str:
-    if value in ("memory", "sqlite") or value.startswith("sqlite:///"):
+    if value == "memory" or state_file(value) is not None:
         return value
     if value.startswith(("redis://", "rediss://")):
         # Never the value in a message: it may hold a password.
@@ -50,10 +50,19 @@ def _public_url(value: object) -> object:
 def _folder(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         return None
-    path = Path(value.strip()).expanduser()
-    if not path.is_absolute():
+    path = _whole_path(value.strip())
+    if path is None:
         raise ValueError("must be a folder's whole path, like /home/you/Pictures")
     return path
+
+
+def _whole_path(text: str) -> Path | None:
+    """The path, `~` being the user's home; None for one that begins at the current folder."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # There is no such user.
+        return None
+    return path if path.is_absolute() else None
 
 
 def _hosts(value: object) -> object:
@@ -194,6 +203,29 @@ def default_env_file() -> Path:
     from platformdirs import user_config_path
 
     return user_config_path("replicate-mcp", appauthor=False) / "config.env"
+
+
+def state_file(backend: str) -> Path | None:
+    """The file that a backend keeps its state in; None for one that has none.
+
+    The same from whatever folder it is asked for: hosts start servers in folders of their own,
+    which would have a limit each.
+
+    Raises:
+        ValueError: the path is not whole.
+    """
+    if backend == "sqlite":
+        return default_state_file()
+    if not backend.startswith("sqlite://"):
+        return None
+    named = backend.removeprefix("sqlite://")
+    bare = named.lstrip("/")
+    starts_by_itself = bare.startswith("~") or (os.name == "nt" and Path(bare).drive)
+    path = _whole_path(bare if starts_by_itself or bare == named else f"/{bare}")
+    if path is None or not bare or bare.startswith(("./", "../")):
+        whole = "C:/Users/you/state.db" if os.name == "nt" else "home/you/state.db"
+        raise ValueError(f"must name a file by its whole path, like sqlite:///{whole}")
+    return path
 
 
 def default_state_file() -> Path:
