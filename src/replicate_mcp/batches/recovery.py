@@ -177,7 +177,8 @@ class Recovery:
         return followed
 
     async def _stop_with_batch(self, batch_id: str, prediction_id: str, gateway: Gateway) -> None:
-        while not await self._steps.surely(self._is_canceled, batch_id):
+        while not await self._steps.surely(self._is_canceled, batch_id):  # noqa: ASYNC110
+            # Whoever cancels a batch wakes the process that began it, and that is gone.
             await anyio.sleep(CANCEL_LOOK_SECONDS)
         await try_to_stop(gateway, prediction_id)
 
