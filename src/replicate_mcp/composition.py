@@ -15,7 +15,7 @@ from replicate_mcp.replicate_api.models import Models
 from replicate_mcp.semaphores.context import ContextQueue
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.registry import account_semaphore
-from replicate_mcp.settings import Settings, default_state_file
+from replicate_mcp.settings import Settings, state_file
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -125,13 +125,8 @@ async def open_backend(value: str) -> "Backend":
     from replicate_mcp.backends.sqlite.backend import SqliteBackend
     from replicate_mcp.backends.sqlite.database import MEMORY
 
-    if value == "memory":
-        location = MEMORY
-    elif value == "sqlite":
-        location = str(default_state_file())
-    else:
-        location = value.removeprefix("sqlite:///")
-    return await SqliteBackend.open(location, label=_label())
+    path = state_file(value)
+    return await SqliteBackend.open(MEMORY if path is None else str(path), label=_label())
 
 
 def _label() -> str:

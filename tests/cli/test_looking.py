@@ -124,6 +124,17 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
     assert "hush" not in ran.stdout + ran.stderr
 
 
+def test_doctor_names_what_is_no_setting(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+    ran = replicate_mcp("doctor", REPLICATE_MCP_MAX_IMAGES_A_DAY="5")
+    assert ran.returncode == 1
+    assert "✗ settings: REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting" in ran.stdout
+    file = tmp_path / "settings.env"
+    file.write_text("REPLICATE_MCP_MAX_IMAGES_A_DAY=5\n")
+    ran = replicate_mcp("doctor", "--env-file", file)
+    assert ran.returncode == 1
+    assert "✗ settings: In the file of settings, REPLICATE_MCP_MAX_IMAGES_A_DAY" in ran.stdout
+
+
 def test_doctor_looks_for_the_folder_of_images(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     assert (
         f"✓ images: {tmp_path}" in replicate_mcp("doctor", REPLICATE_MCP_FILES=str(tmp_path)).stdout

@@ -3,10 +3,9 @@
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
@@ -14,7 +13,7 @@ from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.settings import Settings, default_state_file
+from replicate_mcp.settings import Settings, not_heeded, state_file
 from replicate_mcp.tasks.models import ModelName
 
 LEAST_PYTHON = (3, 11)
@@ -49,6 +48,11 @@ def python() -> Check:
     return Check("Python", True, f"{version}, with the replicate package {client}.")
 
 
+def names(environ: Mapping[str, str]) -> list[Check]:
+    """Names in the environment that are meant as settings and are none."""
+    return [Check("settings", False, sentence) for sentence in not_heeded(environ)]
+
+
 def surroundings(settings: Settings) -> list[Check]:
     """The state, then the token and what it opens."""
 
@@ -71,7 +75,7 @@ async def _state(app: App, settings: Settings) -> Check:
         await backend.semaphores()
     except ReplicateMcpError as error:
         return Check("state", False, str(error))
-    path = _state_file(settings)
+    path = state_file(settings.backend)
     if path is None:
         what = settings.backend.partition(":")[0]
         if advice := await backend.advice():
@@ -86,7 +90,7 @@ async def _state(app: App, settings: Settings) -> Check:
 
 def _folder(settings: Settings) -> Iterator[Check]:
     """Whether others on this machine can read prompts, or put a file of their own in place."""
-    path = _state_file(settings)
+    path = state_file(settings.backend)
     if path is None or os.name == "nt" or not path.exists():
         return
     mode = stat.S_IMODE(path.parent.stat().st_mode)
@@ -107,14 +111,6 @@ def _images(settings: Settings) -> Iterator[Check]:
         there = settings.files.is_dir()
         said = "images in it can be named as inputs." if there else "no such folder: make it."
         yield Check("images", there, f"{settings.files}: {said}")
-
-
-def _state_file(settings: Settings) -> Path | None:
-    if settings.backend == "sqlite":
-        return default_state_file()
-    if settings.backend.startswith("sqlite:///"):
-        return Path(settings.backend.removeprefix("sqlite:///"))
-    return None
 
 
 async def _replicate(app: App) -> list[Check]:
