@@ -44,8 +44,8 @@ def shared_simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def simulator(shared_simulator: Simulator) -> Simulator:
-    usual = {"predict_seconds": 0, "clock_offset_seconds": 0, "prompt_words": True}
-    shared_simulator.configure(**usual, public_url="")
+    usual = {"predict_seconds": 0, "slow_seconds": 10, "clock_offset_seconds": 0}
+    shared_simulator.configure(**usual, prompt_words=True, public_url="")
     return shared_simulator
 
 
@@ -144,7 +144,17 @@ def test_a_call_that_was_stopped_before_its_answer_says_so(
     page = show("generate_images", {"tasks": tasks("a [slow] car")}, waits=False)
     page.page.evaluate("host.cancel('by the user')")
     expect(page.view.get_by_role("alert")).to_have_text("The call was stopped (by the user).")
-    expect(page.view.locator("main")).to_have_attribute("aria-busy", "false")
+    expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "false")
+
+
+def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
+    given = {"tasks": tasks("a red car", "a [hang] house"), "wait_seconds": 0}
+    page = show("generate_images", given)
+    expect(page.view.get_by_role("status")).to_have_text("1 of 2 made.")
+    # What stands in something busy is kept from those who listen.
+    expect(page.view.locator("[aria-busy=true]")).to_have_count(1)
+    expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "true")
+    expect(page.view.locator("[aria-busy=true] :is([role=status], [role=alert])")).to_have_count(0)
 
 
 def test_more_room_is_asked_for_where_the_host_has_it(show: Show) -> None:
@@ -211,6 +221,26 @@ def test_an_image_is_made_again_with_another_seed_and_the_model_is_told(show: Sh
     assert len(set(sources)) == 3
     (told,) = page.seen("toldToModel")
     assert f"task 0 again: car_2.png {sources[1]}" in told
+
+
+def test_an_image_made_again_while_its_batch_runs_takes_nobodys_place(
+    show: Show, simulator: Simulator
+) -> None:
+    simulator.configure(slow_seconds=5)
+    slow = ("a [slow] house", "a [slow] tree", "a [slow] cat")
+    page = show("generate_images", {"tasks": tasks("a red car", *slow), "wait_seconds": 0})
+    page.tiles.first.get_by_role("button", name="Make car.png again").click()
+    expect(page.tiles).to_have_count(5)
+    expect(loaded(page)).to_have_count(5)
+    shown = page.tiles.evaluate_all(
+        "(all) => all.map((each) => [...each.querySelectorAll('.name, .note')]"
+        ".map((text) => text.textContent))"
+    )
+    names = ["car.png", "car_2.png", "house.png", "tree.png", "cat.png"]
+    assert shown == [
+        list(pair) for pair in zip(names, ["a red car", "a red car", *slow], strict=True)
+    ]
+    assert states(page) == ["made"] * 5
 
 
 def test_an_image_is_opened_copied_and_downloaded_through_the_host(show: Show) -> None:
