@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.cli.main import INTERRUPTED
+from replicate_mcp.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.2
 """How often the bar is brought up to date."""
+
+TRY_AGAIN_SECONDS = 1.0
+"""Until a batch is asked to stop again, where the backend could not be reached."""
 
 LEFT = "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
 
@@ -166,7 +170,13 @@ async def _run_batch(
             f"Stopping: cancelling {progress.running if progress else 0} at Replicate; press "
             "Ctrl-C again to leave at once."
         )
-        await app.batches.cancel(caller, batch_id)
+        while True:
+            try:
+                await app.batches.cancel(caller, batch_id)
+                return
+            except BackendUnavailable as error:
+                bar.say(f"{error} Trying again.")
+                await anyio.sleep(TRY_AGAIN_SECONDS)
 
     async with anyio.create_task_group() as group:
         group.start_soon(keep_bar)

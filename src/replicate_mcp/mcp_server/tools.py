@@ -41,6 +41,9 @@ LATELY_SECONDS = 60.0
 
 MOST_LATELY = 20
 
+UPLOAD_SECONDS = 40.0
+"""For how long images of this machine may be on their way: hosts give up after a minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -106,6 +109,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
             is_local=call.headers is None,
+            upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
         ),
         consent=confirmation.get if confirmation else None,
@@ -143,8 +147,18 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 
     Images that are done stay available through get_batch.
     """
+    from replicate_mcp.tasks.result import NEXT_WAIT_SECONDS
+
     counts = await call.app.batches.cancel(call.caller, call.arguments["batch_id"])
-    return _answer(f"Stopping. {_summary(counts)}", _as_json(counts))
+    if counts.status != "running":
+        return _answer(f"Nothing runs any more. {_summary(counts)}", _as_json(counts))
+    # Not "to come": a model would promise them.
+    stopping = (
+        f"Batch {counts.batch_id} is being stopped: {counts.successful_count} of "
+        f"{counts.total_tasks} made, {counts.pending_count} being stopped. get_batch with "
+        f"batch_id={counts.batch_id} and wait_seconds={NEXT_WAIT_SECONDS} tells how it ended."
+    )
+    return _answer(stopping, _as_json(counts))
 
 
 async def list_semaphores(call: ToolCall) -> CallToolResult:
@@ -276,6 +290,8 @@ def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> N
     problems = _schema(tool).problems(given) if given else []
     if problems:
         sentence = f"{problems[0].sentence}.".replace("?.", "?").replace("this model", tool)
+        if "tasks" in schema["properties"] and problems[0].field not in schema["properties"]:
+            sentence += " An input of the model goes into each task, beside its prompt."
         raise InvalidInput(sentence)
 
 
@@ -284,8 +300,8 @@ def _schema(tool: str) -> "InputSchema":
     from replicate_mcp.tasks.model_inputs import InputSchema
 
     schema = TOOLS[tool].tool.input_schema
-    rest = {key: value for key, value in schema["properties"].items() if key != "tasks"}
-    optional = {**schema, "properties": rest, "required": []}
+    judged = {key: {} if key == "tasks" else value for key, value in schema["properties"].items()}
+    optional = {**schema, "properties": judged, "required": []}
     return InputSchema.from_openapi({"components": {"schemas": {"Input": optional}}})
 
 
