@@ -1,11 +1,17 @@
 """What a user can set, and where it is read from."""
 
+import os
+import re
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from conftest import settings_for
+from replicate_mcp.app import App
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.settings import load_settings, read_sources
+from replicate_mcp.settings import load_settings, read_sources, state_file
+from replicate_mcp.simulator import Simulator
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
@@ -45,7 +51,15 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_CONCURRENT_LIMIT", "0", "greater than or equal to 1"),
         ("REPLICATE_CONCURRENT_LIMIT", "many", "valid integer"),
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
+        ("REPLICATE_BASE_URL", "https://api.example.com?x", "https address, or http on loopback"),
+        ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com/?", "must be the https address"),
         ("REPLICATE_MCP_BACKEND", "mysql://x", "must be memory, sqlite"),
+        ("REPLICATE_MCP_BACKEND", "sqlite://", "a file by its whole path"),
+        ("REPLICATE_MCP_BACKEND", "sqlite:///", "a file by its whole path"),
+        ("REPLICATE_MCP_BACKEND", "sqlite://state.db", "a file by its whole path"),
+        ("REPLICATE_MCP_BACKEND", "sqlite:///./state.db", "a file by its whole path"),
+        ("REPLICATE_MCP_BACKEND", "sqlite:///~no-such-user/state.db", "a file by its whole path"),
+        ("REPLICATE_MCP_FILES", "~no-such-user/Pictures", "a folder's whole path"),
         ("REPLICATE_MCP_WAIT_SECONDS", "90", "less than or equal to 50"),
         ("REPLICATE_MCP_ALLOWED_HOSTS", "mcp.example.com/path", "names like mcp.example.com"),
     ],
@@ -57,6 +71,82 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(
     file.write_text("")
     with pytest.raises(InvalidInput, match=f"{name} is wrong: .*{sentence}"):
         load_settings({name: value}, file)
+
+
+@pytest.mark.parametrize(
+    ("backend", "file"),
+    [
+        ("sqlite:///a/path/state.db", "/a/path/state.db"),
+        ("sqlite:////a/path/state.db", "/a/path/state.db"),
+        ("sqlite:///~/state.db", "/home/ann/state.db"),
+        ("sqlite://~/state.db", "/home/ann/state.db"),
+        ("memory", None),
+        ("redis://host", None),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="paths of another kind")
+def test_the_state_file_is_named_by_its_whole_path(
+    backend: str, file: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert state_file(backend) == (None if file is None else Path(file))
+
+
+async def test_servers_that_are_started_in_different_folders_share_the_file_they_name(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(
+        simulator, tmp_path, REPLICATE_MCP_BACKEND=f"sqlite://{tmp_path.as_posix()}/state.db"
+    )
+    known = []
+    async with AsyncExitStack() as stack:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            monkeypatch.chdir(tmp_path / name)
+            app = await stack.enter_async_context(App.running(settings))
+            await app.semaphores.register(f"of_{name}", 5)
+            known.append({each.name for each in await app.semaphores.known()})
+    assert known == [{"replicate-global", "of_one"}, {"replicate-global", "of_one", "of_two"}]
+
+
+def test_a_misspelt_setting_is_told_with_the_right_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("DOMAIN=images.example.com\nREPLICATE_USERNAME=ann\n")
+    environ = {
+        "REPLICATE_MCP_MAX_IMAGES_A_DAY": "5",
+        "REPLICATE_CONCURENT_LIMIT": "3",
+        "REPLICATE_MCP_MAGIC": "1",
+        "REPLICATE_OPENAPI": "/a/path",
+        "HOME": "/home/ann",
+    }
+    load_settings(environ, file)
+    assert [record.getMessage() for record in caplog.records] == [
+        "REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting, and is not heeded: did you mean "
+        "REPLICATE_MCP_MAX_IMAGES_PER_DAY?",
+        "REPLICATE_CONCURENT_LIMIT is no setting, and is not heeded: did you mean "
+        "REPLICATE_CONCURRENT_LIMIT?",
+        "REPLICATE_MCP_MAGIC is no setting, and is not heeded: `replicate-mcp doctor` lists "
+        "them all.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("REPLICATE_MCP_MAX_IMAGES_A_DAY=5", "did you mean REPLICATE_MCP_MAX_IMAGES_PER_DAY?"),
+        ("replicate_mcp_confirm_above=5", "did you mean REPLICATE_MCP_CONFIRM_ABOVE?"),
+        ("REPLICATE_MCP_CONFIRM_ABOVE", "REPLICATE_MCP_CONFIRM_ABOVE has no value"),
+    ],
+)
+def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
+    line: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.env"
+    file.write_text(f"{line}\n")
+    with pytest.raises(InvalidInput, match=re.escape(sentence)):
+        load_settings({}, file)
 
 
 def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> None:

@@ -159,8 +159,14 @@ class App:
         return (await self._open()).models
 
     async def gateway(self, caller: Caller) -> "Gateway":
-        """The caller's way to Replicate."""
-        return (await self._open()).accounts.gateway(caller.token)
+        """The caller's way to Replicate, once it is known whose their token is.
+
+        Raises:
+            ReplicateMcpError: Replicate refused the token, or did not answer.
+        """
+        accounts = (await self._open()).accounts
+        await accounts.name(caller.token)  # A token may be made up, and nothing is kept of those.
+        return accounts.gateway(caller.token)
 
     async def hear_webhook(self, account: str, headers: Mapping[str, str], body: bytes) -> bool:
         """Keep a webhook for whoever follows its prediction; False where there is no room now.

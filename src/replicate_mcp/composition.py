@@ -15,7 +15,7 @@ from replicate_mcp.replicate_api.models import Models
 from replicate_mcp.semaphores.context import ContextQueue
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.registry import account_semaphore
-from replicate_mcp.settings import Settings, default_state_file
+from replicate_mcp.settings import Settings, state_file
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -73,6 +73,7 @@ class Parts:
         group.start_soon(runner.hear_cancels)
         contexts = ContextQueue(backend, holder, group.start_soon)
         parts = cls(settings, backend, holder, runner, contexts)
+        group.start_soon(parts.accounts.close_idle)
         if settings.token:
             group.start_soon(parts.look_after_the_own_account)
         return parts
@@ -124,13 +125,8 @@ async def open_backend(value: str) -> "Backend":
     from replicate_mcp.backends.sqlite.backend import SqliteBackend
     from replicate_mcp.backends.sqlite.database import MEMORY
 
-    if value == "memory":
-        location = MEMORY
-    elif value == "sqlite":
-        location = str(default_state_file())
-    else:
-        location = value.removeprefix("sqlite:///")
-    return await SqliteBackend.open(location, label=_label())
+    path = state_file(value)
+    return await SqliteBackend.open(MEMORY if path is None else str(path), label=_label())
 
 
 def _label() -> str:

@@ -1,5 +1,6 @@
 """`replicate-mcp generate` as a person and as a script use it."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -7,11 +8,14 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from backends.link import link_to
+from backends.servers import RunningServer, open_for_admission
 from replicate_mcp.simulator import Simulator
 
 from .conftest import TOKEN, CommandLine
@@ -224,4 +228,52 @@ def test_a_second_ctrl_c_leaves_at_once(replicate_mcp: CommandLine, simulator: S
     assert process.stderr is not None
     assert "Stopping" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 130
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
+    ]
+
+
+def test_ctrl_c_before_the_batch_has_begun_makes_nothing(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    simulator.fault_next("silence", on="get")
+    process = replicate_mcp.start("generate", "a red car")
+    simulator.wait_for(account="acme", faults=1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["Nothing was made."]
+    assert created(simulator) == 0
+
+
+async def test_ctrl_c_is_not_lost_while_the_backend_cannot_be_reached(
+    replicate_mcp: CommandLine,
+    simulator: Simulator,
+    servers: Callable[[str], RunningServer],
+) -> None:
+    await open_for_admission(servers("redis"), "ctrl-c", "acme")
+    async with link_to(servers("redis")) as link:
+        backend = servers("redis").url("ctrl-c", port=link.port)
+        process = replicate_mcp.start("generate", "a [hang]", REPLICATE_MCP_BACKEND=backend)
+        await simulator.reached(account="acme", in_flight=1)
+        await link.cut()
+        process.send_signal(signal.SIGINT)
+        said = await asyncio.to_thread(read_until, process, "Trying again.")
+        await link.mend()
+        _, rest = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 1, rest
+    assert "Redis at redis://127.0.0.1" in said
+    assert "Traceback" not in said + rest
+    assert "was cancelled: 0 of 1 made, 1 cancelled" in rest
+    assert simulator.account("acme")["in_flight"] == 0
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What a process has said on stderr up to the line with these words, or to its end."""
+    assert process.stderr is not None
+    said = ""
+    while words not in said and (line := process.stderr.readline()):
+        said += line
+    return said

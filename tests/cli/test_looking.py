@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.models import ALIASES, ModelName
@@ -124,6 +126,17 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
     assert "hush" not in ran.stdout + ran.stderr
 
 
+def test_doctor_names_what_is_no_setting(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+    ran = replicate_mcp("doctor", REPLICATE_MCP_MAX_IMAGES_A_DAY="5")
+    assert ran.returncode == 1
+    assert "✗ settings: REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting" in ran.stdout
+    file = tmp_path / "settings.env"
+    file.write_text("REPLICATE_MCP_MAX_IMAGES_A_DAY=5\n")
+    ran = replicate_mcp("doctor", "--env-file", file)
+    assert ran.returncode == 1
+    assert "✗ settings: In the file of settings, REPLICATE_MCP_MAX_IMAGES_A_DAY" in ran.stdout
+
+
 def test_doctor_looks_for_the_folder_of_images(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     assert (
         f"✓ images: {tmp_path}" in replicate_mcp("doctor", REPLICATE_MCP_FILES=str(tmp_path)).stdout
@@ -139,3 +152,14 @@ def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLin
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL="http://127.0.0.1:1")
     assert ran.returncode == 1
     assert "✗ Replicate: http://127.0.0.1:1 cannot be reached" in ran.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_settings_file_that_is_not_utf_8_is_one_sentence(
+    replicate_mcp: CommandLine, tmp_path: Path, encoding: str
+) -> None:
+    file = tmp_path / "config.env"
+    file.write_text("REPLICATE_CONCURRENT_LIMIT=7\r\n", encoding)
+    ran = replicate_mcp("doctor", "--env-file", file)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"The file {file} is not UTF-8 text: save it as UTF-8.\n"

@@ -102,3 +102,42 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
     assert result.successful_count == 2
     assert all(row.seed is not None for row in result.successful_results)
     assert simulator.account("acme")["created"] == 2
+
+
+async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    simulator.fault_next("reset", 3, on="get")
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    assert (result.successful_count, result.failed_count) == (2, 0)
+    account = simulator.account("acme")
+    assert (account["faults"], account["created"]) == (3, 2)
+
+
+async def test_a_batch_that_is_brought_home_is_stopped_at_replicate_when_it_is_cancelled(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    asked = simulator.account("acme")["other_calls"]
+    async with app_with() as second:
+        await second.recover()
+        await simulator.reached(account="acme", other_calls=asked + 8)  # It follows both.
+        await second.batches.cancel(second.caller(), batch_id)
+        await simulator.reached(account="acme", in_flight=0, within=3)
+        result = await ended(second, batch_id)
+    assert result.status == "canceled"
+    assert {row.error_code for row in result.failed_results} == {"canceled"}
+    assert simulator.account("acme")["canceled"] == 2

@@ -93,6 +93,7 @@ class BatchRunner:
         """
         batch = RunningBatch(
             id=f"b_{secrets.token_hex(8)}",
+            caller=caller,
             account=account,
             tasks=tasks,
             gateway=gateway,

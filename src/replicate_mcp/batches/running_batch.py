@@ -23,6 +23,7 @@ class RunningBatch:
     """A batch that this process runs.
 
     Attributes:
+        caller: the name of who began it.
         pending: indices of tasks that wait, in order.
         creating: permits whose creation's answer is not there yet, with their tasks.
         following: predictions that run, by permit.
@@ -37,6 +38,7 @@ class RunningBatch:
     """
 
     id: str
+    caller: str
     account: str
     tasks: Sequence[PlannedTask]
     gateway: Gateway = field(repr=False)

@@ -3,17 +3,17 @@
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.faults import Fault, Refusal
-from replicate_mcp.settings import Settings, default_state_file
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.settings import Settings, not_heeded, state_file
 from replicate_mcp.tasks.models import ModelName
 
 LEAST_PYTHON = (3, 11)
@@ -48,6 +48,11 @@ def python() -> Check:
     return Check("Python", True, f"{version}, with the replicate package {client}.")
 
 
+def names(environ: Mapping[str, str]) -> list[Check]:
+    """Names in the environment that are meant as settings and are none."""
+    return [Check("settings", False, sentence) for sentence in not_heeded(environ)]
+
+
 def surroundings(settings: Settings) -> list[Check]:
     """The state, then the token and what it opens."""
 
@@ -70,7 +75,7 @@ async def _state(app: App, settings: Settings) -> Check:
         await backend.semaphores()
     except ReplicateMcpError as error:
         return Check("state", False, str(error))
-    path = _state_file(settings)
+    path = state_file(settings.backend)
     if path is None:
         what = settings.backend.partition(":")[0]
         if advice := await backend.advice():
@@ -85,7 +90,7 @@ async def _state(app: App, settings: Settings) -> Check:
 
 def _folder(settings: Settings) -> Iterator[Check]:
     """Whether others on this machine can read prompts, or put a file of their own in place."""
-    path = _state_file(settings)
+    path = state_file(settings.backend)
     if path is None or os.name == "nt" or not path.exists():
         return
     mode = stat.S_IMODE(path.parent.stat().st_mode)
@@ -108,21 +113,15 @@ def _images(settings: Settings) -> Iterator[Check]:
         yield Check("images", there, f"{settings.files}: {said}")
 
 
-def _state_file(settings: Settings) -> Path | None:
-    if settings.backend == "sqlite":
-        return default_state_file()
-    if settings.backend.startswith("sqlite:///"):
-        return Path(settings.backend.removeprefix("sqlite:///"))
-    return None
-
-
 async def _replicate(app: App) -> list[Check]:
     base_url = app.settings.replicate_base_url
     # Without a token Replicate answers 401, which shows that it is there.
     caller = Caller("server", app.settings.token or "none")
     reached = Check("Replicate", True, f"{base_url} answers.")
+    gateway = Gateway(caller.token, base_url)
     try:
-        account = await (await app.gateway(caller)).account()
+        account = await gateway.account()
+        model = await _default_model(app, gateway)
     except Refusal as refusal:
         said = f"Replicate answered {refusal.status} to it ({refusal.detail})"
         return [reached, _token(app, Check("token", False, f"{said}: {TRY_ANOTHER}."))]
@@ -130,9 +129,10 @@ async def _replicate(app: App) -> list[Check]:
         advice = "check the network, the proxy and REPLICATE_BASE_URL"
         unreached = Check("Replicate", False, f"{base_url} cannot be reached ({fault}): {advice}.")
         return [unreached, _token(app, Check("token", False, "it could not be tried."))]
+    finally:
+        await gateway.aclose()
     known = Check("token", True, f"it belongs to the account {account}.")
-    model, limits = await _default_model(app, caller), await _limits(app, caller)
-    return [reached, _token(app, known), model, limits]
+    return [reached, _token(app, known), model, await _limits(app, caller)]
 
 
 def _token(app: App, tried: Check) -> Check:
@@ -144,11 +144,11 @@ def _token(app: App, tried: Check) -> Check:
     return tried
 
 
-async def _default_model(app: App, caller: Caller) -> Check:
+async def _default_model(app: App, gateway: Gateway) -> Check:
     name = app.settings.default_model
     advice = "set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`"
     try:
-        model = await (await app.models()).find(ModelName.parse(name), await app.gateway(caller))
+        model = await (await app.models()).find(ModelName.parse(name), gateway)
     except ValueError as error:
         return Check("default model", False, f"{error}; {advice}.")
     except Fault as fault:

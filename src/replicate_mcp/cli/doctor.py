@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print_check(checks.Check("settings", False, f"{error} Put it right first."))
         return SOME_FAILED
     fine = True
-    for check in checks.surroundings(settings):
+    for check in (*checks.names(os.environ), *checks.surroundings(settings)):
         _print_check(check)
         fine = fine and check.fine
     return OK if fine else SOME_FAILED

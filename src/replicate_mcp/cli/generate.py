@@ -4,14 +4,23 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicate_mcp.cli.main import INTERRUPTED
+from replicate_mcp.errors import BackendUnavailable
+
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
     from replicate_mcp.app import App
+    from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
     from replicate_mcp.tasks.result import BatchResult
 
 LOOK_SECONDS = 0.2
 """How often the bar is brought up to date."""
+
+TRY_AGAIN_SECONDS = 1.0
+"""Until a batch is asked to stop again, where the backend could not be reached."""
+
+LEFT = "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,12 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _generate(app: "App", arguments: argparse.Namespace, tasks: list[Any]) -> int:
     from replicate_mcp.cli import results
+    from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
 
     caller = app.caller()
-    shared = await _shared_inputs(app, caller, arguments)
-    with ProgressBar(len(tasks)) as bar:
-        result = await _run_batch(app, caller, arguments, tasks, shared, bar)
+    with ProgressBar(len(tasks)) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
+        batch_id = await _begun(app, caller, arguments, tasks, interrupts)
+        if batch_id is None:
+            bar.say("Nothing was made.")
+            return INTERRUPTED
+        result = await _run_batch(app, caller, batch_id, bar, interrupts)
     results.show(result, as_document=arguments.json)
     bar.say(results.summary(result))
     code = results.exit_code(result)
@@ -83,6 +96,49 @@ async def _generate(app: "App", arguments: argparse.Namespace, tasks: list[Any])
     return code
 
 
+def _leave(bar: "ProgressBar") -> None:
+    import os
+    import sys
+
+    bar.stop()
+    # Past the console and its buffers: the signal may have come in the middle of a line.
+    os.write(sys.stderr.fileno(), f"{LEFT}\n".encode())
+
+
+async def _begun(
+    app: "App",
+    caller: "Caller",
+    arguments: argparse.Namespace,
+    tasks: list[Any],
+    interrupts: "Interrupts",
+) -> str | None:
+    """Begin a batch and give its id; None where Ctrl-C was heard before it began."""
+    import anyio
+
+    from replicate_mcp.callers_batches import BatchRequest
+
+    batch_id: str | None = None
+    async with anyio.create_task_group() as group:
+
+        async def give_up_when_asked() -> None:
+            await interrupts.heard.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(give_up_when_asked)
+        batch_id = await app.batches.start(
+            caller,
+            BatchRequest(
+                tasks,
+                model=arguments.model,
+                semaphore=arguments.semaphore,
+                shared_inputs=await _shared_inputs(app, caller, arguments),
+                is_local=True,
+            ),
+        )
+        group.cancel_scope.cancel()
+    return batch_id
+
+
 async def _shared_inputs(
     app: "App", caller: "Caller", arguments: argparse.Namespace
 ) -> dict[str, Any]:
@@ -96,56 +152,42 @@ async def _shared_inputs(
 
 
 async def _run_batch(
-    app: "App",
-    caller: "Caller",
-    arguments: argparse.Namespace,
-    tasks: list[Any],
-    shared: dict[str, Any],
-    bar: "ProgressBar",
+    app: "App", caller: "Caller", batch_id: str, bar: "ProgressBar", interrupts: "Interrupts"
 ) -> "BatchResult":
-    """Start a batch and see it to its end; Ctrl-C stops it, at Replicate too."""
+    """See a batch to its end; Ctrl-C stops it, at Replicate too."""
     import anyio
 
-    from replicate_mcp.callers_batches import BatchRequest
-    from replicate_mcp.cli.interrupts import Interrupts
+    async def keep_bar() -> None:
+        while True:
+            if progress := await app.batches.progress(batch_id):
+                bar.update(progress.finished, progress.line)
+            await anyio.sleep(LOOK_SECONDS)
 
-    with Interrupts(before_leaving=bar.stop) as interrupts:
-        batch_id = await app.batches.start(
-            caller,
-            BatchRequest(
-                tasks,
-                model=arguments.model,
-                semaphore=arguments.semaphore,
-                shared_inputs=shared,
-                is_local=True,
-            ),
+    async def stop_when_asked() -> None:
+        await interrupts.heard.wait()
+        progress = await app.batches.progress(batch_id)
+        bar.say(
+            f"Stopping: cancelling {progress.running if progress else 0} at Replicate; press "
+            "Ctrl-C again to leave at once."
         )
+        while True:
+            try:
+                await app.batches.cancel(caller, batch_id)
+                return
+            except BackendUnavailable as error:
+                bar.say(f"{error} Trying again.")
+                await anyio.sleep(TRY_AGAIN_SECONDS)
 
-        async def keep_bar() -> None:
-            while True:
-                if progress := await app.batches.progress(batch_id):
-                    bar.update(progress.finished, progress.line)
-                await anyio.sleep(LOOK_SECONDS)
-
-        async def stop_when_asked() -> None:
-            await interrupts.heard.wait()
-            progress = await app.batches.progress(batch_id)
-            bar.say(
-                f"Stopping: cancelling {progress.running if progress else 0} at Replicate; press "
-                "Ctrl-C again to leave at once."
-            )
-            await app.batches.cancel(caller, batch_id)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(keep_bar)
-            group.start_soon(stop_when_asked)
-            await app.batches.wait(caller, batch_id, seconds=None)
-            await app.batches.stopped(batch_id)
-            group.cancel_scope.cancel()
-        result = await app.batches.result(caller, batch_id)
-        finished = result.successful_count + result.failed_count
-        line = f"{finished}/{result.total_tasks} done"
-        if result.failed_count:
-            line += f", {result.failed_count} failed"
-        bar.update(finished, line)
-        return result
+    async with anyio.create_task_group() as group:
+        group.start_soon(keep_bar)
+        group.start_soon(stop_when_asked)
+        await app.batches.wait(caller, batch_id, seconds=None)
+        await app.batches.stopped(batch_id)
+        group.cancel_scope.cancel()
+    result = await app.batches.result(caller, batch_id)
+    finished = result.successful_count + result.failed_count
+    line = f"{finished}/{result.total_tasks} done"
+    if result.failed_count:
+        line += f", {result.failed_count} failed"
+    bar.update(finished, line)
+    return result

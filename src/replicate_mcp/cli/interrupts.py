@@ -40,6 +40,8 @@ class Interrupts:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         if self._count > 1:
-            self._before_leaving()
-            os._exit(INTERRUPTED)
+            try:
+                self._before_leaving()
+            finally:
+                os._exit(INTERRUPTED)
         self._loop.call_soon_threadsafe(self.heard.set)

@@ -7,6 +7,7 @@ import anyio
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
+from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.settings import Settings
 
 T = TypeVar("T")
@@ -23,7 +24,21 @@ def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
         async with App.running(settings) as app:
             return await work(app)
 
-    return anyio.run(inside)
+    try:
+        return anyio.run(inside)
+    except ExceptionGroup as group:
+        raise _reason(group) from None
+
+
+def _reason(group: ExceptionGroup[Exception]) -> Exception:
+    """The first of a task group's errors, where each of them has a sentence for a person."""
+    told, untold = group.split(ReplicateMcpError)
+    if told is None or untold is not None:
+        return group
+    first: Exception = told
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 def reader(settings: Settings) -> Caller:

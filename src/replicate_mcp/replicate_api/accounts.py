@@ -13,6 +13,7 @@ from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.memory import Memory
+from replicate_mcp.replicate_api.transport import KEEPALIVE_SECONDS
 from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, keep
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Accounts:
         self._asking: dict[str, _Asking] = {}
 
     def gateway(self, token: str) -> Gateway:
-        """The one gateway of a token.
+        """The one gateway of a token, whose account was asked for before.
 
         Raises:
             Unauthorized: no header can carry it.
@@ -98,6 +99,13 @@ class Accounts:
             return False
         await keep(message, self._memory)
         return True
+
+    async def close_idle(self) -> None:
+        """Close, from now on, every connection that has been idle for long."""
+        while True:
+            await anyio.sleep(KEEPALIVE_SECONDS)
+            for gateway in list(self._gateways.values()):
+                await gateway.close_idle()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -145,12 +153,19 @@ class Accounts:
             except (ReplicateMcpError, TimeoutError) as error:
                 asking.failed_at = anyio.current_time()
                 asking.failure = error if isinstance(error, ReplicateMcpError) else _not_told()
-                # Nothing is kept of tokens that may be anything.
-                if gateway := self._gateways.pop(token, None):
-                    await gateway.aclose()
                 raise asking.failure from None
-            self._give_webhooks(self.gateway(token), name)
-            self._names[mark] = name
+            else:
+                self._give_webhooks(self.gateway(token), name)
+                self._names[mark] = name
+            finally:
+                if mark not in self._names:
+                    await self._forget(token)
+
+    async def _forget(self, token: str) -> None:
+        """Keep nothing of a token that may be anything, though who brought it is gone."""
+        if gateway := self._gateways.pop(token, None):
+            with anyio.CancelScope(shield=True):
+                await gateway.aclose()
 
     async def _ask(self, token: str, mark: str) -> str:
         key = f"account:{self._base_url}:{mark}"

@@ -74,6 +74,10 @@ class Gateway:
         """Without the token."""
         return f"Gateway({fingerprint(self._token)}, {self._base_url})"
 
+    async def close_idle(self) -> None:
+        """Close the connections that have been idle for long."""
+        await self._transport.close_idle()
+
     async def aclose(self) -> None:
         """Close its connections."""
         await self._transport.aclose()

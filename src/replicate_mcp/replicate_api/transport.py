@@ -108,6 +108,11 @@ class Transport(httpx.AsyncBaseTransport):
             status, headers={"content-type": "application/json"}, content=body, request=request
         )
 
+    async def close_idle(self) -> None:
+        """Close the connections that have been idle for too long to be used again."""
+        while self._idle and time.monotonic() - self._idle[0][0] > KEEPALIVE_SECONDS:
+            await self._drop(self._idle.pop(0)[1])
+
     async def aclose(self) -> None:
         """Close every idle connection."""
         while self._idle:
@@ -140,8 +145,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _connection(self) -> httpx.AsyncHTTPTransport:
         # The newest idle one is taken, so that those beyond what is needed grow old at the bottom.
-        while self._idle and time.monotonic() - self._idle[0][0] > KEEPALIVE_SECONDS:
-            await self._drop(self._idle.pop(0)[1])
+        await self.close_idle()
         if self._idle:
             return self._idle.pop()[1]
         try:

@@ -19,6 +19,9 @@ a token of URLs and JSON is about 2.4 characters."""
 
 MAX_PAGE_ROWS = 1_000
 
+NEXT_WAIT_SECONDS = 45
+"""For how long a model is told to wait for what finishes next: else it would ask without end."""
+
 
 def _encodable(text: str) -> str:
     """Others' words may hold half a character, which no answer and no journal can."""
@@ -144,7 +147,10 @@ def _next_step(counts: BatchCounts, cursor: int, finished: int) -> str | None:
     if cursor < finished:
         return f"{finished - cursor} more finished results are ready: call {call}."
     if counts.status == "running":
-        return f"The batch is still running: call {call} for what finishes next."
+        return (
+            f"The batch is still running: call {call} and wait_seconds={NEXT_WAIT_SECONDS} for "
+            "what finishes next."
+        )
     return None
 
 

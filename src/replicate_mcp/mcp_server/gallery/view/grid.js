@@ -31,7 +31,7 @@ export class Grid {
 
   /** These slots and no others, in this order. */
   hold(slots) {
-    this.#slots = slots;
+    this.#slots = [...slots]; // What is put between them is the grid's alone.
     this.element.style.setProperty("--ratio", commonRatio(slots.map((slot) => slot.asked)));
     this.arrange();
   }

@@ -83,7 +83,6 @@ export class Headline {
     write(byId("detail"), (this.#counts = ""));
     this.#lifetime = () => "";
     this.#bar(0, 0, false);
-    byId("gallery").setAttribute("aria-busy", "false");
   }
 
   #detail() {
@@ -97,7 +96,7 @@ export class Headline {
     bar.setAttribute("aria-valuenow", String(done));
     bar.firstElementChild.style.inlineSize = total ? `${(100 * done) / total}%` : "0";
     bar.toggleAttribute("data-ended", !running);
-    byId("gallery").setAttribute("aria-busy", String(running));
+    byId("grid").setAttribute("aria-busy", String(running)); // What is busy stays unspoken.
   }
 
   #speak(text, running) {
