@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 import httpx
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
@@ -146,6 +147,43 @@ async def test_replicates_clock_is_read_off_its_answers(simulator: Simulator) ->
     await gateway.account()
     assert gateway.now() - time.time() == pytest.approx(3_600, abs=2)
     await gateway.aclose()
+
+
+async def test_a_refusal_tells_replicates_clock_as_well(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(clock_offset_seconds=3_600)
+    simulator.fault_next("503", on="get")
+    await gateway.learn_clock()
+    await gateway.learn_clock()
+    assert gateway.now() - time.time() == pytest.approx(3_600, abs=2)
+    assert sum(simulator.stats()["requests"].values()) == 1
+
+
+async def test_replicates_clock_goes_on_evenly_though_this_machines_is_set(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.account()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 30)
+    assert gateway.now() == pytest.approx(real(), abs=2)
+
+
+async def test_an_answer_without_a_date_tells_no_clock() -> None:
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(SocketAttribute.local_port)
+        gateway = Gateway("r8_acme_1", f"http://127.0.0.1:{port}")
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, answer)
+            with pytest.raises(LostAnswer, match="does not tell the time"):
+                await gateway.learn_clock()
+            group.cancel_scope.cancel()
+        await gateway.aclose()
 
 
 async def test_a_proxy_of_the_environment_is_used(
