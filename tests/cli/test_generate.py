@@ -161,7 +161,7 @@ def test_a_standard_input_that_is_not_utf_8_is_refused(
 ) -> None:
     process = replicate_mcp.start("generate", "--file", "-", PYTHONIOENCODING="cp1252")
     assert process.stdin is not None
-    process.stdin.buffer.write("un château\n".encode("cp1252"))
+    os.write(process.stdin.fileno(), "un château\n".encode("cp1252"))
     _, err = process.communicate(timeout=20)
     assert process.returncode == 2
     assert err == "The standard input cannot be read: it is not UTF-8 text.\n"
