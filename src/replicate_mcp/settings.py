@@ -1,6 +1,7 @@
 """What a user can set, from the environment or a file, and where each setting came from."""
 
 import contextlib
+import io
 import ipaddress
 import logging
 import os
@@ -232,7 +233,19 @@ def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
             raise InvalidInput(f"The file {path} given with --env-file is not there.")
     from dotenv import dotenv_values
 
-    return dotenv_values(path, interpolate=False)
+    return dotenv_values(stream=io.StringIO(_text(path)), interpolate=False)
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"The file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # As in UTF-16 without its mark, which decodes all the same.
+        raise InvalidInput(f"The file {path} is not UTF-8 text: save it as UTF-8.")
+    return text
 
 
 def default_env_file() -> Path:

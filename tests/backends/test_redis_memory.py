@@ -216,6 +216,52 @@ async def test_a_prediction_that_was_entered_yields_to_the_attempt_that_made_it(
     assert await one.known_predictions("acme") == {"p1"}
 
 
+async def adopts_what_was_entered(fleet: Fleet, one: RedisBackend) -> None:
+    """The memory is lost while `p1` and `p2` run; `one` follows them."""
+    fleet.forget("permits")
+    await until(lambda: one.forgot("acme"))
+    running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
+    await one.enter_running("acme", running)
+    for entered in await one.orphans("acme"):
+        assert await one.adopt(entered.permit)
+
+
+async def test_a_prediction_that_was_entered_keeps_its_permit_when_all_is_said_again(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    await adopts_what_was_entered(fleet, one)
+    await fleet.lapses(one)
+    assert await state(one) == (2, 0)
+    assert len((await begin(one, "b", 3)).offers) == 1
+
+
+async def test_a_prediction_that_was_entered_keeps_its_permit_when_the_memory_is_lost_once_more(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    await adopts_what_was_entered(fleet, one)
+    with fleet.server.client as client:
+        client.delete(*client.keys(fleet.key("*")))
+    await until(lambda: one.forgot("acme"))
+    assert await one.known_predictions("acme") == set()
+    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    assert await state(one) == (3, 0)
+    # Whoever made it may still say so.
+    await finish(one, permit, "b", failed(0, "p1"))
+    assert await state(one) == (1, 0)
+
+
+async def test_a_prediction_whose_permit_was_forgotten_is_entered_again(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    for lost in (["permits"], ["permits", "attempts"]):
+        fleet.forget(*lost)
+        await until(lambda: one.forgot("acme"))
+        await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+        assert await state(one) == (1, 0)
+
+
 async def test_permits_have_rising_numbers_whatever_is_forgotten(fleet: Fleet) -> None:
     one = await fleet.holder()
     first = (await begin(one, "b1", 1)).offers[0].permit

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.models import ALIASES, ModelName
@@ -150,3 +152,14 @@ def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLin
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL="http://127.0.0.1:1")
     assert ran.returncode == 1
     assert "✗ Replicate: http://127.0.0.1:1 cannot be reached" in ran.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_settings_file_that_is_not_utf_8_is_one_sentence(
+    replicate_mcp: CommandLine, tmp_path: Path, encoding: str
+) -> None:
+    file = tmp_path / "config.env"
+    file.write_text("REPLICATE_CONCURRENT_LIMIT=7\r\n", encoding)
+    ran = replicate_mcp("doctor", "--env-file", file)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"The file {file} is not UTF-8 text: save it as UTF-8.\n"

@@ -104,6 +104,24 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
     assert simulator.account("acme")["created"] == 2
 
 
+async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    simulator.fault_next("reset", 3, on="get")
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    assert (result.successful_count, result.failed_count) == (2, 0)
+    account = simulator.account("acme")
+    assert (account["faults"], account["created"]) == (3, 2)
+
+
 async def test_a_batch_that_is_brought_home_is_stopped_at_replicate_when_it_is_cancelled(
     app_with: AppFactory, simulator: Simulator
 ) -> None:

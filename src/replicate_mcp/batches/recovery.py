@@ -18,8 +18,8 @@ from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import try_to_stop
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.replicate_api.attempts import CLOCK_SLACK
-from replicate_mcp.replicate_api.faults import Fault, OutcomeUnknown, Refusal
+from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
+from replicate_mcp.replicate_api.faults import Fault, NeverEnded, OutcomeUnknown, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
@@ -113,6 +113,12 @@ class Recovery:
                     result = await self._outcome(orphan, task, known, gateway)
             except Fault as fault:
                 if self._drop_if_useless(gateway, fault):
+                    continue
+                if _passes(fault) and gateway.now() < _settled_by(orphan):
+                    log.info(
+                        "task %d of %s is looked for again: %s", task.index, orphan.batch, fault
+                    )
+                    await anyio.sleep(LOOK_SECONDS)
                     continue
                 result = _unknown(task, fault, known)
                 ended = isinstance(fault, Refusal)
@@ -219,6 +225,15 @@ class Recovery:
                     names.claim(row.task_index, [file.filename for file in row.generated_files])
             self._names[batch_id] = names
         return self._names[batch_id]
+
+
+def _passes(fault: Fault) -> bool:
+    """Whether Replicate could only not be asked, and another look may tell."""
+    return not isinstance(fault, Refusal | OutcomeUnknown | NeverEnded)
+
+
+def _settled_by(orphan: NotedAttempt) -> float:
+    return orphan.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS
 
 
 def _unknown(task: PlannedTask, fault: Fault, prediction_id: str | None) -> TaskFailure:

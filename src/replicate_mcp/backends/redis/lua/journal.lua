@@ -150,8 +150,10 @@ function journal.claim(account, prediction, permit)
   return true
 end
 
+-- Whether it has an attempt, or a permit of its own.
 function journal.is_claimed(account, prediction)
-  return redis.call('ZSCORE', predictions_key(account), prediction) and true or false
+  local owner = tonumber(redis.call('ZSCORE', predictions_key(account), prediction))
+  return owner and (owner > 0 or permits.get(whole(-owner))) and true or false
 end
 
 -- One that nobody is known to have made: an attempt that remembers it takes it over.
