@@ -83,7 +83,6 @@ local function say_entries(left)
     if left[told.id] then
       queue.remove(told.id)
     else
-      for _, name in ipairs(told.semaphores) do holders.use(name) end
       if not queue.get(told.id) then
         queue.join(told.id, {
           holder = me, semaphores = told.semaphores, account = told.account,
