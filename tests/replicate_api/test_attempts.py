@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +87,29 @@ def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
     assert ids(assign([sent], listed, set())) == {1: "mine"}
 
 
+@pytest.mark.parametrize("length", [20, 20_000])
+def test_a_data_uri_is_not_compared_wherever_it_is(length: int) -> None:
+    picture = "data:image/png;base64," + "A" * length
+    inputs = {"prompt": "p", "images": [picture], "more": {"mask": picture}, "strength": 1}
+    sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
+    url = "https://replicate.delivery/x"
+    rewritten: dict[str, Any] = {"images": [url], "more": {"mask": url}}
+    assert ids(assign([sent], [made("mine", "p", **rewritten, strength=1)], set())) == {1: "mine"}
+    assert assign([sent], [made("other", "p", **rewritten, strength=2)], set()) == {}
+
+
+@pytest.mark.parametrize("version", ["a" * 64, "hidden", "dp-4d0bcc010b3049749a251855f12800be"])
+def test_a_version_that_the_list_does_not_tell_fits_any(version: str) -> None:
+    sent = replace(attempt(1), model=f"o/m:{'a' * 64}")
+    assert ids(assign([sent], [replace(made("mine"), version=version)], set())) == {1: "mine"}
+    assert assign([sent], [replace(made("other"), version="b" * 64)], set()) == {}
+
+
+def test_a_models_name_is_the_same_in_capitals() -> None:
+    sent = replace(attempt(1), model="Owner/Model")
+    assert ids(assign([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
+
+
 def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
     assert distinct_cancel_after(600, set()) == 600
     assert distinct_cancel_after(600, {600}) == 597
@@ -117,6 +141,21 @@ def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> No
     assert not was_not_made(
         attempt(1), whole(made("like", lives=30.0)), set(), since=SENT, now=SENT + 60
     )
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        made("another version", lives=30.0),
+        made("in capitals", lives=30.0, model="O/M"),
+        replace(made("without its inputs"), input={}),
+    ],
+    ids=lambda like: like.id,
+)
+def test_what_could_be_it_is_judged_loosely(like: ListedPrediction) -> None:
+    sent = replace(attempt(1), model="o/m:a")
+    assert not was_not_made(sent, whole(like), set(), since=SENT, now=SENT + 60)
+    assert was_not_made(sent, whole(like), {like.id}, since=SENT, now=SENT + 60)
 
 
 def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made() -> None:

@@ -32,7 +32,7 @@ SETTLED_WITHIN_SECONDS = 50 * 60.0
 """Replicate deletes inputs after an hour: an older attempt can't be recognised any more."""
 
 _COMPARED_CHARACTERS = 10_000
-"""Longer values (data URIs) may be rewritten by the API, so they are not compared."""
+"""A longer string may be rewritten by the API, as a data URI may, so neither is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +187,16 @@ def _is_up_to_date(listed: PredictionList, since: float, now: float) -> bool:
 
 
 def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
-    """A looser likeness than `fits`: the same model and prompt."""
+    """A looser likeness than `fits`: the same model, in whatever version, and prompt."""
     prompt = attempt.inputs.get("prompt", "")
     return (
         prediction.created_at >= attempt.sent_at
-        and _same_model(attempt.model, prediction)
-        and (not prompt or _hash(prediction.input.get("prompt")) == prompt)
+        and _same_path(attempt.model, prediction)
+        and (
+            not prompt
+            or "prompt" not in prediction.input  # An account may keep no inputs at all.
+            or _hash(prediction.input["prompt"]) == prompt
+        )
     )
 
 
@@ -210,18 +214,40 @@ def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
 
 
 def _same_model(name: str, prediction: ListedPrediction) -> bool:
+    version = name.partition(":")[2]
+    return _same_path(name, prediction) and (
+        not version or prediction.version == version or _tells_no_version(prediction)
+    )
+
+
+def _same_path(name: str, prediction: ListedPrediction) -> bool:
     if name.startswith("deployments/"):
         return True  # A deployment's predictions carry the name of the model it runs.
-    path, _, version = name.partition(":")
-    return prediction.model == path and (not version or prediction.version == version)
+    return prediction.model.casefold() == name.partition(":")[0].casefold()
+
+
+def _tells_no_version(prediction: ListedPrediction) -> bool:
+    """Official models keep theirs to themselves."""
+    return prediction.version == "hidden" or prediction.version.startswith("dp-")
 
 
 def _difference(attempt: OpenAttempt, prediction: ListedPrediction) -> float:
     return 0.0 if prediction.lives is None else abs(prediction.lives - attempt.cancel_after)
 
 
+def _may_be_rewritten(value: object) -> bool:
+    match value:
+        case str():
+            return len(value) > _COMPARED_CHARACTERS or value[:5].lower() == "data:"
+        case Mapping():
+            return any(map(_may_be_rewritten, value.values()))
+        case list() | tuple():
+            return any(map(_may_be_rewritten, value))
+    return False
+
+
 def _hash(value: object) -> str:
-    if isinstance(value, str) and len(value) > _COMPARED_CHARACTERS:
+    if _may_be_rewritten(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
