@@ -1,5 +1,6 @@
 """Which prediction came of which attempt."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 from replicate_mcp.replicate_api.attempts import (
     ListedPrediction,
     OpenAttempt,
+    PredictionList,
     assign,
+    cannot_be_told,
     distinct_cancel_after,
     hash_inputs,
     was_not_made,
@@ -31,6 +34,14 @@ def made(
     **more: Any,
 ) -> ListedPrediction:
     return ListedPrediction(name, model, "", {"prompt": prompt, **more}, created, lives, False)
+
+
+def whole(*predictions: ListedPrediction) -> PredictionList:
+    return PredictionList(predictions, SENT - 5)
+
+
+def cut_off(*predictions: ListedPrediction) -> PredictionList:
+    return PredictionList(predictions, min(each.created_at for each in predictions))
 
 
 def ids(assigned: dict[int, ListedPrediction]) -> dict[int, str]:
@@ -92,20 +103,40 @@ def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
 
 def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:
     newer = made("newer", "another", created=SENT + 1.5)
-    assert not was_not_made(attempt(1), [], set(), since=SENT, now=SENT + 3)
-    assert was_not_made(attempt(1), [newer], {"newer"}, since=SENT, now=SENT + 3)
-    assert was_not_made(attempt(1), [], set(), since=SENT, now=SENT + 11)
+    assert not was_not_made(attempt(1), whole(), set(), since=SENT, now=SENT + 3)
+    assert was_not_made(attempt(1), whole(newer), {"newer"}, since=SENT, now=SENT + 3)
+    assert was_not_made(attempt(1), whole(), set(), since=SENT, now=SENT + 11)
 
 
 def test_a_slow_upload_counts_from_when_its_answer_was_lost() -> None:
     newer = made("newer", "another", created=SENT + 9)
-    assert not was_not_made(attempt(1), [newer], {"newer"}, since=SENT + 12, now=SENT + 13)
+    assert not was_not_made(attempt(1), whole(newer), {"newer"}, since=SENT + 12, now=SENT + 13)
 
 
 def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> None:
     assert not was_not_made(
-        attempt(1), [made("like", lives=30.0)], set(), since=SENT, now=SENT + 60
+        attempt(1), whole(made("like", lives=30.0)), set(), since=SENT, now=SENT + 60
     )
+
+
+def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made() -> None:
+    newest = cut_off(made("newest", "another", created=SENT + 30))
+    older, now = attempt(1), SENT + 60
+    assert not was_not_made(older, newest, {"newest"}, since=SENT, now=now)
+    assert cannot_be_told(older, newest, since=SENT, now=now)
+    younger = replace(older, sent_at=SENT + 31)
+    assert was_not_made(younger, newest, {"newest"}, since=SENT + 36, now=now)
+    assert not cannot_be_told(younger, newest, since=SENT + 36, now=now)
+
+
+def test_a_list_that_was_cut_off_may_still_lag_behind_an_answer_just_lost() -> None:
+    newest = cut_off(made("newest", "another", created=SENT + 30))
+    assert not cannot_be_told(attempt(1), newest, since=SENT + 30, now=SENT + 31)
+
+
+def test_an_attempt_older_than_fifty_minutes_cannot_be_told() -> None:
+    assert not cannot_be_told(attempt(1), None, since=SENT, now=SENT + 50 * 60)
+    assert cannot_be_told(attempt(1), None, since=SENT, now=SENT + 50 * 60 + 1)
 
 
 @given(

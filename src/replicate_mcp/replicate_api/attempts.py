@@ -70,6 +70,19 @@ class ListedPrediction:
     ended: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PredictionList:
+    """The account's predictions, as far as its list was read.
+
+    Attributes:
+        predictions: the newest first.
+        reaches_back_to: of those created since then, none is missing.
+    """
+
+    predictions: Sequence[ListedPrediction]
+    reaches_back_to: float
+
+
 def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
     """A short hash of each input, "" for one whose value the API may rewrite."""
     return {key: _hash(value) for key, value in inputs.items()}
@@ -126,7 +139,7 @@ def assign(
 
 def was_not_made(
     attempt: OpenAttempt,
-    predictions: Iterable[ListedPrediction],
+    listed: PredictionList,
     taken: Set[str],
     *,
     since: float,
@@ -135,17 +148,42 @@ def was_not_made(
     """Whether it is certain that an attempt to which no prediction was assigned made none.
 
     Args:
-        predictions: the account's list, read just now.
+        listed: the account's list, read just now.
         taken: ids that belong to attempts.
         since: when its answer was lost: before that, a slow upload may still have been under way.
         now: on Replicate's clock, as `since`.
     """
-    up_to_date = now >= since + GRACE_SECONDS
-    for prediction in predictions:
-        up_to_date = up_to_date or prediction.created_at >= since + EVIDENCE_SECONDS
-        if prediction.id not in taken and _could_be(attempt, prediction):
-            return False
-    return up_to_date
+    return (
+        listed.reaches_back_to <= attempt.sent_at
+        and _is_up_to_date(listed, since, now)
+        and not any(
+            each.id not in taken and _could_be(attempt, each) for each in listed.predictions
+        )
+    )
+
+
+def cannot_be_told(
+    attempt: OpenAttempt, listed: PredictionList | None, *, since: float, now: float
+) -> bool:
+    """Whether no list tells any more what became of an attempt.
+
+    Args:
+        listed: the account's list, read just now; None where it could not be read.
+    """
+    if now > attempt.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS:
+        return True
+    # Later lists are cut off later still.
+    return (
+        listed is not None
+        and attempt.sent_at < listed.reaches_back_to
+        and _is_up_to_date(listed, since, now)
+    )
+
+
+def _is_up_to_date(listed: PredictionList, since: float, now: float) -> bool:
+    return now >= since + GRACE_SECONDS or any(
+        each.created_at >= since + EVIDENCE_SECONDS for each in listed.predictions
+    )
 
 
 def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
