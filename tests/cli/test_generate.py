@@ -144,6 +144,42 @@ def test_tasks_come_from_the_standard_input(
     assert prompts == {"a red car", "a house"}
 
 
+@pytest.mark.parametrize(
+    "text", ["\ufeffun château d'été\n", '\ufeff[{"prompt": "un château d\'été"}]']
+)
+def test_the_standard_input_is_utf_8_whatever_the_locale(
+    replicate_mcp: CommandLine, simulator: Simulator, text: str
+) -> None:
+    ran = replicate_mcp("generate", "--file", "-", stdin=text, PYTHONIOENCODING="cp1252")
+    assert ran.returncode == 0, ran.stderr
+    (made,) = simulator.predictions("acme")
+    assert made["input"]["prompt"] == "un château d'été"
+
+
+def test_a_standard_input_that_is_not_utf_8_is_refused(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    process = replicate_mcp.start("generate", "--file", "-", PYTHONIOENCODING="cp1252")
+    assert process.stdin is not None
+    os.write(process.stdin.fileno(), "un château\n".encode("cp1252"))
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert err == "The standard input cannot be read: it is not UTF-8 text.\n"
+    assert created(simulator) == 0
+
+
+@pytest.mark.parametrize("file", ["-", "tasks.txt"])
+def test_what_begins_like_json_is_never_made_line_by_line(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path, file: str
+) -> None:
+    text = '[\n  {"prompt": "a red car"}\n  {"prompt": "a house"}\n]\n'
+    (tmp_path / "tasks.txt").write_text(text)
+    ran = replicate_mcp("generate", "--file", file, stdin=text)
+    assert ran.returncode == 2
+    assert "is not JSON" in ran.stderr
+    assert created(simulator) == 0
+
+
 def test_inputs_are_read_as_the_model_wants_them(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
@@ -266,7 +302,7 @@ async def test_ctrl_c_is_not_lost_while_the_backend_cannot_be_reached(
     assert process.returncode == 1, rest
     assert "Redis at redis://127.0.0.1" in said
     assert "Traceback" not in said + rest
-    assert "was cancelled: 0 of 1 made, 1 cancelled" in rest
+    assert "0 of 1 made, 1 cancelled" in rest
     assert simulator.account("acme")["in_flight"] == 0
 
 
