@@ -98,6 +98,30 @@ async def test_a_process_that_comes_back_is_told_which_of_its_batches_were_taken
     assert sorted(tasks) == [0, 3, 4]
 
 
+async def test_nothing_more_is_created_of_a_batch_that_was_taken_over_after_a_loss_of_memory(
+    fleet: Fleet,
+) -> None:
+    alive, late = await fleet.holder(limit=2), await fleet.holder(limit=2)
+    permits = await take_all(late, await begin(late, "b", 4))
+    await finish(late, permits[0], "b", failed(0, "p0"))
+    await fleet.lapses(late)
+    fleet.forget("units")
+
+    async def are_ended() -> bool:
+        await alive.admit()
+        return len(await alive.results("b")) == 3
+
+    await until(are_ended)
+    await fleet.opened(alive)
+    assert (await late.admit()).offers == ()
+    assert await late.interrupted_batches() == ["b"]
+    assert (await finish(late, permits[1], "b", failed(1, "p1"))).offers == ()
+    rows = [row for row in await alive.results("b") if isinstance(row, TaskFailure)]
+    assert {row.task_index: row.error_code for row in rows} == {
+        0: "prediction_failed", 1: "prediction_failed", 2: "interrupted", 3: "interrupted",
+    }  # fmt: skip
+
+
 async def test_a_process_comes_back_though_the_name_that_it_uses_was_forgotten_meanwhile(
     fleet: Fleet,
 ) -> None:

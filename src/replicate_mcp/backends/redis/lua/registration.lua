@@ -113,7 +113,7 @@ function registration.say_again()
   for _, batch in ipairs(args.batches) do
     if not journal.exists(batch) then
       lost[#lost + 1] = batch
-    elseif same and journal.was_left(batch) then
+    elseif journal.was_left(batch) then
       left[batch] = true
       left_list[#left_list + 1] = batch
     end
