@@ -120,6 +120,22 @@ async def test_attempts_that_a_snapshot_remembers_are_left_to_others_where_their
     await fragile.opened(alive)
 
 
+async def test_a_result_that_a_snapshot_lacks_is_written_again_though_its_batch_was_taken_over(
+    fragile: Fleet,
+) -> None:
+    alive, late = await fragile.holder(limit=2), await fragile.holder(limit=2)
+    permits = await take_all(late, await begin(late, "b", 3))
+    fragile.server.save()
+    await finish(late, permits[0], "b", failed(0, "p0"))
+    fragile.stop(late)
+    fragile.server.restart()
+    await until(lambda: _orphans(alive))
+    await late.admit()
+    assert await late.interrupted_batches() == ["b"]
+    rows = [row for row in await alive.results("b") if isinstance(row, TaskFailure)]
+    assert [(row.task_index, row.prediction_id) for row in rows] == [(2, None), (0, "p0")]
+
+
 async def _orphans(backend: RedisBackend) -> bool:
     try:
         return bool(await backend.orphans("acme"))

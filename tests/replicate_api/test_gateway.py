@@ -54,23 +54,34 @@ async def test_aborted_is_understood(gateway: Gateway, simulator: Simulator) -> 
     simulator.configure(queue_seconds=30, minimum_cancel_after_seconds=0.1)
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=1)
     assert (prediction.status, prediction.done) == ("aborted", True)
-    (listed,) = await gateway.predictions_since(0)
+    (listed,) = (await gateway.predictions_since(0)).predictions
     assert listed.ended
 
 
 async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> None:
     await gateway.create(SCHNELL, INPUTS, cancel_after=77)
-    (listed,) = await gateway.predictions_since(gateway.now() - 60)
+    (listed,) = (await gateway.predictions_since(gateway.now() - 60)).predictions
     assert listed.lives == pytest.approx(77, abs=0.01)
     assert listed.input["prompt"] == "a red car"
-    assert await gateway.predictions_since(gateway.now() + 60) == []
+    assert (await gateway.predictions_since(gateway.now() + 60)).predictions == []
 
 
 async def test_a_long_list_is_read_over_its_pages(gateway: Gateway, simulator: Simulator) -> None:
     simulator.configure(page_size=5)
     for _ in range(12):
         await gateway.create(SCHNELL, INPUTS, cancel_after=77)
-    assert len(await gateway.predictions_since(0)) == 12
+    listed = await gateway.predictions_since(0)
+    assert (len(listed.predictions), listed.reaches_back_to) == (12, 0)
+
+
+async def test_a_list_that_is_too_long_says_how_far_back_it_reaches(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(page_size=1)
+    made = [await gateway.create(SCHNELL, INPUTS, cancel_after=77) for _ in range(23)]
+    listed = await gateway.predictions_since(0)
+    assert [each.id for each in listed.predictions] == [each.id for each in made[:2:-1]]
+    assert listed.reaches_back_to == made[3].created_at
 
 
 async def test_a_429_tells_its_seconds_and_the_rate_it_names(

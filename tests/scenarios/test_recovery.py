@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from conftest import AppFactory, environment
@@ -15,6 +16,8 @@ from replicate_mcp.app import App
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
+
+OTHER_TOKEN = "r8_acme_2"
 
 PROGRAM = """
 import asyncio, sys
@@ -120,6 +123,24 @@ async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
     assert (result.successful_count, result.failed_count) == (2, 0)
     account = simulator.account("acme")
     assert (account["faults"], account["created"]) == (3, 2)
+
+
+async def test_a_list_too_long_to_show_what_was_left_is_no_reason_to_send_it_again(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1, page_size=1)
+    async with app_with() as first:
+        batch_id = await first.batches.start(first.caller(), BatchRequest([{"prompt": "mine"}]))
+        await simulator.reached(account="acme", in_flight=1)
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {OTHER_TOKEN}"}) as client:
+        url = f"{simulator.url}/v1/models/black-forest-labs/flux-schnell/predictions"
+        for _ in range(25):  # More than the pages that are read.
+            await client.post(url, json={"input": {"prompt": "another"}})
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    (row,) = result.failed_results
+    assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
 
 
 async def test_a_batch_that_is_brought_home_is_stopped_at_replicate_when_it_is_cancelled(

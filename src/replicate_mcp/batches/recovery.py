@@ -20,7 +20,12 @@ from replicate_mcp.batches.stopping import try_to_stop
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
 from replicate_mcp.replicate_api.faults import Fault, NeverEnded, OutcomeUnknown, Refusal
-from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.gateway import (
+    HOLD_SECONDS,
+    PATIENCE_SECONDS,
+    Gateway,
+    Target,
+)
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.models import ModelName
@@ -121,7 +126,9 @@ class Recovery:
                     await anyio.sleep(LOOK_SECONDS)
                     continue
                 result = _unknown(task, fault, known)
-                ended = isinstance(fault, Refusal)
+                if known is None:
+                    await self._see_out_unseen(orphan, result, gateway)
+                ended = not isinstance(fault, NeverEnded)
             return await self._record(orphan, result, ended=ended)
         return await self._backend.abandon(orphan.permit)
 
@@ -146,6 +153,14 @@ class Recovery:
             return self._steps.holder.accept(await self._backend.release(entered.permit))
         return await self._backend.abandon(entered.permit)
 
+    async def _see_out_unseen(
+        self, orphan: NotedAttempt, result: TaskResult, gateway: Gateway
+    ) -> None:
+        """Tell that it is not known what was made, and hold the permit while that may run."""
+        await self._steps.hand_on(self._backend.record, orphan.batch, [result])
+        ends_by = _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
+        await anyio.sleep(max(0.0, ends_by - gateway.now()))
+
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
         await gateway.learn_clock()
@@ -168,12 +183,11 @@ class Recovery:
         self, orphan: NotedAttempt, prediction_id: str, gateway: Gateway
     ) -> Prediction:
         """The attempt's prediction when it is done; it is stopped as soon as its batch is."""
-        until = orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
         async with anyio.create_task_group() as group:
             group.start_soon(self._stop_with_batch, orphan.batch, prediction_id, gateway)
             try:
                 followed: Prediction | Fault = await gateway.follow(
-                    Prediction.unseen(prediction_id), until=until
+                    Prediction.unseen(prediction_id), until=_due(orphan)
                 )
             except Fault as fault:  # Not raised in here: the group would wrap it.
                 followed = fault
@@ -230,6 +244,11 @@ class Recovery:
 def _passes(fault: Fault) -> bool:
     """Whether Replicate could only not be asked, and another look may tell."""
     return not isinstance(fault, Refusal | OutcomeUnknown | NeverEnded)
+
+
+def _due(orphan: NotedAttempt) -> float:
+    """When Replicate cancels its prediction by itself, on Replicate's clock."""
+    return orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
 
 
 def _settled_by(orphan: NotedAttempt) -> float:

@@ -98,7 +98,7 @@ function holders.set_limit(name, units, by_admin)
 end
 
 function holders.register_name(name, units)
-  if redis.call('HEXISTS', key.set, name) == 0 then holders.set_limit(name, units, false) end
+  if not holders.limit(name) then holders.set_limit(name, units, false) end
   holders.declare(name, holders.limit(name))
 end
 

@@ -83,7 +83,6 @@ local function say_entries(left)
     if left[told.id] then
       queue.remove(told.id)
     else
-      for _, name in ipairs(told.semaphores) do holders.use(name) end
       if not queue.get(told.id) then
         queue.join(told.id, {
           holder = me, semaphores = told.semaphores, account = told.account,
@@ -114,7 +113,7 @@ function registration.say_again()
   for _, batch in ipairs(args.batches) do
     if not journal.exists(batch) then
       lost[#lost + 1] = batch
-    elseif same and journal.was_left(batch) then
+    elseif journal.was_left(batch) then
       left[batch] = true
       left_list[#left_list + 1] = batch
     end
