@@ -80,12 +80,15 @@ class Transport(httpx.AsyncBaseTransport):
         self._proxy = _proxy_for(self._base)
         self._ssl: ssl.SSLContext | bool = _ssl_context() if self._base.scheme == "https" else False
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
-        self._clock_ahead = 0.0
+        self._clock = time.time() - _steady()
         self.clock_known = False
 
     def now(self) -> float:
-        """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch."""
-        return time.time() + self._clock_ahead
+        """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch.
+
+        Between answers it goes on evenly, whatever this machine's clock is set to meanwhile.
+        """
+        return _steady() + self._clock
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and read its answer whole."""
@@ -172,11 +175,23 @@ class Transport(httpx.AsyncBaseTransport):
             await connection.aclose()
 
     def _set_clock(self, date: str | None) -> None:
+        try:
+            told = parsedate_to_datetime(date or "").timestamp()
+        except (TypeError, ValueError):
+            return
+        own = time.time()
+        # `Date` has whole seconds: a clock that agrees to within one is taken as right.
+        self._clock = (own if -1.5 < told - own < 0.5 else told) - _steady()
         self.clock_known = True
-        with contextlib.suppress(TypeError, ValueError):
-            ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
-            # `Date` has whole seconds: a clock that agrees to within one is taken as right.
-            self._clock_ahead = 0.0 if -1.5 < ahead < 0.5 else ahead
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""The clock that goes on while the machine sleeps: Linux's, macOS's; that of Windows does."""
+
+
+def _steady() -> float:
+    """Seconds that pass evenly, from no moment in particular."""
+    return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
 
 
 def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
