@@ -12,7 +12,8 @@ from conftest import AppFactory, settings_for
 from replicate_mcp.app import App
 from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.errors import Unauthorized
+from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api import attempts
 from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskResult, TaskSuccess
 
@@ -88,6 +89,35 @@ async def test_a_fault_that_lasts_is_reported_with_its_reason(
     assert result.successful_count == 1
     assert simulator.account("acme")["created"] == made + 1
     assert own.in_use == 0
+
+
+async def test_a_clock_that_is_ahead_of_replicates_makes_nothing_twice(
+    app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "GRACE_SECONDS", 2)
+    simulator.configure(clock_offset_seconds=-20, predict_seconds=0.4)
+    async with app_with() as app:
+        await make(app, [{"prompt": "what is known of account and model is remembered"}])
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        simulator.configure(fault_after_seconds=1)
+        simulator.fault_next("reset", on="get")
+        simulator.fault_next("reset_after")
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(3)])
+    assert result.successful_count == 3
+    assert simulator.account("acme")["created"] == 4
+
+
+async def test_while_replicates_clock_is_not_known_nothing_is_created(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with() as app:
+        await make(app, [{"prompt": "what is known of account and model is remembered"}])
+    async with app_with() as app:
+        simulator.fault_next("reset", 3, on="get")
+        with pytest.raises(ReplicateUnavailable, match=r"^Nothing was created\. Replicate did not"):
+            await make(app, [{"prompt": "x"}])
+        assert simulator.account("acme")["creations_seen"] == 1
+        assert (await make(app, [{"prompt": "x"}])).successful_count == 1
 
 
 async def test_what_replicate_refuses_is_reported_as_it_says_it(

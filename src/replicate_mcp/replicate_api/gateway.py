@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import anyio
 
 from replicate_mcp.access import fingerprint
+from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.attempts import ListedPrediction, PredictionList
 from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
@@ -90,11 +91,17 @@ class Gateway:
         """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
 
         Raises:
-            Fault: there is no answer.
+            Fault: there is no answer that tells it; a refusal does.
         """
-        if not self._transport.clock_known:
+
+        async def ask() -> None:
             with contextlib.suppress(Refusal):
                 await self._page("/v1/predictions?created_after=9999-01-01T00:00:00Z")
+
+        if not self._transport.clock_known:
+            await answered(ask)
+        if not self._transport.clock_known:
+            raise LostAnswer("the answer does not tell the time")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""
