@@ -95,6 +95,9 @@ class Parts:
                 return
             except ReplicateMcpError as error:
                 log.info("what earlier processes left is looked for later: %s", error)
+            except Exception:
+                # Whatever it was, the server goes on.
+                log.exception("what earlier processes left is looked for later")
             await anyio.sleep(ASK_AGAIN_SECONDS)
 
     async def account(self, token: str) -> str:

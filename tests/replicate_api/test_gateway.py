@@ -1,6 +1,7 @@
 """The way to Replicate over the real client, with the client's own faults closed."""
 
 import time
+import traceback
 from collections.abc import AsyncIterator
 
 import anyio
@@ -209,3 +210,28 @@ async def test_a_proxy_of_the_environment_is_used(
     gateway = Gateway("r8_acme_1", simulator.url)
     assert await gateway.account() == "acme"
     await gateway.aclose()
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:s3cr#t@proxy.example:80",
+        "http://user:s3cret@proxy.example:80a",
+        "http://user:s3cret@127.0.0.1:99999",
+        "user:s3cret@proxy.example:80:80",
+        "http://user:s3c\nret@proxy.example:80",
+        "socks4://user:s3cret@proxy.example:80",
+        "socks5://user:s3cret@proxy.example:80",
+    ],
+)
+async def test_a_malformed_proxy_is_told_of_by_its_variable_and_never_by_its_password(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    gateway = Gateway("r8_acme_1", simulator.url)
+    with pytest.raises(NotSent, match="the proxy that HTTP_PROXY names cannot be used") as refused:
+        await gateway.account()
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "s3c" not in shown

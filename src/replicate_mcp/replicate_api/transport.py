@@ -7,6 +7,7 @@ All of that passes through here.
 
 import contextlib
 import json
+import os
 import ssl
 import time
 import urllib.request
@@ -34,6 +35,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 KEEPALIVE_SECONDS = 20.0
 """How long an idle connection is kept: a longer one meets servers that have closed it."""
+
+LAST_PORT = 65_535
 
 
 @dataclass(slots=True)
@@ -152,14 +155,18 @@ class Transport(httpx.AsyncBaseTransport):
         if self._idle:
             return self._idle.pop()[1]
         try:
+            if self._proxy is not None and (httpx.URL(self._proxy).port or 0) > LAST_PORT:
+                raise ValueError("there is no such port")
             return httpx.AsyncHTTPTransport(
                 verify=self._ssl,
                 proxy=self._proxy,
                 limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
             )
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # What it says may be a piece of the proxy's password.
             raise NotSent(
-                f"the proxy that the environment names cannot be used ({error})"
+                f"the proxy that {_proxy_variable(self._base.scheme)} names cannot be used: write "
+                "it like http://host:port, odd characters of a password as %23 and the like"
             ) from None
 
     @staticmethod
@@ -232,3 +239,12 @@ def _proxy_for(url: httpx.URL) -> str | None:
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _proxy_variable(scheme: str) -> str:
+    """What names the proxy for addresses of a scheme: a variable, else the system."""
+    for wanted in (f"{scheme}_proxy", "all_proxy"):
+        for name, value in os.environ.items():
+            if value and name.lower() == wanted:
+                return name
+    return "the system's settings"
