@@ -28,7 +28,7 @@ soak: $(READY)  ## Long runs: faults at random moments, many processes.
 benchmarks: $(READY)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-pictures: $(READY)  ## The README's, of real runs; needs npm and a Chromium.
+pictures: $(READY)  ## The README's, of real runs, in a quarter of an hour; needs npm and a Chromium.
 	@$(BIN)/python pictures/make.py
 
 bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs npm.

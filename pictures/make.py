@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def main() -> None:
         with playground() as (simulator, server):
             dashboard(browser, simulator, server)
         terminal(browser)
+        figures(Path(folder))
 
 
 @contextmanager
@@ -143,6 +145,14 @@ def terminal(browser: Browser) -> None:
     settle(page)
     write(page.locator("#terminal").screenshot(), "terminal.png")
     page.close()
+
+
+def figures(folder: Path) -> None:
+    """The plot of the benchmarks: of every limit, for some 12 minutes."""
+    plot = folder / "figures.png"
+    program = [sys.executable, str(ROOT / "benchmarks" / "engine.py")]
+    subprocess.run([*program, "--full", "--runs", "1", "--plot", str(plot)], check=True)
+    write(plot.read_bytes(), plot.name)
 
 
 def run_until_half(command: str) -> str:

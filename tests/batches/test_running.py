@@ -345,6 +345,14 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
     ([{"prompt": "x"}, {"prompt": "  "}], {}, InvalidInput, "task 1: prompt is empty"),
     ([{"promt": "x"}], {}, InvalidInput, "did you mean prompt"),
     ([{"prompt": 7}], {}, InvalidInput, "task 0: prompt must be text, not a number"),
+    ([{"prompt": "a cat \ud83d"}], {}, InvalidInput, "task 0: prompt contains half a character"),
+    (
+        [{"prompt": "x", "model": "flux-dev", "image": "cat\udc00.png"}],
+        {},
+        InvalidInput,
+        "task 0: image contains half a character",
+    ),
+    ([{"prompt": "x", "a\ud83d": 1}], {}, InvalidInput, r"task 0: a\\xd83d contains half a char"),
     ([{"prompt": "x", "output_filename": "../x.png"}], {}, InvalidInput, "separator '/'"),
     ([{"prompt": "x", "output_filename": "CON.png"}], {}, InvalidInput, "reserved by Windows"),
     ([{"prompt": "x", "model": "nope"}], {}, InvalidInput, "task 0: model 'nope' is not a model"),
@@ -462,8 +470,10 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         simulator.fault_next("503", 2, on="get")
-        with pytest.raises(InvalidInput, match="task 0: guidance cannot be sent as JSON"):
+        with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])
+        with pytest.raises(InvalidInput, match="task 0: prompt contains half a character"):
+            await make(app, [{"prompt": "a cat \ud83d"}])
         result = await make(app, [{"prompt": "x", "num_outputs": 9}])
     assert result.failed_results[0].error_code == "invalid_input"
     assert "num_outputs" in result.failed_results[0].error

@@ -14,9 +14,12 @@ from mcp.server.streamable_http_manager import (
     DEFAULT_SESSION_IDLE_TIMEOUT,
 )
 
+from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.wire import Wire, first_answered, request, wire_to
+from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES
 from replicate_mcp.http_api.limits import DEFAULT_LIMITS
+from replicate_mcp.simulator import Simulator
 
 LIMITED = """
 import functools, json, sys
@@ -196,6 +199,52 @@ def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> N
         assert server.post("/generate", large, **bearer("b")).status_code == 400
 
 
+def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
+    limited: Limited, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60)
+    large = {"image": f"data:image/png;base64,{'A' * 100_000}"}
+    tasks = [{"prompt": "x", "model": "flux-dev", **large}]
+    later = {"prefer": "respond-async"}
+
+    with limited(batch_bytes=1024 * 1024) as server:
+
+        def start(token: str, **headers: str) -> Any:
+            return server.post("/generate-batch", {"tasks": tasks}, **bearer(token), **headers)
+
+        begun = start("acme_1", idempotency_key="a", **later)
+        assert begun.status_code == 202
+        for another_token in ("acme_1", "acme_2"):
+            refused = start(another_token, **later)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+            told = refused.json()
+            assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
+            assert "batches of your account have not ended" in told["error"]
+        again = start("acme_1", idempotency_key="a", **later)
+        assert again.json()["batch_id"] == begun.json()["batch_id"]
+        path, body, headers = mcp("r8_acme_1", tasks)
+        over_mcp = server.client.post(path, json=body, headers=headers).text
+        assert f'"replicate-mcp/refusal":{json.dumps(told, separators=(",", ":"))}' in over_mcp
+
+        shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", **large}  # It is there once.
+        assert server.post("/generate-batch", shared, **later, **bearer("b_1")).status_code == 202
+        for account in "cdef":
+            assert start(f"{account}_1", **later).status_code == 202
+        full = start("g_1", **later)
+        assert (full.status_code, full.headers["retry-after"]) == (503, "5")
+        assert full.json()["error_code"] == "too_many_requests"
+
+        place = f"/batches/{begun.json()['batch_id']}"
+        server.client.delete(place, headers=bearer("acme_1"))
+        ended = server.get(f"{place}?wait_seconds=20", headers=bearer("acme_1"))
+        assert ended.json()["status"] == "canceled"
+        for _ in range(500):
+            if start("acme_1", **later).status_code == 202:
+                break
+        else:
+            raise AssertionError("it counts on")
+
+
 def test_a_client_that_does_not_read_is_hung_up_on(limited: Limited) -> None:
     with limited(unread_seconds=1) as server:
         with wire_to(server.url, receive_buffer=4_096) as deaf:
@@ -309,9 +358,14 @@ def test_the_documentation_tells_these_numbers() -> None:
     told = page.partition("## What it takes from the network")[2].partition("\n## ")[0]
     ours, shares = DEFAULT_LIMITS, (4, 2, 1)
     kib, mib = 1024, 1024 * 1024
-    requests, held, sessions = (
+    requests, held, batches, sessions = (
         [whole // share for share in shares]
-        for whole in (ours.open_requests, ours.held_body_bytes // mib, ours.sessions)
+        for whole in (
+            ours.open_requests,
+            ours.held_body_bytes // mib,
+            ours.batch_bytes // mib,
+            ours.sessions,
+        )
     )
     for sentence in (
         f"{ours.header_bytes // kib} KiB, within {ours.header_seconds} s",
@@ -320,6 +374,8 @@ def test_the_documentation_tells_these_numbers() -> None:
         "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
         f"after the first {ours.small_body_bytes // kib} KiB of each",
         "{}, {} and {} MiB".format(*held),
+        "{} MiB of an account, {} MiB of all".format(*batches[::2]),
+        f"{BATCH_BYTES // kib} KiB each and {TASK_BYTES // kib} KiB a task",
         f"end after {ours.session_idle_seconds // 60} min",
         "{:,}, {:,} and {:,}".format(*sessions),
         f"| connections | {ours.connections:,},",

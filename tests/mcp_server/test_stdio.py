@@ -10,7 +10,7 @@ from typing import Any, cast
 import anyio
 import pytest
 from mcp.shared.exceptions import MCPError
-from mcp_types import RequestParamsMeta, TextResourceContents
+from mcp_types import RequestParamsMeta, TextResourceContents, Tool
 
 from conftest import environment
 from mcp_server.answers import call, structured, text
@@ -95,6 +95,8 @@ async def test_a_long_batch_comes_in_pages_each_row_once_while_it_runs_and_after
             if "next_step" not in answer:
                 break
             assert f"after={answer['cursor']}" in answer["next_step"]
+            waits = "wait_seconds" in answer["next_step"]
+            assert waits == (answer["cursor"] == 130 - answer["pending_count"])
             answer = await call(
                 client,
                 "get_batch",
@@ -118,9 +120,28 @@ async def test_the_answer_comes_after_wait_seconds_and_the_batch_goes_on(
     async with connect() as client:
         early = await call(client, "generate_images", tasks=[{"prompt": "x"}], wait_seconds=0)
         assert (early["status"], early["pending_count"]) == ("running", 1)
-        assert "next_step" in early
+        # Told to wait, since a model that asks at once gets the same answer, again and again.
+        assert early["next_step"].endswith("and wait_seconds=45 for what finishes next.")
         late = await call(client, "get_batch", batch_id=early["batch_id"], wait_seconds=20)
     assert (late["status"], late["successful_count"]) == ("completed", 1)
+
+
+async def test_null_stands_for_an_argument_that_is_not_given(
+    connect: Connect, simulator: Simulator
+) -> None:
+    def without(tool: Tool) -> dict[str, None]:
+        schema = tool.input_schema
+        return dict.fromkeys(set(schema["properties"]) - set(schema.get("required", [])))
+
+    async with connect() as client:
+        nulls = {tool.name: without(tool) for tool in (await client.list_tools()).tools}
+        tasks = [{"prompt": "a red car"}]
+        made = await call(client, "generate_images", tasks=tasks, **nulls["generate_images"])
+        assert made["status"] == "completed"
+        assert await call(client, "get_batch", **nulls["get_batch"]) == made
+        models = await call(client, "find_models", **nulls["find_models"])
+        assert models == await call(client, "find_models")
+    assert simulator.account("acme")["created"] == 1
 
 
 async def test_progress_is_reported_in_order_to_the_end(
@@ -155,10 +176,15 @@ async def test_cancel_batch_stops_it_at_replicate_too(
             wait_seconds=0,
         )
         await simulator.reached(account="acme", in_flight=2)
-        counts = await call(client, "cancel_batch", batch_id=started["batch_id"])
-        assert counts["total_tasks"] == 5
+        batch = {"batch_id": started["batch_id"]}
+        stopping = await client.call_tool("cancel_batch", batch)
+        assert structured(stopping)["total_tasks"] == 5
+        # "To come" is what a model would promise.
+        assert "0 of 5 made, 5 being stopped" in text(stopping)
         await simulator.reached(account="acme", in_flight=0, within=20)
         ended = await call(client, "get_batch", wait_seconds=20)
+        again = text(await client.call_tool("cancel_batch", batch))
+    assert again.startswith(f"Nothing runs any more. Batch {started['batch_id']} is canceled:")
     assert (ended["status"], ended["failed_count"]) == ("canceled", 5)
     assert simulator.account("acme")["creations_seen"] == 2
 
@@ -210,6 +236,13 @@ WRONG_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("generate_images", {"tasks": [{"prompt": "x"}], "wait_seconds": 99}, "more than 50"),
     ("generate_images", {"tasks": [{"prompt": "x"}], "model": 7}, "model 7 is a number"),
+    (
+        "generate_images",
+        {"tasks": [{"prompt": "x"}], "aspect_ratio": "16:9"},
+        "'aspect_ratio' is not an input of generate_images. Its inputs: tasks, model, semaphore, "
+        "wait_seconds, preview. An input of the model goes into each task, beside its prompt.",
+    ),
+    ("cancel_batch", {"batch_id": None}, "batch_id is missing"),
     ("get_batch", {"batch_id": "b_nope"}, "There is no batch 'b_nope'"),
     ("get_batch", {}, "There is no batch yet"),
     ("get_batch", {"after": -1}, "after -1 is less than 0"),

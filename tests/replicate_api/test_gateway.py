@@ -1,11 +1,13 @@
 """The way to Replicate over the real client, with the client's own faults closed."""
 
 import time
+import traceback
 from collections.abc import AsyncIterator
 
 import anyio
 import httpx
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
@@ -54,23 +56,34 @@ async def test_aborted_is_understood(gateway: Gateway, simulator: Simulator) -> 
     simulator.configure(queue_seconds=30, minimum_cancel_after_seconds=0.1)
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=1)
     assert (prediction.status, prediction.done) == ("aborted", True)
-    (listed,) = await gateway.predictions_since(0)
+    (listed,) = (await gateway.predictions_since(0)).predictions
     assert listed.ended
 
 
 async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> None:
     await gateway.create(SCHNELL, INPUTS, cancel_after=77)
-    (listed,) = await gateway.predictions_since(gateway.now() - 60)
+    (listed,) = (await gateway.predictions_since(gateway.now() - 60)).predictions
     assert listed.lives == pytest.approx(77, abs=0.01)
     assert listed.input["prompt"] == "a red car"
-    assert await gateway.predictions_since(gateway.now() + 60) == []
+    assert (await gateway.predictions_since(gateway.now() + 60)).predictions == []
 
 
 async def test_a_long_list_is_read_over_its_pages(gateway: Gateway, simulator: Simulator) -> None:
     simulator.configure(page_size=5)
     for _ in range(12):
         await gateway.create(SCHNELL, INPUTS, cancel_after=77)
-    assert len(await gateway.predictions_since(0)) == 12
+    listed = await gateway.predictions_since(0)
+    assert (len(listed.predictions), listed.reaches_back_to) == (12, 0)
+
+
+async def test_a_list_that_is_too_long_says_how_far_back_it_reaches(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(page_size=1)
+    made = [await gateway.create(SCHNELL, INPUTS, cancel_after=77) for _ in range(23)]
+    listed = await gateway.predictions_since(0)
+    assert [each.id for each in listed.predictions] == [each.id for each in made[:2:-1]]
+    assert listed.reaches_back_to == made[3].created_at
 
 
 async def test_a_429_tells_its_seconds_and_the_rate_it_names(
@@ -148,6 +161,43 @@ async def test_replicates_clock_is_read_off_its_answers(simulator: Simulator) ->
     await gateway.aclose()
 
 
+async def test_a_refusal_tells_replicates_clock_as_well(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(clock_offset_seconds=3_600)
+    simulator.fault_next("503", on="get")
+    await gateway.learn_clock()
+    await gateway.learn_clock()
+    assert gateway.now() - time.time() == pytest.approx(3_600, abs=2)
+    assert sum(simulator.stats()["requests"].values()) == 1
+
+
+async def test_replicates_clock_goes_on_evenly_though_this_machines_is_set(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.account()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 30)
+    assert gateway.now() == pytest.approx(real(), abs=2)
+
+
+async def test_an_answer_without_a_date_tells_no_clock() -> None:
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(SocketAttribute.local_port)
+        gateway = Gateway("r8_acme_1", f"http://127.0.0.1:{port}")
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, answer)
+            with pytest.raises(LostAnswer, match="does not tell the time"):
+                await gateway.learn_clock()
+            group.cancel_scope.cancel()
+        await gateway.aclose()
+
+
 async def test_a_proxy_of_the_environment_is_used(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,3 +210,28 @@ async def test_a_proxy_of_the_environment_is_used(
     gateway = Gateway("r8_acme_1", simulator.url)
     assert await gateway.account() == "acme"
     await gateway.aclose()
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:s3cr#t@proxy.example:80",
+        "http://user:s3cret@proxy.example:80a",
+        "http://user:s3cret@127.0.0.1:99999",
+        "user:s3cret@proxy.example:80:80",
+        "http://user:s3c\nret@proxy.example:80",
+        "socks4://user:s3cret@proxy.example:80",
+        "socks5://user:s3cret@proxy.example:80",
+    ],
+)
+async def test_a_malformed_proxy_is_told_of_by_its_variable_and_never_by_its_password(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    gateway = Gateway("r8_acme_1", simulator.url)
+    with pytest.raises(NotSent, match="the proxy that HTTP_PROXY names cannot be used") as refused:
+        await gateway.account()
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "s3c" not in shown

@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from typing import Any
 import anyio
 import pytest
 
+from backends.link import link_to
+from backends.servers import RunningServer, open_for_admission
 from conftest import environment, settings_for
 from replicate_mcp.app import App
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.replicate_api import gateway
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
@@ -117,3 +121,36 @@ async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_deliv
     lost = [row.error_code for row in rows if isinstance(row, TaskFailure)]
     assert (len(made), lost) == (2, ["interrupted"] * 3)
     assert simulator.account("acme")["created"] == 2
+
+
+async def test_what_is_stopped_while_the_state_is_out_of_reach_stops_at_replicate_all_the_same(
+    simulator: Simulator,
+    tmp_path: Path,
+    servers: Callable[[str], RunningServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway, "HOLD_SECONDS", 1)  # Until then a prediction's id is not known.
+    simulator.configure(predict_seconds=60)
+    async with link_to(servers("valkey")) as link:
+        server = servers("valkey")
+        await open_for_admission(server, tmp_path.name, "acme")
+        url = server.url(tmp_path.name, lease=3, port=link.port)
+        settings = settings_for(simulator, tmp_path, REPLICATE_MCP_BACKEND=url)
+        async with App.running(settings) as app:
+            caller = app.caller()
+            tasks = [{"prompt": f"car {n}"} for n in range(3)]
+            batch_id = await app.batches.start(caller, BatchRequest(tasks))
+            await simulator.reached(account="acme", in_flight=3)
+            calls = simulator.account("acme")["other_calls"]
+            await simulator.reached(account="acme", other_calls=calls + 3)  # They are followed.
+            await link.cut()
+            for asks in (app.caller("r8_other_1"), caller):
+                assert simulator.account("acme")["in_flight"] == 3
+                with pytest.raises(BackendUnavailable):
+                    await app.batches.cancel(asks, batch_id)
+            await simulator.reached(account="acme", in_flight=0)
+            await link.mend()
+            with anyio.fail_after(20):
+                await app.batches.wait(caller, batch_id, seconds=None)
+            result = await app.batches.result(caller, batch_id)
+    assert {row.error_code for row in result.failed_results} == {"canceled"}

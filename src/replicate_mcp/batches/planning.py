@@ -1,6 +1,5 @@
 """Getting a batch ready: each task checked against its model's schema before anything runs."""
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -118,9 +117,7 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
     inputs = dict(task.inputs)
     expected = filenames.requested_format(task.output_filename)
     schema = model.schema
-    if schema is None:
-        _check_sendable(task)
-    else:
+    if schema is not None:
         _check(task, schema)
         expected = _settle_format(task, schema, inputs)
         if "seed" not in inputs and schema.seed_range is not None:
@@ -137,17 +134,6 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
         expected_format=expected,
         expected_count=count_unchecked(inputs) if schema is None else schema.count(inputs),
     )
-
-
-def _check_sendable(task: Task) -> None:
-    """Without a schema Replicate judges, but it must be something that can be sent."""
-    for name, value in task.inputs.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"task {task.index}: {name} cannot be sent as JSON ({error})."
-            ) from None
 
 
 def _check(task: Task, schema: InputSchema) -> None:

@@ -34,6 +34,8 @@ class Limits:
             the 200 callers that the benchmarks measure.
         held_body_bytes: of the bodies of all open requests and of their answers together, beyond
             the first `small_body_bytes` of each: thirty-two of the largest.
+        batch_bytes: of memory that batches take until they have ended, mostly by their inputs;
+            of all accounts together. One account may have a quarter.
         sessions: of MCP's older revisions, open in all: as its SDK has it, 40 kB each.
         session_idle_seconds: after which the SDK ends one.
         connections: in all; a new one beyond them closes the one that has been idle for longest.
@@ -49,6 +51,7 @@ class Limits:
     open_requests: int = 2_000
     held_body_bytes: int = 512 * MIB
     small_body_bytes: int = 64 * 1024
+    batch_bytes: int = 512 * MIB
     sessions: int = 10_000
     session_idle_seconds: float = 1_800
     connections: int = 4_000

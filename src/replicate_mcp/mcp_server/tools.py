@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
 
 REFUSAL_KEY = "replicate-mcp/refusal"
 """The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
+
+LATELY_KEY = "replicate-mcp/lately"
+"""The key of `_meta` under which who asks for no batch by name finds those that began lately: the
+gallery tells its call's own by it before that is answered."""
+
+LATELY_SECONDS = 60.0
+"""A call that began a batch earlier has been answered."""
+
+MOST_LATELY = 20
+
+UPLOAD_SECONDS = 40.0
+"""For how long images of this machine may be on their way: hosts give up after a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
             is_local=call.headers is None,
+            upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
         ),
         consent=confirmation.get if confirmation else None,
@@ -122,7 +136,10 @@ async def get_batch(call: ToolCall) -> CallToolResult:
         )
     after = arguments.get("after", 0)
     result = await call.app.batches.result(call.caller, batch_id, after=after, **call.page)
-    return await call.answer_with(result)
+    answer = await call.answer_with(result)
+    if "batch_id" in arguments:
+        return answer
+    return answer.model_copy(update={"meta": {LATELY_KEY: await _begun_lately(call)}})
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
@@ -130,8 +147,18 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 
     Images that are done stay available through get_batch.
     """
+    from replicate_mcp.tasks.result import NEXT_WAIT_SECONDS
+
     counts = await call.app.batches.cancel(call.caller, call.arguments["batch_id"])
-    return _answer(f"Stopping. {_summary(counts)}", _as_json(counts))
+    if counts.status != "running":
+        return _answer(f"Nothing runs any more. {_summary(counts)}", _as_json(counts))
+    # Not "to come": a model would promise them.
+    stopping = (
+        f"Batch {counts.batch_id} is being stopped: {counts.successful_count} of "
+        f"{counts.total_tasks} made, {counts.pending_count} being stopped. get_batch with "
+        f"batch_id={counts.batch_id} and wait_seconds={NEXT_WAIT_SECONDS} tells how it ended."
+    )
+    return _answer(stopping, _as_json(counts))
 
 
 async def list_semaphores(call: ToolCall) -> CallToolResult:
@@ -263,6 +290,8 @@ def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> N
     problems = _schema(tool).problems(given) if given else []
     if problems:
         sentence = f"{problems[0].sentence}.".replace("?.", "?").replace("this model", tool)
+        if "tasks" in schema["properties"] and problems[0].field not in schema["properties"]:
+            sentence += " An input of the model goes into each task, beside its prompt."
         raise InvalidInput(sentence)
 
 
@@ -271,9 +300,20 @@ def _schema(tool: str) -> "InputSchema":
     from replicate_mcp.tasks.model_inputs import InputSchema
 
     schema = TOOLS[tool].tool.input_schema
-    rest = {key: value for key, value in schema["properties"].items() if key != "tasks"}
-    optional = {**schema, "properties": rest, "required": []}
+    judged = {key: {} if key == "tasks" else value for key, value in schema["properties"].items()}
+    optional = {**schema, "properties": judged, "required": []}
     return InputSchema.from_openapi({"components": {"schemas": {"Input": optional}}})
+
+
+async def _begun_lately(call: ToolCall) -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    found = []
+    for batch in await call.app.batches.listed(call.caller, limit=MOST_LATELY):
+        age = (now - batch.created_at).total_seconds()
+        if age < LATELY_SECONDS:
+            told = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}
+            found.append(told)
+    return found
 
 
 def _batch(result: "BatchResult") -> CallToolResult:

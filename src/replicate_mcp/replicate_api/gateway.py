@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import anyio
 
 from replicate_mcp.access import fingerprint
-from replicate_mcp.replicate_api.attempts import ListedPrediction
+from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.attempts import ListedPrediction, PredictionList
 from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
@@ -90,11 +91,17 @@ class Gateway:
         """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
 
         Raises:
-            Fault: there is no answer.
+            Fault: there is no answer that tells it; a refusal does.
         """
-        if not self._transport.clock_known:
+
+        async def ask() -> None:
             with contextlib.suppress(Refusal):
                 await self._page("/v1/predictions?created_after=9999-01-01T00:00:00Z")
+
+        if not self._transport.clock_known:
+            await answered(ask)
+        if not self._transport.clock_known:
+            raise LostAnswer("the answer does not tell the time")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""
@@ -188,8 +195,8 @@ class Gateway:
         answer = await self._get(lambda client: client.webhooks.default.async_secret())
         return str(answer.get("key") or "")
 
-    async def predictions_since(self, moment: float) -> list[ListedPrediction]:
-        """The account's predictions created since, newest first.
+    async def predictions_since(self, moment: float) -> PredictionList:
+        """The account's predictions created since, or the newest of them where they are too many.
 
         Args:
             moment: on Replicate's clock, in seconds since the epoch.
@@ -202,9 +209,9 @@ class Gateway:
             page = [_listed(each) for each in answer.get("results") or []]
             found += [each for each in page if each.created_at >= moment]
             if not answer.get("next") or not page or page[-1].created_at < moment:
-                break
+                return PredictionList(found, moment)
             cursor = str(answer["next"])
-        return found
+        return PredictionList(found, found[-1].created_at)
 
     async def _page(self, cursor: str) -> Mapping[str, Any]:
         return await self._get(lambda client: client.predictions.async_list(cursor))
@@ -300,7 +307,7 @@ def _read(answer: Mapping[str, Any]) -> Prediction:
 
 
 def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
-    prediction = Prediction.read(answer)
+    prediction = _read(answer)
     created = prediction.created_at if prediction.created_at is not None else -math.inf
     deadline = seconds_of(answer.get("deadline"))
     sent = answer.get("input")

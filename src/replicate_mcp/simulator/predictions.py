@@ -111,7 +111,7 @@ class Fate:
         if "[nsfw]" in words or self._happens(settings.nsfw):
             error = "NSFW content detected. Try running it again, or try a different prompt. (E005)"
         elif "[fail]" in words or self._happens(settings.failing):
-            error = "Prediction failed: the model ran out of luck"
+            error = settings.failure_text
         if "[hang]" in words or self._happens(settings.hanging):
             predict_seconds = NEVER
         elif "[slow]" in words:

@@ -53,6 +53,9 @@ class SimulatorSettings(Faults):
 
     # Outcomes, by share of the predictions
     failing: Rate = Field(0, description="predictions that fail")
+    failure_text: str = Field(
+        "Prediction failed: the model ran out of luck", description="what those say that fail"
+    )
     nsfw: Rate = Field(0, description="predictions that fail as flagged content")
     hanging: Rate = Field(0, description="predictions that never end by themselves")
     no_output: Rate = Field(0, description="predictions that succeed with null or []")

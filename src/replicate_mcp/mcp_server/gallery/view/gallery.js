@@ -36,7 +36,7 @@ class Gallery {
   foresee(given = {}) {
     this.#given = given;
     const tasks = Array.isArray(given.tasks) ? given.tasks : [];
-    this.#asked = tasks.map((task, index) => new Asked(task, index));
+    this.#asked = tasks.map((task, index) => new Asked(task, index, given.model));
     this.#hold(this.#asked);
     this.#headline.await(this.#asked.length);
   }
