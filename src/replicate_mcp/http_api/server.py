@@ -63,6 +63,7 @@ def build(
         version=metadata.version("replicate-mcp"),
         description="Prompts in, image URLs out, through Replicate.",
         lifespan=lifespan,
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
     )
