@@ -135,9 +135,10 @@ class Attempting:
                     else self._created(batch, permit, task, cancel_after)
                 )
                 self._found(batch, permit, prediction.id)
-                if batch.canceled and not prediction.done:
-                    await stop_prediction(batch.gateway, prediction.id)
-                prediction = await batch.gateway.follow(prediction, until=until)
+                if not prediction.done_with(task.whole_with):
+                    if batch.canceled:
+                        await stop_prediction(batch.gateway, prediction.id)
+                    prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
                 )

@@ -14,6 +14,7 @@ from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.memory import Memory
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.schema_reading import gives_one_by_one
 
 SCHEMA_SECONDS = 24 * 3600
 """For how long a model's schema is remembered."""
@@ -21,10 +22,16 @@ SCHEMA_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that tasks can be made with; `schema` is None where it could not be had."""
+    """A model that tasks can be made with.
+
+    Attributes:
+        schema: of its inputs; None where it could not be had.
+        gives_one_by_one: whether its output may be a list that grows while it runs.
+    """
 
     target: Target
     schema: InputSchema | None
+    gives_one_by_one: bool = True
 
 
 class Models:
@@ -89,4 +96,4 @@ def _read(name: ModelName, remembered: str) -> Model:
         schema = InputSchema.from_openapi(found["schema"]) if found["schema"] else None
     except ValueError:
         schema = None
-    return Model(Target(name, found["version"]), schema)
+    return Model(Target(name, found["version"]), schema, gives_one_by_one(found["schema"]))
