@@ -485,7 +485,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
 ) -> None:
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        simulator.fault_next("503", 2, on="get")
+        simulator.fault_next("503", 3, on="get")
         with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])
         with pytest.raises(InvalidInput, match="task 0: prompt contains half a character"):

@@ -211,7 +211,7 @@ class Attempting:
         self, batch: RunningBatch, permit: int, task: PlannedTask, fault: Fault
     ) -> TaskResult | None:
         """The task's result, or None where it waits its turn anew."""
-        rule = rule_for(fault)
+        rule = rule_for(fault, looked_up=task.target.looked_up)
         known = batch.following.get(permit)
         if known is not None:
             # It was made: nothing that says otherwise holds.
