@@ -142,6 +142,22 @@ async def test_a_prediction_that_is_processing_with_its_output_is_done(
     assert "GET /v1/predictions/{id}" not in simulator.stats()["requests"]
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["by its schema", "unforeseen"])
+async def test_files_that_show_one_by_one_are_waited_for(
+    app_with: AppFactory, simulator: Simulator, is_told: bool
+) -> None:
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="1") as app:
+        simulator.configure(files_one_by_one=is_told)
+        await make(app, [{"prompt": "the schema is known from now on"}])
+        simulator.configure(files_one_by_one=True, predict_seconds=1)
+        result = await make(app, [{"prompt": "x", "num_outputs": 4}, {"prompt": "y"}])
+    many, one = result.successful_results
+    assert (many.count, len({file.url for file in many.generated_files}), one.count) == (4, 4, 1)
+    if is_told:  # The first file of an iterator may be a preview.
+        assert all(row.predict_seconds is not None for row in (many, one))
+        assert simulator.account("acme")["max_in_flight"] == 1
+
+
 async def test_answers_of_202_and_without_metrics_are_fine(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
@@ -469,7 +485,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
 ) -> None:
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        simulator.fault_next("503", 2, on="get")
+        simulator.fault_next("503", 3, on="get")
         with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])
         with pytest.raises(InvalidInput, match="task 0: prompt contains half a character"):

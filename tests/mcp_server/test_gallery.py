@@ -239,6 +239,20 @@ def test_a_call_that_was_stopped_before_its_answer_says_so(
     expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "false")
 
 
+@pytest.mark.parametrize("end", ["cancel", "refuse"])
+def test_what_was_made_stays_when_the_call_ends_without_results(
+    show: Show, server: Server, end: str
+) -> None:
+    given = {"tasks": tasks(f"{end} a car", f"{end} a [hang] house")}
+    page = show("generate_images", given, waits=False)
+    expect(loaded(page)).to_have_count(1)
+    page.page.evaluate(f"host.{end}('too late')")
+    own = batch_of(server, loaded(page).get_attribute("src"))
+    server.client.delete(f"/batches/{own['batch_id']}")
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 2 made · stopped")
+    assert states(page) == ["made", "failed"]
+
+
 def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
     given = {"tasks": tasks("a red car", "a [hang] house"), "wait_seconds": 0}
     page = show("generate_images", given)

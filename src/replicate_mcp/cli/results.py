@@ -48,16 +48,20 @@ def show(result: BatchResult, *, as_document: bool) -> None:
 
 def summary(result: BatchResult) -> str:
     """A sentence on how a batch ended, or where it stands."""
-    made = f"{result.successful_count} of {result.total_tasks} made"
-    canceled = sum(row.error_code == "canceled" for row in result.failed_results)
-    if canceled:
-        made += f", {canceled} cancelled"
-    if result.failed_count > canceled:
-        made += f", {result.failed_count - canceled} failed"
+    made = f"{result.successful_count} of {result.total_tasks} made{not_made(result)}"
     if result.pending_count:
         made += f", {result.pending_count} to come"
     state = {"running": " runs", "canceled": " was cancelled", "completed": ""}[result.status]
     return f"Batch {result.batch_id}{state}: {made}."
+
+
+def not_made(result: BatchResult) -> str:
+    """The rest of a line: how many tasks were cancelled, and how many failed by themselves."""
+    canceled = sum(row.error_code == "canceled" for row in result.failed_results)
+    failed = result.failed_count - canceled
+    return (f", {canceled} cancelled" if canceled else "") + (
+        f", {failed} failed" if failed else ""
+    )
 
 
 def exit_code(result: BatchResult) -> int:

@@ -49,10 +49,15 @@ MAX_LIST_PAGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a model's predictions are created: with a version, or by the model's own address."""
+    """Where a model's predictions are created: with a version, or by the model's own address.
+
+    Attributes:
+        looked_up: whether Replicate was asked which; else it is as the model was named.
+    """
 
     name: ModelName
     version: str = ""
+    looked_up: bool = True
 
 
 class Gateway:
