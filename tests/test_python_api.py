@@ -182,6 +182,46 @@ def test_misuse_raises_instead_of_hanging(simulator: Simulator, tmp_path: Path) 
     assert printed.split() == ["True", "True", "True", "0"]
 
 
+def test_a_task_that_began_inside_a_context_may_use_its_own_once_that_has_ended(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import ExternalSemaphoreContext
+        from replicate_mcp import get_global_semaphore, register_global_semaphore
+
+        register_global_semaphore("team", 1)
+
+        async def work(prompts):
+            while prompt := await prompts.get():
+                try:
+                    async with ExternalSemaphoreContext("team"):
+                        print(prompt)
+                except RuntimeError:
+                    print("refused:", prompt)
+                prompts.task_done()
+
+        async def main():
+            prompts = asyncio.Queue()
+            async with ExternalSemaphoreContext("team"):
+                worker = asyncio.create_task(work(prompts))
+                await prompts.put("one inside")
+                await prompts.join()
+            for prompt in ("two", "three", ""):
+                await prompts.put(prompt)
+            await worker
+
+        asyncio.run(main())
+        print(get_global_semaphore("team").in_use)
+        """,
+        backend="memory",
+    )
+    assert printed.splitlines() == ["refused: one inside", "two", "three", "0"]
+
+
 def test_a_cancelled_wait_leaves_no_trace(simulator: Simulator, tmp_path: Path) -> None:
     printed = run(
         simulator,

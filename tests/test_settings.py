@@ -1,6 +1,7 @@
 """What a user can set, and where it is read from."""
 
 import os
+import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -47,9 +48,11 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("REPLICATE_CONCURRENT_LIMIT", "0", "greater than or equal to 1"),
-        ("REPLICATE_CONCURRENT_LIMIT", "many", "valid integer"),
+        ("REPLICATE_CONCURRENT_LIMIT", "0", "must be at least 1"),
+        ("REPLICATE_CONCURRENT_LIMIT", "many", "must be a whole number"),
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
+        ("REPLICATE_BASE_URL", "https://api.example.com?x", "https address, or http on loopback"),
+        ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com/?", "must be the https address"),
         ("REPLICATE_MCP_BACKEND", "mysql://x", "must be memory, sqlite"),
         ("REPLICATE_MCP_BACKEND", "sqlite://", "a file by its whole path"),
         ("REPLICATE_MCP_BACKEND", "sqlite:///", "a file by its whole path"),
@@ -57,7 +60,10 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_MCP_BACKEND", "sqlite:///./state.db", "a file by its whole path"),
         ("REPLICATE_MCP_BACKEND", "sqlite:///~no-such-user/state.db", "a file by its whole path"),
         ("REPLICATE_MCP_FILES", "~no-such-user/Pictures", "a folder's whole path"),
-        ("REPLICATE_MCP_WAIT_SECONDS", "90", "less than or equal to 50"),
+        ("REPLICATE_MCP_WAIT_SECONDS", "90", "must be at most 50"),
+        ("REPLICATE_REQUESTS_PER_MINUTE", "9999999", "must be at most 1000000"),
+        ("REPLICATE_REQUESTS_PER_MINUTE", "many", "must be a number"),
+        ("REPLICATE_MCP_ALLOW_ANONYMOUS", "maybe", "must be 1 or 0"),
         ("REPLICATE_MCP_ALLOWED_HOSTS", "mcp.example.com/path", "names like mcp.example.com"),
     ],
 )
@@ -104,6 +110,46 @@ async def test_servers_that_are_started_in_different_folders_share_the_file_they
             await app.semaphores.register(f"of_{name}", 5)
             known.append({each.name for each in await app.semaphores.known()})
     assert known == [{"replicate-global", "of_one"}, {"replicate-global", "of_one", "of_two"}]
+
+
+def test_a_misspelt_setting_is_told_with_the_right_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("DOMAIN=images.example.com\nREPLICATE_USERNAME=ann\n")
+    environ = {
+        "REPLICATE_MCP_MAX_IMAGES_A_DAY": "5",
+        "REPLICATE_CONCURENT_LIMIT": "3",
+        "REPLICATE_MCP_MAGIC": "1",
+        "REPLICATE_OPENAPI": "/a/path",
+        "HOME": "/home/ann",
+    }
+    load_settings(environ, file)
+    assert [record.getMessage() for record in caplog.records] == [
+        "REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting, and is not heeded: did you mean "
+        "REPLICATE_MCP_MAX_IMAGES_PER_DAY?",
+        "REPLICATE_CONCURENT_LIMIT is no setting, and is not heeded: did you mean "
+        "REPLICATE_CONCURRENT_LIMIT?",
+        "REPLICATE_MCP_MAGIC is no setting, and is not heeded: `replicate-mcp doctor` lists "
+        "them all.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("REPLICATE_MCP_MAX_IMAGES_A_DAY=5", "did you mean REPLICATE_MCP_MAX_IMAGES_PER_DAY?"),
+        ("replicate_mcp_confirm_above=5", "did you mean REPLICATE_MCP_CONFIRM_ABOVE?"),
+        ("REPLICATE_MCP_CONFIRM_ABOVE", "REPLICATE_MCP_CONFIRM_ABOVE has no value"),
+    ],
+)
+def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
+    line: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.env"
+    file.write_text(f"{line}\n")
+    with pytest.raises(InvalidInput, match=re.escape(sentence)):
+        load_settings({}, file)
 
 
 def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> None:

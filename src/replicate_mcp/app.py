@@ -32,12 +32,22 @@ log = logging.getLogger(__name__)
 
 
 class App:
-    """All that a process shares between its callers, made at the first call that needs it."""
+    """All that a process shares between its callers, made at the first call that needs it.
+
+    Args:
+        batch_bytes: how much memory the batches of all callers may take; None for any amount.
+    """
 
     def __init__(
-        self, settings: Settings, group: "TaskGroup", *, listens_on_loopback: bool = False
+        self,
+        settings: Settings,
+        group: "TaskGroup",
+        *,
+        listens_on_loopback: bool = False,
+        batch_bytes: int | None = None,
     ) -> None:
         self.settings = settings
+        self._batch_bytes = batch_bytes
         self.observer: Observer | None = None
         key = settings.admin_api_key
         self.access = Access(
@@ -57,7 +67,11 @@ class App:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, settings: Settings, *, listens_on_loopback: bool = False
+        cls,
+        settings: Settings,
+        *,
+        listens_on_loopback: bool = False,
+        batch_bytes: int | None = None,
     ) -> AsyncIterator["App"]:
         """An app whose work goes on in the background until the end of the block.
 
@@ -68,7 +82,12 @@ class App:
         error: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
-                app = cls(settings, group, listens_on_loopback=listens_on_loopback)
+                app = cls(
+                    settings,
+                    group,
+                    listens_on_loopback=listens_on_loopback,
+                    batch_bytes=batch_bytes,
+                )
                 try:
                     yield app
                 except Exception as raised:
@@ -194,5 +213,7 @@ class App:
                 if self._parts is None:
                     from replicate_mcp.composition import Parts
 
-                    self._parts = await Parts.open(self.settings, self._group, self.observer)
+                    self._parts = await Parts.open(
+                        self.settings, self._group, self.observer, batch_bytes=self._batch_bytes
+                    )
         return self._parts

@@ -52,6 +52,8 @@ class BatchRequest:
         key: under which the request may be sent again: it gets the same batch then.
         is_local: whether this machine's user asks, and may name images in the folder that the
             settings allow.
+        upload_seconds: for how long such images may be on their way to Replicate before the
+            request is refused; None for as long as it takes.
     """
 
     tasks: object
@@ -61,6 +63,7 @@ class BatchRequest:
     shared_inputs: Mapping[str, Any] | None = None
     key: "IdempotencyKey | None" = None
     is_local: bool = False
+    upload_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,6 @@ class CallersBatches:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
         from replicate_mcp.batches.backend import KeyTaken
-        from replicate_mcp.batches.uploading import with_urls
         from replicate_mcp.tasks.task import parse_tasks
 
         tasks = parse_tasks(
@@ -122,7 +124,7 @@ class CallersBatches:
             if consent is not None:
                 await consent(found.tasks)
             batch = await parts.runner.start(
-                await with_urls(found.tasks, found.images, found.gateway),
+                await _uploaded(found, request.upload_seconds),
                 gateway=found.gateway,
                 account=found.account,
                 caller=caller.name,
@@ -249,15 +251,13 @@ class CallersBatches:
         self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
     ) -> _LookedUp:
         from replicate_mcp.batches.planning import plan
-        from replicate_mcp.replicate_api.faults import Fault
 
         images = self._local_images(request.is_local)
         try:
             with anyio.fail_after(LOOK_UP_SECONDS):
                 account = await parts.account(caller.token)
                 gateway = parts.accounts.gateway(caller.token)
-                with contextlib.suppress(Fault):  # The creations meet the same, and report it.
-                    await gateway.learn_clock()
+                await _learn_clock(gateway)
                 shown, semaphores = await self._semaphores.needed(account, request.semaphore)
                 planned = await plan(tasks, gateway, parts.models, images)
         except TimeoutError:
@@ -316,6 +316,18 @@ class CallersBatches:
         return state is not None and state.status == "running"
 
 
+async def _learn_clock(gateway: "Gateway") -> None:
+    """Without Replicate's time, what was made for an attempt cannot be told from what was not."""
+    from replicate_mcp.replicate_api.fault_policy import not_told
+    from replicate_mcp.replicate_api.faults import Fault
+
+    try:
+        await gateway.learn_clock()
+    except Fault as fault:
+        error = not_told(fault)
+        raise type(error)(f"Nothing was created. {error}") from None
+
+
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(round(seconds, 3), UTC)
 
@@ -332,6 +344,17 @@ def counts_of(state: "BatchState") -> "BatchCounts":
         failed_count=state.failed,
         pending_count=state.total - state.succeeded - state.failed,
         semaphore=state.semaphore,
+    )
+
+
+async def _uploaded(found: _LookedUp, seconds: float | None) -> "Sequence[PlannedTask]":
+    from replicate_mcp.batches.uploading import with_urls
+
+    with anyio.move_on_after(seconds):
+        return await with_urls(found.tasks, found.images, found.gateway)
+    raise ReplicateUnavailable(
+        f"The images were not at Replicate within {seconds:.0f} s, so nothing was created: use "
+        "smaller ones, or give their URLs."
     )
 
 

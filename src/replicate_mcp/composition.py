@@ -55,7 +55,12 @@ class Parts:
 
     @classmethod
     async def open(
-        cls, settings: Settings, group: "TaskGroup", observer: "Observer | None" = None
+        cls,
+        settings: Settings,
+        group: "TaskGroup",
+        observer: "Observer | None" = None,
+        *,
+        batch_bytes: int | None = None,
     ) -> "Parts":
         """Put the parts together, and start what runs in the background."""
         backend = await open_backend(settings.backend)
@@ -67,6 +72,7 @@ class Parts:
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
             images_per_day=settings.images_per_day,
+            most_bytes=batch_bytes,
             observer=observer,
         )
         group.start_soon(backend.run)
@@ -90,6 +96,9 @@ class Parts:
                 return
             except ReplicateMcpError as error:
                 log.info("what earlier processes left is looked for later: %s", error)
+            except Exception:
+                # Whatever it was, the server goes on.
+                log.exception("what earlier processes left is looked for later")
             await anyio.sleep(ASK_AGAIN_SECONDS)
 
     async def account(self, token: str) -> str:

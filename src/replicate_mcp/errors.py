@@ -22,6 +22,9 @@ ErrorCode = Literal[
     "backend_unavailable",
 ]
 
+RefusalCode = ErrorCode | Literal["too_many_requests"]
+"""With the code of what is refused only because much is going on; no task ends with it."""
+
 ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
 
 
@@ -29,11 +32,11 @@ class ReplicateMcpError(Exception):
     """The root of this package's errors; `str(error)` is a sentence that says what to do.
 
     Attributes:
-        code: one of `ERROR_CODES`; programs branch on it.
+        code: one of `ERROR_CODES`, or `too_many_requests`; programs branch on it.
         retryable: whether sending the same request again can help and cannot bill twice.
     """
 
-    code: ErrorCode = "invalid_input"
+    code: RefusalCode = "invalid_input"
     retryable: bool = False
 
     def __str__(self) -> str:
@@ -89,3 +92,22 @@ class BackendUnavailable(ReplicateMcpError):
 
     code = "backend_unavailable"
     retryable = True
+
+
+class TooManyBatches(ReplicateMcpError):
+    """Those that run take the memory that a server has for them; nothing was created.
+
+    Attributes:
+        is_everybodys: whether all accounts' together do, or those of the caller's account.
+    """
+
+    code = "too_many_requests"
+    retryable = True
+
+    def __init__(self, *, is_everybodys: bool, most: int) -> None:
+        whose = "" if is_everybodys else " of your account"
+        super().__init__(
+            f"Too many batches{whose} have not ended (their inputs take at most "
+            f"{most // 1024**2:,} MiB): try again when some have."
+        )
+        self.is_everybodys = is_everybodys

@@ -8,10 +8,10 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
@@ -119,7 +119,8 @@ async def generate_images(
     return await asyncio.wrap_future(_start(run))
 
 
-_held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+_held: ContextVar[Mapping[str, Lease]] = ContextVar("held", default=MappingProxyType({}))
+"""What surrounds this code, by name; a task inherits it, and may outlive it."""
 
 
 class ExternalSemaphoreContext:
@@ -197,7 +198,8 @@ class ExternalSemaphoreContext:
         await asyncio.shield(asyncio.wrap_future(_start(self._give_back())))
 
     def _check(self) -> None:
-        if self.semaphore_id in _held.get():
+        around = _held.get().get(self.semaphore_id)
+        if around is not None and not around.given_up:
             raise RuntimeError(
                 f"A context of '{self.semaphore_id}' is inside another of the same name: it could "
                 "wait for itself."
@@ -207,12 +209,12 @@ class ExternalSemaphoreContext:
 
     def _hold(self, lease: Lease) -> None:
         self._lease = lease
-        _held.set(_held.get() | {self.semaphore_id})
+        _held.set({**_held.get(), self.semaphore_id: lease})
 
     def _give_back(self) -> Work[None]:
         lease, self._lease = self._lease, None
         assert lease is not None
-        _held.set(_held.get() - {self.semaphore_id})
+        lease.given_up = True
         return lambda app: app.semaphores.release(lease)
 
 

@@ -1,10 +1,12 @@
 """What a user can set, from the environment or a file, and where each setting came from."""
 
 import contextlib
+import io
 import ipaddress
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -13,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from replicate_mcp.errors import InvalidInput
 
+log = logging.getLogger(__name__)
+
 Origin = Literal["environment", "file", "default"]
 
 
@@ -20,7 +24,7 @@ def _is_https_or_loopback(url: str) -> bool:
     parts = urlsplit(url)
     loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
     allowed = parts.scheme == "https" or (parts.scheme == "http" and loopback)
-    return bool(parts.hostname) and allowed
+    return bool(parts.hostname) and allowed and "?" not in url and "#" not in url
 
 
 def _https_or_loopback(url: str) -> str:
@@ -41,8 +45,7 @@ def _backend(value: str) -> str:
 def _public_url(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         return None
-    parts = urlsplit(value.strip())
-    if not _is_https_or_loopback(value.strip()) or parts.query or parts.fragment:
+    if not _is_https_or_loopback(value.strip()):
         raise ValueError("must be the https address under which Replicate reaches this server")
     return value.strip().rstrip("/")
 
@@ -142,6 +145,16 @@ SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fie
 ALSO_READ = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
 """Another name under which a setting is read, where it is not set under its own."""
 
+_WRONG = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be 1 or 0",
+    "greater_than_equal": "must be at least {ge:.0f}",
+    "less_than_equal": "must be at most {le:.0f}",
+    "string_too_long": "must have at most {max_length} characters",
+}
+"""What is wrong with a value, by pydantic's name for it, for those who do not know pydantic."""
+
 
 def load_settings(
     environ: Mapping[str, str] | None = None, env_file: str | Path | None = None
@@ -155,13 +168,22 @@ def load_settings(
     Raises:
         InvalidInput: a setting is wrong; the message names it and says what would be right.
     """
-    values, _ = read_sources(os.environ if environ is None else environ, env_file)
+    environ = os.environ if environ is None else environ
+    from_file = _read_file(env_file)
+    for sentence in (*not_heeded(from_file), *_without_value(from_file)):
+        raise InvalidInput(f"In the file of settings, {sentence}")
+    for sentence in not_heeded(environ):
+        log.warning("%s", sentence)
+    values, _ = _merged(environ, from_file)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Value error, ")
+        if said := _WRONG.get(first["type"]):
+            reason = said.format(**first.get("ctx", {}))
+        else:
+            reason = first["msg"].removeprefix("Value error, ")
         raise InvalidInput(f"The setting {name} is wrong: {reason}.") from None
 
 
@@ -169,7 +191,12 @@ def read_sources(
     environ: Mapping[str, str], env_file: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
     """The values that are set, and where each comes from."""
-    from_file = _read_file(env_file)
+    return _merged(environ, _read_file(env_file))
+
+
+def _merged(
+    environ: Mapping[str, str], from_file: Mapping[str, str | None]
+) -> tuple[dict[str, Any], dict[str, Origin]]:
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     for name in SETTING_NAMES:
@@ -184,6 +211,30 @@ def read_sources(
     return values, origins
 
 
+def not_heeded(names: Iterable[str]) -> list[str]:
+    """A sentence on each name that is meant as a setting, by its looks, and is none."""
+    from difflib import get_close_matches
+
+    said = []
+    for name in names:
+        like = name.upper()
+        if name in SETTING_NAMES or not like.startswith("REPLICATE_"):
+            continue
+        is_ours = like.startswith("REPLICATE_MCP_")  # Else it may be another program's.
+        near = get_close_matches(like, SETTING_NAMES, 1, 0.85 if is_ours else 0.9)
+        if is_ours or near:
+            right = f"did you mean {near[0]}?" if near else "`replicate-mcp doctor` lists them all."
+            said.append(f"{name} is no setting, and is not heeded: {right}")
+    return said
+
+
+def _without_value(from_file: Mapping[str, str | None]) -> Iterator[str]:
+    """A sentence on each setting that stands alone in its line."""
+    for name, value in from_file.items():
+        if name in SETTING_NAMES and value is None:
+            yield f"{name} has no value: a line is NAME=value."
+
+
 def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
     if env_file is None:
         path = default_env_file()
@@ -195,7 +246,19 @@ def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
             raise InvalidInput(f"The file {path} given with --env-file is not there.")
     from dotenv import dotenv_values
 
-    return dotenv_values(path, interpolate=False)
+    return dotenv_values(stream=io.StringIO(_text(path)), interpolate=False)
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"The file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # As in UTF-16 without its mark, which decodes all the same.
+        raise InvalidInput(f"The file {path} is not UTF-8 text: save it as UTF-8.")
+    return text
 
 
 def default_env_file() -> Path:

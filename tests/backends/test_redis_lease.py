@@ -8,6 +8,7 @@ import pytest
 
 from backends.acting import attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
@@ -97,7 +98,69 @@ async def test_a_process_that_comes_back_is_told_which_of_its_batches_were_taken
     assert sorted(tasks) == [0, 3, 4]
 
 
-async def test_what_the_dead_left_ends_by_itself_where_nobody_can_follow_it(fleet: Fleet) -> None:
+async def test_nothing_more_is_created_of_a_batch_that_was_taken_over_after_a_loss_of_memory(
+    fleet: Fleet,
+) -> None:
+    alive, late = await fleet.holder(limit=2), await fleet.holder(limit=2)
+    permits = await take_all(late, await begin(late, "b", 4))
+    await finish(late, permits[0], "b", failed(0, "p0"))
+    await fleet.lapses(late)
+    fleet.forget("units")
+
+    async def are_ended() -> bool:
+        await alive.admit()
+        return len(await alive.results("b")) == 3
+
+    await until(are_ended)
+    await fleet.opened(alive)
+    assert (await late.admit()).offers == ()
+    assert await late.interrupted_batches() == ["b"]
+    assert (await finish(late, permits[1], "b", failed(1, "p1"))).offers == ()
+    rows = [row for row in await alive.results("b") if isinstance(row, TaskFailure)]
+    assert {row.task_index: row.error_code for row in rows} == {
+        0: "prediction_failed", 1: "prediction_failed", 2: "interrupted", 3: "interrupted",
+    }  # fmt: skip
+
+
+async def test_a_process_comes_back_though_the_name_that_it_uses_was_forgotten_meanwhile(
+    fleet: Fleet,
+) -> None:
+    alive, first, user = [await fleet.holder() for _ in range(3)]
+    await first.register("team", 2)
+    contexts = QueueEntry("contexts", ("team",), None, 1)
+    (offer,) = (await user.join(contexts)).offers
+    await user.take([offer.permit])
+    await user.release(offer.permit)
+    (permit,) = await take_all(user, await begin(user, "b", 1))
+    await fleet.lapses(first)
+    await fleet.lapses(user)
+
+    async def forgotten() -> bool:
+        return "team" not in {each.name for each in await alive.semaphores()}
+
+    await until(forgotten)
+    await finish(user, permit, "b", failed(0, "p1"))
+    assert (await alive.register("team", 9)).limit == 2
+    assert len((await user.join(contexts)).offers) == 1
+
+
+async def test_a_process_that_cannot_say_what_it_has_is_gone_for_the_others(fleet: Fleet) -> None:
+    alive, late = await fleet.holder(), await fleet.holder()
+    (permit,) = await take_all(late, await begin(late, "b", 1))
+    assert await late.claim_prediction(permit, "b", "p1")
+    await fleet.lapses(late)
+    fleet.forget("predictions:acme")
+    with fleet.server.client as client:
+        client.set(fleet.key("predictions:acme"), "no predictions")
+    with pytest.raises(BackendUnavailable, match="WRONGTYPE"):
+        await late.admit()
+    fleet.go_on(late)
+    await until(lambda: alive.orphans("acme"))
+    assert await alive.adopt(permit)
+    fleet.forget("predictions:acme")
+
+
+async def test_what_the_dead_left_takes_no_units_when_it_must_have_ended(fleet: Fleet) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
     (offer,) = (await begin(gone, "b", 1)).offers
     await gone.note_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
@@ -105,13 +168,11 @@ async def test_what_the_dead_left_ends_by_itself_where_nobody_can_follow_it(flee
 
     async def ended() -> bool:
         await alive.admit()
-        batch = await alive.batch("b")
-        return batch is not None and batch.status == "completed"
+        return await state(alive) == (0, 0)
 
     await until(ended)
-    (row,) = await alive.results("b")
-    assert isinstance(row, TaskFailure)
-    assert row.error_code == "create_outcome_unknown"
+    (orphan,) = await alive.orphans("acme")
+    assert await alive.adopt(orphan.permit)
     assert await state(alive) == (0, 0)
 
 

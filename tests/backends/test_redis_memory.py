@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -120,6 +121,22 @@ async def test_attempts_that_a_snapshot_remembers_are_left_to_others_where_their
     await fragile.opened(alive)
 
 
+async def test_a_result_that_a_snapshot_lacks_is_written_again_though_its_batch_was_taken_over(
+    fragile: Fleet,
+) -> None:
+    alive, late = await fragile.holder(limit=2), await fragile.holder(limit=2)
+    permits = await take_all(late, await begin(late, "b", 3))
+    fragile.server.save()
+    await finish(late, permits[0], "b", failed(0, "p0"))
+    fragile.stop(late)
+    fragile.server.restart()
+    await until(lambda: _orphans(alive))
+    await late.admit()
+    assert await late.interrupted_batches() == ["b"]
+    rows = [row for row in await alive.results("b") if isinstance(row, TaskFailure)]
+    assert [(row.task_index, row.prediction_id) for row in rows] == [(2, None), (0, "p0")]
+
+
 async def _orphans(backend: RedisBackend) -> bool:
     try:
         return bool(await backend.orphans("acme"))
@@ -214,6 +231,69 @@ async def test_a_prediction_that_was_entered_yields_to_the_attempt_that_made_it(
     await finish(one, permit, "b", failed(0, "p1"))
     assert await state(one) == (0, 0)
     assert await one.known_predictions("acme") == {"p1"}
+
+
+async def adopts_what_was_entered(fleet: Fleet, one: RedisBackend) -> None:
+    """The memory is lost while `p1` and `p2` run; `one` follows them."""
+    fleet.forget("permits")
+    await until(lambda: one.forgot("acme"))
+    running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
+    await one.enter_running("acme", running)
+    for entered in await one.orphans("acme"):
+        assert await one.adopt(entered.permit)
+
+
+async def test_a_prediction_that_was_entered_keeps_its_permit_when_all_is_said_again(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    await adopts_what_was_entered(fleet, one)
+    await fleet.lapses(one)
+    assert await state(one) == (2, 0)
+    assert len((await begin(one, "b", 3)).offers) == 1
+
+
+async def test_a_prediction_that_was_entered_keeps_its_permit_when_the_memory_is_lost_once_more(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    await adopts_what_was_entered(fleet, one)
+    with fleet.server.client as client:
+        client.delete(*client.keys(fleet.key("*")))
+    await until(lambda: one.forgot("acme"))
+    assert await one.known_predictions("acme") == set()
+    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    assert await state(one) == (3, 0)
+    # Whoever made it may still say so.
+    await finish(one, permit, "b", failed(0, "p1"))
+    assert await state(one) == (1, 0)
+
+
+async def test_a_prediction_whose_permit_was_forgotten_is_entered_again(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    for lost in (["permits"], ["permits", "attempts"]):
+        fleet.forget(*lost)
+        await until(lambda: one.forgot("acme"))
+        await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+        assert await state(one) == (1, 0)
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+async def test_units_that_were_given_back_stay_so_whatever_is_forgotten(
+    fleet: Fleet, adopted: bool
+) -> None:
+    one, gone = await fleet.holder(), await fleet.holder()
+    (offer,) = (await begin(gone, "b", 1)).offers
+    await gone.note_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    fleet.stop(gone)
+    await waits_for(one, 0, 0)
+    if adopted:
+        assert await one.adopt(offer.permit)
+    fleet.forget("permits")
+    await fleet.opened(one)
+    assert [each.permit for each in await one.open_attempts("acme")] == [offer.permit]
+    assert await state(one) == (0, 0)
 
 
 async def test_permits_have_rising_numbers_whatever_is_forgotten(fleet: Fleet) -> None:

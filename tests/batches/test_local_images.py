@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
+from conftest import AppFactory
 from replicate_mcp.batches.local_images import LocalImages, is_path
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
+from replicate_mcp.simulator import Simulator
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -73,3 +77,23 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
 )
 def test_what_has_no_scheme_may_be_a_path(text: str, expected: bool) -> None:
     assert is_path(text) is expected
+
+
+async def test_an_image_that_does_not_get_through_refuses_the_request_in_time(
+    app_with: AppFactory, simulator: Simulator, tmp_path: Path
+) -> None:
+    (tmp_path / "red.png").write_bytes(PNG)
+    tasks = [
+        {
+            "prompt": "at night",
+            "input_image": "red.png",
+            "model": "black-forest-labs/flux-kontext-max",
+        }
+    ]
+    request = BatchRequest(tasks, is_local=True, upload_seconds=1)
+    async with app_with(REPLICATE_MCP_FILES=str(tmp_path)) as app:
+        simulator.fault_next("silence", on="upload")
+        with anyio.fail_after(10), pytest.raises(ReplicateUnavailable, match="give their URLs"):
+            await app.batches.start(app.caller(), request)
+        assert simulator.account("acme")["created"] == 0
+        await app.batches.start(app.caller(), request)

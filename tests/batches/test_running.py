@@ -142,6 +142,22 @@ async def test_a_prediction_that_is_processing_with_its_output_is_done(
     assert "GET /v1/predictions/{id}" not in simulator.stats()["requests"]
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["by its schema", "unforeseen"])
+async def test_files_that_show_one_by_one_are_waited_for(
+    app_with: AppFactory, simulator: Simulator, is_told: bool
+) -> None:
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="1") as app:
+        simulator.configure(files_one_by_one=is_told)
+        await make(app, [{"prompt": "the schema is known from now on"}])
+        simulator.configure(files_one_by_one=True, predict_seconds=1)
+        result = await make(app, [{"prompt": "x", "num_outputs": 4}, {"prompt": "y"}])
+    many, one = result.successful_results
+    assert (many.count, len({file.url for file in many.generated_files}), one.count) == (4, 4, 1)
+    if is_told:  # The first file of an iterator may be a preview.
+        assert all(row.predict_seconds is not None for row in (many, one))
+        assert simulator.account("acme")["max_in_flight"] == 1
+
+
 async def test_answers_of_202_and_without_metrics_are_fine(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
@@ -345,6 +361,14 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
     ([{"prompt": "x"}, {"prompt": "  "}], {}, InvalidInput, "task 1: prompt is empty"),
     ([{"promt": "x"}], {}, InvalidInput, "did you mean prompt"),
     ([{"prompt": 7}], {}, InvalidInput, "task 0: prompt must be text, not a number"),
+    ([{"prompt": "a cat \ud83d"}], {}, InvalidInput, "task 0: prompt contains half a character"),
+    (
+        [{"prompt": "x", "model": "flux-dev", "image": "cat\udc00.png"}],
+        {},
+        InvalidInput,
+        "task 0: image contains half a character",
+    ),
+    ([{"prompt": "x", "a\ud83d": 1}], {}, InvalidInput, r"task 0: a\\xd83d contains half a char"),
     ([{"prompt": "x", "output_filename": "../x.png"}], {}, InvalidInput, "separator '/'"),
     ([{"prompt": "x", "output_filename": "CON.png"}], {}, InvalidInput, "reserved by Windows"),
     ([{"prompt": "x", "model": "nope"}], {}, InvalidInput, "task 0: model 'nope' is not a model"),
@@ -461,9 +485,11 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
 ) -> None:
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        simulator.fault_next("503", 2, on="get")
-        with pytest.raises(InvalidInput, match="task 0: guidance cannot be sent as JSON"):
+        simulator.fault_next("503", 3, on="get")
+        with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])
+        with pytest.raises(InvalidInput, match="task 0: prompt contains half a character"):
+            await make(app, [{"prompt": "a cat \ud83d"}])
         result = await make(app, [{"prompt": "x", "num_outputs": 9}])
     assert result.failed_results[0].error_code == "invalid_input"
     assert "num_outputs" in result.failed_results[0].error

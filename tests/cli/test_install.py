@@ -141,7 +141,7 @@ def test_a_link_stays_a_link(home: Home) -> None:
 def test_what_a_user_added_to_the_entry_stays(home: Home) -> None:
     home.write(
         "claude",
-        '{"mcpServers": {"replicate": {"command": "/old", "disabled": true,'
+        '{"mcpServers": {"replicate": {"command": "/old/replicate-mcp", "disabled": true,'
         ' "env": {"REPLICATE_MCP_ADMIN_API_KEY": "k3y", "REPLICATE_API_TOKEN": "r8_old"}}}}',
     )
     told = home.install("claude", "--yes").stdout
@@ -153,6 +153,76 @@ def test_what_a_user_added_to_the_entry_stays(home: Home) -> None:
     }  # fmt: skip
 
 
+OFFICIAL = """\
+{
+  "mcpServers": {
+    "replicate": {
+      "url": "https://mcp.replicate.com/sse",
+      "headers": {"Authorization": "Bearer sk-of-mine"},
+      "env": {"REPLICATE_MCP_BACKEND": "redis://:hunter2@host"}
+    }
+  }
+}
+"""
+NPX = """\
+{
+  "mcpServers": {
+    "replicate": {
+      "command": "npx",
+      "args": ["-y", "replicate-mcp@alpha", "--api-key", "sk-of-mine"],
+      "env": {"REPLICATE_API_TOKEN": "r8_theirs", "HTTPS_PROXY": "http://me:hunter2@proxy"}
+    }
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "leads_to", "settings"),
+    [
+        (OFFICIAL, "mcp.replicate.com", {"REPLICATE_MCP_BACKEND": "redis://:hunter2@host"}),
+        (NPX, "npx", {}),
+    ],
+)
+def test_another_server_of_that_name_is_replaced_whole_and_its_secrets_are_not_shown(
+    home: Home, text: str, leads_to: str, settings: dict[str, str]
+) -> None:
+    file = home.write("cursor", text)
+    told = home.install("cursor", "--yes")
+    assert f"is not this server, it leads to {leads_to}. This server takes its place" in told.stdout
+    for secret in ("sk-of-mine", "hunter2", "r8_theirs"):
+        assert secret not in told.stdout + told.stderr
+    entry = home.entry("cursor")
+    assert entry.keys() == {"command", "env"}
+    assert entry["env"] == settings | {"REPLICATE_API_TOKEN": TOKEN}
+    (backup,) = file.parent.glob("*.bak")
+    assert backup.read_text() == text
+
+
+@pytest.mark.parametrize("text", [OFFICIAL, NPX])
+def test_another_server_of_that_name_is_not_taken_out(home: Home, text: str) -> None:
+    file = home.write("cursor", text)
+    refused = home.install("cursor", "--remove", "--yes", code=2)
+    assert "is not this server" in refused.stderr
+    assert refused.stdout == ""
+    assert file.read_text() == text
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        {"command": "uvx", "args": ["replicate-mcp[redis]"]},
+        {"command": "C:\\Python\\python.exe", "args": ["-m", "replicate_mcp", "serve"]},
+    ],
+)
+def test_this_server_is_known_however_it_is_started(home: Home, started: dict[str, Any]) -> None:
+    home.write("cursor", json.dumps({"mcpServers": {"replicate": started | {"cwd": "/here"}}}))
+    assert "not this server" not in home.install("cursor", "--yes").stdout
+    assert home.entry("cursor")["cwd"] == "/here"
+    home.install("cursor", "--remove", "--yes")
+
+
 def test_without_a_token_in_the_environment_the_entry_keeps_its_own(home: Home) -> None:
     home.install("cursor", "--yes")
     assert "no change" in home.install("cursor", "--yes", REPLICATE_API_TOKEN="").stdout
@@ -160,8 +230,9 @@ def test_without_a_token_in_the_environment_the_entry_keeps_its_own(home: Home) 
 
 
 def test_a_dry_run_and_a_missing_yes_write_nothing(home: Home) -> None:
-    shown = home.install("claude", "--dry-run").stdout
-    assert '+    "replicate": {' in shown
+    dry = home.install("claude", "--dry-run")
+    assert '+    "replicate": {' in dry.stdout
+    assert "nothing was written" in dry.stderr
     refused = home.install("claude", code=2)
     assert "--yes" in refused.stderr
     assert not home.file("claude").parent.exists()

@@ -3,11 +3,11 @@
 import json
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import httpx
 import pytest
 
+from http_api.calling import WAYS
 from http_api.conftest import ADMIN_KEY, Serve, Traced
 from replicate_mcp.simulator import Simulator
 
@@ -117,38 +117,6 @@ def headers_of(place: Place, url: str, admin: str, own: str, situation: str) -> 
     if situation == "no type":
         del headers["content-type"]
     return headers
-
-
-def rest(inside: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """One image, over REST."""
-    body: dict[str, Any] = {"prompt": "a red car"}
-    if inside is not None:
-        body["credentials"] = {"replicate_api_token": inside}
-    return "/generate", body, {}
-
-
-def mcp(inside: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """One image, over MCP."""
-    meta: dict[str, Any] = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    if inside is not None:
-        meta["replicate-mcp/credentials"] = {"replicate_api_token": inside}
-    arguments = {"tasks": [{"prompt": "a red car"}]}
-    params = {"name": "generate_images", "arguments": arguments, "_meta": meta}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "mcp-protocol-version": "2026-07-28",
-        "mcp-method": "tools/call",
-        "mcp-name": "generate_images",
-    }
-    return "/mcp", body, headers
-
-
-WAYS = {"rest": rest, "mcp": mcp}
 
 
 def images_by_account(simulator: Simulator) -> dict[str, int]:

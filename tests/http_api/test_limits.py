@@ -14,9 +14,12 @@ from mcp.server.streamable_http_manager import (
     DEFAULT_SESSION_IDLE_TIMEOUT,
 )
 
+from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.wire import Wire, first_answered, request, wire_to
+from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES
 from replicate_mcp.http_api.limits import DEFAULT_LIMITS
+from replicate_mcp.simulator import Simulator
 
 LIMITED = """
 import functools, json, sys
@@ -55,6 +58,10 @@ def bearer(name: str) -> dict[str, str]:
 
 def body_of(answered: str) -> Any:
     return json.loads(answered.partition("\r\n\r\n")[2])
+
+
+def length_in(headers: str) -> int:
+    return int(headers.lower().partition("content-length: ")[2].partition("\r\n")[0])
 
 
 def test_headers_that_come_slowly_are_waited_for_so_long_while_others_are_served(
@@ -117,8 +124,7 @@ def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
             chunked.drip("10000\r\n" + "x" * 0x10000 + "\r\n", every=0.001)
             answered = chunked.headers()
             assert answered.startswith("HTTP/1.1 413 ")
-            length = answered.lower().partition("content-length: ")[2].partition("\r\n")[0]
-            told_body = json.loads(chunked.socket.recv(int(length)))
+            told_body = json.loads(chunked.exactly(length_in(answered)))
         refused = told_body["error"]
         sentence = refused["message"] if path == "/mcp" else refused
         assert sentence == f"The request's body is over {mebibytes} MiB."
@@ -166,10 +172,10 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
         assert server.get("/health").status_code == 200
 
 
-def wait_until_served(server: Server, headers: dict[str, str]) -> None:
+def wait_until_served(server: Server, headers: dict[str, str], path: str = "/models") -> None:
     """An end is noticed by the server a moment after it."""
     for _ in range(500):
-        if server.get("/models", headers=headers).status_code == 200:
+        if server.get(path, headers=headers).status_code == 200:
             return
     raise AssertionError("nothing has ended")
 
@@ -193,12 +199,110 @@ def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> N
         assert server.post("/generate", large, **bearer("b")).status_code == 400
 
 
+def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
+    limited: Limited, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60)
+    large = {"image": f"data:image/png;base64,{'A' * 100_000}"}
+    tasks = [{"prompt": "x", "model": "flux-dev", **large}]
+    later = {"prefer": "respond-async"}
+
+    with limited(batch_bytes=1024 * 1024) as server:
+
+        def start(token: str, **headers: str) -> Any:
+            return server.post("/generate-batch", {"tasks": tasks}, **bearer(token), **headers)
+
+        begun = start("acme_1", idempotency_key="a", **later)
+        assert begun.status_code == 202
+        for another_token in ("acme_1", "acme_2"):
+            refused = start(another_token, **later)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+            told = refused.json()
+            assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
+            assert "batches of your account have not ended" in told["error"]
+        again = start("acme_1", idempotency_key="a", **later)
+        assert again.json()["batch_id"] == begun.json()["batch_id"]
+        path, body, headers = mcp("r8_acme_1", tasks)
+        over_mcp = server.client.post(path, json=body, headers=headers).text
+        assert f'"replicate-mcp/refusal":{json.dumps(told, separators=(",", ":"))}' in over_mcp
+
+        shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", **large}  # It is there once.
+        assert server.post("/generate-batch", shared, **later, **bearer("b_1")).status_code == 202
+        for account in "cdef":
+            assert start(f"{account}_1", **later).status_code == 202
+        full = start("g_1", **later)
+        assert (full.status_code, full.headers["retry-after"]) == (503, "5")
+        assert full.json()["error_code"] == "too_many_requests"
+
+        place = f"/batches/{begun.json()['batch_id']}"
+        server.client.delete(place, headers=bearer("acme_1"))
+        ended = server.get(f"{place}?wait_seconds=20", headers=bearer("acme_1"))
+        assert ended.json()["status"] == "canceled"
+        for _ in range(500):
+            if start("acme_1", **later).status_code == 202:
+                break
+        else:
+            raise AssertionError("it counts on")
+
+
 def test_a_client_that_does_not_read_is_hung_up_on(limited: Limited) -> None:
     with limited(unread_seconds=1) as server:
         with wire_to(server.url, receive_buffer=4_096) as deaf:
             deaf.send(request("GET", "/openapi.json") * 1_000)
             assert deaf.was_cut()
         assert server.get("/models").status_code == 200
+
+
+def test_a_client_that_reads_next_to_nothing_is_hung_up_on(limited: Limited) -> None:
+    with (
+        limited(unread_seconds=4) as server,
+        wire_to(server.url, receive_buffer=4_096) as slow,
+    ):
+        place = large_batch(server)
+        slow.send(request("GET", place))
+        assert slow.was_cut(while_reading=1_400)
+        assert server.get(place).status_code == 200
+
+
+def large_batch(server: Server, **headers: str) -> str:
+    """Where a batch is that is told in over two megabytes."""
+    prompts = [f"{number} " + "x" * 19_000 for number in range(110)]
+    made = server.post("/generate-batch", {"prompts": prompts}, **headers)
+    assert made.json()["successful_count"] == 110
+    return f"/batches/{made.json()['batch_id']}"
+
+
+def test_an_answer_that_is_not_read_keeps_its_request_open(limited: Limited) -> None:
+    own = bearer("acme_1")
+    with limited(open_requests=16) as server, ExitStack() as stack:
+        place = large_batch(server, **own)
+        deaf = [stack.enter_context(wire_to(server.url, receive_buffer=4_096)) for _ in range(4)]
+        for wire in deaf:
+            wire.send(request("GET", place, **own))
+        lengths = [length_in(wire.headers()) for wire in deaf]
+        assert server.get("/models", headers=own).status_code == 429
+        assert server.get("/models", headers=bearer("other_1")).status_code == 200
+        told = json.loads(deaf[0].exactly(lengths[0]))
+        wait_until_served(server, own)
+        assert told == server.get(place, headers=own).json()
+
+
+def test_answers_that_are_held_are_counted_to_their_caller(limited: Limited) -> None:
+    own = bearer("acme_1")
+    with (
+        limited(held_body_bytes=12 * 1024 * 1024) as server,
+        wire_to(server.url, receive_buffer=4_096) as deaf,
+    ):
+        place = large_batch(server, **own)
+        deaf.send(request("GET", place, **own))
+        assert deaf.headers().startswith("HTTP/1.1 200 ")
+        refused = server.get(place, headers=own)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        assert refused.json()["retryable"] is True
+        assert server.get("/models", headers=own).status_code == 200
+        assert server.get(place, headers=bearer("other_1")).status_code == 404
+        deaf.socket.close()
+        wait_until_served(server, own, place)
 
 
 def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limited) -> None:
@@ -254,9 +358,14 @@ def test_the_documentation_tells_these_numbers() -> None:
     told = page.partition("## What it takes from the network")[2].partition("\n## ")[0]
     ours, shares = DEFAULT_LIMITS, (4, 2, 1)
     kib, mib = 1024, 1024 * 1024
-    requests, held, sessions = (
+    requests, held, batches, sessions = (
         [whole // share for share in shares]
-        for whole in (ours.open_requests, ours.held_body_bytes // mib, ours.sessions)
+        for whole in (
+            ours.open_requests,
+            ours.held_body_bytes // mib,
+            ours.batch_bytes // mib,
+            ours.sessions,
+        )
     )
     for sentence in (
         f"{ours.header_bytes // kib} KiB, within {ours.header_seconds} s",
@@ -265,10 +374,12 @@ def test_the_documentation_tells_these_numbers() -> None:
         "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
         f"after the first {ours.small_body_bytes // kib} KiB of each",
         "{}, {} and {} MiB".format(*held),
+        "{} MiB of an account, {} MiB of all".format(*batches[::2]),
+        f"{BATCH_BYTES // kib} KiB each and {TASK_BYTES // kib} KiB a task",
         f"end after {ours.session_idle_seconds // 60} min",
         "{:,}, {:,} and {:,}".format(*sessions),
         f"| connections | {ours.connections:,},",
-        f"{ours.unread_seconds} s without progress",
+        f"{ours.small_body_bytes // kib} KiB within {ours.unread_seconds} s",
     ):
         assert sentence in told
 

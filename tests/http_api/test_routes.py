@@ -253,6 +253,35 @@ def test_the_same_request_sent_again_gets_the_same_batch(
     assert mine["batch_id"] != answers[0]["batch_id"]
 
 
+def test_what_failed_under_a_key_is_sent_again_under_a_new_one_and_what_was_refused_under_its_own(
+    server: Server, simulator: Simulator
+) -> None:
+    body = {"prompt": "a red car"}
+    simulator.change_account("acme", out_of_credit=True)
+    failed = server.post("/generate", body, idempotency_key="k1")
+    assert (failed.status_code, failed.json()["retryable"]) == (402, True)
+    simulator.change_account("acme", out_of_credit=False)
+    assert server.post("/generate", body, idempotency_key="k1").json() == failed.json()
+    assert server.post("/generate", body, idempotency_key="k2").status_code == 200
+
+    body["external_semaphore_id"] = "team"
+    refused = server.post("/generate", body, idempotency_key="k3")
+    assert refused.status_code == 400
+    assert "batch_id" in failed.json().keys() - refused.json().keys()
+    limit = {"semaphore_id": "team", "limit": 3}
+    server.post("/global-semaphores", limit, x_admin_api_key=ADMIN_KEY)
+    assert server.post("/generate", body, idempotency_key="k3").status_code == 200
+
+
+def test_what_is_nested_too_deeply_is_refused_with_a_key_or_without(server: Server) -> None:
+    body = f'{{"prompt": "a red car", "tree": {"[" * 300}{"]" * 300}}}'
+    json = {"content-type": "application/json"}
+    for key in ({"idempotency-key": "k1"}, {}):
+        answer = server.client.post("/generate", content=body, headers=json | key)
+        assert answer.status_code == 400
+        assert "nested" in answer.json()["error"]
+
+
 def test_after_sigterm_the_same_request_gets_what_was_created_and_nothing_is_made_twice(
     serve: Serve, simulator: Simulator
 ) -> None:

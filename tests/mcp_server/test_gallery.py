@@ -1,7 +1,9 @@
 """The gallery, in a host that runs the official bridge, before the real server and a simulator."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,7 +61,10 @@ def server(
 
 @pytest.fixture
 def show(browser: Browser, script: str, server: Server, simulator: Simulator) -> Iterator[Show]:
-    """Opens a host that calls a tool; afterwards, nothing may have gone astray in it."""
+    """Opens a host that calls a tool; afterwards, nothing may have gone astray in it.
+
+    What it began is stopped then: each test has the simulator to itself.
+    """
     opened: list[tuple[BrowserContext, HostPage]] = []
 
     def call(tool: str, given: dict[str, Any] | None, *, width: int = 760, **more: Any) -> HostPage:
@@ -75,6 +80,9 @@ def show(browser: Browser, script: str, server: Server, simulator: Simulator) ->
         web = [each for each in page.requested if each.startswith("http")]
         hosts = {urlsplit(each).netloc for each in web}
         assert hosts <= {urlsplit(server.url).netloc, urlsplit(simulator.url).netloc}
+    for batch in server.get("/batches").json()["batches"]:
+        server.client.delete(f"/batches/{batch['batch_id']}")
+    simulator.wait_for(account="acme", in_flight=0)
 
 
 def tasks(*prompts: str, **inputs: Any) -> list[dict[str, Any]]:
@@ -91,6 +99,35 @@ def states(page: HostPage) -> list[str]:
 
 def loaded(page: HostPage) -> Locator:
     return page.view.locator("a.picture[data-loaded] img")
+
+
+def begun_elsewhere(server: Server, body: dict[str, Any]) -> str:
+    """The address of a batch that another client began, once it has its first image."""
+    begun = server.post("/generate-batch", body, prefer="respond-async").json()
+    address = f"/batches/{begun['batch_id']}"
+    while not server.get(address).json()["successful_count"]:
+        time.sleep(0.1)
+    return address
+
+
+def batch_of(server: Server, url: str | None) -> dict[str, Any]:
+    """The batch that an image is of."""
+    listed = server.get("/batches").json()["batches"]
+    whole = [server.get(f"/batches/{each['batch_id']}").json() for each in listed]
+    (found,) = (each for each in whole if f"'{url}'" in str(each["successful_results"]))
+    batch: dict[str, Any] = found
+    return batch
+
+
+def age_of_the_newest(server: Server) -> float:
+    began = server.get("/batches").json()["batches"][0]["created_at"]
+    return (datetime.now(UTC) - datetime.fromisoformat(began)).total_seconds()
+
+
+def the_views_next_look(page: HostPage) -> None:
+    """Wait until the view has looked for its batch: at which there are, and at one by itself."""
+    for _ in range(4):  # One look is whole among these, and another has begun.
+        page.page.wait_for_event("response", lambda answer: answer.url.endswith("/mcp"))
 
 
 def test_a_tile_a_task_fills_as_images_arrive_and_nothing_jumps(
@@ -119,6 +156,13 @@ def test_tiles_come_while_the_model_still_writes_its_tasks(show: Show) -> None:
     expect(page.tiles).to_have_count(2)
     expect(page.tile("house.png")).to_contain_text("a blue house")
     assert states(page) == ["waiting"] * 2
+    expect(page.view.get_by_role("heading")).to_have_text("2 tasks")
+
+
+def test_nothing_is_shown_as_done_before_anything_is_known(show: Show) -> None:
+    page = show("generate_images", None)
+    expect(page.view.get_by_role("heading")).to_have_text("Getting ready …")
+    expect(page.view.get_by_role("progressbar").locator("span")).to_have_css("width", "0px")
 
 
 def test_another_batch_that_is_newer_is_not_taken_for_the_calls_own(
@@ -127,15 +171,63 @@ def test_another_batch_that_is_newer_is_not_taken_for_the_calls_own(
     given = {"tasks": tasks("a [slow] car", "a [slow] house")}
     page = show("generate_images", given, waits=False)
     simulator.wait_for(account="acme", in_flight=2)
-    body = {"prompts": ["not this one", "nor a [slow] one"]}
-    begun = server.post("/generate-batch", body, prefer="respond-async").json()
-    newest = f"/batches/{begun['batch_id']}"
-    while not server.get(newest).json()["successful_count"]:
-        page.page.wait_for_timeout(100)
-    for _ in range(2):  # The second of these was asked after that.
-        page.page.wait_for_event("response", lambda answer: answer.url.endswith("/mcp"))
+    begun_elsewhere(server, {"prompts": ["not this one", "nor a [slow] one"]})
+    the_views_next_look(page)
     assert states(page) == ["waiting"] * 2
     expect(page.view.get_by_text("Waiting for the first")).to_be_visible()
+
+
+def test_of_calls_at_once_each_gallery_fills_with_its_own_batch_and_stops_that_one(
+    show: Show, simulator: Simulator, server: Server
+) -> None:
+    same = tasks("a red car", "a [hang] house")
+    models = ["black-forest-labs/flux-dev", "black-forest-labs/flux-schnell"]
+    pages = []
+    for model, seconds in zip(models, (5, 0), strict=True):
+        simulator.configure(predict_seconds=seconds)
+        pages.append(show("generate_images", {"tasks": same, "model": model}, waits=False))
+        simulator.wait_for(account="acme", in_flight=2)
+    batches = []
+    for page, model in zip(pages, models, strict=True):
+        expect(loaded(page)).to_have_count(1)
+        assert page.seen("answers") == [], "the model still waits for its answer"
+        batch = batch_of(server, loaded(page).get_attribute("src"))
+        assert batch["successful_results"][0]["model"] == model
+        batches.append(f"/batches/{batch['batch_id']}")
+    older, _ = pages
+    older.view.get_by_role("button", name="Stop", exact=True).click()
+    older.view.get_by_role("button", name="Stop the rest?").click()
+    expect(older.view.get_by_role("heading")).to_have_text("1 of 2 made · stopped")
+    assert [server.get(each).json()["status"] for each in batches] == ["canceled", "running"]
+
+
+def test_where_two_batches_can_be_a_calls_own_its_answer_tells(
+    show: Show, simulator: Simulator, server: Server
+) -> None:
+    given = {"tasks": tasks("a [hang] car", "a [hang] house")}
+    page = show("generate_images", given, waits=False)
+    simulator.wait_for(account="acme", in_flight=2)
+    own = f"/batches/{server.get('/batches').json()['batches'][0]['batch_id']}"
+    simulator.configure(prompt_words=False, predict_seconds="0,60")
+    other = begun_elsewhere(server, given)
+    the_views_next_look(page)
+    assert states(page) == ["waiting"] * 2
+    server.client.delete(own)
+    expect(page.view.get_by_role("heading")).to_have_text("0 of 2 made · stopped")
+    assert server.get(other).json()["status"] == "running"
+
+
+def test_an_older_batch_of_the_same_tasks_is_not_taken_for_one_that_is_yet_to_begin(
+    show: Show, simulator: Simulator, server: Server
+) -> None:
+    given = {"tasks": tasks("a red car", "a [hang] house")}
+    begun_elsewhere(server, given)
+    while age_of_the_newest(server) < 6:
+        time.sleep(0.2)
+    page = show("generate_images", given, waits=False, calls=False)
+    the_views_next_look(page)
+    assert states(page) == ["waiting"] * 2
+    expect(page.view.get_by_role("button", name="Stop")).to_have_count(0)
 
 
 def test_a_call_that_was_stopped_before_its_answer_says_so(
@@ -145,6 +237,20 @@ def test_a_call_that_was_stopped_before_its_answer_says_so(
     page.page.evaluate("host.cancel('by the user')")
     expect(page.view.get_by_role("alert")).to_have_text("The call was stopped (by the user).")
     expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "false")
+
+
+@pytest.mark.parametrize("end", ["cancel", "refuse"])
+def test_what_was_made_stays_when_the_call_ends_without_results(
+    show: Show, server: Server, end: str
+) -> None:
+    given = {"tasks": tasks(f"{end} a car", f"{end} a [hang] house")}
+    page = show("generate_images", given, waits=False)
+    expect(loaded(page)).to_have_count(1)
+    page.page.evaluate(f"host.{end}('too late')")
+    own = batch_of(server, loaded(page).get_attribute("src"))
+    server.client.delete(f"/batches/{own['batch_id']}")
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 2 made · stopped")
+    assert states(page) == ["made", "failed"]
 
 
 def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
@@ -364,6 +470,31 @@ def test_everything_fits_a_narrow_column(show: Show) -> None:
     assert states(page) == ["made", "failed", "made"]
     tops = page.tiles.evaluate_all("(all) => all.map((each) => each.offsetTop)")
     assert tops[0] == tops[1], "two stand side by side"
+
+
+def test_why_a_task_failed_is_not_cut_through_in_a_low_frame(show: Show) -> None:
+    lines = """(all) => all.map((each) =>
+      each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight))"""
+    for ratio in ("16:9", "4:3", "1:1", "9:16"):
+        flagged = tasks("a [nsfw] car", "a [nsfw] house", aspect_ratio=ratio)
+        page = show("generate_images", {"tasks": flagged}, width=NARROW)
+        expect(page.tiles.first).to_contain_text("The model refused the content")
+        for seen in page.view.locator(".reason").evaluate_all(lines):
+            assert seen == pytest.approx(round(seen), abs=0.05), ratio
+            assert seen > 2, ratio
+
+
+def test_in_a_narrow_column_the_second_press_finds_stop_where_the_first_did(show: Show) -> None:
+    room = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
+    given = {"tasks": tasks("a red car", "a [fail] cat", "a [hang] house"), "wait_seconds": 0}
+    page = show("generate_images", given, context=room, width=NARROW)
+    expect(page.view.get_by_text("1 failed")).to_be_visible()
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made")
+    place = page.view.get_by_role("button", name="Stop", exact=True).bounding_box()
+    assert place is not None
+    for _ in range(2):
+        page.page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
 
 
 def test_the_keyboard_reaches_everything(show: Show) -> None:

@@ -1,14 +1,18 @@
 """Which prediction came of which attempt."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.replicate_api.attempts import (
     ListedPrediction,
     OpenAttempt,
+    PredictionList,
     assign,
+    cannot_be_told,
     distinct_cancel_after,
     hash_inputs,
     was_not_made,
@@ -31,6 +35,14 @@ def made(
     **more: Any,
 ) -> ListedPrediction:
     return ListedPrediction(name, model, "", {"prompt": prompt, **more}, created, lives, False)
+
+
+def whole(*predictions: ListedPrediction) -> PredictionList:
+    return PredictionList(predictions, SENT - 5)
+
+
+def cut_off(*predictions: ListedPrediction) -> PredictionList:
+    return PredictionList(predictions, min(each.created_at for each in predictions))
 
 
 def ids(assigned: dict[int, ListedPrediction]) -> dict[int, str]:
@@ -75,6 +87,29 @@ def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
     assert ids(assign([sent], listed, set())) == {1: "mine"}
 
 
+@pytest.mark.parametrize("length", [20, 20_000])
+def test_a_data_uri_is_not_compared_wherever_it_is(length: int) -> None:
+    picture = "data:image/png;base64," + "A" * length
+    inputs = {"prompt": "p", "images": [picture], "more": {"mask": picture}, "strength": 1}
+    sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
+    url = "https://replicate.delivery/x"
+    rewritten: dict[str, Any] = {"images": [url], "more": {"mask": url}}
+    assert ids(assign([sent], [made("mine", "p", **rewritten, strength=1)], set())) == {1: "mine"}
+    assert assign([sent], [made("other", "p", **rewritten, strength=2)], set()) == {}
+
+
+@pytest.mark.parametrize("version", ["a" * 64, "hidden", "dp-4d0bcc010b3049749a251855f12800be"])
+def test_a_version_that_the_list_does_not_tell_fits_any(version: str) -> None:
+    sent = replace(attempt(1), model=f"o/m:{'a' * 64}")
+    assert ids(assign([sent], [replace(made("mine"), version=version)], set())) == {1: "mine"}
+    assert assign([sent], [replace(made("other"), version="b" * 64)], set()) == {}
+
+
+def test_a_models_name_is_the_same_in_capitals() -> None:
+    sent = replace(attempt(1), model="Owner/Model")
+    assert ids(assign([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
+
+
 def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
     assert distinct_cancel_after(600, set()) == 600
     assert distinct_cancel_after(600, {600}) == 597
@@ -92,20 +127,55 @@ def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
 
 def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:
     newer = made("newer", "another", created=SENT + 1.5)
-    assert not was_not_made(attempt(1), [], set(), since=SENT, now=SENT + 3)
-    assert was_not_made(attempt(1), [newer], {"newer"}, since=SENT, now=SENT + 3)
-    assert was_not_made(attempt(1), [], set(), since=SENT, now=SENT + 11)
+    assert not was_not_made(attempt(1), whole(), set(), since=SENT, now=SENT + 3)
+    assert was_not_made(attempt(1), whole(newer), {"newer"}, since=SENT, now=SENT + 3)
+    assert was_not_made(attempt(1), whole(), set(), since=SENT, now=SENT + 11)
 
 
 def test_a_slow_upload_counts_from_when_its_answer_was_lost() -> None:
     newer = made("newer", "another", created=SENT + 9)
-    assert not was_not_made(attempt(1), [newer], {"newer"}, since=SENT + 12, now=SENT + 13)
+    assert not was_not_made(attempt(1), whole(newer), {"newer"}, since=SENT + 12, now=SENT + 13)
 
 
 def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> None:
     assert not was_not_made(
-        attempt(1), [made("like", lives=30.0)], set(), since=SENT, now=SENT + 60
+        attempt(1), whole(made("like", lives=30.0)), set(), since=SENT, now=SENT + 60
     )
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        made("another version", lives=30.0),
+        made("in capitals", lives=30.0, model="O/M"),
+        replace(made("without its inputs"), input={}),
+    ],
+    ids=lambda like: like.id,
+)
+def test_what_could_be_it_is_judged_loosely(like: ListedPrediction) -> None:
+    sent = replace(attempt(1), model="o/m:a")
+    assert not was_not_made(sent, whole(like), set(), since=SENT, now=SENT + 60)
+    assert was_not_made(sent, whole(like), {like.id}, since=SENT, now=SENT + 60)
+
+
+def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made() -> None:
+    newest = cut_off(made("newest", "another", created=SENT + 30))
+    older, now = attempt(1), SENT + 60
+    assert not was_not_made(older, newest, {"newest"}, since=SENT, now=now)
+    assert cannot_be_told(older, newest, since=SENT, now=now)
+    younger = replace(older, sent_at=SENT + 31)
+    assert was_not_made(younger, newest, {"newest"}, since=SENT + 36, now=now)
+    assert not cannot_be_told(younger, newest, since=SENT + 36, now=now)
+
+
+def test_a_list_that_was_cut_off_may_still_lag_behind_an_answer_just_lost() -> None:
+    newest = cut_off(made("newest", "another", created=SENT + 30))
+    assert not cannot_be_told(attempt(1), newest, since=SENT + 30, now=SENT + 31)
+
+
+def test_an_attempt_older_than_fifty_minutes_cannot_be_told() -> None:
+    assert not cannot_be_told(attempt(1), None, since=SENT, now=SENT + 50 * 60)
+    assert cannot_be_told(attempt(1), None, since=SENT, now=SENT + 50 * 60 + 1)
 
 
 @given(

@@ -1,6 +1,8 @@
 """A process that is gone leaves nothing behind: not a permit, not a result."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from conftest import AppFactory, environment
@@ -15,6 +18,8 @@ from replicate_mcp.app import App
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
+
+OTHER_TOKEN = "r8_acme_2"
 
 PROGRAM = """
 import asyncio, sys
@@ -102,3 +107,82 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
     assert result.successful_count == 2
     assert all(row.seed is not None for row in result.successful_results)
     assert simulator.account("acme")["created"] == 2
+
+
+async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    simulator.fault_next("reset", 8, on="get")
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    assert (result.successful_count, result.failed_count) == (2, 0)
+    account = simulator.account("acme")
+    assert (account["faults"], account["created"]) == (8, 2)
+
+
+async def test_what_was_left_is_delivered_though_the_host_was_closed_past_its_deadline(
+    app_with: AppFactory, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=0.5)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    await simulator.reached(account="acme", succeeded=2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as file, file:
+        file.execute(  # A quarter of an hour ago.
+            "UPDATE permit SET taken_at = taken_at - 900, sent_at = sent_at - 900,"
+            " ends_by = ends_by - 900"
+        )
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    assert (result.successful_count, result.failed_count) == (2, 0)
+    assert simulator.account("acme")["created"] == 2
+
+
+async def test_a_list_too_long_to_show_what_was_left_is_no_reason_to_send_it_again(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1, page_size=1)
+    async with app_with() as first:
+        batch_id = await first.batches.start(first.caller(), BatchRequest([{"prompt": "mine"}]))
+        await simulator.reached(account="acme", in_flight=1)
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {OTHER_TOKEN}"}) as client:
+        url = f"{simulator.url}/v1/models/black-forest-labs/flux-schnell/predictions"
+        for _ in range(25):  # More than the pages that are read.
+            await client.post(url, json={"input": {"prompt": "another"}})
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    (row,) = result.failed_results
+    assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
+
+
+async def test_a_batch_that_is_brought_home_is_stopped_at_replicate_when_it_is_cancelled(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    asked = simulator.account("acme")["other_calls"]
+    async with app_with() as second:
+        await second.recover()
+        await simulator.reached(account="acme", other_calls=asked + 8)  # It follows both.
+        await second.batches.cancel(second.caller(), batch_id)
+        await simulator.reached(account="acme", in_flight=0, within=3)
+        result = await ended(second, batch_id)
+    assert result.status == "canceled"
+    assert {row.error_code for row in result.failed_results} == {"canceled"}
+    assert simulator.account("acme")["canceled"] == 2

@@ -20,7 +20,7 @@ from replicate_mcp.replicate_api.faults import Fault, NeverEnded, NotMade, Outco
 from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores import daily_cap
-from replicate_mcp.semaphores.permits import Offer
+from replicate_mcp.semaphores.permits import Offer, Room
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskResult
 
@@ -33,6 +33,11 @@ OUT_OF_TIME: Reason = (
     "deadline_exceeded",
     "The batch's time was up before this task was created: send it again.",
     True,
+)
+
+LOST = (
+    "What became of this task could not be kept. It may have been billed: look at "
+    "https://replicate.com/predictions before sending it again."
 )
 
 
@@ -130,9 +135,10 @@ class Attempting:
                     else self._created(batch, permit, task, cancel_after)
                 )
                 self._found(batch, permit, prediction.id)
-                if batch.canceled and not prediction.done:
-                    await stop_prediction(batch.gateway, prediction.id)
-                prediction = await batch.gateway.follow(prediction, until=until)
+                if not prediction.done_with(task.whole_with):
+                    if batch.canceled:
+                        await stop_prediction(batch.gateway, prediction.id)
+                    prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
                 )
@@ -149,8 +155,7 @@ class Attempting:
                 ended = False
             if result is None:
                 return None
-            finish = partial(self._steps.backend.finish, permit, batch.id, result, ended=ended)
-            room = await self._steps.surely(finish)
+            result, room = await self._recorded(batch, permit, task, result, ended=ended)
             if room is not None:
                 break
             # Another attempt, equal to this one, has taken that prediction: this one is open again.
@@ -160,6 +165,25 @@ class Attempting:
         batch.note(result)
         self._steps.holder.accept(room)
         return result
+
+    async def _recorded(
+        self,
+        batch: RunningBatch,
+        permit: int,
+        task: PlannedTask,
+        result: TaskResult,
+        *,
+        ended: bool,
+    ) -> tuple[TaskResult, Room | None]:
+        """The task's row as it was recorded, and the room that its permit leaves."""
+        finish = partial(self._steps.backend.finish, permit, batch.id, ended=ended)
+        try:
+            return result, await self._steps.surely(finish, result)
+        except Exception:
+            # A row that cannot be kept may not keep its batch from ending, nor its permit.
+            log.exception("the row of task %d of %s cannot be kept", task.index, batch.id)
+        plain = failure(task, "create_outcome_unknown", LOST, prediction_id=result.prediction_id)
+        return plain, await self._steps.surely(finish, plain)
 
     async def _created(
         self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
@@ -187,7 +211,7 @@ class Attempting:
         self, batch: RunningBatch, permit: int, task: PlannedTask, fault: Fault
     ) -> TaskResult | None:
         """The task's result, or None where it waits its turn anew."""
-        rule = rule_for(fault)
+        rule = rule_for(fault, looked_up=task.target.looked_up)
         known = batch.following.get(permit)
         if known is not None:
             # It was made: nothing that says otherwise holds.

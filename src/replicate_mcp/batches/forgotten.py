@@ -30,17 +30,25 @@ async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> Ro
         Fault: the list could not be read.
     """
     await gateway.learn_clock()
-    listed = await gateway.predictions_since(gateway.now() - LISTED_SECONDS)
+    since = gateway.now() - LISTED_SECONDS
+    listed = await gateway.predictions_since(since)
+    if listed.reaches_back_to > since:
+        log.warning(
+            "the list of predictions of %s is too long to be read whole: what runs for longer than "
+            "%.0f s and nobody remembers is not counted",
+            account,
+            gateway.now() - listed.reaches_back_to,
+        )
     known = await backend.known_predictions(account)
     attempts = [
         OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
         for each in await backend.open_attempts(account)
         if each.prediction_id is None
     ]
-    known |= {each.id for each in assign(attempts, listed, known).values()}
+    known |= {each.id for each in assign(attempts, listed.predictions, known).values()}
     running = [
         RunningPrediction(each.id, each.model, _ends_in(each, gateway.now()))
-        for each in listed
+        for each in listed.predictions
         if not each.ended and each.id not in known
     ]
     log.info("entering %d predictions of %s that nobody remembers", len(running), account)

@@ -1,6 +1,5 @@
 """Getting a batch ready: each task checked against its model's schema before anything runs."""
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,8 @@ class PlannedTask:
         inputs: all that the model receives, the chosen seed and format included.
         expected_format: the image format it should come in; None where nothing says so.
         expected_count: how many images it asks for.
+        whole_with: the number of files with which a list of them is whole though its prediction
+            still runs; None where only its end tells.
     """
 
     index: int
@@ -40,6 +41,7 @@ class PlannedTask:
     seed: int | None
     expected_format: str | None
     expected_count: int
+    whole_with: int | None = None
 
 
 async def plan(
@@ -118,14 +120,13 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
     inputs = dict(task.inputs)
     expected = filenames.requested_format(task.output_filename)
     schema = model.schema
-    if schema is None:
-        _check_sendable(task)
-    else:
+    if schema is not None:
         _check(task, schema)
         expected = _settle_format(task, schema, inputs)
         if "seed" not in inputs and schema.seed_range is not None:
             inputs["seed"] = dice.randint(*schema.seed_range)
     seed = inputs.get("seed")
+    count = count_unchecked(inputs) if schema is None else schema.count(inputs)
     return PlannedTask(
         index=task.index,
         prompt=task.prompt,
@@ -135,19 +136,9 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
         inputs=inputs,
         seed=seed if isinstance(seed, int) else None,
         expected_format=expected,
-        expected_count=count_unchecked(inputs) if schema is None else schema.count(inputs),
+        expected_count=count,
+        whole_with=None if model.gives_one_by_one else count,
     )
-
-
-def _check_sendable(task: Task) -> None:
-    """Without a schema Replicate judges, but it must be something that can be sent."""
-    for name, value in task.inputs.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"task {task.index}: {name} cannot be sent as JSON ({error})."
-            ) from None
 
 
 def _check(task: Task, schema: InputSchema) -> None:

@@ -16,11 +16,16 @@ from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.batches.steps import Steps
-from replicate_mcp.batches.stopping import stop_prediction
+from replicate_mcp.batches.stopping import try_to_stop
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.replicate_api.attempts import CLOCK_SLACK
-from replicate_mcp.replicate_api.faults import Fault, OutcomeUnknown, Refusal
-from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
+from replicate_mcp.replicate_api.faults import Fault, NeverEnded, OutcomeUnknown, Refusal
+from replicate_mcp.replicate_api.gateway import (
+    HOLD_SECONDS,
+    PATIENCE_SECONDS,
+    Gateway,
+    Target,
+)
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.models import ModelName
@@ -33,6 +38,9 @@ LOOK_SECONDS = 0.5
 
 IDLE_LOOK_SECONDS = 3.0
 """How often one without batches does; two small reads."""
+
+CANCEL_LOOK_SECONDS = 1.0
+"""How often the journal is asked whether a batch that is brought home was cancelled."""
 
 INTERRUPTED = (
     "The process that ran this batch ended before this task was created. Nothing was billed: send "
@@ -111,8 +119,16 @@ class Recovery:
             except Fault as fault:
                 if self._drop_if_useless(gateway, fault):
                     continue
+                if _passes(fault) and gateway.now() < _settled_by(orphan):
+                    log.info(
+                        "task %d of %s is looked for again: %s", task.index, orphan.batch, fault
+                    )
+                    await anyio.sleep(LOOK_SECONDS)
+                    continue
                 result = _unknown(task, fault, known)
-                ended = isinstance(fault, Refusal)
+                if known is None:
+                    await self._see_out_unseen(orphan, result, gateway)
+                ended = not isinstance(fault, NeverEnded)
             return await self._record(orphan, result, ended=ended)
         return await self._backend.abandon(orphan.permit)
 
@@ -137,6 +153,14 @@ class Recovery:
             return self._steps.holder.accept(await self._backend.release(entered.permit))
         return await self._backend.abandon(entered.permit)
 
+    async def _see_out_unseen(
+        self, orphan: NotedAttempt, result: TaskResult, gateway: Gateway
+    ) -> None:
+        """Tell that it is not known what was made, and hold the permit while that may run."""
+        await self._steps.hand_on(self._backend.record, orphan.batch, [result])
+        ends_by = _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
+        await anyio.sleep(max(0.0, ends_by - gateway.now()))
+
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
         await gateway.learn_clock()
@@ -150,14 +174,37 @@ class Recovery:
     async def _outcome(
         self, orphan: NotedAttempt, task: PlannedTask, prediction_id: str, gateway: Gateway
     ) -> TaskResult:
-        state = await self._backend.batch(orphan.batch)
-        canceled = state is not None and state.canceled
-        if canceled:
-            await stop_prediction(gateway, prediction_id)
-        until = orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
-        prediction = await gateway.follow(Prediction.unseen(prediction_id), until=until)
+        prediction = await self._ended(orphan, prediction_id, gateway)
+        canceled = await self._is_canceled(orphan.batch)
         names = await self._filenames(orphan.batch)
         return outcome(task, prediction, names, canceled=canceled, now=gateway.now())
+
+    async def _ended(
+        self, orphan: NotedAttempt, prediction_id: str, gateway: Gateway
+    ) -> Prediction:
+        """The attempt's prediction when it is done; it is stopped as soon as its batch is."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._stop_with_batch, orphan.batch, prediction_id, gateway)
+            try:
+                followed: Prediction | Fault = await gateway.follow(
+                    Prediction.unseen(prediction_id), until=_due(orphan)
+                )
+            except Fault as fault:  # Not raised in here: the group would wrap it.
+                followed = fault
+            group.cancel_scope.cancel()
+        if isinstance(followed, Fault):
+            raise followed
+        return followed
+
+    async def _stop_with_batch(self, batch_id: str, prediction_id: str, gateway: Gateway) -> None:
+        while not await self._steps.surely(self._is_canceled, batch_id):  # noqa: ASYNC110
+            # Whoever cancels a batch wakes the process that began it, and that is gone.
+            await anyio.sleep(CANCEL_LOOK_SECONDS)
+        await try_to_stop(gateway, prediction_id)
+
+    async def _is_canceled(self, batch_id: str) -> bool:
+        state = await self._backend.batch(batch_id)
+        return state is not None and state.canceled
 
     async def _record(self, orphan: NotedAttempt, result: TaskResult, *, ended: bool) -> None:
         room = await self._backend.finish(orphan.permit, orphan.batch, result, ended=ended)
@@ -192,6 +239,20 @@ class Recovery:
                     names.claim(row.task_index, [file.filename for file in row.generated_files])
             self._names[batch_id] = names
         return self._names[batch_id]
+
+
+def _passes(fault: Fault) -> bool:
+    """Whether Replicate could only not be asked, and another look may tell."""
+    return not isinstance(fault, Refusal | OutcomeUnknown | NeverEnded)
+
+
+def _due(orphan: NotedAttempt) -> float:
+    """When Replicate cancels its prediction by itself, on Replicate's clock."""
+    return orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
+
+
+def _settled_by(orphan: NotedAttempt) -> float:
+    return orphan.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS
 
 
 def _unknown(task: PlannedTask, fault: Fault, prediction_id: str | None) -> TaskFailure:

@@ -17,6 +17,8 @@ from replicate_mcp.batches.settlement import Settlement
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping
 from replicate_mcp.batches.tracing import present_context
+from replicate_mcp.batches.weight import check_room, weight_of
+from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.replicate_api.attempts import SHORTEST_CANCEL_AFTER
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import Holder
@@ -41,6 +43,7 @@ class BatchRunner:
         prediction_seconds: after which Replicate cancels a prediction by itself.
         batch_seconds: after which nothing more of a batch is created.
         images_per_day: how many images an account may be asked for; None for any number.
+        most_bytes: how much memory all batches may take; None for any amount, uncounted.
         observer: is told what happens.
     """
 
@@ -53,6 +56,7 @@ class BatchRunner:
         prediction_seconds: int,
         batch_seconds: int,
         images_per_day: int | None = None,
+        most_bytes: int | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._steps = Steps(backend, holder, group, observer or Nobody())
@@ -64,6 +68,7 @@ class BatchRunner:
             images_per_day=images_per_day,
         )
         self._batch_seconds = batch_seconds
+        self._most_bytes = most_bytes
         self._batches: dict[str, RunningBatch] = {}
         self._settlements: dict[str, Settlement] = {}
         self._recoveries: dict[str, Recovery] = {}
@@ -90,6 +95,7 @@ class BatchRunner:
 
         Raises:
             KeyTaken: it was.
+            TooManyBatches: there is no memory for it now; nothing was begun.
         """
         batch = RunningBatch(
             id=f"b_{secrets.token_hex(8)}",
@@ -107,7 +113,15 @@ class BatchRunner:
             opened=anyio.current_time(),
             trace=present_context(),
             pending=deque(range(len(tasks))),
+            weight=0 if self._most_bytes is None else weight_of(tasks),
         )
+        if self._most_bytes is not None:
+            try:
+                check_room(batch, self._batches.values(), self._most_bytes)
+            except TooManyBatches:
+                if key is not None:  # It may have come twice at once.
+                    await self._steps.backend.check_key(caller, key.key)
+                raise
         journal_tasks = tuple(
             JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
         )

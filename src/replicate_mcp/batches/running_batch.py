@@ -34,6 +34,7 @@ class RunningBatch:
         dropped: why no more of its tasks are created; None while they are.
         opened: when it was asked for. As `deadline`, on the event loop's clock.
         trace: what its attempts' spans are joined to.
+        weight: how many bytes it takes in memory, where that is counted.
         began: when its first task was sent; None before. As `deadline`, on the event loop's clock.
     """
 
@@ -48,6 +49,7 @@ class RunningBatch:
     opened: float
     trace: Context = field(repr=False)
     pending: deque[int]
+    weight: int = 0
     began: float | None = None
     succeeded: int = 0
     failed: int = 0

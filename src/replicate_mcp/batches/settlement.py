@@ -10,11 +10,11 @@ import anyio
 
 from replicate_mcp.batches.backend import Backend, NotedAttempt
 from replicate_mcp.replicate_api.attempts import (
-    CLOCK_SLACK,
-    SETTLED_WITHIN_SECONDS,
     ListedPrediction,
     OpenAttempt,
+    PredictionList,
     assign,
+    cannot_be_told,
     fits,
     was_not_made,
 )
@@ -106,7 +106,7 @@ class Settlement:
             return
         listed = await self._list(min(each.sent_at for each in asked))
         taken = await self._backend.known_predictions(self._account)
-        assigned = assign(open_attempts, listed or (), taken)
+        assigned = assign(open_attempts, listed.predictions if listed else (), taken)
         given = taken | {each.id for each in assigned.values()}
         for attempt in asked:
             wanted = self._wanted.get(attempt.permit)
@@ -122,10 +122,10 @@ class Settlement:
                     self._answer(attempt.permit, prediction.id)
             elif listed is not None and was_not_made(attempt, listed, given, since=since, now=now):
                 self._answer(attempt.permit, Verdict.NOT_MADE)
-            elif now > attempt.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS:
+            elif cannot_be_told(attempt, listed, since=since, now=now):
                 self._answer(attempt.permit, Verdict.UNKNOWN)
 
-    async def _list(self, since: float) -> list[ListedPrediction] | None:
+    async def _list(self, since: float) -> PredictionList | None:
         """The account's list, by any of the tokens that are asked with; None if not now."""
         refused = 0
         asking = {id(each.gateway): each.gateway for some in self._wanted.values() for each in some}

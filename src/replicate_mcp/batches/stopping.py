@@ -63,7 +63,7 @@ class Stopping:
             for permit in batch.creating:
                 group.start_soon(self._stop_creation, batch, permit)
             for prediction_id in batch.following.values():
-                group.start_soon(_try_to_stop, batch.gateway, prediction_id)
+                group.start_soon(try_to_stop, batch.gateway, prediction_id)
 
     async def _stop_creation(self, batch: RunningBatch, permit: int) -> None:
         # Its answer is held until it ends: the list of predictions tells its id before that.
@@ -72,7 +72,7 @@ class Stopping:
             async def find() -> None:
                 found = await batch.settlement.find(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
-                    await _try_to_stop(batch.gateway, found)
+                    await try_to_stop(batch.gateway, found)
                 group.cancel_scope.cancel()
 
             group.start_soon(find)
@@ -102,6 +102,7 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
     return None
 
 
-async def _try_to_stop(gateway: Gateway, prediction_id: str) -> None:
+async def try_to_stop(gateway: Gateway, prediction_id: str) -> None:
+    """Cancel a prediction that somebody follows, as far as its token is good for that."""
     with contextlib.suppress(Refusal):  # Whoever follows it meets the same, and reports it.
         await stop_prediction(gateway, prediction_id)

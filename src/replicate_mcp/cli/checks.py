@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -13,7 +13,7 @@ from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.settings import Settings, state_file
+from replicate_mcp.settings import Settings, not_heeded, state_file
 from replicate_mcp.tasks.models import ModelName
 
 LEAST_PYTHON = (3, 11)
@@ -46,6 +46,11 @@ def python() -> Check:
         )
     client = metadata.version("replicate")
     return Check("Python", True, f"{version}, with the replicate package {client}.")
+
+
+def names(environ: Mapping[str, str]) -> list[Check]:
+    """Names in the environment that are meant as settings and are none."""
+    return [Check("settings", False, sentence) for sentence in not_heeded(environ)]
 
 
 def surroundings(settings: Settings) -> list[Check]:

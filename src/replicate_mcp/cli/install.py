@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.config_file import ConfigFile
     from replicate_mcp.cli.hosts import Machine
     from replicate_mcp.cli.json_text import NotJson
+    from replicate_mcp.cli.server_entry import other_server
 
     host = HOSTS[arguments.host]
     file = ConfigFile(host.file(Machine(sys.platform, Path.home(), os.environ)))
@@ -64,6 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.remove:
         entry = _entry(host, arguments.env_file)
     try:
+        other = other_server(_present(file.text, host))
+        if arguments.remove and other:
+            raise InvalidInput(
+                f"{_not_this_one(file, other)}. Nothing was changed: take it out by hand if you "
+                "mean it."
+            )
         if arguments.remove:
             changed = _without_server(file.text, host)
         else:
@@ -74,8 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
     if changed == file.text:
         print(f"{file.path} needs no change.")
         return OK
+    if other:
+        print(f"{_not_this_one(file, other)}. This server takes its place there.")
     _show(file, changed, host)
     if arguments.dry_run:
+        print("A dry run: nothing was written.", file=sys.stderr)
         return OK
     if not arguments.yes and not _agreed():
         print("Nothing was written.", file=sys.stderr)
@@ -88,9 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     """What the host has to know: the command, and what is set in this environment alone."""
     import os
-    from urllib.parse import urlsplit
 
     from replicate_mcp.cli.executable import own_command
+    from replicate_mcp.cli.server_entry import holds_password
     from replicate_mcp.settings import load_settings, read_sources
 
     load_settings(env_file=env_file)
@@ -102,8 +112,7 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     for name in PASSED_ON:
         if origins[name] != "environment":
             continue
-        parts = urlsplit(str(values[name]))
-        if parts.scheme != "sqlite" and ("@" in parts.netloc or "password" in parts.query):
+        if holds_password(str(values[name])):
             print(
                 f"{name} holds a password, and is not written there: put it into the file that "
                 "--env-file names.",
@@ -120,14 +129,21 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
 
 
 def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[], str]) -> str:
-    """The configuration with the server in it; what a user has added to its entry stays."""
+    """The configuration with the server in it; what a user has added to its entry stays.
+
+    Of an entry that was another server's, only the settings of this one stay.
+    """
     from replicate_mcp.cli.json_text import append, put, value_at
+    from replicate_mcp.cli.server_entry import other_server
+    from replicate_mcp.settings import SETTING_NAMES
 
     text = text if text.strip() else "{}\n"
-    present = value_at(text, (host.servers, SERVER))
+    present = _present(text, host)
     present = present if isinstance(present, dict) else {}
     there = present.get("env")
     there = dict(there) if isinstance(there, dict) else {}
+    if other_server(present):
+        present, there = {}, {name: there[name] for name in SETTING_NAMES if name in there}
     env: dict[str, str] = entry["env"]
     if TOKEN not in env:
         there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
@@ -156,6 +172,17 @@ def _without_server(text: str, host: "Host") -> str:
             if _is_ours(each):
                 return remove(text, ("inputs", position))
     return text
+
+
+def _present(text: str, host: "Host") -> Any:
+    """What stands in the server's place; None where nothing does."""
+    from replicate_mcp.cli.json_text import value_at
+
+    return value_at(text, (host.servers, SERVER)) if text.strip() else None
+
+
+def _not_this_one(file: "ConfigFile", other: str) -> str:
+    return f'"{SERVER}" in {file.path} is not this server, it leads to {other}'
 
 
 def _token_input() -> dict[str, Any]:
@@ -208,14 +235,26 @@ def _agreed() -> bool:
 
 def _show(file: "ConfigFile", changed: str, host: "Host") -> None:
     from replicate_mcp.cli.json_text import value_at
+    from replicate_mcp.cli.server_entry import is_shown, other_server, words_of
     from replicate_mcp.cli.showing_changes import difference
+
+    words = [
+        word
+        for entry in (_present(file.text, host), _present(changed, host))
+        if not other_server(entry)
+        for word in words_of(entry)
+    ]
+
+    def shown(way: "Way", value: str) -> bool:
+        is_of_input = len(way) == 1 and value in _token_input().values()
+        return is_of_input or is_shown(way, value, variables=PASSED_ON, words=words)
 
     inputs = (value_at(changed, ("inputs",)) or []) if host.asks_for_secrets else []
     ours: list[Way] = [
         (host.servers, SERVER),
         *(("inputs", position) for position, each in enumerate(inputs) if _is_ours(each)),
     ]
-    print(difference(file.path, file.text, changed, ours=ours, plain=PASSED_ON))
+    print(difference(file.path, file.text, changed, ours=ours, is_shown=shown))
 
 
 def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from replicate_mcp.access import fingerprint
@@ -16,21 +16,25 @@ _STRING_OR_COMMENT = re.compile(rf'"(?:[^"\\]|\\.)*"|{COMMENT.pattern}', re.DOTA
 _TOKEN = re.compile(r"r8_\w+")
 
 
+IsShown = Callable[[Way, str], bool]
+"""Whether a string, at that place in an entry, is no secret."""
+
+
 def difference(
-    path: Path, before: str, after: str, *, ours: Sequence[Way], plain: Iterable[str]
+    path: Path, before: str, after: str, *, ours: Sequence[Way], is_shown: IsShown
 ) -> str:
     """What changes, line by line.
 
     Args:
-        ours: the entries whose values are shown; of all others only the keys are.
-        plain: which variables of an entry's `env` are shown as they are.
+        ours: the entries of which something is shown; of all others only the keys are.
+        is_shown: says what of these.
     """
-    old, new = (_masked(text, ours, frozenset(plain)).splitlines() for text in (before, after))
+    old, new = (_masked(text, ours, is_shown).splitlines() for text in (before, after))
     lines = difflib.unified_diff(old, new, str(path), f"{path} (new)", n=2, lineterm="")
     return "\n".join(line if len(line) <= WIDEST else line[: WIDEST - 1] + "…" for line in lines)
 
 
-def _masked(text: str, ours: Sequence[Way], plain: frozenset[str]) -> str:
+def _masked(text: str, ours: Sequence[Way], is_shown: IsShown) -> str:
     try:
         root = read(text)
     except NotJson:
@@ -42,7 +46,7 @@ def _masked(text: str, ours: Sequence[Way], plain: frozenset[str]) -> str:
         entry = next((each for each in ours if way[: len(each)] == each), None)
         if entry is None:
             shown[node.start] = '"…"'
-        elif "env" in way[len(entry) :] and way[-1] not in plain and "${" not in node.value:
+        elif not is_shown(way[len(entry) :], node.value):
             shown[node.start] = f'"… (fingerprint {fingerprint(node.value)[:4]}…)"'
 
     def mask(match: re.Match[str]) -> str:

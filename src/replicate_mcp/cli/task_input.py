@@ -65,18 +65,22 @@ def _value(text: str) -> Any:
 
 
 def _read_file(file: str) -> list[Any]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidInput(f"{file} cannot be read: {reason}.") from None
     where = "The standard input" if file == "-" else file
-    if file.endswith(".txt") or (file == "-" and not text.lstrip().startswith(("[", "{"))):
+    try:
+        # Not as the locale has it: what is misread would be made, and billed.
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"{where} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{where} cannot be read: it is not UTF-8 text.") from None
+    may_be_lines = file == "-" or file.endswith(".txt")
+    if may_be_lines and not text.lstrip().startswith(("[", "{")):
         prompts = [line.strip() for line in text.splitlines()]
         return [{"prompt": prompt} for prompt in prompts if prompt]
     try:
         tasks = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f'{where} is not JSON ({error}): it must hold a list like [{{"prompt": "a red car"}}]; '
             "a .txt file holds one prompt a line."

@@ -1,20 +1,27 @@
 """How outcomes are told over HTTP, as the service that this one re-imagines tells them."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from replicate_mcp.errors import ErrorCode, KeyReused, ReplicateMcpError, UnknownBatch
+from replicate_mcp.errors import (
+    KeyReused,
+    RefusalCode,
+    ReplicateMcpError,
+    TooManyBatches,
+    UnknownBatch,
+)
 from replicate_mcp.semaphores.status import SemaphoreStatus
 from replicate_mcp.tasks.result import BatchResult, ListedBatch, TaskFailure, TaskSuccess, as_json
 
-STATUSES: dict[ErrorCode, int] = {
+STATUSES: dict[RefusalCode, int] = {
     "invalid_input": 400,
     "unauthorized": 401,
     "insufficient_credit": 402,
     "model_not_found": 404,
     "content_flagged": 422,
     "daily_limit": 429,
+    "too_many_requests": 429,
     "prediction_failed": 502,
     "no_output": 502,
     "create_outcome_unknown": 502,
@@ -31,7 +38,7 @@ class Refusal(BaseModel):
     """Why a request was refused, or its one image not made."""
 
     error: str
-    error_code: ErrorCode | Literal["too_many_requests"]
+    error_code: RefusalCode
     retryable: bool = False
 
 
@@ -139,7 +146,9 @@ class Status(BaseModel):
 def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
     """The status and the body for a request that is refused whole."""
     status = STATUSES[error.code]
-    if isinstance(error, UnknownBatch):
+    if isinstance(error, TooManyBatches) and error.is_everybodys:
+        status = 503
+    elif isinstance(error, UnknownBatch):
         status = 404
     elif isinstance(error, KeyReused):
         status = 422

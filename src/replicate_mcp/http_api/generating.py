@@ -29,7 +29,15 @@ from replicate_mcp.tasks.result import as_json
 
 router = APIRouter()
 
-Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=255,
+        description="the same request under the same key gets the same batch, whatever became of "
+        "it, for 24 hours: what failed in it is sent again under a new key",
+    ),
+]
 Prefer = Annotated[str | None, Header()]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -107,7 +115,10 @@ async def _started(
 
 def _digest(body: BaseModel) -> str:
     """What stands for a request, so that another under the same key is told apart."""
-    content = body.model_dump(mode="json", exclude={"credentials"})
+    try:
+        content = body.model_dump(mode="json", exclude={"credentials"})
+    except ValueError:  # What is over 255 levels deep; no input may be.
+        raise InvalidInput("The request's body is nested too deeply.") from None
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -19,13 +19,18 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
-from replicate_mcp.errors import InvalidInput, ReplicateMcpError
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError, TooManyBatches
 from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.cross_origin import cross_origin
 from replicate_mcp.http_api.edge import Edge
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS, Limits, descriptors
+from replicate_mcp.http_api.limits import (
+    DEFAULT_LIMITS,
+    RETRY_AFTER_SECONDS,
+    Limits,
+    descriptors,
+)
 from replicate_mcp.http_api.metrics import Metrics
 from replicate_mcp.settings import Settings
 
@@ -101,7 +106,9 @@ async def serve_http(
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
     limits = limits.fitting(descriptors())
-    async with App.running(settings, listens_on_loopback=is_loopback(host)) as app:
+    async with App.running(
+        settings, listens_on_loopback=is_loopback(host), batch_bytes=limits.batch_bytes
+    ) as app:
         server = ReplicateMcpServer(app)
         api = build(app, server, host=host, limits=limits)
         app.in_background(app.recover)
@@ -179,7 +186,9 @@ def _names(app: App, host: str) -> list[str] | None:
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ReplicateMcpError)
     status, body = refusal(error)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, TooManyBatches):
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return JSONResponse(body, status, headers)
 
 

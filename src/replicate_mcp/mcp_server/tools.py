@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
 
 REFUSAL_KEY = "replicate-mcp/refusal"
 """The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
+
+LATELY_KEY = "replicate-mcp/lately"
+"""The key of `_meta` under which who asks for no batch by name finds those that began lately: the
+gallery tells its call's own by it before that is answered."""
+
+LATELY_SECONDS = 60.0
+"""A call that began a batch earlier has been answered."""
+
+MOST_LATELY = 20
+
+UPLOAD_SECONDS = 40.0
+"""For how long images of this machine may be on their way: hosts give up after a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
             is_local=call.headers is None,
+            upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
         ),
         consent=confirmation.get if confirmation else None,
@@ -122,7 +136,10 @@ async def get_batch(call: ToolCall) -> CallToolResult:
         )
     after = arguments.get("after", 0)
     result = await call.app.batches.result(call.caller, batch_id, after=after, **call.page)
-    return await call.answer_with(result)
+    answer = await call.answer_with(result)
+    if "batch_id" in arguments:
+        return answer
+    return answer.model_copy(update={"meta": {LATELY_KEY: await _begun_lately(call)}})
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
@@ -286,6 +303,17 @@ def _schema(tool: str) -> "InputSchema":
     judged = {key: {} if key == "tasks" else value for key, value in schema["properties"].items()}
     optional = {**schema, "properties": judged, "required": []}
     return InputSchema.from_openapi({"components": {"schemas": {"Input": optional}}})
+
+
+async def _begun_lately(call: ToolCall) -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    found = []
+    for batch in await call.app.batches.listed(call.caller, limit=MOST_LATELY):
+        age = (now - batch.created_at).total_seconds()
+        if age < LATELY_SECONDS:
+            told = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}
+            found.append(told)
+    return found
 
 
 def _batch(result: "BatchResult") -> CallToolResult:

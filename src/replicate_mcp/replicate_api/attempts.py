@@ -32,7 +32,7 @@ SETTLED_WITHIN_SECONDS = 50 * 60.0
 """Replicate deletes inputs after an hour: an older attempt can't be recognised any more."""
 
 _COMPARED_CHARACTERS = 10_000
-"""Longer values (data URIs) may be rewritten by the API, so they are not compared."""
+"""A longer string may be rewritten by the API, as a data URI may, so neither is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,19 @@ class ListedPrediction:
     created_at: float
     lives: float | None
     ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionList:
+    """The account's predictions, as far as its list was read.
+
+    Attributes:
+        predictions: the newest first.
+        reaches_back_to: of those created since then, none is missing.
+    """
+
+    predictions: Sequence[ListedPrediction]
+    reaches_back_to: float
 
 
 def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -126,7 +139,7 @@ def assign(
 
 def was_not_made(
     attempt: OpenAttempt,
-    predictions: Iterable[ListedPrediction],
+    listed: PredictionList,
     taken: Set[str],
     *,
     since: float,
@@ -135,26 +148,55 @@ def was_not_made(
     """Whether it is certain that an attempt to which no prediction was assigned made none.
 
     Args:
-        predictions: the account's list, read just now.
+        listed: the account's list, read just now.
         taken: ids that belong to attempts.
         since: when its answer was lost: before that, a slow upload may still have been under way.
         now: on Replicate's clock, as `since`.
     """
-    up_to_date = now >= since + GRACE_SECONDS
-    for prediction in predictions:
-        up_to_date = up_to_date or prediction.created_at >= since + EVIDENCE_SECONDS
-        if prediction.id not in taken and _could_be(attempt, prediction):
-            return False
-    return up_to_date
+    return (
+        listed.reaches_back_to <= attempt.sent_at
+        and _is_up_to_date(listed, since, now)
+        and not any(
+            each.id not in taken and _could_be(attempt, each) for each in listed.predictions
+        )
+    )
+
+
+def cannot_be_told(
+    attempt: OpenAttempt, listed: PredictionList | None, *, since: float, now: float
+) -> bool:
+    """Whether no list tells any more what became of an attempt.
+
+    Args:
+        listed: the account's list, read just now; None where it could not be read.
+    """
+    if now > attempt.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS:
+        return True
+    # Later lists are cut off later still.
+    return (
+        listed is not None
+        and attempt.sent_at < listed.reaches_back_to
+        and _is_up_to_date(listed, since, now)
+    )
+
+
+def _is_up_to_date(listed: PredictionList, since: float, now: float) -> bool:
+    return now >= since + GRACE_SECONDS or any(
+        each.created_at >= since + EVIDENCE_SECONDS for each in listed.predictions
+    )
 
 
 def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
-    """A looser likeness than `fits`: the same model and prompt."""
+    """A looser likeness than `fits`: the same model, in whatever version, and prompt."""
     prompt = attempt.inputs.get("prompt", "")
     return (
         prediction.created_at >= attempt.sent_at
-        and _same_model(attempt.model, prediction)
-        and (not prompt or _hash(prediction.input.get("prompt")) == prompt)
+        and _same_path(attempt.model, prediction)
+        and (
+            not prompt
+            or "prompt" not in prediction.input  # An account may keep no inputs at all.
+            or _hash(prediction.input["prompt"]) == prompt
+        )
     )
 
 
@@ -172,18 +214,40 @@ def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
 
 
 def _same_model(name: str, prediction: ListedPrediction) -> bool:
+    version = name.partition(":")[2]
+    return _same_path(name, prediction) and (
+        not version or prediction.version == version or _tells_no_version(prediction)
+    )
+
+
+def _same_path(name: str, prediction: ListedPrediction) -> bool:
     if name.startswith("deployments/"):
         return True  # A deployment's predictions carry the name of the model it runs.
-    path, _, version = name.partition(":")
-    return prediction.model == path and (not version or prediction.version == version)
+    return prediction.model.casefold() == name.partition(":")[0].casefold()
+
+
+def _tells_no_version(prediction: ListedPrediction) -> bool:
+    """Official models keep theirs to themselves."""
+    return prediction.version == "hidden" or prediction.version.startswith("dp-")
 
 
 def _difference(attempt: OpenAttempt, prediction: ListedPrediction) -> float:
     return 0.0 if prediction.lives is None else abs(prediction.lives - attempt.cancel_after)
 
 
+def _may_be_rewritten(value: object) -> bool:
+    match value:
+        case str():
+            return len(value) > _COMPARED_CHARACTERS or value[:5].lower() == "data:"
+        case Mapping():
+            return any(map(_may_be_rewritten, value.values()))
+        case list() | tuple():
+            return any(map(_may_be_rewritten, value))
+    return False
+
+
 def _hash(value: object) -> str:
-    if isinstance(value, str) and len(value) > _COMPARED_CHARACTERS:
+    if _may_be_rewritten(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

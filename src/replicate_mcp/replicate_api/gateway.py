@@ -13,7 +13,12 @@ from urllib.parse import urlencode
 import anyio
 
 from replicate_mcp.access import fingerprint
-from replicate_mcp.replicate_api.attempts import ListedPrediction
+from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.attempts import (
+    SETTLED_WITHIN_SECONDS,
+    ListedPrediction,
+    PredictionList,
+)
 from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
@@ -44,10 +49,15 @@ MAX_LIST_PAGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a model's predictions are created: with a version, or by the model's own address."""
+    """Where a model's predictions are created: with a version, or by the model's own address.
+
+    Attributes:
+        looked_up: whether Replicate was asked which; else it is as the model was named.
+    """
 
     name: ModelName
     version: str = ""
+    looked_up: bool = True
 
 
 class Gateway:
@@ -90,11 +100,17 @@ class Gateway:
         """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
 
         Raises:
-            Fault: there is no answer.
+            Fault: there is no answer that tells it; a refusal does.
         """
-        if not self._transport.clock_known:
+
+        async def ask() -> None:
             with contextlib.suppress(Refusal):
                 await self._page("/v1/predictions?created_after=9999-01-01T00:00:00Z")
+
+        if not self._transport.clock_known:
+            await answered(ask)
+        if not self._transport.clock_known:
+            raise LostAnswer("the answer does not tell the time")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""
@@ -129,6 +145,8 @@ class Gateway:
 
         Raises:
             NeverEnded: it did not end even so.
+            Refusal: the token is good for nothing any more, or there is no such prediction.
+            Fault: it could not be looked at for so long that its files are gone.
         """
         self._following += 1
         canceled = False
@@ -136,21 +154,23 @@ class Gateway:
         try:
             while not prediction.done:
                 await self._wait(prediction.id, pause, until)
-                pause = self._pace()
+                pause, seen = self._pace(), False
                 try:
-                    prediction = await self.get(prediction.id)
+                    prediction, seen = await self.get(prediction.id), True
                     if prediction.inline and prediction.status in ENDED:
                         break
                     if self.now() > until and not prediction.done and not canceled:
                         await self.cancel(prediction.id)
                         canceled = True
-                except Refusal as refusal:
-                    if refusal.status in (401, 403, 404):
-                        raise
-                    pause = max(pause, min(refusal.retry_after or 2.0, 30.0))
                 except Fault as fault:
+                    if not seen and self.now() > until + SETTLED_WITHIN_SECONDS:
+                        raise
+                    if isinstance(fault, Refusal):
+                        if fault.status in (401, 403, 404):
+                            raise
+                        pause = max(pause, min(fault.retry_after or 2.0, 30.0))
                     log.info("prediction %s is looked at again: %s", prediction.id, fault)
-                if self.now() > until + PATIENCE_SECONDS and not prediction.done:
+                if seen and not prediction.done and self.now() > until + PATIENCE_SECONDS:
                     raise NeverEnded(f"prediction {prediction.id} does not end")
         finally:
             self._following -= 1
@@ -188,8 +208,8 @@ class Gateway:
         answer = await self._get(lambda client: client.webhooks.default.async_secret())
         return str(answer.get("key") or "")
 
-    async def predictions_since(self, moment: float) -> list[ListedPrediction]:
-        """The account's predictions created since, newest first.
+    async def predictions_since(self, moment: float) -> PredictionList:
+        """The account's predictions created since, or the newest of them where they are too many.
 
         Args:
             moment: on Replicate's clock, in seconds since the epoch.
@@ -202,9 +222,9 @@ class Gateway:
             page = [_listed(each) for each in answer.get("results") or []]
             found += [each for each in page if each.created_at >= moment]
             if not answer.get("next") or not page or page[-1].created_at < moment:
-                break
+                return PredictionList(found, moment)
             cursor = str(answer["next"])
-        return found
+        return PredictionList(found, found[-1].created_at)
 
     async def _page(self, cursor: str) -> Mapping[str, Any]:
         return await self._get(lambda client: client.predictions.async_list(cursor))
@@ -300,7 +320,7 @@ def _read(answer: Mapping[str, Any]) -> Prediction:
 
 
 def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
-    prediction = Prediction.read(answer)
+    prediction = _read(answer)
     created = prediction.created_at if prediction.created_at is not None else -math.inf
     deadline = seconds_of(answer.get("deadline"))
     sent = answer.get("input")

@@ -105,7 +105,7 @@ class InputSchema:
             if self.fields[name].required and name not in given:
                 found[name] = f"{name} is required by this model"
         for name in given.keys() - found.keys():
-            if why := _unsendable(given[name]):
+            if why := unsendable(given[name]):
                 found[name] = f"{name} {why}"
         checked = {name: value for name, value in given.items() if name not in found}
         for name, error in _first_errors(self._validator.iter_errors(checked)).items():
@@ -215,7 +215,7 @@ def _is_integer(value: object) -> bool:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _unsendable(value: object, depth: int = 0) -> str | None:
+def unsendable(value: object, depth: int = 0) -> str | None:
     """Why no request can carry a value, whatever the model takes."""
     match value:
         case str() if not value.isascii() and _SURROGATE.search(value):
@@ -232,7 +232,7 @@ def _unsendable(value: object, depth: int = 0) -> str | None:
             return f"is nested more than {MAX_DEPTH} deep"
         case list() | dict():
             parts = [*value, *value.values()] if isinstance(value, dict) else value
-            return next(filter(None, (_unsendable(one, depth + 1) for one in parts)), None)
+            return next(filter(None, (unsendable(one, depth + 1) for one in parts)), None)
     return "is nothing that JSON can hold"
 
 

@@ -1,9 +1,9 @@
 """What a batch gives back: one row a task, in one of two lists, and the pages they come in."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from replicate_mcp.errors import ErrorCode
 
@@ -23,6 +23,14 @@ NEXT_WAIT_SECONDS = 45
 """For how long a model is told to wait for what finishes next: else it would ask without end."""
 
 
+def _encodable(text: str) -> str:
+    """Others' words may hold half a character, which no answer and no journal can."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -30,8 +38,8 @@ class _Row(BaseModel):
 class GeneratedFile(_Row):
     """One image: where it is, what to call it, and until when the URL works."""
 
-    url: str
-    filename: str
+    url: Text
+    filename: Text
     expires_at: datetime
     expired: bool | None = None
 
@@ -40,11 +48,11 @@ class TaskSuccess(_Row):
     """A task whose image or images were made."""
 
     task_index: int
-    prompt: str
-    output_filename: str
+    prompt: Text
+    output_filename: Text
     model: str
     seed: int | None = None
-    prediction_id: str
+    prediction_id: Text
     predict_seconds: float | None = None
     count: int
     generated_files: tuple[GeneratedFile, ...]
@@ -54,11 +62,11 @@ class TaskFailure(_Row):
     """A task without an image, and why."""
 
     task_index: int
-    prompt: str
-    output_filename: str
-    error: str
+    prompt: Text
+    output_filename: Text
+    error: Text
     error_code: ErrorCode
-    prediction_id: str | None = None
+    prediction_id: Text | None = None
     retryable: bool
 
 

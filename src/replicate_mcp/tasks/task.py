@@ -8,6 +8,7 @@ from typing import Any
 
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks import filenames
+from replicate_mcp.tasks.model_inputs import unsendable
 from replicate_mcp.tasks.models import ModelName
 
 MAX_TASKS = 1_000
@@ -96,7 +97,7 @@ def _parse_task(index: int, raw: object, fallback: ModelName, shared: Mapping[st
         prompt=_check_prompt(where, inputs.get("prompt"), raw),
         output_filename=_check_name(where, name) if name else filenames.default_name(index),
         model=fallback if model is None else _model_name(f"{where}: model", model),
-        inputs=inputs,
+        inputs=_check_sendable(where, inputs),
         named=bool(name),
     )
 
@@ -116,6 +117,14 @@ def _check_prompt(where: str, prompt: object, raw: Mapping[str, Any]) -> str:
             "allowed."
         )
     return prompt
+
+
+def _check_sendable(where: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Whatever the model takes, an input is something that a request can carry."""
+    for name, value in inputs.items():
+        if why := unsendable(name) or unsendable(value):
+            raise InvalidInput(f"{where}: {_printable(name[:60])} {why}.")
+    return inputs
 
 
 def _check_name(where: str, name: object) -> str:

@@ -27,6 +27,7 @@ const host = (window.host = {
   show,
   change: (context) => bridge.setHostContext(context),
   cancel: (reason) => bridge.sendToolCancelled({ reason }),
+  refuse: (text) => bridge.sendToolResult({ isError: true, content: [{ type: "text", text }] }),
   leave: () => bridge.teardownResource({}),
 });
 
@@ -34,7 +35,8 @@ let bridge;
 
 /**
  * Call a tool and show its view, as a host does that renders Apps; `written` are its arguments while
- * the model still writes them, and without `given` it gets no further.
+ * the model still writes them, and without `given` it gets no further. Without `calls` it gets as far
+ * as the call, which a person may still have to allow.
  */
 async function show({
   tool,
@@ -42,6 +44,7 @@ async function show({
   written = [],
   capabilities = EVERYTHING,
   context = {},
+  calls = true,
   waits = true,
 }) {
   const client = new Client(INFO);
@@ -68,6 +71,7 @@ async function show({
   for (const each of written) bridge.sendToolInputPartial({ arguments: each });
   if (!given) return;
   bridge.sendToolInput({ arguments: given });
+  if (!calls) return;
   const answered = client
     .callTool({ name: tool, arguments: given })
     .then((answer) => (host.answers.push(answer), bridge.sendToolResult(answer)));

@@ -167,10 +167,9 @@ class RedisBackend:
         """Wait in the queue."""
         async with self._membership.turn() as turn:
             wanted = self._mirror.wanted(entry.id) + entry.waiting
-            found = self._room(
-                await turn.step("join", **told_entry(entry, wanted)), *entry.semaphores
-            )
-            self._mirror.entries[entry.id] = KeptEntry(entry, wanted)
+            answer = await turn.step("join", **told_entry(entry, wanted))
+            found = self._room(answer, *entry.semaphores)
+            self._mirror.join(KeptEntry(entry, wanted), answer[1])
             return found
 
     async def leave(self, entry: str, count: int | None = None) -> Room:
@@ -222,8 +221,8 @@ class RedisBackend:
             if answer[0] == "taken":
                 raise KeyTaken(*answer[1:])
             found = self._room(answer, *entry.semaphores)
-            self._mirror.entries[entry.id] = KeptEntry(entry, entry.waiting)
-            self._mirror.batches[batch.id] = KeptBatch(batch, float(answer[1]))
+            self._mirror.join(KeptEntry(entry, entry.waiting), answer[1])
+            self._mirror.batches[batch.id] = KeptBatch(batch, float(answer[2]))
             return found
 
     async def check_key(self, caller: str, key: str) -> None:

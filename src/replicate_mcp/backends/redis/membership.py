@@ -163,7 +163,7 @@ class Membership:
         for batch, kept in list(self._mirror.batches.items()):
             if batch in left and self._mirror.leave_batch(batch):
                 self._left.append(batch)
-            elif generation != self._generation or batch in lost:
+            if generation != self._generation or batch in lost:
                 await self.restore(kept, wholly=batch in lost)
         self._generation, self._known = generation, True
 

@@ -129,6 +129,12 @@ class Mirror:
         prefix = "account:"
         return [name.removeprefix(prefix) for name in self.declared if name.startswith(prefix)]
 
+    def join(self, kept: KeptEntry, limits: Iterable[Sequence[str]]) -> None:
+        """An entry waits; the server counts its semaphores, with these limits, as declared here."""
+        self.entries[kept.entry.id] = kept
+        for name, limit in limits:
+            self.declared.setdefault(name, (int(limit), None))
+
     def wanted(self, entry: str) -> int:
         """For how many starts an entry waits."""
         return self.entries[entry].wanted if entry in self.entries else 0

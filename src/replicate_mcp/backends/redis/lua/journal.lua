@@ -76,8 +76,13 @@ local function row(task, kept, reason)
   return {task, false, '{"task_index":' .. whole(task) .. ',' .. reason .. ',' .. string.sub(kept, 2)}
 end
 
-function journal.end_task(batch, task, reason)
+function journal.has_result(batch, task)
+  return redis.call('HEXISTS', batch_key(batch), 't' .. whole(task)) == 1
+end
+
+function journal.end_task(batch, task, reason, prediction)
   local kept = redis.call('LINDEX', tasks_key(batch), task)
+  if prediction then reason = reason .. ',"prediction_id":' .. cjson.encode(prediction) end
   if kept then journal.record(batch, {row(task, kept, reason)}) end
 end
 
@@ -150,8 +155,10 @@ function journal.claim(account, prediction, permit)
   return true
 end
 
+-- Whether it has an attempt, or a permit of its own.
 function journal.is_claimed(account, prediction)
-  return redis.call('ZSCORE', predictions_key(account), prediction) and true or false
+  local owner = tonumber(redis.call('ZSCORE', predictions_key(account), prediction))
+  return owner and (owner > 0 or permits.get(whole(-owner))) and true or false
 end
 
 -- One that nobody is known to have made: an attempt that remembers it takes it over.

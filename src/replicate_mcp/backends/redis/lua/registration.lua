@@ -42,6 +42,15 @@ local function say_rates()
   end
 end
 
+-- One that was entered stays nobody's: whoever made it may yet say so.
+local function say_prediction(permit, record)
+  if record.entry ~= '' then
+    journal.claim(record.account, record.prediction, permit)
+  elseif not journal.is_claimed(record.account, record.prediction) then
+    journal.claim_for_nobody(record.account, record.prediction, permit)
+  end
+end
+
 local function say_permits(same, batches)
   local mine = {}
   for _, told in ipairs(args.permits) do mine[told.permit] = told end
@@ -60,9 +69,7 @@ local function say_permits(same, batches)
       told.record.holder = me
       permits.enter(permit, told.record, told.about)
     end
-    if told.record.prediction then
-      journal.claim(told.record.account, told.record.prediction, permit)
-    end
+    if told.record.prediction then say_prediction(permit, told.record) end
   end
 end
 
@@ -76,7 +83,6 @@ local function say_entries(left)
     if left[told.id] then
       queue.remove(told.id)
     else
-      for _, name in ipairs(told.semaphores) do holders.use(name) end
       if not queue.get(told.id) then
         queue.join(told.id, {
           holder = me, semaphores = told.semaphores, account = told.account,
@@ -107,7 +113,7 @@ function registration.say_again()
   for _, batch in ipairs(args.batches) do
     if not journal.exists(batch) then
       lost[#lost + 1] = batch
-    elseif same and journal.was_left(batch) then
+    elseif journal.was_left(batch) then
       left[batch] = true
       left_list[#left_list + 1] = batch
     end

@@ -15,15 +15,16 @@ for _, name in ipairs({
 
 -- Holders
 
--- Say (again) what this process has; `args.generation` is the one in which it last did.
+-- Say (again) what this process has; `args.generation` is the one in which it last did. It lives
+-- from then on: whoever cannot say what it has is gone for the others.
 function steps.register()
   redis.call('DEL', holder_key(me))  -- A write that a full memory allows.
-  redis.call('HSET', holder_key(me), 'since', exact(server_time), 'sequence', whole(sequence))
-  holders.renew()
-  redis.call('HSET', key.holders, me, args.label)
   redis.call('SREM', key.stalled, me)
   memory.wait_for_lease()
   local lost, left = registration.say_again()
+  redis.call('HSET', holder_key(me), 'since', exact(server_time), 'sequence', whole(sequence))
+  holders.renew()
+  redis.call('HSET', key.holders, me, args.label)
   redis.call('PUBLISH', channel(me), '')
   return {generation, lost, left}
 end
@@ -97,7 +98,9 @@ function steps.shares()
     end
   end
   for _, hash in ipairs({key.permits, key.offers}) do
-    for _, record in each_record(hash) do add(record.holder, record.semaphores, 1, 0) end
+    for _, record in each_record(hash) do
+      if record.ends_by ~= 0 then add(record.holder, record.semaphores, 1, 0) end
+    end
   end
   for _, entry in each_record(key.entries) do
     add(entry.holder, entry.semaphores, 0, entry.waiting)
@@ -116,7 +119,11 @@ local function join()
   for _, name in ipairs(args.semaphores) do
     if not holders.limit(name) then return {'', known_names()} end
   end
-  for _, name in ipairs(args.semaphores) do holders.use(name) end
+  local limits = {}
+  for place, name in ipairs(args.semaphores) do
+    holders.use(name)
+    limits[place] = {name, whole(holders.limit(name))}
+  end
   if args.batch and not journal.exists(args.entry) then journal.open(args.entry, args.batch) end
   if not queue.get(args.entry) then
     queue.join(args.entry, {
@@ -125,7 +132,7 @@ local function join()
     })
   end
   queue.set_wanted(args.entry, args.wanted)
-  return {permits.admit()}
+  return {permits.admit(), limits}
 end
 
 function steps.join() return join() end
@@ -134,7 +141,7 @@ function steps.open_batch()
   local batch, digest = journal.begun_by(args.batch.caller, args.batch.key)
   if batch and batch ~= args.entry then return {'taken', batch, digest} end
   local answer = join()
-  if answer[1] ~= '' then answer[2] = redis.call('HGET', batch_key(args.entry), 'created_at') end
+  if answer[1] ~= '' then answer[3] = redis.call('HGET', batch_key(args.entry), 'created_at') end
   return answer
 end
 

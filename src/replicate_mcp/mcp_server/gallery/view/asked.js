@@ -8,16 +8,30 @@ export class Asked {
   #task;
   isWhole = true;
 
-  constructor(task, index) {
-    this.#task = task && typeof task === "object" ? task : {};
+  /** `model`: of tasks that name none. */
+  constructor(task, index, model) {
+    const own = task && typeof task === "object" ? task : {};
+    this.#task = { ...own, model: own.model ?? model };
     this.index = index;
-    this.prompt = textOr(this.#task.prompt, "");
+    this.prompt = textOr(this.#input("prompt"), "");
     this.filename = textOr(this.#task.output_filename, `generated_image_${index + 1}`);
   }
 
   /** A value of the model's inputs, which win from `input`. */
   #input(name) {
     return this.#task.input?.[name] ?? this.#task[name];
+  }
+
+  /** Whether a row can be this task's: a failed one does not tell its model and seed. */
+  canBe({ prompt, output_filename, model, seed }) {
+    const wanted = this.#task.model;
+    const isFullName = typeof wanted === "string" && wanted.includes("/");
+    return (
+      prompt === this.prompt &&
+      output_filename === this.filename &&
+      (model === undefined || !isFullName || model === wanted.trim()) &&
+      (seed === undefined || seed === (this.#input("seed") ?? seed))
+    );
   }
 
   /** How many images it will give, as far as can be foreseen. */
@@ -37,7 +51,7 @@ export class Asked {
   /** The same task under another name, for which another seed is to be chosen. */
   again(filename) {
     const { seed, input, ...task } = this.#task;
-    if (input !== undefined) {
+    if (input) {
       const { seed: chosen, ...rest } = input;
       task.input = rest;
     }

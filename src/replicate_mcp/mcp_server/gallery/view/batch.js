@@ -41,12 +41,9 @@ export function rowsOf(page) {
   return [...page.successful_results, ...page.failed_results];
 }
 
-/** Whether a page is of a batch of these tasks, as far as its rows tell. */
-export function isOf(page, asked) {
-  const rows = rowsOf(page);
+/** Whether a page can be of a batch of these tasks, as far as its rows tell. */
+export function canBeOf(page, asked) {
   return (
-    page.total_tasks === asked.length &&
-    rows.length > 0 &&
-    rows.every((row) => row.prompt === asked[row.task_index]?.prompt)
+    page.total_tasks === asked.length && rowsOf(page).every((row) => asked[row.task_index]?.canBe(row))
   );
 }

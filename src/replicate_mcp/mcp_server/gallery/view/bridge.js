@@ -3,6 +3,7 @@
 const PROTOCOL_VERSION = "2026-01-26";
 const TOOL_CALL_SECONDS = 90; // A host gives up on a tool before that.
 const METHOD_NOT_FOUND = -32601;
+const LATELY_KEY = "replicate-mcp/lately";
 
 export class Host {
   #calls = new Map();
@@ -128,7 +129,10 @@ export class Host {
   }
 }
 
-/** A tool's answer: its structured `page` and its `images`, or, refused, the `refusal` in words. */
+/**
+ * A tool's answer: its structured `page`, its `images` and the batches that began `lately`, or,
+ * refused, the `refusal` in words.
+ */
 export function readToolResult(result) {
   const content = result.content ?? [];
   const text = content
@@ -137,5 +141,9 @@ export function readToolResult(result) {
     .join("\n");
   if (result.isError) return { refusal: text || "The server refused, without a reason." };
   if (!result.structuredContent) return { refusal: text || "The answer has no results in it." };
-  return { page: result.structuredContent, images: content.filter(({ type }) => type === "image") };
+  return {
+    page: result.structuredContent,
+    images: content.filter(({ type }) => type === "image"),
+    lately: result._meta?.[LATELY_KEY] ?? [],
+  };
 }

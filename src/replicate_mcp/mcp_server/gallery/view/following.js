@@ -1,10 +1,11 @@
 // Asking the server what has finished, through the host, until a batch has ended.
 
-import { isOf } from "./batch.js";
+import { canBeOf, rowsOf } from "./batch.js";
 
 const SHORTEST_WAIT = 1; // s; how long the server may take to answer, in case the batch ends
 const LONGEST_WAIT = 3;
 const FIND_SECONDS = 1;
+const EARLY_SECONDS = 5; // A host may begin the call before it has shown the view.
 const TROUBLE_SECONDS = [1, 2, 4, 8, 15];
 
 /** Follows one batch, and tells of each page; `onTrouble` is told why, where it gave up. */
@@ -42,18 +43,34 @@ export class Following {
   }
 
   /**
-   * Find the batch of a call that has not been answered: the newest one, if it is of these tasks.
-   * One that has ended is an older one: this one's end comes with its call's answer.
+   * Find the batch of a call that has just begun, while that is not answered. What has ended is not
+   * it: its end comes with its call's answer.
    */
   async find(asked) {
+    const began = performance.now();
     while (!this.#stopped) {
       await pause(FIND_SECONDS);
       await untilSeen();
       if (this.#stopped) break;
-      const { page } = await this.host.callTool("get_batch", {}).catch(() => ({}));
-      if (!this.#stopped && page?.status === "running" && isOf(page, asked)) return page;
+      const page = await this.#only(asked, began).catch(() => undefined);
+      if (!this.#stopped && page?.status === "running" && rowsOf(page).length) return page;
     }
     return undefined;
+  }
+
+  /** The one batch since then that can be of these tasks; nothing where several can. */
+  async #only(asked, began) {
+    const { page: newest, lately } = await this.host.callTool("get_batch", {});
+    const age = (performance.now() - began) / 1_000 + EARLY_SECONDS;
+    const pages = lately
+      .filter(({ seconds, total_tasks }) => seconds < age && total_tasks === asked.length)
+      .map(async ({ batch_id }) =>
+        batch_id === newest.batch_id
+          ? newest
+          : (await this.host.callTool("get_batch", { batch_id })).page,
+      );
+    const possible = (await Promise.all(pages)).filter((page) => canBeOf(page, asked));
+    return possible.length === 1 ? possible[0] : undefined;
   }
 
   async #ask(given) {

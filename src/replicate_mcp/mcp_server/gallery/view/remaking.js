@@ -43,9 +43,8 @@ export class Remaking {
     return true;
   }
 
-  async #make(slot, task, { model, semaphore }) {
+  async #make(slot, task, { semaphore }) {
     const given = { tasks: [task], wait_seconds: WAIT_SECONDS };
-    if (model !== undefined && task.model === undefined) given.model = model;
     if (semaphore !== undefined) given.semaphore = semaphore;
     const fail = (why) => this.#show(slot, failure(slot.asked, why));
     try {
