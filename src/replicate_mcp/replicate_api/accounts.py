@@ -9,6 +9,7 @@ import anyio
 
 from replicate_mcp.access import checked, fingerprint
 from replicate_mcp.errors import ReplicateMcpError, ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -20,9 +21,6 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_SECONDS = 30 * 24 * 3600
 """For how long it is remembered which account a token belongs to."""
-
-ASK_AGAIN_SECONDS = (0.3, 1.0)
-"""Pauses before an account that was not told is asked for again."""
 
 ASK_SECONDS = 20.0
 """After which it counts as not told, whatever is still under way: hosts wait for a minute."""
@@ -172,20 +170,16 @@ class Accounts:
         remembered = await self._memory.recall(key)
         if remembered is not None:
             return remembered
-        for pause in (*ASK_AGAIN_SECONDS, None):
-            try:
-                name = await self.gateway(token).account()
-                break
-            except Fault as fault:
-                if isinstance(fault, Refusal) and fault.status == 401:
-                    raise Unauthorized(rule_for(fault).sentence) from None
-                if isinstance(fault, Refusal) and fault.status in (403, 404):
-                    log.warning("Replicate does not say whose token this is: %s", fault)
-                    return mark
-                if pause is None:
-                    # Another name for the account would be another limit: better none than two.
-                    raise _not_told(f" ({fault})") from None
-                await anyio.sleep(pause)
+        try:
+            name = await answered(self.gateway(token).account)
+        except Fault as fault:
+            if isinstance(fault, Refusal) and fault.status == 401:
+                raise Unauthorized(rule_for(fault).sentence) from None
+            if isinstance(fault, Refusal) and fault.status in (403, 404):
+                log.warning("Replicate does not say whose token this is: %s", fault)
+                return mark
+            # Another name for the account would be another limit: better none than two.
+            raise _not_told(f" ({fault})") from None
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name
 

@@ -319,8 +319,9 @@ class SqliteBackend:
         def bury(permits: PermitTables, journal: JournalTables) -> None:
             for holder in dead:
                 _bury(permits, journal, holder)
-            for batch, task in permits.ended_without_holder():
-                journal.record(batch, [_failure(task, journal.task(batch, task), *_LOST)])
+            for batch, task, prediction in permits.see_to_ended_without_holder():
+                lost = _failure(task, journal.task(batch, task), *_LOST, prediction_id=prediction)
+                journal.record(batch, [lost])
 
         await self._step(bury)
         if lock:
@@ -381,7 +382,13 @@ def _bury(permits: PermitTables, journal: JournalTables, holder: str) -> None:
 
 
 def _failure(
-    index: int, task: JournalTask, code: ErrorCode, error: str, retryable: bool
+    index: int,
+    task: JournalTask,
+    code: ErrorCode,
+    error: str,
+    retryable: bool,
+    *,
+    prediction_id: str | None = None,
 ) -> TaskFailure:
     return TaskFailure(
         task_index=index,
@@ -389,5 +396,6 @@ def _failure(
         output_filename=task.output_filename,
         error=error,
         error_code=code,
+        prediction_id=prediction_id,
         retryable=retryable,
     )
