@@ -126,6 +126,26 @@ def test_a_servers_odd_token_is_told_and_ends_nothing(serve: Serve) -> None:
         assert server.get("/health").status_code == 200
 
 
+def test_the_service_tells_which_keys_its_routes_take_and_what_they_answer(server: Server) -> None:
+    described = server.get("/openapi.json").json()
+    keys = described["components"]["securitySchemes"]
+    headers = {each.get("name", "Authorization") for each in keys.values()}
+    assert headers == {"X-Admin-API-Key", "X-Replicate-API-Key", "Authorization"}
+    paths = described["paths"]
+    assert paths["/configure"]["post"]["security"] == [{"adminKey": []}]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            if path not in ("/health", "/models"):
+                assert {"adminKey": []} in operation["security"]
+            answers = operation["responses"]
+            assert answers.keys() >= {"200", "408", "413", "429", "431", "500", "503"}
+            for answer in answers.values():
+                (content,) = answer["content"].values()
+                assert content["schema"]
+    codes = described["components"]["schemas"]["Refusal"]["properties"]["error_code"]["enum"]
+    assert {"internal_error", "too_many_requests", "invalid_input"} <= set(codes)
+
+
 def test_an_admin_registers_semaphores_where_every_caller_brings_a_token(serve: Serve) -> None:
     with serve(REPLICATE_API_TOKEN="") as server:
         body = {"semaphore_id": "team", "limit": 3}

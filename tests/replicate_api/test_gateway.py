@@ -9,8 +9,10 @@ import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.replicate_api.faults import LostAnswer, NeverEnded, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.replicate_api.transport import Transport, call
 from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.models import ModelName
@@ -64,7 +66,8 @@ async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> No
     await gateway.create(SCHNELL, INPUTS, cancel_after=77)
     (listed,) = (await gateway.predictions_since(gateway.now() - 60)).predictions
     assert listed.lives == pytest.approx(77, abs=0.01)
-    assert listed.input["prompt"] == "a red car"
+    sent = hash_inputs(INPUTS)
+    assert {name: listed.inputs[name] for name in sent} == sent
     assert (await gateway.predictions_since(gateway.now() + 60)).predictions == []
 
 
@@ -137,6 +140,42 @@ async def test_following_fetches_until_it_is_done(gateway: Gateway, simulator: S
     assert not prediction.urls
     followed = await gateway.follow(prediction, until=gateway.now() + 60)
     assert followed.urls[0].startswith("http")
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "reset"])
+async def test_one_look_that_fails_past_the_deadline_does_not_mean_that_it_never_ends(
+    gateway: Gateway, simulator: Simulator, fault: str
+) -> None:
+    made = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    simulator.fault_next(fault, on="get")
+    followed = await gateway.follow(Prediction.unseen(made.id), until=gateway.now() - 61)
+    assert followed.status == "succeeded"
+
+
+async def test_what_is_seen_to_run_past_its_deadline_is_cancelled_and_given_up(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60, cancel_seconds=60)
+    made = await created_elsewhere(simulator)
+    with pytest.raises(NeverEnded):
+        await gateway.follow(Prediction.unseen(made), until=gateway.now() - 61)
+    assert simulator.stats()["requests"]["POST /v1/predictions/{id}/cancel"] == 1
+
+
+async def test_what_cannot_be_looked_at_until_its_files_are_gone_is_given_up(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.fault_next("reset", on="get")
+    with pytest.raises(LostAnswer):
+        await gateway.follow(Prediction.unseen("any"), until=gateway.now() - 50 * 60 - 1)
+
+
+async def created_elsewhere(simulator: Simulator) -> str:
+    """A prediction whose answer is not held."""
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer r8_acme_2"}) as client:
+        url = f"{simulator.url}/v1/models/black-forest-labs/flux-schnell/predictions"
+        made: str = (await client.post(url, json={"input": INPUTS})).json()["id"]
+    return made
 
 
 async def test_cancelling_what_has_ended_or_is_not_known_is_no_fault(gateway: Gateway) -> None:

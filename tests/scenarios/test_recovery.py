@@ -118,13 +118,13 @@ async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
             first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
         )
         await simulator.reached(account="acme", in_flight=2)
-    simulator.fault_next("reset", 3, on="get")
+    simulator.fault_next("reset", 8, on="get")
     async with app_with() as second:
         await second.recover()
         result = await ended(second, batch_id)
     assert (result.successful_count, result.failed_count) == (2, 0)
     account = simulator.account("acme")
-    assert (account["faults"], account["created"]) == (3, 2)
+    assert (account["faults"], account["created"]) == (8, 2)
 
 
 async def test_what_was_left_is_delivered_though_the_host_was_closed_past_its_deadline(
