@@ -1,5 +1,6 @@
 """Which prediction came of which attempt."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,8 @@ def made(
     model: str = "o/m",
     **more: Any,
 ) -> ListedPrediction:
-    return ListedPrediction(name, model, "", {"prompt": prompt, **more}, created, lives, False)
+    inputs = hash_inputs({"prompt": prompt, **more})
+    return ListedPrediction(name, model, "", inputs, created, lives, False)
 
 
 def whole(*predictions: ListedPrediction) -> PredictionList:
@@ -110,6 +112,30 @@ def test_a_models_name_is_the_same_in_capitals() -> None:
     assert ids(assign([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
 
 
+def test_hundreds_of_attempts_are_told_apart_in_the_time_in_which_their_inputs_are_read() -> None:
+    begun = time.process_time()
+    listed = [made(f"p{n}", f"car {n}", seed=n, num_outputs=1) for n in range(500)]
+    read = time.process_time()
+    inputs = [hash_inputs({"prompt": f"car {n}", "seed": n}) for n in range(500)]
+    attempts = [OpenAttempt(n, "o/m", inputs[n], 600, SENT - 5) for n in range(500)]
+    told = time.process_time()
+    assigned = assign(attempts, listed, set())
+    done = time.process_time()
+    assert ids(assigned) == {n: f"p{n}" for n in range(500)}
+    assert done - told < 20 * (read - begun)
+
+
+def test_attempts_of_other_inputs_than_the_rest_are_told_apart_too() -> None:
+    attempts = [
+        OpenAttempt(1, "o/m", hash_inputs({"prompt": "a"}), 600, SENT - 5),
+        OpenAttempt(2, "o/m", hash_inputs({"prompt": "a", "seed": 2}), 600, SENT - 5),
+        OpenAttempt(3, "o/m", hash_inputs({"image": "data:,"}), 597, SENT - 5),
+    ]
+    listed = [made("b", "a", seed=2), made("a", "a", created=SENT + 1), made("c", "", lives=597.0)]
+    assert ids(assign(attempts[1:], listed, set())) == {2: "b", 3: "c"}
+    assert ids(assign(attempts[:1], listed, {"b"})) == {1: "a"}
+
+
 def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
     assert distinct_cancel_after(600, set()) == 600
     assert distinct_cancel_after(600, {600}) == 597
@@ -148,7 +174,7 @@ def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> No
     [
         made("another version", lives=30.0),
         made("in capitals", lives=30.0, model="O/M"),
-        replace(made("without its inputs"), input={}),
+        replace(made("without its inputs"), inputs={}),
     ],
     ids=lambda like: like.id,
 )

@@ -6,7 +6,8 @@ account's list of predictions says what became of it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,13 +59,14 @@ class ListedPrediction:
     """A prediction of the account's list.
 
     Attributes:
+        inputs: the hash of each, as an attempt's.
         lives: seconds from its creation to its deadline; None where the list has no deadline.
     """
 
     id: str
     model: str
     version: str
-    input: Mapping[str, Any]
+    inputs: Mapping[str, str]
     created_at: float
     lives: float | None
     ended: bool
@@ -121,11 +123,10 @@ def assign(
     )
     pairs = sorted(
         (
-            (_difference(attempt, prediction), prediction.created_at, attempt.sent_at,
+            (_difference(attempt, free[place]), free[place].created_at, attempt.sent_at,
              attempt.permit, place)
-            for attempt in attempts
-            for place, prediction in enumerate(free)
-            if fits(attempt, prediction)
+            for attempt, place in _of_equal_inputs(attempts, free)
+            if fits(attempt, free[place])
         )
     )  # fmt: skip
     assigned: dict[int, ListedPrediction] = {}
@@ -135,6 +136,24 @@ def assign(
             assigned[permit] = free[place]
             given.add(place)
     return assigned
+
+
+def _of_equal_inputs(
+    attempts: Sequence[OpenAttempt], predictions: Sequence[ListedPrediction]
+) -> Iterator[tuple[OpenAttempt, int]]:
+    """Each attempt with the place of each prediction that has its inputs.
+
+    Hundreds of attempts meet thousands of predictions: only those that are alike are compared.
+    """
+    tables: dict[tuple[str, ...], dict[tuple[str | None, ...], list[int]]] = {}
+    for attempt in attempts:
+        names = tuple(sorted(name for name, digest in attempt.inputs.items() if digest))
+        if names not in tables:
+            tables[names] = defaultdict(list)
+            for place, prediction in enumerate(predictions):
+                tables[names][tuple(map(prediction.inputs.get, names))].append(place)
+        for place in tables[names].get(tuple(map(attempt.inputs.get, names)), ()):
+            yield attempt, place
 
 
 def was_not_made(
@@ -191,12 +210,12 @@ def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
     prompt = attempt.inputs.get("prompt", "")
     return (
         prediction.created_at >= attempt.sent_at
-        and _same_path(attempt.model, prediction)
         and (
             not prompt
-            or "prompt" not in prediction.input  # An account may keep no inputs at all.
-            or _hash(prediction.input["prompt"]) == prompt
+            or "prompt" not in prediction.inputs  # An account may keep no inputs at all.
+            or prediction.inputs["prompt"] == prompt
         )
+        and _same_path(attempt.model, prediction)
     )
 
 
@@ -204,10 +223,10 @@ def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
     """Whether the prediction could have come of the attempt."""
     return (
         prediction.created_at >= attempt.sent_at
-        and _same_model(attempt.model, prediction)
         and _difference(attempt, prediction) <= DEADLINE_TOLERANCE
+        and _same_model(attempt.model, prediction)
         and all(
-            not digest or _hash(prediction.input.get(key)) == digest
+            not digest or prediction.inputs.get(key) == digest
             for key, digest in attempt.inputs.items()
         )
     )

@@ -18,6 +18,7 @@ from replicate_mcp.replicate_api.attempts import (
     SETTLED_WITHIN_SECONDS,
     ListedPrediction,
     PredictionList,
+    hash_inputs,
 )
 from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
@@ -328,7 +329,7 @@ def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
         id=prediction.id,
         model=str(answer.get("model") or ""),
         version=str(answer.get("version") or ""),
-        input=sent if isinstance(sent, Mapping) else {},
+        inputs=hash_inputs(sent) if isinstance(sent, Mapping) else {},
         created_at=created,
         lives=None if deadline is None else deadline - created,
         ended=prediction.status in ENDED,
