@@ -233,6 +233,33 @@ def test_a_request_that_is_not_waited_for_is_told_where_to_look(
     assert server.get("/batches").json()["batches"][0]["batch_id"] == ended["batch_id"]
 
 
+def test_under_a_path_of_a_proxy_the_place_to_look_is_under_it_too(serve: Serve) -> None:
+    with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9/images/") as server:
+        answer = server.post("/generate", {"prompt": "a"}, prefer="respond-async")
+        assert answer.headers["location"] == f"/images/batches/{answer.json()['batch_id']}"
+
+
+def test_a_slash_at_the_end_is_answered_as_without_and_never_redirected(server: Server) -> None:
+    routes = {
+        (method.upper(), path)
+        for path, methods in server.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    assert len(routes) > 10
+    files = {("GET", path) for path in ("/openapi.json", "/dashboard/dashboard.js", "/nothing")}
+    for method, path in routes | files | {("POST", "/mcp"), ("DELETE", "/mcp")}:
+        plain, slashed = (
+            server.client.request(method, each, content=b"{}") for each in (path, f"{path}/")
+        )
+        assert (slashed.status_code, slashed.history) == (plain.status_code, [])
+        assert not 300 <= slashed.status_code < 400
+    with server.client.stream("GET", "/sse/") as stream:
+        assert stream.status_code == 200
+        assert next(stream.iter_lines()) == "event: endpoint"
+    messages = server.client.post("/messages", content=b"{}")
+    assert messages.status_code == 404
+
+
 def test_a_batch_is_stopped_at_replicate_too(server: Server, simulator: Simulator) -> None:
     answer = server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, prefer="respond-async")
     simulator.wait_for(account="acme", in_flight=3)

@@ -17,6 +17,7 @@ from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
 from replicate_mcp.http_api.refusals import (
     MCP_PATHS,
+    MESSAGES,
     Busy,
     HeadersTooLarge,
     TooLarge,
@@ -47,6 +48,7 @@ class Edge:
         """Let one request through, within the limits."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        scope = _without_its_last_slash(scope)
         began = False
 
         async def watched_send(message: Message) -> None:
@@ -211,6 +213,14 @@ def _shown(address: _Address | None) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+def _without_its_last_slash(scope: Scope) -> Scope:
+    """The same request: a redirect would have it sent again, through what may be plain http."""
+    path: str = scope["path"]
+    if path.endswith("/") and path not in ("/", MESSAGES):
+        return {**scope, "path": path[:-1]}
+    return scope
 
 
 def _seen_through(scope: Scope, headers: Mapping[str, str]) -> Scope:

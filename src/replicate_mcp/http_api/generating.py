@@ -3,6 +3,7 @@
 import hashlib
 import json
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
@@ -134,7 +135,8 @@ async def _accepted(
     """It runs: the caller did not want to wait, or this process leaves and others go on."""
     result = await app.batches.result(caller, batch_id, limit=0)
     counts = as_json(result.model_copy(update={"next_step": None}))
-    headers = {"Location": f"/batches/{batch_id}"}
+    prefix = urlsplit(app.settings.public_url or "").path
+    headers = {"Location": f"{prefix}/batches/{batch_id}"}
     if applied:
         headers["Preference-Applied"] = "respond-async"
     return JSONResponse(counts, 202, headers)

@@ -64,6 +64,7 @@ def build(
         version=metadata.version("replicate-mcp"),
         description="Prompts in, image URLs out, through Replicate.",
         lifespan=lifespan,
+        redirect_slashes=False,
         responses=ANYWHERE,
         docs_url=None,
         redoc_url=None,
