@@ -259,6 +259,38 @@ def test_a_cancelled_wait_leaves_no_trace(simulator: Simulator, tmp_path: Path) 
     assert printed.split() == ["in", "0", "0"]
 
 
+def test_a_context_ends_quietly_while_the_disk_is_full_and_its_unit_comes_back(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import resource
+        from replicate_mcp import ExternalSemaphoreContext, ReplicateMcpError
+        from replicate_mcp import get_global_semaphore, register_global_semaphore
+
+        usual, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def largest_file(size):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+        register_global_semaphore("team", 1)
+        with ExternalSemaphoreContext("team"):
+            largest_file(0)
+            try:
+                register_global_semaphore("other", 1)
+            except ReplicateMcpError as error:
+                print(error.code)
+        largest_file(usual)
+        with ExternalSemaphoreContext("team"):
+            print("in")
+        print(get_global_semaphore("team").in_use)
+        """,
+    )
+    assert printed.splitlines() == ["backend_unavailable", "in", "0"]
+
+
 def test_a_cancelled_call_stops_its_batch_at_replicate(
     simulator: Simulator, tmp_path: Path
 ) -> None:

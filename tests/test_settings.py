@@ -48,8 +48,8 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("REPLICATE_CONCURRENT_LIMIT", "0", "greater than or equal to 1"),
-        ("REPLICATE_CONCURRENT_LIMIT", "many", "valid integer"),
+        ("REPLICATE_CONCURRENT_LIMIT", "0", "must be at least 1"),
+        ("REPLICATE_CONCURRENT_LIMIT", "many", "must be a whole number"),
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
         ("REPLICATE_BASE_URL", "https://api.example.com?x", "https address, or http on loopback"),
         ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com/?", "must be the https address"),
@@ -60,7 +60,10 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_MCP_BACKEND", "sqlite:///./state.db", "a file by its whole path"),
         ("REPLICATE_MCP_BACKEND", "sqlite:///~no-such-user/state.db", "a file by its whole path"),
         ("REPLICATE_MCP_FILES", "~no-such-user/Pictures", "a folder's whole path"),
-        ("REPLICATE_MCP_WAIT_SECONDS", "90", "less than or equal to 50"),
+        ("REPLICATE_MCP_WAIT_SECONDS", "90", "must be at most 50"),
+        ("REPLICATE_REQUESTS_PER_MINUTE", "9999999", "must be at most 1000000"),
+        ("REPLICATE_REQUESTS_PER_MINUTE", "many", "must be a number"),
+        ("REPLICATE_MCP_ALLOW_ANONYMOUS", "maybe", "must be 1 or 0"),
         ("REPLICATE_MCP_ALLOWED_HOSTS", "mcp.example.com/path", "names like mcp.example.com"),
     ],
 )

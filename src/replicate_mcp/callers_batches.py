@@ -251,15 +251,13 @@ class CallersBatches:
         self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
     ) -> _LookedUp:
         from replicate_mcp.batches.planning import plan
-        from replicate_mcp.replicate_api.faults import Fault
 
         images = self._local_images(request.is_local)
         try:
             with anyio.fail_after(LOOK_UP_SECONDS):
                 account = await parts.account(caller.token)
                 gateway = parts.accounts.gateway(caller.token)
-                with contextlib.suppress(Fault):  # The creations meet the same, and report it.
-                    await gateway.learn_clock()
+                await _learn_clock(gateway)
                 shown, semaphores = await self._semaphores.needed(account, request.semaphore)
                 planned = await plan(tasks, gateway, parts.models, images)
         except TimeoutError:
@@ -316,6 +314,18 @@ class CallersBatches:
     async def _still_runs(parts: "Parts", batch_id: str) -> bool:
         state = await parts.backend.batch(batch_id)
         return state is not None and state.status == "running"
+
+
+async def _learn_clock(gateway: "Gateway") -> None:
+    """Without Replicate's time, what was made for an attempt cannot be told from what was not."""
+    from replicate_mcp.replicate_api.fault_policy import not_told
+    from replicate_mcp.replicate_api.faults import Fault
+
+    try:
+        await gateway.learn_clock()
+    except Fault as fault:
+        error = not_told(fault)
+        raise type(error)(f"Nothing was created. {error}") from None
 
 
 def _moment(seconds: float) -> datetime:

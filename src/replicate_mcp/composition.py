@@ -15,6 +15,7 @@ from replicate_mcp.replicate_api.models import Models
 from replicate_mcp.semaphores.context import ContextQueue
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.steps import SureSteps
 from replicate_mcp.settings import Settings, state_file
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Parts:
         group.start_soon(backend.run)
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)
-        contexts = ContextQueue(backend, holder, group.start_soon)
+        contexts = ContextQueue(backend, SureSteps(holder, group))
         parts = cls(settings, backend, holder, runner, contexts)
         group.start_soon(parts.accounts.close_idle)
         if settings.token:
@@ -95,6 +96,9 @@ class Parts:
                 return
             except ReplicateMcpError as error:
                 log.info("what earlier processes left is looked for later: %s", error)
+            except Exception:
+                # Whatever it was, the server goes on.
+                log.exception("what earlier processes left is looked for later")
             await anyio.sleep(ASK_AGAIN_SECONDS)
 
     async def account(self, token: str) -> str:

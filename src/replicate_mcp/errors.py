@@ -22,7 +22,7 @@ ErrorCode = Literal[
     "backend_unavailable",
 ]
 
-RefusalCode = ErrorCode | Literal["too_many_requests"]
+RefusalCode = Literal[ErrorCode, "too_many_requests"]
 """With the code of what is refused only because much is going on; no task ends with it."""
 
 ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)

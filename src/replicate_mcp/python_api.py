@@ -131,6 +131,9 @@ class ExternalSemaphoreContext:
         async with ExternalSemaphoreContext("replicate-global"):
             output = await replicate.async_run("owner/model", {"prompt": "a red car"})
 
+    Where the shared state cannot be used as the block ends, the unit is given back as soon as it
+    can be.
+
     Raises:
         UnknownSemaphore: on entering; there is no such name.
         RuntimeError: on entering; `with` inside a running event loop, which it would block, or a

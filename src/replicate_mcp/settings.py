@@ -145,6 +145,16 @@ SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fie
 ALSO_READ = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
 """Another name under which a setting is read, where it is not set under its own."""
 
+_WRONG = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be 1 or 0",
+    "greater_than_equal": "must be at least {ge:.0f}",
+    "less_than_equal": "must be at most {le:.0f}",
+    "string_too_long": "must have at most {max_length} characters",
+}
+"""What is wrong with a value, by pydantic's name for it, for those who do not know pydantic."""
+
 
 def load_settings(
     environ: Mapping[str, str] | None = None, env_file: str | Path | None = None
@@ -170,7 +180,10 @@ def load_settings(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Value error, ")
+        if said := _WRONG.get(first["type"]):
+            reason = said.format(**first.get("ctx", {}))
+        else:
+            reason = first["msg"].removeprefix("Value error, ")
         raise InvalidInput(f"The setting {name} is wrong: {reason}.") from None
 
 

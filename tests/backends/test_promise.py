@@ -463,9 +463,70 @@ async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must
     world.clock.now += 701
     await staying.admit()
     assert await state(staying) == (0, 0)
+    assert [share.in_use for share in await staying.shares()] == []
+
+
+async def left_behind(world: World, *, prediction: str | None = None) -> tuple[Backend, int]:
+    """Who stays, and the permit of an attempt that another left 12 minutes ago."""
+    staying = await world.holder(limit=2)
+    leaving = await world.open()
+    await leaving.declare(OWN, 2, per_minute=60_000)
+    (permit,) = await take_all(leaving, await begin(leaving, "b1", 1))
+    if prediction is not None:
+        assert await leaving.claim_prediction(permit, "b1", prediction)
+    await leaving.close()
+    world.clock.now += 701
+    await staying.admit()
+    return staying, permit
+
+
+@pytest.mark.parametrize("prediction", [None, "p1"])
+async def test_what_became_of_an_attempt_can_be_told_when_its_prediction_must_have_ended(
+    world: World, prediction: str | None
+) -> None:
+    staying, permit = await left_behind(world, prediction=prediction)
+    batch = await staying.batch("b1")
+    assert batch is not None
+    assert batch.status == "running"
+    (orphan,) = await staying.orphans("acme")
+    assert (orphan.permit, orphan.prediction_id) == (permit, prediction)
+    assert await staying.adopt(permit)
+    assert await state(staying) == (0, 0), "whoever looks for it takes no units of others"
+    await finish(staying, permit, "b1", failed(0, "p1"))
+    assert await state(staying) == (0, 0)
+    assert await staying.open_attempts("acme") == []
+    assert await staying.results("b1") == [failed(0, "p1")]
+
+
+@pytest.mark.parametrize("prediction", [None, "p1"])
+async def test_an_attempt_that_nobody_can_settle_any_more_ends_as_unknown(
+    world: World, prediction: str | None
+) -> None:
+    staying, _ = await left_behind(world, prediction=prediction)
+    world.clock.now += 50 * 60
+    await staying.admit()
     batch = await staying.batch("b1")
     assert batch is not None
     assert batch.status == "completed"
+    (row,) = await staying.results("b1")
+    assert isinstance(row, TaskFailure)
+    assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
+    assert row.prediction_id == prediction
+    assert await staying.orphans("acme") == []
+    assert await state(staying) == (0, 0)
+
+
+async def test_a_permit_left_after_its_result_is_gone_when_its_prediction_must_have_ended(
+    world: World,
+) -> None:
+    a, b = await world.holder(), await world.holder()
+    (permit,) = await take_all(a, await begin(a, "ba", 1))
+    await a.finish(permit, "ba", failed(0, "p1"), ended=False)
+    world.clock.now += 701
+    await b.admit()
+    assert await state(b) == (0, 0)
+    assert await b.orphans("acme") == []
+    assert await b.results("ba") == [failed(0, "p1")]
 
 
 async def test_callers_see_their_own_batches_the_newest_first(world: World) -> None:
@@ -507,3 +568,15 @@ async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: Wor
     assert await state(staying, "team") == (1, 0)
     await leaving.close()
     assert await state(staying, "team") == (0, 0)
+
+
+async def test_an_offer_that_lies_there_is_withdrawn_though_the_clock_was_set_back(
+    world: World,
+) -> None:
+    stopped, going_on = await world.holder(), await world.holder()
+    await going_on.register("team", 1)
+    await stopped.register("team", 1)
+    assert len((await stopped.join(QueueEntry("theirs", ("team",), None, 1))).offers) == 1
+    assert (await going_on.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
+    world.clock.now -= 3_600
+    assert [offer.entry for offer in (await going_on.admit()).offers] == ["mine"]

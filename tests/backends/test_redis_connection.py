@@ -104,6 +104,14 @@ async def test_waiting_for_more_or_less_counts_once_though_its_answer_was_lost(
     assert sum(await state(one, "team")) == 1
 
 
+async def test_waiting_for_less_counts_once_though_it_was_asked_for_again(linked: Linked) -> None:
+    _, link, one = linked
+    await one.register("team", 1)
+    await one.join(QueueEntry("contexts", ("team",), None, 4))
+    await again_until_answered(lambda: one.leave("contexts", 1), link)
+    assert await state(one, "team") == (1, 2)
+
+
 async def test_a_batch_whose_beginning_was_lost_is_begun_once_or_ends(linked: Linked) -> None:
     _, link, one = linked
     link.lose_answers(1)

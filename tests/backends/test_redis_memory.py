@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -276,6 +277,23 @@ async def test_a_prediction_whose_permit_was_forgotten_is_entered_again(fleet: F
         await until(lambda: one.forgot("acme"))
         await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
         assert await state(one) == (1, 0)
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+async def test_units_that_were_given_back_stay_so_whatever_is_forgotten(
+    fleet: Fleet, adopted: bool
+) -> None:
+    one, gone = await fleet.holder(), await fleet.holder()
+    (offer,) = (await begin(gone, "b", 1)).offers
+    await gone.note_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    fleet.stop(gone)
+    await waits_for(one, 0, 0)
+    if adopted:
+        assert await one.adopt(offer.permit)
+    fleet.forget("permits")
+    await fleet.opened(one)
+    assert [each.permit for each in await one.open_attempts("acme")] == [offer.permit]
+    assert await state(one) == (0, 0)
 
 
 async def test_permits_have_rising_numbers_whatever_is_forgotten(fleet: Fleet) -> None:

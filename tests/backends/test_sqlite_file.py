@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -39,6 +40,19 @@ def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) ->
             process.stdin.write(b"\n")
             process.stdin.close()
         assert [process.wait(30) for process in starting] == [0] * 6
+
+
+async def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    backend = await SqliteBackend.open(str(path))
+    await backend.declare(OWN, 5, per_minute=600)
+    await begin(backend, "b", 2)
+    await backend.record("b", [failed(1), failed(0)])
+    assert await backend.results("b") == [failed(1), failed(0)]
+    assert await backend.results("b", after=1) == [failed(0)]
+    await backend.close()
+    with closing(sqlite3.connect(path)) as file:
+        assert "\n".join(file.iterdump()).count("prompt 1") == 1
 
 
 async def test_what_is_older_than_a_day_is_forgotten_while_the_process_lives(

@@ -12,7 +12,8 @@ from conftest import AppFactory, settings_for
 from replicate_mcp.app import App
 from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.errors import Unauthorized
+from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api import attempts
 from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskResult, TaskSuccess
 
@@ -90,13 +91,41 @@ async def test_a_fault_that_lasts_is_reported_with_its_reason(
     assert own.in_use == 0
 
 
+async def test_a_clock_that_is_ahead_of_replicates_makes_nothing_twice(
+    app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "GRACE_SECONDS", 2)
+    simulator.configure(clock_offset_seconds=-20, predict_seconds=0.4)
+    async with app_with() as app:
+        await make(app, [{"prompt": "what is known of account and model is remembered"}])
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
+        simulator.configure(fault_after_seconds=1)
+        simulator.fault_next("reset", on="get")
+        simulator.fault_next("reset_after")
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(3)])
+    assert result.successful_count == 3
+    assert simulator.account("acme")["created"] == 4
+
+
+async def test_while_replicates_clock_is_not_known_nothing_is_created(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    async with app_with() as app:
+        await make(app, [{"prompt": "what is known of account and model is remembered"}])
+    async with app_with() as app:
+        simulator.fault_next("reset", 3, on="get")
+        with pytest.raises(ReplicateUnavailable, match=r"^Nothing was created\. Replicate did not"):
+            await make(app, [{"prompt": "x"}])
+        assert simulator.account("acme")["creations_seen"] == 1
+        assert (await make(app, [{"prompt": "x"}])).successful_count == 1
+
+
 async def test_what_replicate_refuses_is_reported_as_it_says_it(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
-    simulator.fault_next(Fault("500"), 2, on="get")  # No schema: Replicate judges.
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        simulator.fault_next(Fault("500"), on="get")
+        simulator.fault_next(Fault("500"), 3, on="get")  # No schema: Replicate judges.
         result = await make(app, [{"prompt": "x", "num_outputs": 9}])
     (row,) = result.failed_results
     assert (row.error_code, row.retryable) == ("invalid_input", False)
@@ -135,6 +164,34 @@ async def test_a_row_that_cannot_be_kept_ends_its_task_and_frees_its_permit(
     assert (result.status, row.error_code) == ("completed", "create_outcome_unknown")
     assert (row.prediction_id is not None, row.retryable) == (True, False)
     assert own.in_use == 0
+
+
+@pytest.mark.parametrize(
+    "model", ["community/sticker-maker", "deployments/acme/fast-flux", "flux-dev"]
+)
+async def test_a_fault_that_passes_while_a_model_is_looked_up_costs_no_task(
+    app_with: AppFactory, simulator: Simulator, model: str
+) -> None:
+    async with app_with() as app:
+        await app.semaphores.seen_by(app.caller())
+        simulator.fault_next(Fault("503"), on="get")
+        result = await make(app, [{"prompt": f"x{n}", "model": model} for n in range(3)])
+    assert (result.successful_count, result.failed_count) == (3, 0)
+
+
+async def test_a_model_that_could_not_be_looked_up_may_be_sent_again(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    task = {"prompt": "x", "model": "community/sticker-maker"}
+    async with app_with() as app:
+        await app.semaphores.seen_by(app.caller())
+        simulator.fault_next(Fault("503"), 3, on="get")
+        result = await make(app, [task])
+        again = await make(app, [task])
+    (row,) = result.failed_results
+    assert (row.error_code, row.retryable) == ("replicate_unavailable", True)
+    assert "could not be asked for this model's version" in row.error
+    assert again.successful_count == 1
 
 
 async def test_a_refused_token_refuses_the_request(

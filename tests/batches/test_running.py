@@ -8,6 +8,7 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app import App
+from replicate_mcp.batches.progress import Progress
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import (
     InvalidInput,
@@ -142,6 +143,22 @@ async def test_a_prediction_that_is_processing_with_its_output_is_done(
     assert "GET /v1/predictions/{id}" not in simulator.stats()["requests"]
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["by its schema", "unforeseen"])
+async def test_files_that_show_one_by_one_are_waited_for(
+    app_with: AppFactory, simulator: Simulator, is_told: bool
+) -> None:
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="1") as app:
+        simulator.configure(files_one_by_one=is_told)
+        await make(app, [{"prompt": "the schema is known from now on"}])
+        simulator.configure(files_one_by_one=True, predict_seconds=1)
+        result = await make(app, [{"prompt": "x", "num_outputs": 4}, {"prompt": "y"}])
+    many, one = result.successful_results
+    assert (many.count, len({file.url for file in many.generated_files}), one.count) == (4, 4, 1)
+    if is_told:  # The first file of an iterator may be a preview.
+        assert all(row.predict_seconds is not None for row in (many, one))
+        assert simulator.account("acme")["max_in_flight"] == 1
+
+
 async def test_answers_of_202_and_without_metrics_are_fine(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
@@ -264,7 +281,12 @@ async def test_a_days_images_end_the_batch_with_the_time_at_which_there_are_more
 async def test_a_cancelled_batch_runs_no_longer_anywhere(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
-    simulator.configure(predict_seconds=30)
+    simulator.configure(predict_seconds=30, cancel_seconds=1)
+    lines: list[str] = []
+
+    async def keep(progress: Progress) -> None:
+        lines.append(progress.line)
+
     async with app_with(REPLICATE_CONCURRENT_LIMIT="3") as app:
         caller = app.caller()
         batch_id = await app.batches.start(
@@ -273,7 +295,9 @@ async def test_a_cancelled_batch_runs_no_longer_anywhere(
         await simulator.reached(account="acme", in_flight=3)
         await app.batches.cancel(caller, batch_id)
         with anyio.fail_after(20):
-            await app.batches.wait(caller, batch_id, seconds=None)
+            await app.batches.wait(caller, batch_id, seconds=None, on_progress=keep)
+    assert "5/8 done, 3 running, 5 not made" in lines
+    async with app_with() as app:
         result = await app.batches.result(caller, batch_id)
     assert (result.status, result.failed_count) == ("canceled", 8)
     assert {row.error_code for row in result.failed_results} == {"canceled"}
@@ -351,6 +375,12 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
         {},
         InvalidInput,
         "task 0: image contains half a character",
+    ),
+    (
+        [{"prompt": "\u00e9" * 2_100}] * 1_000,
+        {},
+        InvalidInput,
+        "prompts have 4,200,000 bytes together, over the 4,194,304 of one batch: send several",
     ),
     ([{"prompt": "x", "a\ud83d": 1}], {}, InvalidInput, r"task 0: a\\xd83d contains half a char"),
     ([{"prompt": "x", "output_filename": "../x.png"}], {}, InvalidInput, "separator '/'"),
@@ -469,7 +499,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
 ) -> None:
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        simulator.fault_next("503", 2, on="get")
+        simulator.fault_next("503", 3, on="get")
         with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])
         with pytest.raises(InvalidInput, match="task 0: prompt contains half a character"):

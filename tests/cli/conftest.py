@@ -1,6 +1,8 @@
 """The real command line, in a process of its own, beside a simulator."""
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +61,24 @@ class CommandLine:
     @staticmethod
     def _command(words: tuple[object, ...]) -> list[str]:
         return [sys.executable, "-m", "replicate_mcp", *map(str, words)]
+
+
+def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str) -> str:
+    """What a command prints to a terminal of that width."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp", *words],
+        stdout=follower,
+        stderr=subprocess.DEVNULL,
+        env=replicate_mcp.environment | {"COLUMNS": columns, "TERM": "xterm", "NO_COLOR": "1"},
+    ):
+        os.close(follower)
+        text = b""
+        # Linux tells the end of a terminal by an error.
+        with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as screen:
+            while chunk := screen.read(4096):
+                text += chunk
+    return text.decode()
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 """`replicate-mcp generate` as a person and as a script use it."""
 
 import asyncio
-import contextlib
 import json
 import os
-import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,29 +15,11 @@ from backends.link import link_to
 from backends.servers import RunningServer, open_for_admission
 from replicate_mcp.simulator import Simulator
 
-from .conftest import TOKEN, CommandLine
+from .conftest import TOKEN, CommandLine, on_terminal
 
 
 def created(simulator: Simulator) -> int:
     return int(simulator.account("acme")["created"])
-
-
-def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str) -> str:
-    """What a command prints to a terminal of that width."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "replicate_mcp", *words],
-        stdout=follower,
-        stderr=subprocess.DEVNULL,
-        env=replicate_mcp.environment | {"COLUMNS": columns, "TERM": "xterm", "NO_COLOR": "1"},
-    ):
-        os.close(follower)
-        text = b""
-        # Linux tells the end of a terminal by an error.
-        with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as screen:
-            while chunk := screen.read(4096):
-                text += chunk
-    return text.decode()
 
 
 def test_into_a_pipe_goes_one_line_a_file(replicate_mcp: CommandLine) -> None:
@@ -62,7 +41,7 @@ def test_a_failed_task_is_told_on_stderr_and_makes_the_exit_code_1(
     ran = replicate_mcp("generate", "a red car", "a house [nsfw]")
     assert ran.returncode == 1
     assert [line.split("\t")[0] for line in ran.stdout.splitlines()] == ["generated_image_1.webp"]
-    assert "task 1 (generated_image_2): content_flagged: " in ran.stderr
+    assert ran.stderr.startswith("generated_image_2: content_flagged: ")
     assert "1 of 2 made, 1 failed" in ran.stderr
 
 
@@ -225,7 +204,9 @@ def test_out_saves_the_images_under_their_names(
 
     again = replicate_mcp(*words)
     assert again.returncode == 2
-    assert "red_car.png already" in again.stderr
+    assert "red_car.png already, so nothing was made: give another name (--filename), another " in (
+        again.stderr
+    )
     assert created(simulator) == 1
 
 
@@ -237,6 +218,11 @@ def test_on_a_terminal_a_url_is_in_one_piece_however_narrow(
     shown = on_terminal(replicate_mcp, "batches", "latest", columns=columns)
     assert made["successful_results"][0]["generated_files"][0]["url"] in shown
     assert "prediction_failed: " in shown
+    # Their names count the tasks from 1; nothing beside them counts otherwise.
+    lines = [line.strip() for line in shown.splitlines()]
+    assert [line[:17] for line in lines if "generated_image_" in line] == [
+        "generated_image_1", "generated_image_2"
+    ]  # fmt: skip
 
 
 def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(

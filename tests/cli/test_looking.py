@@ -1,6 +1,7 @@
 """The commands that look: batches, models, doctor."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.models import ALIASES, ModelName
 
-from .conftest import TOKEN, CommandLine
+from .conftest import TOKEN, CommandLine, on_terminal
 
 
 def test_batches_are_listed_and_one_is_shown(replicate_mcp: CommandLine) -> None:
@@ -27,6 +28,31 @@ def test_batches_are_listed_and_one_is_shown(replicate_mcp: CommandLine) -> None
     assert shown.returncode == 0
     assert shown.stdout.startswith("generated_image_1.webp\thttp://")
     assert json.loads(replicate_mcp("batches", "latest", "--json").stdout)["batch_id"] == batch
+
+
+def test_the_list_on_a_terminal_does_not_call_what_was_cancelled_failed(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    process = replicate_mcp.start("generate", "a house [hang]", "a house [fail]")
+    simulator.wait_for(account="acme", in_flight=1, failed=1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "0 of 2 made, 1 cancelled, 1 failed." in err
+    shown = on_terminal(replicate_mcp, "batches", columns="100")
+    assert "not made" in shown
+    assert "failed" not in shown
+    assert shown.splitlines()[3].split()[1:5] == ["canceled", "0", "2", "2"]
+
+
+def test_a_models_name_is_in_one_piece_on_a_narrow_terminal(replicate_mcp: CommandLine) -> None:
+    shown = on_terminal(replicate_mcp, "models", columns="80")
+    assert [known.name for known in CATALOGUE if known.name not in shown] == []
+
+
+def test_without_semaphores_it_says_so_beside_the_output(replicate_mcp: CommandLine) -> None:
+    none = replicate_mcp("semaphores", REPLICATE_API_TOKEN="")
+    assert (none.returncode, none.stdout) == (0, "")
+    assert none.stderr == "No process uses a semaphore now, and none was set by hand.\n"
 
 
 def test_models_are_the_catalogue_without_asking_anybody(replicate_mcp: CommandLine) -> None:
@@ -88,6 +114,8 @@ def test_doctor_finds_all_fine_and_never_prints_the_token(
     assert lines["REPLICATE_API_TOKEN"].endswith("environment")
     assert lines["REPLICATE_CONCURRENT_LIMIT"].split()[1:] == ["7", "file"]
     assert lines["REPLICATE_MCP_WAIT_SECONDS"].endswith("default")
+    assert lines["REPLICATE_MCP_ALLOW_ANONYMOUS"].split()[1:] == ["not", "set", "default"]
+    assert lines["REPLICATE_MCP_ALLOWED_HOSTS"].split()[1:] == ["not", "set", "default"]
     assert "token: it belongs to the account acme." in ran.stdout
     assert "0 of 7 in use" in ran.stdout
     assert "no other process uses it" in ran.stdout
@@ -112,6 +140,7 @@ def test_doctor_says_what_to_do_about_a_refused_token(
     assert "✗ token: Replicate answered 401" in ran.stdout
     assert "https://replicate.com/account/api-tokens" in ran.stdout
     assert "✓ Replicate" in ran.stdout
+    assert ran.stderr == ""
     assert TOKEN not in ran.stdout + ran.stderr
 
 
@@ -122,7 +151,8 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
         REPLICATE_MCP_BACKEND="redis://user:hush@example.com/0",
     )
     assert ran.returncode == 1
-    assert "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong" in ran.stdout
+    said = "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number. "
+    assert said in ran.stdout
     assert "hush" not in ran.stdout + ran.stderr
 
 

@@ -105,6 +105,7 @@ async def test_a_prediction_that_was_cut_is_one(
     "settings",
     [
         {"output_before_end": True},
+        {"files_one_by_one": True, "predict_seconds": 0.2},
         {"data_url_outputs": True},
         {"missing_metrics": True},
         {"answer_202": True},
@@ -123,7 +124,8 @@ async def test_odd_answers_are_allowed_ones(
 ) -> None:
     simulator.configure(**settings)
     answers = await asyncio.gather(*(created(client, prefer="wait") for _ in range(3)))
-    for answer in (*answers, await client.get("/predictions")):
+    asked = ["/predictions", f"/models/{SCHNELL}"]
+    for answer in (*answers, *[await client.get(path) for path in asked]):
         document.check(answer)
 
 

@@ -11,8 +11,8 @@ from docs.blocks import ROOT
 from http_api.conftest import Serve, Server
 from replicate_mcp import __all__ as public_names
 from replicate_mcp.cli.main import COMMANDS, Command
-from replicate_mcp.errors import ERROR_CODES
-from replicate_mcp.http_api.answers import STATUSES
+from replicate_mcp.errors import ERROR_CODES, KeyReused, UnknownBatch
+from replicate_mcp.http_api.answers import STATUSES, Refusal, refusal
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS
@@ -65,6 +65,12 @@ def test_every_error_has_its_cure_and_its_status() -> None:
         assert int(status) == STATUSES[cast(Any, code)]
         assert happened.endswith(".")
         assert cure.rstrip(" |").endswith(".")
+    codes = Refusal.model_json_schema()["properties"]["error_code"]["enum"]
+    for code in set(codes) - set(ERROR_CODES):
+        assert f"`{code}`" in page("errors.md"), code
+    named = section(page("errors.md").replace("# Errors", "## Errors", 1), "Errors and their cures")
+    for refused in (UnknownBatch(""), KeyReused("")):
+        assert str(refusal(refused)[0]) in named.partition("`invalid_input` has another status")[2]
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != TOLD_BY_HELP])

@@ -7,14 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import httpx
+import jsonschema
 import pytest
 
 from conftest import environment
+from replicate_mcp.app import App
+from replicate_mcp.http_api.server import build
+from replicate_mcp.mcp_server.server import ReplicateMcpServer
+from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
 
 ADMIN_KEY = "the-admins-key"
@@ -55,7 +61,7 @@ class Server:
         self.url = url
         self.log = log
         self.process = process
-        self.client = httpx.Client(base_url=url, timeout=60)
+        self.client = httpx.Client(base_url=url, timeout=60, event_hooks={"response": [described]})
 
     def get(self, path: str, **more: Any) -> Any:
         return self.client.get(path, **more)
@@ -67,6 +73,27 @@ class Server:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(15)
+
+
+def described(answer: httpx.Response) -> None:
+    """See whether what a server refuses is as `/openapi.json` says, where it is of a route."""
+    path, method = answer.request.url.path, answer.request.method.lower()
+    if answer.status_code < 400:
+        return
+    for template, methods in description()["paths"].items():
+        if method in methods and re.fullmatch(re.sub("{.*?}", "[^/]+", template), path):
+            told = methods[method]["responses"].get(str(answer.status_code))
+            assert told, f"{method} {template} may answer {answer.status_code}: {answer.read()!r}"
+            schema = told["content"]["application/json"]["schema"]
+            answer.read()
+            jsonschema.validate(answer.json(), schema | {"components": description()["components"]})
+
+
+@cache
+def description() -> Any:
+    """What a server says of itself."""
+    app = App(Settings.model_validate({}), cast(Any, None))
+    return build(app, ReplicateMcpServer(app), host="127.0.0.1").openapi()
 
 
 @contextmanager

@@ -60,6 +60,10 @@ def body_of(answered: str) -> Any:
     return json.loads(answered.partition("\r\n\r\n")[2])
 
 
+def length_in(headers: str) -> int:
+    return int(headers.lower().partition("content-length: ")[2].partition("\r\n")[0])
+
+
 def test_headers_that_come_slowly_are_waited_for_so_long_while_others_are_served(
     limited: Limited,
 ) -> None:
@@ -120,8 +124,7 @@ def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
             chunked.drip("10000\r\n" + "x" * 0x10000 + "\r\n", every=0.001)
             answered = chunked.headers()
             assert answered.startswith("HTTP/1.1 413 ")
-            length = answered.lower().partition("content-length: ")[2].partition("\r\n")[0]
-            told_body = json.loads(chunked.socket.recv(int(length)))
+            told_body = json.loads(chunked.exactly(length_in(answered)))
         refused = told_body["error"]
         sentence = refused["message"] if path == "/mcp" else refused
         assert sentence == f"The request's body is over {mebibytes} MiB."
@@ -169,10 +172,10 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
         assert server.get("/health").status_code == 200
 
 
-def wait_until_served(server: Server, headers: dict[str, str]) -> None:
+def wait_until_served(server: Server, headers: dict[str, str], path: str = "/models") -> None:
     """An end is noticed by the server a moment after it."""
     for _ in range(500):
-        if server.get("/models", headers=headers).status_code == 200:
+        if server.get(path, headers=headers).status_code == 200:
             return
     raise AssertionError("nothing has ended")
 
@@ -250,6 +253,58 @@ def test_a_client_that_does_not_read_is_hung_up_on(limited: Limited) -> None:
         assert server.get("/models").status_code == 200
 
 
+def test_a_client_that_reads_next_to_nothing_is_hung_up_on(limited: Limited) -> None:
+    with (
+        limited(unread_seconds=4) as server,
+        wire_to(server.url, receive_buffer=4_096) as slow,
+    ):
+        place = large_batch(server)
+        slow.send(request("GET", place))
+        assert slow.was_cut(while_reading=1_400)
+        assert server.get(place).status_code == 200
+
+
+def large_batch(server: Server, **headers: str) -> str:
+    """Where a batch is that is told in over two megabytes."""
+    prompts = [f"{number} " + "x" * 19_000 for number in range(110)]
+    made = server.post("/generate-batch", {"prompts": prompts}, **headers)
+    assert made.json()["successful_count"] == 110
+    return f"/batches/{made.json()['batch_id']}"
+
+
+def test_an_answer_that_is_not_read_keeps_its_request_open(limited: Limited) -> None:
+    own = bearer("acme_1")
+    with limited(open_requests=16) as server, ExitStack() as stack:
+        place = large_batch(server, **own)
+        deaf = [stack.enter_context(wire_to(server.url, receive_buffer=4_096)) for _ in range(4)]
+        for wire in deaf:
+            wire.send(request("GET", place, **own))
+        lengths = [length_in(wire.headers()) for wire in deaf]
+        assert server.get("/models", headers=own).status_code == 429
+        assert server.get("/models", headers=bearer("other_1")).status_code == 200
+        told = json.loads(deaf[0].exactly(lengths[0]))
+        wait_until_served(server, own)
+        assert told == server.get(place, headers=own).json()
+
+
+def test_answers_that_are_held_are_counted_to_their_caller(limited: Limited) -> None:
+    own = bearer("acme_1")
+    with (
+        limited(held_body_bytes=12 * 1024 * 1024) as server,
+        wire_to(server.url, receive_buffer=4_096) as deaf,
+    ):
+        place = large_batch(server, **own)
+        deaf.send(request("GET", place, **own))
+        assert deaf.headers().startswith("HTTP/1.1 200 ")
+        refused = server.get(place, headers=own)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        assert refused.json()["retryable"] is True
+        assert server.get("/models", headers=own).status_code == 200
+        assert server.get(place, headers=bearer("other_1")).status_code == 404
+        deaf.socket.close()
+        wait_until_served(server, own, place)
+
+
 def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limited) -> None:
     with (
         limited(connections=8, open_requests=4) as server,
@@ -324,7 +379,7 @@ def test_the_documentation_tells_these_numbers() -> None:
         f"end after {ours.session_idle_seconds // 60} min",
         "{:,}, {:,} and {:,}".format(*sessions),
         f"| connections | {ours.connections:,},",
-        f"{ours.unread_seconds} s without progress",
+        f"{ours.small_body_bytes // kib} KiB within {ours.unread_seconds} s",
     ):
         assert sentence in told
 

@@ -126,6 +126,26 @@ def test_a_servers_odd_token_is_told_and_ends_nothing(serve: Serve) -> None:
         assert server.get("/health").status_code == 200
 
 
+def test_the_service_tells_which_keys_its_routes_take_and_what_they_answer(server: Server) -> None:
+    described = server.get("/openapi.json").json()
+    keys = described["components"]["securitySchemes"]
+    headers = {each.get("name", "Authorization") for each in keys.values()}
+    assert headers == {"X-Admin-API-Key", "X-Replicate-API-Key", "Authorization"}
+    paths = described["paths"]
+    assert paths["/configure"]["post"]["security"] == [{"adminKey": []}]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            if path not in ("/health", "/models"):
+                assert {"adminKey": []} in operation["security"]
+            answers = operation["responses"]
+            assert answers.keys() >= {"200", "408", "413", "429", "431", "500", "503"}
+            for answer in answers.values():
+                (content,) = answer["content"].values()
+                assert content["schema"]
+    codes = described["components"]["schemas"]["Refusal"]["properties"]["error_code"]["enum"]
+    assert {"internal_error", "too_many_requests", "invalid_input"} <= set(codes)
+
+
 def test_an_admin_registers_semaphores_where_every_caller_brings_a_token(serve: Serve) -> None:
     with serve(REPLICATE_API_TOKEN="") as server:
         body = {"semaphore_id": "team", "limit": 3}
@@ -213,6 +233,33 @@ def test_a_request_that_is_not_waited_for_is_told_where_to_look(
     assert server.get("/batches").json()["batches"][0]["batch_id"] == ended["batch_id"]
 
 
+def test_under_a_path_of_a_proxy_the_place_to_look_is_under_it_too(serve: Serve) -> None:
+    with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9/images/") as server:
+        answer = server.post("/generate", {"prompt": "a"}, prefer="respond-async")
+        assert answer.headers["location"] == f"/images/batches/{answer.json()['batch_id']}"
+
+
+def test_a_slash_at_the_end_is_answered_as_without_and_never_redirected(server: Server) -> None:
+    routes = {
+        (method.upper(), path)
+        for path, methods in server.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    assert len(routes) > 10
+    files = {("GET", path) for path in ("/openapi.json", "/dashboard/dashboard.js", "/nothing")}
+    for method, path in routes | files | {("POST", "/mcp"), ("DELETE", "/mcp")}:
+        plain, slashed = (
+            server.client.request(method, each, content=b"{}") for each in (path, f"{path}/")
+        )
+        assert (slashed.status_code, slashed.history) == (plain.status_code, [])
+        assert not 300 <= slashed.status_code < 400
+    with server.client.stream("GET", "/sse/") as stream:
+        assert stream.status_code == 200
+        assert next(stream.iter_lines()) == "event: endpoint"
+    messages = server.client.post("/messages", content=b"{}")
+    assert messages.status_code == 404
+
+
 def test_a_batch_is_stopped_at_replicate_too(server: Server, simulator: Simulator) -> None:
     answer = server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, prefer="respond-async")
     simulator.wait_for(account="acme", in_flight=3)
@@ -251,6 +298,35 @@ def test_the_same_request_sent_again_gets_the_same_batch(
     # Another caller's keys are its own.
     mine = server.post("/generate-batch", body, idempotency_key="k1", **OWN).json()
     assert mine["batch_id"] != answers[0]["batch_id"]
+
+
+def test_what_failed_under_a_key_is_sent_again_under_a_new_one_and_what_was_refused_under_its_own(
+    server: Server, simulator: Simulator
+) -> None:
+    body = {"prompt": "a red car"}
+    simulator.change_account("acme", out_of_credit=True)
+    failed = server.post("/generate", body, idempotency_key="k1")
+    assert (failed.status_code, failed.json()["retryable"]) == (402, True)
+    simulator.change_account("acme", out_of_credit=False)
+    assert server.post("/generate", body, idempotency_key="k1").json() == failed.json()
+    assert server.post("/generate", body, idempotency_key="k2").status_code == 200
+
+    body["external_semaphore_id"] = "team"
+    refused = server.post("/generate", body, idempotency_key="k3")
+    assert refused.status_code == 400
+    assert "batch_id" in failed.json().keys() - refused.json().keys()
+    limit = {"semaphore_id": "team", "limit": 3}
+    server.post("/global-semaphores", limit, x_admin_api_key=ADMIN_KEY)
+    assert server.post("/generate", body, idempotency_key="k3").status_code == 200
+
+
+def test_what_is_nested_too_deeply_is_refused_with_a_key_or_without(server: Server) -> None:
+    body = f'{{"prompt": "a red car", "tree": {"[" * 300}{"]" * 300}}}'
+    json = {"content-type": "application/json"}
+    for key in ({"idempotency-key": "k1"}, {}):
+        answer = server.client.post("/generate", content=body, headers=json | key)
+        assert answer.status_code == 400
+        assert "nested" in answer.json()["error"]
 
 
 def test_after_sigterm_the_same_request_gets_what_was_created_and_nothing_is_made_twice(

@@ -46,11 +46,23 @@ class Wire:
             read += more
         return read.decode()
 
-    def was_cut(self) -> bool:
-        """Whether the connection is reset, without reading what was sent before."""
+    def exactly(self, size: int) -> bytes:
+        """So many bytes of what is answered."""
+        read = b""
+        while len(read) < size and (more := self.socket.recv(size - len(read))):
+            read += more
+        return read
+
+    def was_cut(self, *, while_reading: int = 0) -> bool:
+        """Whether the connection is reset, while so little of what is sent is read at a time."""
         poll = select.poll()
         poll.register(self.socket, select.POLLERR | select.POLLHUP)
-        return bool(poll.poll(GIVE_UP_SECONDS * 1000))
+        until = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < until:
+            if poll.poll(100):
+                return True
+            self.socket.recv(while_reading)
+        return False
 
 
 @contextmanager
@@ -60,6 +72,8 @@ def wire_to(url: str, *, receive_buffer: int | None = None) -> Iterator[Wire]:
     with socket.socket() as connection:
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            # And the system holds little for it on its way: it goes by the size of segments.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 500)
         connection.settimeout(GIVE_UP_SECONDS)
         connection.connect((parts.hostname, parts.port))
         yield Wire(connection)

@@ -156,6 +156,13 @@ def test_tiles_come_while_the_model_still_writes_its_tasks(show: Show) -> None:
     expect(page.tiles).to_have_count(2)
     expect(page.tile("house.png")).to_contain_text("a blue house")
     assert states(page) == ["waiting"] * 2
+    expect(page.view.get_by_role("heading")).to_have_text("2 tasks")
+
+
+def test_nothing_is_shown_as_done_before_anything_is_known(show: Show) -> None:
+    page = show("generate_images", None)
+    expect(page.view.get_by_role("heading")).to_have_text("Getting ready …")
+    expect(page.view.get_by_role("progressbar").locator("span")).to_have_css("width", "0px")
 
 
 def test_another_batch_that_is_newer_is_not_taken_for_the_calls_own(
@@ -230,6 +237,20 @@ def test_a_call_that_was_stopped_before_its_answer_says_so(
     page.page.evaluate("host.cancel('by the user')")
     expect(page.view.get_by_role("alert")).to_have_text("The call was stopped (by the user).")
     expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "false")
+
+
+@pytest.mark.parametrize("end", ["cancel", "refuse"])
+def test_what_was_made_stays_when_the_call_ends_without_results(
+    show: Show, server: Server, end: str
+) -> None:
+    given = {"tasks": tasks(f"{end} a car", f"{end} a [hang] house")}
+    page = show("generate_images", given, waits=False)
+    expect(loaded(page)).to_have_count(1)
+    page.page.evaluate(f"host.{end}('too late')")
+    own = batch_of(server, loaded(page).get_attribute("src"))
+    server.client.delete(f"/batches/{own['batch_id']}")
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 2 made · stopped")
+    assert states(page) == ["made", "failed"]
 
 
 def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
@@ -449,6 +470,31 @@ def test_everything_fits_a_narrow_column(show: Show) -> None:
     assert states(page) == ["made", "failed", "made"]
     tops = page.tiles.evaluate_all("(all) => all.map((each) => each.offsetTop)")
     assert tops[0] == tops[1], "two stand side by side"
+
+
+def test_why_a_task_failed_is_not_cut_through_in_a_low_frame(show: Show) -> None:
+    lines = """(all) => all.map((each) =>
+      each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight))"""
+    for ratio in ("16:9", "4:3", "1:1", "9:16"):
+        flagged = tasks("a [nsfw] car", "a [nsfw] house", aspect_ratio=ratio)
+        page = show("generate_images", {"tasks": flagged}, width=NARROW)
+        expect(page.tiles.first).to_contain_text("The model refused the content")
+        for seen in page.view.locator(".reason").evaluate_all(lines):
+            assert seen == pytest.approx(round(seen), abs=0.05), ratio
+            assert seen > 2, ratio
+
+
+def test_in_a_narrow_column_the_second_press_finds_stop_where_the_first_did(show: Show) -> None:
+    room = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
+    given = {"tasks": tasks("a red car", "a [fail] cat", "a [hang] house"), "wait_seconds": 0}
+    page = show("generate_images", given, context=room, width=NARROW)
+    expect(page.view.get_by_text("1 failed")).to_be_visible()
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made")
+    place = page.view.get_by_role("button", name="Stop", exact=True).bounding_box()
+    assert place is not None
+    for _ in range(2):
+        page.page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
 
 
 def test_the_keyboard_reaches_everything(show: Show) -> None:

@@ -1,8 +1,10 @@
 """Which prediction came of which attempt."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +35,8 @@ def made(
     model: str = "o/m",
     **more: Any,
 ) -> ListedPrediction:
-    return ListedPrediction(name, model, "", {"prompt": prompt, **more}, created, lives, False)
+    inputs = hash_inputs({"prompt": prompt, **more})
+    return ListedPrediction(name, model, "", inputs, created, lives, False)
 
 
 def whole(*predictions: ListedPrediction) -> PredictionList:
@@ -86,6 +89,53 @@ def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
     assert ids(assign([sent], listed, set())) == {1: "mine"}
 
 
+@pytest.mark.parametrize("length", [20, 20_000])
+def test_a_data_uri_is_not_compared_wherever_it_is(length: int) -> None:
+    picture = "data:image/png;base64," + "A" * length
+    inputs = {"prompt": "p", "images": [picture], "more": {"mask": picture}, "strength": 1}
+    sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
+    url = "https://replicate.delivery/x"
+    rewritten: dict[str, Any] = {"images": [url], "more": {"mask": url}}
+    assert ids(assign([sent], [made("mine", "p", **rewritten, strength=1)], set())) == {1: "mine"}
+    assert assign([sent], [made("other", "p", **rewritten, strength=2)], set()) == {}
+
+
+@pytest.mark.parametrize("version", ["a" * 64, "hidden", "dp-4d0bcc010b3049749a251855f12800be"])
+def test_a_version_that_the_list_does_not_tell_fits_any(version: str) -> None:
+    sent = replace(attempt(1), model=f"o/m:{'a' * 64}")
+    assert ids(assign([sent], [replace(made("mine"), version=version)], set())) == {1: "mine"}
+    assert assign([sent], [replace(made("other"), version="b" * 64)], set()) == {}
+
+
+def test_a_models_name_is_the_same_in_capitals() -> None:
+    sent = replace(attempt(1), model="Owner/Model")
+    assert ids(assign([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
+
+
+def test_hundreds_of_attempts_are_told_apart_in_the_time_in_which_their_inputs_are_read() -> None:
+    begun = time.process_time()
+    listed = [made(f"p{n}", f"car {n}", seed=n, num_outputs=1) for n in range(500)]
+    read = time.process_time()
+    inputs = [hash_inputs({"prompt": f"car {n}", "seed": n}) for n in range(500)]
+    attempts = [OpenAttempt(n, "o/m", inputs[n], 600, SENT - 5) for n in range(500)]
+    told = time.process_time()
+    assigned = assign(attempts, listed, set())
+    done = time.process_time()
+    assert ids(assigned) == {n: f"p{n}" for n in range(500)}
+    assert done - told < 20 * (read - begun)
+
+
+def test_attempts_of_other_inputs_than_the_rest_are_told_apart_too() -> None:
+    attempts = [
+        OpenAttempt(1, "o/m", hash_inputs({"prompt": "a"}), 600, SENT - 5),
+        OpenAttempt(2, "o/m", hash_inputs({"prompt": "a", "seed": 2}), 600, SENT - 5),
+        OpenAttempt(3, "o/m", hash_inputs({"image": "data:,"}), 597, SENT - 5),
+    ]
+    listed = [made("b", "a", seed=2), made("a", "a", created=SENT + 1), made("c", "", lives=597.0)]
+    assert ids(assign(attempts[1:], listed, set())) == {2: "b", 3: "c"}
+    assert ids(assign(attempts[:1], listed, {"b"})) == {1: "a"}
+
+
 def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
     assert distinct_cancel_after(600, set()) == 600
     assert distinct_cancel_after(600, {600}) == 597
@@ -117,6 +167,21 @@ def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> No
     assert not was_not_made(
         attempt(1), whole(made("like", lives=30.0)), set(), since=SENT, now=SENT + 60
     )
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        made("another version", lives=30.0),
+        made("in capitals", lives=30.0, model="O/M"),
+        replace(made("without its inputs"), inputs={}),
+    ],
+    ids=lambda like: like.id,
+)
+def test_what_could_be_it_is_judged_loosely(like: ListedPrediction) -> None:
+    sent = replace(attempt(1), model="o/m:a")
+    assert not was_not_made(sent, whole(like), set(), since=SENT, now=SENT + 60)
+    assert was_not_made(sent, whole(like), {like.id}, since=SENT, now=SENT + 60)
 
 
 def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made() -> None:

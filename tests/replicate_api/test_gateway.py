@@ -1,14 +1,18 @@
 """The way to Replicate over the real client, with the client's own faults closed."""
 
 import time
+import traceback
 from collections.abc import AsyncIterator
 
 import anyio
 import httpx
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
-from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.replicate_api.faults import LostAnswer, NeverEnded, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.replicate_api.transport import Transport, call
 from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.models import ModelName
@@ -62,7 +66,8 @@ async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> No
     await gateway.create(SCHNELL, INPUTS, cancel_after=77)
     (listed,) = (await gateway.predictions_since(gateway.now() - 60)).predictions
     assert listed.lives == pytest.approx(77, abs=0.01)
-    assert listed.input["prompt"] == "a red car"
+    sent = hash_inputs(INPUTS)
+    assert {name: listed.inputs[name] for name in sent} == sent
     assert (await gateway.predictions_since(gateway.now() + 60)).predictions == []
 
 
@@ -137,6 +142,42 @@ async def test_following_fetches_until_it_is_done(gateway: Gateway, simulator: S
     assert followed.urls[0].startswith("http")
 
 
+@pytest.mark.parametrize("fault", ["429", "500", "reset"])
+async def test_one_look_that_fails_past_the_deadline_does_not_mean_that_it_never_ends(
+    gateway: Gateway, simulator: Simulator, fault: str
+) -> None:
+    made = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
+    simulator.fault_next(fault, on="get")
+    followed = await gateway.follow(Prediction.unseen(made.id), until=gateway.now() - 61)
+    assert followed.status == "succeeded"
+
+
+async def test_what_is_seen_to_run_past_its_deadline_is_cancelled_and_given_up(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60, cancel_seconds=60)
+    made = await created_elsewhere(simulator)
+    with pytest.raises(NeverEnded):
+        await gateway.follow(Prediction.unseen(made), until=gateway.now() - 61)
+    assert simulator.stats()["requests"]["POST /v1/predictions/{id}/cancel"] == 1
+
+
+async def test_what_cannot_be_looked_at_until_its_files_are_gone_is_given_up(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.fault_next("reset", on="get")
+    with pytest.raises(LostAnswer):
+        await gateway.follow(Prediction.unseen("any"), until=gateway.now() - 50 * 60 - 1)
+
+
+async def created_elsewhere(simulator: Simulator) -> str:
+    """A prediction whose answer is not held."""
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer r8_acme_2"}) as client:
+        url = f"{simulator.url}/v1/models/black-forest-labs/flux-schnell/predictions"
+        made: str = (await client.post(url, json={"input": INPUTS})).json()["id"]
+    return made
+
+
 async def test_cancelling_what_has_ended_or_is_not_known_is_no_fault(gateway: Gateway) -> None:
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     await gateway.cancel(prediction.id)
@@ -159,6 +200,43 @@ async def test_replicates_clock_is_read_off_its_answers(simulator: Simulator) ->
     await gateway.aclose()
 
 
+async def test_a_refusal_tells_replicates_clock_as_well(
+    gateway: Gateway, simulator: Simulator
+) -> None:
+    simulator.configure(clock_offset_seconds=3_600)
+    simulator.fault_next("503", on="get")
+    await gateway.learn_clock()
+    await gateway.learn_clock()
+    assert gateway.now() - time.time() == pytest.approx(3_600, abs=2)
+    assert sum(simulator.stats()["requests"].values()) == 1
+
+
+async def test_replicates_clock_goes_on_evenly_though_this_machines_is_set(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.account()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 30)
+    assert gateway.now() == pytest.approx(real(), abs=2)
+
+
+async def test_an_answer_without_a_date_tells_no_clock() -> None:
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(SocketAttribute.local_port)
+        gateway = Gateway("r8_acme_1", f"http://127.0.0.1:{port}")
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, answer)
+            with pytest.raises(LostAnswer, match="does not tell the time"):
+                await gateway.learn_clock()
+            group.cancel_scope.cancel()
+        await gateway.aclose()
+
+
 async def test_a_proxy_of_the_environment_is_used(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,3 +249,28 @@ async def test_a_proxy_of_the_environment_is_used(
     gateway = Gateway("r8_acme_1", simulator.url)
     assert await gateway.account() == "acme"
     await gateway.aclose()
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:s3cr#t@proxy.example:80",
+        "http://user:s3cret@proxy.example:80a",
+        "http://user:s3cret@127.0.0.1:99999",
+        "user:s3cret@proxy.example:80:80",
+        "http://user:s3c\nret@proxy.example:80",
+        "socks4://user:s3cret@proxy.example:80",
+        "socks5://user:s3cret@proxy.example:80",
+    ],
+)
+async def test_a_malformed_proxy_is_told_of_by_its_variable_and_never_by_its_password(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    gateway = Gateway("r8_acme_1", simulator.url)
+    with pytest.raises(NotSent, match="the proxy that HTTP_PROXY names cannot be used") as refused:
+        await gateway.account()
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "s3c" not in shown

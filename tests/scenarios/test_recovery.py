@@ -1,6 +1,8 @@
 """A process that is gone leaves nothing behind: not a permit, not a result."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,13 +118,35 @@ async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
             first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
         )
         await simulator.reached(account="acme", in_flight=2)
-    simulator.fault_next("reset", 3, on="get")
+    simulator.fault_next("reset", 8, on="get")
     async with app_with() as second:
         await second.recover()
         result = await ended(second, batch_id)
     assert (result.successful_count, result.failed_count) == (2, 0)
     account = simulator.account("acme")
-    assert (account["faults"], account["created"]) == (3, 2)
+    assert (account["faults"], account["created"]) == (8, 2)
+
+
+async def test_what_was_left_is_delivered_though_the_host_was_closed_past_its_deadline(
+    app_with: AppFactory, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=0.5)
+    async with app_with() as first:
+        batch_id = await first.batches.start(
+            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
+        )
+        await simulator.reached(account="acme", in_flight=2)
+    await simulator.reached(account="acme", succeeded=2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as file, file:
+        file.execute(  # A quarter of an hour ago.
+            "UPDATE permit SET taken_at = taken_at - 900, sent_at = sent_at - 900,"
+            " ends_by = ends_by - 900"
+        )
+    async with app_with() as second:
+        await second.recover()
+        result = await ended(second, batch_id)
+    assert (result.successful_count, result.failed_count) == (2, 0)
+    assert simulator.account("acme")["created"] == 2
 
 
 async def test_a_list_too_long_to_show_what_was_left_is_no_reason_to_send_it_again(

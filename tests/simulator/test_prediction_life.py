@@ -204,6 +204,33 @@ async def test_output_before_the_end_counts_as_ended(
     assert simulator.account("acme")["in_flight"] == 0
 
 
+async def test_files_can_show_one_by_one_the_first_of_them_in_the_held_answer(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
+    simulator.configure(files_one_by_one=True, predict_seconds=0.5)
+    prediction = (await create(client, num_outputs=4)).json()
+    assert (prediction["status"], len(prediction["output"])) == ("processing", 1)
+    assert simulator.account("acme")["in_flight"] == 1
+    seen = [prediction]
+    while seen[-1]["status"] == "processing":
+        seen.append(await get(client, prediction))
+    assert [each["output"] for each in seen] == sorted(each["output"] for each in seen)
+    assert (seen[-1]["status"], len(seen[-1]["output"])) == ("succeeded", 4)
+    model = (await client.get("/v1/models/black-forest-labs/flux-schnell")).json()
+    output = model["latest_version"]["openapi_schema"]["components"]["schemas"]["Output"]
+    assert output["x-cog-array-type"] == "iterator"
+
+
+async def test_what_was_shown_before_a_cancel_stays(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
+    simulator.configure(files_one_by_one=True, predict_seconds=3)
+    prediction = (await create(client, num_outputs=4)).json()
+    await client.post(f"/v1/predictions/{prediction['id']}/cancel")
+    canceled = await get(client, prediction)
+    assert (canceled["status"], canceled["output"]) == ("canceled", prediction["output"])
+
+
 async def test_data_urls_come_in_held_answers_only(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:

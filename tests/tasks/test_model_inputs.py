@@ -17,6 +17,7 @@ from replicate_mcp.tasks.model_inputs import (
     count_unchecked,
     without_nulls,
 )
+from replicate_mcp.tasks.schema_reading import gives_one_by_one
 
 JSON = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
@@ -566,3 +567,29 @@ def test_without_a_schema_as_many_images_count_as_any_known_input_asks_for(
     inputs: dict[str, Any], count: int
 ) -> None:
     assert count_unchecked(inputs) == count
+
+
+ITERATOR = {"type": "array", "items": URI, "x-cog-array-type": "iterator"}
+
+
+@pytest.mark.parametrize(
+    ("schemas", "expected"),
+    [
+        ({"Output": {"type": "array", "items": URI}}, False),
+        ({"Output": URI}, False),
+        ({"Output": ITERATOR}, True),
+        ({"Output": {"$ref": SCHEMAS + "Images"}, "Images": ITERATOR}, True),
+        ({"Output": {"allOf": [{"$ref": SCHEMAS + "Images"}]}, "Images": ITERATOR}, True),
+        ({}, True),
+        ({"Output": None}, True),
+        ({"Output": {"$ref": "https://example.com/schema"}}, True),
+    ],
+)
+def test_an_output_gives_files_one_by_one_unless_its_schema_says_otherwise(
+    schemas: JSON, expected: bool
+) -> None:
+    assert gives_one_by_one({"components": {"schemas": schemas}}) is expected
+
+
+def test_without_a_schema_an_output_may_give_files_one_by_one() -> None:
+    assert gives_one_by_one(None)

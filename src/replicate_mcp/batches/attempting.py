@@ -135,9 +135,10 @@ class Attempting:
                     else self._created(batch, permit, task, cancel_after)
                 )
                 self._found(batch, permit, prediction.id)
-                if batch.canceled and not prediction.done:
-                    await stop_prediction(batch.gateway, prediction.id)
-                prediction = await batch.gateway.follow(prediction, until=until)
+                if not prediction.done_with(task.whole_with):
+                    if batch.canceled:
+                        await stop_prediction(batch.gateway, prediction.id)
+                    prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
                 )
@@ -210,7 +211,7 @@ class Attempting:
         self, batch: RunningBatch, permit: int, task: PlannedTask, fault: Fault
     ) -> TaskResult | None:
         """The task's result, or None where it waits its turn anew."""
-        rule = rule_for(fault)
+        rule = rule_for(fault, looked_up=task.target.looked_up)
         known = batch.following.get(permit)
         if known is not None:
             # It was made: nothing that says otherwise holds.

@@ -208,7 +208,11 @@ class Backend(Permits, Protocol):
         """The account's attempts whose tasks have no result yet, oldest first."""
 
     async def orphans(self, account: str) -> list[NotedAttempt]:
-        """The account's attempts whose processes are gone, oldest first."""
+        """The account's attempts whose processes are gone, oldest first.
+
+        One whose prediction must have ended takes no units any more, but stays for as long as
+        anybody can learn what became of it.
+        """
 
     async def adopt(self, permit: int) -> bool:
         """Take over a permit whose process is gone; False where another was quicker."""

@@ -28,6 +28,8 @@ class PlannedTask:
         inputs: all that the model receives, the chosen seed and format included.
         expected_format: the image format it should come in; None where nothing says so.
         expected_count: how many images it asks for.
+        whole_with: the number of files with which a list of them is whole though its prediction
+            still runs; None where only its end tells.
     """
 
     index: int
@@ -39,6 +41,7 @@ class PlannedTask:
     seed: int | None
     expected_format: str | None
     expected_count: int
+    whole_with: int | None = None
 
 
 async def plan(
@@ -123,6 +126,7 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
         if "seed" not in inputs and schema.seed_range is not None:
             inputs["seed"] = dice.randint(*schema.seed_range)
     seed = inputs.get("seed")
+    count = count_unchecked(inputs) if schema is None else schema.count(inputs)
     return PlannedTask(
         index=task.index,
         prompt=task.prompt,
@@ -132,7 +136,8 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
         inputs=inputs,
         seed=seed if isinstance(seed, int) else None,
         expected_format=expected,
-        expected_count=count_unchecked(inputs) if schema is None else schema.count(inputs),
+        expected_count=count,
+        whole_with=None if model.gives_one_by_one else count,
     )
 
 

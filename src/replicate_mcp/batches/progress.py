@@ -49,8 +49,8 @@ def progress(batch: "RunningBatch") -> Progress:
     """How far it is now."""
     line = f"{batch.finished}/{batch.total} done, {batch.running} running"
     if batch.failed:
-        line += f", {batch.failed} failed"
-    if 0 < batch.finished < batch.total and batch.began is not None:
+        line += f", {batch.failed} {'not made' if batch.canceled else 'failed'}"
+    if not batch.canceled and 0 < batch.finished < batch.total and batch.began is not None:
         # What runs is half done, on average.
         done = batch.finished + batch.running / 2
         left = (anyio.current_time() - batch.began) / done * (batch.total - done)

@@ -5,6 +5,7 @@ so it stays out until that has ended, and whoever lives delivers its result.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -60,6 +61,7 @@ class Recovery:
         self._steps = steps
         self._backend = steps.backend
         self._gateways: list[Gateway] = []
+        self._on_their_way: Counter[str] = Counter()
         self._names: dict[str, BatchFilenames] = {}
 
     def use(self, gateway: Gateway) -> None:
@@ -94,12 +96,15 @@ class Recovery:
         self._steps.holder.accept(room)
 
     async def _bring_home(self, orphan: NotedAttempt) -> None:
-        while True:
-            try:
-                return await self._follow(orphan)
-            except BackendUnavailable as error:
-                log.warning("%s", error)
-                await anyio.sleep(LOOK_SECONDS)
+        self._on_their_way[orphan.batch] += 1
+        try:
+            await self._steps.surely(self._follow, orphan)
+        finally:
+            self._on_their_way[orphan.batch] -= 1
+            if not self._on_their_way[orphan.batch]:
+                # Whatever is brought home later finds the names that are given out in the journal.
+                del self._on_their_way[orphan.batch]
+                self._names.pop(orphan.batch, None)
 
     async def _follow(self, orphan: NotedAttempt) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
@@ -237,7 +242,7 @@ class Recovery:
             for row in await self._backend.results(batch_id):
                 if isinstance(row, TaskSuccess):
                     names.claim(row.task_index, [file.filename for file in row.generated_files])
-            self._names[batch_id] = names
+            return self._names.setdefault(batch_id, names)  # Another may have asked meanwhile.
         return self._names[batch_id]
 
 

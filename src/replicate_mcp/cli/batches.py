@@ -67,7 +67,7 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
             print(f"{each.batch_id}\t{each.status}\t{counts}\t{began}")
     else:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("batch", "status", "made", "failed", "of", "when"):
+        for column in ("batch", "status", "made", "not made", "of", "when"):
             table.add_column(column, justify="right" if column in _NUMBERS else "left")
         for each in found:
             cells = map(str, (each.successful_count, each.failed_count, each.total_tasks))
@@ -76,7 +76,7 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
     return OK
 
 
-_NUMBERS = ("made", "failed", "of")
+_NUMBERS = ("made", "not made", "of")
 
 
 def _ago(batch: "ListedBatch") -> str:

@@ -18,11 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the settings, check what they lead to, and say whether all is fine."""
+    import logging
     import os
 
     from replicate_mcp.cli import checks
     from replicate_mcp.settings import load_settings, read_sources
 
+    logging.disable(logging.WARNING)  # The checks tell the same, each at its place.
     values, origins = read_sources(os.environ, arguments.env_file)
     _print_settings(values, origins)
     _print_check(checks.python())
@@ -61,7 +63,7 @@ def _shown(name: str, values: Mapping[str, Any]) -> str:
 
     field = Settings.model_fields[SETTING_NAMES[name]]
     if name not in values:
-        return "not set" if field.default is None else printable(str(field.default))
+        return printable(str(field.default)) if field.default else "not set"
     value = str(values[name])
     if SecretStr in get_args(field.annotation):
         return f"set, {len(value)} characters, fingerprint {fingerprint(value)[:4]}…"

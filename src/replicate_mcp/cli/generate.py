@@ -157,6 +157,8 @@ async def _run_batch(
     """See a batch to its end; Ctrl-C stops it, at Replicate too."""
     import anyio
 
+    from replicate_mcp.cli.results import not_made
+
     async def keep_bar() -> None:
         while True:
             if progress := await app.batches.progress(batch_id):
@@ -186,8 +188,5 @@ async def _run_batch(
         group.cancel_scope.cancel()
     result = await app.batches.result(caller, batch_id)
     finished = result.successful_count + result.failed_count
-    line = f"{finished}/{result.total_tasks} done"
-    if result.failed_count:
-        line += f", {result.failed_count} failed"
-    bar.update(finished, line)
+    bar.update(finished, f"{finished}/{result.total_tasks} done{not_made(result)}")
     return result

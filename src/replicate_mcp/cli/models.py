@@ -58,7 +58,7 @@ def _found(found: "Found") -> int:
     shown = _show(
         rows,
         ("alias", "model", "good at", "price"),
-        fixed=("alias", "price"),
+        fixed=("alias", "model", "price"),
         below=f"{PRICE_CLASSES}. Any other model of replicate.com works too.\n"
         "`replicate-mcp models NAME` shows what a model takes.",
     )

@@ -12,8 +12,8 @@ from rich.text import Text
 from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, as_json
 
-TABLE_PADDING = 12
-"""Columns of a table of three that hold nothing, and the number of a task."""
+TABLE_PADDING = 5
+"""What a table takes beside its two columns."""
 
 
 def show(result: BatchResult, *, as_document: bool) -> None:
@@ -33,33 +33,35 @@ def show(result: BatchResult, *, as_document: bool) -> None:
         for _, name, url, _ in files:
             print(f"{name}\t{url}")
         for failed in _told(result):
-            print(
-                f"task {failed.task_index} ({failed.output_filename}): {_reason(failed)}",
-                file=sys.stderr,
-            )
+            print(f"{failed.output_filename}: {_reason(failed)}", file=sys.stderr)
         return
-    if not files and not _told(result):
+    rows = _rows(result, files)
+    if not rows:
         return
-    longest_name = max((len(name) for _, name, _, _ in files), default=0)
+    longest_name = max(name.cell_len for name, _ in rows)
     longest_url = max((len(url) for _, _, url, _ in files), default=0)
     if longest_name + longest_url + TABLE_PADDING <= console.width:
-        console.print(_table(result, files))
+        console.print(_table(rows))
     else:
-        _print_list(console, result, files)
+        _print_list(console, rows)
 
 
 def summary(result: BatchResult) -> str:
     """A sentence on how a batch ended, or where it stands."""
-    made = f"{result.successful_count} of {result.total_tasks} made"
-    canceled = sum(row.error_code == "canceled" for row in result.failed_results)
-    if canceled:
-        made += f", {canceled} cancelled"
-    if result.failed_count > canceled:
-        made += f", {result.failed_count - canceled} failed"
+    made = f"{result.successful_count} of {result.total_tasks} made{not_made(result)}"
     if result.pending_count:
         made += f", {result.pending_count} to come"
     state = {"running": " runs", "canceled": " was cancelled", "completed": ""}[result.status]
     return f"Batch {result.batch_id}{state}: {made}."
+
+
+def not_made(result: BatchResult) -> str:
+    """The rest of a line: how many tasks were cancelled, and how many failed by themselves."""
+    canceled = sum(row.error_code == "canceled" for row in result.failed_results)
+    failed = result.failed_count - canceled
+    return (f", {canceled} cancelled" if canceled else "") + (
+        f", {failed} failed" if failed else ""
+    )
 
 
 def exit_code(result: BatchResult) -> int:
@@ -73,6 +75,9 @@ def printable(text: str) -> str:
 
 
 File = tuple[int, str, str, bool]
+
+Row = tuple[Text, Text]
+"""A file's name and its URL, or why there is none."""
 
 
 def _files(result: BatchResult) -> Iterator[File]:
@@ -95,36 +100,32 @@ def _reason(failed: TaskFailure) -> str:
     return printable(f"{failed.error_code}: {failed.error}")
 
 
-def _table(result: BatchResult, files: list[File]) -> Table:
+def _rows(result: BatchResult, files: list[File]) -> list[Row]:
+    """What a terminal shows, in the order of the tasks."""
+    rows: list[tuple[int, Row]] = []
+    for index, name, url, expired in files:
+        style = "dim strike" if expired else "cyan"
+        shown = Text(name + (" (expired)" if expired else ""))
+        rows.append((index, (shown, Text(url, style=style, no_wrap=True))))
+    for failed in _told(result):
+        row = (Text(failed.output_filename), Text(_reason(failed), style="red"))
+        rows.append((failed.task_index, row))
+    return [row for _, row in sorted(rows, key=lambda each: each[0])]
+
+
+def _table(rows: list[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("#", justify="right", style="dim")
     table.add_column("file")
     table.add_column("URL")
-    rows: list[tuple[int, Text, Text]] = [
-        (number, Text(name), Text(url, style="dim strike" if expired else "cyan", no_wrap=True))
-        for number, name, url, expired in files
-    ]
-    rows += [
-        (failed.task_index, Text(failed.output_filename), Text(_reason(failed), style="red"))
-        for failed in _told(result)
-    ]
-    for number, name, what in sorted(rows, key=lambda row: row[0]):
-        table.add_row(str(number), name, what)
+    for name, what in rows:
+        table.add_row(name, what)
     return table
 
 
-def _print_list(console: Console, result: BatchResult, files: list[File]) -> None:
-    rows: list[tuple[int, Text, Text]] = [
-        (number, Text(name + (" (expired)" if expired else "")), Text(url, style="cyan"))
-        for number, name, url, expired in files
-    ]
-    rows += [
-        (failed.task_index, Text(failed.output_filename), Text(_reason(failed), style="red"))
-        for failed in _told(result)
-    ]
+def _print_list(console: Console, rows: list[Row]) -> None:
     console.print()
-    for number, name, what in sorted(rows, key=lambda row: row[0]):
-        console.print(Text(f"{number:>4}  ", style="dim") + name, soft_wrap=True)
+    for name, what in rows:
+        console.print(name, soft_wrap=True)
         # The terminal wraps it, so that it can be clicked and copied in one piece.
-        console.print(Text("      ") + what, soft_wrap=True)
+        console.print(Text("  ") + what, soft_wrap=True)
     console.print()

@@ -155,8 +155,8 @@ def refuse_taken_names(folder: Path, tasks: Sequence[Any], *, overwrite: bool) -
         name = given if isinstance(given, str) and given else filenames.default_name(index)
         if (taken := there.get(_stem(name))) is not None:
             raise InvalidInput(
-                f"{folder} has a file {taken} already: give other filenames, another folder, or "
-                "--overwrite. Nothing was made."
+                f"{folder} has a file {taken} already, so nothing was made: give another name "
+                "(--filename), another folder, or --overwrite to replace files."
             )
 
 

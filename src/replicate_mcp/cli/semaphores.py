@@ -76,12 +76,12 @@ async def _list(app: "App", as_document: bool) -> int:
             for state in states
         ]
         print(json.dumps(rows, indent=2))
+    elif not states:
+        print("No process uses a semaphore now, and none was set by hand.", file=sys.stderr)
     elif not console.is_terminal:
         for state in states:
             counts = f"{state.limit}\t{state.in_use}\t{state.waiting}"
             print(f"{_shown(app, state.name)}\t{counts}")
-    elif not states:
-        console.print("No process uses a semaphore now, and none was set by hand.")
     else:
         console.print(_table(app, states, shares))
     return OK

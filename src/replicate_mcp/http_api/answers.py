@@ -1,6 +1,6 @@
 """How outcomes are told over HTTP, as the service that this one re-imagines tells them."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,7 +38,7 @@ class Refusal(BaseModel):
     """Why a request was refused, or its one image not made."""
 
     error: str
-    error_code: RefusalCode
+    error_code: Literal[RefusalCode, "internal_error"]
     retryable: bool = False
 
 

@@ -28,7 +28,7 @@ class Connection(H11Protocol):
         self._limits = limits
         self._idle_since = self.loop.time()
         self._headers_since: float | None = self._idle_since
-        self._unread, self._unread_since = 0, self._idle_since
+        self._unread_since = self._idle_since
 
     @property
     def is_idle(self) -> bool:
@@ -58,12 +58,15 @@ class Connection(H11Protocol):
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
+    def resume_writing(self) -> None:
+        """Go on: of what was too much to be held, nearly all was read."""
+        self._unread_since = self.loop.time()
+        super().resume_writing()
+
     def check(self, now: float) -> None:
         """Close it, if the other side has kept it waiting for too long."""
-        unread = self.transport.get_write_buffer_size()
-        if unread == 0 or unread < self._unread:
+        if self.transport.get_write_buffer_size() == 0:
             self._unread_since = now
-        self._unread = unread
         if now - self._unread_since > self._limits.unread_seconds:
             self._cut()
         elif self._headers_since is not None:

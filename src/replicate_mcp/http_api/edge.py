@@ -1,10 +1,12 @@
-"""The edge: a request is counted to whom it comes from, and its body watched as it arrives."""
+"""The edge: a request is counted to whom it comes from, its body watched as it arrives, and its
+answer as it leaves."""
 
 import ipaddress
 import re
 from collections.abc import Mapping
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,7 +15,15 @@ from replicate_mcp.errors import Unauthorized
 from replicate_mcp.http_api.limits import Limits
 from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
-from replicate_mcp.http_api.refusals import MCP_PATHS, HeadersTooLarge, TooLarge, TooSlow, answer
+from replicate_mcp.http_api.refusals import (
+    MCP_PATHS,
+    MESSAGES,
+    Busy,
+    HeadersTooLarge,
+    TooLarge,
+    TooSlow,
+    answer,
+)
 from replicate_mcp.http_api.shares import names_of
 
 ALWAYS_ANSWERED = "/health"
@@ -38,6 +48,7 @@ class Edge:
         """Let one request through, within the limits."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        scope = _without_its_last_slash(scope)
         began = False
 
         async def watched_send(message: Message) -> None:
@@ -69,11 +80,16 @@ class Edge:
             if length.isdigit() and int(length) > most:
                 raise TooLarge(most)
             body = _Body(receive, request, self._limits, most)
+            # Asked again, these do nothing anew: any other is answered, whatever there is room for.
+            repeatable = scope["method"] in ("GET", "HEAD") or (
+                not mcp and "idempotency-key" in headers
+            )
+            answered = _Answer(send, request, self._limits, scope, is_refusable=repeatable)
             scope = _seen_through(scope, headers)
             if scope["path"] == "/mcp":
-                await self._sessions.serve(scope, body.receive, send, names)
+                await self._sessions.serve(scope, body.receive, answered.send, names)
             else:
-                await self._app(scope, body.receive, send)
+                await self._app(scope, body.receive, answered.send)
         return None
 
 
@@ -101,11 +117,63 @@ class _Body:
         raise TooSlow
 
     def _count(self, size: int) -> None:
+        counted = max(0, self._seen - self._small)
         self._seen += size
         if self._seen > self._most:
             raise TooLarge(self._most)
-        if (beyond := self._seen - self._small - self._request.held) > 0:
+        if (beyond := self._seen - self._small - counted) > 0:
             self._request.hold(beyond)
+
+
+class _Answer:
+    """Sends an answer in pieces: so its request stays open until nearly all of it was read."""
+
+    def __init__(
+        self, send: Send, request: OpenRequest, limits: Limits, scope: Scope, *, is_refusable: bool
+    ) -> None:
+        self._send = send
+        self._request = request
+        self._piece = limits.small_body_bytes
+        self._scope = scope
+        self._is_refusable = is_refusable
+        self._is_refused = False
+        self._is_counted = False
+
+    async def send(self, message: Message) -> None:
+        if self._is_refused:
+            return
+        if message["type"] == "http.response.start":
+            try:
+                self._count(Headers(raw=message["headers"]).get("content-length"))
+            except Busy as error:
+                self._is_refused = True
+                await answer(self._scope["path"], error)(self._scope, _nothing, self._send)
+                return
+        if len(message.get("body", b"")) > self._piece:
+            await self._send_in_pieces(message)
+        else:
+            await self._send(message)
+
+    def _count(self, length: str | None) -> None:
+        self._is_counted = length is not None
+        if (beyond := int(length or 0) - self._piece) > 0:
+            self._request.hold(beyond, is_refusable=self._is_refusable)
+
+    async def _send_in_pieces(self, message: Message) -> None:
+        body: bytes = message["body"]
+        beyond = 0 if self._is_counted else len(body) - self._piece
+        self._request.hold(beyond, is_refusable=False)
+        try:
+            for start in range(0, len(body), self._piece):
+                piece = body[start : start + self._piece]
+                await self._send({**message, "body": piece, "more_body": True})
+            await self._send({**message, "body": b""})  # Once there is room for more.
+        finally:
+            self._request.let_go(beyond)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 def _caller(access: Access, headers: Mapping[str, str], address: str) -> str:
@@ -145,6 +213,14 @@ def _shown(address: _Address | None) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+def _without_its_last_slash(scope: Scope) -> Scope:
+    """The same request: a redirect would have it sent again, through what may be plain http."""
+    path: str = scope["path"]
+    if path.endswith("/") and path not in ("/", MESSAGES):
+        return {**scope, "path": path[:-1]}
+    return scope
 
 
 def _seen_through(scope: Scope, headers: Mapping[str, str]) -> Scope:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
@@ -18,29 +19,37 @@ from replicate_mcp.http_api.answers import (
     Batch,
     GeneratedBatch,
     GeneratedImage,
-    Refusal,
     failed_image,
     made_batch,
     made_image,
 )
 from replicate_mcp.http_api.callers import TheApp, caller_of
+from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
 from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateRequest, _Generate
 from replicate_mcp.tasks.result import as_json
 
 router = APIRouter()
 
-Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=255,
+        description="the same request under the same key gets the same batch, whatever became of "
+        "it, for 24 hours: what failed in it is sent again under a new key",
+    ),
+]
 Prefer = Annotated[str | None, Header()]
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal} for status in (400, 401, 402, 404, 422, 429, 502, 503, 504)
-}
-_LATER: dict[int | str, dict[str, Any]] = {
-    202: {"model": Batch, "description": "It runs; `Location` says where to look."}
+_ANSWERS: Responses = {
+    202: {"model": Batch, "description": "It runs; `Location` says where to look."},
+    **refusing(401, 402, 404, 422, 502, 504),
 }
 
 
-@router.post("/generate", response_model=GeneratedImage, responses=_ERRORS | _LATER)
+@router.post(
+    "/generate", response_model=GeneratedImage, responses=_ANSWERS, openapi_extra=FOR_CALLERS
+)
 async def generate(
     body: GenerateRequest, request: Request, app: TheApp, key: Key = None, prefer: Prefer = None
 ) -> JSONResponse:
@@ -61,7 +70,9 @@ async def generate(
     return JSONResponse(answer)
 
 
-@router.post("/generate-batch", response_model=GeneratedBatch, responses=_ERRORS | _LATER)
+@router.post(
+    "/generate-batch", response_model=GeneratedBatch, responses=_ANSWERS, openapi_extra=FOR_CALLERS
+)
 async def generate_batch(
     body: GenerateBatchRequest,
     request: Request,
@@ -107,7 +118,10 @@ async def _started(
 
 def _digest(body: BaseModel) -> str:
     """What stands for a request, so that another under the same key is told apart."""
-    content = body.model_dump(mode="json", exclude={"credentials"})
+    try:
+        content = body.model_dump(mode="json", exclude={"credentials"})
+    except ValueError:  # What is over 255 levels deep; no input may be.
+        raise InvalidInput("The request's body is nested too deeply.") from None
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -121,7 +135,8 @@ async def _accepted(
     """It runs: the caller did not want to wait, or this process leaves and others go on."""
     result = await app.batches.result(caller, batch_id, limit=0)
     counts = as_json(result.model_copy(update={"next_step": None}))
-    headers = {"Location": f"/batches/{batch_id}"}
+    prefix = urlsplit(app.settings.public_url or "").path
+    headers = {"Location": f"{prefix}/batches/{batch_id}"}
     if applied:
         headers["Preference-Applied"] = "respond-async"
     return JSONResponse(counts, 202, headers)

@@ -26,14 +26,14 @@ class Limits:
         header_seconds: until a request's headers have to be here, counted from the connection or
             from their first byte; as in Apache's mod_reqtimeout.
         body_seconds: until its body has to be here: nginx's client_body_timeout, but in all.
-        unread_seconds: after which a client that reads nothing of its answer is hung up on: nginx's
-            send_timeout.
+        unread_seconds: within which a client has to read what is held of its answer, 64 KiB or
+            less, before it is sent more; nginx's send_timeout, with a least rate.
         linger_seconds: for which the rest of a body that was refused is still read, so that the
             refusal is; nginx's lingering_timeout.
         open_requests: open at once, in all; a stream that says nothing counts as well. Ten times
             the 200 callers that the benchmarks measure.
-        held_body_bytes: of the bodies of all open requests together, beyond the first
-            `small_body_bytes` of each: thirty-two of the largest.
+        held_body_bytes: of the bodies of all open requests and of their answers together, beyond
+            the first `small_body_bytes` of each: thirty-two of the largest.
         batch_bytes: of memory that batches take until they have ended, mostly by their inputs;
             of all accounts together. One account may have a quarter.
         sessions: of MCP's older revisions, open in all: as its SDK has it, 40 kB each.

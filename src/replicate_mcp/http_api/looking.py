@@ -16,12 +16,12 @@ from replicate_mcp.http_api.answers import (
     Configured,
     Health,
     Models,
-    Refusal,
     Registered,
     Semaphores,
     Status,
 )
 from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader
+from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, refusing
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
 from replicate_mcp.semaphores.permits import Scope
 from replicate_mcp.tasks.models import ALIASES
@@ -36,12 +36,10 @@ HEALTH_SECONDS = 2.0
 LONGEST_WAIT = 50.0
 """Seconds for which a request for a batch may be held."""
 
-router = APIRouter(
-    responses={status: {"model": Refusal} for status in (400, 401, 404, 422, 503)},
-)
+router = APIRouter(responses=refusing(401, 404, 422, 502))
 
 
-@router.get("/batches", response_model_exclude_none=True)
+@router.get("/batches", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
 async def batches(
     app: TheApp, caller: TheReader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Batches:
@@ -50,7 +48,7 @@ async def batches(
     return Batches(batches=found, count=len(found))
 
 
-@router.get("/batches/{batch_id}", response_model=Batch)
+@router.get("/batches/{batch_id}", response_model=Batch, openapi_extra=FOR_CALLERS)
 async def batch(
     batch_id: str,
     app: TheApp,
@@ -69,13 +67,13 @@ async def batch(
     return JSONResponse(answer)
 
 
-@router.delete("/batches/{batch_id}")
+@router.delete("/batches/{batch_id}", openapi_extra=FOR_CALLERS)
 async def cancel(batch_id: str, app: TheApp, caller: TheReader) -> BatchCounts:
     """Stop a batch: nothing more is created, and what runs is cancelled at Replicate."""
     return await app.batches.cancel(caller, batch_id)
 
 
-@router.get("/global-semaphores", response_model_exclude_none=True)
+@router.get("/global-semaphores", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
 async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
     """The limits that you are under, and how full they are."""
     found = await app.semaphores.seen_by(caller)
@@ -83,7 +81,7 @@ async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
     return Semaphores(global_semaphores=names, count=len(found), semaphores=found)
 
 
-@router.post("/global-semaphores")
+@router.post("/global-semaphores", openapi_extra=FOR_ADMINS)
 async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Registered:
     """Register a limit, or change a known one: it stays until it is set again."""
     state = await app.semaphores.set(body.semaphore_id, body.limit)
@@ -97,7 +95,7 @@ async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Reg
     )
 
 
-@router.post("/configure")
+@router.post("/configure", openapi_extra=FOR_ADMINS)
 async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Configured:
     """Change the limits of the server's own account, for all who share it."""
     if body.concurrent_limit is None and body.requests_per_minute is None:
@@ -113,7 +111,11 @@ async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Co
     )
 
 
-@router.get("/health")
+@router.get(
+    "/health",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Its state cannot be used."}},
+)
 async def health(app: TheApp) -> JSONResponse:
     """Whether it works: 503 where its state cannot be used."""
     scope = await _scope_that_works(app)
@@ -156,7 +158,7 @@ async def models() -> Models:
     return Models(supported_models=list(ALIASES), model_count=len(ALIASES))
 
 
-@router.get("/status")
+@router.get("/status", openapi_extra=FOR_CALLERS)
 async def status(app: TheApp, caller: TheReader) -> Status:
     """What is set, and how full the caller's account is."""
     return Status(

@@ -6,10 +6,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.exposition import generate_latest
 
 from replicate_mcp.http_api.callers import TheApp, TheReader
+from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
 from replicate_mcp.semaphores.status import SemaphoreStatus
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800, 3600)
+
+_TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 router = APIRouter()
 
@@ -76,7 +79,12 @@ class Metrics:
             self._at_replicate.observe(seconds_at_replicate)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses=_TEXT | refusing(401, 502),
+    openapi_extra=FOR_CALLERS,
+)
 async def metrics(request: Request, app: TheApp, caller: TheReader) -> Response:
     """The semaphores that the caller sees; for the server's own callers, this process's counts."""
     text = generate_latest(_semaphores(await app.semaphores.seen_by(caller)))

@@ -1,4 +1,4 @@
-"""What is open at once: requests, and the bytes of their bodies."""
+"""What is open at once: requests, and the bytes of their bodies and answers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,16 @@ class OpenRequests:
 
     def __init__(self, limits: Limits) -> None:
         self._requests = Shared(limits.open_requests, "requests are open")
-        self._bytes = Shared(limits.held_body_bytes, "bytes are sent at once")
+        self._bytes = Shared(limits.held_body_bytes, "bytes are held for requests")
 
     @contextmanager
     def one_more(self, names: Names) -> Iterator["OpenRequest"]:
         """A request, for as long as it is open.
 
         Raises:
-            Busy: too many are.
+            Busy: too many are, or too much is held for them.
         """
+        self._bytes.check(names, 0)
         self._requests.take(names)
         request = OpenRequest(self._bytes, names)
         try:
@@ -33,17 +34,27 @@ class OpenRequests:
 
 @dataclass(slots=True)
 class OpenRequest:
-    """One of them, and how much of its body is held."""
+    """One of them, and how much is held of its body and its answer."""
 
     _bytes: Shared
     names: Names
     held: int = 0
 
-    def hold(self, size: int) -> None:
-        """Count more of its body.
+    def hold(self, size: int, *, is_refusable: bool = True) -> None:
+        """Count so much more.
+
+        Args:
+            is_refusable: whether there has to be room for it.
 
         Raises:
             Busy: too much is held.
         """
-        self._bytes.take(self.names, size)
+        if is_refusable:
+            self._bytes.check(self.names, size)
+        self._bytes.add(self.names, size)
         self.held += size
+
+    def let_go(self, size: int) -> None:
+        """Count so much less."""
+        self._bytes.give_back(self.names, size)
+        self.held -= size

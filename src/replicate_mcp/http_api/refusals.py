@@ -10,7 +10,10 @@ from replicate_mcp.http_api.limits import MIB, RETRY_AFTER_SECONDS
 TOO_MANY_REQUESTS = "too_many_requests"
 """The `error_code` of what is refused only because much is going on; no task ends with it."""
 
-MCP_PATHS = ("/mcp", "/sse", "/messages/")
+MESSAGES = "/messages/"
+"""To where a client of HTTP+SSE sends: the one path that ends with a slash."""
+
+MCP_PATHS = ("/mcp", "/sse", MESSAGES)
 
 _SERVER_ERROR = -32000
 """JSON-RPC's first code for a server's own errors."""

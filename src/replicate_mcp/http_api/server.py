@@ -24,6 +24,7 @@ from replicate_mcp.http_api import dashboard, generating, looking, metrics, refu
 from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.cross_origin import cross_origin
+from replicate_mcp.http_api.describing import ANYWHERE, DescribedAPI
 from replicate_mcp.http_api.edge import Edge
 from replicate_mcp.http_api.limits import (
     DEFAULT_LIMITS,
@@ -58,11 +59,13 @@ def build(
         async with server.session_manager.run():
             yield
 
-    api = FastAPI(
+    api = DescribedAPI(
         title="replicate-mcp",
         version=metadata.version("replicate-mcp"),
         description="Prompts in, image URLs out, through Replicate.",
         lifespan=lifespan,
+        redirect_slashes=False,
+        responses=ANYWHERE,
         docs_url=None,
         redoc_url=None,
     )

@@ -9,6 +9,7 @@ import anyio
 
 from replicate_mcp.access import checked, fingerprint
 from replicate_mcp.errors import ReplicateMcpError, ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -21,14 +22,14 @@ log = logging.getLogger(__name__)
 REMEMBERED_SECONDS = 30 * 24 * 3600
 """For how long it is remembered which account a token belongs to."""
 
-ASK_AGAIN_SECONDS = (0.3, 1.0)
-"""Pauses before an account that was not told is asked for again."""
-
 ASK_SECONDS = 20.0
 """After which it counts as not told, whatever is still under way: hosts wait for a minute."""
 
 MOST_UNVERIFIED_A_MINUTE = 300
 """Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
+
+MOST_OF_AN_ACCOUNT = 100
+"""Of those, for one account: whoever knows of one leaves room for the others."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,7 +53,7 @@ class Accounts:
         self._base_url = base_url
         self._memory = memory
         self._public_url = public_url
-        self._unverified: deque[float] = deque()
+        self._unverified: deque[tuple[float, str]] = deque()
         self._gateways: dict[str, Gateway] = {}
         self._names: dict[str, str] = {}
         self._asking: dict[str, _Asking] = {}
@@ -95,7 +96,7 @@ class Accounts:
         genuine = await self._is_genuine(account, message)
         if genuine is False:
             raise Unauthorized("This webhook's signature does not fit.")
-        if genuine is None and not self._room_for_unverified():
+        if genuine is None and not self._room_for_unverified(account):
             return False
         await keep(message, self._memory)
         return True
@@ -131,13 +132,16 @@ class Accounts:
                     log.info("the secret of webhooks is not known: %s", fault)
         return None
 
-    def _room_for_unverified(self) -> bool:
+    def _room_for_unverified(self, account: str) -> bool:
         now = anyio.current_time()
-        while self._unverified and now - self._unverified[0] > 60:
+        while self._unverified and now - self._unverified[0][0] > 60:
             self._unverified.popleft()
-        if len(self._unverified) >= MOST_UNVERIFIED_A_MINUTE:
+        of_the_account = sum(each == account for _, each in self._unverified)
+        if len(self._unverified) >= MOST_UNVERIFIED_A_MINUTE or (
+            of_the_account >= MOST_OF_AN_ACCOUNT
+        ):
             return False
-        self._unverified.append(now)
+        self._unverified.append((now, account))
         return True
 
     async def _learn(self, token: str, mark: str, asking: _Asking) -> None:
@@ -172,20 +176,16 @@ class Accounts:
         remembered = await self._memory.recall(key)
         if remembered is not None:
             return remembered
-        for pause in (*ASK_AGAIN_SECONDS, None):
-            try:
-                name = await self.gateway(token).account()
-                break
-            except Fault as fault:
-                if isinstance(fault, Refusal) and fault.status == 401:
-                    raise Unauthorized(rule_for(fault).sentence) from None
-                if isinstance(fault, Refusal) and fault.status in (403, 404):
-                    log.warning("Replicate does not say whose token this is: %s", fault)
-                    return mark
-                if pause is None:
-                    # Another name for the account would be another limit: better none than two.
-                    raise _not_told(f" ({fault})") from None
-                await anyio.sleep(pause)
+        try:
+            name = await answered(self.gateway(token).account)
+        except Fault as fault:
+            if isinstance(fault, Refusal) and fault.status == 401:
+                raise Unauthorized(rule_for(fault).sentence) from None
+            if isinstance(fault, Refusal) and fault.status in (403, 404):
+                log.warning("Replicate does not say whose token this is: %s", fault)
+                return mark
+            # Another name for the account would be another limit: better none than two.
+            raise _not_told(f" ({fault})") from None
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name
 

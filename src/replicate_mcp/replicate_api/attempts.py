@@ -6,7 +6,8 @@ account's list of predictions says what became of it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ SETTLED_WITHIN_SECONDS = 50 * 60.0
 """Replicate deletes inputs after an hour: an older attempt can't be recognised any more."""
 
 _COMPARED_CHARACTERS = 10_000
-"""Longer values (data URIs) may be rewritten by the API, so they are not compared."""
+"""A longer string may be rewritten by the API, as a data URI may, so neither is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,14 @@ class ListedPrediction:
     """A prediction of the account's list.
 
     Attributes:
+        inputs: the hash of each, as an attempt's.
         lives: seconds from its creation to its deadline; None where the list has no deadline.
     """
 
     id: str
     model: str
     version: str
-    input: Mapping[str, Any]
+    inputs: Mapping[str, str]
     created_at: float
     lives: float | None
     ended: bool
@@ -121,11 +123,10 @@ def assign(
     )
     pairs = sorted(
         (
-            (_difference(attempt, prediction), prediction.created_at, attempt.sent_at,
+            (_difference(attempt, free[place]), free[place].created_at, attempt.sent_at,
              attempt.permit, place)
-            for attempt in attempts
-            for place, prediction in enumerate(free)
-            if fits(attempt, prediction)
+            for attempt, place in _of_equal_inputs(attempts, free)
+            if fits(attempt, free[place])
         )
     )  # fmt: skip
     assigned: dict[int, ListedPrediction] = {}
@@ -135,6 +136,24 @@ def assign(
             assigned[permit] = free[place]
             given.add(place)
     return assigned
+
+
+def _of_equal_inputs(
+    attempts: Sequence[OpenAttempt], predictions: Sequence[ListedPrediction]
+) -> Iterator[tuple[OpenAttempt, int]]:
+    """Each attempt with the place of each prediction that has its inputs.
+
+    Hundreds of attempts meet thousands of predictions: only those that are alike are compared.
+    """
+    tables: dict[tuple[str, ...], dict[tuple[str | None, ...], list[int]]] = {}
+    for attempt in attempts:
+        names = tuple(sorted(name for name, digest in attempt.inputs.items() if digest))
+        if names not in tables:
+            tables[names] = defaultdict(list)
+            for place, prediction in enumerate(predictions):
+                tables[names][tuple(map(prediction.inputs.get, names))].append(place)
+        for place in tables[names].get(tuple(map(attempt.inputs.get, names)), ()):
+            yield attempt, place
 
 
 def was_not_made(
@@ -187,12 +206,16 @@ def _is_up_to_date(listed: PredictionList, since: float, now: float) -> bool:
 
 
 def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
-    """A looser likeness than `fits`: the same model and prompt."""
+    """A looser likeness than `fits`: the same model, in whatever version, and prompt."""
     prompt = attempt.inputs.get("prompt", "")
     return (
         prediction.created_at >= attempt.sent_at
-        and _same_model(attempt.model, prediction)
-        and (not prompt or _hash(prediction.input.get("prompt")) == prompt)
+        and (
+            not prompt
+            or "prompt" not in prediction.inputs  # An account may keep no inputs at all.
+            or prediction.inputs["prompt"] == prompt
+        )
+        and _same_path(attempt.model, prediction)
     )
 
 
@@ -200,28 +223,50 @@ def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
     """Whether the prediction could have come of the attempt."""
     return (
         prediction.created_at >= attempt.sent_at
-        and _same_model(attempt.model, prediction)
         and _difference(attempt, prediction) <= DEADLINE_TOLERANCE
+        and _same_model(attempt.model, prediction)
         and all(
-            not digest or _hash(prediction.input.get(key)) == digest
+            not digest or prediction.inputs.get(key) == digest
             for key, digest in attempt.inputs.items()
         )
     )
 
 
 def _same_model(name: str, prediction: ListedPrediction) -> bool:
+    version = name.partition(":")[2]
+    return _same_path(name, prediction) and (
+        not version or prediction.version == version or _tells_no_version(prediction)
+    )
+
+
+def _same_path(name: str, prediction: ListedPrediction) -> bool:
     if name.startswith("deployments/"):
         return True  # A deployment's predictions carry the name of the model it runs.
-    path, _, version = name.partition(":")
-    return prediction.model == path and (not version or prediction.version == version)
+    return prediction.model.casefold() == name.partition(":")[0].casefold()
+
+
+def _tells_no_version(prediction: ListedPrediction) -> bool:
+    """Official models keep theirs to themselves."""
+    return prediction.version == "hidden" or prediction.version.startswith("dp-")
 
 
 def _difference(attempt: OpenAttempt, prediction: ListedPrediction) -> float:
     return 0.0 if prediction.lives is None else abs(prediction.lives - attempt.cancel_after)
 
 
+def _may_be_rewritten(value: object) -> bool:
+    match value:
+        case str():
+            return len(value) > _COMPARED_CHARACTERS or value[:5].lower() == "data:"
+        case Mapping():
+            return any(map(_may_be_rewritten, value.values()))
+        case list() | tuple():
+            return any(map(_may_be_rewritten, value))
+    return False
+
+
 def _hash(value: object) -> str:
-    if isinstance(value, str) and len(value) > _COMPARED_CHARACTERS:
+    if _may_be_rewritten(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -77,6 +77,10 @@ _CREDIT = (
     "https://replicate.com/account/billing and send the failed tasks again."
 )
 _NO_MODEL = "Replicate knows no such model or version."
+_NOT_LOOKED_UP = (
+    "Replicate could not be asked for this model's version, and runs none by its name alone. "
+    "Nothing was billed: send it again."
+)
 _THROTTLED = "Replicate throttled the account."
 _UNREACHED = "Replicate could not be reached: {fault}. Nothing was billed."
 _NO_END = "The {fault}, though it was cancelled in time."
@@ -120,8 +124,18 @@ TABLE: tuple[tuple[Callable[[Fault], bool], Rule], ...] = (
 )
 
 
-def rule_for(fault: Fault) -> Rule:
-    """The first rule that fits, with its sentence filled in."""
+NOT_LOOKED_UP = Rule(_A.FAIL, False, "replicate_unavailable", True, _NOT_LOOKED_UP)
+"""What stands in for the rule of 404 where a model was sent to as it was named."""
+
+
+def rule_for(fault: Fault, *, looked_up: bool = True) -> Rule:
+    """The first rule that fits, with its sentence filled in.
+
+    Args:
+        looked_up: whether Replicate was asked where the model's predictions are created.
+    """
+    if not looked_up and isinstance(fault, Refusal) and fault.status == 404:
+        return NOT_LOOKED_UP
     for fits, rule in TABLE:
         if fits(fault):
             return replace(rule, sentence=rule.sentence.format(**_told(fault)))

@@ -13,7 +13,13 @@ from urllib.parse import urlencode
 import anyio
 
 from replicate_mcp.access import fingerprint
-from replicate_mcp.replicate_api.attempts import ListedPrediction, PredictionList
+from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.attempts import (
+    SETTLED_WITHIN_SECONDS,
+    ListedPrediction,
+    PredictionList,
+    hash_inputs,
+)
 from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
@@ -44,10 +50,15 @@ MAX_LIST_PAGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a model's predictions are created: with a version, or by the model's own address."""
+    """Where a model's predictions are created: with a version, or by the model's own address.
+
+    Attributes:
+        looked_up: whether Replicate was asked which; else it is as the model was named.
+    """
 
     name: ModelName
     version: str = ""
+    looked_up: bool = True
 
 
 class Gateway:
@@ -90,11 +101,17 @@ class Gateway:
         """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
 
         Raises:
-            Fault: there is no answer.
+            Fault: there is no answer that tells it; a refusal does.
         """
-        if not self._transport.clock_known:
+
+        async def ask() -> None:
             with contextlib.suppress(Refusal):
                 await self._page("/v1/predictions?created_after=9999-01-01T00:00:00Z")
+
+        if not self._transport.clock_known:
+            await answered(ask)
+        if not self._transport.clock_known:
+            raise LostAnswer("the answer does not tell the time")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""
@@ -129,6 +146,8 @@ class Gateway:
 
         Raises:
             NeverEnded: it did not end even so.
+            Refusal: the token is good for nothing any more, or there is no such prediction.
+            Fault: it could not be looked at for so long that its files are gone.
         """
         self._following += 1
         canceled = False
@@ -136,21 +155,23 @@ class Gateway:
         try:
             while not prediction.done:
                 await self._wait(prediction.id, pause, until)
-                pause = self._pace()
+                pause, seen = self._pace(), False
                 try:
-                    prediction = await self.get(prediction.id)
+                    prediction, seen = await self.get(prediction.id), True
                     if prediction.inline and prediction.status in ENDED:
                         break
                     if self.now() > until and not prediction.done and not canceled:
                         await self.cancel(prediction.id)
                         canceled = True
-                except Refusal as refusal:
-                    if refusal.status in (401, 403, 404):
-                        raise
-                    pause = max(pause, min(refusal.retry_after or 2.0, 30.0))
                 except Fault as fault:
+                    if not seen and self.now() > until + SETTLED_WITHIN_SECONDS:
+                        raise
+                    if isinstance(fault, Refusal):
+                        if fault.status in (401, 403, 404):
+                            raise
+                        pause = max(pause, min(fault.retry_after or 2.0, 30.0))
                     log.info("prediction %s is looked at again: %s", prediction.id, fault)
-                if self.now() > until + PATIENCE_SECONDS and not prediction.done:
+                if seen and not prediction.done and self.now() > until + PATIENCE_SECONDS:
                     raise NeverEnded(f"prediction {prediction.id} does not end")
         finally:
             self._following -= 1
@@ -308,7 +329,7 @@ def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
         id=prediction.id,
         model=str(answer.get("model") or ""),
         version=str(answer.get("version") or ""),
-        input=sent if isinstance(sent, Mapping) else {},
+        inputs=hash_inputs(sent) if isinstance(sent, Mapping) else {},
         created_at=created,
         lives=None if deadline is None else deadline - created,
         ended=prediction.status in ENDED,

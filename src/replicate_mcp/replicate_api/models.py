@@ -4,16 +4,18 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import anyio
 
+from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.memory import Memory
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.schema_reading import gives_one_by_one
 
 SCHEMA_SECONDS = 24 * 3600
 """For how long a model's schema is remembered."""
@@ -21,10 +23,16 @@ SCHEMA_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that tasks can be made with; `schema` is None where it could not be had."""
+    """A model that tasks can be made with.
+
+    Attributes:
+        schema: of its inputs; None where it could not be had.
+        gives_one_by_one: whether its output may be a list that grows while it runs.
+    """
 
     target: Target
     schema: InputSchema | None
+    gives_one_by_one: bool = True
 
 
 class Models:
@@ -41,25 +49,34 @@ class Models:
         checked: Replicate judges them.
         """
         key = f"model:{gateway.base_url}:{name}"
-        async with self._asking[key]:
-            return await self._find(key, name, gateway)
+        turn = self._asking[key]
+        try:
+            async with turn:
+                return await self._find(key, name, gateway)
+        finally:
+            if not turn.locked():  # Nobody else waits: names may be made up.
+                self._asking.pop(key, None)
 
     async def _find(self, key: str, name: ModelName, gateway: Gateway) -> Model | None:
         remembered = await self._memory.recall(key)
         if remembered is None:
             try:
-                found = await _ask(name, gateway)
+                found = await answered(partial(_ask, name, gateway))
             except Refusal as refusal:
                 if refusal.status == 404:
                     return None
                 if refusal.status in (401, 402):
                     raise
-                return Model(Target(name, name.version), None)
+                return _as_named(name)
             except Fault:
-                return Model(Target(name, name.version), None)
+                return _as_named(name)
             remembered = json.dumps(found)
             await self._memory.remember(key, remembered, seconds=SCHEMA_SECONDS)
         return _read(name, remembered)
+
+
+def _as_named(name: ModelName) -> Model:
+    return Model(Target(name, name.version, looked_up=False), None)
 
 
 async def _ask(name: ModelName, gateway: Gateway) -> dict[str, Any]:
@@ -89,4 +106,4 @@ def _read(name: ModelName, remembered: str) -> Model:
         schema = InputSchema.from_openapi(found["schema"]) if found["schema"] else None
     except ValueError:
         schema = None
-    return Model(Target(name, found["version"]), schema)
+    return Model(Target(name, found["version"]), schema, gives_one_by_one(found["schema"]))

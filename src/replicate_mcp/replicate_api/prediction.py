@@ -17,6 +17,7 @@ class Prediction:
         urls: its output files, in order; a `data:` output is none.
         status: as Replicate gives it; "" where it was not looked at yet.
         inline: whether the output came as `data:` URIs, so that the files are known only later.
+        listed: whether the files came in a list, which may grow while the prediction runs.
     """
 
     id: str
@@ -29,13 +30,24 @@ class Prediction:
     deadline: float | None
     predict_seconds: float | None
     seed: int | None = None
+    listed: bool = False
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is to be waited for: it ended, or its files are all there."""
+        """Whether nothing more is to be waited for: it ended, or its one file is there."""
         if self.inline:
             return False
-        return self.status in ENDED or (self.status == "processing" and bool(self.urls))
+        return self.status in ENDED or (self._shows_files and not self.listed)
+
+    def done_with(self, files: int | None) -> bool:
+        """The same, but a list that has so many files is whole; None where only its end tells."""
+        if self.inline or files is None:
+            return self.done
+        return self.done or (self._shows_files and len(self.urls) >= files)
+
+    @property
+    def _shows_files(self) -> bool:
+        return self.status == "processing" and bool(self.urls)
 
     @classmethod
     def unseen(cls, prediction_id: str) -> "Prediction":
@@ -63,6 +75,7 @@ class Prediction:
             deadline=seconds_of(answer.get("deadline")),
             predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
             seed=seed if isinstance(seed, int) else None,
+            listed=isinstance(answer.get("output"), list),
         )
 
 

@@ -7,6 +7,7 @@ All of that passes through here.
 
 import contextlib
 import json
+import os
 import ssl
 import time
 import urllib.request
@@ -34,6 +35,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 KEEPALIVE_SECONDS = 20.0
 """How long an idle connection is kept: a longer one meets servers that have closed it."""
+
+LAST_PORT = 65_535
 
 
 @dataclass(slots=True)
@@ -77,12 +80,15 @@ class Transport(httpx.AsyncBaseTransport):
         self._proxy = _proxy_for(self._base)
         self._ssl: ssl.SSLContext | bool = _ssl_context() if self._base.scheme == "https" else False
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
-        self._clock_ahead = 0.0
+        self._clock = time.time() - _steady()
         self.clock_known = False
 
     def now(self) -> float:
-        """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch."""
-        return time.time() + self._clock_ahead
+        """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch.
+
+        Between answers it goes on evenly, whatever this machine's clock is set to meanwhile.
+        """
+        return _steady() + self._clock
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and read its answer whole."""
@@ -149,14 +155,18 @@ class Transport(httpx.AsyncBaseTransport):
         if self._idle:
             return self._idle.pop()[1]
         try:
+            if self._proxy is not None and (httpx.URL(self._proxy).port or 0) > LAST_PORT:
+                raise ValueError("there is no such port")
             return httpx.AsyncHTTPTransport(
                 verify=self._ssl,
                 proxy=self._proxy,
                 limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
             )
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # What it says may be a piece of the proxy's password.
             raise NotSent(
-                f"the proxy that the environment names cannot be used ({error})"
+                f"the proxy that {_proxy_variable(self._base.scheme)} names cannot be used: write "
+                "it like http://host:port, odd characters of a password as %23 and the like"
             ) from None
 
     @staticmethod
@@ -165,11 +175,23 @@ class Transport(httpx.AsyncBaseTransport):
             await connection.aclose()
 
     def _set_clock(self, date: str | None) -> None:
+        try:
+            told = parsedate_to_datetime(date or "").timestamp()
+        except (TypeError, ValueError):
+            return
+        own = time.time()
+        # `Date` has whole seconds: a clock that agrees to within one is taken as right.
+        self._clock = (own if -1.5 < told - own < 0.5 else told) - _steady()
         self.clock_known = True
-        with contextlib.suppress(TypeError, ValueError):
-            ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
-            # `Date` has whole seconds: a clock that agrees to within one is taken as right.
-            self._clock_ahead = 0.0 if -1.5 < ahead < 0.5 else ahead
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""The clock that goes on while the machine sleeps: Linux's, macOS's; that of Windows does."""
+
+
+def _steady() -> float:
+    """Seconds that pass evenly, from no moment in particular."""
+    return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
 
 
 def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
@@ -217,3 +239,12 @@ def _proxy_for(url: httpx.URL) -> str | None:
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _proxy_variable(scheme: str) -> str:
+    """What names the proxy for addresses of a scheme: a variable, else the system."""
+    for wanted in (f"{scheme}_proxy", "all_proxy"):
+        for name, value in os.environ.items():
+            if value and name.lower() == wanted:
+                return name
+    return "the system's settings"

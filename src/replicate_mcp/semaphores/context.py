@@ -1,18 +1,14 @@
 """Permits for callers' own code: all contexts of one process on one name are one queue entry."""
 
-import logging
 import secrets
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
 
-from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.holder import Holder
-from replicate_mcp.semaphores.permits import Offer, Permits, QueueEntry
-
-log = logging.getLogger(__name__)
+from replicate_mcp.semaphores.permits import Offer, Permits, QueueEntry, Room
+from replicate_mcp.semaphores.steps import SureSteps
 
 
 @dataclass(eq=False)
@@ -21,7 +17,6 @@ class Lease:
 
     semaphore: str
     permit: int | None = None
-    joined: bool = False
     given_up: bool = False
     held: anyio.Event = field(default_factory=anyio.Event)
 
@@ -29,75 +24,90 @@ class Lease:
 class ContextQueue:
     """Gives units of named semaphores to this process's contexts, first come first served."""
 
-    def __init__(self, permits: Permits, holder: Holder, spawn: Callable[..., object]) -> None:
+    def __init__(self, permits: Permits, steps: SureSteps) -> None:
         self._permits = permits
-        self._holder = holder
-        self._spawn = spawn
+        self._steps = steps
         self._process = secrets.token_hex(8)
-        self._waiting: dict[str, deque[Lease]] = {}
+        self._waiting: defaultdict[str, deque[Lease]] = defaultdict(deque)
+        # Starts that the backend has in its queue or offers: while it could not be told of one
+        # that was given up, more than wait.
+        self._queued: Counter[str] = Counter()
+        self._leaving = anyio.Lock()
 
     async def acquire(self, lease: Lease) -> None:
         """Wait for a unit; `lease` holds it then, unless it was given up meanwhile.
 
         Raises:
             UnknownSemaphore: no such name.
+            BackendUnavailable: it does not wait.
         """
         if lease.given_up:
             return
-        entry = self._entry(lease.semaphore)
-        waiting = self._waiting.setdefault(lease.semaphore, deque())
-        waiting.append(lease)
-        self._holder.attend(entry, lambda offers: self._offered(lease.semaphore, offers))
+        semaphore, entry = lease.semaphore, self._entry(lease.semaphore)
+        self._waiting[semaphore].append(lease)
+        self._steps.holder.attend(entry, lambda offers: self._offered(semaphore, offers))
         try:
-            room = await self._permits.join(QueueEntry(entry, (lease.semaphore,), None, 1))
+            room = await self._permits.join(QueueEntry(entry, (semaphore,), None, 1))
         except BaseException:
-            if not lease.given_up:
-                self._forget(lease)
+            self._forget(lease)
+            self._leave_surplus(semaphore)
             raise
-        lease.joined = True
-        if lease.given_up:
-            room = await self._permits.leave(entry, 1)
-        self._holder.accept(room)
+        self._queued[semaphore] += 1
+        self._steps.holder.accept(room)
+        self._leave_surplus(semaphore)
         await lease.held.wait()
 
     async def release(self, lease: Lease) -> None:
-        """Give the unit back, or stop waiting for it."""
+        """Give the unit back, or stop waiting for it; where that fails now, it is tried again."""
         lease.given_up = True
-        if lease.permit is not None:
-            self._holder.accept(await self._permits.release(lease.permit))
-            lease.permit = None
-        elif lease in self._waiting.get(lease.semaphore, ()):
-            self._forget(lease)
-            if lease.joined:
-                self._holder.accept(await self._permits.leave(self._entry(lease.semaphore), 1))
         lease.held.set()
+        permit, lease.permit = lease.permit, None
+        if permit is not None:
+            await self._steps.now_or_later(self._permits.release, permit)
+        else:
+            self._forget(lease)
+            self._leave_surplus(lease.semaphore)
 
     def _offered(self, semaphore: str, offers: Sequence[Offer]) -> None:
-        self._spawn(self._take, semaphore, offers)
+        self._steps.spawn(self._take, semaphore, offers)
 
     async def _take(self, semaphore: str, offers: Sequence[Offer]) -> None:
-        try:
-            taken = await self._permits.take([offer.permit for offer in offers])
-        except BackendUnavailable as error:
-            log.warning("%s", error)  # The offers are withdrawn, and made anew.
-            return
-        self._holder.accept(taken.room)
-        waiting = self._waiting.get(semaphore, deque())
+        taken = await self._steps.surely(self._permits.take, [offer.permit for offer in offers])
+        self._steps.holder.accept(taken.room)
         for permit in sorted(taken.permits):
-            if waiting:
-                lease = waiting[0]
+            self._queued[semaphore] -= 1
+            if self._waiting[semaphore]:
+                lease = self._waiting[semaphore][0]
                 self._forget(lease)
                 lease.permit = permit
                 lease.held.set()
             else:
-                self._holder.accept(await self._permits.release(permit))
+                self._steps.spawn(self._steps.hand_on, self._permits.release, permit)
+
+    def _leave_surplus(self, semaphore: str) -> None:
+        if self._surplus(semaphore) > 0:
+            self._steps.spawn(self._steps.hand_on, self._leave, semaphore)
+
+    async def _leave(self, semaphore: str) -> Room:
+        """Have the backend wait for no more starts than there are contexts that wait."""
+        async with self._leaving:
+            surplus = self._surplus(semaphore)
+            if surplus <= 0:
+                return Room()
+            room = await self._permits.leave(self._entry(semaphore), surplus)
+            # What came meanwhile of starts that were offered is counted already.
+            self._queued[semaphore] = max(0, self._queued[semaphore] - surplus)
+            return room
+
+    def _surplus(self, semaphore: str) -> int:
+        return self._queued[semaphore] - len(self._waiting[semaphore])
 
     def _forget(self, lease: Lease) -> None:
         waiting = self._waiting[lease.semaphore]
-        waiting.remove(lease)
-        if not waiting:
-            del self._waiting[lease.semaphore]
-            self._holder.forget(self._entry(lease.semaphore))
+        if lease in waiting:
+            waiting.remove(lease)
+            if not waiting:
+                self._steps.holder.forget(self._entry(lease.semaphore))
 
     def _entry(self, semaphore: str) -> str:
         return f"context:{self._process}:{semaphore}"

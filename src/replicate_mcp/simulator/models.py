@@ -1,5 +1,6 @@
 """What a model and a deployment are: what goes in, what comes out, and how long that takes."""
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,14 @@ class Model:
                 }
             },
         }
+
+    @cached_property
+    def iterator_schema(self) -> JSON:
+        """The same where a list is given one by one, while the model runs."""
+        document = copy.deepcopy(self.openapi_schema)
+        if self.output == "list":
+            document["components"]["schemas"]["Output"]["x-cog-array-type"] = "iterator"
+        return document
 
     @property
     def _output_schema(self) -> JSON:

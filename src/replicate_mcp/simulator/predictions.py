@@ -55,6 +55,7 @@ class Destiny:
     has_output: bool = True
     has_metrics: bool = True
     output_before_end: bool = False
+    one_by_one: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +83,25 @@ class Prediction:
     def has_left(self) -> bool:
         """Whether it is out of flight."""
         return self.ended is not None or self.output_ready
+
+    @property
+    def first_file_after(self) -> float | None:
+        """Seconds from its start to its first file, where its files show one by one."""
+        seconds = self.destiny.predict_seconds
+        if not self.destiny.one_by_one or not self.destiny.has_output or seconds in (0, NEVER):
+            return None
+        return seconds / (self.asked.model.file_count(self.asked.input) + 1)
+
+    def files_shown(self, now: float) -> int:
+        """How many of its files are there."""
+        count = self.asked.model.file_count(self.asked.input)
+        if self.output_ready:
+            return count if self.destiny.has_output else 0
+        first = self.first_file_after
+        if first is None or self.started is None:
+            return 0
+        until = now if self.ended is None else self.ended
+        return min(count, int((until - self.started) / first + 1e-9))
 
     def data_is_removed(self, now: float, retention: float) -> bool:
         """Whether Replicate has deleted its input, output and files."""
@@ -123,6 +143,7 @@ class Fate:
             has_output="[no-output]" not in words and not self._happens(settings.no_output),
             has_metrics=not self._happens(settings.missing_metrics),
             output_before_end=self._happens(settings.output_before_end),
+            one_by_one=settings.files_one_by_one and asked.model.output == "list",
         )
 
     def seed_of(self, asked: Creation) -> int:

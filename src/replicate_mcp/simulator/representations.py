@@ -70,15 +70,11 @@ class Representations:
 
     def output(self, prediction: Prediction) -> object:
         """The URLs of what it has made, in the shape that its model gives them."""
-        if not prediction.output_ready:
-            return None
         model = prediction.asked.model
-        if not prediction.destiny.has_output:
-            return [] if model.output == "list" else None
-        urls = [
-            self._delivery_url(prediction, index)
-            for index in range(model.file_count(prediction.asked.input))
-        ]
+        shown = prediction.files_shown(self._world.clock.now())
+        if not shown:
+            return [] if prediction.output_ready and model.output == "list" else None
+        urls = [self._delivery_url(prediction, index) for index in range(shown)]
         match model.output:
             case "list":
                 return urls
@@ -124,11 +120,12 @@ class Representations:
 
     def version(self, model: Model) -> JSON:
         """A model's only version."""
+        one_by_one = self._world.settings.files_one_by_one
         return {
             "id": model.version,
             "created_at": _RELEASED,
             "cog_version": "0.16.8",
-            "openapi_schema": model.openapi_schema,
+            "openapi_schema": model.iterator_schema if one_by_one else model.openapi_schema,
         }
 
     def search(self, query: str, models: Iterable[Model]) -> JSON:

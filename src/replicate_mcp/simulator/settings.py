@@ -69,6 +69,10 @@ class SimulatorSettings(Faults):
         0, description="predictions that are `processing` with their final output for a while"
     )
     settle_seconds: float = Field(0.2, ge=0, description="how long that while is")
+    files_one_by_one: bool = Field(
+        False,
+        description="models that give lists are iterators: files show one by one while they run",
+    )
     data_url_outputs: Rate = Field(0, description="held answers with data: URLs as output")
     webhook_lost: Rate = Field(0, description="webhooks that are never sent")
     webhook_duplicates: Rate = Field(0, description="webhooks that are sent twice")

@@ -178,6 +178,9 @@ class World:
             self._next(prediction, now + limit, self._overrun)
         else:
             self._next(prediction, now + prediction.destiny.predict_seconds, self._finish)
+        first = prediction.first_file_after
+        if first is not None:
+            self.clock.call_later(first, lambda: self._shown(prediction))
 
     def _finish(self, prediction: Prediction) -> None:
         if prediction.ended is not None:
@@ -194,6 +197,12 @@ class World:
             )
         else:
             self._end(prediction, Status.SUCCEEDED)
+
+    def _shown(self, prediction: Prediction) -> None:
+        """A held answer comes with the first file, whatever is still to come."""
+        for waiter in prediction.waiters:
+            _wake(waiter)
+        prediction.waiters.clear()
 
     def _overrun(self, prediction: Prediction) -> None:
         prediction.error = "The prediction ran for longer than it may (E6716)"
@@ -222,9 +231,7 @@ class World:
 
     def _left(self, prediction: Prediction) -> None:
         prediction.asked.account.prediction_left(self.clock.now())
-        for waiter in prediction.waiters:
-            _wake(waiter)
-        prediction.waiters.clear()
+        self._shown(prediction)
         self._changed()
 
     def _event(self, prediction: Prediction, name: str) -> None:

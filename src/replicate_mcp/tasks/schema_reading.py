@@ -62,6 +62,15 @@ class InputField:
         return "" if self.default is None else _plain(self.default)
 
 
+def gives_one_by_one(openapi_schema: Mapping[str, Any] | None) -> bool:
+    """Whether a model's output may grow while it runs, by its schema: a list, file after file."""
+    try:
+        output = Resolver(openapi_schema or {}).resolve({"$ref": "#/components/schemas/Output"})
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return True  # Nothing says that it does not.
+    return '"x-cog-array-type": "iterator"' in json.dumps(output)
+
+
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -27,6 +27,7 @@ const host = (window.host = {
   show,
   change: (context) => bridge.setHostContext(context),
   cancel: (reason) => bridge.sendToolCancelled({ reason }),
+  refuse: (text) => bridge.sendToolResult({ isError: true, content: [{ type: "text", text }] }),
   leave: () => bridge.teardownResource({}),
 });
 

@@ -183,12 +183,12 @@ class RedisBackend:
         """Wait for less, or not at all."""
         async with self._membership.turn() as turn:
             wanted = 0 if count is None else max(0, self._mirror.wanted(entry) - count)
+            answer = await turn.step("leave", entry=entry, wanted=wanted, wholly=count is None)
+            # Not before: asked for again, it counts once.
             self._mirror.want(entry, wanted)
             if count is None:
                 self._mirror.entries.pop(entry, None)
-            return self._room(
-                await turn.step("leave", entry=entry, wanted=wanted, wholly=count is None)
-            )
+            return self._room(answer)
 
     async def take(self, permits: Sequence[int]) -> Taken:
         """Turn offers into permits."""

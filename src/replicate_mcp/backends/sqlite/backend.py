@@ -165,8 +165,7 @@ class SqliteBackend:
 
     async def admit(self) -> Room:
         """Clear what the dead left, at most once a second, and make offers."""
-        if self._clock() - self._looked_at >= LOOK_SECONDS:
-            await self._bury_the_dead()
+        await self._look_for_the_dead()
         return await self._step(lambda permits, _: permits.admit())
 
     async def run(self) -> None:
@@ -310,6 +309,11 @@ class SqliteBackend:
 
     # The dead
 
+    async def _look_for_the_dead(self) -> None:
+        """Bury them, at most once a second; at once where the clock was set back."""
+        if not 0 <= self._clock() - self._looked_at < LOOK_SECONDS:
+            await self._bury_the_dead()
+
     async def _bury_the_dead(self) -> None:
         self._looked_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
@@ -319,8 +323,9 @@ class SqliteBackend:
         def bury(permits: PermitTables, journal: JournalTables) -> None:
             for holder in dead:
                 _bury(permits, journal, holder)
-            for batch, task in permits.ended_without_holder():
-                journal.record(batch, [_failure(task, journal.task(batch, task), *_LOST)])
+            for batch, task, prediction in permits.see_to_ended_without_holder():
+                lost = _failure(task, journal.task(batch, task), *_LOST, prediction_id=prediction)
+                journal.record(batch, [lost])
 
         await self._step(bury)
         if lock:
@@ -381,7 +386,13 @@ def _bury(permits: PermitTables, journal: JournalTables, holder: str) -> None:
 
 
 def _failure(
-    index: int, task: JournalTask, code: ErrorCode, error: str, retryable: bool
+    index: int,
+    task: JournalTask,
+    code: ErrorCode,
+    error: str,
+    retryable: bool,
+    *,
+    prediction_id: str | None = None,
 ) -> TaskFailure:
     return TaskFailure(
         task_index=index,
@@ -389,5 +400,6 @@ def _failure(
         output_filename=task.output_filename,
         error=error,
         error_code=code,
+        prediction_id=prediction_id,
         retryable=retryable,
     )

@@ -1,5 +1,6 @@
 """How processes that share a file know who of them lives: each holds a lock while it does."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,12 +42,18 @@ class LifeLock:
 
     def clear(self, other: str) -> None:
         """Take away the file that a dead process has left."""
-        Path(self._path(other)).unlink(missing_ok=True)
+        _unlink(self._path(other))
 
     def release(self) -> None:
         """This process leaves."""
         self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        _unlink(self._lock.lock_file)
 
     def _path(self, holder: str) -> str:
         return f"{self._location}.{holder}.lock"
+
+
+def _unlink(path: str) -> None:
+    # On Windows it stays as long as another process has it open: that does no harm.
+    with suppress(OSError):
+        Path(path).unlink()

@@ -9,6 +9,9 @@ from replicate_mcp.semaphores.permits import SemaphoreState, Share
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
 
+_OUT = "permit WHERE ends_by IS NOT 0"
+"""Permits and offers that take units."""
+
 
 class LimitTables:
     """One step's view of the tables, for one holder at one time."""
@@ -60,8 +63,8 @@ class LimitTables:
         self._db.execute(
             "DELETE FROM semaphore WHERE NOT by_admin"
             " AND name NOT IN (SELECT name FROM declaration)"
-            " AND name NOT IN (SELECT semaphore FROM permit)"
-            " AND name NOT IN (SELECT also FROM permit WHERE also IS NOT NULL)"
+            f" AND name NOT IN (SELECT semaphore FROM {_OUT})"
+            f" AND name NOT IN (SELECT also FROM {_OUT} AND also IS NOT NULL)"
         )
 
     def _declare(self, semaphore: str, limit: int) -> None:
@@ -93,7 +96,7 @@ class LimitTables:
         """Units of each name that are out, as permits or as offers."""
         used: Counter[str] = Counter()
         for semaphore, also, count in self._db.execute(
-            "SELECT semaphore, also, count(*) FROM permit GROUP BY semaphore, also"
+            f"SELECT semaphore, also, count(*) FROM {_OUT} GROUP BY semaphore, also"
         ):
             used[semaphore] += count
             if also:
@@ -123,7 +126,7 @@ class LimitTables:
         in_use: Counter[tuple[str, str]] = Counter()
         waiting: Counter[tuple[str, str]] = Counter()
         for table, what, counted in (
-            ("permit", "count(*)", in_use),
+            (_OUT, "count(*)", in_use),
             ("queue", "sum(waiting)", waiting),
         ):
             for holder, semaphore, also, count in self._db.execute(

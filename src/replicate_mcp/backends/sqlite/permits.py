@@ -9,7 +9,10 @@ from replicate_mcp.backends.sqlite.limits import LimitTables
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.backends.sqlite.usage import UsageTable
 from replicate_mcp.batches.backend import Attempt, Noted, NotedAttempt
-from replicate_mcp.replicate_api.attempts import distinct_cancel_after
+from replicate_mcp.replicate_api.attempts import (
+    SETTLED_WITHIN_SECONDS,
+    distinct_cancel_after,
+)
 from replicate_mcp.semaphores.admission import (
     OFFER_LASTS,
     OFFER_STALLS_AFTER,
@@ -20,6 +23,9 @@ from replicate_mcp.semaphores.daily_cap import opens_in
 from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.rate_learning import Throttling, sent, throttled
+
+_LEFT = "holder NOT IN (SELECT id FROM holder)"
+"""Whose process is gone."""
 
 
 class PermitTables:
@@ -55,12 +61,25 @@ class PermitTables:
         self._db.execute("DELETE FROM permit WHERE holder = ? AND task IS NULL", (holder,))
         self.limits.forget(holder)
 
-    def ended_without_holder(self) -> list[tuple[str, int]]:
-        """Free the permits of dead holders whose predictions have ended; their batch and task."""
-        rows = self._db.execute(
-            "DELETE FROM permit WHERE ends_by < ? AND holder NOT IN (SELECT id FROM holder)"
-            " RETURNING entry, task",
+    def see_to_ended_without_holder(self) -> list[tuple[str, int, str | None]]:
+        """Give back the units of dead holders' predictions that have ended.
+
+        Their attempts stay for whoever can settle them.
+
+        Returns:
+            Batch, task and prediction, if it is known, of those that nobody can any more: they are
+            gone.
+        """
+        self._db.execute(
+            f"UPDATE permit SET ends_by = 0 WHERE ends_by > 0 AND ends_by < ? AND {_LEFT}",
             (self._now,),
+        )
+        rows = self._db.execute(
+            f"DELETE FROM permit WHERE ends_by = 0 AND {_LEFT} AND (taken_at < ? OR EXISTS"
+            " (SELECT 1 FROM result WHERE batch = entry AND result.task = permit.task))"
+            " RETURNING entry, task,"
+            " (SELECT prediction.id FROM prediction WHERE prediction.permit = permit.id)",
+            (self._now - SETTLED_WITHIN_SECONDS,),
         )
         return list(rows)
 
@@ -172,7 +191,7 @@ class PermitTables:
             "SELECT permit.id, entry, task, model, inputs, cancel_after, sent_at, prediction.id"
             " FROM permit LEFT JOIN prediction ON prediction.permit = permit.id"
             " WHERE permit.account = ? AND task IS NOT NULL"
-            + (" AND holder NOT IN (SELECT id FROM holder)" if orphaned else "")
+            + (f" AND {_LEFT}" if orphaned else "")
             + " ORDER BY permit.id",
             (account,),
         )
@@ -185,8 +204,7 @@ class PermitTables:
         """Make this process the holder of a permit whose own is gone."""
         return bool(
             self._db.execute(
-                "UPDATE permit SET holder = ? WHERE id = ?"
-                " AND holder NOT IN (SELECT id FROM holder)",
+                f"UPDATE permit SET holder = ? WHERE id = ? AND {_LEFT}",
                 (self._holder, permit),
             ).rowcount
         )
@@ -199,7 +217,12 @@ class PermitTables:
 
     def admit(self) -> Room:
         """Withdraw stale offers, run the admission, and collect this holder's offers."""
-        self._withdraw("offered_at < ?", (self._now - OFFER_LASTS,), stalled=True)
+        # One from the future was made before the clock was set back.
+        self._withdraw(
+            "(offered_at < ? OR offered_at > ?)",
+            (self._now - OFFER_LASTS, self._now + 1),
+            stalled=True,
+        )
         rows = self._db.execute(
             "SELECT entry, holder, semaphore, also, account, waiting, at_most FROM queue"
             " WHERE waiting > 0 ORDER BY turn"

@@ -50,7 +50,8 @@ CREATE TABLE IF NOT EXISTS queue (
 CREATE INDEX IF NOT EXISTS queue_turn ON queue (turn);
 
 -- A permit, or an offer while `taken_at` is null. It stands for a prediction that runs on
--- Replicate, so it outlives its process, until `ends_by`.
+-- Replicate, so it outlives its process, until `ends_by`; that is 0 once its units were given back,
+-- while somebody may still learn what became of it.
 CREATE TABLE IF NOT EXISTS permit (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
   entry        TEXT NOT NULL,

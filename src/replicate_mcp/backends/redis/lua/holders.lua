@@ -191,13 +191,26 @@ function holders.is_left(record)
   return record.holder == '' or (not holders.is_known(record.holder) and may_bury())
 end
 
--- Free what nobody holds and what has ended by now, whatever happened to it.
-local function free_what_has_ended(reasons)
+local SETTLED_WITHIN = 50 * 60   -- see attempts.py
+
+-- Whether it matters to nobody, or can't be learned any more, what became of an attempt.
+local function is_closed(record)
+  return record.entry == '' or record.taken_at < now - SETTLED_WITHIN or
+    journal.has_result(record.entry, record.task)
+end
+
+-- Give back the units of what nobody holds and what has ended by now, whatever happened to it. It
+-- stays for whoever can settle it.
+local function see_to_what_has_ended(reasons)
   if not permits.left_behind() then return end
   for permit, record in each_record(key.permits) do
     if record.ends_by and record.ends_by < now and holders.is_left(record) then
-      permits.free(permit, true)
-      if record.entry ~= '' then journal.end_task(record.entry, record.task, reasons.lost) end
+      if is_closed(record) then
+        permits.free(permit, true)
+        journal.end_task(record.entry, record.task, reasons.lost, record.prediction)
+      elseif record.ends_by ~= 0 then
+        permits.give_units_back(permit, record)
+      end
     end
   end
 end
@@ -213,7 +226,7 @@ function holders.look()
     redis.call('HSET', key.generation, 'looked_at', exact(now))
   end
   journal.end_waiting_tasks('', reasons)
-  free_what_has_ended(reasons)
+  see_to_what_has_ended(reasons)
 end
 
 -- The same, at most once a second for all who share the server.

@@ -76,8 +76,13 @@ local function row(task, kept, reason)
   return {task, false, '{"task_index":' .. whole(task) .. ',' .. reason .. ',' .. string.sub(kept, 2)}
 end
 
-function journal.end_task(batch, task, reason)
+function journal.has_result(batch, task)
+  return redis.call('HEXISTS', batch_key(batch), 't' .. whole(task)) == 1
+end
+
+function journal.end_task(batch, task, reason, prediction)
   local kept = redis.call('LINDEX', tasks_key(batch), task)
+  if prediction then reason = reason .. ',"prediction_id":' .. cjson.encode(prediction) end
   if kept then journal.record(batch, {row(task, kept, reason)}) end
 end
 

@@ -1,8 +1,8 @@
 -- Permits and offers, and the units of semaphores that they take.
 --
 -- A permit's record: entry, holder, semaphores, account, limited (its entry has a limit of its own),
--- taken_at; with an attempt also task, cancel_after, alike, ends_by, images, and prediction where it
--- is known. An offer has offered_at instead of taken_at.
+-- taken_at; with an attempt also task, cancel_after, alike, ends_by (0 once its units were given
+-- back), images, and prediction where it is known. An offer has offered_at instead of taken_at.
 
 -- Rates
 
@@ -26,6 +26,7 @@ local function bump(hash, field, by)
 end
 
 local function count(record, by)
+  if record.ends_by == 0 then return end  -- Its units were given back.
   for _, semaphore in ipairs(record.semaphores) do bump(key.units, 's:' .. semaphore, by) end
   if record.limited then bump(key.units, 'e:' .. record.entry, by) end
 end
@@ -138,6 +139,13 @@ function permits.give_to(permit, record, holder)
   bump(key.held, record.holder, -1)
   record.holder = holder
   bump(key.held, holder, 1)
+  change(permit, record)
+end
+
+-- Its prediction has ended, but nobody has learned yet what came of it.
+function permits.give_units_back(permit, record)
+  count(record, -1)
+  record.ends_by = 0
   change(permit, record)
 end
 

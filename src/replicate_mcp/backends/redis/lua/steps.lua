@@ -98,7 +98,9 @@ function steps.shares()
     end
   end
   for _, hash in ipairs({key.permits, key.offers}) do
-    for _, record in each_record(hash) do add(record.holder, record.semaphores, 1, 0) end
+    for _, record in each_record(hash) do
+      if record.ends_by ~= 0 then add(record.holder, record.semaphores, 1, 0) end
+    end
   end
   for _, entry in each_record(key.entries) do
     add(entry.holder, entry.semaphores, 0, entry.waiting)

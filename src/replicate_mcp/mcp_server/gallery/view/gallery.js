@@ -51,21 +51,19 @@ class Gallery {
   /** The call's answer. */
   answer(result) {
     const { page, refusal } = readToolResult(result);
-    this.#following?.stop();
     if (refusal !== undefined) {
-      this.#refuse("No images", refusal);
+      this.#endWithoutResult("No images", refusal);
       return;
     }
+    this.#following?.stop();
     if (this.#batch.id !== page.batch_id) this.#startOver(page);
     this.#take(page);
     this.#follow();
   }
 
-  /** The call was stopped before it had an answer; what its batch became is not known. */
+  /** The call was stopped before it had an answer. */
   cancel(reason) {
-    this.#following?.stop();
-    if (this.#batch.id === undefined) this.#refuse("Stopped", `The call was stopped${reasonOf(reason)}.`);
-    else this.#follow();
+    this.#endWithoutResult("Stopped", `The call was stopped${reasonOf(reason)}.`);
   }
 
   /** The host's looks, or what changed in them. */
@@ -116,7 +114,10 @@ class Gallery {
     if (refusal) this.#headline.notStopped(refusal);
   }
 
-  #refuse(title, reason) {
+  /** The call is over; a batch that was found goes on, or tells itself how it ended. */
+  #endWithoutResult(title, reason) {
+    if (this.#batch.id !== undefined) return;
+    this.#following?.stop();
     this.#headline.problem(reason);
     this.#headline.halt(title);
     this.#hold([]);

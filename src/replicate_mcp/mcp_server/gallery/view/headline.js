@@ -39,7 +39,7 @@ export class Headline {
 
   /** Before anything is known of a batch. */
   await(tasks) {
-    write(byId("headline"), tasks ? counted(tasks, "image") : "Images");
+    write(byId("headline"), tasks ? counted(tasks, "task") : "Images");
     write(byId("detail"), tasks ? "Waiting for the first …" : "Looking for the batch …");
     this.#bar(0, tasks);
   }

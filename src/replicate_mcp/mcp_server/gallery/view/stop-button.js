@@ -18,6 +18,7 @@ export class StopButton {
         stop();
       } else {
         write(this.element, "Stop the rest?");
+        this.element.toggleAttribute("data-asks", true);
         this.#timer = setTimeout(() => this.#reset(), THINK_SECONDS * 1_000);
       }
     });
@@ -37,5 +38,6 @@ export class StopButton {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     write(this.element, "Stop");
+    this.element.toggleAttribute("data-asks", false);
   }
 }

@@ -1,0 +1,33 @@
+"""Asking Replicate again what creates nothing, where an answer did not come at once."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from replicate_mcp.replicate_api.faults import Fault, Refusal
+
+T = TypeVar("T")
+
+ASK_AGAIN_SECONDS = (0.3, 1.0)
+"""Pauses before a question that was not answered is asked again."""
+
+
+async def answered(question: Callable[[], Awaitable[T]]) -> T:
+    """The answer to a question that creates nothing.
+
+    Raises:
+        Fault: there is none, after all pauses, or Replicate refuses to give one.
+    """
+    for pause in ASK_AGAIN_SECONDS:
+        try:
+            return await question()
+        except Fault as fault:
+            if not _may_pass(fault):
+                raise
+        await anyio.sleep(pause)
+    return await question()
+
+
+def _may_pass(fault: Fault) -> bool:
+    return not isinstance(fault, Refusal) or fault.status == 429 or fault.status >= 500

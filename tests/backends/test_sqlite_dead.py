@@ -1,0 +1,71 @@
+"""What processes left that are gone without a word: the others find out, and take it back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.acting import state
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.semaphores.permits import QueueEntry
+
+HOLD_A_UNIT = """
+import sys, anyio
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.semaphores.permits import QueueEntry
+
+async def main():
+    backend = await SqliteBackend.open(sys.argv[1])
+    await backend.register("team", 1)
+    room = await backend.join(QueueEntry("theirs", ("team",), None, 1))
+    await backend.take([offer.permit for offer in room.offers])
+    print("held", flush=True)
+    sys.stdin.read()
+
+anyio.run(main)
+"""
+
+
+def holding(path: Path) -> subprocess.Popen[bytes]:
+    """A process that holds the only unit of a semaphore."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_UNIT, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+async def test_a_lock_that_cannot_be_taken_away_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        living = await SqliteBackend.open(str(path))
+        await living.register("team", 1)
+        other.kill()
+
+    def open_elsewhere(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "used by another process", str(self))
+
+    # As Windows does.
+    monkeypatch.setattr(Path, "unlink", open_elsewhere)
+    assert await state(living, "team") == (0, 0)
+    await living.close()
+
+
+async def test_what_the_dead_held_is_handed_on_though_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
+    now = 1_000_000.0
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        living = await SqliteBackend.open(str(path), clock=lambda: now)
+        assert (await living.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
+        other.kill()
+    now -= 3_600
+    assert len((await living.admit()).offers) == 1
+    await living.close()

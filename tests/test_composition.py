@@ -1,0 +1,46 @@
+"""What a server does in its background from its start, whatever is wrong around it."""
+
+import anyio
+import pytest
+
+from conftest import AppFactory
+from replicate_mcp import composition
+from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.composition import Parts
+from replicate_mcp.errors import ReplicateUnavailable
+
+
+async def test_a_malformed_proxy_ends_no_server(
+    app_with: AppFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:s3cr#t@proxy.example:80")
+    monkeypatch.setenv("no_proxy", "")
+    async with app_with() as app:
+        await app.recover()
+        for _ in range(2):
+            with pytest.raises(ReplicateUnavailable, match="proxy that HTTP_PROXY names"):
+                await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
+    assert "s3cr" not in caplog.text
+
+
+async def test_whatever_fails_while_the_own_account_is_looked_after_it_is_tried_again(
+    app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composition, "ASK_AGAIN_SECONDS", 0)
+    account, known, asked = Parts.account, anyio.Event(), 0
+
+    async def fails_once(parts: Parts, token: str) -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise RuntimeError("nobody thought of it")
+        name = await account(parts, token)
+        known.set()
+        return name
+
+    monkeypatch.setattr(Parts, "account", fails_once)
+    async with app_with() as app:
+        await app.recover()
+        with anyio.fail_after(10):
+            await known.wait()
