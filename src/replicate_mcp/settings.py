@@ -249,7 +249,9 @@ def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
     found = {}
     for line in parse_stream(io.StringIO(_text(path))):
         if line.error:  # A limit that is not heeded may cost money.
-            raise InvalidInput(f"Line {line.original.line} of {path} is not NAME=value: mend it.")
+            text = line.original.string  # With the empty lines before it.
+            number = line.original.line + text[: -len(text.lstrip())].count("\n")
+            raise InvalidInput(f"Line {number} of {path} is not NAME=value: mend it.")
         if line.key is not None:
             found[line.key] = line.value
     return found
