@@ -568,3 +568,15 @@ async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: Wor
     assert await state(staying, "team") == (1, 0)
     await leaving.close()
     assert await state(staying, "team") == (0, 0)
+
+
+async def test_an_offer_that_lies_there_is_withdrawn_though_the_clock_was_set_back(
+    world: World,
+) -> None:
+    stopped, going_on = await world.holder(), await world.holder()
+    await going_on.register("team", 1)
+    await stopped.register("team", 1)
+    assert len((await stopped.join(QueueEntry("theirs", ("team",), None, 1))).offers) == 1
+    assert (await going_on.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
+    world.clock.now -= 3_600
+    assert [offer.entry for offer in (await going_on.admit()).offers] == ["mine"]

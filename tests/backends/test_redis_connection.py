@@ -3,13 +3,16 @@
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from backends.acting import attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
@@ -17,9 +20,10 @@ from backends.link import Link, link_to
 from backends.servers import RunningServer
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.server import Address, masked
+from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
 from replicate_mcp.composition import open_backend
-from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
+from replicate_mcp.semaphores.permits import QueueEntry, Room
 from replicate_mcp.semaphores.rate_learning import Throttling
 
 T = TypeVar("T")
@@ -289,6 +293,139 @@ async def test_rediss_is_encrypted_and_trusts_only_whom_it_is_told_to(
         await backend.declare("account:acme", 3, per_minute=60)
         assert [each.name for each in await backend.semaphores()] == ["account:acme"]
         await backend.close()
+
+
+# Many who wait for the same turn
+
+
+class Queue:
+    """Steps that wait, until the process has its turn."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
+        self.answers: dict[str, object] = {}
+
+    def ask(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[object]],
+        scope: anyio.CancelScope | None = None,
+    ) -> None:
+        async def answer() -> None:
+            with scope or anyio.CancelScope():
+                try:
+                    self.answers[name] = await step()
+                except (BackendUnavailable, KeyTaken, UnknownSemaphore) as error:
+                    self.answers[name] = error
+
+        self._group.start_soon(answer)
+
+
+@asynccontextmanager
+async def waiting(backend: RedisBackend, group: TaskGroup) -> AsyncIterator[Queue]:
+    """What is asked for in the block waits for its turn, which comes at the end of the block."""
+    async with backend._membership.turn():
+        yield Queue(group)
+        await anyio.wait_all_tasks_blocked()
+
+
+async def test_tasks_that_begin_and_end_at_once_cost_a_round_trip_together(fleet: Fleet) -> None:
+    one = await fleet.holder(limit=40)
+    with fleet.server.client as client:
+        client.config_resetstat()
+        async with anyio.create_task_group() as group, waiting(one, group) as queue:
+            for n in range(40):
+                queue.ask(f"b{n}", partial(begin, one, f"b{n}", 2))
+        offers = (await one.admit()).offers
+        async with anyio.create_task_group() as group, waiting(one, group) as queue:
+            for o in offers:
+                queue.ask(o.entry, partial(one.note_attempts, {o.permit: attempt(o.entry, 0)}))
+        async with anyio.create_task_group() as group, waiting(one, group) as queue:
+            for o in offers:
+                queue.ask(o.entry, partial(finish, one, o.permit, o.entry, failed(0)))
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert len(offers) == 40
+    assert await state(one) == (40, 0)
+    assert [len(await one.results(f"b{n}")) for n in range(40)] == [1] * 40
+    assert calls < 40
+
+
+async def test_an_offer_is_taken_before_what_else_waits(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    room = await begin(one, "b", 1)
+    async with anyio.create_task_group() as group, waiting(one, group) as queue:
+        for n in range(9):
+            queue.ask(f"admit {n}", one.admit)
+        queue.ask("take", lambda: take_all(one, room))
+    assert list(queue.answers).index("take") <= 1
+    assert queue.answers["take"] == [offer.permit for offer in room.offers]
+
+
+async def test_each_of_many_batches_gets_its_own_answer(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    key = IdempotencyKey("k", "digest")
+    async with anyio.create_task_group() as group, waiting(one, group) as queue:
+        queue.ask("b1", lambda: begin(one, "b1", 1, key=key))
+        queue.ask("b2", lambda: begin(one, "b2", 1, key=key))
+        queue.ask("b3", lambda: begin(one, "b3", 1, also=("nobody's",)))
+        queue.ask("b4", lambda: begin(one, "b4", 1))
+    b1, b2, b3, b4 = (queue.answers[f"b{n}"] for n in range(1, 5))
+    assert isinstance(b1, Room)
+    assert [offer.entry for offer in b1.offers] == ["b1", "b4"]
+    assert b4 == b1
+    assert isinstance(b2, KeyTaken)
+    assert b2.batch_id == "b1"
+    assert isinstance(b3, UnknownSemaphore)
+    assert await one.batch("b2") is None
+
+
+async def test_who_waited_together_with_a_step_that_failed_is_answered_all_the_same(
+    linked: Linked,
+) -> None:
+    _, link, one = linked
+    permits = await take_all(one, await begin(one, "b", 5))
+    async with anyio.create_task_group() as group, waiting(one, group) as queue:
+        for task, permit in enumerate(permits):
+            queue.ask(f"{task}", partial(finish, one, permit, "b", failed(task)))
+        link.lose_answers(2)
+    assert [type(queue.answers[f"{task}"]) for task in range(3)] == [BackendUnavailable, Room, Room]
+    assert {row.task_index for row in await one.results("b")} == {0, 1, 2}
+    assert await state(one) == (2, 0)
+
+
+async def test_an_attempt_that_was_given_up_as_it_was_noted_is_not_made(fragile: Fleet) -> None:
+    one = await fragile.holder(limit=2)
+    first, second = (await begin(one, "b", 2)).offers
+    given_up = anyio.CancelScope()
+    async with anyio.create_task_group() as group:
+        async with waiting(one, group) as queue:
+            queue.ask("first", lambda: take_all(one, Room((first,))))
+            queue.ask("second", lambda: take_all(one, Room((second,))), given_up)
+            fragile.server.pause()
+        await anyio.wait_all_tasks_blocked()
+        given_up.cancel()
+        await anyio.wait_all_tasks_blocked()
+        fragile.server.go_on()
+    assert queue.answers == {"first": [first.permit]}
+    assert await state(one) == (1, 1)
+    assert len((await one.admit()).offers) == 1
+
+
+async def test_an_answer_that_came_before_its_caller_was_cancelled_is_told(fleet: Fleet) -> None:
+    one = await fleet.holder(limit=2)
+    first, second = (await begin(one, "b", 2)).offers
+    given_up = anyio.CancelScope()
+
+    async def take_and_cancel() -> list[int]:
+        permits = await take_all(one, Room((first,)))
+        given_up.cancel()
+        return permits
+
+    async with anyio.create_task_group() as group, waiting(one, group) as queue:
+        queue.ask("first", take_and_cancel)
+        queue.ask("second", lambda: take_all(one, Room((second,))), given_up)
+    assert given_up.cancel_called
+    assert queue.answers == {"first": [first.permit], "second": [second.permit]}
 
 
 # Round trips

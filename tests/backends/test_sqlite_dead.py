@@ -8,6 +8,7 @@ import pytest
 
 from backends.acting import state
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.semaphores.permits import QueueEntry
 
 HOLD_A_UNIT = """
 import sys, anyio
@@ -53,4 +54,18 @@ async def test_a_lock_that_cannot_be_taken_away_is_in_nobodys_way(
     # As Windows does.
     monkeypatch.setattr(Path, "unlink", open_elsewhere)
     assert await state(living, "team") == (0, 0)
+    await living.close()
+
+
+async def test_what_the_dead_held_is_handed_on_though_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
+    now = 1_000_000.0
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        living = await SqliteBackend.open(str(path), clock=lambda: now)
+        assert (await living.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
+        other.kill()
+    now -= 3_600
+    assert len((await living.admit()).offers) == 1
     await living.close()

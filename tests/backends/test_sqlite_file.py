@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -39,6 +40,19 @@ def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) ->
             process.stdin.write(b"\n")
             process.stdin.close()
         assert [process.wait(30) for process in starting] == [0] * 6
+
+
+async def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    backend = await SqliteBackend.open(str(path))
+    await backend.declare(OWN, 5, per_minute=600)
+    await begin(backend, "b", 2)
+    await backend.record("b", [failed(1), failed(0)])
+    assert await backend.results("b") == [failed(1), failed(0)]
+    assert await backend.results("b", after=1) == [failed(0)]
+    await backend.close()
+    with closing(sqlite3.connect(path)) as file:
+        assert "\n".join(file.iterdump()).count("prompt 1") == 1
 
 
 async def test_what_is_older_than_a_day_is_forgotten_while_the_process_lives(
@@ -85,6 +99,19 @@ async def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path: Pa
     path.write_text("not a database, but long enough to look like something " * 50)
     with pytest.raises(BackendUnavailable, match="replicate-mcp doctor"):
         await SqliteBackend.open(str(path))
+
+
+@pytest.mark.parametrize("location", ["state.db", ":memory:"])
+async def test_an_sqlite_that_is_too_old_is_named_with_a_way_out(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As RHEL 9's Python 3.11 has it.
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendUnavailable, match=r"SQLite 3\.34\.1, and 3\.35\.0 .* redis://"):
+        await SqliteBackend.open(location)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")

@@ -376,6 +376,12 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
         InvalidInput,
         "task 0: image contains half a character",
     ),
+    (
+        [{"prompt": "\u00e9" * 2_100}] * 1_000,
+        {},
+        InvalidInput,
+        "prompts have 4,200,000 bytes together, over the 4,194,304 of one batch: send several",
+    ),
     ([{"prompt": "x", "a\ud83d": 1}], {}, InvalidInput, r"task 0: a\\xd83d contains half a char"),
     ([{"prompt": "x", "output_filename": "../x.png"}], {}, InvalidInput, "separator '/'"),
     ([{"prompt": "x", "output_filename": "CON.png"}], {}, InvalidInput, "reserved by Windows"),

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from browser import PATIENCE_MS, running_browser
 from http_api.conftest import ADMIN_KEY, Serve, Server
@@ -117,6 +117,26 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(team).to_contain_text("0 of 2 in use")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
     expect(visit.page).to_have_title("replicate-mcp")
+
+
+def test_how_many_run_stays_on_show_though_another_replica_answers(
+    serve: Serve, look: Look
+) -> None:
+    with serve() as runs, serve() as other:
+        runs.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, **LATER)
+        page = look(runs.url).page
+        expect(page.get_by_text("3 running")).to_be_visible()
+
+        def answer_elsewhere(route: Route) -> None:
+            path = route.request.url.removeprefix(runs.url)
+            route.fulfill(response=route.fetch(url=other.url + path))
+
+        page.route("**/batches/b_*", answer_elsewhere)
+        for _ in range(2):
+            with page.expect_response(lambda answer: "/batches/b_" in answer.url) as answered:
+                pass
+            assert "running_count" not in answered.value.json()
+        expect(page.get_by_text("3 running")).to_be_visible()
 
 
 def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Look) -> None:

@@ -28,6 +28,9 @@ ASK_SECONDS = 20.0
 MOST_UNVERIFIED_A_MINUTE = 300
 """Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
 
+MOST_OF_AN_ACCOUNT = 100
+"""Of those, for one account: whoever knows of one leaves room for the others."""
+
 
 @dataclass(eq=False, slots=True)
 class _Asking:
@@ -50,7 +53,7 @@ class Accounts:
         self._base_url = base_url
         self._memory = memory
         self._public_url = public_url
-        self._unverified: deque[float] = deque()
+        self._unverified: deque[tuple[float, str]] = deque()
         self._gateways: dict[str, Gateway] = {}
         self._names: dict[str, str] = {}
         self._asking: dict[str, _Asking] = {}
@@ -93,7 +96,7 @@ class Accounts:
         genuine = await self._is_genuine(account, message)
         if genuine is False:
             raise Unauthorized("This webhook's signature does not fit.")
-        if genuine is None and not self._room_for_unverified():
+        if genuine is None and not self._room_for_unverified(account):
             return False
         await keep(message, self._memory)
         return True
@@ -129,13 +132,16 @@ class Accounts:
                     log.info("the secret of webhooks is not known: %s", fault)
         return None
 
-    def _room_for_unverified(self) -> bool:
+    def _room_for_unverified(self, account: str) -> bool:
         now = anyio.current_time()
-        while self._unverified and now - self._unverified[0] > 60:
+        while self._unverified and now - self._unverified[0][0] > 60:
             self._unverified.popleft()
-        if len(self._unverified) >= MOST_UNVERIFIED_A_MINUTE:
+        of_the_account = sum(each == account for _, each in self._unverified)
+        if len(self._unverified) >= MOST_UNVERIFIED_A_MINUTE or (
+            of_the_account >= MOST_OF_AN_ACCOUNT
+        ):
             return False
-        self._unverified.append(now)
+        self._unverified.append((now, account))
         return True
 
     async def _learn(self, token: str, mark: str, asking: _Asking) -> None:

@@ -15,7 +15,10 @@ MAX_TASKS = 1_000
 """Tasks in one batch; an agent that needs more sends another batch."""
 
 MAX_PROMPT_CHARACTERS = 20_000
-"""Far above what any image model reads; keeps a journal row small."""
+"""Far above what any image model reads."""
+
+MAX_PROMPT_BYTES = 4 * 1024 * 1024
+"""Of a batch's prompts together, in UTF-8: whoever shares a journal keeps them for a day."""
 
 OWN_FIELDS = ("prompt", "output_filename", "model", "input")
 """The fields of a task that are ours; every other key is an input of its model."""
@@ -69,7 +72,14 @@ def parse_tasks(
             f"{len(raw)} tasks are more than the {MAX_TASKS} of one batch: send several batches."
         )
     fallback = _model_name("model", model or default_model)
-    return [_parse_task(index, one, fallback, shared or {}) for index, one in enumerate(raw)]
+    tasks = [_parse_task(index, one, fallback, shared or {}) for index, one in enumerate(raw)]
+    size = sum(len(task.prompt.encode()) for task in tasks)
+    if size > MAX_PROMPT_BYTES:
+        raise InvalidInput(
+            f"the prompts have {size:,} bytes together, over the {MAX_PROMPT_BYTES:,} of one "
+            "batch: send several batches."
+        )
+    return tasks
 
 
 def _parse_task(index: int, raw: object, fallback: ModelName, shared: Mapping[str, Any]) -> Task:

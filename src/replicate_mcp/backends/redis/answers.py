@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from replicate_mcp.batches.backend import BatchState, NotedAttempt
+from replicate_mcp.batches.backend import BatchState, Noted, NotedAttempt
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.permits import Offer, Room, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
@@ -47,6 +48,25 @@ def noted_attempt(told: Sequence[Any]) -> NotedAttempt:
         int(permit), batch, int(task), model, json.loads(inputs), int(cancel_after),
         float(sent_at), prediction or None,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A batch that began, by the server's clock, with the limits of its semaphores there."""
+
+    room: Room
+    limits: Sequence[Sequence[str]]
+    created_at: float
+
+
+def noted(told: Sequence[Any], room: Room) -> Noted:
+    """Attempts that were noted."""
+    chosen, opens_in = told
+    return Noted(
+        {int(permit): int(seconds) for permit, seconds in chosen},
+        room,
+        float(opens_in) if opens_in else None,
+    )
 
 
 def batch_state(told: Sequence[str]) -> BatchState:

@@ -17,7 +17,7 @@ tells nothing of it.
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -25,7 +25,9 @@ import anyio
 from replicate_mcp.backends.redis.advice import advice
 from replicate_mcp.backends.redis.answers import (
     REASONS,
+    Begun,
     batch_state,
+    noted,
     noted_attempt,
     room,
     semaphore_state,
@@ -34,10 +36,12 @@ from replicate_mcp.backends.redis.answers import (
 from replicate_mcp.backends.redis.membership import Membership
 from replicate_mcp.backends.redis.mirror import KeptBatch, KeptEntry, KeptPermit, Mirror
 from replicate_mcp.backends.redis.server import Address, Server
+from replicate_mcp.backends.redis.together import Together
 from replicate_mcp.backends.redis.told import (
+    Finished,
+    ToNote,
+    ToOpen,
     row_of,
-    told_attempt,
-    told_batch,
     told_entry,
     told_throttling,
 )
@@ -69,6 +73,9 @@ class RedisBackend:
         self._server = server
         self._mirror = Mirror()
         self._membership = Membership(server, self._mirror, label)
+        self._opening = Together(self._membership, self._open_together, self._keep_opened)
+        self._noting = Together(self._membership, self._note_together, self._keep_noted)
+        self._finishing = Together(self._membership, self._finish_together)
         self._forgotten_in: dict[str, str] = {}
 
     @classmethod
@@ -185,7 +192,7 @@ class RedisBackend:
 
     async def take(self, permits: Sequence[int]) -> Taken:
         """Turn offers into permits."""
-        async with self._membership.turn() as turn:
+        async with self._membership.next_turn() as turn:
             told, now, taken = await turn.step("take", permits=[str(each) for each in permits])
             for permit, entry in taken:
                 self._mirror.hold(int(permit), entry, taken_at=float(now))
@@ -215,15 +222,30 @@ class RedisBackend:
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
         """A batch begins, and its tasks wait."""
-        async with self._membership.turn() as turn:
-            told = {**told_entry(entry, entry.waiting), "batch": told_batch(batch)}
-            answer = await turn.step("open_batch", **told)
-            if answer[0] == "taken":
-                raise KeyTaken(*answer[1:])
-            found = self._room(answer, *entry.semaphores)
-            self._mirror.join(KeptEntry(entry, entry.waiting), answer[1])
-            self._mirror.batches[batch.id] = KeptBatch(batch, float(answer[2]))
-            return found
+        answer = await self._opening.ask(ToOpen(batch, entry))
+        if isinstance(answer, Begun):
+            return answer.room
+        raise answer
+
+    async def _open_together(
+        self, turn: Membership, asked: Sequence[ToOpen]
+    ) -> list[Begun | KeyTaken | UnknownSemaphore]:
+        told, answers = await turn.step("open_batch", asked=[each.told() for each in asked])
+        found = self._room([told])
+        opened: list[Begun | KeyTaken | UnknownSemaphore] = []
+        for each, (outcome, *rest) in zip(asked, answers, strict=True):
+            if outcome == "taken":
+                opened.append(KeyTaken(*rest))
+            elif outcome == "unknown":
+                opened.append(_unknown(each.entry.semaphores, rest[0]))
+            else:
+                opened.append(Begun(found, rest[0], float(rest[1])))
+        return opened
+
+    def _keep_opened(self, asked: ToOpen, answer: Begun | KeyTaken | UnknownSemaphore) -> None:
+        if isinstance(answer, Begun):
+            self._mirror.join(KeptEntry(asked.entry, asked.entry.waiting), answer.limits)
+            self._mirror.batches[asked.batch.id] = KeptBatch(asked.batch, answer.created_at)
 
     async def check_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
@@ -235,16 +257,21 @@ class RedisBackend:
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
     ) -> Noted:
         """Turn offers into permits, each with its attempt."""
-        async with self._membership.turn() as turn:
-            told, now, noted, opens_in = await turn.step(
-                "note_attempts",
-                attempts=[told_attempt(permit, each) for permit, each in attempts.items()],
-                images_per_day=images_per_day,
-            )
-            chosen = {int(permit): int(seconds) for permit, seconds in noted}
-            for permit, seconds in chosen.items():
-                self._mirror.hold_attempt(permit, attempts[permit], seconds, float(now))
-            return Noted(chosen, self._room([told]), float(opens_in) if opens_in else None)
+        answer, _ = await self._noting.ask(ToNote(attempts, images_per_day))
+        return answer
+
+    async def _note_together(
+        self, turn: Membership, asked: Sequence[ToNote]
+    ) -> list[tuple[Noted, float]]:
+        """With each, when it was noted."""
+        told, now, answers = await turn.step("note_attempts", asked=[each.told() for each in asked])
+        found = self._room([told])
+        return [(noted(answer, found), float(now)) for answer in answers]
+
+    def _keep_noted(self, asked: ToNote, answer: tuple[Noted, float]) -> None:
+        told, now = answer
+        for permit, seconds in told.cancel_after.items():
+            self._mirror.hold_attempt(permit, asked.attempts[permit], seconds, now)
 
     async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
         """Let a task wait anew; a 429 is learned from."""
@@ -268,23 +295,27 @@ class RedisBackend:
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
     ) -> Room | None:
         """Record a result, free its permit, hand the room on."""
-        async with self._membership.turn() as turn:
-            row = row_of(result, permit)
-            answer = await turn.step(
-                "finish",
-                permit=str(permit),
-                batch=batch_id,
-                prediction=result.prediction_id,
-                asked_for=was_created(result),
-                ended=ended,
-                result=row[:3],
-            )
-            if not answer:
-                return None
-            self._mirror.permits.pop(permit, None)
-            self._mirror.note(batch_id, [row])
-            await self._restore_if_unknown(turn, batch_id, answer)
-            return self._room(answer)
+        row = row_of(result, permit)
+        finished = Finished(permit, batch_id, row, ended, was_created(result))
+        return await self._finishing.ask(finished)
+
+    async def _finish_together(
+        self, turn: Membership, asked: Sequence[Finished]
+    ) -> list[Room | None]:
+        told, outcomes = await turn.step("finish", asked=[each.told() for each in asked])
+        for each, outcome in zip(asked, outcomes, strict=True):
+            if outcome != "taken":
+                self._mirror.permits.pop(each.permit, None)
+                self._mirror.note(each.batch, [each.row])
+        unknown = {
+            each.batch
+            for each, outcome in zip(asked, outcomes, strict=True)
+            if outcome == "unknown"
+        }
+        for batch in unknown:
+            await self._restore(turn, batch)
+        found = self._room([told])
+        return [None if outcome == "taken" else found for outcome in outcomes]
 
     async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
         """Record results of tasks that never ran."""
@@ -296,7 +327,8 @@ class RedisBackend:
             )
             self._mirror.want(batch_id, wanted)
             self._mirror.note(batch_id, rows)
-            await self._restore_if_unknown(turn, batch_id, answer)
+            if not answer[1]:
+                await self._restore(turn, batch_id)
             return self._room(answer)
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
@@ -427,17 +459,19 @@ class RedisBackend:
     def _room(self, answer: Sequence[Any], *semaphores: str) -> Room:
         """The room in an answer, or the reason why there is none: a name that nobody registered."""
         if not answer[0] and len(answer) > 1:
-            names = set(answer[1])
-            unknown = next(name for name in semaphores if name not in names)
-            raise UnknownSemaphore(unknown_semaphore(unknown, names))
+            raise _unknown(semaphores, answer[1])
         found = room(answer[0])
         self._mirror.newest = max(self._mirror.newest, *(o.permit for o in found.offers), 0)
         return found
 
-    async def _restore_if_unknown(
-        self, turn: Membership, batch_id: str, answer: Sequence[Any]
-    ) -> None:
+    async def _restore(self, turn: Membership, batch_id: str) -> None:
         """Write a batch anew that the server has lost alone, with its results."""
         kept = self._mirror.batches.get(batch_id)
-        if kept is not None and not answer[1]:
+        if kept is not None:
             await turn.restore(kept, wholly=True)
+
+
+def _unknown(semaphores: Iterable[str], known: Iterable[str]) -> UnknownSemaphore:
+    names = set(known)
+    unknown = next(name for name in semaphores if name not in names)
+    return UnknownSemaphore(unknown_semaphore(unknown, names))

@@ -42,6 +42,8 @@ class Membership:
         self._mirror = mirror
         self._label = label
         self._monotonic = monotonic
+        # Steps that have time wait for each other first: so only one of them waits for the turn.
+        self._with_time = anyio.Lock(fast_acquire=True)
         self._turn = anyio.Lock(fast_acquire=True)
         self._sequence = 0
         self._generation = ""
@@ -60,6 +62,12 @@ class Membership:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Membership"]:
         """This process's turn to do steps: what it has does not change meanwhile but by them."""
+        async with self._with_time, self._turn:
+            yield self
+
+    @asynccontextmanager
+    async def next_turn(self) -> AsyncIterator["Membership"]:
+        """The same, before the steps that have time."""
         async with self._turn:
             yield self
 
@@ -98,7 +106,7 @@ class Membership:
         while True:
             await anyio.sleep(interval)
             try:
-                async with self._turn:
+                async with self.next_turn():
                     await self.renew()
             except BackendUnavailable as error:
                 log.warning("%s", error)
@@ -131,6 +139,10 @@ class Membership:
                 },
                 self._sequence,
             )
+
+    def doubt(self) -> None:
+        """Say all again before the next step: what was done just now is not kept here."""
+        self._known = False
 
     def take_left(self) -> list[str]:
         """Batches whose waiting tasks others have ended, each told once."""

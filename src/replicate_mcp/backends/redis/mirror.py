@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.backends.redis.told import Row, alike, inputs_of, told_batch
+from replicate_mcp.backends.redis.told import Row, alike, inputs_of, told_batch, told_entry
 from replicate_mcp.batches.backend import Attempt, NewBatch
 from replicate_mcp.semaphores.permits import QueueEntry
 
@@ -30,14 +30,7 @@ class KeptEntry:
 
     def told(self) -> dict[str, Any]:
         """As the server takes it."""
-        told: dict[str, Any] = {
-            "id": self.entry.id, "semaphores": self.entry.semaphores, "wanted": self.wanted,
-        }  # fmt: skip
-        if self.entry.account is not None:
-            told["account"] = self.entry.account
-        if self.entry.at_most is not None:
-            told["at_most"] = self.entry.at_most
-        return told
+        return told_entry(self.entry, self.wanted)
 
 
 @dataclass(slots=True)

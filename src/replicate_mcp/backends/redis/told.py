@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from replicate_mcp.batches.backend import Attempt, NewBatch
@@ -46,13 +48,58 @@ def told_batch(batch: NewBatch) -> dict[str, Any]:
 
 def told_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
     """An entry in the queue, and for how many starts it waits now."""
-    return {
-        "entry": entry.id,
-        "semaphores": entry.semaphores,
-        "account": entry.account,
-        "at_most": entry.at_most,
-        "wanted": wanted,
-    }
+    told: dict[str, Any] = {"entry": entry.id, "semaphores": entry.semaphores, "wanted": wanted}
+    if entry.account is not None:
+        told["account"] = entry.account
+    if entry.at_most is not None:
+        told["at_most"] = entry.at_most
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class ToOpen:
+    """A batch that is to begin, with its entry in the queue."""
+
+    batch: NewBatch
+    entry: QueueEntry
+
+    def told(self) -> dict[str, Any]:
+        """As the server takes it."""
+        return told_entry(self.entry, self.entry.waiting) | {"batch": told_batch(self.batch)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A task that ended, with its row; `asked_for` where its images count."""
+
+    permit: int
+    batch: str
+    row: Row
+    ended: bool
+    asked_for: bool
+
+    def told(self) -> dict[str, Any]:
+        """As the server takes it."""
+        prediction = self.row[3]
+        return {
+            "permit": str(self.permit), "batch": self.batch, "result": self.row[:3],
+            "ended": self.ended, "asked_for": self.asked_for,
+        } | ({} if prediction is None else {"prediction": prediction})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ToNote:
+    """Attempts that offers, by permit, are to become permits for."""
+
+    attempts: Mapping[int, Attempt]
+    images_per_day: int | None
+
+    def told(self) -> dict[str, Any]:
+        """As the server takes them."""
+        told = {"attempts": [told_attempt(permit, each) for permit, each in self.attempts.items()]}
+        return told | (
+            {} if self.images_per_day is None else {"images_per_day": self.images_per_day}
+        )
 
 
 def told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:

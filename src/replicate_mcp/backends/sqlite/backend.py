@@ -165,8 +165,7 @@ class SqliteBackend:
 
     async def admit(self) -> Room:
         """Clear what the dead left, at most once a second, and make offers."""
-        if self._clock() - self._looked_at >= LOOK_SECONDS:
-            await self._bury_the_dead()
+        await self._look_for_the_dead()
         return await self._step(lambda permits, _: permits.admit())
 
     async def run(self) -> None:
@@ -309,6 +308,11 @@ class SqliteBackend:
         return []
 
     # The dead
+
+    async def _look_for_the_dead(self) -> None:
+        """Bury them, at most once a second; at once where the clock was set back."""
+        if not 0 <= self._clock() - self._looked_at < LOOK_SECONDS:
+            await self._bury_the_dead()
 
     async def _bury_the_dead(self) -> None:
         self._looked_at = self._clock()

@@ -80,7 +80,7 @@ class JournalTables:
                 " VALUES (?, ?, ?, ?)",
                 (
                     batch, finished + succeeded + failed + 1, result.task_index,
-                    result.model_dump_json(exclude_none=True),
+                    result.model_dump_json(exclude_none=True, exclude={"prompt"}),
                 ),
             ).rowcount  # fmt: skip
             if written and isinstance(result, TaskSuccess):
@@ -179,11 +179,16 @@ class JournalTables:
     def results(self, batch: str, after: int, limit: int | None) -> list[TaskResult]:
         """Results in the order in which they came."""
         rows = self._db.execute(
-            "SELECT row FROM result WHERE batch = ? AND finish_number > ?"
+            "SELECT task, row FROM result WHERE batch = ? AND finish_number > ?"
             " ORDER BY finish_number LIMIT ?",
             (batch, after, -1 if limit is None else limit),
-        )
-        return [_RESULT.validate_json(row) for (row,) in rows]
+        ).fetchall()
+        # A prompt may be long: it is kept once, with its batch's tasks.
+        tasks = self.tasks(batch) if rows else []
+        return [
+            _RESULT.validate_json(f'{{"prompt":{json.dumps(tasks[task].prompt)},{row[1:]}')
+            for task, row in rows
+        ]
 
     def recall(self, key: str) -> str | None:
         """A remembered answer."""

@@ -217,7 +217,12 @@ class PermitTables:
 
     def admit(self) -> Room:
         """Withdraw stale offers, run the admission, and collect this holder's offers."""
-        self._withdraw("offered_at < ?", (self._now - OFFER_LASTS,), stalled=True)
+        # One from the future was made before the clock was set back.
+        self._withdraw(
+            "(offered_at < ? OR offered_at > ?)",
+            (self._now - OFFER_LASTS, self._now + 1),
+            stalled=True,
+        )
         rows = self._db.execute(
             "SELECT entry, holder, semaphore, also, account, waiting, at_most FROM queue"
             " WHERE waiting > 0 ORDER BY turn"

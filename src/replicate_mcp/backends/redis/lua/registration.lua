@@ -75,21 +75,21 @@ end
 
 local function say_entries(left)
   local mine = {}
-  for _, told in ipairs(args.entries) do mine[told.id] = true end
+  for _, told in ipairs(args.entries) do mine[told.entry] = true end
   for id, entry in each_record(key.entries) do
     if entry.holder == me and not mine[id] then queue.remove(id) end
   end
   for _, told in ipairs(args.entries) do
-    if left[told.id] then
-      queue.remove(told.id)
+    if left[told.entry] then
+      queue.remove(told.entry)
     else
-      if not queue.get(told.id) then
-        queue.join(told.id, {
+      if not queue.get(told.entry) then
+        queue.join(told.entry, {
           holder = me, semaphores = told.semaphores, account = told.account,
           at_most = told.at_most, waiting = 0,
         })
       end
-      queue.set_wanted(told.id, told.wanted)
+      queue.set_wanted(told.entry, told.wanted)
     end
   end
 end

@@ -115,34 +115,48 @@ function steps.check_key()
   return {batch and {batch, digest} or {}}
 end
 
-local function join()
-  for _, name in ipairs(args.semaphores) do
-    if not holders.limit(name) then return {'', known_names()} end
-  end
+-- Let an entry wait; the limits of its semaphores, or nil where one of them is not known.
+local function join(asked)
   local limits = {}
-  for place, name in ipairs(args.semaphores) do
+  for _, name in ipairs(asked.semaphores) do
+    if not holders.limit(name) then return nil end
+  end
+  for place, name in ipairs(asked.semaphores) do
     holders.use(name)
     limits[place] = {name, whole(holders.limit(name))}
   end
-  if args.batch and not journal.exists(args.entry) then journal.open(args.entry, args.batch) end
-  if not queue.get(args.entry) then
-    queue.join(args.entry, {
-      holder = me, semaphores = args.semaphores, account = args.account, at_most = args.at_most,
-      waiting = 0,
+  if asked.batch and not journal.exists(asked.entry) then journal.open(asked.entry, asked.batch) end
+  if not queue.get(asked.entry) then
+    queue.join(asked.entry, {
+      holder = me, semaphores = asked.semaphores, account = asked.account,
+      at_most = asked.at_most, waiting = 0,
     })
   end
-  queue.set_wanted(args.entry, args.wanted)
+  queue.set_wanted(asked.entry, asked.wanted)
+  return limits
+end
+
+function steps.join()
+  local limits = join(args)
+  if not limits then return {'', known_names()} end
   return {permits.admit(), limits}
 end
 
-function steps.join() return join() end
+local function open_batch(asked)
+  local batch, digest = journal.begun_by(asked.batch.caller, asked.batch.key)
+  if batch and batch ~= asked.entry then return {'taken', batch, digest} end
+  local limits = join(asked)
+  if not limits then return {'unknown', known_names()} end
+  return {'begun', limits, redis.call('HGET', batch_key(asked.entry), 'created_at')}
+end
 
 function steps.open_batch()
-  local batch, digest = journal.begun_by(args.batch.caller, args.batch.key)
-  if batch and batch ~= args.entry then return {'taken', batch, digest} end
-  local answer = join()
-  if answer[1] ~= '' then answer[3] = redis.call('HGET', batch_key(args.entry), 'created_at') end
-  return answer
+  local answers, begun = {}, false
+  for place, asked in ipairs(args.asked) do
+    answers[place] = open_batch(asked)
+    begun = begun or answers[place][1] == 'begun'
+  end
+  return {begun and permits.admit() or {''}, answers}
 end
 
 function steps.leave()
@@ -178,21 +192,23 @@ function steps.take()
   return {room_after_taking(oldest), exact(now), taken}
 end
 
-local function images_left(account)
-  if not args.images_per_day or not account then return nil end
+local function images_left(account, a_day)
+  if not a_day or not account then return nil end
   local counter = images_key(account, math.floor(now / DAY))
-  return args.images_per_day - tonumber(redis.call('GET', counter) or 0)
+  return a_day - tonumber(redis.call('GET', counter) or 0)
 end
 
-function steps.note_attempts()
-  local noted, sent, oldest, left, cap_reached = {}, {}, now, nil, false
-  for _, attempt in ipairs(args.attempts) do
+-- Note what one caller asks for, and count it in `sent` by account; also, when the oldest of its
+-- offers was made.
+local function note(asked, sent)
+  local noted, oldest, left, cap_reached = {}, now, nil, false
+  for _, attempt in ipairs(asked.attempts) do
     local permit = attempt.permit
     local record, offer = permits.get(permit), permits.offers()[permit]
     if record and record.holder == me then
       noted[#noted + 1] = {permit, whole(record.cancel_after)}  -- An answer was lost.
     elseif offer and offer.holder == me then
-      left = left or images_left(offer.account)
+      left = left or images_left(offer.account, asked.images_per_day)
       if left and attempt.images > left then
         cap_reached = true
         permits.withdraw({permit})
@@ -206,12 +222,22 @@ function steps.note_attempts()
       end
     end
   end
+  local opens_in = cap_reached and exact((math.floor(now / DAY) + 1) * DAY - now) or ''
+  return {noted, opens_in}, oldest
+end
+
+function steps.note_attempts()
+  local answers, sent, oldest = {}, {}, now
+  for place, asked in ipairs(args.asked) do
+    local offered_at
+    answers[place], offered_at = note(asked, sent)
+    oldest = math.min(oldest, offered_at)
+  end
   for account, creations in pairs(sent) do
     local state = rates.of(account)
     if state then rates.put(account, rate.sent(state, creations)) end
   end
-  local opens_in = cap_reached and exact((math.floor(now / DAY) + 1) * DAY - now) or ''
-  return {room_after_taking(oldest), exact(now), noted, opens_in}
+  return {room_after_taking(oldest), exact(now), answers}
 end
 
 function steps.release()
@@ -238,18 +264,27 @@ end
 
 -- Attempts
 
-function steps.finish()
-  local record = permits.get(args.permit)
-  local account = journal.account_of(args.batch) or (record and record.account)
-  if args.prediction and account and
-    not journal.claim(account, args.prediction, args.permit) then return {} end
-  if args.ended then
-    permits.free(args.permit, args.asked_for)
+-- Record one result: whether its batch is known, or its prediction taken by another attempt.
+local function finish(asked)
+  local record = permits.get(asked.permit)
+  local account = journal.account_of(asked.batch) or (record and record.account)
+  if asked.prediction and account and
+    not journal.claim(account, asked.prediction, asked.permit) then return 'taken' end
+  if asked.ended then
+    permits.free(asked.permit, asked.asked_for)
   elseif record and record.holder == me then
-    permits.give_to(args.permit, permits.get(args.permit), '')
+    permits.give_to(asked.permit, permits.get(asked.permit), '')
   end
-  local known = journal.record(args.batch, {args.result})
-  return {permits.admit(), known and '1' or ''}
+  return journal.record(asked.batch, {asked.result}) and 'known' or 'unknown'
+end
+
+function steps.finish()
+  local outcomes, recorded = {}, false
+  for place, asked in ipairs(args.asked) do
+    outcomes[place] = finish(asked)
+    recorded = recorded or outcomes[place] ~= 'taken'
+  end
+  return {recorded and permits.admit() or {''}, outcomes}
 end
 
 function steps.record()

@@ -106,7 +106,7 @@ export class Batches {
 class BatchPanel {
   #batch;
   #cursor = 0;
-  #running; // Known while the process that answers runs the batch.
+  #running; // As the process that runs the batch told it last; others do not know.
   #failures = new Failures();
   #images = new ImageGrid();
   #headline = el("span", { class: "headline" });
@@ -212,7 +212,7 @@ class BatchPanel {
       const limit = this.isOpen ? ROWS : 0;
       const path = `batches/${encodeURIComponent(this.id)}?after=${this.#cursor}&limit=${limit}`;
       const page = await call("GET", path, { signal });
-      this.#running = page.running_count;
+      this.#running = page.running_count ?? this.#running;
       if (limit) this.#cursor = page.cursor;
       for (const row of page.successful_results) this.#images.add(row.task_index, row);
       for (const row of page.failed_results) {
