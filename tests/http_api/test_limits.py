@@ -185,6 +185,35 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
         assert server.get("/health").status_code == 200
 
 
+def test_requests_whose_clients_have_gone_are_open_no_longer(
+    limited: Limited, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=8)
+    own = bearer("acme_1")
+    with limited(open_requests=16) as server:
+        first = server.post("/generate", {"prompt": "a"}, prefer="respond-async", **own)
+        place = f"{first.headers['location']}?wait_seconds=50"
+        image, batch = (json.dumps(body) for body in ({"prompt": "b"}, {"prompts": ["c"]}))
+        with ExitStack() as stack:
+            for method, path, body in (
+                ("GET", place, ""),
+                ("POST", "/generate", image),
+                ("POST", "/generate", image),
+                ("POST", "/generate-batch", batch),
+            ):
+                wire = stack.enter_context(wire_to(server.url))
+                length = {"content_length": str(len(body))}
+                wire.send(request(method, path, **length, **JSON, **own) + body)
+            simulator.wait_for(account="acme", in_flight=4)
+            assert server.get("/models", headers=own).status_code == 429
+        wait_until_served(server, own)
+        assert simulator.account("acme")["in_flight"] == 4
+        for begun in server.get("/batches", headers=own).json()["batches"]:
+            place = f"/batches/{begun['batch_id']}?wait_seconds=50"
+            assert server.get(place, headers=own).json()["successful_count"] == 1
+        assert simulator.account("acme")["created"] == 4
+
+
 def wait_until_served(server: Server, headers: dict[str, str], path: str = "/models") -> None:
     """An end is noticed by the server a moment after it."""
     for _ in range(500):

@@ -25,6 +25,7 @@ from replicate_mcp.http_api.answers import (
 )
 from replicate_mcp.http_api.callers import TheApp, caller_of
 from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
+from replicate_mcp.http_api.patience import while_the_client_waits
 from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateRequest, _Generate
 from replicate_mcp.tasks.result import as_json
 
@@ -58,7 +59,8 @@ async def generate(
     batch_id = await _started(request, app, caller, body, [body.task], key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
-    await app.batches.wait(caller, batch_id, seconds=None)
+    with while_the_client_waits(request):
+        await app.batches.wait(caller, batch_id, seconds=None)
     result = await app.batches.result(caller, batch_id)
     if result.status == "running":
         return await _accepted(app, caller, batch_id)
@@ -85,7 +87,8 @@ async def generate_batch(
     batch_id = await _started(request, app, caller, body, body.all_tasks, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
-    await app.batches.wait(caller, batch_id, seconds=None)
+    with while_the_client_waits(request):
+        await app.batches.wait(caller, batch_id, seconds=None)
     result = await app.batches.result(caller, batch_id)
     if result.status == "running":
         return await _accepted(app, caller, batch_id)

@@ -4,7 +4,7 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from replicate_mcp.access import Caller
@@ -22,6 +22,7 @@ from replicate_mcp.http_api.answers import (
 )
 from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader
 from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, refusing
+from replicate_mcp.http_api.patience import while_the_client_waits
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
 from replicate_mcp.semaphores.permits import Scope
 from replicate_mcp.tasks.models import ALIASES
@@ -51,6 +52,7 @@ async def batches(
 @router.get("/batches/{batch_id}", response_model=Batch, openapi_extra=FOR_CALLERS)
 async def batch(
     batch_id: str,
+    request: Request,
     app: TheApp,
     caller: TheReader,
     after: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
@@ -59,7 +61,8 @@ async def batch(
 ) -> JSONResponse:
     """A batch: its counts, and its results; only what finished since with the last `cursor`."""
     if wait_seconds:
-        await app.batches.wait(caller, batch_id, seconds=wait_seconds)
+        with while_the_client_waits(request):
+            await app.batches.wait(caller, batch_id, seconds=wait_seconds)
     result = await app.batches.result(caller, batch_id, after=after, limit=limit)
     answer = as_json(result.model_copy(update={"next_step": None}))
     if progress := await app.batches.progress(batch_id):

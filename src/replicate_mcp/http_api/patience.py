@@ -1,0 +1,36 @@
+"""How long a request waits: as its client does."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+from fastapi import Request
+
+
+@contextmanager
+def while_the_client_waits(request: Request) -> Iterator[None]:
+    """Break the block off once the client has gone; what it waits for goes on.
+
+    Raises:
+        HTTPException: instead of its end, there came something that is refused.
+    """
+    with anyio.CancelScope() as waiting:
+
+        def break_off(ended: asyncio.Task[None]) -> None:
+            if not ended.cancelled():
+                waiting.cancel()
+
+        gone = asyncio.create_task(_gone(request))
+        gone.add_done_callback(break_off)
+        try:
+            yield
+        finally:
+            gone.cancel()
+    if waiting.cancelled_caught:
+        gone.result()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
