@@ -101,6 +101,19 @@ async def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path: Pa
         await SqliteBackend.open(str(path))
 
 
+@pytest.mark.parametrize("location", ["state.db", ":memory:"])
+async def test_an_sqlite_that_is_too_old_is_named_with_a_way_out(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As RHEL 9's Python 3.11 has it.
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendUnavailable, match=r"SQLite 3\.34\.1, and 3\.35\.0 .* redis://"):
+        await SqliteBackend.open(location)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
 async def test_a_folder_that_cannot_be_written_is_refused_with_a_way_out(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def test_doctor_finds_all_fine_and_never_prints_the_token(
     assert lines["REPLICATE_MCP_WAIT_SECONDS"].endswith("default")
     assert lines["REPLICATE_MCP_ALLOW_ANONYMOUS"].split()[1:] == ["not", "set", "default"]
     assert lines["REPLICATE_MCP_ALLOWED_HOSTS"].split()[1:] == ["not", "set", "default"]
+    assert f"with SQLite {sqlite3.sqlite_version} and" in ran.stdout
     assert "token: it belongs to the account acme." in ran.stdout
     assert "0 of 7 in use" in ran.stdout
     assert "no other process uses it" in ran.stdout

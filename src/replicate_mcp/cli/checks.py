@@ -1,6 +1,7 @@
 """What `doctor` looks at, from the machine outwards: Python, the state, the token, Replicate."""
 
 import os
+import sqlite3
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,11 @@ def python() -> Check:
             f"the replicate package does not load on {version} ({error}): use Python 3.12 or 3.13.",
         )
     client = metadata.version("replicate")
-    return Check("Python", True, f"{version}, with the replicate package {client}.")
+    return Check(
+        "Python",
+        True,
+        f"{version}, with SQLite {sqlite3.sqlite_version} and the replicate package {client}.",
+    )
 
 
 def names(environ: Mapping[str, str]) -> list[Check]:

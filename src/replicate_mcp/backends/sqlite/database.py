@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ APPLICATION_ID = 0x52504C4D
 """Marks a file as ours ("RPLM"), so that somebody else's database is not written to."""
 
 SCHEMA_VERSION = 1
+
+LEAST_SQLITE = (3, 35, 0)
+"""The first that tells what a statement changed (`RETURNING`)."""
 
 MEMORY = ":memory:"
 
@@ -159,6 +163,12 @@ def open_database(location: str) -> Database:
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
     """
+    if sqlite3.sqlite_version_info < LEAST_SQLITE:
+        raise BackendUnavailable(
+            f"This Python ({sys.executable}) uses SQLite {sqlite3.sqlite_version}, and "
+            f"{'.'.join(map(str, LEAST_SQLITE))} or newer is needed: use a Python that brings a "
+            "newer one (`uv python install 3.13`), or set REPLICATE_MCP_BACKEND to redis://…."
+        )
     if location == MEMORY:
         with _memory_lock:
             if MEMORY not in _memory:
