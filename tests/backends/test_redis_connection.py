@@ -464,3 +464,19 @@ async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     # Besides, the lease is renewed, three times in half a second.
     assert calls <= 2 * tasks + 3
+
+
+async def test_coming_back_and_leaving_cost_no_more_reads_for_each_account_that_was_seen(
+    fleet: Fleet,
+) -> None:
+    one = await RedisBackend.open(fleet.server.url(fleet.prefix))
+    accounts = {f"account:user{n}" for n in range(50)}
+    for account in accounts:
+        await one.declare(account, 3, per_minute=60)
+    with fleet.server.client as client:
+        fleet.forget("limits")
+        client.config_resetstat()
+        assert {each.name for each in await one.semaphores()} == accounts
+        await one.close()
+        calls = client.info("commandstats")["cmdstat_hgetall"]["calls"]
+    assert calls < 50
