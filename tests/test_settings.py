@@ -141,14 +141,17 @@ def test_a_misspelt_setting_is_told_with_the_right_name(
         ("REPLICATE_MCP_MAX_IMAGES_A_DAY=5", "did you mean REPLICATE_MCP_MAX_IMAGES_PER_DAY?"),
         ("replicate_mcp_confirm_above=5", "did you mean REPLICATE_MCP_CONFIRM_ABOVE?"),
         ("REPLICATE_MCP_CONFIRM_ABOVE", "REPLICATE_MCP_CONFIRM_ABOVE has no value"),
+        ("REPLICATE_MCP_CONFIRM_ABOVE: 5", "Line 3 of {file} is not NAME=value"),
+        ("set REPLICATE_MCP_CONFIRM_ABOVE=5", "Line 3 of {file} is not NAME=value"),
+        ('REPLICATE_MCP_CONFIRM_ABOVE="5', "Line 3 of {file} is not NAME=value"),
     ],
 )
 def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
     line: str, sentence: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "own.env"
-    file.write_text(f"{line}\n")
-    with pytest.raises(InvalidInput, match=re.escape(sentence)):
+    file.write_text(f"# Mine\n\n{line}\n")
+    with pytest.raises(InvalidInput, match=re.escape(sentence.format(file=file))):
         load_settings({}, file)
 
 

@@ -244,9 +244,17 @@ def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
         path = Path(env_file).expanduser()
         if not path.is_file():
             raise InvalidInput(f"The file {path} given with --env-file is not there.")
-    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
-    return dotenv_values(stream=io.StringIO(_text(path)), interpolate=False)
+    found = {}
+    for line in parse_stream(io.StringIO(_text(path))):
+        if line.error:  # A limit that is not heeded may cost money.
+            text = line.original.string  # With the empty lines before it.
+            number = line.original.line + text[: -len(text.lstrip())].count("\n")
+            raise InvalidInput(f"Line {number} of {path} is not NAME=value: mend it.")
+        if line.key is not None:
+            found[line.key] = line.value
+    return found
 
 
 def _text(path: Path) -> str:

@@ -130,6 +130,19 @@ def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
         assert sentence == f"The request's body is over {mebibytes} MiB."
 
 
+@pytest.mark.parametrize("path", ["/generate", "/generate-batch", "/mcp", "/messages/"])
+@pytest.mark.parametrize("value", ["[]", "{}", "0.5", '"ab"'])
+def test_a_body_of_very_many_values_is_refused_before_it_is_read(
+    server: Server, path: str, value: str
+) -> None:
+    body = '{"prompt":[' + ",".join([value] * 500_010) + "]}"
+    refused = server.client.post(path, content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 413
+    assert "over 500,000 commas and brackets" in refused.text
+    long = {"tasks": [{"prompt": "a car, red, " * 200, "seed": "none"}] * 1_000}
+    assert "seed" in server.post("/generate-batch", long).json()["error"]
+
+
 def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
     limited: Limited,
 ) -> None:
@@ -371,6 +384,7 @@ def test_the_documentation_tells_these_numbers() -> None:
         f"{ours.header_bytes // kib} KiB, within {ours.header_seconds} s",
         f"{ours.body_bytes // mib} MiB, over MCP {ours.mcp_body_bytes // mib} MiB, "
         f"within {ours.body_seconds} s",
+        f"| commas, `[` and `{{` in it | {ours.body_marks:,} |",
         "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
         f"after the first {ours.small_body_bytes // kib} KiB of each",
         "{}, {} and {} MiB".format(*held),

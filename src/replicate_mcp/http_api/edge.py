@@ -21,6 +21,7 @@ from replicate_mcp.http_api.refusals import (
     Busy,
     HeadersTooLarge,
     TooLarge,
+    TooManyValues,
     TooSlow,
     answer,
 )
@@ -101,8 +102,9 @@ class _Body:
         self._request = request
         self._small = limits.small_body_bytes
         self._most = most
+        self._most_marks = limits.body_marks
         self._until = anyio.current_time() + limits.body_seconds
-        self._seen = 0
+        self._seen, self._marks = 0, 0
         self._is_whole = False
 
     async def receive(self) -> Message:
@@ -111,16 +113,19 @@ class _Body:
         with anyio.move_on_at(self._until):
             message = await self._receive()
             if message["type"] == "http.request":
-                self._count(len(message.get("body", b"")))
+                self._count(message.get("body", b""))
                 self._is_whole = not message.get("more_body", False)
             return message
         raise TooSlow
 
-    def _count(self, size: int) -> None:
+    def _count(self, piece: bytes) -> None:
         counted = max(0, self._seen - self._small)
-        self._seen += size
+        self._seen += len(piece)
         if self._seen > self._most:
             raise TooLarge(self._most)
+        self._marks += sum(map(piece.count, (b",", b"[", b"{")))
+        if self._marks > self._most_marks:
+            raise TooManyValues(self._most_marks)
         if (beyond := self._seen - self._small - counted) > 0:
             self._request.hold(beyond)
 

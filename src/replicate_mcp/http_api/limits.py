@@ -23,6 +23,8 @@ class Limits:
         header_bytes: of a request's headers together: nginx takes 32 KiB as well.
         body_bytes: of a request: enough for a thousand tasks, or some input images as data URIs.
         mcp_body_bytes: of a request to MCP: what its SDK takes.
+        body_marks: commas, `[` and `{` of a body: enough for five hundred in each of a thousand
+            tasks, prompts included; what is read of it takes some 100 MB at most then.
         header_seconds: until a request's headers have to be here, counted from the connection or
             from their first byte; as in Apache's mod_reqtimeout.
         body_seconds: until its body has to be here: nginx's client_body_timeout, but in all.
@@ -44,6 +46,7 @@ class Limits:
     header_bytes: int = 32 * 1024
     body_bytes: int = 16 * MIB
     mcp_body_bytes: int = 4 * MIB
+    body_marks: int = 500_000
     header_seconds: float = 20
     body_seconds: float = 60
     unread_seconds: float = 60

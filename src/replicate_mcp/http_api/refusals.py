@@ -38,6 +38,13 @@ class TooLarge(HTTPException):
         super().__init__(413, f"The request's body is over {most // MIB} MiB")
 
 
+class TooManyValues(HTTPException):
+    """A body has, as JSON: they take many times its size once it is read, whoever sent it."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"The request's body has over {most:,} commas and brackets")
+
+
 class TooSlow(HTTPException):
     """A body arrives too slowly."""
 
