@@ -209,19 +209,39 @@ async def test_a_server_that_is_not_there_is_said_without_its_password() -> None
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://", "redis://host/?lease=soon", "redis://host/?lease=0", "redis://h:port", "http://h"],
+    [
+        "redis://",
+        "redis://h:port",
+        "http://h",
+        *(f"redis://h/?lease={n}" for n in ("soon", 0, "inf")),
+    ],
 )
 async def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str) -> None:
     with pytest.raises(BackendUnavailable, match="redis://user:password@host:6379/0"):
         Address.parse(url)
 
 
-@pytest.mark.parametrize("url", ["redis://u:pa/ss@host", "redis://u:pa#ss@host", "redis://:pa?s@h"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:pa/ss@host", "redis://u:pa#ss@host", "redis://:pa?s@h", "redis://:7/pass@host/0",
+        "redis://u:12/pass@h:6379", "redis://u:1#pass@h", "redis://u:1?pass@h",
+    ],
+)  # fmt: skip
 def test_no_part_of_a_password_is_told_that_should_have_been_escaped(url: str) -> None:
     assert "pa" not in masked(url).replace("REPLICATE", "")
     with pytest.raises(BackendUnavailable) as error:
         Address.parse(url)
     assert "pa" not in str(error.value).replace("password", "")
+
+
+@pytest.mark.parametrize("option", ["leese=5", "retry=3", "db=one", "ssl_cert_reqs=none"])
+async def test_an_option_that_is_none_is_told_by_its_name(
+    servers: Callable[[str], RunningServer], option: str
+) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(BackendUnavailable, match=f"an option that the Redis .* use: {name}"):
+        await open_backend(f"{servers('redis').url()}&{option}")
 
 
 def test_only_what_is_no_secret_is_shown_of_an_address() -> None:
@@ -444,3 +464,19 @@ async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     # Besides, the lease is renewed, three times in half a second.
     assert calls <= 2 * tasks + 3
+
+
+async def test_coming_back_and_leaving_cost_no_more_reads_for_each_account_that_was_seen(
+    fleet: Fleet,
+) -> None:
+    one = await RedisBackend.open(fleet.server.url(fleet.prefix))
+    accounts = {f"account:user{n}" for n in range(50)}
+    for account in accounts:
+        await one.declare(account, 3, per_minute=60)
+    with fleet.server.client as client:
+        fleet.forget("limits")
+        client.config_resetstat()
+        assert {each.name for each in await one.semaphores()} == accounts
+        await one.close()
+        calls = client.info("commandstats")["cmdstat_hgetall"]["calls"]
+    assert calls < 50

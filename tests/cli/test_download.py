@@ -56,6 +56,22 @@ def test_a_url_that_has_expired_is_reported_plainly(
     assert list((tmp_path / "pictures").iterdir()) == []
 
 
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    replicate_mcp: CommandLine,
+) -> None:
+    assert replicate_mcp("generate", "a red car").returncode == 0
+    away = {
+        "REPLICATE_BASE_URL": "https://api.replicate.com",
+        "REPLICATE_API_TOKEN": "",
+        "HTTPS_PROXY": "http://user:p#ss-secret@proxy.example.com:8080",
+    }
+    ran = replicate_mcp("download", "latest", "--to", "pictures", **away)
+    assert ran.returncode == 2
+    assert "the proxy that HTTPS_PROXY names cannot be used" in ran.stderr
+    assert "user" not in ran.stderr
+    assert "secret" not in ran.stderr
+
+
 def test_an_unknown_batch_is_wrong_use(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("download", "b_nothing", "--to", "pictures")
     assert ran.returncode == 2

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from replicate_mcp.access import is_loopback
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.replicate_api.proxies import unusable_proxy
 
 if TYPE_CHECKING:
     import httpx
@@ -53,13 +55,21 @@ class Delivery:
         return delivered and parts.scheme == "https" and port in (None, 443)
 
     def client(self) -> "httpx.AsyncClient":
-        """A client that follows no redirects, for the time of some fetches."""
+        """A client that follows no redirects, for the time of some fetches.
+
+        Raises:
+            InvalidInput: the environment names a proxy that cannot be used.
+        """
         import httpx
 
-        # Loopback is not asked for through a proxy; .netrc and the like are no concern of ours.
-        return httpx.AsyncClient(
-            timeout=PHASE_SECONDS, follow_redirects=False, trust_env=self._simulator is None
-        )
+        try:
+            # Loopback is asked for through no proxy; .netrc and the like are no concern of ours.
+            return httpx.AsyncClient(
+                timeout=PHASE_SECONDS, follow_redirects=False, trust_env=self._simulator is None
+            )
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # What it says may be a piece of the proxy's password.
+            raise InvalidInput(f"Nothing was fetched: {unusable_proxy('https')}.") from None
 
     @asynccontextmanager
     async def fetching(self) -> AsyncIterator[Fetch]:

@@ -7,10 +7,8 @@ All of that passes through here.
 
 import contextlib
 import json
-import os
 import ssl
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any
 import httpx
 
 from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
+from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 60.0
@@ -77,7 +76,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, base_url: str) -> None:
         self._base = httpx.URL(base_url)
-        self._proxy = _proxy_for(self._base)
+        self._proxy = proxy_for(self._base.scheme, self._base.host)
         self._ssl: ssl.SSLContext | bool = _ssl_context() if self._base.scheme == "https" else False
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
         self._clock = time.time() - _steady()
@@ -164,10 +163,7 @@ class Transport(httpx.AsyncBaseTransport):
             )
         except (ImportError, ValueError, httpx.InvalidURL):
             # What it says may be a piece of the proxy's password.
-            raise NotSent(
-                f"the proxy that {_proxy_variable(self._base.scheme)} names cannot be used: write "
-                "it like http://host:port, odd characters of a password as %23 and the like"
-            ) from None
+            raise NotSent(unusable_proxy(self._base.scheme)) from None
 
     @staticmethod
     async def _drop(connection: httpx.AsyncHTTPTransport) -> None:
@@ -231,20 +227,3 @@ def _ssl_context() -> ssl.SSLContext:
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def _proxy_for(url: httpx.URL) -> str | None:
-    if urllib.request.proxy_bypass(url.host):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def _proxy_variable(scheme: str) -> str:
-    """What names the proxy for addresses of a scheme: a variable, else the system."""
-    for wanted in (f"{scheme}_proxy", "all_proxy"):
-        for name, value in os.environ.items():
-            if value and name.lower() == wanted:
-                return name
-    return "the system's settings"

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import logging
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import anyio
 
@@ -31,6 +32,9 @@ PREFIX = "replicate-mcp"
 LONGEST_PATIENCE = 5.0
 SHORTEST_PATIENCE = 1.0
 """Bounds on how long an answer is waited for, in seconds; between them, a third of the lease."""
+
+HIDDEN = "the address in REPLICATE_MCP_BACKEND"
+"""What is said of an address where no part of it may be told."""
 
 RECONNECT_SECONDS = 0.2
 """Pause before the connection for wake-ups is made again."""
@@ -74,14 +78,15 @@ class Address:
             query = dict(parse_qsl(parts.query))
             lease = float(query.pop("lease", LEASE_SECONDS))
             fine = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+            fine = fine and not _is_broken_by_a_password(parts)
         except ValueError:
             # Not what it says: a part of a password may be in it.
             fine = False
-        if not fine or not lease >= SHORTEST_LEASE_SECONDS:
+        if not fine or not SHORTEST_LEASE_SECONDS <= lease < math.inf:
             raise BackendUnavailable(
                 f"{masked(value)} is not the address of a Redis: set REPLICATE_MCP_BACKEND to "
                 "redis://user:password@host:6379/0, or rediss:// for TLS. What is special in a "
-                "password has to be escaped (/ as %2F); ?lease= is in seconds."
+                "password has to be escaped (/ as %2F, @ as %40); ?lease= is in seconds."
             ) from None
         prefix = query.pop("prefix", PREFIX)
         url = urlunsplit(parts._replace(query=urlencode(query)))
@@ -99,9 +104,16 @@ def masked(url: str) -> str:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return "the address in REPLICATE_MCP_BACKEND"
+        return HIDDEN
+    if _is_broken_by_a_password(parts):
+        return HIDDEN
     user = f"{parts.username}:***@" if parts.username else "***@" if parts.password else ""
     return f"{parts.scheme}://{user}{parts.hostname or ''}{port}{parts.path}"
+
+
+def _is_broken_by_a_password(parts: SplitResult) -> bool:
+    """Whether what follows the host has an @: then a password's /, ? or # was not escaped."""
+    return any("@" in part for part in (parts.path, parts.query, parts.fragment))
 
 
 class Server:
@@ -164,7 +176,13 @@ class Server:
             raise BackendUnavailable(self._sentence(error)) from error
 
     async def listen(self, holder: str) -> None:
-        """Have this process's wake-ups kept from now on, for `woken`."""
+        """Have this process's wake-ups kept from now on, for `woken`.
+
+        It is the first that is asked of the server: what is wrong with the address shows here.
+
+        Raises:
+            BackendUnavailable: it did not answer, or the address has an option that is none.
+        """
         from redis.exceptions import RedisError
 
         wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
@@ -175,8 +193,10 @@ class Server:
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await wake_ups.aclose()  # type: ignore[no-untyped-call]
-            if not isinstance(error, RedisError | OSError):
+            if not isinstance(error, Exception):
                 raise
+            if not isinstance(error, RedisError | OSError):
+                raise BackendUnavailable(self._wrong_option(error)) from error
             raise BackendUnavailable(self._sentence(error)) from error
         self._wake_ups = wake_ups
 
@@ -244,10 +264,17 @@ class Server:
                 socket_keepalive_options=_give_up_after(self.address.patience),
                 retry=Retry(NoBackoff(), 0),
             )
-        except (ValueError, TypeError) as error:
-            raise BackendUnavailable(
-                f"{self.address.shown} is not the address of a Redis ({error})."
-            ) from None
+        except Exception as error:
+            raise BackendUnavailable(self._wrong_option(error)) from None
+
+    def _wrong_option(self, error: Exception) -> str:
+        """Which option the client cannot use: it is named in the error, or is one of all."""
+        options = [name for name, _ in parse_qsl(urlsplit(self.address.url).query)]
+        named = [name for name in options if repr(name) in str(error)]
+        return (
+            f"The address in REPLICATE_MCP_BACKEND ({self.address.shown}) has an option that the "
+            f"Redis client cannot use: {', '.join(named or options)}."
+        )
 
     def _sentence(self, error: Exception) -> str:
         """What went wrong, for a person."""

@@ -47,7 +47,7 @@ FORGET_EVERY_SECONDS = 600.0
 """How often what is too old is taken out of the file."""
 
 LOOK_SECONDS = 1.0
-"""How often a process that waits looks for the dead among the others."""
+"""How often a process that waits or recovers looks for the dead among the others."""
 
 
 class SqliteBackend:
@@ -242,7 +242,7 @@ class SqliteBackend:
 
     async def orphans(self, account: str) -> list[NotedAttempt]:
         """The account's attempts whose processes are gone, oldest first."""
-        await self._bury_the_dead()
+        await self._look_for_the_dead()
         return await self._step(lambda permits, _: permits.open_attempts(account, orphaned=True))
 
     async def adopt(self, permit: int) -> bool:

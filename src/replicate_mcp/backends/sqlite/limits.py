@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from collections.abc import Collection
 
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.errors import UnknownSemaphore
@@ -38,7 +39,7 @@ class LimitTables:
         self._db.execute(
             "INSERT OR IGNORE INTO semaphore (name, units) VALUES (?, ?)", (semaphore, limit)
         )
-        self._declare(semaphore, self.all()[semaphore])
+        self._declare(semaphore, self.known(semaphore))
         return next(state for state in self.states() if state.name == semaphore)
 
     def resize(self, semaphore: str, limit: int, *, by_admin: bool) -> None:
@@ -81,15 +82,33 @@ class LimitTables:
         limits.update(self._db.execute("SELECT name, units FROM semaphore"))
         return limits
 
+    def of(self, names: Collection[str]) -> dict[str, int]:
+        """The limits of those names that have one, however many others there are."""
+        marks = ", ".join("?" * len(names))
+        limits = dict(
+            self._db.execute(
+                # By holder, as the table's key is: they are few.
+                "SELECT name, min(units) FROM holder CROSS JOIN declaration"
+                f" ON declaration.holder = holder.id WHERE name IN ({marks}) GROUP BY name",
+                tuple(names),
+            )
+        )
+        limits.update(
+            self._db.execute(
+                f"SELECT name, units FROM semaphore WHERE name IN ({marks})", tuple(names)
+            )
+        )
+        return limits
+
     def known(self, semaphore: str) -> int:
         """A name's limit.
 
         Raises:
             UnknownSemaphore: nobody registered it.
         """
-        limits = self.all()
+        limits = self.of([semaphore])
         if semaphore not in limits:
-            raise UnknownSemaphore(unknown_semaphore(semaphore, limits))
+            raise UnknownSemaphore(unknown_semaphore(semaphore, self.all()))
         return limits[semaphore]
 
     def in_use(self) -> Counter[str]:

@@ -248,7 +248,8 @@ class PermitTables:
             for entry, holder, semaphore, also, account, waiting, at_most in rows
         ]  # fmt: skip
         used = self.limits.in_use()
-        free = {name: limit - used[name] for name, limit in self.limits.all().items()}
+        limits = self.limits.of({name for entry in queue for name in entry.semaphores})
+        free = {name: limit - used[name] for name, limit in limits.items()}
         rates = self._rates.of({entry.account for entry in queue if entry.account})
         offered = self._db.execute(
             "SELECT holder, min(offered_at) FROM permit WHERE taken_at IS NULL GROUP BY holder"

@@ -33,47 +33,49 @@ end
 
 -- What is declared and set of semaphores
 
-local function declarations(name)
-  local found = {}
-  for field, value in each_field(key.declared) do
-    local holder, declared = string.match(field, '^(%S*) (.*)$')
-    if declared == name then
+local declarations   -- by name, as this call has read them: the lowest limit, and a rate
+
+local function declared(name)
+  if not declarations then
+    declarations = {}
+    for field, value in each_field(key.declared) do
       local units, per_minute = string.match(value, '^(%S+) ?(%S*)$')
-      found[#found + 1] = {
-        holder = holder, units = tonumber(units), per_minute = tonumber(per_minute),
-      }
+      local of = string.match(field, '^%S* (.*)$')
+      local found = declarations[of] or {units = math.huge}
+      found.units = math.min(found.units, tonumber(units))
+      found.per_minute = found.per_minute or tonumber(per_minute)
+      declarations[of] = found
     end
   end
-  return found
+  return declarations[name]
 end
 
 function holders.declared_rate(account)
-  for _, declared in ipairs(declarations(queue.account_semaphore(account))) do
-    if declared.per_minute then return declared.per_minute end
-  end
+  local found = declared(queue.account_semaphore(account))
+  return found and found.per_minute
 end
 
 function holders.limit(name) return tonumber(redis.call('HGET', key.limits, name)) end
 
 -- Let the limit be what was set, else the lowest that living processes declare.
 function holders.refresh(name)
-  local set = record_of(key.set, name)
-  local units = set and set.units
-  if not units then
-    for _, declared in ipairs(declarations(name)) do
-      units = units and math.min(units, declared.units) or declared.units
-    end
-  end
-  if units then
-    redis.call('HSET', key.limits, name, whole(units))
+  local ruling = record_of(key.set, name) or declared(name)
+  if ruling then
+    redis.call('HSET', key.limits, name, whole(ruling.units))
   else
     redis.call('HDEL', key.limits, name)
   end
 end
 
-function holders.declare(name, units, per_minute)
+-- Where many are declared, they are read once for all, after the last: then each is refreshed.
+function holders.write_declaration(name, units, per_minute)
   local value = per_minute and whole(units) .. ' ' .. exact(per_minute) or whole(units)
   redis.call('HSET', key.declared, me .. ' ' .. name, value)
+  declarations = nil
+end
+
+function holders.declare(name, units, per_minute)
+  holders.write_declaration(name, units, per_minute)
   holders.refresh(name)
 end
 
@@ -112,7 +114,7 @@ end
 -- Names that were set by nobody's hand but a registration, and that nobody uses any more.
 local function forget_unused_names()
   for name, set in each_record(key.set) do
-    if not set.by_admin and #declarations(name) == 0 and permits.in_use(name) == 0 then
+    if not set.by_admin and not declared(name) and permits.in_use(name) == 0 then
       redis.call('HDEL', key.set, name)
       holders.refresh(name)
     end
@@ -162,13 +164,16 @@ function holders.depart(holder, reasons)
   for id, entry in each_record(key.entries) do
     if entry.holder == holder then queue.remove(id) end
   end
+  local undeclared = {}
   for field in each_field(key.declared) do
     local owner, name = string.match(field, '^(%S*) (.*)$')
     if owner == holder then
       redis.call('HDEL', key.declared, field)
-      holders.refresh(name)
+      undeclared[#undeclared + 1] = name
     end
   end
+  declarations = nil
+  for _, name in ipairs(undeclared) do holders.refresh(name) end
   for permit, record in each_record(key.permits) do
     if record.holder == holder and not record.task then permits.free(permit, true) end
   end

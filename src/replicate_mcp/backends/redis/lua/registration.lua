@@ -12,7 +12,10 @@ end
 -- have been forgotten for good reason, while the memory was whole.
 local function say_limits(same)
   local declared = {}
-  for _, told in ipairs(args.declared) do declared[told.semaphore] = true end
+  for _, told in ipairs(args.declared) do
+    declared[told.semaphore] = true
+    holders.write_declaration(told.semaphore, told.limit, told.per_minute)
+  end
   for _, told in ipairs(args.set) do
     local set = record_of(key.set, told.name)
     if (not same or declared[told.name]) and (not set or set.at < told.at) then
@@ -20,9 +23,7 @@ local function say_limits(same)
       holders.refresh(told.name)
     end
   end
-  for _, told in ipairs(args.declared) do
-    holders.declare(told.semaphore, told.limit, told.per_minute)
-  end
+  for name in pairs(declared) do holders.refresh(name) end
 end
 
 -- Rates that were learned and images that were asked for, where they were forgotten.
