@@ -218,6 +218,26 @@ def test_failures_tell_their_reason(server: Server, look: Look) -> None:
     expect(visit.page.get_by_text("1 of 4 done")).to_be_visible()
 
 
+def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
+    server: Server, look: Look
+) -> None:
+    prompts = ["a red car", f"a blue {'very ' * 20}old house", "a [fail]"]
+    server.post("/generate-batch", {"prompts": prompts})
+    server.post("/generate-batch", {"prompts": ["two cats"] * 4})
+    server.post("/generate", {"prompt": "a green boat"})
+    page = look(server.url).page
+    told = page.locator(".batch .toggle .prompt")
+    expect(told).to_have_text(
+        ["a green boat", "two cats, …", re.compile(r"^a red car, a blue very .*y…, a \[fail\]$")]
+    )
+    expect(page.locator(".batch-body:visible")).to_have_count(1)
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    older = page.locator(".batch").last
+    older.locator(".toggle").click()
+    expect(older.locator("figure.tile")).to_have_count(2)
+    expect(older.locator(".failure li")).to_have_count(1)
+
+
 def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
     markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     server.post("/generate-batch", {"prompts": [markup, f"{markup} [fail]"]})
@@ -389,7 +409,7 @@ def test_the_keyboard_reaches_everything(server: Server, look: Look) -> None:
             )
         )
     names = [re.sub(r"\s+", " ", text).strip() for text, _ in reached]
-    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 donenothing failed"]
+    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 donea red car"]
     assert names[4:] == [
         "(opens in a new tab)",
         "Details of car.png",
