@@ -45,6 +45,15 @@ def test_the_latest_batch_is_saved_and_nothing_is_overwritten(
     assert one.read_bytes().startswith(b"RIFF")
 
 
+@pytest.mark.parametrize("words", [("download", "latest", "--to", "here"), ("batches", "latest")])
+def test_before_the_first_batch_it_says_how_to_start_one(
+    replicate_mcp: CommandLine, words: tuple[str, ...]
+) -> None:
+    ran = replicate_mcp(*words)
+    assert ran.returncode == 2
+    assert "There is no batch of the last 24 hours: `replicate-mcp generate`" in ran.stderr
+
+
 def test_a_url_that_has_expired_is_reported_plainly(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ def test_json_is_the_whole_result_and_nothing_else_is_on_stdout(
     ("words", "said"),
     [
         ((), "Say what to draw"),
-        (("a car", "--filename", "a.jpg", "--filename", "b.jpg"), "1 prompts and 2 filenames"),
+        (("a car", "--filename", "a.jpg", "--filename", "b.jpg"), "1 prompt and 2 filenames"),
         (("a car", "--input", "aspect_ratio=7:1"), "aspect_ratio"),
         (("a car", "--input", "seed"), "key=value"),
         (("a car", "--filename", "../car.jpg"), "It is a label, not a path"),
@@ -87,6 +87,28 @@ def test_without_a_token_it_says_how_to_get_one(replicate_mcp: CommandLine) -> N
     ran = replicate_mcp("generate", "a red car", REPLICATE_API_TOKEN="")
     assert ran.returncode == 2
     assert "https://replicate.com/account/api-tokens" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [("generate", "a red car"), ("models", "flux-dev")])
+def test_a_simulator_that_does_not_run_is_told_with_how_to_start_it(
+    replicate_mcp: CommandLine, words: tuple[str, ...]
+) -> None:
+    ran = replicate_mcp(*words, REPLICATE_BASE_URL="http://127.0.0.1:1")
+    assert ran.returncode == 2
+    assert ran.stderr == (
+        "The simulator at http://127.0.0.1:1 does not answer: start it with `replicate-mcp "
+        "simulate --port 1`, or unset REPLICATE_BASE_URL for Replicate itself.\n"
+    )
+
+
+def test_a_reason_is_told_once_and_without_contradicting_itself(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("generate", "a house [fail]", "a house [nsfw]")
+    failed, flagged, _ = ran.stderr.splitlines()
+    assert failed.endswith("The model failed: the model ran out of luck.")
+    assert flagged.endswith(
+        'The model refused the content ("NSFW content detected. Try running it again, or try a '
+        'different prompt. (E005)"): change the prompt, the same one is refused again.'
+    )
 
 
 def test_tasks_come_from_a_json_file(

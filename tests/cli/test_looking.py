@@ -188,9 +188,12 @@ def test_doctor_looks_for_the_folder_of_images(replicate_mcp: CommandLine, tmp_p
 
 
 def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp("doctor", REPLICATE_BASE_URL="https://replicate.invalid")
+    assert ran.returncode == 1
+    assert "✗ Replicate: https://replicate.invalid cannot be reached" in ran.stdout
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL="http://127.0.0.1:1")
     assert ran.returncode == 1
-    assert "✗ Replicate: http://127.0.0.1:1 cannot be reached" in ran.stdout
+    assert "✗ Replicate: The simulator at http://127.0.0.1:1 does not answer" in ran.stdout
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])

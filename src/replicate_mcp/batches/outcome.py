@@ -20,6 +20,7 @@ from replicate_mcp.tasks.result import (
 _FLAGGED = re.compile(
     r"nsfw|flagged|sensitive|moderation|content polic|safety (?:filter|check|system)|\bE005\b", re.I
 )
+_FAILED = re.compile(r"^prediction failed[:.]?\s*", re.I)
 _EXTENSION = re.compile(r"[A-Za-z0-9]{2,5}")
 
 
@@ -86,7 +87,7 @@ def _success(
 
 
 def _reason(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, bool]:
-    said = prediction.error.strip().rstrip(".")
+    said = _FAILED.sub("", prediction.error.strip(), count=1).rstrip(".")
     if prediction.status in ("canceled", "aborted"):
         if canceled:
             return "canceled", "The task was cancelled while it ran.", True
@@ -100,7 +101,8 @@ def _reason(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, boo
     if _FLAGGED.search(said):
         return (
             "content_flagged",
-            f"The model refused the content: {said}. Change the prompt.",
+            f'The model refused the content ("{said}"): change the prompt, the same one is refused '
+            "again.",
             False,
         )
     if prediction.status == "failed":

@@ -37,8 +37,9 @@ async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> 
     import sys
 
     from replicate_mcp.cli import results
+    from replicate_mcp.cli.session import result_of
 
-    result = await app.batches.result(caller, None if batch == "latest" else batch)
+    result = await result_of(app, caller, batch)
     results.show(result, as_document=as_document)
     print(results.summary(result), file=sys.stderr)
     return OK

@@ -10,7 +10,7 @@ from importlib import metadata
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
-from replicate_mcp.cli.session import in_app
+from replicate_mcp.cli.session import in_app, without_simulator
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -132,7 +132,10 @@ async def _replicate(app: App) -> list[Check]:
         return [reached, _token(app, Check("token", False, f"{said}: {TRY_ANOTHER}."))]
     except Fault as fault:
         advice = "check the network, the proxy and REPLICATE_BASE_URL"
-        unreached = Check("Replicate", False, f"{base_url} cannot be reached ({fault}): {advice}.")
+        said = (
+            without_simulator(app.settings) or f"{base_url} cannot be reached ({fault}): {advice}."
+        )
+        unreached = Check("Replicate", False, said)
         return [unreached, _token(app, Check("token", False, "it could not be tried."))]
     finally:
         await gateway.aclose()

@@ -32,10 +32,9 @@ async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace)
     import sys
 
     from replicate_mcp.cli.saving import Saver
+    from replicate_mcp.cli.session import result_of
 
-    result = await app.batches.result(
-        caller, None if arguments.batch == "latest" else arguments.batch
-    )
+    result = await result_of(app, caller, arguments.batch)
     saver = Saver(arguments.to, app.settings.replicate_base_url, arguments.overwrite)
     code = await saver.save_and_tell(result)
     if result.pending_count:

@@ -25,9 +25,10 @@ def read_tasks(prompts: Sequence[str], names: Sequence[str], file: str | None) -
     if not names:
         return [{"prompt": prompt} for prompt in prompts]
     if len(names) != len(prompts):
+        given = f"{_number(len(prompts), 'prompt')} and {_number(len(names), 'filename')}"
         raise InvalidInput(
-            f"There are {len(prompts)} prompts and {len(names)} filenames: give --filename once "
-            "for each prompt, in the same order, or not at all."
+            f"There cannot be {given}: give --filename once for each prompt, in the same order, or "
+            "not at all."
         )
     return [
         {"prompt": prompt, "output_filename": name}
@@ -55,6 +56,10 @@ def read_inputs(pairs: Sequence[str], fields: Mapping[str, InputField]) -> dict[
         value = text if kinds in (["string"], ["file"]) else _value(text)
         inputs[key] = [value] if kinds == ["array"] and not isinstance(value, list) else value
     return inputs
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" + ("" if count == 1 else "s")
 
 
 def _value(text: str) -> Any:
