@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 import urllib.request
 
 import pytest
@@ -22,6 +23,8 @@ def test_the_demo_makes_its_images_within_the_limit_and_says_how_full_it_was(
     row = r"^  red_car\.jpg +http://127\.0\.0\.1:\d+/delivery/\w+/out-0\.jpg$"
     assert re.search(row, ran.stdout, re.MULTILINE)
     assert "Traceback" not in ran.stderr
+    # As it was started, so that it can be typed.
+    assert ran.stdout.endswith(f"images: {sys.executable} -m replicate_mcp demo --keep\n")
 
 
 def test_the_demo_follows_the_pages_of_a_long_batch(replicate_mcp: CommandLine) -> None:

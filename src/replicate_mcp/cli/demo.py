@@ -221,11 +221,14 @@ def _conclude(
 
 
 def _part(simulator: "Simulator", keep: bool) -> None:
+    from replicate_mcp.cli.executable import as_typed
+
     if keep:
         _say(f"The simulator at {simulator.url} goes on, and the URLs work, until you press Enter.")
         sys.stdin.readline()
     else:
-        _say("The URLs lived as long as the simulator; with --keep it stays.", style="dim")
+        again = as_typed("demo", "--keep")
+        _say(f"The simulator and its URLs are gone now. To look at the images: {again}")
 
 
 def _say(text: str = "", *, style: str = "", end: str = "\n") -> None:
