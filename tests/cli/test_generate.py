@@ -1,10 +1,13 @@
 """`replicate-mcp generate` as a person and as a script use it."""
 
 import asyncio
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +112,37 @@ def test_a_reason_is_told_once_and_without_contradicting_itself(replicate_mcp: C
         'The model refused the content ("NSFW content detected. Try running it again, or try a '
         'different prompt. (E005)"): change the prompt, the same one is refused again.'
     )
+
+
+def test_the_bar_is_in_the_terminals_own_colours_and_full_only_where_all_was_made(
+    replicate_mcp: CommandLine,
+) -> None:
+    all_made, some_made = (
+        _bar_on_a_terminal(replicate_mcp, *prompts)
+        for prompts in (("a red car", "a house"), ("a red car", "a house [fail]"))
+    )
+    assert f"\x1b[32m{'━' * 36}" in all_made
+    assert "2/2 done" in all_made
+    assert f"\x1b[36m{'━' * 18}\x1b" in some_made
+    assert "1 made, 1 failed" in some_made
+
+
+def _bar_on_a_terminal(replicate_mcp: CommandLine, *prompts: str) -> str:
+    """The last line in which the bar was drawn."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicate_mcp", "generate", *prompts],
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+        env=replicate_mcp.environment | {"COLUMNS": "100", "TERM": "xterm"},
+    ):
+        os.close(follower)
+        drawn = b""
+        # Linux tells the end of a terminal by an error.
+        with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as screen:
+            while chunk := screen.read(4096):
+                drawn += chunk
+    return [line for line in drawn.decode().split("\n") if "━" in line][-1]
 
 
 def test_tasks_come_from_a_json_file(

@@ -187,6 +187,9 @@ async def _run_batch(
         await app.batches.stopped(batch_id)
         group.cancel_scope.cancel()
     result = await app.batches.result(caller, batch_id)
-    finished = result.successful_count + result.failed_count
-    bar.update(finished, f"{finished}/{result.total_tasks} done{not_made(result)}")
+    made = result.successful_count
+    if made == result.total_tasks:
+        bar.update(made, f"{made}/{made} done")
+    else:
+        bar.update(made, f"{made} made{not_made(result)}")
     return result

@@ -22,7 +22,13 @@ class ProgressBar:
         self._printed = ""
         self._progress = Progress(
             TextColumn("  {task.description:<9}", markup=False),
-            BarColumn(bar_width=36, pulse_style="bar.back"),
+            # The terminal's own colours: of others, one with 16 takes what comes near, like grey.
+            BarColumn(
+                bar_width=36,
+                complete_style="cyan",
+                finished_style="green",
+                pulse_style="bar.back",
+            ),
             TextColumn("{task.fields[line]}", markup=False),
             console=self._console,
             disable=not self._draws,
