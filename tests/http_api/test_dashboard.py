@@ -238,6 +238,31 @@ def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
     expect(older.locator(".failure li")).to_have_count(1)
 
 
+def test_what_is_still_to_come_has_a_tile_and_a_large_batch_ends_with_how_many_more(
+    server: Server, look: Look
+) -> None:
+    visit = look(server.url)
+    page = visit.page
+    small = server.post("/generate-batch", {"prompts": ["a [hang]"] * 8}, **LATER).json()
+    coming = page.locator(".coming:visible")
+    more = page.get_by_role("button", name=re.compile(r"^\+ .* more$"))
+    expect(coming).to_have_count(8)
+    expect(more).to_have_count(0)
+    server.client.delete(f"/batches/{small['batch_id']}")
+    expect(coming).to_have_count(0)
+    server.post("/generate-batch", {"prompts": ["a fine one", *["a [hang]"] * 99]}, **LATER)
+    expect(page.locator("figure.tile")).to_have_count(1)
+    expect(coming).to_have_count(23)
+    expect(more).to_have_text("+ 76 more")
+    more.click()
+    expect(coming).to_have_count(83)
+    expect(more).to_have_text("+ 16 more")
+    more.click()
+    expect(more).to_have_count(0)
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
 def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
     markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     server.post("/generate-batch", {"prompts": [markup, f"{markup} [fail]"]})
