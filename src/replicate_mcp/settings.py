@@ -20,10 +20,13 @@ log = logging.getLogger(__name__)
 Origin = Literal["environment", "file", "default"]
 
 
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
 def _is_https_or_loopback(url: str) -> bool:
     parts = urlsplit(url)
-    loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    allowed = parts.scheme == "https" or (parts.scheme == "http" and loopback)
+    allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(url))
     return bool(parts.hostname) and allowed and "?" not in url and "#" not in url
 
 
@@ -137,6 +140,11 @@ class Settings(BaseModel):
     def token(self) -> str | None:
         """The server's own token, in the clear."""
         return self.replicate_api_token.get_secret_value() if self.replicate_api_token else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Replicate's API is asked for on this machine, where a simulator stands in."""
+        return _is_loopback(self.replicate_base_url)
 
 
 SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import stat
 import subprocess
@@ -227,6 +228,48 @@ def test_without_a_token_in_the_environment_the_entry_keeps_its_own(home: Home) 
     home.install("cursor", "--yes")
     assert "no change" in home.install("cursor", "--yes", REPLICATE_API_TOKEN="").stdout
     assert home.entry("cursor")["env"] == {"REPLICATE_API_TOKEN": TOKEN}
+
+
+SIMULATED = {"REPLICATE_BASE_URL": "http://127.0.0.1:8765", "REPLICATE_API_TOKEN": "r8_demo"}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_after_a_trial_with_the_simulator_nothing_of_it_stays(home: Home, host: str) -> None:
+    home.install(host, "--yes", code=0, **SIMULATED)
+    assert home.entry(host)["env"] == SIMULATED  # No host asks for a token that is no secret.
+    assert "inputs" not in json.loads(home.file(host).read_text())
+    told = home.install(host, "--yes").stdout
+    assert re.search(r'^- +"REPLICATE_BASE_URL": "http://127.0.0.1:8765"', told, re.MULTILINE)
+    token = "${input:replicate-api-token}" if host == "vscode" else TOKEN
+    assert home.entry(host)["env"] == {"REPLICATE_API_TOKEN": token}
+
+
+def test_a_token_is_not_kept_for_another_address_than_it_was_given_for(home: Home) -> None:
+    home.install("claude", "--yes", code=0, **SIMULATED)
+    for url in ({}, {"REPLICATE_BASE_URL": "https://proxy.example"}):
+        refused = home.install("claude", "--yes", code=2, REPLICATE_API_TOKEN="", **url).stderr
+        assert "No token is set" in refused
+        assert "`replicate-mcp simulate`" in refused
+    assert home.entry("claude")["env"] == SIMULATED
+    kept = home.install("claude", code=0, **SIMULATED | {"REPLICATE_API_TOKEN": ""})
+    assert "no change" in kept.stdout
+
+
+def test_a_token_in_the_change_is_hidden_in_words(home: Home) -> None:
+    asked_later = home.install("claude", "--dry-run", REPLICATE_API_TOKEN="").stdout
+    assert '"REPLICATE_API_TOKEN": "(your token, asked for without --dry-run)"' in asked_later
+    home.install("claude", "--yes", REPLICATE_API_TOKEN="r8_before")
+    path = home.file("claude")
+    changed = home.install("claude", "--yes").stdout
+    assert changed.startswith(f"--- {path} (now)\n+++ {path} (after)\n")
+    assert '-        "REPLICATE_API_TOKEN": "(the old token, hidden)"' in changed
+    assert '+        "REPLICATE_API_TOKEN": "(your token, hidden)"' in changed
+
+
+def test_what_does_not_look_like_a_token_is_told(home: Home) -> None:
+    doubted = home.install("claude", "--dry-run", REPLICATE_API_TOKEN="sk-of-another")
+    assert "does not begin with r8_" in doubted.stderr
+    assert "r8_" not in home.install("cursor", "--dry-run").stderr
 
 
 def test_a_dry_run_and_a_missing_yes_write_nothing(home: Home) -> None:

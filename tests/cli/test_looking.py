@@ -48,6 +48,13 @@ def test_the_list_on_a_terminal_does_not_call_what_was_cancelled_failed(
 def test_a_models_name_is_in_one_piece_on_a_narrow_terminal(replicate_mcp: CommandLine) -> None:
     shown = on_terminal(replicate_mcp, "models", columns="80")
     assert [known.name for known in CATALOGUE if known.name not in shown] == []
+    words = {word for known in CATALOGUE for word in known.good_at.split()}
+    assert words <= set(shown.split())
+    assert all(f"{alias})" in shown for alias in ALIASES)
+
+
+def test_an_inputs_name_is_in_one_piece_on_a_narrow_terminal(replicate_mcp: CommandLine) -> None:
+    assert "num_inference_steps " in on_terminal(replicate_mcp, "models", "flux-dev", columns="80")
 
 
 def test_without_semaphores_it_says_so_beside_the_output(replicate_mcp: CommandLine) -> None:

@@ -215,7 +215,27 @@ def test_failures_tell_their_reason(server: Server, look: Look) -> None:
     )
     expect(failures.locator("[data-code='content_flagged']")).to_contain_text("refused the content")
     expect(visit.page.locator("figure.tile")).to_have_count(1)
-    expect(visit.page.get_by_text("1 of 4 done")).to_be_visible()
+    expect(visit.page.get_by_text("1 of 4 made, 3 failed")).to_be_visible()
+
+
+def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
+    server: Server, look: Look
+) -> None:
+    prompts = ["a red car", f"a blue {'very ' * 20}old house", "a [fail]"]
+    server.post("/generate-batch", {"prompts": prompts})
+    server.post("/generate-batch", {"prompts": ["two cats"] * 4})
+    server.post("/generate", {"prompt": "a green boat"})
+    page = look(server.url).page
+    told = page.locator(".batch .toggle .prompt")
+    expect(told).to_have_text(
+        ["a green boat", "two cats, …", re.compile(r"^a red car, a blue very .*y…, a \[fail\]$")]
+    )
+    expect(page.locator(".batch-body:visible")).to_have_count(1)
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    older = page.locator(".batch").last
+    older.locator(".toggle").click()
+    expect(older.locator("figure.tile")).to_have_count(2)
+    expect(older.locator(".failure li")).to_have_count(1)
 
 
 def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
@@ -232,9 +252,12 @@ def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
 def test_a_batch_is_cancelled_after_a_second_thought(
     server: Server, simulator: Simulator, look: Look
 ) -> None:
-    server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, **LATER)
+    prompts = ["a fine one", "a [fail]", *["a [hang]"] * 3]
+    server.post("/generate-batch", {"prompts": prompts}, **LATER)
     visit = look(server.url)
     page = visit.page
+    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed")
+    expect(page.locator(".batch .detail").first).to_have_text("3 running")
     cancel = page.get_by_role("button", name="Cancel batch")
     cancel.click()
     page.get_by_role("group", name="Cancel the batch?").press("Escape")
@@ -243,9 +266,15 @@ def test_a_batch_is_cancelled_after_a_second_thought(
     cancel.click()
     page.get_by_role("button", name="Cancel the batch").click()
     simulator.wait_for(account="acme", in_flight=0)
-    expect(page.get_by_text("Canceled", exact=True)).to_be_visible()
+    expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"^A batch was cancelled: 1 of 5 "))
+    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed, 3 cancelled")
     expect(page.locator("[data-code='canceled']")).to_contain_text("3 tasks")
     assert simulator.account("acme")["canceled"] == 3
+    server.post("/generate", {"prompt": "a red car"})
+    page.reload()
+    told = page.locator(".batch .headline")
+    expect(told).to_have_text(["1 of 1 made", "1 of 5 made, 1 failed, 3 cancelled"])
 
 
 def test_an_admin_registers_and_resizes_semaphores(server: Server, look: Look) -> None:
@@ -333,7 +362,7 @@ def test_a_hidden_tab_asks_for_nothing(server: Server, simulator: Simulator, loo
     server.post("/generate", {"prompt": "meanwhile"})
     assert len(visit.requested) == before
     _hide(page, False)
-    expect(page.get_by_text("1 of 1 done")).to_be_visible()
+    expect(page.get_by_text("1 of 1 made")).to_be_visible()
 
 
 def test_a_pause_that_replicate_asked_for_counts_down(
@@ -389,7 +418,7 @@ def test_the_keyboard_reaches_everything(server: Server, look: Look) -> None:
             )
         )
     names = [re.sub(r"\s+", " ", text).strip() for text, _ in reached]
-    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 donenothing failed"]
+    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 madea red car"]
     assert names[4:] == [
         "(opens in a new tab)",
         "Details of car.png",

@@ -84,8 +84,7 @@ HOSTS = {
         "VS Code",
         "servers",
         lambda machine: machine.settings / "Code" / "User" / "mcp.json",
-        "Run `MCP: List Servers` in VS Code and start it. VS Code asks for the token once, and "
-        "keeps it encrypted.",
+        "Run `MCP: List Servers` in VS Code and start it.",
         says_type=True,
         asks_for_secrets=True,
     ),

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from replicate_mcp.cli.json_text import Path as Way
 
 TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
+BASE_URL = "REPLICATE_BASE_URL"
 
 PASSED_ON = (
-    "REPLICATE_BASE_URL",
+    BASE_URL,
     "REPLICATE_CONCURRENT_LIMIT",
     "REPLICATE_REQUESTS_PER_MINUTE",
     "DEFAULT_GLOBAL_SEMAPHORE_ID",
@@ -40,6 +41,16 @@ UNKNOWN = ""
 
 INPUT = "replicate-api-token"
 """The id under which a host that asks for the token itself keeps it."""
+
+REFERENCE = f"${{input:{INPUT}}}"
+"""What stands for the token there."""
+
+WITHOUT_ACCOUNT = (
+    f"Without an account, `replicate-mcp simulate` stands in for Replicate: set {BASE_URL} and "
+    f"{TOKEN} as it says when it starts."
+)
+
+ASKED_LATER = "(your token, asked for without --dry-run)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.remove:
             changed = _without_server(file.text, host)
         else:
-            ask = _example_token if arguments.dry_run else _asked_token
+            ask = _asked_later if arguments.dry_run else _asked_token
             changed = _with_server(file.text, host, entry, ask)
     except NotJson as error:
         raise InvalidInput(_refusal(file, host, entry, str(error))) from None
@@ -84,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     if other:
         print(f"{_not_this_one(file, other)}. This server takes its place there.")
     _show(file, changed, host)
+    if not str(entry.get("env", {}).get(TOKEN, REFERENCE)).startswith(("r8_", "${", "(")):
+        print("This token does not begin with r8_, as Replicate's do: check it.", file=sys.stderr)
     if arguments.dry_run:
         print("A dry run: nothing was written.", file=sys.stderr)
         return OK
@@ -103,7 +116,7 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     from replicate_mcp.cli.server_entry import holds_password
     from replicate_mcp.settings import load_settings, read_sources
 
-    load_settings(env_file=env_file)
+    settings = load_settings(env_file=env_file)
     values, origins = read_sources(os.environ, env_file)
     command, *words = own_command()
     if env_file is not None:
@@ -120,10 +133,10 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
             )
             continue
         env[name] = str(values[name])
-    if host.asks_for_secrets and origins[TOKEN] != "file":
-        env[TOKEN] = f"${{input:{INPUT}}}"
-    elif origins[TOKEN] != "file":
-        env[TOKEN] = str(values.get(TOKEN, UNKNOWN))
+    if origins[TOKEN] != "file":
+        # What is on this machine is the simulator, whose tokens are no secrets.
+        asks = host.asks_for_secrets and not settings.is_local
+        env[TOKEN] = REFERENCE if asks else str(values.get(TOKEN, UNKNOWN))
     entry: dict[str, Any] = {"type": "stdio"} if host.says_type else {}
     return entry | {"command": command, "args": words, "env": env}
 
@@ -145,6 +158,9 @@ def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[
     if other_server(present):
         present, there = {}, {name: there[name] for name in SETTING_NAMES if name in there}
     env: dict[str, str] = entry["env"]
+    if there.get(BASE_URL) != env.get(BASE_URL):
+        # A token goes nowhere but where it was meant for.
+        there = {name: value for name, value in there.items() if name not in (BASE_URL, TOKEN)}
     if TOKEN not in env:
         there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
     elif env[TOKEN] == UNKNOWN:
@@ -154,7 +170,7 @@ def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[
         del merged["args"]
     if not merged["env"]:
         del merged["env"]
-    if host.asks_for_secrets and TOKEN in env:
+    if env.get(TOKEN) == REFERENCE:
         inputs = value_at(text, ("inputs",)) or []
         if not any(_is_ours(each) for each in inputs):
             text = append(text, ("inputs",), _token_input())
@@ -210,8 +226,9 @@ def _asked_token() -> str:
     if not sys.stdin.isatty():
         raise InvalidInput(
             f"No token is set: put one from https://replicate.com/account/api-tokens into {TOKEN}, "
-            "or run this in a terminal, to be asked for it."
+            f"or run this in a terminal, to be asked for it. {WITHOUT_ACCOUNT}"
         )
+    print(WITHOUT_ACCOUNT, file=sys.stderr)
     with suppress(EOFError):
         token = getpass("Replicate API token (from replicate.com/account/api-tokens; not shown): ")
     if not token.strip():
@@ -219,8 +236,8 @@ def _asked_token() -> str:
     return token.strip()
 
 
-def _example_token() -> str:
-    return "r8_your_token"
+def _asked_later() -> str:
+    return ASKED_LATER
 
 
 def _agreed() -> bool:
@@ -247,7 +264,11 @@ def _show(file: "ConfigFile", changed: str, host: "Host") -> None:
 
     def shown(way: "Way", value: str) -> bool:
         is_of_input = len(way) == 1 and value in _token_input().values()
-        return is_of_input or is_shown(way, value, variables=PASSED_ON, words=words)
+        return (
+            is_of_input
+            or value == ASKED_LATER
+            or is_shown(way, value, variables=PASSED_ON, words=words)
+        )
 
     inputs = (value_at(changed, ("inputs",)) or []) if host.asks_for_secrets else []
     ours: list[Way] = [
@@ -265,11 +286,13 @@ def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[
         if backup and not host.asks_for_secrets:
             print("The backup may still hold its token: delete it when you do not need it.")
         return
-    if entry["env"].get(TOKEN) and not host.asks_for_secrets:
-        print(f"The token is in that file, as {host.title} wants it.")
+    if entry["env"].get(TOKEN, REFERENCE) != REFERENCE:
+        print(f"The token is in that file, where {host.title} reads it.")
         if file.readable_by_others():
             print(f"Others on this machine can read it: chmod 600 '{file.path}'")
     print(host.then)
+    if entry["env"].get(TOKEN) == REFERENCE:
+        print(f"{host.title} asks for the token once, and keeps it encrypted.")
 
 
 def _refusal(file: "ConfigFile", host: "Host", entry: Mapping[str, Any], reason: str) -> str:
@@ -280,7 +303,7 @@ def _refusal(file: "ConfigFile", host: "Host", entry: Mapping[str, Any], reason:
     if not entry:
         return said
     shown = dict(entry)
-    if TOKEN in shown["env"] and not host.asks_for_secrets:
-        shown["env"] = shown["env"] | {TOKEN: _example_token()}
+    if shown["env"].get(TOKEN, REFERENCE) != REFERENCE:
+        shown["env"] = shown["env"] | {TOKEN: "r8_your_token"}
     snippet = json.dumps({SERVER: shown}, indent=2)
     return f'{said} Mend it, or put this under "{host.servers}" yourself:\n{snippet}'

@@ -48,17 +48,22 @@ def _found(found: "Found") -> int:
 
     rows = [
         (
-            (model.known and model.known.alias) or "",
             model.name,
             model.description,
             model.known.price if model.known else "",
+            (model.known and model.known.alias) or "",
         )
         for model in found.models
     ]
     shown = _show(
-        rows,
-        ("alias", "model", "good at", "price"),
-        fixed=("alias", "model", "price"),
+        # Few have an alias: a pipe gets it as a column, a person beside the words.
+        [(alias, *row) for *row, alias in rows],
+        [
+            (name, f"{words} (alias {alias})" if alias else words, price)
+            for name, words, price, alias in rows
+        ],
+        ("model", "good at", "price"),
+        fixed=("model", "price"),
         below=f"{PRICE_CLASSES}. Any other model of replicate.com works too.\n"
         "`replicate-mcp models NAME` shows what a model takes.",
     )
@@ -72,7 +77,8 @@ def _inputs(schema: "InputSchema") -> None:
         (field.name, field.type, _default(field), field.allowed, field.description)
         for field in schema.fields.values()
     ]
-    _show(rows, ("input", "type", "default", "values", "what it does"), wide="what it does")
+    columns = ("input", "type", "default", "values", "what it does")
+    _show(rows, rows, columns, fixed=("input", "type"), wide="what it does")
 
 
 def _default(field: "InputField") -> str:
@@ -80,6 +86,7 @@ def _default(field: "InputField") -> str:
 
 
 def _show(
+    for_pipes: Sequence[Sequence[str]],
     rows: Sequence[Sequence[str]],
     columns: Sequence[str],
     *,
@@ -95,7 +102,7 @@ def _show(
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        for row in rows:
+        for row in for_pipes:
             print("\t".join(_one_line(cell) for cell in row))
     elif rows:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)

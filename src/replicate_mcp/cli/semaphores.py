@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.25
 """How often `--watch` looks."""
 
-BAR_WIDTH = 24
+BAR_WIDTH, NARROW_BAR_WIDTH = 24, 8
+ROOMY = 100
+"""Columns of a terminal from which the wide bar fits in."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +85,7 @@ async def _list(app: "App", as_document: bool) -> int:
             counts = f"{state.limit}\t{state.in_use}\t{state.waiting}"
             print(f"{_shown(app, state.name)}\t{counts}")
     else:
-        console.print(_table(app, states, shares))
+        console.print(_table(app, states, shares, console.width))
     return OK
 
 
@@ -100,7 +102,7 @@ async def _watch(app: "App", _as_document: bool) -> int:
         Interrupts(before_leaving=live.stop) as interrupts,
     ):
         while not interrupts.heard.is_set():
-            live.update(_table(app, *await _look(app)), refresh=True)
+            live.update(_table(app, *await _look(app), console.width), refresh=True)
             with anyio.move_on_after(LOOK_SECONDS):
                 await interrupts.heard.wait()
     return OK
@@ -119,37 +121,39 @@ def _shown(app: "App", name: str) -> str:
     return f"{own} ({account_of(name)})" if is_account(name) else name
 
 
-def _table(app: "App", states: "list[SemaphoreState]", shares: "list[Share]") -> "Table":
+def _table(
+    app: "App", states: "list[SemaphoreState]", shares: "list[Share]", width: int
+) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("semaphore", no_wrap=True)
-    table.add_column("", min_width=BAR_WIDTH, no_wrap=True)
-    for column in ("in use", "limit", "waiting"):
-        table.add_column(column, justify="right")
-    table.add_column("creations a minute")
+    bar_width = BAR_WIDTH if width >= ROOMY else NARROW_BAR_WIDTH
+    table.add_column("", min_width=bar_width, no_wrap=True)
+    for column in ("in use", "waiting"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("creations a minute", min_width=len("creations"))
     for state in states:
         table.add_row(
             Text(_shown(app, state.name), style="bold"),
-            _bar(state),
-            str(state.in_use),
-            str(state.limit),
+            _bar(state, bar_width),
+            f"{state.in_use} of {state.limit}",
             str(state.waiting),
             _rate(state),
         )
         for share in shares:
             if share.semaphore == state.name:
                 who = share.holder or "left by a process that is gone"
-                row = (f"  {who}", "", str(share.in_use), "", str(share.waiting), "")
+                row = (f"  {who}", "", str(share.in_use), str(share.waiting), "")
                 table.add_row(*row, style="dim")
     return table
 
 
-def _bar(state: "SemaphoreState") -> str:
-    filled = min(BAR_WIDTH, round(BAR_WIDTH * state.in_use / state.limit))
-    return "█" * filled + "░" * (BAR_WIDTH - filled)
+def _bar(state: "SemaphoreState", width: int) -> str:
+    filled = min(width, round(width * state.in_use / state.limit))
+    return "█" * filled + "░" * (width - filled)
 
 
 def _rate(state: "SemaphoreState") -> str:

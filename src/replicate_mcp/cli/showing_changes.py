@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from replicate_mcp.access import fingerprint
-from replicate_mcp.cli.json_text import COMMENT, NotJson, read, scalars
+from replicate_mcp.cli.json_text import COMMENT, Node, NotJson, read, scalars
 from replicate_mcp.cli.json_text import Path as Way
 
 WIDEST = 160
 """Characters of a line that are shown."""
+
+TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
 
 _STRING_OR_COMMENT = re.compile(rf'"(?:[^"\\]|\\.)*"|{COMMENT.pattern}', re.DOTALL)
 _TOKEN = re.compile(r"r8_\w+")
@@ -29,25 +30,37 @@ def difference(
         ours: the entries of which something is shown; of all others only the keys are.
         is_shown: says what of these.
     """
-    old, new = (_masked(text, ours, is_shown).splitlines() for text in (before, after))
-    lines = difflib.unified_diff(old, new, str(path), f"{path} (new)", n=2, lineterm="")
+    kept = {node.value for _, node in _scalars(after)}
+
+    def hidden(way: Way, value: str) -> str:
+        # What goes has to look other than what comes, or the change would not be seen.
+        whose = "your" if value in kept else "the old"
+        return f"({whose} token, hidden)" if way[-1] == TOKEN else f"({whose} text, hidden)"
+
+    old, new = (_masked(text, ours, is_shown, hidden).splitlines() for text in (before, after))
+    lines = difflib.unified_diff(old, new, f"{path} (now)", f"{path} (after)", n=2, lineterm="")
     return "\n".join(line if len(line) <= WIDEST else line[: WIDEST - 1] + "…" for line in lines)
 
 
-def _masked(text: str, ours: Sequence[Way], is_shown: IsShown) -> str:
+def _scalars(text: str) -> Sequence[tuple[Way, Node]]:
     try:
-        root = read(text)
+        return list(scalars(read(text)))
     except NotJson:
-        return ""  # An empty file.
+        return ()  # An empty file.
+
+
+def _masked(
+    text: str, ours: Sequence[Way], is_shown: IsShown, hidden: Callable[[Way, str], str]
+) -> str:
     shown: dict[int, str] = {}
-    for way, node in scalars(root):
+    for way, node in _scalars(text):
         if not isinstance(node.value, str):
             continue
         entry = next((each for each in ours if way[: len(each)] == each), None)
         if entry is None:
             shown[node.start] = '"…"'
         elif not is_shown(way[len(entry) :], node.value):
-            shown[node.start] = f'"… (fingerprint {fingerprint(node.value)[:4]}…)"'
+            shown[node.start] = f'"{hidden(way, node.value)}"'
 
     def mask(match: re.Match[str]) -> str:
         if match.group().startswith("//"):

@@ -11,6 +11,8 @@ const A_PAGE = 20; // batches
 const ROWS = 250; // finished tasks a call
 const OPENED = 2; // running batches that open by themselves
 const COUNTED = 6; // closed ones whose running tasks are asked for
+const NAMED = 3; // tasks that a batch is told by
+const A_NAME = 48; // characters of each
 
 export class Batches {
   #panels = new Map();
@@ -61,7 +63,10 @@ export class Batches {
   async follow(signal) {
     let asked = 0;
     const wanting = [...this.#panels.values()].filter(
-      (panel) => panel.wantsRows || (panel.isRunning && (panel.isOpen || asked++ < COUNTED)),
+      (panel) =>
+        panel.wantsRows ||
+        panel.wantsNames ||
+        (panel.isRunning && (panel.isOpen || asked++ < COUNTED)),
     );
     await Promise.all(wanting.map((panel) => panel.follow(signal).catch(unlessGone)));
   }
@@ -106,11 +111,13 @@ export class Batches {
 class BatchPanel {
   #batch;
   #cursor = 0;
+  #names = new Map(); // The prompts of its first tasks, of those that have ended.
   #running; // As the process that runs the batch told it last; others do not know.
   #failures = new Failures();
   #images = new ImageGrid();
   #headline = el("span", { class: "headline" });
   #detail = el("span", { class: "detail" });
+  #prompts = el("span", { class: "detail prompt" });
   #when = el("time", { class: "when" });
   #state = el("span", { class: "state" });
   #parts = ["done", "failed", "at-work"].map((name) => el("i", { class: name }));
@@ -136,7 +143,7 @@ class BatchPanel {
       "button",
       { type: "button", class: "toggle", "aria-expanded": "false", "aria-controls": place },
       icon("chevron"),
-      el("span", { class: "lines" }, this.#headline, this.#detail),
+      el("span", { class: "lines" }, this.#headline, this.#detail, this.#prompts),
     );
     this.#toggle.addEventListener("click", () => (this.isOpen ? this.close() : this.#opened()));
     this.#cancel.append(el("span", { class: "unseen" }, ` batch ${this.id}`));
@@ -178,9 +185,19 @@ class BatchPanel {
     return !this.#body.hidden;
   }
 
-  /** Whether it is open and has finished tasks that are not on the page yet. */
+  /** Whether it has finished tasks that are not on the page yet, and they matter. */
   get wantsRows() {
-    return this.isOpen && this.#cursor < this.#finished;
+    return this.#isFollowed && this.#cursor < this.#finished;
+  }
+
+  /** Only the rows tell what was cancelled from what had failed before. */
+  get #isFollowed() {
+    return this.isOpen || this.#batch.status === "canceled";
+  }
+
+  /** Whether it is closed and cannot be told from others yet. */
+  get wantsNames() {
+    return !this.#isFollowed && this.#names.size < Math.min(NAMED, this.#finished);
   }
 
   get #finished() {
@@ -203,25 +220,38 @@ class BatchPanel {
     this.#batch = batch;
     if (!this.isRunning) this.#running = undefined;
     this.#draw();
-    if (ranBefore && !this.isRunning) say(`${ENDED[batch.status]}: ${this.#headline.textContent}.`);
+    if (ranBefore && !this.isRunning) say(`${ENDED[batch.status]}: ${this.#made()}.`);
   }
 
   /** Take what has finished since the last time, and how many run. */
   async follow(signal) {
     do {
-      const limit = this.isOpen ? ROWS : 0;
-      const path = `batches/${encodeURIComponent(this.id)}?after=${this.#cursor}&limit=${limit}`;
+      const whole = this.#isFollowed;
+      const limit = whole ? ROWS : this.wantsNames ? NAMED : 0;
+      const after = whole ? this.#cursor : 0;
+      const path = `batches/${encodeURIComponent(this.id)}?after=${after}&limit=${limit}`;
       const page = await call("GET", path, { signal });
       this.#running = page.running_count ?? this.#running;
-      if (limit) this.#cursor = page.cursor;
-      for (const row of page.successful_results) this.#images.add(row.task_index, row);
-      for (const row of page.failed_results) {
-        this.#images.add(row.task_index, null);
-        this.#failures.add(row);
-      }
+      this.#name([...page.successful_results, ...page.failed_results]);
+      if (whole) this.#take(page);
       this.update(page);
-      show(this.#copyAll, this.#images.urls.length > 1);
     } while (this.wantsRows);
+  }
+
+  #take(page) {
+    this.#cursor = page.cursor;
+    for (const row of page.successful_results) this.#images.add(row.task_index, row);
+    for (const row of page.failed_results) {
+      this.#images.add(row.task_index, null);
+      this.#failures.add(row);
+    }
+    show(this.#copyAll, this.#images.urls.length > 1);
+  }
+
+  #name(rows) {
+    for (const row of rows) this.#names.set(row.task_index, shortened(row.prompt));
+    const first = [...this.#names].sort(([a], [b]) => a - b).slice(0, NAMED);
+    this.#names = new Map(first);
   }
 
   tick() {
@@ -235,37 +265,51 @@ class BatchPanel {
   }
 
   #draw() {
-    const { total_tasks: total, successful_count: done, failed_count: failed } = this.#batch;
+    const { total_tasks: total, successful_count: made, failed_count: failed } = this.#batch;
     const running = Math.min(this.#running ?? 0, this.#batch.pending_count);
     this.element.dataset.status = this.#batch.status;
-    write(this.#headline, `${done.toLocaleString("en")} of ${total.toLocaleString("en")} done`);
+    write(this.#headline, this.#made());
     write(this.#detail, this.#inWords());
+    const names = [...new Set(this.#names.values())];
+    if (names.length && names.length < total) names.push("…");
+    write(this.#prompts, names.join(", "));
     write(this.#when, ago(this.#when.dateTime));
-    write(this.#state, { running: "Running", completed: "Completed", canceled: "Canceled" }[
+    write(this.#state, { running: "Running", completed: "Completed", canceled: "Cancelled" }[
       this.#batch.status
     ]);
-    [done, failed, running].forEach((number, part) => {
+    [made, failed, running].forEach((number, part) => {
       this.#parts[part].style.setProperty("inline-size", `${(number / total) * 100}%`);
     });
+    show(this.#bar, this.isRunning);
     this.#bar.setAttribute("aria-valuemax", total);
     this.#bar.setAttribute("aria-valuenow", this.#finished);
-    this.#bar.setAttribute("aria-valuetext", this.#inWords());
+    this.#bar.setAttribute("aria-valuetext", `${this.#made()}, ${this.#inWords()}`);
     show(this.#cancel, this.isRunning && this.#confirm.hidden);
     if (!this.isRunning) show(this.#confirm, false);
     if (this.isOpen) this.#images.size(total, !this.isRunning);
   }
 
+  #made() {
+    const { total_tasks: total, successful_count: made, failed_count, status } = this.#batch;
+    const parts = [`${made.toLocaleString("en")} of ${total.toLocaleString("en")} made`];
+    const isKnown = status !== "canceled" || this.#cursor >= this.#finished;
+    const cancelled = status === "canceled" ? this.#failures.cancelled : 0;
+    const failed = failed_count - cancelled;
+    if (isKnown && failed) parts.push(`${failed.toLocaleString("en")} failed`);
+    if (isKnown && cancelled) parts.push(`${cancelled.toLocaleString("en")} cancelled`);
+    return parts.join(", ");
+  }
+
   #inWords() {
-    const { failed_count: failed, pending_count: pending } = this.#batch;
+    const { pending_count: pending } = this.#batch;
     const parts = [];
-    if (failed) parts.push(`${failed.toLocaleString("en")} failed`);
     if (pending && this.#running === undefined) parts.push(`${pending.toLocaleString("en")} to go`);
     else if (pending) {
       const running = Math.min(this.#running, pending);
       if (running) parts.push(`${running.toLocaleString("en")} running`);
       if (pending > running) parts.push(`${(pending - running).toLocaleString("en")} waiting`);
     }
-    return parts.join(" · ") || "nothing failed";
+    return parts.join(" · ");
   }
 
   #about(batch) {
@@ -318,7 +362,12 @@ function unlessGone(error) {
   if (!(error instanceof Refused) || error.status !== 404) throw error;
 }
 
-const ENDED = { completed: "A batch has ended", canceled: "A batch was canceled" };
+function shortened(prompt) {
+  const characters = [...prompt];
+  return characters.length > A_NAME ? `${characters.slice(0, A_NAME - 1).join("").trim()}…` : prompt;
+}
+
+const ENDED = { completed: "A batch has ended", canceled: "A batch was cancelled" };
 
 /** How to make the first batch. */
 function emptyState() {
