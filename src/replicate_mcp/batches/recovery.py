@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import anyio
 
@@ -162,7 +163,9 @@ class Recovery:
         self, orphan: NotedAttempt, result: TaskResult, gateway: Gateway
     ) -> None:
         """Tell that it is not known what was made, and hold the permit while that may run."""
-        await self._steps.hand_on(self._backend.record, orphan.batch, [result])
+        # Its batch may run on in another process: none of its tasks waits any less.
+        record = partial(self._backend.record, orphan.batch, [result], waited=False)
+        await self._steps.hand_on(record)
         ends_by = _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
         await anyio.sleep(max(0.0, ends_by - gateway.now()))
 
