@@ -104,7 +104,11 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     visit = look(server.url)
     team, account = visit.semaphore("team"), visit.semaphore("replicate-global")
     expect(team).to_contain_text("0 of 2 in use")
-    expect(account).to_contain_text("server’s account")
+    expect(account).to_contain_text("Replicate account")
+    expect(account).to_contain_text(
+        "0 waiting · 60,000 new images a minute · shared on this machine"
+    )
+    expect(team).to_contain_text("0 waiting · shared on this machine")
     body = {"prompts": ["a [hang]"] * 5, "external_semaphore_id": "team"}
     begun = server.post("/generate-batch", body, **LATER).json()
     expect(team).to_contain_text("2 of 2 in use")
@@ -113,6 +117,7 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(account).to_contain_text("2 of 60 in use")
     expect(visit.page.get_by_text("2 running · 3 waiting")).to_be_visible()
     expect(visit.page).to_have_title("0/5 · replicate-mcp")
+    expect(visit.page.get_by_text("limit: team")).to_be_visible()
     server.client.delete(f"/batches/{begun['batch_id']}")
     expect(team).to_contain_text("0 of 2 in use")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
