@@ -168,6 +168,7 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     expect(tiles.first).to_contain_text(re.compile(r"expires in (59|60) min"))
     tiles.first.get_by_role("button", name="Details").click()
     expect(tiles.first).to_contain_text("black-forest-labs/flux-schnell")
+    expect(tiles.first.locator("dt", has_text="Task").locator("+ dd")).to_have_text("car.png")
     with page.context.expect_page() as opened:
         links[0].click()
     assert opened.value.url == urls[0]

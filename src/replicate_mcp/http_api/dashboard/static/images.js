@@ -185,7 +185,7 @@ function shortName(model) {
 
 function factsOf(row) {
   const facts = [
-    ["Task", row.task_index],
+    ["Task", row.output_filename],
     ["Prompt", row.prompt],
     ["Model", row.model],
     ["Seed", row.seed],
