@@ -104,7 +104,11 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     visit = look(server.url)
     team, account = visit.semaphore("team"), visit.semaphore("replicate-global")
     expect(team).to_contain_text("0 of 2 in use")
-    expect(account).to_contain_text("server’s account")
+    expect(account).to_contain_text("Replicate account")
+    expect(account).to_contain_text(
+        "0 waiting · 60,000 new images a minute · shared on this machine"
+    )
+    expect(team).to_contain_text("0 waiting · shared on this machine")
     body = {"prompts": ["a [hang]"] * 5, "external_semaphore_id": "team"}
     begun = server.post("/generate-batch", body, **LATER).json()
     expect(team).to_contain_text("2 of 2 in use")
@@ -113,6 +117,7 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(account).to_contain_text("2 of 60 in use")
     expect(visit.page.get_by_text("2 running · 3 waiting")).to_be_visible()
     expect(visit.page).to_have_title("0/5 · replicate-mcp")
+    expect(visit.page.get_by_text("limit: team")).to_be_visible()
     server.client.delete(f"/batches/{begun['batch_id']}")
     expect(team).to_contain_text("0 of 2 in use")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
@@ -236,6 +241,31 @@ def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
     older.locator(".toggle").click()
     expect(older.locator("figure.tile")).to_have_count(2)
     expect(older.locator(".failure li")).to_have_count(1)
+
+
+def test_what_is_still_to_come_has_a_tile_and_a_large_batch_ends_with_how_many_more(
+    server: Server, look: Look
+) -> None:
+    visit = look(server.url)
+    page = visit.page
+    small = server.post("/generate-batch", {"prompts": ["a [hang]"] * 8}, **LATER).json()
+    coming = page.locator(".coming:visible")
+    more = page.get_by_role("button", name=re.compile(r"^\+ .* more$"))
+    expect(coming).to_have_count(8)
+    expect(more).to_have_count(0)
+    server.client.delete(f"/batches/{small['batch_id']}")
+    expect(coming).to_have_count(0)
+    server.post("/generate-batch", {"prompts": ["a fine one", *["a [hang]"] * 99]}, **LATER)
+    expect(page.locator("figure.tile")).to_have_count(1)
+    expect(coming).to_have_count(23)
+    expect(more).to_have_text("+ 76 more")
+    more.click()
+    expect(coming).to_have_count(83)
+    expect(more).to_have_text("+ 16 more")
+    more.click()
+    expect(more).to_have_count(0)
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate("document.getAnimations().length") == 0
 
 
 def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:

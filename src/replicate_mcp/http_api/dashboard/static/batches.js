@@ -315,7 +315,7 @@ class BatchPanel {
   #about(batch) {
     const id = el("button", { type: "button", class: "id", title: "Copy the id" }, this.id);
     id.addEventListener("click", () => copy(this.id, "Id"));
-    return [id, el("span", {}, `under ${batch.semaphore}`)];
+    return [id, el("span", {}, `limit: ${batch.semaphore}`)];
   }
 
   #confirmation() {
