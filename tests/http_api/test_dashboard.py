@@ -172,6 +172,8 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     with page.context.expect_page() as opened:
         links[0].click()
     assert opened.value.url == urls[0]
+    open_tile, grid = tiles.first.bounding_box(), page.locator(".grid").bounding_box()
+    assert open_tile and grid and open_tile["width"] == grid["width"]
     assert opened.value.evaluate("window.opener") is None
 
 
@@ -414,6 +416,7 @@ def test_everything_fits_a_phone(server: Server, look: Look) -> None:
         {"prompt": "word " * 60, "output_filename": f"{'long_' * 30}.png", "num_outputs": 3},
         {"prompt": f"{'unbreakable' * 30} [fail]", "output_filename": f"{'x' * 150}.png"},
         {"prompt": "on and on [hang]"},
+        {"prompt": f"{'word ' * 30}[fail]"},
     ]
     body = {"tasks": tasks, "external_semaphore_id": name}
     visit = look(server.url, width=PHONE)
@@ -423,6 +426,9 @@ def test_everything_fits_a_phone(server: Server, look: Look) -> None:
     server.post("/generate-batch", body, **LATER)
     expect(page.locator("figure.tile")).to_have_count(3)
     expect(page.locator(".failure")).to_have_count(1)
+    failed = page.locator(".failure .filename", has_text="generated_image_4")
+    expect(failed).to_be_visible()
+    assert failed.evaluate("name => name.scrollWidth <= name.clientWidth")
     page.get_by_role("button", name="Details").first.click()
     page.get_by_role("button", name="Cancel batch").click()
     assert visit.fits()
