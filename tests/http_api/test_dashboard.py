@@ -173,7 +173,9 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
         links[0].click()
     assert opened.value.url == urls[0]
     open_tile, grid = tiles.first.bounding_box(), page.locator(".grid").bounding_box()
-    assert open_tile and grid and open_tile["width"] == grid["width"]
+    assert open_tile
+    assert grid
+    assert open_tile["width"] == grid["width"]
     assert opened.value.evaluate("window.opener") is None
 
 
@@ -191,6 +193,26 @@ def test_an_image_is_saved_under_its_name_and_its_url_copied(server: Server, loo
     expect(page.get_by_role("status")).to_have_text("URL copied.")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == tile.get_by_role("link").get_attribute("href")
+
+
+def test_what_is_said_covers_no_image_and_is_gone_when_somebody_signs_in(
+    server: Server, look: Look
+) -> None:
+    server.post("/generate", {"prompt": "a red car"})
+    page = look(server.url).page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy URL").click()
+    said = page.get_by_role("status")
+    expect(said).to_have_text("URL copied.")
+    toast, bar = said.bounding_box(), page.locator("header").bounding_box()
+    assert toast
+    assert bar
+    assert toast["y"] + toast["height"] <= bar["height"]
+    page.get_by_role("button", name="Sign in").click()
+    expect(said).to_have_text("")
+    expect(page.locator("#liveness")).to_have_text("Not signed in")
+    page.get_by_role("button", name="Back").click()
+    expect(page.locator("#liveness")).to_have_text("Live")
 
 
 def test_images_count_down_to_their_end_and_are_marked_then(
