@@ -408,6 +408,18 @@ async def test_a_batch_whose_last_tasks_end_without_being_made_takes_their_offer
     assert batch.status == "completed"
 
 
+async def test_what_is_told_of_a_task_that_was_sent_leaves_the_others_waiting(
+    world: World,
+) -> None:
+    one, two = await world.holder(limit=2), await world.holder()
+    await take_all(one, await begin(one, "b", 5))
+    assert await state(one) == (2, 3)
+    for holder, task in ((one, 0), (two, 1)):
+        await holder.record("b", [failed(task)], waited=False)
+        assert await state(one) == (2, 3)
+    assert len(await one.results("b")) == 2
+
+
 async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
     world: World,
 ) -> None:

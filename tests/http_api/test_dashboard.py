@@ -104,7 +104,11 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     visit = look(server.url)
     team, account = visit.semaphore("team"), visit.semaphore("replicate-global")
     expect(team).to_contain_text("0 of 2 in use")
-    expect(account).to_contain_text("server’s account")
+    expect(account).to_contain_text("Replicate account")
+    expect(account).to_contain_text(
+        "0 waiting · 60,000 new images a minute · shared on this machine"
+    )
+    expect(team).to_contain_text("0 waiting · shared on this machine")
     body = {"prompts": ["a [hang]"] * 5, "external_semaphore_id": "team"}
     begun = server.post("/generate-batch", body, **LATER).json()
     expect(team).to_contain_text("2 of 2 in use")
@@ -113,6 +117,7 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(account).to_contain_text("2 of 60 in use")
     expect(visit.page.get_by_text("2 running · 3 waiting")).to_be_visible()
     expect(visit.page).to_have_title("0/5 · replicate-mcp")
+    expect(visit.page.get_by_text("limit: team")).to_be_visible()
     server.client.delete(f"/batches/{begun['batch_id']}")
     expect(team).to_contain_text("0 of 2 in use")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
@@ -163,9 +168,14 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     expect(tiles.first).to_contain_text(re.compile(r"expires in (59|60) min"))
     tiles.first.get_by_role("button", name="Details").click()
     expect(tiles.first).to_contain_text("black-forest-labs/flux-schnell")
+    expect(tiles.first.locator("dt", has_text="Task").locator("+ dd")).to_have_text("car.png")
     with page.context.expect_page() as opened:
         links[0].click()
     assert opened.value.url == urls[0]
+    open_tile, grid = tiles.first.bounding_box(), page.locator(".grid").bounding_box()
+    assert open_tile
+    assert grid
+    assert open_tile["width"] == grid["width"]
     assert opened.value.evaluate("window.opener") is None
 
 
@@ -183,6 +193,26 @@ def test_an_image_is_saved_under_its_name_and_its_url_copied(server: Server, loo
     expect(page.get_by_role("status")).to_have_text("URL copied.")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == tile.get_by_role("link").get_attribute("href")
+
+
+def test_what_is_said_covers_no_image_and_is_gone_when_somebody_signs_in(
+    server: Server, look: Look
+) -> None:
+    server.post("/generate", {"prompt": "a red car"})
+    page = look(server.url).page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy URL").click()
+    said = page.get_by_role("status")
+    expect(said).to_have_text("URL copied.")
+    toast, bar = said.bounding_box(), page.locator("header").bounding_box()
+    assert toast
+    assert bar
+    assert toast["y"] + toast["height"] <= bar["height"]
+    page.get_by_role("button", name="Sign in").click()
+    expect(said).to_have_text("")
+    expect(page.locator("#liveness")).to_have_text("Not signed in")
+    page.get_by_role("button", name="Back").click()
+    expect(page.locator("#liveness")).to_have_text("Live")
 
 
 def test_images_count_down_to_their_end_and_are_marked_then(
@@ -215,7 +245,7 @@ def test_failures_tell_their_reason(server: Server, look: Look) -> None:
     )
     expect(failures.locator("[data-code='content_flagged']")).to_contain_text("refused the content")
     expect(visit.page.locator("figure.tile")).to_have_count(1)
-    expect(visit.page.get_by_text("1 of 4 done")).to_be_visible()
+    expect(visit.page.get_by_text("1 of 4 made, 3 failed")).to_be_visible()
 
 
 def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
@@ -238,6 +268,31 @@ def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
     expect(older.locator(".failure li")).to_have_count(1)
 
 
+def test_what_is_still_to_come_has_a_tile_and_a_large_batch_ends_with_how_many_more(
+    server: Server, look: Look
+) -> None:
+    visit = look(server.url)
+    page = visit.page
+    small = server.post("/generate-batch", {"prompts": ["a [hang]"] * 8}, **LATER).json()
+    coming = page.locator(".coming:visible")
+    more = page.get_by_role("button", name=re.compile(r"^\+ .* more$"))
+    expect(coming).to_have_count(8)
+    expect(more).to_have_count(0)
+    server.client.delete(f"/batches/{small['batch_id']}")
+    expect(coming).to_have_count(0)
+    server.post("/generate-batch", {"prompts": ["a fine one", *["a [hang]"] * 99]}, **LATER)
+    expect(page.locator("figure.tile")).to_have_count(1)
+    expect(coming).to_have_count(23)
+    expect(more).to_have_text("+ 76 more")
+    more.click()
+    expect(coming).to_have_count(83)
+    expect(more).to_have_text("+ 16 more")
+    more.click()
+    expect(more).to_have_count(0)
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
 def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
     markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     server.post("/generate-batch", {"prompts": [markup, f"{markup} [fail]"]})
@@ -252,9 +307,12 @@ def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
 def test_a_batch_is_cancelled_after_a_second_thought(
     server: Server, simulator: Simulator, look: Look
 ) -> None:
-    server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, **LATER)
+    prompts = ["a fine one", "a [fail]", *["a [hang]"] * 3]
+    server.post("/generate-batch", {"prompts": prompts}, **LATER)
     visit = look(server.url)
     page = visit.page
+    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed")
+    expect(page.locator(".batch .detail").first).to_have_text("3 running")
     cancel = page.get_by_role("button", name="Cancel batch")
     cancel.click()
     page.get_by_role("group", name="Cancel the batch?").press("Escape")
@@ -263,9 +321,15 @@ def test_a_batch_is_cancelled_after_a_second_thought(
     cancel.click()
     page.get_by_role("button", name="Cancel the batch").click()
     simulator.wait_for(account="acme", in_flight=0)
-    expect(page.get_by_text("Canceled", exact=True)).to_be_visible()
+    expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"^A batch was cancelled: 1 of 5 "))
+    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed, 3 cancelled")
     expect(page.locator("[data-code='canceled']")).to_contain_text("3 tasks")
     assert simulator.account("acme")["canceled"] == 3
+    server.post("/generate", {"prompt": "a red car"})
+    page.reload()
+    told = page.locator(".batch .headline")
+    expect(told).to_have_text(["1 of 1 made", "1 of 5 made, 1 failed, 3 cancelled"])
 
 
 def test_an_admin_registers_and_resizes_semaphores(server: Server, look: Look) -> None:
@@ -353,7 +417,7 @@ def test_a_hidden_tab_asks_for_nothing(server: Server, simulator: Simulator, loo
     server.post("/generate", {"prompt": "meanwhile"})
     assert len(visit.requested) == before
     _hide(page, False)
-    expect(page.get_by_text("1 of 1 done")).to_be_visible()
+    expect(page.get_by_text("1 of 1 made")).to_be_visible()
 
 
 def test_a_pause_that_replicate_asked_for_counts_down(
@@ -374,6 +438,7 @@ def test_everything_fits_a_phone(server: Server, look: Look) -> None:
         {"prompt": "word " * 60, "output_filename": f"{'long_' * 30}.png", "num_outputs": 3},
         {"prompt": f"{'unbreakable' * 30} [fail]", "output_filename": f"{'x' * 150}.png"},
         {"prompt": "on and on [hang]"},
+        {"prompt": f"{'word ' * 30}[fail]"},
     ]
     body = {"tasks": tasks, "external_semaphore_id": name}
     visit = look(server.url, width=PHONE)
@@ -383,6 +448,9 @@ def test_everything_fits_a_phone(server: Server, look: Look) -> None:
     server.post("/generate-batch", body, **LATER)
     expect(page.locator("figure.tile")).to_have_count(3)
     expect(page.locator(".failure")).to_have_count(1)
+    failed = page.locator(".failure .filename", has_text="generated_image_4")
+    expect(failed).to_be_visible()
+    assert failed.evaluate("name => name.scrollWidth <= name.clientWidth")
     page.get_by_role("button", name="Details").first.click()
     page.get_by_role("button", name="Cancel batch").click()
     assert visit.fits()
@@ -409,7 +477,7 @@ def test_the_keyboard_reaches_everything(server: Server, look: Look) -> None:
             )
         )
     names = [re.sub(r"\s+", " ", text).strip() for text, _ in reached]
-    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 donea red car"]
+    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 madea red car"]
     assert names[4:] == [
         "(opens in a new tab)",
         "Details of car.png",

@@ -10,7 +10,9 @@ from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
 from mcp_server.conftest import Connect
+from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.result import BatchResult
 
 MOST_CHARACTERS = 1_048_576
 """Of an answer, for hosts."""
@@ -96,3 +98,19 @@ async def test_without_the_extra_the_images_are_made_and_a_sentence_says_what_to
     assert lines[1].startswith("x.png http")
     assert "pip install 'replicate-mcp[preview]'" in lines[-1]
     assert pictures == []
+
+
+async def test_a_proxy_that_cannot_be_used_fails_nothing_that_was_made(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect() as client:
+        made = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:p#ss-secret@proxy.example.com:1")
+    result = BatchResult.model_validate(made.structured_content)
+    answer = await Previews("https://api.replicate.com").added_to(made, result)
+    assert answer.structured_content == made.structured_content
+    assert any(
+        "No thumbnail of generated_image_1.webp: the proxy that HTTPS_PROXY names" in content.text
+        for content in answer.content
+        if isinstance(content, TextContent)
+    )

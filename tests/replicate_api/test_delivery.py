@@ -115,3 +115,24 @@ async def test_a_host_that_cannot_be_reached_is_named_as_the_reason() -> None:
     async with Delivery(base_url).fetching() as fetch:
         with pytest.raises(NotDelivered, match="the connection failed"):
             await fetch(f"{base_url}/fine", 1_000)
+
+
+async def test_files_come_through_the_proxy_of_their_scheme_whatever_others_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "socks5://nobody.example.com:1080")
+    monkeypatch.setenv("HTTP_PROXY", "http://us#er:1")
+    async with Delivery("https://api.replicate.com").fetching() as fetch:
+        with pytest.raises(NotDelivered, match="the connection failed"):
+            await fetch("https://replicate.delivery/x.webp", 1_000)
+
+
+async def test_a_proxy_that_cannot_be_used_is_named_as_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:p#ss-secret@proxy.example.com:1")
+    with pytest.raises(NotDelivered, match="the proxy that HTTPS_PROXY names") as told:
+        async with Delivery("https://api.replicate.com").fetching():
+            pass
+    assert "secret" not in str(told.value)

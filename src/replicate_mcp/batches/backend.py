@@ -198,8 +198,14 @@ class Backend(Permits, Protocol):
         None where its prediction belongs to another attempt: then nothing is done.
         """
 
-    async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
-        """Record results of tasks that never ran; they wait no longer."""
+    async def record(
+        self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
+    ) -> Room:
+        """Record results without a permit's end.
+
+        Args:
+            waited: whether their tasks waited for a start; they wait no longer.
+        """
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
         """Give a prediction to an attempt, for ever; False where another attempt has it."""

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import anyio
 
@@ -162,7 +163,9 @@ class Recovery:
         self, orphan: NotedAttempt, result: TaskResult, gateway: Gateway
     ) -> None:
         """Tell that it is not known what was made, and hold the permit while that may run."""
-        await self._steps.hand_on(self._backend.record, orphan.batch, [result])
+        # Its batch may run on in another process: none of its tasks waits any less.
+        record = partial(self._backend.record, orphan.batch, [result], waited=False)
+        await self._steps.hand_on(record)
         ends_by = _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
         await anyio.sleep(max(0.0, ends_by - gateway.now()))
 
@@ -202,7 +205,7 @@ class Recovery:
         return followed
 
     async def _stop_with_batch(self, batch_id: str, prediction_id: str, gateway: Gateway) -> None:
-        while not await self._steps.surely(self._is_canceled, batch_id):  # noqa: ASYNC110
+        while not await self._is_known_as_canceled(batch_id):  # noqa: ASYNC110
             # Whoever cancels a batch wakes the process that began it, and that is gone.
             await anyio.sleep(CANCEL_LOOK_SECONDS)
         await try_to_stop(gateway, prediction_id)
@@ -210,6 +213,13 @@ class Recovery:
     async def _is_canceled(self, batch_id: str) -> bool:
         state = await self._backend.batch(batch_id)
         return state is not None and state.canceled
+
+    async def _is_known_as_canceled(self, batch_id: str) -> bool:
+        """False too where it cannot be learned now: those who look for orphans say so."""
+        try:
+            return await self._is_canceled(batch_id)
+        except BackendUnavailable:
+            return False
 
     async def _record(self, orphan: NotedAttempt, result: TaskResult, *, ended: bool) -> None:
         room = await self._backend.finish(orphan.permit, orphan.batch, result, ended=ended)

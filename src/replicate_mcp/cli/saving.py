@@ -13,7 +13,7 @@ import httpx
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.replicate_api.delivery import DELIVERY_HOST, Delivery
+from replicate_mcp.replicate_api.delivery import DELIVERY_HOST, Delivery, NotDelivered
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
@@ -73,7 +73,11 @@ class Saver:
                 except OSError as error:
                     failed[number] = NotSaved(file.filename, error.strerror or str(error))
 
-        async with self._delivery.client() as client, anyio.create_task_group() as group:
+        try:
+            client = self._delivery.client()
+        except NotDelivered as reason:
+            return [NotSaved(file.filename, str(reason)) for file in files]
+        async with client, anyio.create_task_group() as group:
             for number, file in enumerate(files):
                 group.start_soon(one, number, file)
         return [failed[number] for number in sorted(failed)]

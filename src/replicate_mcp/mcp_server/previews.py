@@ -85,12 +85,15 @@ class Previews:
             except (NotDelivered, NoPicture) as reason:
                 found[number] = str(reason)
 
+        missing = f"it did not come within {SECONDS:.0f} s"
         with anyio.move_on_after(SECONDS):
-            async with self._delivery.fetching() as fetch, anyio.create_task_group() as group:
-                for number, file in enumerate(files):
-                    group.start_soon(one, number, file)
-        late = f"it did not come within {SECONDS:.0f} s"
-        return [(file, found.get(number, late)) for number, file in enumerate(files)]
+            try:
+                async with self._delivery.fetching() as fetch, anyio.create_task_group() as group:
+                    for number, file in enumerate(files):
+                        group.start_soon(one, number, file)
+            except NotDelivered as none_of_them:
+                missing = str(none_of_them)
+        return [(file, found.get(number, missing)) for number, file in enumerate(files)]
 
     async def _thumbnail(self, fetch: Fetch, url: str) -> bytes:
         async with self._fetching:

@@ -5,12 +5,15 @@ from typing import TypeVar
 
 import anyio
 
-from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.faults import Fault, LostAnswer, Refusal
 
 T = TypeVar("T")
 
 ASK_AGAIN_SECONDS = (0.3, 1.0)
 """Pauses before a question that was not answered is asked again."""
+
+ASKED_SECONDS = 20.0
+"""After which it counts as not answered, whatever is still under way: hosts wait for a minute."""
 
 
 async def answered(question: Callable[[], Awaitable[T]]) -> T:
@@ -19,14 +22,16 @@ async def answered(question: Callable[[], Awaitable[T]]) -> T:
     Raises:
         Fault: there is none, after all pauses, or Replicate refuses to give one.
     """
-    for pause in ASK_AGAIN_SECONDS:
-        try:
-            return await question()
-        except Fault as fault:
-            if not _may_pass(fault):
-                raise
-        await anyio.sleep(pause)
-    return await question()
+    with anyio.move_on_after(ASKED_SECONDS):
+        for pause in ASK_AGAIN_SECONDS:
+            try:
+                return await question()
+            except Fault as fault:
+                if not _may_pass(fault):
+                    raise
+            await anyio.sleep(pause)
+        return await question()
+    raise LostAnswer(f"not within {ASKED_SECONDS:.0f} s")
 
 
 def _may_pass(fault: Fault) -> bool:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from replicate_mcp.access import is_loopback
-from replicate_mcp.errors import InvalidInput
-from replicate_mcp.replicate_api.proxies import unusable_proxy
+from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 
 if TYPE_CHECKING:
     import httpx
@@ -58,18 +57,23 @@ class Delivery:
         """A client that follows no redirects, for the time of some fetches.
 
         Raises:
-            InvalidInput: the environment names a proxy that cannot be used.
+            NotDelivered: the environment names a proxy that cannot be used.
         """
         import httpx
 
+        # By the one proxy that the API is called through; .netrc and the like are not looked at.
+        proxy = None if self._simulator else proxy_for("https", DELIVERY_HOST)
         try:
-            # Loopback is asked for through no proxy; .netrc and the like are no concern of ours.
             return httpx.AsyncClient(
-                timeout=PHASE_SECONDS, follow_redirects=False, trust_env=self._simulator is None
+                timeout=PHASE_SECONDS,
+                follow_redirects=False,
+                trust_env=False,
+                proxy=proxy,
+                verify=httpx.create_ssl_context() if self._simulator is None else False,
             )
         except (ImportError, ValueError, httpx.InvalidURL):
             # What it says may be a piece of the proxy's password.
-            raise InvalidInput(f"Nothing was fetched: {unusable_proxy('https')}.") from None
+            raise NotDelivered(unusable_proxy("https")) from None
 
     @asynccontextmanager
     async def fetching(self) -> AsyncIterator[Fetch]:

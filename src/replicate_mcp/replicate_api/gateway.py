@@ -111,7 +111,7 @@ class Gateway:
         if not self._transport.clock_known:
             await answered(ask)
         if not self._transport.clock_known:
-            raise LostAnswer("the answer does not tell the time")
+            raise LostAnswer("its answer has no Date header: a proxy may have taken it out")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""

@@ -317,15 +317,19 @@ class RedisBackend:
         found = self._room([told])
         return [None if outcome == "taken" else found for outcome in outcomes]
 
-    async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
-        """Record results of tasks that never ran."""
+    async def record(
+        self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
+    ) -> Room:
+        """Record results without a permit's end."""
         async with self._membership.turn() as turn:
             rows = [row_of(result) for result in results]
-            wanted = max(0, self._mirror.wanted(batch_id) - len(rows))
-            answer = await turn.step(
-                "record", batch=batch_id, results=[row[:3] for row in rows], wanted=wanted
-            )
-            self._mirror.want(batch_id, wanted)
+            told: dict[str, Any] = {"batch": batch_id, "results": [row[:3] for row in rows]}
+            wanted = max(0, self._mirror.wanted(batch_id) - len(rows)) if waited else None
+            if wanted is not None:
+                told["wanted"] = wanted
+            answer = await turn.step("record", **told)
+            if wanted is not None:
+                self._mirror.want(batch_id, wanted)
             self._mirror.note(batch_id, rows)
             if not answer[1]:
                 await self._restore(turn, batch_id)

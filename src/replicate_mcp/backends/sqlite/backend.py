@@ -223,12 +223,14 @@ class SqliteBackend:
 
         return await self._step(finish)
 
-    async def record(self, batch_id: str, results: Sequence[TaskResult]) -> Room:
-        """Record results of tasks that never ran."""
+    async def record(
+        self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
+    ) -> Room:
+        """Record results without a permit's end."""
 
         def record(permits: PermitTables, journal: JournalTables) -> Room:
             journal.record(batch_id, results)
-            return permits.leave(batch_id, len(results))
+            return permits.leave(batch_id, len(results) if waited else 0)
 
         return await self._step(record)
 

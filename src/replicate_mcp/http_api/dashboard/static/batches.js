@@ -185,14 +185,19 @@ class BatchPanel {
     return !this.#body.hidden;
   }
 
-  /** Whether it is open and has finished tasks that are not on the page yet. */
+  /** Whether it has finished tasks that are not on the page yet, and they matter. */
   get wantsRows() {
-    return this.isOpen && this.#cursor < this.#finished;
+    return this.#isFollowed && this.#cursor < this.#finished;
+  }
+
+  /** Only the rows tell what was cancelled from what had failed before. */
+  get #isFollowed() {
+    return this.isOpen || this.#batch.status === "canceled";
   }
 
   /** Whether it is closed and cannot be told from others yet. */
   get wantsNames() {
-    return !this.isOpen && this.#names.size < Math.min(NAMED, this.#finished);
+    return !this.#isFollowed && this.#names.size < Math.min(NAMED, this.#finished);
   }
 
   get #finished() {
@@ -215,13 +220,13 @@ class BatchPanel {
     this.#batch = batch;
     if (!this.isRunning) this.#running = undefined;
     this.#draw();
-    if (ranBefore && !this.isRunning) say(`${ENDED[batch.status]}: ${this.#headline.textContent}.`);
+    if (ranBefore && !this.isRunning) say(`${ENDED[batch.status]}: ${this.#made()}.`);
   }
 
   /** Take what has finished since the last time, and how many run. */
   async follow(signal) {
     do {
-      const whole = this.isOpen;
+      const whole = this.#isFollowed;
       const limit = whole ? ROWS : this.wantsNames ? NAMED : 0;
       const after = whole ? this.#cursor : 0;
       const path = `batches/${encodeURIComponent(this.id)}?after=${after}&limit=${limit}`;
@@ -260,34 +265,44 @@ class BatchPanel {
   }
 
   #draw() {
-    const { total_tasks: total, successful_count: done, failed_count: failed } = this.#batch;
+    const { total_tasks: total, successful_count: made, failed_count: failed } = this.#batch;
     const running = Math.min(this.#running ?? 0, this.#batch.pending_count);
     this.element.dataset.status = this.#batch.status;
-    write(this.#headline, `${done.toLocaleString("en")} of ${total.toLocaleString("en")} done`);
+    write(this.#headline, this.#made());
     write(this.#detail, this.#inWords());
     const names = [...new Set(this.#names.values())];
     if (names.length && names.length < total) names.push("…");
     write(this.#prompts, names.join(", "));
     write(this.#when, ago(this.#when.dateTime));
-    write(this.#state, { running: "Running", completed: "Completed", canceled: "Canceled" }[
+    write(this.#state, { running: "Running", completed: "Completed", canceled: "Cancelled" }[
       this.#batch.status
     ]);
-    [done, failed, running].forEach((number, part) => {
+    [made, failed, running].forEach((number, part) => {
       this.#parts[part].style.setProperty("inline-size", `${(number / total) * 100}%`);
     });
     show(this.#bar, this.isRunning);
     this.#bar.setAttribute("aria-valuemax", total);
     this.#bar.setAttribute("aria-valuenow", this.#finished);
-    this.#bar.setAttribute("aria-valuetext", this.#inWords());
+    this.#bar.setAttribute("aria-valuetext", `${this.#made()}, ${this.#inWords()}`);
     show(this.#cancel, this.isRunning && this.#confirm.hidden);
     if (!this.isRunning) show(this.#confirm, false);
     if (this.isOpen) this.#images.size(total, !this.isRunning);
   }
 
+  #made() {
+    const { total_tasks: total, successful_count: made, failed_count, status } = this.#batch;
+    const parts = [`${made.toLocaleString("en")} of ${total.toLocaleString("en")} made`];
+    const isKnown = status !== "canceled" || this.#cursor >= this.#finished;
+    const cancelled = status === "canceled" ? this.#failures.cancelled : 0;
+    const failed = failed_count - cancelled;
+    if (isKnown && failed) parts.push(`${failed.toLocaleString("en")} failed`);
+    if (isKnown && cancelled) parts.push(`${cancelled.toLocaleString("en")} cancelled`);
+    return parts.join(", ");
+  }
+
   #inWords() {
-    const { failed_count: failed, pending_count: pending } = this.#batch;
+    const { pending_count: pending } = this.#batch;
     const parts = [];
-    if (failed) parts.push(`${failed.toLocaleString("en")} failed`);
     if (pending && this.#running === undefined) parts.push(`${pending.toLocaleString("en")} to go`);
     else if (pending) {
       const running = Math.min(this.#running, pending);
@@ -300,7 +315,7 @@ class BatchPanel {
   #about(batch) {
     const id = el("button", { type: "button", class: "id", title: "Copy the id" }, this.id);
     id.addEventListener("click", () => copy(this.id, "Id"));
-    return [id, el("span", {}, `under ${batch.semaphore}`)];
+    return [id, el("span", {}, `limit: ${batch.semaphore}`)];
   }
 
   #confirmation() {
@@ -352,7 +367,7 @@ function shortened(prompt) {
   return characters.length > A_NAME ? `${characters.slice(0, A_NAME - 1).join("").trim()}…` : prompt;
 }
 
-const ENDED = { completed: "A batch has ended", canceled: "A batch was canceled" };
+const ENDED = { completed: "A batch has ended", canceled: "A batch was cancelled" };
 
 /** How to make the first batch. */
 function emptyState() {

@@ -7,7 +7,7 @@ import { Poller } from "./polling.js";
 import { Semaphores } from "./semaphores.js";
 import { SignIn } from "./sign-in.js";
 import { everySecond, inWords } from "./time.js";
-import { say } from "./toast.js";
+import { hush, say } from "./toast.js";
 
 const poller = new Poller(round, told);
 const semaphores = new Semaphores(() => poller.now());
@@ -94,7 +94,8 @@ function drawWho() {
 
 byId("sign-in").addEventListener("click", () => {
   poller.stop();
-  told({ state: "paused" });
+  told({ state: "signing-in" });
+  hush();
   show(byId("content"), false);
   signIn.open({ required: false, kind: server?.admin_api_configured ? "admin" : "token" });
   drawWho();

@@ -8,6 +8,11 @@ export class Failures {
   #groups = new Map();
   element = el("section", { class: "failures", hidden: true, "aria-label": "Failed tasks" });
 
+  /** How many of them were cancelled. */
+  get cancelled() {
+    return [...this.#groups.values()].reduce((sum, group) => sum + group.cancelled, 0);
+  }
+
   add(row) {
     const key = `${row.error_code}\n${row.error}`;
     if (!this.#groups.has(key)) {
@@ -47,6 +52,10 @@ class Failure {
     this.#tasks.push(row);
     this.#tasks.sort((a, b) => a.task_index - b.task_index);
     this.#draw();
+  }
+
+  get cancelled() {
+    return this.#tasks.filter((row) => row.error_code === "canceled").length;
   }
 
   #draw() {

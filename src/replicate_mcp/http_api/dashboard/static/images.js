@@ -1,5 +1,5 @@
-// What a batch has made: a tile an image, in the order of the tasks, and an empty one for what is
-// still to come. Images are loaded by the browser from where they were delivered, when in sight.
+// What a batch has made: a tile an image, in the order of the tasks, an empty one for each task that is
+// still to come, and a last one that shows more. Images are loaded by the browser from where they were delivered, when in sight.
 
 import { counted, el, icon, show, write } from "./dom.js";
 import { inWords, secondsUntil } from "./time.js";
@@ -7,7 +7,6 @@ import { copy, say } from "./toast.js";
 
 const FIRST = 24; // tasks; more are shown when asked for
 const AT_ONCE = 60;
-const COMING = 6; // empty tiles, after the last that was made
 const SOON = 600; // seconds
 
 export class ImageGrid {
@@ -15,14 +14,14 @@ export class ImageGrid {
   #rows = new Map();
   #tiles = new Set();
   #shown = FIRST;
-  #last = -1; // of those that have ended
   #total = 0;
   #ended = false;
   #grid = el("div", { class: "grid" });
-  #more = el("button", { type: "button", class: "wide", hidden: true });
-  element = el("div", {}, this.#grid, this.#more);
+  #more = el("button", { type: "button", class: "more", hidden: true });
+  element = this.#grid;
 
   constructor() {
+    this.#grid.append(this.#more);
     this.#more.addEventListener("click", () => {
       this.#shown += AT_ONCE;
       this.#arrange();
@@ -41,10 +40,6 @@ export class ImageGrid {
   add(index, row) {
     this.#rows.set(index, row);
     if (this.#slots[index]) this.#fill(index);
-    if (index > this.#last) {
-      this.#last = index;
-      this.#foresee();
-    }
   }
 
   /** URLs of what can still be fetched, in the order of the tasks. */
@@ -61,21 +56,16 @@ export class ImageGrid {
   #arrange() {
     for (let index = this.#slots.length; index < Math.min(this.#shown, this.#total); index++) {
       this.#slots[index] = el("div", { class: "slot" });
-      this.#grid.append(this.#slots[index]);
+      this.#more.before(this.#slots[index]);
       this.#fill(index);
     }
-    this.#foresee();
-    const hidden = Math.max(0, this.#total - this.#slots.length);
-    const all = hidden > AT_ONCE ? ` of ${counted(hidden, "more task")}` : " more";
-    write(this.#more, `Show ${Math.min(hidden, AT_ONCE)}${all}`);
-    show(this.#more, hidden > 0);
-  }
-
-  /** Empty tiles for the next ones: a whole batch of them would only be in the way. */
-  #foresee() {
     this.#slots.forEach((slot, index) => {
-      if (!this.#rows.has(index)) show(slot, !this.#ended && index <= this.#last + COMING);
+      if (!this.#rows.has(index)) show(slot, !this.#ended);
     });
+    const hidden = Math.max(0, this.#total - this.#slots.length);
+    write(this.#more, `+ ${hidden.toLocaleString("en")} more`);
+    this.#more.title = `Show the next ${counted(Math.min(hidden, AT_ONCE), "task")}`;
+    show(this.#more, hidden > 0);
   }
 
   #fill(index) {
@@ -195,7 +185,7 @@ function shortName(model) {
 
 function factsOf(row) {
   const facts = [
-    ["Task", row.task_index],
+    ["Task", row.output_filename],
     ["Prompt", row.prompt],
     ["Model", row.model],
     ["Seed", row.seed],

@@ -11,8 +11,8 @@ const MOST = 10_000;
 
 const SHARED_BY = {
   process: "this process only",
-  machine: "machine‑wide",
-  fleet: "fleet‑wide",
+  machine: "shared on this machine",
+  fleet: "shared across machines",
 };
 
 /** All cards, kept by name so that what is on the page stays where it is. */
@@ -108,12 +108,13 @@ class SemaphoreCard {
 
     const facts = [`${waiting.toLocaleString("en")} waiting`];
     if (used > limit) facts.push(`${used - limit} over the new limit, draining`);
-    if (rate !== undefined) facts.push(`${Math.round(rate).toLocaleString("en")} a minute`);
+    if (rate !== undefined) facts.push(`${counted(Math.round(rate), "new image")} a minute`);
     if (used <= limit) facts.push(SHARED_BY[semaphore.scope]);
     write(this.#facts, facts.join(" · "));
-    this.#facts.title = rate === undefined ? "" : counted(rate, "creation") + " a minute at most";
     show(this.#owner, rate !== undefined);
-    write(this.#owner, signedInWith()?.kind === "token" ? "your account" : "server’s account");
+    const isOwn = signedInWith()?.kind === "token";
+    write(this.#owner, isOwn ? "your account" : "Replicate account");
+    this.#owner.title = isOwn ? "" : "The account of the token that this server was given";
     this.#pausedUntil = semaphore.throttled_until;
     this.#spark.add(used);
     this.#resize.update(limit);
@@ -124,7 +125,7 @@ class SemaphoreCard {
     const left = this.#pausedUntil ? secondsUntil(this.#pausedUntil) : 0;
     show(this.#paused, left > 0);
     if (left > 0) {
-      write(this.#paused, `Replicate asked for a pause: creations go on in ${inWords(left)}.`);
+      write(this.#paused, `Replicate asked for a pause: new images go on in ${inWords(left)}.`);
     }
   }
 }

@@ -1,4 +1,4 @@
-// One line at the foot of the page that says what just happened, also to those who listen.
+// One line at the head of the page that says what just happened, also to those who listen.
 
 import { byId } from "./dom.js";
 
@@ -11,6 +11,13 @@ export function say(sentence) {
   toast.dataset.shown = "";
   clearTimeout(timer);
   timer = setTimeout(() => delete toast.dataset.shown, 4_000 + 40 * sentence.length);
+}
+
+/** Take back what was said: the page is about something else now. */
+export function hush() {
+  clearTimeout(timer);
+  byId("toast").textContent = "";
+  delete byId("toast").dataset.shown;
 }
 
 /** Put text on the clipboard, also where the page came without TLS. */
