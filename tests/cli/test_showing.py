@@ -66,3 +66,35 @@ def test_simulate_serves_until_ctrl_c(replicate_mcp: CommandLine) -> None:
         assert json.load(answer)["username"] == "a"
     process.send_signal(signal.SIGINT)
     assert process.wait(10) in (0, 130)
+
+
+def test_simulate_says_what_to_type_beside_it(replicate_mcp: CommandLine) -> None:
+    process = replicate_mcp.start("simulate", "--port", 0)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]
+    (url,) = re.findall(r"^Simulated Replicate at (\S+)\. In another terminal:$", lines[0].rstrip())
+    assert lines[1] == f"  export REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=r8_demo\n"
+    assert lines[2] == "Ctrl-C stops it.\n"
+    help_text = replicate_mcp("simulate", "--help").stdout
+    usage, _, rest = help_text.partition("\n\n")
+    assert len(usage.splitlines()) <= 2
+    assert "--throttle-wording" in rest
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--settings", "[]"), '--settings takes a JSON object, like {"predict_seconds": 2}.'),
+        (("--settings", '{"luck": 1}'), "--luck is no setting of the simulator"),
+        (("--failing", "2"), "--failing is wrong: it should be less than or equal to 1."),
+        (("--predict-seconds", "soon"), "--predict-seconds is wrong: expected seconds"),
+        (("--port", "70000"), "Cannot listen on 127.0.0.1:70000"),
+    ],
+)
+def test_a_wrong_option_of_simulate_is_one_sentence(
+    replicate_mcp: CommandLine, words: tuple[str, ...], said: str
+) -> None:
+    ran = replicate_mcp("simulate", *words)
+    assert ran.returncode in (1, 2)
+    assert ran.stderr.startswith(said)
+    assert ran.stderr.count("\n") == 1

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -15,6 +16,7 @@ DEFAULT_PORT = 8765
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option for where it listens, and one for every setting."""
+    parser.usage = "%(prog)s [--port PORT] [--predict-seconds SECONDS] [--SETTING VALUE ...]"
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help=f"0 for a free one ({DEFAULT_PORT})"
@@ -31,10 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the simulator until interrupted; gives the exit status."""
+    given = {name: value for name, value in vars(args).items() if name in _SETTINGS}
     try:
-        given = {name: value for name, value in vars(args).items() if name in _SETTINGS}
-        settings = SimulatorSettings.model_validate({**json.loads(args.settings), **given})
-    except (ValidationError, ValueError) as error:
+        settings = SimulatorSettings.model_validate({**_as_object(args.settings), **given})
+    except ValidationError as error:
+        print(_sentence(error), file=sys.stderr)
+        return 2
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -42,8 +47,9 @@ def main(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"url": url}), flush=True)
         else:
-            print(f"Simulated Replicate at {url}: set", flush=True)
-            print(f"  REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=r8_demo", flush=True)
+            print(f"Simulated Replicate at {url}. In another terminal:")
+            print(f"  export REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=r8_demo")
+            print("Ctrl-C stops it.", flush=True)
 
     try:
         run(
@@ -55,10 +61,30 @@ def main(args: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         return 130
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         print(f"Cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _as_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('--settings takes a JSON object, like {"predict_seconds": 2}.')
+    return found
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong first, for those who do not know pydantic."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    option = "--" + str(first["loc"][0] if first["loc"] else "settings").replace("_", "-")
+    if first["type"] == "extra_forbidden":
+        return f"{option} is no setting of the simulator: --help lists them."
+    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
+    return f"{option} is wrong: {reason}."
 
 
 _SETTINGS = frozenset(SimulatorSettings.model_fields)
