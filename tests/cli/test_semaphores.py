@@ -53,6 +53,23 @@ def test_a_limit_set_by_hand_stays_and_a_new_name_can_be_given_one(
     )
 
 
+def test_a_limit_set_by_hand_is_told_by_doctor_with_the_setting(
+    replicate_mcp: CommandLine,
+) -> None:
+    assert "by hand" not in replicate_mcp("doctor").stdout
+    told = replicate_mcp("semaphores", "set", "replicate-global", 70)
+    assert told.stderr.endswith("semaphores set replicate-global 60\n")
+    assert "(70 was set by hand; the setting here says 60)" in replicate_mcp("doctor").stdout
+    back = replicate_mcp("semaphores", "set", "replicate-global", 60)
+    assert "Back to" not in back.stderr
+    assert "by hand" not in replicate_mcp("doctor").stdout
+    replicate_mcp("semaphores", "set", "replicate-global", 20)
+    assert (
+        "(20 was set by hand, or another process's setting is lower; the setting here says 60)"
+        in replicate_mcp("doctor").stdout
+    )
+
+
 def test_a_wrong_use_is_told_what_would_be_right(replicate_mcp: CommandLine) -> None:
     for words, sentence in (
         (["set", "thumbnails"], "semaphores set thumbnails 5"),

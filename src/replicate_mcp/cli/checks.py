@@ -176,9 +176,20 @@ async def _limits(app: App, caller: Caller) -> Check:
     said = []
     for state in states:
         line = f"{state.name} {state.in_use} of {state.limit} in use, {state.waiting} waiting"
+        if state.name == app.settings.default_semaphore:
+            line += _other_limit(state.limit, app.settings.concurrent_limit)
         if state.requests_per_minute is not None:
             line += f", {state.requests_per_minute:g} creations a minute"
         if state.throttled_until is not None:
             line += f", throttled until {state.throttled_until:%H:%M:%S} UTC"
         said.append(line)
     return Check("limits", True, "; ".join(said) + ".")
+
+
+def _other_limit(limit: int, setting: int) -> str:
+    """Why an account's limit is another than this process's setting."""
+    if limit == setting:
+        return ""
+    # The lowest of what processes declare rules; only a hand can have set a higher one.
+    lower = ", or another process's setting is lower" if limit < setting else ""
+    return f" ({limit} was set by hand{lower}; the setting here says {setting})"

@@ -56,7 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
 async def _set(app: "App", name: str, limit: int) -> int:
     state = await app.semaphores.set(name, limit)
     print(f"{state.name}: {state.limit} at once, {state.in_use} in use, {state.waiting} waiting.")
-    print("It stays until it is set again, whatever processes declare.", file=sys.stderr)
+    said = "It stays until it is set again, whatever processes declare."
+    setting = app.settings.concurrent_limit
+    if name == app.settings.default_semaphore and limit != setting:
+        said += f" Back to the setting: replicate-mcp semaphores set {name} {setting}"
+    print(said, file=sys.stderr)
     return OK
 
 
