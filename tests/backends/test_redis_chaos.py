@@ -139,7 +139,7 @@ class Process:
             try:
                 self._accept(await self.backend.admit())
                 for batch in await self.backend.interrupted_batches():
-                    self.pending.pop(batch, None)
+                    await self._drop(batch, self.pending.pop(batch, []))
             except BackendUnavailable:
                 await anyio.sleep(LOOK)
 
@@ -157,6 +157,8 @@ class Process:
         if permit not in noted.cancel_after:
             if batch in self.pending:
                 self.pending[batch].append(task)
+            else:
+                await self._drop(batch, [task])
             return
         self.replicate.create(permit)
         if self.random.random() < 0.5:
@@ -166,6 +168,11 @@ class Process:
         room = await self._surely(lambda: self.backend.finish(permit, batch, result))
         assert room is not None
         self._accept(room)
+
+    async def _drop(self, batch: str, tasks: list[int]) -> None:
+        """Record what is not made any more: else nobody knows of it, once all is forgotten."""
+        results = [failed(task) for task in tasks]
+        self._accept(await self._surely(lambda: self.backend.record(batch, results)))
 
     async def _recover(self) -> None:
         while True:
