@@ -24,7 +24,6 @@ from replicate_mcp.tasks.input_sentences import (
 from replicate_mcp.tasks.schema_reading import (
     COUNT_FIELDS,
     JSON,
-    MAX_DEPTH,
     NOTHING,
     InputField,
     Resolver,
@@ -32,6 +31,7 @@ from replicate_mcp.tasks.schema_reading import (
     field_of,
     not_null,
 )
+from replicate_mcp.tasks.sendable import unsendable
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -210,30 +210,6 @@ def _is_integer(value: object) -> bool:
     if isinstance(value, float):
         return value.is_integer()
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def unsendable(value: object, depth: int = 0) -> str | None:
-    """Why no request can carry a value, whatever the model takes."""
-    match value:
-        case str() if not value.isascii() and _SURROGATE.search(value):
-            return "contains half a character, an unpaired surrogate"
-        case None | str() | bool():
-            return None
-        case int() if value.bit_length() > 64:
-            return "is a number of more than 64 bits"
-        case float() if not math.isfinite(value):
-            return "is not a finite number"
-        case int() | float():
-            return None
-        case list() | dict() if depth > MAX_DEPTH:
-            return f"is nested more than {MAX_DEPTH} deep"
-        case list() | dict():
-            parts = [*value, *value.values()] if isinstance(value, dict) else value
-            return next(filter(None, (unsendable(one, depth + 1) for one in parts)), None)
-    return "is nothing that JSON can hold"
 
 
 _MAX_ERRORS = 200

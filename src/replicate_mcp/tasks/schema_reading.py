@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from replicate_mcp.tasks.sendable import MAX_DEPTH
+
 JSON = dict[str, Any]
 
 COUNT_FIELDS = ("num_outputs", "max_images", "number_of_images", "num_images")
@@ -77,9 +79,6 @@ def _plain(value: Any) -> str:
 
 _MAX_NODES = 10_000
 """A schema has some hundreds of parts; references could make a small one unfold without end."""
-
-MAX_DEPTH = 30
-"""Of a schema, and of a value given for it."""
 
 NOTHING: JSON = {"not": {}}
 _ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprecated", "x-order"}

@@ -8,8 +8,8 @@ from typing import Any
 
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks import filenames
-from replicate_mcp.tasks.model_inputs import unsendable
 from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.sendable import unsendable
 
 MAX_TASKS = 1_000
 """Tasks in one batch; an agent that needs more sends another batch."""

@@ -1,0 +1,30 @@
+"""What a request can carry at all, whatever the model takes."""
+
+import math
+import re
+
+MAX_DEPTH = 30
+"""Of a schema, and of a value given for it."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def unsendable(value: object, depth: int = 0) -> str | None:
+    """Why no request can carry a value, whatever the model takes."""
+    match value:
+        case str() if not value.isascii() and _SURROGATE.search(value):
+            return "contains half a character, an unpaired surrogate"
+        case None | str() | bool():
+            return None
+        case int() if value.bit_length() > 64:
+            return "is a number of more than 64 bits"
+        case float() if not math.isfinite(value):
+            return "is not a finite number"
+        case int() | float():
+            return None
+        case list() | dict() if depth > MAX_DEPTH:
+            return f"is nested more than {MAX_DEPTH} deep"
+        case list() | dict():
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            return next(filter(None, (unsendable(one, depth + 1) for one in parts)), None)
+    return "is nothing that JSON can hold"
