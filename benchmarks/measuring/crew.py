@@ -80,6 +80,8 @@ def crew(size: int) -> Iterator[Crew]:
 def _work(work: Callable[[int, Step], T], number: int, step: Step) -> T:
     try:
         return work(number, step)
-    except BaseException:
+    except (
+        BaseException
+    ):  # Whatever ends this one: the others would wait for it at their next step.
         step.abort()
         raise

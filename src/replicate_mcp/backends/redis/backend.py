@@ -99,6 +99,7 @@ class RedisBackend:
             async with backend._membership.turn() as turn:
                 await turn.renew()
         except BaseException:
+            # Cancelled too: nobody else knows of the connections that it has opened.
             with anyio.CancelScope(shield=True):
                 await backend._server.close()
             raise

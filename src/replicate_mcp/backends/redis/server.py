@@ -191,6 +191,8 @@ class Server:
                 await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
                 await wake_ups.get_message(timeout=None)  # What confirms it is no wake-up.
         except BaseException as error:
+            # Cancelled too: nobody else knows of this connection. What is no fault of the network
+            # is one of an option, which the client checks only as it connects.
             with anyio.CancelScope(shield=True):
                 await wake_ups.aclose()  # type: ignore[no-untyped-call]
             if not isinstance(error, Exception):
@@ -264,7 +266,7 @@ class Server:
                 socket_keepalive_options=_give_up_after(self.address.patience),
                 retry=Retry(NoBackoff(), 0),
             )
-        except Exception as error:
+        except Exception as error:  # Of any kind: each option is converted in a way of its own.
             raise BackendUnavailable(self._wrong_option(error)) from None
 
     def _wrong_option(self, error: Exception) -> str:

@@ -102,7 +102,7 @@ class Database:
         )
         try:
             _prepare_patiently(connection, location)
-        except BaseException:
+        except BaseException:  # An interrupt too: an open file would keep its lock.
             connection.close()
             raise
         return connection
