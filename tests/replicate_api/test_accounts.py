@@ -66,11 +66,17 @@ async def test_a_silent_replicate_refuses_a_request_while_its_host_still_waits(
     assert simulator.account("acme")["created"] == 0
 
 
+def refused_tokens(simulator: Simulator) -> list[str]:
+    """Some that Replicate answers 401."""
+    tokens = [f"r8_nobody_{number}" for number in range(20)]
+    simulator.change_account("nobody", revoke=tokens)
+    return tokens
+
+
 async def test_nothing_is_kept_of_tokens_that_are_made_up(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
-    made_up = [f"r8_nobody_{number}" for number in range(20)]
-    simulator.change_account("nobody", revoke=made_up)
+    made_up = refused_tokens(simulator)
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         for token in made_up:
@@ -82,8 +88,7 @@ async def test_nothing_is_kept_of_tokens_that_are_made_up(
 async def test_nothing_is_kept_of_made_up_tokens_that_look_for_models(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
-    made_up = [f"r8_nobody_{number}" for number in range(20)]
-    simulator.change_account("nobody", revoke=made_up)
+    made_up = refused_tokens(simulator)
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         for token in made_up:

@@ -92,15 +92,21 @@ async def test_a_process_that_starts_later_delivers_what_was_left(
     assert simulator.account("acme")["created"] == 2
 
 
-async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
-    app_with: AppFactory, simulator: Simulator
-) -> None:
-    simulator.configure(predict_seconds=1.5)
+async def left_with_two_running(app_with: AppFactory, simulator: Simulator) -> str:
+    """The batch of an app that has ended while both of its predictions ran."""
     async with app_with() as first:
         batch_id = await first.batches.start(
             first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
         )
         await simulator.reached(account="acme", in_flight=2)
+    return batch_id
+
+
+async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=1.5)
+    batch_id = await left_with_two_running(app_with, simulator)
     async with app_with() as second:
         await second.semaphores.seen_by(second.caller())
         result = await ended(second, batch_id)
@@ -113,11 +119,7 @@ async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1)
-    async with app_with() as first:
-        batch_id = await first.batches.start(
-            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
-        )
-        await simulator.reached(account="acme", in_flight=2)
+    batch_id = await left_with_two_running(app_with, simulator)
     simulator.fault_next("reset", 8, on="get")
     async with app_with() as second:
         await second.recover()
@@ -131,11 +133,7 @@ async def test_what_was_left_is_delivered_though_the_host_was_closed_past_its_de
     app_with: AppFactory, simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=0.5)
-    async with app_with() as first:
-        batch_id = await first.batches.start(
-            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
-        )
-        await simulator.reached(account="acme", in_flight=2)
+    batch_id = await left_with_two_running(app_with, simulator)
     await simulator.reached(account="acme", succeeded=2)
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as file, file:
         file.execute(  # A quarter of an hour ago.
@@ -171,11 +169,7 @@ async def test_a_batch_that_is_brought_home_is_stopped_at_replicate_when_it_is_c
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=60)
-    async with app_with() as first:
-        batch_id = await first.batches.start(
-            first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
-        )
-        await simulator.reached(account="acme", in_flight=2)
+    batch_id = await left_with_two_running(app_with, simulator)
     asked = simulator.account("acme")["other_calls"]
     async with app_with() as second:
         await second.recover()
