@@ -1,0 +1,64 @@
+"""Run work whose time grows with its input without holding up the event loop.
+
+Parsing, validating, hashing and serialising take milliseconds for an ordinary request, and seconds
+for the largest one allowed. What is small is done in place; what is large goes to a worker thread,
+one at a time in a process, so that the loop and small requests always get their turn.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+T = TypeVar("T")
+
+INLINE_BYTES = 64 * 1024
+"""Work on at most so much is done on the event loop: it takes a few milliseconds."""
+
+VALUE_BYTES = 32
+"""What a value of a JSON document counts as, beside the characters of its text."""
+
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("replicate_mcp.cpu_bound")
+
+
+async def run_cpu_bound(work: Callable[[], T], *, size_bytes: int) -> T:
+    """Return `work()`, called in a worker thread where `size_bytes` is over `INLINE_BYTES`.
+
+    One call at a time runs in a thread; further ones wait. Work in a thread is not interrupted
+    when its caller is cancelled, but nobody waits for it any longer.
+    """
+    if size_bytes <= INLINE_BYTES:
+        return work()
+    return await anyio.to_thread.run_sync(work, limiter=_get_limiter(), abandon_on_cancel=True)
+
+
+def json_size(value: object, stop_at: int = INLINE_BYTES + 1) -> int:
+    """Estimate the size in bytes of a JSON value; walks no further than `stop_at` bytes."""
+    size = 0
+    left: list[Any] = [value]
+    while left and size < stop_at:
+        each = left.pop()
+        size += VALUE_BYTES
+        if isinstance(each, str):
+            size += len(each)
+        elif isinstance(each, Mapping):
+            if len(each) * VALUE_BYTES > stop_at:
+                return stop_at
+            left += each
+            left += each.values()
+        elif isinstance(each, list | tuple):
+            if len(each) * VALUE_BYTES > stop_at:
+                return stop_at
+            left += each
+    return size
+
+
+def _get_limiter() -> anyio.CapacityLimiter:
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(1)
+        _limiter.set(limiter)
+        return limiter

@@ -1,0 +1,35 @@
+"""Text of strangers, made safe to show: on a terminal, in a log, in a line for a model.
+
+Models, accounts, proxies and callers choose names, errors and URLs. Printed as they are, these can
+move a terminal's cursor, forge log lines, or read as something else.
+"""
+
+MAX_LINE_CHARACTERS = 500
+"""Longest error or reason that is shown or stored; nothing longer is kept."""
+
+
+def one_line(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
+    """Return `text` as one printable line of at most `max_characters`, cut with an ellipsis.
+
+    Control characters, line ends, bidirectional marks and unpaired surrogates become spaces, and
+    runs of spaces become one.
+    """
+    # Cut first: an error may have megabytes, most of which may be spaces.
+    line = " ".join(printable(text[: 4 * max_characters]).split())
+    if len(line) <= max_characters:
+        return line
+    return f"{line[: max_characters - 1].rstrip()}…"
+
+
+def printable(text: str) -> str:
+    """Return `text` with a space in place of each character that is not printable."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def escaped(text: str) -> str:
+    r"""Return `text` with characters that are not printable written as `\u001b`, for quoting."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
