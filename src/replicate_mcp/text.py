@@ -22,10 +22,10 @@ def one_line(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with a space in place of each character that is not printable."""
+    """Return `text` with a space in place of what is not printable, `?` for half a character."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else " " for c in text)
+    return "".join(c if c.isprintable() else _replacement(c) for c in text)
 
 
 def escaped(text: str) -> str:
@@ -33,3 +33,7 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _replacement(character: str) -> str:
+    return "?" if "\ud800" <= character <= "\udfff" else " "

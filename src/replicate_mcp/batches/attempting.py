@@ -16,7 +16,14 @@ from replicate_mcp.batches.stopping import Stopping, stop_prediction
 from replicate_mcp.batches.tracing import attempt_span, tell_result
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
 from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
-from replicate_mcp.replicate_api.faults import Fault, NeverEnded, NotMade, OutcomeUnknown, Refusal
+from replicate_mcp.replicate_api.faults import (
+    Fault,
+    NeverEnded,
+    NotMade,
+    OutcomeUnknown,
+    Refusal,
+    UnreadableCreation,
+)
 from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores import daily_cap
@@ -196,7 +203,13 @@ class Attempting:
                 raise
             self._steps.observer.answer_lost()
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
-        return await self._found_in_list(batch, permit)
+            was_made = isinstance(fault, UnreadableCreation)
+        try:
+            return await self._found_in_list(batch, permit)
+        except NotMade:
+            if was_made:  # Whatever the list shows: to send it again would bill it twice.
+                raise OutcomeUnknown from None
+            raise
 
     async def _found_in_list(self, batch: RunningBatch, permit: int) -> Prediction:
         found = await batch.settlement.find(permit, batch.gateway)

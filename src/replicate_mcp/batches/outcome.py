@@ -2,11 +2,10 @@
 
 import re
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.errors import ErrorCode
+from replicate_mcp.replicate_api.outputs import extension_of
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import (
@@ -16,12 +15,18 @@ from replicate_mcp.tasks.result import (
     TaskResult,
     TaskSuccess,
 )
+from replicate_mcp.text import one_line
 
 _FLAGGED = re.compile(
     r"nsfw|flagged|sensitive|moderation|content polic|safety (?:filter|check|system)|\bE005\b", re.I
 )
 _FAILED = re.compile(r"^prediction failed[:.]?\s*", re.I)
-_EXTENSION = re.compile(r"[A-Za-z0-9]{2,5}")
+
+MAX_REASON_CHARACTERS = 300
+"""Of a model's own reason: with the words around it, it stays within a line of 500."""
+
+_CLOCK_SECONDS = 24 * 3600.0
+"""A prediction that says it ended longer ago, or later than now, has no usable time."""
 
 
 def outcome(
@@ -51,23 +56,17 @@ def failure(
         task_index=task.index,
         prompt=task.prompt,
         output_filename=task.output_filename,
-        error=sentence,
+        error=one_line(sentence),
         error_code=code,
         prediction_id=prediction_id,
         retryable=retryable,
     )
 
 
-def extension_of(url: str) -> str | None:
-    """The extension of the file that a URL names, without its dot."""
-    suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.removeprefix(".")
-    return suffix if _EXTENSION.fullmatch(suffix) else None
-
-
 def _success(
     task: PlannedTask, prediction: Prediction, names: BatchFilenames, now: float
 ) -> TaskSuccess:
-    ended = datetime.fromtimestamp(prediction.completed_at or now, UTC)
+    ended = datetime.fromtimestamp(_ended_at(prediction, now), UTC)
     extensions = [extension_of(url) or task.expected_format for url in prediction.urls]
     files = tuple(
         GeneratedFile(url=url, filename=name, expires_at=ended + URL_LIFETIME)
@@ -86,8 +85,13 @@ def _success(
     )
 
 
+def _ended_at(prediction: Prediction, now: float) -> float:
+    at = prediction.completed_at
+    return now if at is None or not now - _CLOCK_SECONDS <= at <= now else at
+
+
 def _reason(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, bool]:
-    said = _FAILED.sub("", prediction.error.strip(), count=1).rstrip(".")
+    said = one_line(_FAILED.sub("", prediction.error, count=1), MAX_REASON_CHARACTERS).rstrip(".")
     if prediction.status in ("canceled", "aborted"):
         if canceled:
             return "canceled", "The task was cancelled while it ran.", True

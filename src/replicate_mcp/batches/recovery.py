@@ -5,6 +5,7 @@ so it stays out until that has ended, and whoever lives delivers its result.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,6 +45,14 @@ IDLE_LOOK_SECONDS = 3.0
 CANCEL_LOOK_SECONDS = 1.0
 """How often the journal is asked whether a batch that is brought home was cancelled."""
 
+FAILED_PAUSE_SECONDS = 30.0
+"""Seconds until an entered prediction that could not be followed is looked at again."""
+
+UNRECOVERABLE = (
+    "Its process ended, and recovering its result failed: see the server's log. It may have been "
+    "billed: look at https://replicate.com/predictions before sending it again."
+)
+
 INTERRUPTED = (
     "The process that ran this batch ended before this task was created. Nothing was billed: send "
     "it again."
@@ -78,6 +87,9 @@ class Recovery:
                     await self._look()
             except (BackendUnavailable, Fault) as error:
                 log.warning("%s", error)
+            except Exception:
+                # Whatever it was, the account's other orphans are still to be recovered.
+                log.exception("looking for orphans of %s failed", self._account)
             await anyio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
 
     async def _look(self) -> None:
@@ -100,12 +112,46 @@ class Recovery:
         self._on_their_way[orphan.batch] += 1
         try:
             await self._steps.surely(self._follow, orphan)
+        except Exception:
+            log.exception("task %d of %s cannot be recovered", orphan.task, orphan.batch)
+            await self._steps.surely(self._end, orphan)
         finally:
             self._on_their_way[orphan.batch] -= 1
             if not self._on_their_way[orphan.batch]:
                 # Whatever is brought home later finds the names that are given out in the journal.
                 del self._on_their_way[orphan.batch]
                 self._names.pop(orphan.batch, None)
+
+    async def _end(self, orphan: NotedAttempt) -> None:
+        """End an attempt that fails in a way nobody thought of: its task now, its permit later.
+
+        The permit is kept until its prediction must have ended, and comes back then.
+        """
+        if not orphan.batch:
+            # The backend knows when its prediction must have ended, once it has no holder.
+            await anyio.sleep(FAILED_PAUSE_SECONDS)
+            await self._backend.abandon(orphan.permit)
+            return
+        result = TaskFailure(
+            task_index=orphan.task,
+            prompt="",
+            output_filename="",
+            error=UNRECOVERABLE,
+            error_code="create_outcome_unknown",
+            prediction_id=orphan.prediction_id,
+            retryable=False,
+        )
+        try:
+            self._steps.holder.accept(
+                await self._backend.record(orphan.batch, [result], waited=False)
+            )
+        except BackendUnavailable:
+            raise
+        except Exception:
+            log.exception("the row of task %d of %s cannot be recorded", orphan.task, orphan.batch)
+        now = self._gateways[0].now() if self._gateways else time.time()
+        await anyio.sleep(max(0.0, _ends_by(orphan) - now))
+        self._steps.holder.accept(await self._backend.release(orphan.permit))
 
     async def _follow(self, orphan: NotedAttempt) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
@@ -166,8 +212,7 @@ class Recovery:
         # Its batch may run on in another process: none of its tasks waits any less.
         record = partial(self._backend.record, orphan.batch, [result], waited=False)
         await self._steps.hand_on(record)
-        ends_by = _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
-        await anyio.sleep(max(0.0, ends_by - gateway.now()))
+        await anyio.sleep(max(0.0, _ends_by(orphan) - gateway.now()))
 
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
@@ -264,6 +309,11 @@ def _passes(fault: Fault) -> bool:
 def _due(orphan: NotedAttempt) -> float:
     """When Replicate cancels its prediction by itself, on Replicate's clock."""
     return orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
+
+
+def _ends_by(orphan: NotedAttempt) -> float:
+    """When its prediction has ended, whatever happens, on Replicate's clock."""
+    return _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
 
 
 def _settled_by(orphan: NotedAttempt) -> float:

@@ -1,12 +1,20 @@
 """What goes wrong between us and Replicate, as the transport tells it apart."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_RESETS = re.compile(r"resets in ~?(\d+(?:\.\d+)?)\s*s")
-_REDUCED = re.compile(r"(\d+) requests per minute(?: with a burst of (\d+))?")
+from replicate_mcp.text import one_line
+
+_RESETS = re.compile(r"resets in ~?(\d{1,9}(?:\.\d{1,9})?)\s*s")
+_REDUCED = re.compile(r"([1-9]\d{0,8}) requests per minute(?: with a burst of ([1-9]\d{0,8}))?")
+
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""Longest pause that an answer can ask for: all processes of the account keep it."""
+
+_MAX_FIELDS = 10
 
 
 class Fault(Exception):
@@ -19,6 +27,10 @@ class NotSent(Fault):
 
 class LostAnswer(Fault):
     """The request was sent and its answer never came whole: what it did is not known."""
+
+
+class UnreadableCreation(LostAnswer):
+    """A creation was answered 201 or 202, but its body cannot be read: a prediction was made."""
 
 
 class NotMade(NotSent):
@@ -65,22 +77,29 @@ class Refusal(Fault):
     ) -> "Refusal":
         """From an answer's parts; `body` is the parsed object, or text that is none."""
         if isinstance(body, str):
-            return cls(status, body.strip()[:300] or "no reason given", _seconds(headers, {}, ""))
-        detail = str(body.get("detail") or body.get("title") or "no reason given")
+            detail = one_line(body, 300) or "no reason given"
+            return cls(status, detail, _seconds(headers, {}, ""))
+        detail = _text(body.get("detail")) or _text(body.get("title")) or "no reason given"
         wrong = body.get("invalid_fields")
         fields = {
-            str(each.get("field", "")).removeprefix("input."): str(each.get("description", ""))
-            for each in (wrong if isinstance(wrong, list) else [])
+            _text(each.get("field")).removeprefix("input."): _text(each.get("description"))
+            for each in (wrong[:_MAX_FIELDS] if isinstance(wrong, list) else [])
             if isinstance(each, Mapping)
         }
-        return cls(status, detail.strip(), _seconds(headers, body, detail), fields)
+        return cls(status, detail, _seconds(headers, body, detail), fields)
+
+
+def _text(value: object) -> str:
+    return one_line(value) if isinstance(value, str) else ""
 
 
 def _seconds(headers: Mapping[str, str], body: Mapping[str, Any], detail: str) -> float | None:
     found = _RESETS.search(detail)
     for value in (headers.get("retry-after"), body.get("retry_after"), found and found[1]):
         try:
-            return max(0.0, float(value))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            seconds = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
             continue
+        if not math.isnan(seconds):
+            return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
     return None

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlencode
 
 import anyio
 
 from replicate_mcp.access import fingerprint
+from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.attempts import (
     SETTLED_WITHIN_SECONDS,
@@ -20,7 +21,13 @@ from replicate_mcp.replicate_api.attempts import (
     PredictionList,
     hash_inputs,
 )
-from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, Refusal
+from replicate_mcp.replicate_api.faults import (
+    Fault,
+    LostAnswer,
+    NeverEnded,
+    Refusal,
+    UnreadableCreation,
+)
 from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
 from replicate_mcp.replicate_api.webhooks import EVENTS, NET_SECONDS, Webhooks
@@ -43,6 +50,9 @@ SHORTEST_POLL_SECONDS = 0.5
 
 PATIENCE_SECONDS = 60.0
 """How long past its deadline a prediction is followed before it counts as one that never ends."""
+
+MAX_ACCOUNT_CHARACTERS = 200
+"""Longest name of an account; GitHub's, from which Replicate takes them, have at most 39."""
 
 MAX_LIST_PAGES = 20
 """Pages of 100 read from the list of predictions, at most."""
@@ -117,7 +127,7 @@ class Gateway:
         """The name of the account that the token belongs to."""
         answer = await self._get(lambda client: client.accounts.async_current())
         name = answer.get("username")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_ACCOUNT_CHARACTERS:
             raise LostAnswer("the answer names no account")
         return name
 
@@ -132,11 +142,14 @@ class Gateway:
         Raises:
             Refusal: nothing was created.
             NotSent: nothing was created.
-            LostAnswer: it may have been created, and billed.
+            LostAnswer: it may have been created, and billed; as UnreadableCreation, it was.
         """
         with call(hold=HOLD_SECONDS, cancel_after=cancel_after) as this:
             await self._asked(self._creation(target, dict(inputs)), this)
-        return _read(this.answer)
+        try:
+            return Prediction.read(this.answer)
+        except ValueError as error:
+            raise UnreadableCreation(str(error)) from error
 
     async def follow(self, prediction: Prediction, *, until: float) -> Prediction:
         """Look at a prediction until it is done; one that was not seen yet, at once.
@@ -219,16 +232,21 @@ class Gateway:
         cursor = f"/v1/predictions?created_after={since}"
         found: list[ListedPrediction] = []
         for _ in range(MAX_LIST_PAGES):
-            answer = await self._page(cursor)
-            page = [_listed(each) for each in answer.get("results") or []]
+            page, next_cursor = await self._page(cursor)
             found += [each for each in page if each.created_at >= moment]
-            if not answer.get("next") or not page or page[-1].created_at < moment:
+            dated = [each.created_at for each in page if each.created_at > -math.inf]
+            if not next_cursor or (dated and dated[-1] < moment):
                 return PredictionList(found, moment)
-            cursor = str(answer["next"])
-        return PredictionList(found, found[-1].created_at)
+            cursor = next_cursor
+        return PredictionList(found, found[-1].created_at if found else math.inf)
 
-    async def _page(self, cursor: str) -> Mapping[str, Any]:
-        return await self._get(lambda client: client.predictions.async_list(cursor))
+    async def _page(self, cursor: str) -> tuple[list[ListedPrediction], str]:
+        """One page of the account's list, without rows that cannot be read, and the next cursor."""
+        with call() as this:
+            await self._asked(self._client.predictions.async_list(cursor), this)
+        rows, next_cursor = this.answer.get("results"), this.answer.get("next")
+        page = await run_cpu_bound(lambda: _listed_page(rows), size_bytes=this.size_bytes)
+        return page, next_cursor if isinstance(next_cursor, str) else ""
 
     async def model(self, owner: str, name: str) -> Mapping[str, Any]:
         """A model as the API gives it."""
@@ -239,7 +257,8 @@ class Gateway:
         address = f"/v1/search?{urlencode({'query': query, 'limit': limit})}"
         # The client has no call for it, but asks for a page of models at any address.
         answer = await self._get(lambda client: client.models.async_list(address))
-        return [each for each in answer.get("models") or [] if isinstance(each, Mapping)]
+        models = answer.get("models")
+        return [each for each in models if isinstance(each, Mapping)] if _is_list(models) else []
 
     async def upload(self, content: bytes, name: str, kind: str) -> str:
         """Keep a file at Replicate for a day, and give the URL by which its models read it.
@@ -320,8 +339,23 @@ def _read(answer: Mapping[str, Any]) -> Prediction:
         raise LostAnswer(str(error)) from error
 
 
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _listed_page(rows: object) -> list[ListedPrediction]:
+    page = []
+    for row in rows if _is_list(rows) else []:
+        try:
+            page.append(_listed(row))
+        except Exception as error:
+            # One row, whatever is wrong with it, may not keep the others from being settled.
+            log.warning("a row of the list of predictions is skipped: %s", type(error).__name__)
+    return page
+
+
 def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
-    prediction = _read(answer)
+    prediction = Prediction.read(answer)
     created = prediction.created_at if prediction.created_at is not None else -math.inf
     deadline = seconds_of(answer.get("deadline"))
     sent = answer.get("input")

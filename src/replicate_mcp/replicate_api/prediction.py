@@ -1,12 +1,22 @@
 """A prediction, read from Replicate's raw answer."""
 
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from replicate_mcp.replicate_api.outputs import outputs_of
+from replicate_mcp.text import one_line
+
 ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
 """The statuses after which nothing runs."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""An id becomes part of the addresses that are called."""
+
+_MAX_SEED_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +24,10 @@ class Prediction:
     """What is known of a prediction; times are in seconds since the epoch on Replicate's clock.
 
     Attributes:
-        urls: its output files, in order; a `data:` output is none.
+        urls: its output files, in order, as `outputs_of` decides; a `data:` output is none.
         status: as Replicate gives it; "" where it was not looked at yet.
         inline: whether the output came as `data:` URIs, so that the files are known only later.
+        error: the model's reason as one line; "" where it gave none.
         listed: whether the files came in a list, which may grow while the prediction runs.
     """
 
@@ -56,25 +67,32 @@ class Prediction:
 
     @classmethod
     def read(cls, answer: Mapping[str, Any]) -> "Prediction":
-        """From the API's object; raises ValueError where it is none."""
-        if not isinstance(answer.get("id"), str) or not isinstance(answer.get("status"), str):
-            raise ValueError("the answer is not a prediction")
-        found = list(_strings(answer.get("output")))
+        """Read the API's object, whatever its model put into it.
+
+        Raises:
+            ValueError: it has no usable id or status.
+        """
+        prediction_id, status = answer.get("id"), answer.get("status")
+        if not isinstance(prediction_id, str) or not _ID.fullmatch(prediction_id):
+            raise ValueError("the answer is not a prediction: it has no usable id")
+        if not isinstance(status, str):
+            raise ValueError("the answer is not a prediction: it has no status")
+        outputs = outputs_of(answer.get("output"))
+        error = answer.get("error")
         metrics = answer.get("metrics")
         seconds = metrics.get("predict_time") if isinstance(metrics, Mapping) else None
         sent = answer.get("input")
-        seed = sent.get("seed") if isinstance(sent, Mapping) else None
         return cls(
-            id=answer["id"],
-            status=answer["status"],
-            urls=tuple(each for each in found if each.startswith(("https://", "http://"))),
-            inline=any(each.startswith("data:") for each in found),
-            error=str(answer.get("error") or ""),
+            id=prediction_id,
+            status=status,
+            urls=outputs.urls,
+            inline=outputs.inline,
+            error=one_line(error) if isinstance(error, str) else "",
             created_at=seconds_of(answer.get("created_at")),
             completed_at=seconds_of(answer.get("completed_at")),
             deadline=seconds_of(answer.get("deadline")),
-            predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
-            seed=seed if isinstance(seed, int) else None,
+            predict_seconds=_seconds(seconds),
+            seed=_seed(sent.get("seed")) if isinstance(sent, Mapping) else None,
             listed=isinstance(answer.get("output"), list),
         )
 
@@ -85,18 +103,21 @@ def seconds_of(text: object) -> float | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _strings(output: object) -> Iterator[str]:
-    """The strings of an output: it may be one, a list, or an object holding either."""
-    if isinstance(output, str):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _strings(value)
-    elif isinstance(output, list):
-        for value in output:
-            yield from _strings(value)
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None
+
+
+def _seed(value: object) -> int | None:
+    """The seed as an integer; JSON of some programs writes 42 as 42.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if value.bit_length() <= _MAX_SEED_BITS else None

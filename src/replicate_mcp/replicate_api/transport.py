@@ -1,12 +1,11 @@
 """The HTTP transport under the `replicate` client, where the client's own faults are closed.
 
 The client drops headers it does not know, sends some requests without a time-out, retries others
-unseen, ignores proxies, cannot be told of `aborted`, and sends its token wherever it is pointed.
+unseen, ignores proxies, refuses `aborted`, and sends its token wherever it is pointed.
 All of that passes through here.
 """
 
 import contextlib
-import json
 import ssl
 import time
 from collections.abc import Iterator
@@ -18,7 +17,9 @@ from typing import Any
 
 import httpx
 
-from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal
+from replicate_mcp.cpu_bound import run_cpu_bound
+from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal, UnreadableCreation
+from replicate_mcp.replicate_api.json_body import parse_json
 from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 
 CONNECT_SECONDS = 10.0
@@ -45,11 +46,13 @@ class Call:
     Attributes:
         hold: seconds for which Replicate may hold the answer; 0 for an answer at once.
         cancel_after: seconds after which Replicate cancels the prediction by itself.
+        size_bytes: of the answer's body.
     """
 
     hold: int = 0
     cancel_after: int | None = None
     answer: Any = None
+    size_bytes: int = 0
 
 
 _call: ContextVar[Call] = ContextVar("call")
@@ -106,11 +109,14 @@ class Transport(httpx.AsyncBaseTransport):
         }
         status, headers, body = await self._exchange(request)
         self._set_clock(headers.get("date"))
-        this.answer = _parse(status, headers, body)
-        if b'"aborted"' in body:
-            body = _without_aborted(this.answer)
+        this.size_bytes = len(body)
+        this.answer = await run_cpu_bound(
+            lambda: _parse(status, headers, body), size_bytes=len(body)
+        )
+        # The client is given nothing to read: it would parse the body again, whatever its size,
+        # and refuse what it does not know. Nothing of its own reading is used.
         return httpx.Response(
-            status, headers={"content-type": "application/json"}, content=body, request=request
+            status, headers={"content-type": "application/json"}, content=b"{}", request=request
         )
 
     async def close_idle(self) -> None:
@@ -192,31 +198,17 @@ def _steady() -> float:
 
 def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
     try:
-        parsed = json.loads(body) if body else {}
-    except ValueError as error:
-        if status >= 400:
-            raise Refusal.read(status, headers, body.decode(errors="replace")) from error
-        raise LostAnswer("the answer is not JSON") from error
+        parsed = parse_json(body) if body else {}
+    except ValueError:
+        parsed = None
     if status >= 400:
-        raise Refusal.read(status, headers, parsed if isinstance(parsed, dict) else str(parsed))
+        said = parsed if isinstance(parsed, dict) else body[:2_000].decode(errors="replace")
+        raise Refusal.read(status, headers, said)
     if not isinstance(parsed, dict):
-        raise LostAnswer("the answer is not an object")
+        # Only Replicate answers so: a proxy's page has another status.
+        lost = UnreadableCreation if status in (201, 202) else LostAnswer
+        raise lost("the answer is not a JSON object")
     return parsed
-
-
-def _without_aborted(answer: Any) -> bytes:
-    """The body for the client, which knows no `aborted`; the raw answer keeps it."""
-    shown = dict(answer)
-    if shown.get("status") == "aborted":
-        shown["status"] = "canceled"
-    if isinstance(shown.get("results"), list):
-        shown["results"] = [
-            {**each, "status": "canceled"}
-            if isinstance(each, dict) and each.get("status") == "aborted"
-            else each
-            for each in shown["results"]
-        ]
-    return json.dumps(shown).encode()
 
 
 @lru_cache

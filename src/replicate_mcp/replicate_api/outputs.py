@@ -1,0 +1,73 @@
+"""What counts as an output: the files that a model made, out of whatever JSON it gave."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+MAX_FILES = 100
+"""Files of one prediction: above what any image model makes at once."""
+
+MAX_URL_CHARACTERS = 4_096
+"""Delivery URLs have some 100 characters; longer ones are no use to any program."""
+
+_MAX_VALUES = 10_000
+"""Values of an output that are looked at."""
+
+_UNSAFE = frozenset('"<>\\^`{|}')
+"""Characters that no URL may contain unescaped (RFC 3986)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files of an output.
+
+    Attributes:
+        urls: in order.
+        inline: whether any file came as a `data:` URI, so that its URL is known only later.
+    """
+
+    urls: tuple[str, ...] = ()
+    inline: bool = False
+
+
+def outputs_of(output: object) -> Outputs:
+    """Return the files of an output: one string, a list, or an object that holds either."""
+    urls: list[str] = []
+    inline = False
+    left: list[object] = [output]
+    for _ in range(_MAX_VALUES):
+        if not left or len(urls) == MAX_FILES:
+            break
+        value = left.pop()
+        if isinstance(value, str):
+            inline = inline or value[:5].lower() == "data:"
+            if is_file_url(value):
+                urls.append(value)
+        elif isinstance(value, Mapping):
+            left += list(value.values())[_MAX_VALUES::-1]
+        elif isinstance(value, list):
+            left += value[_MAX_VALUES::-1]
+    return Outputs(tuple(urls), inline)
+
+
+def is_file_url(text: str) -> bool:
+    """Return whether `text` is an http(s) URL that every program reads alike."""
+    if len(text) > MAX_URL_CHARACTERS or text[:4].lower() != "http":
+        return False
+    if not text.isascii() or not text.isprintable() or " " in text or not _UNSAFE.isdisjoint(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def extension_of(url: str) -> str | None:
+    """Return the extension of the file that a URL names, without its dot; None if it has none."""
+    try:
+        suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.removeprefix(".")
+    except ValueError:
+        return None
+    return suffix if suffix.isascii() and suffix.isalnum() and 2 <= len(suffix) <= 5 else None
