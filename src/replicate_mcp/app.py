@@ -171,7 +171,9 @@ class App:
         """
         from replicate_mcp.replicate_api.finding import inputs
 
-        return await inputs(name, await self.gateway(caller), await self.models())
+        accounts = (await self._open()).accounts
+        account = await accounts.name(caller.token)
+        return await inputs(name, accounts.gateway(caller.token), await self.models(), account)
 
     async def models(self) -> "Models":
         """What is known of models."""

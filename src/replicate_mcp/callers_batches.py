@@ -10,6 +10,7 @@ import anyio
 
 from replicate_mcp.access import Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
+from replicate_mcp.cpu_bound import INLINE_BYTES, json_size, run_cpu_bound
 from replicate_mcp.errors import (
     KeyReused,
     ReplicateMcpError,
@@ -106,20 +107,20 @@ class CallersBatches:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
         from replicate_mcp.batches.backend import KeyTaken
-        from replicate_mcp.tasks.task import parse_tasks
 
-        tasks = parse_tasks(
-            request.tasks,
-            model=request.model,
-            default_model=self._settings.default_model,
-            shared=request.shared_inputs,
-        )
         if request.concurrency_limit is not None:
             check_limit(request.concurrency_limit)
+        size = json_size([request.tasks, request.shared_inputs or {}])
+        tasks = self._parse(request) if size <= INLINE_BYTES else None
         parts, key = await self._opened(), request.key
         try:
             if key is not None:
                 await parts.backend.check_key(caller.name, key.key)
+            if tasks is None:
+                # A token may be made up: a large request is read for those that Replicate knows.
+                with _answer_in_time():
+                    await parts.account(caller.token)
+                tasks = await run_cpu_bound(lambda: self._parse(request), size_bytes=size)
             found = await self._looked_up(parts, caller, request, tasks)
             if consent is not None:
                 await consent(found.tasks)
@@ -247,24 +248,29 @@ class CallersBatches:
         for waiting in self._waits:
             waiting.cancel()
 
+    def _parse(self, request: BatchRequest) -> "Sequence[Task]":
+        from replicate_mcp.tasks.task import parse_tasks
+
+        return parse_tasks(
+            request.tasks,
+            model=request.model,
+            default_model=self._settings.default_model,
+            shared=request.shared_inputs,
+        )
+
     async def _looked_up(
         self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
     ) -> _LookedUp:
-        from replicate_mcp.batches.planning import plan
+        from replicate_mcp.batches.planning import find_models, plan
 
         images = self._local_images(request.is_local)
-        try:
-            with anyio.fail_after(LOOK_UP_SECONDS):
-                account = await parts.account(caller.token)
-                gateway = parts.accounts.gateway(caller.token)
-                await _learn_clock(gateway)
-                shown, semaphores = await self._semaphores.needed(account, request.semaphore)
-                planned = await plan(tasks, gateway, parts.models, images)
-        except TimeoutError:
-            raise ReplicateUnavailable(
-                f"Replicate did not answer within {LOOK_UP_SECONDS:.0f} s, so nothing was created: "
-                "try again."
-            ) from None
+        with _answer_in_time():
+            account = await parts.account(caller.token)
+            gateway = parts.accounts.gateway(caller.token)
+            await _learn_clock(gateway)
+            shown, semaphores = await self._semaphores.needed(account, request.semaphore)
+            models = await find_models(tasks, gateway, parts.models, account)
+        planned = await plan(tasks, models, images)
         return _LookedUp(gateway, account, shown, semaphores, planned, images)
 
     def _local_images(self, is_local: bool) -> "LocalImages":
@@ -314,6 +320,23 @@ class CallersBatches:
     async def _still_runs(parts: "Parts", batch_id: str) -> bool:
         state = await parts.backend.batch(batch_id)
         return state is not None and state.status == "running"
+
+
+@contextlib.contextmanager
+def _answer_in_time() -> Iterator[None]:
+    """Bound how long Replicate is asked before anything is created.
+
+    Raises:
+        ReplicateUnavailable: it took too long.
+    """
+    try:
+        with anyio.fail_after(LOOK_UP_SECONDS):
+            yield
+    except TimeoutError:
+        raise ReplicateUnavailable(
+            f"Replicate did not answer within {LOOK_UP_SECONDS:.0f} s, so nothing was created: "
+            "try again."
+        ) from None
 
 
 async def _learn_clock(gateway: "Gateway") -> None:

@@ -382,7 +382,7 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
         InvalidInput,
         "prompts have 4,200,000 bytes together, over the 4,194,304 of one batch: send several",
     ),
-    ([{"prompt": "x", "a\ud83d": 1}], {}, InvalidInput, r"task 0: a\\xd83d contains half a char"),
+    ([{"prompt": "x", "a\ud83d": 1}], {}, InvalidInput, r"task 0: a\\ud83d contains half a char"),
     ([{"prompt": "x", "output_filename": "../x.png"}], {}, InvalidInput, "separator '/'"),
     ([{"prompt": "x", "output_filename": "CON.png"}], {}, InvalidInput, "reserved by Windows"),
     ([{"prompt": "x", "model": "nope"}], {}, InvalidInput, "task 0: model 'nope' is not a model"),

@@ -9,11 +9,13 @@ import anyio
 import anyio.to_thread
 
 from replicate_mcp.batches.local_images import LocalImages, is_path
+from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, ModelNotFound
 from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.models import Model, Models
 from replicate_mcp.tasks import filenames
+from replicate_mcp.tasks.effort import Effort
 from replicate_mcp.tasks.model_inputs import InputSchema, count_unchecked
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import Task
@@ -46,8 +48,7 @@ class PlannedTask:
 
 async def plan(
     tasks: Sequence[Task],
-    gateway: Gateway,
-    models: Models,
+    found: Mapping[ModelName, Model],
     images: LocalImages,
     *,
     dice: random.Random | None = None,
@@ -55,31 +56,53 @@ async def plan(
     """Check every task and fill in what the server chooses: a seed, and a format from the filename.
 
     Args:
+        found: each task's model, as `find_models` gives them.
         images: finds what inputs name by a path; a URI stands for each in what is planned.
 
     Raises:
         InvalidInput: with a sentence that names the first wrong task and field.
-        ModelNotFound: a task names a model that Replicate does not know.
     """
     dice = dice or random.SystemRandom()
+    effort = Effort()
+    settled = []
+    for task in tasks:
+        schema = found[task.model].schema
+        if _names_paths(task, schema):  # In a thread, since the images are read whole.
+            task = await anyio.to_thread.run_sync(_with_images, task, schema, images)  # noqa: PLW2901
+        settled.append(task)
+    size = json_size([task.inputs for task in settled])
+
+    def check() -> list[PlannedTask]:
+        return [_planned(task, found[task.model], dice, effort) for task in settled]
+
+    return await run_cpu_bound(check, size_bytes=size)
+
+
+async def find_models(
+    tasks: Sequence[Task], gateway: Gateway, models: Models, account: str
+) -> dict[ModelName, Model]:
+    """Return the model of each task.
+
+    Args:
+        account: whose token `gateway` has.
+
+    Raises:
+        ModelNotFound: a task names a model that Replicate does not know.
+        ExceptionGroup: Replicate did not answer for one.
+    """
     found: dict[ModelName, Model | None] = {}
 
     async def find(name: ModelName) -> None:
-        found[name] = await models.find(name, gateway)
+        found[name] = await models.find(name, gateway, account)
 
     async with anyio.create_task_group() as group:
         for name in {task.model for task in tasks}:
             group.start_soon(find, name)
-    planned = []
+    known = {name: model for name, model in found.items() if model is not None}
     for task in tasks:
-        model = found[task.model]
-        if model is None:
+        if task.model not in known:
             raise ModelNotFound(f"task {task.index}: {unknown(task.model)}")
-        settled = task
-        if _names_paths(task, model.schema):  # In a thread, since the images are read whole.
-            settled = await anyio.to_thread.run_sync(_with_images, task, model.schema, images)
-        planned.append(_planned(settled, model, dice))
-    return planned
+    return known
 
 
 def _names_paths(task: Task, schema: InputSchema | None) -> bool:
@@ -116,12 +139,12 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
+def _planned(task: Task, model: Model, dice: random.Random, effort: Effort) -> PlannedTask:
     inputs = dict(task.inputs)
     expected = filenames.requested_format(task.output_filename)
     schema = model.schema
     if schema is not None:
-        _check(task, schema)
+        _check(task, schema, effort)
         expected = _settle_format(task, schema, inputs)
         if "seed" not in inputs and schema.seed_range is not None:
             inputs["seed"] = dice.randint(*schema.seed_range)
@@ -141,8 +164,8 @@ def _planned(task: Task, model: Model, dice: random.Random) -> PlannedTask:
     )
 
 
-def _check(task: Task, schema: InputSchema) -> None:
-    problems = schema.problems(task.inputs)
+def _check(task: Task, schema: InputSchema, effort: Effort) -> None:
+    problems = schema.problems(task.inputs, effort)
     if problems:
         said = "; ".join(problem.sentence for problem in problems[:3])
         raise InvalidInput(f"task {task.index}: {said}.".replace("?.", "?"))

@@ -3,6 +3,7 @@
 import secrets
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,12 +19,13 @@ from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping
 from replicate_mcp.batches.tracing import present_context
 from replicate_mcp.batches.weight import check_room, weight_of
+from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.replicate_api.attempts import SHORTEST_CANCEL_AFTER
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import QueueEntry
-from replicate_mcp.tasks.filenames import BatchFilenames
+from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
 
 TAKEN_OVER: Reason = (
     "interrupted",
@@ -31,6 +33,9 @@ TAKEN_OVER: Reason = (
     "before this task was created. Nothing was billed: send it again.",
     True,
 )
+
+NAME_COST = 200
+"""Planning one filename takes as long as parsing so many bytes."""
 
 LOOK_SECONDS = 1.0
 """How often the journal is asked whether another process cancelled a batch of this one."""
@@ -97,6 +102,10 @@ class BatchRunner:
             KeyTaken: it was.
             TooManyBatches: there is no memory for it now; nothing was begun.
         """
+        names, weight = await run_cpu_bound(
+            partial(_names_and_weight, tasks, is_weighed=self._most_bytes is not None),
+            size_bytes=_preparing_cost(tasks),
+        )
         batch = RunningBatch(
             id=f"b_{secrets.token_hex(8)}",
             caller=caller,
@@ -104,16 +113,12 @@ class BatchRunner:
             tasks=tasks,
             gateway=gateway,
             settlement=self._settlement(account),
-            names=BatchFilenames(
-                [task.output_filename for task in tasks],
-                [task.expected_format for task in tasks],
-                [task.expected_count for task in tasks],
-            ),
+            names=names,
             deadline=anyio.current_time() + self._batch_seconds,
             opened=anyio.current_time(),
             trace=present_context(),
             pending=deque(range(len(tasks))),
-            weight=0 if self._most_bytes is None else weight_of(tasks),
+            weight=weight,
         )
         if self._most_bytes is not None:
             try:
@@ -189,3 +194,20 @@ class BatchRunner:
         if account not in self._settlements:
             self._settlements[account] = Settlement(account, self._steps.backend, self._steps.spawn)
         return self._settlements[account]
+
+
+def _names_and_weight(
+    tasks: Sequence[PlannedTask], *, is_weighed: bool
+) -> tuple[BatchFilenames, int]:
+    names = BatchFilenames(
+        [task.output_filename for task in tasks],
+        [task.expected_format for task in tasks],
+        [task.expected_count for task in tasks],
+    )
+    return names, weight_of(tasks) if is_weighed else 0
+
+
+def _preparing_cost(tasks: Sequence[PlannedTask]) -> int:
+    """Estimate the work on names and weight, as bytes of JSON that take as long to parse."""
+    names = sum(min(task.expected_count, MAX_PLANNED) for task in tasks)
+    return names * NAME_COST + json_size([task.inputs for task in tasks])

@@ -126,7 +126,7 @@ async def _replicate(app: App) -> list[Check]:
     gateway = Gateway(caller.token, base_url)
     try:
         account = await gateway.account()
-        model = await _default_model(app, gateway)
+        model = await _default_model(app, gateway, account)
     except Refusal as refusal:
         said = f"Replicate answered {refusal.status} to it ({refusal.detail})"
         return [reached, _token(app, Check("token", False, f"{said}: {TRY_ANOTHER}."))]
@@ -152,11 +152,11 @@ def _token(app: App, tried: Check) -> Check:
     return tried
 
 
-async def _default_model(app: App, gateway: Gateway) -> Check:
+async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
     name = app.settings.default_model
     advice = "set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`"
     try:
-        model = await (await app.models()).find(ModelName.parse(name), gateway)
+        model = await (await app.models()).find(ModelName.parse(name), gateway, account)
     except ValueError as error:
         return Check("default model", False, f"{error}; {advice}.")
     except Fault as fault:

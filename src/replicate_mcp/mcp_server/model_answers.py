@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
+from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
     from replicate_mcp.replicate_api.finding import FoundModel
@@ -101,5 +102,4 @@ def _input(field: "InputField") -> dict[str, Any]:
 
 
 def _described(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= MOST_DESCRIPTION else f"{line[: MOST_DESCRIPTION - 1]}…"
+    return one_line(text, MOST_DESCRIPTION)

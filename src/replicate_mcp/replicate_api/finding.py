@@ -12,6 +12,7 @@ from replicate_mcp.replicate_api.models import Models
 from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE, KnownModel, matching, nearest_known
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.text import one_line
 
 MOST_FOUND = 20
 """Models that are asked for of Replicate's catalogue."""
@@ -68,8 +69,11 @@ def image_models(found: Sequence[Mapping[str, Any]]) -> list[FoundModel]:
     return [model for model in read if model is not None]
 
 
-async def inputs(name: str, gateway: Gateway, models: Models) -> InputSchema | None:
+async def inputs(name: str, gateway: Gateway, models: Models, account: str) -> InputSchema | None:
     """The schema of a model's inputs; None where Replicate could not say.
+
+    Args:
+        account: whose token `gateway` has.
 
     Raises:
         InvalidInput: that is no model's name.
@@ -81,7 +85,7 @@ async def inputs(name: str, gateway: Gateway, models: Models) -> InputSchema | N
     except ValueError as error:
         raise InvalidInput(f"model {error}.".replace("?.", "?")) from None
     try:
-        model = await models.find(parsed, gateway)
+        model = await models.find(parsed, gateway, account)
     except Fault as fault:
         raise not_told(fault) from None
     if model is None:
@@ -110,18 +114,14 @@ def _read(found: Mapping[str, Any]) -> FoundModel | None:
     model = found.get("model")
     if not isinstance(model, Mapping):
         return None
-    name = f"{model.get('owner')}/{model.get('name')}"
+    try:
+        name = str(ModelName.parse(f"{model.get('owner')}/{model.get('name')}"))
+    except ValueError:
+        return None
     if name in BY_NAME:
         known = BY_NAME[name]
         return FoundModel(name, known.good_at, known)
     runs = model.get("run_count")
-    described = _one_line(str(model.get("description") or ""))
+    words = model.get("description")
+    described = one_line(words, DESCRIPTION_CHARACTERS) if isinstance(words, str) else ""
     return FoundModel(name, described, runs=runs if isinstance(runs, int) else None)
-
-
-def _one_line(text: str) -> str:
-    """Somebody else's words: printable, and no longer than a line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(line) <= DESCRIPTION_CHARACTERS:
-        return line
-    return f"{line[: DESCRIPTION_CHARACTERS - 1].rstrip()}…"

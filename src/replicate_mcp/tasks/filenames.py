@@ -115,7 +115,7 @@ class BatchFilenames:
         for index, (root, extension, count) in enumerate(
             zip(self._roots, self._expected_formats, counts, strict=True)
         ):
-            formats = [extension] * max(1, min(count, _MAX_PLANNED))
+            formats = [extension] * max(1, min(count, MAX_PLANNED))
             label = self._free_label(index, root, formats)
             self._labels.append(label)
             self.claim(index, _files(label, formats))
@@ -179,7 +179,7 @@ class BatchFilenames:
         return names
 
 
-_MAX_PLANNED = 100
+MAX_PLANNED = 100
 """Files planned for one task: above what any image model makes at once."""
 
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.tasks.schema_reading import COUNT_FIELDS, JSON, choices_of, kinds_of
+from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -67,8 +68,6 @@ def sentence(error: "ValidationError") -> str:
             unit = ("character" if isinstance(value, str) else "item") + "s" * (len(value) != 1)
             bound = "least" if len(value) < limit else "most"
             return f"{field} has {len(value)} {unit}, this model takes at {bound} {limit}"
-        case "pattern":
-            return f"{shown} does not match the pattern {limit}"
         case "anyOf" | "oneOf":
             return f"{shown} is not {' or '.join(map(_form, limit))}"
     return f"{shown} is not what this model takes ({error.validator})"
@@ -154,7 +153,7 @@ def quoted(value: object) -> str:
 def _short(text: str) -> str:
     """At most 60 characters, all of them printable."""
     text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    return escaped(text)
 
 
 def _plain(value: object) -> str:

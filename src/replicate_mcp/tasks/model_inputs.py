@@ -12,6 +12,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from replicate_mcp.tasks.effort import Effort, EffortSpent, metered, spending
 from replicate_mcp.tasks.filenames import image_format
 from replicate_mcp.tasks.input_sentences import (
     SAME_MEANING,
@@ -29,9 +30,11 @@ from replicate_mcp.tasks.schema_reading import (
     Resolver,
     constraints,
     field_of,
+    is_count,
     not_null,
 )
 from replicate_mcp.tasks.sendable import unsendable
+from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -94,21 +97,31 @@ class InputSchema:
         except (TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"the schema is malformed: {error!r}") from error
 
-    def problems(self, inputs: Mapping[str, Any]) -> list[InputProblem]:
-        """What is wrong with `inputs`, at most one problem an input; empty where nothing is."""
+    def problems(
+        self, inputs: Mapping[str, Any], effort: "Effort | None" = None
+    ) -> list[InputProblem]:
+        """Return what is wrong with `inputs`, at most one problem an input.
+
+        Args:
+            effort: what checking may cost, shared by a batch; where it is spent, what is not
+                checked yet is left to Replicate.
+        """
         given = without_nulls(inputs)
         found: dict[str, str] = {}
         if not self._takes_others:
-            for name in given.keys() - self.fields.keys():
+            unknown = (name for name in given if name not in self.fields)
+            for name in islice(unknown, _MAX_UNKNOWN):
                 found[name] = self._unknown(name)
         for name in self.fields:
             if self.fields[name].required and name not in given:
                 found[name] = f"{name} is required by this model"
         for name in given.keys() - found.keys():
             if why := unsendable(given[name]):
-                found[name] = f"{name} {why}"
+                found[name] = f"{escaped(name)} {why}"
         checked = {name: value for name, value in given.items() if name not in found}
-        for name, error in _first_errors(self._validator.iter_errors(checked)).items():
+        with spending(effort or Effort()):
+            errors = _first_errors(self._validator.iter_errors(checked))
+        for name, error in errors.items():
             found.setdefault(name, sentence(error))
         order = [*self.fields, *given, ""]
         return [InputProblem(name, found.pop(name)) for name in order if name in found]
@@ -157,8 +170,15 @@ class InputSchema:
         sequence = "sequential_image_generation"
         if sequence in self.fields and value(sequence) != "auto":
             return 1
-        named = [value(name) for name in COUNT_FIELDS if name in self.fields]
-        return _count(named[0]) if named else 1
+        named = next((name for name in COUNT_FIELDS if name in self.fields), None)
+        # Other names are less certain, so their defaults count for nothing.
+        others = {
+            name: given
+            for name, given in inputs.items()
+            if name != named and (name in self.fields or self._takes_others)
+        }
+        counted = _count(value(named)) if named else 1
+        return min(counted * count_unchecked(others), _MOST_COUNTED)
 
     def _unknown(self, name: str) -> str:
         alike = next((group for group in SAME_MEANING if name in group), ())
@@ -171,8 +191,9 @@ class InputSchema:
 
 
 def count_unchecked(inputs: Mapping[str, Any]) -> int:
-    """How many images `inputs` may ask for where the model's schema is not known; at least 1."""
-    return max(_count(inputs.get(name)) for name in COUNT_FIELDS)
+    """Return how many images `inputs` may ask for, at least 1, by the names of its numbers."""
+    counts = (_count(value) for name, value in inputs.items() if is_count(name))
+    return min(math.prod(counts), _MOST_COUNTED)
 
 
 def _count(asked: object) -> int:
@@ -189,6 +210,7 @@ def without_nulls(inputs: Mapping[str, Any]) -> JSON:
 def _compile(schema: JSON) -> "Validator":
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import extend
 
     bare = constraints(schema)
     bare["properties"] = {name: constraints(one) for name, one in bare["properties"].items()}
@@ -198,7 +220,12 @@ def _compile(schema: JSON) -> "Validator":
         raise ValueError(f"the schema is no JSON schema: {error.message[:200]}") from error
     formats = FormatChecker(formats=())
     formats.checks("uri")(_is_url)
-    return Draft202012Validator(bare, format_checker=formats)
+    keywords = {
+        name: metered(check, squared=name == "uniqueItems")
+        for name, check in Draft202012Validator.VALIDATORS.items()
+    }
+    bounded: type[Validator] = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
+    return bounded(bare, format_checker=formats)
 
 
 def _is_url(value: object) -> bool:
@@ -212,6 +239,9 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+_MAX_UNKNOWN = 20
+"""Unknown inputs of one task that are looked up among the known ones."""
+
 _MAX_ERRORS = 200
 """Errors looked at in one check: a list of a million wrong items is no wronger."""
 
@@ -219,10 +249,13 @@ _MAX_ERRORS = 200
 def _first_errors(errors: Iterable["ValidationError"]) -> dict[str, "ValidationError"]:
     """For each input the error that says most; those of the inputs as a whole under ''."""
     first: dict[str, ValidationError] = {}
-    for error in islice(errors, _MAX_ERRORS):
-        name = str(error.absolute_path[0]) if error.absolute_path else ""
-        if name or error.validator != "required":
-            first[name] = min(first.get(name, error), error, key=_weight)
+    try:
+        for error in islice(errors, _MAX_ERRORS):
+            name = str(error.absolute_path[0]) if error.absolute_path else ""
+            if name or error.validator != "required":
+                first[name] = min(first.get(name, error), error, key=_weight)
+    except EffortSpent:
+        pass  # What was found stands; the rest is for Replicate to check.
     return first
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,20 @@ JSON = dict[str, Any]
 
 COUNT_FIELDS = ("num_outputs", "max_images", "number_of_images", "num_images")
 """What image models call the number of images."""
+
+_COUNT = re.compile(
+    r"(num|n|no|number|count|max|total|batch)(_of)?_?"
+    r"(images?|outputs?|samples?|pictures?|results?|variations?|generations?)(_per_(prompt|image))?"
+    r"|(images?|outputs?|samples?|pictures?|results?|variations?)_(count|num|number|per_prompt)"
+    r"|n|num|n_iter|batch|batch_size|batch_count|count|quantity|amount"
+    r"|images|outputs|samples|pictures|variations",
+    re.IGNORECASE,
+)
+
+
+def is_count(name: str) -> bool:
+    """Return whether an input of this name, if it is a number, multiplies the images made."""
+    return name in COUNT_FIELDS or _COUNT.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ _MAX_NODES = 10_000
 
 NOTHING: JSON = {"not": {}}
 _ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprecated", "x-order"}
-_IN_CONTEXT = {"properties", "patternProperties", "items", "prefixItems", "contains"}
+_IN_CONTEXT = {"properties", "items", "prefixItems", "contains"}
 _IN_CONTEXT |= {"minContains", "maxContains", "if", "then", "else"}
 _IN_CONTEXT |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
 """Keywords whose meaning depends on those beside them."""
@@ -90,11 +105,18 @@ _IN_CONTEXT |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperti
 _SUBSCHEMA = {"items", "contains", "not", "propertyNames", "if", "then", "else"}
 _SUBSCHEMA |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
 _SUBSCHEMA_LIST = {"anyOf", "oneOf", "prefixItems"}
-_SUBSCHEMA_MAP = {"properties", "patternProperties", "dependentSchemas"}
+_SUBSCHEMA_MAP = {"properties", "dependentSchemas"}
+
+_LEFT_TO_REPLICATE = {"pattern", "patternProperties"}
+"""Keywords that are not checked here: a stranger's regular expression can run for ever in Python's
+engine, which backtracks."""
+
+_OPEN_ENDED = {"additionalProperties", "unevaluatedProperties"}
+"""Keywords that mean another thing where `patternProperties` beside them was left out."""
 
 
 class Resolver:
-    """Makes a schema that stands alone: nothing is ever looked up outside the document."""
+    """Make a schema that stands alone: nothing outside the document is ever looked up."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
@@ -109,7 +131,13 @@ class Resolver:
             return {} if node else NOTHING
         own: JSON = {}
         parts: list[JSON] = []
+        left_out = _LEFT_TO_REPLICATE
+        if "patternProperties" in node:
+            own["additionalProperties"] = {}
+            left_out = left_out | _OPEN_ENDED
         for key, value in node.items():
+            if key in left_out:
+                continue
             if key == "$ref":
                 parts.append(self.resolve(self._target(value), depth + 1))
             elif key in ("$dynamicRef", "$recursiveRef"):

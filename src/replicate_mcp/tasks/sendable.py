@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 MAX_DEPTH = 30
 """Of a schema, and of a value given for it."""
@@ -28,3 +30,18 @@ def unsendable(value: object, depth: int = 0) -> str | None:
             parts = [*value, *value.values()] if isinstance(value, dict) else value
             return next(filter(None, (unsendable(one, depth + 1) for one in parts)), None)
     return "is nothing that JSON can hold"
+
+
+def count_values(value: object) -> int:
+    """Return how many values a JSON value holds, itself and each key included."""
+    count = 0
+    left: list[Any] = [value]
+    while left:
+        each = left.pop()
+        count += 1
+        if isinstance(each, Mapping):
+            left += each
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return count

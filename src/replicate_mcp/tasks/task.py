@@ -9,7 +9,8 @@ from typing import Any
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.sendable import unsendable
+from replicate_mcp.tasks.sendable import count_values, unsendable
+from replicate_mcp.text import escaped
 
 MAX_TASKS = 1_000
 """Tasks in one batch; an agent that needs more sends another batch."""
@@ -19,6 +20,10 @@ MAX_PROMPT_CHARACTERS = 20_000
 
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 """Of a batch's prompts together, in UTF-8: whoever shares a journal keeps them for a day."""
+
+MAX_BATCH_VALUES = 500_000
+"""Of the inputs of all tasks, shared ones counted for each: five hundred in each of a thousand.
+Image models take some twenty."""
 
 OWN_FIELDS = ("prompt", "output_filename", "model", "input")
 """The fields of a task that are ours; every other key is an input of its model."""
@@ -59,6 +64,8 @@ def parse_tasks(
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
+        except RecursionError:
+            raise InvalidInput("tasks is JSON text that is nested too deeply.") from None
         except ValueError:
             raw = [raw]
     if isinstance(raw, Mapping):
@@ -72,7 +79,18 @@ def parse_tasks(
             f"{len(raw)} tasks are more than the {MAX_TASKS} of one batch: send several batches."
         )
     fallback = _model_name("model", model or default_model)
-    tasks = [_parse_task(index, one, fallback, shared or {}) for index, one in enumerate(raw)]
+    common = _SharedInputs.read(shared or {})
+    tasks = []
+    values = 0
+    for index, one in enumerate(raw):
+        task, own_values = _parse_task(index, one, fallback, common)
+        tasks.append(task)
+        values += own_values + common.values
+        if values > MAX_BATCH_VALUES:
+            raise InvalidInput(
+                f"task {index}: the inputs up to it hold over {MAX_BATCH_VALUES:,} values, shared "
+                "ones counted for each task: send several batches, or smaller inputs."
+            )
     size = sum(len(task.prompt.encode()) for task in tasks)
     if size > MAX_PROMPT_BYTES:
         raise InvalidInput(
@@ -82,7 +100,29 @@ def parse_tasks(
     return tasks
 
 
-def _parse_task(index: int, raw: object, fallback: ModelName, shared: Mapping[str, Any]) -> Task:
+@dataclass(frozen=True, slots=True)
+class _SharedInputs:
+    """Inputs of every task, checked once.
+
+    Attributes:
+        values: how many they hold.
+    """
+
+    inputs: Mapping[str, Any]
+    values: int
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> "_SharedInputs":
+        inputs = {str(name): value for name, value in given.items() if value is not None}
+        # A prompt is checked with each task's own.
+        others = {name: value for name, value in inputs.items() if name != "prompt"}
+        return cls(inputs, count_values(_check_sendable("shared inputs", others)))
+
+
+def _parse_task(
+    index: int, raw: object, fallback: ModelName, shared: _SharedInputs
+) -> tuple[Task, int]:
+    """Read one task; also, how many values its own inputs hold."""
     where = f"task {index}"
     if isinstance(raw, str):
         raw = {"prompt": raw}
@@ -93,23 +133,25 @@ def _parse_task(index: int, raw: object, fallback: ModelName, shared: Mapping[st
     own_input = raw.get("input")
     if own_input is not None and not isinstance(own_input, Mapping):
         raise InvalidInput(f"{where}: input must be an object of model inputs.")
-    inputs = dict(shared)
-    inputs.update((key, value) for key, value in raw.items() if key not in OWN_FIELDS)
-    prompt = raw.get("prompt")
-    if prompt is not None:
-        inputs["prompt"] = prompt
-    inputs.update(own_input or {})
-    inputs = {str(key): value for key, value in inputs.items() if value is not None}
+    own = {str(key): value for key, value in raw.items() if key not in OWN_FIELDS}
+    if (prompt := raw.get("prompt")) is not None:
+        own["prompt"] = prompt
+    own.update((str(key), value) for key, value in (own_input or {}).items())
+    _check_sendable(where, own)
+    # A task's null takes a shared input away.
+    inputs = {**shared.inputs, **own}
+    inputs = {name: value for name, value in inputs.items() if value is not None}
     name = raw.get("output_filename")
     model = raw.get("model")
-    return Task(
+    task = Task(
         index=index,
         prompt=_check_prompt(where, inputs.get("prompt"), raw),
         output_filename=_check_name(where, name) if name else filenames.default_name(index),
         model=fallback if model is None else _model_name(f"{where}: model", model),
-        inputs=_check_sendable(where, inputs),
+        inputs=inputs,
         named=bool(name),
     )
+    return task, count_values(own)
 
 
 def _check_prompt(where: str, prompt: object, raw: Mapping[str, Any]) -> str:
@@ -129,11 +171,11 @@ def _check_prompt(where: str, prompt: object, raw: Mapping[str, Any]) -> str:
     return prompt
 
 
-def _check_sendable(where: str, inputs: dict[str, Any]) -> dict[str, Any]:
+def _check_sendable(where: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Whatever the model takes, an input is something that a request can carry."""
     for name, value in inputs.items():
         if why := unsendable(name) or unsendable(value):
-            raise InvalidInput(f"{where}: {_printable(name[:60])} {why}.")
+            raise InvalidInput(f"{where}: {escaped(name[:60])} {why}.")
     return inputs
 
 
@@ -143,7 +185,7 @@ def _check_name(where: str, name: object) -> str:
     if problem := filenames.problem(name):
         shown = name if len(name) <= 60 else name[:57] + "..."
         raise InvalidInput(
-            f"{where}: output_filename '{_printable(shown)}' {problem}. It is a label, not a path: "
+            f"{where}: output_filename '{escaped(shown)}' {problem}. It is a label, not a path: "
             "give a plain name like red_car.jpg."
         )
     return name
@@ -161,7 +203,3 @@ def _model_name(where: str, text: object) -> ModelName:
 def _kind(value: object) -> str:
     names = {list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else "text")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

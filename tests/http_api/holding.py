@@ -1,0 +1,61 @@
+"""A server that measures how long each callback holds its event loop, in CPU time of its thread."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HOLDING = """
+import asyncio, json, signal, sys, time
+path = sys.argv.pop()
+holds = []
+run = asyncio.Handle._run
+
+def measured(handle):
+    modules, began = len(sys.modules), time.thread_time()
+    run(handle)
+    held = time.thread_time() - began
+    if held > 0.02 and len(sys.modules) == modules:  # Imports are made once.
+        holds.append((held, repr(handle)[:300]))
+
+asyncio.Handle._run = measured
+asyncio.TimerHandle._run = measured
+
+def write(*_):
+    told = sorted(holds, reverse=True)[:5]
+    holds.clear()
+    with open(path + ".part", "w") as file:
+        json.dump(told, file)
+    import os
+    os.replace(path + ".part", path)
+
+signal.signal(signal.SIGUSR1, write)
+from replicate_mcp.cli.main import main
+sys.exit(main())
+"""
+
+
+class Holds:
+    """The longest holds of a server's loop since they were last asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "holds.json"
+
+    def program(self) -> list[str]:
+        """A program that is the server; its words follow."""
+        script = self._path.with_suffix(".py")
+        script.write_text(HOLDING.replace("sys.argv.pop()", repr(str(self._path))))
+        return [sys.executable, str(script)]
+
+    def longest(self, process: "subprocess.Popen[str]") -> tuple[float, str]:
+        """Return the longest hold in seconds, and of what; (0, "") where none took over 20 ms."""
+        self._path.unlink(missing_ok=True)
+        process.send_signal(signal.SIGUSR1)
+        until = time.monotonic() + 60
+        while not self._path.exists():
+            assert time.monotonic() < until, "the server's loop does not come round"
+            time.sleep(0.02)
+        found = json.loads(self._path.read_text())
+        return tuple(found[0]) if found else (0.0, "")
