@@ -8,17 +8,33 @@ import time
 from pathlib import Path
 
 HOLDING = """
-import asyncio, json, signal, sys, time
+import asyncio, json, signal, sys, threading, time, traceback
 path = sys.argv.pop()
 holds = []
 run = asyncio.Handle._run
+loop_thread = threading.get_ident()
+running_since, stack = None, ""
+
+def watch():  # Where a long callback is, so that a failing test says what to look at.
+    global stack
+    while True:
+        time.sleep(0.01)
+        since = running_since
+        if since is not None and time.monotonic() - since > 0.03:
+            frames = traceback.extract_stack(sys._current_frames()[loop_thread])
+            stack = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-12:]))
 
 def measured(handle):
-    modules, began = len(sys.modules), time.thread_time()
+    global running_since, stack
+    modules, began, stack = len(sys.modules), time.thread_time(), ""
+    running_since = time.monotonic()
     run(handle)
+    running_since = None
     held = time.thread_time() - began
     if held > 0.02 and len(sys.modules) == modules:  # Imports are made once.
-        holds.append((held, repr(handle)[:300]))
+        holds.append((held, stack or repr(handle)[:300]))
+
+threading.Thread(target=watch, daemon=True).start()
 
 asyncio.Handle._run = measured
 asyncio.TimerHandle._run = measured

@@ -142,7 +142,7 @@ def is_path(text: str) -> bool:
     """Whether an input that should be a URL may be a path: anything without a scheme is."""
     # Two letters at least before the colon: `C:\\cat.png` is a path on somebody's machine.
     has_scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text)
-    return not has_scheme or text.lower().startswith("file:")
+    return not has_scheme or text[:5].lower() == "file:"
 
 
 def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:

@@ -20,6 +20,9 @@ CANCEL_SECONDS = 300.0
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between such requests, the last one from then on; a 429 may ask for more."""
 
+ROWS_A_STEP = 100
+"""Results recorded in one step: a thousand hold the event loop for a tenth of a second."""
+
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
 
 
@@ -50,12 +53,15 @@ class Stopping:
         """Where the batch was given up, end its tasks that wait."""
         if batch.dropped is None or not batch.pending:
             return
-        given_up = [failure(batch.tasks[index], *batch.dropped) for index in batch.pending]
+        dropped = list(batch.pending)
         batch.pending.clear()
-        await self._steps.hand_on(self._steps.backend.record, batch.id, given_up)
-        for result in given_up:
-            batch.note(result)
-            self._steps.observer.task_ended(result, None)
+        for start in range(0, len(dropped), ROWS_A_STEP):
+            part = dropped[start : start + ROWS_A_STEP]
+            given_up = [failure(batch.tasks[index], *batch.dropped) for index in part]
+            await self._steps.hand_on(self._steps.backend.record, batch.id, given_up)
+            for result in given_up:
+                batch.note(result)
+                self._steps.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
         """Cancel what runs at Replicate, whether its id is known yet or has to be found."""

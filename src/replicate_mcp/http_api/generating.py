@@ -5,7 +5,7 @@ import json
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -14,6 +14,7 @@ from replicate_mcp.app import App
 from replicate_mcp.batches.backend import IdempotencyKey
 from replicate_mcp.batches.tracing import joined_to
 from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.http_api.answers import (
     Batch,
@@ -25,11 +26,12 @@ from replicate_mcp.http_api.answers import (
 )
 from replicate_mcp.http_api.callers import TheApp, caller_of
 from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
+from replicate_mcp.http_api.large_bodies import LargeBodyRoute, json_response
 from replicate_mcp.http_api.patience import while_the_client_waits
 from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateRequest, _Generate
 from replicate_mcp.tasks.result import as_json
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 Key = Annotated[
     str | None,
@@ -53,7 +55,7 @@ _ANSWERS: Responses = {
 )
 async def generate(
     body: GenerateRequest, request: Request, app: TheApp, key: Key = None, prefer: Prefer = None
-) -> JSONResponse:
+) -> Response:
     """Make one image, and answer with its URL; a failed one answers with an error's status."""
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, [body.task], key)
@@ -81,7 +83,7 @@ async def generate_batch(
     app: TheApp,
     key: Key = None,
     prefer: Prefer = None,
-) -> JSONResponse:
+) -> Response:
     """Make many images, all at once as far as the limits allow; answers 200 whatever fails."""
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, body.all_tasks, key)
@@ -93,7 +95,9 @@ async def generate_batch(
     if result.status == "running":
         return await _accepted(app, caller, batch_id)
     model = body.model_name or app.settings.default_model
-    return JSONResponse(made_batch(result, model, body.external_semaphore_id))
+    return await json_response(
+        lambda: made_batch(result, model, body.external_semaphore_id), size_bytes=result.size_bytes
+    )
 
 
 async def _started(
@@ -114,18 +118,23 @@ async def _started(
                 semaphore=body.external_semaphore_id,
                 concurrency_limit=body.concurrency_limit,
                 shared_inputs=body.shared_inputs,
-                key=IdempotencyKey(key, _digest(body)) if key else None,
+                key=IdempotencyKey(key, await _digest(body)) if key else None,
             ),
         )
 
 
-def _digest(body: BaseModel) -> str:
+async def _digest(body: BaseModel) -> str:
     """What stands for a request, so that another under the same key is told apart."""
-    try:
-        content = body.model_dump(mode="json", exclude={"credentials"})
-    except ValueError:  # What is over 255 levels deep; no input may be.
-        raise InvalidInput("The request's body is nested too deeply.") from None
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def digest() -> str:
+        try:
+            content = body.model_dump(mode="json", exclude={"credentials"})
+        except ValueError:  # What is over 255 levels deep; no input may be.
+            raise InvalidInput("The request's body is nested too deeply.") from None
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    given = [getattr(body, name) for name in type(body).model_fields]
+    return await run_cpu_bound(digest, size_bytes=json_size([given, body.model_extra or {}]))
 
 
 def _is_asynchronous(prefer: str | None) -> bool:

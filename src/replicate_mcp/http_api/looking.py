@@ -4,7 +4,7 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from replicate_mcp.access import Caller
@@ -22,6 +22,7 @@ from replicate_mcp.http_api.answers import (
 )
 from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader
 from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, refusing
+from replicate_mcp.http_api.large_bodies import json_response
 from replicate_mcp.http_api.patience import while_the_client_waits
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
 from replicate_mcp.semaphores.permits import Scope
@@ -58,16 +59,19 @@ async def batch(
     after: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
     limit: Annotated[int | None, Query(ge=0, le=1000)] = None,
     wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
-) -> JSONResponse:
+) -> Response:
     """A batch: its counts, and its results; only what finished since with the last `cursor`."""
     if wait_seconds:
         with while_the_client_waits(request):
             await app.batches.wait(caller, batch_id, seconds=wait_seconds)
     result = await app.batches.result(caller, batch_id, after=after, limit=limit)
-    answer = as_json(result.model_copy(update={"next_step": None}))
-    if progress := await app.batches.progress(batch_id):
-        answer["running_count"] = progress.running
-    return JSONResponse(answer)
+    progress = await app.batches.progress(batch_id)
+
+    def answer() -> dict[str, Any]:
+        content = as_json(result.model_copy(update={"next_step": None}))
+        return content | ({"running_count": progress.running} if progress else {})
+
+    return await json_response(answer, size_bytes=result.size_bytes)
 
 
 @router.delete("/batches/{batch_id}", openapi_extra=FOR_CALLERS)

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 MOST_DESCRIPTION = 400
 """Characters of an input's description: some models' schemas hold whole manuals."""
 
+MOST_LINE = 1_200
+"""Characters of the line on one input, with its values."""
+
+MOST_INPUTS, MOST_CHOICES = 200, 200
+"""Inputs of a model, and values of one input, that are listed."""
+
 NOT_TOLD = "Replicate could not tell what this model takes just now; it judges what is sent."
 
 
@@ -47,7 +53,7 @@ async def model_inputs(app: App, caller: Caller, name: str) -> tuple[str, dict[s
     full_name = str(ModelName.parse(name))
     if schema is None:
         return f"{full_name}: {NOT_TOLD}", {"model": full_name, "inputs": [], "note": NOT_TOLD}
-    fields = schema.fields.values()
+    fields = list(schema.fields.values())[:MOST_INPUTS]
     lines = [f"{full_name} takes:", *(_input_line(field) for field in fields)]
     return "\n".join(lines), {"model": full_name, "inputs": [_input(field) for field in fields]}
 
@@ -84,7 +90,8 @@ def _input_line(field: "InputField") -> str:
     elif field.shown_default:
         facts.append(f"default {_described(field.shown_default)}")
     described = _described(field.description)
-    return f"{field.name} ({'; '.join(facts)})" + (f": {described}" if described else "")
+    line = f"{field.name} ({'; '.join(facts)})" + (f": {described}" if described else "")
+    return one_line(line, MOST_LINE)
 
 
 def _input(field: "InputField") -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _input(field: "InputField") -> dict[str, Any]:
         "type": field.whole_type,
         "required": field.required or None,
         "default": field.default,
-        "choices": list(field.choices) if field.choices else None,
+        "choices": list(field.choices)[:MOST_CHOICES] if field.choices else None,
         "minimum": field.minimum,
         "maximum": field.maximum,
         "description": _described(field.description) or None,

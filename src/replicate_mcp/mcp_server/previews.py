@@ -26,8 +26,9 @@ image may not be fetched."""
 SECONDS = 6.0
 """For all of an answer: a host that waits for 60 s has waited for up to 50 by then."""
 
-AT_ONCE = 8
-"""Files that are fetched at a time, over all calls of the process; and half as many are decoded."""
+AT_ONCE = 4
+"""Files that are fetched at a time, over all calls of the process, each kept in memory. One at a
+time is decoded: a picture takes much more memory than its file."""
 
 MOST_SOURCE_BYTES = 24 * 2**20
 
@@ -44,7 +45,7 @@ class Previews:
         """Args: base_url: of Replicate's API."""
         self._delivery = Delivery(base_url)
         self._fetching = anyio.CapacityLimiter(AT_ONCE)
-        self._decoding = anyio.CapacityLimiter(AT_ONCE // 2)
+        self._decoding = anyio.CapacityLimiter(1)
 
     async def added_to(self, answer: CallToolResult, result: "BatchResult") -> CallToolResult:
         """The answer with a thumbnail for each file of its page, and a line on which is which.

@@ -11,8 +11,9 @@ LONGEST_SIDE = 256
 MOST_BYTES = 12_000
 """Of one thumbnail; two dozen of them are what an answer has room for."""
 
-MOST_PIXELS = 50_000_000
-"""Of a picture that is opened: some 7,000 by 7,000, which takes 200 MB for a moment."""
+MOST_PIXELS = 20_000_000
+"""Of a picture as it is decoded, 4 bytes each: 4,096 by 4,096 fits, and takes 70 MB for a moment.
+Compressed, it may have a few kB."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
@@ -36,10 +37,11 @@ def thumbnail(data: bytes) -> bytes:
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise NoPicture(f"it has {image.width} by {image.height} pixels")
+            size = image.size
             # A JPEG is decoded at about the size that is needed.
             image.draft("RGB", (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))
+            if image.width * image.height > MOST_PIXELS:
+                raise NoPicture(f"it has {size[0]:,} by {size[1]:,} pixels")
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
             small = image.convert("RGBA" if image.has_transparency_data else "RGB")
     except NoPicture:

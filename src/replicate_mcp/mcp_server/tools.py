@@ -21,6 +21,7 @@ from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
 from replicate_mcp.mcp_server.previews import MOST as MOST_PREVIEWS
 from replicate_mcp.mcp_server.previews import Previews
+from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -35,6 +36,9 @@ REFUSAL_KEY = "replicate-mcp/refusal"
 LATELY_KEY = "replicate-mcp/lately"
 """The key of `_meta` under which who asks for no batch by name finds those that began lately: the
 gallery tells its call's own by it before that is answered."""
+
+MAX_FAILURE_CHARACTERS = 800
+"""Of the line on a failed task: its filename has up to 200, its reason up to 500."""
 
 LATELY_SECONDS = 60.0
 """A call that began a batch earlier has been answered."""
@@ -79,10 +83,10 @@ class ToolCall:
     @property
     def page(self) -> dict[str, int]:
         """What the answer holds: so many rows, and where nothing else was asked for, characters."""
-        from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
+        from replicate_mcp.tasks.result import MAX_PAGE_CHARACTERS, PAGE_CHARACTERS, PAGE_ROWS
 
         if "limit" in self.arguments:
-            return {"limit": self.arguments["limit"]}
+            return {"limit": self.arguments["limit"], "characters": MAX_PAGE_CHARACTERS}
         rows = MOST_PREVIEWS if self.arguments.get("preview") else PAGE_ROWS
         return {"limit": rows, "characters": PAGE_CHARACTERS}
 
@@ -323,8 +327,11 @@ def _batch(result: "BatchResult") -> CallToolResult:
             note = " (expired)" if file.expired else ""
             lines.append(f"{file.filename} {file.url}{note}")
     lines += [
-        f"task {failed.task_index} ({failed.output_filename}) failed, {failed.error_code}: "
-        f"{failed.error}"
+        one_line(
+            f"task {failed.task_index} ({failed.output_filename}) failed, {failed.error_code}: "
+            f"{failed.error}",
+            MAX_FAILURE_CHARACTERS,
+        )
         for failed in result.failed_results
     ]
     if result.next_step:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from replicate_mcp.access import is_loopback
+from replicate_mcp.replicate_api.outputs import is_file_url
 from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
+from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -41,11 +43,10 @@ class Delivery:
 
     def serves(self, url: str) -> bool:
         """Whether an address is one of an output."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
+        if not is_file_url(url):
             return False
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
         if parts.username is not None or parts.password is not None:
             return False
         if self._simulator is not None and _origin(parts) == _origin(self._simulator):
@@ -54,7 +55,9 @@ class Delivery:
         return delivered and parts.scheme == "https" and port in (None, 443)
 
     def client(self) -> "httpx.AsyncClient":
-        """A client that follows no redirects, for the time of some fetches.
+        """A client that follows no redirects and asks for no compression, for some fetches.
+
+        Images are compressed already; what is compressed once more may unfold to any size.
 
         Raises:
             NotDelivered: the environment names a proxy that cannot be used.
@@ -68,6 +71,7 @@ class Delivery:
                 timeout=PHASE_SECONDS,
                 follow_redirects=False,
                 trust_env=False,
+                headers={"Accept-Encoding": "identity"},
                 proxy=proxy,
                 verify=httpx.create_ssl_context() if self._simulator is None else False,
             )
@@ -97,12 +101,14 @@ class Delivery:
                     raise NotDelivered("its URL has expired: Replicate deletes files after an hour")
                 if response.status_code != 200:
                     raise NotDelivered(f"its host answered {response.status_code}")
-                async for chunk in response.aiter_bytes():
+                if response.headers.get("content-encoding", "identity").lower() != "identity":
+                    raise NotDelivered("its host sent it compressed, which was not asked for")
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > at_most:
                         raise NotDelivered(f"it is over {at_most // 2**20} MB")
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            what = str(error) or type(error).__name__
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            what = one_line(str(error), 100) or type(error).__name__
             raise NotDelivered(f"the connection failed ({what})") from None
         return bytes(body)
 

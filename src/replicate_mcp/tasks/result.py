@@ -18,6 +18,9 @@ PAGE_CHARACTERS = 48_000
 a token of URLs and JSON is about 2.4 characters."""
 
 MAX_PAGE_ROWS = 1_000
+MAX_PAGE_CHARACTERS = 900_000
+"""What an answer holds at most where rows were asked for by number: Claude Desktop refuses results
+over 1,048,576 characters."""
 
 NEXT_WAIT_SECONDS = 45
 """For how long a model is told to wait for what finishes next: else it would ask without end."""
@@ -105,6 +108,13 @@ class BatchResult(BatchCounts):
     failed_results: tuple[TaskFailure, ...]
     cursor: int = Field(description="Finished tasks delivered so far: pass it back as `after`.")
     next_step: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it has as JSON."""
+        rows: list[TaskResult] = [*self.successful_results, *self.failed_results]
+        files = sum(len(row.generated_files) for row in self.successful_results)
+        return 400 * (len(rows) + files) + sum(len(row.prompt) for row in rows)
 
 
 def page(
