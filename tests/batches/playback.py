@@ -1,0 +1,137 @@
+"""A stand-in for Replicate's API that answers with whatever bytes a test gives it.
+
+The simulator answers as Replicate does. Here a test decides each body, valid or not: what models put
+into their predictions is theirs to choose.
+"""
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+SCHEMA = {
+    "components": {
+        "schemas": {
+            "Input": {
+                "type": "object",
+                "properties": {"prompt": {"type": "string"}, "seed": {"type": "integer"}},
+            },
+            "Output": {"type": "string"},
+        }
+    }
+}
+
+Body = Callable[[dict[str, Any]], str]
+"""The body of an answer, as text, for a prediction as Replicate would give it."""
+
+
+class Playback:
+    """What it answers, and what it has seen.
+
+    Attributes:
+        created: the body of each creation's answer; None to hold it without end.
+        seen: the body of a GET of a prediction, and of its row in the list.
+        predictions: as Replicate would give them, by id, in order.
+    """
+
+    def __init__(self) -> None:
+        self.created: Body | None = json.dumps
+        self.seen: Body = json.dumps
+        self.predictions: dict[str, dict[str, Any]] = {}
+        self.creations = asyncio.Condition()
+        self.url = ""
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str | None:
+        """Return the body that answers a request; None to hold it."""
+        if path == "/v1/account":
+            return '{"username": "acme"}'
+        if path.startswith("/v1/predictions?"):
+            rows = list(self.predictions.values())[::-1]
+            return '{"next": null, "results": [%s]}' % ", ".join(map(self.seen, rows))
+        if found := re.fullmatch(r"/v1/predictions/([^/]+)(/cancel)?", path):
+            known = self.predictions.get(found[1])
+            return None if known is None else self.seen(known)
+        if method == "POST":
+            prediction = self._new(json.loads(body)["input"], headers)
+            return None if self.created is None else self.created(prediction)
+        version = {"id": "f" * 64, "openapi_schema": SCHEMA}
+        return json.dumps({"is_official": True, "visibility": "public", "latest_version": version})
+
+    def _new(self, sent: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        lives = timedelta(seconds=int(headers["cancel-after"].removesuffix("s")))
+        prediction_id = f"p{len(self.predictions):08}"
+        self.predictions[prediction_id] = {
+            "id": prediction_id,
+            "model": "black-forest-labs/flux-schnell",
+            "version": "hidden",
+            "status": "succeeded",
+            "input": sent,
+            "output": f"https://replicate.delivery/{prediction_id}.png",
+            "error": None,
+            "created_at": now.isoformat(),
+            "completed_at": now.isoformat(),
+            "deadline": (now + lives).isoformat(),
+            "metrics": {"predict_time": 1.0},
+        }
+        return self.predictions[prediction_id]
+
+
+@contextmanager
+def running_playback() -> Iterator[Playback]:
+    """One on loopback, in a thread of its own, while the block runs."""
+    playback = Playback()
+    started, loop = threading.Event(), asyncio.new_event_loop()
+    ended = asyncio.Event()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(lambda r, w: _connection(playback, r, w), "127.0.0.1")
+        playback.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        started.set()
+        await ended.wait()
+        server.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    started.wait()
+    try:
+        yield playback
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _connection(
+    playback: Playback, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            first, *lines = head.decode("latin-1").strip().split("\r\n")
+            method, path, _ = first.split(" ")
+            headers = {n.lower(): v for n, _, v in (line.partition(": ") for line in lines)}
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            text = playback.answer(method, path, headers, body)
+            if text is None:
+                await reader.read()  # Until the client hangs up.
+                return
+            content = text.encode()
+            status = "201 Created" if method == "POST" else "200 OK"
+            writer.write(
+                f"HTTP/1.1 {status}\r\nDate: {format_datetime(datetime.now(UTC), usegmt=True)}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                + content
+            )
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
