@@ -87,7 +87,7 @@ def _traceback(error: BaseException) -> list[str]:
         yield "Traceback (most recent call last):"
         yield from "".join(traceback.format_tb(error.__traceback__)).splitlines()
         name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-        yield f"{name}: {_reason(error)}"
+        yield f"{name}: {_reason(error)}".removesuffix(": ")
         if isinstance(error, BaseExceptionGroup):
             for each in error.exceptions[:MAX_CHAINED]:
                 yield from (f"  | {line}" for line in lines(each))
