@@ -94,7 +94,7 @@ DATA_EXTENSIONS = frozenset(
 OTHER_EXTENSION = "bin"
 """What every other extension becomes, since a system may execute it."""
 
-_EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
+_EXTENSION = re.compile(r"[A-Za-z0-9]{1,12}")
 
 
 def media_type(beginning: bytes) -> MediaType | None:
