@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from cli.hostile import HOSTILE, LONG, assert_printable, hostile_replicate
+from replicate_mcp.cli.console import PrintableConsole
 from replicate_mcp.cli.printing import guard_streams
 from replicate_mcp.simulator import Simulator
 
@@ -200,3 +203,18 @@ def test_what_a_new_command_prints_is_printable_by_itself(
     assert_printable(written.out, written.out.count("\n"))
     assert_printable(written.err, written.err.count("\n"))
     assert written.out.count("end") == 2
+
+
+def test_what_a_new_table_shows_is_printable_by_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table()
+    table.add_column(HOSTILE)
+    table.add_row(HOSTILE)
+    for shown in (HOSTILE, Text(HOSTILE), table):
+        PrintableConsole().print(shown, soft_wrap=True)
+        PrintableConsole(stderr=True).print(shown, soft_wrap=True)
+    written = capsys.readouterr()
+    for text in written:
+        assert_printable(text, text.count("\n"))
+        assert text.count("[/red][bold]") == 4

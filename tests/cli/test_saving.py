@@ -43,11 +43,11 @@ class Host:
 def _running() -> Iterator[Host]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            host.asked.append(self.headers["accept-encoding"])
-            body = host.bodies.pop(0) if len(host.bodies) > 1 else host.bodies[0]
+            running.asked.append(self.headers["accept-encoding"])
+            body = running.bodies.pop(0) if len(running.bodies) > 1 else running.bodies[0]
             self.send_response(200)
-            if host.encoding:
-                self.send_header("content-encoding", host.encoding)
+            if running.encoding:
+                self.send_header("content-encoding", running.encoding)
             self.end_headers()
             self.wfile.write(body)
 
@@ -55,11 +55,11 @@ def _running() -> Iterator[Host]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        host = Host(f"http://127.0.0.1:{server.server_port}")
+        running = Host(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield host
+            yield running
         finally:
             server.shutdown()
             thread.join()

@@ -76,8 +76,7 @@ def print_json(document: object) -> None:
     """Print a document to stdout; what is not printable in it is escaped."""
     import json
 
-    # DEL is the one control character that json writes as it is.
-    print(json.dumps(document, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f"))
+    print(json.dumps(document, indent=2, ensure_ascii=True))
 
 
 def say(sentence: str) -> None:
