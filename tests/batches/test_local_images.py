@@ -1,12 +1,12 @@
 """Images of this machine, as they are looked at and read again."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.batches.local_images import LocalImages, is_path
+from replicate_mcp.batches.local_images import LocalImages, is_path, named_path
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
 from replicate_mcp.simulator import Simulator
@@ -77,6 +77,89 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
 )
 def test_what_has_no_scheme_may_be_a_path(text: str, expected: bool) -> None:
     assert is_path(text) is expected
+
+
+def test_what_is_media_and_no_image_of_those_accepted_is_refused(tmp_path: Path) -> None:
+    for number, content in enumerate((b"ID3", b"<svg>", b"\x1aE\xdf\xa3", b"\xff\x0a", b"<html>")):
+        (tmp_path / f"{number}.png").write_bytes(content)
+        with pytest.raises(InvalidInput, match="is not an image: png, jpeg, webp, gif, bmp, tiff"):
+            LocalImages(tmp_path).find("task 0: image", f"{number}.png")
+
+
+WINDOWS = PureWindowsPath("C:\\Users\\you\\images")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "D:\\cat.png",
+        "d:cat.png",
+        "\\\\host\\share\\cat.png",
+        "//host/share/cat.png",
+        "\\/host/share/cat.png",
+        "//host",
+        "////host/share/cat.png",
+        "\\\\?\\C:\\Users\\you\\images\\cat.png",
+        "\\\\?\\UNC\\host\\share\\cat.png",
+        "\\\\.\\pipe\\cat.png",
+        "//./C:/cat.png",
+        "\\??\\UNC\\host\\share\\cat.png",
+        "file://host/share/cat.png",
+        "FILE://127.0.0.1/share/cat.png",
+        "file:////host/share/cat.png",
+        "file://///host/share/cat.png",
+        "file:///%5C%5Chost/share/cat.png",
+        "file:%2F%2Fhost/share/cat.png",
+        "file:\\\\host\\share\\cat.png",
+        "file:///D:/cat.png",
+        "file:///D%3A/cat.png",
+    ],
+)
+def test_on_windows_another_host_drive_or_device_is_refused_by_its_text_alone(text: str) -> None:
+    assert is_path(text)
+    assert named_path(text, WINDOWS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat.png", "C:/Users/you/images/cat.png"),
+        ("cats\\cat.png", "C:/Users/you/images/cats/cat.png"),
+        ("c:\\users\\you\\images\\cat.png", "C:/Users/you/images/cat.png"),
+        ("\\Users\\you\\images\\cat.png", "C:/Users/you/images/cat.png"),
+        ("file:///C:/Users/you/images/cat.png", "C:/Users/you/images/cat.png"),
+        ("file://localhost/C:/Users/you/images/a%20cat.png", "C:/Users/you/images/a cat.png"),
+        ("file:cat.png", "C:/Users/you/images/cat.png"),
+    ],
+)
+def test_on_windows_a_path_on_the_folders_drive_is_read(text: str, expected: str) -> None:
+    named = named_path(text, WINDOWS)
+    assert named is not None
+    assert WINDOWS / named == PureWindowsPath(expected)
+
+
+def test_a_folder_on_a_share_is_read_by_its_own_paths_alone() -> None:
+    share = PureWindowsPath("\\\\host\\share\\images")
+    own = "\\\\HOST\\share\\images\\cat.png"
+    assert named_path(own, share) == share / "cat.png"
+    assert named_path("cat.png", share) == PureWindowsPath("cat.png")
+    for other in ("\\\\host\\other\\cat.png", "\\\\evil\\share\\cat.png", "C:\\cat.png"):
+        assert named_path(other, share) is None
+
+
+def test_elsewhere_such_paths_are_names_and_a_url_with_a_host_is_refused(tmp_path: Path) -> None:
+    folder = PurePosixPath("/home/you/images")
+    assert named_path("\\\\host\\cat.png", folder) == PurePosixPath("\\\\host\\cat.png")
+    assert named_path("file://host/home/you/images/cat.png", folder) is None
+    (tmp_path / "cat.png").write_bytes(PNG)
+    url = (tmp_path / "cat.png").as_uri()
+    images = LocalImages(tmp_path)
+    assert images.find("task 0: image", url).kind == "image/png"
+    for refused in (url.replace("file://", "file://host"), "//host/share/cat.png"):
+        with pytest.raises(InvalidInput, match="leads out of"):
+            images.find("task 0: image", refused)
+    with pytest.raises(InvalidInput, match="is not a path that can be followed"):
+        images.find("task 0: image", "file://[x/cat.png")
 
 
 async def test_an_image_that_does_not_get_through_refuses_the_request_in_time(

@@ -19,6 +19,7 @@ from mcp.client.stdio import stdio_client
 from cli.conftest import CommandLine
 from conftest import environment
 from replicate_mcp.cli.config_file import ConfigFile
+from replicate_mcp.cli.executable import own_command
 from replicate_mcp.cli.hosts import HOSTS, Machine
 from replicate_mcp.cli.install import PASSED_ON
 from replicate_mcp.errors import InvalidInput
@@ -113,21 +114,60 @@ OTHERS = """\
 """
 
 
-def test_the_rest_of_the_file_its_mode_and_a_backup_are_kept(home: Home) -> None:
+def test_the_rest_of_the_file_and_a_backup_are_kept(home: Home) -> None:
     file = home.write("cursor", OTHERS)
-    file.chmod(0o640)
     told = home.install("cursor", "--yes").stdout
-    assert "chmod 600" in told
     assert "sk-of" not in told
     changed = file.read_text()
     assert changed.startswith(OTHERS.removesuffix("  },\n}\n"))
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
     (backup,) = file.parent.glob("*.bak")
     assert backup.read_text() == OTHERS
     assert str(backup) in told
-    assert stat.S_IMODE(backup.stat().st_mode) == 0o640
     home.install("cursor", "--remove", "--yes")
     assert file.read_text() == OTHERS
+
+
+def mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def test_a_file_with_the_token_and_its_backup_are_their_users_alone(home: Home) -> None:
+    file = home.write("cursor", OTHERS)
+    file.chmod(0o644)
+    said = "The file and its backup can be read by you alone now (mode 600)"
+    assert said in home.install("cursor", "--yes").stdout
+    (backup,) = file.parent.glob("*.bak")
+    assert (mode(file), mode(backup)) == (0o600, 0o600)
+    backup.unlink()
+    assert "by you alone" not in home.install("cursor", "--remove", "--yes").stdout
+
+    for each in file.parent.glob("*.bak"):
+        each.unlink()
+    file.chmod(0o400)
+    assert "by you alone" not in home.install("cursor", "--yes").stdout
+    assert {mode(each) for each in file.parent.iterdir()} == {0o400}
+
+
+def test_without_the_token_the_file_keeps_its_mode_and_the_backup_is_private(home: Home) -> None:
+    file = home.write("vscode", '{"servers": {}}')
+    file.chmod(0o644)
+    said = "The backup can be read by you alone now (mode 600)"
+    assert said in home.install("vscode", "--yes").stdout
+    (backup,) = file.parent.glob("*.bak")
+    assert (mode(file), mode(backup)) == (0o644, 0o600)
+
+
+def test_an_entry_without_a_script_imports_nothing_from_the_hosts_folder(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home.folder / "replicate_mcp.py").write_text("print('from the current folder')")
+    monkeypatch.setattr("replicate_mcp.cli.executable.NAME", "not-installed")
+    command = own_command()
+    assert command[1:] == ["-P", "-m", "replicate_mcp"]
+    ran = subprocess.run(
+        [*command, "--version"], cwd=home.folder, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("replicate-mcp ")
 
 
 def test_a_link_stays_a_link(home: Home) -> None:
@@ -215,6 +255,7 @@ def test_another_server_of_that_name_is_not_taken_out(home: Home, text: str) -> 
     [
         {"command": "uvx", "args": ["replicate-mcp[redis]"]},
         {"command": "C:\\Python\\python.exe", "args": ["-m", "replicate_mcp", "serve"]},
+        {"command": "C:\\Python\\python.exe", "args": ["-P", "-m", "replicate_mcp", "serve"]},
     ],
 )
 def test_this_server_is_known_however_it_is_started(home: Home, started: dict[str, Any]) -> None:
@@ -327,7 +368,7 @@ def test_what_another_program_wrote_meanwhile_is_not_overwritten(home: Home) -> 
     read = ConfigFile(file)
     file.write_text('{"theirs": 1}')
     with pytest.raises(InvalidInput, match="changed by another program"):
-        read.replace('{"ours": 1}')
+        read.replace('{"ours": 1}', holds_secret=True)
     assert file.read_text() == '{"theirs": 1}'
     assert [each.name for each in file.parent.iterdir()] == [file.name]
 

@@ -165,6 +165,26 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
     assert "hush" not in ran.stdout + ran.stderr
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hush@example.com",
+        "https://user:h/ush@hush@example.com",
+        "https://hush@example.com/x",
+        "user:hush@example.com",
+    ],
+)
+def test_doctor_hides_what_stands_before_the_host_of_a_url(
+    replicate_mcp: CommandLine, url: str
+) -> None:
+    ran = replicate_mcp("doctor", REPLICATE_BASE_URL=url, REPLICATE_MCP_PUBLIC_URL=url)
+    assert "hush" not in ran.stdout + ran.stderr
+    lines = {line.split()[0]: line for line in ran.stdout.splitlines() if line.strip()}
+    for name in ("REPLICATE_BASE_URL", "REPLICATE_MCP_PUBLIC_URL"):
+        shown = lines[name].split()[1]
+        assert shown.startswith("https://…@example.com" if "://" in url else "set"), lines[name]
+
+
 def test_doctor_names_what_is_no_setting(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     ran = replicate_mcp("doctor", REPLICATE_MCP_MAX_IMAGES_A_DAY="5")
     assert ran.returncode == 1

@@ -12,35 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path, PurePath
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
 
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.input_sentences import quoted
+from replicate_mcp.tasks.media import HEAD_BYTES, media_type
 
 MOST_BYTES = 100_000_000
 """Replicate takes files of less than 100 MB."""
 
 SETTING = "REPLICATE_MCP_FILES"
 
-# The first bytes of a file, and the type of image they begin. What a type is called in the box
-# `ftyp` stands at the fifth byte.
-_SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"BM....\x00\x00\x00\x00", re.DOTALL), "image/bmp"),
-    (re.compile(rb"II\x2a\x00|MM\x00\x2a"), "image/tiff"),
-    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "image/avif"),
-    (re.compile(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), "image/heic"),
-)
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
     _FLAGS |= getattr(os, _name, 0)
 
-_TAKEN = "png, jpeg, webp, gif, bmp, tiff, avif and heic"
+_ACCEPTED = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif", "heic")
+"""The image types that leave this machine, each with `image/` before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +113,20 @@ class LocalImages:
             raise InvalidInput(
                 f"{shown} cannot be read: {folder}, the folder that {SETTING} names, is not there."
             )
-        if text.lower().startswith("file:"):
-            text = url2pathname(urlsplit(text).path)
+        leads_out = InvalidInput(
+            f"{shown} leads out of {folder}, the folder that {SETTING} names: only images in it "
+            "are read."
+        )
         try:
-            root, path = folder.resolve(), (folder / text).resolve()
+            named = named_path(text, folder)
+            if named is None:
+                # Not resolved: Windows sends its user's credentials to a host that a path names.
+                raise leads_out
+            root, path = folder.resolve(), (folder / named).resolve()
         except (OSError, RuntimeError, ValueError):  # links in a circle, a null byte
             raise InvalidInput(f"{shown} is not a path that can be followed.") from None
         if not path.is_relative_to(root):
-            raise InvalidInput(
-                f"{shown} leads out of {folder}, the folder that {SETTING} names: only images in "
-                "it are read."
-            )
+            raise leads_out
         return root, path.relative_to(root)
 
 
@@ -145,6 +137,37 @@ def is_path(text: str) -> bool:
     return not has_scheme or text[:5].lower() == "file:"
 
 
+def named_path(text: str, folder: PurePath) -> PurePath | None:
+    """Return the path that `text`, a path or a `file:` URL, names; decide by the text alone.
+
+    Args:
+        text: one that `is_path`.
+        folder: its class says which system's rules hold.
+
+    Returns:
+        None where `text` names another host, drive or device than the folder's.
+
+    Raises:
+        ValueError: a URL that cannot be read.
+    """
+    is_windows = isinstance(folder, PureWindowsPath)
+    if text.lower().startswith("file:"):
+        url = urlsplit(text)
+        if url.netloc.lower() not in ("", "localhost"):
+            return None
+        text = unquote(url.path)
+        if is_windows:  # file:///C:/cat.png
+            text = re.sub(r"^/+([A-Za-z])[:|]", r"\1:", text)
+    if not is_windows:
+        return PurePosixPath(text)
+    path = PureWindowsPath(text)
+    beginning = text[:4].replace("/", "\\")
+    if beginning.startswith(("\\\\?\\", "\\\\.\\", "\\??\\")):
+        return None
+    names_root = bool(path.drive) or beginning.startswith("\\\\")
+    return None if names_root and path.drive.lower() != folder.drive.lower() else path
+
+
 def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:
     with _opened(folder, path, shown) as file:
         size = os.fstat(file.fileno()).st_size
@@ -152,10 +175,11 @@ def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalIma
             raise InvalidInput(
                 f"{shown} has {size / 1e6:.0f} MB: Replicate takes files of less than 100 MB."
             )
-        beginning = file.read(32)
-        kind = next((kind for begins, kind in _SIGNATURES if begins.match(beginning)), None)
-        if kind is None:
-            raise InvalidInput(f"{shown} is not an image: {_TAKEN} are taken.")
+        found = media_type(file.read(HEAD_BYTES))
+        kind = found.name if found else ""
+        if kind.removeprefix("image/") not in _ACCEPTED:
+            accepted = f"{', '.join(_ACCEPTED[:-1])} and {_ACCEPTED[-1]}"
+            raise InvalidInput(f"{shown} is not an image: {accepted} are taken.")
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return LocalImage(where, folder, path, digest, kind)

@@ -34,45 +34,42 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> int:
-    import sys
-
     from replicate_mcp.cli import results
+    from replicate_mcp.cli.printing import say
     from replicate_mcp.cli.session import result_of
 
     result = await result_of(app, caller, batch)
     results.show(result, as_document=as_document)
-    print(results.summary(result), file=sys.stderr)
+    say(results.summary(result))
     return OK
 
 
 async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
-    import json
-    import sys
-
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
+    from replicate_mcp.cli.console import PrintableConsole
+    from replicate_mcp.cli.printing import cell, print_json, print_row, say
     from replicate_mcp.tasks.result import as_json
 
     found = await app.batches.listed(caller, limit=MOST_BATCHES)
-    console = Console(highlight=False)
+    console = PrintableConsole()
     if as_document:
-        print(json.dumps([as_json(each) for each in found], indent=2))
+        print_json([as_json(each) for each in found])
     elif not found:
-        print("There is no batch of the last 24 hours.", file=sys.stderr)
+        say("There is no batch of the last 24 hours.")
     elif not console.is_terminal:
         for each in found:
-            counts = f"{each.successful_count}\t{each.failed_count}\t{each.total_tasks}"
+            counts = map(str, (each.successful_count, each.failed_count, each.total_tasks))
             began = each.created_at.isoformat(timespec="seconds")
-            print(f"{each.batch_id}\t{each.status}\t{counts}\t{began}")
+            print_row(each.batch_id, each.status, *counts, began)
     else:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in ("batch", "status", "made", "not made", "of", "when"):
             table.add_column(column, justify="right" if column in _NUMBERS else "left")
         for each in found:
             cells = map(str, (each.successful_count, each.failed_count, each.total_tasks))
-            table.add_row(each.batch_id, each.status, *cells, _ago(each))
+            table.add_row(cell(each.batch_id), each.status, *cells, _ago(each))
         console.print(table)
     return OK
 

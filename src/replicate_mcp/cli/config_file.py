@@ -9,8 +9,8 @@ from pathlib import Path
 
 from replicate_mcp.errors import InvalidInput
 
-NEW_FILE_MODE = 0o600
-"""Of a file that was not there: what is written may hold a token."""
+PRIVATE_MODE = 0o600
+"""Permissions of what holds a secret, and of every new file and backup: their user's alone."""
 
 
 class ConfigFile:
@@ -40,8 +40,11 @@ class ConfigFile:
         self._mark = "\ufeff" if text.startswith("\ufeff") else ""
         self.text = text.removeprefix(self._mark)
 
-    def replace(self, text: str) -> Path | None:
+    def replace(self, text: str, *, holds_secret: bool) -> Path | None:
         """Put another text in its place, and give the backup's path where there was a file.
+
+        Args:
+            holds_secret: others lose their permissions to the file; else its mode is kept.
 
         Raises:
             InvalidInput: it cannot be written, or has changed since it was read.
@@ -49,12 +52,15 @@ class ConfigFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._check_unchanged()
-            mode = NEW_FILE_MODE
+            mode = PRIVATE_MODE
             backup = None
             if self._bytes is not None:
                 mode = stat.S_IMODE(self.path.stat().st_mode)
-                backup = self._write_beside(self._bytes, mode)
+                # The old text may hold secrets as well, of this server or of others.
+                backup = self._write_beside(self._bytes, mode & PRIVATE_MODE)
                 backup = backup.replace(self._backup_path())
+                if holds_secret:
+                    mode &= PRIVATE_MODE
             written = self._write_beside((self._mark + text).encode(), mode)
             try:
                 self._check_unchanged()
@@ -66,9 +72,9 @@ class ConfigFile:
             raise InvalidInput(f"{self.path} cannot be written: {error.strerror}.") from None
         return backup
 
-    def readable_by_others(self) -> bool:
-        """Whether other users of this machine can read it, as far as its mode tells."""
-        return os.name != "nt" and bool(self.path.stat().st_mode & 0o044)
+    def is_open_to_others(self) -> bool:
+        """Return whether its mode gives other users of this machine any permission."""
+        return os.name != "nt" and self.path.exists() and bool(self.path.stat().st_mode & 0o077)
 
     def _check_unchanged(self) -> None:
         now = None

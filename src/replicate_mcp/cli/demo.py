@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.cli.options import whole_number
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
 
 if TYPE_CHECKING:
@@ -31,9 +32,15 @@ SHOWN_FILES = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How large the show is."""
-    parser.add_argument("--tasks", type=_number(1_000), default=24, metavar="N", help="images (24)")
     parser.add_argument(
-        "--limit", type=_number(1_000), default=8, metavar="L", help="predictions in flight (8)"
+        "--tasks", type=whole_number(1_000), default=24, metavar="N", help="images (24)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=whole_number(1_000),
+        default=8,
+        metavar="L",
+        help="predictions in flight (8)",
     )
     parser.add_argument(
         "--seconds", default="0.8-2", help="how long a prediction takes (0.8-2)", metavar="S"
@@ -108,7 +115,7 @@ def _play(
     server = StdioServerParameters(
         command=sys.executable,
         # With a file of its own, so that no settings of the user's change the show.
-        args=["-m", "replicate_mcp", "serve", "--env-file", str(settings_file)],
+        args=["-P", "-m", "replicate_mcp", "serve", "--env-file", str(settings_file)],
         env={
             "REPLICATE_API_TOKEN": TOKEN,
             "REPLICATE_BASE_URL": simulator.url,
@@ -122,8 +129,10 @@ def _play(
             return anyio.run(_ask, server, log, simulator, tasks, bar)
         except ExceptionGroup as group:
             log.seek(0)
-            said = log.read().strip() or repr(group.exceptions[0])
-            raise ReplicateUnavailable(f"The server of the demo failed: {said}") from group
+            # Its lines are printable; each stays a line, which the sentence cannot give them.
+            print(log.read(), end="", file=sys.stderr)
+            reason = repr(group.exceptions[0])
+            raise ReplicateUnavailable(f"The server of the demo failed: {reason}") from group
 
 
 async def _ask(
@@ -177,21 +186,28 @@ async def _ask(
 
 
 def _show_files(pages: list[dict[str, Any]]) -> None:
+    from replicate_mcp.cli.printing import cell
+    from replicate_mcp.text import one_line
+
     rows = sorted(
         (row for page in pages for row in page["successful_results"]),
         key=lambda row: int(row["task_index"]),
     )
-    files = [file for row in rows for file in row["generated_files"]]
-    width = max((len(file["filename"]) for file in files[:SHOWN_FILES]), default=0)
+    files = [
+        (cell(file["filename"]), cell(file["url"]))
+        for row in rows
+        for file in row["generated_files"]
+    ]
+    width = max((len(name) for name, _ in files[:SHOWN_FILES]), default=0)
     _say()
-    for file in files[:SHOWN_FILES]:
-        _say(f"  {file['filename']:<{width}}  ", end="")
-        _say(file["url"], style="cyan")
+    for name, url in files[:SHOWN_FILES]:
+        _say(f"  {name:<{width}}  ", end="")
+        _say(url, style="cyan")
     if len(files) > SHOWN_FILES:
         _say(f"  … and {len(files) - SHOWN_FILES} more", style="dim")
     for page in pages:
         for failed in page["failed_results"]:
-            _say(f"  {failed['output_filename']}: {failed['error']}", style="red")
+            _say(f"  {cell(failed['output_filename'])}: {one_line(failed['error'])}", style="red")
     _say()
 
 
@@ -232,18 +248,10 @@ def _part(simulator: "Simulator", keep: bool) -> None:
 
 
 def _say(text: str = "", *, style: str = "", end: str = "\n") -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from replicate_mcp.cli.console import PrintableConsole
+
     # Long lines are left to the terminal, so that a URL stays in one piece.
-    Console(highlight=False).print(Text(text, style=style), soft_wrap=True, end=end)
+    PrintableConsole().print(Text(text, style=style), soft_wrap=True, end=end)
     sys.stdout.flush()
-
-
-def _number(most: int) -> Any:
-    def number(text: str) -> int:
-        if not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"must be from 1 to {most}")
-        return int(text)
-
-    return number

@@ -1,6 +1,7 @@
 """`replicate-mcp doctor`: every setting with its origin, then checks that say what to do."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,11 @@ from replicate_mcp.errors import InvalidInput
 if TYPE_CHECKING:
     from replicate_mcp.cli.checks import Check
     from replicate_mcp.settings import Origin
+
+
+HIDDEN = "set, not shown"
+
+_USER_INFO = re.compile(r"(?<!\bsqlite)://[^\s/]*@")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,26 +57,39 @@ def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") 
 
 def _shown(name: str, values: Mapping[str, Any]) -> str:
     """A setting's value, or what may be told of it."""
-    import re
     from typing import get_args
 
     from pydantic import SecretStr
 
     from replicate_mcp.access import fingerprint
     from replicate_mcp.backends.redis.server import masked
-    from replicate_mcp.cli.results import printable
+    from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS
     from replicate_mcp.settings import SETTING_NAMES, Settings
+    from replicate_mcp.text import one_line
 
     field = Settings.model_fields[SETTING_NAMES[name]]
     if name not in values:
-        return printable(str(field.default)) if field.default else "not set"
+        return str(field.default) if field.default else "not set"
     value = str(values[name])
     if SecretStr in get_args(field.annotation):
         return f"set, {len(value)} characters, fingerprint {fingerprint(value)[:4]}…"
     if value.startswith(("redis://", "rediss://")):
         return masked(value)  # It may carry a password.
-    return printable(re.sub(r"://[^/@]*@", "://…@", value))
+    return one_line(_without_user_info(name, value), MAX_SENTENCE_CHARACTERS)
+
+
+def _without_user_info(name: str, value: str) -> str:
+    """Return a value without what stands before the host of a URL, however badly it is escaped."""
+    scheme, separator, _ = value.partition("://")
+    if scheme == "sqlite" or not (separator or name.endswith("_URL")) or "@" not in value:
+        return value
+    return f"{scheme}{separator}…@{value.rpartition('@')[2]}" if separator else HIDDEN
 
 
 def _print_check(check: "Check") -> None:
-    print(f"  {'✓' if check.fine else '✗'} {check.what}: {check.sentence}", flush=True)
+    from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS
+    from replicate_mcp.text import one_line
+
+    sentence = _USER_INFO.sub("://…@", check.sentence)
+    sentence = one_line(sentence, MAX_SENTENCE_CHARACTERS)
+    print(f"  {'✓' if check.fine else '✗'} {check.what}: {sentence}", flush=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.cli.options import add_max_mb
 
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("batch", metavar="BATCH", help="a batch's id, or `latest`")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="made if need be")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_max_mb(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,18 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace) -> int:
-    import sys
-
+    from replicate_mcp.cli.printing import say
     from replicate_mcp.cli.saving import Saver
     from replicate_mcp.cli.session import result_of
 
     result = await result_of(app, caller, arguments.batch)
-    saver = Saver(arguments.to, app.settings.replicate_base_url, arguments.overwrite)
+    saver = Saver(
+        arguments.to, app.settings.replicate_base_url, arguments.overwrite, arguments.max_mb
+    )
     code = await saver.save_and_tell(result)
     if result.pending_count:
-        print(
-            f"The batch still runs, {result.pending_count} of its tasks are to come.",
-            file=sys.stderr,
-        )
+        say(f"The batch still runs, {result.pending_count} of its tasks are to come.")
         return SOME_FAILED
     return OK if code == OK else SOME_FAILED

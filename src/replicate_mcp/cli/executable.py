@@ -43,4 +43,5 @@ def own_command() -> list[str]:
         script = Path(sysconfig.get_path("scripts", scheme)) / NAME
         if script.is_file():
             return [str(script)]
-    return [sys.executable, "-m", "replicate_mcp"]
+    # -P: hosts start it in folders of others', whose modules it must not import.
+    return [sys.executable, "-P", "-m", "replicate_mcp"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.cli.main import INTERRUPTED
+from replicate_mcp.cli.options import add_max_mb
 from replicate_mcp.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="with --out: replace files that are there"
     )
+    add_max_mb(parser, "with --out: ")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,7 +88,9 @@ async def _generate(app: "App", arguments: argparse.Namespace, tasks: list[Any])
     if arguments.out is not None:
         from replicate_mcp.cli.saving import Saver
 
-        saver = Saver(arguments.out, app.settings.replicate_base_url, arguments.overwrite)
+        saver = Saver(
+            arguments.out, app.settings.replicate_base_url, arguments.overwrite, arguments.max_mb
+        )
         code = max(code, await saver.save_and_tell(result))
     elif result.successful_count:
         bar.say(

@@ -88,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
             ask = _asked_later if arguments.dry_run else _asked_token
             changed = _with_server(file.text, host, entry, ask)
     except NotJson as error:
-        raise InvalidInput(_refusal(file, host, entry, str(error))) from None
+        _refuse(file, host, entry, str(error))
+        return WRONG_USE
     if changed == file.text:
         print(f"{file.path} needs no change.")
         return OK
@@ -103,8 +104,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.yes and not _agreed():
         print("Nothing was written.", file=sys.stderr)
         return WRONG_USE
-    backup = file.replace(changed)
+    was_open = file.is_open_to_others()
+    holds_secret = entry.get("env", {}).get(TOKEN, REFERENCE) != REFERENCE
+    backup = file.replace(changed, holds_secret=holds_secret)
     _tell(file, host, backup, entry)
+    if was_open:
+        private = "The file and its backup" if holds_secret else "The backup"
+        print(f"{private} can be read by you alone now (mode 600): secrets may be in there.")
     return OK
 
 
@@ -288,22 +294,24 @@ def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[
         return
     if entry["env"].get(TOKEN, REFERENCE) != REFERENCE:
         print(f"The token is in that file, where {host.title} reads it.")
-        if file.readable_by_others():
-            print(f"Others on this machine can read it: chmod 600 '{file.path}'")
     print(host.then)
     if entry["env"].get(TOKEN) == REFERENCE:
         print(f"{host.title} asks for the token once, and keeps it encrypted.")
 
 
-def _refusal(file: "ConfigFile", host: "Host", entry: Mapping[str, Any], reason: str) -> str:
-    """Why nothing was changed, and what the user can put there by hand."""
+def _refuse(file: "ConfigFile", host: "Host", entry: Mapping[str, Any], reason: str) -> None:
+    """Print why nothing was changed, and what the user can put there by hand."""
     import json
+
+    from replicate_mcp.cli.printing import say
 
     said = f"{file.path} was not changed: {reason}."
     if not entry:
-        return said
+        say(said)
+        return
     shown = dict(entry)
     if shown["env"].get(TOKEN, REFERENCE) != REFERENCE:
         shown["env"] = shown["env"] | {TOKEN: "r8_your_token"}
     snippet = json.dumps({SERVER: shown}, indent=2)
-    return f'{said} Mend it, or put this under "{host.servers}" yourself:\n{snippet}'
+    say(f'{said} Correct it, or put this under "{host.servers}" yourself:')
+    print(snippet, file=sys.stderr)

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Protocol, cast
 
+from replicate_mcp.cli import logs
+from replicate_mcp.cli.printing import guard_streams, say
 from replicate_mcp.errors import ReplicateMcpError
+
+log = logging.getLogger(__name__)
 
 OK, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all was made, some tasks failed, the command was wrong or nothing could be done,
@@ -47,15 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A filename that the terminal's encoding lacks letters for is shown, not crashed on.
             stream.reconfigure(errors="backslashreplace")
+    guard_streams()
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "serve")
     name = words[0]
     if name not in COMMANDS:
         _parser().parse_args(words[:1])
         return WRONG_USE
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure()
     command = cast(Command, importlib.import_module(f"replicate_mcp.cli.{name}"))
     parser = argparse.ArgumentParser(prog=f"replicate-mcp {name}", description=_sentence(name))
     parser.add_argument("--env-file", metavar="FILE", help="a file of settings, NAME=value a line")
@@ -66,13 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except ReplicateMcpError as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return WRONG_USE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has had enough (`| head`); the interpreter would complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    except Exception:  # a fault of ours: its traceback may quote anything, as a log may not
+        log.critical("The command failed by a fault of its own.", exc_info=True)
         return SOME_FAILED
 
 

@@ -1,7 +1,6 @@
 """`replicate-mcp models`: image models worth knowing, a search, or the inputs of one model."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the models that were found, or one model's inputs from its own schema."""
+    from replicate_mcp.cli.printing import say
     from replicate_mcp.cli.session import in_app
     from replicate_mcp.errors import InvalidInput
     from replicate_mcp.settings import load_settings
@@ -37,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
         return _found(in_app(settings, lambda app: app.find_models(words, app.caller)))
     schema = in_app(settings, lambda app: app.model_inputs(app.caller(), model))
     if schema is None:
-        print("Replicate did not tell this model's inputs; try again later.", file=sys.stderr)
+        say("Replicate did not tell this model's inputs; try again later.")
         return SOME_FAILED
     _inputs(schema)
     return OK
 
 
 def _found(found: "Found") -> int:
+    from replicate_mcp.cli.printing import say
     from replicate_mcp.tasks.catalogue import PRICE_CLASSES
 
     rows = [
@@ -68,7 +69,7 @@ def _found(found: "Found") -> int:
         "`replicate-mcp models NAME` shows what a model takes.",
     )
     if found.note or not shown:
-        print(found.note or "No model was found for these words.", file=sys.stderr)
+        say(found.note or "No model was found for these words.")
     return OK if shown else SOME_FAILED
 
 
@@ -96,14 +97,19 @@ def _show(
 ) -> bool:
     """Rows as a table on a terminal, with tabs between cells elsewhere; False where none are."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False)
+    from replicate_mcp.cli.console import PrintableConsole
+    from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS, print_row
+    from replicate_mcp.text import one_line
+
+    def shown(row: Sequence[str]) -> list[str]:
+        return [one_line(text, MAX_SENTENCE_CHARACTERS) for text in row]
+
+    console = PrintableConsole()
     if not console.is_terminal:
         for row in for_pipes:
-            print("\t".join(_one_line(cell) for cell in row))
+            print_row(*shown(row))
     elif rows:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in columns:
@@ -114,14 +120,8 @@ def _show(
                 ratio=1 if column == wide else None,
             )
         for row in rows:
-            table.add_row(*(Text(_one_line(cell)) for cell in row))
+            table.add_row(*shown(row))
         console.print(table)
         if below:
             console.print(below, style="dim")
     return bool(rows)
-
-
-def _one_line(text: str) -> str:
-    from replicate_mcp.cli.results import printable
-
-    return " ".join(printable(text).split())

@@ -4,8 +4,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from replicate_mcp.cli.console import PrintableConsole
+from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS
+from replicate_mcp.text import one_line
 
 QUIET_SECONDS = 5.0
 """Between two lines where there is no terminal to draw on; shorter batches print none."""
@@ -15,7 +18,7 @@ class ProgressBar:
     """Shows a batch while it runs; with `limit` also how many of its predictions are in flight."""
 
     def __init__(self, total: int, *, limit: int | None = None) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = PrintableConsole(stderr=True)
         self._draws = self._console.is_terminal and not self._console.is_dumb_terminal
         self._limit = limit
         self._printed_at = time.monotonic()
@@ -33,6 +36,8 @@ class ProgressBar:
             console=self._console,
             disable=not self._draws,
             refresh_per_second=12,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._images = self._progress.add_task("images", total=total, line=f"0/{total} done")
         self._in_flight: TaskID | None = None
@@ -55,10 +60,11 @@ class ProgressBar:
 
     def update(self, finished: float, line: str) -> None:
         """Show how many have finished, and a line about it."""
+        line = one_line(line)
         self._progress.update(self._images, completed=finished, line=line)
         now = time.monotonic()
         if not self._draws and now - self._printed_at >= QUIET_SECONDS and line != self._printed:
-            self._console.print(line, markup=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
             self._printed_at, self._printed = now, line
 
     def show_in_flight(self, count: int) -> None:
@@ -75,7 +81,7 @@ class ProgressBar:
 
     def say(self, sentence: str) -> None:
         """Print something above the bar."""
-        self._console.print(sentence, markup=False, soft_wrap=True)
+        self._console.print(one_line(sentence, MAX_SENTENCE_CHARACTERS), soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the bar as it stands, and give the terminal back."""

@@ -1,7 +1,5 @@
 """A batch's results on stdout: a table for a person, plain lines for a pipe, or JSON."""
 
-import json
-import sys
 from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
@@ -9,8 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from replicate_mcp.cli.console import PrintableConsole
 from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.cli.printing import cell, print_json, print_row, say
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, as_json
+from replicate_mcp.text import one_line
 
 TABLE_PADDING = 5
 """What a table takes beside its two columns."""
@@ -25,15 +26,15 @@ def show(result: BatchResult, *, as_document: bool) -> None:
     if as_document:
         # What an agent would call next is nothing for a person: all rows are here.
         whole = result.model_copy(update={"next_step": None})
-        print(json.dumps(as_json(whole), indent=2))
+        print_json(as_json(whole))
         return
     files = list(_files(result))
-    console = Console(highlight=False)
+    console = PrintableConsole()
     if not console.is_terminal:
         for _, name, url, _ in files:
-            print(f"{name}\t{url}")
+            print_row(name, url)
         for failed in _told(result):
-            print(f"{failed.output_filename}: {_reason(failed)}", file=sys.stderr)
+            say(f"{failed.output_filename}: {_reason(failed)}")
         return
     rows = _rows(result, files)
     if not rows:
@@ -69,11 +70,6 @@ def exit_code(result: BatchResult) -> int:
     return OK if result.successful_count == result.total_tasks else SOME_FAILED
 
 
-def printable(text: str) -> str:
-    """Somebody else's text on one line, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 File = tuple[int, str, str, bool]
 
 Row = tuple[Text, Text]
@@ -84,7 +80,7 @@ def _files(result: BatchResult) -> Iterator[File]:
     """Task index, filename, URL, and whether that has expired."""
     for success in result.successful_results:
         for file in success.generated_files:
-            yield success.task_index, file.filename, file.url, bool(file.expired)
+            yield success.task_index, cell(file.filename), cell(file.url), bool(file.expired)
 
 
 def _told(result: BatchResult) -> list[TaskFailure]:
@@ -97,7 +93,7 @@ def _told(result: BatchResult) -> list[TaskFailure]:
 
 
 def _reason(failed: TaskFailure) -> str:
-    return printable(f"{failed.error_code}: {failed.error}")
+    return one_line(f"{failed.error_code}: {failed.error}")
 
 
 def _rows(result: BatchResult, files: list[File]) -> list[Row]:
@@ -108,7 +104,7 @@ def _rows(result: BatchResult, files: list[File]) -> list[Row]:
         shown = Text(name + (" (expired)" if expired else ""))
         rows.append((index, (shown, Text(url, style=style, no_wrap=True))))
     for failed in _told(result):
-        row = (Text(failed.output_filename), Text(_reason(failed), style="red"))
+        row = (Text(cell(failed.output_filename)), Text(_reason(failed), style="red"))
         rows.append((failed.task_index, row))
     return [row for _, row in sorted(rows, key=lambda each: each[0])]
 

@@ -1,8 +1,10 @@
-"""Saves a batch's images on this machine: from Replicate's own hosts only, into one folder only."""
+"""Saves a batch's images on this machine: from Replicate's own hosts only, into one folder only.
+
+Of a file's name, the extension is left to its content (`tasks/media.py`).
+"""
 
 import os
 import secrets
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +14,21 @@ import anyio
 import httpx
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.cli.options import DEFAULT_MAX_MB
+from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.replicate_api.delivery import DELIVERY_HOST, Delivery, NotDelivered
-from replicate_mcp.tasks import filenames
+from replicate_mcp.tasks import filenames, media
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
 AT_ONCE = 8
 
 ATTEMPTS = 3
-"""Of one file, where the connection or Replicate fails."""
+"""Of one file, where the connection or Replicate fails, or the content is an error page."""
+
+_UNENCODED = {"Accept-Encoding": "identity"}
+
+_NO_MEDIA = "its content is no image, nor video or audio: its host may have sent an error page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,25 @@ class _Unfit(Exception):
 class Saver:
     """Saves files into one folder."""
 
-    def __init__(self, folder: Path, base_url: str, overwrite: bool = False) -> None:
-        """Args: overwrite: replace files that are there already."""
+    def __init__(
+        self,
+        folder: Path,
+        base_url: str,
+        overwrite: bool = False,
+        max_mb: int = DEFAULT_MAX_MB,
+    ) -> None:
+        """Configure where files go.
+
+        Args:
+            folder: made where it is not there.
+            base_url: of Replicate's API.
+            overwrite: replace files that are there already.
+            max_mb: most megabytes of one file.
+        """
         self._folder = folder
         self._overwrite = overwrite
+        self._max_mb = max_mb
+        self._owners: dict[str, int] = {}
         self._delivery = Delivery(base_url)
 
     async def save_and_tell(self, result: BatchResult) -> int:
@@ -49,9 +72,9 @@ class Saver:
         files = [file for row in result.successful_results for file in row.generated_files]
         failed = await self.save(files)
         for each in failed:
-            print(f"{each.filename} is not saved: {each.reason}.", file=sys.stderr)
+            say(f"{each.filename} is not saved: {each.reason}.")
         saved = len(files) - len(failed)
-        print(f"Saved {saved} of {len(files)} files in {self._folder}.", file=sys.stderr)
+        say(f"Saved {saved} of {len(files)} files in {self._folder}.")
         return SOME_FAILED if failed else OK
 
     async def save(self, files: Sequence[GeneratedFile]) -> list[NotSaved]:
@@ -61,13 +84,16 @@ class Saver:
             InvalidInput: the folder cannot be made.
         """
         make_folder(self._folder)
+        self._owners = {
+            filenames.folded(file.filename): number for number, file in enumerate(files)
+        }
         failed: dict[int, NotSaved] = {}
         turns = anyio.CapacityLimiter(AT_ONCE)
 
         async def one(number: int, file: GeneratedFile) -> None:
             async with turns:
                 try:
-                    await self._save(client, file)
+                    await self._save(client, number, file)
                 except _Unfit as unfit:
                     failed[number] = NotSaved(file.filename, str(unfit))
                 except OSError as error:
@@ -82,7 +108,7 @@ class Saver:
                 group.start_soon(one, number, file)
         return [failed[number] for number in sorted(failed)]
 
-    async def _save(self, client: httpx.AsyncClient, file: GeneratedFile) -> None:
+    async def _save(self, client: httpx.AsyncClient, number: int, file: GeneratedFile) -> None:
         target = self._target(file.filename)
         if not self._delivery.serves(file.url):
             raise _Unfit(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
@@ -91,9 +117,12 @@ class Saver:
         self._check_free(target)
         part = target.with_name(f".{secrets.token_hex(6)}.part")
         try:
-            await self._fetch(client, file.url, part)
+            name = self._claim(number, await self._fetch(client, file, part))
+            target = self._folder / name
             self._check_free(target)
             part.replace(target)
+            if name != file.filename:
+                say(f"{file.filename} is saved as {name}, the type of its content.")
         finally:
             part.unlink(missing_ok=True)
 
@@ -109,25 +138,54 @@ class Saver:
         if not self._overwrite and os.path.lexists(target):
             raise _Unfit("a file of that name is there already (--overwrite replaces it)")
 
-    async def _fetch(self, client: httpx.AsyncClient, url: str, part: Path) -> None:
+    def _claim(self, number: int, name: str) -> str:
+        """Return `name`, numbered where another file of the batch has it."""
+        free, suffix = name, 2
+        while self._owners.setdefault(filenames.folded(free), number) != number:
+            free = filenames.numbered(name, suffix)
+            suffix += 1
+        return free
+
+    async def _fetch(self, client: httpx.AsyncClient, file: GeneratedFile, part: Path) -> str:
+        """Write the file's content into `part`, and return the name that suits it."""
         reason = ""
         for attempt in range(ATTEMPTS):
             await anyio.sleep(attempt * 0.5)
             try:
-                async with client.stream("GET", url) as response:
+                async with client.stream("GET", file.url, headers=_UNENCODED) as response:
                     if response.status_code in (404, 410):
                         raise _Unfit("its URL has expired: Replicate deletes files after one hour")
                     if response.status_code == 200:
-                        async with await anyio.open_file(part, "wb") as file:
-                            async for chunk in response.aiter_bytes():
-                                await file.write(chunk)
-                        return
+                        beginning = await self._write(response, part)
+                        if name := media.name_to_save(file.filename, beginning):
+                            return name
+                        reason = _NO_MEDIA
+                        continue
                     reason = f"its host answered {response.status_code}"
                     if response.status_code < 500 and response.status_code != 429:
                         break
-            except httpx.TransportError as error:
+            except httpx.HTTPError as error:
                 reason = f"the connection failed ({str(error) or type(error).__name__})"
+            except (httpx.InvalidURL, ValueError) as error:  # UnicodeError is a ValueError
+                raise _Unfit(f"its URL cannot be used ({error})") from None
         raise _Unfit(reason)
+
+    async def _write(self, response: httpx.Response, part: Path) -> bytes:
+        """Write a body into `part`, and return its beginning."""
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise _Unfit(f"its host sent it encoded ({encoding}), which was not asked for")
+        size, beginning = 0, b""
+        async with await anyio.open_file(part, "wb") as file:
+            # Raw, so that nothing is decoded, whatever a header says.
+            async for chunk in response.aiter_raw():
+                size += len(chunk)
+                if size > self._max_mb * 1_000_000:
+                    raise _Unfit(f"it is over {self._max_mb} MB (--max-mb allows more)")
+                if len(beginning) < media.HEAD_BYTES:
+                    beginning += chunk[: media.HEAD_BYTES - len(beginning)]
+                await file.write(chunk)
+        return beginning
 
 
 def make_folder(folder: Path) -> None:
@@ -165,6 +223,5 @@ def refuse_taken_names(folder: Path, tasks: Sequence[Any], *, overwrite: bool) -
 
 
 def _stem(name: str) -> str:
-    """A name without its image extension, which may turn out to be another."""
-    stem, _, _ = name.rpartition(".")
-    return (stem if stem and filenames.requested_format(name) else name).casefold()
+    """A name without its media extension, which may turn out to be another."""
+    return filenames.folded(media.without_media_extension(name))

@@ -1,7 +1,6 @@
 """`replicate-mcp semaphores`: the limits, who holds and who waits; set one, or watch them live."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import OK
@@ -54,24 +53,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _set(app: "App", name: str, limit: int) -> int:
+    from replicate_mcp.cli.printing import print_row, say
+
     state = await app.semaphores.set(name, limit)
-    print(f"{state.name}: {state.limit} at once, {state.in_use} in use, {state.waiting} waiting.")
+    in_use = f"{state.in_use} in use, {state.waiting} waiting"
+    print_row(f"{state.name}: {state.limit} at once, {in_use}.")
     said = "It stays until it is set again, whatever processes declare."
     setting = app.settings.concurrent_limit
     if name == app.settings.default_semaphore and limit != setting:
         said += f" Back to the setting: replicate-mcp semaphores set {name} {setting}"
-    print(said, file=sys.stderr)
+    say(said)
     return OK
 
 
 async def _list(app: "App", as_document: bool) -> int:
-    import json
     from dataclasses import asdict
 
-    from rich.console import Console
+    from replicate_mcp.cli.console import PrintableConsole
+    from replicate_mcp.cli.printing import print_json, print_row, say
 
     states, shares = await _look(app)
-    console = Console(highlight=False)
+    console = PrintableConsole()
     if as_document:
         rows = [
             asdict(state)
@@ -81,13 +83,13 @@ async def _list(app: "App", as_document: bool) -> int:
             }
             for state in states
         ]
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
     elif not states:
-        print("No process uses a semaphore now, and none was set by hand.", file=sys.stderr)
+        say("No process uses a semaphore now, and none was set by hand.")
     elif not console.is_terminal:
         for state in states:
-            counts = f"{state.limit}\t{state.in_use}\t{state.waiting}"
-            print(f"{_shown(app, state.name)}\t{counts}")
+            counts = map(str, (state.limit, state.in_use, state.waiting))
+            print_row(_shown(app, state.name), *counts)
     else:
         console.print(_table(app, states, shares, console.width))
     return OK
@@ -95,14 +97,16 @@ async def _list(app: "App", as_document: bool) -> int:
 
 async def _watch(app: "App", _as_document: bool) -> int:
     import anyio
-    from rich.console import Console
     from rich.live import Live
 
+    from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.interrupts import Interrupts
 
-    console = Console(highlight=False)
+    console = PrintableConsole()
     with (
-        Live(console=console, auto_refresh=False, transient=False) as live,
+        Live(
+            console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        ) as live,
         Interrupts(before_leaving=live.stop) as interrupts,
     ):
         while not interrupts.heard.is_set():
@@ -132,6 +136,8 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
+    from replicate_mcp.cli.printing import cell
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("semaphore", no_wrap=True)
     bar_width = BAR_WIDTH if width >= ROOMY else NARROW_BAR_WIDTH
@@ -141,7 +147,7 @@ def _table(
     table.add_column("creations a minute", min_width=len("creations"))
     for state in states:
         table.add_row(
-            Text(_shown(app, state.name), style="bold"),
+            Text(cell(_shown(app, state.name)), style="bold"),
             _bar(state, bar_width),
             f"{state.in_use} of {state.limit}",
             str(state.waiting),
@@ -149,7 +155,7 @@ def _table(
         )
         for share in shares:
             if share.semaphore == state.name:
-                who = share.holder or "left by a process that is gone"
+                who = cell(share.holder) or "left by a process that is gone"
                 row = (f"  {who}", "", str(share.in_use), str(share.waiting), "")
                 table.add_row(*row, style="dim")
     return table

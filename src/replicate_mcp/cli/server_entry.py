@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from replicate_mcp.cli.json_text import Path as Way
-from replicate_mcp.cli.results import printable
+from replicate_mcp.text import printable
 
 _STARTERS = ("uv", "uvx", "pipx")
 """Programs that start this one by the name of its package; npm has another's of that name."""
@@ -62,7 +62,9 @@ def words_of(entry: Any) -> list[str]:
 
 def _starts_this_one(command: str, args: Any) -> bool:
     program, words = _program(command), words_of({"args": args})
-    if program == "replicate-mcp" or words[:2] == ["-m", "replicate_mcp"]:
+    # -P keeps modules of the current folder out; without it, an entry is an older one of ours.
+    as_module = words[words[:1] == ["-P"] :][:2] == ["-m", "replicate_mcp"]
+    if program == "replicate-mcp" or as_module:
         return True
     return program in _STARTERS and any(re.match(r"replicate-mcp\b", word) for word in words)
 

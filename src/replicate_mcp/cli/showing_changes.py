@@ -14,6 +14,7 @@ WIDEST = 160
 TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
 
 _STRING_OR_COMMENT = re.compile(rf'"(?:[^"\\]|\\.)*"|{COMMENT.pattern}', re.DOTALL)
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _TOKEN = re.compile(r"r8_\w+")
 
 
@@ -37,9 +38,15 @@ def difference(
         whose = "your" if value in kept else "the old"
         return f"({whose} token, hidden)" if way[-1] == TOKEN else f"({whose} text, hidden)"
 
-    old, new = (_masked(text, ours, is_shown, hidden).splitlines() for text in (before, after))
+    old, new = (_lines(_masked(text, ours, is_shown, hidden)) for text in (before, after))
     lines = difflib.unified_diff(old, new, f"{path} (now)", f"{path} (after)", n=2, lineterm="")
     return "\n".join(line if len(line) <= WIDEST else line[: WIDEST - 1] + "…" for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    """Split at line ends alone; `str.splitlines` knows others, which a key may hold."""
+    lines = _LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def _scalars(text: str) -> Sequence[tuple[Way, Node]]:

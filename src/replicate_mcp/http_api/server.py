@@ -166,6 +166,7 @@ def _listener(host: str, port: int) -> socket.socket:
 def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         api,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -65,7 +65,7 @@ def running_simulator_process(
     """Run the simulator in a process of its own, so that it costs the caller no time."""
     settings = (settings or SimulatorSettings()).changed(changes)
     command = [
-        *(sys.executable, "-m", "replicate_mcp.simulator", "--port", str(port)),
+        *(sys.executable, "-P", "-m", "replicate_mcp.simulator", "--port", str(port)),
         *("--json", "--exit-on-stdin-close", "--settings", settings.model_dump_json()),
     ]
     process = subprocess.Popen(  # noqa: S603 - this very program

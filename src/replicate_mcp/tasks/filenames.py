@@ -8,6 +8,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from replicate_mcp.tasks.media import MEDIA_TYPES
+
 MAX_BYTES = 200
 """In UTF-8: with a number and an extension, still below the 255 that file systems stop at."""
 
@@ -150,10 +152,10 @@ class BatchFilenames:
     def claim(self, task_index: int, names: Iterable[str]) -> None:
         """Note names that a task's files already carry: no other task is given them."""
         for name in names:
-            self._owners[_folded(name)] = task_index
+            self._owners[folded(name)] = task_index
 
     def _free(self, task_index: int, names: Iterable[str]) -> bool:
-        return all(self._owners.get(_folded(name), task_index) == task_index for name in names)
+        return all(self._owners.get(folded(name), task_index) == task_index for name in names)
 
     def _free_label(self, task_index: int, root: str, formats: Sequence[str | None]) -> str:
         """The first of `cat.png`, `cat_2.png`, `cat_3.png`, … under which all files are free."""
@@ -161,7 +163,7 @@ class BatchFilenames:
         if self._free(task_index, wanted):
             return root
         # Taken names stay taken, so a search goes on where the last one for this name ended.
-        asked = (_folded(wanted[0]), len(wanted))
+        asked = (folded(wanted[0]), len(wanted))
         suffix = self._next_suffix.get(asked, 2)
         while not self._free(task_index, _files(numbered(root, suffix), formats)):
             suffix += 1
@@ -185,22 +187,10 @@ MAX_PLANNED = 100
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 
 _IMAGE_FORMATS = {
-    "jpg": "jpg",
-    "jpeg": "jpg",
-    "jpe": "jpg",
-    "jfif": "jpg",
-    "png": "png",
-    "webp": "webp",
-    "gif": "gif",
-    "avif": "avif",
-    "svg": "svg",
-    "bmp": "bmp",
-    "tif": "tiff",
-    "tiff": "tiff",
-    "heic": "heic",
-    "heif": "heic",
-    "jxl": "jxl",
-    "ico": "ico",
+    extension: each.extensions[0]
+    for each in MEDIA_TYPES
+    if each.name.startswith("image/")
+    for extension in each.extensions
 }
 
 _WINDOWS_DEVICES = frozenset(
@@ -248,6 +238,6 @@ def _files(label: str, formats: Sequence[str | None]) -> list[str]:
     return [_file(label, extension, number) for number, extension in enumerate(formats, start=1)]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """What two names have in common that a file system may take for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,0 +1,29 @@
+"""Options that several commands have, and the types of their values."""
+
+import argparse
+from collections.abc import Callable
+
+DEFAULT_MAX_MB = 200
+"""Most megabytes of one file that is saved."""
+
+
+def whole_number(maximum: int) -> Callable[[str], int]:
+    """Return a type for argparse: a whole number from 1 to `maximum`."""
+
+    def number(text: str) -> int:
+        if not 1 <= int(text) <= maximum:
+            raise argparse.ArgumentTypeError(f"must be from 1 to {maximum}")
+        return int(text)
+
+    return number
+
+
+def add_max_mb(parser: argparse.ArgumentParser, condition: str = "") -> None:
+    """Add `--max-mb`; `condition` begins its help where the option needs another one."""
+    parser.add_argument(
+        "--max-mb",
+        type=whole_number(1_000_000),
+        default=DEFAULT_MAX_MB,
+        metavar="N",
+        help=f"{condition}most megabytes of one file ({DEFAULT_MAX_MB}); a larger one is not saved",
+    )

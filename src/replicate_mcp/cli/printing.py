@@ -1,0 +1,84 @@
+"""The one way for text to stdout and stderr: printable, a line a row, exact in JSON.
+
+Models, accounts, proxies and other processes choose names, errors and URLs. `guard_streams` keeps
+what a terminal would obey out of everything that is printed; `print_row`, `print_json` and `say`
+also keep a row or a sentence on the one line that it has. What rich draws goes through
+`cli/console.py`.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO, cast
+
+from replicate_mcp.text import one_line, printable
+
+MAX_SENTENCE_CHARACTERS = 4_000
+"""Longest sentence that is printed: a whole one of ours, with what it quotes."""
+
+_LAYOUT = re.compile(r"([\n\t])")
+
+
+class PrintableStream:
+    """A text stream that replaces control characters, except line ends and tabs, by spaces."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unguarded = stream
+
+    def write(self, text: str) -> int:
+        """Write `text` as `keep_layout` leaves it."""
+        self.unguarded.write(keep_layout(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unguarded, name)
+
+
+def guard_streams() -> None:
+    """Let stdout and stderr write printable text only, for the rest of the process."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # A process without a console, like one of pythonw, has none.
+        if stream is not None and not isinstance(stream, PrintableStream):
+            setattr(sys, name, PrintableStream(stream))
+
+
+def unguarded(stream: TextIO) -> TextIO:
+    """Return the stream below a guarded one, for what writes escape sequences of its own."""
+    return cast(TextIO, getattr(stream, "unguarded", stream))
+
+
+def keep_layout(text: str) -> str:
+    """Return `text` with its line ends and tabs, and everything else of it printable."""
+    if text.isprintable():
+        return text
+    return "".join(
+        part if part in ("\n", "\t") else printable(part) for part in _LAYOUT.split(text)
+    )
+
+
+def cell(text: str) -> str:
+    """Return `text` as one printable line, uncut and with all its spaces: a name, or a URL."""
+    return printable(text)
+
+
+def print_row(*cells: str) -> None:
+    """Print one line to stdout, with tabs between the cells, for a pipe."""
+    print("\t".join(map(cell, cells)))
+
+
+def print_json(document: object) -> None:
+    """Print a document to stdout; what is not printable in it is escaped."""
+    import json
+
+    print(json.dumps(document, indent=2, ensure_ascii=True))
+
+
+def say(sentence: str) -> None:
+    """Print one line to stderr, beside the output."""
+    print(one_line(sentence, MAX_SENTENCE_CHARACTERS), file=sys.stderr, flush=True)

@@ -1,0 +1,220 @@
+"""What strangers write reaches no terminal, pipe or log as more than printable text."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from cli.hostile import HOSTILE, LONG, assert_printable, hostile_replicate
+from replicate_mcp.cli.console import PrintableConsole
+from replicate_mcp.cli.printing import guard_streams
+from replicate_mcp.simulator import Simulator
+
+from .conftest import TOKEN, CommandLine, on_terminal
+
+FIELDS = (
+    *("output", "error", "detail", "title", "description", "username", "logs", "default"),
+    *("enum", "owner", "name", "url", "cover_image_url"),
+)
+OF_RESULTS = ("output", "error", "detail", "title", "username", "logs")
+"""Without what a model's lookup needs to be as it is."""
+
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture
+def hostile(simulator: Simulator, replicate_mcp: CommandLine) -> Iterator[CommandLine]:
+    """The command line beside a Replicate whose results, errors and account names are hostile."""
+    with hostile_replicate(simulator, OF_RESULTS) as url:
+        replicate_mcp.environment["REPLICATE_BASE_URL"] = url
+        yield replicate_mcp
+
+
+def test_results_and_reasons_have_a_line_each_wherever_they_are_shown(
+    hostile: CommandLine, tmp_path: Path
+) -> None:
+    ran = hostile(
+        "generate", "a red car", "a house [fail]", "--filename", "a.webp", "--filename", "b"
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert_printable(ran.stdout, 1)
+    assert ran.stdout.startswith("a.webp\thttp://")
+    assert ran.stdout.endswith("end\n")
+    assert_printable(ran.stderr, 3)  # a reason, the summary, how to save them
+
+    assert_printable(hostile("batches").stdout, 1)
+    shown = hostile("batches", "latest")
+    assert shown.stdout == ran.stdout
+    assert_printable(shown.stderr, 2)
+
+    saved = hostile("download", "latest", "--to", "pictures")
+    assert (saved.returncode, saved.stdout) == (1, "")
+    assert_printable(saved.stderr, 2)
+    assert "a.webp is not saved: its URL" in saved.stderr
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
+def test_json_holds_the_very_characters_and_none_of_them_raw(hostile: CommandLine) -> None:
+    for words in (("generate", "a red car", "--json"), ("batches", "latest", "--json")):
+        document = hostile(*words).stdout
+        assert document.isascii()
+        assert_printable(document, document.count("\n"))
+        assert not {"\t", "\x7f"} & set(document)
+        (row,) = json.loads(document)["successful_results"]
+        # Half a character cannot be kept: its place is.
+        expected = HOSTILE.encode(errors="replace").decode()
+        assert row["generated_files"][0]["url"].endswith(expected)
+
+
+def test_on_a_terminal_the_only_escape_sequences_are_our_styles(hostile: CommandLine) -> None:
+    hostile("generate", "a red car", "a house [fail]")
+    for words in (("batches", "latest"), ("batches",), ("semaphores",)):
+        for columns in ("60", "2000"):
+            shown = on_terminal(hostile, *words, columns=columns).replace("\r\n", "\n")
+            assert_printable(STYLES.sub("", shown), shown.count("\n"))
+            assert "\n]]>" not in shown
+    assert "[/red][bold]" in on_terminal(hostile, "batches", "latest", columns="2000")
+
+
+def test_doctor_and_a_refusal_stay_within_their_lines(
+    hostile: CommandLine, simulator: Simulator
+) -> None:
+    fine = hostile("doctor").stdout
+    assert "token: it belongs to the account acme" in fine
+    assert_printable(fine, fine.count("\n  ") + 3)
+    simulator.change_account("acme", revoke=[TOKEN])
+    refused = hostile("doctor").stdout
+    assert "✗ token: Replicate answered 401" in refused
+    assert_printable(refused, refused.count("\n  ") + 3)
+    error = hostile("generate", "a red car")
+    assert_printable(error.stderr, 2)  # the reason, and the summary
+
+
+@pytest.mark.parametrize("words", [("--search", "sticker"), ("flux-dev",)])
+def test_models_and_their_inputs_have_a_line_each(
+    replicate_mcp: CommandLine, simulator: Simulator, words: tuple[str, ...]
+) -> None:
+    usual = replicate_mcp("models", *words).stdout
+    fields = set(FIELDS) - ({"owner", "name"} if words == ("flux-dev",) else set())
+    with hostile_replicate(simulator, fields) as url:
+        ran = replicate_mcp("models", *words, REPLICATE_BASE_URL=url)
+        assert ran.returncode == 0, ran.stderr
+        assert_printable(ran.stdout, usual.count("\n"))
+        assert "onerror" in ran.stdout
+        assert_printable(ran.stderr, 0)
+        terminal = {"REPLICATE_BASE_URL": url}
+        replicate_mcp.environment |= terminal
+        shown = on_terminal(replicate_mcp, "models", *words, columns="100").replace("\r\n", "\n")
+        assert_printable(STYLES.sub("", shown), shown.count("\n"))
+
+
+def test_another_process_cannot_name_itself_into_the_table(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    name = HOSTILE.replace("/", "").replace("\0", "").replace("\ud800", "")
+    script = replicate_mcp.folder / f"{name[:60]}.py"
+    script.write_text(
+        "import replicate_mcp as r, anyio\nanyio.run(r.generate_images, ['a [hang]'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], env=replicate_mcp.environment, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            simulator.wait_for(account="acme", in_flight=1)
+            document = replicate_mcp("semaphores", "--json").stdout
+            (own,) = json.loads(document)
+            assert "\x1b" in own["holders"][0]["holder"]
+            assert_printable(document, document.count("\n"))
+            shown = on_terminal(replicate_mcp, "semaphores", columns="200").replace("\r\n", "\n")
+            assert "52;c;aGk=" in shown
+            assert_printable(STYLES.sub("", shown), shown.count("\n"))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "a", "--model", f"{HOSTILE}/b"),
+        ("generate", "a", "--semaphore", HOSTILE),
+        ("generate", "a", "--filename", HOSTILE),
+        ("generate", "a", "--input", HOSTILE),
+        ("generate", "--file", f"{HOSTILE}.json"),
+        ("batches", HOSTILE),
+        ("download", HOSTILE, "--to", "x"),
+        ("semaphores", "set", HOSTILE, "5"),
+        ("semaphores", HOSTILE),
+        ("models", HOSTILE),
+        ("models", LONG),
+        ("batches", LONG),
+    ],
+)
+def test_an_error_quotes_what_is_wrong_on_one_line(
+    replicate_mcp: CommandLine, words: tuple[str, ...]
+) -> None:
+    given = [word.replace("\0", "").replace("\ud800", "") for word in words]
+    ran = replicate_mcp(*given)
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert_printable(ran.stdout, 0)
+    assert_printable(ran.stderr, 1)
+    assert len(ran.stderr) < 5_000
+
+
+def test_the_demo_shows_a_line_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    from replicate_mcp.cli.demo import _show_files
+
+    made = {"task_index": 0, "generated_files": [{"filename": HOSTILE, "url": HOSTILE}]}
+    failed = {"output_filename": HOSTILE, "error": HOSTILE}
+    _show_files([{"successful_results": [made], "failed_results": [failed]}])
+    assert_printable(capsys.readouterr().out, 4)
+
+
+def test_a_change_of_a_configuration_has_a_line_a_line(replicate_mcp: CommandLine) -> None:
+    keys = {f"\u202e\u2028\u2066\x85\x7f{HOSTILE}": "a"}
+    file = replicate_mcp.folder / "home" / ".cursor" / "mcp.json"
+    file.parent.mkdir(parents=True)
+    text = json.dumps({"mcpServers": {"other": keys}}, indent=2, ensure_ascii=False)
+    file.write_bytes(text.encode("utf-8", "replace"))
+    shown = replicate_mcp("install", "cursor", "--dry-run").stdout
+    assert_printable(shown, shown.count("\n"))
+    assert all(re.match(r"---|\+\+\+|@@|[ +-] *[\"{}\]]", line) for line in shown.splitlines()), (
+        shown
+    )
+
+
+def test_what_a_new_command_prints_is_printable_by_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    guard_streams()
+    print(HOSTILE)
+    print(HOSTILE, file=sys.stderr)
+    sys.stdout.writelines([HOSTILE])
+    written: Any = capsys.readouterr()
+    assert_printable(written.out, written.out.count("\n"))
+    assert_printable(written.err, written.err.count("\n"))
+    assert written.out.count("end") == 2
+
+
+def test_what_a_new_table_shows_is_printable_by_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table()
+    table.add_column(HOSTILE)
+    table.add_row(HOSTILE)
+    for shown in (HOSTILE, Text(HOSTILE), table):
+        PrintableConsole().print(shown, soft_wrap=True)
+        PrintableConsole(stderr=True).print(shown, soft_wrap=True)
+    written = capsys.readouterr()
+    for text in written:
+        assert_printable(text, text.count("\n"))
+        assert text.count("[/red][bold]") == 4

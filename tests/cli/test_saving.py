@@ -1,0 +1,234 @@
+"""Under which name and extension a file is saved, and what is not saved."""
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_mcp.cli.saving import Saver, refuse_taken_names
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.result import GeneratedFile
+
+from .conftest import CommandLine
+from .hostile import HOSTILE, hostile_replicate
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
+WEBP = b"RIFF\x10\0\0\0WEBPVP8 " + b"\0" * 100
+MP4 = b"\0\0\0\x1cftypisom" + b"\0" * 100
+PAGE = b"<!DOCTYPE html><html><body>Bad gateway</body></html>"
+PROGRAM = b"MZ\x90\0" + b"\0" * 100
+
+
+class Host:
+    """A host of outputs on loopback.
+
+    Attributes:
+        bodies: what it answers one after another; the last one stays.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.bodies: list[bytes] = []
+        self.encoding: str | None = None
+        self.asked: list[str | None] = []
+
+
+@contextmanager
+def _running() -> Iterator[Host]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            running.asked.append(self.headers["accept-encoding"])
+            body = running.bodies.pop(0) if len(running.bodies) > 1 else running.bodies[0]
+            self.send_response(200)
+            if running.encoding:
+                self.send_header("content-encoding", running.encoding)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        running = Host(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield running
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with _running() as running:
+        yield running
+
+
+def file(url: str, name: str) -> GeneratedFile:
+    return GeneratedFile(url=url, filename=name, expires_at=datetime.now(UTC) + timedelta(hours=1))
+
+
+async def save(host: Host, folder: Path, *names: str, **options: Any) -> list[str]:
+    """Save files of these names; gives the reasons of those that could not be."""
+    saver = Saver(folder, host.url, **options)
+    failed = await saver.save([file(f"{host.url}/{number}", n) for number, n in enumerate(names)])
+    return [each.reason for each in failed]
+
+
+def saved(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "expected"),
+    [
+        ("a.png", PNG, "a.png"),
+        ("a.JPEG", b"\xff\xd8\xff\xe0", "a.JPEG"),
+        ("a.png", WEBP, "a.webp"),
+        ("a", WEBP, "a.webp"),
+        ("v1.2", WEBP, "v1.2.webp"),
+        ("a.webp", MP4, "a.mp4"),
+        ("a.mov", MP4, "a.mov"),
+        ("a.exe", PNG, "a.exe.png"),
+        ("a.html", b"\n<?xml version='1.0'?><!-- a --><svg xmlns=''/>", "a.html.svg"),
+        ("a.exe", PROGRAM, "a.bin"),
+        ("a.lnk", b"", "a.bin"),
+        ("a.sh", b"#!/bin/sh\n", "a.bin"),
+        ("a.HTML", PAGE, "a.bin"),
+        ("a.js", b"alert(1)", "a.bin"),
+        ("a.safetensors", PROGRAM, "a.safetensors"),
+        ("a.txt", PAGE, "a.txt"),
+    ],
+)
+async def test_the_content_decides_the_extension(
+    host: Host, tmp_path: Path, name: str, body: bytes, expected: str
+) -> None:
+    host.bodies = [body]
+    assert await save(host, tmp_path, name) == []
+    assert saved(tmp_path) == [expected]
+    assert (tmp_path / expected).read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("a.png", PAGE),
+        ("a.mp4", b""),
+        ("a.svg", b"<?xml version='1.0'?><Error/>"),
+        ("a", PROGRAM),
+        ("a.exe~", PROGRAM),
+    ],
+)
+async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
+    host: Host, tmp_path: Path, name: str, body: bytes
+) -> None:
+    host.bodies = [body]
+    (reason,) = await save(host, tmp_path, name)
+    assert reason.startswith("its content is no image")
+    assert len(host.asked) == 3
+    assert saved(tmp_path) == []
+
+
+async def test_an_error_page_in_between_costs_an_attempt_only(host: Host, tmp_path: Path) -> None:
+    host.bodies = [PAGE, b"", PNG]
+    assert await save(host, tmp_path, "a.png") == []
+    assert (tmp_path / "a.png").read_bytes() == PNG
+
+
+async def test_a_file_that_is_too_large_leaves_nothing(host: Host, tmp_path: Path) -> None:
+    host.bodies = [PNG + b"\0" * 1_000_000]
+    assert await save(host, tmp_path, "a.png", max_mb=1) == [
+        "it is over 1 MB (--max-mb allows more)"
+    ]
+    assert len(host.asked) == 1
+    assert saved(tmp_path) == []
+    assert await save(host, tmp_path, "a.png", max_mb=2) == []
+
+
+@pytest.mark.parametrize("body", [gzip.compress(PNG * 100_000), b"\x1f\x8bbroken"])
+async def test_an_encoded_answer_is_refused_and_not_decoded(
+    host: Host, tmp_path: Path, body: bytes
+) -> None:
+    host.bodies, host.encoding = [body], "gzip"
+    (reason,) = await save(host, tmp_path, "a.png")
+    assert reason == "its host sent it encoded (gzip), which was not asked for"
+    assert host.asked == ["identity"]
+    assert saved(tmp_path) == []
+
+
+async def test_files_whose_extensions_were_wrong_do_not_replace_each_other(
+    host: Host, tmp_path: Path
+) -> None:
+    host.bodies = [WEBP]
+    assert await save(host, tmp_path, "a.png", "a.webp", "A.jpg", overwrite=True) == []
+    assert len({name.lower() for name in saved(tmp_path)}) == 3
+    assert "a.webp" in saved(tmp_path)
+    assert all(name.endswith(".webp") for name in saved(tmp_path))
+    assert len(await save(host, tmp_path, "a.png", "a.webp", "A.jpg")) == 3
+    assert len(saved(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "is_taken"),
+    [
+        ("a.webp", "a.png", True),
+        ("A.mp4", "a.png", True),
+        ("a.bin", "a.png", False),
+        ("a.exe.webp", "a.exe", True),
+        ("v1.webp", "v1.2", False),
+    ],
+)
+async def test_a_name_is_refused_before_where_it_would_be_refused_after(
+    host: Host, tmp_path: Path, there: str, asked: str, is_taken: bool
+) -> None:
+    (tmp_path / there).write_text("mine")
+    try:
+        refuse_taken_names(tmp_path, [{"output_filename": asked}], overwrite=False)
+        was_refused = False
+    except InvalidInput:
+        was_refused = True
+    assert was_refused is is_taken
+    host.bodies = [MP4 if there == "A.mp4" else WEBP]
+    await save(host, tmp_path, asked)
+    assert (tmp_path / there).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/\0", "/" + "a" * 70_000, f"/{HOSTILE}", "/\ud800", "/a\r\nHost: evil", "/%00", "/ \x7f"],
+    ids=range(7),
+)
+async def test_an_odd_url_is_a_reason_and_no_crash(host: Host, tmp_path: Path, path: str) -> None:
+    host.bodies = [PNG]
+    saver = Saver(tmp_path, host.url)
+    odd = file(host.url + "/x", "odd.png").model_copy(update={"url": host.url + path})
+    failed = await saver.save([odd, file(host.url + "/y", "good.png")])
+    assert [each.filename for each in failed] in ([], ["odd.png"])
+    assert "good.png" in saved(tmp_path)
+    if path != "/%00":
+        assert failed or len(host.asked) == 2
+
+
+def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
+    replicate_mcp: CommandLine, simulator: Any, tmp_path: Path
+) -> None:
+    with hostile_replicate(simulator, ["output"], "\0" + "a" * 70_000) as url:
+        replicate_mcp.environment["REPLICATE_BASE_URL"] = url
+        ran = replicate_mcp("generate", "a red car", "--out", "pictures")
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert "generated_image_1" in ran.stderr
+    assert " is not saved: " in ran.stderr
+    assert "Saved 0 of 1 files" in ran.stderr
+    assert saved(tmp_path / "pictures") == []
+    for command in (("generate", "a", "--out", "p"), ("download", "latest", "--to", "p")):
+        wrong = replicate_mcp(*command, "--max-mb", 0)
+        assert wrong.returncode == 2
+        assert "must be from 1 to" in wrong.stderr
