@@ -35,3 +35,30 @@ HOSTILE_TEXTS = (
     "a\u0300",
 )
 """Each kind once; `LONE_SURROGATE` is the only one that UTF-8 cannot encode."""
+
+UNUSABLE_URLS = (
+    *HOSTILE_TEXTS,
+    "JavaScript:alert(1)",
+    " javascript:alert(1)",
+    "java\nscript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "vbscript:alert(1)",
+    "file:///etc/passwd",
+    "blob:null/x",
+    "https://[x/",
+    "//elsewhere.example/x.png",
+    "\\\\elsewhere.example\\x.png",
+)
+"""Not the address of a web page: scripts, other schemes, no scheme, malformed ones."""
+
+FOREIGN_URLS = (
+    "https://elsewhere.example/x.png",
+    "https://elsewhere.example/replicate.delivery",
+    "https://replicate.delivery.elsewhere.example/x.png",
+    "https://elsewherereplicate.delivery/x.png",
+    "https://replicate.delivery@elsewhere.example/x.png",
+    "https://user@replicate.delivery/x.png",
+    "https://replicate.delivery:444/x.png",
+    "http://replicate.delivery/x.png",
+)
+"""Addresses of web pages that are none of Replicate's deliveries."""
