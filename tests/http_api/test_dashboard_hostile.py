@@ -74,7 +74,7 @@ def test_hostile_prompts_that_the_server_accepts_are_text(
     visit = look(server.url)
     dialogs = dialogs_of(visit.page)
     expect(visit.page.locator(".batch")).to_have_count(len(accepted))
-    expect(visit.page.locator(".batch .toggle .prompt").last).to_have_text(accepted[0].strip())
+    expect(visit.page.locator(".batch .toggle .prompt:empty")).to_have_count(0)
     assert exact_texts(visit.page.locator(".batch .toggle .prompt")) == accepted[::-1]
     expect_no_injection(visit.page, dialogs, server.url, simulator.url)
 
