@@ -172,7 +172,7 @@ def problems(
     return [
         *(f"{advisory}. Upgrade it, or accept it" for advisory in open_advisories),
         *(f"{entry}: its date has passed. Review it" for entry in expired),
-        *(f"{entry}: nothing has it any more. Remove the entry" for entry in unused if complete),
+        *(f"{entry}: no lock file needs it any more. Remove it" for entry in unused if complete),
     ]
 
 
