@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak benchmarks pictures bundle docs lock clean
+.PHONY: demo test check lint types soak audit sbom benchmarks pictures bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -12,7 +12,7 @@ demo: $(READY)  ## Watch the whole product work, without an account.
 test: $(READY)  ## The whole test suite, in parallel.
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
 
-check: lint types
+check: lint types audit
 
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -21,6 +21,12 @@ lint: $(READY)
 
 types: $(READY)
 	@$(BIN)/mypy
+
+audit: $(READY)  ## The lock files against published advisories, where their services answer.
+	@$(BIN)/python tools/audit.py
+
+sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image installs.
+	@$(BIN)/python tools/sbom.py
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
 	@$(BIN)/python -m pytest -m soak -q

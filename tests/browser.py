@@ -1,12 +1,13 @@
 """The system's browser, for tests of what people see."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -43,3 +44,21 @@ def running_browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield launched
         launched.close()
+
+
+def dialogs_of(page: Page) -> list[str]:
+    """Return the list to which each dialog that a script opens in the page is added."""
+    opened: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        opened.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
+    return opened
+
+
+def exact_texts(elements: Locator) -> list[str]:
+    """Return the elements' texts as they are: with spaces, NULs and unpaired surrogates."""
+    found = elements.evaluate_all("(all) => all.map((each) => JSON.stringify(each.textContent))")
+    return [json.loads(text) for text in found]

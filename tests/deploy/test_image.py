@@ -1,5 +1,7 @@
 """The image's steps, run here: there need be no Docker for them to work."""
 
+import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from packaging.utils import canonicalize_name
 
 from conftest import environment
 from deploy.files import ROOT, given, health_check, instructions
@@ -47,6 +50,7 @@ def test_the_steps_of_the_image_make_a_server_that_serves(
         [str(place / "bin" / "python"), "-c", "import redis, fastapi"], capture_output=True
     )
     assert installed.returncode == 0, installed.stderr
+    assert bill_of_materials(tmp_path / "sbom.json") == distributions(place)
     with running_server(environment(simulator, tmp_path), program=program) as server:
         assert httpx.get(f"{server.url}/health").json()["status"] == "healthy"
         check = health_check()[-1].replace("8000", server.url.rpartition(":")[2])
@@ -63,6 +67,23 @@ def copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:
         shutil.copy(source, target)
+
+
+def bill_of_materials(target: Path) -> set[tuple[str, str]]:
+    """Return the names and versions that `make sbom` lists, this package's among them."""
+    subprocess.run([sys.executable, ROOT / "tools" / "sbom.py", target], check=True)
+    bill = json.loads(target.read_text("utf-8"))
+    listed = [bill["metadata"]["component"], *bill["components"]]
+    return {(each["name"], each["version"]) for each in listed}
+
+
+def distributions(place: Path) -> set[tuple[str, str]]:
+    """Return the names and versions of what is installed in an environment."""
+    (packages,) = place.glob("lib/python*/site-packages")
+    return {
+        (canonicalize_name(each.name), each.version)
+        for each in importlib.metadata.distributions(path=[str(packages)])
+    }
 
 
 def size(folder: Path) -> int:

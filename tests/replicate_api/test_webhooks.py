@@ -6,6 +6,7 @@ import hmac
 import json
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from replicate_mcp.errors import InvalidInput
@@ -89,7 +90,10 @@ async def test_whoever_follows_a_prediction_hears_of_it_once() -> None:
     hooks = webhooks(memory, secret(KEY))
     await keep(message(), memory)
     await hooks.wait("abc", seconds=60)
-    await hooks.wait("abc", seconds=0.01)  # Else it would be looked at again and again.
+    # Else it would be looked at again and again.
+    with anyio.move_on_after(0.05) as waiting:
+        await hooks.wait("abc", seconds=60)
+    assert waiting.cancelled_caught
     await hooks.wait("other", seconds=0.01)
 
 

@@ -1,0 +1,26 @@
+"""An image of this machine that grows after it was checked."""
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from batches.test_local_images import PNG
+from replicate_mcp.batches.local_images import MOST_BYTES, LocalImages
+from replicate_mcp.errors import InvalidInput
+
+
+def test_a_file_that_grows_while_it_is_read_fills_no_memory(tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(PNG)
+    found = LocalImages(tmp_path).find("task 0: image", "image.png")
+    os.truncate(image, 4 * MOST_BYTES)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match="was changed while it was read"):
+            found.read()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * MOST_BYTES
