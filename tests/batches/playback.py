@@ -1,7 +1,7 @@
 """A stand-in for Replicate's API that answers with whatever bytes a test gives it.
 
-The simulator answers as Replicate does. Here a test decides each body, valid or not: what models put
-into their predictions is theirs to choose.
+The simulator answers as Replicate does. Here a test decides each body, valid or not: what models
+put into their predictions is theirs to choose.
 """
 
 import asyncio
@@ -35,15 +35,18 @@ class Playback:
 
     Attributes:
         created: the body of each creation's answer; None to hold it without end.
-        seen: the body of a GET of a prediction, and of its row in the list.
+        seen: the body of a GET of a prediction.
+        listed: its row in the account's list.
+        others: rows of the list that are of nobody here.
         predictions: as Replicate would give them, by id, in order.
     """
 
     def __init__(self) -> None:
         self.created: Body | None = json.dumps
         self.seen: Body = json.dumps
+        self.listed: Body = json.dumps
+        self.others: list[str] = []
         self.predictions: dict[str, dict[str, Any]] = {}
-        self.creations = asyncio.Condition()
         self.url = ""
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str | None:
@@ -51,8 +54,8 @@ class Playback:
         if path == "/v1/account":
             return '{"username": "acme"}'
         if path.startswith("/v1/predictions?"):
-            rows = list(self.predictions.values())[::-1]
-            return '{"next": null, "results": [%s]}' % ", ".join(map(self.seen, rows))
+            own = map(self.listed, list(self.predictions.values())[::-1])
+            return f'{{"next": null, "results": [{",".join([*self.others, *own])}]}}'
         if found := re.fullmatch(r"/v1/predictions/([^/]+)(/cancel)?", path):
             known = self.predictions.get(found[1])
             return None if known is None else self.seen(known)

@@ -127,7 +127,11 @@ class Gateway:
         """The name of the account that the token belongs to."""
         answer = await self._get(lambda client: client.accounts.async_current())
         name = answer.get("username")
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_ACCOUNT_CHARACTERS:
+        if (
+            not isinstance(name, str)
+            or not 0 < len(name) <= MAX_ACCOUNT_CHARACTERS
+            or (not name.isprintable())
+        ):
             raise LostAnswer("the answer names no account")
         return name
 

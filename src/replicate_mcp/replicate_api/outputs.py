@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from replicate_mcp.tasks.media import DATA_EXTENSIONS, MEDIA_EXTENSIONS
+
 MAX_FILES = 100
 """Files of one prediction: above what any image model makes at once."""
 
@@ -65,9 +67,13 @@ def is_file_url(text: str) -> bool:
 
 
 def extension_of(url: str) -> str | None:
-    """Return the extension of the file that a URL names, without its dot; None if it has none."""
+    """Return the extension of the file that a URL names, without its dot.
+
+    None if it has none, or one that is neither of media nor of data: what opens such a file is for
+    nobody's URL to choose.
+    """
     try:
         suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.removeprefix(".")
     except ValueError:
         return None
-    return suffix if suffix.isascii() and suffix.isalnum() and 2 <= len(suffix) <= 5 else None
+    return suffix if suffix.lower() in MEDIA_EXTENSIONS | DATA_EXTENSIONS else None
