@@ -520,6 +520,17 @@ def inputs_for(draw: st.DrawFn, names: list[str]) -> JSON:
     return {"prompt": "a red car"} | given_inputs if draw(st.booleans()) else given_inputs
 
 
+def reference_validator(model: str) -> Draft202012Validator:
+    """The whole schema of a model, but for patterns: those are left to Replicate."""
+
+    def without_patterns(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: without_patterns(v) for k, v in node.items() if k != "pattern"}
+        return [without_patterns(each) for each in node] if isinstance(node, list) else node
+
+    return Draft202012Validator({"$ref": SCHEMAS + "Input"} | without_patterns(DOCUMENTS[model]))
+
+
 @pytest.mark.parametrize("model", DOCUMENTS)
 @given(data=st.data())
 def test_no_input_makes_the_check_fail_and_what_it_accepts_the_schema_accepts(
@@ -533,7 +544,7 @@ def test_no_input_makes_the_check_fail_and_what_it_accepts_the_schema_accepts(
         assert one.sentence.isprintable()
         assert len(one.sentence) < 600
     if not problems:
-        whole = Draft202012Validator({"$ref": SCHEMAS + "Input"} | DOCUMENTS[model])
+        whole = reference_validator(model)
         assert whole.is_valid(without_nulls(inputs))
 
 
@@ -545,7 +556,7 @@ def test_what_the_schema_refuses_is_a_problem_of_the_field_it_is_refused_for(
     schema = MODELS[model]
     known = dict.fromkeys(schema.fields, likely_values)
     inputs = data.draw(st.fixed_dictionaries({}, optional=known))
-    whole = Draft202012Validator({"$ref": SCHEMAS + "Input"} | DOCUMENTS[model])
+    whole = reference_validator(model)
     refused = {str(e.absolute_path[0]) for e in whole.iter_errors(inputs) if e.absolute_path}
     assert refused <= {one.field for one in schema.problems(inputs)}
 

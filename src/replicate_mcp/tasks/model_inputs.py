@@ -118,13 +118,17 @@ class InputSchema:
         for name in given.keys() - found.keys():
             if why := unsendable(given[name]):
                 found[name] = f"{escaped(name)} {why}"
-        checked = {name: value for name, value in given.items() if name not in found}
+        checked = {
+            name: value
+            for name, value in given.items()
+            if name not in found and (name in self.fields or self._takes_others)
+        }
         with spending(effort or Effort()):
             errors = _first_errors(self._validator.iter_errors(checked))
         for name, error in errors.items():
             found.setdefault(name, sentence(error))
-        order = [*self.fields, *given, ""]
-        return [InputProblem(name, found.pop(name)) for name in order if name in found]
+        order = dict.fromkeys([*self.fields, *found])
+        return [InputProblem(name, found[name]) for name in order if name in found]
 
     @property
     def seed_range(self) -> tuple[int, int] | None:
@@ -192,8 +196,14 @@ class InputSchema:
 
 def count_unchecked(inputs: Mapping[str, Any]) -> int:
     """Return how many images `inputs` may ask for, at least 1, by the names of its numbers."""
-    counts = (_count(value) for name, value in inputs.items() if is_count(name))
-    return min(math.prod(counts), _MOST_COUNTED)
+    # Known names mean the same; others may multiply.
+    known = max(_count(inputs.get(name)) for name in COUNT_FIELDS)
+    others = (
+        _count(value)
+        for name, value in inputs.items()
+        if name not in COUNT_FIELDS and is_count(name)
+    )
+    return min(known * math.prod(others), _MOST_COUNTED)
 
 
 def _count(asked: object) -> int:
