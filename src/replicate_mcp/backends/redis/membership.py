@@ -175,7 +175,9 @@ class Membership:
         for batch, kept in list(self._mirror.batches.items()):
             if batch in left and self._mirror.leave_batch(batch):
                 self._left.append(batch)
-            if generation != self._generation or batch in lost:
+            if generation == self._generation and batch in lost and kept.closed_at is not None:
+                self._mirror.forget_batch(batch)  # The server made room for newer ones.
+            elif generation != self._generation or batch in lost:
                 await self.restore(kept, wholly=batch in lost)
         self._generation, self._known = generation, True
 

@@ -1,7 +1,5 @@
 -- The journal: batches, their results in the order in which they came, and whose a prediction is.
 
-local LIVES = 2 * DAY   -- seconds that a running batch is kept; an ended one for JOURNAL_SECONDS
-
 -- Prediction ids are kept with the number of their permit, which tells the time in microseconds.
 local RECENT_PREDICTIONS = 2 * 3600
 
@@ -35,6 +33,24 @@ function journal.open(batch, told)
   redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - LIVES))
   redis.call('EXPIRE', caller, LIVES)
   keep(batch, LIVES)
+  space.begin(told.account, batch, told.tasks)
+end
+
+-- Forget an ended batch early; true where its idempotency key is left, so that its request is not
+-- carried out again.
+function journal.forget(batch)
+  local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request', 'ended_at')
+  local milliseconds = redis.call('PTTL', batch_key(batch))
+  redis.call('DEL', batch_key(batch), tasks_key(batch), results_key(batch))
+  if kept[1] then redis.call('ZREM', caller_key(kept[1]), batch) end
+  if not kept[2] or milliseconds <= 0 then return false end
+  redis.call('HSET', batch_key(batch), 'forgotten', '1', 'request', kept[2], 'ended_at', kept[3])
+  redis.call('PEXPIRE', batch_key(batch), milliseconds)
+  return true
+end
+
+function journal.is_forgotten(batch)
+  return redis.call('HEXISTS', batch_key(batch), 'forgotten') == 1
 end
 
 -- The batch that the caller's request of that name began, and what stood for its content.
@@ -42,7 +58,9 @@ function journal.begun_by(caller, name)
   local kept = name and redis.call('GET', request_key(caller, name))
   if not kept then return nil end
   local batch, digest = string.match(kept, '^(%S+) (.*)$')
-  if journal.exists(batch) then return batch, digest end
+  if not journal.exists(batch) then return nil end
+  local ended_at = tonumber(redis.call('HGET', batch_key(batch), 'ended_at') or now)
+  if ended_at >= now - JOURNAL_SECONDS then return batch, digest end
 end
 
 function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 1 end
@@ -50,16 +68,20 @@ function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 
 -- Write results, each task's once; each is {task, whether it succeeded, its row}. False where the
 -- batch is not known.
 function journal.record(batch, results)
-  local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at')
-  if not kept[1] then return false end
+  local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at',
+    'account')
+  if not kept[1] then return journal.is_forgotten(batch) end
   local total, succeeded, failed = tonumber(kept[1]), tonumber(kept[2]), tonumber(kept[3])
+  local account, rows = kept[5], {}
   for _, result in ipairs(results) do
     if redis.call('HSETNX', batch_key(batch), 't' .. whole(result[1]), '1') == 1 then
       redis.call('RPUSH', results_key(batch), result[3])
+      rows[#rows + 1] = result[3]
       if result[2] then succeeded = succeeded + 1 else failed = failed + 1 end
     end
   end
   redis.call('HSET', batch_key(batch), 'succeeded', whole(succeeded), 'failed', whole(failed))
+  space.grow(account, batch, rows)
   if succeeded + failed < total then
     redis.call('EXPIRE', results_key(batch), LIVES)
   elseif not kept[4] then
@@ -67,6 +89,7 @@ function journal.record(batch, results)
     redis.call('HDEL', key.running, batch)
     queue.remove(batch)
     keep(batch, JOURNAL_SECONDS)
+    space.finish(account, batch)
   end
   return true
 end
