@@ -1,7 +1,7 @@
 """What every backend promises, over each of them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from pathlib import Path
 from secrets import token_hex
 
@@ -14,6 +14,7 @@ from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.space import (
     BATCH_BYTES,
     JOURNAL_BYTES,
+    KEY_BYTES,
     MEMO_BYTES,
     MEMO_VALUE_BYTES,
 )
@@ -711,16 +712,23 @@ async def test_the_key_of_a_batch_that_was_forgotten_early_begins_no_other_for_a
 
 
 async def test_keys_alone_fill_the_allowance_until_their_day_is_over(world: World) -> None:
-    backend = await world.holder(journal_bytes=4 * BATCH_BYTES)
-    for number in range(4):
+    backend = await world.holder(journal_bytes=2 * BATCH_BYTES + KEY_BYTES)
+
+    async def make(number: int) -> None:
         key = IdempotencyKey(f"k{number}", "digest")
-        with pytest.raises(JournalFull) if number == 3 else nullcontext():
-            await begin(backend, f"b{number}", 1, key=key)
-            await end(backend, f"b{number}")
-            world.clock.now += 1
+        await begin(backend, f"b{number}", 1, key=key)
+        await end(backend, f"b{number}")
+        world.clock.now += 1
+
+    for number in range(5):
+        await make(number)
+    with pytest.raises(JournalFull, match="Idempotency-Keys of the last 24 hours"):
+        await make(5)
+    with pytest.raises(KeyTaken):
+        await make(0)
     world.clock.now += 24 * 3600
-    await begin(backend, "b", 1)
-    await backend.check_key("server", "k0")
+    await make(0)
+    await make(5)
 
 
 async def test_batches_older_than_a_day_count_no_more(world: World) -> None:

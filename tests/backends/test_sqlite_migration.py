@@ -68,7 +68,7 @@ def bytes_of(path: Path) -> dict[str, int]:
 
 
 async def test_its_batches_are_there_and_count_into_the_allowance(path: Path) -> None:
-    backend = await SqliteBackend.open(str(path), clock=lambda: NOW, journal_bytes=4_000)
+    backend = await SqliteBackend.open(str(path), clock=lambda: NOW, journal_bytes=7_000)
     await backend.declare(OWN, 5, per_minute=600)
     # The other one's process is gone: it ended as the file was opened.
     assert {each.id for each in await backend.batches(["server"])} == {"old", "runs"}

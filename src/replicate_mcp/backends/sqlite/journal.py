@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from replicate_mcp.backends.space import (
     BATCH_BYTES,
+    KEY_BYTES,
     MEMO_BYTES,
     memo_size,
     no_room,
@@ -127,10 +128,10 @@ class JournalTables:
             if has_key:
                 self._db.execute(
                     "UPDATE batch SET state = 'forgotten', tasks = '[]', bytes = ? WHERE id = ?",
-                    (BATCH_BYTES, batch),
+                    (KEY_BYTES, batch),
                 )
                 self._db.execute("DELETE FROM result WHERE batch = ?", (batch,))
-                excess -= size - BATCH_BYTES
+                excess -= size - KEY_BYTES
             else:
                 self._db.execute("DELETE FROM batch WHERE id = ?", (batch,))
                 excess -= size

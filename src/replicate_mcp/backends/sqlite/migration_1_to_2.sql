@@ -4,7 +4,7 @@ ALTER TABLE batch ADD COLUMN state TEXT NOT NULL DEFAULT 'running';
 ALTER TABLE batch ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 UPDATE batch SET
   state = CASE WHEN ended_at IS NULL THEN 'running' ELSE 'ended' END,
-  bytes = 512 + length(CAST(tasks AS BLOB)) + (
+  bytes = 2048 + length(CAST(tasks AS BLOB)) + (
     SELECT coalesce(sum(length(CAST(result.row AS BLOB))), 0)
     FROM result WHERE result.batch = batch.id
   );

@@ -38,29 +38,29 @@ end
 
 -- Forget an ended batch early; true where its idempotency key is left, so that its request is not
 -- carried out again.
-function journal.forget(batch)
-  local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request', 'ended_at')
-  local milliseconds = redis.call('PTTL', batch_key(batch))
+function journal.forget(batch, expires_at)
+  local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request')
   redis.call('DEL', batch_key(batch), tasks_key(batch), results_key(batch))
   if kept[1] then redis.call('ZREM', caller_key(kept[1]), batch) end
-  if not kept[2] or milliseconds <= 0 then return false end
-  redis.call('HSET', batch_key(batch), 'forgotten', '1', 'request', kept[2], 'ended_at', kept[3])
-  redis.call('PEXPIRE', batch_key(batch), milliseconds)
+  local value = kept[2] and redis.call('GET', kept[2])
+  if not value or string.match(value, '^%S+') ~= batch then return false end
+  local milliseconds = math.max(1, math.ceil((expires_at - now) * 1000))
+  redis.call('SET', kept[2], '!' .. exact(expires_at) .. ' ' .. value, 'PX', milliseconds)
   return true
 end
 
-function journal.is_forgotten(batch)
-  return redis.call('HEXISTS', batch_key(batch), 'forgotten') == 1
-end
-
--- The batch that the caller's request of that name began, and what stood for its content.
+-- The batch that the caller's request of that name began, what stood for its content, and whether
+-- it was forgotten early.
 function journal.begun_by(caller, name)
   local kept = name and redis.call('GET', request_key(caller, name))
   if not kept then return nil end
-  local batch, digest = string.match(kept, '^(%S+) (.*)$')
-  if not journal.exists(batch) then return nil end
-  local ended_at = tonumber(redis.call('HGET', batch_key(batch), 'ended_at') or now)
-  if ended_at >= now - JOURNAL_SECONDS then return batch, digest end
+  local expires_at, batch, digest = string.match(kept, '^!(%S+) (%S+) (.*)$')
+  if expires_at then
+    if tonumber(expires_at) > now then return batch, digest, true end
+    return nil
+  end
+  batch, digest = string.match(kept, '^(%S+) (.*)$')
+  if journal.exists(batch) then return batch, digest, false end
 end
 
 function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 1 end
@@ -70,7 +70,7 @@ function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 
 function journal.record(batch, results)
   local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at',
     'account')
-  if not kept[1] then return journal.is_forgotten(batch) end
+  if not kept[1] then return false end
   local total, succeeded, failed = tonumber(kept[1]), tonumber(kept[2]), tonumber(kept[3])
   local account, rows = kept[5], {}
   for _, result in ipairs(results) do

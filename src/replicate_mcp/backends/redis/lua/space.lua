@@ -5,7 +5,7 @@
 -- and for each state a sorted set of its batches, by the time at which their keys expire. Where one
 -- of them is lost, those batches count no more, and are kept for as long as ever.
 
-local BATCH_BYTES = 512   -- see space.py
+local BATCH_BYTES, KEY_BYTES = 2048, 512   -- see space.py
 local STATES = {'running', 'ended', 'forgotten'}
 local AT_ONCE = 1000
 
@@ -84,9 +84,9 @@ local function forget_ended(account, excess, keep)
     else
       excess = excess - (bytes_of(account, batch) or 0)
       remove(account, batch, 'ended')
-      if journal.forget(batch) then
-        enter(account, batch, 'forgotten', BATCH_BYTES, expires_at - now)
-        excess = excess + BATCH_BYTES
+      if journal.forget(batch, expires_at) then
+        enter(account, batch, 'forgotten', KEY_BYTES, expires_at - now)
+        excess = excess + KEY_BYTES
       end
     end
   end

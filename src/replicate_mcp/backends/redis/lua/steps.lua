@@ -146,8 +146,8 @@ function steps.join()
 end
 
 local function open_batch(asked)
-  local batch, digest = journal.begun_by(asked.batch.caller, asked.batch.key)
-  if batch and batch ~= asked.entry then return {'taken', batch, digest} end
+  local batch, digest, is_forgotten = journal.begun_by(asked.batch.caller, asked.batch.key)
+  if batch and (is_forgotten or batch ~= asked.entry) then return {'taken', batch, digest} end
   if not are_known(asked.semaphores) then return {'unknown', known_names()} end
   if not journal.exists(asked.entry) then
     local refused = space.make(asked.batch.account, asked.batch.tasks)
@@ -380,8 +380,6 @@ function steps.restore_batch()
   if not journal.exists(args.batch) then
     if not args.told then return {} end
     journal.open(args.batch, args.told)
-  elseif journal.is_forgotten(args.batch) then
-    return {}
   end
   local account = journal.account_of(args.batch)
   for _, result in ipairs(args.results) do
