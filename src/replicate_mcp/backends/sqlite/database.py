@@ -1,6 +1,5 @@
 """A SQLite database, in a file or in memory, opened for steps: short whole transactions."""
 
-import os
 import sqlite3
 import sys
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from replicate_mcp.backends.sqlite.file_system import network_file_system
+from replicate_mcp.backends.sqlite.private_file import make_private_file
 from replicate_mcp.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -203,9 +203,7 @@ def open_database(location: str) -> Database:
             "redis://… where several machines share an account."
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        make_private_file(path)
     except OSError as error:
         raise BackendUnavailable(
             f"The state file {path} cannot be made ({error.strerror}): set REPLICATE_MCP_BACKEND "
