@@ -22,6 +22,7 @@ from typing import Any
 
 import anyio
 
+from replicate_mcp.backends.names import check_encodable
 from replicate_mcp.backends.redis.advice import advice
 from replicate_mcp.backends.redis.answers import (
     REASONS,
@@ -235,6 +236,8 @@ class RedisBackend:
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
         """A batch begins, and its tasks wait."""
+        if batch.key is not None:
+            check_encodable(batch.key.key)  # Before others' batches are sent with it.
         answer = await self._opening.ask(ToOpen(batch, entry))
         if isinstance(answer, Begun):
             return answer.room

@@ -11,7 +11,7 @@ import anyio
 
 from replicate_mcp.backends.redis.mirror import KeptBatch, Mirror
 from replicate_mcp.backends.redis.server import Server
-from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +184,8 @@ class Membership:
     async def _ask(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
         try:
             answer = await self._server.ask(name, self.holder, arguments, sequence=sequence)
+        except InvalidInput:
+            raise  # It was not sent.
         except BaseException:
             # Whether it was done is not known.
             self._known = self._known and not sequence

@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import anyio
 
+from replicate_mcp.backends.names import unencodable
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.errors import BackendUnavailable
 
@@ -162,14 +163,19 @@ class Server:
 
         Raises:
             BackendUnavailable: it may have been done, or not.
+            InvalidInput: a text in `arguments` is not Unicode; nothing was done.
         """
         from redis import exceptions
 
         given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            body = json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise unencodable() from None
         argv = (
             self.address.prefix, step, holder, sequence, round(self.address.lease * 1000),
             "" if self._clock is None else repr(self._clock()), self._journal_bytes,
-            json.dumps(given),
+            body,
         )  # fmt: skip
         for tries_left in (1, 0):
             try:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from replicate_mcp.backends.names import unencodable
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.backends.sqlite.database import (
     LONG_PATIENCE,
@@ -364,10 +365,14 @@ class SqliteBackend:
         async with self._turn:
             try:
                 return step(PATIENCE)
+            except UnicodeEncodeError:
+                raise unencodable() from None
             except Busy:
                 pass
             try:
                 return await anyio.to_thread.run_sync(step, LONG_PATIENCE)
+            except UnicodeEncodeError:
+                raise unencodable() from None
             except Busy:
                 raise BackendUnavailable(
                     f"The state in {self._database.location} is locked by another process for over "
