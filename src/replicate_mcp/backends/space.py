@@ -21,7 +21,7 @@ MEMO_BYTES = 64 * 1024**2
 MEMO_VALUE_BYTES = 1024**2
 """A larger answer is not remembered: one model's schema would push out all others."""
 
-MEMO_ENTRY_BYTES = 128
+MEMO_ENTRY_BYTES = 512
 """What a remembered answer counts as beside its key and value."""
 
 

@@ -121,6 +121,9 @@ local function note(account, batch)
 end
 
 function space.begin(account, batch, tasks)
+  for _, state in ipairs(STATES) do  -- It may have been lost alone, and be written again.
+    if redis.call('ZSCORE', state_key(state, account), batch) then remove(account, batch, state) end
+  end
   enter(account, batch, 'running', BATCH_BYTES + size_of(tasks), LIVES)
   note(account, batch)
 end
