@@ -664,7 +664,8 @@ async def test_results_are_recorded_though_they_push_older_batches_out(world: Wo
     backend = await world.holder(journal_bytes=3 * MIB)
     for name in ("b1", "b2"):
         await begin(backend, name, 1, prompt="p")
-        row = failed(0).model_copy(update={"prompt": "p 0", "error": LONG * 2})
+        await backend.leave(name)
+        row = failed(0).model_copy(update={"prompt": "p 0", "error": LONG * 4})
         await backend.record(name, [row])
         assert await kept(backend) == [name]
         assert await backend.results(name) == [row]
@@ -675,6 +676,7 @@ async def test_a_batch_whose_attempt_runs_on_is_not_forgotten(world: World) -> N
     (permit,) = await take_all(backend, await begin(backend, "followed", 1, prompt=LONG))
     await backend.record("followed", [failed(0)], waited=False)
     for number in range(4):
+        world.clock.now += 1
         await begin(backend, f"b{number}", 1, prompt="p" * (MIB // 2))
         await end(backend, f"b{number}")
     assert "followed" in await kept(backend)
@@ -759,10 +761,17 @@ async def test_remembered_answers_are_bounded_in_bytes_and_the_oldest_go_first(
     await backend.remember("and another", value, seconds=3600)
     assert await backend.recall("k2") is None
     assert await backend.recall("k3") == "written again"
+
+
+async def test_remembered_answers_that_have_expired_count_no_more(world: World) -> None:
+    backend = await world.holder()
+    value = "v" * (MIB - 1024)
+    await backend.remember("long", value, seconds=7200)
+    for number in range(MEMO_BYTES // MIB - 1):
+        await backend.remember(f"k{number}", value, seconds=3600)
     world.clock.now += 3601
-    for number in range(most):
-        await backend.remember(f"n{number}", value, seconds=3600)
-    assert await backend.recall("n0") == value, "what has expired counts no more"
+    await backend.remember("new", value, seconds=3600)
+    assert await backend.recall("long") == value
 
 
 async def test_an_answer_that_is_too_large_is_not_remembered(world: World) -> None:

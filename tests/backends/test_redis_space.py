@@ -33,9 +33,10 @@ def lose_everything(fleet: Fleet) -> None:
 async def test_a_batch_that_made_room_for_a_newer_one_does_not_come_back(fleet: Fleet) -> None:
     one = await fleet.holder(journal_bytes=2 * MIB)
     await make(one, "b1", "b2")
+    await one.record("b1", [failed(0)])
+    assert not await is_known(one, "b1")
     one._membership.doubt()
     await one.admit()
-    await one.record("b1", [failed(0)])
     assert not await is_known(one, "b1")
     assert len(await one.tasks("b2")) == 1
 
