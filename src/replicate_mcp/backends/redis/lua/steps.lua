@@ -448,7 +448,7 @@ function answer()
       redis.call('HSET', holder_key(me), 'sequence', whole(sequence))
     end
   end
-  local told = steps[ask]()
+  local reply = steps[ask]()
   space.settle()
-  return {'ok', unpack(told)}
+  return {'ok', unpack(reply)}
 end
