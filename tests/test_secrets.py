@@ -1,10 +1,18 @@
 """A token reaches no log, error, file or repr."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from secrets import token_hex
+from typing import Any
 
+import pytest
+
+from backends.servers import KINDS, RunningServer
 from conftest import AppFactory, environment, settings_for
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.simulator import Simulator
@@ -37,6 +45,60 @@ def test_neither_output_nor_logs_nor_the_state_file_hold_it(
     assert len(written) >= 1
     for text in (done.stdout, done.stderr, *written):
         assert SECRET.encode() not in text
+
+
+def test_the_state_file_has_it_not_even_while_a_process_runs(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    around = {**os.environ, **environment(simulator, tmp_path, token=SECRET)}
+    path = tmp_path / "state.db"
+    subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
+    # A connection of ours keeps the write-ahead log from being removed at the end.
+    with closing(sqlite3.connect(path)) as reading:
+        assert reading.execute("SELECT count(*) FROM batch").fetchone() == (1,)
+        subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
+        written = {each.name: each.read_bytes() for each in tmp_path.glob("state.db*")}
+    assert written["state.db-wal"]
+    for content in written.values():
+        assert SECRET.encode() not in content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_key_and_no_value_in_redis_has_it(
+    kind: str,
+    servers: Callable[[str], RunningServer],
+    simulator: Simulator,
+    tmp_path: Path,
+) -> None:
+    server, prefix = servers(kind), token_hex(4)
+    around: dict[str, str] = {
+        **os.environ,
+        **environment(simulator, tmp_path, token=SECRET),
+        "REPLICATE_MCP_BACKEND": server.url(prefix, lease=0.5),
+    }
+    subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
+    with server.client as client:
+        keys = client.keys(f"{{{prefix}}}:*")
+        assert any("batch:" in key for key in keys)
+        kept = {key: _content(client, key) for key in keys}
+    assert "a red car" in str(kept)
+    assert SECRET not in str(kept)
+
+
+def _content(client: Any, key: str) -> object:
+    """All that a key holds, whatever its type; packed records as they are."""
+    match client.type(key):
+        case "string":
+            return client.get(key)
+        case "list":
+            return client.lrange(key, 0, -1)
+        case "zset":
+            return client.zrange(key, 0, -1)
+        case "set":
+            return client.smembers(key)
+        case _:
+            fields = client.execute_command("HGETALL", key, NEVER_DECODE=True)
+            return [*fields, *fields.values()] if isinstance(fields, dict) else fields
 
 
 async def test_no_repr_shows_it(app_with: AppFactory, simulator: Simulator, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.accounts import Accounts
@@ -63,7 +64,7 @@ class Parts:
         batch_bytes: int | None = None,
     ) -> "Parts":
         """Put the parts together, and start what runs in the background."""
-        backend = await open_backend(settings.backend)
+        backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
         holder = Holder(backend)
         runner = BatchRunner(
             backend,
@@ -121,8 +122,11 @@ class Parts:
         await self.accounts.close()
 
 
-async def open_backend(value: str) -> "Backend":
+async def open_backend(value: str, *, journal_bytes: int = JOURNAL_BYTES) -> "Backend":
     """The backend that `REPLICATE_MCP_BACKEND` names.
+
+    Args:
+        journal_bytes: the allowance of each account in the journal.
 
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
@@ -130,13 +134,15 @@ async def open_backend(value: str) -> "Backend":
     if value.startswith(("redis://", "rediss://")):
         from replicate_mcp.backends.redis.backend import RedisBackend
 
-        return await RedisBackend.open(value, label=_label())
+        return await RedisBackend.open(value, label=_label(), journal_bytes=journal_bytes)
 
     from replicate_mcp.backends.sqlite.backend import SqliteBackend
     from replicate_mcp.backends.sqlite.database import MEMORY
 
     path = state_file(value)
-    return await SqliteBackend.open(MEMORY if path is None else str(path), label=_label())
+    return await SqliteBackend.open(
+        MEMORY if path is None else str(path), label=_label(), journal_bytes=journal_bytes
+    )
 
 
 def _label() -> str:

@@ -111,3 +111,17 @@ class TooManyBatches(ReplicateMcpError):
             f"{most // 1024**2:,} MiB): try again when some have."
         )
         self.is_everybodys = is_everybodys
+
+
+class JournalFull(ReplicateMcpError):
+    """The account's batches take all of its allowance in the journal; nothing was created."""
+
+    code = "too_many_requests"
+    retryable = True
+
+    def __init__(self, *, running: str, keys: str, allowed: str) -> None:
+        super().__init__(
+            "The journal of your account has no room for this batch: its batches that have not "
+            f"ended take {running} of {allowed} MiB, and Idempotency-Keys of the last 24 hours "
+            f"{keys} MiB. Nothing was created: wait until some have ended."
+        )

@@ -115,6 +115,7 @@ class Settings(BaseModel):
     backend: Annotated[str, BeforeValidator(_backend)] = Field(
         "sqlite", alias="REPLICATE_MCP_BACKEND", repr=False
     )
+    journal_mb: int = Field(64, ge=1, alias="REPLICATE_MCP_JOURNAL_MB")
     wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
     prediction_seconds: int = Field(600, ge=5, le=86_400, alias="REPLICATE_MCP_PREDICTION_SECONDS")
     batch_seconds: int = Field(3_600, ge=5, le=86_400, alias="REPLICATE_MCP_BATCH_SECONDS")

@@ -18,11 +18,13 @@ async def begin(
     caller: str = "server",
     at_most: int | None = None,
     key: IdempotencyKey | None = None,
+    account: str = "acme",
+    prompt: str = "prompt",
 ) -> Room:
-    journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
+    journal = tuple(JournalTask(f"{prompt} {n}", f"{n}.png", "o/m") for n in range(tasks))
     return await backend.open_batch(
-        NewBatch(batch, caller, "acme", "replicate-global", journal, key),
-        QueueEntry(batch, (OWN, *also), "acme", tasks, at_most),
+        NewBatch(batch, caller, account, "replicate-global", journal, key),
+        QueueEntry(batch, (account_semaphore(account), *also), account, tasks, at_most),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from backends.acting import OWN
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
 from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.space import JOURNAL_BYTES
 
 LEASE = 0.5
 
@@ -26,11 +27,16 @@ class Fleet:
         self._all: list[RedisBackend] = []
 
     async def holder(
-        self, limit: int = 3, per_minute: float = 60_000, port: int | None = None
+        self,
+        limit: int = 3,
+        per_minute: float = 60_000,
+        port: int | None = None,
+        journal_bytes: int = JOURNAL_BYTES,
     ) -> RedisBackend:
         """A process that lives until it is stopped."""
         url = self.server.url(self.prefix, lease=LEASE, port=port)
-        backend = await RedisBackend.open(url, label=f"process {len(self._all)}")
+        label = f"process {len(self._all)}"
+        backend = await RedisBackend.open(url, label=label, journal_bytes=journal_bytes)
         await backend.declare(OWN, limit, per_minute=per_minute)
         self._all.append(backend)
         self.go_on(backend)

@@ -11,16 +11,24 @@ import pytest
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.servers import KINDS, RunningServer, open_for_admission
 from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.space import (
+    BATCH_BYTES,
+    JOURNAL_BYTES,
+    KEY_BYTES,
+    MEMO_BYTES,
+    MEMO_VALUE_BYTES,
+)
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
     KeyTaken,
 )
-from replicate_mcp.errors import UnknownSemaphore
+from replicate_mcp.errors import InvalidInput, JournalFull, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, Share
 from replicate_mcp.semaphores.rate import full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
 
 
@@ -38,18 +46,24 @@ class World:
     """One backend with as many holders as a test opens."""
 
     def __init__(
-        self, open_as: Callable[[str, Clock], Awaitable[Backend]], stack: AsyncExitStack
+        self, open_as: Callable[[str, Clock, int], Awaitable[Backend]], stack: AsyncExitStack
     ) -> None:
         self._open_as = open_as
         self._stack = stack
         self.clock = Clock()
 
-    async def open(self, label: str = "") -> Backend:
+    async def open(self, label: str = "", journal_bytes: int = JOURNAL_BYTES) -> Backend:
         """A holder that the test closes."""
-        return await self._open_as(label, self.clock)
+        return await self._open_as(label, self.clock, journal_bytes)
 
-    async def holder(self, limit: int = 3, per_minute: float = 60_000, label: str = "") -> Backend:
-        backend = await self.open(label)
+    async def holder(
+        self,
+        limit: int = 3,
+        per_minute: float = 60_000,
+        label: str = "",
+        journal_bytes: int = JOURNAL_BYTES,
+    ) -> Backend:
+        backend = await self.open(label, journal_bytes)
         self._stack.push_async_callback(backend.close)
         await backend.declare(OWN, limit, per_minute=per_minute)
         return backend
@@ -65,14 +79,18 @@ async def world(
         server, prefix = servers(request.param), token_hex(4)
         await open_for_admission(server, prefix, "acme")
 
-        async def open_as(label: str, clock: Clock) -> Backend:
-            return await RedisBackend.open(server.url(prefix), label=label, clock=clock)
+        async def open_as(label: str, clock: Clock, journal_bytes: int) -> Backend:
+            return await RedisBackend.open(
+                server.url(prefix), label=label, clock=clock, journal_bytes=journal_bytes
+            )
 
     else:
         location = ":memory:" if request.param == "memory" else str(tmp_path / "state.db")
 
-        async def open_as(label: str, clock: Clock) -> Backend:
-            return await SqliteBackend.open(location, label=label, clock=clock)
+        async def open_as(label: str, clock: Clock, journal_bytes: int) -> Backend:
+            return await SqliteBackend.open(
+                location, label=label, clock=clock, journal_bytes=journal_bytes
+            )
 
     async with AsyncExitStack() as stack:
         yield World(open_as, stack)
@@ -555,6 +573,213 @@ async def test_an_answer_is_remembered_for_so_long(world: World) -> None:
     assert await backend.recall("model") == "schema"
     world.clock.now += 11
     assert await backend.recall("model") is None
+
+
+MIB = 1024**2
+
+LONG = "x" * MIB
+
+
+async def end(backend: Backend, batch: str, prompt: str = "prompt") -> None:
+    """Record that the batch's only task was canceled before it was made."""
+    await backend.record(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
+
+
+async def kept(backend: Backend, caller: str = "server") -> list[str]:
+    return [batch.id for batch in await backend.batches([caller])]
+
+
+async def stored_bytes(backend: Backend, caller: str = "server") -> int:
+    """What can be read of a caller's batches takes at least as much where it is stored."""
+    size = 0
+    for batch in await kept(backend, caller):
+        size += sum(len(task.prompt) for task in await backend.tasks(batch))
+    return size
+
+
+async def test_batches_that_are_canceled_at_once_push_out_the_accounts_own_older_ones_alone(
+    world: World,
+) -> None:
+    backend = await world.holder()
+    await backend.declare(account_semaphore("other"), 3, per_minute=600)
+    for number in range(10):
+        await begin(backend, f"other-{number}", 1, caller="token:o", account="other", prompt=LONG)
+        await end(backend, f"other-{number}", LONG)
+    await begin(backend, "runs", 1, prompt=LONG)
+    text = LONG * 4
+    for number in range(30):
+        await begin(backend, f"b{number}", 1, prompt=text)
+        await end(backend, f"b{number}", text)
+        world.clock.now += 1
+        assert await stored_bytes(backend) <= JOURNAL_BYTES
+    batches = await kept(backend)
+    assert batches == [f"b{29 - place}" for place in range(len(batches) - 1)] + ["runs"]
+    assert 7 <= len(batches) - 1 <= 15
+    assert await backend.results("b29") == [failed(0).model_copy(update={"prompt": f"{text} 0"})]
+    for read in (backend.tasks, backend.results):
+        assert await read("b0") == []
+    assert await backend.batch("b0") is None
+    assert len(await kept(backend, "token:o")) == 10
+    await backend.record("runs", [failed(0)])
+    (row,) = await backend.results("runs")
+    assert row.task_index == 0
+
+
+async def test_a_batch_that_does_not_fit_beside_those_that_run_is_refused_before_it_begins(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=9, journal_bytes=4 * MIB)
+    await begin(backend, "ended", 1, prompt=LONG)
+    await end(backend, "ended", "")
+    await begin(backend, "runs", 2, prompt=LONG)
+    before = await state(backend)
+    with pytest.raises(
+        JournalFull, match=r"have not ended take 2\.1 of 4 MiB.*Nothing was"
+    ) as full:
+        await begin(backend, "b", 2, prompt=LONG, key=IdempotencyKey("k", "digest"))
+    assert (full.value.code, full.value.retryable) == ("too_many_requests", True)
+    assert sorted(await kept(backend)) == ["ended", "runs"], "nothing is forgotten for nothing"
+    assert await backend.tasks("ended")
+    assert await backend.batch("b") is None
+    assert await state(backend) == before
+    await backend.check_key("server", "k")
+    await backend.declare(account_semaphore("other"), 3, per_minute=600)
+    await begin(backend, "theirs", 2, caller="token:o", account="other", prompt=LONG)
+    await backend.record("runs", [failed(0), failed(1)])
+    await begin(backend, "b", 2, prompt=LONG)
+    assert await kept(backend) == ["b"]
+    assert await kept(backend, "token:o") == ["theirs"]
+
+
+async def test_a_batch_that_is_larger_than_the_allowance_is_refused_for_good(world: World) -> None:
+    backend = await world.holder(journal_bytes=MIB)
+    with pytest.raises(InvalidInput, match=r"takes 1\.\d MiB.*REPLICATE_MCP_JOURNAL_MB") as refused:
+        await begin(backend, "b", 1, prompt=LONG)
+    assert not refused.value.retryable
+    assert await kept(backend) == []
+    assert await state(backend) == (0, 0)
+
+
+async def test_results_are_recorded_though_they_push_older_batches_out(world: World) -> None:
+    backend = await world.holder(journal_bytes=3 * MIB)
+    for name in ("b1", "b2"):
+        await begin(backend, name, 1, prompt="p")
+        await backend.leave(name)
+        row = failed(0).model_copy(update={"prompt": "p 0", "error": LONG * 4})
+        await backend.record(name, [row])
+        assert await kept(backend) == [name]
+        assert await backend.results(name) == [row]
+
+
+async def test_a_batch_whose_attempt_runs_on_is_not_forgotten(world: World) -> None:
+    backend = await world.holder(journal_bytes=3 * MIB)
+    (permit,) = await take_all(backend, await begin(backend, "followed", 1, prompt=LONG))
+    await backend.record("followed", [failed(0)], waited=False)
+    for number in range(4):
+        world.clock.now += 1
+        await begin(backend, f"b{number}", 1, prompt="p" * (MIB // 2))
+        await end(backend, f"b{number}")
+    assert "followed" in await kept(backend)
+    await finish(backend, permit, "followed", failed(0, "p1"))
+    await begin(backend, "last", 1, prompt="p" * (MIB * 11 // 4))
+    assert await kept(backend) == ["last"]
+
+
+async def test_the_key_of_a_batch_that_was_forgotten_early_begins_no_other_for_a_day(
+    world: World,
+) -> None:
+    backend = await world.holder(journal_bytes=2 * MIB)
+    key = IdempotencyKey("k", "digest")
+    await begin(backend, "b1", 1, prompt=LONG, key=key)
+    await end(backend, "b1", LONG)
+    world.clock.now += 1
+    await begin(backend, "b2", 1, prompt=LONG)
+    assert await kept(backend) == ["b2"]
+    assert await backend.batch("b1") is None
+    assert await backend.tasks("b1") == []
+    assert await backend.results("b1") == []
+    for again in (
+        lambda: backend.check_key("server", "k"),
+        lambda: begin(backend, "b3", 1, key=key),
+    ):
+        with pytest.raises(KeyTaken) as taken:
+            await again()
+        assert (taken.value.batch_id, taken.value.digest) == ("b1", "digest")
+    await backend.record("b1", [failed(0)])
+    await backend.cancel_batch("b1")
+    assert await backend.batch("b1") is None
+    world.clock.now += 24 * 3600
+    await begin(backend, "b4", 1, key=key)
+    assert await backend.batch("b4") is not None
+
+
+async def test_keys_alone_fill_the_allowance_until_their_day_is_over(world: World) -> None:
+    backend = await world.holder(journal_bytes=2 * BATCH_BYTES + KEY_BYTES)
+
+    async def make(number: int) -> None:
+        key = IdempotencyKey(f"k{number}", "digest")
+        await begin(backend, f"b{number}", 1, key=key)
+        await end(backend, f"b{number}")
+        world.clock.now += 1
+
+    for number in range(5):
+        await make(number)
+    with pytest.raises(JournalFull, match="Idempotency-Keys of the last 24 hours"):
+        await make(5)
+    with pytest.raises(KeyTaken):
+        await make(0)
+    world.clock.now += 24 * 3600
+    await make(0)
+    await make(5)
+
+
+async def test_batches_older_than_a_day_count_no_more(world: World) -> None:
+    backend = await world.holder(journal_bytes=3 * MIB)
+    for name in ("b1", "b2"):
+        await begin(backend, name, 1, prompt=LONG)
+        await end(backend, name)
+    world.clock.now += 24 * 3600 + 1
+    await begin(backend, "b3", 1, prompt=LONG)
+    await end(backend, "b3")
+    await begin(backend, "b4", 1, prompt=LONG)
+    assert {"b3", "b4"} <= set(await kept(backend))
+
+
+async def test_remembered_answers_are_bounded_in_bytes_and_the_oldest_go_first(
+    world: World,
+) -> None:
+    backend = await world.holder()
+    value = "v" * (MIB - 1024)
+    most = MEMO_BYTES // MIB
+    for number in range(most + 2):
+        await backend.remember(f"k{number}", value, seconds=3600)
+    assert await backend.recall("k0") is None
+    assert await backend.recall("k1") is None
+    assert await backend.recall("k2") == value
+    await backend.remember("k3", "written again", seconds=3600)
+    await backend.remember("another", value, seconds=3600)
+    await backend.remember("and another", value, seconds=3600)
+    assert await backend.recall("k2") is None
+    assert await backend.recall("k3") == "written again"
+
+
+async def test_remembered_answers_that_have_expired_count_no_more(world: World) -> None:
+    backend = await world.holder()
+    value = "v" * (MIB - 1024)
+    await backend.remember("long", value, seconds=7200)
+    for number in range(MEMO_BYTES // MIB - 1):
+        await backend.remember(f"k{number}", value, seconds=3600)
+    world.clock.now += 3601
+    await backend.remember("new", value, seconds=3600)
+    assert await backend.recall("long") == value
+
+
+async def test_an_answer_that_is_too_large_is_not_remembered(world: World) -> None:
+    backend = await world.holder()
+    await backend.remember("small", "v" * MEMO_VALUE_BYTES, seconds=10)
+    await backend.remember("large", "\u00e9" * (MEMO_VALUE_BYTES // 2 + 1), seconds=10)
+    assert await backend.recall("small") is not None
+    assert await backend.recall("large") is None
 
 
 async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:

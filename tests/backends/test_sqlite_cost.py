@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from backends.acting import begin
+from backends.acting import begin, failed
+from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.batches.backend import IdempotencyKey
 from replicate_mcp.semaphores.registry import account_semaphore
 
 
@@ -54,3 +56,39 @@ async def test_looking_for_what_was_left_to_many_accounts_looks_for_the_dead_onc
         assert await backend.orphans(f"user-{number}") == []
     backend._database._connection.set_trace_callback(None)
     assert sum(step.startswith("BEGIN") for step in steps) <= 102
+
+
+async def test_a_batch_begins_and_is_listed_at_the_same_cost_however_many_there_were(
+    tmp_path: Path,
+) -> None:
+    now = 1_000_000.0
+    # Most are forgotten early, and leave their keys.
+    backend = await SqliteBackend.open(
+        str(tmp_path / "state.db"), clock=lambda: now, journal_bytes=200 * BATCH_BYTES
+    )
+    others = account_semaphore("other")
+    for name in (account_semaphore("acme"), others):
+        await backend.declare(name, 1, per_minute=600)
+
+    async def make(number: int, account: str) -> None:
+        batch = f"{account}-{number}"
+        await begin(backend, batch, 1, account=account, key=IdempotencyKey(batch, "digest"))
+        await backend.record(batch, [failed(0)])
+        await backend.leave(batch)
+
+    async def costs(number: int) -> tuple[int, int]:
+        made = await instructions(backend, lambda: make(number, "acme"))
+        return made, await instructions(backend, lambda: backend.batches(["server"], limit=10))
+
+    for number in range(200):
+        await make(number, "acme")
+    made, listed = await costs(200)
+    for number in range(300, 600):
+        now += 1
+        await make(number, "acme")
+        await make(number, "other")
+    made_later, listed_later = await costs(600)
+    assert len(await backend.batches(["server"], limit=1_000)) < 300
+    assert made_later < made * 1.5
+    assert listed_later < listed * 1.5
+    await backend.close()

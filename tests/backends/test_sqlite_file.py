@@ -74,12 +74,62 @@ async def test_what_is_older_than_a_day_is_forgotten_while_the_process_lives(
     await backend.close()
 
 
-async def test_it_is_for_its_user_alone(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "state.db"
-    backend = await SqliteBackend.open(str(path))
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+needs_modes = pytest.mark.skipif(os.name != "posix", reason="there are no modes")
+
+
+@needs_modes
+async def test_it_is_for_its_user_alone_with_each_folder_that_is_made_for_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a" / "folder" / "state.db"
+    before = os.umask(0)
+    try:
+        backend = await SqliteBackend.open(str(path))
+    finally:
+        os.umask(before)
+    for suffix in ("", "-wal", "-shm"):
+        assert mode_of(path.with_name(path.name + suffix)) == 0o600
+    assert [mode_of(folder) for folder in path.parents[:2]] == [0o700, 0o700]
     await backend.close()
+
+
+@needs_modes
+async def test_a_file_that_others_can_read_is_theirs_no_longer_when_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    tmp_path.chmod(0o755)
+    first = await SqliteBackend.open(str(path))
+    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    for file in files:
+        file.chmod(0o666)
+    second = await SqliteBackend.open(str(path))
+    assert [mode_of(file) for file in files] == [0o600] * 3
+    assert mode_of(tmp_path) == 0o755
+    await second.close()
+    await first.close()
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", int)() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_a_file_of_another_user_that_others_can_write_to_is_refused_with_a_way_out(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / "state.db"
+    await (await SqliteBackend.open(str(path))).close()
+    theirs = path.with_name(path.name + suffix)
+    theirs.touch()
+    os.chown(theirs, 65534, 65534)
+    theirs.chmod(0o666)
+    with pytest.raises(BackendUnavailable, match=r"belongs to another user.*chmod 600"):
+        await SqliteBackend.open(str(path))
+    assert mode_of(theirs) == 0o666
+    theirs.chmod(0o600)
+    await (await SqliteBackend.open(str(path))).close()
 
 
 async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
-from replicate_mcp.errors import InvalidInput, ReplicateMcpError, TooManyBatches
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
@@ -191,7 +191,7 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ReplicateMcpError)
     status, body = refusal(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if isinstance(error, TooManyBatches):
+    if error.code == "too_many_requests":
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return JSONResponse(body, status, headers)
 

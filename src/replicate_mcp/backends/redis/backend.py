@@ -22,6 +22,7 @@ from typing import Any
 
 import anyio
 
+from replicate_mcp.backends.names import check_encodable
 from replicate_mcp.backends.redis.advice import advice
 from replicate_mcp.backends.redis.answers import (
     REASONS,
@@ -45,6 +46,7 @@ from replicate_mcp.backends.redis.told import (
     told_entry,
     told_throttling,
 )
+from replicate_mcp.backends.space import JOURNAL_BYTES, MEMO_BYTES, memo_size, no_room
 from replicate_mcp.batches.backend import (
     Attempt,
     BatchState,
@@ -55,7 +57,7 @@ from replicate_mcp.batches.backend import (
     NotedAttempt,
     RunningPrediction,
 )
-from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
+from replicate_mcp.errors import BackendUnavailable, ReplicateMcpError, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import unknown_semaphore
@@ -63,14 +65,18 @@ from replicate_mcp.tasks.result import TaskResult, was_created
 
 log = logging.getLogger(__name__)
 
+NotBegun = KeyTaken | ReplicateMcpError
+"""Why a batch was refused, as it is raised."""
+
 
 class RedisBackend:
     """Keeps the promise of `Backend` at a Redis or Valkey server."""
 
     scope: Scope = "fleet"
 
-    def __init__(self, server: Server, label: str) -> None:
+    def __init__(self, server: Server, label: str, journal_bytes: int) -> None:
         self._server = server
+        self._journal_bytes = journal_bytes
         self._mirror = Mirror()
         self._membership = Membership(server, self._mirror, label)
         self._opening = Together(self._membership, self._open_together, self._keep_opened)
@@ -80,7 +86,12 @@ class RedisBackend:
 
     @classmethod
     async def open(
-        cls, url: str, *, label: str = "", clock: Callable[[], float] | None = None
+        cls,
+        url: str,
+        *,
+        label: str = "",
+        clock: Callable[[], float] | None = None,
+        journal_bytes: int = JOURNAL_BYTES,
     ) -> "RedisBackend":
         """Make this process known to the server at `url`.
 
@@ -89,11 +100,13 @@ class RedisBackend:
                 seconds and `?prefix=` have to be the same for all who share it.
             label: what people know this process by.
             clock: for tests: seconds since the epoch, in place of the server's.
+            journal_bytes: the allowance of each account in the journal.
 
         Raises:
             BackendUnavailable: it cannot be used; the message says why and what to do.
         """
-        backend = cls(Server(Address.parse(url), clock=clock), label)
+        server = Server(Address.parse(url), clock=clock, journal_bytes=journal_bytes)
+        backend = cls(server, label, journal_bytes)
         try:
             await backend._server.listen(backend._membership.holder)
             async with backend._membership.turn() as turn:
@@ -223,6 +236,8 @@ class RedisBackend:
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
         """A batch begins, and its tasks wait."""
+        if batch.key is not None:
+            check_encodable(batch.key.key)  # Before others' batches are sent with it.
         answer = await self._opening.ask(ToOpen(batch, entry))
         if isinstance(answer, Begun):
             return answer.room
@@ -230,20 +245,25 @@ class RedisBackend:
 
     async def _open_together(
         self, turn: Membership, asked: Sequence[ToOpen]
-    ) -> list[Begun | KeyTaken | UnknownSemaphore]:
+    ) -> list[Begun | NotBegun]:
         told, answers = await turn.step("open_batch", asked=[each.told() for each in asked])
         found = self._room([told])
-        opened: list[Begun | KeyTaken | UnknownSemaphore] = []
+        opened: list[Begun | NotBegun] = []
         for each, (outcome, *rest) in zip(asked, answers, strict=True):
             if outcome == "taken":
                 opened.append(KeyTaken(*rest))
+            elif outcome == "full":
+                needed, running, keys = map(int, rest[0])
+                opened.append(
+                    no_room(needed=needed, running=running, keys=keys, allowed=self._journal_bytes)
+                )
             elif outcome == "unknown":
                 opened.append(_unknown(each.entry.semaphores, rest[0]))
             else:
                 opened.append(Begun(found, rest[0], float(rest[1])))
         return opened
 
-    def _keep_opened(self, asked: ToOpen, answer: Begun | KeyTaken | UnknownSemaphore) -> None:
+    def _keep_opened(self, asked: ToOpen, answer: Begun | NotBegun) -> None:
         if isinstance(answer, Begun):
             self._mirror.join(KeptEntry(asked.entry, asked.entry.waiting), answer.limits)
             self._mirror.batches[asked.batch.id] = KeptBatch(asked.batch, answer.created_at)
@@ -304,6 +324,7 @@ class RedisBackend:
         self, turn: Membership, asked: Sequence[Finished]
     ) -> list[Room | None]:
         told, outcomes = await turn.step("finish", asked=[each.told() for each in asked])
+        running = set(self._mirror.running())
         for each, outcome in zip(asked, outcomes, strict=True):
             if outcome != "taken":
                 self._mirror.permits.pop(each.permit, None)
@@ -311,7 +332,7 @@ class RedisBackend:
         unknown = {
             each.batch
             for each, outcome in zip(asked, outcomes, strict=True)
-            if outcome == "unknown"
+            if outcome == "unknown" and each.batch in running
         }
         for batch in unknown:
             await self._restore(turn, batch)
@@ -331,8 +352,9 @@ class RedisBackend:
             answer = await turn.step("record", **told)
             if wanted is not None:
                 self._mirror.want(batch_id, wanted)
+            was_running = batch_id in self._mirror.running()
             self._mirror.note(batch_id, rows)
-            if not answer[1]:
+            if not answer[1] and was_running:
                 await self._restore(turn, batch_id)
             return self._room(answer)
 
@@ -453,8 +475,12 @@ class RedisBackend:
         return str(told[0]) if told else None
 
     async def remember(self, key: str, value: str, *, seconds: float) -> None:
-        """Keep an answer of Replicate's for so long."""
-        await self._membership.read("remember", key=key, value=value, seconds=seconds)
+        """Keep an answer of Replicate's for `seconds`, unless it is too large."""
+        size = memo_size(key, value)
+        if size is not None:
+            await self._membership.read(
+                "remember", key=key, value=value, seconds=seconds, size=size, most=MEMO_BYTES
+            )
 
     # What all of it stands on
 
@@ -470,7 +496,10 @@ class RedisBackend:
         return found
 
     async def _restore(self, turn: Membership, batch_id: str) -> None:
-        """Write a batch anew that the server has lost alone, with its results."""
+        """Write a batch anew that the server has lost while it ran, with its results.
+
+        One that had ended was forgotten there to make room for newer ones.
+        """
         kept = self._mirror.batches.get(batch_id)
         if kept is not None:
             await turn.restore(kept, wholly=True)

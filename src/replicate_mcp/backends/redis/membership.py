@@ -11,7 +11,7 @@ import anyio
 
 from replicate_mcp.backends.redis.mirror import KeptBatch, Mirror
 from replicate_mcp.backends.redis.server import Server
-from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
 
 log = logging.getLogger(__name__)
 
@@ -175,13 +175,17 @@ class Membership:
         for batch, kept in list(self._mirror.batches.items()):
             if batch in left and self._mirror.leave_batch(batch):
                 self._left.append(batch)
-            if generation != self._generation or batch in lost:
+            if generation == self._generation and batch in lost and kept.closed_at is not None:
+                self._mirror.forget_batch(batch)  # The server made room for newer ones.
+            elif generation != self._generation or batch in lost:
                 await self.restore(kept, wholly=batch in lost)
         self._generation, self._known = generation, True
 
     async def _ask(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
         try:
             answer = await self._server.ask(name, self.holder, arguments, sequence=sequence)
+        except InvalidInput:
+            raise  # It was not sent.
         except BaseException:
             # Whether it was done is not known.
             self._known = self._known and not sequence

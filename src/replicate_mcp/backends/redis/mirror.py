@@ -4,6 +4,7 @@ A server that was restarted, failed over or emptied may have forgotten everythin
 older state. What counts is what each living process says that it has.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ REMEMBER_ENDED_SECONDS = 3600.0
 """For how long an ended batch is kept, in case that a server comes back with an older state: by
 then it has saved a newer one (by default, within the hour in which anything changed)."""
 
-REMEMBER_ENDED_ROWS = 20_000
-"""How many results of ended batches are kept at most, some 10 MB."""
+REMEMBER_ENDED_BYTES = 32 * 1024**2
+"""What ended batches take at most in this process's memory, with their results."""
 
 
 @dataclass(slots=True)
@@ -102,6 +103,13 @@ class KeptBatch:
         """As the server takes it."""
         return {**told_batch(self.batch), "created_at": self.created_at}
 
+    def size(self) -> int:
+        """Return about how many bytes of memory its tasks and results take."""
+        texts = [text for task in self.batch.tasks for text in (task.prompt, task.output_filename)]
+        return sum(map(sys.getsizeof, texts)) + sum(
+            sys.getsizeof(row[2]) for row in self.rows.values()
+        )
+
 
 class Mirror:
     """What this process has, as of the last step whose answer arrived."""
@@ -113,6 +121,8 @@ class Mirror:
         self.permits: dict[int, KeptPermit] = {}
         self.batches: dict[str, KeptBatch] = {}
         self.newest = 0
+        self._ended: dict[str, int] = {}  # With the bytes of each, in the order of their ends.
+        self._ended_bytes = 0
         self._set: list[Sequence[str]] = []
         self._rates: list[Sequence[str]] = []
         self._images: list[Sequence[str]] = []
@@ -177,16 +187,15 @@ class Mirror:
         for row in rows:
             kept.rows.setdefault(row[0], row)
         if len(kept.rows) >= len(kept.batch.tasks) and kept.closed_at is None:
-            kept.closed_at = self._clock()
-            self.entries.pop(batch, None)
+            self._close(batch)
 
     def leave_batch(self, batch: str) -> bool:
         """Others ended a batch's waiting tasks; False where that is known already."""
         kept = self.batches[batch]
         if kept.left:
             return False
-        kept.left, kept.closed_at = True, self._clock()
-        self.entries.pop(batch, None)
+        kept.left = True
+        self._close(batch)
         return True
 
     def running(self) -> list[str]:
@@ -194,17 +203,29 @@ class Mirror:
         return [batch for batch, kept in self.batches.items() if kept.closed_at is None]
 
     def forget_old(self) -> None:
-        """Drop batches that ended long ago, and the oldest where their results are too many."""
-        ended = [
-            (kept.closed_at, batch)
-            for batch, kept in self.batches.items()
-            if kept.closed_at is not None
-        ]
-        rows = 0
-        for closed_at, batch in sorted(ended, reverse=True):
-            rows += len(self.batches[batch].rows)
-            if rows > REMEMBER_ENDED_ROWS or closed_at < self._clock() - REMEMBER_ENDED_SECONDS:
-                del self.batches[batch]
+        """Drop batches that ended long ago."""
+        while self._ended:
+            oldest = next(iter(self._ended))
+            closed_at = self.batches[oldest].closed_at
+            if closed_at is None or closed_at >= self._clock() - REMEMBER_ENDED_SECONDS:
+                return
+            self.forget_batch(oldest)
+
+    def forget_batch(self, batch: str) -> None:
+        """Drop a batch that has ended."""
+        self._ended_bytes -= self._ended.pop(batch, 0)
+        self.batches.pop(batch, None)
+
+    def _close(self, batch: str) -> None:
+        """Note that a batch has ended; the oldest such ones go where all take too much memory."""
+        kept = self.batches[batch]
+        self.entries.pop(batch, None)
+        self._ended_bytes -= self._ended.pop(batch, 0)
+        kept.closed_at = self._clock()
+        self._ended[batch] = kept.size()
+        self._ended_bytes += self._ended[batch]
+        while self._ended_bytes > REMEMBER_ENDED_BYTES:
+            self.forget_batch(next(iter(self._ended)))
 
     def told(self) -> Mapping[str, Any]:
         """All of it but the results, as `register` takes it."""

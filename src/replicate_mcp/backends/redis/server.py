@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import anyio
 
+from replicate_mcp.backends.names import unencodable
+from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -46,7 +48,17 @@ _RULES = {
 }
 """What is decided by the same rules in Python, each a value that its file returns."""
 
-_ROOMS = ("memory", "queue", "permits", "holders", "journal", "registration", "steps")
+_ROOMS = (
+    "memory",
+    "queue",
+    "permits",
+    "holders",
+    "space",
+    "journal",
+    "memos",
+    "registration",
+    "steps",
+)
 """What the script does, in files that share what `call.lua` knows of the call."""
 
 
@@ -122,10 +134,18 @@ class Server:
     Args:
         clock: tests say by it what the time is, in seconds since the epoch; None for the server's
             own, by which everything goes that processes share.
+        journal_bytes: the allowance of each account in the journal.
     """
 
-    def __init__(self, address: Address, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        clock: Callable[[], float] | None = None,
+        journal_bytes: int = JOURNAL_BYTES,
+    ) -> None:
         self.address = address
+        self._journal_bytes = journal_bytes
         self._clock = clock
         self._script = _script()
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -143,13 +163,19 @@ class Server:
 
         Raises:
             BackendUnavailable: it may have been done, or not.
+            InvalidInput: a text in `arguments` is not Unicode; nothing was done.
         """
         from redis import exceptions
 
         given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            body = json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise unencodable() from None
         argv = (
             self.address.prefix, step, holder, sequence, round(self.address.lease * 1000),
-            "" if self._clock is None else repr(self._clock()), json.dumps(given),
+            "" if self._clock is None else repr(self._clock()), self._journal_bytes,
+            body,
         )  # fmt: skip
         for tries_left in (1, 0):
             try:

@@ -15,6 +15,8 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from replicate_mcp.backends.names import unencodable
+from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.backends.sqlite.database import (
     LONG_PATIENCE,
     MEMORY,
@@ -60,6 +62,7 @@ class SqliteBackend:
         doorbell: Doorbell,
         lock: LifeLock | None,
         clock: Callable[[], float],
+        journal_bytes: int,
     ) -> None:
         self.scope: Scope = "process" if database.location == MEMORY else "machine"
         self._database = database
@@ -67,18 +70,25 @@ class SqliteBackend:
         self._doorbell = doorbell
         self._lock = lock
         self._clock = clock
+        self._journal_bytes = journal_bytes
         self._turn = anyio.Lock(fast_acquire=True)
         self._looked_at = 0.0
 
     @classmethod
     async def open(
-        cls, location: str = MEMORY, *, label: str = "", clock: Callable[[], float] = time.time
+        cls,
+        location: str = MEMORY,
+        *,
+        label: str = "",
+        clock: Callable[[], float] = time.time,
+        journal_bytes: int = JOURNAL_BYTES,
     ) -> "SqliteBackend":
         """Open the file at `location`, making it where there is none.
 
         Args:
             label: what people know this process by.
             clock: seconds since the epoch; the same for all who share the file.
+            journal_bytes: the allowance of each account in the journal.
 
         Raises:
             BackendUnavailable: it cannot be used; the message says why and what to do.
@@ -86,7 +96,7 @@ class SqliteBackend:
         database = open_database(location)
         holder = secrets.token_hex(8)
         lock = None if location == MEMORY else LifeLock(location, holder)
-        backend = cls(database, holder, Doorbell(), lock, clock)
+        backend = cls(database, holder, Doorbell(), lock, clock, journal_bytes)
         await backend._step(lambda permits, journal: journal.forget_old())
         await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port, label))
         await backend._bury_the_dead()
@@ -343,7 +353,8 @@ class SqliteBackend:
             def transaction(connection: sqlite3.Connection) -> T:
                 now = self._clock()
                 permits = PermitTables(connection, self._holder, now)
-                outcome = work(permits, JournalTables(connection, self._holder, now))
+                journal = JournalTables(connection, self._holder, now, self._journal_bytes)
+                outcome = work(permits, journal)
                 ports.update(permits.ports_to_ring)
                 return outcome
 
@@ -354,10 +365,14 @@ class SqliteBackend:
         async with self._turn:
             try:
                 return step(PATIENCE)
+            except UnicodeEncodeError:
+                raise unencodable() from None
             except Busy:
                 pass
             try:
                 return await anyio.to_thread.run_sync(step, LONG_PATIENCE)
+            except UnicodeEncodeError:
+                raise unencodable() from None
             except Busy:
                 raise BackendUnavailable(
                     f"The state in {self._database.location} is locked by another process for over "

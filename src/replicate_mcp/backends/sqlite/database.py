@@ -1,6 +1,5 @@
 """A SQLite database, in a file or in memory, opened for steps: short whole transactions."""
 
-import os
 import sqlite3
 import sys
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from replicate_mcp.backends.sqlite.file_system import network_file_system
+from replicate_mcp.backends.sqlite.private_file import make_private_file
 from replicate_mcp.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ T = TypeVar("T")
 APPLICATION_ID = 0x52504C4D
 """Marks a file as ours ("RPLM"), so that somebody else's database is not written to."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LEAST_SQLITE = (3, 35, 0)
 """The first that tells what a statement changed (`RETURNING`)."""
@@ -147,10 +147,31 @@ def _prepare(connection: sqlite3.Connection, location: str) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     if version < SCHEMA_VERSION:
-        connection.executescript(
-            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
-            f"{_schema()} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
+        connection.execute("BEGIN IMMEDIATE")
+        _make_tables(connection)
+        connection.execute("COMMIT")
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Bring a new or an older file to this version, unless another process was quicker."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version >= SCHEMA_VERSION:
+        return
+    if version == 1:
+        _execute_script(connection, _script("migration_1_to_2"))
+    _execute_script(connection, _script("schema"))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _execute_script(connection: sqlite3.Connection, script: str) -> None:
+    """Execute a script inside of the open transaction, which `executescript` would commit."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
 
 
 _memory: dict[str, Database] = {}
@@ -182,9 +203,7 @@ def open_database(location: str) -> Database:
             "redis://… where several machines share an account."
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        make_private_file(path)
     except OSError as error:
         raise BackendUnavailable(
             f"The state file {path} cannot be made ({error.strerror}): set REPLICATE_MCP_BACKEND "
@@ -193,9 +212,9 @@ def open_database(location: str) -> Database:
     return Database(location)
 
 
-def _schema() -> str:
+def _script(name: str) -> str:
     folder = resources.files("replicate_mcp.backends.sqlite")
-    return folder.joinpath("schema.sql").read_text("utf-8")
+    return folder.joinpath(f"{name}.sql").read_text("utf-8")
 
 
 def _unavailable(location: str, error: sqlite3.Error) -> BackendUnavailable:

@@ -7,6 +7,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from replicate_mcp.backends.space import (
+    BATCH_BYTES,
+    KEY_BYTES,
+    MEMO_BYTES,
+    memo_size,
+    no_room,
+)
 from replicate_mcp.batches.backend import (
     JOURNAL_SECONDS,
     BatchState,
@@ -27,38 +34,112 @@ _STATE = (
 
 
 class JournalTables:
-    """One step's view of the journal, for one holder at one time."""
+    """One step's view of the journal, for one holder at one time.
 
-    def __init__(self, connection: sqlite3.Connection, holder: str, now: float) -> None:
+    Args:
+        allowance: how many bytes an account's batches may take, ended ones included.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        holder: str,
+        now: float,
+        allowance: int,
+    ) -> None:
         self._db = connection
         self._holder = holder
         self._now = now
+        self._allowance = allowance
 
     def forget_old(self) -> None:
         """Drop what is older than the journal reaches."""
         since = self._now - JOURNAL_SECONDS
-        self._db.execute("DELETE FROM batch WHERE ended_at < ?", (since,))
+        self._forget_old_batches()
         self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
         self._db.execute("DELETE FROM memo WHERE expires_at < ?", (self._now,))
         self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
     def open(self, batch: NewBatch) -> None:
-        """A batch begins."""
+        """Insert a batch; the account's oldest ended ones are forgotten where it needs their room.
+
+        Raises:
+            KeyTaken: the caller's key belongs to another batch.
+            JournalFull: the account has no room for it now.
+            InvalidInput: the account never has room for it.
+        """
+        self._forget_old_batches()
         if batch.key is not None:
             self.check_key(batch.caller, batch.key.key)
-        tasks = [[task.prompt, task.output_filename, task.model] for task in batch.tasks]
+        tasks = json.dumps(
+            [[task.prompt, task.output_filename, task.model] for task in batch.tasks]
+        )
+        size = BATCH_BYTES + len(tasks)
+        self._make_room(batch.account, size)
         self._db.execute(
             "INSERT INTO batch (id, caller, account, holder, semaphore, tasks, total, created_at,"
-            " key, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " key, digest, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.id, batch.caller, batch.account, self._holder, batch.semaphore,
-                json.dumps(tasks), len(tasks), self._now,
-                batch.key and batch.key.key, batch.key and batch.key.digest,
+                tasks, len(batch.tasks), self._now,
+                batch.key and batch.key.key, batch.key and batch.key.digest, size,
             ),
         )  # fmt: skip
 
+    def _forget_old_batches(self) -> None:
+        since = self._now - JOURNAL_SECONDS
+        self._db.execute("DELETE FROM batch WHERE ended_at < ?", (since,))
+
+    def _make_room(self, account: str, needed: int) -> None:
+        taken = self._taken(account)
+        running, keys = taken.get("running", 0), taken.get("forgotten", 0)
+        fits = running + keys + needed <= self._allowance
+        if not fits or self._forget_ended(account, self._excess(account) + needed) > 0:
+            raise no_room(needed=needed, running=running, keys=keys, allowed=self._allowance)
+
+    def _taken(self, account: str) -> dict[str, int]:
+        """Return the bytes of the account's batches by their state."""
+        return dict(
+            self._db.execute("SELECT state, bytes FROM journal_bytes WHERE account = ?", (account,))
+        )
+
+    def _excess(self, account: str) -> int:
+        return sum(self._taken(account).values()) - self._allowance
+
+    def _forget_ended(self, account: str, excess: int, *, keep: str = "") -> int:
+        """Forget the account's oldest ended batches until `excess` bytes are free.
+
+        A batch that has an idempotency key leaves that key, so that its request is not carried out
+        again. One whose attempts have not all ended at Replicate stays: recovery needs its tasks.
+
+        Returns:
+            What is left of `excess`, at most 0 where enough was freed.
+        """
+        while excess > 0:
+            oldest = self._db.execute(
+                "SELECT id, bytes, key IS NOT NULL FROM batch WHERE account = ? AND state = 'ended'"
+                " AND id != ? AND NOT EXISTS (SELECT 1 FROM permit WHERE entry = batch.id)"
+                " ORDER BY ended_at LIMIT 1",
+                (account, keep),
+            ).fetchone()
+            if oldest is None:
+                break
+            batch, size, has_key = oldest
+            if has_key:
+                self._db.execute(
+                    "UPDATE batch SET state = 'forgotten', tasks = '[]', bytes = ? WHERE id = ?",
+                    (KEY_BYTES, batch),
+                )
+                self._db.execute("DELETE FROM result WHERE batch = ?", (batch,))
+                excess -= size - KEY_BYTES
+            else:
+                self._db.execute("DELETE FROM batch WHERE id = ?", (batch,))
+                excess -= size
+        return excess
+
     def check_key(self, caller: str, key: str) -> None:
-        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        """Raise `KeyTaken` where a batch of the caller's has that key, though it is forgotten."""
+        self._forget_old_batches()
         row = self._db.execute(
             "SELECT id, digest FROM batch WHERE caller = ? AND key = ?", (caller, key)
         ).fetchone()
@@ -67,22 +148,25 @@ class JournalTables:
 
     def record(self, batch: str, results: Iterable[TaskResult]) -> bool:
         """Write results, each task's once; True where the batch has ended with them."""
-        succeeded = failed = 0
-        row = self._db.execute(
-            "SELECT succeeded + failed, total FROM batch WHERE id = ?", (batch,)
+        succeeded = failed = size = 0
+        found = self._db.execute(
+            "SELECT succeeded + failed, total, account FROM batch"
+            " WHERE id = ? AND state != 'forgotten'",
+            (batch,),
         ).fetchone()
-        if row is None:
+        if found is None:
             return True
-        finished, total = int(row[0]), int(row[1])
+        finished, total, account = int(found[0]), int(found[1]), str(found[2])
         for result in results:
+            row = result.model_dump_json(exclude_none=True, exclude={"prompt"})
             written = self._db.execute(
                 "INSERT OR IGNORE INTO result (batch, finish_number, task, row)"
                 " VALUES (?, ?, ?, ?)",
                 (
-                    batch, finished + succeeded + failed + 1, result.task_index,
-                    result.model_dump_json(exclude_none=True, exclude={"prompt"}),
+                    batch, finished + succeeded + failed + 1, result.task_index, row,
                 ),
             ).rowcount  # fmt: skip
+            size += len(row.encode()) if written else 0
             if written and isinstance(result, TaskSuccess):
                 succeeded += 1
             elif written:
@@ -90,9 +174,13 @@ class JournalTables:
         ended = finished + succeeded + failed >= total
         self._db.execute(
             "UPDATE batch SET succeeded = succeeded + ?, failed = failed + ?,"
-            " ended_at = coalesce(ended_at, ?) WHERE id = ?",
-            (succeeded, failed, self._now if ended else None, batch),
-        )
+            " ended_at = coalesce(ended_at, ?), state = ?, bytes = bytes + ? WHERE id = ?",
+            (
+                succeeded, failed, self._now if ended else None,
+                "ended" if ended else "running", size, batch,
+            ),
+        )  # fmt: skip
+        self._forget_ended(account, self._excess(account), keep=batch)
         return ended
 
     def unfinished(self, holder: str) -> list[str]:
@@ -164,14 +252,17 @@ class JournalTables:
 
     def state(self, batch: str) -> BatchState | None:
         """One batch."""
-        row = self._db.execute(f"{_STATE} WHERE id = ?", (batch,)).fetchone()
+        row = self._db.execute(
+            f"{_STATE} WHERE id = ? AND state != 'forgotten'", (batch,)
+        ).fetchone()
         return _state(row) if row else None
 
     def states(self, callers: Sequence[str], limit: int) -> list[BatchState]:
         """Batches of these callers, the newest first."""
         marks = ", ".join("?" * len(callers))
         rows = self._db.execute(
-            f"{_STATE} WHERE caller IN ({marks}) ORDER BY created_at DESC, rowid DESC LIMIT ?",
+            f"{_STATE} WHERE caller IN ({marks}) AND state != 'forgotten'"
+            " ORDER BY created_at DESC, rowid DESC LIMIT ?",
             (*callers, limit),
         )
         return [_state(row) for row in rows]
@@ -198,11 +289,20 @@ class JournalTables:
         return str(row[0]) if row else None
 
     def remember(self, key: str, value: str, seconds: float) -> None:
-        """Keep an answer; those whose time is over go."""
-        self._db.execute("DELETE FROM memo WHERE expires_at < ?", (self._now,))
+        """Keep an answer for `seconds`; the oldest go where all together are too large."""
+        size = memo_size(key, value)
+        if size is None:
+            return
+        self._db.execute("DELETE FROM memo WHERE expires_at < ? OR key = ?", (self._now, key))
+        (taken,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM memo").fetchone()
+        while taken + size > MEMO_BYTES:
+            ((freed,),) = self._db.execute(
+                "DELETE FROM memo WHERE number = (SELECT min(number) FROM memo) RETURNING bytes"
+            ).fetchall()
+            taken -= freed
         self._db.execute(
-            "INSERT OR REPLACE INTO memo (key, value, expires_at) VALUES (?, ?, ?)",
-            (key, value, self._now + seconds),
+            "INSERT INTO memo (key, value, expires_at, bytes) VALUES (?, ?, ?, ?)",
+            (key, value, self._now + seconds, size),
         )
 
 

@@ -88,11 +88,41 @@ CREATE TABLE IF NOT EXISTS batch (
   created_at REAL NOT NULL,
   ended_at   REAL,
   key        TEXT,                  -- under which the request can be sent again
-  digest     TEXT
+  digest     TEXT,
+  state      TEXT NOT NULL DEFAULT 'running',  -- or 'ended'; 'forgotten' where its key alone is left
+  bytes      INTEGER NOT NULL DEFAULT 0        -- what it takes of its account's allowance
 );
 CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS batch_caller ON batch (caller, created_at);
+CREATE INDEX IF NOT EXISTS batch_visible ON batch (caller, created_at) WHERE state != 'forgotten';
+CREATE INDEX IF NOT EXISTS batch_ended ON batch (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS batch_evictable ON batch (account, ended_at) WHERE state = 'ended';
 CREATE INDEX IF NOT EXISTS batch_holder ON batch (holder) WHERE ended_at IS NULL;
+
+-- What each account's batches take together, by their state; the triggers keep it.
+CREATE TABLE IF NOT EXISTS journal_bytes (
+  account TEXT NOT NULL,
+  state   TEXT NOT NULL,
+  bytes   INTEGER NOT NULL,
+  PRIMARY KEY (account, state)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO journal_bytes (account, state, bytes)
+  SELECT account, state, sum(bytes) FROM batch GROUP BY account, state;
+
+CREATE TRIGGER IF NOT EXISTS batch_added AFTER INSERT ON batch BEGIN
+  INSERT INTO journal_bytes (account, state, bytes) VALUES (NEW.account, NEW.state, NEW.bytes)
+    ON CONFLICT (account, state) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER IF NOT EXISTS batch_changed AFTER UPDATE OF state, bytes ON batch BEGIN
+  UPDATE journal_bytes SET bytes = bytes - OLD.bytes
+    WHERE account = OLD.account AND state = OLD.state;
+  INSERT INTO journal_bytes (account, state, bytes) VALUES (NEW.account, NEW.state, NEW.bytes)
+    ON CONFLICT (account, state) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER IF NOT EXISTS batch_removed AFTER DELETE ON batch BEGIN
+  UPDATE journal_bytes SET bytes = bytes - OLD.bytes
+    WHERE account = OLD.account AND state = OLD.state;
+  DELETE FROM journal_bytes WHERE account = OLD.account AND bytes <= 0;
+END;
 
 CREATE TABLE IF NOT EXISTS result (
   batch         TEXT NOT NULL REFERENCES batch (id) ON DELETE CASCADE,
@@ -113,9 +143,13 @@ CREATE TABLE IF NOT EXISTS prediction (
 
 CREATE INDEX IF NOT EXISTS prediction_permit ON prediction (permit);
 
--- Answers of Replicate's that are asked for once: accounts, models.
+-- Answers of Replicate's that are asked for once: accounts, models; in the order of their writing.
 CREATE TABLE IF NOT EXISTS memo (
-  key        TEXT PRIMARY KEY,
+  number     INTEGER PRIMARY KEY,
+  key        TEXT NOT NULL UNIQUE,
   value      TEXT NOT NULL,
-  expires_at REAL NOT NULL
-) WITHOUT ROWID;
+  expires_at REAL NOT NULL,
+  bytes      INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS memo_bytes ON memo (bytes);
+CREATE INDEX IF NOT EXISTS memo_expires ON memo (expires_at);

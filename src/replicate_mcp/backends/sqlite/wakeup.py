@@ -6,18 +6,29 @@ from collections.abc import Iterable
 
 import anyio
 
+WAKE_UPS_PER_SECOND = 50.0
+WAKE_UPS_AT_ONCE = 200.0
+"""Rate and burst of wake-ups that are handed on without a delay: any local user can send datagrams,
+and each wake-up costs a step at the backend. Ordinary work stays below; beyond it, one wake-up
+stands for all that came in 20 ms."""
+
+MAX_DATAGRAMS_READ = 1_000
+"""Datagrams read at once: in a flood, the next arrives before the last is read."""
+
 
 class Doorbell:
     """A process's end: others ring it, and its owner waits for that.
 
     A ring carries nothing and is only a hint: the one who hears it looks for itself, so a lost
-    or a foreign datagram does no harm.
+    or a foreign datagram does no harm, and a flood of them is bounded in what it costs.
     """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.bind(("127.0.0.1", 0))
+        self._tokens = WAKE_UPS_AT_ONCE
+        self._refilled_at = 0.0
 
     @property
     def port(self) -> int:
@@ -33,9 +44,19 @@ class Doorbell:
     async def rung(self) -> None:
         """Wait for the next ring; several at once count as one."""
         await anyio.wait_readable(self._socket)
+        if (seconds := self._spend()) > 0:
+            await anyio.sleep(seconds)
         with contextlib.suppress(OSError):
-            while True:
+            for _ in range(MAX_DATAGRAMS_READ):
                 self._socket.recvfrom(16)
+
+    def _spend(self) -> float:
+        """Take a token; return for how many seconds its wake-up has to wait."""
+        now = anyio.current_time()
+        earned = (now - self._refilled_at) * WAKE_UPS_PER_SECOND
+        self._tokens = min(WAKE_UPS_AT_ONCE, self._tokens + earned) - 1
+        self._refilled_at = now
+        return max(0.0, -self._tokens / WAKE_UPS_PER_SECOND)
 
     def close(self) -> None:
         """Be rung no more."""

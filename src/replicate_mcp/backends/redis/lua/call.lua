@@ -9,9 +9,10 @@ if redis.replicate_commands then redis.replicate_commands() end
 --   sequence: the number of its step, which rises; 0 where nothing is changed.
 --   lease: for how long its holder's key lives without renewal, in milliseconds.
 --   told_time: what tests say the time is, in seconds; empty everywhere else.
+--   journal_bytes: the allowance of each account in the journal.
 local prefix, ask, me = ARGV[1], ARGV[2], ARGV[3]
 local sequence, lease, told_time = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-local args = cjson.decode(ARGV[7])
+local journal_bytes, args = tonumber(ARGV[7]), cjson.decode(ARGV[8])
 
 -- The one clock of all who share this server. Leases and generations always go by it.
 local moment = redis.call('TIME')
@@ -58,13 +59,14 @@ end
 
 local DAY = 86400
 local JOURNAL_SECONDS = DAY
+local LIVES = 2 * DAY   -- seconds that a running batch is kept; an ended one for JOURNAL_SECONDS
 
 local generation      -- the id of the present one
 local opens_at = 0    -- nothing is admitted before, on the server's clock
 
 -- The rooms of the script; each is in a file of its own.
 local memory, rates, permits, queue = {}, {}, {}, {}
-local holders, journal, registration = {}, {}, {}
+local holders, journal, space, memos, registration = {}, {}, {}, {}, {}
 local answer
 
 -- Numbers as text: whole ones (permits have sixteen digits), and any without loss.

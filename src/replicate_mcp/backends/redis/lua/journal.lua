@@ -1,7 +1,5 @@
 -- The journal: batches, their results in the order in which they came, and whose a prediction is.
 
-local LIVES = 2 * DAY   -- seconds that a running batch is kept; an ended one for JOURNAL_SECONDS
-
 -- Prediction ids are kept with the number of their permit, which tells the time in microseconds.
 local RECENT_PREDICTIONS = 2 * 3600
 
@@ -35,14 +33,34 @@ function journal.open(batch, told)
   redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - LIVES))
   redis.call('EXPIRE', caller, LIVES)
   keep(batch, LIVES)
+  space.begin(told.account, batch, told.tasks)
 end
 
--- The batch that the caller's request of that name began, and what stood for its content.
+-- Forget an ended batch early; true where its idempotency key is left, so that its request is not
+-- carried out again.
+function journal.forget(batch, expires_at)
+  local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request')
+  redis.call('DEL', batch_key(batch), tasks_key(batch), results_key(batch))
+  if kept[1] then redis.call('ZREM', caller_key(kept[1]), batch) end
+  local value = kept[2] and redis.call('GET', kept[2])
+  if not value or string.match(value, '^%S+') ~= batch then return false end
+  local milliseconds = math.max(1, math.ceil((expires_at - now) * 1000))
+  redis.call('SET', kept[2], '!' .. exact(expires_at) .. ' ' .. value, 'PX', milliseconds)
+  return true
+end
+
+-- The batch that the caller's request of that name began, what stood for its content, and whether
+-- it was forgotten early.
 function journal.begun_by(caller, name)
   local kept = name and redis.call('GET', request_key(caller, name))
   if not kept then return nil end
-  local batch, digest = string.match(kept, '^(%S+) (.*)$')
-  if journal.exists(batch) then return batch, digest end
+  local expires_at, batch, digest = string.match(kept, '^!(%S+) (%S+) (.*)$')
+  if expires_at then
+    if tonumber(expires_at) > now then return batch, digest, true end
+    return nil
+  end
+  batch, digest = string.match(kept, '^(%S+) (.*)$')
+  if journal.exists(batch) then return batch, digest, false end
 end
 
 function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 1 end
@@ -50,16 +68,20 @@ function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 
 -- Write results, each task's once; each is {task, whether it succeeded, its row}. False where the
 -- batch is not known.
 function journal.record(batch, results)
-  local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at')
+  local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at',
+    'account')
   if not kept[1] then return false end
   local total, succeeded, failed = tonumber(kept[1]), tonumber(kept[2]), tonumber(kept[3])
+  local account, rows = kept[5], {}
   for _, result in ipairs(results) do
     if redis.call('HSETNX', batch_key(batch), 't' .. whole(result[1]), '1') == 1 then
       redis.call('RPUSH', results_key(batch), result[3])
+      rows[#rows + 1] = result[3]
       if result[2] then succeeded = succeeded + 1 else failed = failed + 1 end
     end
   end
   redis.call('HSET', batch_key(batch), 'succeeded', whole(succeeded), 'failed', whole(failed))
+  space.grow(account, batch, rows)
   if succeeded + failed < total then
     redis.call('EXPIRE', results_key(batch), LIVES)
   elseif not kept[4] then
@@ -67,6 +89,7 @@ function journal.record(batch, results)
     redis.call('HDEL', key.running, batch)
     queue.remove(batch)
     keep(batch, JOURNAL_SECONDS)
+    space.finish(account, batch)
   end
   return true
 end

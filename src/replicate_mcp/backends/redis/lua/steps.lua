@@ -115,17 +115,20 @@ function steps.check_key()
   return {batch and {batch, digest} or {}}
 end
 
--- Let an entry wait; the limits of its semaphores, or nil where one of them is not known.
+local function are_known(names)
+  for _, name in ipairs(names) do
+    if not holders.limit(name) then return false end
+  end
+  return true
+end
+
+-- Let an entry wait; the limits of its semaphores.
 local function join(asked)
   local limits = {}
-  for _, name in ipairs(asked.semaphores) do
-    if not holders.limit(name) then return nil end
-  end
   for place, name in ipairs(asked.semaphores) do
     holders.use(name)
     limits[place] = {name, whole(holders.limit(name))}
   end
-  if asked.batch and not journal.exists(asked.entry) then journal.open(asked.entry, asked.batch) end
   if not queue.get(asked.entry) then
     queue.join(asked.entry, {
       holder = me, semaphores = asked.semaphores, account = asked.account,
@@ -137,16 +140,21 @@ local function join(asked)
 end
 
 function steps.join()
+  if not are_known(args.semaphores) then return {'', known_names()} end
   local limits = join(args)
-  if not limits then return {'', known_names()} end
   return {permits.admit(), limits}
 end
 
 local function open_batch(asked)
-  local batch, digest = journal.begun_by(asked.batch.caller, asked.batch.key)
-  if batch and batch ~= asked.entry then return {'taken', batch, digest} end
+  local batch, digest, is_forgotten = journal.begun_by(asked.batch.caller, asked.batch.key)
+  if batch and (is_forgotten or batch ~= asked.entry) then return {'taken', batch, digest} end
+  if not are_known(asked.semaphores) then return {'unknown', known_names()} end
+  if not journal.exists(asked.entry) then
+    local refused = space.make(asked.batch.account, asked.batch.tasks)
+    if refused then return {'full', refused} end
+    journal.open(asked.entry, asked.batch)
+  end
   local limits = join(asked)
-  if not limits then return {'unknown', known_names()} end
   return {'begun', limits, redis.call('HGET', batch_key(asked.entry), 'created_at')}
 end
 
@@ -421,16 +429,11 @@ function steps.known_predictions() return {journal.recent_predictions(args.accou
 -- Answers of Replicate's
 
 function steps.remember()
-  local value = exact(now + args.seconds) .. ' ' .. args.value
-  redis.call('SET', memo_key(args.key), value, 'PX', math.ceil(args.seconds * 1000))
+  memos.put(args.key, args.value, args.seconds, args.size, args.most)
   return {}
 end
 
-function steps.recall()
-  local kept = redis.call('GET', memo_key(args.key))
-  local until_, value = string.match(kept or '', '^(%S+) (.*)$')
-  return {until_ and tonumber(until_) > now and value or nil}
-end
+function steps.recall() return {memos.get(args.key)} end
 
 -- The call
 
@@ -445,5 +448,7 @@ function answer()
       redis.call('HSET', holder_key(me), 'sequence', whole(sequence))
     end
   end
-  return {'ok', unpack(steps[ask]())}
+  local reply = steps[ask]()
+  space.settle()
+  return {'ok', unpack(reply)}
 end

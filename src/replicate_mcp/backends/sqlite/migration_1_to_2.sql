@@ -1,0 +1,14 @@
+-- From version 1 to 2: batches get their bytes. What is new altogether is made by schema.sql.
+
+ALTER TABLE batch ADD COLUMN state TEXT NOT NULL DEFAULT 'running';
+ALTER TABLE batch ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE batch SET
+  state = CASE WHEN ended_at IS NULL THEN 'running' ELSE 'ended' END,
+  bytes = 2048 + length(CAST(tasks AS BLOB)) + (
+    SELECT coalesce(sum(length(CAST(result.row AS BLOB))), 0)
+    FROM result WHERE result.batch = batch.id
+  );
+DROP INDEX batch_caller;
+
+-- Answers are asked for again.
+DROP TABLE memo;

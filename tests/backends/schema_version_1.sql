@@ -1,0 +1,121 @@
+-- Semaphores, permits, rates and the journal. Times are seconds since the epoch.
+
+-- A process that uses this file. It is alive while it holds the lock named after it.
+CREATE TABLE IF NOT EXISTS holder (
+  id      TEXT PRIMARY KEY,
+  port    INTEGER NOT NULL,            -- a datagram to it says "look again"
+  label   TEXT NOT NULL DEFAULT '',    -- what people know the process by
+  stalled INTEGER NOT NULL DEFAULT 0   -- left its offers lying: none until its next step
+);
+
+-- A limit that was set: at a registration, or by hand.
+CREATE TABLE IF NOT EXISTS semaphore (
+  name     TEXT PRIMARY KEY,
+  units    INTEGER NOT NULL,
+  by_admin INTEGER NOT NULL DEFAULT 0   -- stays when no process names it any more
+);
+
+-- What living processes say of a semaphore: an account's limit is the lowest of them.
+CREATE TABLE IF NOT EXISTS declaration (
+  holder TEXT NOT NULL,
+  name   TEXT NOT NULL,
+  units  INTEGER NOT NULL,
+  PRIMARY KEY (holder, name)
+);
+
+CREATE TABLE IF NOT EXISTS rate (
+  account TEXT PRIMARY KEY,
+  state   TEXT NOT NULL
+);
+
+-- Images asked for, by day of UTC.
+CREATE TABLE IF NOT EXISTS usage (
+  account TEXT NOT NULL,
+  day     INTEGER NOT NULL,
+  images  INTEGER NOT NULL,
+  PRIMARY KEY (account, day)
+) WITHOUT ROWID;
+
+-- One row a batch, or a process's contexts on one semaphore.
+CREATE TABLE IF NOT EXISTS queue (
+  entry     TEXT PRIMARY KEY,
+  holder    TEXT NOT NULL,
+  semaphore TEXT NOT NULL,
+  also      TEXT,
+  account   TEXT,
+  waiting   INTEGER NOT NULL,
+  at_most   INTEGER,
+  turn      INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS queue_turn ON queue (turn);
+
+-- A permit, or an offer while `taken_at` is null. It stands for a prediction that runs on
+-- Replicate, so it outlives its process, until `ends_by`; that is 0 once its units were given back,
+-- while somebody may still learn what became of it.
+CREATE TABLE IF NOT EXISTS permit (
+  id           INTEGER PRIMARY KEY AUTOINCREMENT,
+  entry        TEXT NOT NULL,
+  holder       TEXT NOT NULL,
+  semaphore    TEXT NOT NULL,
+  also         TEXT,
+  account      TEXT,
+  offered_at   REAL NOT NULL,
+  taken_at     REAL,
+  task         INTEGER,
+  model        TEXT,
+  inputs       TEXT,
+  cancel_after INTEGER,
+  sent_at      REAL,
+  ends_by      REAL,
+  images       INTEGER
+);
+CREATE INDEX IF NOT EXISTS permit_units ON permit (semaphore, also);
+CREATE INDEX IF NOT EXISTS permit_entry ON permit (entry);
+CREATE INDEX IF NOT EXISTS permit_inputs ON permit (inputs) WHERE inputs IS NOT NULL;
+CREATE INDEX IF NOT EXISTS permit_offered ON permit (offered_at) WHERE taken_at IS NULL;
+
+CREATE TABLE IF NOT EXISTS batch (
+  id         TEXT PRIMARY KEY,
+  caller     TEXT NOT NULL,
+  account    TEXT NOT NULL,
+  holder     TEXT NOT NULL,
+  semaphore  TEXT NOT NULL,
+  tasks      TEXT NOT NULL,         -- prompts, filenames and models
+  total      INTEGER NOT NULL,
+  succeeded  INTEGER NOT NULL DEFAULT 0,
+  failed     INTEGER NOT NULL DEFAULT 0,
+  canceled   INTEGER NOT NULL DEFAULT 0,
+  created_at REAL NOT NULL,
+  ended_at   REAL,
+  key        TEXT,                  -- under which the request can be sent again
+  digest     TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS batch_caller ON batch (caller, created_at);
+CREATE INDEX IF NOT EXISTS batch_holder ON batch (holder) WHERE ended_at IS NULL;
+
+CREATE TABLE IF NOT EXISTS result (
+  batch         TEXT NOT NULL REFERENCES batch (id) ON DELETE CASCADE,
+  finish_number INTEGER NOT NULL,
+  task          INTEGER NOT NULL,
+  row           TEXT NOT NULL,
+  PRIMARY KEY (batch, finish_number),
+  UNIQUE (batch, task)
+) WITHOUT ROWID;
+
+-- A prediction belongs to one attempt, for ever.
+CREATE TABLE IF NOT EXISTS prediction (
+  id         TEXT PRIMARY KEY,
+  account    TEXT NOT NULL,
+  permit     INTEGER NOT NULL,
+  claimed_at REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS prediction_permit ON prediction (permit);
+
+-- Answers of Replicate's that are asked for once: accounts, models.
+CREATE TABLE IF NOT EXISTS memo (
+  key        TEXT PRIMARY KEY,
+  value      TEXT NOT NULL,
+  expires_at REAL NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,102 @@
+"""What the journal takes of a Redis, when batches are told again and when memory was lost."""
+
+import pytest
+
+from backends.acting import begin, failed
+from backends.conftest import Fleet, until
+from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.redis.mirror import REMEMBER_ENDED_BYTES
+from replicate_mcp.errors import BackendUnavailable, JournalFull
+
+MIB = 1024**2
+
+
+async def make(backend: RedisBackend, *batches: str) -> None:
+    """Begin and end batches of a MiB each."""
+    for batch in batches:
+        await begin(backend, batch, 1, prompt="x" * MIB)
+        await backend.record(batch, [failed(0)])
+
+
+async def is_known(backend: RedisBackend, batch: str) -> bool:
+    try:
+        return await backend.batch(batch) is not None
+    except BackendUnavailable:
+        return False
+
+
+def lose_everything(fleet: Fleet) -> None:
+    with fleet.server.client as client:
+        client.delete(*client.keys(fleet.key("*")))
+
+
+async def test_a_batch_that_made_room_for_a_newer_one_does_not_come_back(fleet: Fleet) -> None:
+    one = await fleet.holder(journal_bytes=2 * MIB)
+    await make(one, "b1", "b2")
+    await one.record("b1", [failed(0)])
+    assert not await is_known(one, "b1")
+    one._membership.doubt()
+    await one.admit()
+    assert not await is_known(one, "b1")
+    assert len(await one.tasks("b2")) == 1
+
+
+async def test_batches_that_are_written_again_count_and_are_never_refused(fleet: Fleet) -> None:
+    one = await fleet.holder(journal_bytes=3 * MIB)
+    await make(one, "b1", "b2")
+    await begin(one, "runs", 1, prompt="x" * MIB)
+    lose_everything(fleet)
+    await until(lambda: is_known(one, "runs"))
+    assert not await is_known(one, "b1"), "the oldest has made room"
+    with pytest.raises(JournalFull):
+        await begin(one, "b3", 1, prompt="x" * (2 * MIB))
+    await begin(one, "b3", 1, prompt="x" * (MIB // 2))
+
+
+async def test_a_process_keeps_few_megabytes_of_ended_batches_for_a_server_that_forgets(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    most = REMEMBER_ENDED_BYTES // MIB
+    await make(one, *[f"b{number}" for number in range(most + 4)])
+    lose_everything(fleet)
+    await until(lambda: is_known(one, f"b{most + 3}"))
+    known = [batch.id for batch in await one.batches(["server"])]
+    assert most - 2 <= len(known) <= most
+    assert "b0" not in known
+
+
+async def test_nothing_is_left_of_batches_and_answers_whose_time_is_over(fleet: Fleet) -> None:
+    """All that is kept of them expires by itself."""
+    one = await fleet.holder(journal_bytes=2 * MIB)
+    await make(one, "b1", "b2")
+    await begin(one, "runs", 1)
+    with fleet.server.client as client:
+        kept = [key for key in client.keys(fleet.key("*")) if "batch" in key or "bytes" in key]
+        assert len(kept) >= 4
+        assert [key for key in kept if not 0 < client.ttl(key) <= 2 * 86_400] == []
+
+
+async def test_the_allowance_is_about_what_redis_takes(fleet: Fleet) -> None:
+    """Of batches of one short task, which cost the most beside what is in them."""
+    one = await fleet.holder(journal_bytes=MIB)
+    with fleet.server.client as client:
+        before = client.info("memory")["used_memory"]
+        for number in range(800):
+            await begin(one, f"b_{number:016x}", 1)
+            await one.record(f"b_{number:016x}", [failed(0)])
+        taken = client.info("memory")["used_memory"] - before
+    assert len(await one.batches(["server"], limit=1_000)) < 800
+    assert taken < 1.5 * MIB
+
+
+async def test_a_batch_that_was_lost_alone_and_is_written_again_counts_once(fleet: Fleet) -> None:
+    one = await fleet.holder(journal_bytes=3 * MIB)
+    await begin(one, "runs", 2, prompt="x" * (MIB // 2))
+    fleet.forget("batch:runs", "tasks:runs")
+    await one.record("runs", [failed(0)])
+    assert await is_known(one, "runs")
+    await begin(one, "b", 1, prompt="x" * (MIB * 3 // 2))
+    await one.record("runs", [failed(1)])
+    await one.record("b", [failed(0)])
+    assert await is_known(one, "runs")

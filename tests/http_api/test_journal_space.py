@@ -1,0 +1,48 @@
+"""An account whose batches fill its part of the journal is refused, and no other."""
+
+from typing import Any
+
+from http_api.conftest import Serve
+from replicate_mcp.simulator import Simulator
+
+HALF_A_MEBIBYTE = [{"prompt": "x" * 20_000}] * 30
+
+
+def test_an_account_that_fills_its_part_of_the_journal_is_refused_until_some_has_ended(
+    serve: Serve, simulator: Simulator
+) -> None:
+    simulator.configure(predict_seconds=60)
+    with serve(REPLICATE_MCP_JOURNAL_MB="1") as server:
+
+        def start(tasks: Any, account: str) -> Any:
+            headers = {"authorization": f"Bearer r8_{account}_1", "prefer": "respond-async"}
+            return server.post("/generate-batch", {"tasks": tasks}, **headers)
+
+        begun = start(HALF_A_MEBIBYTE, "acme")
+        assert begun.status_code == 202
+        refused = start(HALF_A_MEBIBYTE, "acme")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        told = refused.json()
+        assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
+        assert "The journal of your account has no room" in told["error"]
+        assert "of 1 MiB" in told["error"]
+        assert start(HALF_A_MEBIBYTE, "other").status_code == 202
+
+        too_large = start(HALF_A_MEBIBYTE * 2, "third")
+        assert too_large.status_code == 400
+        assert (too_large.json()["error_code"], too_large.json()["retryable"]) == (
+            "invalid_input",
+            False,
+        )
+        assert "REPLICATE_MCP_JOURNAL_MB" in too_large.json()["error"]
+
+        place, own = f"/batches/{begun.json()['batch_id']}", {"authorization": "Bearer r8_acme_1"}
+        server.client.delete(place, headers=own)
+        assert server.get(f"{place}?wait_seconds=20", headers=own).json()["status"] == "canceled"
+        again = start(HALF_A_MEBIBYTE, "acme")
+        for _ in range(200):  # What ran at Replicate ends a moment later.
+            if again.status_code == 202:
+                break
+            again = start(HALF_A_MEBIBYTE, "acme")
+        assert again.status_code == 202
+        assert server.get(place, headers=own).status_code == 404
