@@ -17,8 +17,8 @@ async def one(playback: Playback) -> TaskResult:
     async with App.running(settings_of(playback)) as app:
         batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "a fox"}]))
         result = await ended(app, batch_id)
-    (row,) = [*result.successful_results, *result.failed_results]
-    return row
+    rows: list[TaskResult] = [*result.successful_results, *result.failed_results]
+    return rows[0]
 
 
 def failed(row: TaskResult) -> TaskFailure:

@@ -57,6 +57,7 @@ from replicate_mcp.batches.backend import (
     NotedAttempt,
     RunningPrediction,
 )
+from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ReplicateMcpError, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
@@ -467,7 +468,10 @@ class RedisBackend:
             return []
         last = -1 if limit is None else after + limit - 1
         (told,) = await self._membership.read("results", batch=batch_id, after=after, last=last)
-        return [task_result(row) for row in told]
+        rows: Sequence[str] = told
+        return await run_cpu_bound(
+            lambda: [task_result(row) for row in rows], size_bytes=sum(map(len, rows))
+        )
 
     async def recall(self, key: str) -> str | None:
         """A remembered answer of Replicate's."""

@@ -38,6 +38,7 @@ from replicate_mcp.batches.backend import (
     NotedAttempt,
     RunningPrediction,
 )
+from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
@@ -305,7 +306,8 @@ class SqliteBackend:
         self, batch_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[TaskResult]:
         """Finished tasks in the order in which they finished."""
-        return await self._step(lambda _, journal: journal.results(batch_id, after, limit))
+        written = await self._step(lambda _, journal: journal.results(batch_id, after, limit))
+        return await run_cpu_bound(written.read, size_bytes=written.size_bytes)
 
     async def recall(self, key: str) -> str | None:
         """A remembered answer of Replicate's."""

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -77,14 +78,15 @@ class JournalTables:
         size = BATCH_BYTES + len(tasks)
         self._make_room(batch.account, size)
         self._db.execute(
-            "INSERT INTO batch (id, caller, account, holder, semaphore, tasks, total, created_at,"
-            " key, digest, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batch (id, caller, account, holder, semaphore, total, created_at,"
+            " key, digest, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.id, batch.caller, batch.account, self._holder, batch.semaphore,
-                tasks, len(batch.tasks), self._now,
+                len(batch.tasks), self._now,
                 batch.key and batch.key.key, batch.key and batch.key.digest, size,
             ),
         )  # fmt: skip
+        self._db.execute("INSERT INTO task_list (batch, tasks) VALUES (?, ?)", (batch.id, tasks))
 
     def _forget_old_batches(self) -> None:
         since = self._now - JOURNAL_SECONDS
@@ -127,9 +129,10 @@ class JournalTables:
             batch, size, has_key = oldest
             if has_key:
                 self._db.execute(
-                    "UPDATE batch SET state = 'forgotten', tasks = '[]', bytes = ? WHERE id = ?",
+                    "UPDATE batch SET state = 'forgotten', bytes = ? WHERE id = ?",
                     (KEY_BYTES, batch),
                 )
+                self._db.execute("DELETE FROM task_list WHERE batch = ?", (batch,))
                 self._db.execute("DELETE FROM result WHERE batch = ?", (batch,))
                 excess -= size - KEY_BYTES
             else:
@@ -204,13 +207,13 @@ class JournalTables:
 
     def tasks(self, batch: str) -> list[JournalTask]:
         """What is known of a batch's tasks."""
-        row = self._db.execute("SELECT tasks FROM batch WHERE id = ?", (batch,)).fetchone()
-        return [JournalTask(*task) for task in json.loads(row[0])] if row else []
+        return _tasks(self._task_list(batch))
 
     def task(self, batch: str, index: int) -> JournalTask:
         """What is known of a task."""
         row = self._db.execute(
-            "SELECT json_extract(tasks, '$[' || ? || ']') FROM batch WHERE id = ?", (index, batch)
+            "SELECT json_extract(tasks, '$[' || ? || ']') FROM task_list WHERE batch = ?",
+            (index, batch),
         ).fetchone()
         return JournalTask(*json.loads(row[0])) if row and row[0] else JournalTask("", "", "")
 
@@ -267,7 +270,7 @@ class JournalTables:
         )
         return [_state(row) for row in rows]
 
-    def results(self, batch: str, after: int, limit: int | None) -> list[TaskResult]:
+    def results(self, batch: str, after: int, limit: int | None) -> "WrittenResults":
         """Results in the order in which they came."""
         rows = self._db.execute(
             "SELECT task, row FROM result WHERE batch = ? AND finish_number > ?"
@@ -275,11 +278,11 @@ class JournalTables:
             (batch, after, -1 if limit is None else limit),
         ).fetchall()
         # A prompt may be long: it is kept once, with its batch's tasks.
-        tasks = self.tasks(batch) if rows else []
-        return [
-            _RESULT.validate_json(f'{{"prompt":{json.dumps(tasks[task].prompt)},{row[1:]}')
-            for task, row in rows
-        ]
+        return WrittenResults(rows, self._task_list(batch) if rows else "[]")
+
+    def _task_list(self, batch: str) -> str:
+        row = self._db.execute("SELECT tasks FROM task_list WHERE batch = ?", (batch,)).fetchone()
+        return str(row[0]) if row else "[]"
 
     def recall(self, key: str) -> str | None:
         """A remembered answer."""
@@ -304,6 +307,31 @@ class JournalTables:
             "INSERT INTO memo (key, value, expires_at, bytes) VALUES (?, ?, ?, ?)",
             (key, value, self._now + seconds, size),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenResults:
+    """Results as they stand in the file: reading them may take longer than the step may."""
+
+    rows: Sequence[tuple[int, str]]
+    tasks: str
+
+    @property
+    def size_bytes(self) -> int:
+        """How much text there is to read."""
+        return len(self.tasks) + sum(len(row) for _, row in self.rows)
+
+    def read(self) -> list[TaskResult]:
+        """Return the results."""
+        tasks = _tasks(self.tasks)
+        return [
+            _RESULT.validate_json(f'{{"prompt":{json.dumps(tasks[task].prompt)},{row[1:]}')
+            for task, row in self.rows
+        ]
+
+
+def _tasks(written: str) -> list[JournalTask]:
+    return [JournalTask(*task) for task in json.loads(written)]
 
 
 def _state(row: tuple[Any, ...]) -> BatchState:

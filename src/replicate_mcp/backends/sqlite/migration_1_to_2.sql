@@ -1,4 +1,4 @@
--- From version 1 to 2: batches get their bytes. What is new altogether is made by schema.sql.
+-- From version 1 to 2: batches get their bytes, and their tasks a table. What is new altogether is made by schema.sql.
 
 ALTER TABLE batch ADD COLUMN state TEXT NOT NULL DEFAULT 'running';
 ALTER TABLE batch ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
@@ -9,6 +9,12 @@ UPDATE batch SET
     FROM result WHERE result.batch = batch.id
   );
 DROP INDEX batch_caller;
+CREATE TABLE task_list (
+  batch TEXT PRIMARY KEY REFERENCES batch (id) ON DELETE CASCADE,
+  tasks TEXT NOT NULL
+);
+INSERT INTO task_list (batch, tasks) SELECT id, tasks FROM batch;
+ALTER TABLE batch DROP COLUMN tasks;
 
 -- Answers are asked for again.
 DROP TABLE memo;

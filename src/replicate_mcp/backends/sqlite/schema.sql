@@ -80,7 +80,6 @@ CREATE TABLE IF NOT EXISTS batch (
   account    TEXT NOT NULL,
   holder     TEXT NOT NULL,
   semaphore  TEXT NOT NULL,
-  tasks      TEXT NOT NULL,         -- prompts, filenames and models
   total      INTEGER NOT NULL,
   succeeded  INTEGER NOT NULL DEFAULT 0,
   failed     INTEGER NOT NULL DEFAULT 0,
@@ -123,6 +122,12 @@ CREATE TRIGGER IF NOT EXISTS batch_removed AFTER DELETE ON batch BEGIN
     WHERE account = OLD.account AND state = OLD.state;
   DELETE FROM journal_bytes WHERE account = OLD.account AND bytes <= 0;
 END;
+
+-- Apart from `batch`, whose rows are rewritten with each result: this may have megabytes.
+CREATE TABLE IF NOT EXISTS task_list (
+  batch TEXT PRIMARY KEY REFERENCES batch (id) ON DELETE CASCADE,
+  tasks TEXT NOT NULL               -- prompts, filenames and models
+);
 
 CREATE TABLE IF NOT EXISTS result (
   batch         TEXT NOT NULL REFERENCES batch (id) ON DELETE CASCADE,
