@@ -255,7 +255,7 @@ class CallersBatches:
         images = self._local_images(request.is_local)
         try:
             with anyio.fail_after(LOOK_UP_SECONDS):
-                account = await parts.account(caller.token)
+                account = await parts.account(caller.token, caller.source)
                 gateway = parts.accounts.gateway(caller.token)
                 await _learn_clock(gateway)
                 shown, semaphores = await self._semaphores.needed(account, request.semaphore)
@@ -292,7 +292,7 @@ class CallersBatches:
         if is_elsewhere and caller.brought_a_token:
             # Its process may be gone: then it is brought home with the token that is brought here.
             with contextlib.suppress(ReplicateMcpError):
-                await parts.account(caller.token)
+                await parts.account(caller.token, caller.source)
         return state
 
     @staticmethod

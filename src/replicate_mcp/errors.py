@@ -111,3 +111,21 @@ class TooManyBatches(ReplicateMcpError):
             f"{most // 1024**2:,} MiB): try again when some have."
         )
         self.is_everybodys = is_everybodys
+
+
+class TooManyAttempts(ReplicateMcpError):
+    """Too many refused tokens or admin keys came from one address; nothing was created.
+
+    Attributes:
+        retry_after: seconds until the address may send another one.
+    """
+
+    code = "too_many_requests"
+    retryable = True
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            "Too many tokens or keys from your address were refused within a minute, so this one "
+            f"was not tried and nothing was created: send it again in {retry_after} s."
+        )
+        self.retry_after = retry_after

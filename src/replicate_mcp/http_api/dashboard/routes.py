@@ -27,7 +27,7 @@ async def home(request: Request, app: TheApp) -> Response:
     """The dashboard for browsers, the JSON of `/health` for the rest."""
     if prefers_html(request.headers.get("accept", "")):
         return _answer(request, "index.html", app.settings.replicate_base_url)
-    answer = await looking.health(app)
+    answer = await looking.health(request, app)
     answer.headers["Vary"] = "Accept"
     return answer
 
