@@ -17,6 +17,7 @@ from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
 from replicate_mcp.http_api.refusals import (
     MCP_PATHS,
     MESSAGES,
+    AmbiguousLength,
     Busy,
     HeadersTooLarge,
     TooLarge,
@@ -68,6 +69,8 @@ class Edge:
             self._limits.header_bytes
         ):
             raise HeadersTooLarge
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            raise AmbiguousLength
         scope = with_http_request(_seen_through(scope))
         if scope["path"] == ALWAYS_ANSWERED:
             return await self._app(scope, receive, send)

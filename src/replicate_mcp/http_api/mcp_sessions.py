@@ -19,6 +19,9 @@ from replicate_mcp.http_api.shares import Names, Shared
 
 SESSION_HEADER = "mcp-session-id"
 
+ANSWERED_AND_RAISED = "Request validation failed"
+"""What the SDK raises at `/sse` once it has refused a `Host` or an `Origin`: no fault."""
+
 
 @dataclass(slots=True)
 class _Session:
@@ -53,7 +56,7 @@ class McpSessions:
         """
         scope = {**scope, "user": _user(principal)}
         if scope["path"] != "/mcp":
-            return await self._app(scope, receive, send)
+            return await self._serve_sse(scope, receive, send)
         headers = Headers(scope=scope)
         revision = headers.get("mcp-protocol-version")
         if revision is not None and revision not in HANDSHAKE_PROTOCOL_VERSIONS:
@@ -84,6 +87,13 @@ class McpSessions:
             session.open_requests -= 1
             session.seen = self._now()
         return None
+
+    async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ValueError as error:
+            if str(error) != ANSWERED_AND_RAISED:
+                raise
 
     def _note_begun(self, names: Names, principal: str, answer: Message) -> None:
         begun = Headers(raw=answer["headers"]).get(SESSION_HEADER)
