@@ -38,7 +38,7 @@ def test_no_header_that_is_no_address_is_answered_with_a_500(
     assert not [line for line in server.log if "Traceback" in line]
 
 
-BROKEN_CREDENTIALS = (
+BROKEN_CREDENTIALS: tuple[Any, ...] = (
     None, "", OWN, 7, True, [], [OWN], {}, {"replicate_api_token": None},
     {"replicate_api_token": ""}, {"replicate_api_token": " "}, {"replicate_api_token": 7},
     {"replicate_api_token": [OWN]}, {"replicate_api_token": {}}, {"token": OWN},

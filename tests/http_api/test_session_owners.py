@@ -166,8 +166,8 @@ def test_a_session_that_this_process_does_not_know_is_not_found(server: Server) 
     for revision in ({}, {"mcp-protocol-version": "2025-11-25"}):
         headers = ACCEPT | revision | {"mcp-session-id": uuid4().hex}
         for method in ("POST", "GET", "DELETE"):
-            body = {"json": ping} if method == "POST" else {}
-            refused = server.client.request(method, "/mcp", headers=headers, **body)
+            body = ping if method == "POST" else None
+            refused = server.client.request(method, "/mcp", headers=headers, json=body)
             assert refused.status_code == 404
     unknown = server.client.post(f"/messages/?session_id={uuid4().hex}", json=ping)
     assert unknown.status_code == 404
