@@ -196,9 +196,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     async def _hear_cancels(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        # Without a connection of its own to refer to, a request over HTTP cancels nothing.
-        is_bound = ctx.request is None or _connection(ctx)
-        if ctx.method == "notifications/cancelled" and ctx.params and is_bound:
+        if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
         _present.set(ctx)
         answer = await call_next(ctx)
@@ -220,9 +218,8 @@ def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
     """What tells a client's connection from another's; on stdio there is one."""
     if ctx.request is None:
         return ""
-    if ctx.request.scope["path"] == "/mcp":
-        return str(ctx.request.headers.get("mcp-session-id", ""))
-    return str(ctx.request.query_params.get("session_id", ""))
+    session = ctx.request.headers.get("mcp-session-id")
+    return str(session or ctx.request.query_params.get("session_id", ""))
 
 
 def _closing_cancels(context: Context[Any, Any]) -> bool:
