@@ -29,6 +29,9 @@ USER 10001
 WORKDIR /var/lib/replicate-mcp
 # Where the state lives that is shared through SQLite; with Redis, nothing is written.
 VOLUME /var/lib/replicate-mcp
+# What is published does not come from loopback: callers bring a token or the key that is set as
+# REPLICATE_MCP_ADMIN_API_KEY, unless REPLICATE_MCP_ALLOW_ANONYMOUS=1 gives the server's token to whoever
+# can connect.
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=20s --start-interval=2s CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=8); c.request('GET', '/health'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["replicate-mcp"]

@@ -1,28 +1,49 @@
 """Three tiers: every combination of what a caller presents, and what must never happen."""
 
 import logging
+from contextlib import suppress
 from itertools import product
 
 import pytest
 
-from replicate_mcp.access import Access, Caller, fingerprint
-from replicate_mcp.errors import Unauthorized
+from replicate_mcp.access import Access, Caller, HttpRequest, fingerprint
+from replicate_mcp.errors import TooManyAttempts, Unauthorized
+from replicate_mcp.refused_credentials import MAX_REFUSED, WINDOW_SECONDS, RefusedCredentials
 
 SERVER, OWN, ADMIN = "r8_server", "r8_own", "the admin's key"
 OWN_NAME = f"token:{fingerprint(OWN)}"
 LOOPBACK = {"host": "127.0.0.1:8000"}
 
-OPEN = Access(server_token=SERVER, admin_key=ADMIN, listens_on_loopback=True)
+OPEN = Access(server_token=SERVER, admin_key=ADMIN, listens_on_loopback=True, allow_local=True)
+NOT_ASKED_FOR = Access(server_token=SERVER, admin_key=ADMIN, listens_on_loopback=True)
+ON_A_NETWORK = Access(server_token=SERVER, admin_key=ADMIN, allow_local=True)
 CLOSED = Access(server_token=SERVER, admin_key=ADMIN)
-WITHOUT_ADMIN = Access(server_token=SERVER, listens_on_loopback=True)
+WITHOUT_ADMIN = Access(server_token=SERVER, listens_on_loopback=True, allow_local=True)
 ANONYMOUS = Access(server_token=SERVER, allow_anonymous=True, allowed_hosts=("mcp.example.com",))
 BEHIND_A_PROXY = Access(
     server_token=SERVER,
     admin_key=ADMIN,
     listens_on_loopback=True,
+    allow_local=True,
     allowed_hosts=("mcp.example.com",),
 )
-WITHOUT_TOKEN = Access(admin_key=ADMIN, listens_on_loopback=True)
+WITHOUT_TOKEN = Access(admin_key=ADMIN, listens_on_loopback=True, allow_local=True)
+
+PROXY_HEADERS = (
+    "CDN-Loop", "CF-Connecting-IP", "CF-Ray", "CF-Visitor", "Client-IP", "Fastly-Client-IP",
+    "Fly-Client-IP", "Fly-Region", "Forwarded", "Ngrok-Auth-User-Email", "Tailscale-User-Login",
+    "True-Client-IP", "Via", "X-Amz-Cf-Id", "X-Amzn-Trace-Id", "X-Appengine-User-IP",
+    "X-Azure-ClientIP", "X-Client-IP", "X-Cluster-Client-IP", "X-Envoy-External-Address",
+    "X-Forwarded", "X-Forwarded-For", "X-Forwarded-Port", "X-Goog-IAP-JWT-Assertion",
+    "X-Nf-Client-Connection-Ip", "X-Original-Host", "X-Original-URI", "X-Real-IP",
+    "X-Request-Start", "X-Vercel-Id", "X_Forwarded_For",
+)  # fmt: skip
+
+
+def request(headers: dict[str, str], *, has_json: bool = True, source: str = "") -> HttpRequest:
+    """One of a program of the server's own user."""
+    return HttpRequest(headers, has_json, source, is_of_own_user=lambda: True)
+
 
 # The server, the headers, a token inside the request, and who that is (None: nobody).
 CASES = [
@@ -72,6 +93,14 @@ CASES = [
     (OPEN, LOOPBACK | {"cf-connecting-ip": "1.2.3.4"}, None, None),
     (OPEN, {"host": "localhost:8000.evil.example.com"}, None, None),
     (OPEN, {"host": "[::1].evil.example.com"}, None, None),
+    # Not even there, unless it was asked for.
+    (NOT_ASKED_FOR, LOOPBACK, None, None),
+    (NOT_ASKED_FOR, {"host": "localhost"}, None, None),
+    (NOT_ASKED_FOR, LOOPBACK | {"x-admin-api-key": ADMIN}, None, "admin"),
+    (NOT_ASKED_FOR, LOOPBACK, OWN, OWN_NAME),
+    (ON_A_NETWORK, LOOPBACK, None, None),
+    # What `Origin` holds may be anything.
+    *((OPEN, LOOPBACK | {"origin": origin}, None, None) for origin in ("http://[::1", "//[", "")),
     # Where it has another name, a proxy is in between, which may not say so.
     (BEHIND_A_PROXY, LOOPBACK, None, None),
     (BEHIND_A_PROXY, LOOPBACK | {"x-admin-api-key": ADMIN}, None, "admin"),
@@ -87,7 +116,13 @@ CASES = [
     # A page of a name that was made to point here sends no `Origin` with a GET.
     (ANONYMOUS, {"host": "evil.example.com"}, None, None),
     (ANONYMOUS, {"host": "10.0.0.1:8000"}, None, "server"),
-    (ANONYMOUS, {"host": "replicate-mcp:8000"}, None, "server"),
+    (ANONYMOUS, {"host": "[2001:db8::1]:8000"}, None, "server"),
+    (ANONYMOUS, {"host": "localhost:8000"}, None, "server"),
+    # Nor is every name without a dot its own: a network's resolver can make one up.
+    (ANONYMOUS, {"host": "replicate-mcp:8000"}, None, None),
+    (ANONYMOUS, {"host": "wpad"}, None, None),
+    (ANONYMOUS, {"host": ""}, None, None),
+    (ANONYMOUS, {}, None, None),
 ]
 
 
@@ -97,31 +132,121 @@ def test_who_calls(
 ) -> None:
     if name is None:
         with pytest.raises(Unauthorized):
-            access.caller(headers, inside)
+            access.authenticate(request(headers), inside)
         return
-    caller = access.caller(headers, inside)
+    caller = access.authenticate(request(headers), inside)
     assert caller.name == name
     assert caller.token == (OWN if name == OWN_NAME else SERVER)
 
 
+@pytest.mark.parametrize("name", PROXY_HEADERS)
+def test_a_header_of_any_known_proxy_keeps_the_servers_token_from_loopback(name: str) -> None:
+    assert OPEN.authenticate(request(LOOPBACK)).name == "server"
+    with pytest.raises(Unauthorized, match="came through a proxy"):
+        OPEN.authenticate(request(LOOPBACK | {name.lower(): "x"}))
+
+
+def test_another_users_program_may_not_use_the_servers_token() -> None:
+    with pytest.raises(Unauthorized, match="belongs to another user"):
+        OPEN.authenticate(HttpRequest(LOOPBACK))
+
+
+def test_whose_the_connection_is_is_not_asked_where_it_decides_nothing() -> None:
+    def fail() -> bool:
+        raise AssertionError("asked")
+
+    for access, headers, inside in (
+        (NOT_ASKED_FOR, LOOPBACK, None),
+        (OPEN, LOOPBACK, OWN),
+        (OPEN, LOOPBACK | {"x-admin-api-key": ADMIN}, None),
+        (OPEN, LOOPBACK | {"via": "x"}, None),
+        (ANONYMOUS, LOOPBACK, None),
+    ):
+        with suppress(Unauthorized):
+            access.authenticate(HttpRequest(headers, is_of_own_user=fail), inside)
+
+
+def test_a_refusal_says_each_way_in() -> None:
+    with pytest.raises(Unauthorized) as raised:
+        NOT_ASKED_FOR.authenticate(request(LOOPBACK))
+    for way in (
+        "Authorization: Bearer",
+        "X-Admin-API-Key",
+        "serve --http --local",
+        "REPLICATE_MCP_ALLOW_ANONYMOUS=1",
+        "loopback callers were let in by themselves before",
+    ):
+        assert way in str(raised.value)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_address_that_guesses_admin_keys_is_slowed_and_no_other_is() -> None:
+    clock = Clock()
+    access = Access(server_token=SERVER, admin_key=ADMIN, refused=RefusedCredentials(clock))
+
+    def send(key: str, source: str = "192.0.2.1") -> str:
+        return access.authenticate(request({"x-admin-api-key": key}, source=source)).name
+
+    for _ in range(50):  # One that is wrong again and again is no guess.
+        with pytest.raises(Unauthorized):
+            send("guess 0")
+    for number in range(1, MAX_REFUSED):
+        clock.now += 1
+        with pytest.raises(Unauthorized):
+            send(f"guess {number}")
+    for key in ("another guess", ADMIN):
+        with pytest.raises(TooManyAttempts) as raised:
+            send(key)
+    assert raised.value.retry_after == WINDOW_SECONDS - (MAX_REFUSED - 1)
+    assert send(ADMIN, "192.0.2.2") == "admin"
+    clock.now = WINDOW_SECONDS
+    assert send(ADMIN) == "admin"
+
+
+def test_a_principal_is_of_one_caller_and_does_not_show_whether_a_key_is_right() -> None:
+    def of(headers: dict[str, str], source: str = "192.0.2.1") -> str:
+        return OPEN.principal(request(LOOPBACK | headers, source=source))
+
+    principals = [
+        of({}),
+        of({"x-admin-api-key": ADMIN}),
+        of({"x-admin-api-key": "wrong"}),
+        of({"x-replicate-api-key": OWN}),
+        of({"x-replicate-api-key": "r8_other"}),
+        of({"via": "x"}),
+        of({"via": "x"}, "192.0.2.2"),
+    ]
+    assert len(set(principals)) == len(principals)
+    assert of({"authorization": f"Bearer {OWN}"}) == of({"x-replicate-api-key": OWN})
+    right, wrong = (of({"x-admin-api-key": key}) for key in (ADMIN, "wrong"))
+    assert right.partition(":")[0] == wrong.partition(":")[0]
+    assert not any(secret in "".join(principals) for secret in (OWN, ADMIN, SERVER))
+
+
 def test_the_admin_of_a_server_without_a_token_is_the_admin_and_has_none_to_spend() -> None:
-    admin = WITHOUT_TOKEN.caller({"x-admin-api-key": ADMIN})
+    admin = WITHOUT_TOKEN.authenticate(request({"x-admin-api-key": ADMIN}))
     assert admin.is_admin
     with pytest.raises(Unauthorized, match="No Replicate token is set"):
         _ = admin.token
 
 
 def test_a_form_of_a_web_page_cannot_spend_the_servers_money() -> None:
-    assert OPEN.caller(LOOPBACK, has_json=True).name == "server"
+    assert OPEN.authenticate(request(LOOPBACK)).name == "server"
     for access in (OPEN, ANONYMOUS):
         with pytest.raises(Unauthorized):
-            access.caller(LOOPBACK, has_json=False)
-    assert CLOSED.caller({}, OWN, has_json=False).name == OWN_NAME
+            access.authenticate(request(LOOPBACK, has_json=False))
+    assert CLOSED.authenticate(request({}, has_json=False), OWN).name == OWN_NAME
 
 
 def test_on_stdio_the_servers_token_is_its_users() -> None:
-    assert CLOSED.caller().name == "server"
-    assert CLOSED.caller(own_token=OWN).name == OWN_NAME
+    assert CLOSED.authenticate_local().name == "server"
+    assert CLOSED.authenticate_local(OWN).name == OWN_NAME
 
 
 def test_nobody_sees_anothers_batches_but_the_admin_those_of_the_server() -> None:
@@ -137,7 +262,7 @@ def test_no_secret_is_shown_in_a_repr_an_error_or_a_log(caplog: pytest.LogCaptur
     shown = [repr(OPEN), repr(Caller(OWN_NAME, OWN)), str(Caller("server", SERVER))]
     for headers in ({"x-admin-api-key": "a wrong secret"}, {"authorization": "Bearer a-secret"}):
         with pytest.raises(Unauthorized) as raised:
-            OPEN.caller(headers, OWN)
+            OPEN.authenticate(request(headers), OWN)
         shown.append(str(raised.value))
     for secret in (SERVER, OWN, ADMIN, "a wrong secret", "a-secret"):
         assert not any(secret in text for text in (*shown, caplog.text))

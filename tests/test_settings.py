@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -53,6 +55,13 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
         ("REPLICATE_BASE_URL", "https://api.example.com?x", "https address, or http on loopback"),
         ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com/?", "must be the https address"),
+        ("REPLICATE_BASE_URL", "https://ann:s3cret@api.example.com", "a user name or a password"),
+        ("REPLICATE_BASE_URL", "https://s3cret@api.example.com", "a user name or a password"),
+        ("REPLICATE_BASE_URL", "https://ann:s3cret@[api.example.com", "a user name or a password"),
+        ("REPLICATE_BASE_URL", "https://[s3cret/", "https address, or http on loopback"),
+        ("REPLICATE_MCP_PUBLIC_URL", "https://ann:s3cret@x.example", "a user name or a password"),
+        ("REPLICATE_MCP_ADMIN_API_KEY", "s3cret-15-chars", "at least 16 characters, .* secrets"),
+        ("REPLICATE_MCP_LOCAL", "maybe", "must be 1 or 0"),
         ("REPLICATE_MCP_BACKEND", "mysql://x", "must be memory, sqlite"),
         ("REPLICATE_MCP_BACKEND", "sqlite://", "a file by its whole path"),
         ("REPLICATE_MCP_BACKEND", "sqlite:///", "a file by its whole path"),
@@ -72,8 +81,21 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(
 ) -> None:
     file = tmp_path / "own.env"
     file.write_text("")
-    with pytest.raises(InvalidInput, match=f"{name} is wrong: .*{sentence}"):
+    with pytest.raises(InvalidInput, match=f"{name} is wrong: .*{sentence}") as raised:
         load_settings({name: value}, file)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_command_for_an_admin_key_makes_one_that_is_long_enough(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("")
+    with pytest.raises(InvalidInput) as raised:
+        load_settings({"CONCURRENT_DOCKER_ADMIN_API_KEY": "short"}, file)
+    command = str(raised.value).split("`")[1]
+    made = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout
+    settings = load_settings({"REPLICATE_MCP_ADMIN_API_KEY": made}, file)
+    assert settings.admin_api_key is not None
+    assert settings.admin_api_key.get_secret_value() == made.strip()
 
 
 @pytest.mark.parametrize(

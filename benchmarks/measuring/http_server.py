@@ -37,7 +37,8 @@ def running_http_server(
             "REPLICATE_CONCURRENT_LIMIT": str(limit),
             "REPLICATE_REQUESTS_PER_MINUTE": str(RATE),
         }
-        command = [sys.executable, "-m", "replicate_mcp", "serve", "--http", "--port", "0"]
+        command = [sys.executable, "-m", "replicate_mcp", "serve", "--http", "--local"]
+        command += ["--port", "0"]
         said = Path(folder, "said")
         # Into a file: nobody need read along, so it never waits for a reader.
         with (

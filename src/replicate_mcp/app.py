@@ -54,6 +54,7 @@ class App:
             server_token=settings.token,
             admin_key=key.get_secret_value() if key else None,
             listens_on_loopback=listens_on_loopback,
+            allow_local=settings.local,
             allow_anonymous=settings.allow_anonymous,
             allowed_hosts=settings.allowed_hosts,
         )
@@ -114,8 +115,8 @@ class App:
             await parts.close()
 
     def caller(self, own_token: str | None = None) -> Caller:
-        """Who calls: by the token they brought, else the server's."""
-        return self.access.caller(own_token=own_token)
+        """Return this machine's user, by the token they brought, else the server's."""
+        return self.access.authenticate_local(own_token)
 
     # What the edges offer
 
@@ -172,7 +173,7 @@ class App:
         from replicate_mcp.replicate_api.finding import inputs
 
         accounts = (await self._open()).accounts
-        account = await accounts.name(caller.token)
+        account = await accounts.name(caller.token, caller.source)
         return await inputs(name, accounts.gateway(caller.token), await self.models(), account)
 
     async def models(self) -> "Models":
@@ -186,7 +187,8 @@ class App:
             ReplicateMcpError: Replicate refused the token, or did not answer.
         """
         accounts = (await self._open()).accounts
-        await accounts.name(caller.token)  # A token may be made up, and nothing is kept of those.
+        # A token may be made up, and nothing is kept of those.
+        await accounts.name(caller.token, caller.source)
         return accounts.gateway(caller.token)
 
     async def hear_webhook(self, account: str, headers: Mapping[str, str], body: bytes) -> bool:
@@ -216,6 +218,10 @@ class App:
                     from replicate_mcp.composition import Parts
 
                     self._parts = await Parts.open(
-                        self.settings, self._group, self.observer, batch_bytes=self._batch_bytes
+                        self.settings,
+                        self._group,
+                        self.observer,
+                        batch_bytes=self._batch_bytes,
+                        refused=self.access.refused,
                     )
         return self._parts

@@ -119,7 +119,7 @@ class CallersBatches:
             if tasks is None:
                 # A token may be made up: a large request is read for those that Replicate knows.
                 with _answer_in_time():
-                    await parts.account(caller.token)
+                    await parts.account(caller.token, caller.source)
                 tasks = await run_cpu_bound(lambda: self._parse(request), size_bytes=size)
             found = await self._looked_up(parts, caller, request, tasks)
             if consent is not None:
@@ -265,7 +265,7 @@ class CallersBatches:
 
         images = self._local_images(request.is_local)
         with _answer_in_time():
-            account = await parts.account(caller.token)
+            account = await parts.account(caller.token, caller.source)
             gateway = parts.accounts.gateway(caller.token)
             await _learn_clock(gateway)
             shown, semaphores = await self._semaphores.needed(account, request.semaphore)
@@ -298,7 +298,7 @@ class CallersBatches:
         if is_elsewhere and caller.brought_a_token:
             # Its process may be gone: then it is brought home with the token that is brought here.
             with contextlib.suppress(ReplicateMcpError):
-                await parts.account(caller.token)
+                await parts.account(caller.token, caller.source)
         return state
 
     @staticmethod

@@ -11,6 +11,7 @@ import anyio
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
+from replicate_mcp.refused_credentials import RefusedCredentials
 from replicate_mcp.replicate_api.accounts import Accounts
 from replicate_mcp.replicate_api.models import Models
 from replicate_mcp.semaphores.context import ContextQueue
@@ -41,6 +42,7 @@ class Parts:
         holder: Holder,
         runner: BatchRunner,
         contexts: ContextQueue,
+        refused: RefusedCredentials | None = None,
     ) -> None:
         self.backend = backend
         self.holder = holder
@@ -49,7 +51,10 @@ class Parts:
         self.models = Models(backend)
         self._settings = settings
         self.accounts = Accounts(
-            settings.replicate_base_url, backend, public_url=settings.public_url
+            settings.replicate_base_url,
+            backend,
+            public_url=settings.public_url,
+            refused=refused or RefusedCredentials(),
         )
         self._declared: set[str] = set()
         self._declaring = anyio.Lock()
@@ -62,6 +67,7 @@ class Parts:
         observer: "Observer | None" = None,
         *,
         batch_bytes: int | None = None,
+        refused: RefusedCredentials | None = None,
     ) -> "Parts":
         """Put the parts together, and start what runs in the background."""
         backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
@@ -80,7 +86,7 @@ class Parts:
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)
         contexts = ContextQueue(backend, SureSteps(holder, group))
-        parts = cls(settings, backend, holder, runner, contexts)
+        parts = cls(settings, backend, holder, runner, contexts, refused)
         group.start_soon(parts.accounts.close_idle)
         if settings.token:
             group.start_soon(parts.look_after_the_own_account)
@@ -102,9 +108,13 @@ class Parts:
                 log.exception("what earlier processes left is looked for later")
             await anyio.sleep(ASK_AGAIN_SECONDS)
 
-    async def account(self, token: str) -> str:
-        """The account behind a token, its limit and rate declared once."""
-        account = await self.accounts.name(token)
+    async def account(self, token: str, source: str = "") -> str:
+        """The account behind a token, its limit and rate declared once.
+
+        Args:
+            source: the address that sent the token over HTTP, if one did.
+        """
+        account = await self.accounts.name(token, source)
         async with self._declaring:
             if account not in self._declared:
                 await self.backend.declare(

@@ -125,3 +125,21 @@ class JournalFull(ReplicateMcpError):
             f"ended take {running} of {allowed} MiB, and Idempotency-Keys of the last 24 hours "
             f"{keys} MiB. Nothing was created: wait until some have ended."
         )
+
+
+class TooManyAttempts(ReplicateMcpError):
+    """Too many refused tokens or admin keys came from one address; nothing was created.
+
+    Attributes:
+        retry_after: seconds until the address may send another one.
+    """
+
+    code = "too_many_requests"
+    retryable = True
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            "Too many tokens or keys from your address were refused within a minute, so this one "
+            f"was not tried and nothing was created: send it again in {retry_after} s."
+        )
+        self.retry_after = retry_after

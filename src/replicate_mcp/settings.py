@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from replicate_mcp.errors import InvalidInput
 
@@ -19,13 +27,25 @@ log = logging.getLogger(__name__)
 
 Origin = Literal["environment", "file", "default"]
 
+MIN_ADMIN_KEY_CHARACTERS = 16
+
 
 def _is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _is_https_or_loopback(url: str) -> bool:
-    parts = urlsplit(url)
+    """Return whether an address may be used.
+
+    Raises:
+        ValueError: a user name or a password is in it; the message does not repeat it.
+    """
+    if "@" in url:
+        raise ValueError("must not have a user name or a password in it: it would be shown")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # Its message repeats a part of the address.
+        return False
     allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(url))
     return bool(parts.hostname) and allowed and "?" not in url and "#" not in url
 
@@ -90,6 +110,15 @@ def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _long_enough(key: SecretStr | None) -> SecretStr | None:
+    if key is not None and len(key.get_secret_value()) < MIN_ADMIN_KEY_CHARACTERS:
+        raise ValueError(
+            f"must have at least {MIN_ADMIN_KEY_CHARACTERS} characters, so that it cannot be "
+            "guessed: make one with `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+        )
+    return key
+
+
 Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
 
@@ -128,7 +157,10 @@ class Settings(BaseModel):
     files: Annotated[Path | None, BeforeValidator(_folder)] = Field(
         None, alias="REPLICATE_MCP_FILES"
     )
-    admin_api_key: Secret = Field(None, alias="REPLICATE_MCP_ADMIN_API_KEY")
+    admin_api_key: Annotated[Secret, AfterValidator(_long_enough)] = Field(
+        None, alias="REPLICATE_MCP_ADMIN_API_KEY"
+    )
+    local: bool = Field(False, alias="REPLICATE_MCP_LOCAL")
     allow_anonymous: bool = Field(False, alias="REPLICATE_MCP_ALLOW_ANONYMOUS")
     public_url: Annotated[str | None, BeforeValidator(_public_url)] = Field(
         None, alias="REPLICATE_MCP_PUBLIC_URL"

@@ -36,13 +36,13 @@ class SharedSemaphores:
 
     async def seen_by(self, caller: Caller) -> "list[SemaphoreStatus]":
         """What the caller sees: its own account's, and the registered ones."""
-        account = await (await self._opened()).account(caller.token)
+        account = await (await self._opened()).account(caller.token, caller.source)
         return await self._shown(account, own_name=self._settings.default_semaphore)
 
     async def known(self) -> "list[SemaphoreStatus]":
         """The registered ones, and the server's own account's where it has a token."""
         if self._settings.token:
-            return await self.seen_by(self._access.caller())
+            return await self.seen_by(self._access.authenticate_local())
         return await self._shown("", own_name="")
 
     async def register(self, name: str, limit: int) -> "SemaphoreStatus":
@@ -65,7 +65,7 @@ class SharedSemaphores:
 
     async def set_rate(self, per_minute: float) -> None:
         """Set how many creations a minute the server's own account is allowed: that stays."""
-        own = await self.own(self._access.caller())
+        own = await self.own(self._access.authenticate_local())
         parts = await self._opened()
         parts.holder.accept(await parts.backend.set_rate(own, per_minute))
 
@@ -80,7 +80,7 @@ class SharedSemaphores:
 
     async def own(self, caller: Caller) -> str:
         """The backend's name for the semaphore of the caller's account."""
-        return account_semaphore(await (await self._opened()).account(caller.token))
+        return account_semaphore(await (await self._opened()).account(caller.token, caller.source))
 
     async def needed(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
         """For a batch: the name to show, and the semaphores of which each task needs a unit.
@@ -120,5 +120,5 @@ class SharedSemaphores:
     async def _inside(self, name: str) -> str:
         """The name that the backend knows a semaphore by."""
         if name == self._settings.default_semaphore:
-            return await self.own(self._access.caller())
+            return await self.own(self._access.authenticate_local())
         return name

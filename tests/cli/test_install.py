@@ -334,7 +334,7 @@ def test_a_broken_file_is_refused_with_what_to_paste(home: Home) -> None:
 def test_set_limits_go_along_and_secrets_do_not(home: Home) -> None:
     told = home.install(
         "claude", "--yes",
-        REPLICATE_CONCURRENT_LIMIT="7", REPLICATE_MCP_ADMIN_API_KEY="adm1n",
+        REPLICATE_CONCURRENT_LIMIT="7", REPLICATE_MCP_ADMIN_API_KEY="adm1n-of-the-server",
         REPLICATE_MCP_BACKEND="redis://:passw0rd@127.0.0.1/0",
     )  # fmt: skip
     assert "REPLICATE_MCP_BACKEND holds a password" in told.stderr
@@ -347,7 +347,7 @@ def test_set_limits_go_along_and_secrets_do_not(home: Home) -> None:
 def test_each_setting_goes_along_or_is_for_servers_over_http_alone() -> None:
     secret_or_over_http = {
         "REPLICATE_API_TOKEN", "REPLICATE_MCP_ADMIN_API_KEY", "REPLICATE_MCP_ALLOW_ANONYMOUS",
-        "REPLICATE_MCP_PUBLIC_URL", "REPLICATE_MCP_ALLOWED_HOSTS",
+        "REPLICATE_MCP_PUBLIC_URL", "REPLICATE_MCP_ALLOWED_HOSTS", "REPLICATE_MCP_LOCAL",
     }  # fmt: skip
     assert set(PASSED_ON) == set(SETTING_NAMES) - secret_or_over_http
 

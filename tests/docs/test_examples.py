@@ -16,10 +16,10 @@ from mcp.client.streamable_http import streamable_http_client
 
 from docs.blocks import Block, blocks_of
 from docs.sandbox import Sandbox
-from replicate_mcp.access import Access
+from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.cli.hosts import HOSTS, Machine
 from replicate_mcp.http_api.answers import Refusal
-from replicate_mcp.mcp_server.callers import caller_of
+from replicate_mcp.mcp_server.callers import token_in
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.settings import SETTING_NAMES, load_settings
 from replicate_mcp.tasks.result import BatchResult
@@ -90,7 +90,8 @@ def refusal(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
 
 
 def credentials(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
-    assert caller_of(Access(), shown["_meta"], None).brought_a_token
+    caller = Access().authenticate(HttpRequest({}), token_in(shown["_meta"]))
+    assert caller.brought_a_token
 
 
 def configuration(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:

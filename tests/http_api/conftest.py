@@ -23,7 +23,7 @@ from replicate_mcp.mcp_server.server import ReplicateMcpServer
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
 
-ADMIN_KEY = "the-admins-key"
+ADMIN_KEY = "the-admins-long-key"
 
 PROGRAM = (sys.executable, "-m", "replicate_mcp")
 
@@ -100,8 +100,11 @@ def description() -> Any:
 def running_server(
     variables: Mapping[str, str], *words: str, program: Sequence[str] = PROGRAM
 ) -> Iterator[Server]:
-    """A server with these settings, while the block runs."""
-    around = {**os.environ, "REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY, **variables}
+    """A server with these settings, while the block runs; on loopback, tests use its token."""
+    usual = {"REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY}
+    if "--host" not in words:
+        usual["REPLICATE_MCP_LOCAL"] = "1"
+    around = {**os.environ, **usual, **variables}
     command = [*program, "serve", "--http", "--port", "0", *words]
     with subprocess.Popen(command, env=around, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

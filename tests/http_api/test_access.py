@@ -33,6 +33,7 @@ class Place:
     has_admin_key: bool = True
     is_for_whoever_connects: bool = False
     is_loopback: bool = True
+    lets_local_programs_in: bool = True
     knows_its_names: bool = True
 
 
@@ -42,6 +43,9 @@ PLACES = {
         variables=(("REPLICATE_MCP_ADMIN_API_KEY", ""),), has_admin_key=False
     ),
     "loopback, no token": Place(variables=(("REPLICATE_API_TOKEN", ""),), has_token=False),
+    "loopback, nothing asked for": Place(
+        variables=(("REPLICATE_MCP_LOCAL", ""),), lets_local_programs_in=False
+    ),
     "network": Place(words=("--host", "0.0.0.0"), is_loopback=False, knows_its_names=False),
     "network, anonymous": Place(
         words=("--host", "0.0.0.0"),
@@ -86,7 +90,8 @@ def account_billed(place: Place, way: str, admin: str, own: str, situation: str)
         return OWN_ACCOUNT
     if from_another_site or not place.has_token:
         return None
-    if place.is_for_whoever_connects or (place.is_loopback and situation != "through a proxy"):
+    is_local = place.is_loopback and place.lets_local_programs_in
+    if place.is_for_whoever_connects or (is_local and situation != "through a proxy"):
         return SERVERS_ACCOUNT
     return None
 

@@ -104,10 +104,12 @@ def test_a_session_lends_nobody_the_token_that_it_was_opened_with(
     arguments = {"tasks": [{"prompt": "a red car"}]}
     params = {"name": "generate_images", "arguments": arguments}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    server.client.post("/mcp", json=call, headers=usual)
-    server.client.post("/mcp", json=call | {"id": 2}, headers=usual | {"x-replicate-api-key": BOB})
+    for headers in ({}, {"x-replicate-api-key": BOB}, {"x-admin-api-key": ADMIN_KEY}):
+        refused = server.client.post("/mcp", json=call | {"id": 2}, headers=usual | headers)
+        assert refused.status_code == 404
+    server.client.post("/mcp", json=call, headers=usual | hers)
     assert {name: simulator.account(name)["created"] for name in ("alice", "bob", "acme")} == {
-        "alice": 0,
-        "bob": 1,
-        "acme": 1,
+        "alice": 1,
+        "bob": 0,
+        "acme": 0,
     }

@@ -124,6 +124,43 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(visit.page).to_have_title("replicate-mcp")
 
 
+NOT_DELIVERED = (
+    "https://evil.example.com/x.png",
+    "http://replicate.delivery/x.png",
+    "https://replicate.delivery.evil.example.com/x.png",
+    "https://replicate.delivery:8443/x.png",
+    "https://ann:s3cret@replicate.delivery/x.png",
+    "http://127.0.0.1:1/x.png",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "https://[x/",
+)
+
+
+def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
+    server: Server, look: Look
+) -> None:
+    made = server.post("/generate-batch", {"prompts": ["x"] * (len(NOT_DELIVERED) + 1)}).json()
+    assert made["successful_count"] == len(NOT_DELIVERED) + 1
+    visit = look(f"{server.url}/models")
+
+    def put_urls(route: Route) -> None:
+        told = route.fetch()
+        body = told.json()
+        for row in body["successful_results"]:
+            if row["task_index"] < len(NOT_DELIVERED):
+                row["generated_files"][0]["url"] = NOT_DELIVERED[row["task_index"]]
+        route.fulfill(response=told, json=body)
+
+    visit.page.route("**/batches/b_*", put_urls)
+    visit.page.goto(server.url)
+    expect(visit.page.locator("a.thumb img")).to_have_count(1)
+    expect(visit.page.get_by_text("No link")).to_have_count(len(NOT_DELIVERED))
+    expect(visit.page.locator("a.thumb")).to_have_attribute("href", re.compile("/delivery/"))
+    visit.page.get_by_role("button", name="Download generated_image_1.webp").click()
+    expect(visit.page.get_by_text("cannot be fetched by this page")).to_be_visible()
+
+
 def test_how_many_run_stays_on_show_though_another_replica_answers(
     serve: Serve, look: Look
 ) -> None:

@@ -148,8 +148,8 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
 ) -> None:
     with limited(open_requests=16) as server, ExitStack() as stack:
 
-        def open_stream(**headers: str) -> Wire:
-            wire = stack.enter_context(wire_to(server.url))
+        def open_stream(source: str = "127.0.0.1", **headers: str) -> Wire:
+            wire = stack.enter_context(wire_to(server.url, source=source))
             wire.send(request("GET", "/sse", **headers))
             assert wire.headers().startswith("HTTP/1.1 200 ")
             return wire
@@ -177,11 +177,19 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
         assert server.get("/models", headers=bearer("f")).status_code == 429
         elsewhere = {"x-forwarded-for": "10.0.0.9, 198.51.100.7"}
         assert server.get("/models", headers=bearer("f") | elsewhere).status_code == 200
-        for number in range(8):
+        # And whoever makes up addresses, is connected from one still: a quarter is the others'.
+        for number in range(4):
             address = {"x_forwarded_for": f"198.51.100.{number}"}
             open_stream(**address, **bearer(f"g{number}"))
-        full = server.get("/models", headers=bearer("h") | {"x-forwarded-for": "192.0.2.1"})
+        forged = bearer("h") | {"x-forwarded-for": "192.0.2.1"}
+        full = server.get("/models", headers=forged)
         assert (full.status_code, full.headers["retry-after"]) == (503, "5")
+        assert "(at most 12)" in full.json()["error"]
+        for number in range(4):
+            open_stream("127.0.0.2", **bearer(f"i{number}"))
+        with wire_to(server.url, source="127.0.0.3") as another:
+            another.send(request("GET", "/models", **bearer("j")))
+            assert another.headers().startswith("HTTP/1.1 503 ")
         assert server.get("/health").status_code == 200
 
 
@@ -383,8 +391,10 @@ def test_sessions_that_stay_open_are_counted_to_their_caller(limited: Limited) -
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
         assert "sessions are open" in refused.json()["error"]["message"]
         assert begin("b").status_code == 200
-        ended = server.client.delete("/mcp", headers=usual | {"mcp-session-id": sessions[0]})
-        assert ended.status_code == 200
+        one = usual | {"mcp-session-id": sessions[0]}
+        assert server.client.delete("/mcp", headers=one).status_code == 404  # It is another's.
+        assert begin("a").status_code == 429
+        assert server.client.delete("/mcp", headers=one | bearer("a")).status_code == 200
         assert begin("a").status_code == 200
         assert begin("a").status_code == 429
 
@@ -400,6 +410,7 @@ def test_the_documentation_tells_these_numbers() -> None:
     told = page.partition("## What it takes from the network")[2].partition("\n## ")[0]
     ours, shares = DEFAULT_LIMITS, (4, 2, 1)
     kib, mib = 1024, 1024 * 1024
+    assert "three quarters of each" in told
     requests, held, batches, sessions = (
         [whole // share for share in shares]
         for whole in (

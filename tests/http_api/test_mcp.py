@@ -179,7 +179,7 @@ def test_what_needs_a_caller_is_refused_to_nobody_known(serve: Serve) -> None:
             return httpx.post(url, json=body, headers=usual | named, timeout=30).text
 
         semaphores = "replicate://semaphores"
-        assert "Who calls is not known" in answer("resources/read", semaphores, uri=semaphores)
+        assert "Authentication required" in answer("resources/read", semaphores, uri=semaphores)
         completed = answer(
             "completion/complete",
             ref={"type": "ref/resource", "uri": "replicate://batches/{id}"},
@@ -278,9 +278,9 @@ def test_headers_decide_who_calls_as_everywhere(serve: Serve, simulator: Simulat
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return httpx.post(url, json=body, headers=usual | named, timeout=30).text
 
-        assert "Who calls is not known" in answer()
+        assert "Authentication required" in answer()
         assert "X-Admin-API-Key is wrong" in answer(x_admin_api_key="wrong")
-        assert "Who calls is not known" in answer(origin="https://evil.example.com")
+        assert "Authentication required" in answer(origin="https://evil.example.com")
         assert simulator.account("acme")["created"] == 0
         assert '"successful_count":1' in answer(authorization="Bearer r8_other_1").replace(" ", "")
         assert '"successful_count":1' in answer(x_admin_api_key=ADMIN_KEY).replace(" ", "")

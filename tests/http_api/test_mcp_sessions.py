@@ -14,6 +14,8 @@ from replicate_mcp.http_api.shares import names_of
 
 IDLE_SECONDS = 60
 
+NAMES = names_of("192.0.2.1", "192.0.2.1", "token:a")
+
 
 class Clock:
     def __init__(self) -> None:
@@ -44,7 +46,11 @@ class Caller:
             await Response(headers={"mcp-session-id": session})(scope, receive, send)
 
     async def send(
-        self, session: str | None = None, method: str = "POST", revision: str = ""
+        self,
+        session: str | None = None,
+        method: str = "POST",
+        revision: str = "",
+        principal: str = "token:a",
     ) -> str:
         """The session of the answer."""
         sent = {"mcp-session-id": session, "mcp-protocol-version": revision}
@@ -58,7 +64,7 @@ class Caller:
         async def receive() -> Message:
             return {"type": "http.request"}
 
-        await self._sessions.serve(scope, receive, hear, names_of("192.0.2.1", "token:a"))
+        await self._sessions.serve(scope, receive, hear, NAMES, principal)
         sent_back: bytes = dict(answers[0]["headers"]).get(b"mcp-session-id", b"")
         return sent_back.decode()
 
@@ -91,6 +97,15 @@ async def test_one_that_is_left_alone_for_long_counts_no_more(caller: Caller) ->
     await caller.send(first)
     caller.clock.now = IDLE_SECONDS + 1
     await caller.send()
+    with pytest.raises(Busy):
+        await caller.send()
+
+
+async def test_one_that_another_asks_for_counts_on(caller: Caller) -> None:
+    first, second = await caller.send(), await caller.send()
+    caller.unknown = {first, second}  # As the SDK answers whoever did not begin it.
+    for method in ("POST", "GET", "DELETE"):
+        await caller.send(first, method, principal="unknown at 192.0.2.1")
     with pytest.raises(Busy):
         await caller.send()
 

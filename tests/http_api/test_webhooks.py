@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from http_api.conftest import Serve, Server
+from replicate_mcp.replicate_api.accounts import MAX_UNVERIFIED_BYTES_A_MINUTE
 from replicate_mcp.replicate_api.webhooks import NET_SECONDS
 from replicate_mcp.simulator import Simulator
 
@@ -122,6 +123,28 @@ def test_no_more_than_some_are_kept_that_nobody_can_verify(serve: Serve) -> None
         assert told("two", 5) == {204: 5}, "others have room, whoever knows of one"
         assert told("three", 110) == {204: 100, 503: 10}
         assert told("four", 110) == {204: 95, 503: 15}
+
+
+def test_no_more_bytes_are_kept_than_some_that_nobody_can_verify(serve: Serve) -> None:
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(time.time())),
+        "webhook-signature": "v1,AAAA",
+    }
+    heard = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
+    with serve(**heard) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+
+        def kept(account: str, size: int, times: int) -> int:
+            """How many bytes of bodies; each has its prediction's own."""
+            path, body = f"/webhooks/replicate/{account}", {"id": "p0", "output": "x" * size}
+            answers = [client.post(path, json=body | {"id": f"p{n}"}) for n in range(times)]
+            assert {each.status_code for each in answers} <= {204, 503}
+            return sum(len(each.request.content) for each in answers if each.status_code == 204)
+
+        of_one = kept("one", 60_000, 20)
+        assert 600_000 < of_one < MAX_UNVERIFIED_BYTES_A_MINUTE / 3
+        others = [kept(account, 60_000, 20) for account in ("two", "three", "four")]
+        assert 1_900_000 < of_one + sum(others) < MAX_UNVERIFIED_BYTES_A_MINUTE
 
 
 def test_without_a_public_url_no_webhook_is_asked_for(server: Server, simulator: Simulator) -> None:

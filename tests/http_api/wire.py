@@ -66,8 +66,10 @@ class Wire:
 
 
 @contextmanager
-def wire_to(url: str, *, receive_buffer: int | None = None) -> Iterator[Wire]:
-    """A connection to a server, for as long as the block lasts."""
+def wire_to(
+    url: str, *, receive_buffer: int | None = None, source: str = "127.0.0.1"
+) -> Iterator[Wire]:
+    """A connection to a server, for as long as the block lasts; from a loopback address."""
     parts = urlsplit(url)
     with socket.socket() as connection:
         if receive_buffer is not None:
@@ -75,6 +77,7 @@ def wire_to(url: str, *, receive_buffer: int | None = None) -> Iterator[Wire]:
             # And the system holds little for it on its way: it goes by the size of segments.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 500)
         connection.settimeout(GIVE_UP_SECONDS)
+        connection.bind((source, 0))
         connection.connect((parts.hostname, parts.port))
         yield Wire(connection)
 

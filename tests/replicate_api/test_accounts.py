@@ -1,6 +1,7 @@
 """Whose token a token is: asked for once, whoever and however many bring it."""
 
 import gc
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,16 @@ from httpx import AsyncHTTPTransport
 
 from conftest import AppFactory
 from replicate_mcp import callers_batches
+from replicate_mcp.access import Caller, HttpRequest
+from replicate_mcp.app import App
 from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
+from replicate_mcp.errors import (
+    ReplicateMcpError,
+    ReplicateUnavailable,
+    TooManyAttempts,
+    Unauthorized,
+)
+from replicate_mcp.refused_credentials import MAX_REFUSED
 from replicate_mcp.replicate_api import accounts, transport
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.simulator import Simulator
@@ -52,6 +61,81 @@ async def test_a_token_that_was_refused_is_asked_for_again_by_who_comes_later(
         assert len(await app.semaphores.seen_by(caller)) == 1
 
 
+def over_http(app: App, token: str, source: str = "192.0.2.1") -> Caller:
+    """Who sent a token from an address."""
+    return app.access.authenticate(HttpRequest({"x-replicate-api-key": token}, source=source))
+
+
+def asked(simulator: Simulator) -> int:
+    """How often Replicate was asked whose a token is."""
+    found: int = simulator.stats()["requests"].get("GET /v1/account", 0)
+    return found
+
+
+async def test_a_token_over_http_that_was_refused_is_not_sent_again_for_a_while(
+    app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.change_account("acme", revoke=["r8_acme_9"])
+    async with app_with() as app:
+        await app.semaphores.seen_by(app.caller())
+        before = asked(simulator)
+        for source in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            with pytest.raises(Unauthorized, match="Replicate refused the token"):
+                await app.semaphores.seen_by(over_http(app, "r8_acme_9", source))
+        assert asked(simulator) == before + 1
+        simulator.change_account("acme", restore=["r8_acme_9"])
+        monkeypatch.setattr(accounts, "REFUSED_SECONDS", 0)
+        assert len(await app.semaphores.seen_by(over_http(app, "r8_acme_9"))) == 1
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_address_may_try_so_many_tokens_and_no_more(
+    app_with: AppFactory, simulator: Simulator, at_once: bool
+) -> None:
+    made_up = refused_tokens(simulator, MAX_REFUSED * 3)
+    outcomes: Counter[type[Exception]] = Counter()
+    async with app_with() as app:
+        await app.semaphores.seen_by(over_http(app, "r8_known_1"))
+        before = asked(simulator)
+
+        async def ask(token: str) -> None:
+            try:
+                await app.semaphores.seen_by(over_http(app, token))
+            except ReplicateMcpError as error:
+                outcomes[type(error)] += 1
+
+        async with anyio.create_task_group() as group:
+            for token in made_up:
+                group.start_soon(ask, token) if at_once else await ask(token)
+        assert asked(simulator) - before == MAX_REFUSED
+        assert outcomes == {Unauthorized: MAX_REFUSED, TooManyAttempts: 2 * MAX_REFUSED}
+        with pytest.raises(TooManyAttempts, match=r"send it again in [1-9]"):
+            await app.semaphores.seen_by(over_http(app, "r8_another_1"))
+        # What is known goes on, as do other addresses and this machine's user.
+        await app.semaphores.seen_by(over_http(app, "r8_known_1"))
+        await app.semaphores.seen_by(over_http(app, "r8_another_1", "192.0.2.2"))
+        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.seen_by(app.caller("r8_third_1"))
+
+
+async def test_many_good_tokens_from_one_address_are_all_let_in(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    known = 0
+
+    async with app_with() as app:
+
+        async def ask(token: str) -> None:
+            nonlocal known
+            await app.semaphores.seen_by(over_http(app, token))
+            known += 1
+
+        async with anyio.create_task_group() as group:
+            for number in range(MAX_REFUSED * 3):
+                group.start_soon(ask, f"r8_team{number}_1")
+    assert known == MAX_REFUSED * 3
+
+
 async def test_a_silent_replicate_refuses_a_request_while_its_host_still_waits(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,9 +150,9 @@ async def test_a_silent_replicate_refuses_a_request_while_its_host_still_waits(
     assert simulator.account("acme")["created"] == 0
 
 
-def refused_tokens(simulator: Simulator) -> list[str]:
+def refused_tokens(simulator: Simulator, count: int = 20) -> list[str]:
     """Some that Replicate answers 401."""
-    tokens = [f"r8_nobody_{number}" for number in range(20)]
+    tokens = [f"r8_nobody_{number}" for number in range(count)]
     simulator.change_account("nobody", revoke=tokens)
     return tokens
 

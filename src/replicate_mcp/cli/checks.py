@@ -10,6 +10,7 @@ from importlib import metadata
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
+from replicate_mcp.cli.serve import server_token_users
 from replicate_mcp.cli.session import in_app, without_simulator
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.replicate_api.faults import Fault, Refusal
@@ -68,6 +69,7 @@ def surroundings(settings: Settings) -> list[Check]:
             state,
             *_folder(settings),
             *_images(settings),
+            Check("who may use the server's token over HTTP", True, server_token_users(settings)),
             *(await _replicate(app) if state.fine else []),
         ]
 

@@ -15,6 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="MCP at /mcp and /sse, the service's routes, metrics and a dashboard over HTTP",
     )
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="with --http: programs of this user on this machine use the server's token without "
+        "credentials; as REPLICATE_MCP_LOCAL=1",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="8000; 0 for any that is free")
 
@@ -23,9 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until the client is gone."""
     import anyio
 
+    from replicate_mcp.errors import InvalidInput
     from replicate_mcp.settings import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
+    if arguments.local:
+        if not arguments.http:
+            raise InvalidInput("--local goes with --http: on stdio only this machine's user calls.")
+        settings = settings.model_copy(update={"local": True})
     if arguments.http:
         return _serve_http(settings, arguments.host, arguments.port)
     from replicate_mcp.mcp_server.server import serve_stdio
@@ -45,8 +56,15 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
 
     import anyio
 
+    from replicate_mcp.access import is_loopback
     from replicate_mcp.errors import InvalidInput
 
+    if settings.local and not is_loopback(host):
+        raise InvalidInput(
+            f"--local (REPLICATE_MCP_LOCAL=1) is for programs of this machine, and {host} is "
+            "reached from others: leave out --host, or leave out --local and have callers send a "
+            "token or the admin key."
+        )
     if importlib.util.find_spec("fastapi") is None:
         raise InvalidInput(
             f"Serving over HTTP needs some more packages: {sys.executable} -m pip install fastapi "
@@ -55,13 +73,37 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
     from replicate_mcp.http_api.server import serve_http
 
     def tell(url: str) -> None:
-        print(f"Serving on {url} (MCP at /mcp and /sse).", file=sys.stderr, flush=True)
-        if settings.token is None:
-            print(
-                "No REPLICATE_API_TOKEN is set: every caller has to bring a token.",
-                file=sys.stderr,
-                flush=True,
-            )
+        print(f"Serving on {url} (MCP at /mcp and /sse).", file=sys.stderr)
+        print(server_token_users(settings), file=sys.stderr, flush=True)
 
     anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=tell))
     return 0
+
+
+def server_token_users(settings: "Settings") -> str:
+    """Return a sentence on who may use the server's token over HTTP, and how to change that."""
+    from replicate_mcp.access import is_loopback
+
+    if settings.token is None:
+        return "No REPLICATE_API_TOKEN is set: every caller has to bring a token."
+    if settings.allow_anonymous:
+        return (
+            "Whoever can connect uses the server's token, without credentials "
+            "(REPLICATE_MCP_ALLOW_ANONYMOUS=1)."
+        )
+    others = [name for name in settings.allowed_hosts if not is_loopback(name)]
+    if settings.local and others:
+        return (
+            "The server's token is for callers with the admin key alone: --local "
+            "(REPLICATE_MCP_LOCAL=1) has no effect beside REPLICATE_MCP_ALLOWED_HOSTS, by which a "
+            "proxy is in front of the server."
+        )
+    if settings.local:
+        return (
+            "Programs of this user on this machine use the server's token without credentials "
+            "(--local); other callers send their own Replicate token, or the admin key."
+        )
+    return (
+        "Callers send their own Replicate token, or the admin key. To let programs of this machine "
+        "use the server's token without: replicate-mcp serve --http --local"
+    )

@@ -7,6 +7,12 @@ from fastapi import Depends, Request
 from replicate_mcp.access import ADMIN_HEADER, Caller
 from replicate_mcp.app import App
 from replicate_mcp.errors import Unauthorized
+from replicate_mcp.http_api.http_request import http_request_of
+
+BACKEND_UNAVAILABLE = (
+    "The server's backend is unavailable, so nothing was created: try again later. Its operator "
+    "sees the reason at /health with the admin key, or with `replicate-mcp doctor`."
+)
 
 ADMIN_ONLY = "This is for the admin of the server: send the admin key as X-Admin-API-Key."
 
@@ -23,10 +29,12 @@ def caller_of(request: Request, own_token: str | None = None) -> Caller:
     Raises:
         Unauthorized: nobody that is known.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    # No form of a web page sends JSON, or a DELETE; and a GET spends nothing.
-    has_json = kind == "application/json" or request.method in ("GET", "HEAD", "DELETE")
-    return app_of(request).access.caller(request.headers, own_token, has_json=has_json)
+    return app_of(request).access.authenticate(http_request_of(request.scope), own_token)
+
+
+def is_operator(request: Request) -> bool:
+    """Return whether the request has the admin key, or is of a program that `--local` lets in."""
+    return app_of(request).access.is_operator(http_request_of(request.scope))
 
 
 def reader(request: Request) -> Caller:

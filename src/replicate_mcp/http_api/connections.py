@@ -15,9 +15,13 @@ from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.peers import Peer
 from replicate_mcp.http_api.refusals import HeadersTooLarge, body
 
 CHECKED_EVERY_SECONDS = 1.0
+
+PEER = "peer"
+"""Under which the scope's state has the other end of a request's connection."""
 
 
 class Connection(H11Protocol):
@@ -38,6 +42,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it, in place of an idle one where there are too many."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, PEER: Peer(transport)}  # Of each request's scope.
         if len(self.connections) > self._limits.connections:
             others = [each for each in self.connections if isinstance(each, Connection)]
             idle = [each for each in others if each.is_idle and each is not self]

@@ -1,23 +1,23 @@
 """The edge: a request is counted to whom it comes from, its body watched as it arrives, and its
 answer as it leaves."""
 
-import ipaddress
 import re
-from collections.abc import Mapping
 
 import anyio
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from replicate_mcp.access import Access
+from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.errors import Unauthorized
+from replicate_mcp.http_api.http_request import http_request_of, peer_address, with_http_request
 from replicate_mcp.http_api.limits import Limits
 from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
 from replicate_mcp.http_api.refusals import (
     MCP_PATHS,
     MESSAGES,
+    AmbiguousLength,
     Busy,
     HeadersTooLarge,
     TooLarge,
@@ -69,11 +69,14 @@ class Edge:
             self._limits.header_bytes
         ):
             raise HeadersTooLarge
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            raise AmbiguousLength
+        scope = with_http_request(_seen_through(scope))
         if scope["path"] == ALWAYS_ANSWERED:
             return await self._app(scope, receive, send)
-        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
-        address = _address(scope, headers)
-        names = names_of(address, _caller(self._access, headers, address))
+        caller = http_request_of(scope)
+        headers = caller.headers
+        names = names_of(peer_address(scope), caller.source, _caller(caller))
         with self._open.one_more(names) as request:
             mcp = scope["path"] in MCP_PATHS
             most = self._limits.mcp_body_bytes if mcp else self._limits.body_bytes
@@ -86,9 +89,9 @@ class Edge:
                 not mcp and "idempotency-key" in headers
             )
             answered = _Answer(send, request, self._limits, scope, is_refusable=repeatable)
-            scope = _seen_through(scope, headers)
-            if scope["path"] == "/mcp":
-                await self._sessions.serve(scope, body.receive, answered.send, names)
+            if scope["path"] in MCP_PATHS:
+                principal = self._access.principal(caller)
+                await self._sessions.serve(scope, body.receive, answered.send, names, principal)
             else:
                 await self._app(scope, body.receive, answered.send)
         return None
@@ -181,43 +184,12 @@ async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
-def _caller(access: Access, headers: Mapping[str, str], address: str) -> str:
-    """To whom a request is counted: whoever its headers name, else the address it came from."""
+def _caller(request: HttpRequest) -> str:
+    """Return whom a request counts to: the key or token in its headers, else its address."""
     try:
-        caller = access.caller(headers)
+        return request.credential_mark() or request.source
     except Unauthorized:
-        return address
-    return caller.name if caller.is_admin or caller.brought_a_token else address
-
-
-def _address(scope: Scope, headers: Mapping[str, str]) -> str:
-    """Where a request comes from; a whole /64 counts as one, as it is given to one customer.
-
-    What is connected from a private address may be a proxy, which adds the address that it sees to
-    the end of `X-Forwarded-For`. That is believed for counting only, never for access.
-    """
-    peer = _parsed(scope["client"][0] if scope.get("client") else "")
-    if peer is None or peer.is_global:
-        return _shown(peer)
-    forwarded = _parsed(headers.get("x-forwarded-for", "").rpartition(",")[2].strip())
-    return _shown(forwarded or peer)
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _parsed(text: str) -> _Address | None:
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(found, "ipv4_mapped", None) or found
-
-
-def _shown(address: _Address | None) -> str:
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+        return request.source
 
 
 def _without_its_last_slash(scope: Scope) -> Scope:
@@ -228,12 +200,12 @@ def _without_its_last_slash(scope: Scope) -> Scope:
     return scope
 
 
-def _seen_through(scope: Scope, headers: Mapping[str, str]) -> Scope:
+def _seen_through(scope: Scope) -> Scope:
     """The request as it is to be understood where a proxy is in front."""
     if scope["http_version"] == "1.0":
         # A proxy that was told nothing asks so, with a `Host` of its own making: nginx does.
         scope = {**scope, "headers": [*scope["headers"], (b"via", b"1.0")]}
-    prefix = headers.get(PREFIX_HEADER, "").rstrip("/")
+    prefix = Headers(scope=scope).get(PREFIX_HEADER, "").rstrip("/")
     if scope["path"] == "/sse" and _PREFIX.fullmatch(prefix):
         scope = {**scope, "root_path": prefix}
     return scope

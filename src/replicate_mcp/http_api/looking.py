@@ -20,7 +20,7 @@ from replicate_mcp.http_api.answers import (
     Semaphores,
     Status,
 )
-from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader
+from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader, is_operator
 from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, refusing
 from replicate_mcp.http_api.large_bodies import json_response
 from replicate_mcp.http_api.patience import while_the_client_waits
@@ -123,11 +123,14 @@ async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Co
     response_model=Health,
     responses={503: {"model": Health, "description": "Its state cannot be used."}},
 )
-async def health(app: TheApp) -> JSONResponse:
-    """Whether it works: 503 where its state cannot be used."""
+async def health(request: Request, app: TheApp) -> JSONResponse:
+    """Whether it works: 503 where its state cannot be used; the reason is for the operator."""
     scope = await _scope_that_works(app)
     working = not isinstance(scope, BackendUnavailable)
-    concurrency = {"backend": "ok", "scope": scope} if working else {"backend": str(scope)}
+    if working:
+        concurrency = {"backend": "ok", "scope": scope}
+    else:
+        concurrency = {"backend": str(scope) if is_operator(request) else "unavailable"}
     answer = Health(
         status="healthy" if working else "unhealthy",
         service=SERVICE,

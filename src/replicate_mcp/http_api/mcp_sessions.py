@@ -1,28 +1,38 @@
-"""The sessions of MCP's older revisions: they stay when their requests have ended, and count."""
+"""The sessions of MCP's older revisions: they stay when their requests have ended, and count.
+
+Each is its principal's who began it, on `/mcp` and on `/sse`: the SDK answers the requests of any
+other with 404, as it answers those of a session that it does not know.
+"""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replicate_mcp.http_api.limits import Limits
 from replicate_mcp.http_api.shares import Names, Shared
-from replicate_mcp.mcp_server.server import STATELESS_SINCE
 
 SESSION_HEADER = "mcp-session-id"
+
+ANSWERED_AND_RAISED = "Request validation failed"
+"""What the SDK raises at `/sse` once it has refused a `Host` or an `Origin`: no fault."""
 
 
 @dataclass(slots=True)
 class _Session:
     names: Names
+    principal: str
     seen: float
     open_requests: int = 0
 
 
 class McpSessions:
-    """Serves `/mcp` through the app, and refuses to begin more sessions than a caller may have."""
+    """Serves MCP through the app, and refuses to begin more sessions than a caller may have."""
 
     def __init__(
         self, app: ASGIApp, limits: Limits, now: Callable[[], float] = time.monotonic
@@ -33,25 +43,41 @@ class McpSessions:
         self._shared = Shared(limits.sessions, "sessions are open")
         self._sessions: dict[str, _Session] = {}
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, names: Names) -> None:
+    async def serve(
+        self, scope: Scope, receive: Receive, send: Send, names: Names, principal: str
+    ) -> None:
         """Serve one request.
+
+        Args:
+            principal: what stands for its caller.
 
         Raises:
             Busy: it would begin a session too many.
         """
+        scope = {**scope, "user": _user(principal)}
+        if scope["path"] != "/mcp":
+            return await self._serve_sse(scope, receive, send)
         headers = Headers(scope=scope)
+        revision = headers.get("mcp-protocol-version")
+        if revision is not None and revision not in HANDSHAKE_PROTOCOL_VERSIONS:
+            # This revision has no sessions: nothing may refer to one.
+            return await self._app(_without_session(scope), receive, send)
         known = headers.get(SESSION_HEADER)
-        stateless = headers.get("mcp-protocol-version", "") >= STATELESS_SINCE
-        if known is None and not stateless:
+        if known is None:
             self._forget_the_idle()
             self._shared.check(names)
+        session = self._sessions.get(known or "")
+        if session is not None and session.principal != principal:
+            session = None  # Another's request says nothing about it.
 
         async def watched_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._note(known, scope["method"], names, message)
+                if known is None:
+                    self._note_begun(names, principal, message)
+                elif session is not None:
+                    self._note_ended(known, scope["method"], message)
             await send(message)
 
-        session = self._sessions.get(known or "")
         if session is None:
             return await self._app(scope, receive, watched_send)
         session.open_requests += 1
@@ -62,15 +88,23 @@ class McpSessions:
             session.seen = self._now()
         return None
 
-    def _note(self, known: str | None, method: str, names: Names, answer: Message) -> None:
-        status: int = answer["status"]
+    async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ValueError as error:
+            if str(error) != ANSWERED_AND_RAISED:
+                raise
+
+    def _note_begun(self, names: Names, principal: str, answer: Message) -> None:
         begun = Headers(raw=answer["headers"]).get(SESSION_HEADER)
-        if known is not None:
-            if status == 404 or (method == "DELETE" and status < 300):
-                self._forget(known)
-        elif begun is not None and status < 300:
+        if begun is not None and answer["status"] < 300:
             self._shared.add(names)  # It is there now, whatever there is room for.
-            self._sessions[begun] = _Session(names, self._now())
+            self._sessions[begun] = _Session(names, principal, self._now())
+
+    def _note_ended(self, known: str, method: str, answer: Message) -> None:
+        status: int = answer["status"]
+        if status == 404 or (method == "DELETE" and status < 300):
+            self._forget(known)
 
     def _forget(self, name: str) -> None:
         if session := self._sessions.pop(name, None):
@@ -86,3 +120,13 @@ class McpSessions:
         ]
         for name in idle:
             self._forget(name)
+
+
+def _user(principal: str) -> AuthenticatedUser:
+    """Return the principal in the form by which the SDK tells a session's owner from others."""
+    return AuthenticatedUser(AccessToken(token=principal, client_id=principal, scopes=[]))
+
+
+def _without_session(scope: Scope) -> Scope:
+    name = SESSION_HEADER.encode()
+    return {**scope, "headers": [each for each in scope["headers"] if each[0].lower() != name]}

@@ -59,6 +59,17 @@ class HeadersTooLarge(HTTPException):
         super().__init__(431, "The request's headers are too large")
 
 
+class AmbiguousLength(HTTPException):
+    """A request gives its body's length twice: what follows it could be read as another request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            400,
+            "A request has either Content-Length or Transfer-Encoding",
+            {"Connection": "close"},
+        )
+
+
 def answer(path: str, error: HTTPException) -> JSONResponse:
     """An HTTP error as it is told to callers of this path."""
     return JSONResponse(body(path, error), error.status_code, error.headers)

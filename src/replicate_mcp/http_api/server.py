@@ -19,9 +19,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
-from replicate_mcp.errors import InvalidInput, ReplicateMcpError
+from replicate_mcp.errors import (
+    BackendUnavailable,
+    InvalidInput,
+    ReplicateMcpError,
+    TooManyAttempts,
+)
 from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
+from replicate_mcp.http_api.callers import BACKEND_UNAVAILABLE, is_operator
 from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.cross_origin import cross_origin
 from replicate_mcp.http_api.describing import ANYWHERE, DescribedAPI
@@ -187,12 +193,16 @@ def _names(app: App, host: str) -> list[str] | None:
     return names or None
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ReplicateMcpError)
+    if isinstance(error, BackendUnavailable) and not is_operator(request):
+        # Which backend it is, and where, is nobody else's to know.
+        error = BackendUnavailable(BACKEND_UNAVAILABLE)
     status, body = refusal(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.code == "too_many_requests":
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        after = error.retry_after if isinstance(error, TooManyAttempts) else RETRY_AFTER_SECONDS
+        headers = {"Retry-After": str(after)}
     return JSONResponse(body, status, headers)
 
 

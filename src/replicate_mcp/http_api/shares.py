@@ -7,17 +7,18 @@ from replicate_mcp.http_api.refusals import Busy
 
 ALL = ""
 
-SHARES = (1, 2, 4)
-"""Parts of the whole: for all together, for an address (a half), for a caller (a quarter).
-Tokens can be made up: an address that sends many of them still leaves half to the others."""
+SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Parts of the whole: for all together, for the other end of connections, for an address, and for a
+caller. Tokens can be made up: an address that sends many of them leaves half to the others. So can
+addresses in `X-Forwarded-For`: who connects and sends many leaves a quarter to the others."""
 
-Names = tuple[str, str, str]
-"""All, an address, and a caller at it."""
+Names = tuple[str, str, str, str]
+"""All, the other end of a connection, an address behind it, and a caller there."""
 
 
-def names_of(address: str, caller: str) -> Names:
+def names_of(peer: str, address: str, caller: str) -> Names:
     """Under which something is counted; a caller that is not known is its address."""
-    return ALL, f"from {address}", caller
+    return ALL, f"through {peer}", f"from {address}", caller
 
 
 @dataclass(slots=True)
@@ -40,9 +41,11 @@ class Shared:
             Busy: there is not.
         """
         for name, share in zip(names, SHARES, strict=True):
-            most = self.most // share
+            most = int(self.most * share)
             if self._taken[name] + size > most:
-                raise Busy(is_everybodys=name == ALL, what=self.what, most=most)
+                # What a proxy has too much of is not its caller's own.
+                is_everybodys = name in names[:2]
+                raise Busy(is_everybodys=is_everybodys, what=self.what, most=most)
 
     def take(self, names: Names, size: int = 1) -> None:
         """Take so much more.

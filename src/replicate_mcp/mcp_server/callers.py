@@ -5,7 +5,7 @@ from typing import Any
 
 from mcp.server.context import ServerRequestContext
 
-from replicate_mcp.access import Access, Caller
+from replicate_mcp.access import HTTP_REQUEST, Access, Caller, HttpRequest
 
 CREDENTIALS_KEY = "replicate-mcp/credentials"
 """The key of `_meta` under which a caller brings its own token."""
@@ -19,20 +19,37 @@ def meta_of(request: Request | None) -> Mapping[str, Any]:
     return dict(meta) if isinstance(meta, Mapping) else {}
 
 
-def headers_of(request: Request | None) -> Mapping[str, str] | None:
-    """The headers of the HTTP request that brought it, by names in lower case; None on stdio."""
-    headers = getattr(request.request, "headers", None) if request is not None else None
-    return None if headers is None else {name.lower(): value for name, value in headers.items()}
+def authenticate(access: Access, request: Request | None, *, is_local: bool) -> Caller:
+    """Return the caller by what came in `_meta` or in HTTP's headers, else with the server's token.
 
-
-def caller_of(access: Access, meta: Mapping[str, Any], headers: Mapping[str, str] | None) -> Caller:
-    """By what came in `_meta` or in HTTP's headers, else with the server's token.
+    Args:
+        is_local: whether the server serves stdio, where this machine's user calls.
 
     Raises:
-        Unauthorized: nobody that is known, or what was presented is wrong.
+        Unauthorized: the caller is unknown, or what was presented is wrong.
+        TooManyAttempts: too many wrong keys or tokens came from the same address.
     """
-    brought = meta.get(CREDENTIALS_KEY)
-    if isinstance(brought, Mapping):
-        # Whoever brings credentials means to use them: without a token in them they are wrong.
-        brought = brought.get("replicate_api_token", "")
-    return access.caller(headers, brought)
+    own_token = token_in(meta_of(request))
+    if is_local:
+        return access.authenticate_local(own_token)
+    return access.authenticate(_http_request_of(request), own_token)
+
+
+def token_in(meta: Mapping[str, Any]) -> object:
+    """Return what `_meta` has as the caller's token; None where it has no credentials.
+
+    Credentials without a token are wrong, and do not count as none: what stands for them here is
+    no token either.
+    """
+    if CREDENTIALS_KEY not in meta:
+        return None
+    credentials = meta[CREDENTIALS_KEY]
+    token = credentials.get("replicate_api_token") if isinstance(credentials, Mapping) else None
+    return "" if token is None else token
+
+
+def _http_request_of(request: Request | None) -> HttpRequest:
+    """Return the HTTP request that brought an MCP request; one without anything if unknown."""
+    state = getattr(request.request, "scope", {}).get("state", {}) if request is not None else {}
+    found: HttpRequest = state.get(HTTP_REQUEST) or HttpRequest({})
+    return found

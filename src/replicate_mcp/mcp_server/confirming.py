@@ -25,9 +25,9 @@ from mcp_types import (
     InputRequiredResult,
 )
 
-from replicate_mcp.access import Access, Caller
+from replicate_mcp.access import Access
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
-from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
+from replicate_mcp.mcp_server.callers import Request, authenticate
 from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ class Confirmation:
         return answer if self._state and isinstance(answer, ElicitResult) else None
 
 
-def request_state_security(settings: Settings, access: Access) -> RequestStateSecurity:
+def request_state_security(
+    settings: Settings, access: Access, *, is_local: bool
+) -> RequestStateSecurity:
     """How the states of questions are sealed: for their caller alone, and for 600 s.
 
     With a token of the server's own, the key comes from it, and any replica that has the same one
@@ -147,7 +149,7 @@ def request_state_security(settings: Settings, access: Access) -> RequestStateSe
     return RequestStateSecurity(
         keys=[_sealing_key(settings)],
         ttl=ANSWER_SECONDS,
-        bind_principal=lambda request: _name_of_caller(access, request),
+        bind_principal=lambda request: _name_of_caller(access, request, is_local),
     )
 
 
@@ -162,12 +164,11 @@ def _sealing_key(settings: Settings) -> bytes:
     return secrets.token_bytes(32)
 
 
-def _name_of_caller(access: Access, request: Request) -> str:
+def _name_of_caller(access: Access, request: Request, is_local: bool) -> str:
     try:
-        caller: Caller = caller_of(access, meta_of(request), headers_of(request))
+        return authenticate(access, request, is_local=is_local).name
     except ReplicateMcpError:
         return ""  # The call itself is refused, with the reason.
-    return caller.name
 
 
 def _can_ask(context: Context[Any, Any]) -> bool:

@@ -6,6 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import cache, partial
 from importlib import metadata
 from typing import Any
 
@@ -38,7 +39,7 @@ from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
-from replicate_mcp.mcp_server.callers import Request, caller_of, headers_of, meta_of
+from replicate_mcp.mcp_server.callers import Request, authenticate
 from replicate_mcp.mcp_server.completion import complete
 from replicate_mcp.mcp_server.confirming import Confirmation, request_state_security
 from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
@@ -79,6 +80,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     def __init__(self, app: App, *, is_local: bool = False) -> None:
         self._app = app
+        self._is_local = is_local
         self._previews = Previews(app.settings.replicate_base_url)
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
@@ -89,7 +91,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             instructions=_instructions(app.settings if is_local else None),
             log_level="WARNING",
             middleware=[self._hear_cancels],
-            request_state_security=request_state_security(app.settings, app.access),
+            request_state_security=request_state_security(
+                app.settings, app.access, is_local=is_local
+            ),
             extensions=[Apps()],
         )
         self.completion()(self._complete)  # type: ignore[no-untyped-call]
@@ -117,8 +121,8 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             app=self._app,
             arguments=arguments,
             previews=self._previews,
-            meta=meta_of(request),
-            headers=headers_of(request),
+            authenticate=cache(self._asker(request)),
+            is_local=self._is_local,
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
             on_batch=batches.append,
@@ -176,7 +180,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         return await complete(self._app, self._asker(_present.get()), ref, argument, context)
 
     def _asker(self, request: Request | None) -> Callable[[], Caller]:
-        return lambda: caller_of(self._app.access, meta_of(request), headers_of(request))
+        return partial(authenticate, self._app.access, request, is_local=self._is_local)
 
     async def _stop_if_asked(
         self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool

@@ -15,7 +15,6 @@ from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
-from replicate_mcp.mcp_server.callers import caller_of
 from replicate_mcp.mcp_server.confirming import AnswerFirst, Confirmation
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
@@ -55,7 +54,8 @@ class ToolCall:
 
     Attributes:
         previews: makes thumbnails, where they are asked for.
-        headers: of the HTTP request that brought the call; None on stdio.
+        authenticate: returns the caller, or raises; asked once, whatever it costs.
+        is_local: whether the call came over stdio, from this machine's user.
         arrived: when the call arrived, on the event loop's clock.
         on_batch: told the id of the batch that the call began.
         confirmation: a person's consent, where it is needed.
@@ -64,8 +64,8 @@ class ToolCall:
     app: App
     arguments: Mapping[str, Any]
     previews: Previews
-    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    authenticate: Callable[[], Caller] = field(repr=False)
+    is_local: bool = False
     arrived: float = 0.0
     on_progress: OnProgress | None = None
     on_batch: Callable[[str], None] = lambda _: None
@@ -74,7 +74,7 @@ class ToolCall:
     @property
     def caller(self) -> Caller:
         """By what came in `_meta` or in HTTP's headers, else with the server's token."""
-        return caller_of(self.app.access, self.meta, self.headers)
+        return self.authenticate()
 
     def seconds_left(self, wait_seconds: float) -> float:
         """Of the time in which the call is to be answered."""
@@ -112,7 +112,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             arguments["tasks"],
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
-            is_local=call.headers is None,
+            is_local=call.is_local,
             upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
         ),

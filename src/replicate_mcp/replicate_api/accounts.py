@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import anyio
 
 from replicate_mcp.access import checked, fingerprint
-from replicate_mcp.errors import ReplicateMcpError, ReplicateUnavailable, Unauthorized
+from replicate_mcp.errors import (
+    ReplicateMcpError,
+    ReplicateUnavailable,
+    TooManyAttempts,
+    Unauthorized,
+)
+from replicate_mcp.refused_credentials import RefusedCredentials
 from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.fault_policy import rule_for
 from replicate_mcp.replicate_api.faults import Fault, Refusal
@@ -25,11 +31,20 @@ REMEMBERED_SECONDS = 30 * 24 * 3600
 ASK_SECONDS = 20.0
 """After which it counts as not told, whatever is still under way: hosts wait for a minute."""
 
+REFUSED_SECONDS = 60.0
+"""For how long a token that came over HTTP and was refused is refused without asking Replicate."""
+
+MAX_REFUSED_TOKENS = 10_000
+"""Refused tokens whose fingerprints are remembered; the oldest are forgotten first."""
+
 MOST_UNVERIFIED_A_MINUTE = 300
 """Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
 
-MOST_OF_AN_ACCOUNT = 100
-"""Of those, for one account: whoever knows of one leaves room for the others."""
+MAX_UNVERIFIED_BYTES_A_MINUTE = 2 * 1024 * 1024
+"""Bytes of those webhooks: a backend keeps each for two minutes."""
+
+ACCOUNTS_PART = 3
+"""One account's part of both is a third: whoever knows of one leaves room for the others."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,13 +62,23 @@ class Accounts:
 
     Args:
         public_url: where Replicate reaches this server, or others of its fleet; None for nowhere.
+        refused: counts refused tokens by the address that sent them.
     """
 
-    def __init__(self, base_url: str, memory: Memory, *, public_url: str | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        memory: Memory,
+        *,
+        public_url: str | None = None,
+        refused: RefusedCredentials,
+    ) -> None:
         self._base_url = base_url
         self._memory = memory
         self._public_url = public_url
-        self._unverified: deque[tuple[float, str]] = deque()
+        self._unverified: deque[tuple[float, str, int]] = deque()
+        self._refused = refused
+        self._refused_tokens: dict[str, tuple[float, str]] = {}
         self._gateways: dict[str, Gateway] = {}
         self._names: dict[str, str] = {}
         self._asking: dict[str, _Asking] = {}
@@ -68,19 +93,25 @@ class Accounts:
             self._gateways[token] = Gateway(checked(token) or "", self._base_url)
         return self._gateways[token]
 
-    async def name(self, token: str) -> str:
+    async def name(self, token: str, source: str = "") -> str:
         """The name of the account; the token's fingerprint where Replicate will not tell it.
 
+        Args:
+            source: the address that sent the token over HTTP: so many that Replicate refused may
+                come from there. "" for any number.
+
         Raises:
-            Unauthorized: Replicate refused the token.
+            Unauthorized: Replicate refused the token, now or within `REFUSED_SECONDS`.
+            TooManyAttempts: it is unknown, and too many from `source` were refused.
             ReplicateUnavailable: Replicate did not answer.
         """
         mark = fingerprint(token)
         if mark not in self._names:
+            self._check_not_refused(mark, source)
             asking = self._asking.setdefault(mark, _Asking())
             asking.waiting += 1
             try:
-                await self._learn(token, mark, asking)
+                await self._learn(token, mark, asking, source)
             finally:
                 asking.waiting -= 1
                 if not asking.waiting:
@@ -96,7 +127,7 @@ class Accounts:
         genuine = await self._is_genuine(account, message)
         if genuine is False:
             raise Unauthorized("This webhook's signature does not fit.")
-        if genuine is None and not self._room_for_unverified(account):
+        if genuine is None and not self._room_for_unverified(account, message.size):
             return False
         await keep(message, self._memory)
         return True
@@ -132,19 +163,34 @@ class Accounts:
                     log.info("the secret of webhooks is not known: %s", fault)
         return None
 
-    def _room_for_unverified(self, account: str) -> bool:
+    def _room_for_unverified(self, account: str, size: int) -> bool:
         now = anyio.current_time()
         while self._unverified and now - self._unverified[0][0] > 60:
             self._unverified.popleft()
-        of_the_account = sum(each == account for _, each in self._unverified)
-        if len(self._unverified) >= MOST_UNVERIFIED_A_MINUTE or (
-            of_the_account >= MOST_OF_AN_ACCOUNT
-        ):
-            return False
-        self._unverified.append((now, account))
+        sizes = [each for _, _, each in self._unverified]
+        own = [each for _, its_account, each in self._unverified if its_account == account]
+        for kept, part in ((sizes, 1), (own, ACCOUNTS_PART)):
+            if (
+                len(kept) >= MOST_UNVERIFIED_A_MINUTE // part
+                or sum(kept) + size > MAX_UNVERIFIED_BYTES_A_MINUTE // part
+            ):
+                return False
+        self._unverified.append((now, account, size))
         return True
 
-    async def _learn(self, token: str, mark: str, asking: _Asking) -> None:
+    def _check_not_refused(self, mark: str, source: str) -> None:
+        refused_at, sentence = self._refused_tokens.get(mark, (-math.inf, ""))
+        # This machine's user is not kept from trying the token again at once.
+        if source and anyio.current_time() - refused_at < REFUSED_SECONDS:
+            raise Unauthorized(sentence)
+
+    def _remember_refused(self, mark: str, sentence: str) -> None:
+        self._refused_tokens.pop(mark, None)
+        self._refused_tokens[mark] = anyio.current_time(), sentence
+        if len(self._refused_tokens) > MAX_REFUSED_TOKENS:
+            del self._refused_tokens[next(iter(self._refused_tokens))]
+
+    async def _learn(self, token: str, mark: str, asking: _Asking, source: str) -> None:
         arrived = anyio.current_time()
         async with asking.turn:
             if mark in self._names:
@@ -153,7 +199,9 @@ class Accounts:
                 raise type(asking.failure)(str(asking.failure))  # It was asked meanwhile.
             try:
                 with anyio.fail_after(ASK_SECONDS):
-                    name = await self._ask(token, mark)
+                    name = await self._ask(token, mark, source)
+            except TooManyAttempts:
+                raise  # Of this address alone: others may ask.
             except (ReplicateMcpError, TimeoutError) as error:
                 asking.failed_at = anyio.current_time()
                 asking.failure = error if isinstance(error, ReplicateMcpError) else _not_told()
@@ -171,16 +219,15 @@ class Accounts:
             with anyio.CancelScope(shield=True):
                 await gateway.aclose()
 
-    async def _ask(self, token: str, mark: str) -> str:
+    async def _ask(self, token: str, mark: str, source: str) -> str:
         key = f"account:{self._base_url}:{mark}"
         remembered = await self._memory.recall(key)
         if remembered is not None:
             return remembered
         try:
-            name = await answered(self.gateway(token).account)
+            async with self._refused.trying(source):
+                name = await self._ask_replicate(token, mark, source)
         except Fault as fault:
-            if isinstance(fault, Refusal) and fault.status == 401:
-                raise Unauthorized(rule_for(fault).sentence) from None
             if isinstance(fault, Refusal) and fault.status in (403, 404):
                 log.warning("Replicate does not say whose token this is: %s", fault)
                 return mark
@@ -188,6 +235,18 @@ class Accounts:
             raise _not_told(f" ({fault})") from None
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name
+
+    async def _ask_replicate(self, token: str, mark: str, source: str) -> str:
+        try:
+            return await answered(self.gateway(token).account)
+        except Refusal as refusal:
+            if refusal.status != 401:
+                raise
+            sentence = rule_for(refusal).sentence
+            self._remember_refused(mark, sentence)
+            if source:
+                self._refused.add(source, mark)
+            raise Unauthorized(sentence) from None
 
 
 def _not_told(why: str = f" within {ASK_SECONDS:.0f} s") -> ReplicateUnavailable:

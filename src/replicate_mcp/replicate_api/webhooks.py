@@ -85,6 +85,11 @@ class Message:
         return message
 
     @property
+    def size(self) -> int:
+        """How many bytes it takes, about, where it is kept."""
+        return sum(len(str(each).encode()) for each in asdict(self).values())
+
+    @property
     def prediction(self) -> str:
         """The id of the prediction that it is about."""
         told = json.loads(self.body)

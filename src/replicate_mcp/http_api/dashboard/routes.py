@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from importlib import resources
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from replicate_mcp.http_api import looking
 from replicate_mcp.http_api.callers import TheApp
-from replicate_mcp.replicate_api.delivery import image_origins
+from replicate_mcp.replicate_api.delivery import image_origins, simulator_origins
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,7 +28,7 @@ async def home(request: Request, app: TheApp) -> Response:
     """The dashboard for browsers, the JSON of `/health` for the rest."""
     if prefers_html(request.headers.get("accept", "")):
         return _answer(request, "index.html", app.settings.replicate_base_url)
-    answer = await looking.health(app)
+    answer = await looking.health(request, app)
     answer.headers["Vary"] = "Accept"
     return answer
 
@@ -77,6 +78,12 @@ def security_headers(replicate_base_url: str) -> Mapping[str, str]:
     }
 
 
+_ORIGINS = '<meta name="image-origins" content="" />'
+
+_ADDRESSES = resources.files("replicate_mcp.mcp_server.gallery").joinpath("view", "addresses.js")
+"""Decides for the gallery, and here, which addresses are of delivered images."""
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     content: bytes
@@ -86,7 +93,7 @@ class _File:
 
 def _answer(request: Request, name: str, replicate_base_url: str) -> Response:
     """A file, or that the browser has it already: it asks each time, and gets it once."""
-    found = _files()[name]
+    found = _page(replicate_base_url) if name == "index.html" else _files()[name]
     headers = {
         **security_headers(replicate_base_url),
         "Cache-Control": "no-cache",
@@ -102,16 +109,29 @@ def _answer(request: Request, name: str, replicate_base_url: str) -> Response:
 @cache
 def _files() -> dict[str, _File]:
     """All files by name: they are few and small, and change with the package only."""
-    folder = resources.files(__package__).joinpath("static")
+    files = [*resources.files(__package__).joinpath("static").iterdir(), _ADDRESSES]
     return {
-        each.name: _File(
-            content=(content := each.read_bytes()),
-            content_type=_CONTENT_TYPES[each.name.rpartition(".")[2]],
-            etag=f'"{hashlib.sha256(content).hexdigest()[:24]}"',
-        )
-        for each in folder.iterdir()
+        each.name: _file(each.name, each.read_bytes())
+        for each in files
         if each.name.rpartition(".")[2] in _CONTENT_TYPES
     }
+
+
+@cache
+def _page(replicate_base_url: str) -> _File:
+    """The page, told from where images may come besides Replicate's delivery hosts."""
+    origins = escape(" ".join(simulator_origins(replicate_base_url)))
+    page = _files()["index.html"].content.decode()
+    page = page.replace(_ORIGINS, f'<meta name="image-origins" content="{origins}" />')
+    return _file("index.html", page.encode())
+
+
+def _file(name: str, content: bytes) -> _File:
+    return _File(
+        content=content,
+        content_type=_CONTENT_TYPES[name.rpartition(".")[2]],
+        etag=f'"{hashlib.sha256(content).hexdigest()[:24]}"',
+    )
 
 
 def _quality(parameters: list[str]) -> float:

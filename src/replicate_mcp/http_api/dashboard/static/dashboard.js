@@ -57,7 +57,7 @@ function refused(error) {
   const kept = signedInWith();
   keep(null);
   forget();
-  const isAsked = !kept && error.message.startsWith("Who calls is not known");
+  const isAsked = !kept && error.message.startsWith("Authentication required");
   signIn.open({ required: true, why: isAsked ? "" : error.message, kind: kept?.kind });
   drawWho();
 }

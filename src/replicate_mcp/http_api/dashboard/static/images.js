@@ -1,6 +1,7 @@
 // What a batch has made: a tile an image, in the order of the tasks, an empty one for each task that is
 // still to come, and a last one that shows more. Images are loaded by the browser from where they were delivered, when in sight.
 
+import { imageAddress } from "./addresses.js";
 import { counted, el, icon, show, write } from "./dom.js";
 import { inWords, secondsUntil } from "./time.js";
 import { copy, say } from "./toast.js";
@@ -146,7 +147,8 @@ class ImageTile {
 
 function thumbnail(row, file) {
   const name = `${file.filename}: ${row.prompt}`;
-  if (!isWebAddress(file.url)) return el("span", { class: "thumb gone" }, icon("file"), "No link");
+  const address = imageAddress(file.url);
+  if (!address) return el("span", { class: "thumb gone" }, icon("file"), "No link");
   const image = el("img", {
     alt: name,
     loading: "lazy",
@@ -155,7 +157,7 @@ function thumbnail(row, file) {
   });
   const link = el(
     "a",
-    { class: "thumb", href: file.url, target: "_blank", rel: "noopener noreferrer" },
+    { class: "thumb", href: address, target: "_blank", rel: "noopener noreferrer" },
     image,
   );
   image.addEventListener("load", () => (link.dataset.loaded = ""));
@@ -164,18 +166,9 @@ function thumbnail(row, file) {
     image.replaceWith(el("span", { class: "no-preview" }, icon("file"), `${kind}, no preview`));
     link.dataset.loaded = "";
   });
-  image.src = file.url;
+  image.src = address;
   link.append(el("span", { class: "unseen" }, " (opens in a new tab)"));
   return link;
-}
-
-/** Whether a result's URL may become a link: it comes from outside. */
-function isWebAddress(url) {
-  try {
-    return ["https:", "http:"].includes(new URL(url).protocol);
-  } catch {
-    return false;
-  }
 }
 
 /** `owner/name:version` as people call it. */
@@ -235,7 +228,9 @@ function action(picture, title, name, act) {
 /** Save a file under its own name: a browser obeys that only for what the page fetched itself. */
 async function download(file) {
   try {
-    const answer = await fetch(file.url, { credentials: "omit", referrerPolicy: "no-referrer" });
+    const address = imageAddress(file.url);
+    if (!address) throw new Error("not a delivered file");
+    const answer = await fetch(address, { credentials: "omit", referrerPolicy: "no-referrer" });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     const place = URL.createObjectURL(await answer.blob());
     el("a", { href: place, download: file.filename }).click();

@@ -1,0 +1,79 @@
+"""The other end of a connection, and the user whom its socket belongs to."""
+
+import asyncio
+import ipaddress
+import os
+import sys
+from functools import cached_property
+from pathlib import Path
+
+TABLES = Path("/proc/net")
+"""Where Linux lists its TCP sockets, of IPv4 in `tcp` and of IPv6 in `tcp6`."""
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_READS = 2
+"""A table that changes while it is read can lack a row."""
+
+
+class Peer:
+    """One connection's other end. The tables are read once, where the answer is first needed."""
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._peer = transport.get_extra_info("peername")
+        self._own = transport.get_extra_info("sockname")
+
+    @cached_property
+    def is_of_own_user(self) -> bool:
+        """Whether its socket belongs to the user as whom this process runs.
+
+        Elsewhere than on Linux there is no such table, and it counts as this user's.
+        """
+        if sys.platform != "linux":
+            return True
+        try:
+            peer, own = _endpoint(self._peer), _endpoint(self._own)
+        except (TypeError, ValueError, IndexError):
+            return False
+        return any(os.geteuid() in socket_users(peer, own) for _ in range(_READS))
+
+
+Endpoint = tuple[_Address, int]
+
+
+def socket_users(local: Endpoint, remote: Endpoint, tables: Path = TABLES) -> set[int]:
+    """Return the users of the sockets of this machine that connect `local` to `remote`.
+
+    A socket that its process has closed belongs to nobody any more: the table shows user 0 for it.
+    """
+    found = set()
+    for name, bits in (("tcp", 32), ("tcp6", 128)):
+        try:
+            table = (tables / name).read_bytes()
+        except OSError:
+            continue
+        start = table.find(f" {_written(local, bits)} {_written(remote, bits)} ".encode())
+        if start < 0:
+            continue
+        row = table[start:].partition(b"\n")[0].split()
+        user, inode = int(row[6]), int(row[8])
+        if inode:
+            found.add(user)
+    return found
+
+
+def _endpoint(name: tuple[str, int]) -> Endpoint:
+    """Return a socket's name; an IPv4 address that is written as IPv6 becomes IPv4."""
+    address = ipaddress.ip_address(name[0].partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address, name[1]
+
+
+def _written(endpoint: Endpoint, bits: int) -> str:
+    """Return an endpoint as the tables have it: words of four bytes in the machine's order."""
+    address, port = endpoint
+    packed = address.packed
+    if bits == 128 and address.version == 4:
+        packed = bytes(10) + b"\xff\xff" + packed
+    words = (packed[at : at + 4] for at in range(0, len(packed), 4))
+    written = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+    return f"{written}:{port:04X}"
