@@ -18,7 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from replicate_mcp.errors import TooManyAttempts, Unauthorized
+from replicate_mcp.errors import (
+    BackendUnavailable,
+    ReplicateMcpError,
+    TooManyAttempts,
+    Unauthorized,
+)
 from replicate_mcp.refused_credentials import RefusedCredentials
 
 WITHOUT_A_KEY = (
@@ -53,6 +58,11 @@ WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token.
 
 HTTP_REQUEST = "http_request"
 """Under which an ASGI scope's state has the `HttpRequest`."""
+
+BACKEND_UNAVAILABLE = (
+    "The server's backend is unavailable, so nothing was created: try again later. Its operator "
+    "sees the reason at /health with the admin key, or with `replicate-mcp doctor`."
+)
 
 ADMIN_HEADER = "x-admin-api-key"
 OWN_KEY_HEADER = "x-replicate-api-key"
@@ -271,6 +281,15 @@ class Access:
         with suppress(Unauthorized, TooManyAttempts):
             return not self.authenticate(request).brought_a_token
         return False
+
+    def to_public_error(self, error: ReplicateMcpError, request: HttpRequest) -> ReplicateMcpError:
+        """Return the error that a request may be answered with.
+
+        Which backend a server has, and where, is for its operator alone.
+        """
+        if isinstance(error, BackendUnavailable) and not self.is_operator(request):
+            return BackendUnavailable(BACKEND_UNAVAILABLE)
+        return error
 
     def _server(self) -> Caller:
         if not self.server_token:

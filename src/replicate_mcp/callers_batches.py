@@ -20,6 +20,7 @@ from replicate_mcp.errors import (
 from replicate_mcp.semaphores.registry import check_limit
 from replicate_mcp.settings import Settings
 from replicate_mcp.shared_semaphores import SharedSemaphores
+from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.batches.backend import BatchState, IdempotencyKey
@@ -311,8 +312,9 @@ class CallersBatches:
         state = await parts.backend.batch(batch_id)
         if state is None or state.caller not in caller.sees:
             raise UnknownBatch(
-                f"There is no batch '{batch_id[:60]}': batches are remembered for 24 hours, and "
-                "only their own caller sees them."
+                f"There is no batch '{escaped(batch_id[:60])}': batches are remembered for 24 "
+                "hours, ended ones only while their account has room, and only their own caller "
+                "sees them."
             )
         return state
 

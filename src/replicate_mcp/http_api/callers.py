@@ -9,11 +9,6 @@ from replicate_mcp.app import App
 from replicate_mcp.errors import Unauthorized
 from replicate_mcp.http_api.http_request import http_request_of
 
-BACKEND_UNAVAILABLE = (
-    "The server's backend is unavailable, so nothing was created: try again later. Its operator "
-    "sees the reason at /health with the admin key, or with `replicate-mcp doctor`."
-)
-
 ADMIN_ONLY = "This is for the admin of the server: send the admin key as X-Admin-API-Key."
 
 

@@ -83,7 +83,8 @@ class Edge:
             length = headers.get("content-length", "")
             if length.isdigit() and int(length) > most:
                 raise TooLarge(most)
-            body = _Body(receive, request, self._limits, most)
+            marks = self._limits.mcp_body_marks if mcp else self._limits.body_marks
+            body = _Body(receive, request, self._limits, most, marks)
             # Asked again, these do nothing anew: any other is answered, whatever there is room for.
             repeatable = scope["method"] in ("GET", "HEAD") or (
                 not mcp and "idempotency-key" in headers
@@ -100,12 +101,14 @@ class Edge:
 class _Body:
     """Receives a body of limited size, in limited time; after it, whatever comes."""
 
-    def __init__(self, receive: Receive, request: OpenRequest, limits: Limits, most: int) -> None:
+    def __init__(
+        self, receive: Receive, request: OpenRequest, limits: Limits, most: int, most_marks: int
+    ) -> None:
         self._receive = receive
         self._request = request
         self._small = limits.small_body_bytes
         self._most = most
-        self._most_marks = limits.body_marks
+        self._most_marks = most_marks
         self._until = anyio.current_time() + limits.body_seconds
         self._seen, self._marks = 0, 0
         self._is_whole = False

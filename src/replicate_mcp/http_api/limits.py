@@ -25,6 +25,8 @@ class Limits:
         mcp_body_bytes: of a request to MCP: what its SDK takes.
         body_marks: commas, `[` and `{` of a body: enough for five hundred in each of a thousand
             tasks, prompts included; what is read of it takes some 100 MB at most then.
+        mcp_body_marks: the same of a request to MCP, whose SDK reads it on the event loop: a
+            thousand tasks of twenty inputs take 40,000.
         header_seconds: until a request's headers have to be here, counted from the connection or
             from their first byte; as in Apache's mod_reqtimeout.
         body_seconds: until its body has to be here: nginx's client_body_timeout, but in all.
@@ -47,6 +49,7 @@ class Limits:
     body_bytes: int = 16 * MIB
     mcp_body_bytes: int = 4 * MIB
     body_marks: int = 500_000
+    mcp_body_marks: int = 150_000
     header_seconds: float = 20
     body_seconds: float = 60
     unread_seconds: float = 60

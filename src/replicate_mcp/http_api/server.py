@@ -19,15 +19,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
-from replicate_mcp.errors import (
-    BackendUnavailable,
-    InvalidInput,
-    ReplicateMcpError,
-    TooManyAttempts,
-)
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError, TooManyAttempts
 from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
-from replicate_mcp.http_api.callers import BACKEND_UNAVAILABLE, is_operator
+from replicate_mcp.http_api.callers import app_of
 from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.cross_origin import cross_origin
 from replicate_mcp.http_api.describing import ANYWHERE, DescribedAPI
@@ -195,9 +190,7 @@ def _names(app: App, host: str) -> list[str] | None:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ReplicateMcpError)
-    if isinstance(error, BackendUnavailable) and not is_operator(request):
-        # Which backend it is, and where, is nobody else's to know.
-        error = BackendUnavailable(BACKEND_UNAVAILABLE)
+    error = app_of(request).access.to_public_error(error, http_request_of(request.scope))
     status, body = refusal(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.code == "too_many_requests":

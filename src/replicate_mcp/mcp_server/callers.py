@@ -6,6 +6,7 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 
 from replicate_mcp.access import HTTP_REQUEST, Access, Caller, HttpRequest
+from replicate_mcp.errors import ReplicateMcpError
 
 CREDENTIALS_KEY = "replicate-mcp/credentials"
 """The key of `_meta` under which a caller brings its own token."""
@@ -33,6 +34,17 @@ def authenticate(access: Access, request: Request | None, *, is_local: bool) -> 
     if is_local:
         return access.authenticate_local(own_token)
     return access.authenticate(_http_request_of(request), own_token)
+
+
+def to_public_error(
+    access: Access, request: Request | None, error: ReplicateMcpError, *, is_local: bool
+) -> ReplicateMcpError:
+    """Return the error that a request may be answered with.
+
+    Args:
+        is_local: whether the server serves stdio, where this machine's user calls.
+    """
+    return error if is_local else access.to_public_error(error, _http_request_of(request))
 
 
 def token_in(meta: Mapping[str, Any]) -> object:

@@ -61,8 +61,16 @@ TEMPLATES = [
 ]
 
 
-async def read(app: App, caller: Callable[[], Caller], uri: str) -> str:
+async def read(
+    app: App,
+    caller: Callable[[], Caller],
+    uri: str,
+    to_public_error: Callable[[ReplicateMcpError], ReplicateMcpError],
+) -> str:
     """A resource's content.
+
+    Args:
+        to_public_error: returns what the caller may be answered with.
 
     Raises:
         MCPError: it is not there for the caller, or cannot be told now; the message says why.
@@ -74,7 +82,8 @@ async def read(app: App, caller: Callable[[], Caller], uri: str) -> str:
             except ReplicateMcpError as error:
                 code = INTERNAL_ERROR if error.retryable else INVALID_PARAMS
                 told = {"uri": uri, "error_code": error.code, "retryable": error.retryable}
-                raise MCPError(code=code, message=str(error), data=told) from None
+                message = str(to_public_error(error))
+                raise MCPError(code=code, message=message, data=told) from None
             return json.dumps(content, indent=1)
     known = ", ".join((SEMAPHORES, BATCH, MODEL))
     raise MCPError(

@@ -39,7 +39,7 @@ from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
-from replicate_mcp.mcp_server.callers import Request, authenticate
+from replicate_mcp.mcp_server.callers import Request, authenticate, to_public_error
 from replicate_mcp.mcp_server.completion import complete
 from replicate_mcp.mcp_server.confirming import Confirmation, request_state_security
 from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
@@ -122,6 +122,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             arguments=arguments,
             previews=self._previews,
             authenticate=cache(self._asker(request)),
+            to_public_error=self._to_public_error(request),
             is_local=self._is_local,
             arrived=anyio.current_time(),
             on_progress=_reporter(context),
@@ -155,7 +156,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         if str(uri) == GALLERY_URI:
             return [gallery(self._app.settings.replicate_base_url)]
         request = context.request_context if context is not None else None
-        content = await resources.read(self._app, self._asker(request), str(uri))
+        content = await resources.read(
+            self._app, self._asker(request), str(uri), self._to_public_error(request)
+        )
         return [ReadResourceContents(content=content, mime_type=resources.JSON_TYPE)]
 
     async def list_prompts(self) -> list[Prompt]:
@@ -181,6 +184,13 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
 
     def _asker(self, request: Request | None) -> Callable[[], Caller]:
         return partial(authenticate, self._app.access, request, is_local=self._is_local)
+
+    def _to_public_error(
+        self, request: Request | None
+    ) -> Callable[[ReplicateMcpError], ReplicateMcpError]:
+        return lambda error: to_public_error(
+            self._app.access, request, error, is_local=self._is_local
+        )
 
     async def _stop_if_asked(
         self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool

@@ -55,6 +55,7 @@ class ToolCall:
     Attributes:
         previews: makes thumbnails, where they are asked for.
         authenticate: returns the caller, or raises; asked once, whatever it costs.
+        to_public_error: returns the error that the caller may be answered with.
         is_local: whether the call came over stdio, from this machine's user.
         arrived: when the call arrived, on the event loop's clock.
         on_batch: told the id of the batch that the call began.
@@ -65,6 +66,7 @@ class ToolCall:
     arguments: Mapping[str, Any]
     previews: Previews
     authenticate: Callable[[], Caller] = field(repr=False)
+    to_public_error: Callable[[ReplicateMcpError], ReplicateMcpError] = field(repr=False)
     is_local: bool = False
     arrived: float = 0.0
     on_progress: OnProgress | None = None
@@ -207,13 +209,14 @@ class ToolSpec:
         except AnswerFirst as question:
             return question.result
         except ReplicateMcpError as error:
+            sentence = str(call.to_public_error(error))
             refusal = {
-                "error": str(error),
+                "error": sentence,
                 "error_code": error.code,
                 "retryable": error.retryable,
             }
             return CallToolResult(
-                content=[TextContent(type="text", text=str(error))],
+                content=[TextContent(type="text", text=sentence)],
                 is_error=True,
                 _meta={REFUSAL_KEY: refusal},
             )

@@ -130,7 +130,8 @@ class Gateway:
         if (
             not isinstance(name, str)
             or not 0 < len(name) <= MAX_ACCOUNT_CHARACTERS
-            or (not name.isprintable())
+            or not name.isprintable()
+            or name.startswith("#")
         ):
             raise LostAnswer("the answer names no account")
         return name

@@ -47,7 +47,8 @@ export class ImageGrid {
   get urls() {
     const rows = [...this.#rows].sort(([a], [b]) => a - b).map(([, row]) => row);
     const files = rows.flatMap((row) => row?.generated_files ?? []);
-    return files.filter((file) => secondsUntil(file.expires_at) > 0).map((file) => file.url);
+    const living = files.filter((file) => secondsUntil(file.expires_at) > 0);
+    return living.map((file) => imageAddress(file.url)).filter((address) => address !== undefined);
   }
 
   tick() {
@@ -99,7 +100,7 @@ class ImageTile {
     this.#actions = el(
       "span",
       { class: "actions" },
-      action("copy", "Copy URL", `Copy URL of ${file.filename}`, () => copy(file.url, "URL")),
+      action("copy", "Copy URL", `Copy URL of ${file.filename}`, () => copyAddress(file)),
       action("download", "Download", `Download ${file.filename}`, () => download(file)),
     );
     const seed = row.seed === undefined ? undefined : el("span", {}, `seed ${row.seed}`);
@@ -226,6 +227,12 @@ function action(picture, title, name, act) {
 }
 
 /** Save a file under its own name: a browser obeys that only for what the page fetched itself. */
+function copyAddress(file) {
+  const address = imageAddress(file.url);
+  if (address === undefined) return say(`${file.filename} has no URL that can be opened.`);
+  return copy(address, "URL");
+}
+
 async function download(file) {
   try {
     const address = imageAddress(file.url);
