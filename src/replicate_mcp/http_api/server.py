@@ -27,6 +27,7 @@ from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.cross_origin import cross_origin
 from replicate_mcp.http_api.describing import ANYWHERE, DescribedAPI
 from replicate_mcp.http_api.edge import Edge
+from replicate_mcp.http_api.http_request import http_request_of
 from replicate_mcp.http_api.limits import (
     DEFAULT_LIMITS,
     RETRY_AFTER_SECONDS,
