@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 SCHEMA = {
     "components": {
@@ -25,6 +26,8 @@ SCHEMA = {
         }
     }
 }
+
+P = TypeVar("P", bound="Playback")
 
 Body = Callable[[dict[str, Any]], str]
 """The body of an answer, as text, for a prediction as Replicate would give it."""
@@ -39,6 +42,8 @@ class Playback:
         listed: its row in the account's list.
         others: rows of the list that are of nobody here.
         predictions: as Replicate would give them, by id, in order.
+        delay_seconds: how long each answer takes.
+        most_at_once: requests that were open at the same time.
     """
 
     def __init__(self) -> None:
@@ -47,7 +52,13 @@ class Playback:
         self.listed: Body = json.dumps
         self.others: list[str] = []
         self.predictions: dict[str, dict[str, Any]] = {}
+        self.delay_seconds = 0.0
+        self.open = self.most_at_once = 0
         self.url = ""
+
+    def status(self, method: str, path: str, headers: dict[str, str]) -> str:
+        """Return the status that answers a request."""
+        return "201 Created" if method == "POST" else "200 OK"
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str | None:
         """Return the body that answers a request; None to hold it."""
@@ -86,31 +97,28 @@ class Playback:
 
 
 @contextmanager
-def running_playback() -> Iterator[Playback]:
-    """One on loopback, in a thread of its own, while the block runs."""
-    playback = Playback()
-    started, loop = threading.Event(), asyncio.new_event_loop()
-    ended = asyncio.Event()
+def running_playback(playback: P) -> Iterator[P]:
+    """It is on loopback, in a thread of its own, while the block runs."""
+    started = threading.Event()
+    stop: list[Callable[[], object]] = []
 
     async def serve() -> None:
         server = await asyncio.start_server(lambda r, w: _connection(playback, r, w), "127.0.0.1")
         playback.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        stop.append(partial(loop.call_soon_threadsafe, ended.set))
         started.set()
         await ended.wait()
         server.close()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     started.wait()
     try:
         yield playback
     finally:
-        loop.call_soon_threadsafe(ended.set)
+        stop[0]()
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
 
 
 async def _connection(
@@ -122,12 +130,16 @@ async def _connection(
             method, path, _ = first.split(" ")
             headers = {n.lower(): v for n, _, v in (line.partition(": ") for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
+            playback.open += 1
+            playback.most_at_once = max(playback.most_at_once, playback.open)
+            await asyncio.sleep(playback.delay_seconds)
             text = playback.answer(method, path, headers, body)
+            playback.open -= 1
             if text is None:
                 await reader.read()  # Until the client hangs up.
                 return
             content = text.encode()
-            status = "201 Created" if method == "POST" else "200 OK"
+            status = playback.status(method, path, headers)
             writer.write(
                 f"HTTP/1.1 {status}\r\nDate: {format_datetime(datetime.now(UTC), usegmt=True)}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()

@@ -117,7 +117,7 @@ class Odd:
 
 @pytest.fixture(scope="module")
 def playback() -> Iterator[Playback]:
-    with running_playback() as running:
+    with running_playback(Playback()) as running:
         yield running
 
 

@@ -39,7 +39,7 @@ def failed(row: TaskResult) -> TaskFailure:
     ],
 )
 def test_an_output_that_is_no_file_ends_its_task_as_no_output(output: str) -> None:
-    with running_playback() as playback:
+    with running_playback(Playback()) as playback:
         playback.created = lambda made: (
             json.dumps({**made, "output": 0})[:-1] + (f', "output": {output}}}')
         )
@@ -50,7 +50,7 @@ def test_an_output_that_is_no_file_ends_its_task_as_no_output(output: str) -> No
 
 def test_an_error_of_megabytes_becomes_one_short_line() -> None:
     error = "\x1b[2J" + "no\r\n\u202e" * 2_000_000
-    with running_playback() as playback:
+    with running_playback(Playback()) as playback:
         playback.created = lambda made: json.dumps({**made, "status": "failed", "error": error})
         row = failed(anyio.run(one, playback))
     assert row.error.isprintable()
@@ -66,7 +66,7 @@ def test_a_creation_that_was_answered_unreadably_is_never_sent_again(unreadable:
     def hidden(made: dict[str, Any]) -> str:
         return json.dumps({**made, "input": {"prompt": "of somebody else"}})
 
-    with running_playback() as playback:
+    with running_playback(Playback()) as playback:
         playback.created, playback.listed = lambda _: unreadable, hidden
         row = failed(anyio.run(one, playback))
         assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
@@ -74,7 +74,7 @@ def test_a_creation_that_was_answered_unreadably_is_never_sent_again(unreadable:
 
 
 def test_a_creation_that_was_answered_unreadably_is_found_in_the_list() -> None:
-    with running_playback() as playback:
+    with running_playback(Playback()) as playback:
         playback.created = lambda _: "{"
         deep = "[" * 2_000 + "]" * 2_000
         playback.others = ["null", f'{{"id": "x", "output": {deep}}}']
@@ -85,7 +85,7 @@ def test_a_creation_that_was_answered_unreadably_is_found_in_the_list() -> None:
 
 @pytest.mark.parametrize("completed", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_a_time_that_cannot_be_is_not_taken_for_the_end_of_a_prediction(completed: str) -> None:
-    with running_playback() as playback:
+    with running_playback(Playback()) as playback:
         playback.created = lambda made: json.dumps({**made, "completed_at": completed})
         row = anyio.run(one, playback)
         assert not isinstance(row, TaskFailure)

@@ -22,7 +22,7 @@ from replicate_mcp.http_api.answers import (
 )
 from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader, is_operator
 from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, refusing
-from replicate_mcp.http_api.large_bodies import json_response
+from replicate_mcp.http_api.large_bodies import LargeBodyRoute, json_response
 from replicate_mcp.http_api.patience import while_the_client_waits
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
 from replicate_mcp.semaphores.permits import Scope
@@ -38,7 +38,7 @@ HEALTH_SECONDS = 2.0
 LONGEST_WAIT = 50.0
 """Seconds for which a request for a batch may be held."""
 
-router = APIRouter(responses=refusing(401, 404, 422, 502))
+router = APIRouter(responses=refusing(401, 404, 422, 502), route_class=LargeBodyRoute)
 
 
 @router.get("/batches", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)

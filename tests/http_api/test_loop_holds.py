@@ -1,0 +1,237 @@
+"""Nothing that a caller sends holds up the event loop: the largest of each kind, edge by edge.
+
+What is measured is CPU time of the loop's thread, so other work of the machine does not count.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import environment, simulator_without_a_rate
+from http_api.calling import mcp
+from http_api.conftest import ADMIN_KEY, Server, running_server
+from http_api.holding import Holds
+from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MIB
+
+MAX_HOLD_SECONDS = 0.1
+
+TOKEN = {"authorization": "Bearer r8_acme_1"}
+MADE_UP = {"authorization": "Bearer r8_nobody_1"}
+JSON = {"content-type": "application/json"}
+ADMIN = {"x-admin-api-key": ADMIN_KEY}
+
+BODY = DEFAULT_LIMITS.body_bytes - 4_096
+MARKS = DEFAULT_LIMITS.body_marks - 5_000
+MCP_BODY = DEFAULT_LIMITS.mcp_body_bytes - 4_096
+MCP_MARKS = DEFAULT_LIMITS.mcp_body_marks - 5_000
+
+
+class Measured:
+    """A server, and the longest hold of its loop by one request."""
+
+    def __init__(self, server: Server, holds: Holds) -> None:
+        self.server = server
+        self._holds = holds
+
+    def send(self, path: str, content: bytes, *headers: dict[str, str]) -> Any:
+        """Post a body, and see how long it held the loop."""
+        together = {name: value for each in (JSON, *headers) for name, value in each.items()}
+        answer = self.server.client.post(path, content=content, headers=together)
+        self.check()
+        return answer
+
+    def check(self) -> None:
+        """See how long anything held the loop since the last look."""
+        seconds, what = self._holds.longest(self.server.process)
+        assert seconds <= MAX_HOLD_SECONDS, f"{seconds * 1000:.0f} ms: {what}"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
+    """One server for all; what it imports at its first calls, it has imported."""
+    folder = tmp_path_factory.mktemp("holds")
+    holds = Holds(folder)
+    with (
+        simulator_without_a_rate() as simulator,
+        running_server(environment(simulator, folder), program=holds.program()) as server,
+    ):
+        server.client.event_hooks = {}
+        for path, body, headers in (
+            ("/generate", {"prompt": "x", "model_name": "flux-dev"}, {}),
+            ("/generate-batch", {"prompts": ["x"]}, {"idempotency-key": "warm"}),
+            ("/configure", {}, ADMIN),
+            mcp(None),
+        ):
+            server.client.post(path, json=body, headers=TOKEN | headers)
+        holds.longest(server.process)
+        yield Measured(server, holds)
+
+
+def junk(size: int, marks: int) -> dict[str, bytes]:
+    """One JSON value of each kind that takes longest to read: many bytes, or many values."""
+    many = marks // 2
+    return {
+        "text": b'"' + b"x" * size + b'"',
+        "escapes": b'"' + b"\\u00e9" * (size // 6) + b'"',
+        "utf8": b'"' + "é".encode() * (size // 2) + b'"',
+        "data URI": b'"data:image/png;base64,' + b"A" * (size - 30) + b'"',
+        "numbers": b"[" + b",".join([b"1"] * marks) + b"]",
+        "long numbers": b"["
+        + b",".join([b"1.2345678901234567e-10"] * min(marks, size // 24))
+        + b"]",
+        "objects": b"[" + b",".join([b"{}"] * many) + b"]",
+        "names": b"{" + b",".join(b'"n%d":1' % n for n in range(min(marks, size // 12))) + b"}",
+        "depth": b"[" * many + b"]" * many,
+        "depth of objects": b'{"a":' * many + b"1" + b"}" * many,
+    }
+
+
+def in_the_body(value: bytes) -> bytes:
+    return b'{"prompt": "x", "junk": %s}' % value
+
+
+def as_the_body(value: bytes) -> bytes:
+    return value
+
+
+def in_a_task(value: bytes) -> bytes:
+    return b'{"tasks": [{"prompt": "x", "junk": %s}]}' % value
+
+
+def as_the_prompt(value: bytes) -> bytes:
+    return b'{"prompts": [%s]}' % value
+
+
+def beside_a_thousand_tasks(value: bytes) -> bytes:
+    tasks = b",".join([b'{"prompt":"x"}'] * 1_000)
+    return b'{"tasks": [%s], "junk": %s}' % (tasks, value)
+
+
+BODIES = {
+    "/generate": (in_the_body, as_the_body),
+    "/generate-batch": (in_a_task, as_the_prompt, beside_a_thousand_tasks),
+}
+
+
+@pytest.mark.parametrize("kind", junk(100, 100))
+@pytest.mark.parametrize("place", [each for all_of in BODIES.values() for each in all_of])
+def test_no_body_of_rest_holds_the_loop(measured: Measured, kind: str, place: Any) -> None:
+    (path,) = (path for path, places in BODIES.items() if place in places)
+    body = place(junk(BODY - 20_000, MARKS)[kind])
+    for headers in (TOKEN, TOKEN | {"idempotency-key": "a key"}, MADE_UP):
+        assert measured.send(path, body, headers).status_code in (400, 401, 413, 422)
+
+
+@pytest.mark.parametrize("kind", junk(100, 100))
+@pytest.mark.parametrize("path", ["/configure", "/global-semaphores"])
+def test_no_body_of_an_admins_route_holds_the_loop(
+    measured: Measured, path: str, kind: str
+) -> None:
+    for headers in (ADMIN, MADE_UP):
+        answer = measured.send(path, junk(BODY, MARKS)[kind], headers)
+        assert answer.status_code in (400, 401, 413)
+
+
+LEGACY = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "t", "version": "1"},
+}
+ACCEPT = {"accept": "application/json, text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def session(measured: Measured) -> dict[str, str]:
+    """The headers of a session of the older protocol."""
+    first = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": LEGACY}
+    answer = measured.server.client.post("/mcp", json=first, headers=TOKEN | ACCEPT)
+    name = {"mcp-session-id": answer.headers["mcp-session-id"]}
+    headers = TOKEN | ACCEPT | name | {"mcp-protocol-version": "2025-11-25"}
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    measured.server.client.post("/mcp", json=ready, headers=headers)
+    return headers
+
+
+def call(arguments: bytes, *, modern: bool) -> tuple[bytes, dict[str, str]]:
+    """A call of generate_images with these arguments, in either era."""
+    _, body, headers = mcp(None)
+    body["params"]["arguments"] = "ARGUMENTS"
+    if not modern:
+        del body["params"]["_meta"]
+    return json.dumps(body).encode().replace(b'"ARGUMENTS"', arguments), headers
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize("kind", junk(100, 100))
+@pytest.mark.parametrize("place", ["task", "tasks", "argument", "arguments"])
+def test_no_call_of_mcp_holds_the_loop(
+    measured: Measured, session: dict[str, str], place: str, kind: str, modern: bool
+) -> None:
+    value = junk(MCP_BODY, MCP_MARKS)[kind]
+    arguments = {
+        "task": b'{"tasks": [{"prompt": "x", "junk": %s}]}' % value,
+        "tasks": b'{"tasks": %s}' % value,
+        "argument": b'{"tasks": [{"prompt": "x"}], "model": %s}' % value,
+        "arguments": value,
+    }[place]
+    body, headers = call(arguments, modern=modern)
+    answer = measured.send("/mcp", body, TOKEN, headers if modern else session)
+    assert answer.status_code in (200, 400, 413)
+    assert '"isError":false' not in answer.text or kind == "numbers"
+
+
+@pytest.mark.parametrize("name", ["method", "id", "params", "batch"])
+def test_no_other_message_of_mcp_holds_the_loop(
+    measured: Measured, session: dict[str, str], name: str
+) -> None:
+    ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+    if name == "batch":
+        body = b"[" + b",".join([ping] * min(MCP_MARKS // 4, MCP_BODY // len(ping) - 1)) + b"]"
+    else:
+        kind = "names" if name == "params" else "text"
+        message = {"jsonrpc": "2.0", "id": 1, "method": "ping", name: "VALUE"}
+        body = json.dumps(message).encode().replace(b'"VALUE"', junk(MCP_BODY, MCP_MARKS)[kind])
+    assert measured.send("/mcp", body, session).status_code in (200, 400)
+
+
+IMAGE = "data:image/png;base64," + "A" * MIB
+LARGE_BATCHES = {
+    "long prompts": {"prompts": ["é" * 2_000] * 1_000},
+    "many outputs": {"prompts": ["x" * 4_000] * 1_000, "num_outputs": 4},
+    "one image for all": {"prompts": ["x"] * 1_000, "model_name": "flux-dev", "image": IMAGE},
+    "one large image": {"prompts": ["x"], "model_name": "flux-dev", "image": IMAGE * 14},
+    "values": {"tasks": [{"prompt": "x", "seed": n, "num_outputs": 2} for n in range(1_000)]},
+}
+
+
+@pytest.mark.parametrize("name", LARGE_BATCHES)
+def test_no_large_batch_holds_the_loop_while_it_runs_and_is_read(
+    measured: Measured, session: dict[str, str], name: str
+) -> None:
+    body = json.dumps(LARGE_BATCHES[name], ensure_ascii=False).encode()
+    begun = measured.send("/generate-batch", body, TOKEN, {"prefer": "respond-async"})
+    assert begun.status_code == 202, begun.text
+    address = begun.headers["location"]
+    client = measured.server.client
+    while client.get(f"{address}?limit=0&wait_seconds=20", headers=TOKEN).json()["pending_count"]:
+        pass
+    measured.check()
+    whole = client.get(address, headers=TOKEN).json()
+    measured.check()
+    assert whole["successful_count"] == whole["total_tasks"]
+    _, call, headers = mcp(None)
+    call["params"] |= {"name": "get_batch", "arguments": {"limit": 1_000}}
+    client.post("/mcp", json=call, headers=TOKEN | headers | {"mcp-name": "get_batch"})
+    measured.check()
+
+
+def test_no_cancel_of_a_large_batch_holds_the_loop(measured: Measured) -> None:
+    body = json.dumps({"prompts": ["x" * 4_000] * 1_000}).encode()
+    begun = measured.send("/generate-batch", body, TOKEN, {"prefer": "respond-async"})
+    client, address = measured.server.client, begun.headers["location"]
+    assert client.delete(address, headers=TOKEN).status_code == 200
+    while client.get(f"{address}?limit=0&wait_seconds=20", headers=TOKEN).json()["pending_count"]:
+        pass
+    measured.check()
