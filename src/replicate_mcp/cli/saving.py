@@ -5,6 +5,7 @@ Of a file's name, the extension is left to its content (`tasks/media.py`).
 
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Saver:
         self._overwrite = overwrite
         self._max_mb = max_mb
         self._owners: dict[str, int] = {}
+        self._ended: dict[str, list[tuple[int, anyio.Event]]] = {}
         self._delivery = Delivery(base_url)
 
     async def save_and_tell(self, result: BatchResult) -> int:
@@ -87,6 +89,10 @@ class Saver:
         self._owners = {
             filenames.folded(file.filename): number for number, file in enumerate(files)
         }
+        ended = [anyio.Event() for _ in files]
+        self._ended = defaultdict(list)
+        for number, file in enumerate(files):
+            self._ended[_stem(file.filename)].append((number, ended[number]))
         failed: dict[int, NotSaved] = {}
         turns = anyio.CapacityLimiter(AT_ONCE)
 
@@ -98,6 +104,8 @@ class Saver:
                     failed[number] = NotSaved(file.filename, str(unfit))
                 except OSError as error:
                     failed[number] = NotSaved(file.filename, error.strerror or str(error))
+                finally:
+                    ended[number].set()
 
         try:
             client = self._delivery.client()
@@ -117,7 +125,12 @@ class Saver:
         self._check_free(target)
         part = target.with_name(f".{secrets.token_hex(6)}.part")
         try:
-            name = self._claim(number, await self._fetch(client, file, part))
+            suiting = await self._fetch(client, file, part)
+            # Which of two files gets a name may not depend on which came first.
+            for earlier, has_ended in self._ended[_stem(file.filename)]:
+                if earlier < number:
+                    await has_ended.wait()
+            name = self._claim(number, suiting)
             target = self._folder / name
             self._check_free(target)
             part.replace(target)

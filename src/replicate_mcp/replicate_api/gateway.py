@@ -127,12 +127,7 @@ class Gateway:
         """The name of the account that the token belongs to."""
         answer = await self._get(lambda client: client.accounts.async_current())
         name = answer.get("username")
-        if (
-            not isinstance(name, str)
-            or not 0 < len(name) <= MAX_ACCOUNT_CHARACTERS
-            or not name.isprintable()
-            or name.startswith("#")
-        ):
+        if not isinstance(name, str) or not _is_usable_name(name):
             raise LostAnswer("the answer names no account")
         return name
 
@@ -342,6 +337,13 @@ def _read(answer: Mapping[str, Any]) -> Prediction:
         return Prediction.read(answer)
     except ValueError as error:
         raise LostAnswer(str(error)) from error
+
+
+def _is_usable_name(account: str) -> bool:
+    """Return whether an account can be known by this name wherever its limits are kept."""
+    # Redis marks the generation of a hash by the field "#".
+    encodable = account.isascii() or account.encode(errors="replace").decode() == account
+    return 0 < len(account) <= MAX_ACCOUNT_CHARACTERS and encodable and account[0] != "#"
 
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:
