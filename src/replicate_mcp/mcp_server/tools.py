@@ -13,6 +13,7 @@ from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.confirming import AnswerFirst, Confirmation
@@ -204,7 +205,11 @@ class ToolSpec:
         Without structured content: clients check that against the tool's schema, errors too.
         """
         try:
-            _check(self.tool.name, self.tool.input_schema, call.arguments)
+            given = {key: value for key, value in call.arguments.items() if key != "tasks"}
+            await run_cpu_bound(
+                lambda: _check(self.tool.name, self.tool.input_schema, call.arguments),
+                size_bytes=json_size(given),
+            )
             return await self.run(call)
         except AnswerFirst as question:
             return question.result

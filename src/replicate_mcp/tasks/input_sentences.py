@@ -162,4 +162,13 @@ def _plain(value: object) -> str:
         return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return json.dumps(value, ensure_ascii=False, default=repr)
+    text = ""
+    for piece in _ENCODER.iterencode(value):  # No further than it may be shown.
+        text += piece
+        if len(text) > _MAX_PLAIN:
+            break
+    return text
+
+
+_MAX_PLAIN = 1_000
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=repr)
