@@ -142,7 +142,7 @@ def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
 ) -> None:
     made = server.post("/generate-batch", {"prompts": ["x"] * (len(NOT_DELIVERED) + 1)}).json()
     assert made["successful_count"] == len(NOT_DELIVERED) + 1
-    visit = look(f"{server.url}/models")
+    visit = look(server.url)
 
     def put_urls(route: Route) -> None:
         told = route.fetch()
@@ -153,12 +153,10 @@ def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
         route.fulfill(response=told, json=body)
 
     visit.page.route("**/batches/b_*", put_urls)
-    visit.page.goto(server.url)
+    visit.page.reload()
     expect(visit.page.locator("a.thumb img")).to_have_count(1)
     expect(visit.page.get_by_text("No link")).to_have_count(len(NOT_DELIVERED))
     expect(visit.page.locator("a.thumb")).to_have_attribute("href", re.compile("/delivery/"))
-    visit.page.get_by_role("button", name="Download generated_image_1.webp").click()
-    expect(visit.page.get_by_text("cannot be fetched by this page")).to_be_visible()
 
 
 def test_how_many_run_stays_on_show_though_another_replica_answers(
