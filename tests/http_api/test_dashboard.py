@@ -157,6 +157,8 @@ def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
     expect(visit.page.locator("a.thumb img")).to_have_count(1)
     expect(visit.page.get_by_text("No link")).to_have_count(len(NOT_DELIVERED))
     expect(visit.page.locator("a.thumb")).to_have_attribute("href", re.compile("/delivery/"))
+    visit.page.get_by_role("button", name="Download generated_image_1.webp").click()
+    expect(visit.page.get_by_text("cannot be fetched by this page")).to_be_visible()
 
 
 def test_how_many_run_stays_on_show_though_another_replica_answers(
