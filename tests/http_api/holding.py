@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 HOLDING = """
-import asyncio, json, signal, sys, threading, time, traceback
+import asyncio, gc, json, signal, sys, threading, time, traceback
 path = sys.argv.pop()
 holds = []
 run = asyncio.Handle._run
@@ -35,6 +35,17 @@ def measured(handle):
         holds.append((held, stack or repr(handle)[:300]))
 
 threading.Thread(target=watch, daemon=True).start()
+
+collecting_since = 0.0
+
+def collected(phase, info):  # Collections hold the loop as well, and are no callback's own.
+    global collecting_since, stack
+    if phase == "start":
+        collecting_since = time.thread_time()
+    elif (took := time.thread_time() - collecting_since) > 0.01:
+        stack = f"garbage collection of {took * 1000:.0f} ms, generation {info['generation']}"
+
+gc.callbacks.append(collected)
 
 asyncio.Handle._run = measured
 asyncio.TimerHandle._run = measured

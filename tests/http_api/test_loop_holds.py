@@ -200,6 +200,7 @@ IMAGE = "data:image/png;base64," + "A" * MIB
 LARGE_BATCHES = {
     "long prompts": {"prompts": ["é" * 2_000] * 1_000},
     "many outputs": {"prompts": ["x" * 4_000] * 1_000, "num_outputs": 4},
+    "one image for all": {"prompts": ["x"] * 1_000, "model_name": "flux-dev", "image": IMAGE},
     "one large image": {"prompts": ["x"], "model_name": "flux-dev", "image": IMAGE * 14},
     "values": {"tasks": [{"prompt": "x", "seed": n, "num_outputs": 2} for n in range(1_000)]},
 }

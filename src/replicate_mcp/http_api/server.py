@@ -1,6 +1,7 @@
 """The HTTP server: every route over one engine, MCP at /mcp and /sse among them."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -117,6 +118,7 @@ async def serve_http(
         server = ReplicateMcpServer(app)
         api = build(app, server, host=host, limits=limits)
         app.in_background(app.recover)
+        _load_and_freeze()
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             on_listening(f"http://{shown}:{listener.getsockname()[1]}")
@@ -146,6 +148,22 @@ class _Server(uvicorn.Server):
                 if isinstance(connection, Connection):
                     connection.check(now)
         return await super().on_tick(counter)
+
+
+def _load_and_freeze() -> None:
+    """Import what calls need, and exempt it all from garbage collection.
+
+    A full collection holds the event loop for as long as it takes to visit every object: 100 ms
+    were measured, most of it for modules, which are never freed.
+    """
+    import replicate_mcp.composition  # noqa: F401
+    from replicate_mcp.replicate_api.gateway import import_client
+    from replicate_mcp.tasks.model_inputs import import_validator
+
+    import_client()
+    import_validator()
+    gc.collect()
+    gc.freeze()
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -339,6 +339,11 @@ def _read(answer: Mapping[str, Any]) -> Prediction:
         raise LostAnswer(str(error)) from error
 
 
+def import_client() -> None:
+    """Import the client now instead of at the first call."""
+    import replicate.client  # noqa: F401
+
+
 def _is_usable_name(account: str) -> bool:
     """Return whether an account can be known by this name wherever its limits are kept."""
     # Redis marks the generation of a hash by the field "#".

@@ -217,6 +217,11 @@ def without_nulls(inputs: Mapping[str, Any]) -> JSON:
     return {name: value for name, value in inputs.items() if value is not None}
 
 
+def import_validator() -> None:
+    """Import the validator now instead of at the first schema."""
+    import jsonschema.validators  # noqa: F401
+
+
 def _compile(schema: JSON) -> "Validator":
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import SchemaError
