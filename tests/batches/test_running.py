@@ -365,6 +365,8 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
     ([], {}, InvalidInput, "tasks is empty"),
     ([{"prompt": "x"}] * 1001, {}, InvalidInput, "1001 tasks are more than the 1000"),
     (None, {}, InvalidInput, "tasks must be a list"),
+    ("[" * 100_000, {}, InvalidInput, "nested too deeply"),
+    ("[" * 3_000 + "]" * 3_000, {}, InvalidInput, "nested too deeply"),
     ([7], {}, InvalidInput, "task 0: must be an object"),
     ([{"prompt": "x"}, {"prompt": "  "}], {}, InvalidInput, "task 1: prompt is empty"),
     ([{"promt": "x"}], {}, InvalidInput, "did you mean prompt"),

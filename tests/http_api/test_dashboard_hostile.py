@@ -8,10 +8,12 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from browser import dialogs_of, exact_texts
-from hostile import HOSTILE_TEXTS, LONG, SCRIPT_TAG, SCRIPT_URL, UNUSABLE_URLS
+from hostile import FOREIGN_URLS, HOSTILE_TEXTS, LONG, SCRIPT_TAG, SCRIPT_URL, UNUSABLE_URLS
 from http_api.conftest import ADMIN_KEY, Server
 from http_api.test_dashboard import LATER, Look, browser, look  # noqa: F401 - its fixtures
 from replicate_mcp.simulator import Simulator
+
+NO_LINKS = (*UNUSABLE_URLS, *FOREIGN_URLS)
 
 
 def answer_with(page: Page, path: str, change: Any) -> None:
@@ -47,7 +49,7 @@ def origin(url: str) -> str:
 @pytest.fixture
 def results(server: Server) -> dict[str, Any]:
     """A batch with as many images as there are hostile texts or URLs, and one failed task each."""
-    count = len(UNUSABLE_URLS)
+    count = len(NO_LINKS)
     body = {"prompts": [f"car {n}" for n in range(count)] + [f"{n} [fail]" for n in range(count)]}
     made: dict[str, Any] = server.post("/generate-batch", body).json()
     assert (made["successful_count"], made["failed_count"]) == (count, count)
@@ -123,7 +125,7 @@ def test_a_hostile_url_is_no_link(
     def change(page: dict[str, Any]) -> None:
         for row in page["successful_results"]:
             for file in row["generated_files"]:
-                file["url"] = UNUSABLE_URLS[row["task_index"]]
+                file["url"] = NO_LINKS[row["task_index"]]
 
     visit = look(server.url)
     page = visit.page
@@ -131,9 +133,9 @@ def test_a_hostile_url_is_no_link(
     answer_with(page, f"{server.url}/batches/b_*", change)
     page.reload()
     page.locator("button.more").click()
-    expect(page.locator("figure.tile")).to_have_count(len(UNUSABLE_URLS))
+    expect(page.locator("figure.tile")).to_have_count(len(NO_LINKS))
     expect(page.locator("figure.tile").get_by_role("link")).to_have_count(0)
-    expect(page.locator("figure.tile").get_by_text("No link")).to_have_count(len(UNUSABLE_URLS))
+    expect(page.locator("figure.tile").get_by_text("No link")).to_have_count(len(NO_LINKS))
     expect_no_injection(page, dialogs, server.url)
 
 

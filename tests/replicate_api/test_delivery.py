@@ -55,6 +55,8 @@ class Files(BaseHTTPRequestHandler):
             self.send_error(404)
         else:
             self.send_response(200)
+            if self.path == "/compressed":
+                self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             self.wfile.write(b"x" * (MEGABYTE if self.path == "/large" else 1_000))
 
@@ -87,6 +89,7 @@ async def test_a_file_is_fetched_whole_and_without_a_token(files: tuple[str, lis
         ("/elsewhere", "its host answered 302"),
         ("/gone", "its URL has expired: Replicate deletes files after an hour"),
         ("/large", "it is over 0 MB"),
+        ("/compressed", "its host sent it compressed, which was not asked for"),
     ],
 )
 async def test_what_is_not_as_it_should_be_is_not_had(
