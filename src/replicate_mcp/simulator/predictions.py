@@ -10,6 +10,7 @@ from typing import Any
 from replicate_mcp.simulator.accounts import Account
 from replicate_mcp.simulator.clock import Timer
 from replicate_mcp.simulator.durations import Sampler, sampler
+from replicate_mcp.simulator.editing import Edit
 from replicate_mcp.simulator.fault_injection import Fault
 from replicate_mcp.simulator.models import Deployment, Model
 from replicate_mcp.simulator.settings import SimulatorSettings
@@ -43,6 +44,10 @@ class Creation:
     webhook: str | None = None
     webhook_events: tuple[str, ...] = ("start", "output", "logs", "completed")
     fault: Fault | None = None
+    edit: Edit | None = None
+    """What is made of its image, by a model that takes no prompt."""
+    error: str | None = None
+    """Why the model must fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ class Fate:
         queue_seconds = self._queue(self._rng, 0.5)
         predict_seconds = self._predict(self._rng, asked.model.typical_seconds)
         words = _prompt(asked.input) if settings.prompt_words else ""
-        error = None
+        error = asked.error
         if "[nsfw]" in words or self._happens(settings.nsfw):
             error = "NSFW content detected. Try running it again, or try a different prompt. (E005)"
         elif "[fail]" in words or self._happens(settings.failing):

@@ -82,6 +82,8 @@ class SimulatorSettings(Faults):
     page_size: int = Field(100, ge=1, description="predictions a page")
     reject_unknown_inputs: bool = Field(True, description="422 for inputs not in the schema")
     delivery_extensions: bool = Field(True, description="output URLs end like .webp")
+    page_for_file: Rate = Field(0, description="output files answered 200 with an HTML page")
+    empty_file: Rate = Field(0, description="output files answered 200 without a byte")
     clock_offset_seconds: float = Field(
         0, description="added to all timestamps and the Date header"
     )
