@@ -106,6 +106,15 @@ def media_type(beginning: bytes) -> MediaType | None:
     return SVG if _is_svg(beginning) else None
 
 
+def extension_of_type(name: str) -> str:
+    """Return the usual extension of a media type: `jpg` for `image/jpeg`.
+
+    Raises:
+        StopIteration: it is none of `MEDIA_TYPES`.
+    """
+    return next(each.extensions[0] for each in MEDIA_TYPES if each.name == name)
+
+
 def name_to_save(name: str, beginning: bytes) -> str | None:
     """Return `name` with an extension that suits its content.
 
