@@ -80,6 +80,14 @@ def test_a_page_of_a_gateway_is_told_without_markup() -> None:
     assert Refusal.read(502, {}, PAGE).detail == "Access Denied"
 
 
+def test_a_page_that_refuses_the_size_of_a_request_is_a_refusal() -> None:
+    page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+    with running_playback(BehindAFirewall("413 Payload Too Large", page)) as playback:
+        row = anyio.run(failed, playback)
+    assert (row.error_code, row.retryable) == ("invalid_input", False)
+    assert row.error == "Replicate refused the task: 413 Request Entity Too Large"
+
+
 def test_a_403_of_replicates_own_is_told_as_it_says_it() -> None:
     body = '{"title": "Forbidden", "detail": "You may not run this model.", "status": 403}'
     with running_playback(BehindAFirewall("403 Forbidden", body)) as playback:

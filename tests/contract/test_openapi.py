@@ -72,7 +72,14 @@ async def test_every_model_is_one_and_its_predictions_are(
 
 @pytest.mark.parametrize(
     ("prompt", "status"),
-    [("a", "succeeded"), ("[fail]", "failed"), ("[nsfw]", "failed"), ("[no-output]", "succeeded")],
+    [
+        ("a", "succeeded"),
+        ("[fail]", "failed"),
+        ("[nsfw]", "failed"),
+        ("[nsfw-log]", "succeeded"),
+        ("[words]", "succeeded"),
+        ("[no-output]", "succeeded"),
+    ],
 )
 async def test_a_prediction_that_has_ended_is_one(
     document: Document, client: httpx.AsyncClient, prompt: str, status: str

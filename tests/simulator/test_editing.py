@@ -53,6 +53,15 @@ async def test_a_background_remover_gives_the_image_with_transparency(
     assert corner[3] == 0
 
 
+async def test_a_background_remover_can_remove_the_subject_instead(
+    client: httpx.AsyncClient,
+) -> None:
+    asked = {"image": data_uri(png()), "reverse": True}
+    cut = await image(client, await run(client, REMOVER, **asked))
+    alphas = cut.getchannel("A").getpixel((20, 10)), cut.getchannel("A").getpixel((0, 0))
+    assert alphas == (0, 255)
+
+
 async def test_a_background_remover_gives_the_colour_and_format_that_are_asked_for(
     client: httpx.AsyncClient,
 ) -> None:

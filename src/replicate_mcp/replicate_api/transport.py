@@ -44,6 +44,9 @@ KEEPALIVE_SECONDS = 20.0
 
 LAST_PORT = 65_535
 
+_VALID_FROM_ANYONE = frozenset({413, 414, 429, 431})
+"""Refusals that hold whoever on the way gives them: too large, or too many."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -209,7 +212,7 @@ def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
         parsed = None
     if status >= 400:
         said = parsed if isinstance(parsed, dict) else body[:2_000].decode(errors="replace")
-        if isinstance(said, str) and status < 500 and status != 429:
+        if isinstance(said, str) and status < 500 and status not in _VALID_FROM_ANYONE:
             raise Intercepted.read(status, said)
         raise Refusal.read(status, headers, said)
     if not isinstance(parsed, dict):

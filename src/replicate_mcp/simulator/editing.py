@@ -26,6 +26,7 @@ class Edit:
         source: the image: a file's content, or how it is made.
         scale: by which its sides grow.
         background: what replaces the background; `rgba` for transparency.
+        reverse: whether the subject is removed instead.
         max_pixels: of the source, above which the model has no memory for it.
     """
 
@@ -34,6 +35,7 @@ class Edit:
     format: str
     scale: float = 1
     background: str = "rgba"
+    reverse: bool = False
     max_pixels: int | None = None
 
 
@@ -98,7 +100,7 @@ def _edited(edit: Edit) -> bytes:
         image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
     match edit.effect:
         case "remove_background":
-            return encoded(_cut_out(image, edit.background, edit.format), edit.format)
+            return encoded(_cut_out(image, edit), edit.format)
         case "upscale":
             size = _scaled(image.width, edit.scale), _scaled(image.height, edit.scale)
             return encoded(image.resize(size, Image.Resampling.LANCZOS), edit.format)
@@ -106,7 +108,7 @@ def _edited(edit: Edit) -> bytes:
             return _traced(image)
 
 
-def _cut_out(image: "Image.Image", background: str, file_format: str) -> "Image.Image":
+def _cut_out(image: "Image.Image", edit: Edit) -> "Image.Image":
     """Keep an oval in the middle: the simulator sees no subjects."""
     from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
@@ -115,12 +117,14 @@ def _cut_out(image: "Image.Image", background: str, file_format: str) -> "Image.
     oval = (*inset, image.width - inset[0], image.height - inset[1])
     ImageDraw.Draw(mask).ellipse(oval, fill=255)
     mask = mask.filter(ImageFilter.GaussianBlur(min(image.size) / 100))
+    if edit.reverse:
+        mask = ImageChops.invert(mask)
     subject = image.convert("RGBA")
     subject.putalpha(ImageChops.multiply(mask, subject.getchannel("A")))
-    if background == "rgba" and file_format != "jpg":
+    if edit.background == "rgba" and edit.format != "jpg":
         return subject
     try:
-        colour = ImageColor.getrgb(background)
+        colour = ImageColor.getrgb(edit.background)
     except ValueError:
         colour = (255, 255, 255)
     flat = Image.new("RGBA", image.size, colour)

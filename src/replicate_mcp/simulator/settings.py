@@ -60,7 +60,9 @@ class SimulatorSettings(Faults):
     hanging: Rate = Field(0, description="predictions that never end by themselves")
     no_output: Rate = Field(0, description="predictions that succeed with null or []")
     prompt_words: bool = Field(
-        True, description="[fail] [nsfw] [no-output] [hang] [slow] in a prompt choose its outcome"
+        True,
+        description="[fail] [nsfw] [nsfw-log] [no-output] [words] [hang] [slow] in a prompt choose "
+        "its outcome",
     )
 
     # Odd answers

@@ -56,14 +56,15 @@ class Simulation:
         source = self._source(str(given["image"]), asked)
         defaults = {each.name: each.default for each in model.inputs}
         scale = given.get("scale", defaults.get("scale", model.scale))
-        background = given.get("background_type") or "rgba"
+        background = given.get("background_type")
         return Edit(
             model.effect,
             source,
             model.file_format(given),
-            float(scale or model.scale),
-            background if isinstance(background, str) else "rgba",
-            model.max_pixels,
+            scale=float(scale or model.scale),
+            background=background if isinstance(background, str) else "rgba",
+            reverse=given.get("reverse") is True,
+            max_pixels=model.max_pixels,
         )
 
     def _source(self, url: str, asked: Creation) -> Recipe:
