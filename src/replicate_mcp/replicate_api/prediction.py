@@ -16,7 +16,7 @@ ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """An id becomes part of the addresses that are called."""
 
-MAX_LOG_CHARACTERS = 10_000
+MAX_LOG_CHARACTERS = 4_000
 """The end of a log that is kept, where there is no file: a model says last why it gave none."""
 
 _MAX_SEED_BITS = 64
