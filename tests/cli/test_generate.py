@@ -109,8 +109,8 @@ def test_a_reason_is_told_once_and_without_contradicting_itself(replicate_mcp: C
     failed, flagged, _ = ran.stderr.splitlines()
     assert failed.endswith("The model failed: the model ran out of luck.")
     assert flagged.endswith(
-        'The model refused the content ("NSFW content detected. Try running it again, or try a '
-        'different prompt. (E005)"): change the prompt, the same one is refused again.'
+        'The model refused the content ("NSFW content detected. (E005)"): change the prompt or the '
+        "input image."
     )
 
 

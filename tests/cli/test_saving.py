@@ -13,6 +13,7 @@ import pytest
 
 from replicate_mcp.cli.saving import Saver, refuse_taken_names
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import GeneratedFile
 
 from .conftest import CommandLine
@@ -20,6 +21,8 @@ from .hostile import HOSTILE, hostile_replicate
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
 WEBP = b"RIFF\x10\0\0\0WEBPVP8 " + b"\0" * 100
+JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 100
+SVG_TEXT = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
 MP4 = b"\0\0\0\x1cftypisom" + b"\0" * 100
 PAGE = b"<!DOCTYPE html><html><body>Bad gateway</body></html>"
 PROGRAM = b"MZ\x90\0" + b"\0" * 100
@@ -36,6 +39,7 @@ class Host:
         self.url = url
         self.bodies: list[bytes] = []
         self.encoding: str | None = None
+        self.length: int | None = None
         self.asked: list[str | None] = []
 
 
@@ -48,6 +52,8 @@ def _running() -> Iterator[Host]:
             self.send_response(200)
             if running.encoding:
                 self.send_header("content-encoding", running.encoding)
+            if running.length is not None:
+                self.send_header("content-length", str(running.length))
             self.end_headers()
             self.wfile.write(body)
 
@@ -92,6 +98,9 @@ def saved(folder: Path) -> list[str]:
         ("a.png", PNG, "a.png"),
         ("a.JPEG", b"\xff\xd8\xff\xe0", "a.JPEG"),
         ("a.png", WEBP, "a.webp"),
+        ("a.png", JPEG, "a.jpg"),
+        ("a.PNG", JPEG, "a.jpg"),
+        ("a.webp", SVG_TEXT, "a.svg"),
         ("a", WEBP, "a.webp"),
         ("v1.2", WEBP, "v1.2.webp"),
         ("a.webp", MP4, "a.mp4"),
@@ -99,12 +108,14 @@ def saved(folder: Path) -> list[str]:
         ("a.exe", PNG, "a.exe.png"),
         ("a.html", b"\n<?xml version='1.0'?><!-- a --><svg xmlns=''/>", "a.html.svg"),
         ("a.exe", PROGRAM, "a.bin"),
-        ("a.lnk", b"", "a.bin"),
+        ("a.lnk", b"L\0\0\0", "a.bin"),
         ("a.sh", b"#!/bin/sh\n", "a.bin"),
         ("a.HTML", PAGE, "a.bin"),
         ("a.js", b"alert(1)", "a.bin"),
         ("a.safetensors", PROGRAM, "a.safetensors"),
         ("a.txt", PAGE, "a.txt"),
+        ("a.zip", b"PK\3\4" + b"\0" * 100, "a.zip"),
+        ("a.json", b'{"boxes": []}', "a.json"),
     ],
 )
 async def test_the_content_decides_the_extension(
@@ -120,10 +131,14 @@ async def test_the_content_decides_the_extension(
     ("name", "body"),
     [
         ("a.png", PAGE),
-        ("a.mp4", b""),
-        ("a.svg", b"<?xml version='1.0'?><Error/>"),
+        ("a.svg", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
+        ("a.webp", b'{"detail": "not found"}'),
+        ("a.jpg", b"upstream connect error"),
+        ("a.safetensors", PAGE),
+        ("a.zip", b"\n<html><title>502</title></html>"),
         ("a", PROGRAM),
         ("a.exe~", PROGRAM),
+        ("a.png", gzip.compress(PNG)),
     ],
 )
 async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
@@ -134,6 +149,49 @@ async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
     assert reason.startswith("its content is no image")
     assert len(host.asked) == 3
     assert saved(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4", "a", "a.safetensors", "a.lnk"])
+async def test_an_empty_file_is_tried_again_and_not_saved(
+    host: Host, tmp_path: Path, name: str
+) -> None:
+    host.bodies = [b""]
+    assert await save(host, tmp_path, name) == ["its host sent an empty file"]
+    assert len(host.asked) == 3
+    assert saved(tmp_path) == []
+
+
+async def test_a_file_that_is_cut_short_is_tried_again_and_not_saved(
+    host: Host, tmp_path: Path
+) -> None:
+    host.bodies, host.length = [PNG], len(PNG) + 1
+    (reason,) = await save(host, tmp_path, "a.png")
+    assert reason.startswith("the connection failed")
+    assert len(host.asked) == 3
+    assert saved(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("page_for_file", "its content is no image, nor video or audio"),
+        ("empty_file", "its host sent an empty file"),
+    ],
+)
+def test_the_command_line_says_what_is_not_saved_and_exits_with_1(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path, setting: str, reason: str
+) -> None:
+    simulator.configure(**{setting: 1})
+    made = replicate_mcp("generate", "a fox", "a house", "--out", "one")
+    again = replicate_mcp("download", "latest", "--to", "two")
+    for ran, folder in ((made, "one"), (again, "two")):
+        assert ran.returncode == 1
+        assert ran.stderr.count(reason) == 2
+        assert f"Saved 0 of 2 files in {folder}." in ran.stderr
+        assert saved(tmp_path / folder) == []
+    simulator.configure(**{setting: 0})
+    assert replicate_mcp("download", "latest", "--to", "two").returncode == 0
+    assert len(saved(tmp_path / "two")) == 2
 
 
 async def test_an_error_page_in_between_costs_an_attempt_only(host: Host, tmp_path: Path) -> None:

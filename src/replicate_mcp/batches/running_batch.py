@@ -31,6 +31,7 @@ class RunningBatch:
         ended: set when every task has its result.
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
+        throttled: whether a creation of it was answered with 429.
         dropped: why no more of its tasks are created; None while they are.
         opened: when it was asked for. As `deadline`, on the event loop's clock.
         trace: what its attempts' spans are joined to.
@@ -53,6 +54,7 @@ class RunningBatch:
     began: float | None = None
     succeeded: int = 0
     failed: int = 0
+    throttled: bool = False
     dropped: Reason | None = None
     canceled: bool = False
     creating: dict[int, int] = field(default_factory=dict)

@@ -18,7 +18,8 @@ from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.cli.options import DEFAULT_MAX_MB
 from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.replicate_api.delivery import DELIVERY_HOST, Delivery, NotDelivered
+from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
+from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
 from replicate_mcp.tasks import filenames, media
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
@@ -28,6 +29,8 @@ ATTEMPTS = 3
 """Of one file, where the connection or Replicate fails, or the content is an error page."""
 
 _UNENCODED = {"Accept-Encoding": "identity"}
+
+_EMPTY = "its host sent an empty file"
 
 _NO_MEDIA = "its content is no image, nor video or audio: its host may have sent an error page"
 
@@ -172,7 +175,7 @@ class Saver:
                         beginning = await self._write(response, part)
                         if name := media.name_to_save(file.filename, beginning):
                             return name
-                        reason = _NO_MEDIA
+                        reason = _NO_MEDIA if beginning else _EMPTY
                         continue
                     reason = f"its host answered {response.status_code}"
                     if response.status_code < 500 and response.status_code != 429:
