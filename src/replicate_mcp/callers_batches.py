@@ -207,6 +207,7 @@ class CallersBatches:
                 **counts_of(each).model_dump(),
                 created_at=_moment(each.created_at),
                 ended_at=None if each.ended_at is None else _moment(each.ended_at),
+                first_prompt=each.first_prompt,
             )
             for each in states
         ]

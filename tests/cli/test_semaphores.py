@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
-from cli.conftest import CommandLine, on_terminal
+from cli.conftest import CommandLine
 from replicate_mcp.simulator import Simulator
 
 
@@ -25,20 +23,6 @@ def test_who_holds_and_who_waits_is_shown_over_all_processes(
     assert all(each.startswith("replicate_mcp generate [") for each in holders)
     listed = replicate_mcp("semaphores").stdout
     assert listed.startswith("replicate-global (acme)\t2\t2\t")
-
-
-@pytest.mark.parametrize("columns", ["80", "120"])
-def test_nothing_of_the_table_is_cut_on_a_terminal(
-    replicate_mcp: CommandLine, simulator: Simulator, columns: str
-) -> None:
-    replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
-    simulator.wait_for(account="acme", in_flight=1)
-    shown = on_terminal(replicate_mcp, "semaphores", columns=columns)
-    assert "…" not in shown
-    heading, counts = shown.split("replicate-global (acme)")
-    for word in ("semaphore", "in use", "waiting", "creations", "minute"):
-        assert word in heading
-    assert "1 of 1" in counts
 
 
 def test_a_limit_set_by_hand_stays_and_a_new_name_can_be_given_one(

@@ -94,8 +94,8 @@ async def _generate(app: "App", arguments: argparse.Namespace, tasks: list[Any])
         code = max(code, await saver.save_and_tell(result))
     elif result.successful_count:
         bar.say(
-            "The URLs work for one hour; this saves the images: "
-            f"replicate-mcp download {result.batch_id} --to DIR"
+            "The URLs work for one hour. To save the images:",
+            f"replicate-mcp download {result.batch_id} --to DIR",
         )
     return code
 

@@ -7,7 +7,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from replicate_mcp.cli.console import PrintableConsole
-from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS
+from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS, cell, wrapped
 from replicate_mcp.text import one_line
 
 QUIET_SECONDS = 5.0
@@ -79,9 +79,14 @@ class ProgressBar:
             self._progress.remove_task(self._in_flight)
             self._in_flight = None
 
-    def say(self, sentence: str) -> None:
-        """Print something above the bar."""
-        self._console.print(one_line(sentence, MAX_SENTENCE_CHARACTERS), soft_wrap=True)
+    def say(self, sentence: str, command: str = "") -> None:
+        """Print a sentence above the bar, and a command to type below it."""
+        line = one_line(sentence, MAX_SENTENCE_CHARACTERS)
+        if self._console.is_terminal:
+            line = wrapped(line, self._console.width)
+        self._console.print(line, soft_wrap=True)
+        if command:
+            self._console.print(f"  {cell(command)}", soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the bar as it stands, and give the terminal back."""

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.25
 """How often `--watch` looks."""
 
-BAR_WIDTH, NARROW_BAR_WIDTH = 24, 8
-ROOMY = 100
-"""Columns of a terminal from which the wide bar fits in."""
+BAR_WIDTHS = ((100, 24), (76, 8))
+"""From how many columns of a terminal on a bar has which width; a narrower one has no bar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +70,7 @@ async def _list(app: "App", as_document: bool) -> int:
 
     from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.printing import print_json, print_row, say
+    from replicate_mcp.cli.tables import print_apart
 
     states, shares = await _look(app)
     console = PrintableConsole()
@@ -91,7 +91,7 @@ async def _list(app: "App", as_document: bool) -> int:
             counts = map(str, (state.limit, state.in_use, state.waiting))
             print_row(_shown(app, state.name), *counts)
     else:
-        console.print(_table(app, states, shares, console.width))
+        print_apart(console, _table(app, states, shares, console.width))
     return OK
 
 
@@ -132,24 +132,24 @@ def _shown(app: "App", name: str) -> str:
 def _table(
     app: "App", states: "list[SemaphoreState]", shares: "list[Share]", width: int
 ) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     from replicate_mcp.cli.printing import cell
+    from replicate_mcp.cli.tables import plain_table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("semaphore", no_wrap=True)
-    bar_width = BAR_WIDTH if width >= ROOMY else NARROW_BAR_WIDTH
-    table.add_column("", min_width=bar_width, no_wrap=True)
-    for column in ("in use", "waiting"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table()
+    bar_width = next((bar for columns, bar in BAR_WIDTHS if width >= columns), 0)
+    table.add_column("semaphore", overflow="fold")
+    table.add_column("", width=bar_width)
+    used = max((len(_in_use(state)) for state in states), default=0)
+    table.add_column("in use", justify="right", min_width=used)
+    table.add_column("waiting", justify="right", min_width=len("waiting"))
     table.add_column("creations a minute", min_width=len("creations"))
     for state in states:
         table.add_row(
             Text(cell(_shown(app, state.name)), style="bold"),
             _bar(state, bar_width),
-            f"{state.in_use} of {state.limit}",
+            _in_use(state),
             str(state.waiting),
             _rate(state),
         )
@@ -159,6 +159,10 @@ def _table(
                 row = (f"  {who}", "", str(share.in_use), str(share.waiting), "")
                 table.add_row(*row, style="dim")
     return table
+
+
+def _in_use(state: "SemaphoreState") -> str:
+    return f"{state.in_use} of {state.limit}"
 
 
 def _bar(state: "SemaphoreState", width: int) -> str:

@@ -95,10 +95,11 @@ class BatchCounts(_Row):
 
 
 class ListedBatch(BatchCounts):
-    """One of a caller's batches: where it stands, when it began and when it ended."""
+    """A batch in a list: its counts, times, and the beginning of its first prompt."""
 
     created_at: datetime
     ended_at: datetime | None = None
+    first_prompt: Text | None = None
 
 
 class BatchResult(BatchCounts):

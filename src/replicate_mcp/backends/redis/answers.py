@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.batches.backend import BatchState, Noted, NotedAttempt
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.permits import Offer, Room, SemaphoreState
@@ -73,10 +74,12 @@ def batch_state(told: Sequence[str]) -> BatchState:
     """A batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
+        *first_task,
     ) = told  # fmt: skip
     return BatchState(
         batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
         bool(canceled), float(created), float(ended) if ended else None,
+        first_prompt(first_task[0]) if first_task else None,
     )  # fmt: skip
 
 

@@ -413,7 +413,7 @@ function steps.batches()
   local found = {}
   for _, caller in ipairs(args.callers) do
     local newest = redis.call('ZREVRANGE', caller_key(caller), 0, args.limit - 1)
-    for _, batch in ipairs(newest) do found[#found + 1] = journal.state(batch) end
+    for _, batch in ipairs(newest) do found[#found + 1] = journal.listed(batch) end
   end
   return {found}
 end
