@@ -112,6 +112,24 @@ class Permits(Protocol):
             UnknownSemaphore: no such name.
         """
 
+    async def unset(self, semaphore: str) -> Room:
+        """Drop the limit that was set by hand: the lowest that living processes declare applies.
+
+        A name that no living process has registered is removed with its last permit.
+
+        Raises:
+            UnknownSemaphore: no such name.
+        """
+
+    async def remove(self, semaphore: str) -> None:
+        """Remove a registered name, and this process's registration of it.
+
+        Raises:
+            UnknownSemaphore: no such name.
+            SemaphoreInUse: permits of it are out, tasks wait for it, or another living process has
+                registered it.
+        """
+
     async def semaphores(self) -> list[SemaphoreState]:
         """All of them, sorted by name."""
 

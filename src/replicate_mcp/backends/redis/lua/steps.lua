@@ -84,6 +84,25 @@ function steps.resize()
   return {permits.admit()}
 end
 
+function steps.unset()
+  if not holders.limit(args.semaphore) then return {'', known_names()} end
+  holders.unset_limit(args.semaphore)
+  return {permits.admit()}
+end
+
+function steps.remove()
+  holders.look()
+  local name = args.semaphore
+  if not holders.limit(name) then return {'unknown', known_names()} end
+  local in_use, waiting = permits.in_use(name), queue.by_semaphore()[name] or 0
+  local others = holders.others_with(name)
+  if in_use + waiting + others > 0 then
+    return {'used', whole(in_use), whole(waiting), whole(others)}
+  end
+  holders.remove_name(name)
+  return {'removed'}
+end
+
 function steps.semaphores()
   holders.look()
   return {holders.states()}
