@@ -166,7 +166,7 @@ async def _run_batch(
     async def keep_bar() -> None:
         while True:
             if progress := await app.batches.progress(batch_id):
-                bar.update(progress.finished, progress.line)
+                bar.update(progress.finished, progress.line, progress.notice)
             await anyio.sleep(LOOK_SECONDS)
 
     async def stop_when_asked() -> None:

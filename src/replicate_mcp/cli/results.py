@@ -109,8 +109,8 @@ def _rows(result: BatchResult) -> Iterator[_Row]:
             url = Text(cell(file.url), style="dim strike" if file.expired else "cyan")
             yield _Row(made.task_index, _prompt(made), Text(name), url, is_url=True)
     for failed in _told(result):
-        name, reason = Text(cell(failed.output_filename)), Text(_reason(failed), style="red")
-        yield _Row(failed.task_index, _prompt(failed), name, reason, is_url=False)
+        label, reason = Text(cell(failed.output_filename)), Text(_reason(failed), style="red")
+        yield _Row(failed.task_index, _prompt(failed), label, reason, is_url=False)
 
 
 def _print(console: Console, rows: list[_Row]) -> None:

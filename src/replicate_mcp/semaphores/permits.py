@@ -22,11 +22,14 @@ class Offer:
 class Room:
     """What a step left to its holder: offers to take, and when to decide again.
 
-    `next_in` is in seconds from now; None where only a release can make room.
+    `next_in` is in seconds from now; None where only a release can make room. `paused_for` is the
+    number of seconds for which nothing that waits is admitted, because the backend is new or may
+    have lost what it knew; None where that is not so.
     """
 
     offers: tuple[Offer, ...] = ()
     next_in: float | None = None
+    paused_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

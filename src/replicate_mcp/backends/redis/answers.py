@@ -17,14 +17,15 @@ _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 
 def room(told: Sequence[str]) -> Room:
-    """A holder's offers, and when to decide again."""
-    next_in, *offers = told
+    """A holder's offers, when to decide again, and how long admission is paused."""
+    next_in, paused_for, *offers = told
     return Room(
         tuple(
             Offer(int(permit), entry)
             for permit, entry in zip(offers[::2], offers[1::2], strict=True)
         ),
         float(next_in) if next_in else None,
+        float(paused_for) if paused_for else None,
     )
 
 

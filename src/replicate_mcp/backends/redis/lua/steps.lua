@@ -183,7 +183,7 @@ function steps.open_batch()
     answers[place] = open_batch(asked)
     begun = begun or answers[place][1] == 'begun'
   end
-  return {begun and permits.admit() or {''}, answers}
+  return {begun and permits.admit() or {'', ''}, answers}
 end
 
 function steps.leave()
@@ -198,7 +198,7 @@ end
 -- Whoever kept the queue waiting with its offers lets it go on as it takes them.
 local function room_after_taking(oldest)
   if now - oldest > admission.OFFER_STALLS_AFTER then return permits.admit() end
-  return {''}
+  return {'', ''}
 end
 
 function steps.take()
@@ -311,7 +311,7 @@ function steps.finish()
     outcomes[place] = finish(asked)
     recorded = recorded or outcomes[place] ~= 'taken'
   end
-  return {recorded and permits.admit() or {''}, outcomes}
+  return {recorded and permits.admit() or {'', ''}, outcomes}
 end
 
 function steps.record()
