@@ -167,7 +167,7 @@ async def test_progress_is_reported_in_order_to_the_end(
 async def test_cancel_batch_stops_it_at_replicate_too(
     connect: Connect, simulator: Simulator
 ) -> None:
-    simulator.configure(predict_seconds=30)
+    simulator.configure(predict_seconds=30, cancel_seconds=5)
     async with connect(REPLICATE_CONCURRENT_LIMIT="2") as client:
         started = await call(
             client,
@@ -181,6 +181,12 @@ async def test_cancel_batch_stops_it_at_replicate_too(
         assert structured(stopping)["total_tasks"] == 5
         # "To come" is what a model would promise.
         assert "0 of 5 made, 5 being stopped" in text(stopping)
+        asked = await client.call_tool("get_batch", batch)
+        assert text(asked).startswith(f"Batch {batch['batch_id']} is being stopped: 0 of 5 made")
+        assert structured(asked)["status"] == "running"
+        assert structured(asked)["next_step"].startswith("The batch is being stopped: call get_")
+        assert "running" not in text(asked)
+        assert "to come" not in text(asked)
         await simulator.reached(account="acme", in_flight=0, within=20)
         ended = await call(client, "get_batch", wait_seconds=20)
         again = text(await client.call_tool("cancel_batch", batch))

@@ -71,7 +71,7 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
             (
                 cell(each.batch_id),
                 _ago(each),
-                each.status,
+                "stopping" if each.is_stopping else each.status,
                 f"{each.successful_count} of {each.total_tasks}",
                 one_line(each.first_prompt or NO_PROMPT),
             )

@@ -57,12 +57,15 @@ def show(result: BatchResult, *, as_document: bool) -> None:
         _print(console, rows)
 
 
+_STATES = {"running": " is running", "canceled": " was cancelled", "completed": ""}
+
+
 def summary(result: BatchResult) -> str:
     """A sentence on how a batch ended, or where it stands."""
     made = f"{result.successful_count} of {result.total_tasks} made{not_made(result)}"
-    if result.pending_count:
+    if result.pending_count and not result.is_stopping:
         made += f", {result.pending_count} to come"
-    state = {"running": " runs", "canceled": " was cancelled", "completed": ""}[result.status]
+    state = " is being stopped" if result.is_stopping else _STATES[result.status]
     return f"Batch {result.batch_id}{state}: {made}."
 
 
