@@ -247,9 +247,7 @@ def test_an_image_in_the_allowed_folder_is_an_input(
     assert made["input"]["input_image"].startswith(f"{simulator.url}/v1/files/")
 
 
-def test_out_saves_the_images_under_their_names(
-    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
-) -> None:
+def test_out_saves_the_images_under_their_names(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     words = ("generate", "a red car", "--filename", "red_car.png", "--out", "pictures")
     ran = replicate_mcp(*words)
     assert ran.returncode == 0, ran.stderr
@@ -258,12 +256,30 @@ def test_out_saves_the_images_under_their_names(
         assert image.format == "PNG"
     assert [each.name for each in saved.parent.iterdir()] == ["red_car.png"]
 
-    again = replicate_mcp(*words)
-    assert again.returncode == 2
-    assert "red_car.png already, so nothing was made: give another name (--filename), another " in (
-        again.stderr
-    )
-    assert created(simulator) == 1
+
+def test_out_takes_the_next_free_name_and_expands_the_home_folder(
+    replicate_mcp: CommandLine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "pics"
+    for _ in range(3):
+        ran = replicate_mcp("generate", "a red car", "--out", "~/pics")
+        assert ran.returncode == 0, ran.stderr
+    names = [f"generated_image_1{suffix}.webp" for suffix in ("", "_2", "_3")]
+    assert sorted(each.name for each in folder.iterdir()) == sorted(names)
+    assert f"{names[0]} is saved as {names[2]}, the next free name." in ran.stderr
+    assert len({(folder / name).read_bytes() for name in names}) == 3
+    replicate_mcp("generate", "a red car", "--out", "~/pics", "--overwrite")
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_created(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").write_text("a file")
+    ran = replicate_mcp("generate", "a red car", "--out", "pictures")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "The folder pictures cannot be made" in ran.stderr
+    assert created(simulator) == 0
 
 
 def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
