@@ -263,6 +263,20 @@ async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
     assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [9]
 
 
+@pytest.mark.parametrize(
+    "prompt", ["a red car", '"一只猫" \\ \n🦊', "\\" * 5_000, "é🦊" * 5_000], ids=len
+)
+async def test_a_listed_batch_has_the_beginning_of_its_first_prompt(
+    world: World, prompt: str
+) -> None:
+    backend = await world.holder()
+    await begin(backend, "b", 3, prompt=prompt)
+    (listed,) = await backend.batches(["server"])
+    assert listed.first_prompt is not None
+    assert len(listed.first_prompt) >= min(100, len(prompt))
+    assert f"{prompt} 0".startswith(listed.first_prompt)
+
+
 async def limits(backend: Backend) -> dict[str, int]:
     return {each.name: each.limit for each in await backend.semaphores()}
 

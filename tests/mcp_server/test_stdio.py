@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import RequestParamsMeta, TextResourceContents, Tool
 
+from backends.servers import RunningServer
 from conftest import environment
 from mcp_server.answers import call, structured, text
 from mcp_server.conftest import Connect
@@ -162,6 +164,23 @@ async def test_progress_is_reported_in_order_to_the_end(
     assert [done for done, _, _ in heard] == sorted(done for done, _, _ in heard)
     assert heard[-1][:2] == (3, 3)
     assert "3/3 done" in str(heard[-1][2])
+
+
+async def test_progress_says_what_is_waited_for_on_a_new_redis(
+    connect: Connect, servers: Callable[[str], RunningServer], era: str
+) -> None:
+    heard: list[str] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(str(message))
+
+    async with connect(REPLICATE_MCP_BACKEND=servers("redis").url(f"new-{era}", lease=3)) as client:
+        made = await client.call_tool(
+            "generate_images", {"tasks": [{"prompt": "a car"}]}, progress_callback=hear
+        )
+    assert structured(made)["successful_count"] == 1
+    assert "Redis is new or was restarted: waiting" in heard[0]
+    assert "Redis" not in heard[-1]
 
 
 async def test_cancel_batch_stops_it_at_replicate_too(

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 MOST_BATCHES = 1_000
 
-NO_PROMPT = "(no prompt)"
-"""Shown for a task of an image alone."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which batch, and in which form."""
@@ -49,7 +46,7 @@ async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> 
 
 async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
     from replicate_mcp.cli.console import PrintableConsole
-    from replicate_mcp.cli.printing import cell, print_json, print_row, say
+    from replicate_mcp.cli.printing import NO_PROMPT, cell, print_json, print_row, say
     from replicate_mcp.cli.tables import print_table
     from replicate_mcp.tasks.result import as_json
     from replicate_mcp.text import one_line

@@ -16,6 +16,9 @@ from replicate_mcp.text import one_line, printable
 MAX_SENTENCE_CHARACTERS = 4_000
 """Longest sentence that is printed: a whole one of ours, with what it quotes."""
 
+NO_PROMPT = "(no prompt)"
+"""Shown for a task of an image alone."""
+
 _LAYOUT = re.compile(r"([\n\t])")
 
 

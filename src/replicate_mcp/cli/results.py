@@ -9,7 +9,7 @@ from rich.text import Text
 
 from replicate_mcp.cli.console import PrintableConsole
 from replicate_mcp.cli.main import OK, SOME_FAILED
-from replicate_mcp.cli.printing import cell, print_json, print_row, say
+from replicate_mcp.cli.printing import NO_PROMPT, cell, print_json, print_row, say
 from replicate_mcp.cli.tables import GAP, MIN_TEXT_WIDTH, plain_table, print_apart, print_below
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess, as_json
 from replicate_mcp.text import one_line
@@ -102,7 +102,7 @@ def _reason(failed: TaskFailure) -> str:
 
 
 def _prompt(row: TaskSuccess | TaskFailure) -> Text:
-    return Text(one_line(row.prompt or ""))
+    return Text(one_line(row.prompt or NO_PROMPT))
 
 
 def _rows(result: BatchResult) -> Iterator[_Row]:
