@@ -1,18 +1,20 @@
 """Under which name and extension a file is saved, and what is not saved."""
 
+import errno
 import gzip
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from replicate_mcp.cli.saving import Saver, refuse_taken_names
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.cli.saving import Saver
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import GeneratedFile
 
@@ -233,29 +235,37 @@ async def test_files_whose_extensions_were_wrong_do_not_replace_each_other(
     assert len(saved(tmp_path)) == 3
 
 
-@pytest.mark.parametrize(
-    ("there", "asked", "is_taken"),
-    [
-        ("a.webp", "a.png", True),
-        ("A.mp4", "a.png", True),
-        ("a.bin", "a.png", False),
-        ("a.exe.webp", "a.exe", True),
-        ("v1.webp", "v1.2", False),
-    ],
-)
-async def test_a_name_is_refused_before_where_it_would_be_refused_after(
-    host: Host, tmp_path: Path, there: str, asked: str, is_taken: bool
+@pytest.mark.parametrize("hard_links", [True, False])
+async def test_a_taken_name_is_numbered_or_refused_and_its_file_stays(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool
 ) -> None:
-    (tmp_path / there).write_text("mine")
-    try:
-        refuse_taken_names(tmp_path, [{"output_filename": asked}], overwrite=False)
-        was_refused = False
-    except InvalidInput:
-        was_refused = True
-    assert was_refused is is_taken
-    host.bodies = [MP4 if there == "A.mp4" else WEBP]
-    await save(host, tmp_path, asked)
-    assert (tmp_path / there).read_text() == "mine"
+    if not hard_links:  # as on exFAT
+
+        def refuse(self: Path, target: Path) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for name in ("a.webp", "a_2.webp"):
+        (tmp_path / name).write_text("mine")
+    host.bodies = [WEBP]
+    assert len(await save(host, tmp_path, "a.png")) == 1
+    assert await save(host, tmp_path, "a.png", number=True) == []
+    assert (tmp_path / "a_3.webp").read_bytes() == WEBP
+    assert {(tmp_path / name).read_text() for name in ("a.webp", "a_2.webp")} == {"mine"}
+    assert len(saved(tmp_path)) == 3
+
+
+def test_several_that_save_into_one_folder_at_once_do_not_replace_each_other(
+    host: Host, tmp_path: Path
+) -> None:
+    host.bodies = [WEBP]
+
+    def save_one(_: int) -> list[str]:
+        return anyio.run(lambda: save(host, tmp_path, "a.webp", number=True))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(save_one, range(24))) == [[]] * 24
+    assert len(saved(tmp_path)) == 24
 
 
 @pytest.mark.parametrize(
@@ -282,7 +292,7 @@ def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
         ran = replicate_mcp("generate", "a red car", "--out", "pictures")
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
-    assert "generated_image_1: no_output" in ran.stderr  # What is no URL is no file.
+    assert 'generated_image_1 ("a red car"): no_output' in ran.stderr  # What is no URL is no file.
     assert "Saved 0 of 0 files" in ran.stderr
     assert saved(tmp_path / "pictures") == []
     for command in (("generate", "a", "--out", "p"), ("download", "latest", "--to", "p")):

@@ -113,6 +113,7 @@ class BatchRunner:
             tasks=tasks,
             gateway=gateway,
             settlement=self._settlement(account),
+            holder=self._steps.holder,
             names=names,
             deadline=anyio.current_time() + self._batch_seconds,
             opened=anyio.current_time(),
