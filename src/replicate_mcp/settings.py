@@ -5,7 +5,7 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -253,7 +253,9 @@ def read_settings(
         return Settings.model_validate(values), problems
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False):
-            name = str(each["loc"][0])
+            name = str(each["loc"][0])  # The field's own name where its default is wrong.
+            field = Settings.model_fields.get(name)
+            name = (field and field.alias) or name
             problems[name] = f"The setting {name} is wrong: {_reason(each)}."
             values.pop(name, None)
             if name == BACKEND:
@@ -270,8 +272,10 @@ def _reason(error: "ErrorDetails") -> str:
 def read_sources(
     environ: Mapping[str, str], env_file: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
-    """The values that are set, and where each comes from."""
-    from_file = read_env_file(env_file or default_env_file(), must_exist=env_file is not None)
+    """Return the values that are set, and where each comes from; no file if it cannot be read."""
+    from_file: Mapping[str, str | None] = {}
+    with contextlib.suppress(InvalidInput):
+        from_file = read_env_file(env_file or default_env_file(), must_exist=env_file is not None)
     return _merged(environ, from_file)
 
 
@@ -336,8 +340,8 @@ def default_env_file() -> Path | None:
     """Return where settings are read from when no file is named; None for a user without a home."""
     from platformdirs import user_config_path
 
-    path = user_config_path("replicate-mcp", appauthor=False) / "config.env"
-    return path if path.is_absolute() else None
+    folder = _user_folder(user_config_path)
+    return folder and folder / "config.env"
 
 
 def state_file(backend: str) -> Path | None:
@@ -371,10 +375,18 @@ def default_state_file() -> Path:
     """
     from platformdirs import user_state_path
 
-    path = user_state_path("replicate-mcp", appauthor=False) / "state.db"
-    if not path.is_absolute():
+    folder = _user_folder(user_state_path)
+    if folder is None:
         raise ValueError(
             "sqlite keeps its state in the home folder, and this user has none: set HOME, or this "
             "setting to sqlite:///a/path/state.db or memory"
         )
-    return path
+    return folder / "state.db"
+
+
+def _user_folder(find: Callable[..., Path]) -> Path | None:
+    try:
+        folder = find("replicate-mcp", appauthor=False)
+    except RuntimeError:  # Neither HOME nor the system's list of users names a home.
+        return None
+    return folder if folder.is_absolute() else None
