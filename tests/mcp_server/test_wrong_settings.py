@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -17,7 +18,7 @@ from replicate_mcp.simulator import Simulator
 
 Start = Callable[..., AbstractAsyncContextManager[Client]]
 
-CALLS = {
+CALLS: dict[str, dict[str, Any]] = {
     "generate_images": {"tasks": [{"prompt": "a red car"}]},
     "get_batch": {},
     "list_semaphores": {},

@@ -1,5 +1,6 @@
 """An app for the length of one command, and who uses it."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
     Raises:
         ReplicateMcpError: as the work raised it.
     """
+
+    # A command ends with the error itself; the recovery beside it would log the same.
+    logging.getLogger("replicate_mcp.composition").setLevel(logging.ERROR)
 
     async def inside() -> T:
         async with App.running(settings) as app:
