@@ -75,6 +75,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, base_url: str) -> None:
         self._base = httpx.URL(base_url)
+        self._options: dict[str, Any] | None = None
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
         self._clock = time.time() - _steady()
         self.clock_known = False
@@ -151,8 +152,10 @@ class Transport(httpx.AsyncBaseTransport):
         await self.close_idle()
         if self._idle:
             return self._idle.pop()[1]
+        if self._options is None:
+            self._options = connection_options(str(self._base))
         return httpx.AsyncHTTPTransport(
-            **connection_options(str(self._base)),
+            **self._options,
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
         )
 
