@@ -1,6 +1,7 @@
 """Three tiers: every combination of what a caller presents, and what must never happen."""
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 
@@ -301,13 +302,14 @@ PLACEHOLDERS = {
 
 @pytest.mark.parametrize("text", PLACEHOLDERS)
 def test_text_that_stands_for_a_token_is_told_without_repeating_it(text: str) -> None:
-    for present in (
+    ways: tuple[Callable[[], Caller], ...] = (
         lambda: Access(server_token=text).authenticate_local(),
         lambda: Access().authenticate_local(text),
         lambda: CLOSED.authenticate(HttpRequest({"x-replicate-api-key": text})),
         lambda: CLOSED.authenticate(HttpRequest({"authorization": f"Bearer {text}"})),
         lambda: OPEN.authenticate(HttpRequest(LOOPBACK), text),
-    ):
+    )
+    for present in ways:
         with pytest.raises(Unauthorized, match="This looks like no Replicate token") as raised:
             present()
         assert PLACEHOLDERS[text] in str(raised.value)
