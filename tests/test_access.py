@@ -1,13 +1,20 @@
 """Three tiers: every combination of what a caller presents, and what must never happen."""
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 
 import pytest
 
 from replicate_mcp.access import Access, Caller, HttpRequest, fingerprint
-from replicate_mcp.errors import TooManyAttempts, Unauthorized
+from replicate_mcp.errors import (
+    InvalidInput,
+    ReplicateUnreachable,
+    TooManyAttempts,
+    Unauthorized,
+)
+from replicate_mcp.placeholders import placeholder
 from replicate_mcp.refused_credentials import MAX_REFUSED, WINDOW_SECONDS, RefusedCredentials
 
 SERVER, OWN, ADMIN = "r8_server", "r8_own", "the admin's key"
@@ -266,3 +273,66 @@ def test_no_secret_is_shown_in_a_repr_an_error_or_a_log(caplog: pytest.LogCaptur
         shown.append(str(raised.value))
     for secret in (SERVER, OWN, ADMIN, "a wrong secret", "a-secret"):
         assert not any(secret in text for text in (*shown, caplog.text))
+
+
+PLACEHOLDERS = {
+    '"r8_s3cret"': "quotation marks",
+    "'r8_s3cret'": "quotation marks",
+    "“r8_s3cret”": "quotation marks",
+    "${REPLICATE_API_TOKEN}": "variable",
+    "${input:token}": "variable",
+    "{{ secrets.TOKEN }}": "variable",
+    "$REPLICATE_API_TOKEN": "variable",
+    "$env:REPLICATE_API_TOKEN": "variable",
+    "%REPLICATE_API_TOKEN%": "variable",
+    "<token>": "brackets",
+    "[your token]": "brackets",
+    "undefined": "word",
+    "Null": "word",
+    "None": "word",
+    "your-token-here": "text that stands",
+    "YOUR_API_TOKEN": "text that stands",
+    "r8_your_token": "text that stands",
+    "r8_xxxxxxxxxxxx": "text that stands",
+    "r8_***": "text that stands",
+    "r8_…": "text that stands",
+    "r8_": "text that stands",
+}
+
+
+@pytest.mark.parametrize("text", PLACEHOLDERS)
+def test_text_that_stands_for_a_token_is_told_without_repeating_it(text: str) -> None:
+    ways: tuple[Callable[[], Caller], ...] = (
+        lambda: Access(server_token=text).authenticate_local(),
+        lambda: Access().authenticate_local(text),
+        lambda: CLOSED.authenticate(HttpRequest({"x-replicate-api-key": text})),
+        lambda: CLOSED.authenticate(HttpRequest({"authorization": f"Bearer {text}"})),
+        lambda: OPEN.authenticate(HttpRequest(LOOPBACK), text),
+    )
+    for present in ways:
+        with pytest.raises(Unauthorized, match="This looks like no Replicate token") as raised:
+            present()
+        assert PLACEHOLDERS[text] in str(raised.value)
+        assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("token", ["r8_" + "aB3" * 12, "r8_acme_1", "r8_secret_of_mine", "sk-x1"])
+def test_a_token_is_no_placeholder(token: str) -> None:
+    assert placeholder(token) is None
+    assert placeholder(f" {token}\n") is None
+
+
+def test_a_servers_own_network_is_for_its_operator_alone() -> None:
+    error = ReplicateUnreachable("the proxy http://inside.example:1 does not answer")
+    stranger = HttpRequest({"x-replicate-api-key": OWN})
+    assert "inside.example" not in str(CLOSED.to_public_error(error, stranger))
+    assert not CLOSED.to_public_error(error, stranger).retryable
+    admin = HttpRequest({"x-admin-api-key": ADMIN})
+    assert CLOSED.to_public_error(error, admin) is error
+
+
+def test_every_local_caller_meets_settings_that_cannot_be_used() -> None:
+    access = Access(server_token=SERVER, settings_error=InvalidInput("The limit is wrong."))
+    for own in (None, OWN):
+        with pytest.raises(InvalidInput, match="The limit is wrong"):
+            access.authenticate_local(own)

@@ -7,19 +7,19 @@ from conftest import AppFactory
 from replicate_mcp import composition
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.composition import Parts
-from replicate_mcp.errors import ReplicateUnavailable
+from replicate_mcp.errors import ReplicateUnreachable
 
 
 async def test_a_malformed_proxy_ends_no_server(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv("http_proxy", raising=False)
-    monkeypatch.setenv("HTTP_PROXY", "http://user:s3cr#t@proxy.example:80")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:s3cr#t@proxy.example:80")
     monkeypatch.setenv("no_proxy", "")
-    async with app_with() as app:
+    async with app_with(REPLICATE_BASE_URL="https://replicate.invalid") as app:
         await app.recover()
         for _ in range(2):
-            with pytest.raises(ReplicateUnavailable, match="proxy that HTTP_PROXY names"):
+            with pytest.raises(ReplicateUnreachable, match="proxy that HTTPS_PROXY names"):
                 await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
     assert "s3cr" not in caplog.text
 

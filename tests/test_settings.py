@@ -12,7 +12,7 @@ import pytest
 from conftest import settings_for
 from replicate_mcp.app import App
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.settings import load_settings, read_sources, state_file
+from replicate_mcp.settings import load_settings, read_settings, read_sources, state_file
 from replicate_mcp.simulator import Simulator
 
 
@@ -164,7 +164,11 @@ def test_a_misspelt_setting_is_told_with_the_right_name(
         ("replicate_mcp_confirm_above=5", "did you mean REPLICATE_MCP_CONFIRM_ABOVE?"),
         ("REPLICATE_MCP_CONFIRM_ABOVE", "REPLICATE_MCP_CONFIRM_ABOVE has no value"),
         ("REPLICATE_MCP_CONFIRM_ABOVE: 5", "Line 3 of {file} is not NAME=value"),
-        ("set REPLICATE_MCP_CONFIRM_ABOVE=5", "Line 3 of {file} is not NAME=value"),
+        ("set REPLICATE_MCP_CONFIRM_ABOVE=5", "Line 3 of {file} is not NAME=value: leave out what"),
+        ('$env:REPLICATE_API_TOKEN="r8_x"', "Line 3 of {file} is not NAME=value: leave out what"),
+        ("setx REPLICATE_API_TOKEN r8_x", "Line 3 of {file} is not NAME=value: leave out what"),
+        ("REPLICATE_API_KEY=r8_x", "did you mean REPLICATE_API_TOKEN?"),
+        ("REPLICATE_TOKEN=r8_x", "did you mean REPLICATE_API_TOKEN?"),
         ('REPLICATE_MCP_CONFIRM_ABOVE="5', "Line 3 of {file} is not NAME=value"),
     ],
 )
@@ -175,6 +179,48 @@ def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
     file.write_text(f"# Mine\n\n{line}\n")
     with pytest.raises(InvalidInput, match=re.escape(sentence.format(file=file))):
         load_settings({}, file)
+
+
+def test_a_file_in_a_shells_own_words_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text('export REPLICATE_API_TOKEN="r8_acme_1"\nREPLICATE_API_KEY=r8_anothers\n')
+    assert load_settings({}, file).token == "r8_acme_1"
+
+
+def test_another_programs_name_for_the_token_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("HTTPS_PROXY=http://proxy.example\n")
+    load_settings({"REPLICATE_API_KEY": "r8_x"}, file)
+    load_settings({"REPLICATE_API_KEY": "r8_x", "REPLICATE_API_TOKEN": "r8_x"}, tmp_path / file)
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count(
+        "REPLICATE_API_KEY is no setting, and is not heeded: did you mean REPLICATE_API_TOKEN?"
+    ) == 1  # fmt: skip
+    assert "HTTPS_PROXY in the file of settings has no effect: the proxy and the" in said[1]
+    assert "r8_x" not in str(said)
+
+
+def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("REPLICATE_MCP_MAGIC=1\n")
+    environ = {"REPLICATE_CONCURRENT_LIMIT": "many", "REPLICATE_MCP_WAIT_SECONDS": "90"}
+    with pytest.raises(InvalidInput) as raised:
+        load_settings(environ, file)
+    for name in (*environ, "REPLICATE_MCP_MAGIC"):
+        assert name in str(raised.value)
+    settings, problems = read_settings(environ, file)
+    assert problems.keys() == {*environ, "REPLICATE_MCP_MAGIC"}
+    assert (settings.concurrent_limit, settings.wait_seconds) == (60, 45)
+
+
+def test_a_wrong_backend_is_never_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("")
+    settings, problems = read_settings({"REPLICATE_MCP_BACKEND": "mysql://x"}, file)
+    assert settings.backend == "memory"
+    assert problems.keys() == {"REPLICATE_MCP_BACKEND"}
 
 
 def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> None:

@@ -20,10 +20,13 @@ from urllib.parse import urlsplit
 
 from replicate_mcp.errors import (
     BackendUnavailable,
+    InvalidInput,
     ReplicateMcpError,
+    ReplicateUnreachable,
     TooManyAttempts,
     Unauthorized,
 )
+from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
 from replicate_mcp.refused_credentials import RefusedCredentials
 
 WITHOUT_A_KEY = (
@@ -62,6 +65,11 @@ HTTP_REQUEST = "http_request"
 BACKEND_UNAVAILABLE = (
     "The server's backend is unavailable, so nothing was created: try again later. Its operator "
     "sees the reason at /health with the admin key, or with `replicate-mcp doctor`."
+)
+
+REPLICATE_UNREACHABLE = (
+    "This server cannot reach Replicate, so nothing was created. Its operator sees the reason with "
+    "`replicate-mcp doctor`."
 )
 
 ADMIN_HEADER = "x-admin-api-key"
@@ -212,6 +220,7 @@ class Access:
         allowed_hosts: names under which it is reached beside loopback, for `Host` and `Origin`;
             without ports, in lower case.
         refused: wrong admin keys and refused tokens, by the address that sent them.
+        settings_error: why the settings cannot be used: every local caller is answered with it.
     """
 
     server_token: str | None = field(default=None, repr=False)
@@ -221,6 +230,12 @@ class Access:
     allow_anonymous: bool = False
     allowed_hosts: tuple[str, ...] = ()
     refused: RefusedCredentials = field(default_factory=RefusedCredentials, repr=False)
+    settings_error: InvalidInput | None = None
+
+    def check_settings(self) -> None:
+        """Raise `InvalidInput` where the settings cannot be used."""
+        if self.settings_error is not None:
+            raise InvalidInput(str(self.settings_error))
 
     def authenticate_local(self, own_token: object = None) -> Caller:
         """Return the caller on stdio, on the command line or in Python: this machine's user.
@@ -230,7 +245,9 @@ class Access:
 
         Raises:
             Unauthorized: there is no token, or it is none.
+            InvalidInput: the settings cannot be used.
         """
+        self.check_settings()
         if (token := checked(own_token)) is not None:
             return Caller(f"token:{fingerprint(token)}", token)
         return self._server()
@@ -285,8 +302,10 @@ class Access:
     def to_public_error(self, error: ReplicateMcpError, request: HttpRequest) -> ReplicateMcpError:
         """Return the error that a request may be answered with.
 
-        Which backend a server has, and where, is for its operator alone.
+        Which backend, proxy or certificates a server has, and where, is for its operator alone.
         """
+        if isinstance(error, ReplicateUnreachable) and not self.is_operator(request):
+            return ReplicateUnreachable(REPLICATE_UNREACHABLE)
         if isinstance(error, BackendUnavailable) and not self.is_operator(request):
             return BackendUnavailable(BACKEND_UNAVAILABLE)
         return error
@@ -364,6 +383,8 @@ def _bearer(authorization: str | None) -> str | None:
     if authorization is None:
         return None
     scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer" and (what := placeholder(token)) is not None:
+        raise Unauthorized(NOT_A_TOKEN.format(what=what))
     if scheme.lower() != "bearer" or not token.strip().startswith("r8_"):
         raise Unauthorized(WRONG_BEARER)
     return token
@@ -380,6 +401,8 @@ def checked(token: object) -> str | None:
     if not isinstance(token, str) or not token.strip():
         raise Unauthorized(EMPTY_CREDENTIALS)
     token = token.strip()
+    if (what := placeholder(token)) is not None:
+        raise Unauthorized(NOT_A_TOKEN.format(what=what))
     if any(not "!" <= character <= "~" for character in token):
         raise Unauthorized(
             "The Replicate token has blanks or other odd characters in it: copy it anew."

@@ -12,7 +12,7 @@ import anyio
 
 from replicate_mcp.access import Access, Caller
 from replicate_mcp.callers_batches import CallersBatches
-from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.settings import Settings
 from replicate_mcp.shared_semaphores import SharedSemaphores
 
@@ -36,6 +36,7 @@ class App:
 
     Args:
         batch_bytes: how much memory the batches of all callers may take; None for any amount.
+        settings_error: why the settings cannot be used; every call raises it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class App:
         *,
         listens_on_loopback: bool = False,
         batch_bytes: int | None = None,
+        settings_error: InvalidInput | None = None,
     ) -> None:
         self.settings = settings
         self._batch_bytes = batch_bytes
@@ -57,6 +59,7 @@ class App:
             allow_local=settings.local,
             allow_anonymous=settings.allow_anonymous,
             allowed_hosts=settings.allowed_hosts,
+            settings_error=settings_error,
         )
         self.semaphores = SharedSemaphores(settings, self.access, self._open)
         self.batches = CallersBatches(settings, self.semaphores, self._open)
@@ -73,6 +76,7 @@ class App:
         *,
         listens_on_loopback: bool = False,
         batch_bytes: int | None = None,
+        settings_error: InvalidInput | None = None,
     ) -> AsyncIterator["App"]:
         """An app whose work goes on in the background until the end of the block.
 
@@ -88,6 +92,7 @@ class App:
                     group,
                     listens_on_loopback=listens_on_loopback,
                     batch_bytes=batch_bytes,
+                    settings_error=settings_error,
                 )
                 try:
                     yield app
@@ -126,6 +131,8 @@ class App:
         Any call begins that as well; a server does it though nobody calls. Without a token of its
         own it waits for a caller that brings one, and memory has nothing to recover.
         """
+        if self.access.settings_error is not None:
+            return
         if self.settings.token and self.settings.backend != "memory":
             try:
                 await self._open()
@@ -152,6 +159,7 @@ class App:
         """
         from replicate_mcp.replicate_api.finding import Found, known_models, search
 
+        self.access.check_settings()
         known = known_models(query)
         if query is None:
             return Found(known)
@@ -212,6 +220,7 @@ class App:
     # How it is put together
 
     async def _open(self) -> "Parts":
+        self.access.check_settings()
         if self._parts is None:
             async with self._opening:
                 if self._parts is None:

@@ -91,6 +91,12 @@ class ReplicateUnavailable(ReplicateMcpError):
     retryable = True
 
 
+class ReplicateUnreachable(ReplicateUnavailable):
+    """This machine's TLS or proxy settings prevent every connection to Replicate."""
+
+    retryable = False
+
+
 class BackendUnavailable(ReplicateMcpError):
     """The place where semaphores and the journal live could not be used."""
 

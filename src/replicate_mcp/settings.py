@@ -1,14 +1,13 @@
 """What a user can set, from the environment or a file, and where each setting came from."""
 
 import contextlib
-import io
 import ipaddress
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -21,11 +20,25 @@ from pydantic import (
     ValidationError,
 )
 
+from replicate_mcp.env_file import read_env_file
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tls import CERTIFICATE_VARIABLES, KEY_LOG_VARIABLE
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 log = logging.getLogger(__name__)
 
 Origin = Literal["environment", "file", "default"]
+
+TOKEN, BACKEND = "REPLICATE_API_TOKEN", "REPLICATE_MCP_BACKEND"
+
+_TOKEN_NAMES = ("REPLICATE_API_KEY", "REPLICATE_KEY", "REPLICATE_TOKEN", "REPLICATE_APIKEY")
+"""Names under which other programs take a Replicate token."""
+
+_ENVIRONMENT_ONLY = (
+    "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", KEY_LOG_VARIABLE, *CERTIFICATE_VARIABLES
+)  # fmt: skip
 
 MIN_ADMIN_KEY_CHARACTERS = 16
 
@@ -127,7 +140,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    replicate_api_token: Secret = Field(None, alias="REPLICATE_API_TOKEN")
+    replicate_api_token: Secret = Field(None, alias=TOKEN)
     replicate_base_url: Annotated[str, BeforeValidator(_https_or_loopback)] = Field(
         "https://api.replicate.com", alias="REPLICATE_BASE_URL"
     )
@@ -142,7 +155,7 @@ class Settings(BaseModel):
         "black-forest-labs/flux-schnell", alias="REPLICATE_MCP_DEFAULT_MODEL"
     )
     backend: Annotated[str, BeforeValidator(_backend)] = Field(
-        "sqlite", alias="REPLICATE_MCP_BACKEND", repr=False
+        "sqlite", alias=BACKEND, repr=False, validate_default=True
     )
     journal_mb: int = Field(64, ge=1, alias="REPLICATE_MCP_JOURNAL_MB")
     wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
@@ -207,32 +220,63 @@ def load_settings(
             configuration folder is read where it is. The current folder is never looked at.
 
     Raises:
-        InvalidInput: a setting is wrong; the message names it and says what would be right.
+        InvalidInput: settings are wrong; the message names each and says what would be right.
+    """
+    settings, problems = read_settings(environ, env_file)
+    if problems:
+        raise InvalidInput(" ".join(problems.values()))
+    return settings
+
+
+def read_settings(
+    environ: Mapping[str, str] | None = None, env_file: str | Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Read the settings as `load_settings` does, and return every problem beside them.
+
+    Returns:
+        The settings, with the default in place of each wrong value and `memory` in place of a
+        wrong backend; and a sentence on each problem, by the setting's name.
     """
     environ = os.environ if environ is None else environ
-    from_file = _read_file(env_file)
-    for sentence in (*not_heeded(from_file), *_without_value(from_file)):
-        raise InvalidInput(f"In the file of settings, {sentence}")
-    for sentence in not_heeded(environ):
+    problems: dict[str, str] = {}
+    from_file: Mapping[str, str | None] = {}
+    try:
+        from_file = read_env_file(env_file or default_env_file(), must_exist=env_file is not None)
+    except InvalidInput as error:
+        problems["the file of settings"] = str(error)
+    for name, sentence in {**not_heeded(from_file), **_without_value(from_file)}.items():
+        problems[name] = f"In the file of settings, {sentence}"
+    for sentence in (*not_heeded(environ).values(), *_of_the_environment_alone(environ, from_file)):
         log.warning("%s", sentence)
     values, _ = _merged(environ, from_file)
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(values), problems
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0])
-        if said := _WRONG.get(first["type"]):
-            reason = said.format(**first.get("ctx", {}))
-        else:
-            reason = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"The setting {name} is wrong: {reason}.") from None
+        for each in error.errors(include_url=False, include_input=False):
+            name = str(each["loc"][0])  # The field's own name where its default is wrong.
+            field = Settings.model_fields.get(name)
+            name = (field and field.alias) or name
+            problems[name] = f"The setting {name} is wrong: {_reason(each)}."
+            values.pop(name, None)
+            if name == BACKEND:
+                values[name] = "memory"  # Never another file than the one that was meant.
+    return Settings.model_validate(values), problems
+
+
+def _reason(error: "ErrorDetails") -> str:
+    if said := _WRONG.get(error["type"]):
+        return said.format(**error.get("ctx", {}))
+    return error["msg"].removeprefix("Value error, ")
 
 
 def read_sources(
     environ: Mapping[str, str], env_file: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
-    """The values that are set, and where each comes from."""
-    return _merged(environ, _read_file(env_file))
+    """Return the values that are set, and where each comes from; no file if it cannot be read."""
+    from_file: Mapping[str, str | None] = {}
+    with contextlib.suppress(InvalidInput):
+        from_file = read_env_file(env_file or default_env_file(), must_exist=env_file is not None)
+    return _merged(environ, from_file)
 
 
 def _merged(
@@ -252,69 +296,52 @@ def _merged(
     return values, origins
 
 
-def not_heeded(names: Iterable[str]) -> list[str]:
-    """A sentence on each name that is meant as a setting, by its looks, and is none."""
+def not_heeded(names: Iterable[str]) -> dict[str, str]:
+    """Return a sentence on each name that is meant as a setting, by its looks, and is none."""
     from difflib import get_close_matches
 
-    said = []
+    names, said = list(names), {}
     for name in names:
         like = name.upper()
         if name in SETTING_NAMES or not like.startswith("REPLICATE_"):
             continue
         is_ours = like.startswith("REPLICATE_MCP_")  # Else it may be another program's.
         near = get_close_matches(like, SETTING_NAMES, 1, 0.85 if is_ours else 0.9)
+        if like in _TOKEN_NAMES and TOKEN not in names:
+            near = [TOKEN]
         if is_ours or near:
             right = f"did you mean {near[0]}?" if near else "`replicate-mcp doctor` lists them all."
-            said.append(f"{name} is no setting, and is not heeded: {right}")
+            said[name] = f"{name} is no setting, and is not heeded: {right}"
     return said
 
 
-def _without_value(from_file: Mapping[str, str | None]) -> Iterator[str]:
-    """A sentence on each setting that stands alone in its line."""
-    for name, value in from_file.items():
-        if name in SETTING_NAMES and value is None:
-            yield f"{name} has no value: a line is NAME=value."
+def _without_value(from_file: Mapping[str, str | None]) -> dict[str, str]:
+    """Return a sentence on each setting that stands alone in its line."""
+    return {
+        name: f"{name} has no value: a line is NAME=value."
+        for name, value in from_file.items()
+        if name in SETTING_NAMES and value is None
+    }
 
 
-def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
-    if env_file is None:
-        path = default_env_file()
-        if not path.is_file():
-            return {}
-    else:
-        path = Path(env_file).expanduser()
-        if not path.is_file():
-            raise InvalidInput(f"The file {path} given with --env-file is not there.")
-    from dotenv.parser import parse_stream
-
-    found = {}
-    for line in parse_stream(io.StringIO(_text(path))):
-        if line.error:  # A limit that is not heeded may cost money.
-            text = line.original.string  # With the empty lines before it.
-            number = line.original.line + text[: -len(text.lstrip())].count("\n")
-            raise InvalidInput(f"Line {number} of {path} is not NAME=value: mend it.")
-        if line.key is not None:
-            found[line.key] = line.value
-    return found
+def _of_the_environment_alone(
+    environ: Mapping[str, str], from_file: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Yield a sentence on each name in the file that is read from the environment only."""
+    for name in from_file:
+        if name.upper() in _ENVIRONMENT_ONLY and not environ.get(name):
+            yield (
+                f"{name} in the file of settings has no effect: the proxy and the certificates "
+                "are read from the environment only."
+            )
 
 
-def _text(path: Path) -> str:
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InvalidInput(f"The file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:  # As in UTF-16 without its mark, which decodes all the same.
-        raise InvalidInput(f"The file {path} is not UTF-8 text: save it as UTF-8.")
-    return text
-
-
-def default_env_file() -> Path:
-    """Where a user's settings are read from when no file is named."""
+def default_env_file() -> Path | None:
+    """Return where settings are read from when no file is named; None for a user without a home."""
     from platformdirs import user_config_path
 
-    return user_config_path("replicate-mcp", appauthor=False) / "config.env"
+    folder = _user_folder(user_config_path)
+    return folder and folder / "config.env"
 
 
 def state_file(backend: str) -> Path | None:
@@ -324,7 +351,7 @@ def state_file(backend: str) -> Path | None:
     which would have a limit each.
 
     Raises:
-        ValueError: the path is not whole.
+        ValueError: the path is not whole, or the user has no home folder.
     """
     if backend == "sqlite":
         return default_state_file()
@@ -341,7 +368,25 @@ def state_file(backend: str) -> Path | None:
 
 
 def default_state_file() -> Path:
-    """Where the `sqlite` backend keeps its state when no path is named."""
+    """Return where the `sqlite` backend keeps its state when no path is named.
+
+    Raises:
+        ValueError: the user has no home folder.
+    """
     from platformdirs import user_state_path
 
-    return user_state_path("replicate-mcp", appauthor=False) / "state.db"
+    folder = _user_folder(user_state_path)
+    if folder is None:
+        raise ValueError(
+            "sqlite keeps its state in the home folder, and this user has none: set HOME, or this "
+            "setting to sqlite:///a/path/state.db or memory"
+        )
+    return folder / "state.db"
+
+
+def _user_folder(find: Callable[..., Path]) -> Path | None:
+    try:
+        folder = find("replicate-mcp", appauthor=False)
+    except RuntimeError:  # Neither HOME nor the system's list of users names a home.
+        return None
+    return folder if folder.is_absolute() else None

@@ -15,7 +15,9 @@ def test_doctor_says_what_does_not_suit_and_hides_the_password(
     with running_server(kind) as server:
         url = server.url("doctor", lease=1)
         told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
-        assert "it keeps no append-only file" in told.stdout
+        assert "! state: it keeps no append-only file" in told.stdout
+        assert "✓ token: it belongs to the account acme." in told.stdout
+        assert told.returncode == 0
         server.configure(maxmemory_policy="allkeys-lru", maxmemory=100_000_000, appendonly="yes")
         told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
         assert "its maxmemory-policy is allkeys-lru" in told.stdout
@@ -23,6 +25,8 @@ def test_doctor_says_what_does_not_suit_and_hides_the_password(
         server.configure(maxmemory_policy="noeviction", requirepass="a-secret")
         told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=url)
         assert "refuses the user or the password" in told.stdout
+        assert "✓ token: it belongs to the account acme." in told.stdout
+        assert told.returncode == 1
         with_password = re.sub("redis://", "redis://:a-secret@", url)
         told = replicate_mcp("doctor", REPLICATE_MCP_BACKEND=with_password)
         assert "✓ state: redis, opened." in told.stdout

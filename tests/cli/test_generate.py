@@ -99,8 +99,9 @@ def test_a_simulator_that_does_not_run_is_told_with_how_to_start_it(
     ran = replicate_mcp(*words, REPLICATE_BASE_URL="http://127.0.0.1:1")
     assert ran.returncode == 2
     assert ran.stderr == (
-        "The simulator at http://127.0.0.1:1 does not answer: start it with `replicate-mcp "
-        "simulate --port 1`, or unset REPLICATE_BASE_URL for Replicate itself.\n"
+        "Replicate could not be reached: the simulator at http://127.0.0.1:1 does not answer: "
+        "start it with `replicate-mcp simulate --port 1`, or unset REPLICATE_BASE_URL for "
+        "Replicate itself. Nothing was created: try again.\n"
     )
 
 

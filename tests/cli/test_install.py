@@ -20,8 +20,8 @@ from cli.conftest import CommandLine
 from conftest import environment
 from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.executable import own_command
+from replicate_mcp.cli.forwarded_settings import PASSED_ON
 from replicate_mcp.cli.hosts import HOSTS, Machine
-from replicate_mcp.cli.install import PASSED_ON
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.settings import SETTING_NAMES
 from replicate_mcp.simulator import Simulator
@@ -225,19 +225,40 @@ NPX = """\
         (NPX, "npx", {}),
     ],
 )
-def test_another_server_of_that_name_is_replaced_whole_and_its_secrets_are_not_shown(
+def test_another_server_of_that_name_is_replaced_by_a_yes_of_its_own_and_its_secrets_are_not_shown(
     home: Home, text: str, leads_to: str, settings: dict[str, str]
 ) -> None:
     file = home.write("cursor", text)
-    told = home.install("cursor", "--yes")
+    told = home.install("cursor", "--yes", code=2)
     assert f"is not this server, it leads to {leads_to}. This server takes its place" in told.stdout
+    assert "give this one another name with --name" in told.stderr
     for secret in ("sk-of-mine", "hunter2", "r8_theirs"):
         assert secret not in told.stdout + told.stderr
+    assert file.read_text() == text
+    kept = in_a_terminal(home, (WHETHER_TO_REPLACE, b"n\n"), words=("cursor", "--yes"), token=TOKEN)
+    assert kept[0] == 2
+    assert file.read_text() == text
+    code, seen = in_a_terminal(
+        home, (WHETHER_TO_REPLACE, b"y\n"), words=("cursor", "--yes"), token=TOKEN
+    )
+    assert code == 0
+    assert TOKEN.encode() not in seen
     entry = home.entry("cursor")
     assert entry.keys() == {"command", "env"}
     assert entry["env"] == settings | {"REPLICATE_API_TOKEN": TOKEN}
     (backup,) = file.parent.glob("*.bak")
     assert backup.read_text() == text
+
+
+def test_beside_another_server_of_that_name_it_stands_under_a_name_of_its_own(home: Home) -> None:
+    file = home.write("cursor", NPX)
+    home.install("cursor", "--yes", "--name", "images")
+    servers = json.loads(file.read_text())["mcpServers"]
+    assert servers["replicate"] == json.loads(NPX)["mcpServers"]["replicate"]
+    assert servers["images"]["env"] == {"REPLICATE_API_TOKEN": TOKEN}
+    home.install("cursor", "--yes", "--remove", "--name", "images")
+    assert file.read_text() == NPX
+    assert "letters, digits" in home.install("cursor", "--name", "a name", code=2).stderr
 
 
 @pytest.mark.parametrize("text", [OFFICIAL, NPX])
@@ -373,13 +394,15 @@ def test_what_another_program_wrote_meanwhile_is_not_overwritten(home: Home) -> 
     assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
-def in_a_terminal(home: Home, *typed: tuple[bytes, bytes]) -> tuple[int, bytes]:
+def in_a_terminal(
+    home: Home, *typed: tuple[bytes, bytes], words: tuple[str, ...] = ("claude",), token: str = ""
+) -> tuple[int, bytes]:
     """The exit code and what was shown, where each prompt is answered with what is typed."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "replicate_mcp", "install", "claude"],
+        [sys.executable, "-m", "replicate_mcp", "install", *words],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env=home.environment | {"REPLICATE_API_TOKEN": ""},
+        env=home.environment | {"REPLICATE_API_TOKEN": token},
     )  # fmt: skip
     os.close(theirs)
     seen = b""
@@ -403,6 +426,7 @@ def in_a_terminal(home: Home, *typed: tuple[bytes, bytes]) -> tuple[int, bytes]:
 
 
 FOR_THE_TOKEN, WHETHER_TO_WRITE = b"not shown): ", b"[y/N] "
+WHETHER_TO_REPLACE = b'Replace the other server "replicate"? [y/N] '
 CTRL_D = b"\x04"
 
 

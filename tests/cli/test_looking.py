@@ -150,7 +150,7 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
         REPLICATE_MCP_BACKEND="redis://user:hush@example.com/0",
     )
     assert ran.returncode == 1
-    said = "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number. "
+    said = "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number."
     assert said in ran.stdout
     assert "hush" not in ran.stdout + ran.stderr
 
@@ -203,7 +203,7 @@ def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLin
     assert "✗ Replicate: https://replicate.invalid cannot be reached" in ran.stdout
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL="http://127.0.0.1:1")
     assert ran.returncode == 1
-    assert "✗ Replicate: The simulator at http://127.0.0.1:1 does not answer" in ran.stdout
+    assert "the simulator at http://127.0.0.1:1 does not answer: start it with" in ran.stdout
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
@@ -212,6 +212,6 @@ def test_a_settings_file_that_is_not_utf_8_is_one_sentence(
 ) -> None:
     file = tmp_path / "config.env"
     file.write_text("REPLICATE_CONCURRENT_LIMIT=7\r\n", encoding)
-    ran = replicate_mcp("doctor", "--env-file", file)
+    ran = replicate_mcp("semaphores", "--env-file", file)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == f"The file {file} is not UTF-8 text: save it as UTF-8.\n"

@@ -53,3 +53,35 @@ def test_help_imports_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_starting_loads_no_certificates() -> None:
+    program = (
+        "import sys\n"
+        "import replicate_mcp.cli.serve, replicate_mcp.mcp_server.server\n"
+        "from replicate_mcp.settings import load_settings\n"
+        "from replicate_mcp import tls\n"
+        "load_settings()\n"
+        "heavy = {'truststore', 'certifi', 'httpx'} & set(sys.modules)\n"
+        "print(heavy, tls._client_context.cache_info().currsize)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stdout == "set() 0\n", ran.stderr
+
+
+@pytest.mark.parametrize("words", [("install", "cursor", "--yes"), ("semaphores",), ("batches",)])
+def test_a_user_without_a_home_is_told_to_set_one(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "REPLICATE_MCP_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_acme_1")
+    assert main(words) == 2
+    assert "set HOME" in capsys.readouterr().err
+    monkeypatch.setenv("REPLICATE_MCP_BACKEND", "memory")
+    if words[0] != "install":
+        assert main(words) == 0

@@ -1,9 +1,12 @@
 """`replicate-mcp serve --http`: who may use the server's token is asked for, and said."""
 
+import socket
+
 import pytest
 
 from cli.conftest import CommandLine
 from replicate_mcp.cli.main import main
+from replicate_mcp.simulator import Simulator
 
 HTTP = ("serve", "--http", "--port", "0")
 
@@ -13,7 +16,9 @@ HOW_TO_LET_LOCAL_PROGRAMS_IN = "replicate-mcp serve --http --local"
 def said_at_the_start(replicate_mcp: CommandLine, *words: str, **environment: str) -> str:
     process = replicate_mcp.start(*HTTP, *words, **environment)
     assert process.stderr is not None
-    assert "Serving on http://" in process.stderr.readline()
+    listening = process.stderr.readline()
+    assert "Serving on http://" in listening
+    assert "a dashboard for browsers at /" in listening
     return process.stderr.readline()
 
 
@@ -25,6 +30,7 @@ def said_at_the_start(replicate_mcp: CommandLine, *words: str, **environment: st
         ((), {"REPLICATE_MCP_LOCAL": "1"}, "Programs of this user on this machine use"),
         ((), {"REPLICATE_MCP_ALLOW_ANONYMOUS": "1"}, "Whoever can connect uses the server's token"),
         ((), {"REPLICATE_API_TOKEN": ""}, "every caller has to bring a token"),
+        ((), {"REPLICATE_API_TOKEN": "${TOKEN}"}, "REPLICATE_API_TOKEN looks like no token (it is"),
         (
             ("--local",),
             {"REPLICATE_MCP_ALLOWED_HOSTS": "images.example.com"},
@@ -57,3 +63,38 @@ def test_what_is_for_this_machine_alone_is_not_served_to_others(
 def test_on_stdio_there_is_nobody_to_let_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--local"]) == 2
     assert "--local goes with --http" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--port", "9000"), ("--host", "0.0.0.0")])
+def test_an_option_of_http_without_it_is_told(
+    option: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *option]) == 2
+    assert f"{option[0]} goes with --http: without it, MCP is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("serve", "--http"), ("simulate",)])
+def test_a_port_that_is_taken_ends_in_a_sentence_and_the_code_of_wrong_use(
+    replicate_mcp: CommandLine, command: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = replicate_mcp(*command, "--port", port)
+    assert ran.returncode == 2
+    assert str(port) in ran.stderr
+    assert "--port" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_wrong_settings_end_a_server_over_http(replicate_mcp: CommandLine) -> None:
+    ran = replicate_mcp(*HTTP, REPLICATE_CONCURRENT_LIMIT="many")
+    assert ran.returncode == 2
+    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number." in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_wrong_token_is_told_once(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+    simulator.change_account("acme", revoke=["r8_acme_1"])
+    ran = replicate_mcp("generate", "a red car")
+    assert ran.returncode == 2
+    assert ran.stderr.count("Replicate refused the token") == 1

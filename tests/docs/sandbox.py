@@ -18,7 +18,7 @@ import pytest
 from docs.blocks import ROOT, Block
 from replicate_mcp.simulator import Simulator
 
-TOKEN = "r8_your_token"
+TOKEN = "r8_docs_1"
 SECONDS = 180
 
 STAND_INS = {
@@ -107,6 +107,7 @@ class Sandbox:
         installed.mkdir()
         (installed / "bin").symlink_to(stand_ins)
         self._elsewhere = elsewhere | {
+            "r8_your_token": TOKEN,  # Which no server takes for a token.
             "--host 0.0.0.0": "--host 127.0.0.1",  # What is tried listens on loopback alone.
             "127.0.0.1:8000": f"127.0.0.1:{(http := _free_port())}",
             "--port 8000": f"--port {http}",

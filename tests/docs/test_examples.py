@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,18 @@ def test_every_example_works_as_printed(page: Path, sandbox: Sandbox) -> None:
 
 def shell(block: Block, sandbox: Sandbox) -> None:
     sandbox.shell(block)
+
+
+def power_shell(block: Block, sandbox: Sandbox) -> None:
+    """The same commands as on other systems, with what is different on Windows."""
+    changes = {"py -m": "python3 -m", '& "': '"', "\\Scripts\\": "/bin/", "\\": "/"}
+    text = block.text
+    for there, here in changes.items():
+        assert there in text
+        text = text.replace(there, here)
+    in_shells = " ".join(each.text for each in blocks_of(block.page) if each.language == "sh")
+    assert text.rpartition('replicate-mcp" ')[2].strip() in in_shells
+    sandbox.shell(replace(block, text=text))
 
 
 def python(block: Block, sandbox: Sandbox) -> None:
@@ -122,6 +135,7 @@ async def _tools_at(url: str, headers: dict[str, str] | None) -> list[str]:
 
 TRIED: dict[str, Callable[[Block, Sandbox], None]] = {
     "sh": shell,
+    "powershell": power_shell,
     "python": python,
     "json": document,
     "env": environment_file,

@@ -6,7 +6,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import RequestParamsMeta, ResourceTemplateReference
 
-from http_api.conftest import ADMIN_KEY, Server
+from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.test_mcp import WAYS, Way, client_of
 from replicate_mcp.simulator import Simulator
 
@@ -113,3 +113,19 @@ def test_a_session_lends_nobody_the_token_that_it_was_opened_with(
         "bob": 0,
         "acme": 0,
     }
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
+def test_a_server_that_cannot_use_tls_says_why_to_its_operator_alone(
+    serve: Serve, variable: str
+) -> None:
+    wrong = {variable: "/nowhere/x.pem", "REPLICATE_BASE_URL": "https://replicate.invalid"}
+    with serve(**wrong, REPLICATE_MCP_ADMIN_API_KEY=ADMIN_KEY) as server:
+        body = {"prompt": "a red car"}
+        told = server.post("/generate", body, x_admin_api_key=ADMIN_KEY)
+        assert told.status_code == 502
+        assert f"{variable} is /nowhere/x.pem, which " in told.json()["error"]
+        told = server.post("/generate", body, x_replicate_api_key="r8_acme_2")
+        assert told.status_code == 502
+        assert "/nowhere" not in told.text
+        assert "`replicate-mcp doctor`" in told.json()["error"]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp_types import CallToolResult
 
 from conftest import environment
+from mcp_server.answers import text
 from replicate_mcp.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
@@ -20,16 +22,23 @@ def test_the_readme_shows_the_example_file() -> None:
 
 
 async def test_a_server_started_from_it_answers(simulator: Simulator, tmp_path: Path) -> None:
+    told = await answer_with(simulator, tmp_path)
+    assert "This looks like no Replicate token" in text(told)
+    made = await answer_with(simulator, tmp_path, REPLICATE_API_TOKEN="r8_acme_1")
+    assert made.structured_content is not None
+    assert made.structured_content["successful_count"] == 1
+
+
+async def answer_with(simulator: Simulator, tmp_path: Path, **changes: str) -> CallToolResult:
+    """What a call is answered with by a server that a host starts by the file, with changes."""
     example = json.loads((ROOT / "claude_desktop_config.example.json").read_text())
     (server,) = example["mcpServers"].values()
     command = Path(sysconfig.get_path("scripts")) / Path(server["command"]).name
-    around = environment(simulator, tmp_path, token=server["env"]["REPLICATE_API_TOKEN"])
+    around = environment(simulator, tmp_path)
     parameters = StdioServerParameters(
         command=str(command),
         args=server.get("args", []),
-        env={**os.environ, **around, **server["env"]},
+        env={**os.environ, **around, **server["env"], **changes},
     )
     async with Client(stdio_client(parameters)) as client:
-        result = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
-    assert result.structured_content is not None
-    assert result.structured_content["successful_count"] == 1
+        return await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})

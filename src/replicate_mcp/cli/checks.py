@@ -1,22 +1,27 @@
 """What `doctor` looks at, from the machine outwards: Python, the state, the token, Replicate."""
 
 import os
+import shlex
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.cli.serve import server_token_users
-from replicate_mcp.cli.session import in_app, without_simulator
+from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
-from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.settings import Settings, not_heeded, state_file
+from replicate_mcp.settings import BACKEND, Settings, not_heeded, state_file
 from replicate_mcp.tasks.models import ModelName
+
+BASE_URL = "REPLICATE_BASE_URL"
 
 LEAST_PYTHON = (3, 11)
 
@@ -25,11 +30,16 @@ TRY_ANOTHER = "check REPLICATE_API_TOKEN, or make one at https://replicate.com/a
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at, and a sentence on how it is and what to do."""
+    """One thing looked at, and a sentence on how it is and what to do.
+
+    Attributes:
+        is_warning: whether it works, and could work better.
+    """
 
     what: str
     fine: bool
     sentence: str
+    is_warning: bool = False
 
 
 def python() -> Check:
@@ -56,43 +66,77 @@ def python() -> Check:
 
 def names(environ: Mapping[str, str]) -> list[Check]:
     """Names in the environment that are meant as settings and are none."""
-    return [Check("settings", False, sentence) for sentence in not_heeded(environ)]
+    return [Check("settings", False, sentence) for sentence in not_heeded(environ).values()]
 
 
-def surroundings(settings: Settings) -> list[Check]:
-    """The state, then the token and what it opens."""
+def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
+    """Check the state, then the network, then the token and what it opens.
+
+    Args:
+        problems: the settings that are wrong: what depends on them is left out.
+    """
 
     async def look(app: App) -> list[Check]:
-        state = await _state(app, settings)
-        # Without its state the app cannot be asked anything, and nothing more can be said.
-        return [
-            state,
+        checks = [] if BACKEND in problems else await _state(app, settings)
+        has_state = bool(checks) and checks[0].fine
+        checks += [
             *_folder(settings),
             *_images(settings),
             Check("who may use the server's token over HTTP", True, server_token_users(settings)),
-            *(await _replicate(app) if state.fine else []),
         ]
+        if BASE_URL in problems:
+            return checks
+        return [*checks, *_network(settings), *(await _replicate(app, has_state=has_state))]
 
     return in_app(settings, look)
 
 
-async def _state(app: App, settings: Settings) -> Check:
+async def _state(app: App, settings: Settings) -> list[Check]:
+    path = state_file(settings.backend)
     try:
         backend = await app.backend()
         await backend.semaphores()
+        advice = await backend.advice()
     except ReplicateMcpError as error:
-        return Check("state", False, str(error))
-    path = state_file(settings.backend)
+        said = str(error) if path is None else state_advice(path, error)
+        return [Check("state", False, said)]
     if path is None:
         what = settings.backend.partition(":")[0]
-        if advice := await backend.advice():
-            return Check("state", False, f"{what} answers, but {' And '.join(advice)}")
-        return Check("state", True, f"{what}, opened.")
+        warnings = [Check("state", True, each, is_warning=True) for each in advice]
+        return [Check("state", True, f"{what}, opened."), *warnings]
     # Asking for the semaphores has cleared away the locks of the dead; one of the rest is ours.
     others = len(list(path.parent.glob(f"{path.name}.*.lock"))) - 1
     living = {0: "no other process uses it", 1: "1 other living process uses it"}
     said = living.get(others, f"{others} other living processes use it")
-    return Check("state", True, f"{path} opens; {said}.")
+    return [Check("state", True, f"{path} opens; {said}.")]
+
+
+def state_advice(path: Path, error: ReplicateMcpError) -> str:
+    """Return what is wrong with a state file, and what to do about it."""
+    cause = error.__cause__
+    code = cause.sqlite_errorcode & 0xFF if isinstance(cause, sqlite3.Error) else None
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return (
+            f"{path} is damaged ({cause}): stop the programs that use it, then move it away, with "
+            f"{path.name}-wal and {path.name}-shm where they are: {_move(path)}. What it knew is "
+            "lost: the batches of the last 24 hours, limits that were set by hand, and what runs "
+            "at Replicate now."
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return f"{path} cannot grow, since its disk is full: free some space there."
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return (
+            f"{path} cannot be written by this user ({cause}): make the file and its folder "
+            f"yours and writable, or set {BACKEND} to sqlite:///another/path.db."
+        )
+    return str(error)
+
+
+def _move(path: Path) -> str:
+    """Return the command that moves a file out of the way, in the system's own words."""
+    if os.name == "nt":
+        return f'move "{path}" "{path}.damaged"'
+    return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
 
 
 def _folder(settings: Settings) -> Iterator[Check]:
@@ -120,38 +164,58 @@ def _images(settings: Settings) -> Iterator[Check]:
         yield Check("images", there, f"{settings.files}: {said}")
 
 
-async def _replicate(app: App) -> list[Check]:
+def _network(settings: Settings) -> Iterator[Check]:
+    """Check the certificates and the proxy that lead to Replicate."""
+    from replicate_mcp.replicate_api.proxies import find_proxy
+    from replicate_mcp.tls import TlsSettingsError, client_context, trust_source
+
+    try:
+        client_context()
+    except TlsSettingsError as error:
+        yield Check("certificates", False, f"{error}.")
+    else:
+        yield Check("certificates", True, f"those of {trust_source()} are trusted.")
+    url = urlsplit(settings.replicate_base_url)
+    proxy = find_proxy(url.scheme, url.hostname or "")
+    yield Check("proxy", True, f"{proxy} is used." if proxy else f"none for {url.hostname}.")
+
+
+async def _replicate(app: App, *, has_state: bool) -> list[Check]:
     base_url = app.settings.replicate_base_url
     # Without a token Replicate answers 401, which shows that it is there.
     caller = Caller("server", app.settings.token or "none")
+    if (wrong := _wrong_token(app)) is not None and app.settings.token is not None:
+        caller = Caller("server", "none")
     reached = Check("Replicate", True, f"{base_url} answers.")
     gateway = Gateway(caller.token, base_url)
     try:
         account = await gateway.account()
-        model = await _default_model(app, gateway, account)
+        model = [await _default_model(app, gateway, account)] if has_state else []
     except Refusal as refusal:
-        said = f"Replicate answered {refusal.status} to it ({refusal.detail})"
-        return [reached, _token(app, Check("token", False, f"{said}: {TRY_ANOTHER}."))]
+        said = f"Replicate answered {refusal.status} to it ({refusal.detail}): {TRY_ANOTHER}."
+        return [reached, wrong or Check("token", False, said)]
     except Fault as fault:
-        advice = "check the network, the proxy and REPLICATE_BASE_URL"
-        said = (
-            without_simulator(app.settings) or f"{base_url} cannot be reached ({fault}): {advice}."
-        )
+        said = f"{base_url} cannot be reached: {fault}."
+        if not isinstance(fault, NotSent):
+            said = (
+                f"{base_url} does not answer ({fault}): check the network and REPLICATE_BASE_URL."
+            )
         unreached = Check("Replicate", False, said)
-        return [unreached, _token(app, Check("token", False, "it could not be tried."))]
+        return [unreached, wrong or Check("token", False, "it could not be tried.")]
     finally:
         await gateway.aclose()
     known = Check("token", True, f"it belongs to the account {account}.")
-    return [reached, _token(app, known), model, await _limits(app, caller)]
+    limits = [await _limits(app, caller)] if has_state and wrong is None else []
+    return [reached, wrong or known, *model, *limits]
 
 
-def _token(app: App, tried: Check) -> Check:
-    """What trying the token told, if there is one."""
+def _wrong_token(app: App) -> Check | None:
+    """Return why there is no token to try, if there is none."""
     try:
         app.caller()
     except Unauthorized as error:
         return Check("token", False, str(error))
-    return tried
+    return None
 
 
 async def _default_model(app: App, gateway: Gateway, account: str) -> Check:

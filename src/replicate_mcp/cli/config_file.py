@@ -19,6 +19,7 @@ class ConfigFile:
     Attributes:
         path: the file itself, where what was named is a link to it.
         text: its text without a byte order mark; empty where there is no file.
+        has_mark: whether it begins with one, which not every host reads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,11 +38,11 @@ class ConfigFile:
             raise InvalidInput(f"{self.path} is not UTF-8 text; nothing was changed.") from None
         except OSError as error:
             raise InvalidInput(f"{self.path} cannot be read: {error.strerror}.") from None
-        self._mark = "\ufeff" if text.startswith("\ufeff") else ""
-        self.text = text.removeprefix(self._mark)
+        self.has_mark = text.startswith("\ufeff")
+        self.text = text.removeprefix("\ufeff")
 
     def replace(self, text: str, *, holds_secret: bool) -> Path | None:
-        """Put another text in its place, and give the backup's path where there was a file.
+        """Put another text in its place, without a mark; return the backup's path, if any.
 
         Args:
             holds_secret: others lose their permissions to the file; else its mode is kept.
@@ -61,7 +62,7 @@ class ConfigFile:
                 backup = backup.replace(self._backup_path())
                 if holds_secret:
                     mode &= PRIVATE_MODE
-            written = self._write_beside((self._mark + text).encode(), mode)
+            written = self._write_beside(text.encode(), mode)
             try:
                 self._check_unchanged()
                 written.replace(self.path)

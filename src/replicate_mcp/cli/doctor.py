@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
-from replicate_mcp.errors import InvalidInput
 
 if TYPE_CHECKING:
     from replicate_mcp.cli.checks import Check
@@ -28,22 +27,24 @@ def run(arguments: argparse.Namespace) -> int:
     import os
 
     from replicate_mcp.cli import checks
-    from replicate_mcp.settings import load_settings, read_sources
+    from replicate_mcp.settings import read_settings, read_sources
 
     logging.disable(logging.WARNING)  # The checks tell the same, each at its place.
+    settings, problems = read_settings(env_file=arguments.env_file)
     values, origins = read_sources(os.environ, arguments.env_file)
     _print_settings(values, origins)
-    _print_check(checks.python())
-    try:
-        settings = load_settings(env_file=arguments.env_file)
-    except InvalidInput as error:
-        _print_check(checks.Check("settings", False, f"{error} Put it right first."))
-        return SOME_FAILED
-    fine = True
-    for check in (*checks.names(os.environ), *checks.surroundings(settings)):
+    found = [
+        checks.python(),
+        *(checks.Check("settings", False, sentence) for sentence in problems.values()),
+        *checks.names(os.environ),
+    ]
+    for check in found:
         _print_check(check)
-        fine = fine and check.fine
-    return OK if fine else SOME_FAILED
+    # These may take some seconds.
+    for check in checks.surroundings(settings, problems):
+        _print_check(check)
+        found.append(check)
+    return OK if all(check.fine for check in found) else SOME_FAILED
 
 
 def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") -> None:
@@ -92,4 +93,5 @@ def _print_check(check: "Check") -> None:
 
     sentence = _USER_INFO.sub("://…@", check.sentence)
     sentence = one_line(sentence, MAX_SENTENCE_CHARACTERS)
-    print(f"  {'✓' if check.fine else '✗'} {check.what}: {sentence}", flush=True)
+    mark = "!" if check.is_warning else "✓" if check.fine else "✗"
+    print(f"  {mark} {check.what}: {sentence}", flush=True)

@@ -37,6 +37,7 @@ class Host:
         asks_for_secrets: whether the host asks for the token itself and keeps it encrypted, so that
             the file only refers to it.
         then: what the user does next.
+        takes_comments: whether its configuration may have comments and trailing commas.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Host:
     then: str
     says_type: bool = False
     asks_for_secrets: bool = False
+    takes_comments: bool = True
 
 
 def _claude_desktop(machine: Machine) -> Path:
@@ -65,7 +67,11 @@ def _claude_code(machine: Machine) -> Path:
 
 HOSTS = {
     "claude": Host(
-        "Claude Desktop", "mcpServers", _claude_desktop, "Quit Claude Desktop and open it again."
+        "Claude Desktop",
+        "mcpServers",
+        _claude_desktop,
+        "Quit Claude Desktop and open it again.",
+        takes_comments=False,
     ),
     "claude-code": Host(
         "Claude Code",
@@ -73,6 +79,7 @@ HOSTS = {
         _claude_code,
         "Start a new session; `/mcp` shows the server there.",
         says_type=True,
+        takes_comments=False,
     ),
     "cursor": Host(
         "Cursor",
@@ -89,3 +96,12 @@ HOSTS = {
         asks_for_secrets=True,
     ),
 }
+
+ALIASES = {
+    "claude-desktop": "claude",
+    "claude_desktop": "claude",
+    "claude_code": "claude-code",
+    "code": "vscode",
+    "vs-code": "vscode",
+}
+"""Other words for the hosts."""

@@ -1,13 +1,24 @@
 """`replicate-mcp install`: writes this server into a host's configuration, or takes it out."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicate_mcp.cli.hosts import HOSTS, SERVER
+from replicate_mcp.cli.hosts import ALIASES, HOSTS, SERVER
+from replicate_mcp.cli.install_questions import (
+    ASKED_LATER,
+    BASE_URL,
+    TOKEN,
+    agreed,
+    agreed_to_replace,
+    asked_later,
+    asked_token,
+    checked_token,
+)
 from replicate_mcp.cli.main import OK, WRONG_USE
 from replicate_mcp.errors import InvalidInput
 
@@ -16,26 +27,7 @@ if TYPE_CHECKING:
     from replicate_mcp.cli.hosts import Host
     from replicate_mcp.cli.json_text import Path as Way
 
-TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
-BASE_URL = "REPLICATE_BASE_URL"
-
-PASSED_ON = (
-    BASE_URL,
-    "REPLICATE_CONCURRENT_LIMIT",
-    "REPLICATE_REQUESTS_PER_MINUTE",
-    "DEFAULT_GLOBAL_SEMAPHORE_ID",
-    "REPLICATE_MCP_DEFAULT_MODEL",
-    "REPLICATE_MCP_BACKEND",
-    "REPLICATE_MCP_WAIT_SECONDS",
-    "REPLICATE_MCP_PREDICTION_SECONDS",
-    "REPLICATE_MCP_BATCH_SECONDS",
-    "REPLICATE_MCP_MAX_IMAGES_PER_DAY",
-    "REPLICATE_MCP_JOURNAL_MB",
-    "REPLICATE_MCP_CONFIRM_ABOVE",
-    "REPLICATE_MCP_FILES",
-)
-"""Settings that a server on stdio uses and that may be read by others; hosts start servers without
-the environment of the user's shell, so those set there are written down."""
+HIDDEN = "(hidden: it holds a password)"
 
 UNKNOWN = ""
 """The token, as long as it is still to be found in the entry that is there, or with the user."""
@@ -46,69 +38,142 @@ INPUT = "replicate-api-token"
 REFERENCE = f"${{input:{INPUT}}}"
 """What stands for the token there."""
 
-WITHOUT_ACCOUNT = (
-    f"Without an account, `replicate-mcp simulate` stands in for Replicate: set {BASE_URL} and "
-    f"{TOKEN} as it says when it starts."
-)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-ASKED_LATER = "(your token, asked for without --dry-run)"
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the entry stands: in a host's file, under a name."""
+
+    file: "ConfigFile"
+    host: "Host"
+    name: str
+
+    @property
+    def way(self) -> "Way":
+        """The way to the entry in the file."""
+        return self.host.servers, self.name
+
+    def present(self, text: str) -> Any:
+        """Return what stands there in a text of the file; None where nothing does."""
+        from replicate_mcp.cli.json_text import value_at
+
+        return value_at(text, self.way) if text.strip() else None
+
+    def not_this_server(self, other: str) -> str:
+        """Return the beginning of a sentence on another server that has the name."""
+        return f'"{self.name}" in {self.file.path} is not this server, it leads to {other}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which host, and how far to go."""
-    parser.add_argument("host", choices=HOSTS, metavar="HOST", help=", ".join(HOSTS))
+    parser.add_argument(
+        "host",
+        choices=HOSTS,
+        type=lambda word: ALIASES.get(word.lower(), word),
+        metavar="HOST",
+        help=", ".join(HOSTS),
+    )
     parser.add_argument("--remove", action="store_true", help="take the server out again")
+    parser.add_argument(
+        "--name", default=SERVER, help=f"what the server is called there ({SERVER})"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the change, write nothing")
     parser.add_argument("--yes", action="store_true", help="write without asking")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the change, ask, and write it."""
+    from replicate_mcp.cli.json_text import NotJson
+    from replicate_mcp.cli.server_entry import other_server
+
+    place = _place(arguments)
+    file = place.file
+    entry = {} if arguments.remove else _entry(place.host, arguments.env_file)
+    try:
+        other = other_server(place.present(file.text))
+        if arguments.remove:
+            if other:
+                raise InvalidInput(
+                    f"{place.not_this_server(other)}. Nothing was changed: take it out by hand if "
+                    "you mean it."
+                )
+            changed = _without_server(place)
+        else:
+            ask = asked_later if arguments.dry_run else asked_token
+            changed = _with_server(place, entry, ask)
+    except NotJson as error:
+        _refuse(place, entry, str(error))
+        return WRONG_USE
+    if arguments.remove and changed == file.text:
+        print(f'There is no "{place.name}" in {file.path}: nothing to remove.')
+        return OK
+    _warn_of_comments(place, changed)
+    if changed == file.text and not file.has_mark:
+        print(f"{file.path} needs no change.")
+        return OK
+    return _write(place, entry, changed, other, arguments)
+
+
+def _place(arguments: argparse.Namespace) -> Place:
+    """Return where the entry goes.
+
+    Raises:
+        InvalidInput: the name cannot be one, or the user has no home folder.
+    """
     import os
 
     from replicate_mcp.cli.config_file import ConfigFile
     from replicate_mcp.cli.hosts import Machine
-    from replicate_mcp.cli.json_text import NotJson
-    from replicate_mcp.cli.server_entry import other_server
 
-    host = HOSTS[arguments.host]
-    file = ConfigFile(host.file(Machine(sys.platform, Path.home(), os.environ)))
-    entry: dict[str, Any] = {}
-    if not arguments.remove:
-        entry = _entry(host, arguments.env_file)
+    if not _NAME.fullmatch(arguments.name):
+        raise InvalidInput("--name takes letters, digits, - and _, 64 at most.")
     try:
-        other = other_server(_present(file.text, host))
-        if arguments.remove and other:
-            raise InvalidInput(
-                f"{_not_this_one(file, other)}. Nothing was changed: take it out by hand if you "
-                "mean it."
-            )
-        if arguments.remove:
-            changed = _without_server(file.text, host)
-        else:
-            ask = _asked_later if arguments.dry_run else _asked_token
-            changed = _with_server(file.text, host, entry, ask)
-    except NotJson as error:
-        _refuse(file, host, entry, str(error))
-        return WRONG_USE
-    if changed == file.text:
-        print(f"{file.path} needs no change.")
-        return OK
+        home = Path.home()
+    except RuntimeError:
+        raise InvalidInput("This user has no home folder: set HOME to it.") from None
+    host = HOSTS[arguments.host]
+    return Place(
+        ConfigFile(host.file(Machine(sys.platform, home, os.environ))), host, arguments.name
+    )
+
+
+def _write(
+    place: Place,
+    entry: Mapping[str, Any],
+    changed: str,
+    other: str | None,
+    arguments: argparse.Namespace,
+) -> int:
+    """Show a change and write it, as far as the user agrees."""
+    from replicate_mcp.cli.forwarded_settings import NETWORK_VARIABLES, describe_network
+    from replicate_mcp.cli.server_entry import holds_password
+
+    env: Mapping[str, str] = entry.get("env", {})
     if other:
-        print(f"{_not_this_one(file, other)}. This server takes its place there.")
-    _show(file, changed, host)
-    if not str(entry.get("env", {}).get(TOKEN, REFERENCE)).startswith(("r8_", "${", "(")):
+        print(f"{place.not_this_server(other)}. This server takes its place there.")
+    _show(place, changed)
+    if place.file.has_mark:
+        print(f"The byte order mark at the beginning goes: {place.host.title} may not read it.")
+    network = {name: value for name, value in env.items() if name in NETWORK_VARIABLES}
+    for sentence in describe_network(network):
+        print(sentence, file=sys.stderr)
+    if not str(env.get(TOKEN, REFERENCE)).startswith(("r8_", "${", "(")):
         print("This token does not begin with r8_, as Replicate's do: check it.", file=sys.stderr)
     if arguments.dry_run:
         print("A dry run: nothing was written.", file=sys.stderr)
         return OK
-    if not arguments.yes and not _agreed():
+    if other and not agreed_to_replace(place.name):
         print("Nothing was written.", file=sys.stderr)
         return WRONG_USE
-    was_open = file.is_open_to_others()
-    holds_secret = entry.get("env", {}).get(TOKEN, REFERENCE) != REFERENCE
-    backup = file.replace(changed, holds_secret=holds_secret)
-    _tell(file, host, backup, entry)
+    if not arguments.yes and not agreed():
+        print("Nothing was written.", file=sys.stderr)
+        return WRONG_USE
+    was_open = place.file.is_open_to_others()
+    has_password = any(holds_password(value, name) for name, value in network.items())
+    holds_secret = has_password or env.get(TOKEN, REFERENCE) != REFERENCE
+    backup = place.file.replace(changed, holds_secret=holds_secret)
+    _tell(place, backup, entry)
     if was_open:
         private = "The file and its backup" if holds_secret else "The backup"
         print(f"{private} can be read by you alone now (mode 600): secrets may be in there.")
@@ -120,7 +185,7 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     import os
 
     from replicate_mcp.cli.executable import own_command
-    from replicate_mcp.cli.server_entry import holds_password
+    from replicate_mcp.cli.forwarded_settings import forwarded_network, forwarded_settings
     from replicate_mcp.settings import load_settings, read_sources
 
     settings = load_settings(env_file=env_file)
@@ -128,27 +193,18 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     command, *words = own_command()
     if env_file is not None:
         words += ["serve", "--env-file", str(Path(env_file).expanduser().resolve())]
-    env = {}
-    for name in PASSED_ON:
-        if origins[name] != "environment":
-            continue
-        if holds_password(str(values[name])):
-            print(
-                f"{name} holds a password, and is not written there: put it into the file that "
-                "--env-file names.",
-                file=sys.stderr,
-            )
-            continue
-        env[name] = str(values[name])
+    env = forwarded_settings(values, origins)
+    if not settings.is_local:  # Loopback needs neither a proxy nor certificates.
+        env |= forwarded_network(os.environ)
     if origins[TOKEN] != "file":
         # What is on this machine is the simulator, whose tokens are no secrets.
         asks = host.asks_for_secrets and not settings.is_local
-        env[TOKEN] = REFERENCE if asks else str(values.get(TOKEN, UNKNOWN))
+        env[TOKEN] = REFERENCE if asks else checked_token(str(values.get(TOKEN, UNKNOWN)))
     entry: dict[str, Any] = {"type": "stdio"} if host.says_type else {}
     return entry | {"command": command, "args": words, "env": env}
 
 
-def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[], str]) -> str:
+def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) -> str:
     """The configuration with the server in it; what a user has added to its entry stays.
 
     Of an entry that was another server's, only the settings of this one stay.
@@ -157,8 +213,9 @@ def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[
     from replicate_mcp.cli.server_entry import other_server
     from replicate_mcp.settings import SETTING_NAMES
 
+    text = place.file.text
     text = text if text.strip() else "{}\n"
-    present = _present(text, host)
+    present = place.present(text)
     present = present if isinstance(present, dict) else {}
     there = present.get("env")
     there = dict(there) if isinstance(there, dict) else {}
@@ -171,7 +228,7 @@ def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[
     if TOKEN not in env:
         there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
     elif env[TOKEN] == UNKNOWN:
-        env[TOKEN] = there.get(TOKEN) or ask()
+        env[TOKEN] = _kept_token(there.get(TOKEN)) or ask()
     merged = present | entry | {"env": there | env}
     if not merged["args"]:
         del merged["args"]
@@ -181,31 +238,47 @@ def _with_server(text: str, host: "Host", entry: dict[str, Any], ask: Callable[[
         inputs = value_at(text, ("inputs",)) or []
         if not any(_is_ours(each) for each in inputs):
             text = append(text, ("inputs",), _token_input())
-    return put(text, (host.servers, SERVER), merged)
+    return put(text, place.way, merged)
 
 
-def _without_server(text: str, host: "Host") -> str:
+def _kept_token(token: Any) -> str | None:
+    """Return the token of an entry; None for none, or for text that stands for one."""
+    from replicate_mcp.placeholders import placeholder
+
+    if not isinstance(token, str) or not token:
+        return None
+    # Some hosts fill in a variable by themselves.
+    return token if token.startswith("${") or placeholder(token) is None else None
+
+
+def _without_server(place: Place) -> str:
     from replicate_mcp.cli.json_text import remove, value_at
 
+    text = place.file.text
     if not text.strip():
         return text
-    text = remove(text, (host.servers, SERVER))
-    if host.asks_for_secrets:
+    text = remove(text, place.way)
+    if place.host.asks_for_secrets and REFERENCE not in text:
         for position, each in enumerate(value_at(text, ("inputs",)) or []):
             if _is_ours(each):
                 return remove(text, ("inputs", position))
     return text
 
 
-def _present(text: str, host: "Host") -> Any:
-    """What stands in the server's place; None where nothing does."""
-    from replicate_mcp.cli.json_text import value_at
+def _warn_of_comments(place: Place, text: str) -> None:
+    """Say that the host cannot read its own file, where it takes strict JSON alone."""
+    import json
 
-    return value_at(text, (host.servers, SERVER)) if text.strip() else None
-
-
-def _not_this_one(file: "ConfigFile", other: str) -> str:
-    return f'"{SERVER}" in {file.path} is not this server, it leads to {other}'
+    if place.host.takes_comments or not text.strip():
+        return
+    try:
+        json.loads(text)
+    except ValueError:
+        print(
+            f"{place.host.title} reads strict JSON: take the comments and trailing commas out of "
+            f"{place.file.path}.",
+            file=sys.stderr,
+        )
 
 
 def _token_input() -> dict[str, Any]:
@@ -221,72 +294,40 @@ def _is_ours(host_input: Any) -> bool:
     return isinstance(host_input, dict) and host_input.get("id") == INPUT
 
 
-def _asked_token() -> str:
-    """The token, typed unseen.
-
-    Raises:
-        InvalidInput: nobody is there to type it, or nothing was typed.
-    """
-    from getpass import getpass
-
-    token = ""
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            f"No token is set: put one from https://replicate.com/account/api-tokens into {TOKEN}, "
-            f"or run this in a terminal, to be asked for it. {WITHOUT_ACCOUNT}"
-        )
-    print(WITHOUT_ACCOUNT, file=sys.stderr)
-    with suppress(EOFError):
-        token = getpass("Replicate API token (from replicate.com/account/api-tokens; not shown): ")
-    if not token.strip():
-        raise InvalidInput("No token was given; nothing was changed.")
-    return token.strip()
-
-
-def _asked_later() -> str:
-    return ASKED_LATER
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        print("Add --yes to write it without being asked.", file=sys.stderr)
-        return False
-    with suppress(EOFError):
-        return input("Write this? [y/N] ").strip().lower() in ("y", "yes")
-    print(file=sys.stderr)
-    return False
-
-
-def _show(file: "ConfigFile", changed: str, host: "Host") -> None:
+def _show(place: Place, changed: str) -> None:
+    from replicate_mcp.cli.forwarded_settings import NETWORK_VARIABLES, PASSED_ON
     from replicate_mcp.cli.json_text import value_at
     from replicate_mcp.cli.server_entry import is_shown, other_server, words_of
     from replicate_mcp.cli.showing_changes import difference
 
+    file, host = place.file, place.host
     words = [
         word
-        for entry in (_present(file.text, host), _present(changed, host))
+        for entry in (place.present(file.text), place.present(changed))
         if not other_server(entry)
         for word in words_of(entry)
     ]
+    variables = (*PASSED_ON, *NETWORK_VARIABLES)
 
     def shown(way: "Way", value: str) -> bool:
         is_of_input = len(way) == 1 and value in _token_input().values()
         return (
             is_of_input
             or value == ASKED_LATER
-            or is_shown(way, value, variables=PASSED_ON, words=words)
+            or is_shown(way, value, variables=variables, words=words)
         )
 
     inputs = (value_at(changed, ("inputs",)) or []) if host.asks_for_secrets else []
     ours: list[Way] = [
-        (host.servers, SERVER),
+        place.way,
         *(("inputs", position) for position, each in enumerate(inputs) if _is_ours(each)),
     ]
     print(difference(file.path, file.text, changed, ours=ours, is_shown=shown))
 
 
-def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[str, Any]) -> None:
+def _tell(place: Place, backup: Path | None, entry: Mapping[str, Any]) -> None:
     """Say what was written where, and what is next."""
+    file, host = place.file, place.host
     print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))
     if not entry:
         print(f"{host.title} forgets the server when it is restarted.")
@@ -300,19 +341,23 @@ def _tell(file: "ConfigFile", host: "Host", backup: Path | None, entry: Mapping[
         print(f"{host.title} asks for the token once, and keeps it encrypted.")
 
 
-def _refuse(file: "ConfigFile", host: "Host", entry: Mapping[str, Any], reason: str) -> None:
+def _refuse(place: Place, entry: Mapping[str, Any], reason: str) -> None:
     """Print why nothing was changed, and what the user can put there by hand."""
     import json
 
     from replicate_mcp.cli.printing import say
 
-    said = f"{file.path} was not changed: {reason}."
+    said = f"{place.file.path} was not changed: {reason}."
     if not entry:
         say(said)
         return
-    shown = dict(entry)
+    from replicate_mcp.cli.server_entry import holds_password
+
+    env = dict(entry["env"])
+    env |= {name: HIDDEN for name, value in env.items() if holds_password(value, name)}
+    shown = dict(entry) | {"env": env}
     if shown["env"].get(TOKEN, REFERENCE) != REFERENCE:
         shown["env"] = shown["env"] | {TOKEN: "r8_your_token"}
-    snippet = json.dumps({SERVER: shown}, indent=2)
-    say(f'{said} Correct it, or put this under "{host.servers}" yourself:')
+    snippet = json.dumps({place.name: shown}, indent=2)
+    say(f'{said} Correct it, or put this under "{place.host.servers}" yourself:')
     print(snippet, file=sys.stderr)

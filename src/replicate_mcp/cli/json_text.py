@@ -16,6 +16,9 @@ _BETWEEN = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*", re.DOTALL)
 COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 
 
+_DOUBLE_BACKSLASH = r": a backslash is written twice in JSON, like C:\\Users"
+
+
 class NotJson(ValueError):
     """The text cannot be read, or not in one way only; the message says where, without quoting."""
 
@@ -212,6 +215,10 @@ def _value(text: str, at: int) -> Node:
         return _container(text, at)
     try:
         value, end = _SCALARS.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Invalid \\"):
+            raise _at(text, error.pos, _DOUBLE_BACKSLASH) from None
+        raise _at(text, at) from None
     except ValueError:
         raise _at(text, at) from None
     return Node(at, end, value)
@@ -248,10 +255,10 @@ def _container(text: str, start: int) -> Node:
     return Node(start, at + 1, value, tuple(members))
 
 
-def _at(text: str, at: int) -> NotJson:
+def _at(text: str, at: int, advice: str = "") -> NotJson:
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
-    return NotJson(f"it is no JSON at line {line}, column {column}")
+    return NotJson(f"it is no JSON at line {line}, column {column}{advice}")
 
 
 def _refuse(constant: str) -> Any:

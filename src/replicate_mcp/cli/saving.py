@@ -17,6 +17,7 @@ from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.cli.options import DEFAULT_MAX_MB
 from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.replicate_api.connection import connection_fault
 from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
 from replicate_mcp.tasks import filenames, media
@@ -210,6 +211,8 @@ class Saver:
                     reason = f"its host answered {response.status_code}"
                     if response.status_code < 500 and response.status_code != 429:
                         break
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+                reason = str(connection_fault(error, file.url))
             except httpx.HTTPError as error:
                 reason = f"the connection failed ({str(error) or type(error).__name__})"
             except (httpx.InvalidURL, ValueError) as error:  # UnicodeError is a ValueError

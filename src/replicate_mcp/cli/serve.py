@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replicate_mcp.settings import Settings
 
+HOST, PORT = "127.0.0.1", 8000
+"""Where HTTP is served by default."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to serve; the rest are settings."""
@@ -21,33 +24,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --http: programs of this user on this machine use the server's token without "
         "credentials; as REPLICATE_MCP_LOCAL=1",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="8000; 0 for any that is free")
+    parser.add_argument("--host", help=f"with --http: where to listen ({HOST})")
+    parser.add_argument("--port", type=int, help=f"with --http: {PORT}; 0 for any that is free")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the client is gone."""
     import anyio
 
+    from replicate_mcp.cli.printing import say
     from replicate_mcp.errors import InvalidInput
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.settings import read_settings
 
-    settings = load_settings(env_file=arguments.env_file)
-    if arguments.local:
-        if not arguments.http:
-            raise InvalidInput("--local goes with --http: on stdio only this machine's user calls.")
-        settings = settings.model_copy(update={"local": True})
+    _check_arguments(arguments)
+    settings, problems = read_settings(env_file=arguments.env_file)
+    error = InvalidInput(" ".join(problems.values())) if problems else None
     if arguments.http:
-        return _serve_http(settings, arguments.host, arguments.port)
+        if error is not None:
+            raise error
+        if arguments.local:
+            settings = settings.model_copy(update={"local": True})
+        host, port = arguments.host or HOST, arguments.port
+        return _serve_http(settings, host, PORT if port is None else port)
     from replicate_mcp.mcp_server.server import serve_stdio
 
+    if error is not None:
+        say(f"Every call is answered with this error: {error}")
     if sys.stdin.isatty():
         print(
             "Waiting for an MCP host on stdin; `replicate-mcp --help` tells of the rest.",
             file=sys.stderr,
         )
-    anyio.run(serve_stdio, settings)
+    anyio.run(serve_stdio, settings, error)
     return 0
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        InvalidInput: an option of --http was given without it.
+    """
+    from replicate_mcp.errors import InvalidInput
+
+    if arguments.http:
+        return
+    if arguments.local:
+        raise InvalidInput("--local goes with --http: on stdio only this machine's user calls.")
+    for option, value in (("--port", arguments.port), ("--host", arguments.host)):
+        if value is not None:
+            raise InvalidInput(
+                f"{option} goes with --http: without it, MCP is served on stdin and stdout."
+            )
 
 
 def _serve_http(settings: "Settings", host: str, port: int) -> int:
@@ -73,7 +101,10 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
     from replicate_mcp.http_api.server import serve_http
 
     def tell(url: str) -> None:
-        print(f"Serving on {url} (MCP at /mcp and /sse).", file=sys.stderr)
+        print(
+            f"Serving on {url} (MCP at /mcp and /sse, a dashboard for browsers at /).",
+            file=sys.stderr,
+        )
         print(server_token_users(settings), file=sys.stderr, flush=True)
 
     anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=tell))
@@ -83,9 +114,12 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
 def server_token_users(settings: "Settings") -> str:
     """Return a sentence on who may use the server's token over HTTP, and how to change that."""
     from replicate_mcp.access import is_loopback
+    from replicate_mcp.placeholders import placeholder
 
     if settings.token is None:
         return "No REPLICATE_API_TOKEN is set: every caller has to bring a token."
+    if (what := placeholder(settings.token)) is not None:
+        return f"REPLICATE_API_TOKEN looks like no token ({what}): every caller has to bring one."
     if settings.allow_anonymous:
         return (
             "Whoever can connect uses the server's token, without credentials "

@@ -30,9 +30,15 @@ def other_server(entry: Any) -> str | None:
     return printable(_program(command))
 
 
-def holds_password(value: str) -> bool:
-    """Whether an address may carry one, also where it was not escaped as it should have been."""
+def holds_password(value: str, name: str = "") -> bool:
+    """Whether an address may carry one, also where it was not escaped as it should have been.
+
+    Args:
+        name: the variable; that of a proxy may have an address without a scheme.
+    """
     scheme, sign, rest = value.partition("://")
+    if name.lower().endswith("_proxy") and "@" in value:
+        return True
     return bool(sign) and scheme != "sqlite" and ("@" in rest or "password" in rest.lower())
 
 
@@ -49,7 +55,7 @@ def is_shown(way: Way, value: str, *, variables: Collection[str], words: Collect
         case ("args", int()):
             return value in words or _FLAG.fullmatch(value) is not None
         case ("env", name):
-            is_plain = name in variables and not holds_password(value)
+            is_plain = name in variables and not holds_password(value, str(name))
             return is_plain or _REFERENCE.fullmatch(value) is not None
     return False
 

@@ -1,15 +1,14 @@
 """An app for the length of one command, and who uses it."""
 
-import socket
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
-from replicate_mcp.errors import ReplicateMcpError, ReplicateUnavailable, UnknownBatch
+from replicate_mcp.errors import ReplicateMcpError, UnknownBatch
 from replicate_mcp.settings import Settings
 from replicate_mcp.tasks.result import BatchResult
 
@@ -23,6 +22,9 @@ def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
         ReplicateMcpError: as the work raised it.
     """
 
+    # A command ends with the error itself; the recovery beside it would log the same.
+    logging.getLogger("replicate_mcp.composition").setLevel(logging.ERROR)
+
     async def inside() -> T:
         async with App.running(settings) as app:
             return await work(app)
@@ -30,29 +32,7 @@ def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
     try:
         return anyio.run(inside)
     except ExceptionGroup as group:
-        reason = _reason(group)
-    except ReplicateUnavailable as error:
-        reason = error
-    if isinstance(reason, ReplicateUnavailable) and (hint := without_simulator(settings)):
-        raise ReplicateUnavailable(hint)
-    raise reason
-
-
-def without_simulator(settings: Settings) -> str | None:
-    """What to do where Replicate's API is asked for on this machine and nothing listens there."""
-    if not settings.is_local:
-        return None
-    url = urlsplit(settings.replicate_base_url)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname or "", port), timeout=1).close()
-    except OSError:
-        return (
-            f"The simulator at {settings.replicate_base_url} does not answer: start it with "
-            f"`replicate-mcp simulate --port {port}`, or unset REPLICATE_BASE_URL for Replicate "
-            "itself."
-        )
-    return None
+        raise _reason(group) from None
 
 
 async def result_of(app: App, caller: Caller, batch: str) -> BatchResult:

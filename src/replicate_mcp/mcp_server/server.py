@@ -37,7 +37,7 @@ from pydantic import AnyUrl
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import Progress
-from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
 from replicate_mcp.mcp_server.callers import Request, authenticate, to_public_error
 from replicate_mcp.mcp_server.completion import complete
@@ -248,13 +248,17 @@ def _reporter(context: Context[Any, Any] | None) -> Any:
     return report
 
 
-async def serve_stdio(settings: Settings) -> None:
+async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = None) -> None:
     """Serve one client over stdin and stdout, until it closes them or a signal comes.
+
+    With settings that cannot be used it serves all the same: a host shows the error that answers
+    a call, and of a server that has ended only that it is gone.
 
     Either way nothing is cancelled at Replicate: nobody asked for that. What runs there keeps its
     permits, in the state that all processes share.
     """
-    async with App.running(settings) as app, anyio.create_task_group() as group:
+    running = App.running(settings, settings_error=settings_error)
+    async with running as app, anyio.create_task_group() as group:
         if os.name != "nt":
             group.start_soon(_leave_at_signal, app)
         server = ReplicateMcpServer(app, is_local=True)

@@ -16,8 +16,8 @@ from replicate_mcp.errors import (
 )
 from replicate_mcp.refused_credentials import RefusedCredentials
 from replicate_mcp.replicate_api.asking_again import answered
-from replicate_mcp.replicate_api.fault_policy import rule_for
-from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.fault_policy import not_told, rule_for
+from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.memory import Memory
 from replicate_mcp.replicate_api.transport import KEEPALIVE_SECONDS
@@ -232,6 +232,8 @@ class Accounts:
                 log.warning("Replicate does not say whose token this is: %s", fault)
                 return mark
             # Another name for the account would be another limit: better none than two.
+            if isinstance(fault, NotSent):
+                raise not_told(fault) from None
             raise _not_told(f" ({fault})") from None
         await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
         return name

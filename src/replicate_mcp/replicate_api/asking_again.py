@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import anyio
 
-from replicate_mcp.replicate_api.faults import Fault, LostAnswer, Refusal
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, Fault, LostAnswer, Refusal
 
 T = TypeVar("T")
 
@@ -35,4 +35,6 @@ async def answered(question: Callable[[], Awaitable[T]]) -> T:
 
 
 def _may_pass(fault: Fault) -> bool:
+    if isinstance(fault, ConnectionMisconfigured):
+        return False
     return not isinstance(fault, Refusal) or fault.status == 429 or fault.status >= 500

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from replicate_mcp.access import is_loopback
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST, is_file_url
-from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Delivery:
         """Args: base_url: of Replicate's API."""
         base = urlsplit(base_url)
         self._simulator = base if is_loopback(base.hostname or "") else None
+        self._delivered_from = f"https://{DELIVERY_HOST}" if self._simulator is None else base_url
 
     def serves(self, url: str) -> bool:
         """Whether an address is one of an output."""
@@ -57,24 +58,24 @@ class Delivery:
         Images are compressed already; what is compressed once more may unfold to any size.
 
         Raises:
-            NotDelivered: the environment names a proxy that cannot be used.
+            NotDelivered: the environment's TLS or proxy settings prevent every connection.
         """
         import httpx
 
+        from replicate_mcp.replicate_api.connection import connection_options
+
         # By the one proxy that the API is called through; .netrc and the like are not looked at.
-        proxy = None if self._simulator else proxy_for("https", DELIVERY_HOST)
         try:
-            return httpx.AsyncClient(
-                timeout=PHASE_SECONDS,
-                follow_redirects=False,
-                trust_env=False,
-                headers={"Accept-Encoding": "identity"},
-                proxy=proxy,
-                verify=httpx.create_ssl_context() if self._simulator is None else False,
-            )
-        except (ImportError, ValueError, httpx.InvalidURL):
-            # What it says may be a piece of the proxy's password.
-            raise NotDelivered(unusable_proxy("https")) from None
+            options = connection_options(self._delivered_from)
+        except ConnectionMisconfigured as fault:
+            raise NotDelivered(str(fault)) from None
+        return httpx.AsyncClient(
+            timeout=PHASE_SECONDS,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"Accept-Encoding": "identity"},
+            **options,
+        )
 
     @asynccontextmanager
     async def fetching(self) -> AsyncIterator[Fetch]:
@@ -104,6 +105,10 @@ class Delivery:
                     body += chunk
                     if len(body) > at_most:
                         raise NotDelivered(f"it is over {at_most // 2**20} MB")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            from replicate_mcp.replicate_api.connection import connection_fault
+
+            raise NotDelivered(str(connection_fault(error, url))) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             what = one_line(str(error), 100) or type(error).__name__
             raise NotDelivered(f"the connection failed ({what})") from None

@@ -16,9 +16,11 @@ from replicate_mcp.errors import (
     InvalidInput,
     ReplicateMcpError,
     ReplicateUnavailable,
+    ReplicateUnreachable,
     Unauthorized,
 )
 from replicate_mcp.replicate_api.faults import (
+    ConnectionMisconfigured,
     Fault,
     Intercepted,
     LostAnswer,
@@ -106,6 +108,11 @@ _A = Action
 
 # What came instead of an answer, what is done, whether it may be made, and what its user gets.
 TABLE: tuple[tuple[Callable[[Fault], bool], Rule], ...] = (
+    # TLS or proxy settings of this machine, which every connection meets
+    (
+        _kind(ConnectionMisconfigured),
+        Rule(_A.FAIL_BATCH, False, "replicate_unavailable", False, _UNREACHED),
+    ),
     # no connection, or the list shows that nothing was made
     (_kind(NotSent), Rule(_A.SEND_AGAIN, False, "replicate_unavailable", True, _UNREACHED)),
     # a page that is not Replicate's; sent again at once, it meets the same
@@ -154,6 +161,14 @@ def not_told(fault: Fault) -> ReplicateMcpError:
         return InsufficientCredit(_CREDIT)
     if isinstance(fault, Refusal) and status in (400, 403, 404, 413, 422):
         return InvalidInput(f"Replicate refused it: {fault.detail.rstrip('.')}.")
+    if isinstance(fault, ConnectionMisconfigured):
+        return ReplicateUnreachable(
+            f"Replicate could not be reached: {fault}. Nothing was created."
+        )
+    if isinstance(fault, NotSent):
+        return ReplicateUnavailable(
+            f"Replicate could not be reached: {fault}. Nothing was created: try again."
+        )
     return ReplicateUnavailable(f"Replicate did not answer ({fault}). Try again.")
 
 

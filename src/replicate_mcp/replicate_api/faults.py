@@ -25,6 +25,10 @@ class NotSent(Fault):
     """The request never reached Replicate: no connection could be made."""
 
 
+class ConnectionMisconfigured(NotSent):
+    """This machine's TLS or proxy settings prevent every connection until somebody changes them."""
+
+
 class LostAnswer(Fault):
     """The request was sent and its answer never came whole: what it did is not known."""
 

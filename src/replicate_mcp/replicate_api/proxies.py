@@ -1,28 +1,102 @@
-"""The proxy that the environment names, and what to say of one that cannot be used."""
+"""The proxy that the environment or the system names for a host."""
 
 import os
 import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from replicate_mcp.access import is_loopback
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
+from replicate_mcp.text import one_line
+
+if TYPE_CHECKING:
+    import httpx
+
+PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+"""Environment variables that choose a proxy; each is read in lower case too."""
 
 
-def proxy_for(scheme: str, host: str) -> str | None:
-    """The proxy's address for a host; None for none."""
-    if urllib.request.proxy_bypass(host):
+@dataclass(frozen=True, slots=True)
+class ProxySetting:
+    """A proxy, and what names it.
+
+    Attributes:
+        url: may hold a password.
+        source: an environment variable, or the system's settings.
+    """
+
+    url: str = field(repr=False)
+    source: str
+
+    def __str__(self) -> str:
+        """Return the proxy and its source, without a user name or a password."""
+        if (address := without_user(self.url)) is None:
+            return f"the proxy that {self.source} names"
+        return f"the proxy {address} that {self.source} names"
+
+
+def find_proxy(scheme: str, host: str) -> ProxySetting | None:
+    """Return the proxy for a host; None for a direct connection, as loopback always has."""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    url = proxies.get(scheme) or proxies.get("all")
+    if not url:
+        return None
+    return ProxySetting(url if "://" in url else f"http://{url}", _source(scheme))
 
 
-def unusable_proxy(scheme: str) -> str:
-    """Why nothing goes through it, without what its address holds: that may be a password."""
-    return (
-        f"the proxy that {_variable(scheme)} names cannot be used: write it like http://host:port, "
-        "odd characters of a password as %23 and the like"
-    )
+def httpx_proxy(setting: ProxySetting) -> "httpx.Proxy":
+    """Return a proxy as httpx takes it.
+
+    Raises:
+        ConnectionMisconfigured: the address cannot be used; the message holds no password.
+        TlsSettingsError: an environment variable prevents TLS to the proxy.
+    """
+    from importlib.util import find_spec
+
+    import httpx
+
+    from replicate_mcp.tls import client_context
+
+    try:
+        proxy = httpx.Proxy(setting.url)
+        port = urlsplit(setting.url).port  # Checks its range, too.
+        if not proxy.url.host or port == 0:
+            raise ValueError
+    except (ValueError, httpx.InvalidURL):
+        # Its message may be a piece of the proxy's password.
+        raise ConnectionMisconfigured(
+            f"the proxy that {setting.source} names cannot be used: write it like "
+            "http://host:port, special characters of a password escaped like %23"
+        ) from None
+    if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ConnectionMisconfigured(
+            f"{setting} needs one more package: pip install 'httpx[socks]'"
+        )
+    if proxy.url.scheme == "https":
+        return httpx.Proxy(setting.url, ssl_context=client_context())
+    return proxy
 
 
-def _variable(scheme: str) -> str:
-    """What names the proxy for addresses of a scheme: a variable, else the system."""
+def without_user(url: str) -> str | None:
+    """Return a proxy's address without its user and password; None where they cannot be told."""
+    scheme, _, rest = url.partition("://")
+    try:
+        # The last @ ends the password, also where others of it are not escaped.
+        parts = urlsplit(f"{scheme}://{rest.rpartition('@')[2]}")
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname:
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return one_line(f"{scheme}://{host}" + (f":{port}" if port is not None else ""), 200)
+
+
+def _source(scheme: str) -> str:
+    """Return what names the proxy for a scheme: an environment variable, else the system."""
     for wanted in (f"{scheme}_proxy", "all_proxy"):
         for name, value in os.environ.items():
             if value and name.lower() == wanted:

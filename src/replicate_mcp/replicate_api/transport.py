@@ -6,18 +6,17 @@ All of that passes through here.
 """
 
 import contextlib
-import ssl
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Any
 
 import httpx
 
 from replicate_mcp.cpu_bound import run_cpu_bound
+from replicate_mcp.replicate_api.connection import connection_fault, connection_options
 from replicate_mcp.replicate_api.faults import (
     Intercepted,
     LostAnswer,
@@ -26,7 +25,6 @@ from replicate_mcp.replicate_api.faults import (
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.json_body import parse_json
-from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 60.0
@@ -41,8 +39,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 KEEPALIVE_SECONDS = 20.0
 """How long an idle connection is kept: a longer one meets servers that have closed it."""
-
-LAST_PORT = 65_535
 
 _VALID_FROM_ANYONE = frozenset({413, 414, 429, 431})
 """Refusals that hold whoever on the way gives them: too large, or too many."""
@@ -88,8 +84,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, base_url: str) -> None:
         self._base = httpx.URL(base_url)
-        self._proxy = proxy_for(self._base.scheme, self._base.host)
-        self._ssl: ssl.SSLContext | bool = _ssl_context() if self._base.scheme == "https" else False
+        self._options: dict[str, Any] | None = None
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
         self._clock = time.time() - _steady()
         self.clock_known = False
@@ -151,9 +146,7 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-                raise NotSent(
-                    f"no connection to {self._base.host} ({error or 'timed out'})"
-                ) from error
+                raise connection_fault(error, str(self._base)) from error
             if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
                 raise NotSent("the request cannot be sent as it is") from None
             if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
@@ -168,17 +161,12 @@ class Transport(httpx.AsyncBaseTransport):
         await self.close_idle()
         if self._idle:
             return self._idle.pop()[1]
-        try:
-            if self._proxy is not None and (httpx.URL(self._proxy).port or 0) > LAST_PORT:
-                raise ValueError("there is no such port")
-            return httpx.AsyncHTTPTransport(
-                verify=self._ssl,
-                proxy=self._proxy,
-                limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-            )
-        except (ImportError, ValueError, httpx.InvalidURL):
-            # What it says may be a piece of the proxy's password.
-            raise NotSent(unusable_proxy(self._base.scheme)) from None
+        if self._options is None:
+            self._options = connection_options(str(self._base))
+        return httpx.AsyncHTTPTransport(
+            **self._options,
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+        )
 
     @staticmethod
     async def _drop(connection: httpx.AsyncHTTPTransport) -> None:
@@ -220,12 +208,6 @@ def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
         lost = UnreadableCreation if status in (201, 202) else LostAnswer
         raise lost("the answer is not a JSON object")
     return parsed
-
-
-@lru_cache
-def _ssl_context() -> ssl.SSLContext:
-    """One for the process: it takes a megabyte, and 20 ms to make."""
-    return httpx.create_ssl_context()
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -62,8 +62,11 @@ def main(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, OverflowError) as error:
-        print(f"Cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
-        return 1
+        print(
+            f"Cannot listen on {args.host}:{args.port} ({error}): choose another --port.",
+            file=sys.stderr,
+        )
+        return 2
     return 0
 
 

@@ -20,6 +20,7 @@ from replicate_mcp.errors import BackendUnavailable
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import PubSub
+    from redis.asyncio.connection import SSLConnection
 
 log = logging.getLogger(__name__)
 
@@ -280,7 +281,7 @@ class Server:
                 "The backend redis:// needs the client: pip install 'replicate-mcp[redis]'."
             ) from None
         try:
-            return Redis.from_url(
+            client = Redis.from_url(
                 self.address.url,
                 decode_responses=True,
                 protocol=2,
@@ -294,6 +295,12 @@ class Server:
             )
         except Exception as error:  # Of any kind: each option is converted in a way of its own.
             raise BackendUnavailable(self._wrong_option(error)) from None
+        if (
+            self.address.url.startswith("rediss:")
+            and "ssl_" not in urlsplit(self.address.url).query
+        ):
+            client.connection_pool.connection_class = _tls_connection(self.address.shown)
+        return client
 
     def _wrong_option(self, error: Exception) -> str:
         """Which option the client cannot use: it is named in the error, or is one of all."""
@@ -318,7 +325,33 @@ class Server:
         )
 
 
+def _tls_connection(shown: str) -> "type[SSLConnection]":
+    """Return the client's connection over TLS, with the certificates that this machine trusts.
+
+    Raises:
+        BackendUnavailable: an environment variable prevents TLS.
+    """
+    from redis.asyncio.connection import SSLConnection
+
+    from replicate_mcp.tls import TlsSettingsError, client_context
+
+    try:
+        context = client_context()
+    except TlsSettingsError as error:
+        raise BackendUnavailable(f"Redis at {shown} cannot be reached: {error}.") from None
+
+    class TlsConnection(SSLConnection):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.ssl_context.context = context
+
+    return TlsConnection
+
+
 _SENTENCES = {
+    ("CERTIFICATE_VERIFY_FAILED",): "has a certificate that this machine does not trust: set "
+    "SSL_CERT_FILE to the file of its certificate authority, or end REPLICATE_MCP_BACKEND in "
+    "?ssl_ca_certs=/a/whole/path.pem.",
     ("OutOfMemoryError", "-OOM"): "is out of memory, so it takes no new work, and what runs is "
     "followed to its end: raise its maxmemory, or remove what else fills it.",
     ("MISCONF",): "takes no writes, since it cannot save its memory to disk: see its log.",

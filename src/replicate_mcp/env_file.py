@@ -1,0 +1,65 @@
+"""Files of settings: `NAME=value` lines, as shells and Docker write them."""
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from replicate_mcp.errors import InvalidInput
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+_SHELL_LINE = re.compile(r"\s*(\$env:|set\s|setx\s|setenv\s|\$)", re.IGNORECASE)
+"""How other shells' assignments begin; `export NAME=value` is read as it is."""
+
+
+def read_env_file(path: str | Path | None, *, must_exist: bool) -> Mapping[str, str | None]:
+    """Return the values of a file; None for a name that stands alone in its line.
+
+    Args:
+        path: None for no file.
+        must_exist: whether the file was asked for by name.
+
+    Raises:
+        InvalidInput: the file is missing or cannot be read; the message names the line.
+    """
+    if path is None:
+        return {}
+    try:
+        path = Path(path).expanduser()
+        is_file = path.is_file()
+    except (RuntimeError, OSError, ValueError):  # A home that is not known, or no path at all.
+        is_file = False
+    if not is_file:
+        if not must_exist:
+            return {}
+        raise InvalidInput(f"The file {path} given with --env-file is not there.")
+    from dotenv.parser import parse_stream
+
+    found = {}
+    for line in parse_stream(io.StringIO(_text(Path(path)))):
+        if line.error or (line.key is not None and not _NAME.fullmatch(line.key)):
+            # A limit that is not heeded may cost money.
+            raise InvalidInput(_wrong_line(Path(path), line.original.line, line.original.string))
+        if line.key is not None:
+            found[line.key] = line.value
+    return found
+
+
+def _wrong_line(path: Path, line: int, text: str) -> str:
+    """Return a sentence on a line that cannot be read, without its value: it may be a secret."""
+    number = line + text[: -len(text.lstrip())].count("\n")  # With the empty lines before it.
+    shell = ": leave out what a shell needs" if _SHELL_LINE.match(text) else ""
+    return f"Line {number} of {path} is not NAME=value{shell or ': correct it'}."
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"The file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # As in UTF-16 without its mark, which decodes all the same.
+        raise InvalidInput(f"The file {path} is not UTF-8 text: save it as UTF-8.")
+    return text

@@ -1,0 +1,38 @@
+"""Texts that are sent in place of a Replicate token: examples, unfilled variables, empty values."""
+
+import re
+
+NOT_A_TOKEN = (
+    "This looks like no Replicate token: {what}. Put one from "  # noqa: S105 - a sentence
+    "https://replicate.com/account/api-tokens there (REPLICATE_API_TOKEN, or your request's "
+    "credentials); it begins with r8_."
+)
+
+_QUOTED = r"[\"'`“”‘’].*|.*[\"'`“”‘’]"
+_VARIABLE = r"\$\{.*|\{\{.*|\$\(.*|\$(env:)?[A-Z_]+|%[A-Z_]+%"
+_BRACKETS = r"<.*|\[.*\]"
+_WORD = r"undefined|null|none|nil|nan|true|false|token|secret|changeme"
+_EXAMPLE = (
+    r"(r8_)?((your|my|paste|insert|add|put|enter|replace|the)[-_ a-z]*(token|key)[-_ a-z]*"
+    r"|x{3,}|\*{2,}|\.{2,}|…|-{2,}|_{2,})?"
+)
+
+_PLACEHOLDERS = (
+    (_QUOTED, "it has quotation marks around it"),
+    (_VARIABLE, "it is the name of a variable that nothing has filled in"),
+    (_BRACKETS, "it is text in brackets that stands for a token"),
+    (_WORD, "it is a word that stands for no value"),
+    (_EXAMPLE, "it is text that stands for a token"),
+)
+
+
+def placeholder(token: str) -> str | None:
+    """Return why a text is no token but stands for one, as a clause; None for any other.
+
+    The clause does not repeat the text: a part of it may be a real token.
+    """
+    token = token.strip()
+    for form, what in _PLACEHOLDERS:
+        if token and re.fullmatch(form, token, re.IGNORECASE | re.DOTALL):
+            return what
+    return None

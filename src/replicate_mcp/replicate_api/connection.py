@@ -1,0 +1,69 @@
+"""How connections to Replicate are made (TLS, proxy), and why one could not be."""
+
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from replicate_mcp.access import is_loopback
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, NotSent
+from replicate_mcp.replicate_api.proxies import find_proxy, httpx_proxy
+from replicate_mcp.text import one_line
+from replicate_mcp.tls import TlsSettingsError, client_context, describe_certificate_fault
+
+if TYPE_CHECKING:
+    import httpx
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """Return the `verify` and `proxy` arguments of httpx for connections to a URL's host.
+
+    Raises:
+        ConnectionMisconfigured: the environment prevents every such connection.
+    """
+    parts = urlsplit(url)
+    setting = find_proxy(parts.scheme, parts.hostname or "")
+    try:
+        # A context without certificates trusts nobody, and costs nothing.
+        is_tls = parts.scheme == "https"
+        verify = client_context() if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return {"verify": verify, "proxy": httpx_proxy(setting) if setting else None}
+    except TlsSettingsError as error:
+        raise ConnectionMisconfigured(str(error)) from None
+
+
+def connection_fault(error: "httpx.TransportError", url: str) -> NotSent:
+    """Return why no connection to a URL's host could be made, as a clause that says what to do."""
+    import httpx
+
+    parts = urlsplit(url)
+    host, setting = parts.hostname or "", find_proxy(parts.scheme, parts.hostname or "")
+    reason = one_line(str(error), 200) or "timed out"
+    if (cause := _tls_cause(error)) is not None:
+        return ConnectionMisconfigured(describe_certificate_fault(cause, host))
+    if isinstance(error, httpx.ProxyError):
+        kind = ConnectionMisconfigured if reason.startswith(("403", "407")) else NotSent
+        return kind(f"{setting or 'the proxy'} refuses the connection to {host} ({reason})")
+    if setting is not None and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return NotSent(f"{setting} does not answer ({reason})")
+    if is_loopback(host):
+        return NotSent(no_simulator(url))
+    return NotSent(f"no connection to {host} ({reason})")
+
+
+def no_simulator(url: str) -> str:
+    """Return what to do where nothing listens at the loopback address of the API."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return (
+        f"the simulator at {parts.scheme}://{parts.netloc} does not answer: start it with "
+        f"`replicate-mcp simulate --port {port}`, or unset REPLICATE_BASE_URL for Replicate itself"
+    )
+
+
+def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the failed verification that is behind an error, if one is."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

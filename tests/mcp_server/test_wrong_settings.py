@@ -1,0 +1,148 @@
+"""A server on stdio with wrong settings: it starts, lists its tools, and says what is wrong."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from conftest import environment
+from mcp_server.answers import text
+from network import API, NETWORK_VARIABLES, company
+from replicate_mcp.simulator import Simulator
+
+Start = Callable[..., AbstractAsyncContextManager[Client]]
+
+CALLS: dict[str, dict[str, Any]] = {
+    "generate_images": {"tasks": [{"prompt": "a red car"}]},
+    "get_batch": {},
+    "list_semaphores": {},
+    "find_models": {},
+    "cancel_batch": {"batch_id": "b_none"},
+}
+
+
+@pytest.fixture
+def start(simulator: Simulator, tmp_path: Path) -> Start:
+    """Start a server as a host does; keywords are its variables, None takes one away."""
+
+    @asynccontextmanager
+    async def started(*words: str, **variables: str | None) -> AsyncIterator[Client]:
+        env = environment(simulator, tmp_path) | {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        env = {name: value for name, value in (env | variables).items() if value is not None}
+        arguments = ["-c", WITHOUT_INHERITANCE, *words]
+        command = StdioServerParameters(command=sys.executable, args=arguments, env=env)
+        with (tmp_path / "stderr").open("w") as log:
+            async with Client(stdio_client(command, errlog=log)) as client:
+                yield client
+
+    return started
+
+
+WITHOUT_INHERITANCE = """\
+import os, pwd, sys
+if "HOME" in os.environ and os.environ["HOME"] == "none":
+    del os.environ["HOME"]
+    def getpwuid(_):
+        raise KeyError
+    pwd.getpwuid = getpwuid
+from replicate_mcp.cli.main import main
+sys.exit(main())
+"""
+"""The command line, for a user without an entry and a home where HOME is `none`: the client of MCP
+gives a server its own HOME where none is given."""
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"REPLICATE_CONCURRENT_LIMIT": "many"}, "REPLICATE_CONCURRENT_LIMIT is wrong: must be a"),
+        ({"REPLICATE_BASE_URL": "http://evil.example"}, "REPLICATE_BASE_URL is wrong: must be an"),
+        ({"REPLICATE_MCP_BACKEND": "mysql://x"}, "REPLICATE_MCP_BACKEND is wrong: must be memory"),
+        ({"REPLICATE_MCP_FILES": "pictures"}, "REPLICATE_MCP_FILES is wrong: must be a folder"),
+        ({"HOME": "none", "REPLICATE_MCP_BACKEND": None}, "this user has none: set HOME, or this"),
+    ],
+)
+async def test_every_call_is_answered_with_what_is_wrong(
+    start: Start, simulator: Simulator, variables: dict[str, str | None], said: str, tmp_path: Path
+) -> None:
+    async with start(**variables) as client:
+        listed = {tool.name for tool in (await client.list_tools()).tools}
+        assert listed == set(CALLS)
+        for name, arguments in CALLS.items():
+            result = await client.call_tool(name, arguments)
+            assert result.is_error, name
+            assert said in text(result), name
+    assert "Traceback" not in (tmp_path / "stderr").read_text()
+    assert said in (tmp_path / "stderr").read_text()
+    assert simulator.stats()["requests"] == {}
+
+
+async def test_every_wrong_setting_is_told_at_once(start: Start) -> None:
+    async with start(REPLICATE_CONCURRENT_LIMIT="0", REPLICATE_MCP_WAIT_SECONDS="90") as client:
+        told = text(await client.call_tool("list_semaphores", {}))
+    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be at least 1." in told
+    assert "REPLICATE_MCP_WAIT_SECONDS is wrong: must be at most 50." in told
+
+
+async def test_a_settings_file_that_cannot_be_read_is_told(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text('$env:REPLICATE_API_TOKEN="r8_secret"\n')
+    async with start("serve", "--env-file", str(file)) as client:
+        told = text(await client.call_tool("list_semaphores", {}))
+    assert f"Line 1 of {file} is not NAME=value: leave out what a shell needs" in told
+    assert "r8_secret" not in told
+
+
+async def test_memory_needs_no_home(start: Start) -> None:
+    async with start(HOME="none", REPLICATE_MCP_BACKEND="memory") as client:
+        result = await client.call_tool("generate_images", CALLS["generate_images"])
+    assert text(result).splitlines()[0].endswith("is completed: 1 of 1 made.")
+
+
+@pytest.mark.parametrize(
+    "token", ["${REPLICATE_API_TOKEN}", '"r8_secret"', "<token>", "undefined", "your-token-here"]
+)
+async def test_what_stands_for_a_token_is_told_and_not_sent(
+    start: Start, simulator: Simulator, token: str
+) -> None:
+    async with start(REPLICATE_API_TOKEN=token) as client:
+        told = text(await client.call_tool("generate_images", CALLS["generate_images"]))
+    assert "This looks like no Replicate token: it " in told
+    assert "r8_secret" not in told
+    assert simulator.stats()["requests"] == {}
+
+
+async def test_a_simulator_that_does_not_run_is_told_with_how_to_start_it(start: Start) -> None:
+    async with start(REPLICATE_BASE_URL="http://127.0.0.1:1") as client:
+        told = text(await client.call_tool("generate_images", CALLS["generate_images"]))
+    assert "start it with `replicate-mcp simulate --port 1`" in told
+
+
+async def test_a_companys_network_works_and_without_its_certificates_says_why(
+    start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    port = int(simulator.url.rpartition(":")[2])
+    with company(tmp_path, port) as network:
+        async with start(**network.environment) as client:
+            result = await client.call_tool("generate_images", CALLS["generate_images"])
+        assert text(result).splitlines()[0].endswith("is completed: 1 of 1 made.")
+        assert set(network.proxy.asked) == {f"{API}:443"}
+        without: dict[str, str | None] = dict.fromkeys(NETWORK_VARIABLES)
+        async with start(**without | network.environment | {"SSL_CERT_FILE": None}) as client:
+            result = await client.call_tool("generate_images", CALLS["generate_images"])
+    assert "set SSL_CERT_FILE to the file of its certificate authority" in text(result)
+    assert (result.meta or {})["replicate-mcp/refusal"]["retryable"] is False
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
+async def test_a_variable_that_prevents_tls_is_answered(start: Start, variable: str) -> None:
+    wrong = {"REPLICATE_BASE_URL": f"https://{API}", variable: "/nowhere/x.pem"}
+    async with start(**wrong) as client:
+        told = text(await client.call_tool("generate_images", CALLS["generate_images"]))
+    assert f"Replicate could not be reached: {variable} is /nowhere/x.pem, which " in told

@@ -1,0 +1,269 @@
+"""TLS and proxies, with real ones on loopback."""
+
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from network import API, NETWORK_VARIABLES, Company, company, proxy
+from replicate_mcp import tls
+from replicate_mcp.errors import ReplicateUnreachable
+from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.connection import connection_options
+from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
+from replicate_mcp.replicate_api.fault_policy import Action, not_told, rule_for
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, NotSent
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.proxies import ProxySetting, find_proxy
+from replicate_mcp.simulator import Simulator
+
+URL = f"https://{API}"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Without what this machine itself needs for its network."""
+    for name in NETWORK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return monkeypatch
+
+
+def use(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+
+
+def port_of(simulator: Simulator) -> int:
+    port = urlsplit(simulator.url).port
+    assert port is not None
+    return port
+
+
+@pytest.fixture
+def network(simulator: Simulator, tmp_path: Path) -> Iterator[Company]:
+    with company(tmp_path, port_of(simulator)) as running:
+        yield running
+
+
+async def account(url: str = URL) -> str:
+    gateway = Gateway("r8_acme_1", url)
+    try:
+        return await answered(gateway.account)
+    finally:
+        await gateway.aclose()
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+async def test_a_companys_authority_is_trusted_where_a_variable_names_it(
+    network: Company, environment: pytest.MonkeyPatch, variable: str
+) -> None:
+    use(environment, network.proxy.environment())
+    environment.setenv(variable, str(network.authority.file))
+    assert await account() == "acme"
+    assert network.proxy.asked == [f"{API}:443"]
+
+
+async def test_a_folder_of_certificates_is_used_as_openssl_names_them(
+    network: Company, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    (folder / "ca.pem").write_bytes(network.authority.file.read_bytes())
+    use(environment, network.proxy.environment() | {"SSL_CERT_DIR": str(folder)})
+    with pytest.raises(ConnectionMisconfigured, match="`openssl rehash`"):
+        await account()
+    subprocess.run(["openssl", "rehash", str(folder)], check=True, capture_output=True)
+    assert await account() == "acme"
+
+
+async def test_an_authority_that_nobody_trusts_is_no_reason_to_try_again(
+    network: Company, environment: pytest.MonkeyPatch
+) -> None:
+    use(environment, network.proxy.environment())
+    with pytest.raises(ConnectionMisconfigured) as raised:
+        await account()
+    assert str(raised.value) == (
+        f"the certificate of {API} is not trusted (unable to get local issuer certificate, by the "
+        "system's store); if a proxy or firewall of your organisation opens TLS connections, set "
+        "SSL_CERT_FILE to the file of its certificate authority"
+    )
+    assert len(network.proxy.asked) == 1
+    rule = rule_for(raised.value)
+    assert (rule.action, rule.retryable, rule.may_be_made) == (Action.FAIL_BATCH, False, False)
+    error = not_told(raised.value)
+    assert isinstance(error, ReplicateUnreachable)
+    assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    ("days", "name", "advice"),
+    [(-1, API, "check this machine's clock"), (1, "portal.example", "another server answers")],
+)
+async def test_an_expired_or_foreign_certificate_is_told_for_what_it_is(
+    simulator: Simulator,
+    tmp_path: Path,
+    environment: pytest.MonkeyPatch,
+    days: int,
+    name: str,
+    advice: str,
+) -> None:
+    with company(tmp_path, port_of(simulator), days=days, name=name) as network:
+        use(environment, network.environment)
+        with pytest.raises(ConnectionMisconfigured, match=advice):
+            await account()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "is /nowhere/ca.pem, which is not there: name"),
+        ("SSL_CERT_FILE", "~/ca.pem", "`~` is not expanded here"),
+        ("SSL_CERT_FILE", "{folder}", "which is a folder"),
+        ("SSL_CERT_FILE", "{folder}/empty", "which is empty"),
+        ("SSL_CERT_FILE", "{folder}/text", "holds no certificate in PEM format"),
+        ("SSL_CERT_FILE", "a\0b", "which is not there"),
+        ("SSL_CERT_DIR", "{folder}/text", "which is a file"),
+        ("SSL_CERT_DIR", "{folder}", "`openssl rehash`"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere", "which is not there"),
+        ("CURL_CA_BUNDLE", "{folder}", "which is a folder"),
+        ("SSLKEYLOGFILE", "{folder}", r"which cannot be written \(Is a directory\): unset it"),
+        ("SSLKEYLOGFILE", "/nowhere/keys", r"cannot be written \(No such file or directory\)"),
+    ],
+)
+async def test_a_variable_that_prevents_tls_is_named_with_its_value(
+    environment: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, said: str
+) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("no certificate")
+    value = value.format(folder=tmp_path)
+    if "\0" in value:
+        environment.setattr("os.environ", {variable: value})
+    else:
+        environment.setenv(variable, value)
+    with pytest.raises(ConnectionMisconfigured, match=said) as raised:
+        await account()
+    assert str(raised.value).startswith(f"{variable} is ")
+    with pytest.raises(NotDelivered, match=said):
+        Delivery(URL).client()
+
+
+async def test_a_variable_that_was_wrong_works_as_soon_as_its_file_is_there(
+    network: Company, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "later.pem"
+    use(environment, network.proxy.environment() | {"SSL_CERT_FILE": str(file)})
+    with pytest.raises(ConnectionMisconfigured):
+        await account()
+    file.write_bytes(network.authority.file.read_bytes())
+    assert await account() == "acme"
+
+
+def test_macos_and_windows_verify_with_their_own_stores(environment: pytest.MonkeyPatch) -> None:
+    import truststore
+
+    tls._client_context.cache_clear()
+    environment.setattr(sys, "platform", "darwin")
+    assert type(tls.client_context()) is truststore.SSLContext
+    environment.undo()
+    tls._client_context.cache_clear()
+
+
+def test_a_context_is_made_once_and_checks_hosts() -> None:
+    context = tls.client_context()
+    assert context is tls.client_context()
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+# Proxies
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_a_proxy_that_is_not_there_is_named_without_its_password(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    environment.setenv(name, "http://ann:s3cr@t@127.0.0.1:1")
+    with pytest.raises(NotSent) as raised:
+        await account()
+    assert not isinstance(raised.value, ConnectionMisconfigured)
+    assert str(raised.value).startswith(
+        f"the proxy http://127.0.0.1:1 that {name} names does not answer ("
+    )
+
+
+async def test_a_proxy_that_wants_another_password_is_named_and_not_asked_again(
+    environment: pytest.MonkeyPatch, simulator: Simulator
+) -> None:
+    with proxy(port_of(simulator), "ann:right") as running:
+        use(environment, running.environment("ann:wr0ng"))
+        with pytest.raises(ConnectionMisconfigured, match="407") as raised:
+            await account()
+        assert "wr0ng" not in str(raised.value)
+        assert f"the proxy http://127.0.0.1:{running.port} that HTTPS_PROXY names" in str(
+            raised.value
+        )
+        assert len(running.asked) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_loopback_has_no_proxy_whatever_is_set(environment: pytest.MonkeyPatch, host: str) -> None:
+    use(environment, {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"})
+    assert find_proxy("http", host) is None
+    assert find_proxy("http", "replicate.example") is not None
+
+
+async def test_the_simulator_is_reached_beside_a_proxy(
+    environment: pytest.MonkeyPatch, simulator: Simulator
+) -> None:
+    use(environment, {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"})
+    assert await account(simulator.url) == "acme"
+
+
+@pytest.mark.parametrize("hosts", [API, ".replicate.test", "*"])
+def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, hosts: str) -> None:
+    use(environment, {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": hosts})
+    assert find_proxy("https", API) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://ann:s3cret@proxy.example:8080", "the proxy http://proxy.example:8080 that"),
+        ("http://ann:s3/cr@t@proxy.example", "the proxy http://proxy.example that"),
+        ("http://[::1]:3128", "the proxy http://[::1]:3128 that"),
+        ("http://ann:s3cret", "the proxy that"),
+        ("http://proxy.example:80:s3cret", "the proxy that"),
+    ],
+)
+def test_a_proxy_is_shown_without_user_and_password(url: str, shown: str) -> None:
+    setting = ProxySetting(url, "HTTPS_PROXY")
+    assert str(setting) == f"{shown} HTTPS_PROXY names"
+    assert "s3" not in repr(setting)
+
+
+def test_a_socks_proxy_says_which_package_it_needs(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConnectionMisconfigured, match=r"pip install 'httpx\[socks\]'"):
+        connection_options(URL)
+
+
+# What else goes out
+
+
+async def test_images_are_fetched_through_the_same_proxy_and_certificates(
+    network: Company, environment: pytest.MonkeyPatch
+) -> None:
+    use(environment, network.environment)
+    async with Delivery(URL).fetching() as fetch:
+        with pytest.raises(NotDelivered, match="expired"):  # The simulator's answer: no such file.
+            await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
+    assert network.proxy.asked == ["replicate.delivery:443"]
+    environment.delenv("SSL_CERT_FILE")
+    async with Delivery(URL).fetching() as fetch:
+        with pytest.raises(NotDelivered, match="set SSL_CERT_FILE"):
+            await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
