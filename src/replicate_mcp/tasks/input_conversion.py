@@ -11,9 +11,6 @@ from replicate_mcp.tasks.effort import Effort, EffortSpent
 from replicate_mcp.tasks.json_text import read_json_text
 from replicate_mcp.tasks.schema_reading import JSON, choices_of, kinds_of
 
-MAX_EXACT_FLOAT = 2**53
-"""Up to here, each integer has a float of its own."""
-
 
 def converted_inputs(
     inputs: Mapping[str, Any], schemas: Mapping[str, JSON], required: frozenset[str], effort: Effort
@@ -44,9 +41,7 @@ def converted_inputs(
 
 def whole_number(value: object) -> object:
     """Return a float without a fraction as an integer, and other values as they are."""
-    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_FLOAT:
-        return int(value)
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _converted(value: Any, schema: JSON, effort: Effort) -> Any:
