@@ -44,9 +44,9 @@ async def test_a_model_that_takes_an_image_alone_needs_no_prompt(
 ) -> None:
     async with app_with() as app:
         result = await run(app, [{"model": "community/upscaler", "image": IMAGE, **prompt}])
-    (row,) = as_json(result)["successful_results"]  # type: ignore[misc, union-attr]
-    assert "prompt" not in row  # type: ignore[operator]
-    assert result.successful_results[0].output_filename == "generated_image_1"
+    (row,) = result.successful_results
+    assert "prompt" not in as_json(row)
+    assert row.output_filename == "generated_image_1"
     (prediction,) = simulator.predictions("acme")
     assert "prompt" not in prediction["input"]
 
