@@ -86,7 +86,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/generate", {"prompt": "x [nsfw]"}, 422, "refused the content"),
     ("/generate-batch", {}, 400, "Either tasks or prompts is required"),
     ("/generate-batch", {"tasks": "x"}, 400, "tasks: input should be a valid list"),
-    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "did you mean 'prompt'?"),
+    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "mean 'prompt'?"),
     ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),
