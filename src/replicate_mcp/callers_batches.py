@@ -213,8 +213,10 @@ class CallersBatches:
         return [
             ListedBatch(
                 **counts_of(each).model_dump(),
+                is_stopping=counts_of(each).is_stopping,
                 created_at=_moment(each.created_at),
                 ended_at=None if each.ended_at is None else _moment(each.ended_at),
+                first_prompt=each.first_prompt,
             )
             for each in states
         ]
@@ -397,6 +399,7 @@ def counts_of(state: "BatchState") -> "BatchCounts":
         failed_count=state.failed,
         pending_count=state.total - state.succeeded - state.failed,
         semaphore=state.semaphore,
+        is_stopping=state.canceled and state.status == "running",
     )
 
 
