@@ -12,10 +12,13 @@ from replicate_mcp.access import Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.cpu_bound import INLINE_BYTES, json_size, run_cpu_bound
 from replicate_mcp.errors import (
+    InvalidInput,
     KeyReused,
     ReplicateMcpError,
     ReplicateUnavailable,
+    TaskProblem,
     UnknownBatch,
+    refusal_of,
 )
 from replicate_mcp.semaphores.registry import check_limit
 from replicate_mcp.settings import Settings
@@ -56,6 +59,8 @@ class BatchRequest:
             settings allow.
         upload_seconds: for how long such images may be on their way to Replicate before the
             request is refused; None for as long as it takes.
+        skip_invalid: run the valid tasks where others have faults, which fail with a row each;
+            without it, one fault refuses the request.
     """
 
     tasks: object
@@ -66,6 +71,7 @@ class BatchRequest:
     key: "IdempotencyKey | None" = None
     is_local: bool = False
     upload_seconds: float | None = None
+    skip_invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,12 @@ class CallersBatches:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
         from replicate_mcp.batches.backend import KeyTaken
+        from replicate_mcp.batches.planning import check_problems
 
         if request.concurrency_limit is not None:
             check_limit(request.concurrency_limit)
         size = json_size([request.tasks, request.shared_inputs or {}])
-        tasks = self._parse(request) if size <= INLINE_BYTES else None
+        tasks = await self._parse(request, size) if size <= INLINE_BYTES else None
         parts, key = await self._opened(), request.key
         try:
             if key is not None:
@@ -121,10 +128,11 @@ class CallersBatches:
                 # A token may be made up: a large request is read for those that Replicate knows.
                 with _answer_in_time():
                     await parts.account(caller.token, caller.source)
-                tasks = await run_cpu_bound(lambda: self._parse(request), size_bytes=size)
+                tasks = await self._parse(request, size)
             found = await self._looked_up(parts, caller, request, tasks)
+            check_problems(found.tasks, skip_invalid=request.skip_invalid)
             if consent is not None:
-                await consent(found.tasks)
+                await consent([task for task in found.tasks if not task.problems])
             batch = await parts.runner.start(
                 await _uploaded(found, request.upload_seconds),
                 gateway=found.gateway,
@@ -251,28 +259,48 @@ class CallersBatches:
         for waiting in self._waits:
             waiting.cancel()
 
-    def _parse(self, request: BatchRequest) -> "Sequence[Task]":
+    async def _parse(self, request: BatchRequest, size: int) -> "Sequence[Task]":
+        from replicate_mcp.tasks.json_text import READING_COST
         from replicate_mcp.tasks.task import parse_tasks
 
-        return parse_tasks(
-            request.tasks,
-            model=request.model,
-            default_model=self._settings.default_model,
-            shared=request.shared_inputs,
-        )
+        def parse() -> "Sequence[Task]":
+            return parse_tasks(
+                request.tasks,
+                model=request.model,
+                default_model=self._settings.default_model,
+                shared=request.shared_inputs,
+            )
+
+        return await run_cpu_bound(parse, size_bytes=size * READING_COST)
 
     async def _looked_up(
         self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
     ) -> _LookedUp:
+        """Check a request's tasks against their models.
+
+        Raises:
+            InvalidInput: with what is wrong with the tasks as well, where Replicate or the backend
+                could not be asked for the rest.
+        """
         from replicate_mcp.batches.planning import find_models, plan
 
         images = self._local_images(request.is_local)
-        with _answer_in_time():
-            account = await parts.account(caller.token, caller.source)
-            gateway = parts.accounts.gateway(caller.token)
-            await _learn_clock(gateway)
-            shown, semaphores = await self._semaphores.needed(account, request.semaphore)
-            models = await find_models(tasks, gateway, parts.models, account)
+        try:
+            with _answer_in_time():
+                account = await parts.account(caller.token, caller.source)
+                gateway = parts.accounts.gateway(caller.token)
+                await _learn_clock(gateway)
+                shown, semaphores = await self._semaphores.needed(
+                    account, request.semaphore or None
+                )
+                models = await find_models(tasks, gateway, parts.models, account)
+        except (ReplicateMcpError, ExceptionGroup) as error:
+            found = [problem for task in tasks for problem in task.problems]
+            if not found or request.skip_invalid:
+                raise
+            if isinstance(error, InvalidInput):
+                found.insert(0, TaskProblem(None, None, str(error)))
+            raise refusal_of(found) from None
         planned = await plan(tasks, models, images)
         return _LookedUp(gateway, account, shown, semaphores, planned, images)
 

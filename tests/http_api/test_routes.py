@@ -78,7 +78,7 @@ def test_the_older_form_with_prompts_and_filenames_is_taken(
 
 # What is sent, to where, the status, and what the sentence says.
 REFUSED: list[tuple[str, Any, int, str]] = [
-    ("/generate", {}, 400, "prompt is missing"),
+    ("/generate", {}, 400, "prompt is required by"),
     ("/generate", {"prompt": ""}, 400, "prompt is empty"),
     ("/generate", {"prompt": 7}, 400, "prompt must be text"),
     ("/generate", [], 400, "must be a JSON object"),
@@ -90,7 +90,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/generate", {"prompt": "x [nsfw]"}, 422, "refused the content"),
     ("/generate-batch", {}, 400, "Either tasks or prompts is required"),
     ("/generate-batch", {"tasks": "x"}, 400, "tasks: input should be a valid list"),
-    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "did you mean prompt?"),
+    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "mean 'prompt'?"),
     ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),

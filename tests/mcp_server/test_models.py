@@ -120,7 +120,7 @@ async def test_a_wrong_call_is_told_what_would_be_right(connect: Connect) -> Non
 async def test_a_task_with_a_wrong_model_is_told_the_right_one(connect: Connect) -> None:
     async with connect() as client:
         short = await client.call_tool(
-            "generate_images", {"tasks": [{"prompt": "x"}], "model": "flux-schnell"}
+            "generate_images", {"tasks": [{"prompt": "x"}], "model": "flux-shnell"}
         )
         wrong = await client.call_tool(
             "generate_images", {"tasks": [{"prompt": "x", "model": "google/nano-bananna"}]}

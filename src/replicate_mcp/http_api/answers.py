@@ -74,7 +74,7 @@ class GeneratedImage(BaseModel):
 
     success: bool
     model_name: str
-    prompt: str
+    prompt: str | None = None
     output_filename: str
     generated_files: list[dict[str, Any]]
     count: int

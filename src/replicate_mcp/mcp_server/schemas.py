@@ -55,7 +55,6 @@ GENERATE_IMAGES: Schema = _arguments(
                 "model": {"type": "string", "description": "For this task alone."},
                 "input": {"type": "object", "description": "Model inputs; they win."},
             },
-            "required": ["prompt"],
         },
     },
     model={
@@ -109,7 +108,7 @@ BATCH_RESULT: Schema = _object(
     **_COUNTS,
     successful_results=_list(
         _object(
-            "task_index prompt output_filename model prediction_id count generated_files",
+            "task_index output_filename model prediction_id count generated_files",
             task_index=_COUNT,
             prompt=_TEXT,
             output_filename=_TEXT,
@@ -131,7 +130,7 @@ BATCH_RESULT: Schema = _object(
     ),
     failed_results=_list(
         _object(
-            "task_index prompt output_filename error error_code retryable",
+            "task_index output_filename error error_code retryable",
             task_index=_COUNT,
             prompt=_TEXT,
             output_filename=_TEXT,

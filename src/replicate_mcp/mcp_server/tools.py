@@ -21,7 +21,7 @@ from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
 from replicate_mcp.mcp_server.previews import MOST as MOST_PREVIEWS
 from replicate_mcp.mcp_server.previews import Previews
-from replicate_mcp.text import one_line
+from replicate_mcp.text import one_line, with_full_stop
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -301,7 +301,7 @@ def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> N
         raise InvalidInput(f"{tool} takes no arguments.")
     problems = _schema(tool).problems(given) if given else []
     if problems:
-        sentence = f"{problems[0].sentence}.".replace("?.", "?").replace("this model", tool)
+        sentence = with_full_stop(problems[0].sentence)
         if "tasks" in schema["properties"] and problems[0].field not in schema["properties"]:
             sentence += " An input of the model goes into each task, beside its prompt."
         raise InvalidInput(sentence)
@@ -314,7 +314,8 @@ def _schema(tool: str) -> "InputSchema":
     schema = TOOLS[tool].tool.input_schema
     judged = {key: {} if key == "tasks" else value for key, value in schema["properties"].items()}
     optional = {**schema, "properties": judged, "required": []}
-    return InputSchema.from_openapi({"components": {"schemas": {"Input": optional}}})
+    document = {"components": {"schemas": {"Input": optional}}}
+    return InputSchema.from_openapi(document, subject=tool)
 
 
 async def _begun_lately(call: ToolCall) -> list[dict[str, Any]]:

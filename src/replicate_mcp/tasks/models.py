@@ -1,15 +1,25 @@
 """How a request names a model, and what each kind of name means."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known
+from replicate_mcp.text import escaped
 
 ModelKind = Literal["model", "version", "deployment"]
 
 ALIASES = {known.alias: known.name for known in CATALOGUE if known.alias}
 """Short names that stand for a model."""
+
+_BARE_NAMES = Counter(known.name.partition("/")[2] for known in CATALOGUE)
+_SHORT_NAMES = {
+    known.name.partition("/")[2]: known.name
+    for known in CATALOGUE
+    if _BARE_NAMES[known.name.partition("/")[2]] == 1
+} | ALIASES
+"""The recommended models by their names without the owner, where only one has that name."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MODEL = re.compile(rf"({_PART})/({_PART})(?::([A-Za-z0-9]{{4,64}}))?")
@@ -36,7 +46,7 @@ class ModelName:
         Raises:
             ValueError: the text is none of the forms; the message says which there are.
         """
-        text = ALIASES.get(text.strip(), text.strip())
+        text = _SHORT_NAMES.get(text.strip(), text.strip())
         if found := _DEPLOYMENT.fullmatch(text):
             return cls("deployment", found[1], found[2])
         if found := _MODEL.fullmatch(text):
@@ -45,7 +55,7 @@ class ModelName:
         near = nearest_known(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
-            f"'{text[:80]}' is not a model's name (write {forms}, or one of "
+            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or one of "
             f"{', '.join(ALIASES)}){hint}"
         )
 
