@@ -4,12 +4,18 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known
+from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known, unambiguous_names
+from replicate_mcp.text import escaped
 
 ModelKind = Literal["model", "version", "deployment"]
 
 ALIASES = {known.alias: known.name for known in CATALOGUE if known.alias}
 """Short names that stand for a model."""
+
+SHORT_NAMES = ALIASES | {
+    short: name for short, name in unambiguous_names().items() if short not in ALIASES
+}
+"""Every short name: the aliases first, then each recommended model's name without its owner."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MODEL = re.compile(rf"({_PART})/({_PART})(?::([A-Za-z0-9]{{4,64}}))?")
@@ -31,12 +37,12 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """Read a name or an alias.
+        """Parse a full name, or a short one in any case.
 
         Raises:
             ValueError: the text is none of the forms; the message says which there are.
         """
-        text = ALIASES.get(text.strip(), text.strip())
+        text = SHORT_NAMES.get(text.strip().casefold(), text.strip())
         if found := _DEPLOYMENT.fullmatch(text):
             return cls("deployment", found[1], found[2])
         if found := _MODEL.fullmatch(text):
@@ -45,8 +51,8 @@ class ModelName:
         near = nearest_known(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
-            f"'{text[:80]}' is not a model's name (write {forms}, or one of "
-            f"{', '.join(ALIASES)}){hint}"
+            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or the short name of a "
+            f"recommended model, like {', '.join(ALIASES)}){hint}"
         )
 
     @property
