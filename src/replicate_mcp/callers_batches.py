@@ -56,6 +56,8 @@ class BatchRequest:
             settings allow.
         upload_seconds: for how long such images may be on their way to Replicate before the
             request is refused; None for as long as it takes.
+        skip_invalid: run the valid tasks where others have faults, which fail with a row each;
+            without it, one fault refuses the request.
     """
 
     tasks: object
@@ -66,6 +68,7 @@ class BatchRequest:
     key: "IdempotencyKey | None" = None
     is_local: bool = False
     upload_seconds: float | None = None
+    skip_invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True)

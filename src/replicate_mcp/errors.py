@@ -3,7 +3,11 @@
 The inside raises these; the edges (MCP tools, the command line) translate them.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
+
+from replicate_mcp.text import one_line, with_full_stop
 
 ErrorCode = Literal[
     "invalid_input",
@@ -27,6 +31,40 @@ RefusalCode = Literal[ErrorCode, "too_many_requests"]
 
 ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
 
+MAX_PROBLEMS = 1_000
+"""Problems of one refused request that are listed."""
+
+MAX_PROBLEM_CHARACTERS = 800
+"""Of one problem's sentence."""
+
+MAX_PROBLEMS_IN_SENTENCE = 10
+"""Different problems in the sentence of a refused request."""
+
+MAX_RANGES = 5
+"""Ranges of task numbers in front of one problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProblem:
+    """One fault of a request.
+
+    Attributes:
+        task_index: the position of the task in the request, from 0; None for the request itself.
+        field: the field or model input with the fault; None for the task as a whole.
+        error: a sentence that names the field, without the task's number.
+        code: the `error_code` of a task that fails with it.
+    """
+
+    task_index: int | None
+    field: str | None
+    error: str
+    code: ErrorCode = "invalid_input"
+
+    def as_json(self) -> dict[str, int | str]:
+        """Return the wire form: `task_index`, `field` and `error`, without absent values."""
+        found = {"task_index": self.task_index, "field": self.field, "error": self.error}
+        return {name: value for name, value in found.items() if value is not None}
+
 
 class ReplicateMcpError(Exception):
     """The root of this package's errors; `str(error)` is a sentence that says what to do.
@@ -34,10 +72,12 @@ class ReplicateMcpError(Exception):
     Attributes:
         code: one of `ERROR_CODES`, or `too_many_requests`; programs branch on it.
         retryable: whether sending the same request again can help and cannot bill twice.
+        problems: each fault of a refused request that has tasks, ordered by task.
     """
 
     code: RefusalCode = "invalid_input"
     retryable: bool = False
+    problems: tuple[TaskProblem, ...] = ()
 
     def __str__(self) -> str:
         """The sentence; what it quotes may hold half a character, which cannot be sent."""
@@ -48,6 +88,10 @@ class InvalidInput(ReplicateMcpError):
     """The request is wrong as it stands; nothing was created."""
 
     code = "invalid_input"
+
+    def __init__(self, message: str = "", problems: Sequence[TaskProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class UnknownBatch(InvalidInput):
@@ -66,6 +110,10 @@ class ModelNotFound(ReplicateMcpError):
     """Replicate knows no such model, version or deployment."""
 
     code = "model_not_found"
+
+    def __init__(self, message: str = "", problems: Sequence[TaskProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class Unauthorized(ReplicateMcpError):
@@ -143,3 +191,52 @@ class TooManyAttempts(ReplicateMcpError):
             f"was not tried and nothing was created: send it again in {retry_after} s."
         )
         self.retry_after = retry_after
+
+
+def refusal_of(problems: Sequence[TaskProblem]) -> InvalidInput | ModelNotFound:
+    """Return the error of a request with these faults, at least one.
+
+    The sentence holds the first `MAX_PROBLEMS_IN_SENTENCE`, equal ones of several tasks once; the
+    error's `problems` the first `MAX_PROBLEMS`.
+    """
+    kept = [_shortened(each) for each in problems[:MAX_PROBLEMS]]
+    codes = {each.code for each in problems}
+    kind = ModelNotFound if codes == {"model_not_found"} else InvalidInput
+    return kind(_sentence(kept, total=len(problems)), kept)
+
+
+def _shortened(problem: TaskProblem) -> TaskProblem:
+    error = one_line(problem.error, MAX_PROBLEM_CHARACTERS)
+    field = None if problem.field is None else one_line(problem.field, 100)
+    return TaskProblem(problem.task_index, field, error, problem.code)
+
+
+def _sentence(problems: Sequence[TaskProblem], total: int) -> str:
+    tasks: dict[str, list[int | None]] = {}
+    for each in problems:
+        tasks.setdefault(each.error, []).append(each.task_index)
+    shown = list(tasks.items())[:MAX_PROBLEMS_IN_SENTENCE]
+    text, previous = "", None
+    for error, indexes in shown:
+        where = _tasks(indexes)
+        if text:
+            text += " " if text.endswith("?") else "; "
+        text += f"{where}: " * bool(where and where != previous) + error.removesuffix(".")
+        previous = where
+    rest = total - sum(len(indexes) for _, indexes in shown)
+    return with_full_stop(f"{text} (and {rest:,} more)" if rest else text)
+
+
+def _tasks(indexes: Sequence[int | None]) -> str:
+    """Name tasks as `task 3` or `tasks 0-4, 7`."""
+    ranges: list[list[int]] = []
+    for index in sorted({each for each in indexes if each is not None}):
+        if ranges and index == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [index]
+        else:
+            ranges.append([index])
+    if not ranges:
+        return ""
+    listed = ", ".join("-".join(map(str, each)) for each in ranges[:MAX_RANGES])
+    listed += ", …" * (len(ranges) > MAX_RANGES)
+    return f"task {listed}" if listed.isdigit() else f"tasks {listed}"

@@ -35,5 +35,10 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
+def with_full_stop(sentence: str) -> str:
+    """Return `sentence` with a full stop, unless it ends with a question or exclamation mark."""
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 def _replacement(character: str) -> str:
     return "?" if "\ud800" <= character <= "\udfff" else " "

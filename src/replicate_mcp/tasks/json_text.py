@@ -1,0 +1,243 @@
+"""Reads text where an object or a list is wanted: JSON, or a plain prompt.
+
+Clients send arguments as JSON text, and models write it in code fences, with trailing commas, or as
+Python does. Text that begins like JSON is read or refused; it is never used as a prompt.
+"""
+
+import json
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from replicate_mcp.errors import InvalidInput
+
+MAX_LENIENT_CHARACTERS = 1_000_000
+"""Longest text that is read where it is not strictly JSON; a thousand tasks have about 200,000."""
+
+MAX_LENIENT_DEPTH = 100
+"""Deepest nesting of such a text."""
+
+MAX_DIGITS = 400
+"""Digits of an integer: parsing takes time that grows with their square."""
+
+_FENCE = re.compile(r"```[ \t]*(\w*)[ \t]*\r?\n?")
+_BLANKS = " \t\r\n\ufeff"
+
+_OWN_NAMES = "tasks|prompts|prompt|output_filename|model|input"
+_BEGINS_LIKE_JSON = re.compile(
+    # Brackets alone, like `[]`, or `[{` where the text was cut off;
+    r"[\[{][\s\[\]{},]*\Z"
+    # or brackets, then a string in any quotation marks, perhaps escaped, or a name of ours.
+    rf"""|[\[{{][\s\[{{]*(?:\\*["'“”‘’]|(?:{_OWN_NAMES})\s*:)"""
+)
+
+
+def read_json_text(text: str, where: str) -> object:
+    r"""Return the object or list that `text` holds, or `text` itself where it holds none.
+
+    Text begins like JSON where brackets are followed by a quoted string, by one of a task's own
+    fields and a colon, or by nothing at all; a code fence or quotation marks may be around it.
+    Such text is read or refused. Trailing commas, line ends in strings, and Python's spelling
+    (`'…'`, `True`, `None`) are accepted. Other text is returned as it is, also with brackets:
+    `[masterpiece], a fox`, `{a drawing}`, `[[blurry]] cat`.
+
+    The time is proportional to the length of `text`: use `run_cpu_bound` where it may be large.
+
+    Args:
+        where: what the text is given for, like `task 3: input`; error messages begin with it.
+
+    Raises:
+        InvalidInput: it begins like JSON and cannot be read.
+    """
+    inner, start, language = _without_fence(text)
+    is_json = _is_json(inner, language)
+    if not is_json and inner[:1] not in ("[", "{"):
+        return text
+    try:
+        value = _decoded(inner)
+    except _NotJson as problem:
+        if not is_json:
+            return text
+        raise InvalidInput(f"{where} {problem.sentence(start)}.") from None
+    if isinstance(value, str) and language != "json":
+        return read_json_text(value, where)  # JSON text of JSON text: it begins with a bracket now.
+    if not isinstance(value, (str, list, dict)):
+        raise InvalidInput(f"{where} is JSON text of neither an object nor a list.")
+    return value
+
+
+def begins_like_json(text: str) -> bool:
+    """Return whether `read_json_text` never returns `text` as it is."""
+    inner, _, language = _without_fence(text)
+    return _is_json(inner, language)
+
+
+def _is_json(text: str, language: str) -> bool:
+    return language == "json" or _BEGINS_LIKE_JSON.match(text, text[:1] == '"') is not None
+
+
+class _NotJson(Exception):
+    """The text cannot be read.
+
+    Attributes:
+        at: the position of the fault; None where it has none.
+    """
+
+    def __init__(self, what: str, at: int | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.at = at
+
+    def sentence(self, start: int) -> str:
+        """Describe the fault in a text that is `start` characters into what was given."""
+        place = "" if self.at is None else f" at character {start + self.at + 1:,}"
+        return f"is JSON text that {self.what}{place}"
+
+
+def _without_fence(text: str) -> tuple[str, int, str]:
+    """Return what a code fence holds, its position, and the fence's language; else all of it."""
+    stripped = text.strip(_BLANKS)
+    start = len(text) - len(text.lstrip(_BLANKS))
+    fence = _FENCE.match(stripped)
+    if fence is None:
+        return stripped, start, ""
+    inner = stripped[fence.end() :].removesuffix("```")
+    start += fence.end() + len(inner) - len(inner.lstrip(_BLANKS))
+    return inner.strip(_BLANKS), start, fence[1].lower()
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _NotJson(f"has a number of {len(digits):,} digits")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_int=_integer)
+
+
+def _decoded(text: str) -> object:
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise _NotJson("has more text after its end", error.pos) from None
+        if len(text) > MAX_LENIENT_CHARACTERS:
+            raise _fault(text, error, error.pos) from None
+    except RecursionError:
+        raise _NotJson("is nested too deeply") from None
+    lenient = _LenientText()
+    lenient.read(text)
+    try:
+        return _DECODER.decode("".join(lenient.pieces))
+    except json.JSONDecodeError as error:
+        raise _fault(text, error, lenient.position(error.pos)) from None
+
+
+def _fault(text: str, error: json.JSONDecodeError, at: int) -> _NotJson:
+    if error.msg.startswith("Unterminated string") or at >= len(text):
+        return _NotJson("is cut off", len(text))
+    if error.msg == "Extra data":
+        return _NotJson("has more text after its end", at)
+    return _NotJson("is not valid", at)
+
+
+_TOKEN = re.compile(
+    r"(?P<blank>\s+)|(?P<opening>[\[{])|(?P<closing>[\]}])|(?P<mark>[:,])"
+    r"""|(?P<string>"(?:[^"\\]+|\\.)*+"|'(?:[^'\\]+|\\.)*+')"""
+    r"""|(?P<word>[^\s\[\]{}:,"'][^\s\[\]{}:,"]*)""",
+    re.DOTALL,
+)
+_SPELLINGS = {"True": "true", "False": "false", "None": "null"}
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
+_ESCAPED = re.compile(
+    r"""\\(?:x(?P<x>[0-9a-fA-F]{2})|U(?P<U>[0-9a-fA-F]{8})|(?P<plain>.))|(?P<quote>")""", re.DOTALL
+)
+
+
+@dataclass(slots=True)
+class _LenientText:
+    """Rewrites JSON with trailing commas and Python's spelling as strict JSON.
+
+    Attributes:
+        pieces: the strict text's tokens.
+        starts, sources: the position of each, in the strict text and in the one that was read.
+    """
+
+    pieces: list[str] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    _length: int = 0
+    _end: int = 0
+
+    def read(self, text: str) -> None:
+        """Add the tokens of `text`.
+
+        Raises:
+            _NotJson: a token is neither JSON nor Python.
+        """
+        at = depth = 0
+        self._end = len(text)
+        while at < len(text):
+            token = _TOKEN.match(text, at)
+            if token is None:  # A string without an end.
+                raise _NotJson("is cut off", len(text))
+            kind, piece = token.lastgroup, token[0]
+            if kind == "opening":
+                depth += 1
+                if depth > MAX_LENIENT_DEPTH:
+                    raise _NotJson("is nested too deeply")
+            elif kind == "closing":
+                depth -= 1
+                self._drop_trailing_comma()
+            elif kind == "string":
+                piece = _json_string(piece, at)
+            elif kind == "word":
+                piece = _SPELLINGS.get(piece, piece)
+                if piece not in ("true", "false", "null") and not _NUMBER.fullmatch(piece):
+                    is_last = token.end() == len(text)
+                    raise (
+                        _NotJson("is cut off", len(text))
+                        if is_last
+                        else _NotJson("is not valid", at)
+                    )
+            if kind != "blank":
+                self._add(piece, at)
+            at = token.end()
+
+    def position(self, at: int) -> int:
+        """Return where in the text that was read the strict text's position `at` comes from."""
+        if at >= self._length:
+            return self._end
+        return self.sources[max(0, bisect_right(self.starts, at) - 1)]
+
+    def _add(self, piece: str, source: int) -> None:
+        self.pieces.append(piece)
+        self.starts.append(self._length)
+        self.sources.append(source)
+        self._length += len(piece)
+
+    def _drop_trailing_comma(self) -> None:
+        if self.pieces[-1:] == [","] and self.pieces[-2:-1] not in (["["], ["{"], [","], []):
+            self.pieces[-1] = " "
+
+
+def _json_string(token: str, at: int) -> str:
+    """Write a string of JSON or Python as JSON does."""
+    is_single = token[0] == "'"
+
+    def escape(found: re.Match[str]) -> str:
+        if found["quote"]:
+            return '\\"'
+        if code := found["x"] or found["U"]:
+            number = int(code, 16)
+            if number > 0x10FFFF:
+                raise _NotJson("is not valid", at + 1 + found.start())
+            return json.dumps(chr(number))[1:-1]
+        plain = found["plain"]
+        if plain == "'":
+            return "'"
+        if plain not in '"\\nrtbfu' and not (plain == "/" and not is_single):
+            raise _NotJson("is not valid", at + 1 + found.start())
+        return found[0]
+
+    return f'"{_ESCAPED.sub(escape, token[1:-1])}"'
