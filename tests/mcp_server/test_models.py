@@ -103,9 +103,9 @@ WRONG_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"model": "flux-schnel"}, "did you mean black-forest-labs/flux-schnell?"),
     ({"model": "black-forest-labs/flux-shnell"}, "did you mean black-forest-labs/flux-schnell?"),
     ({"model": "nobody/nothing"}, "Replicate knows no model 'nobody/nothing': check its name"),
-    ({"model": "x", "query": "y"}, "exclude each other"),
+    ({"model": "x", "query": "y"}, "either query or model"),
     ({"model": 7}, "model 7 is a number"),
-    ({"words": "x"}, "'words' is not an input of find_models"),
+    ({"words": "x"}, "'words' is not an argument of find_models: did you mean 'query'?"),
 ]
 
 
@@ -120,7 +120,7 @@ async def test_a_wrong_call_is_told_what_would_be_right(connect: Connect) -> Non
 async def test_a_task_with_a_wrong_model_is_told_the_right_one(connect: Connect) -> None:
     async with connect() as client:
         short = await client.call_tool(
-            "generate_images", {"tasks": [{"prompt": "x"}], "model": "flux-schnell"}
+            "generate_images", {"tasks": [{"prompt": "x"}], "model": "flux-shnell"}
         )
         wrong = await client.call_tool(
             "generate_images", {"tasks": [{"prompt": "x", "model": "google/nano-bananna"}]}
