@@ -136,7 +136,7 @@ def test_all_faults_of_the_arguments_are_told_at_once() -> None:
 
 def test_a_hundred_thousand_unknown_arguments_are_answered_at_once() -> None:
     many = {f"seeds{number}": "x" * 1_000 for number in range(100_000)}
-    with pytest.raises(InvalidInput, match="^'seed' is not an argument of generate_images"):
+    with pytest.raises(InvalidInput, match=r"^'seed' is not an argument of generate_images"):
         read("generate_images", tasks=["x"], **many, seed=1)
 
 
