@@ -12,10 +12,13 @@ from replicate_mcp.access import Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.cpu_bound import INLINE_BYTES, json_size, run_cpu_bound
 from replicate_mcp.errors import (
+    InvalidInput,
     KeyReused,
     ReplicateMcpError,
     ReplicateUnavailable,
+    TaskProblem,
     UnknownBatch,
+    refusal_of,
 )
 from replicate_mcp.semaphores.registry import check_limit
 from replicate_mcp.settings import Settings
@@ -126,8 +129,9 @@ class CallersBatches:
                     await parts.account(caller.token, caller.source)
                 tasks = await run_cpu_bound(lambda: self._parse(request), size_bytes=size)
             found = await self._looked_up(parts, caller, request, tasks)
+            _check_problems(found.tasks, skip_invalid=request.skip_invalid)
             if consent is not None:
-                await consent(found.tasks)
+                await consent([task for task in found.tasks if not task.problems])
             batch = await parts.runner.start(
                 await _uploaded(found, request.upload_seconds),
                 gateway=found.gateway,
@@ -265,15 +269,31 @@ class CallersBatches:
     async def _looked_up(
         self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
     ) -> _LookedUp:
+        """Check a request's tasks against their models.
+
+        Raises:
+            InvalidInput: with what is wrong with the tasks as well, where Replicate or the backend
+                could not be asked for the rest.
+        """
         from replicate_mcp.batches.planning import find_models, plan
 
         images = self._local_images(request.is_local)
-        with _answer_in_time():
-            account = await parts.account(caller.token, caller.source)
-            gateway = parts.accounts.gateway(caller.token)
-            await _learn_clock(gateway)
-            shown, semaphores = await self._semaphores.needed(account, request.semaphore)
-            models = await find_models(tasks, gateway, parts.models, account)
+        try:
+            with _answer_in_time():
+                account = await parts.account(caller.token, caller.source)
+                gateway = parts.accounts.gateway(caller.token)
+                await _learn_clock(gateway)
+                shown, semaphores = await self._semaphores.needed(
+                    account, request.semaphore or None
+                )
+                models = await find_models(tasks, gateway, parts.models, account)
+        except (ReplicateMcpError, ExceptionGroup) as error:
+            found = [problem for task in tasks for problem in task.problems]
+            if not found or request.skip_invalid:
+                raise
+            if isinstance(error, InvalidInput):
+                found.insert(0, TaskProblem(None, None, str(error)))
+            raise refusal_of(found) from None
         planned = await plan(tasks, models, images)
         return _LookedUp(gateway, account, shown, semaphores, planned, images)
 
@@ -325,6 +345,18 @@ class CallersBatches:
     async def _still_runs(parts: "Parts", batch_id: str) -> bool:
         state = await parts.backend.batch(batch_id)
         return state is not None and state.status == "running"
+
+
+def _check_problems(tasks: "Sequence[PlannedTask]", *, skip_invalid: bool) -> None:
+    """Refuse a request with faults, unless those tasks are to be skipped and others are left.
+
+    Raises:
+        InvalidInput: with all problems.
+        ModelNotFound: the same, where no model of theirs is known.
+    """
+    problems = [problem for task in tasks for problem in task.problems]
+    if problems and not (skip_invalid and any(not task.problems for task in tasks)):
+        raise refusal_of(problems)
 
 
 @contextlib.contextmanager

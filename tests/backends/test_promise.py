@@ -593,7 +593,7 @@ async def stored_bytes(backend: Backend, caller: str = "server") -> int:
     """What can be read of a caller's batches takes at least as much where it is stored."""
     size = 0
     for batch in await kept(backend, caller):
-        size += sum(len(task.prompt) for task in await backend.tasks(batch))
+        size += sum(len(task.prompt or "") for task in await backend.tasks(batch))
     return size
 
 

@@ -369,7 +369,7 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
     ("[" * 3_000 + "]" * 3_000, {}, InvalidInput, "nested too deeply"),
     ([7], {}, InvalidInput, "task 0: must be an object"),
     ([{"prompt": "x"}, {"prompt": "  "}], {}, InvalidInput, "task 1: prompt is empty"),
-    ([{"promt": "x"}], {}, InvalidInput, "did you mean prompt"),
+    ([{"promt": "x"}], {}, InvalidInput, r"did you mean .prompt.\?"),
     ([{"prompt": 7}], {}, InvalidInput, "task 0: prompt must be text, not a number"),
     ([{"prompt": "a cat \ud83d"}], {}, InvalidInput, "task 0: prompt contains half a character"),
     (
@@ -501,7 +501,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
 ) -> None:
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
-        simulator.fault_next("503", 3, on="get")
+        simulator.fault_next("503", 9, on="get")
         with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])
         with pytest.raises(InvalidInput, match="task 0: prompt contains half a character"):

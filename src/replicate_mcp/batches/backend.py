@@ -6,7 +6,7 @@ from typing import Protocol
 
 from replicate_mcp.semaphores.permits import Permits, QueueEntry, Room
 from replicate_mcp.semaphores.rate_learning import Throttling
-from replicate_mcp.tasks.result import BatchStatus, TaskResult
+from replicate_mcp.tasks.result import BatchStatus, TaskFailure, TaskResult
 
 JOURNAL_SECONDS = 24 * 3600
 """How long batches and their results are remembered."""
@@ -14,9 +14,13 @@ JOURNAL_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class JournalTask:
-    """What the journal keeps of a task: nothing that could be megabytes, and no token."""
+    """What the journal keeps of a task: nothing that could be megabytes, and no token.
 
-    prompt: str
+    Attributes:
+        prompt: None for a task without one.
+    """
+
+    prompt: str | None
     output_filename: str
     model: str
 
@@ -56,6 +60,7 @@ class NewBatch:
         account: whose predictions its tasks are.
         semaphore: the name its caller knows it by.
         key: under which the request can be sent again; None where it has none.
+        failures: results of tasks that are never created; not of all tasks.
     """
 
     id: str
@@ -64,6 +69,7 @@ class NewBatch:
     semaphore: str
     tasks: tuple[JournalTask, ...]
     key: IdempotencyKey | None = None
+    failures: tuple[TaskFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ class Backend(Permits, Protocol):
     """
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
-        """Write a batch into the journal and let its tasks wait.
+        """Write a batch and its first failures into the journal, and let its other tasks wait.
 
         Raises:
             KeyTaken: another batch of the caller's has its key; nothing was done.

@@ -25,6 +25,9 @@ _FAILED = re.compile(r"^prediction failed[:.]?\s*", re.I)
 MAX_REASON_CHARACTERS = 300
 """Of a model's own reason: with the words around it, it stays within a line of 500."""
 
+MAX_REASONS = 3
+"""Problems of a task that its row reports."""
+
 _CLOCK_SECONDS = 24 * 3600.0
 """A prediction that says it ended longer ago, or later than now, has no usable time."""
 
@@ -61,6 +64,13 @@ def failure(
         prediction_id=prediction_id,
         retryable=retryable,
     )
+
+
+def refusal(task: PlannedTask) -> TaskFailure:
+    """Return the row of a task that is not created because of its problems."""
+    is_unknown_model = all(each.code == "model_not_found" for each in task.problems)
+    code: ErrorCode = "model_not_found" if is_unknown_model else "invalid_input"
+    return failure(task, code, " ".join(each.error for each in task.problems[:MAX_REASONS]))
 
 
 def _success(

@@ -1,4 +1,4 @@
-"""Getting a batch ready: each task checked against its model's schema before anything runs."""
+"""Prepares a batch: checks each task against its model's schema before anything runs."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,17 @@ import anyio.to_thread
 
 from replicate_mcp.batches.local_images import LocalImages, is_path
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
-from replicate_mcp.errors import InvalidInput, ModelNotFound
+from replicate_mcp.errors import InvalidInput, TaskProblem
 from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.models import Model, Models
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.effort import Effort
+from replicate_mcp.tasks.input_conversion import whole_number
 from replicate_mcp.tasks.model_inputs import InputSchema, count_unchecked
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.task import Task
+from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
+from replicate_mcp.text import with_full_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,11 @@ class PlannedTask:
         expected_count: how many images it asks for.
         whole_with: the number of files with which a list of them is whole though its prediction
             still runs; None where only its end tells.
+        problems: the task's faults; with one, it is never created, and has no inputs.
     """
 
     index: int
-    prompt: str
+    prompt: str | None
     output_filename: str
     model: str
     target: Target
@@ -44,50 +47,53 @@ class PlannedTask:
     expected_format: str | None
     expected_count: int
     whole_with: int | None = None
+    problems: tuple[TaskProblem, ...] = ()
 
 
 async def plan(
     tasks: Sequence[Task],
-    found: Mapping[ModelName, Model],
+    found: Mapping[ModelName, Model | None],
     images: LocalImages,
     *,
     dice: random.Random | None = None,
 ) -> list[PlannedTask]:
     """Check every task and fill in what the server chooses: a seed, and a format from the filename.
 
+    A task with faults is planned without inputs, with all its problems.
+
     Args:
         found: each task's model, as `find_models` gives them.
         images: finds what inputs name by a path; a URI stands for each in what is planned.
-
-    Raises:
-        InvalidInput: with a sentence that names the first wrong task and field.
     """
     dice = dice or random.SystemRandom()
     effort = Effort()
+    schemas = {name: model.schema if model else None for name, model in found.items()}
+
+    def convert() -> list[Task]:
+        return [_converted(task, schemas[task.model], effort) for task in tasks]
+
     settled = []
-    for task in tasks:
-        schema = found[task.model].schema
+    for task in await run_cpu_bound(convert, size_bytes=json_size([each.inputs for each in tasks])):
+        schema = schemas[task.model]
         if _names_paths(task, schema):  # In a thread, since the images are read whole.
             task = await anyio.to_thread.run_sync(_with_images, task, schema, images)  # noqa: PLW2901
         settled.append(task)
-    size = json_size([task.inputs for task in settled])
 
     def check() -> list[PlannedTask]:
         return [_planned(task, found[task.model], dice, effort) for task in settled]
 
-    return await run_cpu_bound(check, size_bytes=size)
+    return await run_cpu_bound(check, size_bytes=json_size([each.inputs for each in settled]))
 
 
 async def find_models(
     tasks: Sequence[Task], gateway: Gateway, models: Models, account: str
-) -> dict[ModelName, Model]:
-    """Return the model of each task.
+) -> dict[ModelName, Model | None]:
+    """Return the model of each task; None where Replicate knows none of that name.
 
     Args:
         account: whose token `gateway` has.
 
     Raises:
-        ModelNotFound: a task names a model that Replicate does not know.
         ExceptionGroup: Replicate did not answer for one.
     """
     found: dict[ModelName, Model | None] = {}
@@ -98,11 +104,17 @@ async def find_models(
     async with anyio.create_task_group() as group:
         for name in {task.model for task in tasks}:
             group.start_soon(find, name)
-    known = {name: model for name, model in found.items() if model is not None}
-    for task in tasks:
-        if task.model not in known:
-            raise ModelNotFound(f"task {task.index}: {unknown(task.model)}")
-    return known
+    return found
+
+
+def _converted(task: Task, schema: InputSchema | None, effort: Effort) -> Task:
+    """Return the task with its inputs as the model takes them, without a blank prompt."""
+    if schema is not None:
+        return replace(task, inputs=schema.converted(task.inputs, effort))
+    inputs = task.inputs
+    if isinstance(prompt := inputs.get("prompt"), str) and not prompt.strip():
+        inputs = {name: value for name, value in inputs.items() if name != "prompt"}
+    return replace(task, inputs=inputs)
 
 
 def _names_paths(task: Task, schema: InputSchema | None) -> bool:
@@ -115,18 +127,21 @@ def _names_paths(task: Task, schema: InputSchema | None) -> bool:
 
 
 def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) -> Task:
-    """The task with a URI for each image that its inputs name by a path."""
+    """Return the task with a URI for each image that its inputs name by a path."""
 
     def found(where: str, value: Any) -> Any:
         if isinstance(value, list):
             return [found(f"{where}[{place}]", each) for place, each in enumerate(value)]
         return images.find(where, value).uri if isinstance(value, str) and is_path(value) else value
 
-    named = {
-        name: found(f"task {task.index}: {name}", task.inputs[name])
-        for name in _file_inputs(task, schema)
-    }
-    return replace(task, inputs={**task.inputs, **named})
+    inputs, problems, where = dict(task.inputs), list(task.problems), f"task {task.index}: "
+    for name in _file_inputs(task, schema):
+        try:
+            inputs[name] = found(where + name, inputs[name])
+        except InvalidInput as error:
+            del inputs[name]
+            problems.append(TaskProblem(task.index, name, str(error).removeprefix(where)))
+    return replace(task, inputs=inputs, problems=tuple(problems))
 
 
 def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
@@ -139,20 +154,33 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _planned(task: Task, model: Model, dice: random.Random, effort: Effort) -> PlannedTask:
+def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effort) -> PlannedTask:
+    problems = (*task.problems, *_problems(task, model, effort))
+    if problems or model is None:
+        return PlannedTask(
+            index=task.index,
+            prompt=task.prompt or None,
+            output_filename=task.output_filename,
+            model=str(task.model),
+            target=Target(task.model, task.model.version),
+            inputs={},
+            seed=None,
+            expected_format=None,
+            expected_count=0,
+            problems=problems[:MAX_TASK_PROBLEMS],
+        )
     inputs = dict(task.inputs)
     expected = filenames.requested_format(task.output_filename)
     schema = model.schema
     if schema is not None:
-        _check(task, schema, effort)
         expected = _settle_format(task, schema, inputs)
         if "seed" not in inputs and schema.seed_range is not None:
             inputs["seed"] = dice.randint(*schema.seed_range)
-    seed = inputs.get("seed")
+    seed = whole_number(inputs.get("seed"))
     count = count_unchecked(inputs) if schema is None else schema.count(inputs)
     return PlannedTask(
         index=task.index,
-        prompt=task.prompt,
+        prompt=inputs.get("prompt"),
         output_filename=task.output_filename,
         model=str(task.model),
         target=model.target,
@@ -164,11 +192,20 @@ def _planned(task: Task, model: Model, dice: random.Random, effort: Effort) -> P
     )
 
 
-def _check(task: Task, schema: InputSchema, effort: Effort) -> None:
-    problems = schema.problems(task.inputs, effort)
-    if problems:
-        said = "; ".join(problem.sentence for problem in problems[:3])
-        raise InvalidInput(f"task {task.index}: {said}.".replace("?.", "?"))
+def _problems(task: Task, model: Model | None, effort: Effort) -> list[TaskProblem]:
+    """Return what is wrong with a task's model, or by its schema, besides its known problems."""
+    known = {problem.field for problem in task.problems}
+    if known & {None, "model"}:
+        return []
+    if model is None:
+        return [TaskProblem(task.index, "model", unknown(task.model), "model_not_found")]
+    if model.schema is None:
+        return []
+    return [
+        TaskProblem(task.index, each.field or None, with_full_stop(each.sentence))
+        for each in model.schema.problems(task.inputs, effort)
+        if each.field not in known
+    ]
 
 
 def _settle_format(task: Task, schema: InputSchema, inputs: dict[str, Any]) -> str | None:

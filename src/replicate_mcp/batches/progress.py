@@ -52,7 +52,9 @@ def progress(batch: "RunningBatch") -> Progress:
         line += f", {batch.failed} {'not made' if batch.canceled else 'failed'}"
     if not batch.canceled and 0 < batch.finished < batch.total and batch.began is not None:
         # What runs is half done, on average.
-        done = batch.finished + batch.running / 2
-        left = (anyio.current_time() - batch.began) / done * (batch.total - done)
-        line += f", about {max(1, round(left))} s left"
+        done = batch.finished - batch.invalid + batch.running / 2
+        to_do = batch.total - batch.invalid - done
+        if done:
+            left = (anyio.current_time() - batch.began) / done * to_do
+            line += f", about {max(1, round(left))} s left"
     return Progress(batch.finished, batch.total, batch.running, line)

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from replicate_mcp.batches.attempting import OUT_OF_TIME, Attempting
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.batches.observing import Nobody, Observer
+from replicate_mcp.batches.outcome import refusal
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
@@ -93,6 +94,7 @@ class BatchRunner:
         """Begin a batch; it runs to its end whoever waits for it.
 
         Args:
+            tasks: at least one without problems; those with problems fail at once.
             shown_semaphore: the name its caller knows it by.
             semaphores: one unit of each is needed for every task; the account's own is first.
             at_most: how many of its tasks may run at once; None for the semaphores' limits alone.
@@ -106,6 +108,7 @@ class BatchRunner:
             partial(_names_and_weight, tasks, is_weighed=self._most_bytes is not None),
             size_bytes=_preparing_cost(tasks),
         )
+        failures = tuple(refusal(task) for task in tasks if task.problems)
         batch = RunningBatch(
             id=f"b_{secrets.token_hex(8)}",
             caller=caller,
@@ -117,8 +120,10 @@ class BatchRunner:
             deadline=anyio.current_time() + self._batch_seconds,
             opened=anyio.current_time(),
             trace=present_context(),
-            pending=deque(range(len(tasks))),
+            pending=deque(index for index, task in enumerate(tasks) if not task.problems),
             weight=weight,
+            failed=len(failures),
+            invalid=len(failures),
         )
         if self._most_bytes is not None:
             try:
@@ -137,12 +142,14 @@ class BatchRunner:
         )
         try:
             room = await steps.backend.open_batch(
-                NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key),
-                QueueEntry(batch.id, semaphores, account, len(tasks), at_most),
+                NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key, failures),
+                QueueEntry(batch.id, semaphores, account, len(batch.pending), at_most),
             )
         except BaseException:  # Cancelled or refused: nothing was begun.
             self._forget(batch)
             raise
+        for each in failures:
+            steps.observer.task_ended(each, None)
         steps.spawn(self._watch, batch)
         steps.holder.accept(room)
         return batch

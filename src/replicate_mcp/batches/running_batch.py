@@ -35,6 +35,7 @@ class RunningBatch:
         opened: when it was asked for. As `deadline`, on the event loop's clock.
         trace: what its attempts' spans are joined to.
         weight: how many bytes it takes in memory, where that is counted.
+        invalid: how many tasks failed before it began, because of their inputs.
         began: when its first task was sent; None before. As `deadline`, on the event loop's clock.
     """
 
@@ -50,6 +51,7 @@ class RunningBatch:
     trace: Context = field(repr=False)
     pending: deque[int]
     weight: int = 0
+    invalid: int = 0
     began: float | None = None
     succeeded: int = 0
     failed: int = 0

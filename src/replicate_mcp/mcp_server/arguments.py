@@ -81,7 +81,7 @@ def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[
     checked = {name: value for name, value in arguments.items() if name != TASKS}
     if checked:
         for problem in _input_schema(tool, schema).problems(checked):
-            problems[problem.field] = problem.sentence.replace("this model", tool)
+            problems[problem.field] = problem.sentence
     if problems:
         raise refusal_of([TaskProblem(None, name, why) for name, why in problems.items()])
     if unknown:
@@ -179,5 +179,5 @@ def _input_schema(tool: str, schema: Schema) -> "InputSchema":
     if tool not in _input_schemas:
         optional = {**schema, "required": []}
         document = {"components": {"schemas": {"Input": optional}}}
-        _input_schemas[tool] = InputSchema.from_openapi(document)
+        _input_schemas[tool] = InputSchema.from_openapi(document, subject=tool)
     return _input_schemas[tool]

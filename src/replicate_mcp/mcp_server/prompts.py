@@ -16,6 +16,7 @@ from mcp_types import (
 from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
+from replicate_mcp.text import with_full_stop
 
 MOST_IMAGES = 100
 """Variations or panels of one prompt: a model has to write each."""
@@ -73,7 +74,7 @@ class Arguments:
         try:
             return str(ModelName.parse(value))
         except ValueError as error:
-            raise _invalid(f"model {error}.".replace("?.", "?")) from None
+            raise _invalid(with_full_stop(f"model {error}")) from None
 
 
 def variations(arguments: Arguments) -> str:

@@ -12,7 +12,7 @@ from replicate_mcp.replicate_api.models import Models
 from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE, KnownModel, matching, nearest_known
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.text import one_line
+from replicate_mcp.text import one_line, with_full_stop
 
 MOST_FOUND = 20
 """Models that are asked for of Replicate's catalogue."""
@@ -83,7 +83,7 @@ async def inputs(name: str, gateway: Gateway, models: Models, account: str) -> I
     try:
         parsed = ModelName.parse(name)
     except ValueError as error:
-        raise InvalidInput(f"model {error}.".replace("?.", "?")) from None
+        raise InvalidInput(with_full_stop(f"model {error}")) from None
     try:
         model = await models.find(parsed, gateway, account)
     except Fault as fault:

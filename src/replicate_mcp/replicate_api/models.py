@@ -17,6 +17,7 @@ from replicate_mcp.replicate_api.memory import Memory
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.schema_reading import gives_one_by_one
+from replicate_mcp.tasks.task import OWN_FIELDS
 
 SCHEMA_SECONDS = 24 * 3600
 """For how long a model's schema is remembered."""
@@ -176,9 +177,14 @@ def _encoded(found: Mapping[str, Any]) -> str:
 def _read(name: ModelName, remembered: str) -> Model:
     found: Mapping[str, Any] = json.loads(remembered)
     try:
-        schema = InputSchema.from_openapi(found["schema"]) if found["schema"] else None
+        schema = _schema(name, found["schema"]) if found["schema"] else None
         grows = gives_one_by_one(found["schema"])
     except Exception:
         # A schema is its model's owner's: whatever is wrong with it, Replicate checks the inputs.
         schema, grows = None, True
     return Model(Target(name, found["version"]), schema, grows)
+
+
+def _schema(name: ModelName, document: Mapping[str, Any]) -> InputSchema:
+    beside = [each for each in OWN_FIELDS if each != "prompt"]
+    return InputSchema.from_openapi(document, subject=str(name), beside=beside)

@@ -13,6 +13,9 @@ from typing import Any
 MAX_STEPS = 1_000_000
 """Of one batch: about a second. A thousand ordinary tasks take a hundred thousand."""
 
+MAX_COMPARISONS = 50_000
+"""Of one batch: names compared with each other for `did you mean`, about half a second."""
+
 Check = Callable[..., Any]
 """How jsonschema applies a keyword: `(validator, value, instance, schema)`, giving errors."""
 
@@ -22,10 +25,11 @@ class EffortSpent(Exception):
 
 
 class Effort:
-    """The steps that checking may still take."""
+    """The steps that checking may still take, and the comparisons for its hints."""
 
     def __init__(self, steps: int = MAX_STEPS) -> None:
         self._left = steps
+        self._comparisons = MAX_COMPARISONS
 
     def spend(self, steps: int) -> None:
         """Take `steps` off the allowance.
@@ -37,8 +41,19 @@ class Effort:
         if self._left < 0:
             raise EffortSpent
 
+    def allows(self, comparisons: int) -> bool:
+        """Take `comparisons` off the allowance for hints; False where it does not reach."""
+        self._comparisons -= comparisons
+        return self._comparisons >= 0
+
 
 _current: ContextVar[Effort] = ContextVar("effort")
+
+
+def may_compare(count: int) -> bool:
+    """Return whether `count` names may be compared for a hint."""
+    effort = _current.get(None)
+    return effort is None or effort.allows(count)
 
 
 @contextmanager

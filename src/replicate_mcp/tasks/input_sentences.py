@@ -4,10 +4,14 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.effort import may_compare
+from replicate_mcp.tasks.json_text import begins_like_json, read_json_text
 from replicate_mcp.tasks.schema_reading import COUNT_FIELDS, JSON, choices_of, kinds_of
 from replicate_mcp.text import escaped
 
@@ -17,11 +21,18 @@ if TYPE_CHECKING:
 _MAX_LISTED = 15
 _MAX_SHOWN = 60
 
+_IMAGE_FIELDS = ("image", "input_image", "image_input", "input_images", "images", "image_prompt")
+
 SAME_MEANING = (
     (*COUNT_FIELDS, "n"),
-    ("image", "input_image", "image_input", "input_images", "images", "image_prompt"),
+    _IMAGE_FIELDS,
+    ("prompt", "text", "instruction", "instructions", "text_prompt", "prompt_text", "caption"),
+    ("output_filename", "filename", "file_name", "output_file", "output_name"),
+    ("model", "model_name", "model_id"),
 )
-"""Inputs that models name differently."""
+"""Inputs that models and clients name differently."""
+
+_EDITING = [known.name for known in CATALOGUE if known.alias and "editing" in known.good_at]
 
 _WANTED = {
     "string": "text",
@@ -34,43 +45,77 @@ _WANTED = {
 }
 
 
-def sentence(error: "ValidationError") -> str:
+def unknown_input(name: str, fields: Collection[str], subject: str, beside: Sequence[str]) -> str:
+    """Return the sentence about an input that `subject` does not have, without a full stop.
+
+    Args:
+        beside: other fields that may stand where the inputs do.
+    """
+    known = [one for one in (*fields, *beside) if one != name]
+    alike = next((group for group in SAME_MEANING if name in group), ())
+    meant = next((one for one in alike if one in known), None)
+    hint = did_you_mean(nearest(name, known) if meant is None else meant)
+    text = f"{quoted(name)} is not an input of {subject}{hint or '.'} Its inputs: {listed(fields)}"
+    if name in _IMAGE_FIELDS and not hint:
+        text += f". Models that edit images: {', '.join(_EDITING)} (more with find_models)"
+    return text
+
+
+def is_hinted(name: str, sentence: str) -> bool:
+    """Return whether the sentence about an unknown input asks whether `name` was meant."""
+    return f"{did_you_mean(name)} Its inputs: " in sentence
+
+
+def sentence(error: "ValidationError", subject: str) -> str:
     """What is wrong with the value that did not pass, without a full stop."""
     if not error.absolute_path:
-        return f"the inputs together are not what this model takes ({error.validator})"
+        return f"the inputs together are not what {subject} takes ({error.validator})"
     head, *rest = error.absolute_path
     field = str(head) + "".join(f"[{quoted(part)}]" for part in rest)
     value: Any = error.instance
     limit: Any = error.validator_value
     shown = f"{field} {quoted(value)}"
+    if isinstance(value, str) and (fault := _json_fault(field, value, error.schema)):
+        return fault
     match error.validator:
         case "enum":
             choices = [choice for choice in limit if choice is not None]
             hint = did_you_mean(nearest(value, choices))
             return f"{shown} is not one of {listed(choices)}{hint}"
         case "const":
-            return f"{shown} is not {quoted(limit)}, the only value this model takes"
+            return f"{shown} is not {quoted(limit)}, the only value {subject} takes"
         case "type":
             return _type_sentence(field, value, error.schema)
         case "format":
             return f"{shown} is not a URL: give an https:// link or a data: URI"
         case "minimum":
-            return f"{shown} is less than {quoted(limit)}, the least this model takes"
+            return f"{shown} is less than {quoted(limit)}, the least {subject} takes"
         case "maximum":
-            return f"{shown} is more than {quoted(limit)}, the most this model takes"
+            return f"{shown} is more than {quoted(limit)}, the most {subject} takes"
         case "exclusiveMinimum":
-            return f"{shown} is not more than {quoted(limit)}, as this model wants"
+            return f"{shown} is not more than {quoted(limit)}, as {subject} wants"
         case "exclusiveMaximum":
-            return f"{shown} is not less than {quoted(limit)}, as this model wants"
+            return f"{shown} is not less than {quoted(limit)}, as {subject} wants"
         case "multipleOf":
             return f"{shown} is not a multiple of {quoted(limit)}"
         case "minLength" | "maxLength" | "minItems" | "maxItems":
             unit = ("character" if isinstance(value, str) else "item") + "s" * (len(value) != 1)
             bound = "least" if len(value) < limit else "most"
-            return f"{field} has {len(value)} {unit}, this model takes at {bound} {limit}"
+            return f"{field} has {len(value)} {unit}, {subject} takes at {bound} {limit}"
         case "anyOf" | "oneOf":
             return f"{shown} is not {' or '.join(map(_form, limit))}"
-    return f"{shown} is not what this model takes ({error.validator})"
+    return f"{shown} is not what {subject} takes ({error.validator})"
+
+
+def _json_fault(field: str, text: str, schema: Any) -> str:
+    """Return why text that begins like JSON is no list or object; empty where that is not it."""
+    if not {"array", "object"} & set(kinds_of(schema)) or not begins_like_json(text):
+        return ""
+    try:
+        read_json_text(text, field)
+    except InvalidInput as error:
+        return str(error).removesuffix(".")
+    return ""
 
 
 def _type_sentence(field: str, value: object, schema: Any) -> str:
@@ -116,7 +161,7 @@ def _read_as(kind: str, text: str) -> object:
 def nearest(value: object, choices: Collection[Any]) -> Any:
     """The choice that was most likely meant, or None."""
     text = _alike(_plain(value)) if isinstance(value, (str, int, float)) else ""
-    if not text or len(text) > _MAX_SHOWN:
+    if not text or len(text) > _MAX_SHOWN or not may_compare(len(choices)):
         return None
     found = {_alike(_plain(choice)): choice for choice in reversed(list(choices))}
     if text in found:

@@ -28,7 +28,7 @@ _BEGINS_LIKE_JSON = re.compile(
     # Brackets alone, like `[]`, or `[{` where the text was cut off;
     r"[\[{][\s\[\]{},]*\Z"
     # or brackets, then a string in any quotation marks, perhaps escaped, or a name of ours.
-    rf"""|[\[{{][\s\[{{]*(?:\\*["'“”‘’]|(?:{_OWN_NAMES})\s*:)"""
+    rf"""|[\[{{][\s\[{{,]*(?:\\*["'“”‘’]|(?:{_OWN_NAMES})\s*:)"""
 )
 
 

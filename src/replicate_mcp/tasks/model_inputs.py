@@ -6,7 +6,7 @@ property an input, with `x-order`, `default` and ranges; enums are schemas of th
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.tasks.effort import Effort, EffortSpent, metered, spending
 from replicate_mcp.tasks.filenames import image_format
+from replicate_mcp.tasks.input_conversion import converted_inputs
 from replicate_mcp.tasks.input_sentences import (
-    SAME_MEANING,
-    did_you_mean,
-    listed,
-    nearest,
-    quoted,
+    is_hinted,
     sentence,
+    unknown_input,
 )
 from replicate_mcp.tasks.schema_reading import (
     COUNT_FIELDS,
@@ -65,8 +63,12 @@ class InputSchema:
 
     format_field = "output_format"
 
-    def __init__(self, schema: JSON) -> None:
+    def __init__(
+        self, schema: JSON, *, subject: str = "this model", beside: Sequence[str] = ()
+    ) -> None:
         """Compile a schema without references; `from_openapi` makes one."""
+        self._subject = subject
+        self._beside = beside
         properties: dict[str, JSON] = schema["properties"]
         required = schema.get("required", ())
         self.fields: Mapping[str, InputField] = MappingProxyType(
@@ -75,14 +77,26 @@ class InputSchema:
                 for name in sorted(properties, key=lambda k: properties[k].get("x-order", math.inf))
             }
         )
+        self._properties = properties
+        self._required = frozenset(name for name, one in self.fields.items() if one.required)
         self._takes_others = "patternProperties" in schema or (
             schema.get("additionalProperties", NOTHING) != NOTHING
         )
         self._validator = _compile(schema)
 
     @classmethod
-    def from_openapi(cls, openapi_schema: Mapping[str, Any]) -> "InputSchema":
+    def from_openapi(
+        cls,
+        openapi_schema: Mapping[str, Any],
+        *,
+        subject: str = "this model",
+        beside: Sequence[str] = (),
+    ) -> "InputSchema":
         """Read the schema of a model's inputs.
+
+        Args:
+            subject: what has these inputs, as sentences name it: a model or a tool.
+            beside: other fields that may stand where the inputs do, for hints.
 
         Raises:
             ValueError: there is none, or it is not one that can be checked against: it is no JSON
@@ -93,7 +107,8 @@ class InputSchema:
             inputs = schema.get("properties", {})
             if not inputs:
                 raise ValueError("the schema lists no inputs")
-            return cls(schema | {"properties": {k: not_null(one) for k, one in inputs.items()}})
+            schema |= {"properties": {name: not_null(one) for name, one in inputs.items()}}
+            return cls(schema, subject=subject, beside=beside)
         except (TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"the schema is malformed: {error!r}") from error
 
@@ -106,15 +121,22 @@ class InputSchema:
             effort: what checking may cost, shared by a batch; where it is spent, what is not
                 checked yet is left to Replicate.
         """
-        given = without_nulls(inputs)
+        with spending(effort or Effort()):
+            found = self._problems(without_nulls(inputs))
+        order = dict.fromkeys([*self.fields, *found])
+        return [InputProblem(name, found[name]) for name in order if name in found]
+
+    def _problems(self, given: JSON) -> dict[str, str]:
         found: dict[str, str] = {}
         if not self._takes_others:
             unknown = (name for name in given if name not in self.fields)
             for name in islice(unknown, _MAX_UNKNOWN):
-                found[name] = self._unknown(name)
-        for name in self.fields:
-            if self.fields[name].required and name not in given:
-                found[name] = f"{name} is required by this model"
+                found[name] = unknown_input(name, self.fields, self._subject, self._beside)
+        for name in self._required:
+            if name not in given and not any(is_hinted(name, each) for each in found.values()):
+                found[name] = f"{name} is required by {self._subject}"
+        if "prompt" in self._required and not str(given.get("prompt", "-")).strip():
+            found["prompt"] = "prompt is empty: say what to draw"
         for name in given.keys() - found.keys():
             if why := unsendable(given[name]):
                 found[name] = f"{escaped(name)} {why}"
@@ -123,12 +145,18 @@ class InputSchema:
             for name, value in given.items()
             if name not in found and (name in self.fields or self._takes_others)
         }
-        with spending(effort or Effort()):
-            errors = _first_errors(self._validator.iter_errors(checked))
-        for name, error in errors.items():
-            found.setdefault(name, sentence(error))
-        order = dict.fromkeys([*self.fields, *found])
-        return [InputProblem(name, found[name]) for name in order if name in found]
+        for name, error in _first_errors(self._validator.iter_errors(checked)).items():
+            found.setdefault(name, sentence(error, self._subject))
+        return found
+
+    def converted(self, inputs: Mapping[str, Any], effort: "Effort | None" = None) -> JSON:
+        """Return `inputs` as the schema takes them, without those that are null or blank.
+
+        JSON text where a list or an object is wanted is read, and `42.0` becomes 42 where an
+        integer is. `problems` reports what cannot be converted.
+        """
+        given = without_nulls(inputs)
+        return converted_inputs(given, self._properties, self._required, effort or Effort())
 
     @property
     def seed_range(self) -> tuple[int, int] | None:
@@ -184,15 +212,6 @@ class InputSchema:
         counted = _count(value(named)) if named else 1
         return min(counted * count_unchecked(others), _MOST_COUNTED)
 
-    def _unknown(self, name: str) -> str:
-        alike = next((group for group in SAME_MEANING if name in group), ())
-        hint = did_you_mean(next((one for one in alike if one in self.fields), None))
-        hint = hint or did_you_mean(nearest(name, self.fields))
-        return (
-            f"{quoted(name)} is not an input of this model{hint or '.'} "
-            f"Its inputs: {listed(self.fields)}"
-        )
-
 
 def count_unchecked(inputs: Mapping[str, Any]) -> int:
     """Return how many images `inputs` may ask for, at least 1, by the names of its numbers."""
@@ -239,8 +258,26 @@ def _compile(schema: JSON) -> "Validator":
         name: metered(check, squared=name == "uniqueItems")
         for name, check in Draft202012Validator.VALIDATORS.items()
     }
+    keywords["multipleOf"] = metered(_multiple_of)
     bounded: type[Validator] = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
     return bounded(bare, format_checker=formats)
+
+
+def _multiple_of(_: object, factor: Any, instance: Any, __: object) -> "Iterator[ValidationError]":
+    """Check `multipleOf` with room for the rounding of floats: 0.3 is a multiple of 0.1."""
+    from jsonschema.exceptions import ValidationError
+
+    if isinstance(instance, bool) or not isinstance(instance, (int, float)):
+        return
+    try:
+        quotient = instance / factor
+        is_multiple = abs(quotient - round(quotient)) <= _ROUNDING * max(1.0, abs(quotient))
+    except OverflowError:
+        return  # No float holds it: Replicate judges.
+    if isinstance(instance, int) and isinstance(factor, int):
+        is_multiple = instance % factor == 0
+    if not is_multiple:
+        yield ValidationError(f"{instance!r} is not a multiple of {factor!r}")
 
 
 def _is_url(value: object) -> bool:
@@ -253,6 +290,9 @@ def _is_integer(value: object) -> bool:
         return value.is_integer()
     return isinstance(value, int) and not isinstance(value, bool)
 
+
+_ROUNDING = 1e-9
+"""Relative error of a quotient that still counts as a whole number."""
 
 _MAX_UNKNOWN = 20
 """Unknown inputs of one task that are looked up among the known ones."""

@@ -51,8 +51,8 @@ class ModelName:
         near = nearest_known(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
-            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or the short name of a "
-            f"recommended model, like {', '.join(ALIASES)}){hint}"
+            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or one of "
+            f"{', '.join(ALIASES)}){hint}"
         )
 
     @property

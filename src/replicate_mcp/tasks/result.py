@@ -51,7 +51,7 @@ class TaskSuccess(_Row):
     """A task whose image or images were made."""
 
     task_index: int
-    prompt: Text
+    prompt: Text | None = None
     output_filename: Text
     model: str
     seed: int | None = None
@@ -65,7 +65,7 @@ class TaskFailure(_Row):
     """A task without an image, and why."""
 
     task_index: int
-    prompt: Text
+    prompt: Text | None = None
     output_filename: Text
     error: Text
     error_code: ErrorCode
@@ -114,7 +114,7 @@ class BatchResult(BatchCounts):
         """About what it has as JSON."""
         rows: list[TaskResult] = [*self.successful_results, *self.failed_results]
         files = sum(len(row.generated_files) for row in self.successful_results)
-        return 400 * (len(rows) + files) + sum(len(row.prompt) for row in rows)
+        return 400 * (len(rows) + files) + sum(len(row.prompt or "") for row in rows)
 
 
 def page(

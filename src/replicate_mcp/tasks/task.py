@@ -1,16 +1,16 @@
-"""A task: one prompt with its inputs, read from what a caller sent."""
+"""A task: a prompt or a file with its model inputs, read from what a caller sent."""
 
-import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.errors import InvalidInput, TaskProblem
 from replicate_mcp.tasks import filenames
+from replicate_mcp.tasks.input_sentences import quoted
+from replicate_mcp.tasks.json_text import begins_like_json, read_json_text
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.sendable import count_values, unsendable
-from replicate_mcp.text import escaped
+from replicate_mcp.text import escaped, with_full_stop
 
 MAX_TASKS = 1_000
 """Tasks in one batch; an agent that needs more sends another batch."""
@@ -25,79 +25,109 @@ MAX_BATCH_VALUES = 500_000
 """Of the inputs of all tasks, shared ones counted for each: five hundred in each of a thousand.
 Image models take some twenty."""
 
+MAX_TASK_PROBLEMS = 10
+"""Faults of one task that are reported."""
+
 OWN_FIELDS = ("prompt", "output_filename", "model", "input")
 """The fields of a task that are ours; every other key is an input of its model."""
+
+_EXAMPLE = '{"prompt": "a red car"}'
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One prompt and what goes with it.
+    """One prediction to make: its model inputs, and how to name what it gives.
 
     Attributes:
-        index: its place in the request, from 0.
+        index: its position in the request, from 0.
+        prompt: as given; None without one, or where it is no text.
         output_filename: as given, or `generated_image_N` (N from 1).
-        inputs: what the model receives, `prompt` included; values of None are left out.
+        inputs: what the model receives, `prompt` included; values of None are left out, and so are
+            those with a fault.
+        named: whether the caller gave the filename.
+        problems: the faults found so far; a task with one is never created.
     """
 
     index: int
-    prompt: str
+    prompt: str | None
     output_filename: str
     model: ModelName
     inputs: Mapping[str, Any] = field(repr=False)
     named: bool = True
+    problems: tuple[TaskProblem, ...] = ()
 
 
 def parse_tasks(
     raw: object, *, model: str | None, default_model: str, shared: Mapping[str, Any] | None = None
 ) -> list[Task]:
-    """Read a request's tasks.
+    """Read a request's tasks, each with its faults.
 
     Args:
-        raw: a list of objects (a plain string stands for a task with that prompt), or an object
-            that holds it as `tasks`.
+        raw: a list of objects, or an object that holds it as `tasks`. A plain string in the list is
+            a task with that prompt. All of it may be JSON text.
         model: the model of tasks that name none; else `default_model`.
-        shared: inputs of every task; a task's own win.
+        shared: inputs of every task; a task's own override them.
 
     Raises:
-        InvalidInput: with a sentence that names the first wrong task and field.
+        InvalidInput: the request as a whole is wrong: there are no tasks, or too many.
     """
-    if isinstance(raw, str):
-        try:
-            raw = json.loads(raw)
-        except RecursionError:
-            raise InvalidInput("tasks is JSON text that is nested too deeply.") from None
-        except ValueError:
-            raw = [raw]
-    if isinstance(raw, Mapping):
-        raw = raw["tasks"] if "tasks" in raw and "prompt" not in raw else [raw]
-    if not isinstance(raw, list):
-        raise InvalidInput('tasks must be a list of objects like {"prompt": "a red car"}.')
-    if not raw:
-        raise InvalidInput('tasks is empty: give at least one, like {"prompt": "a red car"}.')
-    if len(raw) > MAX_TASKS:
-        raise InvalidInput(
-            f"{len(raw)} tasks are more than the {MAX_TASKS} of one batch: send several batches."
-        )
-    fallback = _model_name("model", model or default_model)
+    items, own_model = _items(raw)
+    fallback = _fallback(model if _is_given(model) else own_model, default_model)
     common = _SharedInputs.read(shared or {})
     tasks = []
     values = 0
-    for index, one in enumerate(raw):
-        task, own_values = _parse_task(index, one, fallback, common)
-        tasks.append(task)
-        values += own_values + common.values
+    for index, one in enumerate(items):
+        reader = _TaskReader(index)
+        tasks.append(reader.read(one, fallback, common))
+        values += reader.values + common.values
         if values > MAX_BATCH_VALUES:
             raise InvalidInput(
                 f"task {index}: the inputs up to it hold over {MAX_BATCH_VALUES:,} values, shared "
                 "ones counted for each task: send several batches, or smaller inputs."
             )
-    size = sum(len(task.prompt.encode()) for task in tasks)
+    size = sum(len((task.prompt or "").encode()) for task in tasks)
     if size > MAX_PROMPT_BYTES:
         raise InvalidInput(
             f"the prompts have {size:,} bytes together, over the {MAX_PROMPT_BYTES:,} of one "
             "batch: send several batches."
         )
     return tasks
+
+
+def _items(raw: object) -> tuple[list[Any], object]:
+    """Return the list of tasks that a request holds in any form, and the model beside it."""
+    model: object = None
+    if isinstance(raw, str):
+        raw = read_json_text(raw, "tasks")
+    if isinstance(raw, Mapping) and "tasks" in raw and "prompt" not in raw:
+        if others := [str(key) for key in raw if key not in ("tasks", "model")]:
+            raise InvalidInput(
+                f"tasks holds an object with tasks and {quoted(others[0])}: give only the list, "
+                "with each input in its task."
+            )
+        raw, model = raw["tasks"], raw.get("model")
+        if isinstance(raw, str):
+            raw = read_json_text(raw, "tasks")
+    if isinstance(raw, str):
+        raw = [raw] if raw.strip() else []
+    if isinstance(raw, Mapping):
+        raw = [raw]
+    if not isinstance(raw, list):
+        raise InvalidInput(f"tasks must be a list of objects like {_EXAMPLE}.")
+    if not raw:
+        raise InvalidInput(f"tasks is empty: give at least one, like {_EXAMPLE}.")
+    if len(raw) > MAX_TASKS:
+        raise InvalidInput(
+            f"{len(raw)} tasks are more than the {MAX_TASKS} of one batch: send several batches."
+        )
+    return raw, model
+
+
+def _fallback(model: object, default_model: str) -> ModelName:
+    try:
+        return _model_name(model if _is_given(model) else default_model)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,90 +146,160 @@ class _SharedInputs:
         inputs = {str(name): value for name, value in given.items() if value is not None}
         # A prompt is checked with each task's own.
         others = {name: value for name, value in inputs.items() if name != "prompt"}
-        return cls(inputs, count_values(_check_sendable("shared inputs", others)))
+        for name, value in others.items():
+            if why := _unsendable(name, value):
+                raise InvalidInput(f"shared inputs: {why}")
+        return cls(inputs, count_values(others))
 
 
-def _parse_task(
-    index: int, raw: object, fallback: ModelName, shared: _SharedInputs
-) -> tuple[Task, int]:
-    """Read one task; also, how many values its own inputs hold."""
-    where = f"task {index}"
-    if isinstance(raw, str):
-        raw = {"prompt": raw}
-    if not isinstance(raw, Mapping):
-        raise InvalidInput(
-            f'{where}: must be an object like {{"prompt": "a red car"}}, not {_kind(raw)}.'
+class _TaskReader:
+    """Reads one task, and collects its faults."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._problems: list[TaskProblem] = []
+        self.values = 0
+
+    def read(self, raw: object, fallback: ModelName, shared: _SharedInputs) -> Task:
+        """Return the task; what cannot be read is left out, with a problem for each."""
+        given = self._object(raw)
+        own = self._own_inputs(given)
+        self.values = count_values(own)
+        # A task's null takes a shared input away.
+        inputs = {**shared.inputs, **own}
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        prompt = self._prompt(inputs.get("prompt"))
+        for problem in self._problems:
+            inputs.pop(problem.field or "", None)
+        name = self._filename(given.get("output_filename"))
+        return Task(
+            index=self._index,
+            prompt=prompt,
+            output_filename=name or filenames.default_name(self._index),
+            model=self._model(given.get("model")) or fallback,
+            inputs=inputs,
+            named=name is not None,
+            problems=tuple(self._problems),
         )
-    own_input = raw.get("input")
-    if own_input is not None and not isinstance(own_input, Mapping):
-        raise InvalidInput(f"{where}: input must be an object of model inputs.")
-    own = {str(key): value for key, value in raw.items() if key not in OWN_FIELDS}
-    if (prompt := raw.get("prompt")) is not None:
-        own["prompt"] = prompt
-    own.update((str(key), value) for key, value in (own_input or {}).items())
-    _check_sendable(where, own)
-    # A task's null takes a shared input away.
-    inputs = {**shared.inputs, **own}
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    name = raw.get("output_filename")
-    model = raw.get("model")
-    task = Task(
-        index=index,
-        prompt=_check_prompt(where, inputs.get("prompt"), raw),
-        output_filename=_check_name(where, name) if name else filenames.default_name(index),
-        model=fallback if model is None else _model_name(f"{where}: model", model),
-        inputs=inputs,
-        named=bool(name),
-    )
-    return task, count_values(own)
+
+    def _add(self, field_name: str | None, error: str) -> None:
+        if len(self._problems) < MAX_TASK_PROBLEMS:
+            self._problems.append(TaskProblem(self._index, field_name, with_full_stop(error)))
+
+    def _json(self, text: str, field_name: str | None) -> object:
+        """Return what text holds, or None where it begins like JSON and cannot be read."""
+        try:
+            return read_json_text(text, field_name or "the task")
+        except InvalidInput as error:
+            self._add(field_name, str(error))
+            return None
+
+    def _object(self, raw: object) -> Mapping[str, Any]:
+        if isinstance(raw, str):
+            raw = self._json(raw, None)
+            if isinstance(raw, str):
+                return {"prompt": raw}
+        if not isinstance(raw, Mapping):
+            if not self._problems:
+                self._add(None, f"must be an object like {_EXAMPLE}, not {_kind(raw)}")
+            return {}
+        return raw
+
+    def _own_inputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        nested = given.get("input")
+        if isinstance(nested, str):
+            nested = self._json(nested, "input") if nested.strip() else None
+        if nested is not None and not isinstance(nested, Mapping):
+            self._add("input", f"input must be an object of model inputs, not {_kind(nested)}")
+            nested = None
+        own = {str(key): value for key, value in given.items() if key not in OWN_FIELDS}
+        if (prompt := given.get("prompt")) is not None:
+            own["prompt"] = prompt
+        own.update((str(key), value) for key, value in (nested or {}).items())
+        for name, value in own.items():
+            if why := _unsendable(name, value):
+                self._add(name, why)
+        return own
+
+    def _prompt(self, prompt: object) -> str | None:
+        """Check the prompt; whether one is needed depends on the model."""
+        if prompt is None:
+            return None
+        if not isinstance(prompt, str):
+            self._add("prompt", f"prompt must be text, not {_kind(prompt)}")
+            return None
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            self._add(
+                "prompt",
+                f"prompt has {len(prompt)} characters, over the {MAX_PROMPT_CHARACTERS} allowed",
+            )
+        elif begins_like_json(prompt):
+            self._check_json_prompt(prompt)
+        # A faulty one may hold half a character, which no journal can.
+        return prompt[:MAX_PROMPT_CHARACTERS].encode(errors="replace").decode()
+
+    def _check_json_prompt(self, prompt: str) -> None:
+        """Accept an object that describes the image, which some models read; refuse a task."""
+        value = self._json(prompt, "prompt")
+        if isinstance(value, Mapping) and value.keys() & {"prompt", "tasks"}:
+            self._add(
+                "prompt",
+                "prompt is JSON text of a task: give its fields as the task's own, like "
+                f"{_EXAMPLE}",
+            )
+        elif isinstance(value, list):
+            self._add("prompt", "prompt is JSON text of a list: give each prompt a task of its own")
+
+    def _filename(self, name: object) -> str | None:
+        if not _is_given(name):
+            return None
+        if not isinstance(name, str):
+            self._add("output_filename", f"output_filename must be text, not {_kind(name)}")
+        elif problem := filenames.problem(name):
+            shown = name if len(name) <= 60 else name[:57] + "..."
+            self._add(
+                "output_filename",
+                f"output_filename '{escaped(shown)}' {problem}. It is a label, not a path: "
+                "give a plain name like red_car.jpg",
+            )
+        else:
+            return name
+        return None
+
+    def _model(self, name: object) -> ModelName | None:
+        if not _is_given(name):
+            return None
+        try:
+            return _model_name(name)
+        except ValueError as error:
+            self._add("model", str(error))
+            return None
 
 
-def _check_prompt(where: str, prompt: object, raw: Mapping[str, Any]) -> str:
-    if prompt is None:
-        near = difflib.get_close_matches("prompt", [str(key) for key in raw], 1, 0.6)
-        hint = f" (it has '{near[0]}': did you mean prompt?)" if near else ""
-        raise InvalidInput(f"{where}: prompt is missing{hint}: say what to draw.")
-    if not isinstance(prompt, str):
-        raise InvalidInput(f"{where}: prompt must be text, not {_kind(prompt)}.")
-    if not prompt.strip():
-        raise InvalidInput(f"{where}: prompt is empty: say what to draw.")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise InvalidInput(
-            f"{where}: prompt has {len(prompt)} characters, over the {MAX_PROMPT_CHARACTERS} "
-            "allowed."
-        )
-    return prompt
+def _is_given(value: object) -> bool:
+    """Return whether an optional field has a value; clients send "" for none."""
+    return value is not None and not (isinstance(value, str) and not value.strip())
 
 
-def _check_sendable(where: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Whatever the model takes, an input is something that a request can carry."""
-    for name, value in inputs.items():
-        if why := unsendable(name) or unsendable(value):
-            raise InvalidInput(f"{where}: {escaped(name[:60])} {why}.")
-    return inputs
+def _unsendable(name: str, value: object) -> str | None:
+    """Return why no request can carry an input, whatever the model takes; None if it can."""
+    why = unsendable(name) or unsendable(value)
+    return f"{escaped(name[:60])} {why}." if why else None
 
 
-def _check_name(where: str, name: object) -> str:
-    if not isinstance(name, str):
-        raise InvalidInput(f"{where}: output_filename must be text, not {_kind(name)}.")
-    if problem := filenames.problem(name):
-        shown = name if len(name) <= 60 else name[:57] + "..."
-        raise InvalidInput(
-            f"{where}: output_filename '{escaped(shown)}' {problem}. It is a label, not a path: "
-            "give a plain name like red_car.jpg."
-        )
-    return name
-
-
-def _model_name(where: str, text: object) -> ModelName:
+def _model_name(text: object) -> ModelName:
     if not isinstance(text, str):
-        raise InvalidInput(f"{where} must be text like owner/name, not {_kind(text)}.")
+        raise ValueError(f"model must be text like owner/name, not {_kind(text)}.")
     try:
         return ModelName.parse(text)
     except ValueError as error:
-        raise InvalidInput(f"{where} {error}.".replace("?.", "?")) from None
+        raise ValueError(with_full_stop(f"model {error}")) from None
 
 
 def _kind(value: object) -> str:
-    names = {list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else "text")
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    names = {list: "a list", dict: "an object", type(None): "null"}
+    return names.get(type(value), "text")

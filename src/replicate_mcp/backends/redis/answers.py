@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from replicate_mcp.backends.redis.told import reason
 from replicate_mcp.batches.backend import BatchState, Noted, NotedAttempt
-from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.permits import Offer, Room, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
@@ -85,27 +85,21 @@ def task_result(row: str) -> TaskResult:
     return _RESULT.validate_json(row)
 
 
-def _reason(code: ErrorCode, error: str, *, retryable: bool) -> str:
-    """Why a task ended without its process: a part of its row, which the script completes."""
-    told = {"error": error, "error_code": code, "retryable": retryable}
-    return json.dumps(told)[1:-1]
-
-
 REASONS = {
-    "interrupted": _reason(
+    "interrupted": reason(
         "interrupted",
         "The process that ran this batch ended before this task was created. Nothing was billed: "
         "send it again.",
         retryable=True,
     ),
-    "lost": _reason(
+    "lost": reason(
         "create_outcome_unknown",
         "The process that ran this batch ended while this task's prediction ran, so its outcome "
         "is not known. It may have been billed: look at replicate.com/predictions before sending "
         "it again.",
         retryable=False,
     ),
-    "unsure": _reason(
+    "unsure": reason(
         "create_outcome_unknown",
         "The process that ran this batch ended, and Redis was restarted and may have forgotten "
         "what became of this task. It may have been billed: look at replicate.com/predictions "

@@ -106,6 +106,7 @@ class KeptBatch:
     def size(self) -> int:
         """Return about how many bytes of memory its tasks and results take."""
         texts = [text for task in self.batch.tasks for text in (task.prompt, task.output_filename)]
+        texts += [failure.error for failure in self.batch.failures]
         return sum(map(sys.getsizeof, texts)) + sum(
             sys.getsizeof(row[2]) for row in self.rows.values()
         )
@@ -186,7 +187,10 @@ class Mirror:
             return
         for row in rows:
             kept.rows.setdefault(row[0], row)
-        if len(kept.rows) >= len(kept.batch.tasks) and kept.closed_at is None:
+        if (
+            len(kept.rows) + len(kept.batch.failures) >= len(kept.batch.tasks)
+            and kept.closed_at is None
+        ):
             self._close(batch)
 
     def leave_batch(self, batch: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicate_mcp.batches.backend import Attempt, NewBatch
+from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
@@ -43,7 +44,17 @@ def told_batch(batch: NewBatch) -> dict[str, Any]:
             )
             for task in batch.tasks
         ],
+        "failures": [
+            (each.task_index, reason(each.error_code, each.error, retryable=each.retryable))
+            for each in batch.failures
+        ],
     }
+
+
+def reason(code: ErrorCode, error: str, *, retryable: bool) -> str:
+    """Return the part of a failed task's row that the script completes with the task itself."""
+    told = {"error": error, "error_code": code, "retryable": retryable}
+    return json.dumps(told)[1:-1]
 
 
 def told_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:

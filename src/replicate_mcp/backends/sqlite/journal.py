@@ -87,6 +87,8 @@ class JournalTables:
             ),
         )  # fmt: skip
         self._db.execute("INSERT INTO task_list (batch, tasks) VALUES (?, ?)", (batch.id, tasks))
+        if batch.failures:
+            self.record(batch.id, batch.failures)
 
     def _forget_old_batches(self) -> None:
         since = self._now - JOURNAL_SECONDS
@@ -215,7 +217,7 @@ class JournalTables:
             "SELECT json_extract(tasks, '$[' || ? || ']') FROM task_list WHERE batch = ?",
             (index, batch),
         ).fetchone()
-        return JournalTask(*json.loads(row[0])) if row and row[0] else JournalTask("", "", "")
+        return JournalTask(*json.loads(row[0])) if row and row[0] else JournalTask(None, "", "")
 
     def claim(self, prediction_id: str, permit: int, batch: str) -> bool:
         """Give a prediction to an attempt; False where another has it."""

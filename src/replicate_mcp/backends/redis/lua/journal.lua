@@ -15,6 +15,12 @@ local function keep(batch, seconds)
   if request then redis.call('EXPIRE', request, seconds) end
 end
 
+-- The row of a task that failed without an attempt of its process: what the journal has of it, and
+-- why.
+local function row(task, kept, reason)
+  return {task, false, '{"task_index":' .. whole(task) .. ',' .. reason .. ',' .. string.sub(kept, 2)}
+end
+
 -- Write a batch that begins, or that this server has forgotten.
 function journal.open(batch, told)
   redis.call('HSET', batch_key(batch), 'caller', told.caller, 'account', told.account,
@@ -34,6 +40,11 @@ function journal.open(batch, told)
   redis.call('EXPIRE', caller, LIVES)
   keep(batch, LIVES)
   space.begin(told.account, batch, told.tasks)
+  local rows = {}
+  for place, failure in ipairs(told.failures or {}) do
+    rows[place] = row(failure[1], told.tasks[failure[1] + 1], failure[2])
+  end
+  if #rows > 0 then journal.record(batch, rows) end
 end
 
 -- Forget an ended batch early; true where its idempotency key is left, so that its request is not
@@ -92,11 +103,6 @@ function journal.record(batch, results)
     space.finish(account, batch)
   end
   return true
-end
-
--- The row of a task that ended without its process: what the journal has of it, and why.
-local function row(task, kept, reason)
-  return {task, false, '{"task_index":' .. whole(task) .. ',' .. reason .. ',' .. string.sub(kept, 2)}
 end
 
 function journal.has_result(batch, task)

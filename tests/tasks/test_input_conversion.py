@@ -1,0 +1,198 @@
+"""Model inputs as clients write them, converted to what the schema takes, or told."""
+
+import time
+from typing import Any
+
+import pytest
+
+from replicate_mcp.tasks.effort import Effort
+from replicate_mcp.tasks.model_inputs import InputSchema
+
+JSON = dict[str, Any]
+URI = {"type": "string", "format": "uri"}
+LORA = {
+    "type": "object",
+    "properties": {"url": URI, "scale": {"type": "number"}, "rank": {"type": "integer"}},
+}
+
+PROPERTIES: JSON = {
+    "prompt": {"type": "string"},
+    "seed": {"type": "integer"},
+    "scale": {"type": "number", "multipleOf": 0.1},
+    "width": {"type": "integer", "multipleOf": 8},
+    "aspect_ratio": {"type": "string", "enum": ["1:1", "16:9"]},
+    "negative_prompt": {"type": "string"},
+    "image": URI,
+    "images": {"type": "array", "items": URI},
+    "image_or_images": {"anyOf": [URI, {"type": "array", "items": URI}]},
+    "hf_loras": {"type": "array", "items": {"type": "string"}},
+    "loras": {"anyOf": [{"type": "array", "items": LORA}, {"type": "null"}]},
+    "lora_scales": {"type": "array", "items": {"type": "number"}},
+    "options": LORA,
+    "extra_lora": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+}  # fmt: skip
+
+
+def schema(
+    properties: JSON = PROPERTIES, required: tuple[str, ...] = ("prompt",), **more: Any
+) -> InputSchema:
+    whole = {"type": "object", "properties": properties, "required": list(required)}
+    return InputSchema.from_openapi({"components": {"schemas": {"Input": whole}}}, **more)
+
+
+MODEL = schema(subject="acme/model")
+CAT, DOG = "https://x.y/cat.png", "https://x.y/dog.png"
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "sent"),
+    [
+        ("seed", 42.0, 42),
+        ("seed", 42, 42),
+        ("scale", 1.0, 1.0),
+        ("images", f"['{CAT}']", [CAT]),
+        ("images", f'["{CAT}", "{DOG}",]', [CAT, DOG]),
+        ("image_or_images", f'["{CAT}"]', [CAT]),
+        ("image_or_images", CAT, CAT),
+        ("hf_loras", '["a/b", "c/d"]', ["a/b", "c/d"]),
+        ("lora_scales", "[0.5, 1]", [0.5, 1]),
+        ("loras", f'[{{"url": "{CAT}", "rank": 4.0}}]', [{"url": CAT, "rank": 4}]),
+        ("loras", [f'{{"url": "{CAT}"}}'], [{"url": CAT}]),
+        ("options", '{"scale": 1, "rank": 2.0}', {"scale": 1, "rank": 2}),
+        ("extra_lora", '["a/b"]', '["a/b"]'),
+        ("negative_prompt", "[blurry]", "[blurry]"),
+        ("negative_prompt", "", ""),
+        ("unknown", 4.0, 4.0),
+    ],
+)
+def test_values_are_sent_as_the_schema_takes_them(field: str, given: Any, sent: Any) -> None:
+    inputs = MODEL.converted({"prompt": "x", field: given})
+    assert inputs == {"prompt": "x", field: sent}
+    assert type(inputs[field]) is type(sent)
+    if field != "unknown":
+        assert MODEL.problems(inputs) == []
+
+
+@pytest.mark.parametrize(
+    "field", ["seed", "scale", "image", "images", "aspect_ratio", "options", "of_another_model"]
+)
+def test_blank_text_is_left_out_where_the_model_could_not_take_it(field: str) -> None:
+    assert MODEL.converted({"prompt": "x", field: ""}) == {"prompt": "x"}
+
+
+def test_a_required_input_that_is_blank_is_told() -> None:
+    required = schema(required=("prompt", "image"), subject="acme/model")
+    inputs = required.converted({"prompt": " ", "image": ""})
+    assert [each.sentence for each in required.problems(inputs)] == [
+        "prompt is empty: say what to draw",
+        "image '' is not a URL: give an https:// link or a data: URI",
+    ]
+
+
+def test_a_blank_prompt_of_a_model_that_needs_none_is_left_out() -> None:
+    assert schema(required=()).converted({"prompt": ""}) == {}
+    upscaler = schema({"image": URI}, required=("image",))
+    assert upscaler.converted({"prompt": "", "image": CAT}) == {"image": CAT}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("images", '["https://x.y/c', "images is JSON text that is cut off at character 16"),
+        ("loras", '[{"url": }]', "loras is JSON text that is not valid at character 10"),
+        ("hf_loras", '{"a": 1}', "hf_loras '{\"a\": 1}' is not a list"),
+        ("hf_loras", "a/b", "hf_loras 'a/b' is not a list: did you mean a list that holds it?"),
+        ("options", "rank=2", "options 'rank=2' is not an object"),
+        ("seed", 42.5, "seed 42.5 is not a whole number"),
+        ("seed", 1e300, "seed is a number of more than 64 bits"),
+        ("seed", "42", "seed '42' is text, a whole number is wanted: did you mean 42?"),
+        ("scale", 0.25, "scale 0.25 is not a multiple of 0.1"),
+        ("width", 1020, "width 1020 is not a multiple of 8"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_converted_is_told(field: str, value: Any, sentence: str) -> None:
+    inputs = MODEL.converted({"prompt": "x", field: value})
+    (problem,) = MODEL.problems(inputs)
+    assert problem.sentence.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("factor", "value"), [(0.1, 0.3), (0.1, 1.1), (0.01, 0.07), (0.25, 7), (1e-3, 12.345)]
+)
+def test_a_multiple_is_one_whatever_floats_make_of_it(factor: float, value: float) -> None:
+    assert schema({"x": {"type": "number", "multipleOf": factor}}, ()).problems({"x": value}) == []
+
+
+@pytest.mark.parametrize("value", [2**63 + 1, 1e308, -0.0, 5e-324])
+def test_a_multiple_of_an_extreme_number_is_left_to_replicate_or_judged(value: float) -> None:
+    for factor in (1e-308, 10**400, 3, 0.1):
+        found = schema({"x": {"multipleOf": factor}}, ()).problems({"x": value})
+        assert all("is not a multiple of" in each.sentence for each in found)
+
+
+def unknown(name: str, properties: JSON, **more: Any) -> str:
+    required = tuple(more.pop("required", ()))
+    found = schema(properties, required, subject="acme/model", **more).problems({name: "x"})
+    return found[-1].sentence
+
+
+def test_a_prompt_for_a_model_without_one_is_refused_with_the_inputs_that_it_has() -> None:
+    upscaler = {"image": URI, "scale": {"type": "number"}}
+    assert unknown("prompt", upscaler) == (
+        "'prompt' is not an input of acme/model. Its inputs: image, scale"
+    )
+
+
+@pytest.mark.parametrize("name", ["text", "instruction", "text_prompt", "caption"])
+def test_a_prompt_is_not_mapped_to_the_models_own_text_input_but_told(name: str) -> None:
+    assert unknown("prompt", {"image": URI, name: {"type": "string"}}) == (
+        f"'prompt' is not an input of acme/model: did you mean '{name}'? Its inputs: image, {name}"
+    )
+
+
+def test_an_image_for_a_model_that_takes_none_is_answered_with_models_that_edit() -> None:
+    assert unknown("input_image", {"prompt": {"type": "string"}}) == (
+        "'input_image' is not an input of acme/model. Its inputs: prompt. Models that edit images: "
+        "black-forest-labs/flux-kontext-max (more with find_models)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("filename", "output_filename"),
+        ("file_name", "output_filename"),
+        ("output_filname", "output_filename"),
+        ("model_name", "model"),
+        ("promt", "prompt"),
+    ],
+)
+def test_a_near_miss_of_a_tasks_own_field_is_answered_with_it(name: str, meant: str) -> None:
+    beside = ("output_filename", "model", "input")
+    sentence = unknown(name, {"prompt": {"type": "string"}}, beside=beside)
+    assert f": did you mean '{meant}'? Its inputs: prompt" in sentence
+
+
+def test_a_misspelt_required_input_is_one_fault() -> None:
+    model = schema({"prompt": {"type": "string"}, "image": URI}, ("prompt", "image"))
+    assert [each.field for each in model.problems({"promt": "x", "image": CAT})] == ["promt"]
+    assert [each.field for each in model.problems({"prompt": "x"})] == ["image"]
+
+
+def test_hints_for_many_tasks_with_faults_are_bounded() -> None:
+    model = schema({f"input_{n}": {"type": "integer"} for n in range(300)}, ())
+    effort, began = Effort(), time.process_time()
+    found = [
+        model.problems({f"inptu_{task}_{n}": 1 for n in range(20)}, effort) for task in range(1_000)
+    ]
+    assert time.process_time() - began < 8
+    assert all(len(each) == 20 for each in found)
+    assert "did you mean" in found[0][0].sentence
+    assert "did you mean" not in found[-1][0].sentence
+
+
+def test_conversion_ends_with_its_allowance() -> None:
+    effort = Effort(1_000)
+    inputs = {"prompt": "x", "lora_scales": [1.0] * 5_000, "seed": 7.0}
+    assert MODEL.converted(inputs, effort) == inputs
+    assert MODEL.converted({"seed": 7.0}, Effort()) == {"seed": 7}

@@ -1,0 +1,207 @@
+"""JSON text: read where it can be, refused where it begins like JSON, and else a prompt."""
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.json_text import begins_like_json, read_json_text
+
+CAR = [{"prompt": "a red car"}]
+
+READ = [
+    ('[{"prompt": "a red car"}]', CAR),
+    ('  \n[{"prompt":"a red car"}]\n', CAR),
+    ('\ufeff[{"prompt": "a red car"}]', CAR),
+    ('[{"prompt": "a red car",},]', CAR),
+    ("[{'prompt': 'a red car'}]", CAR),
+    ('```json\n[{"prompt": "a red car"}]\n```', CAR),
+    ('```\r\n[{"prompt": "a red car"}]\r\n```\n', CAR),
+    ('```python\n[{"prompt": "a red car"}]\n```', CAR),
+    ('```json\n[{"prompt": "a red car"}]', CAR),
+    (json.dumps(json.dumps(CAR)), CAR),
+    ('{"prompt": "a\nb"}', {"prompt": "a\nb"}),
+    (r"{'prompt': 'it\'s', 'seed': None}", {"prompt": "it's", "seed": None}),
+    ("{'go_fast': True, 'tiled': False,}", {"go_fast": True, "tiled": False}),
+    ("{'prompt': \"it's\"}", {"prompt": "it's"}),
+    (r"{'prompt': '\xe9 \U0001f600'}", {"prompt": "\u00e9 \U0001f600"}),
+    ('["a red car", "a blue house"]', ["a red car", "a blue house"]),
+    ("['cat.png']", ["cat.png"]),
+    ("[0.5, 1]", [0.5, 1]),
+    ("[]", []),
+    ("{}", {}),
+]  # fmt: skip
+
+REFUSED = [
+    ('[{"prompt": "a red car"}, {"prompt": "a blu', "is JSON text that is cut off at character 44"),
+    ('[{"prompt": "a red car"}, {"pro', "is cut off at character 32"),
+    ('[{"prompt": "a red car"},', "is cut off at character 26"),
+    ('[{"go_fast": tr', "is cut off at character 16"),
+    ("[{'prompt': 'a red c", "is cut off at character 21"),
+    ("[{", "is cut off at character 3"),
+    ('```json\n[{"prompt": "a red', "is cut off at character 27"),
+    ('{"prompt": "a 12" monitor"}', "is not valid at character 19"),
+    ("[{\u201cprompt\u201d: \u201ca red car\u201d}]", "is not valid at character 3"),
+    ('{prompt: "a red car"}', "is not valid at character 2"),
+    (r"[{\"prompt\": \"a red car\"}]", "is not valid at character 3"),
+    ('{"prompt": "a red car"} as you asked', "has more text after its end at character 25"),
+    ('{"prompt": "a"}\n{"prompt": "b"}', "has more text after its end at character 17"),
+    ('["masterpiece"], a fox', "has more text after its end at character 16"),
+    ('{"seed": ' + "9" * 5_000 + "}", "has a number of 5,000 digits"),
+    ("[" * 3_000 + "]" * 3_000, "is nested too deeply"),
+    ("[" * 100_000, "is nested too deeply"),
+    ("[{'a': " * 200 + "1" + "}]" * 200, "is nested too deeply"),
+    ("```json\na red car\n```", "is not valid at character 9"),
+    ("```json\n42\n```", "of neither an object nor a list"),
+    (r"{'prompt': '\N{BULLET}'}", "is not valid at character 13"),
+    (r"{'prompt': '\U99999999'}", "is not valid at character 13"),
+    ('{"prompt": "a",,}', "is not valid at character 16"),
+    ('[,"a"]', "is not valid at character 2"),
+]
+
+PROMPTS = [
+    "[masterpiece], a fox",
+    "{a drawing}",
+    "[[blurry]] cat",
+    "{{best quality}}, a fox",
+    "((detailed)) cat",
+    "[1girl], a fox",
+    "{red|blue|green} car",
+    "{style: anime} a fox",
+    '"Hello" on a sign',
+    "a fox",
+    "",
+    "42",
+    "```\na red car\n```",
+    'a fox with [{"brackets"}]',
+    "[a fox",
+]
+
+
+@pytest.mark.parametrize(("text", "value"), READ, ids=[text[:40] for text, _ in READ])
+def test_json_text_is_read_in_the_forms_that_clients_and_models_write(
+    text: str, value: Any
+) -> None:
+    assert read_json_text(text, "tasks") == value
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=[text[:40] for text, _ in REFUSED])
+def test_what_begins_like_json_and_cannot_be_read_is_refused_with_the_place(
+    text: str, sentence: str
+) -> None:
+    assert begins_like_json(text)
+    with pytest.raises(InvalidInput) as refused:
+        read_json_text(text, "tasks")
+    assert str(refused.value).startswith("tasks is JSON text ")
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("text", PROMPTS)
+def test_a_prompt_stays_a_prompt_though_it_has_brackets(text: str) -> None:
+    assert not begins_like_json(text)
+    assert read_json_text(text, "tasks") is text
+
+
+def test_a_bare_list_of_numbers_is_json_though_a_prompt_may_begin_so() -> None:
+    assert read_json_text("[1, 2]", "x") == [1, 2]
+    assert read_json_text("[1, 2] cats", "x") == "[1, 2] cats"
+    assert not begins_like_json("[1, 2]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["' + "a" * 4_000_000,
+        "['" + "\\'" * 450_000,
+        "[" + "'a'," * 250_000 + "]",
+        "[" + " " * 1_000_000 + "x",
+        "[" * 1_000_000 + "x",
+        '{"a":' * 160_000,
+        '[{"a": ' + "9" * 900_000 + "}]",
+        '["' + '\\"' * 400_000,
+        '["a" ' + "," * 900_000,
+    ],
+    ids=lambda text: text[:8],
+)
+def test_large_text_takes_no_longer_than_its_length_explains(text: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(InvalidInput):
+        read_json_text(text, "tasks")
+    assert time.process_time() - began < 3
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=10,
+).filter(lambda value: isinstance(value, (list, dict)))
+TASKS = st.lists(
+    st.fixed_dictionaries(
+        {"prompt": st.text(st.characters(exclude_categories=["Cs"]), min_size=1)}
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(VALUES)
+def test_every_object_and_list_is_read_from_its_json(value: Any) -> None:
+    assert read_json_text(json.dumps(value), "x") == value
+    assert read_json_text(json.dumps(value, ensure_ascii=False, indent=1), "x") == value
+    assert read_json_text(f"```json\n{json.dumps(value)}\n```", "x") == value
+
+
+@given(TASKS)
+def test_every_list_of_tasks_is_read_from_its_python_text(tasks: Any) -> None:
+    assert read_json_text(repr(tasks), "tasks") == tasks
+
+
+@given(TASKS, st.data(), st.booleans())
+def test_tasks_that_are_cut_off_anywhere_are_refused(
+    tasks: Any, data: st.DataObject, is_python: bool
+) -> None:
+    text = repr(tasks) if is_python else json.dumps(tasks)
+    cut = text[: data.draw(st.integers(1, len(text) - 1))]
+    with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is cut off at character"):
+        read_json_text(cut, "tasks")
+
+
+@given(st.text() | st.text("[]{}\"':,`\\ \nabjsontruefalseTFN0123456789", max_size=60))
+def test_any_text_is_read_refused_or_returned_as_it_is(text: str) -> None:
+    try:
+        value = read_json_text(text, "x")
+    except InvalidInput:
+        return
+    assert isinstance(value, (dict, list, str))
+    if begins_like_json(text):
+        # A fence may hold a quoted prompt, and quotation marks JSON text that is none.
+        assert value is not text
+    elif isinstance(value, str):
+        assert value is text
+
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
+
+
+@given(
+    st.sampled_from(["[{}], {}", "[[{}]] {}", "{{{}}} {}", "{{{{{}}}}}, {}", "[{}: {}]", "[{}"]),
+    WORDS,
+    WORDS,
+)
+def test_words_in_brackets_before_others_are_a_prompt(form: str, first: str, second: str) -> None:
+    text = form.format("z" + first, "z" + second)
+    assert read_json_text(text, "tasks") is text
