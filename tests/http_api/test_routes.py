@@ -126,7 +126,7 @@ def test_the_valid_tasks_run_where_the_others_may_be_skipped(
 
 # What is sent, to where, the status, and what the sentence says.
 REFUSED: list[tuple[str, Any, int, str]] = [
-    ("/generate", {}, 400, "prompt is missing"),
+    ("/generate", {}, 400, "prompt is required by black-forest-labs/flux-schnell"),
     ("/generate", {"prompt": ""}, 400, "prompt is empty"),
     ("/generate", {"prompt": 7}, 400, "prompt must be text"),
     ("/generate", [], 400, "must be a JSON object"),
@@ -155,7 +155,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
         "model and model_name name different models",
     ),
     ("/generate-batch", {"tasks": ["x"], "skip_invalid": "maybe"}, 400, "skip_invalid: "),
-    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "did you mean prompt?"),
+    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "did you mean 'prompt'?"),
     ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),
