@@ -155,7 +155,12 @@ REFUSED: list[tuple[str, Any, int, str]] = [
         "model and model_name name different models",
     ),
     ("/generate-batch", {"tasks": ["x"], "skip_invalid": "maybe"}, 400, "skip_invalid: "),
-    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "did you mean 'prompt'?"),
+    (
+        "/generate-batch",
+        {"tasks": [{"prompt": "x"}, {"promt": "y"}]},
+        400,
+        "did you mean 'prompt'?",
+    ),
     ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),

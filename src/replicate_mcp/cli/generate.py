@@ -136,7 +136,7 @@ async def _begun(
                 model=arguments.model,
                 semaphore=arguments.semaphore,
                 shared_inputs=await _shared_inputs(app, caller, arguments),
-                is_local=True,
+                image_paths="any",
             ),
         )
         group.cancel_scope.cancel()

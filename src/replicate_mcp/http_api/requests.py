@@ -29,7 +29,7 @@ def _without_empty(value: Any) -> Any:
 
 Text = Annotated[str | None, BeforeValidator(_without_empty)]
 
-_TASK = {
+_TASK: dict[str, Any] = {
     "anyOf": [{"type": "object"}, {"type": "string"}],
     "description": "an object with prompt, output_filename, model and inputs, or a prompt",
 }

@@ -228,6 +228,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
     first = errors[0]
+    refused: ReplicateMcpError
     if first["type"] == "json_invalid":
         sentence = f"The request's body is not valid JSON ({first.get('ctx', {}).get('error')})."
         refused = InvalidInput(sentence)

@@ -114,7 +114,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             arguments["tasks"],
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
-            is_local=call.is_local,
+            image_paths="folder" if call.is_local else "none",
             upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
             skip_invalid=arguments.get("skip_invalid", False),
