@@ -70,7 +70,7 @@ async def generate(
         status, answer = failed_image(result.failed_results[0], batch_id)
         return JSONResponse(answer, status)
     (made,) = result.successful_results
-    answer = made_image(made, batch_id, body.named_model, body.external_semaphore_id)
+    answer = made_image(made, batch_id, body.named_model, body.named_semaphore)
     return JSONResponse(answer)
 
 
@@ -96,7 +96,7 @@ async def generate_batch(
         return await _accepted(app, caller, batch_id)
     model = body.named_model or app.settings.default_model
     return await json_response(
-        lambda: made_batch(result, model, body.external_semaphore_id), size_bytes=result.size_bytes
+        lambda: made_batch(result, model, body.named_semaphore), size_bytes=result.size_bytes
     )
 
 
@@ -114,7 +114,7 @@ async def _started(
         return BatchRequest(
             body.all_tasks,
             model=body.named_model,
-            semaphore=body.external_semaphore_id,
+            semaphore=body.named_semaphore,
             concurrency_limit=body.concurrency_limit,
             shared_inputs=body.shared_inputs,
             key=IdempotencyKey(key, _digest(body)) if key else None,

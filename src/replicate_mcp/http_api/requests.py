@@ -50,6 +50,7 @@ class GenerateBody(BaseModel):
     external_semaphore_id: Text = Field(
         None, description="a registered limit to stay under, besides the account's"
     )
+    semaphore: Text = Field(None, description="the same as external_semaphore_id")
     concurrency_limit: Annotated[int | None, BeforeValidator(_without_empty)] = Field(
         None, description="with one's own token: how many of this batch may run at once"
     )
@@ -80,6 +81,20 @@ class GenerateBody(BaseModel):
         if self.model_name and self.model and _full_name(self.model_name) != _full_name(self.model):
             raise InvalidInput("model and model_name name different models: give one of them.")
         return self.model_name or self.model
+
+    @property
+    def named_semaphore(self) -> str | None:
+        """The semaphore, under either of its two names.
+
+        Raises:
+            InvalidInput: both are given and differ.
+        """
+        names = {each for each in (self.external_semaphore_id, self.semaphore) if each}
+        if len(names) > 1:
+            raise InvalidInput(
+                "semaphore and external_semaphore_id name different semaphores: give one of them."
+            )
+        return next(iter(names), None)
 
     @property
     def shared_inputs(self) -> dict[str, Any]:
