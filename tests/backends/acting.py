@@ -19,12 +19,17 @@ async def begin(
     at_most: int | None = None,
     key: IdempotencyKey | None = None,
     account: str = "acme",
-    prompt: str = "prompt",
+    prompt: str | None = "prompt",
+    failures: tuple[TaskFailure, ...] = (),
 ) -> Room:
-    journal = tuple(JournalTask(f"{prompt} {n}", f"{n}.png", "o/m") for n in range(tasks))
+    journal = tuple(
+        JournalTask(None if prompt is None else f"{prompt} {n}", f"{n}.png", "o/m")
+        for n in range(tasks)
+    )
+    waiting = tasks - len(failures)
     return await backend.open_batch(
-        NewBatch(batch, caller, account, "replicate-global", journal, key),
-        QueueEntry(batch, (account_semaphore(account), *also), account, tasks, at_most),
+        NewBatch(batch, caller, account, "replicate-global", journal, key, failures),
+        QueueEntry(batch, (account_semaphore(account), *also), account, waiting, at_most),
     )
 
 

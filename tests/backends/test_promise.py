@@ -559,6 +559,54 @@ async def test_a_permit_left_after_its_result_is_gone_when_its_prediction_must_h
     assert await b.results("ba") == [failed(0, "p1")]
 
 
+async def test_tasks_that_failed_before_the_batch_began_are_finished_at_once(world: World) -> None:
+    backend = await world.holder()
+    invalid = (failed(1), failed(3))
+    permits = await take_all(backend, await begin(backend, "b", 4, failures=invalid))
+    assert len(permits) == 2
+    assert await state(backend) == (2, 0)
+    batch = await backend.batch("b")
+    assert batch is not None
+    assert (batch.total, batch.failed, batch.status) == (4, 2, "running")
+    assert await backend.results("b") == list(invalid)
+    await finish(backend, permits[0], "b", failed(0))
+    await finish(backend, permits[1], "b", failed(2))
+    batch = await backend.batch("b")
+    assert batch is not None
+    assert (batch.failed, batch.status) == (4, "completed")
+    assert await backend.results("b", after=2) == [failed(0), failed(2)]
+
+
+async def test_of_a_dead_processs_batch_only_the_tasks_that_waited_are_interrupted(
+    world: World,
+) -> None:
+    one, two = await world.open(), await world.holder(limit=1)
+    await begin(one, "b", 3, failures=(failed(1),))
+    await one.close()
+    await two.admit()
+    rows = await two.results("b")
+    assert failed(1) in rows
+    assert {row.task_index: row.error_code for row in rows if isinstance(row, TaskFailure)} == {
+        0: "interrupted",
+        1: "prediction_failed",
+        2: "interrupted",
+    }
+
+
+async def test_a_task_without_a_prompt_has_none_in_the_journal_and_in_its_results(
+    world: World,
+) -> None:
+    one, two = await world.open(), await world.holder(limit=1)
+    promptless = failed(0).model_copy(update={"prompt": None})
+    await begin(one, "b", 2, prompt=None, failures=(promptless,))
+    assert [task.prompt for task in await one.tasks("b")] == [None, None]
+    await one.close()
+    await two.admit()
+    rows = await two.results("b")
+    assert [row.prompt for row in rows] == [None, None]
+    assert rows[0] == promptless
+
+
 async def test_callers_see_their_own_batches_the_newest_first(world: World) -> None:
     backend = await world.holder()
     for name, caller in (("b1", "server"), ("b2", "token:x"), ("b3", "server")):

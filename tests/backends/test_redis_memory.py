@@ -50,6 +50,21 @@ async def test_whatever_key_is_lost_nothing_starts_for_a_lease_and_then_it_goes_
     assert {each.permit for each in await two.open_attempts("acme")} == set(permits[1:])
 
 
+async def test_a_restarted_server_is_told_of_tasks_that_failed_at_the_beginning_too(
+    fragile: Fleet,
+) -> None:
+    one, two = await fragile.holder(), await fragile.holder()
+    (permit,) = await take_all(one, await begin(one, "b1", 3, failures=(failed(0), failed(2))))
+    fragile.server.restart()
+    await until(lambda: _is_known(two, "b1"))
+    batch = await two.batch("b1")
+    assert batch is not None
+    assert (batch.total, batch.failed, batch.status) == (3, 2, "running")
+    await fragile.opened(one)
+    await finish(one, permit, "b1", failed(1))
+    assert [row.task_index for row in await two.results("b1")] == [0, 2, 1]
+
+
 async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> None:
     one, two = await fragile.holder(), await fragile.holder()
     await one.register("team", 7)

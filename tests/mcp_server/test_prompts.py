@@ -48,7 +48,7 @@ WRONG = [
     ("variations", {"idea": "x", "count": "many"}, "count must be a whole number from 1 to 100"),
     ("variations", {"idea": "x", "count": "0"}, "count must be a whole number from 1 to 100"),
     ("variations", {"idea": "x", "number": "3"}, "has no argument 'number': it takes idea, count"),
-    ("variations", {"idea": "x", "model": "flux-schnell"}, "did you mean black-forest-labs/flux"),
+    ("variations", {"idea": "x", "model": "flux-shnell"}, "did you mean black-forest-labs/flux"),
     ("edit_image", {"image": "x", "edits": ";"}, "edits is empty"),
     (
         "edit_image",

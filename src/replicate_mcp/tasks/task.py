@@ -105,7 +105,8 @@ def _items(raw: object) -> tuple[list[Any], object]:
                 f"tasks holds an object with tasks and {quoted(others[0])}: give only the list, "
                 "with each input in its task."
             )
-        raw, model = raw["tasks"], raw.get("model")
+        model = raw.get("model")
+        raw = raw["tasks"]
         if isinstance(raw, str):
             raw = read_json_text(raw, "tasks")
     if isinstance(raw, str):
