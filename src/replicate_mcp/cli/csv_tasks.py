@@ -42,7 +42,7 @@ def read_table(text: str, where: str) -> list[dict[str, str]]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
     tasks = []
     try:
-        next(rows)
+        next(cells for cells in rows if cells)
         for cells in rows:
             if len(cells) > len(header):
                 raise InvalidInput(

@@ -244,7 +244,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 def _problem(error: Mapping[str, Any]) -> TaskProblem:
     field = ".".join(str(part) for part in error["loc"][1:])
     message = f"{error['msg'][:1].lower()}{error['msg'][1:]}"
-    return TaskProblem(None, field or None, f"{field or 'the body'}: {message}")
+    return TaskProblem(None, field or None, f"{field or 'the body'}: {message}.")
 
 
 async def _failed(request: Request, _: Exception) -> JSONResponse:

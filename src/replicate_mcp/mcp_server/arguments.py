@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.errors import TaskProblem, refusal_of
 from replicate_mcp.mcp_server.schemas import Schema
-from replicate_mcp.text import one_line
+from replicate_mcp.text import one_line, with_full_stop
 
 if TYPE_CHECKING:
     from replicate_mcp.tasks.model_inputs import InputSchema
@@ -83,7 +83,9 @@ def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[
         for problem in _input_schema(tool, schema).problems(checked):
             problems[problem.field] = problem.sentence
     if problems:
-        raise refusal_of([TaskProblem(None, name, why) for name, why in problems.items()])
+        raise refusal_of(
+            [TaskProblem(None, name, with_full_stop(why)) for name, why in problems.items()]
+        )
     if unknown:
         names = ", ".join(repr(name) for name in islice(unknown, MAX_LOGGED))
         _log_ignored(tool, one_line(names + ", …" * (len(unknown) > MAX_LOGGED)))
