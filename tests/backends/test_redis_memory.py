@@ -63,6 +63,7 @@ async def test_a_restarted_server_is_told_of_tasks_that_failed_at_the_beginning_
     await fragile.opened(one)
     await finish(one, permit, "b1", failed(1))
     assert [row.task_index for row in await two.results("b1")] == [0, 2, 1]
+    assert one._mirror.running() == []
 
 
 async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> None:

@@ -249,7 +249,9 @@ class BatchPanel {
   }
 
   #name(rows) {
-    for (const row of rows) this.#names.set(row.task_index, shortened(row.prompt));
+    for (const row of rows) {
+      this.#names.set(row.task_index, shortened(row.prompt ?? row.output_filename));
+    }
     const first = [...this.#names].sort(([a], [b]) => a - b).slice(0, NAMED);
     this.#names = new Map(first);
   }

@@ -69,7 +69,7 @@ class Failure {
           "li",
           { "data-task": row.task_index },
           el("span", { class: "filename" }, row.output_filename),
-          el("span", { class: "prompt", title: row.prompt }, row.prompt),
+          row.prompt && el("span", { class: "prompt", title: row.prompt }, row.prompt),
         ),
       ),
     );

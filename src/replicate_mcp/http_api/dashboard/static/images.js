@@ -112,7 +112,7 @@ class ImageTile {
         "figcaption",
         {},
         el("strong", { class: "filename", title: file.filename }, file.filename),
-        el("span", { class: "prompt", title: row.prompt }, row.prompt),
+        row.prompt && el("span", { class: "prompt", title: row.prompt }, row.prompt),
         el(
           "span",
           { class: "made" },
@@ -147,7 +147,7 @@ class ImageTile {
 }
 
 function thumbnail(row, file) {
-  const name = `${file.filename}: ${row.prompt}`;
+  const name = [file.filename, row.prompt].filter(Boolean).join(": ");
   const address = imageAddress(file.url);
   if (!address) return el("span", { class: "thumb gone" }, icon("file"), "No link");
   const image = el("img", {

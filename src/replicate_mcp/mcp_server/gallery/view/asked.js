@@ -23,7 +23,7 @@ export class Asked {
   }
 
   /** Whether a row can be this task's: a failed one does not tell its model and seed. */
-  canBe({ prompt, output_filename, model, seed }) {
+  canBe({ prompt = "", output_filename, model, seed }) {
     const wanted = this.#task.model;
     const isFullName = typeof wanted === "string" && wanted.includes("/");
     return (

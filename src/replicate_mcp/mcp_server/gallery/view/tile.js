@@ -40,7 +40,7 @@ export class Tile {
    * where it cannot be fetched from here.
    */
   show(row, file, actions, thumbnail) {
-    this.#become("made", file.filename, row.prompt);
+    this.#become("made", file.filename, row.prompt ?? "");
     const address = imageAddress(file.url);
     if (address === undefined) {
       this.#frame.replaceChildren(said("file", "Its address is not one of Replicate’s."));
@@ -60,7 +60,7 @@ export class Tile {
 
   /** Nothing was made, and why. */
   fail(row, again) {
-    this.#become("failed", row.output_filename, row.prompt);
+    this.#become("failed", row.output_filename, row.prompt ?? "");
     const reason = said("alert", row.error);
     reason.title = row.error;
     this.#frame.replaceChildren(reason);
@@ -93,7 +93,7 @@ export class Tile {
 
   #picture(address, row, file, open, thumbnail) {
     const image = el("img", {
-      alt: `${file.filename}: ${row.prompt}`,
+      alt: [file.filename, row.prompt].filter(Boolean).join(": "),
       decoding: "async",
       loading: "lazy",
       referrerpolicy: "no-referrer",
