@@ -101,7 +101,7 @@ def task_lists(draw: st.DrawFn, *, wrong: bool) -> Any:
 
 
 @st.composite
-def arguments(draw: st.DrawFn, *, wrong: bool, **own: tuple[Any, ...]) -> dict[str, Any]:
+def arguments(draw: st.DrawFn, /, *, wrong: bool, **own: tuple[Any, ...]) -> dict[str, Any]:
     """A call's arguments: its tasks, some of its own arguments, and what clients add.
 
     Args:

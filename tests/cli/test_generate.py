@@ -211,7 +211,7 @@ def test_what_begins_like_json_is_never_made_line_by_line(
     (tmp_path / "tasks.txt").write_text(text)
     ran = replicate_mcp("generate", "--file", file, stdin=text)
     assert ran.returncode == 2
-    assert "is JSON text that is not valid at character 29" in ran.stderr
+    assert "is JSON text that is not valid at character 31" in ran.stderr
     assert created(simulator) == 0
 
 

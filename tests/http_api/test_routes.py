@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
-from replicate_mcp.simulator import Simulator
+from replicate_mcp.simulator import Simulator, catalogue
+from replicate_mcp.simulator.input_schemas import Input
+from replicate_mcp.simulator.models import Model
 
 OWN = {"x_replicate_api_key": "r8_other_1"}
 
@@ -72,6 +74,23 @@ def test_the_older_form_with_prompts_and_filenames_is_taken(
     assert {p["input"]["num_outputs"] for p in simulator.predictions()} == {2}
 
 
+def test_a_model_that_takes_an_image_alone_is_used_without_a_prompt(
+    server: Server, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Input("image", "uri", "Image to work on", required=True)
+    upscaler = Model("community", "upscaler", "For tests", "single", (image,))
+    monkeypatch.setitem(catalogue.MODELS_BY_ID, upscaler.id, upscaler)
+    monkeypatch.setitem(catalogue.MODELS_BY_VERSION, upscaler.version, upscaler)
+    body = {"model": "community/upscaler", "image": "https://example.com/cat.png"}
+    made = server.post("/generate", body)
+    assert made.status_code == 200, made.text
+    assert "prompt" not in made.json()
+    refused = server.post("/generate", body | {"prompt": "larger"})
+    assert refused.json()["problems"][0]["field"] == "prompt"
+    (prediction,) = simulator.predictions("acme")
+    assert prediction["input"] == {"image": body["image"]}
+
+
 def test_the_model_is_named_as_model_or_as_model_name(server: Server, simulator: Simulator) -> None:
     for named in (
         {"model": "qwen-image"},
@@ -128,6 +147,7 @@ def test_the_valid_tasks_run_where_the_others_may_be_skipped(
 REFUSED: list[tuple[str, Any, int, str]] = [
     ("/generate", {}, 400, "prompt is required by black-forest-labs/flux-schnell"),
     ("/generate", {"prompt": ""}, 400, "prompt is empty"),
+    ("/generate", {"prompt": "x", "filename": "x.png"}, 400, "did you mean 'output_filename'?"),
     ("/generate", {"prompt": 7}, 400, "prompt must be text"),
     ("/generate", [], 400, "must be a JSON object"),
     ("/generate", {"prompt": "x", "model_name": "nobody/none"}, 404, "knows no model"),
