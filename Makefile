@@ -46,6 +46,8 @@ bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs 
 
 docs: $(READY)  ## The documentation, into site/.
 	@$(BIN)/zensical build --strict --clean
+	@echo "Its search and links need a server: $(BIN)/python -m http.server --bind 127.0.0.1 -d site 8001"
+	@echo "Then open http://127.0.0.1:8001"
 
 LOCKED := uv pip compile -q --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --no-header

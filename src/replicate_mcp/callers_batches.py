@@ -115,11 +115,12 @@ class CallersBatches:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
         from replicate_mcp.batches.backend import KeyTaken
+        from replicate_mcp.batches.planning import check_problems
 
         if request.concurrency_limit is not None:
             check_limit(request.concurrency_limit)
         size = json_size([request.tasks, request.shared_inputs or {}])
-        tasks = self._parse(request) if size <= INLINE_BYTES else None
+        tasks = await self._parse(request, size) if size <= INLINE_BYTES else None
         parts, key = await self._opened(), request.key
         try:
             if key is not None:
@@ -128,9 +129,9 @@ class CallersBatches:
                 # A token may be made up: a large request is read for those that Replicate knows.
                 with _answer_in_time():
                     await parts.account(caller.token, caller.source)
-                tasks = await run_cpu_bound(lambda: self._parse(request), size_bytes=size)
+                tasks = await self._parse(request, size)
             found = await self._looked_up(parts, caller, request, tasks)
-            _check_problems(found.tasks, skip_invalid=request.skip_invalid)
+            check_problems(found.tasks, skip_invalid=request.skip_invalid)
             if consent is not None:
                 await consent([task for task in found.tasks if not task.problems])
             batch = await parts.runner.start(
@@ -213,8 +214,10 @@ class CallersBatches:
         return [
             ListedBatch(
                 **counts_of(each).model_dump(),
+                is_stopping=counts_of(each).is_stopping,
                 created_at=_moment(each.created_at),
                 ended_at=None if each.ended_at is None else _moment(each.ended_at),
+                first_prompt=each.first_prompt,
             )
             for each in states
         ]
@@ -257,15 +260,19 @@ class CallersBatches:
         for waiting in self._waits:
             waiting.cancel()
 
-    def _parse(self, request: BatchRequest) -> "Sequence[Task]":
+    async def _parse(self, request: BatchRequest, size: int) -> "Sequence[Task]":
+        from replicate_mcp.tasks.json_text import READING_COST
         from replicate_mcp.tasks.task import parse_tasks
 
-        return parse_tasks(
-            request.tasks,
-            model=request.model,
-            default_model=self._settings.default_model,
-            shared=request.shared_inputs,
-        )
+        def parse() -> "Sequence[Task]":
+            return parse_tasks(
+                request.tasks,
+                model=request.model,
+                default_model=self._settings.default_model,
+                shared=request.shared_inputs,
+            )
+
+        return await run_cpu_bound(parse, size_bytes=size * READING_COST)
 
     async def _looked_up(
         self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
@@ -341,18 +348,6 @@ class CallersBatches:
         return state is not None and state.status == "running"
 
 
-def _check_problems(tasks: "Sequence[PlannedTask]", *, skip_invalid: bool) -> None:
-    """Refuse a request with faults, unless those tasks are to be skipped and others are left.
-
-    Raises:
-        InvalidInput: with all problems.
-        ModelNotFound: the same, where no model of theirs is known.
-    """
-    problems = [problem for task in tasks for problem in task.problems]
-    if problems and not (skip_invalid and any(not task.problems for task in tasks)):
-        raise refusal_of(problems)
-
-
 @contextlib.contextmanager
 def _answer_in_time() -> Iterator[None]:
     """Bound how long Replicate is asked before anything is created.
@@ -398,6 +393,7 @@ def counts_of(state: "BatchState") -> "BatchCounts":
         failed_count=state.failed,
         pending_count=state.total - state.succeeded - state.failed,
         semaphore=state.semaphore,
+        is_stopping=state.canceled and state.status == "running",
     )
 
 

@@ -106,6 +106,10 @@ class UnknownSemaphore(InvalidInput):
     """No semaphore of that name is registered."""
 
 
+class SemaphoreInUse(InvalidInput):
+    """The semaphore cannot be removed while it is in use or registered."""
+
+
 class ModelNotFound(ReplicateMcpError):
     """Replicate knows no such model, version or deployment."""
 

@@ -63,6 +63,34 @@ class SharedSemaphores:
             await self.register(name, limit)
         return await self._resized(name, limit, by_admin=True)
 
+    async def unset(self, name: str) -> "SemaphoreStatus | None":
+        """Drop a limit that was set by hand: the lowest that running processes declare applies.
+
+        Returns:
+            The semaphore; None where only that limit kept its name known.
+
+        Raises:
+            UnknownSemaphore: no such name.
+        """
+        parts = await self._opened()
+        inside = await self._inside(name)
+        parts.holder.accept(await parts.backend.unset(inside))
+        return next((each for each in await self.known() if each.name == name), None)
+
+    async def remove(self, name: str) -> None:
+        """Remove a registered name.
+
+        Raises:
+            UnknownSemaphore: no such name.
+            SemaphoreInUse: it is in use, or another running process has registered it.
+        """
+        if name == self._settings.default_semaphore:
+            raise InvalidInput(
+                f"'{name}' is the account's own limit and cannot be removed: `replicate-mcp "
+                f"semaphores unset {name}` drops a limit that was set by hand."
+            )
+        await (await self._opened()).backend.remove(check_name(name))
+
     async def set_rate(self, per_minute: float) -> None:
         """Set how many creations a minute the server's own account is allowed: that stays."""
         own = await self.own(self._access.authenticate_local())

@@ -4,6 +4,8 @@ Models, accounts, proxies and callers choose names, errors and URLs. Printed as 
 move a terminal's cursor, forge log lines, or read as something else.
 """
 
+import re
+
 MAX_LINE_CHARACTERS = 500
 """Longest error or reason that is shown or stored; nothing longer is kept."""
 
@@ -19,6 +21,15 @@ def one_line(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
     if len(line) <= max_characters:
         return line
     return f"{line[: max_characters - 1].rstrip()}…"
+
+
+def without_markup(text: str) -> str:
+    """Return the title of an HTML page, else its text without tags, scripts and styles."""
+    from html import unescape
+
+    title = re.search(r"(?is)<title[^>]*>([^<]*\S[^<]*)<", text)
+    visible = title[1] if title else re.sub(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)", " ", text)
+    return unescape(re.sub(r"<[^<>]*>?", " ", visible))
 
 
 def printable(text: str) -> str:

@@ -24,7 +24,7 @@ from replicate_mcp.batches.backend import (
     IdempotencyKey,
     KeyTaken,
 )
-from replicate_mcp.errors import InvalidInput, JournalFull, UnknownSemaphore
+from replicate_mcp.errors import InvalidInput, JournalFull, SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, Share
 from replicate_mcp.semaphores.rate import full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling
@@ -261,6 +261,85 @@ async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
     await leaving.resize("team", 9, by_admin=True)
     await leaving.close()
     assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [9]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a red car", '"一只猫" \\ \n🦊', "\\" * 5_000, "é🦊" * 5_000], ids=len
+)
+async def test_a_listed_batch_has_the_beginning_of_its_first_prompt(
+    world: World, prompt: str
+) -> None:
+    backend = await world.holder()
+    await begin(backend, "b", 3, prompt=prompt)
+    (listed,) = await backend.batches(["server"])
+    assert listed.first_prompt is not None
+    assert len(listed.first_prompt) >= min(100, len(prompt))
+    assert f"{prompt} 0".startswith(listed.first_prompt)
+
+
+async def limits(backend: Backend) -> dict[str, int]:
+    return {each.name: each.limit for each in await backend.semaphores()}
+
+
+async def test_a_limit_that_was_unset_is_what_living_processes_declare(world: World) -> None:
+    one, two = await world.holder(limit=3), await world.holder(limit=5)
+    await one.resize(OWN, 1, by_admin=True)
+    assert len((await begin(one, "b", 4)).offers) == 1
+    assert len((await one.unset(OWN)).offers) == 3
+    assert await limits(one) == {OWN: 3}
+    assert len((await one.unset(OWN)).offers) == 3  # Nothing was set: nothing changes.
+
+    await one.register("team", 7)
+    await one.resize("team", 9, by_admin=True)
+    await one.unset("team")
+    assert (await limits(one))["team"] == 7
+    assert (await two.register("team", 2)).limit == 7
+    with pytest.raises(UnknownSemaphore, match="'teem' is not registered"):
+        await one.unset("teem")
+
+
+async def test_a_name_that_only_a_hand_kept_is_gone_when_its_limit_is_unset(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.register("team", 7)
+    await leaving.resize("team", 9, by_admin=True)
+    await leaving.close()
+    await staying.unset("team")
+    assert await limits(staying) == {OWN: 3}
+
+
+async def test_a_name_is_removed_once_nothing_uses_it(world: World) -> None:
+    one, other = await world.holder(), await world.open()
+    await one.register("team", 1)
+    await other.register("team", 1)
+    await one.resize("team", 2, by_admin=True)
+    room = await one.join(QueueEntry("c", ("team",), None, 3))
+    taken = await one.take([offer.permit for offer in room.offers])
+    with pytest.raises(SemaphoreInUse, match=r"'team' is in use \(2 in use, 1 waiting\)"):
+        await other.remove("team")
+    for permit in taken.permits:
+        await one.release(permit)
+    await one.leave("c")
+    with pytest.raises(SemaphoreInUse, match="'team' is registered by another running process"):
+        await one.remove("team")
+    await other.close()
+    await one.remove("team")
+    assert await limits(one) == {OWN: 3}
+    with pytest.raises(UnknownSemaphore, match="'team' is not registered"):
+        await one.remove("team")
+    with pytest.raises(UnknownSemaphore):
+        await one.join(QueueEntry("d", ("team",), None, 1))
+    assert (await one.register("team", 4)).limit == 4
+
+
+async def test_an_entry_that_waits_for_nothing_does_not_keep_a_name(world: World) -> None:
+    backend = await world.holder()
+    await backend.register("team", 1)
+    (offer,) = (await backend.join(QueueEntry("c", ("team",), None, 1))).offers
+    await backend.take([offer.permit])
+    await backend.release(offer.permit)
+    await backend.remove("team")
+    assert await limits(backend) == {OWN: 3}
+    assert len((await begin(backend, "b", 1)).offers) == 1
 
 
 async def test_a_task_of_a_named_semaphore_holds_a_permit_of_both(world: World) -> None:

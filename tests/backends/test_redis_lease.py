@@ -6,7 +6,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from backends.acting import attempt, begin, failed, finish, state, take_all
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry
@@ -65,6 +65,21 @@ async def test_a_process_whose_lease_has_lapsed_creates_nothing_and_is_offered_s
     assert await take_all(late, room) == []
     fleet.go_on(late)
     assert len(await take_all(late, await late.admit())) == 3
+
+
+async def test_a_process_that_comes_back_does_not_bring_back_what_was_unset_or_removed(
+    fleet: Fleet,
+) -> None:
+    one, late = await fleet.holder(), await fleet.holder()
+    before = {each.name: each.limit for each in await one.semaphores()}
+    await one.register("team", 2)
+    await one.resize("team", 4, by_admin=True)
+    await late.resize(OWN, 1, by_admin=True)  # Kept in both processes, as is the other.
+    await fleet.lapses(late)
+    await one.unset(OWN)
+    await one.remove("team")
+    await late.declare(OWN, before[OWN], per_minute=60_000)
+    assert {each.name: each.limit for each in await late.semaphores()} == before
 
 
 async def test_a_process_that_comes_back_has_what_nobody_took_over(fleet: Fleet) -> None:

@@ -65,6 +65,8 @@ async def test_a_fault_that_passes_costs_time_and_no_second_prediction(
 LASTING = [
     pytest.param({"prompt": "x [fail]"}, "prediction_failed", True, 1, id="it fails"),
     pytest.param({"prompt": "x [nsfw]"}, "content_flagged", False, 1, id="it is flagged"),
+    pytest.param({"prompt": "x [nsfw-log]"}, "content_flagged", False, 1, id="flagged in its log"),
+    pytest.param({"prompt": "x [words]"}, "no_output", True, 1, id="it answers in words"),
     pytest.param({"prompt": "x [no-output]"}, "no_output", True, 1, id="no output"),
     pytest.param({"prompt": "x [hang]"}, "deadline_exceeded", True, 1, id="it never ends"),
 ]

@@ -1,6 +1,7 @@
 """What the engine makes of one odd answer: a row, a permit that comes back, and no second bill."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -46,6 +47,47 @@ def test_an_output_that_is_no_file_ends_its_task_as_no_output(output: str) -> No
         row = failed(anyio.run(one, playback))
         assert row.error_code == "no_output"
         assert row.prediction_id in playback.predictions
+
+
+def test_a_url_that_cannot_be_read_is_no_output_once_for_every_process(tmp_path: Path) -> None:
+    async def run(playback: Playback) -> list[tuple[TaskResult, ...]]:
+        seen: list[tuple[TaskResult, ...]] = []
+        batch_id = ""
+        settings = settings_of(playback, f"sqlite://{tmp_path}/state.db")
+        for _ in range(3):
+            async with App.running(settings) as app:
+                caller = app.caller()
+                request = BatchRequest([{"prompt": "a fox"}])
+                batch_id = batch_id or await app.batches.start(caller, request)
+                seen.append((await ended(app, batch_id)).failed_results)
+        return seen
+
+    with running_playback(Playback()) as playback:
+        playback.created = lambda made: json.dumps({**made, "output": "https://[broken/out.png"})
+        first, *later = anyio.run(run, playback)
+        assert failed(first[0]).error_code == "no_output"
+        assert "https://[broken/out.png" in failed(first[0]).error
+        assert later == [first, first]
+        assert len(playback.predictions) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ({"output": [], "logs": "step 1\nNSFW content detected\n"}, "content_flagged", "NSFW"),
+        ({"output": ["I cannot", " draw that."]}, "no_output", '"I cannot draw that"'),
+        ({"status": "failed", "error": "violates our policies"}, "content_flagged", "policies"),
+        ({"output": "data:image/png;base64,AAAA"}, "no_output", "as a data: URI"),
+    ],
+)
+def test_what_a_model_gives_in_place_of_an_image_is_told(
+    answer: dict[str, Any], code: str, said: str
+) -> None:
+    with running_playback(Playback()) as playback:
+        body = playback.seen = lambda made: json.dumps({"output": None, **made, **answer})
+        playback.created = body
+        row = failed(anyio.run(one, playback))
+    assert (row.error_code, said in row.error) == (code, True)
 
 
 def test_an_error_of_megabytes_becomes_one_short_line() -> None:

@@ -214,7 +214,22 @@ async def test_a_batch_is_over_at_its_deadline_whatever_waits(
     async with app_with(REPLICATE_CONCURRENT_LIMIT="1", REPLICATE_MCP_BATCH_SECONDS="6") as app:
         result = await make(app, [{"prompt": "[hang] a"}, {"prompt": "b"}, {"prompt": "c"}])
     assert {row.error_code for row in result.failed_results} == {"deadline_exceeded"}
+    assert "throttled" not in "".join(row.error for row in result.failed_results)
     assert creations(simulator) == 1
+
+
+async def test_a_batch_whose_time_is_up_says_that_the_account_was_throttled(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", low_credit=True)  # six a minute, one at once
+    async with app_with(REPLICATE_MCP_BATCH_SECONDS="6") as app:
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(3)])
+    assert {row.error_code for row in result.failed_results} == {"deadline_exceeded"}
+    assert {row.error for row in result.failed_results} == {
+        "The batch's time was up before this task was created, because Replicate throttled the "
+        "account, to about 5 creations a minute now: send it again."
+    }
+    assert result.successful_count == 1
 
 
 async def test_the_limit_is_filled_and_never_passed_by_batches_that_share_it(

@@ -63,13 +63,13 @@ class CommandLine:
         return [sys.executable, "-m", "replicate_mcp", *map(str, words)]
 
 
-def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str) -> str:
-    """What a command prints to a terminal of that width."""
+def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: bool = False) -> str:
+    """What a command prints to a terminal of that width; with `stderr`, there as well."""
     leader, follower = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", *words],
         stdout=follower,
-        stderr=subprocess.DEVNULL,
+        stderr=follower if stderr else subprocess.DEVNULL,
         env=replicate_mcp.environment | {"COLUMNS": columns, "TERM": "xterm", "NO_COLOR": "1"},
     ):
         os.close(follower)

@@ -18,7 +18,7 @@ from backends.link import link_to
 from backends.servers import RunningServer, open_for_admission
 from replicate_mcp.simulator import Simulator
 
-from .conftest import TOKEN, CommandLine, on_terminal
+from .conftest import TOKEN, CommandLine
 
 
 def created(simulator: Simulator) -> int:
@@ -44,7 +44,7 @@ def test_a_failed_task_is_told_on_stderr_and_makes_the_exit_code_1(
     ran = replicate_mcp("generate", "a red car", "a house [nsfw]")
     assert ran.returncode == 1
     assert [line.split("\t")[0] for line in ran.stdout.splitlines()] == ["generated_image_1.webp"]
-    assert ran.stderr.startswith("generated_image_2: content_flagged: ")
+    assert ran.stderr.startswith('generated_image_2 ("a house [nsfw]"): content_flagged: ')
     assert "1 of 2 made, 1 failed" in ran.stderr
 
 
@@ -109,8 +109,8 @@ def test_a_reason_is_told_once_and_without_contradicting_itself(replicate_mcp: C
     failed, flagged, _ = ran.stderr.splitlines()
     assert failed.endswith("The model failed: the model ran out of luck.")
     assert flagged.endswith(
-        'The model refused the content ("NSFW content detected. Try running it again, or try a '
-        'different prompt. (E005)"): change the prompt, the same one is refused again.'
+        'The model refused the content ("NSFW content detected. (E005)"): change the prompt or the '
+        "input image."
     )
 
 
@@ -228,9 +228,7 @@ def test_inputs_are_read_as_the_model_wants_them(
     assert len(ran.stdout.splitlines()) == 2
 
 
-def test_out_saves_the_images_under_their_names(
-    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
-) -> None:
+def test_out_saves_the_images_under_their_names(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     words = ("generate", "a red car", "--filename", "red_car.png", "--out", "pictures")
     ran = replicate_mcp(*words)
     assert ran.returncode == 0, ran.stderr
@@ -239,27 +237,30 @@ def test_out_saves_the_images_under_their_names(
         assert image.format == "PNG"
     assert [each.name for each in saved.parent.iterdir()] == ["red_car.png"]
 
-    again = replicate_mcp(*words)
-    assert again.returncode == 2
-    assert "red_car.png already, so nothing was made: give another name (--filename), another " in (
-        again.stderr
-    )
-    assert created(simulator) == 1
 
-
-@pytest.mark.parametrize("columns", ["40", "140"])
-def test_on_a_terminal_a_url_is_in_one_piece_however_narrow(
-    replicate_mcp: CommandLine, columns: str
+def test_out_takes_the_next_free_name_and_expands_the_home_folder(
+    replicate_mcp: CommandLine, tmp_path: Path
 ) -> None:
-    made = json.loads(replicate_mcp("generate", "a red car", "a house [fail]", "--json").stdout)
-    shown = on_terminal(replicate_mcp, "batches", "latest", columns=columns)
-    assert made["successful_results"][0]["generated_files"][0]["url"] in shown
-    assert "prediction_failed: " in shown
-    # Their names count the tasks from 1; nothing beside them counts otherwise.
-    lines = [line.strip() for line in shown.splitlines()]
-    assert [line[:17] for line in lines if "generated_image_" in line] == [
-        "generated_image_1", "generated_image_2"
-    ]  # fmt: skip
+    folder = tmp_path / "home" / "pics"
+    for _ in range(3):
+        ran = replicate_mcp("generate", "a red car", "--out", "~/pics")
+        assert ran.returncode == 0, ran.stderr
+    names = [f"generated_image_1{suffix}.webp" for suffix in ("", "_2", "_3")]
+    assert sorted(each.name for each in folder.iterdir()) == sorted(names)
+    assert f"{names[0]} is saved as {names[2]}, the next free name." in ran.stderr
+    assert len({(folder / name).read_bytes() for name in names}) == 3
+    replicate_mcp("generate", "a red car", "--out", "~/pics", "--overwrite")
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_created(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").write_text("a file")
+    ran = replicate_mcp("generate", "a red car", "--out", "pictures")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "The folder pictures cannot be made" in ran.stderr
+    assert created(simulator) == 0
 
 
 def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(

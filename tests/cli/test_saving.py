@@ -1,18 +1,21 @@
 """Under which name and extension a file is saved, and what is not saved."""
 
+import errno
 import gzip
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from replicate_mcp.cli.saving import Saver, refuse_taken_names
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.cli.saving import Saver
+from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import GeneratedFile
 
 from .conftest import CommandLine
@@ -20,6 +23,8 @@ from .hostile import HOSTILE, hostile_replicate
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
 WEBP = b"RIFF\x10\0\0\0WEBPVP8 " + b"\0" * 100
+JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 100
+SVG_TEXT = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
 MP4 = b"\0\0\0\x1cftypisom" + b"\0" * 100
 PAGE = b"<!DOCTYPE html><html><body>Bad gateway</body></html>"
 PROGRAM = b"MZ\x90\0" + b"\0" * 100
@@ -36,6 +41,7 @@ class Host:
         self.url = url
         self.bodies: list[bytes] = []
         self.encoding: str | None = None
+        self.length: int | None = None
         self.asked: list[str | None] = []
 
 
@@ -48,6 +54,8 @@ def _running() -> Iterator[Host]:
             self.send_response(200)
             if running.encoding:
                 self.send_header("content-encoding", running.encoding)
+            if running.length is not None:
+                self.send_header("content-length", str(running.length))
             self.end_headers()
             self.wfile.write(body)
 
@@ -92,6 +100,9 @@ def saved(folder: Path) -> list[str]:
         ("a.png", PNG, "a.png"),
         ("a.JPEG", b"\xff\xd8\xff\xe0", "a.JPEG"),
         ("a.png", WEBP, "a.webp"),
+        ("a.png", JPEG, "a.jpg"),
+        ("a.PNG", JPEG, "a.jpg"),
+        ("a.webp", SVG_TEXT, "a.svg"),
         ("a", WEBP, "a.webp"),
         ("v1.2", WEBP, "v1.2.webp"),
         ("a.webp", MP4, "a.mp4"),
@@ -99,12 +110,14 @@ def saved(folder: Path) -> list[str]:
         ("a.exe", PNG, "a.exe.png"),
         ("a.html", b"\n<?xml version='1.0'?><!-- a --><svg xmlns=''/>", "a.html.svg"),
         ("a.exe", PROGRAM, "a.bin"),
-        ("a.lnk", b"", "a.bin"),
+        ("a.lnk", b"L\0\0\0", "a.bin"),
         ("a.sh", b"#!/bin/sh\n", "a.bin"),
         ("a.HTML", PAGE, "a.bin"),
         ("a.js", b"alert(1)", "a.bin"),
         ("a.safetensors", PROGRAM, "a.safetensors"),
         ("a.txt", PAGE, "a.txt"),
+        ("a.zip", b"PK\3\4" + b"\0" * 100, "a.zip"),
+        ("a.json", b'{"boxes": []}', "a.json"),
     ],
 )
 async def test_the_content_decides_the_extension(
@@ -120,10 +133,14 @@ async def test_the_content_decides_the_extension(
     ("name", "body"),
     [
         ("a.png", PAGE),
-        ("a.mp4", b""),
-        ("a.svg", b"<?xml version='1.0'?><Error/>"),
+        ("a.svg", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
+        ("a.webp", b'{"detail": "not found"}'),
+        ("a.jpg", b"upstream connect error"),
+        ("a.safetensors", PAGE),
+        ("a.zip", b"\n<html><title>502</title></html>"),
         ("a", PROGRAM),
         ("a.exe~", PROGRAM),
+        ("a.png", gzip.compress(PNG)),
     ],
 )
 async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
@@ -134,6 +151,49 @@ async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
     assert reason.startswith("its content is no image")
     assert len(host.asked) == 3
     assert saved(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4", "a", "a.safetensors", "a.lnk"])
+async def test_an_empty_file_is_tried_again_and_not_saved(
+    host: Host, tmp_path: Path, name: str
+) -> None:
+    host.bodies = [b""]
+    assert await save(host, tmp_path, name) == ["its host sent an empty file"]
+    assert len(host.asked) == 3
+    assert saved(tmp_path) == []
+
+
+async def test_a_file_that_is_cut_short_is_tried_again_and_not_saved(
+    host: Host, tmp_path: Path
+) -> None:
+    host.bodies, host.length = [PNG], len(PNG) + 1
+    (reason,) = await save(host, tmp_path, "a.png")
+    assert reason.startswith("the connection failed")
+    assert len(host.asked) == 3
+    assert saved(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("page_for_file", "its content is no image, nor video or audio"),
+        ("empty_file", "its host sent an empty file"),
+    ],
+)
+def test_the_command_line_says_what_is_not_saved_and_exits_with_1(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path, setting: str, reason: str
+) -> None:
+    simulator.configure(**{setting: 1})
+    made = replicate_mcp("generate", "a fox", "a house", "--out", "one")
+    again = replicate_mcp("download", "latest", "--to", "two")
+    for ran, folder in ((made, "one"), (again, "two")):
+        assert ran.returncode == 1
+        assert ran.stderr.count(reason) == 2
+        assert f"Saved 0 of 2 files in {folder}." in ran.stderr
+        assert saved(tmp_path / folder) == []
+    simulator.configure(**{setting: 0})
+    assert replicate_mcp("download", "latest", "--to", "two").returncode == 0
+    assert len(saved(tmp_path / "two")) == 2
 
 
 async def test_an_error_page_in_between_costs_an_attempt_only(host: Host, tmp_path: Path) -> None:
@@ -175,29 +235,37 @@ async def test_files_whose_extensions_were_wrong_do_not_replace_each_other(
     assert len(saved(tmp_path)) == 3
 
 
-@pytest.mark.parametrize(
-    ("there", "asked", "is_taken"),
-    [
-        ("a.webp", "a.png", True),
-        ("A.mp4", "a.png", True),
-        ("a.bin", "a.png", False),
-        ("a.exe.webp", "a.exe", True),
-        ("v1.webp", "v1.2", False),
-    ],
-)
-async def test_a_name_is_refused_before_where_it_would_be_refused_after(
-    host: Host, tmp_path: Path, there: str, asked: str, is_taken: bool
+@pytest.mark.parametrize("hard_links", [True, False])
+async def test_a_taken_name_is_numbered_or_refused_and_its_file_stays(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool
 ) -> None:
-    (tmp_path / there).write_text("mine")
-    try:
-        refuse_taken_names(tmp_path, [{"output_filename": asked}], overwrite=False)
-        was_refused = False
-    except InvalidInput:
-        was_refused = True
-    assert was_refused is is_taken
-    host.bodies = [MP4 if there == "A.mp4" else WEBP]
-    await save(host, tmp_path, asked)
-    assert (tmp_path / there).read_text() == "mine"
+    if not hard_links:  # as on exFAT
+
+        def refuse(self: Path, target: Path) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for name in ("a.webp", "a_2.webp"):
+        (tmp_path / name).write_text("mine")
+    host.bodies = [WEBP]
+    assert len(await save(host, tmp_path, "a.png")) == 1
+    assert await save(host, tmp_path, "a.png", number=True) == []
+    assert (tmp_path / "a_3.webp").read_bytes() == WEBP
+    assert {(tmp_path / name).read_text() for name in ("a.webp", "a_2.webp")} == {"mine"}
+    assert len(saved(tmp_path)) == 3
+
+
+def test_several_that_save_into_one_folder_at_once_do_not_replace_each_other(
+    host: Host, tmp_path: Path
+) -> None:
+    host.bodies = [WEBP]
+
+    def save_one(_: int) -> list[str]:
+        return anyio.run(lambda: save(host, tmp_path, "a.webp", number=True))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(save_one, range(24))) == [[]] * 24
+    assert len(saved(tmp_path)) == 24
 
 
 @pytest.mark.parametrize(
@@ -224,7 +292,7 @@ def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
         ran = replicate_mcp("generate", "a red car", "--out", "pictures")
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
-    assert "generated_image_1: no_output" in ran.stderr  # What is no URL is no file.
+    assert 'generated_image_1 ("a red car"): no_output' in ran.stderr  # What is no URL is no file.
     assert "Saved 0 of 0 files" in ran.stderr
     assert saved(tmp_path / "pictures") == []
     for command in (("generate", "a", "--out", "p"), ("download", "latest", "--to", "p")):

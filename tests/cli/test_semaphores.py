@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
-from cli.conftest import CommandLine, on_terminal
+from cli.conftest import CommandLine
 from replicate_mcp.simulator import Simulator
 
 
@@ -25,20 +23,6 @@ def test_who_holds_and_who_waits_is_shown_over_all_processes(
     assert all(each.startswith("replicate_mcp generate [") for each in holders)
     listed = replicate_mcp("semaphores").stdout
     assert listed.startswith("replicate-global (acme)\t2\t2\t")
-
-
-@pytest.mark.parametrize("columns", ["80", "120"])
-def test_nothing_of_the_table_is_cut_on_a_terminal(
-    replicate_mcp: CommandLine, simulator: Simulator, columns: str
-) -> None:
-    replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
-    simulator.wait_for(account="acme", in_flight=1)
-    shown = on_terminal(replicate_mcp, "semaphores", columns=columns)
-    assert "…" not in shown
-    heading, counts = shown.split("replicate-global (acme)")
-    for word in ("semaphore", "in use", "waiting", "creations", "minute"):
-        assert word in heading
-    assert "1 of 1" in counts
 
 
 def test_a_limit_set_by_hand_stays_and_a_new_name_can_be_given_one(
@@ -58,10 +42,10 @@ def test_a_limit_set_by_hand_is_told_by_doctor_with_the_setting(
 ) -> None:
     assert "by hand" not in replicate_mcp("doctor").stdout
     told = replicate_mcp("semaphores", "set", "replicate-global", 70)
-    assert told.stderr.endswith("semaphores set replicate-global 60\n")
+    assert told.stderr.endswith("semaphores unset replicate-global\n")
     assert "(70 was set by hand; the setting here says 60)" in replicate_mcp("doctor").stdout
-    back = replicate_mcp("semaphores", "set", "replicate-global", 60)
-    assert "Back to" not in back.stderr
+    back = replicate_mcp("semaphores", "unset", "replicate-global")
+    assert back.stdout == "replicate-global: 60 at once, 0 in use, 0 waiting.\n"
     assert "by hand" not in replicate_mcp("doctor").stdout
     replicate_mcp("semaphores", "set", "replicate-global", 20)
     assert (
@@ -70,12 +54,35 @@ def test_a_limit_set_by_hand_is_told_by_doctor_with_the_setting(
     )
 
 
+def test_a_name_registered_by_mistake_is_removed(replicate_mcp: CommandLine) -> None:
+    for undo in ("remove", "unset"):
+        replicate_mcp("semaphores", "set", "thumbnials", 5)
+        told = replicate_mcp("semaphores", undo, "thumbnials")
+        assert (told.returncode, told.stdout[:19]) == (0, "thumbnials: removed")
+        assert replicate_mcp("semaphores").stdout == ""
+
+
+def test_a_name_in_use_is_not_removed(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+    replicate_mcp("semaphores", "set", "thumbnails", 1)
+    replicate_mcp.start("generate", "a [hang]", "b [hang]", "--semaphore", "thumbnails")
+    simulator.wait_for(account="acme", in_flight=1)
+    told = replicate_mcp("semaphores", "remove", "thumbnails")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "semaphore 'thumbnails' is in use (1 in use, 1 waiting)" in told.stderr
+    assert "\nthumbnails\t1\t1\t1\n" in replicate_mcp("semaphores").stdout
+
+
 def test_a_wrong_use_is_told_what_would_be_right(replicate_mcp: CommandLine) -> None:
     for words, sentence in (
         (["set", "thumbnails"], "semaphores set thumbnails 5"),
         (["set", "thumbnails", "0"], "limit 0 must be a whole number from 1"),
         (["set", "a/b", "5"], "semaphore 'a/b' is not a name"),
         (["list"], "'list' is not known here"),
+        (["unset"], "semaphores unset thumbnails"),
+        (["remove", "a", "b"], "semaphores remove thumbnails"),
+        (["remove", "thumbnails"], "semaphore 'thumbnails' is not registered"),
+        (["unset", "thumbnails"], "semaphore 'thumbnails' is not registered"),
+        (["remove", "replicate-global"], "is the account's own limit and cannot be removed"),
     ):
         told = replicate_mcp("semaphores", *words)
         assert (told.returncode, told.stdout) == (2, "")

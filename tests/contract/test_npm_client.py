@@ -41,7 +41,7 @@ async def test_it_creates_runs_cancels_lists_and_reads(simulator: Simulator, cli
         "deployed": {"status": "succeeded", "deployment": "acme/fast-flux"},
         "listed": 5,
         "models": len(MODELS),
-        "found": ["nano-banana"],
+        "found": ["nano-banana", "nano-banana-pro"],
         "collection": "text-to-image",
         "account": "acme",
         "secret": "whsec",

@@ -9,6 +9,7 @@ from contract.document import Document
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.simulator.api import route_names
 from replicate_mcp.simulator.catalogue import MODELS, MODELS_BY_ID
+from replicate_mcp.simulator.models import Model
 
 SCHNELL = "black-forest-labs/flux-schnell"
 LAYERS = MODELS_BY_ID["community/layers"]
@@ -61,18 +62,24 @@ async def test_every_route_answers_as_the_document_says(
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)
 async def test_every_model_is_one_and_its_predictions_are(
-    document: Document, client: httpx.AsyncClient, model: object
+    document: Document, client: httpx.AsyncClient, model: Model
 ) -> None:
-    name = getattr(model, "id")  # noqa: B009
-    version = getattr(model, "version")  # noqa: B009
-    document.check(await client.get(f"/models/{name}"))
-    body = {"version": version, "input": {"prompt": "a"}}
+    document.check(await client.get(f"/models/{model.id}"))
+    given = {"image": "https://example.com/a.png"} if model.effect else {"prompt": "a"}
+    body = {"version": model.version, "input": given}
     document.check(await client.post("/predictions", json=body, headers={"prefer": "wait"}))
 
 
 @pytest.mark.parametrize(
     ("prompt", "status"),
-    [("a", "succeeded"), ("[fail]", "failed"), ("[nsfw]", "failed"), ("[no-output]", "succeeded")],
+    [
+        ("a", "succeeded"),
+        ("[fail]", "failed"),
+        ("[nsfw]", "failed"),
+        ("[nsfw-log]", "succeeded"),
+        ("[words]", "succeeded"),
+        ("[no-output]", "succeeded"),
+    ],
 )
 async def test_a_prediction_that_has_ended_is_one(
     document: Document, client: httpx.AsyncClient, prompt: str, status: str

@@ -24,7 +24,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
     }
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in inside if ".dist-info/" not in name} == files
-    for kind in (".lua", ".sql", ".html", ".js", ".css", ".svg", "py.typed"):
+    for kind in (".lua", ".sql", ".json", ".html", ".js", ".css", ".svg", "py.typed"):
         assert any(name.endswith(kind) for name in inside), kind
 
 

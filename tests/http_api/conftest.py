@@ -70,6 +70,10 @@ class Server:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.client.post(path, json=body, headers=named)
 
+    def delete(self, path: str, **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.delete(path, headers=named)
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(15)

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
-from replicate_mcp.simulator import Simulator, catalogue
-from replicate_mcp.simulator.input_schemas import Input
-from replicate_mcp.simulator.models import Model
+from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.models import ALIASES
 
 OWN = {"x_replicate_api_key": "r8_other_1"}
 
@@ -22,8 +22,10 @@ def test_the_service_tells_of_itself(server: Server) -> None:
     assert health["status"] == "healthy"
     assert health.keys() >= {"service", "version", "supported_models", "concurrency_status"}
     models = server.get("/models").json()
-    assert models["supported_models"] == ["flux-dev", "flux-kontext-max", "qwen-image"]
-    assert models["model_count"] == 3
+    names = models["supported_models"]
+    assert names[:3] == ["flux-dev", "flux-kontext-max", "qwen-image"]
+    assert {ALIASES.get(name, name) for name in names} == {each.name for each in CATALOGUE}
+    assert models["model_count"] == len(names) == len(CATALOGUE)
     status = server.get("/status").json()
     assert status["admin_api_configured"] is True
     assert status["default_replicate_key_configured"] is True
@@ -75,20 +77,17 @@ def test_the_older_form_with_prompts_and_filenames_is_taken(
 
 
 def test_a_model_that_takes_an_image_alone_is_used_without_a_prompt(
-    server: Server, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    server: Server, simulator: Simulator
 ) -> None:
-    image = Input("image", "uri", "Image to work on", required=True)
-    upscaler = Model("community", "upscaler", "For tests", "single", (image,))
-    monkeypatch.setitem(catalogue.MODELS_BY_ID, upscaler.id, upscaler)
-    monkeypatch.setitem(catalogue.MODELS_BY_VERSION, upscaler.version, upscaler)
-    body = {"model": "community/upscaler", "image": "https://example.com/cat.png"}
+    image = "data:image/png;base64,iVBORw0KGgo="
+    body = {"model": "recraft-ai/recraft-crisp-upscale", "image": image}
     made = server.post("/generate", body)
     assert made.status_code == 200, made.text
     assert "prompt" not in made.json()
     refused = server.post("/generate", body | {"prompt": "larger"})
     assert refused.json()["problems"][0]["field"] == "prompt"
     (prediction,) = simulator.predictions("acme")
-    assert prediction["input"] == {"image": body["image"]}
+    assert prediction["input"].keys() == {"image"}
 
 
 def test_the_model_is_named_as_model_or_as_model_name(server: Server, simulator: Simulator) -> None:
@@ -276,6 +275,7 @@ def test_only_the_admin_registers_resizes_and_configures(server: Server) -> None
     for headers in ({}, OWN, {"x_admin_api_key": "wrong"}):
         assert server.post("/global-semaphores", body, **headers).status_code == 401
         assert server.post("/configure", {"concurrent_limit": 1}, **headers).status_code == 401
+        assert server.delete("/global-semaphores/team", **headers).status_code == 401
     admin = {"x_admin_api_key": ADMIN_KEY}
     registered = server.post("/global-semaphores", body, **admin).json()
     assert registered["success"] is True
@@ -290,6 +290,12 @@ def test_only_the_admin_registers_resizes_and_configures(server: Server) -> None
     assert (own["limit"], own["requests_per_minute"], own["scope"]) == (9, 300, "machine")
     made = server.post("/generate", {"prompt": "x", "external_semaphore_id": "team"}).json()
     assert (made["external_semaphore_used"], made["semaphore_id"]) == (True, "team")
+    removed = server.delete("/global-semaphores/team", **admin).json()
+    assert (removed["success"], removed["all_semaphores"]) == (True, ["replicate-global"])
+    again = server.delete("/global-semaphores/team", **admin)
+    assert (again.status_code, again.json()["error_code"]) == (400, "invalid_input")
+    own = server.delete("/global-semaphores/replicate-global", **admin)
+    assert "cannot be removed" in own.json()["error"]
 
 
 def test_a_callers_own_token_and_limit_are_used_for_its_batch(

@@ -70,6 +70,8 @@ async def test_a_path_in_the_folder_is_uploaded_once_for_all_tasks_that_name_the
     assert len(uploaded(simulator)) == 2
     assert files["image/png"]["size"] == (pictures / "red.png").stat().st_size
     assert "red" not in files["image/png"]["name"]
+    assert files["image/png"]["name"].endswith(".png")
+    assert files["image/jpeg"]["name"].endswith(".jpg")
     red, blue = files["image/png"]["urls"]["get"], files["image/jpeg"]["urls"]["get"]
     sent = [inputs_of(simulator, row["prediction_id"]) for row in answer["successful_results"]]
     assert [inputs["input_image"] for inputs in sent[:3]] == [red, red, red]

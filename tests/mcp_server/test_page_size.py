@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ ADDRESS_OF_OUTPUTS = "https://replicate.delivery/xezq/Qm7RkZp2VtXc9LwYb4Nd"
 
 SENTENCE = "a quiet harbour at dawn, fishing boats under low fog, soft light and film grain"
 WORDS = SENTENCE.split()
+CHINESE = "清晨宁静的港湾，渔船停泊在低雾之下，柔和的光线与胶片颗粒感。"
 
 
 def text_of(answer: Any) -> str:
     """The text and the structured content together."""
-    return str(answer.content[0].text) + json.dumps(answer.structured_content)
+    # As hosts in JavaScript write it: characters beyond ASCII stay as they are.
+    return str(answer.content[0].text) + json.dumps(answer.structured_content, ensure_ascii=False)
 
 
 def tokens(text: str) -> int:
@@ -36,15 +39,30 @@ def tokens(text: str) -> int:
     return int(done.stdout)
 
 
+def english(number: int, words: int) -> str:
+    return " ".join(WORDS[(number + k) % len(WORDS)] for k in range(words))
+
+
+def chinese(number: int, characters: int) -> str:
+    start = number % len(CHINESE)
+    return (CHINESE * 40)[start : start + characters]
+
+
 @pytest.mark.parametrize("era", ["auto"])
 @pytest.mark.parametrize(
-    ("words", "outputs"), [(15, 1), (15, 4), (300, 1)], ids=["usual", "four each", "long prompts"]
+    ("prompt_of", "length", "outputs"),
+    [(english, 15, 1), (english, 15, 4), (english, 300, 1), (chinese, 900, 1)],
+    ids=["usual", "four each", "long prompts", "Chinese"],
 )
 async def test_each_page_of_a_large_batch_is_one_that_hosts_hand_to_a_model(
-    connect: Connect, simulator: Simulator, words: int, outputs: int
+    connect: Connect,
+    simulator: Simulator,
+    prompt_of: Callable[[int, int], str],
+    length: int,
+    outputs: int,
 ) -> None:
     simulator.configure(public_url=ADDRESS_OF_OUTPUTS)
-    prompts = [" ".join(WORDS[(n + k) % len(WORDS)] for k in range(words)) for n in range(500)]
+    prompts = [prompt_of(number, length) for number in range(500)]
     tasks = [
         {"prompt": prompt, "output_filename": f"harbour_at_dawn_{n:03}.webp"}
         | ({"num_outputs": outputs} if outputs > 1 else {})

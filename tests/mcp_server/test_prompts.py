@@ -55,6 +55,11 @@ WRONG = [
         {"image": "x", "edits": "y", "model": "google/imagen-4"},
         "google/imagen-4 does not start from an image: choose one of",
     ),
+    (
+        "edit_image",
+        {"image": "x", "edits": "y", "model": "nightmareai/real-esrgan"},
+        "nightmareai/real-esrgan takes no prompt: choose one of",
+    ),
     ("poem", {}, "There is no prompt 'poem': there are variations, storyboard, edit_image"),
 ]
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import RequestParamsMeta, TextResourceContents, Tool
 
+from backends.servers import RunningServer
 from conftest import environment
 from mcp_server.answers import call, structured, text
 from mcp_server.conftest import Connect
@@ -165,10 +167,27 @@ async def test_progress_is_reported_in_order_to_the_end(
     assert "3/3 done" in str(heard[-1][2])
 
 
+async def test_progress_says_what_is_waited_for_on_a_new_redis(
+    connect: Connect, servers: Callable[[str], RunningServer], era: str
+) -> None:
+    heard: list[str] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(str(message))
+
+    async with connect(REPLICATE_MCP_BACKEND=servers("redis").url(f"new-{era}", lease=3)) as client:
+        made = await client.call_tool(
+            "generate_images", {"tasks": [{"prompt": "a car"}]}, progress_callback=hear
+        )
+    assert structured(made)["successful_count"] == 1
+    assert "Redis is new or was restarted: waiting" in heard[0]
+    assert "Redis" not in heard[-1]
+
+
 async def test_cancel_batch_stops_it_at_replicate_too(
     connect: Connect, simulator: Simulator
 ) -> None:
-    simulator.configure(predict_seconds=30)
+    simulator.configure(predict_seconds=30, cancel_seconds=5)
     async with connect(REPLICATE_CONCURRENT_LIMIT="2") as client:
         started = await call(
             client,
@@ -182,6 +201,12 @@ async def test_cancel_batch_stops_it_at_replicate_too(
         assert structured(stopping)["total_tasks"] == 5
         # "To come" is what a model would promise.
         assert "0 of 5 made, 5 being stopped" in text(stopping)
+        asked = await client.call_tool("get_batch", batch)
+        assert text(asked).startswith(f"Batch {batch['batch_id']} is being stopped: 0 of 5 made")
+        assert structured(asked)["status"] == "running"
+        assert structured(asked)["next_step"].startswith("The batch is being stopped: call get_")
+        assert "running" not in text(asked)
+        assert "to come" not in text(asked)
         await simulator.reached(account="acme", in_flight=0, within=20)
         ended = await call(client, "get_batch", wait_seconds=20)
         again = text(await client.call_tool("cancel_batch", batch))

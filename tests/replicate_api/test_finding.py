@@ -69,6 +69,13 @@ def test_a_wrong_name_is_near_to_the_one_that_was_meant(text: str, expected: str
         ("a model for logos", ["ideogram-v3-turbo"]),
         ("IMAGEN", ["imagen-4"]),
         ("text", ["qwen-image", "nano-banana-pro"]),
+        ("remove background", ["background-remover"]),
+        ("background removal", ["background-remover"]),
+        ("transparent png", ["background-remover"]),
+        ("upscale", ["real-esrgan", "recraft-crisp-upscale"]),
+        ("upscaling an image", ["real-esrgan", "recraft-crisp-upscale"]),
+        ("vectorize", ["recraft-vectorize"]),
+        ("SVG", ["recraft-vectorize"]),
         ("zeppelin", []),
     ],
 )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hostile import HOSTILE_TEXTS, UNUSABLE_URLS
 from replicate_mcp.replicate_api.outputs import MAX_FILES, extension_of, is_file_url, outputs_of
 
+DELIVERY = "https://replicate.delivery"
 A, B = "https://replicate.delivery/a.png", "https://replicate.delivery/b.png"
 
 
@@ -21,11 +22,24 @@ A, B = "https://replicate.delivery/a.png", "https://replicate.delivery/b.png"
         ([A, "https://[x/", "https://a\uff0fb/x.png", B], (A, B)),
         (None, ()),
         (["I cannot draw that", 5, True, {"a": None}], ()),
-        ([A] * (MAX_FILES + 50), (A,) * MAX_FILES),
+        ([A, B, A], (A, B)),
+        ({"image": A, "images": [A, B]}, (A, B)),
+        ({"image": A, "license": "https://creativecommons.org/licenses/by/4.0/"}, (A,)),
+        ({"source": "https://example.com/page.html", "files": [A, B]}, (A, B)),
+        ({"notice": "https://example.com/LICENSE.txt", "image": A}, (A,)),
+        ({"a": f"{DELIVERY}/a", "page": "https://replicate.com/p/x"}, (f"{DELIVERY}/a",)),
+        ({"a": f"{DELIVERY}/a.json", "b": A}, (f"{DELIVERY}/a.json", A)),
+        (["https://example.com/a", "https://example.com/b.PNG"], ("https://example.com/b.PNG",)),
+        (["https://example.com/a"], ("https://example.com/a",)),
     ],
 )
 def test_the_files_of_an_output(output: object, urls: tuple[str, ...]) -> None:
     assert outputs_of(output).urls == urls
+
+
+def test_the_files_of_an_output_are_at_most_so_many() -> None:
+    urls = [f"https://replicate.delivery/{number}.png" for number in range(MAX_FILES + 50)]
+    assert outputs_of(urls).urls == tuple(urls[:MAX_FILES])
 
 
 def test_an_output_that_came_inline_has_its_urls_only_later() -> None:

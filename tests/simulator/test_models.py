@@ -8,6 +8,8 @@ import pytest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.simulator.catalogue import MODELS, MODELS_BY_ID
 from replicate_mcp.simulator.models import Model
+from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.media import media_type
 from simulator.calls import create
 
 OFFICIAL = [model for model in MODELS if model.is_official]
@@ -18,9 +20,63 @@ def name(model: Model) -> str:
     return model.id
 
 
+def least(model: Model) -> dict[str, str]:
+    """The least input that a model takes."""
+    values = {"prompt": "a red car", "image": "https://example.com/cat.png"}
+    return {each.name: values[each.name] for each in model.inputs if each.required}
+
+
+async def run(client: httpx.AsyncClient, model: Model, **inputs: object) -> dict[str, Any]:
+    body = {"version": model.version, "input": {**least(model), **inputs}}
+    response = await client.post("/v1/predictions", json=body, headers={"prefer": "wait"})
+    prediction: dict[str, Any] = response.json()
+    return prediction
+
+
+def test_it_has_every_model_that_is_recommended_with_the_inputs_that_are_listed() -> None:
+    for known in CATALOGUE:
+        types = {each.name: each.type for each in MODELS_BY_ID[known.name].inputs}
+        assert ("prompt" in types) == known.takes_prompt
+        for listed in known.inputs:
+            name = listed.removesuffix("[]")
+            assert (types[name] == "uris") == listed.endswith("[]"), (known.name, name)
+        assert not known.image_input or types[known.image_input] in ("uri", "uris")
+
+
+@pytest.mark.parametrize("model", MODELS, ids=name)
+async def test_a_model_refuses_to_run_without_what_it_requires(
+    client: httpx.AsyncClient, model: Model
+) -> None:
+    for required in least(model):
+        given = {name: value for name, value in least(model).items() if name != required}
+        body = {"version": model.version, "input": given}
+        refused = await client.post("/v1/predictions", json=body)
+        assert refused.status_code == 422
+        assert refused.json()["detail"] == f"- input: {required} is required\n"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=name)
+async def test_each_file_is_of_the_type_that_its_url_says(
+    client: httpx.AsyncClient, model: Model
+) -> None:
+    prediction = await run(client, model)
+    assert prediction["status"] == "succeeded"
+    output = prediction["output"]
+    urls = list(output.values()) if isinstance(output, dict) else output
+    for url in [urls] if isinstance(urls, str) else urls:
+        content = (await client.get(url)).content
+        kind = media_type(content)
+        assert kind is not None
+        assert kind.extensions[0] == url.rpartition(".")[2]
+
+
 @pytest.mark.parametrize("model", OFFICIAL, ids=name)
 async def test_an_official_model_runs_by_its_name(client: httpx.AsyncClient, model: Model) -> None:
-    prediction = (await create(client, path=f"/v1/models/{model.id}/predictions")).json()
+    body = {"input": least(model)}
+    response = await client.post(
+        f"/v1/models/{model.id}/predictions", json=body, headers={"prefer": "wait"}
+    )
+    prediction = response.json()
     assert prediction["status"] == "succeeded"
     output = prediction["output"]
     assert isinstance(output, list) == (model.output == "list")
@@ -33,15 +89,16 @@ async def test_a_community_model_runs_by_its_version_only(
     client: httpx.AsyncClient, model: Model
 ) -> None:
     path = f"/v1/models/{model.id}"
-    assert (await create(client, path=f"{path}/predictions")).status_code == 404
+    given = {"input": least(model)}
+    assert (await client.post(f"{path}/predictions", json=given)).status_code == 404
     version = (await client.get(path)).json()["latest_version"]["id"]
     for text in (version, f"{model.id}:{version}"):
-        body = {"version": text, "input": {"prompt": "a"}}
+        body = {"version": text, "input": least(model)}
         response = await client.post("/v1/predictions", json=body, headers={"prefer": "wait"})
         assert response.status_code == 201
         assert response.json()["version"] == version
         assert response.json()["model"] == model.id
-    body = {"version": model.id, "input": {"prompt": "a"}}
+    body = {"version": model.id, "input": least(model)}
     assert (await client.post("/v1/predictions", json=body)).status_code == 422
 
 
@@ -177,7 +234,7 @@ async def test_null_is_as_good_as_leaving_an_optional_input_out(client: httpx.As
 def test_a_schema_is_written_as_replicate_writes_it(model: Model) -> None:
     schemas: dict[str, Any] = model.openapi_schema["components"]["schemas"]
     properties = schemas["Input"]["properties"]
-    assert schemas["Input"]["required"] == ["prompt"]
+    assert schemas["Input"]["required"] == ["image" if model.effect else "prompt"]
     assert [item["x-order"] for item in properties.values()] == list(range(len(properties)))
     for key, item in properties.items():
         if "allOf" in item:
@@ -193,7 +250,7 @@ async def test_a_search_finds_models_by_words(client: httpx.AsyncClient) -> None
     assert len(limited["models"]) == 2
     assert (await client.get("/v1/search")).status_code == 400
     queried = (await client.request("QUERY", "/v1/models", content="nano")).json()
-    assert [found["name"] for found in queried["results"]] == ["nano-banana"]
+    assert [found["name"] for found in queried["results"]] == ["nano-banana", "nano-banana-pro"]
 
 
 async def test_what_does_not_exist_is_not_found(client: httpx.AsyncClient) -> None:

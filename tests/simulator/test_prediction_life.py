@@ -172,6 +172,16 @@ async def test_a_prediction_can_succeed_without_output(
     assert (prediction["status"], prediction["output"]) == ("succeeded", nothing)
 
 
+async def test_a_prediction_can_refuse_the_content_in_its_log_or_answer_in_words(
+    client: httpx.AsyncClient,
+) -> None:
+    refused = (await create(client, "[nsfw-log]")).json()
+    assert (refused["status"], refused["output"]) == ("succeeded", [])
+    assert refused["logs"].endswith("NSFW content detected in image 0\n")
+    worded = (await create(client, "[words]")).json()
+    assert (worded["status"], worded["output"]) == ("succeeded", "I cannot draw that.")
+
+
 async def test_words_in_the_prompt_can_be_just_words(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:

@@ -36,12 +36,6 @@ log = logging.getLogger(__name__)
 SEND_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a creation that could not be sent is sent again; then it fails."""
 
-OUT_OF_TIME: Reason = (
-    "deadline_exceeded",
-    "The batch's time was up before this task was created: send it again.",
-    True,
-)
-
 LOST = (
     "What became of this task could not be kept. It may have been billed: look at "
     "https://replicate.com/predictions before sending it again."
@@ -73,7 +67,7 @@ class Attempting:
         """Note an attempt for each offer, then send it."""
         seconds = min(self._prediction_seconds, int(batch.deadline - anyio.current_time()))
         if seconds < SHORTEST_CANCEL_AFTER:
-            return await self._stopping.drop(batch, OUT_OF_TIME)
+            return await self._stopping.drop_out_of_time(batch)
         chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
         if not chosen:
             return None
@@ -241,6 +235,7 @@ class Attempting:
         if isinstance(fault, Refusal):
             per_minute, burst = fault.reduced_to or (None, None)
             throttling = Throttling(fault.retry_after, per_minute, burst)
+            batch.throttled = True
             self._steps.observer.creation_throttled()
         else:
             tries = batch.sent_again.get(task.index, 0)

@@ -74,7 +74,12 @@ class NewBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch in the journal; times are in seconds since the epoch."""
+    """A batch in the journal; times are in seconds since the epoch.
+
+    Attributes:
+        first_prompt: the beginning of its first prompt; None where there is none, or where it was
+            not asked for: `batches` gives it.
+    """
 
     id: str
     caller: str
@@ -86,6 +91,7 @@ class BatchState:
     canceled: bool
     created_at: float
     ended_at: float | None
+    first_prompt: str | None = None
 
     @property
     def status(self) -> BatchStatus:
@@ -260,7 +266,7 @@ class Backend(Permits, Protocol):
         """One batch of the journal."""
 
     async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
-        """Those callers' batches, the newest first."""
+        """List those callers' batches with their first prompts, the newest first."""
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
         """What the journal keeps of a batch's tasks, in order."""

@@ -3,6 +3,11 @@
 import re
 from datetime import UTC, datetime
 
+from replicate_mcp.batches.content_refusals import (
+    refusing_line,
+    reports_refused_content,
+    without_advice,
+)
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.replicate_api.outputs import extension_of
@@ -17,9 +22,6 @@ from replicate_mcp.tasks.result import (
 )
 from replicate_mcp.text import one_line
 
-_FLAGGED = re.compile(
-    r"nsfw|flagged|sensitive|moderation|content polic|safety (?:filter|check|system)|\bE005\b", re.I
-)
 _FAILED = re.compile(r"^prediction failed[:.]?\s*", re.I)
 
 MAX_REASON_CHARACTERS = 300
@@ -101,24 +103,52 @@ def _ended_at(prediction: Prediction, now: float) -> float:
 
 
 def _reason(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, bool]:
-    said = one_line(_FAILED.sub("", prediction.error, count=1), MAX_REASON_CHARACTERS).rstrip(".")
+    """Return why there is no image: the code, the sentence, and whether sending it again helps."""
     if prediction.status in ("canceled", "aborted"):
-        if canceled:
-            return "canceled", "The task was cancelled while it ran.", True
-        if prediction.status == "aborted":
-            return "deadline_exceeded", "Replicate did not start it in time; not billed.", True
-        return (
-            "deadline_exceeded",
-            "It did not end in time, or was cancelled at Replicate; the time it ran is billed.",
-            True,
-        )
-    if _FLAGGED.search(said):
+        return _stopped(prediction, canceled)
+    if refusal := _refusal(prediction):
         return (
             "content_flagged",
-            f'The model refused the content ("{said}"): change the prompt, the same one is refused '
-            "again.",
+            f'The model refused the content ("{_quoted(without_advice(refusal))}"): change the '
+            "prompt or the input image.",
             False,
         )
     if prediction.status == "failed":
+        said = _quoted(prediction.error)
         return "prediction_failed", f"The model failed: {said or 'it gave no reason'}.", True
+    if prediction.inline:
+        return (
+            "no_output",
+            "The model gave its file inside the answer, as a data: URI, and Replicate has no URL "
+            "for it: take another model.",
+            False,
+        )
+    if words := _quoted(prediction.words):
+        return "no_output", f'The model answered in words instead of an image: "{words}".', True
     return "no_output", "The model ended without giving any image.", True
+
+
+def _stopped(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, bool]:
+    if canceled:
+        return "canceled", "The task was cancelled while it ran.", True
+    if prediction.status == "aborted":
+        return "deadline_exceeded", "Replicate did not start it in time; not billed.", True
+    return (
+        "deadline_exceeded",
+        "It did not end in time, or was cancelled at Replicate; the time it ran is billed.",
+        True,
+    )
+
+
+def _refusal(prediction: Prediction) -> str:
+    """Return the text by which the model refused the content; "" where it did not."""
+    for said in (prediction.error, prediction.words):
+        if reports_refused_content(said):
+            return said
+    # What a log mentions counts only where no error says why there is no file.
+    return "" if prediction.error else refusing_line(prediction.logs)
+
+
+def _quoted(text: str) -> str:
+    """Return what a model said, as a part of a line and without its full stop."""
+    return one_line(_FAILED.sub("", text.lstrip(), count=1), MAX_REASON_CHARACTERS).rstrip(".")

@@ -10,13 +10,14 @@ import anyio.to_thread
 
 from replicate_mcp.batches.local_images import LocalImages, is_path
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
-from replicate_mcp.errors import InvalidInput, TaskProblem
+from replicate_mcp.errors import InvalidInput, TaskProblem, refusal_of
 from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.models import Model, Models
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.effort import Effort
 from replicate_mcp.tasks.input_conversion import whole_number
+from replicate_mcp.tasks.json_text import READING_COST
 from replicate_mcp.tasks.model_inputs import InputSchema, count_unchecked
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
@@ -73,7 +74,8 @@ async def plan(
         return [_converted(task, schemas[task.model], effort) for task in tasks]
 
     settled = []
-    for task in await run_cpu_bound(convert, size_bytes=json_size([each.inputs for each in tasks])):
+    size = json_size([each.inputs for each in tasks]) * READING_COST
+    for task in await run_cpu_bound(convert, size_bytes=size):
         schema = schemas[task.model]
         if _names_paths(task, schema):  # In a thread, since the images are read whole.
             task = await anyio.to_thread.run_sync(_with_images, task, schema, images)  # noqa: PLW2901
@@ -83,6 +85,18 @@ async def plan(
         return [_planned(task, found[task.model], dice, effort) for task in settled]
 
     return await run_cpu_bound(check, size_bytes=json_size([each.inputs for each in settled]))
+
+
+def check_problems(tasks: Sequence[PlannedTask], *, skip_invalid: bool) -> None:
+    """Refuse tasks with faults, unless those are to be skipped and others are left.
+
+    Raises:
+        InvalidInput: with all problems.
+        ModelNotFound: the same, where no model of theirs is known.
+    """
+    problems = [problem for task in tasks for problem in task.problems]
+    if problems and not (skip_invalid and any(not task.problems for task in tasks)):
+        raise refusal_of(problems)
 
 
 async def find_models(

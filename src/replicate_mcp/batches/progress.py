@@ -1,7 +1,10 @@
 """How far a batch is, told to those who wait for it."""
 
+import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,14 +19,29 @@ QUIET_SECONDS = 5.0
 """The longest time between two reports."""
 
 
+UNANSWERED_SECONDS = 2.0
+"""After which an unanswered call is reported: single calls fail now and then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is, and a line about it for a person."""
+    """How far a batch is, for a person.
+
+    Attributes:
+        line: its counts, and an estimate of the time that is left.
+        notice: what it waits for, where that is neither room nor a prediction; else "".
+    """
 
     finished: int
     total: int
     running: int
     line: str
+    notice: str = ""
+
+    @property
+    def message(self) -> str:
+        """The line and the notice."""
+        return f"{self.line}. {self.notice}" if self.notice else self.line
 
 
 OnProgress = Callable[[Progress], Awaitable[None]]
@@ -57,4 +75,18 @@ def progress(batch: "RunningBatch") -> Progress:
         if done:
             left = (anyio.current_time() - batch.began) / done * to_do
             line += f", about {max(1, round(left))} s left"
-    return Progress(batch.finished, batch.total, batch.running, line)
+    return Progress(batch.finished, batch.total, batch.running, line, _notice(batch))
+
+
+def _notice(batch: "RunningBatch") -> str:
+    since = batch.gateway.unanswered_since
+    if since is not None and time.time() - since >= UNANSWERED_SECONDS:
+        clock = datetime.fromtimestamp(since).astimezone().strftime("%H:%M")
+        return f"Replicate has not answered since {clock}, trying again."
+    pause = math.ceil(batch.holder.paused_for)
+    if pause and batch.pending and not batch.running:
+        return (
+            f"Redis is new or was restarted: waiting {pause} s for the other processes to report "
+            "what runs."
+        )
+    return ""

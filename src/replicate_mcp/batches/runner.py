@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from replicate_mcp.batches.attempting import OUT_OF_TIME, Attempting
+from replicate_mcp.batches.attempting import Attempting
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.batches.observing import Nobody, Observer
 from replicate_mcp.batches.outcome import refusal
@@ -116,6 +116,7 @@ class BatchRunner:
             tasks=tasks,
             gateway=gateway,
             settlement=self._settlement(account),
+            holder=self._steps.holder,
             names=names,
             deadline=anyio.current_time() + self._batch_seconds,
             opened=anyio.current_time(),
@@ -189,7 +190,7 @@ class BatchRunner:
         with anyio.move_on_at(batch.deadline - SHORTEST_CANCEL_AFTER):
             await batch.ended.wait()
         if not batch.ended.is_set():
-            await self._stopping.drop(batch, OUT_OF_TIME)
+            await self._stopping.drop_out_of_time(batch)
             await batch.ended.wait()
         self._forget(batch)
 

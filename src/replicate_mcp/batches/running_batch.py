@@ -11,6 +11,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Settlement
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
@@ -31,6 +32,7 @@ class RunningBatch:
         ended: set when every task has its result.
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
+        throttled: whether a creation of it was answered with 429.
         dropped: why no more of its tasks are created; None while they are.
         opened: when it was asked for. As `deadline`, on the event loop's clock.
         trace: what its attempts' spans are joined to.
@@ -45,6 +47,7 @@ class RunningBatch:
     tasks: Sequence[PlannedTask]
     gateway: Gateway = field(repr=False)
     settlement: Settlement = field(repr=False)
+    holder: Holder = field(repr=False)
     names: BatchFilenames = field(repr=False)
     deadline: float
     opened: float
@@ -55,6 +58,7 @@ class RunningBatch:
     began: float | None = None
     succeeded: int = 0
     failed: int = 0
+    throttled: bool = False
     dropped: Reason | None = None
     canceled: bool = False
     creating: dict[int, int] = field(default_factory=dict)

@@ -9,8 +9,10 @@ import anyio
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.steps import Steps
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.faults import Fault, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.semaphores.registry import account_semaphore
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ ROWS_A_STEP = 100
 """Results recorded in one step: a thousand hold the event loop for a tenth of a second."""
 
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
+
+_OUT_OF_TIME = "The batch's time was up before this task was created{why}: send it again."
 
 
 class Stopping:
@@ -48,6 +52,24 @@ class Stopping:
         batch.give_up(reason)
         await self._steps.hand_on(self._steps.backend.leave, batch.id)
         await self.fail_pending(batch)
+
+    async def drop_out_of_time(self, batch: RunningBatch) -> None:
+        """Give up on every task that was not created, since the batch's time is up."""
+        sentence = _OUT_OF_TIME.format(why=await self._throttling(batch))
+        await self.drop(batch, ("deadline_exceeded", sentence, True))
+
+    async def _throttling(self, batch: RunningBatch) -> str:
+        """Say that Replicate throttled the account while the batch waited; "" where it did not."""
+        try:
+            states = await self._steps.backend.semaphores()
+        except BackendUnavailable:
+            states = []
+        own = next((s for s in states if s.name == account_semaphore(batch.account)), None)
+        if not batch.throttled and (own is None or own.throttled_for is None):
+            return ""
+        rate = own.requests_per_minute if own is not None else None
+        now = f", to about {max(1, round(rate))} creations a minute now" if rate else ""
+        return f", because Replicate throttled the account{now}"
 
     async def fail_pending(self, batch: RunningBatch) -> None:
         """Where the batch was given up, end its tasks that wait."""

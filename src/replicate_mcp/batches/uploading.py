@@ -12,6 +12,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.replicate_api.fault_policy import not_told
 from replicate_mcp.replicate_api.faults import Fault
 from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.tasks.media import extension_of_type
 
 UPLOADS_AT_ONCE = 3
 """Each holds its image in memory, up to 100 MB."""
@@ -51,8 +52,8 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
     async def upload(image: Image) -> None:
         async with at_once:
             content = await anyio.to_thread.run_sync(image.read)
-            # What it is called on this machine is nobody else's business.
-            name = f"{image.digest[:16]}.{image.kind.partition('/')[2]}"
+            # Not the name it has on this machine, which may say more than the image does.
+            name = f"{image.digest[:16]}.{extension_of_type(image.kind)}"
             try:
                 urls[image.digest] = await gateway.upload(content, name, image.kind)
             except Fault as fault:

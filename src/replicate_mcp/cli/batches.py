@@ -45,12 +45,11 @@ async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> 
 
 
 async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from replicate_mcp.cli.console import PrintableConsole
-    from replicate_mcp.cli.printing import cell, print_json, print_row, say
+    from replicate_mcp.cli.printing import NO_PROMPT, cell, print_json, print_row, say
+    from replicate_mcp.cli.tables import print_table
     from replicate_mcp.tasks.result import as_json
+    from replicate_mcp.text import one_line
 
     found = await app.batches.listed(caller, limit=MOST_BATCHES)
     console = PrintableConsole()
@@ -62,19 +61,22 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
         for each in found:
             counts = map(str, (each.successful_count, each.failed_count, each.total_tasks))
             began = each.created_at.isoformat(timespec="seconds")
-            print_row(each.batch_id, each.status, *counts, began)
+            prompt = one_line(each.first_prompt or "")
+            print_row(each.batch_id, each.status, *counts, began, prompt)
     else:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("batch", "status", "made", "not made", "of", "when"):
-            table.add_column(column, justify="right" if column in _NUMBERS else "left")
-        for each in found:
-            cells = map(str, (each.successful_count, each.failed_count, each.total_tasks))
-            table.add_row(cell(each.batch_id), each.status, *cells, _ago(each))
-        console.print(table)
+        rows = [
+            (
+                cell(each.batch_id),
+                _ago(each),
+                "stopping" if each.is_stopping else each.status,
+                f"{each.successful_count} of {each.total_tasks}",
+                one_line(each.first_prompt or NO_PROMPT),
+            )
+            for each in found
+        ]
+        columns = ("batch", "began", "status", "made", "first prompt")
+        print_table(console, columns, rows, text="first prompt", cut=True)
     return OK
-
-
-_NUMBERS = ("made", "not made", "of")
 
 
 def _ago(batch: "ListedBatch") -> str:
@@ -83,4 +85,4 @@ def _ago(batch: "ListedBatch") -> str:
     minutes = int(time.time() - batch.created_at.timestamp()) // 60
     if minutes < 1:
         return "just now"
-    return f"{minutes} min ago" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min ago"
+    return f"{minutes} min ago" if minutes < 60 else f"{minutes // 60} h ago"

@@ -1,11 +1,10 @@
 """`replicate-mcp download`: a batch's images onto this machine, while their URLs live."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
-from replicate_mcp.cli.options import add_max_mb
+from replicate_mcp.cli.options import add_max_mb, folder
 
 if TYPE_CHECKING:
     from replicate_mcp.access import Caller
@@ -15,7 +14,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to save, and where."""
     parser.add_argument("batch", metavar="BATCH", help="a batch's id, or `latest`")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="made if need be")
+    parser.add_argument(
+        "--to", type=folder, required=True, metavar="DIR", help="created if missing"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_max_mb(parser)
 

@@ -1,11 +1,10 @@
 """`replicate-mcp generate`: a batch from the command line, with a live bar and a table."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import INTERRUPTED
-from replicate_mcp.cli.options import add_max_mb
+from replicate_mcp.cli.options import add_max_mb, folder
 from replicate_mcp.errors import BackendUnavailable, InvalidInput, ModelNotFound
 
 if TYPE_CHECKING:
@@ -59,9 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make the valid tasks, and list those with faults among the failed",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="save the images there too")
+    parser.add_argument("--out", type=folder, metavar="DIR", help="save the images there too")
     parser.add_argument(
-        "--overwrite", action="store_true", help="with --out: replace files that are there"
+        "--overwrite",
+        action="store_true",
+        help="with --out: replace files that are there; otherwise the next free name is taken",
     )
     add_max_mb(parser, "with --out: ")
 
@@ -75,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(env_file=arguments.env_file)
     given = read_tasks(arguments.prompts, arguments.filename, arguments.file)
     if arguments.out is not None:
-        from replicate_mcp.cli.saving import refuse_taken_names
+        from replicate_mcp.cli.saving import make_folder
 
-        refuse_taken_names(arguments.out, given.tasks, overwrite=arguments.overwrite)
+        make_folder(arguments.out)  # Before anything is created and billed.
     return in_app(settings, lambda app: _generate(app, arguments, given))
 
 
@@ -100,13 +101,17 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
         from replicate_mcp.cli.saving import Saver
 
         saver = Saver(
-            arguments.out, app.settings.replicate_base_url, arguments.overwrite, arguments.max_mb
+            arguments.out,
+            app.settings.replicate_base_url,
+            arguments.overwrite,
+            arguments.max_mb,
+            number=True,
         )
         code = max(code, await saver.save_and_tell(result))
     elif result.successful_count:
         bar.say(
-            "The URLs work for one hour; this saves the images: "
-            f"replicate-mcp download {result.batch_id} --to DIR"
+            "The URLs work for one hour. To save the images:",
+            f"replicate-mcp download {result.batch_id} --to DIR",
         )
     return code
 
@@ -182,7 +187,7 @@ async def _run_batch(
     async def keep_bar() -> None:
         while True:
             if progress := await app.batches.progress(batch_id):
-                bar.update(progress.finished, progress.line)
+                bar.update(progress.finished, progress.line, progress.notice)
             await anyio.sleep(LOOK_SECONDS)
 
     async def stop_when_asked() -> None:

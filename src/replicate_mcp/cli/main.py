@@ -25,7 +25,7 @@ COMMANDS = {
     "generate": "make images from prompts",
     "batches": "list your batches of the last 24 hours, or show one",
     "download": "save a batch's images on this machine",
-    "semaphores": "show the limits and who uses them, set one, or watch them live",
+    "semaphores": "show the limits and who uses them, watch, set, unset or remove them",
     "models": "list known models, or show one model's inputs",
     "install": "write this server into the configuration of Claude, Claude Code, Cursor or VS Code",
     "doctor": "check the settings, the state and the way to Replicate",

@@ -1,6 +1,7 @@
 """`replicate-mcp models`: image models worth knowing, a search, or the inputs of one model."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -60,14 +61,15 @@ def _found(found: "Found") -> int:
         # Few have an alias: a pipe gets it as a column, a person beside the words.
         [(alias, *row) for *row, alias in rows],
         [
-            (name, f"{words} (alias {alias})" if alias else words, price)
+            (name, price, f"{words} (alias {alias})" if alias else words)
             for name, words, price, alias in rows
         ],
-        ("model", "good at", "price"),
-        fixed=("model", "price"),
-        below=f"{PRICE_CLASSES}. Any other model of replicate.com works too.\n"
-        "`replicate-mcp models NAME` shows what a model takes.",
+        ("model", "price", "good at"),
+        text="good at",
     )
+    if shown and sys.stdout.isatty():
+        say(f"{PRICE_CLASSES}. Any other model of replicate.com works too.")
+        say("`replicate-mcp models NAME` shows the inputs of a model.")
     if found.note or not shown:
         say(found.note or "No model was found for these words.")
     return OK if shown else SOME_FAILED
@@ -78,8 +80,11 @@ def _inputs(schema: "InputSchema") -> None:
         (field.name, field.type, _default(field), field.allowed, field.description)
         for field in schema.fields.values()
     ]
-    columns = ("input", "type", "default", "values", "what it does")
-    _show(rows, rows, columns, fixed=("input", "type"), wide="what it does")
+    about = "meaning (values)"
+    for_terminals = [
+        (*row, f"{text} ({values})" if values else text) for *row, values, text in rows
+    ]
+    _show(rows, for_terminals, ("input", "type", "default", about), text=about)
 
 
 def _default(field: "InputField") -> str:
@@ -91,37 +96,21 @@ def _show(
     rows: Sequence[Sequence[str]],
     columns: Sequence[str],
     *,
-    fixed: Sequence[str] = (),
-    wide: str = "",
-    below: str = "",
+    text: str,
 ) -> bool:
-    """Rows as a table on a terminal, with tabs between cells elsewhere; False where none are."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+    """Print a table on a terminal, and tabs between the cells elsewhere; False without rows."""
     from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS, print_row
+    from replicate_mcp.cli.tables import print_table
     from replicate_mcp.text import one_line
 
     def shown(row: Sequence[str]) -> list[str]:
-        return [one_line(text, MAX_SENTENCE_CHARACTERS) for text in row]
+        return [one_line(cell, MAX_SENTENCE_CHARACTERS) for cell in row]
 
     console = PrintableConsole()
     if not console.is_terminal:
         for row in for_pipes:
             print_row(*shown(row))
     elif rows:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(
-                column,
-                no_wrap=column in fixed,
-                overflow="fold",
-                ratio=1 if column == wide else None,
-            )
-        for row in rows:
-            table.add_row(*shown(row))
-        console.print(table)
-        if below:
-            console.print(below, style="dim")
+        print_table(console, columns, [shown(row) for row in rows], text=text)
     return bool(rows)

@@ -1,7 +1,9 @@
 """Options that several commands have, and the types of their values."""
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 DEFAULT_MAX_MB = 200
 """Most megabytes of one file that is saved."""
@@ -16,6 +18,11 @@ def whole_number(maximum: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def folder(text: str) -> Path:
+    """Return a folder's path for argparse; `~` is the home folder, wherever the shell left it."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - `Path.expanduser` raises without a home.
 
 
 def add_max_mb(parser: argparse.ArgumentParser, condition: str = "") -> None:

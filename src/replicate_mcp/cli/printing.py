@@ -16,6 +16,9 @@ from replicate_mcp.text import one_line, printable
 MAX_SENTENCE_CHARACTERS = 4_000
 """Longest sentence that is printed: a whole one of ours, with what it quotes."""
 
+NO_PROMPT = "(no prompt)"
+"""Shown for a task of an image alone."""
+
 _LAYOUT = re.compile(r"([\n\t])")
 
 
@@ -79,6 +82,26 @@ def print_json(document: object) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=True))
 
 
-def say(sentence: str) -> None:
-    """Print one line to stderr, beside the output."""
-    print(one_line(sentence, MAX_SENTENCE_CHARACTERS), file=sys.stderr, flush=True)
+def say(sentence: str, command: str = "") -> None:
+    """Print a sentence to stderr, on one line, or wrapped between its words on a terminal.
+
+    Args:
+        command: to type next; it has the line below for itself, uncut.
+    """
+    line = one_line(sentence, MAX_SENTENCE_CHARACTERS)
+    if sys.stderr.isatty():
+        import shutil
+
+        line = wrapped(line, shutil.get_terminal_size().columns)
+    print(line, file=sys.stderr, flush=True)
+    if command:
+        print(f"  {cell(command)}", file=sys.stderr, flush=True)
+
+
+def wrapped(line: str, columns: int) -> str:
+    """Wrap `line` between words: what stands in backquotes, to be typed, stays in one piece."""
+    import textwrap
+
+    joined = re.sub(r"`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), line)
+    lines = textwrap.wrap(joined, max(20, columns), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")

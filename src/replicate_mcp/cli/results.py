@@ -1,20 +1,36 @@
 """A batch's results on stdout: a table for a person, plain lines for a pipe, or JSON."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from replicate_mcp.cli.console import PrintableConsole
 from replicate_mcp.cli.main import OK, SOME_FAILED
-from replicate_mcp.cli.printing import cell, print_json, print_row, say
-from replicate_mcp.tasks.result import BatchResult, TaskFailure, as_json
+from replicate_mcp.cli.printing import NO_PROMPT, cell, print_json, print_row, say
+from replicate_mcp.cli.tables import GAP, MIN_TEXT_WIDTH, plain_table, print_apart, print_below
+from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess, as_json
 from replicate_mcp.text import one_line
 
-TABLE_PADDING = 5
-"""What a table takes beside its two columns."""
+MAX_PROMPT_CHARACTERS = 60
+"""Of a prompt that is quoted in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A file of a task, or a task without one.
+
+    Attributes:
+        what: the file's URL, or why there is none (`is_url`).
+    """
+
+    task_index: int
+    prompt: Text
+    filename: Text
+    what: Text
+    is_url: bool
 
 
 def show(result: BatchResult, *, as_document: bool) -> None:
@@ -28,31 +44,28 @@ def show(result: BatchResult, *, as_document: bool) -> None:
         whole = result.model_copy(update={"next_step": None})
         print_json(as_json(whole))
         return
-    files = list(_files(result))
     console = PrintableConsole()
     if not console.is_terminal:
-        for _, name, url, _ in files:
-            print_row(name, url)
+        for made in result.successful_results:
+            for file in made.generated_files:
+                print_row(file.filename, file.url)
         for failed in _told(result):
-            say(f"{failed.output_filename}: {_reason(failed)}")
+            say(f"{failed.output_filename}{_which(failed)}: {_reason(failed)}")
         return
-    rows = _rows(result, files)
-    if not rows:
-        return
-    longest_name = max(name.cell_len for name, _ in rows)
-    longest_url = max((len(url) for _, _, url, _ in files), default=0)
-    if longest_name + longest_url + TABLE_PADDING <= console.width:
-        console.print(_table(rows))
-    else:
-        _print_list(console, rows)
+    rows = sorted(_rows(result), key=lambda row: row.task_index)
+    if rows:
+        _print(console, rows)
+
+
+_STATES = {"running": " is running", "canceled": " was cancelled", "completed": ""}
 
 
 def summary(result: BatchResult) -> str:
     """A sentence on how a batch ended, or where it stands."""
     made = f"{result.successful_count} of {result.total_tasks} made{not_made(result)}"
-    if result.pending_count:
+    if result.pending_count and not result.is_stopping:
         made += f", {result.pending_count} to come"
-    state = {"running": " runs", "canceled": " was cancelled", "completed": ""}[result.status]
+    state = " is being stopped" if result.is_stopping else _STATES[result.status]
     return f"Batch {result.batch_id}{state}: {made}."
 
 
@@ -70,19 +83,6 @@ def exit_code(result: BatchResult) -> int:
     return OK if result.successful_count == result.total_tasks else SOME_FAILED
 
 
-File = tuple[int, str, str, bool]
-
-Row = tuple[Text, Text]
-"""A file's name and its URL, or why there is none."""
-
-
-def _files(result: BatchResult) -> Iterator[File]:
-    """Task index, filename, URL, and whether that has expired."""
-    for success in result.successful_results:
-        for file in success.generated_files:
-            yield success.task_index, cell(file.filename), cell(file.url), bool(file.expired)
-
-
 def _told(result: BatchResult) -> list[TaskFailure]:
     """The failures worth a line: what its user cancelled is no news, task by task."""
     return [
@@ -92,36 +92,63 @@ def _told(result: BatchResult) -> list[TaskFailure]:
     ]
 
 
+def _which(failed: TaskFailure) -> str:
+    prompt = one_line(failed.prompt or "", MAX_PROMPT_CHARACTERS)
+    return f' ("{prompt}")' if prompt else ""
+
+
 def _reason(failed: TaskFailure) -> str:
     return one_line(f"{failed.error_code}: {failed.error}")
 
 
-def _rows(result: BatchResult, files: list[File]) -> list[Row]:
-    """What a terminal shows, in the order of the tasks."""
-    rows: list[tuple[int, Row]] = []
-    for index, name, url, expired in files:
-        style = "dim strike" if expired else "cyan"
-        shown = Text(name + (" (expired)" if expired else ""))
-        rows.append((index, (shown, Text(url, style=style, no_wrap=True))))
+def _prompt(row: TaskSuccess | TaskFailure) -> Text:
+    return Text(one_line(row.prompt or NO_PROMPT))
+
+
+def _rows(result: BatchResult) -> Iterator[_Row]:
+    for made in result.successful_results:
+        for file in made.generated_files:
+            name = cell(file.filename) + (" (expired)" if file.expired else "")
+            url = Text(cell(file.url), style="dim strike" if file.expired else "cyan")
+            yield _Row(made.task_index, _prompt(made), Text(name), url, is_url=True)
     for failed in _told(result):
-        row = (Text(cell(failed.output_filename)), Text(_reason(failed), style="red"))
-        rows.append((failed.task_index, row))
-    return [row for _, row in sorted(rows, key=lambda each: each[0])]
+        label, reason = Text(cell(failed.output_filename)), Text(_reason(failed), style="red")
+        yield _Row(failed.task_index, _prompt(failed), label, reason, is_url=False)
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file")
-    table.add_column("URL")
-    for name, what in rows:
-        table.add_row(name, what)
-    return table
+def _print(console: Console, rows: list[_Row]) -> None:
+    """Print a table where each URL fits into it with a readable part of the prompt, else a list."""
+    longest_prompt = max(row.prompt.cell_len for row in rows)
+    longest_url = max((row.what.cell_len for row in rows if row.is_url), default=0)
+    names = max(len("file"), *(row.filename.cell_len for row in rows))
+    room = console.width - len("task") - names - 3 * GAP
+    url_width = max(longest_url, MIN_TEXT_WIDTH)
+    prompt_width = min(longest_prompt, room // 2, room - url_width)
+    if prompt_width < min(longest_prompt, MIN_TEXT_WIDTH):
+        return _print_list(console, rows)
+    table = plain_table()
+    table.add_column("task", justify="right", width=len("task"))
+    table.add_column("prompt", width=max(prompt_width, len("prompt")), no_wrap=True)
+    table.add_column("file", width=names, no_wrap=True)
+    table.add_column("URL, or why there is none")
+    for row in rows:
+        table.add_row(str(row.task_index), row.prompt, row.filename, row.what)
+    print_apart(console, table)
+    return None
 
 
-def _print_list(console: Console, rows: list[Row]) -> None:
+def _print_list(console: Console, rows: list[_Row]) -> None:
     console.print()
-    for name, what in rows:
-        console.print(name, soft_wrap=True)
-        # The terminal wraps it, so that it can be clicked and copied in one piece.
-        console.print(Text("  ") + what, soft_wrap=True)
+    width = len(str(rows[-1].task_index))
+    for _, of_task in groupby(rows, key=lambda row: row.task_index):
+        first, *_ = files = list(of_task)
+        number = f"{first.task_index:>{width}}"
+        console.print(Text(f"{number}  ") + first.prompt, no_wrap=True, overflow="ellipsis")
+        for row in files:
+            print_below(console, row.filename, indent=width + GAP)
+            if row.is_url:
+                # The terminal wraps it, so that it can be clicked and copied in one piece.
+                console.print(Text(" " * (width + GAP)) + row.what, soft_wrap=True)
+            else:
+                print_below(console, row.what, indent=width + GAP)
     console.print()

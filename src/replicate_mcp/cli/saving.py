@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import httpx
@@ -18,7 +17,8 @@ from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.cli.options import DEFAULT_MAX_MB
 from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.replicate_api.delivery import DELIVERY_HOST, Delivery, NotDelivered
+from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
+from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
 from replicate_mcp.tasks import filenames, media
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
@@ -29,7 +29,11 @@ ATTEMPTS = 3
 
 _UNENCODED = {"Accept-Encoding": "identity"}
 
+_EMPTY = "its host sent an empty file"
+
 _NO_MEDIA = "its content is no image, nor video or audio: its host may have sent an error page"
+
+_TAKEN = "a file of that name is there already (--overwrite replaces it)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Saver:
         base_url: str,
         overwrite: bool = False,
         max_mb: int = DEFAULT_MAX_MB,
+        *,
+        number: bool = False,
     ) -> None:
         """Configure where files go.
 
@@ -61,9 +67,12 @@ class Saver:
             base_url: of Replicate's API.
             overwrite: replace files that are there already.
             max_mb: most megabytes of one file.
+            number: take the next free name, `_2`, `_3`, where a file has the name already; without
+                it, and without `overwrite`, such a file is not saved.
         """
         self._folder = folder
         self._overwrite = overwrite
+        self._number = number
         self._max_mb = max_mb
         self._owners: dict[str, int] = {}
         self._ended: dict[str, list[tuple[int, anyio.Event]]] = {}
@@ -122,7 +131,8 @@ class Saver:
             raise _Unfit(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
         if file.expired:
             raise _Unfit("its URL has expired: Replicate deletes files after one hour")
-        self._check_free(target)
+        if not self._number:
+            self._check_free(target)
         part = target.with_name(f".{secrets.token_hex(6)}.part")
         try:
             suiting = await self._fetch(client, file, part)
@@ -130,12 +140,10 @@ class Saver:
             for earlier, has_ended in self._ended[_stem(file.filename)]:
                 if earlier < number:
                     await has_ended.wait()
-            name = self._claim(number, suiting)
-            target = self._folder / name
-            self._check_free(target)
-            part.replace(target)
+            name = self._place(part, number, suiting)
             if name != file.filename:
-                say(f"{file.filename} is saved as {name}, the type of its content.")
+                why = "the type of its content" if name == suiting else "the next free name"
+                say(f"{file.filename} is saved as {name}, {why}.")
         finally:
             part.unlink(missing_ok=True)
 
@@ -149,15 +157,40 @@ class Saver:
 
     def _check_free(self, target: Path) -> None:
         if not self._overwrite and os.path.lexists(target):
-            raise _Unfit("a file of that name is there already (--overwrite replaces it)")
+            raise _Unfit(_TAKEN)
 
-    def _claim(self, number: int, name: str) -> str:
-        """Return `name`, numbered where another file of the batch has it."""
+    def _place(self, part: Path, number: int, name: str) -> str:
+        """Move `part` to `name`, numbered where another file has that name; return the name."""
         free, suffix = name, 2
-        while self._owners.setdefault(filenames.folded(free), number) != number:
+        while True:
+            if self._owners.setdefault(filenames.folded(free), number) == number:
+                try:
+                    self._move(part, self._folder / free)
+                    return free
+                except FileExistsError:
+                    if not self._number:
+                        raise _Unfit(_TAKEN) from None
             free = filenames.numbered(name, suffix)
             suffix += 1
-        return free
+
+    def _move(self, part: Path, target: Path) -> None:
+        """Move `part` to `target`.
+
+        Raises:
+            FileExistsError: a file is there, which may not be replaced.
+        """
+        if self._overwrite:
+            part.replace(target)
+            return
+        try:
+            # Unlike a rename, this fails where another process has just made the file.
+            target.hardlink_to(part)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(target):
+                raise FileExistsError(target) from None
+            part.rename(target)
 
     async def _fetch(self, client: httpx.AsyncClient, file: GeneratedFile, part: Path) -> str:
         """Write the file's content into `part`, and return the name that suits it."""
@@ -172,7 +205,7 @@ class Saver:
                         beginning = await self._write(response, part)
                         if name := media.name_to_save(file.filename, beginning):
                             return name
-                        reason = _NO_MEDIA
+                        reason = _NO_MEDIA if beginning else _EMPTY
                         continue
                     reason = f"its host answered {response.status_code}"
                     if response.status_code < 500 and response.status_code != 429:
@@ -213,26 +246,6 @@ def make_folder(folder: Path) -> None:
         raise InvalidInput(f"The folder {folder} cannot be made: {error.strerror}.") from None
     if not os.access(folder, os.W_OK):
         raise InvalidInput(f"The folder {folder} cannot be written to.")
-
-
-def refuse_taken_names(folder: Path, tasks: Sequence[Any], *, overwrite: bool) -> None:
-    """Say before anything is made, and billed, that its file could not be saved.
-
-    Raises:
-        InvalidInput: the folder cannot be made, or has a file of a name that is to be made.
-    """
-    make_folder(folder)
-    if overwrite:
-        return
-    there = {_stem(each.name): each.name for each in folder.iterdir()}
-    for index, task in enumerate(tasks):
-        given = task.get("output_filename") if isinstance(task, dict) else None
-        name = given if isinstance(given, str) and given else filenames.default_name(index)
-        if (taken := there.get(_stem(name))) is not None:
-            raise InvalidInput(
-                f"{folder} has a file {taken} already, so nothing was made: give another name "
-                "(--filename), another folder, or --overwrite to replace files."
-            )
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`replicate-mcp semaphores`: the limits, who holds and who waits; set one, or watch them live."""
+"""`replicate-mcp semaphores`: show, watch, set, unset and remove limits."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from replicate_mcp.app import App
     from replicate_mcp.semaphores.permits import SemaphoreState, Share
+    from replicate_mcp.semaphores.status import SemaphoreStatus
 
 LOOK_SECONDS = 0.25
 """How often `--watch` looks."""
 
-BAR_WIDTH, NARROW_BAR_WIDTH = 24, 8
-ROOMY = 100
-"""Columns of a terminal from which the wide bar fits in."""
+BAR_WIDTHS = ((100, 24), (76, 8))
+"""From how many columns of a terminal on a bar has which width; a narrower one has no bar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="set NAME LIMIT",
-        help="set a limit by hand: it stays until it is set again. NAME is a registered or a new "
-        "name, or `replicate-global` for your account's own limit",
+        metavar="set NAME LIMIT | unset NAME | remove NAME",
+        help="set a limit by hand, which stays until it is set again or unset; or remove a name. "
+        "NAME is a registered or a new name, or `replicate-global` for your account's own limit",
     )
     parser.add_argument("--watch", action="store_true", help="show them live, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -47,23 +47,56 @@ def run(arguments: argparse.Namespace) -> int:
             return in_app(settings, lambda app: _set(app, name, int(limit)))
         case ["set", *_]:
             raise InvalidInput("Say which and how many, like: semaphores set thumbnails 5")
+        case ["unset", name]:
+            return in_app(settings, lambda app: _unset(app, name))
+        case ["remove", name]:
+            return in_app(settings, lambda app: _remove(app, name))
+        case ["unset" | "remove" as word, *_]:
+            raise InvalidInput(f"Give one name, like: semaphores {word} thumbnails")
         case [word, *_]:
-            raise InvalidInput(f"'{word}' is not known here: use `semaphores set NAME LIMIT`.")
+            raise InvalidInput(
+                f"'{word}' is not known here: use `semaphores set NAME LIMIT`, `semaphores unset "
+                "NAME` or `semaphores remove NAME`."
+            )
     return OK
 
 
 async def _set(app: "App", name: str, limit: int) -> int:
+    from replicate_mcp.cli.printing import say
+
+    _print_state(await app.semaphores.set(name, limit))
+    say(
+        "It stays until it is set again, whatever processes declare. To drop it:",
+        f"replicate-mcp semaphores unset {name}",
+    )
+    return OK
+
+
+async def _unset(app: "App", name: str) -> int:
     from replicate_mcp.cli.printing import print_row, say
 
-    state = await app.semaphores.set(name, limit)
+    state = await app.semaphores.unset(name)
+    if state is None:
+        print_row(f"{name}: removed, since no running process has registered it.")
+    else:
+        _print_state(state)
+        say("This is the lowest limit that running processes declare.")
+    return OK
+
+
+async def _remove(app: "App", name: str) -> int:
+    from replicate_mcp.cli.printing import print_row
+
+    await app.semaphores.remove(name)
+    print_row(f"{name}: removed.")
+    return OK
+
+
+def _print_state(state: "SemaphoreStatus") -> None:
+    from replicate_mcp.cli.printing import print_row
+
     in_use = f"{state.in_use} in use, {state.waiting} waiting"
     print_row(f"{state.name}: {state.limit} at once, {in_use}.")
-    said = "It stays until it is set again, whatever processes declare."
-    setting = app.settings.concurrent_limit
-    if name == app.settings.default_semaphore and limit != setting:
-        said += f" Back to the setting: replicate-mcp semaphores set {name} {setting}"
-    say(said)
-    return OK
 
 
 async def _list(app: "App", as_document: bool) -> int:
@@ -71,6 +104,7 @@ async def _list(app: "App", as_document: bool) -> int:
 
     from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.printing import print_json, print_row, say
+    from replicate_mcp.cli.tables import print_apart
 
     states, shares = await _look(app)
     console = PrintableConsole()
@@ -91,7 +125,7 @@ async def _list(app: "App", as_document: bool) -> int:
             counts = map(str, (state.limit, state.in_use, state.waiting))
             print_row(_shown(app, state.name), *counts)
     else:
-        console.print(_table(app, states, shares, console.width))
+        print_apart(console, _table(app, states, shares, console.width))
     return OK
 
 
@@ -132,24 +166,24 @@ def _shown(app: "App", name: str) -> str:
 def _table(
     app: "App", states: "list[SemaphoreState]", shares: "list[Share]", width: int
 ) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     from replicate_mcp.cli.printing import cell
+    from replicate_mcp.cli.tables import plain_table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("semaphore", no_wrap=True)
-    bar_width = BAR_WIDTH if width >= ROOMY else NARROW_BAR_WIDTH
-    table.add_column("", min_width=bar_width, no_wrap=True)
-    for column in ("in use", "waiting"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table()
+    bar_width = next((bar for columns, bar in BAR_WIDTHS if width >= columns), 0)
+    table.add_column("semaphore", overflow="fold")
+    table.add_column("", width=bar_width)
+    used = max((len(_in_use(state)) for state in states), default=0)
+    table.add_column("in use", justify="right", min_width=used)
+    table.add_column("waiting", justify="right", min_width=len("waiting"))
     table.add_column("creations a minute", min_width=len("creations"))
     for state in states:
         table.add_row(
             Text(cell(_shown(app, state.name)), style="bold"),
             _bar(state, bar_width),
-            f"{state.in_use} of {state.limit}",
+            _in_use(state),
             str(state.waiting),
             _rate(state),
         )
@@ -159,6 +193,10 @@ def _table(
                 row = (f"  {who}", "", str(share.in_use), str(share.waiting), "")
                 table.add_row(*row, style="dim")
     return table
+
+
+def _in_use(state: "SemaphoreState") -> str:
+    return f"{state.in_use} of {state.limit}"
 
 
 def _bar(state: "SemaphoreState", width: int) -> str:

@@ -117,6 +117,15 @@ class Registered(BaseModel):
     all_semaphores: list[str]
 
 
+class Removed(BaseModel):
+    """A semaphore that was removed."""
+
+    success: bool
+    message: str
+    semaphore_id: str
+    all_semaphores: list[str]
+
+
 class Configured(BaseModel):
     """The limits of the server's account, after a change."""
 

@@ -17,6 +17,7 @@ from replicate_mcp.http_api.answers import (
     Health,
     Models,
     Registered,
+    Removed,
     Semaphores,
     Status,
 )
@@ -26,6 +27,7 @@ from replicate_mcp.http_api.large_bodies import LargeBodyRoute, json_response
 from replicate_mcp.http_api.patience import while_the_client_waits
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
 from replicate_mcp.semaphores.permits import Scope
+from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.models import ALIASES
 from replicate_mcp.tasks.result import BatchCounts, as_json
 from replicate_mcp.tasks.task import MAX_TASKS
@@ -37,6 +39,13 @@ HEALTH_SECONDS = 2.0
 
 LONGEST_WAIT = 50.0
 """Seconds for which a request for a batch may be held."""
+
+
+def supported_models() -> list[str]:
+    """List the short names, then the recommended models that have none."""
+    aliased = set(ALIASES.values())
+    return [*ALIASES, *(each.name for each in CATALOGUE if each.name not in aliased)]
+
 
 router = APIRouter(responses=refusing(401, 404, 422, 502), route_class=LargeBodyRoute)
 
@@ -102,6 +111,18 @@ async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Reg
     )
 
 
+@router.delete("/global-semaphores/{semaphore_id}", openapi_extra=FOR_ADMINS)
+async def remove_semaphore(semaphore_id: str, app: TheApp, _: TheAdmin) -> Removed:
+    """Remove a registered limit that nothing uses; refused while tasks or processes use it."""
+    await app.semaphores.remove(semaphore_id)
+    return Removed(
+        success=True,
+        message=f"{semaphore_id} is removed.",
+        semaphore_id=semaphore_id,
+        all_semaphores=[each.name for each in await app.semaphores.known()],
+    )
+
+
 @router.post("/configure", openapi_extra=FOR_ADMINS)
 async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Configured:
     """Change the limits of the server's own account, for all who share it."""
@@ -135,7 +156,7 @@ async def health(request: Request, app: TheApp) -> JSONResponse:
         status="healthy" if working else "unhealthy",
         service=SERVICE,
         version=metadata.version(SERVICE),
-        supported_models=list(ALIASES),
+        supported_models=supported_models(),
         concurrency_status=concurrency | {"concurrent_limit": app.settings.concurrent_limit},
     )
     return JSONResponse(answer.model_dump(), 200 if working else 503)
@@ -164,8 +185,9 @@ async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
 
 @router.get("/models")
 async def models() -> Models:
-    """The short names; any other model is `owner/name`."""
-    return Models(supported_models=list(ALIASES), model_count=len(ALIASES))
+    """The short names, then the other recommended models; any `owner/name` works as well."""
+    names = supported_models()
+    return Models(supported_models=names, model_count=len(names))
 
 
 @router.get("/status", openapi_extra=FOR_CALLERS)

@@ -51,7 +51,11 @@ async def complete(
 def _for_prompt(prompt: str, argument: str) -> Iterable[str]:
     if argument == "model":
         edits = prompt == edit_image.__name__
-        return [known.name for known in CATALOGUE if known.image_input or not edits]
+        return [
+            known.name
+            for known in CATALOGUE
+            if (known.edits_by_prompt if edits else known.takes_prompt)
+        ]
     return {"count": _NUMBERS, "panels": _NUMBERS, "style": _STYLES}.get(argument, ())
 
 

@@ -136,9 +136,10 @@ def _image_input(model: str) -> str:
     known = BY_NAME.get(model)
     if known is None:
         return f"under the name that find_models with model='{model}' tells for it"
-    if not known.image_input:
-        able = ", ".join(each.name for each in CATALOGUE if each.image_input)
-        raise _invalid(f"{model} does not start from an image: choose one of {able}.")
+    if not known.edits_by_prompt:
+        able = ", ".join(each.name for each in CATALOGUE if each.edits_by_prompt)
+        lacks = "takes no prompt" if known.image_input else "does not start from an image"
+        raise _invalid(f"{model} {lacks}: choose one of {able}.")
     a_list = ", in a list" if f"{known.image_input}[]" in known.inputs else ""
     return f"as {known.image_input}{a_list}"
 

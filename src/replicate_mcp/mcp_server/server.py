@@ -241,7 +241,7 @@ def _reporter(context: Context[Any, Any] | None) -> Any:
         return None
 
     async def report(progress: Progress) -> None:
-        await context.report_progress(progress.finished, progress.total, progress.line)
+        await context.report_progress(progress.finished, progress.total, progress.message)
 
     return report
 

@@ -325,13 +325,14 @@ def _batch(result: "BatchResult") -> CallToolResult:
 
 def _summary(counts: "BatchCounts") -> str:
     line = (
-        f"Batch {counts.batch_id} is {counts.status}: {counts.successful_count} of "
+        f"Batch {counts.batch_id} is {counts.state}: {counts.successful_count} of "
         f"{counts.total_tasks} made"
     )
     if counts.failed_count:
         line += f", {counts.failed_count} failed"
     if counts.pending_count:
-        line += f", {counts.pending_count} to come"
+        # What is being stopped is not to come: a model would promise it.
+        line += f", {counts.pending_count} {'left' if counts.is_stopping else 'to come'}"
     return line + "."
 
 

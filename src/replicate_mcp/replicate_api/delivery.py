@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from replicate_mcp.access import is_loopback
-from replicate_mcp.replicate_api.outputs import is_file_url
+from replicate_mcp.replicate_api.outputs import DELIVERY_HOST, is_file_url
 from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
     import httpx
-
-DELIVERY_HOST = "replicate.delivery"
-"""The host, with its subdomains, on which Replicate keeps outputs."""
 
 PHASE_SECONDS = 30.0
 """For connecting, and for each silence in between."""

@@ -20,6 +20,7 @@ from replicate_mcp.errors import (
 )
 from replicate_mcp.replicate_api.faults import (
     Fault,
+    Intercepted,
     LostAnswer,
     NeverEnded,
     NotSent,
@@ -107,6 +108,8 @@ _A = Action
 TABLE: tuple[tuple[Callable[[Fault], bool], Rule], ...] = (
     # no connection, or the list shows that nothing was made
     (_kind(NotSent), Rule(_A.SEND_AGAIN, False, "replicate_unavailable", True, _UNREACHED)),
+    # a page that is not Replicate's; sent again at once, it meets the same
+    (_kind(Intercepted), Rule(_A.FAIL, False, "replicate_unavailable", True, _UNREACHED)),
     # reset, time-out, truncated or malformed
     (_kind(LostAnswer), Rule(_A.SETTLE, True, "create_outcome_unknown", False, UNKNOWN)),
     (_status(500, 599), Rule(_A.SETTLE, True, "create_outcome_unknown", False, UNKNOWN)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.text import one_line
+from replicate_mcp.text import one_line, without_markup
 
 _RESETS = re.compile(r"resets in ~?(\d{1,9}(?:\.\d{1,9})?)\s*s")
 _REDUCED = re.compile(r"([1-9]\d{0,8}) requests per minute(?: with a burst of ([1-9]\d{0,8}))?")
@@ -35,6 +35,20 @@ class UnreadableCreation(LostAnswer):
 
 class NotMade(NotSent):
     """The answer was lost, and the list of predictions shows that nothing was created."""
+
+
+class Intercepted(Fault):
+    """A proxy or firewall answered 4xx with a page of its own: Replicate never saw the request.
+
+    Replicate's own refusals are JSON objects, whatever their status.
+    """
+
+    @classmethod
+    def read(cls, status: int, page: str) -> "Intercepted":
+        """From a status and the beginning of a page."""
+        said = one_line(without_markup(page), 100)
+        quoted = f' "{said}"' if said else ""
+        return cls(f"a proxy or firewall answered {status}{quoted} in its place")
 
 
 class OutcomeUnknown(Fault):
@@ -77,7 +91,7 @@ class Refusal(Fault):
     ) -> "Refusal":
         """From an answer's parts; `body` is the parsed object, or text that is none."""
         if isinstance(body, str):
-            detail = one_line(body, 300) or "no reason given"
+            detail = one_line(without_markup(body), 300) or "no reason given"
             return cls(status, detail, _seconds(headers, {}, ""))
         detail = _text(body.get("detail")) or _text(body.get("title")) or "no reason given"
         wrong = body.get("invalid_fields")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,6 +77,8 @@ class Gateway:
 
     Attributes:
         webhooks: by which ends of predictions are heard of; None where only looking tells.
+        unanswered_since: when the first call in a row got no answer, in seconds since the epoch;
+            None where the last call was answered.
     """
 
     def __init__(self, token: str, base_url: str) -> None:
@@ -85,6 +88,7 @@ class Gateway:
         self._lazy_client: Client | None = None
         self._following = 0
         self.webhooks: Webhooks | None = None
+        self.unanswered_since: float | None = None
 
     @property
     def base_url(self) -> str:
@@ -320,16 +324,20 @@ class Gateway:
         answer: Mapping[str, Any] = this.answer
         return answer
 
-    @staticmethod
-    async def _asked(asking: "Awaitable[object]", this: Call) -> None:
+    async def _asked(self, asking: "Awaitable[object]", this: Call) -> None:
         """Let the client ask; what it makes of the raw answer does not matter, if there is one."""
         try:
             await asking
-        except Fault:
+        except Fault as fault:
+            if isinstance(fault, Refusal | UnreadableCreation):
+                self.unanswered_since = None
+            elif self.unanswered_since is None:
+                self.unanswered_since = time.time()
             raise
         except Exception:
             if this.answer is None:
                 raise
+        self.unanswered_since = None
 
 
 def _read(answer: Mapping[str, Any]) -> Prediction:

@@ -13,6 +13,12 @@ MAX_FILES = 100
 MAX_URL_CHARACTERS = 4_096
 """Delivery URLs have some 100 characters; longer ones are no use to any program."""
 
+MAX_WORD_CHARACTERS = 2_000
+"""Text of an output that is kept: more than a sentence quotes."""
+
+DELIVERY_HOST = "replicate.delivery"
+"""The host, with its subdomains, on which Replicate keeps outputs."""
+
 _MAX_VALUES = 10_000
 """Values of an output that are looked at."""
 
@@ -22,20 +28,24 @@ _UNSAFE = frozenset('"<>\\^`{|}')
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files of an output.
+    """The files of an output, and the words in it.
 
     Attributes:
-        urls: in order.
+        urls: in order, each once.
         inline: whether any file came as a `data:` URI, so that its URL is known only later.
+        words: the text that names no file, in at most `MAX_WORD_CHARACTERS`.
     """
 
     urls: tuple[str, ...] = ()
     inline: bool = False
+    words: str = ""
 
 
 def outputs_of(output: object) -> Outputs:
     """Return the files of an output: one string, a list, or an object that holds either."""
-    urls: list[str] = []
+    urls: dict[str, None] = {}
+    texts: list[str] = []
+    room = MAX_WORD_CHARACTERS
     inline = False
     left: list[object] = [output]
     for _ in range(_MAX_VALUES):
@@ -43,14 +53,43 @@ def outputs_of(output: object) -> Outputs:
             break
         value = left.pop()
         if isinstance(value, str):
-            inline = inline or value[:5].lower() == "data:"
-            if is_file_url(value):
-                urls.append(value)
+            if value[:5].lower() == "data:":
+                inline = True
+            elif is_file_url(value):
+                urls[value] = None
+            elif room > 0:
+                texts.append(value[:room])
+                room -= len(value)
         elif isinstance(value, Mapping):
             left += list(value.values())[_MAX_VALUES::-1]
         elif isinstance(value, list):
             left += value[_MAX_VALUES::-1]
-    return Outputs(tuple(urls), inline)
+    return Outputs(_without_pages(tuple(urls)), inline, _joined(texts))
+
+
+def _without_pages(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out URLs of licences, sources and other pages that a model gives beside its files.
+
+    A file is on the delivery host, or has the extension of a medium. Where no URL is such a file,
+    all of them stand: some models keep their files elsewhere, under names without an extension.
+    """
+    files = tuple(url for url in urls if _is_delivered(url) or _has_media_extension(url))
+    return files or urls
+
+
+def _is_delivered(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host == DELIVERY_HOST or host.endswith(f".{DELIVERY_HOST}")
+
+
+def _has_media_extension(url: str) -> bool:
+    return (extension_of(url) or "").lower() in MEDIA_EXTENSIONS
+
+
+def _joined(texts: list[str]) -> str:
+    """Join texts; a language model's tokens, which bring their own spaces, without more of them."""
+    are_tokens = any(text[:1].isspace() or text[-1:].isspace() for text in texts)
+    return ("" if are_tokens else " ").join(texts)[:MAX_WORD_CHARACTERS]
 
 
 def is_file_url(text: str) -> bool:

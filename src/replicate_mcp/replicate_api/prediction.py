@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,9 @@ ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """An id becomes part of the addresses that are called."""
+
+MAX_LOG_CHARACTERS = 4_000
+"""The end of a log that is kept, where there is no file: a model says last why it gave none."""
 
 _MAX_SEED_BITS = 64
 
@@ -29,6 +32,8 @@ class Prediction:
         inline: whether the output came as `data:` URIs, so that the files are known only later.
         error: the model's reason as one line; "" where it gave none.
         listed: whether the files came in a list, which may grow while the prediction runs.
+        words: what the model gave as text in place of files.
+        logs: the end of what it printed, where it has ended without a file.
     """
 
     id: str
@@ -42,6 +47,8 @@ class Prediction:
     predict_seconds: float | None
     seed: int | None = None
     listed: bool = False
+    words: str = field(default="", repr=False)
+    logs: str = field(default="", repr=False)
 
     @property
     def done(self) -> bool:
@@ -81,7 +88,8 @@ class Prediction:
         error = answer.get("error")
         metrics = answer.get("metrics")
         seconds = metrics.get("predict_time") if isinstance(metrics, Mapping) else None
-        sent = answer.get("input")
+        sent, logs = answer.get("input"), answer.get("logs")
+        is_empty = status in ENDED and not outputs.urls
         return cls(
             id=prediction_id,
             status=status,
@@ -94,6 +102,8 @@ class Prediction:
             predict_seconds=_seconds(seconds),
             seed=_seed(sent.get("seed")) if isinstance(sent, Mapping) else None,
             listed=isinstance(answer.get("output"), list),
+            words=outputs.words,
+            logs=logs[-MAX_LOG_CHARACTERS:] if is_empty and isinstance(logs, str) else "",
         )
 
 

@@ -18,7 +18,13 @@ from typing import Any
 import httpx
 
 from replicate_mcp.cpu_bound import run_cpu_bound
-from replicate_mcp.replicate_api.faults import LostAnswer, NotSent, Refusal, UnreadableCreation
+from replicate_mcp.replicate_api.faults import (
+    Intercepted,
+    LostAnswer,
+    NotSent,
+    Refusal,
+    UnreadableCreation,
+)
 from replicate_mcp.replicate_api.json_body import parse_json
 from replicate_mcp.replicate_api.proxies import proxy_for, unusable_proxy
 
@@ -37,6 +43,9 @@ KEEPALIVE_SECONDS = 20.0
 """How long an idle connection is kept: a longer one meets servers that have closed it."""
 
 LAST_PORT = 65_535
+
+_VALID_FROM_ANYONE = frozenset({413, 414, 429, 431})
+"""Refusals that hold whoever on the way gives them: too large, or too many."""
 
 
 @dataclass(slots=True)
@@ -73,8 +82,8 @@ class Transport(httpx.AsyncBaseTransport):
     """One connection a request, kept for the next: no pool to queue in, however many run.
 
     Every answer is read whole. One with a status of 400 or more is raised as `Refusal`, so that
-    nothing above retries it; what never reached the server as `NotSent`; what was sent and has no
-    whole answer as `LostAnswer`.
+    nothing above retries it; a proxy's own page as `Intercepted`; what never reached the server as
+    `NotSent`; what was sent and has no whole answer as `LostAnswer`.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -203,6 +212,8 @@ def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
         parsed = None
     if status >= 400:
         said = parsed if isinstance(parsed, dict) else body[:2_000].decode(errors="replace")
+        if isinstance(said, str) and status < 500 and status not in _VALID_FROM_ANYONE:
+            raise Intercepted.read(status, said)
         raise Refusal.read(status, headers, said)
     if not isinstance(parsed, dict):
         # Only Replicate answers so: a proxy's page has another status.

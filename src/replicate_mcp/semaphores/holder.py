@@ -29,8 +29,16 @@ class Holder:
         self._entries: dict[str, TakeOffers] = {}
         self._newest = 0
         self._wake_at: float | None = None
+        self._paused_until: float | None = None
         self._sooner = anyio.Event()
         self._heard = anyio.Event()
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which the backend admits nothing, as of the last step; 0 where it does."""
+        if self._paused_until is None:
+            return 0.0
+        return max(0.0, self._paused_until - anyio.current_time())
 
     def attend(self, entry: str, take: TakeOffers) -> None:
         """Have an entry's offers handed to `take`, which must see to them at once."""
@@ -43,6 +51,8 @@ class Holder:
 
     def accept(self, room: Room) -> None:
         """Hand on what a step offered, each offer once: a later offer has a higher number."""
+        if room.paused_for is not None:
+            self._paused_until = anyio.current_time() + room.paused_for
         if room.next_in is not None:
             self._wake_by(anyio.current_time() + room.next_in)
         by_entry: dict[str, list[Offer]] = defaultdict(list)

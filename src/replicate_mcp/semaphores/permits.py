@@ -22,11 +22,14 @@ class Offer:
 class Room:
     """What a step left to its holder: offers to take, and when to decide again.
 
-    `next_in` is in seconds from now; None where only a release can make room.
+    `next_in` is in seconds from now; None where only a release can make room. `paused_for` is the
+    number of seconds for which nothing that waits is admitted, because the backend is new or may
+    have lost what it knew; None where that is not so.
     """
 
     offers: tuple[Offer, ...] = ()
     next_in: float | None = None
+    paused_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,24 @@ class Permits(Protocol):
 
         Raises:
             UnknownSemaphore: no such name.
+        """
+
+    async def unset(self, semaphore: str) -> Room:
+        """Drop the limit that was set by hand: the lowest that living processes declare applies.
+
+        A name that no living process has registered is removed with its last permit.
+
+        Raises:
+            UnknownSemaphore: no such name.
+        """
+
+    async def remove(self, semaphore: str) -> None:
+        """Remove a registered name, and this process's registration of it.
+
+        Raises:
+            UnknownSemaphore: no such name.
+            SemaphoreInUse: permits of it are out, tasks wait for it, or another living process has
+                registered it.
         """
 
     async def semaphores(self) -> list[SemaphoreState]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.errors import InvalidInput, SemaphoreInUse
 from replicate_mcp.semaphores.permits import SemaphoreState
 
 MAX_LIMIT = 10_000
@@ -65,6 +65,28 @@ def visible_to(
         elif account_of(state.name) == account:
             own.append(replace(state, name=own_name))
     return own + named
+
+
+def check_removable(name: str, *, in_use: int, waiting: int, processes: int) -> None:
+    """Check that nothing uses a name that is to be removed.
+
+    Args:
+        processes: other living processes that have registered it.
+
+    Raises:
+        SemaphoreInUse: something does.
+    """
+    if in_use or waiting:
+        raise SemaphoreInUse(
+            f"semaphore '{name}' is in use ({in_use} in use, {waiting} waiting): remove it when "
+            "its batches have ended, or cancel them."
+        )
+    if processes:
+        others = "another running process" if processes == 1 else f"{processes} other processes"
+        raise SemaphoreInUse(
+            f"semaphore '{name}' is registered by {others}: stop them before you remove it. "
+            f"`replicate-mcp semaphores unset {name}` only drops the limit that was set by hand."
+        )
 
 
 def unknown_semaphore(name: str, known: Iterable[str]) -> str:

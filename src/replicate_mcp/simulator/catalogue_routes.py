@@ -125,7 +125,7 @@ async def create_file(sim: Simulation, exchange: Exchange, account: Account) -> 
         raise Problem(400, "metadata must be valid JSON") from error
     file_id = secrets.token_urlsafe(32)
     document = sim.representations.file(file_id, str(name), data, str(kind), parsed)
-    sim.world.files[file_id] = (account, document)
+    sim.world.add_file(file_id, account, document, data)
     return Answer.json(document, 201)
 
 
@@ -146,7 +146,7 @@ async def get_file(sim: Simulation, exchange: Exchange, account: Account) -> Ans
 async def delete_file(sim: Simulation, exchange: Exchange, account: Account) -> Answer:
     """DELETE /v1/files/{id}."""
     await get_file(sim, exchange, account)
-    del sim.world.files[exchange.args[0]]
+    sim.world.remove_file(exchange.args[0])
     return Answer(204, b"", ())
 
 

@@ -2,10 +2,12 @@
 
 from replicate_mcp.simulator.catalogue import MODELS_BY_ID
 from replicate_mcp.simulator.drawing import Picture
-from replicate_mcp.simulator.exchange import Answer, Exchange
+from replicate_mcp.simulator.editing import Recipe
+from replicate_mcp.simulator.exchange import Answer, Exchange, Headers
 from replicate_mcp.simulator.problems import not_found
 from replicate_mcp.simulator.simulation import CONTENT_TYPES, Simulation
 
+_PAGE = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body></body></html>"
 _COVER_WIDTH, _COVER_HEIGHT = 640, 400
 
 
@@ -22,7 +24,11 @@ async def get_output(sim: Simulation, exchange: Exchange) -> Answer:
     known_extension = extension in (None, model.file_format(given))
     if removed or not known_extension or int(number) >= model.file_count(given):
         raise not_found()
-    return await _image(sim, sim.picture(prediction, int(number)))
+    if sim.happens(sim.world.settings.page_for_file):
+        return Answer(200, _PAGE, ((b"content-type", b"text/html; charset=utf-8"),))
+    if sim.happens(sim.world.settings.empty_file):
+        return Answer(200, b"", _headers(model.file_format(given)))
+    return await _image(sim, sim.picture(prediction, int(number)), model.file_format(given))
 
 
 async def get_cover(sim: Simulation, exchange: Exchange) -> Answer:
@@ -31,13 +37,16 @@ async def get_cover(sim: Simulation, exchange: Exchange) -> Answer:
     if model is None:
         raise not_found()
     picture = Picture(model.name, model.run_count, _COVER_WIDTH, _COVER_HEIGHT, "webp", model.owner)
-    return await _image(sim, picture)
+    return await _image(sim, picture, picture.format)
 
 
-async def _image(sim: Simulation, picture: Picture) -> Answer:
-    headers = (
-        (b"content-type", CONTENT_TYPES[picture.format].encode()),
+async def _image(sim: Simulation, picture: Recipe, file_format: str) -> Answer:
+    return Answer(200, await sim.draw(picture), _headers(file_format))
+
+
+def _headers(file_format: str) -> Headers:
+    return (
+        (b"content-type", CONTENT_TYPES[file_format].encode()),
         (b"cache-control", b"public, max-age=3600"),
         (b"access-control-allow-origin", b"*"),
     )
-    return Answer(200, await sim.draw(picture), headers)

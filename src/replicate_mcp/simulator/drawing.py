@@ -4,6 +4,7 @@ import colorsys
 import io
 import math
 import random
+import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 _MEGAPIXEL = 1024 * 1024
 _STEP = 16
 _SIZES = {"1K": _MEGAPIXEL, "2K": 4 * _MEGAPIXEL, "4K": 16 * _MEGAPIXEL}
+_SIZE_INPUTS = ("size", "resolution", "megapixels", "output_megapixels")
+_EXACT_SIZE = re.compile(r"(\d{2,4})x(\d{2,4})")
+_MEGAPIXELS = re.compile(r"(\d(?:\.\d{1,2})?)(?: MP)?")
 Colour = tuple[int, int, int]
 
 
@@ -38,13 +42,11 @@ def picture_size(given: Mapping[str, object]) -> tuple[int, int]:
     ratio_text = given.get("aspect_ratio")
     if isinstance(width, int) and isinstance(height, int) and ratio_text in (None, "custom"):
         return width, height
-    size = given.get("size")
-    if isinstance(size, str) and "x" in size and ratio_text in (None, "Not set"):
-        wide, high = size.split("x")
-        return int(wide), int(high)
-    area = _SIZES.get(str(size), _MEGAPIXEL)
-    if given.get("megapixels") == "0.25":
-        area //= 4
+    named = [str(given.get(name, "")) for name in _SIZE_INPUTS]
+    for text in named:
+        if (exact := _EXACT_SIZE.fullmatch(text)) and ratio_text in (None, "Not set", "1:1"):
+            return int(exact[1]), int(exact[2])
+    area = next(filter(None, map(_area, named)), _MEGAPIXEL)
     ratio = 1.0
     if isinstance(ratio_text, str) and ":" in ratio_text:
         wide, high = ratio_text.split(":")
@@ -66,7 +68,13 @@ def draw(picture: Picture) -> bytes:
     _draw_shapes(ImageDraw.Draw(shapes), picture, rng, hue)
     image.paste(shapes, mask=shapes)
     _write(ImageDraw.Draw(image, "RGBA"), picture)
-    return _encoded(image, picture.format)
+    return encoded(image, picture.format)
+
+
+def _area(text: str) -> int:
+    """Return the pixels that a size such as `2K`, `0.25` or `4 MP` names; 0 for none."""
+    megapixels = _MEGAPIXELS.fullmatch(text)
+    return int(float(megapixels[1]) * _MEGAPIXEL) if megapixels else _SIZES.get(text, 0)
 
 
 def _stepped(length: float) -> int:
@@ -149,7 +157,8 @@ def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
     return ImageFont.load_default(size)
 
 
-def _encoded(image: "Image.Image", file_format: str) -> bytes:
+def encoded(image: "Image.Image", file_format: str) -> bytes:
+    """Return the file of an image."""
     buffer = io.BytesIO()
     match file_format:
         case "png":
@@ -157,5 +166,5 @@ def _encoded(image: "Image.Image", file_format: str) -> bytes:
         case "webp":
             image.save(buffer, "WEBP", quality=80, method=0)
         case _:
-            image.save(buffer, "JPEG", quality=85)
+            image.convert("RGB").save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -12,8 +12,8 @@ class Input:
     """One input of a model."""
 
     name: str
-    type: Literal["string", "integer", "number", "boolean", "uri", "uris"]
     description: str
+    type: Literal["string", "integer", "number", "boolean", "uri", "uris"] = "string"
     default: object = None
     enum: tuple[str, ...] = ()
     minimum: float | None = None

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from replicate_mcp.simulator.input_schemas import Input, input_schemas
 
 JSON = dict[str, Any]
+IMAGE_FORMATS = ("webp", "png", "jpg", "jpeg")
 OutputShape = Literal["list", "single", "dict"]
+Effect = Literal["remove_background", "upscale", "vectorize"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +27,20 @@ class Model:
     count_input: str | None = None
     """The input that says how many images a prediction makes."""
     default_format: str = "webp"
-    """The format of its files where no `output_format` is asked for."""
+    """The format of its files where no other is asked for."""
+    format_input: str = "output_format"
+    """The input that says in which format its files are."""
     typical_seconds: float = 3.0
     is_official: bool = True
     run_count: int = 1_000_000
     layers: tuple[str, ...] = ()
     """The keys of an output that is a dict."""
+    effect: Effect | None = None
+    """What it makes of the image in its input `image`, where it takes no prompt."""
+    scale: float = 1
+    """By which an upscaler enlarges, where its inputs do not say it."""
+    max_pixels: int | None = None
+    """Of its image: it fails for a larger one."""
 
     @cached_property
     def id(self) -> str:
@@ -90,8 +100,8 @@ class Model:
 
     def file_format(self, given: Mapping[str, object]) -> str:
         """The extension of the files that these inputs make."""
-        chosen = given.get("output_format")
-        return chosen if isinstance(chosen, str) else self.default_format
+        chosen = given.get(self.format_input)
+        return chosen if chosen in IMAGE_FORMATS else self.default_format
 
     def file_count(self, given: Mapping[str, object]) -> int:
         """How many files these inputs make."""

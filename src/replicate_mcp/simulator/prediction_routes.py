@@ -1,14 +1,17 @@
 """The calls on predictions: create, get, list, cancel."""
 
+import asyncio
 import base64
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from replicate_mcp.simulator.accounts import Account
 from replicate_mcp.simulator.catalogue import DEPLOYMENTS_BY_ID, MODELS_BY_ID, MODELS_BY_VERSION
 from replicate_mcp.simulator.clock import from_timestamp
+from replicate_mcp.simulator.editing import problem
 from replicate_mcp.simulator.exchange import Answer, Exchange
 from replicate_mcp.simulator.predictions import Creation, Prediction
 from replicate_mcp.simulator.problems import (
@@ -124,16 +127,17 @@ async def _create(
     settings = sim.world.settings
     check_input(asked.input, asked.model, reject_unknown=settings.reject_unknown_inputs)
     hold, applied = _hold(exchange.header(b"prefer"))
-    asked = Creation(
-        asked.account,
-        asked.model,
-        asked.input,
-        asked.version,
-        asked.deployment,
-        cancel_after(exchange.header(b"cancel-after"), settings.minimum_cancel_after_seconds),
-        _webhook(body),
-        tuple(body.get("webhook_events_filter", _EVENTS)),
-        exchange.fault,
+    edit = sim.edit(asked)
+    asked = replace(
+        asked,
+        cancel_after=cancel_after(
+            exchange.header(b"cancel-after"), settings.minimum_cancel_after_seconds
+        ),
+        webhook=_webhook(body),
+        webhook_events=tuple(body.get("webhook_events_filter", _EVENTS)),
+        fault=exchange.fault,
+        edit=edit,
+        error=None if edit is None else await asyncio.to_thread(problem, edit),
     )
     prediction = sim.world.create(asked)
     headers = [

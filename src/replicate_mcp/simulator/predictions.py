@@ -10,6 +10,7 @@ from typing import Any
 from replicate_mcp.simulator.accounts import Account
 from replicate_mcp.simulator.clock import Timer
 from replicate_mcp.simulator.durations import Sampler, sampler
+from replicate_mcp.simulator.editing import Edit
 from replicate_mcp.simulator.fault_injection import Fault
 from replicate_mcp.simulator.models import Deployment, Model
 from replicate_mcp.simulator.settings import SimulatorSettings
@@ -17,6 +18,8 @@ from replicate_mcp.simulator.settings import SimulatorSettings
 NEVER = float("inf")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _SEEDS = 2**31
+_WORDS = "I cannot draw that."
+_NSFW_LOG = "NSFW content detected in image 0\n"
 
 
 class Status(StrEnum):
@@ -43,6 +46,10 @@ class Creation:
     webhook: str | None = None
     webhook_events: tuple[str, ...] = ("start", "output", "logs", "completed")
     fault: Fault | None = None
+    edit: Edit | None = None
+    """What is made of its image, by a model that takes no prompt."""
+    error: str | None = None
+    """Why the model must fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,10 @@ class Destiny:
     has_metrics: bool = True
     output_before_end: bool = False
     one_by_one: bool = False
+    words: str | None = None
+    """What it gives in place of files."""
+    log: str = ""
+    """What it prints at its end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +114,13 @@ class Prediction:
         until = now if self.ended is None else self.ended
         return min(count, int((until - self.started) / first + 1e-9))
 
+    @property
+    def logs(self) -> str:
+        """What its model has printed."""
+        if self.started is None:
+            return ""
+        return f"Using seed: {self.seed}\n{self.destiny.log if self.output_ready else ''}"
+
     def data_is_removed(self, now: float, retention: float) -> bool:
         """Whether Replicate has deleted its input, output and files."""
         return self.ended is not None and now >= self.ended + retention
@@ -127,7 +145,7 @@ class Fate:
         queue_seconds = self._queue(self._rng, 0.5)
         predict_seconds = self._predict(self._rng, asked.model.typical_seconds)
         words = _prompt(asked.input) if settings.prompt_words else ""
-        error = None
+        error = asked.error
         if "[nsfw]" in words or self._happens(settings.nsfw):
             error = "NSFW content detected. Try running it again, or try a different prompt. (E005)"
         elif "[fail]" in words or self._happens(settings.failing):
@@ -136,11 +154,14 @@ class Fate:
             predict_seconds = NEVER
         elif "[slow]" in words:
             predict_seconds = settings.slow_seconds
+        makes_none = any(each in words for each in ("[no-output]", "[nsfw-log]", "[words]"))
         return Destiny(
             queue_seconds,
             predict_seconds,
             error,
-            has_output="[no-output]" not in words and not self._happens(settings.no_output),
+            has_output=not makes_none and not self._happens(settings.no_output),
+            words=_WORDS if "[words]" in words else None,
+            log=_NSFW_LOG if "[nsfw-log]" in words else "",
             has_metrics=not self._happens(settings.missing_metrics),
             output_before_end=self._happens(settings.output_before_end),
             one_by_one=settings.files_one_by_one and asked.model.output == "list",

@@ -40,7 +40,7 @@ class Representations:
             "model": asked.model.id,
             "version": asked.version,
             "input": {} if removed else asked.input,
-            "logs": "" if prediction.started is None else f"Using seed: {prediction.seed}\n",
+            "logs": prediction.logs,
             "output": None if removed else self.output(prediction),
             "data_removed": removed,
             "error": prediction.error,
@@ -72,6 +72,8 @@ class Representations:
         """The URLs of what it has made, in the shape that its model gives them."""
         model = prediction.asked.model
         shown = prediction.files_shown(self._world.clock.now())
+        if prediction.output_ready and prediction.destiny.words is not None:
+            return prediction.destiny.words
         if not shown:
             return [] if prediction.output_ready and model.output == "list" else None
         urls = [self._delivery_url(prediction, index) for index in range(shown)]

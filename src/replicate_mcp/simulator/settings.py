@@ -60,7 +60,9 @@ class SimulatorSettings(Faults):
     hanging: Rate = Field(0, description="predictions that never end by themselves")
     no_output: Rate = Field(0, description="predictions that succeed with null or []")
     prompt_words: bool = Field(
-        True, description="[fail] [nsfw] [no-output] [hang] [slow] in a prompt choose its outcome"
+        True,
+        description="[fail] [nsfw] [nsfw-log] [no-output] [words] [hang] [slow] in a prompt choose "
+        "its outcome",
     )
 
     # Odd answers
@@ -82,6 +84,8 @@ class SimulatorSettings(Faults):
     page_size: int = Field(100, ge=1, description="predictions a page")
     reject_unknown_inputs: bool = Field(True, description="422 for inputs not in the schema")
     delivery_extensions: bool = Field(True, description="output URLs end like .webp")
+    page_for_file: Rate = Field(0, description="output files answered 200 with an HTML page")
+    empty_file: Rate = Field(0, description="output files answered 200 without a byte")
     clock_offset_seconds: float = Field(
         0, description="added to all timestamps and the Date header"
     )

@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import binascii
 import random
+import re
+from urllib.parse import unquote_to_bytes
 
 from replicate_mcp.simulator.clock import Clock
-from replicate_mcp.simulator.drawing import Picture, draw, picture_size
-from replicate_mcp.simulator.predictions import Prediction
+from replicate_mcp.simulator.drawing import Picture, picture_size
+from replicate_mcp.simulator.editing import Edit, Recipe, render
+from replicate_mcp.simulator.predictions import Creation, Prediction
 from replicate_mcp.simulator.representations import Representations
 from replicate_mcp.simulator.settings import SimulatorSettings
 from replicate_mcp.simulator.webhooks import Webhooks
@@ -18,7 +22,10 @@ CONTENT_TYPES = {
     "png": "image/png",
     "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
+    "svg": "image/svg+xml",
 }
+_OUTPUT_PATH = re.compile(r"/delivery/([^/]+)/out-(\d{1,3})(?:\.\w+)?")
+_FILE_PATH = re.compile(r"/v1/files/([^/?]+)")
 
 
 class Simulation:
@@ -36,13 +43,49 @@ class Simulation:
         """Whether something of this rate happens now."""
         return rate > 0 and self._rng.random() < rate
 
-    async def draw(self, picture: Picture) -> bytes:
+    async def draw(self, picture: Recipe) -> bytes:
         """Draw without holding up other requests."""
         async with self._drawing:
-            return await asyncio.to_thread(draw, picture)
+            return await asyncio.to_thread(render, picture)
 
-    def picture(self, prediction: Prediction, index: int) -> Picture:
-        """The picture that a file of a prediction shows."""
+    def edit(self, asked: Creation) -> Edit | None:
+        """Return what is made of a creation's image; None for a model that takes a prompt."""
+        model, given = asked.model, asked.input
+        if model.effect is None:
+            return None
+        source = self._source(str(given["image"]), asked)
+        defaults = {each.name: each.default for each in model.inputs}
+        scale = given.get("scale", defaults.get("scale", model.scale))
+        background = given.get("background_type")
+        return Edit(
+            model.effect,
+            source,
+            model.file_format(given),
+            scale=float(scale or model.scale),
+            background=background if isinstance(background, str) else "rgba",
+            reverse=given.get("reverse") is True,
+            max_pixels=model.max_pixels,
+        )
+
+    def _source(self, url: str, asked: Creation) -> Recipe:
+        """Return the image at a URL: a data URI, an output, or a file of the account.
+
+        Nothing is fetched: an image that is kept elsewhere is drawn, with its URL as the prompt.
+        """
+        if url[:5].lower() == "data:":
+            return _decoded(url)
+        path = url.removeprefix(self.representations.base_url)
+        if path != url and (found := _OUTPUT_PATH.fullmatch(path)):
+            prediction = self.world.predictions.get(found[1])
+            return b"" if prediction is None else self.picture(prediction, int(found[2]))
+        if path != url and (found := _FILE_PATH.fullmatch(path)):
+            return self.world.file_content(found[1], asked.account)
+        return Picture(url, 0, 1024, 1024, "png", "an image elsewhere")
+
+    def picture(self, prediction: Prediction, index: int) -> Recipe:
+        """What a file of a prediction shows."""
+        if prediction.asked.edit is not None:
+            return prediction.asked.edit
         model, given = prediction.asked.model, prediction.asked.input
         caption = model.layers[index] if model.layers else model.name
         width, height = picture_size(given)
@@ -74,3 +117,14 @@ class Simulation:
         """End what is under way."""
         self.world.reset()
         await self.webhooks.close()
+
+
+def _decoded(uri: str) -> bytes:
+    """Return the content of a data URI; nothing for one that is malformed."""
+    head, _, content = uri.partition(",")
+    if not head.lower().endswith(";base64"):
+        return unquote_to_bytes(content)
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error:
+        return b""

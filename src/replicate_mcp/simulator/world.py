@@ -21,6 +21,9 @@ _ORDERS: dict[str, Call] = {
     "fault_next_upload": "upload",
 }
 
+_CONTENT_BYTES = 256 * 1024 * 1024
+"""How much of uploaded files is kept, to be read by models."""
+
 
 class World:
     """Everything there is. Not for several threads: it belongs to one event loop."""
@@ -40,6 +43,7 @@ class World:
         self.accounts: dict[str, Account] = {}
         self.predictions: dict[str, Prediction] = {}
         self.files: dict[str, tuple[Account, dict[str, Any]]] = {}
+        self._contents: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
         self.revoked_tokens: set[str] = set()
         self._by_account: dict[str, list[Prediction]] = {}
@@ -100,6 +104,30 @@ class World:
         """Let exactly these tokens be good no more."""
         self.revoked_tokens = tokens
         self._by_token.clear()
+
+    # Files
+
+    def add_file(
+        self, file_id: str, account: Account, document: dict[str, Any], content: bytes
+    ) -> None:
+        """Keep an uploaded file, of the content as much as there is room for: the newest."""
+        self.files[file_id] = (account, document)
+        self._contents[file_id] = content
+        size = sum(map(len, self._contents.values()))
+        for oldest in list(self._contents)[:-1]:
+            if size <= _CONTENT_BYTES:
+                break
+            size -= len(self._contents.pop(oldest))
+
+    def remove_file(self, file_id: str) -> None:
+        """Forget an uploaded file."""
+        del self.files[file_id]
+        self._contents.pop(file_id, None)
+
+    def file_content(self, file_id: str, account: Account) -> bytes:
+        """Return the content of an account's file; nothing where there is no such file."""
+        owner, _ = self.files.get(file_id, (None, None))
+        return self._contents.get(file_id, b"") if owner is account else b""
 
     # Predictions
 

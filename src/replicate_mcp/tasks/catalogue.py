@@ -31,6 +31,8 @@ class KnownModel:
         inputs: the inputs that most requests use, beside the prompt; `[]` marks a list.
         image_input: the one of them that takes an image to start from; empty where none does.
         alias: its short name, if it has one.
+        takes_prompt: whether it draws what a prompt says; else it takes an image alone.
+        search_terms: further words by which a search finds it.
     """
 
     name: str
@@ -39,6 +41,13 @@ class KnownModel:
     inputs: tuple[str, ...]
     image_input: str = ""
     alias: str | None = None
+    takes_prompt: bool = True
+    search_terms: str = ""
+
+    @property
+    def edits_by_prompt(self) -> bool:
+        """Whether it changes an image as a prompt says."""
+        return self.takes_prompt and bool(self.image_input)
 
 
 def _known(
@@ -50,7 +59,20 @@ def _known(
     alias: str | None = None,
 ) -> KnownModel:
     listed = (*inputs.split(), *filter(None, [image_input]))
-    return KnownModel(name, good_at, price, listed, image_input.removesuffix("[]"), alias)
+    terms = "editing photo reference" if image_input else ""
+    return KnownModel(
+        name, good_at, price, listed, image_input.removesuffix("[]"), alias, search_terms=terms
+    )
+
+
+def _image_only(
+    name: str, good_at: str, price: PriceClass, inputs: str, search_terms: str
+) -> KnownModel:
+    """A model that takes the image in its input `image`, and no prompt."""
+    listed = ("image", *inputs.split())
+    return KnownModel(
+        name, good_at, price, listed, "image", takes_prompt=False, search_terms=search_terms
+    )
 
 
 CATALOGUE: tuple[KnownModel, ...] = (
@@ -166,6 +188,34 @@ CATALOGUE: tuple[KnownModel, ...] = (
         "aspect_ratio cfg prompt_strength output_format seed",
         "image",
     ),
+    _image_only(
+        "851-labs/background-remover",
+        "cutting out: an image without its background, no prompt",
+        "$",
+        "format background_type threshold",
+        "remove removal removing backgrounds cutout transparent transparency png alpha",
+    ),
+    _image_only(
+        "nightmareai/real-esrgan",
+        "upscaling up to 10 times, faces too, no prompt",
+        "$",
+        "scale face_enhance",
+        "upscaler enlarge larger enhance super resolution restore",
+    ),
+    _image_only(
+        "recraft-ai/recraft-crisp-upscale",
+        "upscaling for web and print, sharper, no prompt",
+        "$",
+        "",
+        "upscaler enlarge larger enhance super resolution sharpen",
+    ),
+    _image_only(
+        "recraft-ai/recraft-vectorize",
+        "turning an image into SVG, no prompt",
+        "$$",
+        "",
+        "vectors vectorizer vectorization trace tracing convert",
+    ),
 )
 
 BY_NAME = {known.name: known for known in CATALOGUE}
@@ -209,8 +259,8 @@ def _spellings(known: KnownModel) -> Iterator[str]:
 
 
 def _text(known: KnownModel) -> str:
-    editing = "editing photo reference" if known.image_input else ""
-    return f"{known.name} {known.alias or ''} {known.good_at} {' '.join(known.inputs)} {editing}"
+    inputs = " ".join(known.inputs)
+    return f"{known.name} {known.alias or ''} {known.good_at} {inputs} {known.search_terms}"
 
 
 def _words(text: str) -> list[str]:

@@ -184,7 +184,7 @@ class BatchFilenames:
 MAX_PLANNED = 100
 """Files planned for one task: above what any image model makes at once."""
 
-_EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
+_EXTENSION = re.compile(r"[A-Za-z0-9]{1,12}")
 
 _IMAGE_FORMATS = {
     extension: each.extensions[0]

@@ -17,6 +17,9 @@ MAX_LENIENT_CHARACTERS = 1_000_000
 MAX_LENIENT_DEPTH = 100
 """Deepest nesting of such a text."""
 
+READING_COST = 8
+"""Reading such a text takes as long as parsing strict JSON of so many times its size."""
+
 MAX_DIGITS = 400
 """Digits of an integer: parsing takes time that grows with their square."""
 

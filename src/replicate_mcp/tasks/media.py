@@ -106,18 +106,29 @@ def media_type(beginning: bytes) -> MediaType | None:
     return SVG if _is_svg(beginning) else None
 
 
+def extension_of_type(name: str) -> str:
+    """Return the usual extension of a media type: `jpg` for `image/jpeg`.
+
+    Raises:
+        StopIteration: it is none of `MEDIA_TYPES`.
+    """
+    return next(each.extensions[0] for each in MEDIA_TYPES if each.name == name)
+
+
 def name_to_save(name: str, beginning: bytes) -> str | None:
     """Return `name` with an extension that suits its content.
 
     Media get an extension of their type. Other content keeps an extension of `DATA_EXTENSIONS`,
-    and another becomes `OTHER_EXTENSION`.
+    and another becomes `OTHER_EXTENSION`. An empty file, or an HTML page under the name of other
+    data, is what a host answers in place of a file.
 
     Args:
         name: one that `filenames.problem` accepts.
         beginning: the file's first `HEAD_BYTES`.
 
     Returns:
-        None where the name promises media, or nothing, and the content is no media.
+        None where the content is nothing that the name promises: it is empty, an HTML page, or no
+        media where the name has no extension or one of media.
     """
     stem, extension = _split(name)
     kind = media_type(beginning)
@@ -125,7 +136,9 @@ def name_to_save(name: str, beginning: bytes) -> str | None:
         if extension in kind.extensions:
             return name
         return f"{stem if extension in MEDIA_EXTENSIONS else name}.{kind.extensions[0]}"
-    if not extension or extension in MEDIA_EXTENSIONS:
+    if not beginning or not extension or extension in MEDIA_EXTENSIONS:
+        return None
+    if extension in DATA_EXTENSIONS - {"txt"} and _is_html(beginning):
         return None
     return name if extension in DATA_EXTENSIONS else f"{stem}.{OTHER_EXTENSION}"
 
@@ -142,6 +155,10 @@ def _split(name: str) -> tuple[str, str]:
     if not stem or not _EXTENSION.fullmatch(extension):
         return name, ""
     return stem, extension.lower()
+
+
+def _is_html(beginning: bytes) -> bool:
+    return re.match(rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", beginning) is not None
 
 
 def _is_svg(beginning: bytes) -> bool:

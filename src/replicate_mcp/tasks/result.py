@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
 
 from replicate_mcp.errors import ErrorCode
 
@@ -15,7 +16,8 @@ URL_LIFETIME = timedelta(hours=1)
 PAGE_ROWS = 50
 PAGE_CHARACTERS = 48_000
 """What a tool's answer holds at most, rows and characters: hosts hand 25,000 tokens to a model, and
-a token of URLs and JSON is about 2.4 characters."""
+a token of URLs and JSON is about 2.4 characters. A character beyond ASCII counts as its UTF-8
+bytes: a Chinese one is about one token."""
 
 MAX_PAGE_ROWS = 1_000
 MAX_PAGE_CHARACTERS = 900_000
@@ -83,7 +85,11 @@ def was_created(result: TaskResult) -> bool:
 
 
 class BatchCounts(_Row):
-    """Where a whole batch stands."""
+    """Where a whole batch stands.
+
+    Attributes:
+        is_stopping: whether it was cancelled and has not ended yet; for sentences only.
+    """
 
     batch_id: str
     status: BatchStatus
@@ -92,13 +98,20 @@ class BatchCounts(_Row):
     failed_count: int
     pending_count: int
     semaphore: str
+    is_stopping: SkipJsonSchema[bool] = Field(False, exclude=True)
+
+    @property
+    def state(self) -> str:
+        """The state as a sentence says it: "running", "being stopped", "completed", "canceled"."""
+        return "being stopped" if self.is_stopping else self.status
 
 
 class ListedBatch(BatchCounts):
-    """One of a caller's batches: where it stands, when it began and when it ended."""
+    """A batch in a list: its counts, times, and the beginning of its first prompt."""
 
     created_at: datetime
     ended_at: datetime | None = None
+    first_prompt: Text | None = None
 
 
 class BatchResult(BatchCounts):
@@ -127,6 +140,7 @@ def page(
     finished = counts.successful_count + counts.failed_count
     return BatchResult(
         **counts.model_dump(),
+        is_stopping=counts.is_stopping,
         successful_results=tuple(
             _marked_expired(row, now) for row in rows if isinstance(row, TaskSuccess)
         ),
@@ -137,11 +151,13 @@ def page(
 
 
 def that_fit(rows: list[TaskResult], characters: int) -> list[TaskResult]:
-    """The first rows that an answer of so many characters has room for, one at least."""
+    """Return the first rows that an answer of `characters` has room for, one at least."""
     for number, row in enumerate(rows):
-        characters -= len(row.model_dump_json(exclude_none=True))
-        if isinstance(row, TaskSuccess):  # Its files are told in text too.
-            characters -= sum(len(file.url) + len(file.filename) for file in row.generated_files)
+        characters -= len(row.model_dump_json(exclude_none=True).encode())
+        if isinstance(row, TaskSuccess):  # Its files are in the text as well.
+            characters -= sum(
+                len(f"{file.url} {file.filename}".encode()) for file in row.generated_files
+            )
         if characters < 0 and number:
             return rows[:number]
     return rows
@@ -157,10 +173,10 @@ def _next_step(counts: BatchCounts, cursor: int, finished: int) -> str | None:
     if cursor < finished:
         return f"{finished - cursor} more finished results are ready: call {call}."
     if counts.status == "running":
-        return (
-            f"The batch is still running: call {call} and wait_seconds={NEXT_WAIT_SECONDS} for "
-            "what finishes next."
-        )
+        call += f" and wait_seconds={NEXT_WAIT_SECONDS}"
+        if counts.is_stopping:
+            return f"The batch is being stopped: call {call} to see how it ended."
+        return f"The batch is still running: call {call} for what finishes next."
     return None
 
 

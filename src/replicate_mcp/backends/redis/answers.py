@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.told import reason
 from replicate_mcp.batches.backend import BatchState, Noted, NotedAttempt
 from replicate_mcp.semaphores.permits import Offer, Room, SemaphoreState
@@ -16,14 +17,15 @@ _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 
 def room(told: Sequence[str]) -> Room:
-    """A holder's offers, and when to decide again."""
-    next_in, *offers = told
+    """A holder's offers, when to decide again, and how long admission is paused."""
+    next_in, paused_for, *offers = told
     return Room(
         tuple(
             Offer(int(permit), entry)
             for permit, entry in zip(offers[::2], offers[1::2], strict=True)
         ),
         float(next_in) if next_in else None,
+        float(paused_for) if paused_for else None,
     )
 
 
@@ -73,10 +75,12 @@ def batch_state(told: Sequence[str]) -> BatchState:
     """A batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
+        *first_task,
     ) = told  # fmt: skip
     return BatchState(
         batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
         bool(canceled), float(created), float(ended) if ended else None,
+        first_prompt(first_task[0]) if first_task else None,
     )  # fmt: skip
 
 

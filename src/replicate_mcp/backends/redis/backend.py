@@ -61,7 +61,7 @@ from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ReplicateMcpError, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
-from replicate_mcp.semaphores.registry import unknown_semaphore
+from replicate_mcp.semaphores.registry import check_removable, unknown_semaphore
 from replicate_mcp.tasks.result import TaskResult, was_created
 
 log = logging.getLogger(__name__)
@@ -165,6 +165,25 @@ class RedisBackend:
             found = self._room(answer, semaphore)
             await turn.renew()
             return found
+
+    async def unset(self, semaphore: str) -> Room:
+        """Drop a limit that was set by hand."""
+        async with self._membership.turn() as turn:
+            found = self._room(await turn.step("unset", semaphore=semaphore), semaphore)
+            await turn.renew()  # What is kept here of it is older.
+            return found
+
+    async def remove(self, semaphore: str) -> None:
+        """Remove a registered name that nothing uses."""
+        async with self._membership.turn() as turn:
+            outcome, *about = await turn.step("remove", semaphore=semaphore, **self._looking())
+            if outcome == "unknown":
+                raise _unknown([semaphore], about[0])
+            if outcome == "used":
+                in_use, waiting, processes = map(int, about)
+                check_removable(semaphore, in_use=in_use, waiting=waiting, processes=processes)
+            self._mirror.remove_semaphore(semaphore)
+            await turn.renew()
 
     async def semaphores(self) -> list[SemaphoreState]:
         """Every semaphore as it stands."""

@@ -139,6 +139,13 @@ class Mirror:
         for name, limit in limits:
             self.declared.setdefault(name, (int(limit), None))
 
+    def remove_semaphore(self, name: str) -> None:
+        """Drop what is declared of a name, and the entries that wait for none of it."""
+        self.declared.pop(name, None)
+        for entry in [each.entry for each in self.entries.values()]:
+            if name in entry.semaphores:
+                del self.entries[entry.id]
+
     def wanted(self, entry: str) -> int:
         """For how many starts an entry waits."""
         return self.entries[entry].wanted if entry in self.entries else 0

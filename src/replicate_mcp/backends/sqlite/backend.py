@@ -144,6 +144,20 @@ class SqliteBackend:
 
         return await self._step(resize)
 
+    async def unset(self, semaphore: str) -> Room:
+        """Drop a limit that was set by hand."""
+
+        def unset(permits: PermitTables, _: JournalTables) -> Room:
+            permits.limits.unset(semaphore)
+            return permits.admit()
+
+        return await self._step(unset)
+
+    async def remove(self, semaphore: str) -> None:
+        """Remove a registered name that nothing uses."""
+        await self._bury_the_dead()
+        await self._step(lambda permits, _: permits.limits.remove(semaphore))
+
     async def semaphores(self) -> list[SemaphoreState]:
         """Every semaphore as it stands."""
         await self._bury_the_dead()

@@ -3,11 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from replicate_mcp.backends.first_prompt import READ_CHARACTERS, first_prompt
 from replicate_mcp.backends.space import (
     BATCH_BYTES,
     KEY_BYTES,
@@ -31,6 +32,11 @@ _STATE = (
     "SELECT id, caller, account, semaphore, total, succeeded, failed,"
     " canceled, created_at, ended_at"
     " FROM batch"
+)
+_WITH_TASKS = _STATE.replace(
+    " FROM batch",
+    f", (SELECT substr(tasks, 1, {READ_CHARACTERS}) FROM task_list WHERE task_list.batch = id)"
+    " FROM batch",
 )
 
 
@@ -266,11 +272,13 @@ class JournalTables:
         """Batches of these callers, the newest first."""
         marks = ", ".join("?" * len(callers))
         rows = self._db.execute(
-            f"{_STATE} WHERE caller IN ({marks}) AND state != 'forgotten'"
+            f"{_WITH_TASKS} WHERE caller IN ({marks}) AND state != 'forgotten'"
             " ORDER BY created_at DESC, rowid DESC LIMIT ?",
             (*callers, limit),
         )
-        return [_state(row) for row in rows]
+        return [
+            replace(_state(row), first_prompt=first_prompt(tasks or "")) for *row, tasks in rows
+        ]
 
     def results(self, batch: str, after: int, limit: int | None) -> "WrittenResults":
         """Results in the order in which they came."""
@@ -336,7 +344,7 @@ def _tasks(written: str) -> list[JournalTask]:
     return [JournalTask(*task) for task in json.loads(written)]
 
 
-def _state(row: tuple[Any, ...]) -> BatchState:
+def _state(row: Sequence[Any]) -> BatchState:
     batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended = row
     return BatchState(
         batch, caller, account, semaphore, total, succeeded, failed, bool(canceled), created, ended

@@ -8,7 +8,12 @@ from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.semaphores.permits import SemaphoreState, Share
 from replicate_mcp.semaphores.rate import Rate
-from replicate_mcp.semaphores.registry import account_of, is_account, unknown_semaphore
+from replicate_mcp.semaphores.registry import (
+    account_of,
+    check_removable,
+    is_account,
+    unknown_semaphore,
+)
 
 _OUT = "permit WHERE ends_by IS NOT 0"
 """Permits and offers that take units."""
@@ -51,6 +56,35 @@ class LimitTables:
             (semaphore, limit, by_admin),
         )
 
+    def unset(self, semaphore: str) -> None:
+        """Drop what was set by hand: what living processes declare applies."""
+        self.known(semaphore)
+        (declared,) = self._db.execute(
+            "SELECT min(units) FROM declaration WHERE name = ?", (semaphore,)
+        ).fetchone()
+        if is_account(semaphore):
+            self._db.execute("DELETE FROM semaphore WHERE name = ?", (semaphore,))
+        else:
+            # A registered name keeps a limit of its own: later registrations do not change it.
+            self._db.execute(
+                "UPDATE semaphore SET by_admin = 0, units = coalesce(?, units) WHERE name = ?",
+                (declared, semaphore),
+            )
+            self._forget_unused()
+
+    def remove(self, semaphore: str) -> None:
+        """Remove a name that nothing uses."""
+        self.known(semaphore)
+        state = next(state for state in self.states() if state.name == semaphore)
+        (others,) = self._db.execute(
+            "SELECT count(*) FROM declaration WHERE name = ? AND holder != ?",
+            (semaphore, self._holder),
+        ).fetchone()
+        check_removable(semaphore, in_use=state.in_use, waiting=state.waiting, processes=others)
+        self._db.execute("DELETE FROM declaration WHERE name = ?", (semaphore,))
+        self._db.execute("DELETE FROM semaphore WHERE name = ?", (semaphore,))
+        self._db.execute("DELETE FROM queue WHERE ? IN (semaphore, also)", (semaphore,))
+
     def keep(self, semaphore: str) -> None:
         """Let a name that is waited for be known as long as this process lives."""
         self._db.execute(
@@ -61,6 +95,10 @@ class LimitTables:
     def forget(self, holder: str) -> None:
         """Take out what a process declared, and the names that only it kept."""
         self._db.execute("DELETE FROM declaration WHERE holder = ?", (holder,))
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        """Remove the names that were not set by hand and that nothing uses."""
         self._db.execute(
             "DELETE FROM semaphore WHERE NOT by_admin"
             " AND name NOT IN (SELECT name FROM declaration)"

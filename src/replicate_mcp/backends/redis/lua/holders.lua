@@ -57,9 +57,11 @@ end
 
 function holders.limit(name) return tonumber(redis.call('HGET', key.limits, name)) end
 
--- Let the limit be what was set, else the lowest that living processes declare.
+-- Let the limit be what was set, else the lowest that living processes declare. One that was unset
+-- stays as a record of no units: what another process keeps of the former one is older.
 function holders.refresh(name)
-  local ruling = record_of(key.set, name) or declared(name)
+  local set = record_of(key.set, name)
+  local ruling = set and set.units > 0 and set or declared(name)
   if ruling then
     redis.call('HSET', key.limits, name, whole(ruling.units))
   else
@@ -104,6 +106,37 @@ function holders.register_name(name, units)
   holders.declare(name, holders.limit(name))
 end
 
+-- A registered name keeps a limit of its own: later registrations do not change it.
+function holders.unset_limit(name)
+  local units, found = 0, declared(name)
+  if not queue.is_account(name) then units = found and found.units or holders.limit(name) end
+  put_record(key.set, name, {units = units, by_admin = false, at = server_time})
+  holders.refresh(name)
+  holders.forget_unused_names()
+end
+
+-- How many other processes have registered a name.
+function holders.others_with(name)
+  local others = 0
+  for field in each_field(key.declared) do
+    local owner, of = string.match(field, '^(%S*) (.*)$')
+    if of == name and owner ~= me then others = others + 1 end
+  end
+  return others
+end
+
+function holders.remove_name(name)
+  redis.call('HDEL', key.declared, me .. ' ' .. name)
+  declarations = nil
+  put_record(key.set, name, {units = 0, by_admin = false, at = server_time})
+  holders.refresh(name)
+  for id, entry in each_record(key.entries) do
+    for _, semaphore in ipairs(entry.semaphores) do
+      if semaphore == name then queue.remove(id) end
+    end
+  end
+end
+
 -- Whoever waits for a name keeps it alive.
 function holders.use(name)
   if redis.call('HEXISTS', key.declared, me .. ' ' .. name) == 0 then
@@ -112,7 +145,7 @@ function holders.use(name)
 end
 
 -- Names that were set by nobody's hand but a registration, and that nobody uses any more.
-local function forget_unused_names()
+function holders.forget_unused_names()
   for name, set in each_record(key.set) do
     if not set.by_admin and not declared(name) and permits.in_use(name) == 0 then
       redis.call('HDEL', key.set, name)
@@ -180,7 +213,7 @@ function holders.depart(holder, reasons)
   redis.call('HDEL', key.holders, holder)
   redis.call('DEL', holder_key(holder))
   redis.call('SREM', key.stalled, holder)
-  forget_unused_names()
+  holders.forget_unused_names()
   journal.end_waiting_tasks(holder, reasons)
 end
 

@@ -212,6 +212,15 @@ function journal.state(batch)
   return state
 end
 
+-- The same, with the beginning of its first task.
+function journal.listed(batch)
+  local state = journal.state(batch)
+  if state then
+    state[#state + 1] = string.sub(redis.call('LINDEX', tasks_key(batch), 0) or '', 1, 2000)
+  end
+  return state
+end
+
 function journal.cancel(batch)
   if journal.exists(batch) and redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
     redis.call('HSET', batch_key(batch), 'canceled', '1')

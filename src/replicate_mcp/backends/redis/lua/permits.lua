@@ -301,11 +301,13 @@ end
 
 local function sooner(a, b) return a and b and math.min(a, b) or a or b end
 
--- Run the admission over all that waits; when to decide again, if time alone can change it.
+-- Run the admission over all that waits; when to decide again, if time alone can change it, and
+-- for how many seconds nothing is admitted that waits, since the memory is of a new generation.
 local function decide()
-  local waiting, opens = queue.waiting()
-  local next_at = opens and now + opens_at - server_time
-  if #waiting == 0 then return next_at end
+  local waiting, is_paused = queue.waiting()
+  local pause = is_paused and opens_at - server_time
+  local next_at = pause and now + pause
+  if #waiting == 0 then return next_at, pause end
   local free, states, entries = {}, {}, {}
   for _, entry in ipairs(waiting) do
     entries[entry.id] = entry
@@ -332,16 +334,17 @@ local function decide()
   return sooner(next_at, again_at)
 end
 
--- This holder's offers, and in how many seconds another may be possible.
+-- In how many seconds another offer may be possible, for how long all is paused, and this holder's
+-- offers.
 function permits.admit()
   withdraw_stale()
-  local next_at = decide()
+  local next_at, pause = decide()
   local mine = {}
   for permit, record in pairs(permits.offers()) do
     if record.holder == me then mine[#mine + 1] = permit end
   end
   table.sort(mine, function(a, b) return tonumber(a) < tonumber(b) end)
-  local room = {next_at and exact(math.max(0, next_at - now)) or ''}
+  local room = {next_at and exact(math.max(0, next_at - now)) or '', pause and exact(pause) or ''}
   for _, permit in ipairs(mine) do
     room[#room + 1] = permit
     room[#room + 1] = permits.offers()[permit].entry

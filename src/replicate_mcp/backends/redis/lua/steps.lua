@@ -84,6 +84,25 @@ function steps.resize()
   return {permits.admit()}
 end
 
+function steps.unset()
+  if not holders.limit(args.semaphore) then return {'', known_names()} end
+  holders.unset_limit(args.semaphore)
+  return {permits.admit()}
+end
+
+function steps.remove()
+  holders.look()
+  local name = args.semaphore
+  if not holders.limit(name) then return {'unknown', known_names()} end
+  local in_use, waiting = permits.in_use(name), queue.by_semaphore()[name] or 0
+  local others = holders.others_with(name)
+  if in_use + waiting + others > 0 then
+    return {'used', whole(in_use), whole(waiting), whole(others)}
+  end
+  holders.remove_name(name)
+  return {'removed'}
+end
+
 function steps.semaphores()
   holders.look()
   return {holders.states()}
@@ -164,7 +183,7 @@ function steps.open_batch()
     answers[place] = open_batch(asked)
     begun = begun or answers[place][1] == 'begun'
   end
-  return {begun and permits.admit() or {''}, answers}
+  return {begun and permits.admit() or {'', ''}, answers}
 end
 
 function steps.leave()
@@ -179,7 +198,7 @@ end
 -- Whoever kept the queue waiting with its offers lets it go on as it takes them.
 local function room_after_taking(oldest)
   if now - oldest > admission.OFFER_STALLS_AFTER then return permits.admit() end
-  return {''}
+  return {'', ''}
 end
 
 function steps.take()
@@ -292,7 +311,7 @@ function steps.finish()
     outcomes[place] = finish(asked)
     recorded = recorded or outcomes[place] ~= 'taken'
   end
-  return {recorded and permits.admit() or {''}, outcomes}
+  return {recorded and permits.admit() or {'', ''}, outcomes}
 end
 
 function steps.record()
@@ -413,7 +432,7 @@ function steps.batches()
   local found = {}
   for _, caller in ipairs(args.callers) do
     local newest = redis.call('ZREVRANGE', caller_key(caller), 0, args.limit - 1)
-    for _, batch in ipairs(newest) do found[#found + 1] = journal.state(batch) end
+    for _, batch in ipairs(newest) do found[#found + 1] = journal.listed(batch) end
   end
   return {found}
 end

@@ -1,0 +1,96 @@
+"""A page of a proxy or firewall in place of Replicate's answer."""
+
+import anyio
+import pytest
+
+from batches.playback import Playback, running_playback
+from batches.test_arbitrary_predictions import ended, settings_of
+from replicate_mcp.app import App
+from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.errors import ReplicateUnavailable
+from replicate_mcp.replicate_api.faults import Refusal
+from replicate_mcp.tasks.result import TaskFailure
+
+PAGE = (
+    "<!DOCTYPE html><html><head><style>p{color:red}</style><title>Access Denied</title></head>"
+    "<body><script>alert('x')</script><p>Blocked by <b>ACME</b> &amp; Co.</p></body></html>"
+)
+
+
+class BehindAFirewall(Playback):
+    """It answers creations, and what `paths` says, with a page."""
+
+    def __init__(self, status: str, page: str = PAGE, *, account: bool = False) -> None:
+        super().__init__()
+        self._status, self._page, self._account = status, page, account
+
+    def _is_blocked(self, method: str, path: str) -> bool:
+        return method == "POST" or (self._account and path == "/v1/account")
+
+    def status(self, method: str, path: str, headers: dict[str, str]) -> str:
+        blocked = self._is_blocked(method, path)
+        return self._status if blocked else super().status(method, path, headers)
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str | None:
+        if self._is_blocked(method, path):
+            return self._page
+        return super().answer(method, path, headers, body)
+
+
+async def failed(playback: Playback) -> TaskFailure:
+    async with App.running(settings_of(playback)) as app:
+        batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "a fox"}]))
+        (row,) = (await ended(app, batch_id)).failed_results
+    return row
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "said"),
+    [
+        ("403 Forbidden", PAGE, '403 "Access Denied"'),
+        ("403 Forbidden", "error code: 1020", '403 "error code: 1020"'),
+        ("403 Forbidden", "<p>Blocked by <b>ACME</b> &amp; Co.</p>", '403 "Blocked by ACME & Co."'),
+        ("403 Forbidden", "<script>var a = '<p>';", "403"),
+        ("401 Unauthorized", PAGE, '401 "Access Denied"'),
+        ("404 Not Found", PAGE, '404 "Access Denied"'),
+    ],
+)
+def test_a_page_in_place_of_a_creations_answer_is_not_the_tokens_fault(
+    status: str, page: str, said: str
+) -> None:
+    with running_playback(BehindAFirewall(status, page)) as playback:
+        row = anyio.run(failed, playback)
+    assert (row.error_code, row.retryable) == ("replicate_unavailable", True)
+    assert row.error == (
+        f"Replicate could not be reached: a proxy or firewall answered {said} in its place. "
+        "Nothing was billed."
+    )
+    assert playback.predictions == {}
+
+
+def test_a_page_in_place_of_the_account_refuses_the_batch_without_markup() -> None:
+    with (
+        running_playback(BehindAFirewall("403 Forbidden", account=True)) as playback,
+        pytest.raises(ReplicateUnavailable, match='answered 403 "Access Denied" in its place'),
+    ):
+        anyio.run(failed, playback)
+
+
+def test_a_page_of_a_gateway_is_told_without_markup() -> None:
+    assert Refusal.read(502, {}, PAGE).detail == "Access Denied"
+
+
+def test_a_page_that_refuses_the_size_of_a_request_is_a_refusal() -> None:
+    page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+    with running_playback(BehindAFirewall("413 Payload Too Large", page)) as playback:
+        row = anyio.run(failed, playback)
+    assert (row.error_code, row.retryable) == ("invalid_input", False)
+    assert row.error == "Replicate refused the task: 413 Request Entity Too Large"
+
+
+def test_a_403_of_replicates_own_is_told_as_it_says_it() -> None:
+    body = '{"title": "Forbidden", "detail": "You may not run this model.", "status": 403}'
+    with running_playback(BehindAFirewall("403 Forbidden", body)) as playback:
+        row = anyio.run(failed, playback)
+    assert (row.error_code, row.retryable) == ("unauthorized", False)
+    assert row.error == "Replicate refused the task: You may not run this model."

@@ -1,0 +1,124 @@
+"""What the commands print to terminals of several widths."""
+
+import json
+import re
+
+import pytest
+
+from replicate_mcp.cli.printing import wrapped
+from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.models import ALIASES
+
+from .conftest import CommandLine
+from .conftest import on_terminal as drawn_on_terminal
+
+WIDTHS = ["60", "120"]
+LONG = (
+    "a red car driving along the coast at sunset, with long shadows and a very blue sea beside it"
+)
+
+
+def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: bool = False) -> str:
+    """Return the text alone, without bold and dim."""
+    drawn = drawn_on_terminal(replicate_mcp, *words, columns=columns, stderr=stderr)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+
+
+def lines_of(shown: str) -> list[str]:
+    return [line.rstrip() for line in shown.splitlines()]
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_results_name_the_task_and_its_prompt_with_each_file_or_reason(
+    replicate_mcp: CommandLine, columns: str
+) -> None:
+    made = json.loads(replicate_mcp("generate", LONG, "a house [fail]", "--json").stdout)
+    (success,), (failure,) = made["successful_results"], made["failed_results"]
+    shown = on_terminal(replicate_mcp, "batches", "latest", columns=columns)
+    (file,) = success["generated_files"]
+    first, second = shown.index(LONG[:20]), shown.index("a house [fail]")
+    assert first < shown.index(file["filename"]) < shown.index(file["url"]) < second
+    assert second < shown.index("generated_image_2") < shown.index("prediction_failed: ")
+    lines = [line for line in lines_of(shown) if "a red car" in line or "a house" in line]
+    assert [line.split()[0] for line in lines] == [str(success["task_index"]), "1"]
+    assert failure["task_index"] == 1
+    # Only a URL may be longer than the terminal is wide.
+    assert all(len(line) <= int(columns) for line in lines_of(shown) if file["url"] not in line)
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_list_of_batches_has_each_id_whole_its_count_and_first_prompt(
+    replicate_mcp: CommandLine, columns: str
+) -> None:
+    ids = [
+        json.loads(replicate_mcp("generate", *prompts, "--json").stdout)["batch_id"]
+        for prompts in ((LONG, "a house [fail]"), ("一只红色的猫",))
+    ]
+    shown = on_terminal(replicate_mcp, "batches", columns=columns)
+    for batch, made, prompt in zip(ids, ("1 of 2", "1 of 1"), (LONG, "一只红色的猫"), strict=True):
+        after = shown.split(batch)[1]
+        assert after.index("completed") < after.index(made) < after.index(prompt[:20])
+    assert all(len(line) <= int(columns) for line in lines_of(shown))
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_list_of_models_breaks_between_words(replicate_mcp: CommandLine, columns: str) -> None:
+    shown = on_terminal(replicate_mcp, "models", columns=columns)
+    assert [known.name for known in CATALOGUE if known.name not in shown] == []
+    words = {word for known in CATALOGUE for word in known.good_at.split()}
+    assert words <= set(shown.split())
+    assert all(f"{alias})" in shown for alias in ALIASES)
+    # A column of less than a few words would make many lines of each.
+    assert len(lines_of(shown)) <= 3 * len(CATALOGUE)
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_models_inputs_are_in_one_piece(replicate_mcp: CommandLine, columns: str) -> None:
+    shown = on_terminal(replicate_mcp, "models", "flux-dev", columns=columns)
+    for words in ("num_inference_steps  integer  28", "prompt_strength", "required"):
+        assert re.search(words.replace("  ", " +"), shown)
+    assert {"reproducible", "generation"} <= set(shown.split())
+    assert len(lines_of(shown)) < 40
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_table_of_semaphores_cuts_nothing(
+    replicate_mcp: CommandLine, simulator: Simulator, columns: str
+) -> None:
+    replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
+    simulator.wait_for(account="acme", in_flight=1)
+    shown = on_terminal(replicate_mcp, "semaphores", columns=columns)
+    assert "…" not in shown
+    words = [
+        "replicate-global",
+        "(acme)",
+        "generate",
+        "in",
+        "use",
+        "waiting",
+        "creations",
+        "minute",
+    ]
+    assert [word for word in words if word not in shown.split()] == []
+    assert re.search(r"replicate-global.* 1 of 1 +1 ", shown)
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_sentences_break_between_words_and_a_command_has_its_own_line(
+    replicate_mcp: CommandLine, columns: str
+) -> None:
+    shown = on_terminal(replicate_mcp, "batches", "b_none", columns=columns, stderr=True)
+    sentence = replicate_mcp("batches", "b_none").stderr
+    assert all(len(line) <= int(columns) for line in lines_of(shown))
+    assert " ".join(lines_of(shown)) == sentence.rstrip()
+
+    shown = on_terminal(replicate_mcp, "generate", "a car", columns=columns, stderr=True)
+    assert re.fullmatch(r"  replicate-mcp download b_\w+ --to DIR", lines_of(shown)[-1])
+
+
+def test_what_is_to_be_typed_is_not_broken() -> None:
+    told = "Nothing answers there: start it with `replicate-mcp simulate --port 8765`, or unset it."
+    lines = wrapped(told, 40).splitlines()
+    assert "`replicate-mcp simulate --port 8765`, or" in lines
+    assert " ".join(lines) == told
