@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak audit sbom benchmarks pictures bundle docs lock clean
+.PHONY: demo test check lint types soak audit sbom adapters benchmarks pictures bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -31,6 +31,9 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
 	@$(BIN)/python -m pytest -m soak -q
 
+adapters: $(READY)  ## The MCP adapters of other frameworks, each in an environment of its own.
+	@$(BIN)/python tests/adapters/run.py
+
 benchmarks: $(READY)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
@@ -56,6 +59,8 @@ lock: $(READY)  ## Choose the newest versions that fit, and write them down with
 	@$(BIN)/$(LOCKED) pyproject.toml --extra preview --extra redis --extra http -c requirements.lock \
 	  -o deploy/image.lock
 	@$(BIN)/$(LOCKED) --group build -c requirements.lock -o deploy/image-build.lock
+	@for file in tests/adapters/*/requirements.in; do \
+	  $(BIN)/$(LOCKED) $$file -o $${file%.in}.txt || exit 1; done
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicate-mcp needs Python 3.11 or newer: make PYTHON=/path/to/python3 ...")'
@@ -66,4 +71,4 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .adapters .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,14 @@
 """The public Python API, as a program uses it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+from PIL import Image
 
 from conftest import environment
 from replicate_mcp.simulator import Simulator
@@ -46,6 +49,105 @@ def test_a_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Pat
         """,
     )
     assert printed.split() == ["60", "60", "car_2.png"]
+
+
+def test_images_are_given_as_paths_bytes_and_open_files(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    Image.new("RGB", (8, 8), "blue").save(folder / "blue.png")
+    printed = run(
+        simulator,
+        tmp_path,
+        f"""
+        import asyncio, os
+        from pathlib import Path
+        from replicate_mcp import generate_images
+
+        os.chdir({str(tmp_path)!r})
+        red = Path("assets/red.png")
+        edit, combine = "flux-kontext-max", "google/nano-banana"
+
+        async def main():
+            with open("assets/blue.png", "rb") as blue:
+                result = await generate_images([
+                    {{"prompt": "a", "model": edit, "input_image": red}},
+                    {{"prompt": "b", "model": edit, "input_image": "assets/red.png"}},
+                    {{"prompt": "c", "model": edit, "input_image": str(red.resolve())}},
+                    {{"prompt": "d", "model": edit, "input": {{"input_image": red.read_bytes()}}}},
+                    {{"prompt": "e", "model": edit, "input_image": blue}},
+                    {{"prompt": "f", "model": edit, "input_image": blue}},
+                    {{"prompt": "g", "model": combine, "image_input": (red, red.read_bytes())}},
+                ])
+            print(result.successful_count)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed == "7"
+    sent = {each["input"]["prompt"]: each["input"] for each in simulator.predictions("acme")}
+    red, blue = sent["a"]["input_image"], sent["e"]["input_image"]
+    assert red != blue
+    assert all(url.startswith(f"{simulator.url}/v1/files/") for url in (red, blue))
+    assert [sent[each]["input_image"] for each in "abcdef"] == [red] * 4 + [blue] * 2
+    assert sent["g"]["image_input"] == [red, red]
+
+
+def test_every_file_that_cannot_be_given_is_a_problem_of_its_task(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.png").write_text("notes")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    printed = run(
+        simulator,
+        tmp_path,
+        f"""
+        import asyncio, io, json, os
+        from pathlib import Path
+        from replicate_mcp import generate_images, ReplicateMcpError
+
+        os.chdir({str(tmp_path)!r})
+        loop = []
+        loop.append(loop)
+        given = [Path("none.png"), Path("notes.png"), b"notes", io.StringIO("x"), "none.png",
+                 object(), loop, Path("red.png"), Path()]
+        tasks = [{{"prompt": "x", "input_image": each}} for each in given]
+        tasks += [{{"prompt": b"x"}}, {{"prompt": "x", "seed": "y"}}]
+
+        async def main():
+            try:
+                await generate_images(tasks, model="flux-kontext-max")
+            except ReplicateMcpError as error:
+                print(json.dumps([[p.task_index, p.field, p.error] for p in error.problems]))
+                assert "never over HTTP" not in str(error)
+            result = await generate_images(tasks, model="flux-kontext-max", skip_invalid=True)
+            print([row.task_index for row in result.successful_results])
+            assert {{row.error_code for row in result.failed_results}} == {{"invalid_input"}}
+
+        asyncio.run(main())
+        """,
+    )
+    told, made = printed.splitlines()
+    problems = json.loads(told)
+    assert [index for index, _, _ in problems] == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]
+    sentences = [
+        "input_image 'none.png' is not there: ",
+        "input_image 'notes.png' is not an image: ",
+        "input_image is not an image: ",
+        'input_image is a file opened as text: open it with "rb".',
+        "input_image 'none.png' is not there: ",
+        "input_image is nothing that JSON can hold.",
+        "input_image is nested more than 30 deep.",
+        "input_image '.' is a folder, not an image: ",
+        "prompt must be text, not bytes.",
+        "seed 'y' is not a whole number.",
+    ]
+    for (_, _, error), sentence in zip(problems, sentences, strict=True):
+        assert error.startswith(sentence)
+    assert made == "[7]"
+    assert simulator.account("acme")["created"] == 1
 
 
 def test_registering_resizing_and_listing(simulator: Simulator, tmp_path: Path) -> None:

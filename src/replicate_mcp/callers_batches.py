@@ -27,7 +27,7 @@ from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.batches.backend import BatchState, IdempotencyKey
-    from replicate_mcp.batches.local_images import LocalImages
+    from replicate_mcp.batches.local_images import Image, ImagePaths, LocalImages
     from replicate_mcp.batches.planning import PlannedTask
     from replicate_mcp.composition import Parts
     from replicate_mcp.replicate_api.gateway import Gateway
@@ -55,8 +55,8 @@ class BatchRequest:
         concurrency_limit: how many of the tasks may run at once; None for the semaphores' limits.
         shared_inputs: inputs of all tasks that do not say otherwise.
         key: under which the request may be sent again: it gets the same batch then.
-        is_local: whether this machine's user asks, and may name images in the folder that the
-            settings allow.
+        image_paths: which images of this machine may be named by a path.
+        attached: images that are not named by a path, by the URIs that stand for them in `tasks`.
         upload_seconds: for how long such images may be on their way to Replicate before the
             request is refused; None for as long as it takes.
         skip_invalid: run the valid tasks where others have faults, which fail with a row each;
@@ -69,7 +69,8 @@ class BatchRequest:
     concurrency_limit: int | None = None
     shared_inputs: Mapping[str, Any] | None = None
     key: "IdempotencyKey | None" = None
-    is_local: bool = False
+    image_paths: "ImagePaths" = "none"
+    attached: "Mapping[str, Image] | None" = None
     upload_seconds: float | None = None
     skip_invalid: bool = False
 
@@ -282,9 +283,12 @@ class CallersBatches:
             InvalidInput: with what is wrong with the tasks as well, where Replicate or the backend
                 could not be asked for the rest.
         """
+        from replicate_mcp.batches.local_images import LocalImages
         from replicate_mcp.batches.planning import find_models, plan
 
-        images = self._local_images(request.is_local)
+        images = LocalImages.allowed(
+            request.image_paths, self._settings.files, request.attached or {}
+        )
         try:
             with _answer_in_time():
                 account = await parts.account(caller.token, caller.source)
@@ -303,16 +307,6 @@ class CallersBatches:
             raise refusal_of(found) from None
         planned = await plan(tasks, models, images)
         return _LookedUp(gateway, account, shown, semaphores, planned, images)
-
-    def _local_images(self, is_local: bool) -> "LocalImages":
-        from replicate_mcp.batches.local_images import SETTING, LocalImages
-
-        if not is_local:
-            return LocalImages(None, "Paths are read on stdio alone, never over HTTP.")
-        return LocalImages(
-            self._settings.files,
-            f"To name images of this machine, set {SETTING} to the folder that they are in.",
-        )
 
     @contextlib.contextmanager
     def _waiting(self, seconds: float | None) -> Iterator[None]:

@@ -8,13 +8,14 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
+import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from replicate_mcp.app import App
@@ -77,34 +78,48 @@ def list_global_semaphores() -> "list[SemaphoreStatus]":
 
 
 async def generate_images(
-    tasks: "list[dict[str, Any]] | list[str]",
+    tasks: "Sequence[Mapping[str, Any] | str]",
     *,
     model: str | None = None,
     semaphore: str | None = None,
     concurrency_limit: int | None = None,
     replicate_api_token: str | None = None,
+    skip_invalid: bool = False,
 ) -> "BatchResult":
     """Make images and await the whole batch: every task ends in exactly one of the two lists.
 
     Args:
-        tasks: objects like `{"prompt": "a red car", "output_filename": "red_car.jpg"}`.
+        tasks: prompts, or objects like `{"prompt": "a red car", "output_filename": "red_car.jpg"}`.
+            An input that takes an image takes a URL, a path (text or `Path`), `bytes`, or a file
+            that is open for reading in binary mode.
         model: of the tasks that name none.
         semaphore: a registered name to stay under besides the account's own limit.
         concurrency_limit: how many of this batch may run at once.
         replicate_api_token: whose account is used; else `REPLICATE_API_TOKEN`.
+        skip_invalid: run the valid tasks; those with faults fail as `invalid_input`.
 
     Cancelling the awaiting task stops the batch, on Replicate too.
 
     Raises:
-        ReplicateMcpError: the request is refused whole; nothing was created.
+        ReplicateMcpError: the request is refused whole; nothing was created. Its `problems` list
+            every fault, as `task_index`, `field` and `error`.
     """
 
     async def run(app: App) -> "BatchResult":
+        from replicate_mcp.batches.attachments import Attachments
+
         caller = app.caller(replicate_api_token)
+        attachments = Attachments()
         batch_id = await app.batches.start(
             caller,
             BatchRequest(
-                tasks, model=model, semaphore=semaphore, concurrency_limit=concurrency_limit
+                await anyio.to_thread.run_sync(attachments.replaced, tasks),
+                model=model,
+                semaphore=semaphore,
+                concurrency_limit=concurrency_limit,
+                image_paths="any",
+                attached=attachments.images,
+                skip_invalid=skip_invalid,
             ),
         )
         try:

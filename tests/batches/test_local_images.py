@@ -173,7 +173,7 @@ async def test_an_image_that_does_not_get_through_refuses_the_request_in_time(
             "model": "black-forest-labs/flux-kontext-max",
         }
     ]
-    request = BatchRequest(tasks, is_local=True, upload_seconds=1)
+    request = BatchRequest(tasks, image_paths="folder", upload_seconds=1)
     async with app_with(REPLICATE_MCP_FILES=str(tmp_path)) as app:
         simulator.fault_next("silence", on="upload")
         with anyio.fail_after(10), pytest.raises(ReplicateUnavailable, match="give their URLs"):

@@ -76,10 +76,77 @@ def test_the_older_form_with_prompts_and_filenames_is_taken(
     assert {p["input"]["num_outputs"] for p in simulator.predictions()} == {2}
 
 
+def test_a_model_that_takes_an_image_alone_is_used_without_a_prompt(
+    server: Server, simulator: Simulator
+) -> None:
+    image = "data:image/png;base64,iVBORw0KGgo="
+    body = {"model": "recraft-ai/recraft-crisp-upscale", "image": image}
+    made = server.post("/generate", body)
+    assert made.status_code == 200, made.text
+    assert "prompt" not in made.json()
+    refused = server.post("/generate", body | {"prompt": "larger"})
+    assert refused.json()["problems"][0]["field"] == "prompt"
+    (prediction,) = simulator.predictions("acme")
+    assert prediction["input"].keys() == {"image"}
+
+
+def test_the_model_is_named_as_model_or_as_model_name(server: Server, simulator: Simulator) -> None:
+    for named in (
+        {"model": "qwen-image"},
+        {"model": "qwen/qwen-image", "model_name": "qwen-image"},
+        {"model": "", "model_name": "qwen-image", "external_semaphore_id": ""},
+    ):
+        made = server.post("/generate", {"prompt": "x", **named})
+        assert made.status_code == 200, made.text
+    assert (
+        server.post("/generate-batch", {"tasks": ["x"], "model": "qwen-image"}).status_code == 200
+    )
+    assert {made["model"] for made in simulator.predictions()} == {"qwen/qwen-image"}
+
+
+def test_lists_and_objects_may_be_json_text(server: Server, simulator: Simulator) -> None:
+    inputs = '{"aspect_ratio": "16:9", "num_outputs": 2}'
+    for body in (
+        {"tasks": '[{"prompt": "a red car"}]', "input": inputs},
+        {"prompts": '["a red car"]', "input": inputs},
+        {"tasks": ['{"prompt": "a red car"}'], "aspect_ratio": "16:9", "num_outputs": 2},
+    ):
+        answer = server.post("/generate-batch", body)
+        assert answer.status_code == 200, answer.text
+    sent = [each["input"] for each in simulator.predictions()]
+    assert {each["prompt"] for each in sent} == {"a red car"}
+    assert {(each["aspect_ratio"], each["num_outputs"]) for each in sent} == {("16:9", 2)}
+
+
+def test_every_fault_of_a_request_is_told_as_a_problem_of_its_own(server: Server) -> None:
+    tasks = [{"prompt": "x"}, {"prompt": "x", "seed": "y"}, {"prompt": ""}]
+    told = server.post("/generate-batch", {"tasks": tasks}).json()
+    found = [(problem["task_index"], problem["field"]) for problem in told["problems"]]
+    assert found == [(1, "seed"), (2, "prompt")]
+    body = {"tasks": ["x"], "skip_invalid": "maybe", "concurrency_limit": "many"}
+    told = server.post("/generate-batch", body).json()
+    assert {problem["field"] for problem in told["problems"]} == {
+        "skip_invalid",
+        "concurrency_limit",
+    }
+
+
+def test_the_valid_tasks_run_where_the_others_may_be_skipped(
+    server: Server, simulator: Simulator
+) -> None:
+    tasks = [{"prompt": "a red car"}, {"prompt": "x", "aspect_ratio": "16x9"}]
+    made = server.post("/generate-batch", {"tasks": tasks, "skip_invalid": True}).json()
+    assert [row["task_index"] for row in made["successful_results"]] == [0]
+    (failed,) = made["failed_results"]
+    assert (failed["task_index"], failed["error_code"]) == (1, "invalid_input")
+    assert simulator.account("acme")["created"] == 1
+
+
 # What is sent, to where, the status, and what the sentence says.
 REFUSED: list[tuple[str, Any, int, str]] = [
-    ("/generate", {}, 400, "prompt is required by"),
+    ("/generate", {}, 400, "prompt is required by black-forest-labs/flux-schnell"),
     ("/generate", {"prompt": ""}, 400, "prompt is empty"),
+    ("/generate", {"prompt": "x", "filename": "x.png"}, 400, "did you mean 'output_filename'?"),
     ("/generate", {"prompt": 7}, 400, "prompt must be text"),
     ("/generate", [], 400, "must be a JSON object"),
     ("/generate", {"prompt": "x", "model_name": "nobody/none"}, 404, "knows no model"),
@@ -89,8 +156,30 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/generate", {"prompt": "x [fail]"}, 502, "The model failed"),
     ("/generate", {"prompt": "x [nsfw]"}, 422, "refused the content"),
     ("/generate-batch", {}, 400, "Either tasks or prompts is required"),
-    ("/generate-batch", {"tasks": "x"}, 400, "tasks: input should be a valid list"),
-    ("/generate-batch", {"tasks": [{"prompt": "x"}, {"promt": "y"}]}, 400, "mean 'prompt'?"),
+    ("/generate-batch", {"tasks": 7}, 400, "tasks must be a list of objects"),
+    (
+        "/generate-batch",
+        {"tasks": '[{"prompt": "x"}, {"pro'},
+        400,
+        "tasks is JSON text that is cut",
+    ),
+    ("/generate-batch", {"prompts": "['x', 'y"}, 400, "prompts is JSON text that is cut off"),
+    ("/generate-batch", {"prompts": {"a": 1}}, 400, "prompts must be a list of text"),
+    ("/generate", {"prompt": "x", "input": 7}, 400, "input must be an object of model inputs"),
+    ("/generate", {"prompt": "x", "input": '{"seed": '}, 400, "input is JSON text that is cut off"),
+    (
+        "/generate",
+        {"prompt": "x", "model": "flux-dev", "model_name": "qwen-image"},
+        400,
+        "model and model_name name different models",
+    ),
+    ("/generate-batch", {"tasks": ["x"], "skip_invalid": "maybe"}, 400, "skip_invalid: "),
+    (
+        "/generate-batch",
+        {"tasks": [{"prompt": "x"}, {"promt": "y"}]},
+        400,
+        "did you mean 'prompt'?",
+    ),
     ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),

@@ -103,9 +103,9 @@ WRONG_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"model": "flux-schnel"}, "did you mean black-forest-labs/flux-schnell?"),
     ({"model": "black-forest-labs/flux-shnell"}, "did you mean black-forest-labs/flux-schnell?"),
     ({"model": "nobody/nothing"}, "Replicate knows no model 'nobody/nothing': check its name"),
-    ({"model": "x", "query": "y"}, "exclude each other"),
+    ({"model": "x", "query": "y"}, "either query or model"),
     ({"model": 7}, "model 7 is a number"),
-    ({"words": "x"}, "'words' is not an input of find_models"),
+    ({"words": "x"}, "'words' is not an argument of find_models: did you mean 'query'?"),
 ]
 
 

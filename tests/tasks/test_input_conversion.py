@@ -73,7 +73,9 @@ def test_values_are_sent_as_the_schema_takes_them(field: str, given: Any, sent: 
         assert MODEL.problems(inputs) == []
 
 
-@pytest.mark.parametrize("field", ["seed", "scale", "image", "images", "aspect_ratio", "options"])
+@pytest.mark.parametrize(
+    "field", ["seed", "scale", "image", "images", "aspect_ratio", "options", "of_another_model"]
+)
 def test_blank_text_is_left_out_where_the_model_could_not_take_it(field: str) -> None:
     assert MODEL.converted({"prompt": "x", field: ""}) == {"prompt": "x"}
 

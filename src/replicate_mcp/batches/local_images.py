@@ -1,18 +1,20 @@
-"""Images of this machine as inputs: a path within the one folder that its user allowed.
+"""Images of this machine as inputs: by a path, or the content that a program has in memory.
 
-A model that writes tasks can be talked into naming any file. So a path is followed to where it
-leads in the end, only that folder is read, and only images leave it.
+A model that writes tasks can be talked into naming any file. So on stdio a path is followed to
+where it leads in the end, and only the one folder that the user allowed is read. A person's own
+command line and program may name any path. Only images leave the machine.
 """
 
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from replicate_mcp.errors import InvalidInput
@@ -23,6 +25,10 @@ MOST_BYTES = 100_000_000
 """Replicate takes files of less than 100 MB."""
 
 SETTING = "REPLICATE_MCP_FILES"
+
+ImagePaths = Literal["none", "folder", "any"]
+"""Which images of this machine may be named by a path: those in the folder that the user allowed,
+or `any`, relative to the current folder, `~` for the home folder."""
 
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
@@ -68,25 +74,94 @@ class LocalImage:
         return content
 
 
+@dataclass(frozen=True, slots=True)
+class ImageContent:
+    """An image that a program has in memory.
+
+    Attributes:
+        where: the task and the input that had it first.
+        digest: SHA-256 of its content.
+        kind: its type, like `image/png`.
+    """
+
+    where: str
+    digest: str
+    kind: str
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, where: str, content: bytes) -> "ImageContent":
+        """Check an image and return it.
+
+        Raises:
+            InvalidInput: it is no image, or too large.
+        """
+        _check_size(where, len(content))
+        kind = _image_type(where, content[:HEAD_BYTES])
+        return cls(where, hashlib.sha256(content).hexdigest(), kind, content)
+
+    @property
+    def uri(self) -> str:
+        """What stands for it among a task's inputs until it has its URL at Replicate."""
+        return f"content:{self.digest}"
+
+    def read(self) -> bytes:
+        """Return its content."""
+        return self.content
+
+
+Image = LocalImage | ImageContent
+
+
 class LocalImages:
     """Finds the images that a batch's inputs name.
 
     Args:
-        folder: what may be read; None for nothing.
+        folder: the folder to which paths are relative, and outside of which nothing is read; None
+            where no path may be read.
         instead: what a caller that names a path is told where nothing may be read.
+        anywhere: whether paths that lead out of the folder are read, too.
+        attached: images that are found already, by their URIs.
     """
 
-    def __init__(self, folder: Path | None, instead: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        instead: str = "",
+        *,
+        anywhere: bool = False,
+        attached: Mapping[str, Image] | None = None,
+    ) -> None:
         self._folder = folder
         self._instead = instead
+        self._anywhere = anywhere
+        self._attached = attached or {}
         self._seen: dict[PurePath, LocalImage] = {}
 
-    @property
-    def found(self) -> dict[str, LocalImage]:
-        """Those found so far, by the URI that stands for each."""
-        return {image.uri: image for image in self._seen.values()}
+    @classmethod
+    def allowed(
+        cls, paths: ImagePaths, folder: Path | None, attached: Mapping[str, Image]
+    ) -> "LocalImages":
+        """Return what finds the images that a caller may name by `paths`.
 
-    def find(self, where: str, text: str) -> LocalImage:
+        Args:
+            folder: the one that the user allowed.
+        """
+        if paths == "any":
+            return cls(Path.cwd(), anywhere=True, attached=attached)
+        if paths == "none":
+            return cls(None, "Paths are read on stdio alone, never over HTTP.")
+        return cls(
+            folder,
+            f"To name images of this machine, set {SETTING} to the folder that they are in.",
+        )
+
+    @property
+    def found(self) -> dict[str, Image]:
+        """Those found so far, by the URI that stands for each."""
+        return {**self._attached, **{image.uri: image for image in self._seen.values()}}
+
+    def find(self, where: str, text: str) -> Image:
         """The image at a path: relative to the folder, or absolute inside it.
 
         Args:
@@ -96,15 +171,30 @@ class LocalImages:
         Raises:
             InvalidInput: it is not there, leads elsewhere, is no image, or may not be read.
         """
+        if text in self._attached:
+            return self._attached[text]
         shown = f"{where} {quoted(text)}"
         if self._folder is None:
             raise InvalidInput(
                 f"{shown} is not a URL: give an https:// link or a data: URI. {self._instead}"
             )
-        folder, path = self._followed(self._folder, text, shown)
-        if path not in self._seen:
-            self._seen[path] = _looked_at(folder, path, where, shown)
-        return self._seen[path]
+        follow = self._followed_anywhere if self._anywhere else self._followed
+        folder, path = follow(self._folder, text, shown)
+        if folder / path not in self._seen:
+            self._seen[folder / path] = _looked_at(folder, path, where, shown)
+        return self._seen[folder / path]
+
+    @staticmethod
+    def _followed_anywhere(folder: Path, text: str, shown: str) -> tuple[Path, PurePath]:
+        """Return the folder in which a path ends, and its name there."""
+        try:
+            named = named_path(text, folder)
+            if named is None:
+                raise ValueError
+            path = (folder / Path(named).expanduser()).resolve()
+        except (OSError, RuntimeError, ValueError):  # links in a circle, a null byte
+            raise InvalidInput(f"{shown} is not a path that can be followed.") from None
+        return path.parent, PurePath(path.name)
 
     @staticmethod
     def _followed(folder: Path, text: str, shown: str) -> tuple[Path, PurePath]:
@@ -170,19 +260,27 @@ def named_path(text: str, folder: PurePath) -> PurePath | None:
 
 def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:
     with _opened(folder, path, shown) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size >= MOST_BYTES:
-            raise InvalidInput(
-                f"{shown} has {size / 1e6:.0f} MB: Replicate takes files of less than 100 MB."
-            )
-        found = media_type(file.read(HEAD_BYTES))
-        kind = found.name if found else ""
-        if kind.removeprefix("image/") not in _ACCEPTED:
-            accepted = f"{', '.join(_ACCEPTED[:-1])} and {_ACCEPTED[-1]}"
-            raise InvalidInput(f"{shown} is not an image: {accepted} are taken.")
+        _check_size(shown, os.fstat(file.fileno()).st_size)
+        kind = _image_type(shown, file.read(HEAD_BYTES))
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return LocalImage(where, folder, path, digest, kind)
+
+
+def _check_size(shown: str, size: int) -> None:
+    if size >= MOST_BYTES:
+        raise InvalidInput(
+            f"{shown} has {size / 1e6:.0f} MB: Replicate takes files of less than 100 MB."
+        )
+
+
+def _image_type(shown: str, head: bytes) -> str:
+    found = media_type(head)
+    kind = found.name if found else ""
+    if kind.removeprefix("image/") not in _ACCEPTED:
+        accepted = f"{', '.join(_ACCEPTED[:-1])} and {_ACCEPTED[-1]}"
+        raise InvalidInput(f"{shown} is not an image: {accepted} are taken.")
+    return kind
 
 
 @contextmanager

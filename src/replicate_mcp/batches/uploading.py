@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from replicate_mcp.batches.local_images import LocalImage, LocalImages
+from replicate_mcp.batches.local_images import Image, LocalImages
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.replicate_api.fault_policy import not_told
 from replicate_mcp.replicate_api.faults import Fault
@@ -33,6 +33,8 @@ async def with_urls(
     def settled(value: Any) -> Any:
         if isinstance(value, list):
             return [settled(each) for each in value]
+        if isinstance(value, dict):
+            return {name: settled(each) for name, each in value.items()}
         return urls.get(value, value) if isinstance(value, str) else value
 
     return [
@@ -41,13 +43,13 @@ async def with_urls(
     ]
 
 
-async def _uploaded(images: Mapping[str, LocalImage], gateway: Gateway) -> dict[str, str]:
+async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, str]:
     """The URL of each image, by the URI that stands for it."""
     one_of_each = {image.digest: image for image in images.values()}
     urls: dict[str, str] = {}
     at_once = anyio.CapacityLimiter(UPLOADS_AT_ONCE)
 
-    async def upload(image: LocalImage) -> None:
+    async def upload(image: Image) -> None:
         async with at_once:
             content = await anyio.to_thread.run_sync(image.read)
             # Not the name it has on this machine, which may say more than the image does.

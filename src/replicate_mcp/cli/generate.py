@@ -1,18 +1,23 @@
 """`replicate-mcp generate`: a batch from the command line, with a live bar and a table."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import INTERRUPTED
 from replicate_mcp.cli.options import add_max_mb, folder
-from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.errors import BackendUnavailable, InvalidInput, ModelNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from replicate_mcp.access import Caller
     from replicate_mcp.app import App
+    from replicate_mcp.callers_batches import BatchRequest
     from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
+    from replicate_mcp.cli.task_input import TaskInput
     from replicate_mcp.tasks.result import BatchResult
+    from replicate_mcp.tasks.schema_reading import InputField
 
 LOOK_SECONDS = 0.2
 """How often the bar is brought up to date."""
@@ -30,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file",
         metavar="FILE",
         help='tasks instead of prompts: JSON like [{"prompt": "a red car", "output_filename": '
-        '"red_car.jpg"}], a .txt with one prompt a line, or - for the standard input',
+        '"red_car.jpg"}], JSON Lines, a .csv whose columns are inputs, a .txt with one prompt a '
+        "line, or - for the standard input",
     )
     parser.add_argument(
         "--filename", action="append", default=[], metavar="NAME", help="one for each prompt"
@@ -45,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="an input of the model for every task, like aspect_ratio=16:9; may be repeated",
+    )
+    parser.add_argument(
+        "--skip-invalid",
+        action="store_true",
+        help="make the valid tasks, and list those with faults among the failed",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--out", type=folder, metavar="DIR", help="save the images there too")
@@ -63,22 +74,22 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.settings import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
-    tasks = read_tasks(arguments.prompts, arguments.filename, arguments.file)
+    given = read_tasks(arguments.prompts, arguments.filename, arguments.file)
     if arguments.out is not None:
         from replicate_mcp.cli.saving import make_folder
 
         make_folder(arguments.out)  # Before anything is created and billed.
-    return in_app(settings, lambda app: _generate(app, arguments, tasks))
+    return in_app(settings, lambda app: _generate(app, arguments, given))
 
 
-async def _generate(app: "App", arguments: argparse.Namespace, tasks: list[Any]) -> int:
+async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput") -> int:
     from replicate_mcp.cli import results
     from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
 
     caller = app.caller()
-    with ProgressBar(len(tasks)) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
-        batch_id = await _begun(app, caller, arguments, tasks, interrupts)
+    with ProgressBar(len(given.tasks)) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
+        batch_id = await _begun(app, caller, arguments, given, interrupts)
         if batch_id is None:
             bar.say("Nothing was made.")
             return INTERRUPTED
@@ -118,13 +129,11 @@ async def _begun(
     app: "App",
     caller: "Caller",
     arguments: argparse.Namespace,
-    tasks: list[Any],
+    given: "TaskInput",
     interrupts: "Interrupts",
 ) -> str | None:
     """Begin a batch and give its id; None where Ctrl-C was heard before it began."""
     import anyio
-
-    from replicate_mcp.callers_batches import BatchRequest
 
     batch_id: str | None = None
     async with anyio.create_task_group() as group:
@@ -134,30 +143,37 @@ async def _begun(
             group.cancel_scope.cancel()
 
         group.start_soon(give_up_when_asked)
-        batch_id = await app.batches.start(
-            caller,
-            BatchRequest(
-                tasks,
-                model=arguments.model,
-                semaphore=arguments.semaphore,
-                shared_inputs=await _shared_inputs(app, caller, arguments),
-                is_local=True,
-            ),
-        )
+        request = await _request(app, caller, arguments, given)
+        batch_id = await app.batches.start(caller, request)
         group.cancel_scope.cancel()
     return batch_id
 
 
-async def _shared_inputs(
-    app: "App", caller: "Caller", arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """The inputs of every task, read as the model that the tasks share wants them."""
-    if not arguments.input:
-        return {}
-    from replicate_mcp.cli.task_input import read_inputs
+async def _request(
+    app: "App", caller: "Caller", arguments: argparse.Namespace, given: "TaskInput"
+) -> "BatchRequest":
+    """Return what is asked for; options override what a file says of all its tasks."""
+    from replicate_mcp.callers_batches import BatchRequest
+    from replicate_mcp.cli.task_input import read_cells, read_inputs
 
-    schema = await app.model_inputs(caller, arguments.model or app.settings.default_model)
-    return read_inputs(arguments.input, schema.fields if schema else {})
+    async def fields(name: str | None) -> "Mapping[str, InputField]":
+        try:
+            schema = await app.model_inputs(caller, name or app.settings.default_model)
+        except (InvalidInput, ModelNotFound):
+            return {}  # It is refused with the tasks that name it.
+        return schema.fields if schema else {}
+
+    model = arguments.model or given.model
+    inputs = read_inputs(arguments.input, await fields(model)) if arguments.input else {}
+    return BatchRequest(
+        await read_cells(given, model, fields) if given.has_cells else given.tasks,
+        model=model,
+        semaphore=arguments.semaphore or given.semaphore,
+        concurrency_limit=given.concurrency_limit,
+        shared_inputs={**given.shared_inputs, **inputs},
+        image_paths="any",
+        skip_invalid=arguments.skip_invalid or given.skip_invalid,
+    )
 
 
 async def _run_batch(

@@ -34,12 +34,21 @@ STATUSES: dict[RefusalCode, int] = {
 """HTTP's status for each code, where a request as a whole ends with it."""
 
 
+class Problem(BaseModel):
+    """One fault of a request: the task's position, from 0, and the field, where it has them."""
+
+    task_index: int | None = None
+    field: str | None = None
+    error: str
+
+
 class Refusal(BaseModel):
     """Why a request was refused, or its one image not made."""
 
     error: str
     error_code: Literal[RefusalCode, "internal_error"]
     retryable: bool = False
+    problems: list[Problem] | None = None
 
 
 class Batch(BaseModel):
@@ -161,9 +170,10 @@ def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
         status = 404
     elif isinstance(error, KeyReused):
         status = 422
-    return status, Refusal(
-        error=str(error), error_code=error.code, retryable=error.retryable
-    ).model_dump()
+    body = {"error": str(error), "error_code": error.code, "retryable": error.retryable}
+    if error.problems:
+        body["problems"] = [problem.as_json() for problem in error.problems]
+    return status, body
 
 
 def failed_image(failure: TaskFailure, batch_id: str) -> tuple[int, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Request, Response
@@ -28,7 +28,7 @@ from replicate_mcp.http_api.callers import TheApp, caller_of
 from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
 from replicate_mcp.http_api.large_bodies import LargeBodyRoute, json_response
 from replicate_mcp.http_api.patience import while_the_client_waits
-from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateRequest, _Generate
+from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateBody, GenerateRequest
 from replicate_mcp.tasks.result import as_json
 
 router = APIRouter(route_class=LargeBodyRoute)
@@ -58,7 +58,7 @@ async def generate(
 ) -> Response:
     """Make one image, and answer with its URL; a failed one answers with an error's status."""
     caller = caller_of(request, body.own_token)
-    batch_id = await _started(request, app, caller, body, [body.task], key)
+    batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
     with while_the_client_waits(request):
@@ -70,7 +70,7 @@ async def generate(
         status, answer = failed_image(result.failed_results[0], batch_id)
         return JSONResponse(answer, status)
     (made,) = result.successful_results
-    answer = made_image(made, batch_id, body.model_name, body.external_semaphore_id)
+    answer = made_image(made, batch_id, body.named_model, body.named_semaphore)
     return JSONResponse(answer)
 
 
@@ -86,7 +86,7 @@ async def generate_batch(
 ) -> Response:
     """Make many images, all at once as far as the limits allow; answers 200 whatever fails."""
     caller = caller_of(request, body.own_token)
-    batch_id = await _started(request, app, caller, body, body.all_tasks, key)
+    batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
     with while_the_client_waits(request):
@@ -94,14 +94,14 @@ async def generate_batch(
     result = await app.batches.result(caller, batch_id)
     if result.status == "running":
         return await _accepted(app, caller, batch_id)
-    model = body.model_name or app.settings.default_model
+    model = body.named_model or app.settings.default_model
     return await json_response(
-        lambda: made_batch(result, model, body.external_semaphore_id), size_bytes=result.size_bytes
+        lambda: made_batch(result, model, body.named_semaphore), size_bytes=result.size_bytes
     )
 
 
 async def _started(
-    request: Request, app: App, caller: Caller, body: _Generate, tasks: list[Any], key: str | None
+    request: Request, app: App, caller: Caller, body: GenerateBody, key: str | None
 ) -> str:
     """The batch of this request: a new one, or the one that its key began before."""
     if body.concurrency_limit is not None and not caller.brought_a_token:
@@ -109,32 +109,31 @@ async def _started(
             "concurrency_limit goes with a token of your own: the limit of the server's account is "
             "set with POST /configure."
         )
-    with joined_to(request.headers):
-        return await app.batches.start(
-            caller,
-            BatchRequest(
-                tasks,
-                model=body.model_name,
-                semaphore=body.external_semaphore_id,
-                concurrency_limit=body.concurrency_limit,
-                shared_inputs=body.shared_inputs,
-                key=IdempotencyKey(key, await _digest(body)) if key else None,
-            ),
+
+    def read() -> BatchRequest:
+        return BatchRequest(
+            body.all_tasks,
+            model=body.named_model,
+            semaphore=body.named_semaphore,
+            concurrency_limit=body.concurrency_limit,
+            shared_inputs=body.shared_inputs,
+            key=IdempotencyKey(key, _digest(body)) if key else None,
+            skip_invalid=bool(body.skip_invalid),
         )
 
-
-async def _digest(body: BaseModel) -> str:
-    """What stands for a request, so that another under the same key is told apart."""
-
-    def digest() -> str:
-        try:
-            content = body.model_dump(mode="json", exclude={"credentials"})
-        except ValueError:  # What is over 255 levels deep; no input may be.
-            raise InvalidInput("The request's body is nested too deeply.") from None
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
     given = [getattr(body, name) for name in type(body).model_fields]
-    return await run_cpu_bound(digest, size_bytes=json_size([given, body.model_extra or {}]))
+    size = json_size([given, body.model_extra or {}])
+    with joined_to(request.headers):
+        return await app.batches.start(caller, await run_cpu_bound(read, size_bytes=size))
+
+
+def _digest(body: BaseModel) -> str:
+    """Return what stands for a request, to tell another under the same key apart."""
+    try:
+        content = body.model_dump(mode="json", exclude={"credentials"})
+    except ValueError:  # What is over 255 levels deep; no input may be.
+        raise InvalidInput("The request's body is nested too deeply.") from None
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _is_asynchronous(prefer: str | None) -> bool:

@@ -1,11 +1,14 @@
-"""What the two generating routes take; every field that is not ours is an input of the model."""
+"""Request bodies of the generating routes; an unknown field is an input of the model."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.json_text import read_json_text
+from replicate_mcp.tasks.models import ModelName
 
 IGNORED = ("output_dir",)
 """Fields of the service that this one re-imagines: no image is written on the server."""
@@ -19,20 +22,46 @@ class Credentials(BaseModel):
     replicate_api_token: SecretStr
 
 
-class _Generate(BaseModel):
+def _without_empty(value: Any) -> Any:
+    """Return None for empty text, which clients send for a field that is not given."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Text = Annotated[str | None, BeforeValidator(_without_empty)]
+
+_TASK: dict[str, Any] = {
+    "anyOf": [{"type": "object"}, {"type": "string"}],
+    "description": "an object with prompt, output_filename, model and inputs, or a prompt",
+}
+
+
+class GenerateBody(BaseModel):
+    """Fields of both routes."""
+
     model_config = ConfigDict(
         extra="allow", protected_namespaces=(), hide_input_in_errors=True, populate_by_name=True
     )
 
-    model_name: str | None = Field(
+    model_name: Text = Field(
         None, description="owner/name, owner/name:version, or a short name; else the default model"
     )
+    model: Text = Field(None, description="the same as model_name")
     credentials: Credentials | None = None
-    external_semaphore_id: str | None = Field(
+    external_semaphore_id: Text = Field(
         None, description="a registered limit to stay under, besides the account's"
     )
-    concurrency_limit: int | None = Field(
+    semaphore: Text = Field(None, description="the same as external_semaphore_id")
+    concurrency_limit: Annotated[int | None, BeforeValidator(_without_empty)] = Field(
         None, description="with one's own token: how many of this batch may run at once"
+    )
+    skip_invalid: Annotated[bool | None, BeforeValidator(_without_empty)] = Field(
+        None,
+        description="run the valid tasks, and answer with the others among the failed results",
+    )
+    input: Any = Field(
+        None,
+        description="inputs of the model; they override same-named fields",
+        json_schema_extra={"type": "object"},
     )
 
     @property
@@ -43,58 +72,127 @@ class _Generate(BaseModel):
         return self.credentials.replicate_api_token.get_secret_value()
 
     @property
+    def named_model(self) -> str | None:
+        """The model, under either of its two names.
+
+        Raises:
+            InvalidInput: both are given and differ.
+        """
+        if self.model_name and self.model and _full_name(self.model_name) != _full_name(self.model):
+            raise InvalidInput("model and model_name name different models: give one of them.")
+        return self.model_name or self.model
+
+    @property
+    def named_semaphore(self) -> str | None:
+        """The semaphore, under either of its two names.
+
+        Raises:
+            InvalidInput: both are given and differ.
+        """
+        names = {each for each in (self.external_semaphore_id, self.semaphore) if each}
+        if len(names) > 1:
+            raise InvalidInput(
+                "semaphore and external_semaphore_id name different semaphores: give one of them."
+            )
+        return next(iter(names), None)
+
+    @property
     def shared_inputs(self) -> dict[str, Any]:
-        """The model's inputs that every task has."""
-        return {key: value for key, value in (self.model_extra or {}).items() if key not in IGNORED}
+        """The model's inputs that every task has.
+
+        Raises:
+            InvalidInput: `input` is not an object.
+        """
+        others = {k: value for k, value in (self.model_extra or {}).items() if k not in IGNORED}
+        own = _without_empty(self.input)
+        if isinstance(own, str):
+            own = read_json_text(own, "input")
+        if own is not None and not isinstance(own, Mapping):
+            raise InvalidInput("input must be an object of model inputs.")
+        return {**others, **(own or {})}
+
+    @property
+    @abstractmethod
+    def all_tasks(self) -> Any:
+        """The tasks, as they were given; lists may be JSON text.
+
+        Raises:
+            InvalidInput: there are none, or their parts do not fit together.
+        """
 
 
-class GenerateRequest(_Generate):
+class GenerateRequest(GenerateBody):
     """One image, or as many as the model's own input asks for."""
 
-    prompt: Any = Field(None, description="what to draw", json_schema_extra={"type": "string"})
+    prompt: Any = Field(
+        None,
+        description="what to draw; left out only for a model that takes none",
+        json_schema_extra={"type": "string"},
+    )
     output_filename: Any = Field(
         None, description="a label like red_car.jpg", json_schema_extra={"type": "string"}
     )
 
     @property
-    def task(self) -> dict[str, Any]:
+    def all_tasks(self) -> Any:
         """The one task."""
         task = {"prompt": self.prompt, "output_filename": self.output_filename}
-        return {key: value for key, value in task.items() if value is not None}
+        return [{key: value for key, value in task.items() if value is not None}]
 
 
-class GenerateBatchRequest(_Generate):
+class GenerateBatchRequest(GenerateBody):
     """Many: `tasks`, or `prompts` with `custom_filenames`."""
 
-    tasks: list[Any] | None = Field(
-        None, description='like [{"prompt": "a red car", "output_filename": "red_car.jpg"}]'
+    tasks: Any = Field(
+        None,
+        description='like [{"prompt": "a red car", "output_filename": "red_car.jpg"}]',
+        json_schema_extra={"type": "array", "items": _TASK},
     )
-    prompts: list[Any] | None = None
-    custom_filenames: list[Any] | None = None
+    prompts: Any = Field(None, json_schema_extra={"type": "array", "items": {"type": "string"}})
+    custom_filenames: Any = Field(
+        None, json_schema_extra={"type": "array", "items": {"type": "string"}}
+    )
 
     @property
-    def all_tasks(self) -> list[Any]:
-        """The tasks, in either form.
-
-        Raises:
-            InvalidInput: there are none, or the two lists do not fit.
-        """
-        if self.tasks:
+    def all_tasks(self) -> Any:
+        """The tasks, in either form."""
+        if isinstance(self.tasks, list) and self.tasks:
             return [_without_ignored(task) for task in self.tasks]
-        if not self.prompts:
+        if self.tasks:
+            return self.tasks
+        prompts = _list_of_text("prompts", self.prompts)
+        if not prompts:
             raise InvalidInput(
                 'Either tasks or prompts is required, like {"tasks": [{"prompt": "a red car"}]}.'
             )
-        names = self.custom_filenames or [None] * len(self.prompts)
-        if len(names) != len(self.prompts):
+        names = _list_of_text("custom_filenames", self.custom_filenames) or [None] * len(prompts)
+        if len(names) != len(prompts):
             raise InvalidInput(
-                f"custom_filenames has {len(names)} and prompts {len(self.prompts)}: give one for "
-                "each, or none."
+                f"custom_filenames has {len(names)} and prompts {len(prompts)}: give one for each, "
+                "or none."
             )
         return [
             {"prompt": prompt, **({"output_filename": name} if name else {})}
-            for prompt, name in zip(self.prompts, names, strict=True)
+            for prompt, name in zip(prompts, names, strict=True)
         ]
+
+
+def _full_name(name: str) -> str:
+    try:
+        return str(ModelName.parse(name))
+    except ValueError:
+        return name.strip()
+
+
+def _list_of_text(name: str, value: Any) -> list[Any]:
+    """Return a list that may be JSON text, or one text alone."""
+    if isinstance(value, str) and value.strip():
+        value = read_json_text(value, name)
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    if value is not None and not isinstance(value, list):
+        raise InvalidInput(f"{name} must be a list of text.")
+    return value or []
 
 
 class SemaphoreRequest(BaseModel):

@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import metadata
@@ -20,7 +20,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
-from replicate_mcp.errors import InvalidInput, ReplicateMcpError, TooManyAttempts
+from replicate_mcp.errors import (
+    InvalidInput,
+    ReplicateMcpError,
+    TaskProblem,
+    TooManyAttempts,
+    refusal_of,
+)
 from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.callers import app_of
@@ -220,16 +226,25 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
+    errors = error.errors()
+    first = errors[0]
+    refused: ReplicateMcpError
     if first["type"] == "json_invalid":
         sentence = f"The request's body is not valid JSON ({first.get('ctx', {}).get('error')})."
+        refused = InvalidInput(sentence)
     elif first["type"] == "model_attributes_type" and len(first["loc"]) == 1:
         sentence = "The request's body must be a JSON object, sent as application/json."
+        refused = InvalidInput(sentence)
     else:
-        where = ".".join(str(part) for part in first["loc"][1:]) or "the request's body"
-        sentence = f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}."
-    status, body = refusal(InvalidInput(sentence))
+        refused = refusal_of([_problem(each) for each in errors])
+    status, body = refusal(refused)
     return JSONResponse(body, status)
+
+
+def _problem(error: Mapping[str, Any]) -> TaskProblem:
+    field = ".".join(str(part) for part in error["loc"][1:])
+    message = f"{error['msg'][:1].lower()}{error['msg'][1:]}"
+    return TaskProblem(None, field or None, f"{field or 'the body'}: {message}.")
 
 
 async def _failed(request: Request, _: Exception) -> JSONResponse:

@@ -18,7 +18,8 @@ def _list(items: Schema) -> Schema:
 
 
 def _arguments(required: str = "", /, **properties: Schema) -> Schema:
-    schema = _object(required, **properties) | {"additionalProperties": False}
+    # Not closed: clients fail at additionalProperties, and add arguments of their own.
+    schema = _object(required, **properties)
     if not required:
         del schema["required"]
     return schema
@@ -28,12 +29,12 @@ _WAIT: Schema = {
     "type": "number",
     "minimum": 0,
     "maximum": 50,
-    "description": "Answer after so long at most (default 45); the batch goes on.",
+    "description": "Maximum seconds to wait (default 45); the batch keeps running.",
 }
 
 _PREVIEW: Schema = {
     "type": "boolean",
-    "description": "Also thumbnails, for you to see what was made (24 rows a page).",
+    "description": "Add thumbnails, for you to see what was made (24 rows a page).",
 }
 
 _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave it."}
@@ -42,25 +43,36 @@ GENERATE_IMAGES: Schema = _arguments(
     "tasks",
     tasks={
         "type": "array",
-        "description": "One image request each, 1 to 1000. Keys beside these are inputs of the "
-        "model: aspect_ratio, num_outputs, seed, output_format, input_image, ...",
+        "description": "1 to 1000 image requests. Any other model input is a key of a task too.",
         "items": {
             "type": "object",
+            # Strict clients drop keys that are not named here.
             "properties": {
-                "prompt": _TEXT,
+                "prompt": {
+                    "type": "string",
+                    "description": "Leave out only for a model that takes none.",
+                },
                 "output_filename": {
                     "type": "string",
                     "description": "A label like red_car.jpg; its extension asks for that format.",
                 },
                 "model": {"type": "string", "description": "For this task alone."},
-                "input": {"type": "object", "description": "Model inputs; they win."},
+                "aspect_ratio": {"type": "string", "description": "Like 16:9."},
+                "num_outputs": _COUNT,
+                "seed": _COUNT,
+                "output_format": _TEXT,
+                "input_image": {"type": "string", "description": "A URL, to edit this image."},
+                "input": {
+                    "type": "object",
+                    "description": "More model inputs; they override same-named keys.",
+                },
             },
         },
     },
     model={
         "type": "string",
-        "description": "owner/name, owner/name:version, deployments/owner/name, or flux-dev, "
-        "flux-kontext-max, qwen-image. Default: black-forest-labs/flux-schnell.",
+        "description": "owner/name, owner/name:version, deployments/owner/name, or a short name: "
+        "flux-dev, flux-kontext-max, qwen-image. Default: black-forest-labs/flux-schnell.",
     },
     semaphore={
         "type": "string",
@@ -68,6 +80,10 @@ GENERATE_IMAGES: Schema = _arguments(
     },
     wait_seconds=_WAIT,
     preview=_PREVIEW,
+    skip_invalid={
+        "type": "boolean",
+        "description": "Run the valid tasks; those with faults become failed_results.",
+    },
 )
 
 GET_BATCH: Schema = _arguments(
@@ -78,7 +94,10 @@ GET_BATCH: Schema = _arguments(
         "description": "The last answer's cursor: only what finished since.",
     },
     limit={"type": "integer", "minimum": 1, "maximum": 1000, "description": "Rows (default 50)."},
-    wait_seconds={**_WAIT, "description": "Wait so long for the batch to end (default 0)."},
+    wait_seconds={
+        **_WAIT,
+        "description": "Maximum seconds to wait for the batch to end (default 0).",
+    },
     preview=_PREVIEW,
 )
 
@@ -87,8 +106,8 @@ CANCEL_BATCH: Schema = _arguments("batch_id", batch_id=_BATCH_ID)
 LIST_SEMAPHORES: Schema = _arguments()
 
 FIND_MODELS: Schema = _arguments(
-    query={"type": "string", "description": "Words. Without: a table of known models."},
-    model={"type": "string", "description": "Tell this model's inputs."},
+    query={"type": "string", "description": "Search terms; omit to list recommended models."},
+    model={"type": "string", "description": "List this model's inputs."},
 )
 
 _COUNTS: dict[str, Schema] = {

@@ -115,8 +115,6 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             raise MCPError(INVALID_PARAMS, f"There is no tool '{name[:60]}': there are {known}.")
         request = context.request_context if context is not None else None
         batches: list[str] = []
-        # Models write null for what they do not give.
-        arguments = {key: value for key, value in arguments.items() if value is not None}
         call = ToolCall(
             app=self._app,
             arguments=arguments,

@@ -1,9 +1,8 @@
 """The tools: each reads its arguments, calls the app, and shapes the answer for a model."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,17 +15,17 @@ from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
+from replicate_mcp.mcp_server.arguments import TASKS, read_arguments
 from replicate_mcp.mcp_server.confirming import AnswerFirst, Confirmation
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
 from replicate_mcp.mcp_server.previews import MOST as MOST_PREVIEWS
 from replicate_mcp.mcp_server.previews import Previews
-from replicate_mcp.text import one_line, with_full_stop
+from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from replicate_mcp.tasks.model_inputs import InputSchema
     from replicate_mcp.tasks.result import BatchCounts, BatchResult
 
 
@@ -115,9 +114,10 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             arguments["tasks"],
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
-            is_local=call.is_local,
+            image_paths="folder" if call.is_local else "none",
             upload_seconds=UPLOAD_SECONDS,
             key=confirmation.key if confirmation else None,
+            skip_invalid=arguments.get("skip_invalid", False),
         ),
         consent=confirmation.get if confirmation else None,
     )
@@ -188,7 +188,7 @@ async def find_models(call: ToolCall) -> CallToolResult:
     if model is None:
         return _answer(*await found_models(call.app, query, lambda: call.caller))
     if query is not None:
-        raise InvalidInput("query and model exclude each other: give one of them, or none.")
+        raise InvalidInput("Pass either query or model, not both.")
     return _answer(*await model_inputs(call.app, call.caller, model))
 
 
@@ -205,21 +205,23 @@ class ToolSpec:
         Without structured content: clients check that against the tool's schema, errors too.
         """
         try:
-            given = {key: value for key, value in call.arguments.items() if key != "tasks"}
-            await run_cpu_bound(
-                lambda: _check(self.tool.name, self.tool.input_schema, call.arguments),
+            given = {name: value for name, value in call.arguments.items() if name != TASKS}
+            arguments = await run_cpu_bound(
+                lambda: read_arguments(self.tool.name, self.tool.input_schema, call.arguments),
                 size_bytes=json_size(given),
             )
-            return await self.run(call)
+            return await self.run(replace(call, arguments=arguments))
         except AnswerFirst as question:
             return question.result
         except ReplicateMcpError as error:
             sentence = str(call.to_public_error(error))
-            refusal = {
+            refusal: dict[str, Any] = {
                 "error": sentence,
                 "error_code": error.code,
                 "retryable": error.retryable,
             }
+            if error.problems:
+                refusal["problems"] = [problem.as_json() for problem in error.problems]
             return CallToolResult(
                 content=[TextContent(type="text", text=sentence)],
                 is_error=True,
@@ -289,33 +291,6 @@ TOOLS = {
         _spec(find_models, "Find models", schemas.FIND_MODELS, schemas.MODELS, _LOOKS),
     )
 }
-
-
-def _check(tool: str, schema: schemas.Schema, arguments: Mapping[str, Any]) -> None:
-    # What a task may hold is judged task by task, with sentences of its own.
-    given = {key: value for key, value in arguments.items() if key != "tasks"}
-    required = [name for name in schema.get("required", []) if name not in arguments]
-    if required:
-        raise InvalidInput(f"{required[0]} is missing: {tool} needs it.")
-    if given and not schema["properties"]:
-        raise InvalidInput(f"{tool} takes no arguments.")
-    problems = _schema(tool).problems(given) if given else []
-    if problems:
-        sentence = with_full_stop(problems[0].sentence)
-        if "tasks" in schema["properties"] and problems[0].field not in schema["properties"]:
-            sentence += " An input of the model goes into each task, beside its prompt."
-        raise InvalidInput(sentence)
-
-
-@lru_cache
-def _schema(tool: str) -> "InputSchema":
-    from replicate_mcp.tasks.model_inputs import InputSchema
-
-    schema = TOOLS[tool].tool.input_schema
-    judged = {key: {} if key == "tasks" else value for key, value in schema["properties"].items()}
-    optional = {**schema, "properties": judged, "required": []}
-    document = {"components": {"schemas": {"Input": optional}}}
-    return InputSchema.from_openapi(document, subject=tool)
 
 
 async def _begun_lately(call: ToolCall) -> list[dict[str, Any]]:

@@ -221,6 +221,14 @@ CATALOGUE: tuple[KnownModel, ...] = (
 BY_NAME = {known.name: known for known in CATALOGUE}
 
 
+def unambiguous_names() -> dict[str, str]:
+    """Return the full name of each model by its name without the owner, where only one has it."""
+    full_names: dict[str, list[str]] = {}
+    for known in CATALOGUE:
+        full_names.setdefault(known.name.partition("/")[2], []).append(known.name)
+    return {short: names[0] for short, names in full_names.items() if len(names) == 1}
+
+
 _SAY_LITTLE = {"a", "an", "and", "best", "fast", "for", "from", "good", "image", "images", "in"}
 _SAY_LITTLE |= {"make", "model", "models", "of", "on", "or", "the", "to", "with"}
 """Words of a query by which no model is told from another."""

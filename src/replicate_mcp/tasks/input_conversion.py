@@ -29,7 +29,7 @@ def converted_inputs(
         if (
             name not in required
             and _is_blank(value)
-            and (name == "prompt" or not _takes_blank(schema))
+            and (name == "prompt" or name not in schemas or not _takes_blank(schema))
         ):
             continue
         try:

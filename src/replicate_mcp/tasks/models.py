@@ -1,11 +1,10 @@
 """How a request names a model, and what each kind of name means."""
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known
+from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known, unambiguous_names
 from replicate_mcp.text import escaped
 
 ModelKind = Literal["model", "version", "deployment"]
@@ -13,13 +12,10 @@ ModelKind = Literal["model", "version", "deployment"]
 ALIASES = {known.alias: known.name for known in CATALOGUE if known.alias}
 """Short names that stand for a model."""
 
-_BARE_NAMES = Counter(known.name.partition("/")[2] for known in CATALOGUE)
-_SHORT_NAMES = {
-    known.name.partition("/")[2]: known.name
-    for known in CATALOGUE
-    if _BARE_NAMES[known.name.partition("/")[2]] == 1
-} | ALIASES
-"""The recommended models by their names without the owner, where only one has that name."""
+SHORT_NAMES = ALIASES | {
+    short: name for short, name in unambiguous_names().items() if short not in ALIASES
+}
+"""Every short name: the aliases first, then each recommended model's name without its owner."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MODEL = re.compile(rf"({_PART})/({_PART})(?::([A-Za-z0-9]{{4,64}}))?")
@@ -41,12 +37,12 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """Read a name or an alias.
+        """Parse a full name, or a short one in any case.
 
         Raises:
             ValueError: the text is none of the forms; the message says which there are.
         """
-        text = _SHORT_NAMES.get(text.strip(), text.strip())
+        text = SHORT_NAMES.get(text.strip().casefold(), text.strip())
         if found := _DEPLOYMENT.fullmatch(text):
             return cls("deployment", found[1], found[2])
         if found := _MODEL.fullmatch(text):

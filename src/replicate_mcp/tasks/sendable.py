@@ -3,10 +3,23 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 MAX_DEPTH = 30
 """Of a schema, and of a value given for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a value that an edge could not read.
+
+    Attributes:
+        why: the end of a sentence about it, without a full stop.
+    """
+
+    why: str
+
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -14,6 +27,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def unsendable(value: object, depth: int = 0) -> str | None:
     """Why no request can carry a value, whatever the model takes."""
     match value:
+        case Unreadable():
+            return value.why
         case str() if not value.isascii() and _SURROGATE.search(value):
             return "contains half a character, an unpaired surrogate"
         case None | str() | bool():

@@ -218,7 +218,8 @@ class _TaskReader:
             own["prompt"] = prompt
         own.update((str(key), value) for key, value in (nested or {}).items())
         for name, value in own.items():
-            if why := _unsendable(name, value):
+            is_checked_later = name == "prompt" and not isinstance(value, str)
+            if not is_checked_later and (why := _unsendable(name, value)):
                 self._add(name, why)
         return own
 
@@ -302,5 +303,5 @@ def _kind(value: object) -> str:
         return "true or false"
     if isinstance(value, (int, float)):
         return "a number"
-    names = {list: "a list", dict: "an object", type(None): "null"}
-    return names.get(type(value), "text")
+    names = {list: "a list", dict: "an object", type(None): "null", str: "text"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,79 @@
+"""Tasks as a table: comma-separated values with a header, a task a row, an input a column."""
+
+import csv
+import io
+import re
+
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.input_sentences import quoted
+
+TEXT_COLUMNS = ("prompt", "output_filename", "model")
+"""Columns whose values are text whatever the model takes."""
+
+SEPARATORS = (",", ";", "\t")
+
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+def has_header(text: str) -> bool:
+    """Return whether text begins with `prompt` and other names of columns."""
+    header = _header(text)
+    return "prompt" in header[:50] and len(header) > 1 and all(map(_NAME.fullmatch, header))
+
+
+def read_table(text: str, where: str) -> list[dict[str, str]]:
+    """Return a task a row, without its empty cells.
+
+    Raises:
+        InvalidInput: there is no header, or a row has more cells than it.
+    """
+    header = _header(text)
+    wrong = next((name for name in header if not _NAME.fullmatch(name)), None)
+    if not header or wrong is not None or len(set(header)) < len(header):
+        why = (
+            f"{quoted(wrong)} is no name of an input"
+            if wrong
+            else "a name is missing or twice there"
+        )
+        raise InvalidInput(
+            f"{where} needs a first line that names the columns, like "
+            f"prompt,aspect_ratio,output_filename: {why}."
+        )
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
+    tasks = []
+    try:
+        next(cells for cells in rows if cells)
+        for cells in rows:
+            if len(cells) > len(header):
+                raise InvalidInput(
+                    f"{where}: line {rows.line_num} has {len(cells)} cells, the header "
+                    f"{len(header)}: put text with a {_separator(text)!r} in it in double quotes."
+                )
+            task = {
+                name: cell.strip()
+                for name, cell in zip(header, cells, strict=False)
+                if cell.strip()
+            }
+            if task:
+                tasks.append(task)
+    except csv.Error as error:
+        raise InvalidInput(
+            f"{where}: line {rows.line_num} cannot be read as comma-separated values ({error})."
+        ) from None
+    if not tasks:
+        raise InvalidInput(f"{where} has no line after its header: a line is a task.")
+    return tasks
+
+
+def _header(text: str) -> list[str]:
+    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    try:
+        cells = next(csv.reader([first], delimiter=_separator(text)), [])
+    except csv.Error:
+        return []
+    return [cell.strip() for cell in cells]
+
+
+def _separator(text: str) -> str:
+    first = text.lstrip("\r\n").partition("\n")[0]
+    return max(SEPARATORS, key=first.count)

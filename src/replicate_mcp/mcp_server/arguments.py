@@ -1,0 +1,185 @@
+"""Reads the arguments of a tool call as clients send them.
+
+Clients and frameworks add arguments of their own, send empty text for what is not given, and write
+numbers as text. An unknown argument is ignored, unless it is likely to be a misspelled one or an
+input of the model: the images would not be the ones that were asked for.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from replicate_mcp.errors import TaskProblem, refusal_of
+from replicate_mcp.mcp_server.schemas import Schema
+from replicate_mcp.text import one_line, with_full_stop
+
+if TYPE_CHECKING:
+    from replicate_mcp.tasks.model_inputs import InputSchema
+
+log = logging.getLogger(__name__)
+
+TASKS = "tasks"
+"""The argument whose content is checked task by task, elsewhere."""
+
+SYNONYMS = {
+    "batch": "batch_id",
+    "cursor": "after",
+    "external_semaphore_id": "semaphore",
+    "keywords": "query",
+    "page_size": "limit",
+    "prompts": TASKS,
+    "q": "query",
+    "search": "query",
+    "timeout": "wait_seconds",
+    "wait": "wait_seconds",
+    "words": "query",
+}
+"""Names that other APIs have for an argument."""
+
+TASK_FIELDS = ("prompt", "output_filename", "filename", "input", "inputs")
+"""Fields of a task that are given beside `tasks` by mistake."""
+
+OTHER_MODEL_INPUTS = (
+    *("negative_prompt", "width", "height", "size", "style", "quality", "go_fast", "n"),
+    *("guidance", "guidance_scale", "steps", "num_inference_steps", "output_quality"),
+    *("disable_safety_checker", "safety_tolerance", "images", "input_images", "mask"),
+    *("reference_images", "hf_loras", "lora_weights", "lora_scale"),
+)
+"""Inputs of many image models, beside those of the recommended ones."""
+
+MAX_COMPARED = 50
+"""Unknown arguments of one call that are compared with the known ones."""
+
+MAX_LOGGED = 10
+"""Ignored arguments of one call that are named in the log."""
+
+_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?", re.ASCII)
+_BATCH_ID = re.compile(r"b_[0-9a-f]{8,}", re.ASCII)
+
+
+def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `tool` that are given, with numbers and truth values read from text.
+
+    Args:
+        schema: the tool's, as it is published.
+
+    Raises:
+        InvalidInput: one is missing, misspelled, misplaced, or not what the schema takes.
+    """
+    present = {name: value for name, value in given.items() if not _is_absent(value)}
+    properties = schema["properties"]
+    known = {name: value for name, value in present.items() if name in properties}
+    unknown = {name: value for name, value in present.items() if name not in properties}
+    problems = dict(_misplaced(tool, properties, unknown))
+    for name in schema.get("required", ()):
+        if name not in known and not problems:
+            problems[name] = f"{name} is missing: {tool} needs it"
+    arguments = {name: _read(properties[name], value) for name, value in known.items()}
+    checked = {name: value for name, value in arguments.items() if name != TASKS}
+    if checked:
+        for problem in _input_schema(tool, schema).problems(checked):
+            problems[problem.field] = problem.sentence
+    if problems:
+        raise refusal_of(
+            [TaskProblem(None, name, with_full_stop(why)) for name, why in problems.items()]
+        )
+    if unknown:
+        names = ", ".join(repr(name) for name in islice(unknown, MAX_LOGGED))
+        _log_ignored(tool, one_line(names + ", …" * (len(unknown) > MAX_LOGGED)))
+    return arguments
+
+
+def _is_absent(value: object) -> bool:
+    """Return whether a client means by `value` that an argument is not given."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _misplaced(
+    tool: str, properties: Mapping[str, Schema], unknown: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield the unknown arguments that were meant to have an effect, each with a sentence."""
+    compared = 0
+    for name, value in unknown.items():
+        is_not = f"'{one_line(name, 60)}' is not an argument of {tool}"
+        if TASKS in properties and _alike(name) in _task_names():
+            yield name, f"{is_not}: it goes into each task, beside its prompt{_example(name)}"
+        elif compared < MAX_COMPARED:
+            compared += 1
+            if meant := _meant(name, value, properties):
+                yield name, f"{is_not}: did you mean '{meant}'?"
+
+
+def _example(name: str) -> str:
+    return ', like {"tasks": [{"prompt": "a red car"}]}' if name == "prompt" else ""
+
+
+def _meant(name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
+    """Return the argument that an unknown one is most likely a misspelling of."""
+    from replicate_mcp.tasks.input_sentences import nearest
+
+    if isinstance(value, str) and _BATCH_ID.fullmatch(value) and "batch_id" in properties:
+        return "batch_id"
+    meant = SYNONYMS.get(_words(name))
+    if meant in properties:
+        return meant
+    if _words(name).endswith("_id"):
+        # An id says who calls (session_id, task_id), unless it is one of what an argument names.
+        own = _words(name).removesuffix("_id")
+        return next((each for each in properties if own == each.removesuffix("_id")), None)
+    found: str | None = nearest(name, properties)
+    return found
+
+
+def _words(name: str) -> str:
+    """Return a name in snake case: `toolCallId` as `tool_call_id`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name[:100]).lower().strip("_")
+
+
+def _alike(name: str) -> str:
+    return _words(name).replace("_", "")
+
+
+@cache
+def _task_names() -> frozenset[str]:
+    """Return what belongs into a task: its fields, and the inputs of well-known models."""
+    from replicate_mcp.tasks.catalogue import CATALOGUE
+    from replicate_mcp.tasks.schema_reading import COUNT_FIELDS
+
+    inputs = {name.removesuffix("[]") for known in CATALOGUE for name in known.inputs}
+    return frozenset(map(_alike, {*inputs, *COUNT_FIELDS, *TASK_FIELDS, *OTHER_MODEL_INPUTS}))
+
+
+def _read(schema: Schema, value: Any) -> Any:
+    """Return `value` as the schema's type where it is unambiguous; else as it is."""
+    kind = schema.get("type")
+    text = value.strip() if isinstance(value, str) else ""
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text.lower(), value)
+    if kind in ("integer", "number"):
+        if _NUMBER.fullmatch(text):
+            value = float(text)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+    return value
+
+
+@lru_cache
+def _log_ignored(tool: str, names: str) -> None:
+    """Log ignored arguments; once where a client sends the same with every call."""
+    log.warning("%s: unknown arguments are ignored: %s", tool, names)
+
+
+_input_schemas: dict[str, "InputSchema"] = {}
+
+
+def _input_schema(tool: str, schema: Schema) -> "InputSchema":
+    from replicate_mcp.tasks.model_inputs import InputSchema
+
+    if tool not in _input_schemas:
+        optional = {**schema, "required": []}
+        document = {"components": {"schemas": {"Input": optional}}}
+        _input_schemas[tool] = InputSchema.from_openapi(document, subject=tool)
+    return _input_schemas[tool]

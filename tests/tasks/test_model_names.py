@@ -1,0 +1,34 @@
+"""Names of models, as requests write them."""
+
+import pytest
+
+from replicate_mcp.tasks import catalogue
+from replicate_mcp.tasks.catalogue import CATALOGUE, KnownModel, unambiguous_names
+from replicate_mcp.tasks.models import ALIASES, SHORT_NAMES, ModelName
+
+
+def test_every_recommended_model_has_its_name_without_the_owner_as_a_short_name() -> None:
+    for known in CATALOGUE:
+        short = known.name.partition("/")[2]
+        assert str(ModelName.parse(short)) == known.name
+        assert str(ModelName.parse(f" {short.upper()} ")) == known.name
+    assert list(SHORT_NAMES)[: len(ALIASES)] == list(ALIASES)
+
+
+def test_a_short_name_that_two_owners_share_stands_for_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rival = KnownModel("somebody/flux-schnell", "x", "$", ())
+    monkeypatch.setattr(catalogue, "CATALOGUE", (*CATALOGUE, rival))
+    names = unambiguous_names()
+    assert "flux-schnell" not in names
+    assert names["flux-2-pro"] == "black-forest-labs/flux-2-pro"
+
+
+@pytest.mark.parametrize("text", ["flux-shnell", "owner", "a/b/c", "", "x\x1b[2J"])
+def test_what_is_no_name_is_refused_with_the_forms_and_the_nearest(text: str) -> None:
+    with pytest.raises(ValueError, match="write owner/name, owner/name:version") as refused:
+        ModelName.parse(text)
+    assert str(refused.value).isprintable()
+    if text == "flux-shnell":
+        assert str(refused.value).endswith("did you mean black-forest-labs/flux-schnell?")
