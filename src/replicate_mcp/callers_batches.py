@@ -111,7 +111,7 @@ class CallersBatches:
 
         if request.concurrency_limit is not None:
             check_limit(request.concurrency_limit)
-        size = json_size([request.tasks, request.shared_inputs or {}])
+        size = json_size([request.tasks, request.shared_inputs or {}, request.model])
         tasks = self._parse(request) if size <= INLINE_BYTES else None
         parts, key = await self._opened(), request.key
         try:
