@@ -1,7 +1,9 @@
 """The limits at the edge, over real sockets: what is too large, too slow, too much, or not ours."""
 
 import json
+import select
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -113,7 +115,7 @@ def test_headers_that_are_too_large_are_refused_however_they_come(server: Server
 def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
     limited: Limited, path: str, mebibytes: int
 ) -> None:
-    with limited(linger_seconds=1) as server:
+    with limited(linger_seconds=1, linger_total_seconds=3) as server:
         with wire_to(server.url) as told:
             length = str(mebibytes * 1024 * 1024 + 1)
             told.send(request("POST", path, content_length=length, **MCP))
@@ -128,6 +130,26 @@ def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
         refused = told_body["error"]
         sentence = refused["message"] if path == "/mcp" else refused
         assert sentence == f"The request's body is over {mebibytes} MiB."
+
+
+@pytest.mark.parametrize(("path", "mebibytes"), [("/generate", 16), ("/mcp", 4)])
+@pytest.mark.parametrize("head", [{"transfer_encoding": "chunked"}, {"content_length": "99999999"}])
+def test_a_client_that_sends_its_too_large_body_to_the_end_reads_the_refusal(
+    limited: Limited, path: str, mebibytes: int, head: dict[str, str]
+) -> None:
+    piece = b"x" * 1024 * 1024
+    if "transfer_encoding" in head:
+        piece = b"%x\r\n%s\r\n" % (len(piece), piece)
+    with limited(linger_seconds=1) as server, wire_to(server.url) as slow:
+        slow.send(request("POST", path, **head, **MCP))
+        for _ in range(mebibytes + 1):
+            slow.send(piece)
+        # It sends for longer than the server waits for one that has stopped.
+        select.select([slow.socket], [], [], 30)
+        for _ in range(25):
+            slow.send(piece[: len(piece) // 64] if "content_length" in head else piece)
+            time.sleep(0.1)
+        assert slow.headers().startswith("HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("path", ["/generate", "/generate-batch", "/mcp", "/messages/"])

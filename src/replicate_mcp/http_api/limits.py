@@ -32,8 +32,9 @@ class Limits:
         body_seconds: until its body has to be here: nginx's client_body_timeout, but in all.
         unread_seconds: within which a client has to read what is held of its answer, 64 KiB or
             less, before it is sent more; nginx's send_timeout, with a least rate.
-        linger_seconds: for which the rest of a body that was refused is still read, so that the
-            refusal is; nginx's lingering_timeout.
+        linger_seconds: for which more of a body that was refused is waited for; what comes is read
+            and dropped, else clients do not see the refusal; nginx's lingering_timeout.
+        linger_total_seconds: for which it is read in all; nginx's lingering_time.
         open_requests: open at once, in all; a stream that says nothing counts as well. Ten times
             the 200 callers that the benchmarks measure.
         held_body_bytes: of the bodies of all open requests and of their answers together, beyond
@@ -54,6 +55,7 @@ class Limits:
     body_seconds: float = 60
     unread_seconds: float = 60
     linger_seconds: float = 5
+    linger_total_seconds: float = 30
     open_requests: int = 2_000
     held_body_bytes: int = 512 * MIB
     small_body_bytes: int = 64 * 1024

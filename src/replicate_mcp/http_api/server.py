@@ -72,6 +72,7 @@ def build(
         docs_url=None,
         redoc_url=None,
     )
+    names = _names(app, host)
     api.state.replicate_mcp = app
     api.state.metrics = app.observer = Metrics()
     api.include_router(generating.router)
@@ -80,12 +81,13 @@ def build(
     if app.settings.public_url is not None:
         api.include_router(webhooks.router)
     api.include_router(dashboard.router)
-    api.router.routes.extend(http_routes(server, _names(app, host)))
+    api.router.routes.extend(http_routes(server, names))
     api.add_exception_handler(ReplicateMcpError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _failed)
-    api.add_middleware(Edge, access=app.access, limits=limits)
+    hosts = None if names is None else [name.strip("[]") for name in names]
+    api.add_middleware(Edge, access=app.access, limits=limits, mcp_hosts=hosts)
     if app.access.allowed_hosts:
         api.add_middleware(CORSMiddleware, **cross_origin(app.access.allowed_hosts))
     return api
