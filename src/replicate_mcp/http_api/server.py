@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
+from replicate_mcp.cpu_bound import SWITCH_INTERVAL_SECONDS
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError, TooManyAttempts
 from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
 from replicate_mcp.http_api.answers import refusal
@@ -113,6 +115,7 @@ async def serve_http(
     """
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     limits = limits.fitting(descriptors())
     async with App.running(
         settings, listens_on_loopback=is_loopback(host), batch_bytes=limits.batch_bytes
