@@ -188,6 +188,10 @@ def test_a_long_image_in_a_line_arrives(wire: StdioWire) -> None:
 PLACES: dict[str, Callable[[str], tuple[str, Any]]] = {
     "method": lambda text: (text, {}),
     "tool": lambda text: ("tools/call", {"name": text, "arguments": {}}),
+    "argument of a prompt": lambda text: (
+        "prompts/get",
+        {"name": "variations", "arguments": {text: text}},
+    ),
     "argument": lambda text: ("tools/call", {"name": "get_batch", "arguments": {text: 1}}),
     "batch": lambda text: ("tools/call", {"name": "get_batch", "arguments": {"batch_id": text}}),
     "resource": lambda text: ("resources/read", {"uri": f"replicate://batches/{text}"}),
@@ -207,7 +211,11 @@ def test_hostile_text_anywhere_in_a_message_is_answered(wire: StdioWire, place: 
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         answer = wire.answer_to(json.dumps(message).encode())
         assert answer["id"] == number
-        assert "result" in answer or "error" in answer
+        if "error" in answer:
+            assert answer["error"]["message"].isprintable()
+        else:
+            for content in answer["result"].get("content", ()):
+                assert all(line.isprintable() for line in content["text"].split("\n"))
 
 
 def test_a_client_that_stops_reading_loses_its_answers_and_its_batches_go_on(

@@ -50,6 +50,7 @@ from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.stdio import stdio_streams
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings
+from replicate_mcp.text import escaped
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         """
         if name not in TOOLS:
             known = ", ".join(TOOLS)
-            raise MCPError(INVALID_PARAMS, f"There is no tool '{name[:60]}': there are {known}.")
+            raise MCPError(
+                INVALID_PARAMS, f"There is no tool '{escaped(name[:60])}': there are {known}."
+            )
         request = context.request_context if context is not None else None
         batches: list[str] = []
         # Models write null for what they do not give.

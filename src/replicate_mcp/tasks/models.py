@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known
+from replicate_mcp.text import escaped
 
 ModelKind = Literal["model", "version", "deployment"]
 
@@ -45,7 +46,7 @@ class ModelName:
         near = nearest_known(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
-            f"'{text[:80]}' is not a model's name (write {forms}, or one of "
+            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or one of "
             f"{', '.join(ALIASES)}){hint}"
         )
 
