@@ -20,7 +20,7 @@ from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.wire import Wire, first_answered, request, wire_to
 from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS
+from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MARK_BYTES
 from replicate_mcp.simulator import Simulator
 
 LIMITED = """
@@ -272,6 +272,15 @@ def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> N
         assert server.post("/generate", large, **bearer("b")).status_code == 400
 
 
+def test_values_of_bodies_are_counted_as_what_they_take_once_they_are_parsed(
+    limited: Limited,
+) -> None:
+    with limited(held_body_bytes=4 * 1024 * 1024) as server:
+        for values, status in ((1_000, 400), (10_000, 429)):
+            body = {"prompt": "x", "aspect_ratio": [{}] * (values // 2)}
+            assert server.post("/generate", body, **bearer("a")).status_code == status
+
+
 def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
     limited: Limited, simulator: Simulator
 ) -> None:
@@ -450,6 +459,7 @@ def test_the_documentation_tells_these_numbers() -> None:
         f"| commas, `[` and `{{` in it | {ours.body_marks:,} |",
         "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
         f"after the first {ours.small_body_bytes // kib} KiB of each",
+        f"a comma or bracket of a body counts {MARK_BYTES} more",
         "{}, {} and {} MiB".format(*held),
         "{} MiB of an account, {} MiB of all".format(*batches[::2]),
         f"{BATCH_BYTES // kib} KiB each and {TASK_BYTES // kib} KiB a task",

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.errors import Unauthorized
 from replicate_mcp.http_api.http_request import http_request_of, peer_address, with_http_request
-from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.limits import MARK_BYTES, Limits
 from replicate_mcp.http_api.mcp_requests import check_mcp_headers
 from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
@@ -131,15 +131,19 @@ class _Body:
         raise TooSlow
 
     def _count(self, piece: bytes) -> None:
-        counted = max(0, self._seen - self._small)
+        counted = self._cost()
         self._seen += len(piece)
         if self._seen > self._most:
             raise TooLarge(self._most)
         self._marks += sum(map(piece.count, (b",", b"[", b"{")))
         if self._marks > self._most_marks:
             raise TooManyValues(self._most_marks)
-        if (beyond := self._seen - self._small - counted) > 0:
+        if (beyond := self._cost() - counted) > 0:
             self._request.hold(beyond)
+
+    def _cost(self) -> int:
+        """Return the bytes that count: of the body, and of what it becomes when it is parsed."""
+        return max(0, self._seen + self._marks * MARK_BYTES - self._small)
 
 
 class _Answer:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
 
+MARK_BYTES = 128
+"""What a comma, `[` or `{` counts as: an empty object takes 64 bytes, one with a value over 200."""
+
 RETRY_AFTER_SECONDS = 5
 """What a caller is told that has too much open: it may retry once something of it has ended."""
 
@@ -38,7 +41,8 @@ class Limits:
         open_requests: open at once, in all; a stream that says nothing counts as well. Ten times
             the 200 callers that the benchmarks measure.
         held_body_bytes: of the bodies of all open requests and of their answers together, beyond
-            the first `small_body_bytes` of each: thirty-two of the largest.
+            the first `small_body_bytes` of each: thirty-two of the largest texts, or eight of the
+            most values, each mark of which counts `MARK_BYTES` more.
         batch_bytes: of memory that batches take until they have ended, mostly by their inputs;
             of all accounts together. One account may have a quarter.
         sessions: of MCP's older revisions, open in all: as its SDK has it, 40 kB each.
