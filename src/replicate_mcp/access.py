@@ -48,6 +48,10 @@ UNKNOWN_HOST = (
     "The name in `Host` is not one of this server's: its operator can add it to "
     "REPLICATE_MCP_ALLOWED_HOSTS."
 )
+FOREIGN_HOST = (
+    "`Host` does not name this machine (names in REPLICATE_MCP_ALLOWED_HOSTS are served as well, "
+    "to callers with a token or key)"
+)
 WRONG_ADMIN_KEY = "The X-Admin-API-Key is wrong, or this server has none: leave it out, or mend it."
 NOT_JSON = (
     "Without a token or key of your own the body has to be sent as `Content-Type: "
@@ -328,13 +332,13 @@ class Access:
         if not self._is_own_origin(request.headers.get("origin"), host):
             return UNKNOWN_CALLER
         if self.allow_anonymous:
-            return None if self._is_own_host(_name_of(host)) else UNKNOWN_HOST
+            return None if self._is_own_host(host_name(host)) else UNKNOWN_HOST
         # Under another name it is reached through a proxy, which may hide that it is one.
         has_another_name = any(name not in _LOOPBACK for name in self.allowed_hosts)
         if not (self.allow_local and self.listens_on_loopback) or has_another_name:
             return UNKNOWN_CALLER
-        if _name_of(host) not in _LOOPBACK:
-            return NOT_LOCAL.format(reason="`Host` does not name this machine")
+        if host_name(host) not in _LOOPBACK:
+            return NOT_LOCAL.format(reason=FOREIGN_HOST)
         if any(map(_is_of_a_proxy, request.headers)):
             return NOT_LOCAL.format(reason="this request came through a proxy")
         if not request.is_of_own_user():
@@ -357,7 +361,7 @@ class Access:
             place = urlsplit(origin).netloc
         except ValueError:
             return False
-        name = _name_of(place)
+        name = host_name(place)
         if name in self.allowed_hosts:
             return True
         return place == host and (name in _LOOPBACK or _is_address(name))
@@ -424,7 +428,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _name_of(host: str) -> str:
-    """A host without its port (`localhost:8000`, `[::1]:8000`); "" where it is none."""
+def host_name(host: str) -> str:
+    """Return a host without its port (`localhost:8000`, `[::1]:8000`); "" where it is none."""
     found = _HOST.fullmatch(host.strip().lower())
     return (found["address"] or found["name"]) if found else ""

@@ -119,7 +119,7 @@ class CallersBatches:
 
         if request.concurrency_limit is not None:
             check_limit(request.concurrency_limit)
-        size = json_size([request.tasks, request.shared_inputs or {}])
+        size = json_size([request.tasks, request.shared_inputs or {}, request.model])
         tasks = await self._parse(request, size) if size <= INLINE_BYTES else None
         parts, key = await self._opened(), request.key
         try:

@@ -20,7 +20,15 @@ INLINE_BYTES = 64 * 1024
 VALUE_BYTES = 32
 """What a value of a JSON document counts as, beside the characters of its text."""
 
+MAX_CONCURRENT_READS = 4
+"""Batches that are read and encoded at the same time; each may take 20 MB until it is encoded."""
+
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""For `sys.setswitchinterval`, in place of 5 ms: for so long a thread keeps the interpreter from
+the event loop, each time that the loop has given it away, as it does with every piece it sends."""
+
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("replicate_mcp.cpu_bound")
+_read_limiter: RunVar[anyio.CapacityLimiter] = RunVar("replicate_mcp.read_limiter")
 
 
 async def run_cpu_bound(work: Callable[[], T], *, size_bytes: int) -> T:
@@ -31,7 +39,7 @@ async def run_cpu_bound(work: Callable[[], T], *, size_bytes: int) -> T:
     """
     if size_bytes <= INLINE_BYTES:
         return work()
-    return await anyio.to_thread.run_sync(work, limiter=_get_limiter(), abandon_on_cancel=True)
+    return await anyio.to_thread.run_sync(work, limiter=_get(_limiter, 1), abandon_on_cancel=True)
 
 
 def json_size(value: object, stop_at: int = INLINE_BYTES + 1) -> int:
@@ -55,10 +63,15 @@ def json_size(value: object, stop_at: int = INLINE_BYTES + 1) -> int:
     return size
 
 
-def _get_limiter() -> anyio.CapacityLimiter:
+def read_limiter() -> anyio.CapacityLimiter:
+    """Return what to hold while a whole batch is read and encoded, first come first served."""
+    return _get(_read_limiter, MAX_CONCURRENT_READS)
+
+
+def _get(variable: RunVar[anyio.CapacityLimiter], total: int) -> anyio.CapacityLimiter:
     try:
-        return _limiter.get()
+        return variable.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(1)
-        _limiter.set(limiter)
+        limiter = anyio.CapacityLimiter(total)
+        variable.set(limiter)
         return limiter

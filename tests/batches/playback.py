@@ -60,7 +60,9 @@ class Playback:
         """Return the status that answers a request."""
         return "201 Created" if method == "POST" else "200 OK"
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str | None:
+    def answer(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> str | bytes | None:
         """Return the body that answers a request; None to hold it."""
         if path == "/v1/account":
             return '{"username": "acme"}'
@@ -138,7 +140,7 @@ async def _connection(
             if text is None:
                 await reader.read()  # Until the client hangs up.
                 return
-            content = text.encode()
+            content = text.encode() if isinstance(text, str) else text
             status = playback.status(method, path, headers)
             writer.write(
                 f"HTTP/1.1 {status}\r\nDate: {format_datetime(datetime.now(UTC), usegmt=True)}\r\n"

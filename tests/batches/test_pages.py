@@ -31,7 +31,9 @@ class BehindAFirewall(Playback):
         blocked = self._is_blocked(method, path)
         return self._status if blocked else super().status(method, path, headers)
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str | None:
+    def answer(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> str | bytes | None:
         if self._is_blocked(method, path):
             return self._page
         return super().answer(method, path, headers, body)

@@ -6,6 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+MAX_HOLD_SECONDS = 0.1
+"""Longest that anything may hold an event loop."""
 
 HOLDING = """
 import asyncio, gc, json, signal, sys, threading, time, traceback
@@ -76,7 +80,7 @@ class Holds:
         script.write_text(HOLDING.replace("sys.argv.pop()", repr(str(self._path))))
         return [sys.executable, str(script)]
 
-    def longest(self, process: "subprocess.Popen[str]") -> tuple[float, str]:
+    def longest(self, process: "subprocess.Popen[Any]") -> tuple[float, str]:
         """Return the longest hold in seconds, and of what; (0, "") where none took over 20 ms."""
         self._path.unlink(missing_ok=True)
         process.send_signal(signal.SIGUSR1)
@@ -86,3 +90,22 @@ class Holds:
             time.sleep(0.02)
         found = json.loads(self._path.read_text())
         return tuple(found[0]) if found else (0.0, "")
+
+
+def largest_values(size: int, marks: int) -> dict[str, bytes]:
+    """One JSON value of each kind that takes longest to read: many bytes, or many values."""
+    many = marks // 2
+    return {
+        "text": b'"' + b"x" * size + b'"',
+        "escapes": b'"' + b"\\u00e9" * (size // 6) + b'"',
+        "utf8": b'"' + "é".encode() * (size // 2) + b'"',
+        "data URI": b'"data:image/png;base64,' + b"A" * (size - 30) + b'"',
+        "numbers": b"[" + b",".join([b"1"] * marks) + b"]",
+        "long numbers": b"["
+        + b",".join([b"1.2345678901234567e-10"] * min(marks, size // 24))
+        + b"]",
+        "objects": b"[" + b",".join([b"{}"] * many) + b"]",
+        "names": b"{" + b",".join(b'"n%d":1' % n for n in range(min(marks, size // 12))) + b"}",
+        "depth": b"[" * many + b"]" * many,
+        "depth of objects": b'{"a":' * many + b"1" + b"}" * many,
+    }

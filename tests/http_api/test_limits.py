@@ -1,7 +1,9 @@
 """The limits at the edge, over real sockets: what is too large, too slow, too much, or not ours."""
 
 import json
+import select
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -18,7 +20,7 @@ from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.wire import Wire, first_answered, request, wire_to
 from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS
+from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MARK_BYTES
 from replicate_mcp.simulator import Simulator
 
 LIMITED = """
@@ -113,7 +115,7 @@ def test_headers_that_are_too_large_are_refused_however_they_come(server: Server
 def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
     limited: Limited, path: str, mebibytes: int
 ) -> None:
-    with limited(linger_seconds=1) as server:
+    with limited(linger_seconds=1, linger_total_seconds=3) as server:
         with wire_to(server.url) as told:
             length = str(mebibytes * 1024 * 1024 + 1)
             told.send(request("POST", path, content_length=length, **MCP))
@@ -128,6 +130,26 @@ def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
         refused = told_body["error"]
         sentence = refused["message"] if path == "/mcp" else refused
         assert sentence == f"The request's body is over {mebibytes} MiB."
+
+
+@pytest.mark.parametrize(("path", "mebibytes"), [("/generate", 16), ("/mcp", 4)])
+@pytest.mark.parametrize("head", [{"transfer_encoding": "chunked"}, {"content_length": "99999999"}])
+def test_a_client_that_sends_its_too_large_body_to_the_end_reads_the_refusal(
+    limited: Limited, path: str, mebibytes: int, head: dict[str, str]
+) -> None:
+    piece = b"x" * 1024 * 1024
+    if "transfer_encoding" in head:
+        piece = b"%x\r\n%s\r\n" % (len(piece), piece)
+    with limited(linger_seconds=1) as server, wire_to(server.url) as slow:
+        slow.send(request("POST", path, **head, **MCP))
+        for _ in range(mebibytes + 1):
+            slow.send(piece)
+        # It sends for longer than the server waits for one that has stopped.
+        select.select([slow.socket], [], [], 30)
+        for _ in range(25):
+            slow.send(piece[: len(piece) // 64] if "content_length" in head else piece)
+            time.sleep(0.1)
+        assert slow.headers().startswith("HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("path", ["/generate", "/generate-batch", "/mcp", "/messages/"])
@@ -248,6 +270,15 @@ def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> N
         assert server.post("/generate", small, **bearer("a")).status_code == 400
         large = {"prompt": "x" * 500_000, "aspect_ratio": "none"}
         assert server.post("/generate", large, **bearer("b")).status_code == 400
+
+
+def test_values_of_bodies_are_counted_as_what_they_take_once_they_are_parsed(
+    limited: Limited,
+) -> None:
+    with limited(held_body_bytes=4 * 1024 * 1024) as server:
+        for values, status in ((1_000, 400), (10_000, 429)):
+            body = {"prompt": "x", "aspect_ratio": [{}] * (values // 2)}
+            assert server.post("/generate", body, **bearer("a")).status_code == status
 
 
 def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
@@ -428,6 +459,7 @@ def test_the_documentation_tells_these_numbers() -> None:
         f"| commas, `[` and `{{` in it | {ours.body_marks:,} |",
         "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
         f"after the first {ours.small_body_bytes // kib} KiB of each",
+        f"a comma or bracket of a body counts {MARK_BYTES} more",
         "{}, {} and {} MiB".format(*held),
         "{} MiB of an account, {} MiB of all".format(*batches[::2]),
         f"{BATCH_BYTES // kib} KiB each and {TASK_BYTES // kib} KiB a task",

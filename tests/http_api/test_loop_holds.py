@@ -12,10 +12,8 @@ import pytest
 from conftest import environment, simulator_without_a_rate
 from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Server, running_server
-from http_api.holding import Holds
+from http_api.holding import MAX_HOLD_SECONDS, Holds, largest_values
 from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MIB
-
-MAX_HOLD_SECONDS = 0.1
 
 TOKEN = {"authorization": "Bearer r8_acme_1"}
 MADE_UP = {"authorization": "Bearer r8_nobody_1"}
@@ -69,25 +67,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         yield Measured(server, holds)
 
 
-def junk(size: int, marks: int) -> dict[str, bytes]:
-    """One JSON value of each kind that takes longest to read: many bytes, or many values."""
-    many = marks // 2
-    return {
-        "text": b'"' + b"x" * size + b'"',
-        "escapes": b'"' + b"\\u00e9" * (size // 6) + b'"',
-        "utf8": b'"' + "é".encode() * (size // 2) + b'"',
-        "data URI": b'"data:image/png;base64,' + b"A" * (size - 30) + b'"',
-        "numbers": b"[" + b",".join([b"1"] * marks) + b"]",
-        "long numbers": b"["
-        + b",".join([b"1.2345678901234567e-10"] * min(marks, size // 24))
-        + b"]",
-        "objects": b"[" + b",".join([b"{}"] * many) + b"]",
-        "names": b"{" + b",".join(b'"n%d":1' % n for n in range(min(marks, size // 12))) + b"}",
-        "depth": b"[" * many + b"]" * many,
-        "depth of objects": b'{"a":' * many + b"1" + b"}" * many,
-    }
-
-
 def in_the_body(value: bytes) -> bytes:
     return b'{"prompt": "x", "junk": %s}' % value
 
@@ -115,22 +94,22 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("kind", junk(100, 100))
+@pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("place", [each for all_of in BODIES.values() for each in all_of])
 def test_no_body_of_rest_holds_the_loop(measured: Measured, kind: str, place: Any) -> None:
     (path,) = (path for path, places in BODIES.items() if place in places)
-    body = place(junk(BODY - 20_000, MARKS)[kind])
+    body = place(largest_values(BODY - 20_000, MARKS)[kind])
     for headers in (TOKEN, TOKEN | {"idempotency-key": "a key"}, MADE_UP):
         assert measured.send(path, body, headers).status_code in (400, 401, 413, 422)
 
 
-@pytest.mark.parametrize("kind", junk(100, 100))
+@pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("path", ["/configure", "/global-semaphores"])
 def test_no_body_of_an_admins_route_holds_the_loop(
     measured: Measured, path: str, kind: str
 ) -> None:
     for headers in (ADMIN, MADE_UP):
-        answer = measured.send(path, junk(BODY, MARKS)[kind], headers)
+        answer = measured.send(path, largest_values(BODY, MARKS)[kind], headers)
         assert answer.status_code in (400, 401, 413)
 
 
@@ -164,12 +143,12 @@ def call(arguments: bytes, *, modern: bool) -> tuple[bytes, dict[str, str]]:
 
 
 @pytest.mark.parametrize("modern", [True, False])
-@pytest.mark.parametrize("kind", junk(100, 100))
+@pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("place", ["task", "tasks", "argument", "arguments"])
 def test_no_call_of_mcp_holds_the_loop(
     measured: Measured, session: dict[str, str], place: str, kind: str, modern: bool
 ) -> None:
-    value = junk(MCP_BODY, MCP_MARKS)[kind]
+    value = largest_values(MCP_BODY, MCP_MARKS)[kind]
     arguments = {
         "task": b'{"tasks": [{"prompt": "x", "junk": %s}]}' % value,
         "tasks": b'{"tasks": %s}' % value,
@@ -192,7 +171,11 @@ def test_no_other_message_of_mcp_holds_the_loop(
     else:
         kind = "names" if name == "params" else "text"
         message = {"jsonrpc": "2.0", "id": 1, "method": "ping", name: "VALUE"}
-        body = json.dumps(message).encode().replace(b'"VALUE"', junk(MCP_BODY, MCP_MARKS)[kind])
+        body = (
+            json.dumps(message)
+            .encode()
+            .replace(b'"VALUE"', largest_values(MCP_BODY, MCP_MARKS)[kind])
+        )
     assert measured.send("/mcp", body, session).status_code in (200, 400)
 
 

@@ -13,6 +13,7 @@ from mcp.client.session import ElicitationFnT
 from mcp.client.sse import sse_client
 from mcp_types import ElicitResult, RequestParamsMeta, ResourceTemplateReference
 
+from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.simulator import Simulator
 
@@ -295,3 +296,52 @@ def test_a_name_of_somebody_elses_is_not_answered(server: Server, headers: dict[
     for path in ("/mcp", "/messages/"):
         answer = server.client.post(path, json=call("list_semaphores"), headers=headers)
         assert answer.status_code in (403, 421)
+
+
+@pytest.mark.parametrize("host", ["host.docker.internal", "images.example.com:8000", "a b", ""])
+def test_an_unknown_host_is_told_which_setting_adds_names(server: Server, host: str) -> None:
+    headers = {"host": host}
+    for path in ("/mcp", "/messages/", "/sse"):
+        method = "GET" if path == "/sse" else "POST"
+        refused = server.client.request(method, path, content=b"{}", headers=headers | JSON)
+        assert refused.status_code == 421
+        assert "REPLICATE_MCP_ALLOWED_HOSTS" in refused.json()["error"]["message"]
+    elsewhere = server.client.get("/batches", headers=headers)
+    assert elsewhere.status_code == 401
+    assert "REPLICATE_MCP_ALLOWED_HOSTS" in elsewhere.json()["error"]
+
+
+JSON = {"content-type": "application/json"}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    },
+}
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/*, application/*", "*/*;q=0.1"])
+def test_a_client_that_accepts_anything_is_served_in_both_eras(server: Server, accept: str) -> None:
+    _, body, headers = mcp(None)
+    for content, others in ((body, headers), (INITIALIZE, {})):
+        named = {**others, "accept": accept}
+        sent = server.client.build_request("POST", "/mcp", json=content, headers=named)
+        if not accept:
+            del sent.headers["accept"]
+        answer = server.client.send(sent)
+        assert answer.status_code == 200, answer.text
+        assert '"result":' in answer.text
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "text/html", "x"])
+def test_a_client_that_accepts_one_type_is_told_what_to_send(server: Server, accept: str) -> None:
+    _, body, headers = mcp(None)
+    for content, others in ((body, headers), (INITIALIZE, {})):
+        refused = server.client.post("/mcp", json=content, headers={**others, "accept": accept})
+        assert refused.status_code == 406
+        sentence = refused.json()["error"]["message"]
+        assert "Send `Accept: application/json, text/event-stream`" in sentence

@@ -33,6 +33,7 @@ class Connection(H11Protocol):
         self._idle_since = self.loop.time()
         self._headers_since: float | None = self._idle_since
         self._unread_since = self._idle_since
+        self._received_at = self._idle_since
 
     @property
     def is_idle(self) -> bool:
@@ -52,6 +53,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, and note whether a request's headers have begun and not ended."""
+        self._received_at = self.loop.time()
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._headers_since = None
@@ -80,7 +82,10 @@ class Connection(H11Protocol):
         elif (
             self.conn.their_state is h11.SEND_BODY
             and self.is_idle  # It was refused before it was here.
-            and now - self._idle_since > self._limits.linger_seconds
+            and (
+                now - max(self._idle_since, self._received_at) > self._limits.linger_seconds
+                or now - self._idle_since > self._limits.linger_total_seconds
+            )
         ):
             self.transport.close()
 

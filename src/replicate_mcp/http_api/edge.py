@@ -2,6 +2,7 @@
 answer as it leaves."""
 
 import re
+from collections.abc import Collection
 
 import anyio
 from starlette.datastructures import Headers
@@ -11,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.errors import Unauthorized
 from replicate_mcp.http_api.http_request import http_request_of, peer_address, with_http_request
-from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.limits import MARK_BYTES, Limits
+from replicate_mcp.http_api.mcp_requests import check_mcp_headers
 from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
 from replicate_mcp.http_api.refusals import (
@@ -38,8 +40,11 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,4}")
 class Edge:
     """ASGI middleware that refuses what is too large, too slow, or too much."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, limits: Limits) -> None:
+    def __init__(
+        self, app: ASGIApp, *, access: Access, limits: Limits, mcp_hosts: Collection[str] | None
+    ) -> None:
         self._app = app
+        self._mcp_hosts = mcp_hosts
         self._access = access
         self._limits = limits
         self._open = OpenRequests(limits)
@@ -90,7 +95,8 @@ class Edge:
                 not mcp and "idempotency-key" in headers
             )
             answered = _Answer(send, request, self._limits, scope, is_refusable=repeatable)
-            if scope["path"] in MCP_PATHS:
+            if mcp:
+                scope = check_mcp_headers(scope, self._mcp_hosts)
                 principal = self._access.principal(caller)
                 await self._sessions.serve(scope, body.receive, answered.send, names, principal)
             else:
@@ -125,15 +131,19 @@ class _Body:
         raise TooSlow
 
     def _count(self, piece: bytes) -> None:
-        counted = max(0, self._seen - self._small)
+        counted = self._cost()
         self._seen += len(piece)
         if self._seen > self._most:
             raise TooLarge(self._most)
         self._marks += sum(map(piece.count, (b",", b"[", b"{")))
         if self._marks > self._most_marks:
             raise TooManyValues(self._most_marks)
-        if (beyond := self._seen - self._small - counted) > 0:
+        if (beyond := self._cost() - counted) > 0:
             self._request.hold(beyond)
+
+    def _cost(self) -> int:
+        """Return the bytes that count: of the body, and of what it becomes when it is parsed."""
+        return max(0, self._seen + self._marks * MARK_BYTES - self._small)
 
 
 class _Answer:

@@ -14,7 +14,7 @@ from replicate_mcp.app import App
 from replicate_mcp.batches.backend import IdempotencyKey
 from replicate_mcp.batches.tracing import joined_to
 from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.cpu_bound import json_size, run_cpu_bound
+from replicate_mcp.cpu_bound import json_size, read_limiter, run_cpu_bound
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.http_api.answers import (
     Batch,
@@ -91,13 +91,15 @@ async def generate_batch(
         return await _accepted(app, caller, batch_id, applied=True)
     with while_the_client_waits(request):
         await app.batches.wait(caller, batch_id, seconds=None)
-    result = await app.batches.result(caller, batch_id)
-    if result.status == "running":
-        return await _accepted(app, caller, batch_id)
-    model = body.named_model or app.settings.default_model
-    return await json_response(
-        lambda: made_batch(result, model, body.named_semaphore), size_bytes=result.size_bytes
-    )
+    async with read_limiter():
+        result = await app.batches.result(caller, batch_id)
+        if result.status == "running":
+            return await _accepted(app, caller, batch_id)
+        model = body.named_model or app.settings.default_model
+        return await json_response(
+            lambda: made_batch(result, model, body.named_semaphore),
+            size_bytes=result.size_bytes,
+        )
 
 
 async def _started(

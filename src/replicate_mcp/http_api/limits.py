@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
 
+MARK_BYTES = 128
+"""What a comma, `[` or `{` counts as: an empty object takes 64 bytes, one with a value over 200."""
+
 RETRY_AFTER_SECONDS = 5
 """What a caller is told that has too much open: it may retry once something of it has ended."""
 
@@ -32,12 +35,14 @@ class Limits:
         body_seconds: until its body has to be here: nginx's client_body_timeout, but in all.
         unread_seconds: within which a client has to read what is held of its answer, 64 KiB or
             less, before it is sent more; nginx's send_timeout, with a least rate.
-        linger_seconds: for which the rest of a body that was refused is still read, so that the
-            refusal is; nginx's lingering_timeout.
+        linger_seconds: for which more of a body that was refused is waited for; what comes is read
+            and dropped, else clients do not see the refusal; nginx's lingering_timeout.
+        linger_total_seconds: for which it is read in all; nginx's lingering_time.
         open_requests: open at once, in all; a stream that says nothing counts as well. Ten times
             the 200 callers that the benchmarks measure.
         held_body_bytes: of the bodies of all open requests and of their answers together, beyond
-            the first `small_body_bytes` of each: thirty-two of the largest.
+            the first `small_body_bytes` of each: thirty-two of the largest texts, or eight of the
+            most values, each mark of which counts `MARK_BYTES` more.
         batch_bytes: of memory that batches take until they have ended, mostly by their inputs;
             of all accounts together. One account may have a quarter.
         sessions: of MCP's older revisions, open in all: as its SDK has it, 40 kB each.
@@ -54,6 +59,7 @@ class Limits:
     body_seconds: float = 60
     unread_seconds: float = 60
     linger_seconds: float = 5
+    linger_total_seconds: float = 30
     open_requests: int = 2_000
     held_body_bytes: int = 512 * MIB
     small_body_bytes: int = 64 * 1024

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
+from replicate_mcp.cpu_bound import read_limiter
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.http_api.answers import (
     Batch,
@@ -73,14 +74,15 @@ async def batch(
     if wait_seconds:
         with while_the_client_waits(request):
             await app.batches.wait(caller, batch_id, seconds=wait_seconds)
-    result = await app.batches.result(caller, batch_id, after=after, limit=limit)
-    progress = await app.batches.progress(batch_id)
+    async with read_limiter():
+        result = await app.batches.result(caller, batch_id, after=after, limit=limit)
+        progress = await app.batches.progress(batch_id)
 
-    def answer() -> dict[str, Any]:
-        content = as_json(result.model_copy(update={"next_step": None}))
-        return content | ({"running_count": progress.running} if progress else {})
+        def answer() -> dict[str, Any]:
+            content = as_json(result.model_copy(update={"next_step": None}))
+            return content | ({"running_count": progress.running} if progress else {})
 
-    return await json_response(answer, size_bytes=result.size_bytes)
+        return await json_response(answer, size_bytes=result.size_bytes)
 
 
 @router.delete("/batches/{batch_id}", openapi_extra=FOR_CALLERS)

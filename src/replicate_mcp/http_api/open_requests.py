@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from replicate_mcp.http_api.free_memory import FreeMemory
 from replicate_mcp.http_api.limits import Limits
 from replicate_mcp.http_api.shares import Names, Shared
 
@@ -14,6 +15,7 @@ class OpenRequests:
     def __init__(self, limits: Limits) -> None:
         self._requests = Shared(limits.open_requests, "requests are open")
         self._bytes = Shared(limits.held_body_bytes, "bytes are held for requests")
+        self._memory = FreeMemory()
 
     @contextmanager
     def one_more(self, names: Names) -> Iterator["OpenRequest"]:
@@ -30,6 +32,8 @@ class OpenRequests:
         finally:
             self._requests.give_back(names)
             self._bytes.give_back(names, request.held)
+            if request.is_large:
+                self._memory.return_soon()
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class OpenRequest:
     _bytes: Shared
     names: Names
     held: int = 0
+    is_large: bool = False
 
     def hold(self, size: int, *, is_refusable: bool = True) -> None:
         """Count so much more.
@@ -53,6 +58,7 @@ class OpenRequest:
             self._bytes.check(self.names, size)
         self._bytes.add(self.names, size)
         self.held += size
+        self.is_large = self.is_large or size > 0
 
     def let_go(self, size: int) -> None:
         """Count so much less."""

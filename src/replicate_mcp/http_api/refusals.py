@@ -5,6 +5,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from replicate_mcp.access import UNKNOWN_HOST
 from replicate_mcp.http_api.limits import MIB, RETRY_AFTER_SECONDS
 
 TOO_MANY_REQUESTS = "too_many_requests"
@@ -14,6 +15,9 @@ MESSAGES = "/messages/"
 """To where a client of HTTP+SSE sends: the one path that ends with a slash."""
 
 MCP_PATHS = ("/mcp", "/sse", MESSAGES)
+
+MCP_ACCEPT = "application/json, text/event-stream"
+"""What a client of Streamable HTTP has to accept."""
 
 _SERVER_ERROR = -32000
 """JSON-RPC's first code for a server's own errors."""
@@ -68,6 +72,20 @@ class AmbiguousLength(HTTPException):
             "A request has either Content-Length or Transfer-Encoding",
             {"Connection": "close"},
         )
+
+
+class UnknownHost(HTTPException):
+    """The `Host` of a request to MCP is not one of this server's names."""
+
+    def __init__(self) -> None:
+        super().__init__(421, UNKNOWN_HOST.removesuffix("."))
+
+
+class NotAcceptable(HTTPException):
+    """A request to `/mcp` accepts only one of the two types in which the answer may come."""
+
+    def __init__(self) -> None:
+        super().__init__(406, f"Send `Accept: {MCP_ACCEPT}`: an answer may come as either")
 
 
 def answer(path: str, error: HTTPException) -> JSONResponse:

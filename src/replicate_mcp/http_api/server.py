@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.app import App
+from replicate_mcp.cpu_bound import SWITCH_INTERVAL_SECONDS
 from replicate_mcp.errors import (
     InvalidInput,
     ReplicateMcpError,
@@ -78,6 +80,7 @@ def build(
         docs_url=None,
         redoc_url=None,
     )
+    names = _names(app, host)
     api.state.replicate_mcp = app
     api.state.metrics = app.observer = Metrics()
     api.include_router(generating.router)
@@ -86,12 +89,13 @@ def build(
     if app.settings.public_url is not None:
         api.include_router(webhooks.router)
     api.include_router(dashboard.router)
-    api.router.routes.extend(http_routes(server, _names(app, host)))
+    api.router.routes.extend(http_routes(server, names))
     api.add_exception_handler(ReplicateMcpError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _failed)
-    api.add_middleware(Edge, access=app.access, limits=limits)
+    hosts = None if names is None else [name.strip("[]") for name in names]
+    api.add_middleware(Edge, access=app.access, limits=limits, mcp_hosts=hosts)
     if app.access.allowed_hosts:
         api.add_middleware(CORSMiddleware, **cross_origin(app.access.allowed_hosts))
     return api
@@ -117,6 +121,7 @@ async def serve_http(
     """
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     limits = limits.fitting(descriptors())
     async with App.running(
         settings, listens_on_loopback=is_loopback(host), batch_bytes=limits.batch_bytes

@@ -16,7 +16,7 @@ from mcp_types import (
 from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
-from replicate_mcp.text import with_full_stop
+from replicate_mcp.text import escaped, with_full_stop
 
 MOST_IMAGES = 100
 """Variations or panels of one prompt: a model has to write each."""
@@ -42,7 +42,7 @@ class Arguments:
         for name in given:
             if name not in names:
                 raise _invalid(
-                    f"The prompt {self._name} has no argument '{name[:60]}': it takes "
+                    f"The prompt {self._name} has no argument '{escaped(name[:60])}': it takes "
                     f"{', '.join(names)}."
                 )
         self._given = {name: value.strip() for name, value in given.items() if value.strip()}
@@ -214,7 +214,9 @@ def write(name: str, given: Mapping[str, str] | None) -> GetPromptResult:
         MCPError: there is none of that name, or an argument is missing, unknown or wrong.
     """
     if name not in PROMPTS:
-        raise _invalid(f"There is no prompt '{name[:60]}': there are {', '.join(PROMPTS)}.")
+        raise _invalid(
+            f"There is no prompt '{escaped(name[:60])}': there are {', '.join(PROMPTS)}."
+        )
     spec = PROMPTS[name]
     text = spec.write(Arguments(spec.prompt, given or {}))
     message = PromptMessage(role="user", content=TextContent(type="text", text=text))

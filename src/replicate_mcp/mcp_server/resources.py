@@ -14,6 +14,7 @@ from replicate_mcp.app import App
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server.model_answers import model_inputs
 from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -88,7 +89,7 @@ async def read(
     known = ", ".join((SEMAPHORES, BATCH, MODEL))
     raise MCPError(
         code=INVALID_PARAMS,
-        message=f"There is no resource '{uri[:200]}': there are {known}.",
+        message=f"There is no resource '{escaped(uri[:200])}': there are {known}.",
         data={"uri": uri},
     )
 

@@ -1,5 +1,6 @@
 """The MCP server: one object for every transport, over one app of the process."""
 
+import gc
 import logging
 import os
 import signal
@@ -46,8 +47,10 @@ from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
 from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
+from replicate_mcp.mcp_server.stdio import stdio_streams
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
 from replicate_mcp.settings import Settings
+from replicate_mcp.text import escaped
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self._previews = Previews(app.settings.replicate_base_url)
         self._canceled: deque[RequestKey] = deque(maxlen=256)
         self.has_answered = anyio.Event()
+        self.has_answered_a_call = anyio.Event()
         super().__init__(
             "replicate-mcp",
             title="Replicate images",
@@ -112,7 +116,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         """
         if name not in TOOLS:
             known = ", ".join(TOOLS)
-            raise MCPError(INVALID_PARAMS, f"There is no tool '{name[:60]}': there are {known}.")
+            raise MCPError(
+                INVALID_PARAMS, f"There is no tool '{escaped(name[:60])}': there are {known}."
+            )
         request = context.request_context if context is not None else None
         batches: list[str] = []
         call = ToolCall(
@@ -172,6 +178,12 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         """A prompt, with its arguments filled in."""
         return prompts.write(name, arguments)
 
+    async def run_stdio_async(self) -> None:
+        """Serve one client over stdin and stdout, until stdin ends."""
+        async with stdio_streams() as (incoming, outgoing):
+            server = self._lowlevel_server
+            await server.run(incoming, outgoing, server.create_initialization_options())
+
     async def _complete(
         self,
         ref: PromptReference | ResourceTemplateReference,
@@ -209,6 +221,8 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         _present.set(ctx)
         answer = await call_next(ctx)
         self.has_answered.set()
+        if ctx.method == "tools/call":
+            self.has_answered_a_call.set()
         return answer
 
 
@@ -261,6 +275,7 @@ async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = 
             group.start_soon(_leave_at_signal, app)
         server = ReplicateMcpServer(app, is_local=True)
         group.start_soon(_recover_after_the_first_answer, server, app)
+        group.start_soon(_freeze_after_the_first_call, server)
         await server.run_stdio_async()
         group.cancel_scope.cancel()
 
@@ -269,6 +284,16 @@ async def _recover_after_the_first_answer(server: ReplicateMcpServer, app: App) 
     # A host waits for that answer at every start, and hardly ever is there anything to recover.
     await server.has_answered.wait()
     await app.recover()
+
+
+async def _freeze_after_the_first_call(server: ReplicateMcpServer) -> None:
+    """Exempt the modules that calls import from garbage collection.
+
+    A full collection visits every object and holds the event loop for 100 ms, mostly for modules,
+    which are never freed.
+    """
+    await server.has_answered_a_call.wait()
+    gc.freeze()
 
 
 async def _leave_at_signal(app: App) -> None:

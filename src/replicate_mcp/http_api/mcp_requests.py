@@ -1,0 +1,33 @@
+"""Check headers of MCP requests before the SDK does, whose refusals say little or nothing."""
+
+from collections.abc import Collection
+
+from mcp.server.streamable_http import check_accept_headers
+from starlette.requests import Request
+from starlette.types import Scope
+
+from replicate_mcp.access import host_name
+from replicate_mcp.http_api.refusals import MCP_ACCEPT, NotAcceptable, UnknownHost
+
+
+def check_mcp_headers(scope: Scope, hosts: Collection[str] | None) -> Scope:
+    """Return the scope of a request to MCP; without `Accept`, it accepts what MCP answers.
+
+    Args:
+        hosts: names under which the server is reached; None for any.
+
+    Raises:
+        UnknownHost: its `Host` is none of these.
+        NotAcceptable: it posts to `/mcp` and accepts only one of the two types.
+    """
+    request = Request(scope)
+    if hosts is not None and host_name(request.headers.get("host", "")) not in hosts:
+        raise UnknownHost
+    if scope["path"] != "/mcp":
+        return scope
+    if not request.headers.get("accept", "").strip():
+        others = [each for each in scope["headers"] if each[0].lower() != b"accept"]
+        return {**scope, "headers": [*others, (b"accept", MCP_ACCEPT.encode())]}
+    if scope["method"] == "POST" and not all(check_accept_headers(request)):
+        raise NotAcceptable
+    return scope

@@ -1,0 +1,107 @@
+"""No line on stdin holds up the event loop, and no answer: the largest of each kind."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import environment, simulator_without_a_rate
+from http_api.holding import MAX_HOLD_SECONDS, Holds, largest_values
+from mcp_server.stdio_wire import StdioWire, stdio_server
+from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_BYTES, MAX_LINE_MARKS, MIB
+
+
+class Measured:
+    """A server, and the longest hold of its loop by one line."""
+
+    def __init__(self, wire: StdioWire, holds: Holds) -> None:
+        self._wire = wire
+        self._holds = holds
+        holds.longest(wire.process)
+
+    def answer_to(self, line: bytes) -> Any:
+        """Send a line, return its answer, and see how long the loop was held."""
+        answer = self._wire.answer_to(line)
+        seconds, what = self._holds.longest(self._wire.process)
+        assert seconds <= MAX_HOLD_SECONDS, f"{seconds * 1000:.0f} ms: {what}"
+        return answer
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
+    """One server for all; what it imports at its first call, it has imported."""
+    folder: Path = tmp_path_factory.mktemp("holds")
+    holds = Holds(folder)
+    with (
+        simulator_without_a_rate() as simulator,
+        stdio_server(environment(simulator, folder), folder, holds.program()) as wire,
+    ):
+        wire.begin()
+        wire.send(called("generate_images", b'{"tasks": [{"prompt": "x"}]}'))
+        assert not wire.receive()["result"].get("isError")
+        yield Measured(wire, holds)
+
+
+def called(tool: str, arguments: bytes) -> bytes:
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": "PARAMS"}
+    params = b'{"name": "%s", "arguments": %s}' % (tool.encode(), arguments)
+    return json.dumps(message).encode().replace(b'"PARAMS"', params)
+
+
+PLACES = {
+    "task": b'{"tasks": [{"prompt": "x", "junk": %s}]}',
+    "tasks": b'{"tasks": %s}',
+    "argument": b'{"tasks": [{"prompt": "x"}], "model": %s}',
+    "arguments": b"%s",
+}
+
+
+LONG_VALUES = largest_values(MAX_LINE_BYTES - 4_096, 100)
+MANY_VALUES = largest_values(4 * MIB, MAX_LINE_MARKS - 5_000)
+VALUES = {kind: LONG_VALUES[kind] for kind in ("text", "escapes", "utf8", "data URI")} | {
+    f"many {kind}": value for kind, value in MANY_VALUES.items()
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("place", PLACES)
+def test_no_call_on_stdin_holds_the_loop(measured: Measured, place: str, kind: str) -> None:
+    answer = measured.answer_to(called("generate_images", PLACES[place] % VALUES[kind]))
+    assert "error" in answer or answer["result"].get("isError") or kind == "many numbers"
+
+
+@pytest.mark.parametrize("name", ["method", "id", "params"])
+def test_no_other_message_on_stdin_holds_the_loop(measured: Measured, name: str) -> None:
+    value = VALUES["many names" if name == "params" else "text"]
+    message = {"jsonrpc": "2.0", "id": 1, "method": "ping", name: "VALUE"}
+    measured.answer_to(json.dumps(message).encode().replace(b'"VALUE"', value))
+
+
+def test_no_line_that_is_refused_holds_the_loop(measured: Measured) -> None:
+    for line in (
+        b"[" * MAX_LINE_BYTES,
+        b'"' * MAX_LINE_BYTES,
+        b"\\" * MAX_LINE_BYTES,
+        b"x" * (2 * MAX_LINE_BYTES),
+        b"[%s1]" % (b"1," * (MAX_LINE_MARKS - 10)),
+        b'{"id": 1, %s}' % (b'"id":1,' * (MAX_LINE_MARKS - 10)),
+    ):
+        answer = measured.answer_to(line)
+        assert "error" in answer
+
+
+def test_no_large_answer_holds_the_loop(measured: Measured) -> None:
+    tasks = [{"prompt": "é" * 600}] * 1_000
+    begun = measured.answer_to(
+        called("generate_images", json.dumps({"tasks": tasks, "wait_seconds": 0}).encode())
+    )
+    assert not begun["result"].get("isError")
+    while True:
+        asked = json.dumps({"limit": 1_000, "wait_seconds": 20, "after": 999}).encode()
+        answer = measured.answer_to(called("get_batch", asked))
+        if not answer["result"]["structuredContent"]["pending_count"]:
+            break
+    whole = measured.answer_to(called("get_batch", b'{"limit": 1000}'))
+    assert len(whole["result"]["structuredContent"]["successful_results"]) > 300
