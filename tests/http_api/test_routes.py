@@ -1,13 +1,16 @@
 """The routes, as the programs that call them depend on them."""
 
 import sqlite3
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.simulator import Simulator
@@ -79,7 +82,9 @@ def test_the_older_form_with_prompts_and_filenames_is_taken(
 def test_a_model_that_takes_an_image_alone_is_used_without_a_prompt(
     server: Server, simulator: Simulator
 ) -> None:
-    image = "data:image/png;base64,iVBORw0KGgo="
+    content = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(content, "PNG")
+    image = f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
     body = {"model": "recraft-ai/recraft-crisp-upscale", "image": image}
     made = server.post("/generate", body)
     assert made.status_code == 200, made.text
