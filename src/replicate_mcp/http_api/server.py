@@ -203,7 +203,7 @@ def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=limits.header_bytes,
-        http=cast(Any, partial(Connection, limits=limits)),
+        http=cast(Any, partial(Connection, limits=limits, draining=set())),
         ws="none",
         timeout_keep_alive=65,
         timeout_graceful_shutdown=GRACE_SECONDS,
