@@ -106,7 +106,8 @@ def _without_fence(text: str) -> tuple[str, int, str]:
         return stripped, start, ""
     inner = stripped[fence.end() :].removesuffix("```")
     start += fence.end() + len(inner) - len(inner.lstrip(_BLANKS))
-    return inner.strip(_BLANKS), start, fence[1].lower()
+    inner = inner.strip(_BLANKS)
+    return inner, start, fence[1].lower() if inner else "json"  # An empty fence was cut off.
 
 
 def _integer(digits: str) -> int:
