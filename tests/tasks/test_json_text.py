@@ -209,5 +209,5 @@ def test_words_in_brackets_before_others_are_a_prompt(form: str, first: str, sec
 
 @pytest.mark.parametrize("text", ["```", "```\n", "```json\n", "```\n```"])
 def test_a_fence_around_nothing_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="^tasks is JSON text that is cut off"):
+    with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is cut off"):
         read_json_text(text, "tasks")
