@@ -20,11 +20,11 @@ IMAGE = "https://example.com/cat.png"
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     """An upscaler, a model whose text has another name, and one whose prompt is optional."""
-    image = Input("image", "uri", "Image to work on", required=True)
+    image = Input("image", "Image to work on", "uri", required=True)
     for name, inputs in {
-        "upscaler": (image, Input("scale", "integer", "Factor", default=2)),
-        "captioner": (image, Input("text", "string", "What to write")),
-        "varier": (image, Input("prompt", "string", "What to change")),
+        "upscaler": (image, Input("scale", "Factor", "integer", default=2)),
+        "captioner": (image, Input("text", "What to write")),
+        "varier": (image, Input("prompt", "What to change")),
     }.items():
         model = Model("community", name, "For tests", "single", inputs)
         monkeypatch.setitem(catalogue.MODELS_BY_ID, model.id, model)
