@@ -211,3 +211,8 @@ def test_words_in_brackets_before_others_are_a_prompt(form: str, first: str, sec
 def test_a_fence_around_nothing_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is cut off"):
         read_json_text(text, "tasks")
+
+
+def test_an_empty_object_or_list_in_quotation_marks_is_read() -> None:
+    assert read_json_text('"{}"', "tasks") == {}
+    assert read_json_text('"[]"', "tasks") == []

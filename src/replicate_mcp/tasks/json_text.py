@@ -28,8 +28,8 @@ _BLANKS = " \t\r\n\ufeff"
 
 _OWN_NAMES = "tasks|prompts|prompt|output_filename|model|input"
 _BEGINS_LIKE_JSON = re.compile(
-    # Brackets alone, like `[]`, or `[{` where the text was cut off;
-    r"[\[{][\s\[\]{},]*\Z"
+    # Brackets alone, like `[]`, or `[{` where the text was cut off, perhaps in quotation marks;
+    r"[\[{][\s\[\]{},]*\"?\Z"
     # or brackets, then a string in any quotation marks, perhaps escaped, or a name of ours.
     rf"""|[\[{{][\s\[{{,]*(?:\\*["'“”‘’]|(?:{_OWN_NAMES})\s*:)"""
 )
