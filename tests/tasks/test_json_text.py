@@ -205,3 +205,14 @@ WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
 def test_words_in_brackets_before_others_are_a_prompt(form: str, first: str, second: str) -> None:
     text = form.format("z" + first, "z" + second)
     assert read_json_text(text, "tasks") is text
+
+
+@pytest.mark.parametrize("text", ["```", "```\n", "```json\n", "```\n```"])
+def test_a_fence_around_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is cut off"):
+        read_json_text(text, "tasks")
+
+
+def test_an_empty_object_or_list_in_quotation_marks_is_read() -> None:
+    assert read_json_text('"{}"', "tasks") == {}
+    assert read_json_text('"[]"', "tasks") == []

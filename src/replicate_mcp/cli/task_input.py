@@ -190,7 +190,7 @@ def _read_lines(text: str, where: str) -> list[Any]:
     """Return a task a line: a prompt, or JSON."""
     tasks = []
     lines = _lines(text)
-    if lines and lines[0][1].casefold() in HEADERS:
+    if len(lines) > 1 and lines[0][1].casefold() in HEADERS:
         del lines[0]
     for number, line in lines:
         task = read_json_text(line, f"{where}: line {number}")

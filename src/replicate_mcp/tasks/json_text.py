@@ -28,8 +28,8 @@ _BLANKS = " \t\r\n\ufeff"
 
 _OWN_NAMES = "tasks|prompts|prompt|output_filename|model|input"
 _BEGINS_LIKE_JSON = re.compile(
-    # Brackets alone, like `[]`, or `[{` where the text was cut off;
-    r"[\[{][\s\[\]{},]*\Z"
+    # Brackets alone, like `[]`, or `[{` where the text was cut off, perhaps in quotation marks;
+    r"[\[{][\s\[\]{},]*\"?\Z"
     # or brackets, then a string in any quotation marks, perhaps escaped, or a name of ours.
     rf"""|[\[{{][\s\[{{,]*(?:\\*["'“”‘’]|(?:{_OWN_NAMES})\s*:)"""
 )
@@ -106,7 +106,8 @@ def _without_fence(text: str) -> tuple[str, int, str]:
         return stripped, start, ""
     inner = stripped[fence.end() :].removesuffix("```")
     start += fence.end() + len(inner) - len(inner.lstrip(_BLANKS))
-    return inner.strip(_BLANKS), start, fence[1].lower()
+    inner = inner.strip(_BLANKS)
+    return inner, start, fence[1].lower() if inner else "json"  # An empty fence was cut off.
 
 
 def _integer(digits: str) -> int:
