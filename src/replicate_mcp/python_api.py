@@ -6,7 +6,6 @@ any thread and any event loop, and counts as one holder.
 
 import asyncio
 import atexit
-import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from anyio.from_thread import BlockingPortal
 from replicate_mcp.app import App
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import UnknownSemaphore
+from replicate_mcp.platform.processes import after_fork_in_child
 from replicate_mcp.semaphores.context import Lease
 from replicate_mcp.semaphores.registry import unknown_semaphore
 from replicate_mcp.settings import load_settings
@@ -287,5 +287,4 @@ def _forget() -> None:
     _starting = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+after_fork_in_child(_forget)

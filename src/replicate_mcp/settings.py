@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from pydantic import (
 
 from replicate_mcp.env_file import read_env_file
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform import paths
 from replicate_mcp.tls import CERTIFICATE_VARIABLES, KEY_LOG_VARIABLE
 
 if TYPE_CHECKING:
@@ -340,7 +342,7 @@ def default_env_file() -> Path | None:
     """Return where settings are read from when no file is named; None for a user without a home."""
     from platformdirs import user_config_path
 
-    folder = _user_folder(user_config_path)
+    folder = _user_folder(partial(user_config_path, appauthor=False))
     return folder and folder / "config.env"
 
 
@@ -359,11 +361,10 @@ def state_file(backend: str) -> Path | None:
         return None
     named = backend.removeprefix("sqlite://")
     bare = named.lstrip("/")
-    starts_by_itself = bare.startswith("~") or (os.name == "nt" and Path(bare).drive)
+    starts_by_itself = bare.startswith("~") or paths.begins_with_a_drive(bare)
     path = _whole_path(bare if starts_by_itself or bare == named else f"/{bare}")
     if path is None or not bare or bare.startswith(("./", "../")):
-        whole = "C:/Users/you/state.db" if os.name == "nt" else "home/you/state.db"
-        raise ValueError(f"must name a file by its whole path, like sqlite:///{whole}")
+        raise ValueError(f"must name a file by its whole path, like sqlite:///{paths.EXAMPLE_FILE}")
     return path
 
 
@@ -373,9 +374,7 @@ def default_state_file() -> Path:
     Raises:
         ValueError: the user has no home folder.
     """
-    from platformdirs import user_state_path
-
-    folder = _user_folder(user_state_path)
+    folder = _user_folder(paths.state_folder)
     if folder is None:
         raise ValueError(
             "sqlite keeps its state in the home folder, and this user has none: set HOME, or this "
@@ -386,7 +385,7 @@ def default_state_file() -> Path:
 
 def _user_folder(find: Callable[..., Path]) -> Path | None:
     try:
-        folder = find("replicate-mcp", appauthor=False)
+        folder = find("replicate-mcp")
     except RuntimeError:  # Neither HOME nor the system's list of users names a home.
         return None
     return folder if folder.is_absolute() else None

@@ -6,12 +6,12 @@ curl. The system's store on macOS and Windows is read through `truststore`.
 
 import os
 import ssl
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from replicate_mcp.platform.certificates import store_needs_system_calls
 from replicate_mcp.text import one_line
 
 CERTIFICATE_VARIABLES = (
@@ -103,7 +103,7 @@ def _client_context(source: TrustSource, key_log: str) -> ssl.SSLContext:
 
 
 def _system_context() -> ssl.SSLContext:
-    if sys.platform in ("darwin", "win32"):
+    if store_needs_system_calls():
         import truststore
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

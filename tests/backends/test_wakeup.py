@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -23,10 +23,10 @@ while True:
 
 
 @pytest.fixture
-def doorbell() -> Iterator[Doorbell]:
+async def doorbell() -> AsyncIterator[Doorbell]:
     doorbell = Doorbell()
     yield doorbell
-    doorbell.close()
+    await doorbell.close()
 
 
 async def test_each_ring_of_a_hundred_is_heard_without_a_delay(doorbell: Doorbell) -> None:
@@ -35,7 +35,7 @@ async def test_each_ring_of_a_hundred_is_heard_without_a_delay(doorbell: Doorbel
         for _ in range(100):
             other.ring([doorbell.port])
             await doorbell.rung()
-    other.close()
+    await other.close()
 
 
 async def test_a_flood_of_datagrams_wakes_it_no_more_often_than_the_bound(
@@ -58,4 +58,4 @@ async def test_a_flood_of_datagrams_wakes_it_no_more_often_than_the_bound(
     other.ring([doorbell.port])
     with anyio.fail_after(5):
         await doorbell.rung()
-    other.close()
+    await other.close()

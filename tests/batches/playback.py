@@ -44,6 +44,7 @@ class Playback:
         predictions: as Replicate would give them, by id, in order.
         delay_seconds: how long each answer takes.
         most_at_once: requests that were open at the same time.
+        connections: how many were made.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Playback:
         self.others: list[str] = []
         self.predictions: dict[str, dict[str, Any]] = {}
         self.delay_seconds = 0.0
-        self.open = self.most_at_once = 0
+        self.open = self.most_at_once = self.connections = 0
         self.url = ""
 
     def status(self, method: str, path: str, headers: dict[str, str]) -> str:
@@ -126,6 +127,7 @@ def running_playback(playback: P) -> Iterator[P]:
 async def _connection(
     playback: Playback, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
+    playback.connections += 1
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             first, *lines = head.decode("latin-1").strip().split("\r\n")

@@ -21,8 +21,9 @@ from conftest import environment
 from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.executable import own_command
 from replicate_mcp.cli.forwarded_settings import PASSED_ON
-from replicate_mcp.cli.hosts import HOSTS, Machine
+from replicate_mcp.cli.hosts import HOSTS
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform.paths import Machine
 from replicate_mcp.settings import SETTING_NAMES
 from replicate_mcp.simulator import Simulator
 

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import anyio
 import pytest
 
 from replicate_mcp.cli.saving import Saver
+from replicate_mcp.platform import files
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import GeneratedFile
 
@@ -299,3 +301,21 @@ def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
         wrong = replicate_mcp(*command, "--max-mb", 0)
         assert wrong.returncode == 2
         assert "must be from 1 to" in wrong.stderr
+
+
+async def test_an_image_is_saved_though_a_virus_scanner_holds_it_for_a_moment(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_until = time.monotonic() + 0.3
+    move = Saver._move
+
+    def held(self: Saver, part: Path, target: Path) -> None:
+        if time.monotonic() < held_until:
+            raise PermissionError(errno.EACCES, "held by another program")
+        move(self, part, target)
+
+    monkeypatch.setattr(files, "IS_WINDOWS", True)
+    monkeypatch.setattr(Saver, "_move", held)
+    host.bodies = [WEBP]
+    assert await save(host, tmp_path, "a.webp") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.webp"]

@@ -18,10 +18,11 @@ from mcp.client.streamable_http import streamable_http_client
 from docs.blocks import Block, blocks_of
 from docs.sandbox import Sandbox
 from replicate_mcp.access import Access, HttpRequest
-from replicate_mcp.cli.hosts import HOSTS, Machine
+from replicate_mcp.cli.hosts import HOSTS
 from replicate_mcp.http_api.answers import Refusal
 from replicate_mcp.mcp_server.callers import token_in
 from replicate_mcp.mcp_server.tools import TOOLS
+from replicate_mcp.platform.paths import Machine
 from replicate_mcp.settings import SETTING_NAMES, load_settings
 from replicate_mcp.tasks.result import BatchResult
 

@@ -14,6 +14,7 @@ from replicate_mcp.batches.settlement import Verdict
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping, stop_prediction
 from replicate_mcp.batches.tracing import attempt_span, tell_result
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
 from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
 from replicate_mcp.replicate_api.faults import (
@@ -65,7 +66,7 @@ class Attempting:
 
     async def take(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
         """Note an attempt for each offer, then send it."""
-        seconds = min(self._prediction_seconds, int(batch.deadline - anyio.current_time()))
+        seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
         if seconds < SHORTEST_CANCEL_AFTER:
             return await self._stopping.drop_out_of_time(batch)
         chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
@@ -92,7 +93,7 @@ class Attempting:
         )
         for permit, index in chosen.items():
             if permit in noted.cancel_after:
-                batch.began = batch.began or anyio.current_time()
+                batch.began = batch.began or steady_time()
                 batch.creating[permit] = index
                 self._steps.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
             else:
@@ -112,13 +113,13 @@ class Attempting:
         """One attempt, from its creation to its result, or back to where its task waits."""
         if batch.dropped is not None:
             return await self._wait_anew(batch, permit, index)
-        task, sent_at = batch.tasks[index], anyio.current_time()
+        task, sent_at = batch.tasks[index], steady_time()
         self._steps.observer.creation_sent(sent_at - batch.opened)
         with attempt_span(batch.trace, batch=batch.id, task=index, model=task.model) as span:
             result = await self._attempt(batch, permit, task, cancel_after)
             if result is not None:
                 tell_result(span, result)
-                self._steps.observer.task_ended(result, anyio.current_time() - sent_at)
+                self._steps.observer.task_ended(result, steady_time() - sent_at)
         return None
 
     async def _attempt(

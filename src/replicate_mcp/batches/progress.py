@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from replicate_mcp.platform.clock import steady_time
+
 if TYPE_CHECKING:
     from replicate_mcp.batches.running_batch import RunningBatch
 
@@ -73,7 +75,7 @@ def progress(batch: "RunningBatch") -> Progress:
         done = batch.finished - batch.invalid + batch.running / 2
         to_do = batch.total - batch.invalid - done
         if done:
-            left = (anyio.current_time() - batch.began) / done * to_do
+            left = (steady_time() - batch.began) / done * to_do
             line += f", about {max(1, round(left))} s left"
     return Progress(batch.finished, batch.total, batch.running, line, _notice(batch))
 

@@ -22,6 +22,7 @@ from replicate_mcp.batches.tracing import present_context
 from replicate_mcp.batches.weight import check_room, weight_of
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import TooManyBatches
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import SHORTEST_CANCEL_AFTER
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import Holder
@@ -40,6 +41,10 @@ NAME_COST = 200
 
 LOOK_SECONDS = 1.0
 """How often the journal is asked whether another process cancelled a batch of this one."""
+
+
+DEADLINE_POLL_SECONDS = 10.0
+"""How often a batch's deadline is compared with the clock, which may have jumped in sleep."""
 
 
 class BatchRunner:
@@ -118,8 +123,8 @@ class BatchRunner:
             settlement=self._settlement(account),
             holder=self._steps.holder,
             names=names,
-            deadline=anyio.current_time() + self._batch_seconds,
-            opened=anyio.current_time(),
+            deadline=steady_time() + self._batch_seconds,
+            opened=steady_time(),
             trace=present_context(),
             pending=deque(index for index, task in enumerate(tasks) if not task.problems),
             weight=weight,
@@ -187,8 +192,11 @@ class BatchRunner:
 
     async def _watch(self, batch: RunningBatch) -> None:
         """See to the batch's deadline, and to its end."""
-        with anyio.move_on_at(batch.deadline - SHORTEST_CANCEL_AFTER):
-            await batch.ended.wait()
+        # The event loop's clock stops while the machine sleeps, and the deadline does not.
+        while (left := batch.deadline - SHORTEST_CANCEL_AFTER - steady_time()) > 0:
+            with anyio.move_on_after(min(left, DEADLINE_POLL_SECONDS)):
+                await batch.ended.wait()
+                break
         if not batch.ended.is_set():
             await self._stopping.drop_out_of_time(batch)
             await batch.ended.wait()

@@ -34,11 +34,12 @@ class RunningBatch:
         stopping: set when no more of its tasks are created.
         throttled: whether a creation of it was answered with 429.
         dropped: why no more of its tasks are created; None while they are.
-        opened: when it was asked for. As `deadline`, on the event loop's clock.
+        opened: when it was asked for. As `deadline`, on the clock of `steady_time`.
         trace: what its attempts' spans are joined to.
         weight: how many bytes it takes in memory, where that is counted.
         invalid: how many tasks failed before it began, because of their inputs.
-        began: when its first task was sent; None before. As `deadline`, on the event loop's clock.
+        began: when its first task was sent; None before. As `deadline`, on the clock of
+            `steady_time`.
     """
 
     id: str

@@ -1,7 +1,5 @@
 """What `doctor` looks at, from the machine outwards: Python, the state, the token, Replicate."""
 
-import os
-import shlex
 import sqlite3
 import stat
 import sys
@@ -16,6 +14,8 @@ from replicate_mcp.app import App
 from replicate_mcp.cli.serve import server_token_users
 from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
+from replicate_mcp.platform.files import has_modes
+from replicate_mcp.platform.shell import command_line, move_command
 from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.settings import BACKEND, Settings, not_heeded, state_file
@@ -134,24 +134,25 @@ def state_advice(path: Path, error: ReplicateMcpError) -> str:
 
 def _move(path: Path) -> str:
     """Return the command that moves a file out of the way, in the system's own words."""
-    if os.name == "nt":
-        return f'move "{path}" "{path}.damaged"'
-    return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
+    return move_command(str(path), f"{path}.damaged")
 
 
 def _folder(settings: Settings) -> Iterator[Check]:
     """Whether others on this machine can read prompts, or put a file of their own in place."""
     path = state_file(settings.backend)
-    if path is None or os.name == "nt" or not path.exists():
+    if path is None or not has_modes() or not path.exists():
         return
     mode = stat.S_IMODE(path.parent.stat().st_mode)
     if path.stat().st_mode & 0o077:
-        yield Check("state file", False, f"others can read it: chmod 600 {path}")
+        yield Check(
+            "state file", False, f"others can read it: {command_line(['chmod', '600', str(path)])}"
+        )
     elif mode & 0o022 and not mode & stat.S_ISVTX:
         yield Check(
             "state folder",
             False,
-            f"its mode {mode:03o} lets others write there: chmod 700 {path.parent}",
+            f"its mode {mode:03o} lets others write there: "
+            f"{command_line(['chmod', '700', str(path.parent)])}",
         )
     else:
         yield Check("state folder", True, f"mode {mode:03o}; the file is this user's alone.")

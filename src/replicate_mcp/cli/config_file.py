@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform import files
 
 PRIVATE_MODE = 0o600
 """Permissions of what holds a secret, and of every new file and backup: their user's alone."""
@@ -59,13 +60,13 @@ class ConfigFile:
                 mode = stat.S_IMODE(self.path.stat().st_mode)
                 # The old text may hold secrets as well, of this server or of others.
                 backup = self._write_beside(self._bytes, mode & PRIVATE_MODE)
-                backup = backup.replace(self._backup_path())
+                backup = self._replace(backup, self._backup_path())
                 if holds_secret:
                     mode &= PRIVATE_MODE
             written = self._write_beside(text.encode(), mode)
             try:
                 self._check_unchanged()
-                written.replace(self.path)
+                self._replace(written, self.path)
             except BaseException:
                 written.unlink(missing_ok=True)
                 raise
@@ -75,7 +76,15 @@ class ConfigFile:
 
     def is_open_to_others(self) -> bool:
         """Return whether its mode gives other users of this machine any permission."""
-        return os.name != "nt" and self.path.exists() and bool(self.path.stat().st_mode & 0o077)
+        return files.is_readable_by_others(self.path)
+
+    @staticmethod
+    def _replace(written: Path, target: Path) -> Path:
+        try:
+            return files.retry_while_held(lambda: written.replace(target))
+        except BaseException:  # It may hold secrets.
+            written.unlink(missing_ok=True)
+            raise
 
     def _check_unchanged(self) -> None:
         now = None

@@ -1,15 +1,16 @@
 """The command with which other programs start this installation."""
 
-import os
 import shutil
-import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform import shell
+from replicate_mcp.platform.processes import script_schemes
 
-NAME = "replicate-mcp.exe" if os.name == "nt" else "replicate-mcp"
+NAME = shell.program("replicate-mcp")
 
 _PASSING = ("archive-v", "environments-v", "builds-v")
 """How the folders of uv's cache begin in which `uvx` keeps a program for a while."""
@@ -19,11 +20,11 @@ def as_typed(*words: str) -> str:
     """How the user starts this program again, from the folder they are in."""
     program = sys.argv[0]
     if Path(program).name == "__main__.py":
-        return subprocess.list2cmdline([sys.executable, "-m", "replicate_mcp", *words])
+        return shell.command_line([sys.executable, "-m", "replicate_mcp", *words])
     found = shutil.which(NAME)
     if found and Path(found).resolve() == Path(program).resolve():
         program = "replicate-mcp"
-    return subprocess.list2cmdline([program, *words])
+    return shell.command_line([program, *words])
 
 
 def own_command() -> list[str]:
@@ -33,15 +34,24 @@ def own_command() -> list[str]:
         InvalidInput: this installation is one that its installer may clear away.
     """
     parts = Path(sys.prefix).parts
-    if any(part.startswith(_PASSING) for part in parts) or ("pipx" in parts and ".cache" in parts):
+    if any(part.startswith(_PASSING) for part in parts) or _is_of_pipx_run(parts):
         raise InvalidInput(
             "This is a passing installation, which may be cleared away: install the package to "
             "stay (`uv tool install`, `pipx install`, or pip in a virtual environment), and run "
             "that one's `replicate-mcp install`."
         )
-    for scheme in (sysconfig.get_default_scheme(), f"{os.name}_user"):
+    for scheme in script_schemes(sysconfig.get_default_scheme()):
         script = Path(sysconfig.get_path("scripts", scheme)) / NAME
         if script.is_file():
             return [str(script)]
     # -P: hosts start it in folders of others', whose modules it must not import.
     return [sys.executable, "-P", "-m", "replicate_mcp"]
+
+
+def _is_of_pipx_run(parts: Sequence[str]) -> bool:
+    """Return whether `pipx run` made an environment, which it removes after 14 days.
+
+    It is in a folder of its cache: `.cache` below its home, or `Caches` or `Cache` of the system.
+    """
+    names = {part.lower() for part in parts}
+    return "pipx" in names and bool(names & {".cache", "cache", "caches"})

@@ -1,29 +1,13 @@
 """The hosts that `install` knows: where each keeps its servers, and how an entry looks there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from replicate_mcp.platform.paths import Machine
+
 SERVER = "replicate"
 """The name under which hosts know this server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What decides where programs keep their files."""
-
-    platform: str
-    home: Path
-    environ: Mapping[str, str]
-
-    @property
-    def settings(self) -> Path:
-        """The folder of the user's settings, in which each program has its own."""
-        if self.platform == "darwin":
-            return self.home / "Library" / "Application Support"
-        if self.platform == "win32":
-            return Path(self.environ.get("APPDATA") or self.home / "AppData" / "Roaming")
-        return Path(self.environ.get("XDG_CONFIG_HOME") or self.home / ".config")
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,10 +121,9 @@ def _place(arguments: argparse.Namespace) -> Place:
     Raises:
         InvalidInput: the name cannot be one, or the user has no home folder.
     """
-    import os
 
     from replicate_mcp.cli.config_file import ConfigFile
-    from replicate_mcp.cli.hosts import Machine
+    from replicate_mcp.platform.paths import Machine
 
     if not _NAME.fullmatch(arguments.name):
         raise InvalidInput("--name takes letters, digits, - and _, 64 at most.")
@@ -133,9 +132,7 @@ def _place(arguments: argparse.Namespace) -> Place:
     except RuntimeError:
         raise InvalidInput("This user has no home folder: set HOME to it.") from None
     host = HOSTS[arguments.host]
-    return Place(
-        ConfigFile(host.file(Machine(sys.platform, home, os.environ))), host, arguments.name
-    )
+    return Place(ConfigFile(host.file(Machine.current(home))), host, arguments.name)
 
 
 def _write(

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from replicate_mcp.cli import logs
 from replicate_mcp.cli.printing import guard_streams, say
 from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.platform.processes import is_closed_pipe
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has had enough (`| head`); the interpreter would complain of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
-    except Exception:  # a fault of ours: its traceback may quote anything, as a log may not
-        log.critical("The command failed by a fault of its own.", exc_info=True)
+    except Exception as error:
+        if is_closed_pipe(error):
+            # The output is read no further (`| head`); the interpreter would complain of it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:  # a fault of ours: its traceback may quote anything, as a log may not
+            log.critical("The command failed by a fault of its own.", exc_info=True)
         return SOME_FAILED
 
 

@@ -5,18 +5,22 @@ Of a file's name, the extension is left to its content (`tasks/media.py`).
 
 import os
 import secrets
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import httpx
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.cli.options import DEFAULT_MAX_MB
 from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform.files import retry_while_held
 from replicate_mcp.replicate_api.connection import connection_fault
 from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
@@ -141,12 +145,14 @@ class Saver:
             for earlier, has_ended in self._ended[_stem(file.filename)]:
                 if earlier < number:
                     await has_ended.wait()
-            name = self._place(part, number, suiting)
+            name = await self._place(part, number, suiting)
             if name != file.filename:
                 why = "the type of its content" if name == suiting else "the next free name"
                 say(f"{file.filename} is saved as {name}, {why}.")
         finally:
-            part.unlink(missing_ok=True)
+            with anyio.CancelScope(shield=True):
+                remove = partial(part.unlink, missing_ok=True)
+                await anyio.to_thread.run_sync(retry_while_held, remove)
 
     def _target(self, filename: str) -> Path:
         # Checked before the batch began; the journal is a file, though, that others could write.
@@ -160,13 +166,14 @@ class Saver:
         if not self._overwrite and os.path.lexists(target):
             raise _Unfit(_TAKEN)
 
-    def _place(self, part: Path, number: int, name: str) -> str:
+    async def _place(self, part: Path, number: int, name: str) -> str:
         """Move `part` to `name`, numbered where another file has that name; return the name."""
         free, suffix = name, 2
         while True:
             if self._owners.setdefault(filenames.folded(free), number) == number:
+                move = partial(self._move, part, self._folder / free)
                 try:
-                    self._move(part, self._folder / free)
+                    await anyio.to_thread.run_sync(retry_while_held, move)
                     return free
                 except FileExistsError:
                     if not self._number:
@@ -247,8 +254,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"The folder {folder} cannot be made: {error.strerror}.") from None
-    if not os.access(folder, os.W_OK):
-        raise InvalidInput(f"The folder {folder} cannot be written to.")
+    try:
+        # What may be written is known by writing: macOS and Windows guard folders of their own.
+        with tempfile.TemporaryFile(dir=folder, prefix=".replicate-mcp."):
+            pass
+    except OSError as error:
+        raise InvalidInput(f"The folder {folder} cannot be written to: {error.strerror}.") from None
 
 
 def _stem(name: str) -> str:

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import struct
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from replicate_mcp.http_api.limits import Limits
 from replicate_mcp.http_api.peers import Peer
 from replicate_mcp.http_api.refusals import HeadersTooLarge, body
+from replicate_mcp.platform.sockets import RESET_ON_CLOSE
 
 CHECKED_EVERY_SECONDS = 1.0
 
@@ -125,10 +124,9 @@ class Connection(H11Protocol):
 
     def _cut(self) -> None:
         """Close it with what the system holds for it: else that waits on for its reader."""
-        at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
         connection = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # It may be gone by now.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.transport.abort()
 
     def _hang_up(self) -> None:

@@ -4,10 +4,8 @@ glibc keeps what was freed: 500 MB were measured after 200 clients had sent the 
 """
 
 import asyncio
-import ctypes
-import sys
-from collections.abc import Callable
-from functools import cache
+
+from replicate_mcp.platform.memory import memory_trimmer
 
 DELAY_SECONDS = 5.0
 """After the end of a large request; one call serves all that end until then."""
@@ -21,25 +19,13 @@ class FreeMemory:
 
     def return_soon(self) -> None:
         """Return what is free in a while; without effect on systems that do it by themselves."""
-        if self._is_scheduled or _malloc_trim() is None:
+        if self._is_scheduled or memory_trimmer() is None:
             return
         self._is_scheduled = True
         asyncio.get_running_loop().call_later(DELAY_SECONDS, self._return)
 
     def _return(self) -> None:
         self._is_scheduled = False
-        trim = _malloc_trim()
+        trim = memory_trimmer()
         assert trim is not None
         asyncio.get_running_loop().run_in_executor(None, trim, 0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """Return glibc's function; None with another C library."""
-    if sys.platform != "linux":
-        return None
-    try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return None
-    return trim

@@ -7,8 +7,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
-TABLES = Path("/proc/net")
-"""Where Linux lists its TCP sockets, of IPv4 in `tcp` and of IPv6 in `tcp6`."""
+from replicate_mcp.platform.sockets import TCP_TABLES
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -29,7 +28,7 @@ class Peer:
 
         Elsewhere than on Linux there is no such table, and it counts as this user's.
         """
-        if sys.platform != "linux":
+        if TCP_TABLES is None:
             return True
         try:
             peer, own = _endpoint(self._peer), _endpoint(self._own)
@@ -41,7 +40,9 @@ class Peer:
 Endpoint = tuple[_Address, int]
 
 
-def socket_users(local: Endpoint, remote: Endpoint, tables: Path = TABLES) -> set[int]:
+def socket_users(
+    local: Endpoint, remote: Endpoint, tables: Path = TCP_TABLES or Path()
+) -> set[int]:
     """Return the users of the sockets of this machine that connect `local` to `remote`.
 
     A socket that its process has closed belongs to nobody any more: the table shows user 0 for it.

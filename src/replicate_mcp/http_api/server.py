@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -44,6 +43,7 @@ from replicate_mcp.http_api.limits import (
     descriptors,
 )
 from replicate_mcp.http_api.metrics import Metrics
+from replicate_mcp.platform.sockets import listening_socket
 from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -178,20 +178,12 @@ def _load_and_freeze() -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, else asyncio does not send small answers at once: 40 ms each.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if os.name != "nt":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        return listening_socket(host, port, BACKLOG)
     except (OSError, OverflowError) as error:
-        listener.close()
         raise InvalidInput(
             f"{host}:{port} cannot be listened on ({error}): choose another --port."
         ) from None
-    return listener
 
 
 def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:

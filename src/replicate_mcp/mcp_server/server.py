@@ -49,6 +49,7 @@ from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.stdio import stdio_streams
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
+from replicate_mcp.platform.signals import loop_receives_signals
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
 
@@ -271,7 +272,7 @@ async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = 
     """
     running = App.running(settings, settings_error=settings_error)
     async with running as app, anyio.create_task_group() as group:
-        if os.name != "nt":
+        if loop_receives_signals():
             group.start_soon(_leave_at_signal, app)
         server = ReplicateMcpServer(app, is_local=True)
         group.start_soon(_recover_after_the_first_answer, server, app)

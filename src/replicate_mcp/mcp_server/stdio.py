@@ -7,7 +7,6 @@ half a character. Its dispatcher reads from and writes to the streams that are m
 import json
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,6 +32,7 @@ from replicate_mcp.mcp_server.jsonrpc_lines import (
     line_too_long,
     parse_line,
 )
+from replicate_mcp.platform.processes import replace_descriptor
 
 log = logging.getLogger(__name__)
 
@@ -160,11 +160,7 @@ def _claim_standard_streams() -> tuple[BinaryIO, int]:
         pass
     stdin, stdout = os.dup(0), os.dup(1)
     for descriptor, replacement in ((0, nothing), (1, 2)):
-        os.dup2(replacement, descriptor)
-        if sys.platform == "win32":
-            from mcp.os.win32.utilities import rebind_std_handle_to_fd
-
-            rebind_std_handle_to_fd(descriptor)
+        replace_descriptor(descriptor, replacement)
     os.close(nothing)
     # Never closed: a thread may still be reading when the transport ends.
     return os.fdopen(stdin, "rb", _CHUNK_BYTES, closefd=False), stdout

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from replicate_mcp.cpu_bound import run_cpu_bound
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
 from replicate_mcp.replicate_api.faults import (
     Intercepted,
@@ -86,7 +87,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._base = httpx.URL(base_url)
         self._options: dict[str, Any] | None = None
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
-        self._clock = time.time() - _steady()
+        self._clock = time.time() - steady_time()
         self.clock_known = False
 
     def now(self) -> float:
@@ -94,7 +95,7 @@ class Transport(httpx.AsyncBaseTransport):
 
         Between answers it goes on evenly, whatever this machine's clock is set to meanwhile.
         """
-        return _steady() + self._clock
+        return steady_time() + self._clock
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and read its answer whole."""
@@ -125,7 +126,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def close_idle(self) -> None:
         """Close the connections that have been idle for too long to be used again."""
-        while self._idle and time.monotonic() - self._idle[0][0] > KEEPALIVE_SECONDS:
+        while self._idle and steady_time() - self._idle[0][0] > KEEPALIVE_SECONDS:
             await self._drop(self._idle.pop(0)[1])
 
     async def aclose(self) -> None:
@@ -153,7 +154,7 @@ class Transport(httpx.AsyncBaseTransport):
                 what = str(error) or type(error).__name__
                 raise LostAnswer(f"the answer of {self._base.host} was lost ({what})") from error
             raise
-        self._idle.append((time.monotonic(), connection))
+        self._idle.append((steady_time(), connection))
         return response.status_code, response.headers, bytes(body)
 
     async def _connection(self) -> httpx.AsyncHTTPTransport:
@@ -180,17 +181,8 @@ class Transport(httpx.AsyncBaseTransport):
             return
         own = time.time()
         # `Date` has whole seconds: a clock that agrees to within one is taken as right.
-        self._clock = (own if -1.5 < told - own < 0.5 else told) - _steady()
+        self._clock = (own if -1.5 < told - own < 0.5 else told) - steady_time()
         self.clock_known = True
-
-
-_STEADY = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-"""The clock that goes on while the machine sleeps: Linux's, macOS's; that of Windows does."""
-
-
-def _steady() -> float:
-    """Seconds that pass evenly, from no moment in particular."""
-    return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
 
 
 def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import socket
-import struct
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,13 +10,13 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
+from replicate_mcp.platform.sockets import RESET_ON_CLOSE
 from replicate_mcp.simulator.fault_injection import Fault
 from replicate_mcp.simulator.problems import Problem
 
 Headers = Sequence[tuple[bytes, bytes]]
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
-_LINGER_NOT = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class Exchange:
         transport = self._transport
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None and not transport.is_closing():
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         transport.abort()
 
     async def silence(self) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from replicate_mcp.platform.sockets import listening_socket
 from replicate_mcp.simulator.handle import Simulator
 from replicate_mcp.simulator.settings import SimulatorSettings
 
@@ -29,7 +29,7 @@ def run(
     """Serve until interrupted; `on_ready` gets the URL once requests are answered."""
     from replicate_mcp.simulator.serving import Service
 
-    with _bound(host, port) as listener:
+    with listening_socket(host, port, _BACKLOG) as listener:
         service = Service(settings, listener, on_ready)
         if exit_on_stdin_close:
             threading.Thread(target=_stop_with_stdin, args=(service.stop,), daemon=True).start()
@@ -45,7 +45,7 @@ def running_simulator(
 
     settings = (settings or SimulatorSettings()).changed(changes)
     ready = threading.Event()
-    with _bound("127.0.0.1", port) as listener:
+    with listening_socket("127.0.0.1", port, _BACKLOG) as listener:
         service = Service(settings, listener, lambda _url: ready.set())
         thread = threading.Thread(target=lambda: asyncio.run(service.serve()), name="simulator")
         thread.start()
@@ -85,18 +85,6 @@ def running_simulator_process(
                 process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-@contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, else asyncio does not send small answers at once: 40 ms each.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        if os.name != "nt":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-        yield listener
 
 
 def _stop_with_stdin(stop: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import anyio
 from replicate_mcp.backends.redis.mirror import KeptBatch, Mirror
 from replicate_mcp.backends.redis.server import Server
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
+from replicate_mcp.platform.clock import steady_time
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Membership:
         server: Server,
         mirror: Mirror,
         label: str,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_time,
     ) -> None:
         self.holder = secrets.token_hex(8)
         self._server = server

@@ -5,13 +5,13 @@ older state. What counts is what each living process says that it has.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from replicate_mcp.backends.redis.told import Row, alike, inputs_of, told_batch, told_entry
 from replicate_mcp.batches.backend import Attempt, NewBatch
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permits import QueueEntry
 
 REMEMBER_ENDED_SECONDS = 3600.0
@@ -115,7 +115,7 @@ class KeptBatch:
 class Mirror:
     """What this process has, as of the last step whose answer arrived."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = steady_time) -> None:
         self._clock = clock
         self.declared: dict[str, tuple[int, float | None]] = {}
         self.entries: dict[str, KeptEntry] = {}

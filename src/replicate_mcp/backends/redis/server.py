@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import math
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,6 +15,7 @@ import anyio
 from replicate_mcp.backends.names import unencodable
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.sockets import keepalive_options
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -290,7 +290,7 @@ class Server:
                 socket_timeout=None,
                 socket_connect_timeout=self.address.patience,
                 socket_keepalive=True,
-                socket_keepalive_options=_give_up_after(self.address.patience),
+                socket_keepalive_options=keepalive_options(self.address.patience),
                 retry=Retry(NoBackoff(), 0),
             )
         except Exception as error:  # Of any kind: each option is converted in a way of its own.
@@ -366,18 +366,6 @@ _SENTENCES = {
     "one that keeps these keys: one primary is needed.",
 }
 """By the client's name of an error, or what a script says of one."""
-
-
-def _give_up_after(seconds: float) -> dict[int, int]:
-    """Socket options that keep what was sent into a dead network from arriving long after."""
-    options: dict[int, int] = {}
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        options[socket.TCP_KEEPIDLE] = max(1, int(seconds))
-        options[socket.TCP_KEEPINTVL] = max(1, int(seconds / 3))
-        options[socket.TCP_KEEPCNT] = 3
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        options[socket.TCP_USER_TIMEOUT] = int(seconds * 1000)
-    return options
 
 
 def _script() -> str:

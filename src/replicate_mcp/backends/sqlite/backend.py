@@ -111,7 +111,7 @@ class SqliteBackend:
             permits.admit()  # What this frees is others' at once.
 
         await self._step(leave)
-        self._doorbell.close()
+        await self._doorbell.close()
         self._database.close()
         if self._lock is not None:
             self._lock.release()
@@ -346,7 +346,7 @@ class SqliteBackend:
         self._looked_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
         lock = self._lock  # In memory there is none, since all are of this process.
-        dead = [holder for holder in others if lock and lock.is_dead(holder)]
+        dead = await anyio.to_thread.run_sync(lock.dead, others) if lock and others else []
 
         def bury(permits: PermitTables, journal: JournalTables) -> None:
             for holder in dead:

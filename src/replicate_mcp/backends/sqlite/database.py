@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from replicate_mcp.backends.sqlite.file_system import network_file_system
 from replicate_mcp.backends.sqlite.private_file import make_private_file
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.file_system import network_file_system
 
 T = TypeVar("T")
 

@@ -1,11 +1,13 @@
 """How processes that share a file know who of them lives: each holds a lock while it does."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.files import lock_file_mode
 
 
 class LifeLock:
@@ -21,7 +23,7 @@ class LifeLock:
 
     def __init__(self, location: str, holder: str) -> None:
         self._location = location
-        self._lock = FileLock(self._path(holder), mode=0o600)
+        self._lock = FileLock(self._path(holder), mode=lock_file_mode())
         try:
             self._lock.acquire(blocking=False)
         except (OSError, Timeout) as error:
@@ -30,8 +32,14 @@ class LifeLock:
                 "REPLICATE_MCP_BACKEND to sqlite:///a/path/on/a/local/disk, or to memory."
             ) from error
 
-    def is_dead(self, other: str) -> bool:
-        """Whether another process is gone; False as well where it cannot be told now."""
+    def dead(self, others: Sequence[str]) -> list[str]:
+        """Return which of the processes are gone, as far as their locks can be opened.
+
+        A lock that Windows denies access to is tried for half a second: call this in a thread.
+        """
+        return [other for other in others if self._is_dead(other)]
+
+    def _is_dead(self, other: str) -> bool:
         lock = FileLock(self._path(other))
         try:
             lock.acquire(blocking=False)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform import files
 
 _SIDE_FILES = ("", "-wal", "-shm")
 
@@ -24,10 +25,10 @@ def make_private_file(path: Path) -> None:
     """
     missing = [folder for folder in path.parents if not folder.exists()]
     for folder in reversed(missing):  # `parents=True` would give all but the last one 0777.
-        folder.mkdir(mode=0o700, exist_ok=True)
+        files.make_private_folder(folder)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    if os.name == "posix":
+    if files.has_modes():
         for suffix in _SIDE_FILES:
             with suppress(FileNotFoundError):  # SQLite removes the others when it likes.
                 _restrict(path.with_name(path.name + suffix))
@@ -36,7 +37,7 @@ def make_private_file(path: Path) -> None:
 def _restrict(path: Path) -> None:
     found = path.stat()
     mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid == os.geteuid():
+    if files.is_owned(found):
         if mode & 0o077:
             path.chmod(0o600)
     elif mode & 0o022:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import anyio
 
+from replicate_mcp.platform.sockets import close_datagram_socket
+
 WAKE_UPS_PER_SECOND = 50.0
 WAKE_UPS_AT_ONCE = 200.0
 """Rate and burst of wake-ups that are handed on without a delay: any local user can send datagrams,
@@ -58,6 +60,6 @@ class Doorbell:
         self._refilled_at = now
         return max(0.0, -self._tokens / WAKE_UPS_PER_SECOND)
 
-    def close(self) -> None:
-        """Be rung no more."""
-        self._socket.close()
+    async def close(self) -> None:
+        """Close the socket, once no thread of the event loop waits for it."""
+        await close_datagram_socket(self._socket)

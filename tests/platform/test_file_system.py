@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from replicate_mcp.backends.sqlite import file_system
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform import file_system
 
 MOUNTINFO = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

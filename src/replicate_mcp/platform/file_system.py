@@ -1,13 +1,14 @@
 """Whether a file is on this machine's own disk: only there do locks tell who lives."""
 
 import os
-import sys
 from pathlib import Path
+
+from replicate_mcp.platform.system import IS_MACOS, IS_WINDOWS
 
 _NETWORK = (
     "nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "virtiofs",
     "afpfs", "webdav", "davfs", "ceph", "glusterfs", "lustre", "beegfs", "afs",
-    "ncpfs", "coda", "vboxsf", "prl_fs", "vmhgfs",
+    "ncpfs", "coda", "vboxsf", "prl_fs", "vmhgfs", "macfuse", "osxfuse",
 )  # fmt: skip
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -23,9 +24,9 @@ def network_file_system(path: Path) -> str | None:
     Where the system does not tell, it is taken for a disk: locks are tried in any case.
     """
     try:
-        if sys.platform == "win32":
+        if IS_WINDOWS:
             return _on_windows(path)
-        if sys.platform == "darwin":
+        if IS_MACOS:
             return _kind(_mounts_of_macos(), path)
         return _kind(mounts(MOUNTS.read_text("utf-8", "replace")), path)
     except OSError:
@@ -60,7 +61,12 @@ def _mounts_of_macos() -> dict[str, str]:
     import re
     import subprocess
 
-    told = subprocess.run(["/sbin/mount"], capture_output=True, text=True, timeout=5, check=False)
+    try:
+        told = subprocess.run(
+            ["/sbin/mount"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except subprocess.TimeoutExpired as error:  # A mount whose server does not answer.
+        raise OSError(str(error)) from error
     lines = re.findall(r"^.* on (.*) \((\w+)", told.stdout, re.MULTILINE)
     return dict(lines)
 

@@ -1,0 +1,71 @@
+"""Private files and folders, and files that another program holds for a moment."""
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from replicate_mcp.platform.system import IS_WINDOWS
+
+T = TypeVar("T")
+
+HELD_RETRY_SECONDS = 1.0
+"""For how long a step on a file is tried again on Windows: virus scanners and indexers open a new
+file, and until they close it, it cannot be renamed, replaced or removed."""
+
+HELD_PAUSE_SECONDS = 0.05
+
+
+def has_modes() -> bool:
+    """Return whether files have POSIX modes; on Windows, a user's own folders are private."""
+    return not IS_WINDOWS
+
+
+def make_private_folder(path: Path) -> None:
+    """Make one folder that its user alone can open, unless it is there.
+
+    Without a mode on Windows: where an administrator makes it, 0700 would lock the user out
+    (https://github.com/python/cpython/issues/157876).
+    """
+    if has_modes():
+        path.mkdir(mode=0o700, exist_ok=True)
+    else:
+        path.mkdir(exist_ok=True)
+
+
+def lock_file_mode() -> int:
+    """Return the mode of a `filelock.FileLock` that is its user's alone.
+
+    On Windows one that restricts nothing, for the reason that folders have none there.
+    """
+    return 0o600 if has_modes() else 0o666
+
+
+def is_readable_by_others(path: Path) -> bool:
+    """Return whether the mode of an existing file lets other users read it."""
+    return has_modes() and path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def is_owned(found: os.stat_result) -> bool:
+    """Return whether a file belongs to this process's user."""
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+
+
+def retry_while_held(step: Callable[[], T]) -> T:
+    """Return `step()`; on Windows, call it again while another program holds the file.
+
+    Blocks for up to `HELD_RETRY_SECONDS`: call it in a thread where that matters.
+
+    Raises:
+        PermissionError: the file is still held, or was never accessible.
+    """
+    end = time.monotonic() + HELD_RETRY_SECONDS
+    while True:
+        try:
+            return step()
+        except PermissionError:
+            if not IS_WINDOWS or time.monotonic() > end:
+                raise
+        time.sleep(HELD_PAUSE_SECONDS)

@@ -1,0 +1,34 @@
+"""Processes and their standard streams."""
+
+import errno
+import os
+from collections.abc import Callable
+
+from replicate_mcp.platform.system import IS_WINDOWS
+
+
+def after_fork_in_child(forget: Callable[[], None]) -> None:
+    """Call `forget` in each forked child; Windows forks no process."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
+
+
+def is_closed_pipe(error: BaseException) -> bool:
+    """Return whether writing failed since nobody reads any more; Windows says EINVAL then."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    return IS_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL
+
+
+def replace_descriptor(descriptor: int, replacement: int) -> None:
+    """Let a standard descriptor (0, 1 or 2) be a duplicate of another one."""
+    os.dup2(replacement, descriptor)
+    if IS_WINDOWS:
+        from mcp.os.win32.utilities import rebind_std_handle_to_fd
+
+        rebind_std_handle_to_fd(descriptor)
+
+
+def script_schemes(default: str) -> tuple[str, str]:
+    """Return `sysconfig`'s schemes in which pip may have put a program of ours."""
+    return default, f"{os.name}_user"

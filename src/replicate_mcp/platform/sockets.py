@@ -1,0 +1,75 @@
+"""Socket options, and closing sockets that are waited for."""
+
+import socket
+import struct
+from pathlib import Path
+
+import anyio
+
+from replicate_mcp.platform.system import IS_LINUX, IS_WINDOWS
+
+RESET_ON_CLOSE = struct.pack("hh" if IS_WINDOWS else "ii", 1, 0)
+"""The value of SO_LINGER with which closing a socket discards what has not been sent."""
+
+CLOSING_SECONDS = 1.0
+
+TCP_TABLES = Path("/proc/net") if IS_LINUX else None
+"""Linux's tables of TCP connections with the user of each socket; elsewhere there are none."""
+
+
+def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
+    """Return a TCP socket that listens on an address.
+
+    Raises:
+        OSError: it cannot.
+        OverflowError: there is no such port.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small answers at once; else each waits 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if not IS_WINDOWS:  # There the option lets two programs listen on one port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def keepalive_options(seconds: float) -> dict[int, int]:
+    """Return the TCP options with which a dead connection is noticed after about `seconds`.
+
+    macOS calls the idle time TCP_KEEPALIVE. Linux can also bound how long sent data stays
+    unacknowledged.
+    """
+    options: dict[int, int] = {}
+    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+    if idle is not None:
+        options[idle] = max(1, int(seconds))
+    if hasattr(socket, "TCP_KEEPINTVL"):
+        options[socket.TCP_KEEPINTVL] = max(1, int(seconds / 3))
+    if hasattr(socket, "TCP_KEEPCNT"):
+        options[socket.TCP_KEEPCNT] = 3
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        options[socket.TCP_USER_TIMEOUT] = int(seconds * 1000)
+    return options
+
+
+async def close_datagram_socket(watched: socket.socket) -> None:
+    """Close a bound, non-blocking UDP socket on loopback that `anyio.wait_readable` was used on.
+
+    On Windows a thread of anyio's waits for it in `select`, also after the waiting task was
+    cancelled, and closing the socket under it would end that thread, and all later waits. A
+    datagram to itself makes the thread return and let go of it first.
+    """
+    try:
+        watched.sendto(b"", watched.getsockname())
+        with anyio.move_on_after(CLOSING_SECONDS, shield=True):
+            await anyio.wait_readable(watched)
+    except (OSError, anyio.BusyResourceError):
+        # Still waited for, or unusable: on Windows it stays open until the process ends.
+        if IS_WINDOWS:
+            return
+    watched.close()

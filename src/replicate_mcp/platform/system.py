@@ -1,0 +1,7 @@
+"""Which operating system this process runs on."""
+
+import sys
+
+IS_WINDOWS = sys.platform == "win32"
+IS_MACOS = sys.platform == "darwin"
+IS_LINUX = sys.platform == "linux"

@@ -1,0 +1,107 @@
+"""Modes and held files, with Windows' rules in place of this system's."""
+
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.backends.sqlite.life_lock import LifeLock
+from replicate_mcp.backends.sqlite.private_file import make_private_file
+from replicate_mcp.cli.saving import make_folder
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform import files
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "IS_WINDOWS", True)
+
+
+@pytest.mark.usefixtures("windows")
+def test_on_windows_nothing_gets_a_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+    mkdir = Path.mkdir
+
+    def noted(self: Path, mode: int = 0o777, **options: bool) -> None:
+        modes.append(mode)
+        mkdir(self, mode, **options)
+
+    monkeypatch.setattr(Path, "mkdir", noted)
+    make_private_file(tmp_path / "a" / "b" / "state.db")
+    assert modes == [0o777, 0o777]
+    assert files.lock_file_mode() & 0o066 == 0o066
+    (tmp_path / "shared").touch(mode=0o644)
+    assert not files.is_readable_by_others(tmp_path / "shared")
+
+
+def test_a_lock_that_cannot_be_opened_proves_no_death(tmp_path: Path) -> None:
+    lock = LifeLock(str(tmp_path / "state.db"), "own")
+    (tmp_path / "state.db.other.lock").mkdir()  # As a file that access to is denied.
+    gone = LifeLock(str(tmp_path / "state.db"), "gone")
+    gone._lock.release()
+    assert lock.dead(["own", "other", "gone"]) == ["gone"]
+    lock.release()
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_file_that_another_program_holds_for_a_moment_is_tried_again() -> None:
+    free = threading.Event()
+    threading.Timer(0.3, free.set).start()
+
+    def step() -> str:
+        if not free.is_set():
+            raise PermissionError(13, "held by another program")
+        return "done"
+
+    assert files.retry_while_held(step) == "done"
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_file_that_stays_denied_is_given_up_after_about_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def step() -> None:
+        raise PermissionError(13, "denied")
+
+    with pytest.raises(PermissionError):
+        files.retry_while_held(step)
+    assert 1.0 <= now[0] < 1.2
+
+
+def test_elsewhere_what_is_denied_is_denied_at_once() -> None:
+    calls = []
+
+    def step() -> None:
+        calls.append(1)
+        raise PermissionError(13, "denied")
+
+    with pytest.raises(PermissionError):
+        files.retry_while_held(step)
+    assert len(calls) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_folder_that_refuses_writing_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    tmp_path.chmod(0o333)
+    make_folder(tmp_path)  # It cannot be listed, and that is not needed.
+    tmp_path.chmod(0o555)
+    with pytest.raises(InvalidInput, match="cannot be written to: Permission denied"):
+        make_folder(tmp_path)
+
+
+def test_a_folder_that_the_system_guards_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guarded(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # As macOS answers for Documents.
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", guarded)
+    with pytest.raises(InvalidInput, match="cannot be written to: Operation not permitted"):
+        make_folder(tmp_path)

@@ -1,0 +1,15 @@
+"""Where files are on each system."""
+
+from pathlib import Path
+
+import pytest
+
+from replicate_mcp.platform import paths
+
+
+def test_on_windows_the_state_is_outside_appdata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "IS_WINDOWS", True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.state_folder("replicate-mcp") == tmp_path / ".replicate-mcp"

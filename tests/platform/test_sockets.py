@@ -1,0 +1,111 @@
+"""Closing a socket that a thread of the event loop may be waiting for, as on Windows."""
+
+import asyncio
+import select
+import socket
+from selectors import SelectSelector
+from typing import Any
+
+import anyio
+import pytest
+from anyio._core import _asyncio_selector_thread as selector_thread
+
+from replicate_mcp.platform import sockets
+from replicate_mcp.platform.sockets import close_datagram_socket, keepalive_options
+
+
+class LoopWithoutReaders(asyncio.SelectorEventLoop):
+    """As Windows' event loop: it cannot wait for sockets by itself, so anyio does in a thread."""
+
+    def add_reader(self, *args: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+class Watched(SelectSelector):
+    """Knows which sockets its thread is waiting for in `select` at this moment."""
+
+    inside: frozenset[int] = frozenset()
+
+    def _select(self, read: Any, write: Any, _: Any, timeout: float | None = None) -> Any:
+        Watched.inside = frozenset(read)
+        try:
+            found = select.select(read, write, [], timeout)
+        finally:
+            Watched.inside = frozenset()
+        return (*found[:2], [])
+
+
+@pytest.fixture
+def waited_for_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selector_thread, "DefaultSelector", Watched)
+    monkeypatch.setattr(selector_thread, "_selector", None)  # anyio stops each thread at exit.
+
+
+class Datagrams(socket.socket):
+    """Notes whether a thread waited for it when it was closed."""
+
+    was_waited_for: bool | None = None
+
+    def close(self) -> None:
+        if self.fileno() != -1:
+            self.was_waited_for = self.fileno() in Watched.inside
+        super().close()
+
+
+def bound() -> Datagrams:
+    made = Datagrams(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    made.bind(("127.0.0.1", 0))
+    return made
+
+
+@pytest.mark.usefixtures("waited_for_in_a_thread")
+@pytest.mark.parametrize("was_cancelled", [True, False])
+def test_a_socket_is_not_closed_while_a_thread_waits_for_it(was_cancelled: bool) -> None:
+    async def run() -> None:
+        for _ in range(20):
+            watched = bound()
+            if was_cancelled:
+                with anyio.move_on_after(0.01):
+                    await anyio.wait_readable(watched)
+                assert watched.fileno() in Watched.inside  # The thread has not noticed.
+            await close_datagram_socket(watched)
+            assert watched.was_waited_for is False
+        # The thread goes on: others can still be waited for.
+        other = bound()
+        other.sendto(b"", other.getsockname())
+        with anyio.fail_after(5):
+            await anyio.wait_readable(other)
+        await close_datagram_socket(other)
+
+    with asyncio.Runner(loop_factory=LoopWithoutReaders) as runner:
+        runner.run(run())
+
+
+@pytest.mark.usefixtures("waited_for_in_a_thread")
+def test_one_that_a_task_waits_for_stays_open_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "IS_WINDOWS", True)
+
+    async def wait(watched: Datagrams) -> None:
+        await anyio.wait_readable(watched)
+
+    async def run() -> None:
+        watched = bound()
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, watched)
+            await anyio.wait_all_tasks_blocked()
+            await close_datagram_socket(watched)
+        assert watched.was_waited_for is None
+        watched.close()
+
+    with asyncio.Runner(loop_factory=LoopWithoutReaders) as runner:
+        runner.run(run())
+
+
+def test_dead_connections_are_noticed_by_the_options_of_each_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
+        monkeypatch.delattr(socket, name, raising=False)
+    monkeypatch.setattr(socket, "TCP_KEEPALIVE", 0x10, raising=False)  # As on macOS.
+    assert keepalive_options(15)[0x10] == 15
