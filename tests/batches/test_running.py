@@ -478,7 +478,7 @@ async def test_where_replicate_is_out_of_reach_the_request_is_refused_in_time(
     app_with: AppFactory,
 ) -> None:
     async with app_with(REPLICATE_BASE_URL="http://127.0.0.1:1") as app:
-        with pytest.raises(ReplicateUnavailable, match="nothing was created"), anyio.fail_after(10):
+        with pytest.raises(ReplicateUnavailable, match="Nothing was created"), anyio.fail_after(10):
             await make(app, [{"prompt": "x"}])
 
 

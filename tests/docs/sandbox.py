@@ -106,12 +106,13 @@ class Sandbox:
         installed = self.home / ".replicate-mcp"
         installed.mkdir()
         (installed / "bin").symlink_to(stand_ins)
+        http, simulated = _free_ports(2)
         self._elsewhere = elsewhere | {
             "r8_your_token": TOKEN,  # Which no server takes for a token.
             "--host 0.0.0.0": "--host 127.0.0.1",  # What is tried listens on loopback alone.
-            "127.0.0.1:8000": f"127.0.0.1:{(http := _free_port())}",
+            "127.0.0.1:8000": f"127.0.0.1:{http}",
             "--port 8000": f"--port {http}",
-            "127.0.0.1:8765": f"127.0.0.1:{(simulated := _free_port())}",
+            "127.0.0.1:8765": f"127.0.0.1:{simulated}",
             "--port 8765": f"--port {simulated}",
         }
         self.environment = {
@@ -156,7 +157,10 @@ class Sandbox:
                 os.kill(int(file.read_text()), signal.SIGKILL)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Return different ports that are free at this moment."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in listeners]

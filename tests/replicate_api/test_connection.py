@@ -2,7 +2,6 @@
 
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ import pytest
 from network import API, NETWORK_VARIABLES, Company, company, proxy
 from replicate_mcp import tls
 from replicate_mcp.errors import ReplicateUnreachable
+from replicate_mcp.platform import certificates
 from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.connection import connection_options
 from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
@@ -167,7 +167,7 @@ def test_macos_and_windows_verify_with_their_own_stores(environment: pytest.Monk
     import truststore
 
     tls._client_context.cache_clear()
-    environment.setattr(sys, "platform", "darwin")
+    environment.setattr(certificates, "IS_MACOS", True)
     assert type(tls.client_context()) is truststore.SSLContext
     environment.undo()
     tls._client_context.cache_clear()

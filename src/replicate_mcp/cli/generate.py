@@ -193,17 +193,18 @@ async def _run_batch(
     async def stop_when_asked() -> None:
         await interrupts.heard.wait()
         progress = await app.batches.progress(batch_id)
-        bar.say(
-            f"Stopping: cancelling {progress.running if progress else 0} at Replicate; press "
-            "Ctrl-C again to leave at once."
-        )
+        running = progress.running if progress else 0
+        # Recorded before it is said: whoever leaves at once must have stopped the batch for good.
         while True:
             try:
                 await app.batches.cancel(caller, batch_id)
-                return
+                break
             except BackendUnavailable as error:
                 bar.say(f"{error} Trying again.")
                 await anyio.sleep(TRY_AGAIN_SECONDS)
+        bar.say(
+            f"Stopping: cancelling {running} at Replicate; press Ctrl-C again to leave at once."
+        )
 
     async with anyio.create_task_group() as group:
         group.start_soon(keep_bar)
