@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 PROMPTS = (
     *("a red car", "[masterpiece], a fox", "{a drawing} of a cat", "[[blurry]] street"),
-    *("ein Haus, „blau“", "a sign: [OPEN] {24h}", "猫", "2 cats", "null", "prompt", "true"),
+    *("ein Haus, „blau“", "a sign: [OPEN] {24h}", "猫", "2 cats", "none", "prompt", "true"),
 )
 """All that anybody wants to have drawn here."""
 
@@ -21,6 +21,7 @@ junk: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([7, 42.0, -1, 10**400, 1e999, float("nan"), True, [], {}, [[]], "half \ud83d"]),
     st.lists(st.integers(), max_size=2),
     st.sampled_from(["{", "[", '{"prompt": "a b', "['x', 'y", "```json\n[{", '{"a": ']),
+    st.sampled_from(["null", "[object Object]", 'Here:\n[{"prompt": "a"}]', '[{prompt: "a"}]']),
     st.sampled_from(["[" * 3_000, '{"a":' * 200, *PLAIN_TEXT]),
 )
 INPUTS: dict[str, tuple[Any, ...]] = {

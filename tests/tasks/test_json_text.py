@@ -25,6 +25,9 @@ READ = [
     ('```python\n[{"prompt": "a red car"}]\n```', CAR),
     ('```json\n[{"prompt": "a red car"}]', CAR),
     (json.dumps(json.dumps(CAR)), CAR),
+    (json.dumps(json.dumps(json.dumps(CAR))), CAR),
+    ('~~~json\n[{"prompt": "a red car"}]\n~~~', CAR),
+    ('\u00a0\u200b\u2028[{"prompt": "a red car"}]', CAR),
     ('{"prompt": "a\nb"}', {"prompt": "a\nb"}),
     (r"{'prompt': 'it\'s', 'seed': None}", {"prompt": "it's", "seed": None}),
     ("{'go_fast': True, 'tiled': False,}", {"go_fast": True, "tiled": False}),
@@ -62,6 +65,51 @@ REFUSED = [
     (r"{'prompt': '\U99999999'}", "is not valid at character 13"),
     ('{"prompt": "a",,}', "is not valid at character 16"),
     ('[,"a"]', "is not valid at character 2"),
+    ('[ // first\n {"prompt": "x"}]', "is not valid at character 3"),
+    ('[/* c */ {"prompt": "x"}]', "is not valid at character 2"),
+    ('[\n # c\n {"prompt": "x"}]', "is not valid at character 4"),
+    ('{aspect_ratio: "16:9", prompt: "x"}', "is not valid at character 2"),
+    ('[{text: "a red car"}]', "is not valid at character 3"),
+    ("[{&quot;prompt&quot;: &quot;x&quot;}]", "is not valid at character 3"),
+    ("[...]", "is not valid at character 2"),
+    ("[{...}]", "is not valid at character 3"),
+]
+
+HOLDING_CODE = [
+    'Here you go:\n```json\n[{"prompt": "x"}]\n```',
+    'Here you go:\n["a", "b"]',
+    "tasks = [{'prompt': 'x'}]",
+    'tasks: ["a", "b"]',
+    'json\n["a", "b"]',
+    '<tasks>["a", "b"]</tasks>',
+    '`["a", "b"]`',
+    '**["a", "b"]**',
+    '// tasks\n["a", "b"]',
+    "({'prompt': 'x'},)",
+    "('a', 'b')",
+    "- prompt: a\n- prompt: b",
+    '"prompt": "a red car"',
+    '"prompt": "a", "seed": 4',
+    'Here: {"prompt": "x"}',
+    '\\"prompt\\": \\"x\\"',
+]
+
+FAULTY_LISTS = [
+    '[null, {"prompt": "x"}, {"pro',
+    '[42, {"prompt": "x"',
+    '{seed: 4, prompt: "x"}',
+    '[Task(prompt="a red car")]',
+]
+
+NO_VALUES = [
+    "[object Object]",
+    "[object Promise]",
+    "a fox, [object Object]",
+    "undefined",
+    " null\n",
+    "None",
+    "NaN",
+    '"null"',
 ]
 
 PROMPTS = [
@@ -80,6 +128,18 @@ PROMPTS = [
     "```\na red car\n```",
     'a fox with [{"brackets"}]',
     "[a fox",
+    "((masterpiece)), best quality",
+    'a "quoted" word',
+    "('a fox':1.2), detailed",
+    "(a fox, detailed)",
+    "[object on a table]",
+    "a prompt: a fox",
+    "{seed: 4} fox",
+    "a robot writing JSON: tasks, prompts",
+    "none",
+    "a fox\n[masterpiece]",
+    "[# 1 fan], a fox",
+    "- a fox\n- a cat",
 ]
 
 
@@ -107,6 +167,31 @@ def test_a_prompt_stays_a_prompt_though_it_has_brackets(text: str) -> None:
     assert read_json_text(text, "tasks") is text
 
 
+@pytest.mark.parametrize("text", HOLDING_CODE)
+def test_text_with_a_list_of_tasks_in_it_is_no_prompt(text: str) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"^tasks holds a task or a list as code.* only a prompt"
+    ):
+        read_json_text(text, "tasks")
+
+
+@pytest.mark.parametrize("text", FAULTY_LISTS)
+def test_a_faulty_list_of_tasks_is_no_prompt_though_it_begins_otherwise(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is .* at character"):
+        read_json_text(text, "tasks")
+
+
+@pytest.mark.parametrize("text", NO_VALUES)
+def test_what_programs_write_in_place_of_a_value_is_no_prompt(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^tasks holds '.*', which a program writes in place"):
+        read_json_text(text, "tasks")
+
+
+def test_a_prompt_that_is_json_text_loses_its_quotation_marks() -> None:
+    assert read_json_text('"a \\"quoted\\" prompt"', "tasks") == 'a "quoted" prompt'
+    assert read_json_text('"a sign" and "another"', "tasks") == '"a sign" and "another"'
+
+
 def test_a_bare_list_of_numbers_is_json_though_a_prompt_may_begin_so() -> None:
     assert read_json_text("[1, 2]", "x") == [1, 2]
     assert read_json_text("[1, 2] cats", "x") == "[1, 2] cats"
@@ -125,6 +210,17 @@ def test_a_bare_list_of_numbers_is_json_though_a_prompt_may_begin_so() -> None:
         '[{"a": ' + "9" * 900_000 + "}]",
         '["' + '\\"' * 400_000,
         '["a" ' + "," * 900_000,
+        "x" + "\\" * 1_000_000,
+        "x\n" + "[\n" * 500_000,
+        "x\n" * 500_000,
+        "- " * 500_000,
+        "\n" * 1_000_000 + "x",
+        "x(" + " " * 1_000_000,
+        "('a'" + ",'a'" * 250_000,
+        "(" * 1_000_000,
+        "json" + " " * 1_000_000,
+        '"' * 1_000_000,
+        '"prompt' * 150_000,
     ],
     ids=lambda text: text[:8],
 )
@@ -190,8 +286,9 @@ def test_any_text_is_read_refused_or_returned_as_it_is(text: str) -> None:
     if begins_like_json(text):
         # A fence may hold a quoted prompt, and quotation marks JSON text that is none.
         assert value is not text
-    elif isinstance(value, str):
-        assert value is text
+    elif isinstance(value, str) and value is not text:
+        assert value.strip() in text or "\\" in text  # Its quotation marks are gone.
+        assert len(value) < len(text)
 
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)

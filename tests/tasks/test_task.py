@@ -71,6 +71,11 @@ def test_a_prompt_may_be_json_text_that_describes_the_image(prompt: str) -> None
         (json.dumps([RED]), "prompt is JSON text of a list: give each prompt a task of its own."),
         ('["a red car", "a blue house"]', "prompt is JSON text of a list"),
         ('{"prompt": "a red c', "prompt is JSON text that is cut off at character 20."),
+        ("[1, 2]", "prompt is JSON text of a list"),
+        ("{}", "prompt is JSON text of an empty object: say what to draw."),
+        ('Here: {"prompt": "x"}', "prompt holds a task or a list as code"),
+        ("[object Object]", "prompt holds '[object Object]', which a program writes"),
+        ("undefined", "prompt holds 'undefined', which a program writes"),
     ],
 )
 def test_a_prompt_that_is_json_text_of_tasks_is_not_drawn(prompt: str, sentence: str) -> None:

@@ -1,7 +1,8 @@
 """Reads text where an object or a list is wanted: JSON, or a plain prompt.
 
 Clients send arguments as JSON text, and models write it in code fences, with trailing commas, or as
-Python does. Text that begins like JSON is read or refused; it is never used as a prompt.
+Python does. Text that begins like JSON is read or refused; it is never used as a prompt. Neither is
+text that holds a task as JSON, or that a program wrote in place of a value, like `[object Object]`.
 """
 
 import json
@@ -23,16 +24,36 @@ READING_COST = 8
 MAX_DIGITS = 400
 """Digits of an integer: parsing takes time that grows with their square."""
 
-_FENCE = re.compile(r"```[ \t]*(\w*)[ \t]*\r?\n?")
-_BLANKS = " \t\r\n\ufeff"
+_FENCE = re.compile(r"(?P<marks>```|~~~)[ \t]*(?P<language>\w*)[ \t]*\r?\n?")
+_BLANKS = " \t\r\n\ufeff\u00a0\u200b\u2028\u2029\u2060"
 
 _OWN_NAMES = "tasks|prompts|prompt|output_filename|model|input"
-_BEGINS_LIKE_JSON = re.compile(
-    # Brackets alone, like `[]`, or `[{` where the text was cut off, perhaps in quotation marks;
-    r"[\[{][\s\[\]{},]*\"?\Z"
-    # or brackets, then a string in any quotation marks, perhaps escaped, or a name of ours.
-    rf"""|[\[{{][\s\[{{,]*(?:\\*["'“”‘’]|(?:{_OWN_NAMES})\s*:)"""
+_PLAIN_QUOTE = r"(?:[\"'“”‘’]|&(?:quot|apos|#34|#39);)"
+_QUOTE = rf"\\*+{_PLAIN_QUOTE}"
+_BEGINNING = (
+    # A string in any quotation marks, perhaps escaped, or a name of ours;
+    rf"(?:{_QUOTE}|(?:{_OWN_NAMES})\s*:"
+    # or, as JavaScript has it, another name before a string, or a comment.
+    rf"|\w++\s*+:\s*+{_QUOTE}|//|/\*|(?<=\n)[ \t]*#)"
 )
+_BEGINS_LIKE_JSON = re.compile(
+    # Brackets alone, like `[]` or `[...]`, or `[{` where the text was cut off, perhaps in quotation
+    # marks.
+    rf"[\[{{][\s\[\]{{}},.…]*\"?\Z|[\[{{][\s\[{{,]*{_BEGINNING}"
+)
+_HOLDS_JSON = re.compile(
+    # A key of a task in quotation marks,
+    rf"{_PLAIN_QUOTE}(?:prompts?|tasks|output_filename){_QUOTE}\s*:"
+    # a prompt as JavaScript, Python or YAML has it,
+    rf"|[{{,(]\s*prompt\s*+[:=]\s*+{_QUOTE}|^[ \t]*+-[ \t]++prompt\s*:"
+    # a line that begins like JSON, after marks, a tag or a name,
+    r"|^[ \t`*~_>]*+(?:<\w+>\s*+)?(?:(?:json|tasks|prompts)\b\s*+[:=]?\s*+)?"
+    rf"[\[{{][\s\[{{,]{{0,50}}{_BEGINNING}"
+    # or strings in a tuple.
+    r"""|\A\s*\(\s*+(?:(?:'[^']*'|"[^"]*")\s*+,\s*+)++(?:(?:'[^']*'|"[^"]*")\s*+)?\)\s*\Z""",
+    re.MULTILINE,
+)
+_NO_VALUE = re.compile(r"\[object [A-Z]\w*\]|\A\s*(?:null|undefined|None|NaN)\s*\Z")
 
 
 def read_json_text(text: str, where: str) -> object:
@@ -41,8 +62,9 @@ def read_json_text(text: str, where: str) -> object:
     Text begins like JSON where brackets are followed by a quoted string, by one of a task's own
     fields and a colon, or by nothing at all; a code fence or quotation marks may be around it.
     Such text is read or refused. Trailing commas, line ends in strings, and Python's spelling
-    (`'…'`, `True`, `None`) are accepted. Other text is returned as it is, also with brackets:
-    `[masterpiece], a fox`, `{a drawing}`, `[[blurry]] cat`.
+    (`'…'`, `True`, `None`) are accepted. A JSON string is read as the text that it holds. Other
+    text is returned as it is, also with brackets (`[masterpiece], a fox`, `{a drawing}`,
+    `[[blurry]] cat`), unless it holds JSON of tasks, or stands for no value.
 
     The time is proportional to the length of `text`: use `run_cpu_bound` where it may be large.
 
@@ -50,27 +72,46 @@ def read_json_text(text: str, where: str) -> object:
         where: what the text is given for, like `task 3: input`; error messages begin with it.
 
     Raises:
-        InvalidInput: it begins like JSON and cannot be read.
+        InvalidInput: it begins like JSON and cannot be read, or is no prompt for another reason.
     """
     inner, start, language = _without_fence(text)
     is_json = _is_json(inner, language)
-    if not is_json and inner[:1] not in ("[", "{"):
-        return text
+    if not is_json and inner[:1] not in ("[", "{", '"'):
+        return _prompt(text, where)
     try:
         value = _decoded(inner)
     except _NotJson as problem:
-        if not is_json:
-            return text
-        raise InvalidInput(f"{where} {problem.sentence(start)}.") from None
+        if is_json or (inner[:1] != '"' and _HOLDS_JSON.search(text)):
+            raise InvalidInput(f"{where} {problem.sentence(start)}.") from None
+        return _prompt(text, where)
     if isinstance(value, str) and language != "json":
-        return read_json_text(value, where)  # JSON text of JSON text: it begins with a bracket now.
+        return read_json_text(value, where)  # JSON text of text, which may be JSON again.
     if not isinstance(value, (str, list, dict)):
         raise InvalidInput(f"{where} is JSON text of neither an object nor a list.")
     return value
 
 
+def _prompt(text: str, where: str) -> str:
+    """Return `text` where it may be a prompt.
+
+    Raises:
+        InvalidInput: it holds JSON of tasks, or a program wrote it in place of a value.
+    """
+    if found := _NO_VALUE.search(text):
+        raise InvalidInput(
+            f"{where} holds '{found[0].strip()[:40]}', which a program writes in place of a value: "
+            "give the prompt itself."
+        )
+    if found := _HOLDS_JSON.search(text):
+        raise InvalidInput(
+            f"{where} holds a task or a list as code, among other text, at character "
+            f"{found.start() + 1:,}: give only the JSON, or only a prompt."
+        )
+    return text
+
+
 def begins_like_json(text: str) -> bool:
-    """Return whether `read_json_text` never returns `text` as it is."""
+    """Return whether `read_json_text` reads or refuses `text` for how it begins."""
     inner, _, language = _without_fence(text)
     return _is_json(inner, language)
 
@@ -104,10 +145,14 @@ def _without_fence(text: str) -> tuple[str, int, str]:
     fence = _FENCE.match(stripped)
     if fence is None:
         return stripped, start, ""
-    inner = stripped[fence.end() :].removesuffix("```")
+    inner = stripped[fence.end() :].removesuffix(fence["marks"])
     start += fence.end() + len(inner) - len(inner.lstrip(_BLANKS))
     inner = inner.strip(_BLANKS)
-    return inner, start, fence[1].lower() if inner else "json"  # An empty fence was cut off.
+    return (
+        inner,
+        start,
+        fence["language"].lower() if inner else "json",
+    )  # An empty fence was cut off.
 
 
 def _integer(digits: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from replicate_mcp.errors import InvalidInput, TaskProblem
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.input_sentences import quoted
-from replicate_mcp.tasks.json_text import begins_like_json, read_json_text
+from replicate_mcp.tasks.json_text import read_json_text
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.sendable import count_values, unsendable
 from replicate_mcp.text import escaped, with_full_stop
@@ -188,7 +188,7 @@ class _TaskReader:
             self._problems.append(TaskProblem(self._index, field_name, with_full_stop(error)))
 
     def _json(self, text: str, field_name: str | None) -> object:
-        """Return what text holds, or None where it begins like JSON and cannot be read."""
+        """Return what text holds, or None where it is neither JSON nor a prompt."""
         try:
             return read_json_text(text, field_name or "the task")
         except InvalidInput as error:
@@ -235,7 +235,7 @@ class _TaskReader:
                 "prompt",
                 f"prompt has {len(prompt)} characters, over the {MAX_PROMPT_CHARACTERS} allowed",
             )
-        elif begins_like_json(prompt):
+        else:
             self._check_json_prompt(prompt)
         # A faulty one may hold half a character, which no journal can.
         return prompt[:MAX_PROMPT_CHARACTERS].encode(errors="replace").decode()
@@ -251,6 +251,8 @@ class _TaskReader:
             )
         elif isinstance(value, list):
             self._add("prompt", "prompt is JSON text of a list: give each prompt a task of its own")
+        elif value == {}:
+            self._add("prompt", "prompt is JSON text of an empty object: say what to draw")
 
     def _filename(self, name: object) -> str | None:
         if not _is_given(name):
