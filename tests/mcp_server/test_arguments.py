@@ -109,10 +109,30 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("generate_images", {"tasks": ["x"], "semaphore_id": "x"}, "did you mean 'semaphore'?"),
     ("generate_images", {"prompt": "a red car"}, 'like {"tasks": [{"prompt": "a red car"}]}'),
     ("find_models", {"search": "logo"}, "did you mean 'query'?"),
+    ("find_models", {"name": "flux-dev"}, "did you mean 'model'?"),
+    ("get_batch", {"id": "b_nope"}, "did you mean 'batch_id'?"),
 ]
 WRONG += [
     ("generate_images", {"tasks": ["x"], name: 2}, f"'{name}' is not an argument of")
     for name in ("aspectRatio", "num_outputs", "numOutputs", "seed", "input", "image_input", "mask")
+]
+
+
+WRONG += [
+    ("generate_images", {"tasks": ["x"], name: value}, sentence)
+    for name, value, sentence in [
+        ("dry_run", True, "there is no dry run"),
+        ("dryRun", "true", "there is no dry run"),
+        ("count", 4, "give num_outputs in each task"),
+        ("n_images", "2", "give num_outputs in each task"),
+        ("n_images", 10**5_000, "give num_outputs in each task"),
+        ("batch_size", 4, "give num_outputs in each task"),
+        ("save_to", "cars", "no image is saved by this server"),
+        ("output_dir", "/tmp", "no image is saved by this server"),
+        ("retry_of", "x", "send the tasks that failed"),
+        ("concurrency_limit", 3, "give semaphore, the name of a limit"),
+        ("webhook", "https://x.y/z", "get_batch has the results"),
+    ]
 ]
 
 
@@ -124,6 +144,51 @@ def test_what_was_meant_to_have_an_effect_is_refused_with_what_would_be_right(
         read(tool, **given)
     assert sentence in str(refused.value)
     assert refused.value.problems[0].field in given
+
+
+def test_an_argument_that_asks_for_what_is_the_case_anyway_is_ignored() -> None:
+    assert read("generate_images", tasks=["x"], dry_run=False, dryRun="") == {"tasks": ["x"]}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("credentials", {"replicate_api_token": "r8_carol_1"}),
+        ("replicate_api_token", "r8_carol_1"),
+        ("REPLICATE_API_TOKEN", "r8_carol_1"),
+        ("apiToken", "r8_carol_1"),
+        ("token", "r8_carol_1"),
+        ("api-key", "r8_carol_1"),
+        ("Authorization", "Bearer r8_carol_1"),
+        ("anything", "r8_carol_1234567890"),
+        ("anything", " Bearer r8_carol_1234567890"),
+    ],
+)
+def test_a_token_among_the_arguments_is_refused_with_its_place_and_not_repeated(
+    tool: str, name: str, value: Any
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read(tool, **MINIMAL.get(tool, {}), **{name: value})
+    (problem,) = refused.value.problems
+    assert problem.field == name
+    assert problem.error.startswith(f"'{name}' is not an argument of {tool}: a Replicate token")
+    assert '_meta, as {"replicate-mcp/credentials": {"replicate_api_token"' in problem.error
+    assert "carol" not in str(refused.value)
+
+
+async def test_a_call_with_a_token_among_its_arguments_makes_nothing(
+    connect: Connect, simulator: Simulator
+) -> None:
+    credentials = {"replicate_api_token": "r8_carol_1"}
+    async with connect() as client:
+        refused = await client.call_tool(
+            "generate_images", {"tasks": ["x"], "credentials": credentials}
+        )
+    assert refused.is_error
+    assert "replicate-mcp/credentials" in text(refused)
+    assert "carol" not in text(refused)
+    assert simulator.account("acme")["created"] == 0
 
 
 def test_all_faults_of_the_arguments_are_told_at_once() -> None:

@@ -1,8 +1,9 @@
 """Reads the arguments of a tool call as clients send them.
 
 Clients and frameworks add arguments of their own, send empty text for what is not given, and write
-numbers as text. An unknown argument is ignored, unless it is likely to be a misspelled one or an
-input of the model: the images would not be the ones that were asked for.
+numbers as text. An unknown argument is ignored, unless it is likely to be a misspelled one, an
+input of the model, a setting that this server does not have, or a token: the images would not be
+the ones that were asked for, or would be billed to another account.
 """
 
 import logging
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.errors import TaskProblem, refusal_of
+from replicate_mcp.mcp_server.callers import CREDENTIALS_KEY
 from replicate_mcp.mcp_server.schemas import Schema
 from replicate_mcp.text import one_line, with_full_stop
 
@@ -39,6 +41,36 @@ SYNONYMS = {
 }
 """Names that other APIs have for an argument."""
 
+OWN_SYNONYMS = {"find_models": {"name": "model"}}
+"""Such names that mean an argument of one tool only."""
+
+NOT_ARGUMENTS = {
+    "there is no dry run, and each call makes images that are billed": (
+        *("dry_run", "validate_only", "check_only", "test_mode", "preview_only", "simulate"),
+    ),
+    "give num_outputs in each task, where its model has that input": (
+        *("count", "batch_size", "quantity", "repeat", "copies"),
+    ),
+    "no image is saved by this server, so load each from its URL": (
+        *("save_to", "save_path", "save_dir", "output_dir", "output_path", "output_folder"),
+        *("out", "out_dir", "download_to", "directory", "folder", "destination"),
+    ),
+    "send the tasks that failed as the tasks of another call": ("retry_of", "retry_batch"),
+    "give semaphore, the name of a limit from list_semaphores": (
+        *("concurrency_limit", "concurrent_limit", "concurrency", "max_concurrency"),
+        *("max_concurrent", "max_parallel", "parallel", "parallelism"),
+    ),
+    "get_batch has the results": ("webhook", "webhook_url", "callback_url"),
+}
+"""What other programs can be asked for with a call for images, each by what to do here."""
+
+TOKENS = (
+    *("credentials", "credential", "token", "api_token", "api_key", "access_token", "auth_token"),
+    *("bearer", "bearer_token", "authorization", "auth", "secret_key", "admin_api_key"),
+    *("replicate_token", "replicate_key", "replicate_api_token", "replicate_api_key"),
+)
+"""Names under which a caller gives a token of its own."""
+
 TASK_FIELDS = ("prompt", "output_filename", "filename", "input", "inputs")
 """Fields of a task that are given beside `tasks` by mistake."""
 
@@ -57,7 +89,8 @@ MAX_LOGGED = 10
 """Ignored arguments of one call that are named in the log."""
 
 _NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?", re.ASCII)
-_BATCH_ID = re.compile(r"b_[0-9a-f]{8,}", re.ASCII)
+_BATCH_ID = re.compile(r"b_\w{1,64}", re.ASCII)
+_REPLICATE_TOKEN = re.compile(r"\s*(?:Bearer\s+)?r8_\w{10,}\s*", re.ASCII | re.IGNORECASE)
 
 
 def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,25 +137,44 @@ def _misplaced(
     compared = 0
     for name, value in unknown.items():
         is_not = f"'{one_line(name, 60)}' is not an argument of {tool}"
-        if TASKS in properties and _alike(name) in _task_names():
-            yield name, f"{is_not}: it goes into each task, beside its prompt{_example(name)}"
+        if _is_token(name, value):
+            yield name, f"{is_not}: {_TOKENS_PLACE}"
+        elif TASKS in properties and (right := _right_place(name, value)):
+            yield name, f"{is_not}: {right}"
         elif compared < MAX_COMPARED:
             compared += 1
-            if meant := _meant(name, value, properties):
+            if meant := _meant(tool, name, value, properties):
                 yield name, f"{is_not}: did you mean '{meant}'?"
 
 
-def _example(name: str) -> str:
-    return ', like {"tasks": [{"prompt": "a red car"}]}' if name == "prompt" else ""
+def _is_token(name: str, value: object) -> bool:
+    """Return whether the value was given as a token: without it, the server's would be used."""
+    is_a_token = isinstance(value, str) and _REPLICATE_TOKEN.fullmatch(value) is not None
+    return is_a_token or _alike(name) in _TOKEN_NAMES
 
 
-def _meant(name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
+def _right_place(name: str, value: object) -> str | None:
+    """Return what to do in place of an argument that generate_images does not have."""
+    if name == "prompt":
+        return 'each task has its own, like {"tasks": [{"prompt": "a red car"}]}'
+    if _alike(name) in _task_names():
+        return "it goes into each task, beside its prompt"
+    text = value.strip() if isinstance(value, str) else ""
+    if value is False or text.lower() == "false":  # What it asks for is the case.
+        return None
+    from replicate_mcp.tasks.schema_reading import is_count
+
+    is_number = isinstance(value, (int, float)) or _NUMBER.fullmatch(text) is not None
+    return _INSTEAD.get("count" if is_number and is_count(_words(name)) else _alike(name))
+
+
+def _meant(tool: str, name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
     """Return the argument that an unknown one is most likely a misspelling of."""
     from replicate_mcp.tasks.input_sentences import nearest
 
     if isinstance(value, str) and _BATCH_ID.fullmatch(value) and "batch_id" in properties:
         return "batch_id"
-    meant = SYNONYMS.get(_words(name))
+    meant = (SYNONYMS | OWN_SYNONYMS.get(tool, {})).get(_words(name))
     if meant in properties:
         return meant
     if _words(name).endswith("_id"):
@@ -140,6 +192,15 @@ def _words(name: str) -> str:
 
 def _alike(name: str) -> str:
     return _words(name).replace("_", "")
+
+
+_TOKEN_NAMES = frozenset(map(_alike, TOKENS))
+_TOKENS_PLACE = (
+    "a Replicate token of your own goes into the request's _meta, as "
+    f'{{"{CREDENTIALS_KEY}": {{"replicate_api_token": "r8_…"}}}}, or over HTTP into the header '
+    "Authorization"
+)
+_INSTEAD = {_alike(name): right for right, names in NOT_ARGUMENTS.items() for name in names}
 
 
 @cache
