@@ -186,6 +186,25 @@ REFUSED: list[tuple[str, Any, int, str]] = [
         "did you mean 'prompt'?",
     ),
     ("/generate-batch", {"prompts": ["a"], "custom_filenames": ["a", "b"]}, 400, "one for each"),
+    (
+        "/generate-batch",
+        {"prompts": ["a"], "tasks": [{"prompt": "b"}]},
+        400,
+        "tasks and prompts cannot both be given",
+    ),
+    (
+        "/generate-batch",
+        {"tasks": '[{"prompt": "b"}]', "custom_filenames": ["z.png"]},
+        400,
+        "tasks and custom_filenames cannot both be given",
+    ),
+    ("/generate", {"tasks": [{"prompt": "b"}]}, 400, "tasks goes to POST /generate-batch"),
+    ("/generate", {"prompts": ["b"]}, 400, "prompts goes to POST /generate-batch"),
+    ("/generate", {"prompt": "x", "wait_seconds": 5}, 400, "Prefer: respond-async"),
+    ("/generate", {"prompt": "x", "semaphor": "s"}, 400, "did you mean 'semaphore'?"),
+    ("/generate-batch", {"tasks": ["x"], "skip_invald": True}, 400, "mean 'skip_invalid'?"),
+    ("/generate", {"prompt": "x", "concurrency_limit": True}, 400, "must be a number, not true"),
+    ("/generate", {"prompt": "x", "credentials": ""}, 400, 'object like {"replicate_api_token'),
     ("/generate-batch", {"tasks": [{"prompt": "x"}] * 1001}, 400, "1001 tasks"),
     ("/batches/b_none", None, 404, "There is no batch"),
     ("/batches/x?limit=no", None, 400, "limit"),
@@ -259,6 +278,26 @@ def test_health_tells_when_the_state_does_not_answer(server: Server, tmp_path: P
         assert answer.status_code == 503
         assert "did not answer" in answer.json()["concurrency_status"]["backend"]
         other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/configure", {"concurrent_limit": True}, "concurrent_limit"),
+        ("/configure", {"requests_per_minute": True}, "requests_per_minute"),
+        ("/global-semaphores", {"semaphore_id": "t", "limit": True}, "limit"),
+    ],
+)
+def test_true_is_no_limit(server: Server, path: str, body: Any, field: str) -> None:
+    answer = server.post(path, body, x_admin_api_key=ADMIN_KEY)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"] == f"{field}: must be a number, not true or false."
+
+
+def test_empty_text_leaves_a_limit_as_it_is(server: Server) -> None:
+    body = {"concurrent_limit": "", "requests_per_minute": 300}
+    answer = server.post("/configure", body, x_admin_api_key=ADMIN_KEY)
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_rate_that_an_admin_sets_stays_though_others_start(serve: Serve) -> None:

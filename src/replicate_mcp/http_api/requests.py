@@ -1,17 +1,36 @@
 """Request bodies of the generating routes; an unknown field is an input of the model."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from itertools import islice
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.tasks.input_sentences import quoted
 from replicate_mcp.tasks.json_text import read_json_text
 from replicate_mcp.tasks.models import ModelName
 
 IGNORED = ("output_dir",)
 """Fields of the service that this one re-imagines: no image is written on the server."""
+
+_WAITING = (
+    "is no field of this request: the answer comes when all is made, or at once with the header "
+    "Prefer: respond-async"
+)
+_ELSEWHERE = {"wait_seconds": _WAITING, "wait": _WAITING}
+
+OWN_NAMES = (
+    *("external_semaphore_id", "semaphore", "concurrency_limit", "skip_invalid", "credentials"),
+    "custom_filenames",
+)
+"""Fields with names that no model's input resembles."""
+
+MAX_COMPARED = 50
+"""Unknown fields of one body that are compared with these."""
 
 
 class Credentials(BaseModel):
@@ -27,7 +46,27 @@ def _without_empty(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _number(value: Any) -> Any:
+    """Return None for empty text, and other values as they are, for pydantic to read.
+
+    Raises:
+        PydanticCustomError: `value` is true or false, which pydantic reads as 1 or 0.
+    """
+    if isinstance(value, bool):
+        raise PydanticCustomError("not_a_number", "must be a number, not true or false")
+    return _without_empty(value)
+
+
+def _object(value: Any) -> Any:
+    if value is None or isinstance(value, (Mapping, BaseModel)):
+        return value
+    raise PydanticCustomError(
+        "not_credentials", 'must be an object like {"replicate_api_token": "r8_…"}'
+    )
+
+
 Text = Annotated[str | None, BeforeValidator(_without_empty)]
+Number = BeforeValidator(_number)
 
 _TASK: dict[str, Any] = {
     "anyOf": [{"type": "object"}, {"type": "string"}],
@@ -46,12 +85,12 @@ class GenerateBody(BaseModel):
         None, description="owner/name, owner/name:version, or a short name; else the default model"
     )
     model: Text = Field(None, description="the same as model_name")
-    credentials: Credentials | None = None
+    credentials: Annotated[Credentials | None, BeforeValidator(_object)] = None
     external_semaphore_id: Text = Field(
         None, description="a registered limit to stay under, besides the account's"
     )
     semaphore: Text = Field(None, description="the same as external_semaphore_id")
-    concurrency_limit: Annotated[int | None, BeforeValidator(_without_empty)] = Field(
+    concurrency_limit: Annotated[int | None, Number] = Field(
         None, description="with one's own token: how many of this batch may run at once"
     )
     skip_invalid: Annotated[bool | None, BeforeValidator(_without_empty)] = Field(
@@ -101,15 +140,30 @@ class GenerateBody(BaseModel):
         """The model's inputs that every task has.
 
         Raises:
-            InvalidInput: `input` is not an object.
+            InvalidInput: `input` is not an object, or an unknown field is no model's input.
         """
         others = {k: value for k, value in (self.model_extra or {}).items() if k not in IGNORED}
+        self._check_names(others)
         own = _without_empty(self.input)
         if isinstance(own, str):
             own = read_json_text(own, "input")
         if own is not None and not isinstance(own, Mapping):
             raise InvalidInput("input must be an object of model inputs.")
         return {**others, **(own or {})}
+
+    _elsewhere: ClassVar[Mapping[str, str]] = _ELSEWHERE
+    """Fields that do not belong here, each with the end of a sentence that says what does."""
+
+    @classmethod
+    def _check_names(cls, unknown: Iterable[str]) -> None:
+        for name in islice(unknown, MAX_COMPARED):
+            if name in cls._elsewhere:
+                raise InvalidInput(f"{name} {cls._elsewhere[name]}.")
+            own = [each for each in OWN_NAMES if each in cls.model_fields]
+            if meant := get_close_matches(name[:60], own, 1, 0.85):
+                raise InvalidInput(
+                    f"{quoted(name)} is no field of this request: did you mean {quoted(meant[0])}?"
+                )
 
     @property
     @abstractmethod
@@ -123,6 +177,11 @@ class GenerateBody(BaseModel):
 
 class GenerateRequest(GenerateBody):
     """One image, or as many as the model's own input asks for."""
+
+    _elsewhere: ClassVar[Mapping[str, str]] = _ELSEWHERE | dict.fromkeys(
+        ("tasks", "prompts", "custom_filenames"),
+        "goes to POST /generate-batch: POST /generate takes one prompt",
+    )
 
     prompt: Any = Field(
         None,
@@ -156,6 +215,11 @@ class GenerateBatchRequest(GenerateBody):
     @property
     def all_tasks(self) -> Any:
         """The tasks, in either form."""
+        if self.tasks and (others := self._lists_beside_tasks()):
+            raise InvalidInput(
+                f"tasks and {others[0]} cannot both be given: each task has its own prompt and "
+                "output_filename."
+            )
         if isinstance(self.tasks, list) and self.tasks:
             return [_without_ignored(task) for task in self.tasks]
         if self.tasks:
@@ -175,6 +239,10 @@ class GenerateBatchRequest(GenerateBody):
             {"prompt": prompt, **({"output_filename": name} if name else {})}
             for prompt, name in zip(prompts, names, strict=True)
         ]
+
+    def _lists_beside_tasks(self) -> list[str]:
+        given = {"prompts": self.prompts, "custom_filenames": self.custom_filenames}
+        return [name for name, value in given.items() if _without_empty(value)]
 
 
 def _full_name(name: str) -> str:
@@ -199,14 +267,14 @@ class SemaphoreRequest(BaseModel):
     """A limit to register, or to change."""
 
     semaphore_id: str
-    limit: int
+    limit: Annotated[int, Number]
 
 
 class ConfigureRequest(BaseModel):
     """The limits of the server's own account."""
 
-    concurrent_limit: int | None = None
-    requests_per_minute: float | None = Field(None, ge=1, le=1_000_000)
+    concurrent_limit: Annotated[int | None, Number] = None
+    requests_per_minute: Annotated[float | None, Number] = Field(None, ge=1, le=1_000_000)
 
 
 def _without_ignored(task: Any) -> Any:
