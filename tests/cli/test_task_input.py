@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate_mcp.cli.task_input import TaskInput, read_cells, read_tasks
+from replicate_mcp.cli.task_input import TaskInput, read_cells, read_inputs, read_tasks
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.schema_reading import InputField
@@ -238,3 +238,27 @@ def test_a_path_is_one_of_the_shells_own(
     assert "HTTP" not in refused.stderr
     sent = {each["input"]["input_image"] for each in simulator.predictions("acme")}
     assert all(url.startswith(f"{simulator.url}/v1/files/") for url in sent)
+
+
+def test_inputs_without_a_prompt_are_one_task() -> None:
+    assert read_tasks([], [], None, has_inputs=True).tasks == [{}]
+    assert read_tasks([], ["a.png"], None, has_inputs=True).tasks == [{"output_filename": "a.png"}]
+    with pytest.raises(InvalidInput, match="Say what to draw"):
+        read_tasks([], [], None)
+
+
+def test_a_model_among_the_inputs_is_refused_with_its_option() -> None:
+    with pytest.raises(InvalidInput, match="The model goes into --model, not into --input"):
+        read_inputs(["model=flux-dev"], FIELDS)
+    own = {"model": field("model", "string")}
+    assert read_inputs(["model=small"], own) == {"model": "small"}
+
+
+def test_a_model_without_a_prompt_runs_on_its_inputs(
+    replicate_mcp: CommandLine, simulator: Simulator
+) -> None:
+    image = "image=https://example.com/small.png"
+    made = replicate_mcp("generate", "--model", "real-esrgan", "--input", image)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("generated_image_1.png\thttp")
+    assert simulator.account("acme")["created"] == 1

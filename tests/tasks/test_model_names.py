@@ -32,3 +32,17 @@ def test_what_is_no_name_is_refused_with_the_forms_and_the_nearest(text: str) ->
     assert str(refused.value).isprintable()
     if text == "flux-shnell":
         assert str(refused.value).endswith("did you mean black-forest-labs/flux-schnell?")
+
+
+@pytest.mark.parametrize("text", ["owner", "", "a/b/c"])
+def test_what_is_no_name_is_refused_with_every_short_name(text: str) -> None:
+    with pytest.raises(ValueError, match="or a short name: ") as refused:
+        ModelName.parse(text)
+    assert all(name in str(refused.value) for name in SHORT_NAMES)
+
+
+def test_the_beginning_of_short_names_is_refused_with_those() -> None:
+    with pytest.raises(ValueError, match="'flux' is not a model's name") as refused:
+        ModelName.parse("flux")
+    listed = str(refused.value).partition("a short name: ")[2].split(")")[0].split(", ")
+    assert listed == [name for name in SHORT_NAMES if name.startswith("flux")]

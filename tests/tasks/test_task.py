@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.models import SHORT_NAMES, ModelName
 from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS, MAX_TASK_PROBLEMS, Task, parse_tasks
 
 DEFAULT = "black-forest-labs/flux-schnell"
@@ -139,7 +139,7 @@ def test_every_fault_of_every_task_is_found() -> None:
             0,
             "model",
             "model 'nope' is not a model's name (write owner/name, owner/name:version, "
-            "deployments/owner/name, or one of flux-dev, flux-kontext-max, qwen-image).",
+            f"deployments/owner/name, or a short name: {', '.join(SHORT_NAMES)}).",
         ),
         (2, "seed", "seed is not a finite number."),
         (2, "lora\ud83d", "lora\\ud83d contains half a character, an unpaired surrogate."),

@@ -74,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.settings import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
-    given = read_tasks(arguments.prompts, arguments.filename, arguments.file)
+    given = read_tasks(
+        arguments.prompts, arguments.filename, arguments.file, has_inputs=bool(arguments.input)
+    )
     if arguments.out is not None:
         from replicate_mcp.cli.saving import make_folder
 

@@ -44,8 +44,14 @@ class TaskInput:
     has_cells: bool = False
 
 
-def read_tasks(prompts: Sequence[str], names: Sequence[str], file: str | None) -> TaskInput:
+def read_tasks(
+    prompts: Sequence[str], names: Sequence[str], file: str | None, *, has_inputs: bool = False
+) -> TaskInput:
     """Read the tasks of a command.
+
+    Args:
+        has_inputs: whether model inputs are given; they are a task without a prompt, which some
+            models take.
 
     Raises:
         InvalidInput: there are none, or they cannot be read.
@@ -54,6 +60,8 @@ def read_tasks(prompts: Sequence[str], names: Sequence[str], file: str | None) -
         if prompts or names:
             raise InvalidInput("Give prompts with their --filename, or --file, not both.")
         return _read_file(file)
+    if not prompts and has_inputs and len(names) <= 1:
+        return TaskInput([{"output_filename": name} for name in names] or [{}])
     if not prompts:
         raise InvalidInput('Say what to draw: replicate-mcp generate "a red car", or --file FILE.')
     if not names:
@@ -86,6 +94,8 @@ def read_inputs(pairs: Sequence[str], fields: Mapping[str, InputField]) -> dict[
         key, sign, text = pair.partition("=")
         if not sign or not key:
             raise InvalidInput(f"--input takes key=value, like seed=7, not '{pair[:60]}'.")
+        if key == "model" and key not in fields:
+            raise InvalidInput("The model goes into --model, not into --input.")
         inputs[key] = _read_value(text, fields.get(key))
     return inputs
 

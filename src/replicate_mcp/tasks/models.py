@@ -51,8 +51,8 @@ class ModelName:
         near = nearest_known(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
-            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or one of "
-            f"{', '.join(ALIASES)}){hint}"
+            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or a short name: "
+            f"{', '.join(_short_names_like(text))}){hint}"
         )
 
     @property
@@ -65,3 +65,10 @@ class ModelName:
         if self.kind == "deployment":
             return f"deployments/{self.path}"
         return f"{self.path}:{self.version}" if self.version else self.path
+
+
+def _short_names_like(text: str) -> list[str]:
+    """Return the short names that begin with `text`, else all of them."""
+    asked = text.casefold()
+    found = [name for name in SHORT_NAMES if asked and name.startswith(asked)]
+    return found or list(SHORT_NAMES)
