@@ -16,6 +16,25 @@ from replicate_mcp.settings import load_settings, read_settings, read_sources, s
 from replicate_mcp.simulator import Simulator
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.replicate.com",
+        "https://API.example.com:8443/replicate",
+        "https://bücher.example",
+        "https://xn--bcher-kva.example",
+        "https://api_2.example.com.",
+        "https://10.0.0.7:443",
+        "https://[2001:db8::1]:8443",
+        "http://127.0.0.1:8765",
+        "http://localhost",
+        "http://[::1]:1",
+    ],
+)
+def test_an_address_of_a_server_is_taken_as_it_is(url: str) -> None:
+    assert load_settings({"REPLICATE_BASE_URL": url}).replicate_base_url == url
+
+
 def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("REPLICATE_CONCURRENT_LIMIT=7\nREPLICATE_MCP_WAIT_SECONDS=20\n")
@@ -53,8 +72,25 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_CONCURRENT_LIMIT", "0", "must be at least 1"),
         ("REPLICATE_CONCURRENT_LIMIT", "many", "must be a whole number"),
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
-        ("REPLICATE_BASE_URL", "https://api.example.com?x", "https address, or http on loopback"),
-        ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com/?", "must be the https address"),
+        ("REPLICATE_BASE_URL", "https://api.example.com?x", "an address without \\? and #"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:8765/#x", "an address without \\? and #"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:99999", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:-1", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:abc", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://[::1]:abc", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:0", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "https://", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https:api.example.com", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://xn--", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://a..b", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://api example.com", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://<host>", "the name of a host after //"),
+        (
+            "REPLICATE_MCP_PUBLIC_URL",
+            "https://images.example.com/?",
+            "without \\? and #: Replicate",
+        ),
+        ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com:x", "a port from 1 to 65535"),
         ("REPLICATE_BASE_URL", "https://ann:s3cret@api.example.com", "a user name or a password"),
         ("REPLICATE_BASE_URL", "https://s3cret@api.example.com", "a user name or a password"),
         ("REPLICATE_BASE_URL", "https://ann:s3cret@[api.example.com", "a user name or a password"),

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
+from replicate_mcp.addresses import NOT_HTTPS, address_problem, is_loopback_url
 from replicate_mcp.env_file import read_env_file
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import paths
@@ -45,29 +45,10 @@ _ENVIRONMENT_ONLY = (
 MIN_ADMIN_KEY_CHARACTERS = 16
 
 
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-
-
-def _is_https_or_loopback(url: str) -> bool:
-    """Return whether an address may be used.
-
-    Raises:
-        ValueError: a user name or a password is in it; the message does not repeat it.
-    """
-    if "@" in url:
-        raise ValueError("must not have a user name or a password in it: it would be shown")
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # Its message repeats a part of the address.
-        return False
-    allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(url))
-    return bool(parts.hostname) and allowed and "?" not in url and "#" not in url
-
-
 def _https_or_loopback(url: str) -> str:
-    if not _is_https_or_loopback(url):
-        raise ValueError("must be an https address, or http on loopback: tokens are sent to it")
+    if problem := address_problem(url):
+        because = ": tokens are sent to it" if problem == NOT_HTTPS else ""
+        raise ValueError(problem + because)
     return url.rstrip("/").removesuffix("/v1")
 
 
@@ -83,8 +64,8 @@ def _backend(value: str) -> str:
 def _public_url(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         return None
-    if not _is_https_or_loopback(value.strip()):
-        raise ValueError("must be the https address under which Replicate reaches this server")
+    if problem := address_problem(value.strip()):
+        raise ValueError(f"{problem}: Replicate sends webhooks to it")
     return value.strip().rstrip("/")
 
 
@@ -192,7 +173,7 @@ class Settings(BaseModel):
     @property
     def is_local(self) -> bool:
         """Whether Replicate's API is asked for on this machine, where a simulator stands in."""
-        return _is_loopback(self.replicate_base_url)
+        return is_loopback_url(self.replicate_base_url)
 
 
 SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}
