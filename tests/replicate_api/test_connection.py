@@ -129,6 +129,7 @@ async def test_an_expired_or_foreign_certificate_is_told_for_what_it_is(
         ("SSL_CERT_FILE", "{folder}/empty", "which is empty"),
         ("SSL_CERT_FILE", "{folder}/text", "holds no certificate in PEM format"),
         ("SSL_CERT_FILE", "a\0b", "which is not there"),
+        ("SSL_CERT_FILE", " ", "SSL_CERT_FILE is blank, which names nothing: name a PEM file"),
         ("SSL_CERT_DIR", "{folder}/text", "which is a file"),
         ("SSL_CERT_DIR", "{folder}", "`openssl rehash`"),
         ("REQUESTS_CA_BUNDLE", "/nowhere", "which is not there"),
