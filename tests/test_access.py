@@ -297,6 +297,15 @@ PLACEHOLDERS = {
     "r8_***": "text that stands",
     "r8_…": "text that stands",
     "r8_": "text that stands",
+    "op://vault/replicate/s3cret": "a reference to a secret",
+    "vault:/kv/s3cret": "a reference to a secret",
+    "/run/secrets/s3cret": "the path of a file",
+    "./s3cret": "the path of a file",
+    "~/s3cret": "the path of a file",
+    "C:\\keys\\s3cret": "the path of a file",
+    "sk-proj-s3cret-s3cret-s3cret": "the key of another service",
+    "hf_s3crets3crets3crets3cret": "the key of another service",
+    "ghp_s3crets3crets3crets3cret": "the key of another service",
 }
 
 

@@ -16,6 +16,25 @@ from replicate_mcp.settings import load_settings, read_settings, read_sources, s
 from replicate_mcp.simulator import Simulator
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.replicate.com",
+        "https://API.example.com:8443/replicate",
+        "https://bücher.example",
+        "https://xn--bcher-kva.example",
+        "https://api_2.example.com.",
+        "https://10.0.0.7:443",
+        "https://[2001:db8::1]:8443",
+        "http://127.0.0.1:8765",
+        "http://localhost",
+        "http://[::1]:1",
+    ],
+)
+def test_an_address_of_a_server_is_taken_as_it_is(url: str) -> None:
+    assert load_settings({"REPLICATE_BASE_URL": url}).replicate_base_url == url
+
+
 def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("REPLICATE_CONCURRENT_LIMIT=7\nREPLICATE_MCP_WAIT_SECONDS=20\n")
@@ -51,10 +70,33 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
     ("name", "value", "sentence"),
     [
         ("REPLICATE_CONCURRENT_LIMIT", "0", "must be at least 1"),
-        ("REPLICATE_CONCURRENT_LIMIT", "many", "must be a whole number"),
+        ("REPLICATE_CONCURRENT_LIMIT", "many", "must be a whole number, not many\\."),
+        ("REPLICATE_CONCURRENT_LIMIT", '"60"', 'not "60": leave out the quotation marks\\.'),
+        ("REPLICATE_CONCURRENT_LIMIT", "'60'", "not '60': leave out the quotation marks\\."),
+        ("REPLICATE_CONCURRENT_LIMIT", "r8_s3cret", "must be a whole number\\."),
+        ("REPLICATE_CONCURRENT_LIMIT", "s3cret" * 10, "must be a whole number\\."),
+        ("REPLICATE_MCP_FILES", "pictures", "like /home/you/Pictures, not pictures\\."),
+        ("REPLICATE_MCP_BACKEND", "mysql://ann:s3cret@x", "must be memory, sqlite"),
         ("REPLICATE_BASE_URL", "http://evil.example", "https address, or http on loopback"),
-        ("REPLICATE_BASE_URL", "https://api.example.com?x", "https address, or http on loopback"),
-        ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com/?", "must be the https address"),
+        ("REPLICATE_BASE_URL", "https://api.example.com?x", "an address without \\? and #"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:8765/#x", "an address without \\? and #"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:99999", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:-1", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:abc", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://[::1]:abc", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "http://127.0.0.1:0", "a port from 1 to 65535"),
+        ("REPLICATE_BASE_URL", "https://", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https:api.example.com", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://xn--", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://a..b", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://api example.com", "the name of a host after //"),
+        ("REPLICATE_BASE_URL", "https://<host>", "the name of a host after //"),
+        (
+            "REPLICATE_MCP_PUBLIC_URL",
+            "https://images.example.com/?",
+            "without \\? and #: Replicate",
+        ),
+        ("REPLICATE_MCP_PUBLIC_URL", "https://images.example.com:x", "a port from 1 to 65535"),
         ("REPLICATE_BASE_URL", "https://ann:s3cret@api.example.com", "a user name or a password"),
         ("REPLICATE_BASE_URL", "https://s3cret@api.example.com", "a user name or a password"),
         ("REPLICATE_BASE_URL", "https://ann:s3cret@[api.example.com", "a user name or a password"),
@@ -170,6 +212,8 @@ def test_a_misspelt_setting_is_told_with_the_right_name(
         ("REPLICATE_API_KEY=r8_x", "did you mean REPLICATE_API_TOKEN?"),
         ("REPLICATE_TOKEN=r8_x", "did you mean REPLICATE_API_TOKEN?"),
         ('REPLICATE_MCP_CONFIRM_ABOVE="5', "Line 3 of {file} is not NAME=value"),
+        ("r8_s3cret", "Line 3 of {file} is not NAME=value: correct it"),
+        ("export r8_s3cret", "Line 3 of {file} is not NAME=value: correct it"),
     ],
 )
 def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
@@ -177,8 +221,15 @@ def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
 ) -> None:
     file = tmp_path / "own.env"
     file.write_text(f"# Mine\n\n{line}\n")
-    with pytest.raises(InvalidInput, match=re.escape(sentence.format(file=file))):
+    with pytest.raises(InvalidInput, match=re.escape(sentence.format(file=file))) as raised:
         load_settings({}, file)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_another_programs_name_without_a_value_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text("HOME\nREPLICATE_API_TOKEN=r8_acme_1\n")
+    assert load_settings({}, file).token == "r8_acme_1"
 
 
 def test_a_file_in_a_shells_own_words_is_read(tmp_path: Path) -> None:
@@ -239,3 +290,8 @@ def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> Non
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="given with --env-file is not there"):
         load_settings({}, tmp_path / "nope.env")
+    with pytest.raises(InvalidInput, match="given with --env-file is a folder: give the file"):
+        load_settings({}, tmp_path)
+    for blank in ("", " "):
+        with pytest.raises(InvalidInput, match="--env-file is empty: give the path of a file"):
+            load_settings({}, blank)

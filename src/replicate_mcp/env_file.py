@@ -9,6 +9,8 @@ from replicate_mcp.errors import InvalidInput
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
+_USUAL_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+
 _SHELL_LINE = re.compile(r"\s*(\$env:|set\s|setx\s|setenv\s|\$)", re.IGNORECASE)
 """How other shells' assignments begin; `export NAME=value` is read as it is."""
 
@@ -25,25 +27,34 @@ def read_env_file(path: str | Path | None, *, must_exist: bool) -> Mapping[str, 
     """
     if path is None:
         return {}
+    if must_exist and not str(path).strip():
+        raise InvalidInput("--env-file is empty: give the path of a file.")
     try:
         path = Path(path).expanduser()
-        is_file = path.is_file()
+        is_file, is_folder = path.is_file(), path.is_dir()
     except (RuntimeError, OSError, ValueError):  # A home that is not known, or no path at all.
-        is_file = False
+        is_file = is_folder = False
     if not is_file:
         if not must_exist:
             return {}
+        if is_folder:
+            raise InvalidInput(f"{path} given with --env-file is a folder: give the file in it.")
         raise InvalidInput(f"The file {path} given with --env-file is not there.")
     from dotenv.parser import parse_stream
 
     found = {}
     for line in parse_stream(io.StringIO(_text(Path(path)))):
-        if line.error or (line.key is not None and not _NAME.fullmatch(line.key)):
+        if line.error or (line.key is not None and not _is_name(line.key, line.value)):
             # A limit that is not heeded may cost money.
             raise InvalidInput(_wrong_line(Path(path), line.original.line, line.original.string))
         if line.key is not None:
             found[line.key] = line.value
     return found
+
+
+def _is_name(key: str, value: str | None) -> bool:
+    """Return whether a line's key is a name; alone in its line, as Docker takes it, a usual one."""
+    return bool((_NAME if value is not None else _USUAL_NAME).fullmatch(key))
 
 
 def _wrong_line(path: Path, line: int, text: str) -> str:

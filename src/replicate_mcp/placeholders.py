@@ -1,4 +1,4 @@
-"""Texts that are sent in place of a Replicate token: examples, unfilled variables, empty values."""
+"""Texts that are sent in place of a Replicate token: examples, variables, keys of others."""
 
 import re
 
@@ -17,12 +17,19 @@ _EXAMPLE = (
     r"|x{3,}|\*{2,}|\.{2,}|…|-{2,}|_{2,})?"
 )
 
+_REFERENCE = r"[a-z][a-z0-9+.-]*:/.*"
+_PATH = r"(~|\.{0,2}|[a-z]:)[/\\].*"
+_OTHER_SERVICE = r"(sk-|hf_|gh[opsu]_|github_pat_|xox[abp]-|AIza|AKIA).{16,}"
+
 _PLACEHOLDERS = (
     (_QUOTED, "it has quotation marks around it"),
     (_VARIABLE, "it is the name of a variable that nothing has filled in"),
     (_BRACKETS, "it is text in brackets that stands for a token"),
     (_WORD, "it is a word that stands for no value"),
     (_EXAMPLE, "it is text that stands for a token"),
+    (_REFERENCE, "it is a reference to a secret, or a URL, that nothing has resolved"),
+    (_PATH, "it is the path of a file, which is not read"),
+    (_OTHER_SERVICE, "it is the key of another service"),
 )
 
 

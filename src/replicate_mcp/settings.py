@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,9 +20,11 @@ from pydantic import (
     ValidationError,
 )
 
+from replicate_mcp.addresses import NOT_HTTPS, address_problem, is_loopback_url
 from replicate_mcp.env_file import read_env_file
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import paths
+from replicate_mcp.text import one_line
 from replicate_mcp.tls import CERTIFICATE_VARIABLES, KEY_LOG_VARIABLE
 
 if TYPE_CHECKING:
@@ -45,29 +46,10 @@ _ENVIRONMENT_ONLY = (
 MIN_ADMIN_KEY_CHARACTERS = 16
 
 
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-
-
-def _is_https_or_loopback(url: str) -> bool:
-    """Return whether an address may be used.
-
-    Raises:
-        ValueError: a user name or a password is in it; the message does not repeat it.
-    """
-    if "@" in url:
-        raise ValueError("must not have a user name or a password in it: it would be shown")
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # Its message repeats a part of the address.
-        return False
-    allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(url))
-    return bool(parts.hostname) and allowed and "?" not in url and "#" not in url
-
-
 def _https_or_loopback(url: str) -> str:
-    if not _is_https_or_loopback(url):
-        raise ValueError("must be an https address, or http on loopback: tokens are sent to it")
+    if problem := address_problem(url):
+        because = ": tokens are sent to it" if problem == NOT_HTTPS else ""
+        raise ValueError(problem + because)
     return url.rstrip("/").removesuffix("/v1")
 
 
@@ -83,8 +65,8 @@ def _backend(value: str) -> str:
 def _public_url(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         return None
-    if not _is_https_or_loopback(value.strip()):
-        raise ValueError("must be the https address under which Replicate reaches this server")
+    if problem := address_problem(value.strip()):
+        raise ValueError(f"{problem}: Replicate sends webhooks to it")
     return value.strip().rstrip("/")
 
 
@@ -192,7 +174,7 @@ class Settings(BaseModel):
     @property
     def is_local(self) -> bool:
         """Whether Replicate's API is asked for on this machine, where a simulator stands in."""
-        return _is_loopback(self.replicate_base_url)
+        return is_loopback_url(self.replicate_base_url)
 
 
 SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}
@@ -200,6 +182,11 @@ SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fie
 
 ALSO_READ = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
 """Another name under which a setting is read, where it is not set under its own."""
+
+_NOT_SHOWN = (
+    TOKEN, BACKEND, *ALSO_READ, "REPLICATE_BASE_URL", "REPLICATE_MCP_PUBLIC_URL"
+)  # fmt: skip
+"""Settings whose values may hold a secret."""
 
 _WRONG = {
     "int_parsing": "must be a whole number",
@@ -243,7 +230,7 @@ def read_settings(
     problems: dict[str, str] = {}
     from_file: Mapping[str, str | None] = {}
     try:
-        from_file = read_env_file(env_file or default_env_file(), must_exist=env_file is not None)
+        from_file = _read_file(env_file)
     except InvalidInput as error:
         problems["the file of settings"] = str(error)
     for name, sentence in {**not_heeded(from_file), **_without_value(from_file)}.items():
@@ -258,11 +245,25 @@ def read_settings(
             name = str(each["loc"][0])  # The field's own name where its default is wrong.
             field = Settings.model_fields.get(name)
             name = (field and field.alias) or name
-            problems[name] = f"The setting {name} is wrong: {_reason(each)}."
-            values.pop(name, None)
+            value = values.pop(name, None)
+            problems[name] = f"The setting {name} is wrong: {_reason(each)}{_instead(name, value)}."
             if name == BACKEND:
                 values[name] = "memory"  # Never another file than the one that was meant.
     return Settings.model_validate(values), problems
+
+
+def _instead(name: str, value: object) -> str:
+    """Return the wrong value as the end of a sentence; "" where it may hold a secret."""
+    if name in _NOT_SHOWN or not isinstance(value, str) or "r8_" in value or len(value) > 40:
+        return ""
+    hint = ": leave out the quotation marks" if value[:1] in "\"'" and value[-1:] in "\"'" else ""
+    return f", not {one_line(value)}{hint}"
+
+
+def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
+    if env_file is not None:
+        return read_env_file(env_file, must_exist=True)
+    return read_env_file(default_env_file(), must_exist=False)
 
 
 def _reason(error: "ErrorDetails") -> str:
@@ -277,7 +278,7 @@ def read_sources(
     """Return the values that are set, and where each comes from; no file if it cannot be read."""
     from_file: Mapping[str, str | None] = {}
     with contextlib.suppress(InvalidInput):
-        from_file = read_env_file(env_file or default_env_file(), must_exist=env_file is not None)
+        from_file = _read_file(env_file)
     return _merged(environ, from_file)
 
 

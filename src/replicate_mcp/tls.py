@@ -118,6 +118,8 @@ def _system_context() -> ssl.SSLContext:
 
 
 def _check_path(source: TrustSource) -> None:
+    if not source.path.strip():
+        raise _unusable(source, "which names nothing")
     path = Path(source.path)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
@@ -160,7 +162,7 @@ def _has_certificates(folder: str | None) -> bool:
 
 def _unusable(source: TrustSource, reason: str) -> TlsSettingsError:
     wanted = "a folder of trusted" if source.variable == "SSL_CERT_DIR" else "a PEM file of trusted"
+    shown = one_line(source.path) or "blank"
     return TlsSettingsError(
-        f"{source.variable} is {one_line(source.path)}, {reason}: name {wanted} certificates, or "
-        "unset it"
+        f"{source.variable} is {shown}, {reason}: name {wanted} certificates, or unset it"
     )

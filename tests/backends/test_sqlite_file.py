@@ -138,17 +138,37 @@ async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> N
     other.execute("CREATE TABLE notes (text)")
     other.commit()
     other.close()
-    before = path.read_bytes()
+    path.chmod(0o644)
+    before, mode = path.read_bytes(), mode_of(path)
     with pytest.raises(BackendUnavailable, match="a database of another program"):
         await SqliteBackend.open(str(path))
     assert path.read_bytes() == before
+    assert mode_of(path) == mode
 
 
 async def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_text("not a database, but long enough to look like something " * 50)
+    path.chmod(0o644)
+    mode = mode_of(path)
     with pytest.raises(BackendUnavailable, match="replicate-mcp doctor"):
         await SqliteBackend.open(str(path))
+    assert mode_of(path) == mode
+
+
+async def test_a_folder_is_refused_as_a_state_file(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="is a folder and not a file: set REPLICATE_MCP_"):
+        await SqliteBackend.open(str(tmp_path))
+
+
+@needs_modes
+async def test_what_is_no_ordinary_file_is_refused_and_keeps_its_mode(tmp_path: Path) -> None:
+    pipe = tmp_path / "state.db"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    with anyio.fail_after(5), pytest.raises(BackendUnavailable, match="is a device and not a file"):
+        await SqliteBackend.open(str(pipe))
+    assert mode_of(pipe) == 0o644
 
 
 @pytest.mark.parametrize("location", ["state.db", ":memory:"])

@@ -6,10 +6,11 @@ import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.batches.local_images import LocalImages, is_path, named_path
+from replicate_mcp.batches.local_images import LocalImages, named_path
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
 from replicate_mcp.simulator import Simulator
+from replicate_mcp.tasks.file_urls import is_local
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -63,22 +64,6 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
         LocalImages(tmp_path).find("task 0: image", "x" * 5_000)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("cat.png", True),
-        ("/home/you/cat.png", True),
-        ("C:\\cat.png", True),
-        ("file:///home/you/cat.png", True),
-        ("FILE:cat.png", True),
-        ("https://example.com/cat.png", False),
-        ("data:image/png;base64,AAAA", False),
-    ],
-)
-def test_what_has_no_scheme_may_be_a_path(text: str, expected: bool) -> None:
-    assert is_path(text) is expected
-
-
 def test_what_is_media_and_no_image_of_those_accepted_is_refused(tmp_path: Path) -> None:
     for number, content in enumerate((b"ID3", b"<svg>", b"\x1aE\xdf\xa3", b"\xff\x0a", b"<html>")):
         (tmp_path / f"{number}.png").write_bytes(content)
@@ -116,7 +101,7 @@ WINDOWS = PureWindowsPath("C:\\Users\\you\\images")
     ],
 )
 def test_on_windows_another_host_drive_or_device_is_refused_by_its_text_alone(text: str) -> None:
-    assert is_path(text)
+    assert is_local(text)
     assert named_path(text, WINDOWS) is None
 
 

@@ -232,6 +232,18 @@ async def test_a_batch_whose_time_is_up_says_that_the_account_was_throttled(
     assert result.successful_count == 1
 
 
+async def test_a_batch_whose_time_is_up_says_that_replicate_answered_with_an_error(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
+    simulator.fault_next("500", 100)
+    async with app_with(REPLICATE_CONCURRENT_LIMIT="1", REPLICATE_MCP_BATCH_SECONDS="6") as app:
+        result = await make(app, [{"prompt": "a"}, {"prompt": "b"}])
+    assert result.successful_count == 0
+    assert "because Replicate answered 500 to its creations: send it again" in "".join(
+        row.error for row in result.failed_results
+    )
+
+
 async def test_the_limit_is_filled_and_never_passed_by_batches_that_share_it(
     app_with: AppFactory, simulator: Simulator
 ) -> None:

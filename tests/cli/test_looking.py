@@ -150,8 +150,8 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
         REPLICATE_MCP_BACKEND="redis://user:hush@example.com/0",
     )
     assert ran.returncode == 1
-    said = "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number."
-    assert said in ran.stdout
+    said = "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number, "
+    assert f"{said}not none." in ran.stdout
     assert "hush" not in ran.stdout + ran.stderr
 
 

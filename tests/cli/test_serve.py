@@ -86,10 +86,21 @@ def test_a_port_that_is_taken_ends_in_a_sentence_and_the_code_of_wrong_use(
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize("host", ["nohost.invalid", "192.0.2.1", "2001:db8::1", "::zz", "a..b"])
+def test_a_host_that_is_not_this_machine_is_told_to_be_another_host(
+    replicate_mcp: CommandLine, host: str
+) -> None:
+    ran = replicate_mcp(*HTTP, "--host", host)
+    assert ran.returncode == 2
+    assert f"{host}:0 cannot be listened on" in ran.stderr
+    assert "give an address of this machine as --host, like 127.0.0.1" in ran.stderr
+    assert "another --port" not in ran.stderr
+
+
 def test_wrong_settings_end_a_server_over_http(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp(*HTTP, REPLICATE_CONCURRENT_LIMIT="many")
     assert ran.returncode == 2
-    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number." in ran.stderr
+    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number, not many." in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -134,6 +134,45 @@ async def test_a_path_that_may_not_be_read_is_refused_before_anything_is_sent(
     assert simulator.account("acme")["creations_seen"] == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "inputs", "sentence"),
+    [
+        (
+            EDIT,
+            {"input_image": ["red.png"]},
+            "is a list, one URL is wanted: did you mean 'red.png'?",
+        ),
+        (EDIT, {"input_image": "['red.png']"}, "'['red.png']' is JSON text, one URL is wanted"),
+        (EDIT, {"input_image": '["red.png"'}, "is JSON text, one URL is wanted"),
+        (EDIT, {"input_image": "sandbox:/mnt/data/red.png"}, "is not a URL: give an https:// link"),
+        (EDIT, {"input_image": "content:red"}, "'content:red' is not there"),
+        (COMBINE, {"image_input": "['red.png'"}, "image_input is JSON text"),
+        (COMBINE, {"image_input": "red.png"}, "is not a list: did you mean a list that holds it?"),
+        (COMBINE, {"image_input": [""]}, "image_input[0] '' is not a URL"),
+        (
+            COMBINE,
+            {"image_input": ["red.png", "https://"]},
+            "image_input[1] 'https://' is not a URL",
+        ),
+    ],
+)
+async def test_an_image_in_a_form_that_the_model_does_not_take_is_refused_as_it_was_given(
+    connect: Connect,
+    simulator: Simulator,
+    pictures: Path,
+    model: str,
+    inputs: dict[str, Any],
+    sentence: str,
+) -> None:
+    async with connect(REPLICATE_MCP_FILES=str(pictures)) as client:
+        tasks = [{"prompt": "x", "model": model, **inputs}]
+        refused = await client.call_tool("generate_images", {"tasks": tasks})
+    assert refused.is_error
+    assert sentence in text(refused)
+    assert "file://" not in text(refused)
+    assert simulator.account("acme")["creations_seen"] == 0
+
+
 async def test_without_the_setting_a_path_is_told_what_to_set(
     connect: Connect, simulator: Simulator, pictures: Path
 ) -> None:

@@ -86,8 +86,8 @@ async def test_every_call_is_answered_with_what_is_wrong(
 async def test_every_wrong_setting_is_told_at_once(start: Start) -> None:
     async with start(REPLICATE_CONCURRENT_LIMIT="0", REPLICATE_MCP_WAIT_SECONDS="90") as client:
         told = text(await client.call_tool("list_semaphores", {}))
-    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be at least 1." in told
-    assert "REPLICATE_MCP_WAIT_SECONDS is wrong: must be at most 50." in told
+    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be at least 1, not 0." in told
+    assert "REPLICATE_MCP_WAIT_SECONDS is wrong: must be at most 50, not 90." in told
 
 
 async def test_a_settings_file_that_cannot_be_read_is_told(start: Start, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from network import API, NETWORK_VARIABLES, Company, company, proxy
@@ -16,9 +17,10 @@ from replicate_mcp.replicate_api.asking_again import answered
 from replicate_mcp.replicate_api.connection import connection_options
 from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
 from replicate_mcp.replicate_api.fault_policy import Action, not_told, rule_for
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, NotSent
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, LostAnswer, NotSent
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.proxies import ProxySetting, find_proxy
+from replicate_mcp.replicate_api.transport import Transport, call
 from replicate_mcp.simulator import Simulator
 
 URL = f"https://{API}"
@@ -127,6 +129,7 @@ async def test_an_expired_or_foreign_certificate_is_told_for_what_it_is(
         ("SSL_CERT_FILE", "{folder}/empty", "which is empty"),
         ("SSL_CERT_FILE", "{folder}/text", "holds no certificate in PEM format"),
         ("SSL_CERT_FILE", "a\0b", "which is not there"),
+        ("SSL_CERT_FILE", " ", "SSL_CERT_FILE is blank, which names nothing: name a PEM file"),
         ("SSL_CERT_DIR", "{folder}/text", "which is a file"),
         ("SSL_CERT_DIR", "{folder}", "`openssl rehash`"),
         ("REQUESTS_CA_BUNDLE", "/nowhere", "which is not there"),
@@ -267,3 +270,19 @@ async def test_images_are_fetched_through_the_same_proxy_and_certificates(
     async with Delivery(URL).fetching() as fetch:
         with pytest.raises(NotDelivered, match="set SSL_CERT_FILE"):
             await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
+
+
+async def test_a_simulator_behind_an_https_address_is_told_with_the_address_to_set(
+    simulator: Simulator,
+) -> None:
+    url = simulator.url.replace("http://", "https://")
+    with pytest.raises(ConnectionMisconfigured, match="does not speak TLS") as raised:
+        await account(url)
+    assert str(raised.value).endswith(f"set REPLICATE_BASE_URL to {simulator.url}")
+
+
+@pytest.mark.parametrize("port", [65_536, 99_999])
+async def test_whatever_fails_in_a_transport_is_a_fault(port: int) -> None:
+    url = f"http://127.0.0.1:{port}"
+    with pytest.raises(LostAnswer, match=r"the request to 127\.0\.0\.1 failed"), call():
+        await Transport(url).handle_async_request(httpx.Request("GET", f"{url}/v1/account"))

@@ -227,7 +227,24 @@ def test_a_wrong_input_of_flux_schnell(field: str, value: Any, sentence: str | N
         (
             "flux-kontext-max",
             {"prompt": "a", "input_image": ["https://x/cat.png"]},
-            'input_image ["https://x/cat.png"] is not a URL',
+            'input_image ["https://x/cat.png"] is a list, one URL is wanted: '
+            "did you mean 'https://x/cat.png'?",
+        ),
+        (
+            "flux-kontext-max",
+            {"prompt": "a", "input_image": ["https://x/1.png", "https://x/2.png"]},
+            'input_image ["https://x/1.png", "https://x/2.png"] is a list, one URL is wanted',
+        ),
+        (
+            "flux-kontext-max",
+            {"prompt": "a", "input_image": "['cat.png']"},
+            "input_image '['cat.png']' is JSON text, one URL is wanted: give it alone",
+        ),
+        (
+            "flux-kontext-max",
+            {"prompt": "a", "input_image": "sandbox:/mnt/data/cat.png"},
+            "input_image 'sandbox:/mnt/data/cat.png' is not a URL: "
+            "give an https:// link or a data: URI",
         ),
         (
             "seedream-4",

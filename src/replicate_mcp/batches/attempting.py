@@ -192,8 +192,12 @@ class Attempting:
     ) -> Prediction:
         """The attempt's prediction: from its answer, or where that was lost, from the list."""
         try:
-            return await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
+            made = await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
+            batch.server_error = 0
+            return made
         except Fault as fault:
+            status = fault.status if isinstance(fault, Refusal) else 0
+            batch.server_error = status if status >= 500 else 0
             if rule_for(fault).action is not Action.SETTLE:
                 raise
             self._steps.observer.answer_lost()

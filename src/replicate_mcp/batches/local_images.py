@@ -166,7 +166,7 @@ class LocalImages:
 
         Args:
             where: the task and the input, for sentences.
-            text: one that `is_path`.
+            text: one that `is_local`.
 
         Raises:
             InvalidInput: it is not there, leads elsewhere, is no image, or may not be read.
@@ -220,18 +220,11 @@ class LocalImages:
         return root, path.relative_to(root)
 
 
-def is_path(text: str) -> bool:
-    """Whether an input that should be a URL may be a path: anything without a scheme is."""
-    # Two letters at least before the colon: `C:\\cat.png` is a path on somebody's machine.
-    has_scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text)
-    return not has_scheme or text[:5].lower() == "file:"
-
-
 def named_path(text: str, folder: PurePath) -> PurePath | None:
     """Return the path that `text`, a path or a `file:` URL, names; decide by the text alone.
 
     Args:
-        text: one that `is_path`.
+        text: one that `is_local`.
         folder: its class says which system's rules hold.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from replicate_mcp.batches.local_images import LocalImages, is_path
+from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, TaskProblem, refusal_of
 from replicate_mcp.replicate_api.finding import unknown
@@ -16,8 +16,9 @@ from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.models import Model, Models
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.effort import Effort
+from replicate_mcp.tasks.file_urls import is_local
 from replicate_mcp.tasks.input_conversion import whole_number
-from replicate_mcp.tasks.json_text import READING_COST
+from replicate_mcp.tasks.json_text import READING_COST, begins_like_json
 from replicate_mcp.tasks.model_inputs import InputSchema, count_unchecked
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
@@ -133,10 +134,9 @@ def _converted(task: Task, schema: InputSchema | None, effort: Effort) -> Task:
 
 def _names_paths(task: Task, schema: InputSchema | None) -> bool:
     return any(
-        is_path(each)
+        _names_path(each)
         for name in _file_inputs(task, schema)
         for each in _as_list(task.inputs[name])
-        if isinstance(each, str)
     )
 
 
@@ -146,7 +146,7 @@ def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) ->
     def found(where: str, value: Any) -> Any:
         if isinstance(value, list):
             return [found(f"{where}[{place}]", each) for place, each in enumerate(value)]
-        return images.find(where, value).uri if isinstance(value, str) and is_path(value) else value
+        return images.find(where, value).uri if _names_path(value) else value
 
     inputs, problems, where = dict(task.inputs), list(task.problems), f"task {task.index}: "
     for name in _file_inputs(task, schema):
@@ -159,9 +159,18 @@ def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) ->
 
 
 def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
-    """The inputs of a task that are files by the model's schema."""
+    """Return the inputs of a task that are files by the model's schema, in the form it takes."""
     fields = schema.fields if schema is not None else {}
-    return [name for name in task.inputs if name in fields and fields[name].takes_files]
+    return [
+        name
+        for name, value in task.inputs.items()
+        if name in fields and fields[name].takes_files_in(value)
+    ]
+
+
+def _names_path(value: Any) -> bool:
+    # JSON text that could not be read is no path: the check against the schema reports it.
+    return isinstance(value, str) and is_local(value) and not begins_like_json(value)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -33,6 +33,8 @@ class RunningBatch:
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
         throttled: whether a creation of it was answered with 429.
+        server_error: the status of 500 or more that its last creation was answered with; 0 where
+            there is none.
         dropped: why no more of its tasks are created; None while they are.
         opened: when it was asked for. As `deadline`, on the clock of `steady_time`.
         trace: what its attempts' spans are joined to.
@@ -60,6 +62,7 @@ class RunningBatch:
     succeeded: int = 0
     failed: int = 0
     throttled: bool = False
+    server_error: int = 0
     dropped: Reason | None = None
     canceled: bool = False
     creating: dict[int, int] = field(default_factory=dict)

@@ -55,7 +55,10 @@ class Stopping:
 
     async def drop_out_of_time(self, batch: RunningBatch) -> None:
         """Give up on every task that was not created, since the batch's time is up."""
-        sentence = _OUT_OF_TIME.format(why=await self._throttling(batch))
+        why = await self._throttling(batch)
+        if not why and batch.server_error:
+            why = f", because Replicate answered {batch.server_error} to its creations"
+        sentence = _OUT_OF_TIME.format(why=why)
         await self.drop(batch, ("deadline_exceeded", sentence, True))
 
     async def _throttling(self, batch: RunningBatch) -> str:

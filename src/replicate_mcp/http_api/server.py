@@ -1,6 +1,7 @@
 """The HTTP server: every route over one engine, MCP at /mcp and /sse among them."""
 
 import asyncio
+import errno
 import gc
 import logging
 import socket
@@ -180,10 +181,16 @@ def _load_and_freeze() -> None:
 def _listener(host: str, port: int) -> socket.socket:
     try:
         return listening_socket(host, port, BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise InvalidInput(
-            f"{host}:{port} cannot be listened on ({error}): choose another --port."
-        ) from None
+    except (OSError, OverflowError, UnicodeError) as error:
+        is_host = isinstance(error, socket.gaierror | UnicodeError) or (
+            isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL
+        )
+        instead = (
+            "give an address of this machine as --host, like 127.0.0.1 or 0.0.0.0"
+            if is_host
+            else "choose another --port"
+        )
+        raise InvalidInput(f"{host}:{port} cannot be listened on ({error}): {instead}.") from None
 
 
 def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:

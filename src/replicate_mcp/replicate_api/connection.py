@@ -1,6 +1,7 @@
 """How connections to Replicate are made (TLS, proxy), and why one could not be."""
 
 import ssl
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -40,6 +41,8 @@ def connection_fault(error: "httpx.TransportError", url: str) -> NotSent:
     reason = one_line(str(error), 200) or "timed out"
     if (cause := _tls_cause(error)) is not None:
         return ConnectionMisconfigured(describe_certificate_fault(cause, host))
+    if setting is None and _speaks_no_tls(error):
+        return ConnectionMisconfigured(_use_http(parts.netloc, host))
     if isinstance(error, httpx.ProxyError):
         kind = ConnectionMisconfigured if reason.startswith(("403", "407")) else NotSent
         return kind(f"{setting or 'the proxy'} refuses the connection to {host} ({reason})")
@@ -60,10 +63,27 @@ def no_simulator(url: str) -> str:
     )
 
 
-def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+def _use_http(netloc: str, host: str) -> str:
+    """Return what to do where a server speaks HTTP at an https address."""
+    instead = f": set REPLICATE_BASE_URL to http://{netloc}" if is_loopback(host) else ""
+    return f"what answers at {netloc} does not speak TLS{instead}"
+
+
+def _tls_cause(error: BaseException) -> ssl.SSLCertVerificationError | None:
     """Return the failed verification that is behind an error, if one is."""
+    return next((e for e in _causes(error) if isinstance(e, ssl.SSLCertVerificationError)), None)
+
+
+def _speaks_no_tls(error: BaseException) -> bool:
+    """Return whether a server answered the beginning of TLS with something else."""
+    return any(isinstance(each, ssl.SSLError) and each.reason in _NO_TLS for each in _causes(error))
+
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+"""Reasons of OpenSSL for an answer that is no TLS record; they differ between its versions."""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
+        yield error
         error = error.__cause__ or error.__context__
-    return None

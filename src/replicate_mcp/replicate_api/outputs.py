@@ -1,5 +1,6 @@
 """What counts as an output: the files that a model made, out of whatever JSON it gave."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,6 +27,14 @@ _UNSAFE = frozenset('"<>\\^`{|}')
 """Characters that no URL may contain unescaped (RFC 3986)."""
 
 
+_PAGE_NAMES = re.compile(
+    r"(licen[cs]e|terms(_of_(use|service))?|source|homepage|website|docs|documentation|paper"
+    r"|citation|notice)s?(_(url|link))?",
+    re.IGNORECASE,
+)
+"""Names under which an output has pages beside its files."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """The files of an output, and the words in it.
@@ -47,23 +56,27 @@ def outputs_of(output: object) -> Outputs:
     texts: list[str] = []
     room = MAX_WORD_CHARACTERS
     inline = False
-    left: list[object] = [output]
+    left: list[tuple[object, bool]] = [(output, False)]
     for _ in range(_MAX_VALUES):
         if not left or len(urls) == MAX_FILES:
             break
-        value = left.pop()
+        value, is_page = left.pop()
         if isinstance(value, str):
             if value[:5].lower() == "data:":
                 inline = True
             elif is_file_url(value):
-                urls[value] = None
+                if not is_page or _is_file(value):
+                    urls[value] = None
             elif room > 0:
                 texts.append(value[:room])
                 room -= len(value)
         elif isinstance(value, Mapping):
-            left += list(value.values())[_MAX_VALUES::-1]
+            left += [
+                (each, is_page or _PAGE_NAMES.fullmatch(str(name)) is not None)
+                for name, each in list(value.items())[_MAX_VALUES::-1]
+            ]
         elif isinstance(value, list):
-            left += value[_MAX_VALUES::-1]
+            left += [(each, is_page) for each in value[_MAX_VALUES::-1]]
     return Outputs(_without_pages(tuple(urls)), inline, _joined(texts))
 
 
@@ -73,8 +86,11 @@ def _without_pages(urls: tuple[str, ...]) -> tuple[str, ...]:
     A file is on the delivery host, or has the extension of a medium. Where no URL is such a file,
     all of them stand: some models keep their files elsewhere, under names without an extension.
     """
-    files = tuple(url for url in urls if _is_delivered(url) or _has_media_extension(url))
-    return files or urls
+    return tuple(filter(_is_file, urls)) or urls
+
+
+def _is_file(url: str) -> bool:
+    return _is_delivered(url) or _has_media_extension(url)
 
 
 def _is_delivered(url: str) -> bool:

@@ -19,6 +19,7 @@ from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
 from replicate_mcp.replicate_api.faults import (
+    Fault,
     Intercepted,
     LostAnswer,
     NotSent,
@@ -26,6 +27,7 @@ from replicate_mcp.replicate_api.faults import (
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.json_body import parse_json
+from replicate_mcp.text import one_line
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 60.0
@@ -153,6 +155,10 @@ class Transport(httpx.AsyncBaseTransport):
             if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
                 what = str(error) or type(error).__name__
                 raise LostAnswer(f"the answer of {self._base.host} was lost ({what})") from error
+            if isinstance(error, Exception) and not isinstance(error, Fault):
+                # Nothing says whether the request was sent.
+                what = one_line(str(error), 200) or type(error).__name__
+                raise LostAnswer(f"the request to {self._base.host} failed ({what})") from error
             raise
         self._idle.append((steady_time(), connection))
         return response.status_code, response.headers, bytes(body)

@@ -87,6 +87,8 @@ def sentence(error: "ValidationError", subject: str) -> str:
         case "type":
             return _type_sentence(field, value, error.schema)
         case "format":
+            if begins_like_json(value):
+                return f"{shown} is JSON text, one URL is wanted: give it alone"
             return f"{shown} is not a URL: give an https:// link or a data: URI"
         case "minimum":
             return f"{shown} is less than {quoted(limit)}, the least {subject} takes"
@@ -126,6 +128,9 @@ def _type_sentence(field: str, value: object, schema: Any) -> str:
         return f"{shown} is text, {_WANTED[kind]} is wanted{did_you_mean(meant)}"
     if isinstance(value, str) and kind == "array":
         return f"{shown} is not a list: did you mean a list that holds it?"
+    if kind == "file" and isinstance(value, list):
+        meant = value[0] if len(value) == 1 and isinstance(value[0], str) else None
+        return f"{shown} is a list, one URL is wanted{did_you_mean(meant)}"
     if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{shown} is a number, text is wanted{did_you_mean(_plain(value))}"
     return f"{shown} is not {_form(schema)}"

@@ -5,7 +5,6 @@ property an input, with `x-order`, `default` and ranges; enums are schemas of th
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.tasks.effort import Effort, EffortSpent, metered, spending
+from replicate_mcp.tasks.file_urls import is_file_url
 from replicate_mcp.tasks.filenames import image_format
 from replicate_mcp.tasks.input_conversion import converted_inputs
 from replicate_mcp.tasks.input_sentences import (
@@ -281,8 +281,7 @@ def _multiple_of(_: object, factor: Any, instance: Any, __: object) -> "Iterator
 
 
 def _is_url(value: object) -> bool:
-    # Two letters at least before the colon: `C:\cat.png` is a path on somebody's machine.
-    return not isinstance(value, str) or bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:[^\s\\]", value))
+    return not isinstance(value, str) or is_file_url(value)
 
 
 def _is_integer(value: object) -> bool:

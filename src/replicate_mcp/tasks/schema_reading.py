@@ -57,6 +57,11 @@ class InputField:
         kinds = self.type.split(" or ")
         return ("file" in kinds and "string" not in kinds) or self.items == "file"
 
+    def takes_files_in(self, value: object) -> bool:
+        """Return whether `value`, one text or a list, has the form in which this takes files."""
+        kinds = self.items if isinstance(value, list) else self.type
+        return self.takes_files and "file" in kinds.split(" or ")
+
     @property
     def whole_type(self) -> str:
         """The type, with that of a list's items."""

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from replicate_mcp.backends.sqlite.private_file import make_private_file
+from replicate_mcp.backends.sqlite.private_file import make_private_file, restrict_to_owner
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.platform.file_system import network_file_system
 
@@ -143,6 +143,8 @@ def _prepare(connection: sqlite3.Connection, location: str) -> None:
             f"{location} was written by a newer replicate-mcp: upgrade this one, or set "
             "REPLICATE_MCP_BACKEND to sqlite:///another/path."
         )
+    if location != MEMORY:
+        restrict_to_owner(Path(location))
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")

@@ -4,7 +4,7 @@ On Windows there are no modes: a user's own folders are private there.
 """
 
 import os
-import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,12 +15,13 @@ _SIDE_FILES = ("", "-wal", "-shm")
 
 
 def make_private_file(path: Path) -> None:
-    """Create the file where there is none, with its folders, and let its user alone read it.
+    """Create the file where there is none, with its folders, for its user alone.
 
-    Folders that are there already are left as they are.
+    Folders and files that are there already are left as they are.
 
     Raises:
-        BackendUnavailable: the file belongs to another user, and others can write to it.
+        BackendUnavailable: it is no ordinary file, or it belongs to another user and others can
+            write to it.
         OSError: the file or a folder cannot be made.
     """
     missing = [folder for folder in path.parents if not folder.exists()]
@@ -28,21 +29,30 @@ def make_private_file(path: Path) -> None:
         files.make_private_folder(folder)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    if files.has_modes():
-        for suffix in _SIDE_FILES:
-            with suppress(FileNotFoundError):  # SQLite removes the others when it likes.
-                _restrict(path.with_name(path.name + suffix))
-
-
-def _restrict(path: Path) -> None:
-    found = path.stat()
-    mode = stat.S_IMODE(found.st_mode)
-    if files.is_owned(found):
-        if mode & 0o077:
-            path.chmod(0o600)
-    elif mode & 0o022:
+    if not path.is_file():
         raise BackendUnavailable(
-            f"The state file {path} belongs to another user, and others can write to it: set "
-            "REPLICATE_MCP_BACKEND to sqlite:///a/path/of/your/own, or let its owner run "
-            f"`chmod 600 {path}`."
+            f"{path} is {'a folder' if path.is_dir() else 'a device'} and not a file: set "
+            "REPLICATE_MCP_BACKEND to sqlite:///a/path/state.db."
         )
+    for each, found in _files_with_modes(path):
+        if not files.is_owned(found) and found.st_mode & 0o022:
+            raise BackendUnavailable(
+                f"The state file {each} belongs to another user, and others can write to it: set "
+                "REPLICATE_MCP_BACKEND to sqlite:///a/path/of/your/own, or let its owner run "
+                f"`chmod 600 {each}`."
+            )
+
+
+def restrict_to_owner(path: Path) -> None:
+    """Take access to a database of ours, and to the files beside it, from all but their owner."""
+    for each, found in _files_with_modes(path):
+        if files.is_owned(found) and found.st_mode & 0o077:
+            with suppress(FileNotFoundError):
+                each.chmod(0o600)
+
+
+def _files_with_modes(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for suffix in _SIDE_FILES if files.has_modes() else ():
+        each = path.with_name(path.name + suffix)
+        with suppress(FileNotFoundError):  # SQLite removes the others when it likes.
+            yield each, each.stat()

@@ -1,0 +1,52 @@
+"""Checks the addresses of servers that settings name."""
+
+import contextlib
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+NOT_HTTPS = "must be an https address, or http on loopback"
+
+_WRONG_PORT = "must have a port from 1 to 65535, or none"
+_HOST_AND_PORT = re.compile(r"[a-z]+://([^/\[\]]*|\[[^/\]]*\]):[^/]*", re.IGNORECASE)
+
+
+def is_loopback_url(url: str) -> bool:
+    """Return whether a URL names this machine."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def address_problem(url: str) -> str | None:
+    """Return what `url` must be to name a server, as a clause; None where it does.
+
+    The clause does not repeat the address, which may hold a password.
+    """
+    if "@" in url:
+        return "must not have a user name or a password in it: it would be shown"
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError:
+        return _WRONG_PORT if _HOST_AND_PORT.match(url) else NOT_HTTPS
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
+        return NOT_HTTPS
+    if not _is_host(host):
+        return "must have the name of a host after //, like https://api.example.com"
+    if port == 0:
+        return _WRONG_PORT
+    if "?" in url or "#" in url:
+        return "must be an address without ? and #"
+    return None
+
+
+def _is_host(name: str) -> bool:
+    """Return whether `name` is an IP address, or a name that can be looked up."""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    if name.isascii() and "xn--" not in name:
+        return re.fullmatch(r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", name) is not None
+    import idna
+
+    with contextlib.suppress(UnicodeError):
+        return bool(idna.decode(idna.encode(name)))
+    return False

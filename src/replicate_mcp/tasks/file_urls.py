@@ -1,0 +1,53 @@
+"""Tells URLs of files, as inputs of models take them, from paths and other text."""
+
+import re
+from urllib.parse import urlsplit
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""Two letters at least before the colon: `C:\\cat.png` is a path on somebody's machine."""
+
+_LOCAL_SCHEMES = ("file:", "content:")
+"""Of URLs that stand for a local image until it is uploaded."""
+
+_DATA = re.compile(r"data:[^,\s]*,(?P<content>.+)", re.IGNORECASE | re.DOTALL)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_%\s-]+[=\s]*")
+_UNLOADABLE = re.compile(r"[\x00-\x1f\x7f\\]|\A[^/]*//[^/?#]*\s")
+"""Control characters, a backslash, and a space in the host; HTTP clients quote one in the path."""
+
+
+def is_local(text: str) -> bool:
+    """Return whether text that should be a URL may name a local image: a path, or its URL."""
+    return bool(text.strip()) and (
+        _SCHEME.match(text) is None or text.lower().startswith(_LOCAL_SCHEMES)
+    )
+
+
+def is_file_url(text: str) -> bool:
+    """Return whether a model can be given `text` as a file.
+
+    That is an http(s) URL, a `data:` URI, or the URL of a local image.
+    """
+    scheme = text[:8].partition(":")[0].lower()
+    if scheme == "data":
+        return _is_data(text)
+    if scheme in ("http", "https"):
+        return _is_http(text)
+    return text.lower().startswith(_LOCAL_SCHEMES)
+
+
+def _is_http(text: str) -> bool:
+    if _UNLOADABLE.search(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # The port is no port, or a bracket is left open.
+        return False
+
+
+def _is_data(text: str) -> bool:
+    found = _DATA.match(text)
+    if found is None:
+        return False
+    is_base64 = text[: found.start("content")].lower().endswith(";base64,")
+    return not is_base64 or _BASE64.fullmatch(text, found.start("content")) is not None
