@@ -53,7 +53,7 @@ def test_a_batch_whose_results_cannot_be_written_is_named_and_saved(
     batch = re.fullmatch(r"Batch (b_\w+): 1 of 1 made\.", summary)
     assert batch is not None
     assert command == f"  replicate-mcp batches {batch[1]}"
-    assert saved == "Saved 1 of 1 files in pictures."
+    assert saved == "Saved 1 of 1 file in pictures."
     assert (tmp_path / "pictures" / "generated_image_1.webp").exists()
 
 

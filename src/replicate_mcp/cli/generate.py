@@ -75,6 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.task_input import read_tasks
     from replicate_mcp.settings import load_settings
 
+    if arguments.out is None:
+        for option, value in (
+            ("--overwrite", arguments.overwrite),
+            ("--max-mb", arguments.max_mb),
+        ):
+            if value:
+                raise InvalidInput(f"{option} goes with --out DIR: without it, no file is saved.")
     settings = load_settings(env_file=arguments.env_file)
     given = read_tasks(arguments.prompts, arguments.filename, arguments.file)
     if arguments.out is not None:

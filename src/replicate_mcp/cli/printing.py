@@ -146,10 +146,20 @@ def say(sentence: str, command: str = "") -> None:
         print(f"  {cell(command)}", file=sys.stderr, flush=True)
 
 
-def wrapped(line: str, columns: int) -> str:
-    """Wrap `line` between words: what stands in backquotes, to be typed, stays in one piece."""
+def wrapped(line: str, columns: int, *, hanging: int = 0) -> str:
+    """Wrap `line` between words: what stands in backquotes, to be typed, stays in one piece.
+
+    Args:
+        hanging: spaces before each line but the first.
+    """
     import textwrap
 
     joined = re.sub(r"`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), line)
-    lines = textwrap.wrap(joined, max(20, columns), break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        joined,
+        max(20, columns),
+        subsequent_indent=" " * hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
     return "\n".join(lines).replace("\0", " ")
