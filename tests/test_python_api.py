@@ -138,7 +138,7 @@ def test_every_file_that_cannot_be_given_is_a_problem_of_its_task(
         "input_image is not an image: ",
         'input_image is a file opened as text: open it with "rb".',
         "input_image 'none.png' is not there: ",
-        "input_image is nothing that JSON can hold.",
+        "input_image is an object of the Python type object, which cannot be sent: give text, ",
         "input_image is nested more than 30 deep.",
         "input_image '.' is a folder, not an image: ",
         "prompt must be text, not bytes.",

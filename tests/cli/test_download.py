@@ -33,11 +33,16 @@ def test_the_latest_batch_is_saved_and_nothing_is_overwritten(
     names = {each.name for each in (tmp_path / "pictures").iterdir()}
     assert names == {line.split("\t")[0] for line in made.stdout.splitlines()}
 
+    second = replicate_mcp("download", "latest", "--to", "pictures")
+    assert second.returncode == 0
+    assert second.stderr == "Saved 0 of 12 files in pictures; 12 there already.\n"
+
     one = tmp_path / "pictures" / "generated_image_1.webp"
     one.write_text("mine")
     again = replicate_mcp("download", "latest", "--to", "pictures")
     assert again.returncode == 1
     assert "generated_image_1.webp is not saved: a file of that name is there" in again.stderr
+    assert "Saved 0 of 12 files in pictures; 11 there already." in again.stderr
     assert one.read_text() == "mine"
 
     replaced = replicate_mcp("download", "latest", "--to", "pictures", "--overwrite")

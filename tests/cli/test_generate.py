@@ -73,10 +73,18 @@ def test_json_is_the_whole_result_and_nothing_else_is_on_stdout(
         (("a car", "--semaphore", "unheard-of"), "unheard-of"),
         (("--file", "missing.json"), "missing.json cannot be read"),
         (("a car", "--file", "tasks.json"), "not both"),
+        (("a car", "--overwrite"), "--overwrite goes with --out"),
+        (("a car", "--max-mb", "3"), "--max-mb goes with --out"),
+        (("a car", "--out", ""), "an empty name is no folder"),
+        (("a car", "--out", "~nouser-here/x"), "the home folder of '~nouser-here/x' is not known"),
     ],
 )
 def test_wrong_use_is_a_sentence_and_nothing_is_created(
-    replicate_mcp: CommandLine, simulator: Simulator, words: tuple[str, ...], said: str
+    replicate_mcp: CommandLine,
+    simulator: Simulator,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    said: str,
 ) -> None:
     ran = replicate_mcp("generate", *words)
     assert ran.returncode == 2
@@ -84,6 +92,7 @@ def test_wrong_use_is_a_sentence_and_nothing_is_created(
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""
     assert created(simulator) == 0
+    assert not list(tmp_path.glob("~*"))
 
 
 def test_without_a_token_it_says_how_to_get_one(replicate_mcp: CommandLine) -> None:

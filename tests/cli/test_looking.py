@@ -90,6 +90,8 @@ def test_models_are_searched_for_in_replicates_catalogue_as_well(
         "community/sticker-maker",
         "Makes stickers with transparent backgrounds",
     ]
+    empty = replicate_mcp("models", "--search", " ")
+    assert (empty.returncode, "--search takes the WORDS" in empty.stderr) == (2, True)
     nothing = replicate_mcp("models", "--search", "zeppelins")
     assert (nothing.returncode, nothing.stdout) == (1, "")
     assert "No model was found" in nothing.stderr

@@ -26,6 +26,16 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"replicate-mcp {name}" in capsys.readouterr().out
 
 
+def test_the_simulators_options_name_the_kind_of_their_values(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    shown = capsys.readouterr().out
+    for option in ("--fault-next FAULTS", "--requests-per-minute N", "--settle-seconds SECONDS"):
+        assert f"{option}\n" in shown or f"{option}  " in shown
+
+
 def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["paint"])

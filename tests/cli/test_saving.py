@@ -233,7 +233,11 @@ async def test_files_whose_extensions_were_wrong_do_not_replace_each_other(
     assert len({name.lower() for name in saved(tmp_path)}) == 3
     assert "a.webp" in saved(tmp_path)
     assert all(name.endswith(".webp") for name in saved(tmp_path))
+    names = saved(tmp_path)
+    assert await save(host, tmp_path, "a.png", "a.webp", "A.jpg") == []
+    host.bodies = [WEBP + b"another"]
     assert len(await save(host, tmp_path, "a.png", "a.webp", "A.jpg")) == 3
+    assert saved(tmp_path) == names
     assert len(saved(tmp_path)) == 3
 
 

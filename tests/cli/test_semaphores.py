@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from cli.conftest import CommandLine
 from replicate_mcp.simulator import Simulator
 
@@ -87,6 +89,28 @@ def test_a_wrong_use_is_told_what_would_be_right(replicate_mcp: CommandLine) -> 
         told = replicate_mcp("semaphores", *words)
         assert (told.returncode, told.stdout) == (2, "")
         assert sentence in told.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_watching_into_a_pipe_prints_each_change_at_once(
+    replicate_mcp: CommandLine, words: tuple[str, ...]
+) -> None:
+    replicate_mcp("semaphores", "set", "thumbnails", 5)
+    watching = replicate_mcp.start("semaphores", "--watch", *words)
+    printed = watching.stdout
+    assert printed is not None
+
+    def read_until(limit: int) -> None:
+        expected = f'"thumbnails", "limit": {limit},' if words else f"thumbnails\t{limit}\t"
+        while expected not in (line := printed.readline()):
+            assert line
+
+    read_until(5)
+    replicate_mcp("semaphores", "set", "thumbnails", 4)
+    read_until(4)
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(10) == 0
+    assert printed.read() == ""
 
 
 def test_they_are_watched_until_ctrl_c(replicate_mcp: CommandLine, simulator: Simulator) -> None:

@@ -24,7 +24,7 @@ def test_the_demo_makes_its_images_within_the_limit_and_says_how_full_it_was(
     assert re.search(row, ran.stdout, re.MULTILINE)
     assert "Traceback" not in ran.stderr
     # As it was started, so that it can be typed.
-    assert ran.stdout.endswith(f"images: {sys.executable} -m replicate_mcp demo --keep\n")
+    assert ran.stdout.endswith(f"images:\n  {sys.executable} -m replicate_mcp demo --keep\n")
 
 
 def test_the_demo_follows_the_pages_of_a_long_batch(replicate_mcp: CommandLine) -> None:

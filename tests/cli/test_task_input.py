@@ -56,6 +56,8 @@ def read(folder: Path, name: str, content: str | bytes) -> TaskInput:
         ("tasks.csv", "prompt\na red car\na house\n"),
         ("tasks.csv", 'prompt\r\n"a red car"\r\n\r\n"a house"\r\n'),
         ("tasks.txt", "prompt,seed\na red car,\na house,\n"),
+        ("tasks.csv", "prompt\ra red car\ra house\r"),
+        ("tasks.csv", "prompt,\na red car,\na house, ,\n"),
         ("tasks.csv", "\n\nprompt\na red car\na house\n"),
         ("tasks.tsv", "prompt\tseed\na red car\t\na house\t\n"),
         ("tasks.csv", "prompt;seed\na red car;\na house\n"),

@@ -117,6 +117,32 @@ def test_sentences_break_between_words_and_a_command_has_its_own_line(
     assert re.fullmatch(r"  replicate-mcp download b_\w+ --to DIR", lines_of(shown)[-1])
 
 
+def test_settings_and_checks_of_doctor_break_between_words(replicate_mcp: CommandLine) -> None:
+    lines = lines_of(on_terminal(replicate_mcp, "doctor", columns="80"))
+    database = replicate_mcp.environment["REPLICATE_MCP_BACKEND"]
+    assert all(len(line) <= 80 for line in lines if database.split("//")[1] not in line)
+    place = next(i for i, line in enumerate(lines) if "REPLICATE_MCP_BACKEND" in line)
+    assert lines[place].split() == ["REPLICATE_MCP_BACKEND", "environment"]
+    assert lines[place + 1] == f"    {database}"
+    whole = " ".join(" ".join(lines).split())
+    assert " ".join(replicate_mcp("doctor").stdout.partition("Checks")[2].split()) in whole
+
+
+def test_a_demo_breaks_between_words(replicate_mcp: CommandLine) -> None:
+    words = ("demo", "--tasks", "2", "--seconds", "0.1")
+    lines = lines_of(on_terminal(replicate_mcp, *words, columns="60"))
+    assert "demo --keep" in lines[-1]
+    assert all(len(line) <= 60 for line in lines[:-1] if "http://" not in line)
+    assert "images:" in lines[-2]
+
+
+def test_a_refused_batch_leaves_no_bar(replicate_mcp: CommandLine) -> None:
+    words = ("generate", "a car", "--input", "aspect_ratio=7:1")
+    drawn = drawn_on_terminal(replicate_mcp, *words, columns="100", stderr=True)
+    # What is drawn last is erased: up to its line, and the line emptied.
+    assert drawn.rindex("0/1 done") < drawn.rindex("\x1b[1A\x1b[2K") < drawn.index("7:1")
+
+
 def test_what_is_to_be_typed_is_not_broken() -> None:
     told = "Nothing answers there: start it with `replicate-mcp simulate --port 8765`, or unset it."
     lines = wrapped(told, 40).splitlines()

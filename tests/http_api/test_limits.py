@@ -152,6 +152,36 @@ def test_a_client_that_sends_its_too_large_body_to_the_end_reads_the_refusal(
         assert slow.headers().startswith("HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_client_that_asks_to_close_reads_the_refusal_after_its_whole_body(
+    limited: Limited, version: str
+) -> None:
+    length = 40 * 1024 * 1024
+    head = request("POST", "/generate", content_length=str(length), connection="close", **JSON)
+    with limited(linger_seconds=2) as server, wire_to(server.url) as wire:
+        wire.send(head.replace("HTTP/1.1", f"HTTP/{version}"))
+        for _ in range(40):
+            wire.send(b"x" * (length // 40))
+        answered = wire.rest()
+        assert answered.startswith("HTTP/1.1 413 ")
+        assert body_of(answered)["error"] == "The request's body is over 16 MiB."
+
+
+def test_a_client_that_asks_to_close_cannot_send_for_ever(limited: Limited) -> None:
+    head = request("POST", "/generate", content_length="99999999", connection="close", **JSON)
+    with limited(linger_total_seconds=1) as server, wire_to(server.url) as wire:
+        wire.send(head)
+        assert wire.rest().startswith("HTTP/1.1 413 ")
+        with pytest.raises(ConnectionError):
+            _send_slowly(wire, pieces=200)
+
+
+def _send_slowly(wire: Wire, pieces: int) -> None:
+    for _ in range(pieces):
+        wire.send("x")
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("path", ["/generate", "/generate-batch", "/mcp", "/messages/"])
 @pytest.mark.parametrize("value", ["[]", "{}", "0.5", '"ab"'])
 def test_a_body_of_very_many_values_is_refused_before_it_is_read(

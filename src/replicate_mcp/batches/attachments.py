@@ -49,7 +49,15 @@ class Attachments:
                 return {name: self._value(where, one, depth + 1) for name, one in value.items()}
             return [self._value(where, each, depth + 1) for each in value]
         is_object = isinstance(value, Path | bytes | bytearray | memoryview)
-        return self._object(where, value) if is_object or hasattr(value, "read") else value
+        if is_object or hasattr(value, "read"):
+            return self._object(where, value)
+        if value is None or isinstance(value, str | int | float | Unreadable):
+            return value
+        return Unreadable(
+            f"is an object of the Python type {type(value).__qualname__}, which cannot be sent: "
+            "give text, a number, a list or a dict, and for an image a path, bytes, or a file open "
+            "for reading"
+        )
 
     def _object(self, where: str, value: Any) -> str | Unreadable:
         """Return what stands for an object; a file that several tasks share is read once."""

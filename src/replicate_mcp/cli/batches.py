@@ -62,13 +62,13 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
             counts = map(str, (each.successful_count, each.failed_count, each.total_tasks))
             began = each.created_at.isoformat(timespec="seconds")
             prompt = one_line(each.first_prompt or "")
-            print_row(each.batch_id, each.status, *counts, began, prompt)
+            print_row(each.batch_id, _status(each), *counts, began, prompt)
     else:
         rows = [
             (
                 cell(each.batch_id),
                 _ago(each),
-                "stopping" if each.is_stopping else each.status,
+                _status(each),
                 f"{each.successful_count} of {each.total_tasks}",
                 one_line(each.first_prompt or NO_PROMPT),
             )
@@ -77,6 +77,10 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
         columns = ("batch", "began", "status", "made", "first prompt")
         print_table(console, columns, rows, text="first prompt", cut=True)
     return OK
+
+
+def _status(batch: "ListedBatch") -> str:
+    return "stopping" if batch.is_stopping else batch.status
 
 
 def _ago(batch: "ListedBatch") -> str:

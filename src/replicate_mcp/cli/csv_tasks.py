@@ -44,6 +44,8 @@ def read_table(text: str, where: str) -> list[dict[str, str]]:
     try:
         next(cells for cells in rows if cells)
         for cells in rows:
+            while len(cells) > len(header) and not cells[-1].strip():
+                cells.pop()  # of a column without a name, as spreadsheets write them
             if len(cells) > len(header):
                 raise InvalidInput(
                     f"{where}: line {rows.line_num} has {len(cells)} cells, the header "
@@ -66,14 +68,20 @@ def read_table(text: str, where: str) -> list[dict[str, str]]:
 
 
 def _header(text: str) -> list[str]:
-    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
     try:
-        cells = next(csv.reader([first], delimiter=_separator(text)), [])
+        cells = next(csv.reader([_first_line(text)], delimiter=_separator(text)), [])
     except csv.Error:
         return []
-    return [cell.strip() for cell in cells]
+    names = [cell.strip() for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    return names
 
 
 def _separator(text: str) -> str:
-    first = text.lstrip("\r\n").partition("\n")[0]
-    return max(SEPARATORS, key=first.count)
+    return max(SEPARATORS, key=_first_line(text).count)
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that is not empty; lines end with CR, LF or both."""
+    return re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]

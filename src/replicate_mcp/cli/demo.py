@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> None:
     number = f"{arguments.tasks} image" + ("s" if arguments.tasks > 1 else "")
     seconds = arguments.seconds.replace("-", " to ")
-    _say("Three programs on this machine, and no account:")
+    _tell("Three programs on this machine, and no account:")
     for name, what in (
         ("simulator", f"stands in for Replicate's API; a prediction takes {seconds} s there"),
         (
@@ -96,8 +96,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         ),
         ("client", f"asks the server for {number}, in one call of its tool generate_images"),
     ):
-        _say(f"  {name:<9}  ", style="bold", end="")
-        _say(what)
+        _tell(what, lead=f"  {name:<9}  ")
     _say()
 
 
@@ -231,8 +230,8 @@ def _conclude(
         kept += f" and kept {int(seen.share * 100)}% full while images waited"
     images = f"{made} image" + ("s" if made != 1 else "")
     if seen.prediction_seconds > seconds:
-        kept += f"\n(one at a time would have taken {seen.prediction_seconds:.1f} s)"
-    _say(f"{images} in {seconds:.1f} s. {kept}.", style="bold")
+        kept += f" (one at a time would have taken {seen.prediction_seconds:.1f} s)"
+    _tell(f"{images} in {seconds:.1f} s. {kept}.", style="bold")
     return OK if within and made == arguments.tasks else SOME_FAILED
 
 
@@ -240,11 +239,31 @@ def _part(simulator: "Simulator", keep: bool) -> None:
     from replicate_mcp.cli.executable import as_typed
 
     if keep:
-        _say(f"The simulator at {simulator.url} goes on, and the URLs work, until you press Enter.")
+        _tell(
+            f"The simulator at {simulator.url} goes on, and the URLs work, until you press Enter."
+        )
         sys.stdin.readline()
     else:
         again = as_typed("demo", "--keep")
-        _say(f"The simulator and its URLs are gone now. To look at the images: {again}")
+        _tell("The simulator and its URLs are gone now. To look at the images:")
+        _say(f"  {again}")
+
+
+def _tell(sentence: str, *, lead: str = "", style: str = "") -> None:
+    """Print a sentence behind `lead`, which is bold; wrapped between words on a terminal."""
+    from rich.text import Text
+
+    from replicate_mcp.cli.console import PrintableConsole
+    from replicate_mcp.cli.printing import wrapped
+
+    console = PrintableConsole()
+    line = lead + sentence
+    if console.is_terminal:
+        line = wrapped(line, console.width, hanging=len(lead))
+    text = Text(line, style=style)
+    text.stylize("bold", 0, len(lead))
+    console.print(text, soft_wrap=True)
+    sys.stdout.flush()
 
 
 def _say(text: str = "", *, style: str = "", end: str = "\n") -> None:

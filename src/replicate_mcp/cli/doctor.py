@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,22 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") -> None:
     rows = [(name, _shown(name, values), origins[name]) for name in origins]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    columns = _terminal_columns()
     print("Settings")
     for name, value, origin in rows:
-        print(f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+        line = f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {origin}"
+        if columns is None or 2 + sum(widths) + 4 + len("environment") <= columns:
+            print(line)
+        else:
+            print(f"  {name:<{widths[0]}}  {origin}\n    {value}")
     print("\nChecks")
+
+
+def _terminal_columns() -> int | None:
+    """Return the width of the terminal that stdout is, and None where it is none."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _shown(name: str, values: Mapping[str, Any]) -> str:
@@ -88,10 +101,12 @@ def _without_user_info(name: str, value: str) -> str:
 
 
 def _print_check(check: "Check") -> None:
-    from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS
+    from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS, wrapped
     from replicate_mcp.text import one_line
 
     sentence = _USER_INFO.sub("://…@", check.sentence)
     sentence = one_line(sentence, MAX_SENTENCE_CHARACTERS)
     mark = "!" if check.is_warning else "✓" if check.fine else "✗"
-    print(f"  {mark} {check.what}: {sentence}", flush=True)
+    line = f"  {mark} {check.what}: {sentence}"
+    columns = _terminal_columns()
+    print(line if columns is None else wrapped(line, columns, hanging=4), flush=True)

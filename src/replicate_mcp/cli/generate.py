@@ -1,10 +1,12 @@
 """`replicate-mcp generate`: a batch from the command line, with a live bar and a table."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
-from replicate_mcp.cli.main import INTERRUPTED
+from replicate_mcp.cli.main import INTERRUPTED, SOME_FAILED
 from replicate_mcp.cli.options import add_max_mb, folder
+from replicate_mcp.cli.printing import OutputFailed, drop_output
 from replicate_mcp.errors import BackendUnavailable, InvalidInput, ModelNotFound
 
 if TYPE_CHECKING:
@@ -73,6 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.task_input import read_tasks
     from replicate_mcp.settings import load_settings
 
+    if arguments.out is None:
+        for option, value in (
+            ("--overwrite", arguments.overwrite),
+            ("--max-mb", arguments.max_mb),
+        ):
+            if value:
+                raise InvalidInput(f"{option} goes with --out DIR: without it, no file is saved.")
     settings = load_settings(env_file=arguments.env_file)
     given = read_tasks(
         arguments.prompts, arguments.filename, arguments.file, has_inputs=bool(arguments.input)
@@ -96,9 +105,19 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
             bar.say("Nothing was made.")
             return INTERRUPTED
         result = await _run_batch(app, caller, batch_id, bar, interrupts)
-    results.show(result, as_document=arguments.json)
-    bar.say(results.summary(result))
     code = results.exit_code(result)
+    keeps_batches = app.settings.backend != "memory"
+    try:
+        results.show(result, as_document=arguments.json)
+        sys.stdout.flush()
+    except OutputFailed as error:
+        # What is made is billed: it is still counted, and saved where --out says so.
+        drop_output()
+        if not error.was_closed:
+            code = SOME_FAILED
+            show = f"replicate-mcp batches {batch_id}" if keeps_batches else ""
+            bar.say(f"{error}{' To show the results:' if show else ''}", show)
+    bar.say(results.summary(result))
     if arguments.out is not None:
         from replicate_mcp.cli.saving import Saver
 
@@ -110,17 +129,18 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
             number=True,
         )
         code = max(code, await saver.save_and_tell(result))
-    elif result.successful_count:
+    elif result.successful_count and keeps_batches:
         bar.say(
             "The URLs work for one hour. To save the images:",
             f"replicate-mcp download {result.batch_id} --to DIR",
         )
+    elif result.successful_count:
+        bar.say("The URLs work for one hour. To save the images, give --out DIR next time.")
     return code
 
 
 def _leave(bar: "ProgressBar") -> None:
     import os
-    import sys
 
     bar.stop()
     # Past the console and its buffers: the signal may have come in the middle of a line.

@@ -4,16 +4,14 @@ import argparse
 import importlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Protocol, cast
 
 from replicate_mcp.cli import logs
-from replicate_mcp.cli.printing import guard_streams, say
+from replicate_mcp.cli.printing import OutputFailed, drop_output, guard_streams, say
 from replicate_mcp.errors import ReplicateMcpError
-from replicate_mcp.platform.processes import is_closed_pipe
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A filename that the terminal's encoding lacks letters for is shown, not crashed on.
             stream.reconfigure(errors="backslashreplace")
     guard_streams()
+    try:
+        try:
+            return _run(words)
+        finally:
+            sys.stdout.flush()
+    except OutputFailed as error:
+        drop_output()
+        if error.was_closed:  # The reader has what it wanted.
+            return OK
+        say(str(error))
+        return SOME_FAILED
+
+
+def _run(words: list[str]) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "serve")
     name = words[0]
@@ -66,20 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     arguments = parser.parse_args(words[1:])
     try:
-        code = command.run(arguments)
-        sys.stdout.flush()
-        return code
+        return command.run(arguments)
+    except OutputFailed:
+        raise
     except ReplicateMcpError as error:
         say(str(error))
         return WRONG_USE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:
-        if is_closed_pipe(error):
-            # The output is read no further (`| head`); the interpreter would complain of it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:  # a fault of ours: its traceback may quote anything, as a log may not
-            log.critical("The command failed by a fault of its own.", exc_info=True)
+    except Exception:  # a fault of ours: its traceback may quote anything, as a log may not
+        log.critical("The command failed by a fault of its own.", exc_info=True)
         return SOME_FAILED
 
 

@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     model, words = arguments.model, arguments.search
     if model is not None and words is not None:
         raise InvalidInput("Give a model's NAME, or --search WORDS, not both.")
+    if words is not None and not words.strip():
+        raise InvalidInput("--search takes the WORDS to search for, like --search sticker.")
     settings = load_settings(env_file=arguments.env_file)
     if model is None:
         return _found(in_app(settings, lambda app: app.find_models(words, app.caller)))

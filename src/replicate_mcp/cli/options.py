@@ -22,7 +22,14 @@ def whole_number(maximum: int) -> Callable[[str], int]:
 
 def folder(text: str) -> Path:
     """Return a folder's path for argparse; `~` is the home folder, wherever the shell left it."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - `Path.expanduser` raises without a home.
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name is no folder (. is this one)")
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - `Path.expanduser` raises without a home.
+    if expanded.startswith("~"):
+        raise argparse.ArgumentTypeError(
+            f"the home folder of {text!r} is not known (./{text} is a folder of that name)"
+        )
+    return Path(expanded)
 
 
 def add_max_mb(parser: argparse.ArgumentParser, condition: str = "") -> None:
@@ -30,7 +37,6 @@ def add_max_mb(parser: argparse.ArgumentParser, condition: str = "") -> None:
     parser.add_argument(
         "--max-mb",
         type=whole_number(1_000_000),
-        default=DEFAULT_MAX_MB,
         metavar="N",
         help=f"{condition}most megabytes of one file ({DEFAULT_MAX_MB}); a larger one is not saved",
     )

@@ -6,11 +6,15 @@ also keep a row or a sentence on the one line that it has. What rich draws goes 
 `cli/console.py`.
 """
 
+import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.platform.processes import fill_closed_descriptors, is_closed_pipe
 from replicate_mcp.text import one_line, printable
 
 MAX_SENTENCE_CHARACTERS = 4_000
@@ -22,16 +26,48 @@ NO_PROMPT = "(no prompt)"
 _LAYOUT = re.compile(r"([\n\t])")
 
 
-class PrintableStream:
-    """A text stream that replaces control characters, except line ends and tabs, by spaces."""
+class OutputFailed(ReplicateMcpError):
+    """Writing to stdout failed.
 
-    def __init__(self, stream: TextIO) -> None:
+    Attributes:
+        was_closed: the reader closed the pipe, as `| head` does.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"The output could not be written: {error.strerror or error}.")
+        self.was_closed = is_closed_pipe(error)
+
+
+class PrintableStream:
+    """A text stream that replaces control characters, except line ends and tabs, by spaces.
+
+    Args:
+        is_output: raise `OutputFailed` where writing fails.
+    """
+
+    def __init__(self, stream: TextIO, *, is_output: bool = False) -> None:
         self.unguarded = stream
+        self._is_output = is_output
 
     def write(self, text: str) -> int:
         """Write `text` as `keep_layout` leaves it."""
-        self.unguarded.write(keep_layout(text))
+        with self._errors():
+            self.unguarded.write(keep_layout(text))
         return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._errors():
+            self.unguarded.flush()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._is_output:
+                raise
+            raise OutputFailed(error) from None
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write each of `lines`."""
@@ -43,12 +79,24 @@ class PrintableStream:
 
 
 def guard_streams() -> None:
-    """Let stdout and stderr write printable text only, for the rest of the process."""
+    """Let stdout and stderr write printable text only, for the rest of the process.
+
+    Standard streams that were closed when the process began become the null device's.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        fill_closed_descriptors()
+        for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        # A process without a console, like one of pythonw, has none.
-        if stream is not None and not isinstance(stream, PrintableStream):
-            setattr(sys, name, PrintableStream(stream))
+        if not isinstance(stream, PrintableStream):
+            setattr(sys, name, PrintableStream(stream, is_output=name == "stdout"))
+
+
+def drop_output() -> None:
+    """Send what is still buffered for stdout to the null device, so that exiting can flush it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unguarded(stream: TextIO) -> TextIO:
@@ -98,10 +146,20 @@ def say(sentence: str, command: str = "") -> None:
         print(f"  {cell(command)}", file=sys.stderr, flush=True)
 
 
-def wrapped(line: str, columns: int) -> str:
-    """Wrap `line` between words: what stands in backquotes, to be typed, stays in one piece."""
+def wrapped(line: str, columns: int, *, hanging: int = 0) -> str:
+    """Wrap `line` between words: what stands in backquotes, to be typed, stays in one piece.
+
+    Args:
+        hanging: spaces before each line but the first.
+    """
     import textwrap
 
     joined = re.sub(r"`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), line)
-    lines = textwrap.wrap(joined, max(20, columns), break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        joined,
+        max(20, columns),
+        subsequent_indent=" " * hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
     return "\n".join(lines).replace("\0", " ")

@@ -72,6 +72,8 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # A batch that was refused has no bar to leave above the reason.
+        self._progress.live.transient = error is not None
         self.stop()
 
     def update(self, finished: float, line: str, notice: str = "") -> None:

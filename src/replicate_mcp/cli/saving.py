@@ -3,6 +3,7 @@
 Of a file's name, the extension is left to its content (`tasks/media.py`).
 """
 
+import filecmp
 import os
 import secrets
 import tempfile
@@ -61,7 +62,7 @@ class Saver:
         folder: Path,
         base_url: str,
         overwrite: bool = False,
-        max_mb: int = DEFAULT_MAX_MB,
+        max_mb: int | None = None,
         *,
         number: bool = False,
     ) -> None:
@@ -71,16 +72,18 @@ class Saver:
             folder: made where it is not there.
             base_url: of Replicate's API.
             overwrite: replace files that are there already.
-            max_mb: most megabytes of one file.
+            max_mb: most megabytes of one file; None for the default.
             number: take the next free name, `_2`, `_3`, where a file has the name already; without
-                it, and without `overwrite`, such a file is not saved.
+                it, and without `overwrite`, such a file is not saved, and a failure unless the
+                content of both is the same.
         """
         self._folder = folder
         self._overwrite = overwrite
         self._number = number
-        self._max_mb = max_mb
+        self._max_mb = max_mb or DEFAULT_MAX_MB
         self._owners: dict[str, int] = {}
         self._ended: dict[str, list[tuple[int, anyio.Event]]] = {}
+        self._there = 0
         self._delivery = Delivery(base_url)
 
     async def save_and_tell(self, result: BatchResult) -> int:
@@ -89,8 +92,11 @@ class Saver:
         failed = await self.save(files)
         for each in failed:
             say(f"{each.filename} is not saved: {each.reason}.")
-        saved = len(files) - len(failed)
-        say(f"Saved {saved} of {len(files)} files in {self._folder}.")
+        saved = len(files) - len(failed) - self._there
+        there = f"; {self._there} there already" if self._there else ""
+        where = self._folder.resolve() if self._folder.name in ("", "..") else self._folder
+        files_ = "1 file" if len(files) == 1 else f"{len(files)} files"
+        say(f"Saved {saved} of {files_} in {where}{there}.")
         return SOME_FAILED if failed else OK
 
     async def save(self, files: Sequence[GeneratedFile]) -> list[NotSaved]:
@@ -100,6 +106,7 @@ class Saver:
             InvalidInput: the folder cannot be made.
         """
         make_folder(self._folder)
+        self._there = 0
         self._owners = {
             filenames.folded(file.filename): number for number, file in enumerate(files)
         }
@@ -136,8 +143,6 @@ class Saver:
             raise _Unfit(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
         if file.expired:
             raise _Unfit("its URL has expired: Replicate deletes files after one hour")
-        if not self._number:
-            self._check_free(target)
         part = target.with_name(f".{secrets.token_hex(6)}.part")
         try:
             suiting = await self._fetch(client, file, part)
@@ -146,7 +151,9 @@ class Saver:
                 if earlier < number:
                     await has_ended.wait()
             name = await self._place(part, number, suiting)
-            if name != file.filename:
+            if name is None:
+                self._there += 1
+            elif name != file.filename:
                 why = "the type of its content" if name == suiting else "the next free name"
                 say(f"{file.filename} is saved as {name}, {why}.")
         finally:
@@ -162,12 +169,11 @@ class Saver:
             raise _Unfit(f"its name {problem or 'is no plain filename'}")
         return target
 
-    def _check_free(self, target: Path) -> None:
-        if not self._overwrite and os.path.lexists(target):
-            raise _Unfit(_TAKEN)
+    async def _place(self, part: Path, number: int, name: str) -> str | None:
+        """Move `part` to `name`, numbered where another file has that name; return the name.
 
-    async def _place(self, part: Path, number: int, name: str) -> str:
-        """Move `part` to `name`, numbered where another file has that name; return the name."""
+        None where a file with the same name and content is there, and no next name is taken.
+        """
         free, suffix = name, 2
         while True:
             if self._owners.setdefault(filenames.folded(free), number) == number:
@@ -177,6 +183,9 @@ class Saver:
                     return free
                 except FileExistsError:
                     if not self._number:
+                        same = partial(_is_same, part, self._folder / free)
+                        if await anyio.to_thread.run_sync(same):
+                            return None
                         raise _Unfit(_TAKEN) from None
             free = filenames.numbered(name, suffix)
             suffix += 1
@@ -242,6 +251,12 @@ class Saver:
                     beginning += chunk[: media.HEAD_BYTES - len(beginning)]
                 await file.write(chunk)
         return beginning
+
+
+def _is_same(part: Path, target: Path) -> bool:
+    """Return whether `target` is a file, and no link, with the content of `part`."""
+    is_file = target.is_file() and not target.is_symlink()
+    return is_file and filecmp.cmp(part, target, shallow=False)
 
 
 def make_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from replicate_mcp.cli.main import OK
 from replicate_mcp.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from replicate_mcp.app import App
@@ -29,8 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a limit by hand, which stays until it is set again or unset; or remove a name. "
         "NAME is a registered or a new name, or `replicate-global` for your account's own limit",
     )
-    parser.add_argument("--watch", action="store_true", help="show them live, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show them live, until Ctrl-C; elsewhere than on a terminal, after each change",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON; with --watch, on one line")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,43 +105,92 @@ def _print_state(state: "SemaphoreStatus") -> None:
 
 
 async def _list(app: "App", as_document: bool) -> int:
-    from dataclasses import asdict
-
     from replicate_mcp.cli.console import PrintableConsole
-    from replicate_mcp.cli.printing import print_json, print_row, say
+    from replicate_mcp.cli.printing import print_json, say
     from replicate_mcp.cli.tables import print_apart
 
     states, shares = await _look(app)
     console = PrintableConsole()
     if as_document:
-        rows = [
-            asdict(state)
-            | {
-                "available": state.available,
-                "holders": [asdict(each) for each in shares if each.semaphore == state.name],
-            }
-            for state in states
-        ]
-        print_json(rows)
+        print_json(_document(states, shares))
     elif not states:
         say("No process uses a semaphore now, and none was set by hand.")
     elif not console.is_terminal:
-        for state in states:
-            counts = map(str, (state.limit, state.in_use, state.waiting))
-            print_row(_shown(app, state.name), *counts)
+        _print_rows(app, states)
     else:
         print_apart(console, _table(app, states, shares, console.width))
     return OK
 
 
-async def _watch(app: "App", _as_document: bool) -> int:
+def _document(states: "list[SemaphoreState]", shares: "list[Share]") -> list[dict[str, object]]:
+    from dataclasses import asdict
+
+    return [
+        asdict(state)
+        | {
+            "available": state.available,
+            "holders": [asdict(each) for each in shares if each.semaphore == state.name],
+        }
+        for state in states
+    ]
+
+
+def _print_rows(app: "App", states: "list[SemaphoreState]") -> None:
+    from replicate_mcp.cli.printing import print_row
+
+    for state in states:
+        counts = map(str, (state.limit, state.in_use, state.waiting))
+        print_row(_shown(app, state.name), *counts)
+
+
+async def _watch(app: "App", as_document: bool) -> int:
+    from replicate_mcp.cli.console import PrintableConsole
+
+    console = PrintableConsole()
+    if as_document or not console.is_terminal:
+        await _watch_in_lines(app, as_document)
+    else:
+        await _watch_live(app, console)
+    return OK
+
+
+async def _watch_in_lines(app: "App", as_document: bool) -> None:
+    """Print the semaphores after each change: JSON on one line, or rows after an empty line."""
+    import json
+    import sys
+
+    import anyio
+
+    from replicate_mcp.cli.interrupts import Interrupts
+
+    printed: object = None
+    with Interrupts(before_leaving=lambda: None) as interrupts:
+        while not interrupts.heard.is_set():
+            states, shares = await _look(app)
+            found = _document(states, shares)
+            counted = [
+                (each["name"], each["limit"], each["in_use"], each["waiting"]) for each in found
+            ]
+            now = found if as_document else counted
+            if now != printed:
+                if as_document:
+                    print(json.dumps(found))
+                else:
+                    if printed is not None:
+                        print()
+                    _print_rows(app, states)
+                sys.stdout.flush()
+                printed = now
+            with anyio.move_on_after(LOOK_SECONDS):
+                await interrupts.heard.wait()
+
+
+async def _watch_live(app: "App", console: "Console") -> None:
     import anyio
     from rich.live import Live
 
-    from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.interrupts import Interrupts
 
-    console = PrintableConsole()
     with (
         Live(
             console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
@@ -147,7 +201,6 @@ async def _watch(app: "App", _as_document: bool) -> int:
             live.update(_table(app, *await _look(app), console.width), refresh=True)
             with anyio.move_on_after(LOOK_SECONDS):
                 await interrupts.heard.wait()
-    return OK
 
 
 async def _look(app: "App") -> "tuple[list[SemaphoreState], list[Share]]":

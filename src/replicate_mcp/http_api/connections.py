@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import h11
 from starlette.exceptions import HTTPException
@@ -29,6 +29,20 @@ PEER = "peer"
 """Under which the scope's state has the other end of a request's connection."""
 
 
+class _CycleTransport:
+    """The transport of a connection for one that answers a request: `close` lets a body arrive."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        """Close the connection, or only its sending half while more of the body arrives."""
+        self._connection.close_after_body()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection.transport, name)
+
+
 class Connection(H11Protocol):
     """One connection; the server looks at each every second, so a clock costs a request nothing.
 
@@ -46,6 +60,7 @@ class Connection(H11Protocol):
         self._headers_since: float | None = self._idle_since
         self._unread_since = self._idle_since
         self._received_at = self._idle_since
+        self._is_half_closed = False
 
     @property
     def is_idle(self) -> bool:
@@ -71,7 +86,10 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on, and note whether a request's headers have begun and not ended."""
         self._received_at = self.loop.time()
-        super().data_received(data)
+        if self._is_half_closed:
+            self._unset_keepalive_if_required()
+        else:
+            super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._headers_since = None
         elif self._headers_since is None:
@@ -83,6 +101,24 @@ class Connection(H11Protocol):
             self.loop.call_later(pause, self.transport.resume_reading)
         else:
             self._draining.discard(self)
+
+    def handle_events(self) -> None:
+        """Read requests, and close after an answer only as `close_after_body` does."""
+        super().handle_events()
+        if self.cycle is not None:
+            self.cycle.transport = cast(asyncio.Transport, _CycleTransport(self))
+
+    def close_after_body(self) -> None:
+        """Close, but while the body of the request arrives, only the half that sends.
+
+        With data unread, the system would reset the connection, and clients that send their whole
+        body first would not see the response.
+        """
+        if self.is_draining and not self._is_half_closed and self.transport.can_write_eof():
+            self._is_half_closed = True
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

@@ -20,6 +20,22 @@ def is_closed_pipe(error: BaseException) -> bool:
     return IS_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL
 
 
+def fill_closed_descriptors() -> None:
+    """Open the null device for each of the descriptors 0, 1 and 2 that is closed.
+
+    Otherwise the next file or socket gets that number, and what is printed goes into it. Reading
+    from the null device ends at once; writing to 1 fails, since it is opened for reading only.
+    """
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, mode)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+
+
 def replace_descriptor(descriptor: int, replacement: int) -> None:
     """Let a standard descriptor (0, 1 or 2) be a duplicate of another one."""
     os.dup2(replacement, descriptor)

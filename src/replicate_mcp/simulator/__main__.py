@@ -103,9 +103,17 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) ->
             flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
         )
     else:
-        is_rate = any(getattr(limit, "le", None) == 1 for limit in field.metadata)
-        metavar = "RATE" if is_rate else name.rpartition("_")[2].upper()
+        metavar = _metavar(name, field)
         group.add_argument(flag, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    last = name.rpartition("_")[2]
+    if any(getattr(limit, "le", None) == 1 for limit in field.metadata):
+        return "RATE"
+    if isinstance(field.default, tuple):
+        return "FAULTS"
+    return "N" if field.annotation in (int, float) and last != "seconds" else last.upper()
 
 
 if __name__ == "__main__":

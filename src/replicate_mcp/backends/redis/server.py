@@ -320,7 +320,7 @@ class Server:
             if type(error).__name__ in marks or any(mark in said for mark in marks):
                 return f"{where} {sentence}"
         return (
-            f"{where} cannot be used ({said or type(error).__name__}): new work waits until it "
+            f"{where} cannot be used ({said or type(error).__name__}): no work begins until it "
             "can, and what runs is followed to its end."
         )
 
