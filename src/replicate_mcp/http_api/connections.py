@@ -19,6 +19,10 @@ from replicate_mcp.platform.sockets import RESET_ON_CLOSE
 
 CHECKED_EVERY_SECONDS = 1.0
 
+READ_BYTES = 64 * 1024
+"""Most bytes that are read from a connection at once. asyncio reads 256 KiB by itself: with 200
+senders of large bodies, one turn of its loop took 60 ms, of which every request needs several."""
+
 DRAIN_PAUSE_SECONDS = 0.002
 MAX_DRAIN_PAUSE_SECONDS = 1.0
 """How long the rest of a refused body is not read after each piece, for each connection that has
@@ -75,6 +79,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it, in place of an idle one where there are too many."""
         super().connection_made(transport)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
         self.app_state = {**self.app_state, PEER: Peer(transport)}  # Of each request's scope.
         if len(self.connections) > self._limits.connections:
             others = [each for each in self.connections if isinstance(each, Connection)]
