@@ -200,6 +200,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ),
     ("/generate", {"tasks": [{"prompt": "b"}]}, 400, "tasks goes to POST /generate-batch"),
     ("/generate", {"prompts": ["b"]}, 400, "prompts goes to POST /generate-batch"),
+    ("/generate", {"prompt": "x", "input": {"model": "flux-dev"}}, 400, "goes beside input"),
     ("/generate", {"prompt": "x", "wait_seconds": 5}, 400, "Prefer: respond-async"),
     ("/generate", {"prompt": "x", "semaphor": "s"}, 400, "did you mean 'semaphore'?"),
     ("/generate-batch", {"tasks": ["x"], "skip_invald": True}, 400, "mean 'skip_invalid'?"),

@@ -51,6 +51,8 @@ def unknown_input(name: str, fields: Collection[str], subject: str, beside: Sequ
     Args:
         beside: other fields that may stand where the inputs do.
     """
+    if name in beside and name != "input":
+        return f"{quoted(name)} is not an input of {subject}: it goes beside input, not into it"
     known = [one for one in (*fields, *beside) if one != name]
     alike = next((group for group in SAME_MEANING if name in group), ())
     meant = next((one for one in alike if one in known), None)
