@@ -13,7 +13,7 @@ from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.errors import Unauthorized
 from replicate_mcp.http_api.http_request import http_request_of, peer_address, with_http_request
 from replicate_mcp.http_api.limits import MARK_BYTES, Limits
-from replicate_mcp.http_api.mcp_requests import check_mcp_headers, receive_message
+from replicate_mcp.http_api.mcp_requests import check_mcp_headers
 from replicate_mcp.http_api.mcp_sessions import McpSessions
 from replicate_mcp.http_api.open_requests import OpenRequest, OpenRequests
 from replicate_mcp.http_api.refusals import (
@@ -98,10 +98,7 @@ class Edge:
             if mcp:
                 scope = check_mcp_headers(scope, self._mcp_hosts)
                 principal = self._access.principal(caller)
-                heard: Receive = body.receive
-                if scope["method"] == "POST" and scope["path"] != "/sse":
-                    heard = await receive_message(body.receive)
-                await self._sessions.serve(scope, heard, answered.send, names, principal)
+                await self._sessions.serve(scope, body.receive, answered.send, names, principal)
             else:
                 await self._app(scope, body.receive, answered.send)
         return None

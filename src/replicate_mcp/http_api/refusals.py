@@ -81,34 +81,6 @@ class UnknownHost(HTTPException):
         super().__init__(421, UNKNOWN_HOST.removesuffix("."))
 
 
-class UnknownOrigin(HTTPException):
-    """The `Origin` of a request to MCP is a page of another site."""
-
-    def __init__(self) -> None:
-        super().__init__(403, "Pages of other sites may not use this server (Origin)")
-
-
-class NotJson(HTTPException):
-    """A request posts to MCP, and its `Content-Type` is not that of JSON."""
-
-    def __init__(self) -> None:
-        super().__init__(400, "Send `Content-Type: application/json`")
-
-
-class UnreadableMessage(HTTPException):
-    """The body of a request to MCP is no message of JSON-RPC.
-
-    Attributes:
-        code: JSON-RPC's.
-        request_id: the id of the request, where it is known.
-    """
-
-    def __init__(self, sentence: str, code: int, request_id: int | str | None) -> None:
-        super().__init__(400, sentence)
-        self.code = code
-        self.request_id = request_id
-
-
 class NotAcceptable(HTTPException):
     """A request to `/mcp` accepts only one of the two types in which the answer may come."""
 
@@ -128,11 +100,6 @@ def body(path: str, error: HTTPException) -> dict[str, Any]:
     sentence = f"{error.detail}."
     told = {"error_code": TOO_MANY_REQUESTS if busy else code, "retryable": busy}
     if path in MCP_PATHS:
-        known = error if isinstance(error, UnreadableMessage) else None
-        rpc = {
-            "code": known.code if known else _SERVER_ERROR,
-            "message": sentence,
-            "data": told,
-        }
-        return {"jsonrpc": "2.0", "id": known.request_id if known else None, "error": rpc}
+        rpc = {"code": _SERVER_ERROR, "message": sentence, "data": told}
+        return {"jsonrpc": "2.0", "id": None, "error": rpc}
     return {"error": sentence, **told}

@@ -7,7 +7,6 @@ from typing import Any
 
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 MIB = 1024 * 1024
 
@@ -70,23 +69,6 @@ def parse_line(line: bytes) -> JSONRPCMessage:
     return _message_of(content)
 
 
-def check_body(body: bytes) -> bytes:
-    """Return the message of a request over HTTP as the SDK can read it.
-
-    Raises:
-        UnreadableLine: it is no JSON, or no message of JSON-RPC.
-    """
-    line = body.removeprefix(codecs.BOM_UTF8).strip()
-    parse_line(line)
-    try:
-        from_json(line)
-    except ValueError as error:
-        is_half = "hex escape" in str(error)  # `json` reads it.
-        why = "it contains half a character, an unpaired surrogate" if is_half else str(error)
-        raise _not_json(line, why) from None
-    return line
-
-
 def line_too_long(start: bytes, end: bytes) -> UnreadableLine:
     """Return the error for a line of which only the two ends are known."""
     found = _ID_AT_THE_END.search(end)
@@ -105,7 +87,7 @@ def _message_of(content: Any) -> JSONRPCMessage:
     if isinstance(content, list):
         raise UnreadableLine(
             INVALID_REQUEST,
-            "MCP has no JSON-RPC batches: send each message by itself, on a line or in a request",
+            "MCP has no JSON-RPC batches: send each message on a line of its own",
             None,
         )
     if not isinstance(content, dict):
