@@ -184,7 +184,11 @@ LARGE_BATCHES = {
     "long prompts": {"prompts": ["é" * 2_000] * 1_000},
     "many outputs": {"prompts": ["x" * 4_000] * 1_000, "num_outputs": 4},
     "one image for all": {"prompts": ["x"] * 1_000, "model_name": "flux-dev", "image": IMAGE},
-    "one large image": {"prompts": ["x"], "model_name": "flux-dev", "image": IMAGE * 14},
+    "one large image": {
+        "prompts": ["x"],
+        "model_name": "flux-dev",
+        "image": IMAGE + "A" * 13 * MIB,
+    },
     "values": {"tasks": [{"prompt": "x", "seed": n, "num_outputs": 2} for n in range(1_000)]},
 }
 

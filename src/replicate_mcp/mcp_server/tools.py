@@ -12,7 +12,7 @@ from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.cpu_bound import json_size, run_cpu_bound
+from replicate_mcp.cpu_bound import INLINE_BYTES, VALUE_BYTES, json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.arguments import TASKS, read_arguments
@@ -205,10 +205,9 @@ class ToolSpec:
         Without structured content: clients check that against the tool's schema, errors too.
         """
         try:
-            given = {name: value for name, value in call.arguments.items() if name != TASKS}
             arguments = await run_cpu_bound(
                 lambda: read_arguments(self.tool.name, self.tool.input_schema, call.arguments),
-                size_bytes=json_size(given),
+                size_bytes=_size_without_tasks(call.arguments),
             )
             return await self.run(replace(call, arguments=arguments))
         except AnswerFirst as question:
@@ -227,6 +226,13 @@ class ToolSpec:
                 is_error=True,
                 _meta={REFUSAL_KEY: refusal},
             )
+
+
+def _size_without_tasks(arguments: Mapping[str, Any]) -> int:
+    """Estimate the bytes of a call's arguments except its tasks, which are read elsewhere."""
+    if len(arguments) * VALUE_BYTES > INLINE_BYTES:  # Copying very many takes long itself.
+        return INLINE_BYTES + 1
+    return json_size({name: value for name, value in arguments.items() if name != TASKS})
 
 
 def _spec(

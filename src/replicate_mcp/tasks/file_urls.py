@@ -17,8 +17,10 @@ _UNLOADABLE = re.compile(r"[\x00-\x1f\x7f\\]|\A[^/]*//[^/?#]*\s")
 
 def is_local(text: str) -> bool:
     """Return whether text that should be a URL may name a local image: a path, or its URL."""
-    return bool(text.strip()) and (
-        _SCHEME.match(text) is None or text.lower().startswith(_LOCAL_SCHEMES)
+    return (
+        bool(text)
+        and not text.isspace()
+        and (_SCHEME.match(text) is None or text[:16].lower().startswith(_LOCAL_SCHEMES))
     )
 
 
@@ -32,7 +34,7 @@ def is_file_url(text: str) -> bool:
         return _is_data(text)
     if scheme in ("http", "https"):
         return _is_http(text)
-    return text.lower().startswith(_LOCAL_SCHEMES)
+    return text[:16].lower().startswith(_LOCAL_SCHEMES)
 
 
 def _is_http(text: str) -> bool:
