@@ -54,7 +54,7 @@ class Limits:
     body_bytes: int = 16 * MIB
     mcp_body_bytes: int = 4 * MIB
     body_marks: int = 500_000
-    mcp_body_marks: int = 150_000
+    mcp_body_marks: int = 60_000
     header_seconds: float = 20
     body_seconds: float = 60
     unread_seconds: float = 60

@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 MAX_LINE_BYTES = 64 * MIB
 """Longest line: five photographs of 9 MB as data URIs. Over HTTP a request to MCP has 4 MiB."""
 
-MAX_LINE_MARKS = 150_000
+MAX_LINE_MARKS = 60_000
 """Commas, `[` and `{` of one line, as over HTTP: each value takes many times its size in memory."""
 
 MAX_ID_CHARACTERS = 1_000
