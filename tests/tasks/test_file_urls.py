@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicate_mcp.tasks.file_urls import is_file_url, is_local
+from replicate_mcp.tasks.file_urls import is_input_url, is_local
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from replicate_mcp.tasks.file_urls import is_file_url, is_local
     ],
 )
 def test_what_a_model_can_load_is_a_url_of_a_file(text: str) -> None:
-    assert is_file_url(text)
+    assert is_input_url(text)
     assert not is_local(text)
 
 
@@ -64,7 +64,7 @@ def test_what_a_model_can_load_is_a_url_of_a_file(text: str) -> None:
     ],
 )
 def test_what_no_model_can_load_is_neither_a_url_of_a_file_nor_a_path(text: str) -> None:
-    assert not is_file_url(text)
+    assert not is_input_url(text)
     assert not is_local(text)
 
 
@@ -82,7 +82,7 @@ def test_what_no_model_can_load_is_neither_a_url_of_a_file_nor_a_path(text: str)
 )
 def test_what_has_no_scheme_may_be_a_path(text: str) -> None:
     assert is_local(text)
-    assert not is_file_url(text)
+    assert not is_input_url(text)
 
 
 @pytest.mark.parametrize("text", ["file:///home/you/cat.png", "FILE:cat.png", "content:abc"])

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from replicate_mcp.access import is_loopback
 from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
-from replicate_mcp.replicate_api.outputs import DELIVERY_HOST, is_file_url
+from replicate_mcp.replicate_api.outputs import DELIVERY_HOST, is_delivery_host, is_file_url
 from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class Delivery:
             return False
         if self._simulator is not None and _origin(parts) == _origin(self._simulator):
             return True
-        delivered = host == DELIVERY_HOST or host.endswith(f".{DELIVERY_HOST}")
-        return delivered and parts.scheme == "https" and port in (None, 443)
+        return is_delivery_host(host) and parts.scheme == "https" and port in (None, 443)
 
     def client(self) -> "httpx.AsyncClient":
         """A client that follows no redirects and asks for no compression, for some fetches.

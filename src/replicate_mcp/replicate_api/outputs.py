@@ -90,11 +90,11 @@ def _without_pages(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_file(url: str) -> bool:
-    return _is_delivered(url) or _has_media_extension(url)
+    return is_delivery_host(urlsplit(url).hostname or "") or _has_media_extension(url)
 
 
-def _is_delivered(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def is_delivery_host(host: str) -> bool:
+    """Return whether a host is the one on which Replicate keeps outputs, or below it."""
     return host == DELIVERY_HOST or host.endswith(f".{DELIVERY_HOST}")
 
 

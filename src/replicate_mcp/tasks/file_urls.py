@@ -24,7 +24,7 @@ def is_local(text: str) -> bool:
     )
 
 
-def is_file_url(text: str) -> bool:
+def is_input_url(text: str) -> bool:
     """Return whether a model can be given `text` as a file.
 
     That is an http(s) URL, a `data:` URI, or the URL of a local image.

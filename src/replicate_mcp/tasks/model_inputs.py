@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.tasks.effort import Effort, EffortSpent, metered, spending
-from replicate_mcp.tasks.file_urls import is_file_url
+from replicate_mcp.tasks.file_urls import is_input_url
 from replicate_mcp.tasks.filenames import image_format
 from replicate_mcp.tasks.input_conversion import converted_inputs
 from replicate_mcp.tasks.input_sentences import (
@@ -281,7 +281,7 @@ def _multiple_of(_: object, factor: Any, instance: Any, __: object) -> "Iterator
 
 
 def _is_url(value: object) -> bool:
-    return not isinstance(value, str) or is_file_url(value)
+    return not isinstance(value, str) or is_input_url(value)
 
 
 def _is_integer(value: object) -> bool:
