@@ -117,8 +117,9 @@ class Confirmation:
             return
         context = self._context
         if context is None or not _can_ask(context):
+            asked_for = "1 image" if images == 1 else f"{images} images"
             raise InvalidInput(
-                f"This call asks for {images} images, more than the {self._above} above which "
+                f"This call asks for {asked_for}, more than the {self._above} above which "
                 "this server asks a person first, and this client cannot ask: ask for fewer "
                 f"images in one call, or have {SETTING} raised where the server is configured."
             )
