@@ -552,3 +552,21 @@ async def test_a_limit_of_none_is_refused(app_with: AppFactory) -> None:
     async with app_with() as app:
         with pytest.raises(InvalidInput, match="limit 0 must be a whole number from 1"):
             await make(app, [{"prompt": "x"}], concurrency_limit=0)
+
+
+async def test_the_end_is_reported_where_a_batch_ends_during_a_report(
+    app_with: AppFactory,
+) -> None:
+    reported: list[int] = []
+    async with app_with() as app:
+        caller = app.caller()
+        batch_id = await app.batches.start(caller, BatchRequest([{"prompt": "x"}] * 2))
+
+        async def on_progress(progress: Progress) -> None:
+            if not reported:  # As slowly as a connection can take it.
+                await app.batches.wait(caller, batch_id, seconds=None)
+            reported.append(progress.finished)
+
+        with anyio.fail_after(60):
+            await app.batches.wait(caller, batch_id, seconds=None, on_progress=on_progress)
+    assert reported[-1] == 2

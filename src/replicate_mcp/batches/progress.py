@@ -54,7 +54,8 @@ async def watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
     if on_progress is None:
         return await batch.ended.wait()
     reported = -1
-    while not batch.ended.is_set():
+    # It may end while a report is being delivered, and its end is reported all the same.
+    while not batch.ended.is_set() or batch.finished != reported:
         with anyio.move_on_after(PROGRESS_SECONDS):
             await batch.ended.wait()
         with anyio.move_on_after(QUIET_SECONDS - PROGRESS_SECONDS):

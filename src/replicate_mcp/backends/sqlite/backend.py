@@ -38,7 +38,7 @@ from replicate_mcp.batches.backend import (
     NotedAttempt,
     RunningPrediction,
 )
-from replicate_mcp.cpu_bound import run_cpu_bound
+from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
 from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
 from replicate_mcp.semaphores.rate_learning import Throttling
@@ -213,7 +213,8 @@ class SqliteBackend:
             journal.open(batch)
             return permits.join(entry)
 
-        return await self._step(open_batch)
+        size = sum(len(task.prompt or "") for task in batch.tasks)
+        return await self._step(open_batch, size_bytes=size)
 
     async def check_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
@@ -362,7 +363,9 @@ class SqliteBackend:
 
     # Steps
 
-    async def _step(self, work: Callable[[PermitTables, JournalTables], T]) -> T:
+    async def _step(
+        self, work: Callable[[PermitTables, JournalTables], T], *, size_bytes: int = 0
+    ) -> T:
         def step(patience: float) -> T:
             ports: set[int] = set()
 
@@ -380,7 +383,8 @@ class SqliteBackend:
 
         async with self._turn:
             try:
-                return step(PATIENCE)
+                if size_bytes <= INLINE_BYTES:
+                    return step(PATIENCE)
             except UnicodeEncodeError:
                 raise unencodable() from None
             except Busy:
