@@ -29,7 +29,8 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 	@$(BIN)/python tools/sbom.py
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
-	@$(BIN)/python -m pytest -m soak -q
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "soak and not alone" -q
+	@$(BIN)/python -m pytest -m "soak and alone" -q
 
 adapters: $(READY)  ## The MCP adapters of other frameworks, each in an environment of its own.
 	@$(BIN)/python tests/adapters/run.py

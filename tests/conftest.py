@@ -1,5 +1,6 @@
 """What tests of several rooms need: a simulator, and an app that works against it."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -18,6 +19,12 @@ from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator, running_simulator
 
 TOKEN = "r8_acme_1"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers `-n auto` starts: tests wait for servers a third of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(2, (cores or 1) * 3 // 2)
 
 
 @pytest.fixture

@@ -150,7 +150,9 @@ def test_images_that_decode_to_very_many_pixels(attacked: Attacked) -> None:
     assert {answer.status for answer in answers} == {200}
 
 
-@pytest.mark.parametrize("reads", [200, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "reads", [200, pytest.param(400, marks=[pytest.mark.soak, pytest.mark.alone])]
+)
 def test_many_reads_of_a_large_batch(attacked: Attacked, reads: int) -> None:
     place = attacked.large_batch()
     answers = attacked.send([get(place, OWN)] * reads)
@@ -179,6 +181,7 @@ for _kind in largest_values(100, 100):
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 def test_two_hundred_clients_with_the_largest_requests_of_every_kind(attacked: Attacked) -> None:
     pid = attacked.server.process.pid
     send_at_once(attacked.server, [KINDS["rest text"]()])  # What is imported and kept, is by now.

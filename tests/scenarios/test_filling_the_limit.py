@@ -16,7 +16,7 @@ from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.alone]
 
 UNLIMITED = 60_000
 

@@ -18,7 +18,7 @@ from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 from scenarios.conftest import Programs
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.alone]
 
 ProgramsAt = Callable[..., Programs]
 

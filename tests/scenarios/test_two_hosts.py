@@ -22,7 +22,7 @@ from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
 from scenarios.conftest import PROGRAM
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.alone]
 
 LIMIT = 6
 LEASE = 2.0
