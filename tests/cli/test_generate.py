@@ -273,6 +273,24 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_created(
     assert created(simulator) == 0
 
 
+def test_a_name_that_is_too_long_for_the_folder_is_refused_before_anything_is_created(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    folder = Path(*["d" * 200] * 19, "d" * 126)
+    assert len(str(folder)) == 4_095 - 150  # A path may have 4,095 bytes.
+    made = replicate_mcp("generate", "a red car", "--filename", "red_car.png", "--out", folder)
+    assert made.returncode == 0, made.stderr
+    assert created(simulator) == 1
+    long = "é" * 100
+    names = ("--filename", "short.png", "--filename", long)
+    ran = replicate_mcp("generate", "a red car", "a blue house", *names, "--out", folder)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"The name {long} is too long for --out (File name too long)" in ran.stderr
+    assert created(simulator) == 1
+    with contextlib.chdir(tmp_path):
+        assert [path.name for path in folder.iterdir()] == ["red_car.png"]
+
+
 def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
