@@ -14,7 +14,7 @@ from replicate_mcp.platform.signals import END_SIGNALS, wait_for_end_signal
 class LoopWithoutSignals(asyncio.SelectorEventLoop):
     """As Windows' event loop."""
 
-    def add_signal_handler(self, *_: Any) -> None:
+    def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
 
 

@@ -184,7 +184,7 @@ async def batch_in(app: App, count: int) -> str:
 
 def check_rows(result: BatchResult, count: int) -> list[TaskResult]:
     """Check that each task is in exactly one list, and return the rows."""
-    rows = [*result.successful_results, *result.failed_results]
+    rows: list[TaskResult] = [*result.successful_results, *result.failed_results]
     assert sorted(row.task_index for row in rows) == list(range(count))
     assert (result.successful_count, result.failed_count, result.pending_count) == (
         len(result.successful_results),
