@@ -273,6 +273,42 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_created(
     assert created(simulator) == 0
 
 
+def test_more_run_at_once_than_a_process_may_open_files_at_first(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds=2)
+    (tmp_path / "prompts.txt").write_text("\n".join(f"car {number}" for number in range(100)))
+    words = ("-m", "replicate_mcp", "generate", "--file", "prompts.txt")
+    ran = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -Sn 64 && exec "$0" "$@"', sys.executable, *words],
+        env=replicate_mcp.environment | {"REPLICATE_CONCURRENT_LIMIT": "100"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, len(ran.stdout.splitlines())) == (0, 100), ran.stderr
+    assert simulator.account("acme")["max_in_flight"] == 100
+
+
+def test_a_name_that_is_too_long_for_the_folder_is_refused_before_anything_is_created(
+    replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
+) -> None:
+    folder = Path(*["d" * 200] * 19, "d" * 126)
+    assert len(str(folder)) == 4_095 - 150  # A path may have 4,095 bytes.
+    made = replicate_mcp("generate", "a red car", "--filename", "red_car.png", "--out", folder)
+    assert made.returncode == 0, made.stderr
+    assert created(simulator) == 1
+    long = "é" * 100
+    names = ("--filename", "short.png", "--filename", long)
+    ran = replicate_mcp("generate", "a red car", "a blue house", *names, "--out", folder)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"The name {long} is too long for --out (File name too long)" in ran.stderr
+    assert created(simulator) == 1
+    with contextlib.chdir(tmp_path):
+        assert [path.name for path in folder.iterdir()] == ["red_car.png"]
+
+
 def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:

@@ -310,11 +310,12 @@ def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
 async def test_an_image_is_saved_though_a_virus_scanner_holds_it_for_a_moment(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held_until = time.monotonic() + 0.3
+    tried_at: list[float] = []
     move = Saver._move
 
     def held(self: Saver, part: Path, target: Path) -> None:
-        if time.monotonic() < held_until:
+        tried_at.append(time.monotonic())
+        if time.monotonic() < tried_at[0] + 0.3:
             raise PermissionError(errno.EACCES, "held by another program")
         move(self, part, target)
 
@@ -323,3 +324,45 @@ async def test_an_image_is_saved_though_a_virus_scanner_holds_it_for_a_moment(
     host.bodies = [WEBP]
     assert await save(host, tmp_path, "a.webp") == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.webp"]
+
+
+NFC, NFD = "caf\u00e9.webp", "cafe\u0301.webp"
+
+
+@pytest.mark.parametrize(("name", "on_disk"), [(NFC, NFD), (NFD, NFC)], ids=["NFD", "NFC"])
+async def test_a_file_whose_name_is_in_the_other_normal_form_stays(
+    host: Host, tmp_path: Path, name: str, on_disk: str
+) -> None:
+    (tmp_path / on_disk).write_text("mine")
+    host.bodies = [WEBP]
+    (reason,) = await save(host, tmp_path, name)
+    assert reason.startswith("a file of that name is there already")
+    assert await save(host, tmp_path, name, number=True) == []
+    assert await save(host, tmp_path, name, number=True) == []
+    numbered = [name.replace(".", f"_{number}.") for number in (2, 3)]
+    assert saved(tmp_path) == sorted([on_disk, *numbered])
+    assert (tmp_path / on_disk).read_text() == "mine"
+
+
+@pytest.mark.parametrize(("name", "on_disk"), [(NFC, NFD), (NFD, NFC)], ids=["NFD", "NFC"])
+async def test_a_file_is_found_again_under_its_name_in_the_other_normal_form(
+    host: Host, tmp_path: Path, name: str, on_disk: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / on_disk).write_bytes(WEBP)
+    host.bodies = [WEBP]
+    assert await save(host, tmp_path, name) == []
+    assert saved(tmp_path) == [on_disk]
+    host.bodies = [WEBP + b"newer"]
+    assert await save(host, tmp_path, name, overwrite=True) == []
+    assert saved(tmp_path) == [on_disk]
+    assert (tmp_path / on_disk).read_bytes().endswith(b"newer")
+
+
+async def test_a_name_that_cannot_be_listed_is_still_saved(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "drop box"
+    folder.mkdir()
+    host.bodies = [WEBP]
+    folder.chmod(0o333)
+    assert await save(host, folder, NFC) == []
+    folder.chmod(0o700)
+    assert saved(folder) == [NFC]

@@ -1,6 +1,9 @@
 """A machine that slept: the steady clock has gone on, the event loop's has not."""
 
+import importlib
+import sys
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import anyio
@@ -79,3 +82,44 @@ def test_a_connection_that_was_idle_while_the_machine_slept_is_not_used_again(
 
     with running_playback(Playback()) as playback:
         anyio.run(run, playback)
+
+
+async def test_a_sleep_of_minutes_ends_though_the_machine_slept_through_it(
+    machine: Sleeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "SLEEP_POLL_SECONDS", 0.01)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(clock.steady_sleep, 600)
+            await anyio.wait_all_tasks_blocked()
+            machine.sleep(600)
+    with anyio.move_on_after(0.1) as scope:
+        await clock.steady_sleep(600)
+    assert scope.cancelled_caught
+
+
+@pytest.fixture
+def reloaded() -> Iterator[Callable[[], int | None]]:
+    """Chooses the clock anew, and gives its number."""
+
+    def reload() -> int | None:
+        number: int | None = importlib.reload(clock)._CLOCK
+        return number
+
+    yield reload
+    importlib.reload(clock)
+
+
+def test_each_system_has_a_clock_that_counts_sleep(
+    reloaded: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform == "linux":
+        assert reloaded() == time.CLOCK_BOOTTIME
+    with monkeypatch.context() as macos:
+        macos.delattr(time, "CLOCK_BOOTTIME", raising=False)
+        assert reloaded() == time.CLOCK_MONOTONIC
+    with monkeypatch.context() as windows:
+        for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC", "clock_gettime"):
+            windows.delattr(time, name, raising=False)
+        assert reloaded() is None
+        assert clock.steady_time() == pytest.approx(time.monotonic(), abs=1)

@@ -1,6 +1,10 @@
 """A state file on another machine's disk is known as such."""
 
+import ctypes
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -33,3 +37,62 @@ def test_a_disk_of_ones_own_is_none(kind: str, tmp_path: Path) -> None:
     mounted = file_system.mounts(MOUNTINFO.format(folder=tmp_path, kind=kind))
     assert mounted[str(tmp_path)] == kind
     assert file_system.network_file_system(tmp_path) is None
+
+
+MACOS = """\
+/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
+/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled, nobrowse, protect)
+you@server:/home on /Volumes/{kind} of mine ({kind}, nodev, nosuid, synchronous, mounted by you)
+"""
+
+
+def macos(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    monkeypatch.setattr(file_system, "IS_MACOS", True)
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.parametrize("kind", ["smbfs", "nfs", "macfuse", "webdav"])
+def test_macos_tells_shared_folders_and_those_of_macfuse(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    macos(monkeypatch, lambda *_, **__: SimpleNamespace(stdout=MACOS.format(kind=kind)))
+    shared = Path(f"/Volumes/{kind} of mine/state.db")
+    assert file_system.network_file_system(shared) == kind
+    assert file_system.network_file_system(Path("/Users/you/state.db")) is None
+
+
+def test_a_mount_that_does_not_answer_on_macos_hinders_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hang(command: list[str], *, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    macos(monkeypatch, hang)
+    assert file_system.network_file_system(Path("/Users/you/state.db")) is None
+
+
+@pytest.mark.parametrize(
+    ("drive", "kind"),
+    [
+        ("C:", None),
+        ("Z:", "a network drive"),
+        (r"\\server\share", "a network share"),
+        (r"\\?\UNC\server\share", "a network share"),
+        (r"\\?\C:", None),
+        (r"\\?\Volume{0a1b}", None),
+        (r"\\wsl.localhost\Ubuntu", "a network share"),
+    ],
+)
+def test_windows_tells_drives_of_other_machines(
+    monkeypatch: pytest.MonkeyPatch, drive: str, kind: str | None
+) -> None:
+    asked = []
+
+    def drive_type(root: str) -> int:
+        asked.append(root)
+        return 4 if root == "Z:\\" else 3
+
+    kernel32 = SimpleNamespace(GetDriveTypeW=drive_type)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
+    assert file_system._on_windows(drive) == kind
+    assert asked in ([], [f"{drive}\\"])

@@ -1,7 +1,7 @@
 """Modes and held files, with Windows' rules in place of this system's."""
 
+import errno
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 
 from replicate_mcp.backends.sqlite.life_lock import LifeLock
 from replicate_mcp.backends.sqlite.private_file import make_private_file
+from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.saving import make_folder
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import files
@@ -75,6 +76,50 @@ def test_a_file_that_stays_denied_is_given_up_after_about_a_second(
     assert 1.0 <= now[0] < 1.2
 
 
+@pytest.mark.usefixtures("windows")
+def test_a_file_that_is_read_only_or_held_for_a_moment_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.json"
+    file.touch(mode=0o444)
+    held_until = time.monotonic() + 0.2
+    unlink = Path.unlink
+
+    def unlink_on_windows(self: Path, missing_ok: bool = False) -> None:
+        if time.monotonic() < held_until or not self.stat().st_mode & 0o200:
+            raise PermissionError(13, "Access is denied")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_on_windows)
+    files.remove_file(file)
+    assert not file.exists()
+
+
+@pytest.mark.usefixtures("windows")
+def test_no_copy_of_a_configuration_stays_behind_that_could_not_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text("old")
+    path.chmod(0o444)
+    unlink = Path.unlink
+
+    def denied(self: Path, target: Path) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    def unlink_on_windows(self: Path, missing_ok: bool = False) -> None:
+        if not self.stat().st_mode & 0o200:
+            raise PermissionError(13, "Access is denied")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(files, "HELD_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(Path, "replace", denied)
+    monkeypatch.setattr(Path, "unlink", unlink_on_windows)
+    with pytest.raises(InvalidInput, match="cannot be written: Access is denied"):
+        ConfigFile(path).replace("new, with a token", holds_secret=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["settings.json"]
+
+
 def test_elsewhere_what_is_denied_is_denied_at_once() -> None:
     calls = []
 
@@ -99,9 +144,35 @@ def test_a_folder_that_refuses_writing_is_told_before_anything_is_made(tmp_path:
 def test_a_folder_that_the_system_guards_is_told_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def guarded(*_: object, **__: object) -> None:
+    tried = []
+
+    def guarded(self: Path, *_: object) -> None:
+        tried.append(self)
         raise PermissionError(1, "Operation not permitted")  # As macOS answers for Documents.
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", guarded)
+    monkeypatch.setattr(Path, "open", guarded)
     with pytest.raises(InvalidInput, match="cannot be written to: Operation not permitted"):
         make_folder(tmp_path)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("longest", "units"), [("é" * 100, "utf-8"), ("a" * 199, "utf-16-le")], ids=["bytes", "UTF-16"]
+)
+def test_the_longest_name_is_tried_as_file_systems_count_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: str, units: str
+) -> None:
+    length = len(longest.encode(units))
+    really_open = Path.open
+
+    def limited(self: Path, mode: str) -> object:  # As on a file system with shorter names.
+        if len(self.name.encode(units)) >= length:
+            raise OSError(errno.ENAMETOOLONG, "File name too long")
+        return really_open(self, mode)
+
+    monkeypatch.setattr(Path, "open", limited)
+    names = ["é" * 100, "a" * 199]
+    with pytest.raises(InvalidInput, match=f"The name {longest} is too long for --out"):
+        make_folder(tmp_path, names)
+    make_folder(tmp_path, ["short.png", "../" * 60, "x/" * 90])
+    assert list(tmp_path.iterdir()) == []

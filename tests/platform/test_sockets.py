@@ -3,15 +3,22 @@
 import asyncio
 import select
 import socket
+from pathlib import Path
 from selectors import SelectSelector
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
 from anyio._core import _asyncio_selector_thread as selector_thread
 
 from replicate_mcp.platform import sockets
-from replicate_mcp.platform.sockets import close_datagram_socket, keepalive_options
+from replicate_mcp.platform.sockets import close_datagram_socket, keepalive_options, send_datagram
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.transport import SILENCE_SECONDS
+from replicate_mcp.simulator import Simulator
+
+TCP_TABLE = Path("/proc/net/tcp")
 
 
 class LoopWithoutReaders(asyncio.SelectorEventLoop):
@@ -109,3 +116,38 @@ def test_dead_connections_are_noticed_by_the_options_of_each_system(
         monkeypatch.delattr(socket, name, raising=False)
     monkeypatch.setattr(socket, "TCP_KEEPALIVE", 0x10, raising=False)  # As on macOS.
     assert keepalive_options(15)[0x10] == 15
+
+
+class AfterAnotherThatReachedNobody:
+    """A socket as on Windows, where the next call fails instead of the one that was in vain."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int]] = []
+        self._is_told = False
+
+    def sendto(self, data: bytes, address: tuple[str, int]) -> None:
+        if not self._is_told:
+            self._is_told = True
+            raise ConnectionResetError(10054, "WSAECONNRESET")
+        self.sent.append(address)
+
+
+def test_a_datagram_is_sent_though_one_before_it_reached_nobody() -> None:
+    sender = AfterAnotherThatReachedNobody()
+    send_datagram(cast(socket.socket, sender), ("127.0.0.1", 9))
+    assert sender.sent == [("127.0.0.1", 9)]
+
+
+@pytest.mark.skipif(not TCP_TABLE.is_file(), reason="Linux shows the timers of connections")
+async def test_connections_to_replicate_notice_that_the_other_end_is_gone(
+    simulator: Simulator,
+) -> None:
+    gateway = Gateway("r8_acme_1", simulator.url)
+    await gateway.account()
+    port = urlsplit(simulator.url).port
+    rows = [line.split() for line in TCP_TABLE.read_text().splitlines()[1:]]
+    (timer,) = [row[5] for row in rows if row[2].endswith(f":{port:04X}") and row[3] == "01"]
+    kind, when = timer.split(":")
+    assert kind == "02"  # Keep-alive.
+    assert int(when, 16) / 100 == pytest.approx(SILENCE_SECONDS / 2, abs=1)
+    await gateway.aclose()

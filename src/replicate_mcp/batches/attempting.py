@@ -111,6 +111,9 @@ class Attempting:
 
     async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
         """One attempt, from its creation to its result, or back to where its task waits."""
+        # Noting it may have taken long: the backend was not there, or the machine slept.
+        if batch.deadline - steady_time() < SHORTEST_CANCEL_AFTER:
+            await self._stopping.drop_out_of_time(batch)
         if batch.dropped is not None:
             return await self._wait_anew(batch, permit, index)
         task, sent_at = batch.tasks[index], steady_time()

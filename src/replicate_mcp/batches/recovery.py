@@ -21,6 +21,7 @@ from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import try_to_stop
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.clock import steady_sleep
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
 from replicate_mcp.replicate_api.faults import Fault, NeverEnded, OutcomeUnknown, Refusal
 from replicate_mcp.replicate_api.gateway import (
@@ -150,7 +151,7 @@ class Recovery:
         except Exception:
             log.exception("the row of task %d of %s cannot be recorded", orphan.task, orphan.batch)
         now = self._gateways[0].now() if self._gateways else time.time()
-        await anyio.sleep(max(0.0, _ends_by(orphan) - now))
+        await steady_sleep(_ends_by(orphan) - now)
         self._steps.holder.accept(await self._backend.release(orphan.permit))
 
     async def _follow(self, orphan: NotedAttempt) -> None:
@@ -212,7 +213,7 @@ class Recovery:
         # Its batch may run on in another process: none of its tasks waits any less.
         record = partial(self._backend.record, orphan.batch, [result], waited=False)
         await self._steps.hand_on(record)
-        await anyio.sleep(max(0.0, _ends_by(orphan) - gateway.now()))
+        await steady_sleep(_ends_by(orphan) - gateway.now())
 
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import secrets
 import stat
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class ConfigFile:
                 self._check_unchanged()
                 self._replace(written, self.path)
             except BaseException:
-                written.unlink(missing_ok=True)
+                files.remove_file(written)
                 raise
         except OSError as error:
             raise InvalidInput(f"{self.path} cannot be written: {error.strerror}.") from None
@@ -83,7 +83,7 @@ class ConfigFile:
         try:
             return files.retry_while_held(lambda: written.replace(target))
         except BaseException:  # It may hold secrets.
-            written.unlink(missing_ok=True)
+            files.remove_file(written)
             raise
 
     def _check_unchanged(self) -> None:
@@ -97,17 +97,20 @@ class ConfigFile:
             )
 
     def _write_beside(self, content: bytes, mode: int) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        written = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        # Not by `tempfile`: on Windows it tries 10,000 names where it may not write.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        handle = os.open(written, flags, PRIVATE_MODE)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(mode)
+            written.chmod(mode)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            files.remove_file(written)
             raise
-        return Path(name)
+        return written
 
     def _backup_path(self) -> Path:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")

@@ -74,7 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = demo_tasks(arguments.tasks)
     _explain(arguments)
     with (
-        tempfile.TemporaryDirectory(prefix="replicate-mcp-demo-") as folder,
+        # On Windows, another program may hold a file there for a moment.
+        tempfile.TemporaryDirectory(
+            prefix="replicate-mcp-demo-", ignore_cleanup_errors=True
+        ) as folder,
         running_simulator_process(settings) as simulator,
     ):
         results, seconds = _play(simulator, Path(folder), tasks, arguments.limit)

@@ -10,7 +10,7 @@ from replicate_mcp.cli.printing import OutputFailed, drop_output
 from replicate_mcp.errors import BackendUnavailable, InvalidInput, ModelNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from replicate_mcp.access import Caller
     from replicate_mcp.app import App
@@ -89,8 +89,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         from replicate_mcp.cli.saving import make_folder
 
-        make_folder(arguments.out)  # Before anything is created and billed.
+        make_folder(arguments.out, _names(given.tasks))  # Before anything is created and billed.
     return in_app(settings, lambda app: _generate(app, arguments, given))
+
+
+def _names(tasks: "Sequence[object]") -> list[str]:
+    """Return the filenames of tasks that nothing has checked yet."""
+    from replicate_mcp.tasks.filenames import default_name
+
+    names = (
+        (task.get("output_filename") if isinstance(task, dict) else None) or default_name(index)
+        for index, task in enumerate(tasks)
+    )
+    return [name for name in names if isinstance(name, str)]
 
 
 async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput") -> int:

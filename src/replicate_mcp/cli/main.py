@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from replicate_mcp.cli import logs
 from replicate_mcp.cli.printing import OutputFailed, drop_output, guard_streams, say
 from replicate_mcp.errors import ReplicateMcpError
+from replicate_mcp.platform.processes import raise_descriptor_limit
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def _run(words: list[str]) -> int:
         _parser().parse_args(words[:1])
         return WRONG_USE
     logs.configure()
+    raise_descriptor_limit()
     command = cast(Command, importlib.import_module(f"replicate_mcp.cli.{name}"))
     parser = argparse.ArgumentParser(prog=f"replicate-mcp {name}", description=_sentence(name))
     parser.add_argument("--env-file", metavar="FILE", help="a file of settings, NAME=value a line")

@@ -6,9 +6,10 @@ Of a file's name, the extension is left to its content (`tasks/media.py`).
 import filecmp
 import os
 import secrets
-import tempfile
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.cli.options import DEFAULT_MAX_MB
 from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.platform.files import retry_while_held
+from replicate_mcp.platform.files import remove_file, retry_while_held
 from replicate_mcp.replicate_api.connection import connection_fault
 from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
@@ -158,8 +159,7 @@ class Saver:
                 say(f"{file.filename} is saved as {name}, {why}.")
         finally:
             with anyio.CancelScope(shield=True):
-                remove = partial(part.unlink, missing_ok=True)
-                await anyio.to_thread.run_sync(retry_while_held, remove)
+                await anyio.to_thread.run_sync(remove_file, part)
 
     def _target(self, filename: str) -> Path:
         # Checked before the batch began; the journal is a file, though, that others could write.
@@ -196,6 +196,7 @@ class Saver:
         Raises:
             FileExistsError: a file is there, which may not be replaced.
         """
+        target = _as_on_disk(target)
         if self._overwrite:
             part.replace(target)
             return
@@ -253,28 +254,72 @@ class Saver:
         return beginning
 
 
+def _as_on_disk(target: Path) -> Path:
+    """Return `target` as the file is called that is there already, in whatever normal form.
+
+    macOS takes both forms of `café.jpg` for one name; elsewhere they are two files that look the
+    same. Upper and lower case are left to the file system.
+    """
+    if target.name.isascii() or os.path.lexists(target):
+        return target
+    name = unicodedata.normalize("NFC", target.name)
+    with suppress(OSError):  # Not every folder that can be written to can be listed.
+        for each in target.parent.iterdir():
+            if unicodedata.normalize("NFC", each.name) == name:
+                return each
+    return target
+
+
 def _is_same(part: Path, target: Path) -> bool:
     """Return whether `target` is a file, and no link, with the content of `part`."""
+    target = _as_on_disk(target)
     is_file = target.is_file() and not target.is_symlink()
     return is_file and filecmp.cmp(part, target, shallow=False)
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder where it is not there.
+def make_folder(folder: Path, names: Iterable[str] = ()) -> None:
+    """Make the folder where it is not there, and check that files can be made in it.
+
+    Args:
+        names: of files to be saved there; those that cannot be filenames are passed over.
 
     Raises:
-        InvalidInput: it cannot be made or written to.
+        InvalidInput: the folder cannot be made or written to, or a name is too long for it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"The folder {folder} cannot be made: {error.strerror}.") from None
     try:
-        # What may be written is known by writing: macOS and Windows guard folders of their own.
-        with tempfile.TemporaryFile(dir=folder, prefix=".replicate-mcp."):
-            pass
+        _try_to_write(folder / ".replicate-mcp")
     except OSError as error:
         raise InvalidInput(f"The folder {folder} cannot be written to: {error.strerror}.") from None
+    fitting = [name for name in names if filenames.problem(name) is None]
+    # Some file systems count bytes, and others UTF-16's units.
+    for encoding in ("utf-8", "utf-16") if fitting else ():
+        name = max(fitting, key=lambda name: len(name.encode(encoding)))
+        try:
+            _try_to_write(folder / name)
+        except OSError as error:
+            raise InvalidInput(
+                f"The name {name} is too long for --out ({error.strerror}): give the image a "
+                f"shorter one, or choose another folder than {folder}."
+            ) from None
+
+
+def _try_to_write(path: Path) -> None:
+    """Make a file and remove it again; its name is `path`'s with room for a number and extension.
+
+    What may be written is known by writing: macOS and Windows guard folders of their own.
+    `tempfile` is not used: on Windows it tries 10,000 names where it may not write.
+
+    Raises:
+        OSError: such a file cannot be made.
+    """
+    tried = path.with_name(f"{path.name}{secrets.token_hex(4)}")
+    with tried.open("xb"):
+        pass
+    remove_file(tried)
 
 
 def _stem(name: str) -> str:

@@ -1,6 +1,5 @@
 """How much a server takes from the network: sizes, clocks and counts, and where each is from."""
 
-import contextlib
 from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
@@ -10,9 +9,6 @@ MARK_BYTES = 128
 
 RETRY_AFTER_SECONDS = 5
 """What a caller is told that has too much open: it may retry once something of it has ended."""
-
-_DESCRIPTORS = 65_536
-"""Asked for: each creation that is held at Replicate needs one as well, whosever account it is."""
 
 _DESCRIPTORS_OF_OUR_OWN = 700
 """Left to everything but callers: some hundred creations, Redis, files."""
@@ -79,18 +75,3 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-
-
-def descriptors() -> int | None:
-    """How many this process may have open, after asking the system for as many as it gives."""
-    try:
-        import resource
-    except ImportError:  # Windows, where sockets are not counted so.
-        return None
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
-        most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return None if soft == resource.RLIM_INFINITY else soft

@@ -41,9 +41,9 @@ from replicate_mcp.http_api.limits import (
     DEFAULT_LIMITS,
     RETRY_AFTER_SECONDS,
     Limits,
-    descriptors,
 )
 from replicate_mcp.http_api.metrics import Metrics
+from replicate_mcp.platform.processes import raise_descriptor_limit
 from replicate_mcp.platform.sockets import listening_socket
 from replicate_mcp.settings import Settings
 
@@ -123,7 +123,7 @@ async def serve_http(
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    limits = limits.fitting(descriptors())
+    limits = limits.fitting(raise_descriptor_limit())
     async with App.running(
         settings, listens_on_loopback=is_loopback(host), batch_bytes=limits.batch_bytes
     ) as app:

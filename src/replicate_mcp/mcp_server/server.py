@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import signal
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -49,7 +48,7 @@ from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.stdio import stdio_streams
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
-from replicate_mcp.platform.signals import loop_receives_signals
+from replicate_mcp.platform.signals import wait_for_end_signal
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
 
@@ -272,8 +271,7 @@ async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = 
     """
     running = App.running(settings, settings_error=settings_error)
     async with running as app, anyio.create_task_group() as group:
-        if loop_receives_signals():
-            group.start_soon(_leave_at_signal, app)
+        group.start_soon(_leave_at_signal, app)
         server = ReplicateMcpServer(app, is_local=True)
         group.start_soon(_recover_after_the_first_answer, server, app)
         group.start_soon(_freeze_after_the_first_call, server)
@@ -298,9 +296,8 @@ async def _freeze_after_the_first_call(server: ReplicateMcpServer) -> None:
 
 
 async def _leave_at_signal(app: App) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            with anyio.move_on_after(LEAVE_SECONDS):
-                await app.leave()
-            # The transport reads stdin in a thread that ends only with stdin: no other way out.
-            os._exit(0)
+    await wait_for_end_signal()
+    with anyio.move_on_after(LEAVE_SECONDS):
+        await app.leave()
+    # The transport reads stdin in a thread that ends only with stdin: no other way out.
+    os._exit(0)

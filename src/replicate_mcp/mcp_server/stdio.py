@@ -15,6 +15,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from mcp.os.win32.utilities import rebind_std_handle_to_fd
 from mcp.shared.message import SessionMessage
 from mcp_types import (
     ErrorData,
@@ -32,7 +33,6 @@ from replicate_mcp.mcp_server.jsonrpc_lines import (
     line_too_long,
     parse_line,
 )
-from replicate_mcp.platform.processes import replace_descriptor
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ def _claim_standard_streams() -> tuple[BinaryIO, int]:
         pass
     stdin, stdout = os.dup(0), os.dup(1)
     for descriptor, replacement in ((0, nothing), (1, 2)):
-        replace_descriptor(descriptor, replacement)
+        os.dup2(replacement, descriptor)
+        rebind_std_handle_to_fd(descriptor)  # On Windows, what child processes inherit.
     os.close(nothing)
     # Never closed: a thread may still be reading when the transport ends.
     return os.fdopen(stdin, "rb", _CHUNK_BYTES, closefd=False), stdout

@@ -1,7 +1,7 @@
 """Whether a file is on this machine's own disk: only there do locks tell who lives."""
 
-import os
-from pathlib import Path
+import re
+from pathlib import Path, PureWindowsPath
 
 from replicate_mcp.platform.system import IS_MACOS, IS_WINDOWS
 
@@ -25,7 +25,7 @@ def network_file_system(path: Path) -> str | None:
     """
     try:
         if IS_WINDOWS:
-            return _on_windows(path)
+            return _on_windows(PureWindowsPath(path.resolve()).drive)
         if IS_MACOS:
             return _kind(_mounts_of_macos(), path)
         return _kind(mounts(MOUNTS.read_text("utf-8", "replace")), path)
@@ -58,12 +58,16 @@ def _kind(mounted: dict[str, str], path: Path) -> str | None:
 
 
 def _mounts_of_macos() -> dict[str, str]:
-    import re
     import subprocess
 
     try:
         told = subprocess.run(
-            ["/sbin/mount"], capture_output=True, text=True, timeout=5, check=False
+            ["/sbin/mount"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=5,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:  # A mount whose server does not answer.
         raise OSError(str(error)) from error
@@ -71,11 +75,12 @@ def _mounts_of_macos() -> dict[str, str]:
     return dict(lines)
 
 
-def _on_windows(path: Path) -> str | None:
+def _on_windows(drive: str) -> str | None:
+    """The kind of the drive, share or volume that a path begins with."""
     import ctypes
 
-    root = os.path.splitdrive(path.resolve())[0] + "\\"
-    if root.startswith("\\\\"):
+    # \\?\ and \\.\ name what is on this machine, and \\?\UNC\ what is not.
+    if re.match(r"\\\\(?![?.]\\)|\\\\[?.]\\UNC\\", drive, re.IGNORECASE):
         return "a network share"
-    kind = ctypes.windll.kernel32.GetDriveTypeW(root)  # type: ignore[attr-defined,unused-ignore]
-    return "a network drive" if kind == _WINDOWS_REMOTE_DRIVE else None
+    ask = ctypes.windll.kernel32.GetDriveTypeW  # type: ignore[attr-defined,unused-ignore]
+    return "a network drive" if ask(f"{drive}\\") == _WINDOWS_REMOTE_DRIVE else None

@@ -53,6 +53,20 @@ def is_owned(found: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file where there is one; on Windows also one that is held or read-only."""
+
+    def remove() -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            if IS_WINDOWS:
+                path.chmod(stat.S_IWRITE)
+            raise
+
+    retry_while_held(remove)
+
+
 def retry_while_held(step: Callable[[], T]) -> T:
     """Return `step()`; on Windows, call it again while another program holds the file.
 

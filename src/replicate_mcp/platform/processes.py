@@ -1,10 +1,14 @@
 """Processes and their standard streams."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
 
 from replicate_mcp.platform.system import IS_WINDOWS
+
+DESCRIPTORS = (65_536, 10_240)
+"""How many are asked for, one after the other: macOS may refuse more than its OPEN_MAX."""
 
 
 def after_fork_in_child(forget: Callable[[], None]) -> None:
@@ -36,13 +40,27 @@ def fill_closed_descriptors() -> None:
                 os.close(opened)
 
 
-def replace_descriptor(descriptor: int, replacement: int) -> None:
-    """Let a standard descriptor (0, 1 or 2) be a duplicate of another one."""
-    os.dup2(replacement, descriptor)
-    if IS_WINDOWS:
-        from mcp.os.win32.utilities import rebind_std_handle_to_fd
+def raise_descriptor_limit() -> int | None:
+    """Let this process open as many files and sockets as the system allows it.
 
-        rebind_std_handle_to_fd(descriptor)
+    A creation that Replicate holds needs a socket, and macOS gives a process 256 at first.
+
+    Returns:
+        How many it may open; None for any number, as on Windows.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    for wanted in DESCRIPTORS:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft == resource.RLIM_INFINITY or soft >= most:
+            break
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def script_schemes(default: str) -> tuple[str, str]:

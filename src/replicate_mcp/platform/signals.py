@@ -1,8 +1,33 @@
-"""Signals, where the event loop can receive them."""
+"""Signals that ask a process to end."""
 
-from replicate_mcp.platform.system import IS_WINDOWS
+import asyncio
+import signal
+import sys
+from types import FrameType
+
+import anyio
+
+END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
+"""On Windows, Ctrl-C is SIGINT, and Ctrl-Break or closing the console SIGBREAK."""
+if sys.platform == "win32":
+    END_SIGNALS.append(signal.SIGBREAK)
 
 
-def loop_receives_signals() -> bool:
-    """Return whether `anyio.open_signal_receiver` works: not on Windows' event loop."""
-    return not IS_WINDOWS
+async def wait_for_end_signal() -> None:
+    """Return when a signal asks this process to end; later ones are ignored.
+
+    Call it in the main thread. It uses `signal.signal`, since Windows' event loop has no signal
+    handlers of its own. Cancelling it restores the previous handlers.
+    """
+    loop, received = asyncio.get_running_loop(), anyio.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(received.set)
+
+    previous = [(each, signal.signal(each, handle)) for each in END_SIGNALS]
+    try:
+        await received.wait()
+    except BaseException:
+        for each, handler in previous:
+            signal.signal(each, handler)
+        raise

@@ -38,23 +38,52 @@ def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
     return listener
 
 
-def keepalive_options(seconds: float) -> dict[int, int]:
-    """Return the TCP options with which a dead connection is noticed after about `seconds`.
+def keepalive_options(idle: float, unacknowledged: float | None = None) -> dict[int, int]:
+    """Return the TCP options with which a dead connection is noticed.
 
-    macOS calls the idle time TCP_KEEPALIVE. Linux can also bound how long sent data stays
-    unacknowledged.
+    macOS calls the idle time TCP_KEEPALIVE. Only Linux can also bound how long sent data stays
+    unacknowledged: elsewhere that is up to who waits for an answer.
+
+    Args:
+        idle: seconds without data after which three probes are sent, within as long again.
+        unacknowledged: on Linux, seconds until the connection fails; None for `idle`.
     """
+    seconds = idle if unacknowledged is None else unacknowledged
     options: dict[int, int] = {}
-    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
-    if idle is not None:
-        options[idle] = max(1, int(seconds))
+    idle_option = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+    if idle_option is not None:
+        options[idle_option] = max(1, int(idle))
     if hasattr(socket, "TCP_KEEPINTVL"):
-        options[socket.TCP_KEEPINTVL] = max(1, int(seconds / 3))
+        options[socket.TCP_KEEPINTVL] = max(1, int(idle / 3))
     if hasattr(socket, "TCP_KEEPCNT"):
         options[socket.TCP_KEEPCNT] = 3
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         options[socket.TCP_USER_TIMEOUT] = int(seconds * 1000)
     return options
+
+
+def keepalive_socket_options(seconds: float) -> list[tuple[int, int, int]]:
+    """Return arguments of `setsockopt` with which a dead connection fails within `seconds`."""
+    options = keepalive_options(seconds / 2, seconds).items()
+    return [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        *((socket.IPPROTO_TCP, option, value) for option, value in options),
+    ]
+
+
+def send_datagram(sender: socket.socket, address: tuple[str, int]) -> None:
+    """Send an empty UDP datagram.
+
+    On Windows, `sendto` fails where an earlier datagram of the same socket reached nobody, as if
+    this one had.
+
+    Raises:
+        OSError: it cannot be sent.
+    """
+    try:
+        sender.sendto(b"", address)
+    except ConnectionResetError:
+        sender.sendto(b"", address)
 
 
 async def close_datagram_socket(watched: socket.socket) -> None:
@@ -65,7 +94,7 @@ async def close_datagram_socket(watched: socket.socket) -> None:
     datagram to itself makes the thread return and let go of it first.
     """
     try:
-        watched.sendto(b"", watched.getsockname())
+        send_datagram(watched, watched.getsockname())
         with anyio.move_on_after(CLOSING_SECONDS, shield=True):
             await anyio.wait_readable(watched)
     except (OSError, anyio.BusyResourceError):

@@ -17,6 +17,7 @@ import httpx
 
 from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.platform.clock import steady_time
+from replicate_mcp.platform.sockets import keepalive_socket_options
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
 from replicate_mcp.replicate_api.faults import (
     Fault,
@@ -42,6 +43,10 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 KEEPALIVE_SECONDS = 20.0
 """How long an idle connection is kept: a longer one meets servers that have closed it."""
+
+SILENCE_SECONDS = 30.0
+"""Seconds after which a connection fails whose other end acknowledges nothing, also while an answer
+is held: after the machine slept or left its network, that answer would never come."""
 
 _VALID_FROM_ANYONE = frozenset({413, 414, 429, 431})
 """Refusals that hold whoever on the way gives them: too large, or too many."""
@@ -172,6 +177,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._options = connection_options(str(self._base))
         return httpx.AsyncHTTPTransport(
             **self._options,
+            socket_options=keepalive_socket_options(SILENCE_SECONDS),
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
         )
 

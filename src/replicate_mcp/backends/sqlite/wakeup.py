@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import anyio
 
-from replicate_mcp.platform.sockets import close_datagram_socket
+from replicate_mcp.platform.sockets import close_datagram_socket, send_datagram
 
 WAKE_UPS_PER_SECOND = 50.0
 WAKE_UPS_AT_ONCE = 200.0
@@ -41,7 +41,7 @@ class Doorbell:
         """Wake the owners of those doorbells; one that is gone is passed over."""
         for port in ports:
             with contextlib.suppress(OSError):
-                self._socket.sendto(b"", ("127.0.0.1", port))
+                send_datagram(self._socket, ("127.0.0.1", port))
 
     async def rung(self) -> None:
         """Wait for the next ring; several at once count as one."""

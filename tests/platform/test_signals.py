@@ -1,0 +1,47 @@
+"""Signals that ask a process to end, received as Windows' event loop allows it."""
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import anyio
+import pytest
+
+from replicate_mcp.platform.signals import END_SIGNALS, wait_for_end_signal
+
+
+class LoopWithoutSignals(asyncio.SelectorEventLoop):
+    """As Windows' event loop."""
+
+    def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("number", END_SIGNALS)
+def test_a_signal_is_received_where_the_event_loop_has_no_handlers(number: int) -> None:
+    async def run() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait_for_end_signal)
+            await anyio.wait_all_tasks_blocked()
+            os.kill(os.getpid(), number)
+
+    before = [signal.getsignal(each) for each in END_SIGNALS]
+    try:
+        with asyncio.Runner(loop_factory=LoopWithoutSignals) as runner:
+            runner.run(asyncio.wait_for(run(), 5))
+    finally:
+        for each, handler in zip(END_SIGNALS, before, strict=True):
+            signal.signal(each, handler)
+
+
+def test_handlers_are_restored_where_no_signal_came() -> None:
+    before = [signal.getsignal(each) for each in END_SIGNALS]
+
+    async def run() -> None:
+        with anyio.move_on_after(0.01):
+            await wait_for_end_signal()
+        assert signal.getsignal(signal.SIGTERM) is before[0]
+
+    anyio.run(run)
+    assert [signal.getsignal(each) for each in END_SIGNALS] == before
