@@ -138,7 +138,7 @@ class Replicate(httpx.AsyncBaseTransport):
         answer = answers.popleft() if answers else self._always.get(kind, _forwarded)
         response = await answer(request, self._app.handle_async_request)
         await response.aread()
-        response.headers.setdefault("date", self._date())
+        response.headers["date"] = self._date()
         await self._turn(f"{kind} answered")
         return response
 
@@ -201,6 +201,17 @@ def slow(seconds: float, then: Answer = _forwarded) -> Answer:
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         await anyio.sleep(seconds)
         return await then(request, forward)
+
+    return answer
+
+
+def late(seconds: float) -> Answer:
+    """Carry the request out at once, and answer only after some time."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        response = await forward(request)
+        await anyio.sleep(seconds)
+        return response
 
     return answer
 
