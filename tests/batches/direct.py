@@ -137,7 +137,6 @@ class Replicate(httpx.AsyncBaseTransport):
         answers = self._next[kind]
         answer = answers.popleft() if answers else self._always.get(kind, _forwarded)
         response = await answer(request, self._app.handle_async_request)
-        await response.aread()
         response.headers["date"] = self._date()
         await self._turn(f"{kind} answered")
         return response
