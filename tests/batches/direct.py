@@ -37,7 +37,7 @@ from replicate_mcp.simulator.problems import Problem, server_error
 from replicate_mcp.simulator.settings import SimulatorSettings
 from replicate_mcp.simulator.simulation import Simulation
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.result import TaskResult
+from replicate_mcp.tasks.result import TaskFailure, TaskResult
 
 URL = "http://127.0.0.1:9"
 TOKEN = "r8_acme_1"
@@ -135,7 +135,7 @@ class Replicate(httpx.AsyncBaseTransport):
         at = asyncio.get_running_loop().time()
         self.calls.append(Call(kind, at, token, request.url.path))
         answers = self._next[kind]
-        answer = answers.popleft() if answers else self._always.get(kind, _forwarded)
+        answer = answers.popleft() if answers else self._always.get(kind, forwarded)
         response = await answer(request, self._app.handle_async_request)
         response.headers["date"] = self._date()
         await self._turn(f"{kind} answered")
@@ -162,7 +162,8 @@ def _kind(request: httpx.Request) -> Kind:
     return "get" if parts[:-1] == ["v1", "predictions"] else "other"
 
 
-async def _forwarded(request: httpx.Request, forward: Forward) -> httpx.Response:
+async def forwarded(request: httpx.Request, forward: Forward) -> httpx.Response:
+    """Leave the answer to the simulator."""
     return await forward(request)
 
 
@@ -194,7 +195,7 @@ async def unsent(request: httpx.Request, forward: Forward) -> httpx.Response:
     raise httpx.ConnectError("connection refused")
 
 
-def slow(seconds: float, then: Answer = _forwarded) -> Answer:
+def slow(seconds: float, then: Answer = forwarded) -> Answer:
     """Carry the request out only after some time, as a slow upload is."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -370,3 +371,16 @@ async def noted(
         for index, offer in enumerate(each for each in room.offers if each.entry == batch)
     }
     return dict(sorted((await backend.note_attempts(attempts)).cancel_after.items()))
+
+
+def finished(task: int = 0, prediction: str | None = None) -> TaskFailure:
+    """Return a row that ends a task, whatever its prediction became."""
+    return TaskFailure(
+        task_index=task,
+        prompt="p",
+        output_filename=f"{task}.png",
+        error="It failed.",
+        error_code="prediction_failed",
+        prediction_id=prediction,
+        retryable=True,
+    )

@@ -18,6 +18,7 @@ from batches.direct import (
     Process,
     Replicate,
     changed,
+    finished,
     late,
     lost,
     noted,
@@ -32,7 +33,6 @@ from replicate_mcp.batches.backend import Backend
 from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.tasks.result import TaskFailure
 
 CAR = {"prompt": "a red car"}
 BOAT = {"prompt": "a blue boat"}
@@ -107,18 +107,6 @@ async def account(
     async with running_process(wrap=wrap) as process, anyio.create_task_group() as group:
         yield Account(replicate, process, group)
         group.cancel_scope.cancel()
-
-
-def finished(task: int = 0, prediction: str | None = None) -> TaskFailure:
-    return TaskFailure(
-        task_index=task,
-        prompt="p",
-        output_filename="0.png",
-        error="It failed.",
-        error_code="prediction_failed",
-        prediction_id=prediction,
-        retryable=True,
-    )
 
 
 @in_virtual_time

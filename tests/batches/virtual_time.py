@@ -26,6 +26,9 @@ EPOCH = 1_800_000_000.0
 LIMIT_SECONDS = 2 * 3600
 """Virtual time that a test may take: one that never ends fails here."""
 
+MAX_DELAY_SECONDS = 20.0
+"""The longest jump that a `Schedule` makes while it holds calls."""
+
 STALL_SECONDS = 5.0
 """Real seconds to wait for I/O where no timer is left; then the test fails."""
 
@@ -37,13 +40,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that jumps to its next timer instead of waiting for it.
 
     Attributes:
-        on_idle: called before each jump, with whether a timer is left; returns whether it has made
-            something ready, and the jump is to be left out.
+        on_idle: called before each jump, with its seconds, None where no timer is left; returns
+            whether it has made something ready, and the jump is to be left out.
     """
 
     def __init__(self) -> None:
         self.elapsed = 0.0
-        self.on_idle: Callable[[bool], bool] = lambda _has_timer: False
+        self.on_idle: Callable[[float | None], bool] = lambda _seconds: False
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
@@ -58,7 +61,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if ready or timeout == 0 or self._loop.on_idle(timeout is not None):
+        if ready or timeout == 0 or self._loop.on_idle(timeout):
             return ready
         if timeout is not None:
             self._loop.elapsed += timeout
@@ -142,12 +145,13 @@ class Schedule:
         """Return `target` with calls of these async methods held, before and after each is done."""
         return cast(T, _Held(target, self, frozenset(names)))
 
-    def _release(self, has_timer: bool) -> bool:
+    def _release(self, seconds: float | None) -> bool:
         self._held = [each for each in self._held if not each[1].done()]
         if not self._held:
             return False
         choice = self._choices.popleft() if self._choices else 0
-        place = choice % (len(self._held) + has_timer)
+        may_wait = seconds is not None and seconds <= MAX_DELAY_SECONDS
+        place = choice % (len(self._held) + may_wait)
         if place == len(self._held):
             self.released.append("(time passes)")
             return False
