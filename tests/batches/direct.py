@@ -46,6 +46,8 @@ ACCOUNT = "acme"
 OWN = account_semaphore(ACCOUNT)
 MODEL = "black-forest-labs/flux-schnell"
 
+RED_CAR = {"prompt": "a red car"}
+
 Kind = Literal["create", "get", "cancel", "list", "other"]
 Forward = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Answer = Callable[[httpx.Request, Forward], Awaitable[httpx.Response]]
@@ -104,12 +106,12 @@ class Replicate(httpx.AsyncBaseTransport):
         if answer is not None:
             self._always[kind] = answer
 
-    def made(self, prompt: str = "a red car", *, cancel_after: int = 600) -> str:
+    def made(self, inputs: Mapping[str, Any] = RED_CAR, *, cancel_after: int = 600) -> str:
         """Create a prediction without any request; return its id."""
         asked = Creation(
             self.world.account(ACCOUNT),
             MODELS_BY_ID[MODEL],
-            {"prompt": prompt},
+            dict(inputs),
             cancel_after=cancel_after,
         )
         return self.world.create(asked).id

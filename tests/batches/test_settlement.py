@@ -34,8 +34,8 @@ from replicate_mcp.batches.settlement import Settlement, Verdict
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.gateway import Gateway
 
-CAR = {"prompt": "a red car"}
-BOAT = {"prompt": "a blue boat"}
+CAR: dict[str, Any] = {"prompt": "a red car"}
+BOAT: dict[str, Any] = {"prompt": "a blue boat"}
 NOT_MADE, UNKNOWN, REFUSED = Verdict.NOT_MADE, Verdict.UNKNOWN, Verdict.REFUSED
 
 
@@ -142,7 +142,7 @@ async def test_who_leaves_while_the_list_is_read_keeps_nobody_waiting(
     async with account() as acme:
         first = await acme.attempt()
         second = await acme.attempt(BOAT, batch="b_2")
-        prediction = acme.replicate.made(BOAT["prompt"])
+        prediction = acme.replicate.made(BOAT)
         acme.replicate.answer("list", slow(0.5))
         waiter = acme.wait(second)
         with anyio.move_on_after(0.2):
@@ -169,10 +169,23 @@ async def test_a_later_prediction_shows_that_an_attempt_was_not_made() -> None:
         waiter = acme.wait(permit)
         await anyio.sleep(2.5)
         other = await acme.attempt(BOAT, batch="b_2")
-        prediction = acme.replicate.made(BOAT["prompt"])
+        prediction = acme.replicate.made(BOAT)
         await acme.backend.claim_prediction(other, "b_2", prediction)
         await anyio.sleep(1)
         assert (waiter.answer, waiter.at) == (NOT_MADE, 3)
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+@in_virtual_time
+async def test_what_only_another_attempt_can_have_made_leaves_no_doubt(is_claimed: bool) -> None:
+    async with account() as acme:
+        permit = await acme.attempt(CAR | {"seed": 1})
+        other = await acme.attempt(CAR | {"seed": 2}, batch="b_2")
+        prediction = acme.replicate.made(CAR | {"seed": 2})
+        if is_claimed:
+            await acme.backend.claim_prediction(other, "b_2", prediction)
+        assert await acme.find(permit) is NOT_MADE
+        assert now() == 10
 
 
 @in_virtual_time
@@ -221,6 +234,19 @@ async def test_what_could_be_an_equal_attempts_that_goes_on_is_not_given_to_be_c
         await acme.backend.finish(other, "b_2", finished(prediction=first.id))
         await anyio.sleep(2)
         assert waiter.answer == second
+
+
+@in_virtual_time
+async def test_what_an_equal_attempt_makes_while_the_list_is_read_is_not_cancelled() -> None:
+    async with account(list_deadlines=False) as acme:
+        cancelled = await acme.attempt(batch="b_1")
+        acme.replicate.answer("list", slow(0.5))
+        waiter = acme.wait(cancelled, to_cancel=True)
+        await anyio.sleep(0.2)
+        await acme.attempt(batch="b_2")
+        acme.replicate.made()
+        await anyio.sleep(5)
+        assert waiter.answer is None
 
 
 @in_virtual_time
@@ -283,7 +309,7 @@ async def test_an_equal_attempt_that_ends_while_the_list_is_read_takes_nothing_f
         waiter = acme.wait(permit)
         acme.replicate.answer("list", refused(500), refused(500), late(0.5))
         await anyio.sleep(1.5)
-        acme.replicate.made(BOAT["prompt"])  # The list is up to date.
+        acme.replicate.made(BOAT)  # The list is up to date.
         await anyio.sleep(0.6)
         await acme.backend.finish(other, "b_1", finished(prediction=others))
         await anyio.sleep(2)
@@ -308,7 +334,7 @@ async def test_lost_attempts_minutes_apart_are_found_in_one_list() -> None:
         permits, made = [], []
         for number in range(3):
             permits.append(await acme.attempt({"prompt": f"car {number}"}, batch=f"b_{number}"))
-            made.append(acme.replicate.made(f"car {number}"))
+            made.append(acme.replicate.made({"prompt": f"car {number}"}))
             await anyio.sleep(300)
         waiters = [acme.wait(permit) for permit in permits[::-1]]
         await anyio.sleep(0.5)
@@ -351,7 +377,7 @@ async def test_a_list_that_cannot_be_read_now_is_read_with_another_token_or_agai
     async with account() as acme:
         first = await acme.attempt()
         second = await acme.attempt(BOAT, batch="b_2")
-        made = [acme.replicate.made(CAR["prompt"]), acme.replicate.made(BOAT["prompt"])]
+        made = [acme.replicate.made(CAR), acme.replicate.made(BOAT)]
         acme.replicate.always("list", by_token(dict(answers)))
         waiters = [
             acme.wait(first),
@@ -385,7 +411,7 @@ async def test_a_token_that_comes_while_another_is_refused_is_tried_too() -> Non
     async with account() as acme:
         first = await acme.attempt()
         second = await acme.attempt(BOAT, batch="b_2")
-        made = [acme.replicate.made(CAR["prompt"]), acme.replicate.made(BOAT["prompt"])]
+        made = [acme.replicate.made(CAR), acme.replicate.made(BOAT)]
         acme.replicate.answer("list", slow(0.5, refused(401)))
         waiter = acme.wait(first)
         await anyio.sleep(0.2)
@@ -414,7 +440,7 @@ async def test_the_later_of_two_waiters_decides_when_a_list_that_is_cut_off_tell
         permit = await acme.attempt()
         await anyio.sleep(10)
         for number in range(30):
-            acme.replicate.made(f"boat {number}")
+            acme.replicate.made({"prompt": f"boat {number}"})
         first = acme.wait(permit)
         await anyio.sleep(8)
         second = acme.wait(permit)
@@ -521,7 +547,7 @@ async def test_an_attempt_that_is_noted_while_the_state_is_read_is_not_called_un
         first = acme.wait(permit)
         await entered.wait()
         late = await acme.attempt(BOAT, batch="b_2")
-        prediction = acme.replicate.made(BOAT["prompt"])
+        prediction = acme.replicate.made(BOAT)
         second = acme.wait(late)
         await anyio.sleep(0.1)
         go_on.set()
