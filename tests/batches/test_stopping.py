@@ -192,7 +192,7 @@ async def test_a_cancelled_creation_that_cannot_be_found_ends_with_its_own_answe
 async def test_a_cancelled_creation_whose_answer_comes_late_is_cancelled_by_its_id() -> None:
     replicate = Replicate(predict_seconds=200, list_lag_seconds=1_000)
     async with running_process() as process:
-        _, rows = await cancelled_after(5, process, replicate, task())
+        _, rows = await cancelled_after(5.5, process, replicate, task())
         assert reason(rows[0]) == CANCELED_RUNNING
         assert replicate.times("cancel") == pytest.approx([60], abs=1)  # Its hold is over.
 
