@@ -277,6 +277,42 @@ async def test_a_cancelled_creation_is_looked_for_only_until_its_answer_is_there
 
 
 @in_virtual_time
+async def test_from_the_moment_of_a_cancel_on_nothing_is_created() -> None:
+    replicate = Replicate()
+    async with running_process() as process:
+        batch = await process.start(replicate.gateway(), task())
+        process.runner.cancel(batch)
+        assert batch.dropped == CANCELED
+        assert batch.stopping.is_set()
+        assert reason((await process.rows(batch))[0]) == CANCELED
+        assert replicate.times("create") == []
+
+
+@in_virtual_time
+async def test_a_creation_that_arrives_late_at_replicate_is_cancelled_there_all_the_same() -> None:
+    replicate = Replicate(predict_seconds=40)
+    replicate.answer("create", slow(15))
+    async with running_process() as process:
+        _, rows = await cancelled_after(1, process, replicate, task())
+        assert reason(rows[0]) == CANCELED_RUNNING
+        assert now() <= 16
+
+
+@in_virtual_time
+async def test_a_cancel_leaves_what_an_equal_batch_may_have_made_alone() -> None:
+    replicate = Replicate(predict_seconds=30, list_deadlines=False)
+    replicate.answer("create", slow(5))
+    async with running_process() as process:
+        batch = await process.start(replicate.gateway(), task())
+        kept = await process.start(replicate.gateway(), task())
+        await anyio.sleep(2)  # The list shows the other's prediction alone.
+        process.runner.cancel(batch)
+        assert isinstance((await process.rows(kept))[0], TaskSuccess)
+        assert reason((await process.rows(batch))[0]) == CANCELED_RUNNING
+        assert list(replicate.statuses().values()) == ["succeeded", "canceled"]
+
+
+@in_virtual_time
 async def test_nothing_is_cancelled_by_the_list_where_the_token_may_not_read_it() -> None:
     replicate = Replicate(predict_seconds=40)
     replicate.always("list", refused(401))

@@ -37,7 +37,7 @@ ATTEMPT = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     choices=CHOICES,
     attempts=st.lists(ATTEMPT, min_size=2, max_size=3),
@@ -126,7 +126,7 @@ HELD = (
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     choices=CHOICES,
     faults=st.lists(st.sampled_from(sorted(CREATIONS)), max_size=4),

@@ -76,7 +76,7 @@ class Stopping:
 
     async def fail_pending(self, batch: RunningBatch) -> None:
         """Where the batch was given up, end its tasks that wait."""
-        if batch.dropped is None or not batch.pending:
+        if batch.dropped is None:
             return
         dropped = list(batch.pending)
         batch.pending.clear()
@@ -121,7 +121,6 @@ class Stopping:
                 found = await batch.settlement.find(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
                     await try_to_stop(batch.gateway, found)
-                group.cancel_scope.cancel()
 
             group.start_soon(find)
             while permit in batch.creating:
