@@ -268,6 +268,13 @@ def test_a_model_is_compared_by_its_path_and_a_version_that_is_told(
     assert fits(replace(attempt(1), model=model), listed) is expected
 
 
+def test_every_input_that_was_sent_has_to_agree() -> None:
+    sent = replace(attempt(1), inputs=hash_inputs({"prompt": "a red car", "seed": 1}))
+    assert fits(sent, made("mine", seed=1, num_outputs=1))
+    assert not fits(sent, made("other", seed=2))
+    assert not fits(sent, made("other"))
+
+
 def attempts_of(*sent: tuple[int, float, int]) -> list[OpenAttempt]:
     """Equal attempts by permit, time and `Cancel-After`."""
     return [replace(attempt(permit, cancel_after=life), sent_at=at) for permit, at, life in sent]
@@ -278,6 +285,12 @@ def attempts_of(*sent: tuple[int, float, int]) -> list[OpenAttempt]:
 ORDERS: list[Any] = [
     pytest.param(
         [(1, 0, 600)], [("early", 1, 601.0), ("near", 2, 600.5)], {1: "near"}, id="the nearest life"
+    ),
+    pytest.param(
+        [(1, 0, 600)],
+        [("near", 1, 600.5), ("untold", 2, None)],
+        {1: "untold"},
+        id="one that is not told is as good as the same",
     ),
     pytest.param(
         [(1, 0, 600)], [("late", 2, None), ("early", 1, None)], {1: "early"}, id="then the earliest"
@@ -425,7 +438,8 @@ REWRITTEN = ["x" * 10_001, "data:,", "DATA:image/png;base64,AA", "Data:x"]
 
 @pytest.mark.parametrize("value", REWRITTEN)
 def test_a_value_that_the_api_may_rewrite_is_not_compared(value: str) -> None:
-    for holder in (value, [value], ["a", value], ("a", value), {"a": value}, [{"a": [value]}]):
+    mapping = {"a": value, "b": 1}
+    for holder in (value, [value], ["a", value, "b"], ("a", value), mapping, [{"a": [value]}]):
         assert hash_inputs({"x": holder}) == {"x": ""}
 
 
