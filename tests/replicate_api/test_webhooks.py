@@ -10,10 +10,13 @@ from dataclasses import asdict, replace
 import anyio
 import pytest
 
+from batches.direct import MODEL, Replicate
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.replicate_api.faults import LostAnswer
+from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, keep
+from replicate_mcp.tasks.models import ModelName
 
 NOW = 1_800_000_000.0
 KEY, OTHER_KEY = b"k" * 24, b"o" * 24
@@ -247,3 +250,20 @@ def test_an_accounts_name_cannot_lead_elsewhere() -> None:
     assert address("https://x.example", "a/../b") == (
         "https://x.example/webhooks/replicate/a%2F..%2Fb"
     )
+
+
+@in_virtual_time
+async def test_a_prediction_whose_webhook_is_lost_is_looked_at_every_fifteen_seconds() -> None:
+    replicate = Replicate(predict_seconds=100, webhook_lost=1)
+    gateway = replicate.gateway()
+    gateway.webhooks = Webhooks(
+        "https://x.example/hook", Remembering(), now=gateway.now, secret=gateway.webhook_secret
+    )
+    target = Target(ModelName.parse(MODEL))
+    prediction = await gateway.create(target, {"prompt": "a red car"}, cancel_after=600)
+    (made,) = replicate.predictions
+    assert made.asked.webhook == "https://x.example/hook"
+    assert made.asked.webhook_events == ("completed",)
+    ended = await gateway.follow(prediction, until=gateway.now() + 500)
+    assert ended.status == "succeeded"
+    assert replicate.times("get") == [75, 90, 105]
