@@ -1,16 +1,90 @@
-"""Questions that create nothing are asked again, and not for ever."""
+"""Retrying questions that create nothing: which ones, at which pace, and for how long."""
+
+import asyncio
+from collections.abc import Sequence
 
 import anyio
 import pytest
 
-from replicate_mcp.replicate_api import asking_again
+from batches.virtual_time import in_virtual_time
 from replicate_mcp.replicate_api.asking_again import answered
-from replicate_mcp.replicate_api.faults import LostAnswer
+from replicate_mcp.replicate_api.faults import (
+    ConnectionMisconfigured,
+    Intercepted,
+    LostAnswer,
+    NotSent,
+    Refusal,
+)
 
 
-async def test_a_question_that_is_never_answered_counts_as_lost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(asking_again, "ASKED_SECONDS", 0.2)
-    with anyio.fail_after(10), pytest.raises(LostAnswer, match="not within"):
-        await answered(anyio.sleep_forever)
+class Question:
+    """Fails with each of these errors in turn, then is answered; notes when it is asked."""
+
+    def __init__(self, *errors: Exception, seconds: Sequence[float] = ()) -> None:
+        self._errors = list(errors)
+        self._seconds = list(seconds)
+        self.times: list[float] = []
+
+    async def __call__(self) -> str:
+        self.times.append(asyncio.get_running_loop().time())
+        if self._seconds:
+            await anyio.sleep(self._seconds.pop(0))
+        if self._errors:
+            raise self._errors.pop(0)
+        return "an answer"
+
+
+PASSING = [
+    LostAnswer("reset"),
+    NotSent("no connection"),
+    Intercepted("a firewall"),
+    *(Refusal(status, "refused") for status in (429, 500, 502, 503, 520, 599)),
+]
+
+LASTING = [
+    ConnectionMisconfigured("a certificate"),
+    *(Refusal(status, "refused") for status in (400, 401, 402, 403, 404, 422, 428, 430, 499)),
+    KeyError("not of Replicate's"),
+]
+
+
+@in_virtual_time
+async def test_a_question_that_is_answered_is_asked_once() -> None:
+    question = Question()
+    assert await answered(question) == "an answer"
+    assert question.times == [0]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=repr)
+@in_virtual_time
+async def test_a_question_is_asked_three_times_where_the_fault_may_pass(fault: Exception) -> None:
+    twice = Question(fault, fault)
+    assert await answered(twice) == "an answer"
+    assert twice.times == pytest.approx([0, 0.3, 1.3])
+    last = LostAnswer("the last one")
+    with pytest.raises(LostAnswer, match="the last one"):
+        await answered(Question(fault, fault, last, fault))
+
+
+@pytest.mark.parametrize("fault", LASTING, ids=repr)
+@in_virtual_time
+async def test_a_question_whose_fault_would_last_is_asked_once(fault: Exception) -> None:
+    question = Question(fault)
+    with pytest.raises(type(fault)) as caught:
+        await answered(question)
+    assert caught.value is fault
+    assert question.times == [0]
+
+
+@in_virtual_time
+async def test_a_question_counts_as_lost_after_twenty_seconds_in_all() -> None:
+    question = Question(NotSent("no connection"), seconds=(12, 60))
+    with pytest.raises(LostAnswer, match=r"^not within 20 s$"):
+        await answered(question)
+    assert question.times == pytest.approx([0, 12.3])
+    assert asyncio.get_running_loop().time() == 20
+
+
+@in_virtual_time
+async def test_an_answer_within_twenty_seconds_is_waited_for() -> None:
+    assert await answered(Question(seconds=[19.9])) == "an answer"

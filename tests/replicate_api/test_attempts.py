@@ -1,11 +1,12 @@
 """Which prediction came of which attempt."""
 
+import math
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replicate_mcp.replicate_api.attempts import (
@@ -15,6 +16,7 @@ from replicate_mcp.replicate_api.attempts import (
     assign,
     cannot_be_told,
     distinct_cancel_after,
+    fits,
     hash_inputs,
     was_not_made,
 )
@@ -136,12 +138,18 @@ def test_attempts_of_other_inputs_than_the_rest_are_told_apart_too() -> None:
     assert ids(assign(attempts[:1], listed, {"b"})) == {1: "a"}
 
 
-def test_the_longest_life_that_no_equal_attempt_has_is_chosen() -> None:
-    assert distinct_cancel_after(600, set()) == 600
-    assert distinct_cancel_after(600, {600}) == 597
-    assert distinct_cancel_after(600, {600, 597}) == 594
-    assert distinct_cancel_after(6, {6}) == 5
-    assert distinct_cancel_after(6, {6, 5}) == 6
+@given(st.integers(5, 40), st.sets(st.integers(1, 40)))
+@example(600, set())
+@example(600, {600, 597})
+@example(6, {6, 5})
+@example(11, {11, 8})
+def test_the_longest_life_that_no_equal_attempt_comes_near_is_chosen(
+    wanted: int, used: set[int]
+) -> None:
+    allowed = range(max(5, wanted // 2), wanted + 1)
+    apart = [s for s in allowed if (wanted - s) % 3 == 0 and all(abs(s - u) >= 3 for u in used)]
+    unused = [s for s in allowed if s not in used]
+    assert distinct_cancel_after(wanted, used) == max(apart or unused or [wanted])
 
 
 def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
@@ -200,8 +208,244 @@ def test_a_list_that_was_cut_off_may_still_lag_behind_an_answer_just_lost() -> N
 
 
 def test_an_attempt_older_than_fifty_minutes_cannot_be_told() -> None:
-    assert not cannot_be_told(attempt(1), None, since=SENT, now=SENT + 50 * 60)
-    assert cannot_be_told(attempt(1), None, since=SENT, now=SENT + 50 * 60 + 1)
+    for listed in (None, whole()):
+        assert not cannot_be_told(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60)
+        assert cannot_be_told(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60 + 0.1)
+
+
+# What is different in a prediction that is the attempt's otherwise, and whether it fits.
+LIKE: list[Any] = [
+    pytest.param({}, True, id="nothing"),
+    pytest.param({"created_at": SENT - 5}, True, id="created when the attempt was sent"),
+    pytest.param({"created_at": SENT - 5.001}, False, id="created before"),
+    pytest.param({"created_at": SENT + 3_000}, True, id="created long after"),
+    pytest.param({"created_at": -math.inf}, False, id="created nobody knows when"),
+    pytest.param({"lives": 601.0}, True, id="a life within the tolerance"),
+    pytest.param({"lives": 599.0}, True, id="a life within the tolerance below"),
+    pytest.param({"lives": 601.01}, False, id="a longer life"),
+    pytest.param({"lives": 598.99}, False, id="a shorter life"),
+    pytest.param({"lives": 0.0}, False, id="no life"),
+    pytest.param({"lives": None}, True, id="a life that is not told"),
+    pytest.param({"model": "O/M"}, True, id="capitals"),
+    pytest.param({"model": "o/m2"}, False, id="another model"),
+    pytest.param({"model": ""}, False, id="no model"),
+    pytest.param({"version": "f" * 64}, True, id="any version"),
+    pytest.param({"inputs": hash_inputs({"prompt": "a blue car"})}, False, id="another prompt"),
+    pytest.param({"inputs": {}}, False, id="no inputs"),
+    pytest.param({"ended": True}, True, id="it has ended"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), LIKE)
+def test_a_prediction_fits_an_attempt_that_could_have_made_it(
+    changes: dict[str, Any], expected: bool
+) -> None:
+    assert fits(attempt(1), replace(made("it"), **changes)) is expected
+    assert bool(assign([attempt(1)], [replace(made("it"), **changes)], set())) is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "found", "version", "expected"),
+    [
+        ("o/m", "o/m", "b", True),
+        ("o/m:a", "o/m", "a", True),
+        ("o/m:a", "o/m", "b", False),
+        ("o/m:a", "o/m", "", False),
+        ("o/m:a", "o/m", "hidden", True),
+        ("o/m:a", "o/m", "hidden2", False),
+        ("o/m:a", "o/m", "dp-1", True),
+        ("o/m:a", "o/m", "adp-1", False),
+        ("o/m:a", "o/other", "a", False),
+        ("O/M:a", "o/m", "a", True),
+        ("deployments/o/m", "x/y", "b", True),
+        ("o/deployments/", "x/y", "b", False),
+    ],
+)
+def test_a_model_is_compared_by_its_path_and_a_version_that_is_told(
+    model: str, found: str, version: str, expected: bool
+) -> None:
+    listed = replace(made("it", model=found), version=version)
+    assert fits(replace(attempt(1), model=model), listed) is expected
+
+
+def test_every_input_that_was_sent_has_to_agree() -> None:
+    sent = replace(attempt(1), inputs=hash_inputs({"prompt": "a red car", "seed": 1}))
+    assert fits(sent, made("mine", seed=1, num_outputs=1))
+    assert not fits(sent, made("other", seed=2))
+    assert not fits(sent, made("other"))
+
+
+def attempts_of(*sent: tuple[int, float, int]) -> list[OpenAttempt]:
+    """Equal attempts by permit, time and `Cancel-After`."""
+    return [replace(attempt(permit, cancel_after=life), sent_at=at) for permit, at, life in sent]
+
+
+# Attempts as (permit, sent at, Cancel-After), predictions as (id, created at, life), and who gets
+# which.
+ORDERS: list[Any] = [
+    pytest.param(
+        [(1, 0, 600)], [("early", 1, 601.0), ("near", 2, 600.5)], {1: "near"}, id="the nearest life"
+    ),
+    pytest.param(
+        [(1, 0, 600)],
+        [("near", 1, 600.5), ("untold", 2, None)],
+        {1: "untold"},
+        id="one that is not told is as good as the same",
+    ),
+    pytest.param(
+        [(1, 0, 600)], [("late", 2, None), ("early", 1, None)], {1: "early"}, id="then the earliest"
+    ),
+    pytest.param(
+        [(1, 5, 600), (2, 0, 600)], [("it", 9, None)], {2: "it"}, id="to the attempt sent first"
+    ),
+    pytest.param(
+        [(2, 0, 600), (1, 0, 600)], [("it", 9, None)], {1: "it"}, id="then to the lowest permit"
+    ),
+    pytest.param(
+        [(1, 0, 600), (2, 5, 600)],
+        [("late", 9, None), ("early", 1, None)],
+        {1: "early", 2: "late"},
+        id="one each",
+    ),
+    pytest.param(
+        [(1, 0, 600), (2, 0, 599)],
+        [("first", 1, 599.4)],
+        {2: "first"},
+        id="to the attempt with the nearest life",
+    ),
+    pytest.param(
+        [(1, 0, 600), (2, 0, 600), (3, 0, 600)],
+        [("a", 3, 600.0), ("b", 2, 600.9), ("c", 1, 599.5)],
+        {1: "a", 2: "c", 3: "b"},
+        id="life before time",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "found", "expected"), ORDERS)
+def test_predictions_go_to_attempts_in_order(
+    sent: list[tuple[int, float, int]],
+    found: list[tuple[str, float, float | None]],
+    expected: dict[int, str],
+) -> None:
+    listed = [made(name, created=at, lives=life) for name, at, life in found]
+    for attempts in (attempts_of(*sent), attempts_of(*sent)[::-1]):
+        assert ids(assign(attempts, listed, set())) == expected
+        assert ids(assign(attempts, listed[::-1], set())) == expected
+
+
+def test_lives_three_seconds_apart_are_never_confused_and_one_second_apart_may_be() -> None:
+    attempts = attempts_of((1, 0, 600), (2, 0, 597))
+    for life in (596.0, 597.0, 598.0, 599.0, 600.0, 601.0):
+        listed = [made("it", lives=life)]
+        assert ids(assign(attempts, listed, set())) == {2 if life < 598.5 else 1: "it"}
+        assert sum(fits(each, listed[0]) for each in attempts) == 1
+    assert assign(attempts, [made("it", lives=598.5)], set()) == {}
+
+
+# When a prediction of another model was created (None: there is none), when the list was read, and
+# whether that shows that an attempt, whose answer was lost at SENT, made none.
+EVIDENCE: list[Any] = [
+    pytest.param(None, 9.99, False, id="nothing yet"),
+    pytest.param(None, 10.0, True, id="ten seconds"),
+    pytest.param(0.99, 2.0, False, id="another at the same time"),
+    pytest.param(1.0, 2.0, True, id="another a second later"),
+    pytest.param(0.99, 10.0, True, id="another at the same time, and ten seconds"),
+]
+
+
+@pytest.mark.parametrize(("created", "read", "expected"), EVIDENCE)
+def test_how_long_an_attempt_may_still_be_made(
+    created: float | None, read: float, expected: bool
+) -> None:
+    others = [] if created is None else [made("other", created=SENT + created, model="x/y")]
+    judged = was_not_made(attempt(1), whole(*others), set(), since=SENT, now=SENT + read)
+    assert judged is expected
+    cut = PredictionList(others, SENT - 4.99)
+    assert cannot_be_told(attempt(1), cut, since=SENT, now=SENT + read) is expected
+    assert not was_not_made(attempt(1), cut, set(), since=SENT, now=SENT + read)
+    assert not cannot_be_told(attempt(1), whole(*others), since=SENT, now=SENT + read)
+
+
+# A prediction without an owner beside an attempt, and whether it may be the attempt's after all.
+UNOWNED: list[Any] = [
+    pytest.param(made("it", "a blue car"), False, id="another prompt"),
+    pytest.param(made("it", model="o/other"), False, id="another model"),
+    pytest.param(made("it", created=SENT - 5.01), False, id="made before"),
+    pytest.param(made("it", created=SENT - 5), True, id="made just then"),
+    pytest.param(made("it", lives=1.0), True, id="another life"),
+    pytest.param(made("it", seed=4), True, id="more inputs"),
+    pytest.param(replace(made("it"), version="b"), True, id="another version"),
+    pytest.param(replace(made("it"), inputs={}), True, id="no inputs"),
+    pytest.param(replace(made("it"), inputs={"prompt": ""}), False, id="an odd prompt"),
+]
+
+
+@pytest.mark.parametrize(("other", "may_be_it"), UNOWNED)
+def test_an_attempt_was_made_as_long_as_something_like_it_has_no_owner(
+    other: ListedPrediction, may_be_it: bool
+) -> None:
+    sent = replace(attempt(1), model="o/m:a")
+    listed = whole(made("newest", "of another", created=SENT + 30), other)
+    assert was_not_made(sent, listed, {"newest"}, since=SENT, now=SENT + 60) is not may_be_it
+    assert was_not_made(sent, listed, {"newest", "it"}, since=SENT, now=SENT + 60)
+
+
+@pytest.mark.parametrize("inputs", [{}, {"image": "x"}, {"prompt": "data:,"}])
+def test_an_attempt_without_a_prompt_may_have_made_anything_of_its_model(
+    inputs: dict[str, Any],
+) -> None:
+    sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
+    for other, may_be_it in ((made("it", "any"), True), (made("it", model="o/other"), False)):
+        judged = was_not_made(sent, whole(other), set(), since=SENT, now=SENT + 60)
+        assert judged is not may_be_it
+
+
+def test_hashes_stay_the_same_since_the_journal_keeps_them() -> None:
+    sent = {"prompt": "a red car", "more": {"b": [1, 2.5], "a": None}, "steps": 4.0}
+    assert hash_inputs(sent) == {
+        "prompt": "a125ce8dde784db8",
+        "more": "626e7f2e53eac9f3",
+        "steps": "711d7b067f3018b6",
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (4, 4.0, True),
+        (4, 4.5, False),
+        (4, "4", False),
+        (1, True, False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ([1, 2], [2, 1], False),
+        (["a"], ("a",), True),
+        (math.inf, -math.inf, False),
+        ("x" * 10_000, "x" * 9_999, False),
+    ],
+)
+def test_values_that_the_api_writes_alike_have_one_hash(
+    one: object, other: object, equal: bool
+) -> None:
+    first, second = hash_inputs({"a": one, "b": other}).values()
+    assert (first == second) is equal
+    assert first
+    assert second
+
+
+REWRITTEN = ["x" * 10_001, "data:,", "DATA:image/png;base64,AA", "Data:x"]
+
+
+@pytest.mark.parametrize("value", REWRITTEN)
+def test_a_value_that_the_api_may_rewrite_is_not_compared(value: str) -> None:
+    mapping = {"a": value, "b": 1}
+    for holder in (value, [value], ["a", value, "b"], ("a", value), mapping, [{"a": [value]}]):
+        assert hash_inputs({"x": holder}) == {"x": ""}
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000, "data", " data:,", "", None, 5, [], {"data:,": 1}])
+def test_any_other_value_is_compared(value: object) -> None:
+    assert hash_inputs({"x": value})["x"]
 
 
 @given(

@@ -1,16 +1,22 @@
 """What is believed of a webhook, and what is not."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import anyio
 import pytest
 
-from replicate_mcp.errors import InvalidInput
-from replicate_mcp.replicate_api.webhooks import MOST_BYTES, Message, Webhooks, address, keep
+from batches.direct import MODEL, Replicate
+from batches.virtual_time import in_virtual_time
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
+from replicate_mcp.replicate_api.faults import LostAnswer
+from replicate_mcp.replicate_api.gateway import Target
+from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, keep
+from replicate_mcp.tasks.models import ModelName
 
 NOW = 1_800_000_000.0
 KEY, OTHER_KEY = b"k" * 24, b"o" * 24
@@ -65,7 +71,8 @@ def webhooks(memory: Remembering, *secrets: str) -> Webhooks:
 )
 async def test_what_replicate_did_not_sign_lately_is_not_genuine(changed: Message) -> None:
     hooks = webhooks(Remembering(), secret(KEY))
-    assert await hooks.is_genuine(message())
+    for at in (NOW, NOW - 300, NOW + 300):
+        assert await hooks.is_genuine(message(at=at))
     assert not await hooks.is_genuine(changed)
 
 
@@ -75,14 +82,114 @@ async def test_one_of_several_signatures_suffices() -> None:
     assert await webhooks(Remembering(), secret(KEY)).is_genuine(two)
 
 
-async def test_a_secret_that_was_changed_is_asked_for_again_but_not_for_every_forgery(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@in_virtual_time
+async def test_a_secret_that_was_changed_is_asked_for_again_but_not_for_every_forgery() -> None:
     hooks = webhooks(Remembering(), secret(KEY), secret(OTHER_KEY))
     assert await hooks.is_genuine(message())
-    assert not await hooks.is_genuine(message(key=OTHER_KEY)), "asked for a moment ago"
-    monkeypatch.setattr("replicate_mcp.replicate_api.webhooks.NEW_SECRET_SECONDS", 0)
+    await anyio.sleep(59.9)
+    assert not await hooks.is_genuine(message(key=OTHER_KEY)), "asked for a minute ago"
+    assert await hooks.is_genuine(message()), "it stands"
+    await anyio.sleep(0.1)
     assert await hooks.is_genuine(message(key=OTHER_KEY))
+    assert not await hooks.is_genuine(message()), "it is another now, and was asked for just now"
+
+
+@in_virtual_time
+async def test_of_many_at_once_one_asks_for_the_secret() -> None:
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        await anyio.sleep(1)
+        return secret(KEY)
+
+    hooks = Webhooks("https://x.example/hook", Remembering(), now=lambda: NOW, secret=ask)
+    genuine = await asyncio.gather(*(hooks.is_genuine(message()) for _ in range(3)))
+    assert (genuine, asked) == ([True] * 3, 1)
+
+
+class Ailing(Remembering):
+    """A memory that gives these first, and counts how often it is asked."""
+
+    def __init__(self, *first: Exception | str) -> None:
+        super().__init__()
+        self._first = list(first)
+        self.times: list[float] = []
+
+    async def recall(self, key: str) -> str | None:
+        self.times.append(asyncio.get_running_loop().time())
+        if not self._first:
+            return self.kept.get(key)
+        first = self._first.pop(0)
+        if isinstance(first, Exception):
+            raise first
+        return first
+
+
+@in_virtual_time
+async def test_a_message_is_looked_for_once_a_second_whatever_is_found_before() -> None:
+    about_another = json.dumps(asdict(message("other")))
+    memory = Ailing(
+        BackendUnavailable("It is away."), "no JSON", "[]", "{}", '{"id": 1}', about_another
+    )
+    hooks = webhooks(memory, secret(KEY))
+    await keep(message(), memory)
+    await hooks.wait("abc", seconds=60)
+    assert memory.times == [0, 1, 2, 3, 4, 5, 6]
+
+
+@in_virtual_time
+async def test_a_secret_that_cannot_be_had_now_is_asked_for_again() -> None:
+    faults = [LostAnswer("reset")]
+
+    async def ask() -> str:
+        if faults:
+            raise faults.pop()
+        return secret(KEY)
+
+    memory = Remembering()
+    hooks = Webhooks("https://x.example/hook", memory, now=lambda: NOW, secret=ask)
+    await keep(message(), memory)
+    await hooks.wait("abc", seconds=60)
+    assert asyncio.get_running_loop().time() == 1
+
+
+@in_virtual_time
+async def test_without_a_message_the_wait_ends_when_it_should() -> None:
+    memory = Ailing()
+    await webhooks(memory).wait("abc", seconds=15)
+    assert asyncio.get_running_loop().time() == 15
+    assert memory.times == [float(n) for n in range(15)]
+
+
+@in_virtual_time
+async def test_who_follows_a_prediction_again_hears_of_it_again() -> None:
+    memory = Remembering()
+    hooks = webhooks(memory, secret(KEY))
+    await keep(message(), memory)
+    await hooks.wait("abc", seconds=60)
+    await hooks.wait("abc", seconds=60)
+    assert asyncio.get_running_loop().time() == 60, "it was heard"
+    hooks.forget("abc")
+    hooks.forget("abc")
+    await hooks.wait("abc", seconds=60)
+    assert asyncio.get_running_loop().time() == 60
+
+
+async def test_a_message_is_kept_for_two_minutes_under_its_prediction() -> None:
+    kept: list[tuple[str, str, float]] = []
+
+    class Memory(Remembering):
+        async def remember(self, key: str, value: str, *, seconds: float) -> None:
+            kept.append((key, value, seconds))
+
+    await keep(message(), Memory())
+    assert kept == [("webhook:abc", json.dumps(asdict(message())), 120)]
+
+
+def test_a_messages_size_counts_all_its_parts() -> None:
+    assert Message("a", "22", "é", "body").size == 1 + 2 + 2 + 4
 
 
 async def test_whoever_follows_a_prediction_hears_of_it_once() -> None:
@@ -113,14 +220,22 @@ def test_what_is_no_webhook_is_refused() -> None:
         "webhook-signature": "v1,x",
     }
     assert Message.read(headers, b'{"id": "abc"}').prediction == "abc"
+    assert Message.read(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction == "abc"
+    assert Message.read(headers, f'{{"id": "{"a" * 64}"}}'.encode()).prediction == "a" * 64
+    assert Message.read(headers, b'{"id": "abc"}') == Message(
+        "msg_1", headers["webhook-timestamp"], "v1,x", '{"id": "abc"}'
+    )
     for body in (
         b"",
         b"[]",
         b"{}",
         b'{"id": 3}',
         b'{"id": "../x"}',
+        b'{"id": ""}',
         b"\xff",
-        b"x" * (MOST_BYTES + 1),
+        b"[" * 60_000,
+        f'{{"id": "{"a" * 65}"}}'.encode(),
+        b'{"id": "abc"}' + b" " * (64 * 1024 - 12),
     ):
         with pytest.raises(InvalidInput):
             Message.read(headers, body)
@@ -132,4 +247,23 @@ def test_what_is_no_webhook_is_refused() -> None:
 
 
 def test_an_accounts_name_cannot_lead_elsewhere() -> None:
-    assert address("https://x.example", "a/../b").endswith("/webhooks/replicate/a%2F..%2Fb")
+    assert address("https://x.example", "a/../b") == (
+        "https://x.example/webhooks/replicate/a%2F..%2Fb"
+    )
+
+
+@in_virtual_time
+async def test_a_prediction_whose_webhook_is_lost_is_looked_at_every_fifteen_seconds() -> None:
+    replicate = Replicate(predict_seconds=100, webhook_lost=1)
+    gateway = replicate.gateway()
+    gateway.webhooks = Webhooks(
+        "https://x.example/hook", Remembering(), now=gateway.now, secret=gateway.webhook_secret
+    )
+    target = Target(ModelName.parse(MODEL))
+    prediction = await gateway.create(target, {"prompt": "a red car"}, cancel_after=600)
+    (made,) = replicate.predictions
+    assert made.asked.webhook == "https://x.example/hook"
+    assert made.asked.webhook_events == ("completed",)
+    ended = await gateway.follow(prediction, until=gateway.now() + 500)
+    assert ended.status == "succeeded"
+    assert replicate.times("get") == [75, 90, 105]

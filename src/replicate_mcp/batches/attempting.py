@@ -12,7 +12,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Verdict
 from replicate_mcp.batches.steps import Steps
-from replicate_mcp.batches.stopping import Stopping, stop_prediction
+from replicate_mcp.batches.stopping import Stopping
 from replicate_mcp.batches.tracing import attempt_span, tell_result
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
@@ -142,7 +142,7 @@ class Attempting:
                 self._found(batch, permit, prediction.id)
                 if not prediction.done_with(task.whole_with):
                     if batch.canceled:
-                        await stop_prediction(batch.gateway, prediction.id)
+                        await self._stopping.stop(batch, permit, prediction.id)
                     prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()

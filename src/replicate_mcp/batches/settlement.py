@@ -2,13 +2,15 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import chain
 
 import anyio
 
 from replicate_mcp.batches.backend import Backend, NotedAttempt
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import (
     ListedPrediction,
     OpenAttempt,
@@ -94,25 +96,31 @@ class Settlement:
             self._reading = False
 
     async def _look(self) -> None:
-        noted = {each.permit: each for each in await self._backend.open_attempts(self._account)}
-        for permit in list(self._wanted):
+        wanted = list(self._wanted)  # Calls of `find` from now on wait for the next look.
+        noted = await self._noted()
+        for permit in wanted:
             if permit not in noted:
                 self._answer(permit, Verdict.UNKNOWN)
             elif known := noted[permit].prediction_id:
                 self._answer(permit, known)
-        open_attempts = [_open(each) for each in noted.values() if each.prediction_id is None]
-        asked = [each for each in open_attempts if each.permit in self._wanted]
+        asked = [each for each in _open(noted) if each.permit in self._wanted]
         if not asked:
             return
+        began = steady_time()
         listed = await self._list(min(each.sent_at for each in asked))
+        # Read both after the list, in this order: each listed prediction is then known as taken, or
+        # its attempt is open still.
         taken = await self._backend.known_predictions(self._account)
+        noted = await self._noted()
+        open_attempts = _open(noted)
         assigned = assign(open_attempts, listed.predictions if listed else (), taken)
-        given = taken | {each.id for each in assigned.values()}
-        for attempt in asked:
-            wanted = self._wanted.get(attempt.permit)
-            if not wanted:
+        for attempt in open_attempts:
+            waiters = self._wanted.get(attempt.permit)
+            if not waiters:
                 continue
-            now, since = wanted[0].gateway.now(), max(each.since for each in wanted)
+            # What was created while the list was read may be missing from it.
+            now = waiters[0].gateway.now() - (steady_time() - began)
+            since = max(each.since for each in waiters)
             prediction = assigned.get(attempt.permit)
             if prediction is not None:
                 batch = noted[attempt.permit].batch
@@ -120,34 +128,48 @@ class Settlement:
                     await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
                 ):
                     self._answer(attempt.permit, prediction.id)
-            elif listed is not None and was_not_made(attempt, listed, given, since=since, now=now):
+            elif listed is not None and was_not_made(
+                attempt, listed, taken | _others(attempt, assigned), since=since, now=now
+            ):
                 self._answer(attempt.permit, Verdict.NOT_MADE)
             elif cannot_be_told(attempt, listed, since=since, now=now):
                 self._answer(attempt.permit, Verdict.UNKNOWN)
 
+    async def _noted(self) -> dict[int, NotedAttempt]:
+        return {each.permit: each for each in await self._backend.open_attempts(self._account)}
+
     async def _list(self, since: float) -> PredictionList | None:
-        """The account's list, by any of the tokens that are asked with; None if not now."""
-        refused = 0
-        asking = {id(each.gateway): each.gateway for some in self._wanted.values() for each in some}
-        for gateway in asking.values():
+        """Return the account's list, read with any token of those who wait; None if not now."""
+        refused: set[int] = set()
+        for gateway in self._gateways():
             try:
                 return await gateway.predictions_since(since)
             except Refusal as refusal:
-                refused += refusal.status in (401, 403)
+                if refusal.status in (401, 403):
+                    refused.add(id(gateway))
             except Fault:
                 continue
-        if refused == len(asking):
+        if refused.issuperset(map(id, self._gateways())):
             for permit in list(self._wanted):
                 self._answer(permit, Verdict.REFUSED)
         return None
 
+    def _gateways(self) -> list[Gateway]:
+        waiters = chain.from_iterable(self._wanted.values())
+        return list({id(each.gateway): each.gateway for each in waiters}.values())
+
     def _may_be_given(
         self, attempt: OpenAttempt, prediction: ListedPrediction, others: list[OpenAttempt]
     ) -> bool:
-        wanted = self._wanted.get(attempt.permit, [])
-        if any(not each.to_cancel for each in wanted):
+        """Return whether what is given to be cancelled fits no attempt that goes on."""
+        if not self._is_cancelled(attempt.permit):
             return True
-        return all(other.permit in self._wanted or not fits(other, prediction) for other in others)
+        return all(self._is_cancelled(each.permit) or not fits(each, prediction) for each in others)
+
+    def _is_cancelled(self, permit: int) -> bool:
+        """Return whether an attempt is asked for, and only by those who cancel it."""
+        waiters = self._wanted.get(permit, [])
+        return bool(waiters) and all(each.to_cancel for each in waiters)
 
     def _answer(self, permit: int, answer: str | Verdict) -> None:
         for wanted in self._wanted.get(permit, ()):
@@ -156,5 +178,15 @@ class Settlement:
                 wanted.known.set()
 
 
-def _open(noted: NotedAttempt) -> OpenAttempt:
-    return OpenAttempt(noted.permit, noted.model, noted.inputs, noted.cancel_after, noted.sent_at)
+def _open(noted: Mapping[int, NotedAttempt]) -> list[OpenAttempt]:
+    """Return the attempts that no prediction is known of."""
+    return [
+        OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
+        for each in noted.values()
+        if each.prediction_id is None
+    ]
+
+
+def _others(attempt: OpenAttempt, assigned: Mapping[int, ListedPrediction]) -> set[str]:
+    """Return the ids that are assigned to other attempts and could not be this one's as well."""
+    return {each.id for each in assigned.values() if not fits(attempt, each)}

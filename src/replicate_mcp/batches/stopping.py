@@ -76,7 +76,7 @@ class Stopping:
 
     async def fail_pending(self, batch: RunningBatch) -> None:
         """Where the batch was given up, end its tasks that wait."""
-        if batch.dropped is None or not batch.pending:
+        if batch.dropped is None:
             return
         dropped = list(batch.pending)
         batch.pending.clear()
@@ -93,8 +93,25 @@ class Stopping:
         async with anyio.create_task_group() as group:
             for permit in batch.creating:
                 group.start_soon(self._stop_creation, batch, permit)
-            for prediction_id in batch.following.values():
-                group.start_soon(try_to_stop, batch.gateway, prediction_id)
+            for permit, prediction_id in batch.following.items():
+                group.start_soon(self._try_to_stop, batch, permit, prediction_id)
+
+    async def stop(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
+        """Cancel an attempt's prediction at Replicate, unless an equal attempt has taken it.
+
+        Raises:
+            Refusal: the token is good for nothing any more.
+        """
+        try:
+            is_own = await self._steps.backend.claim_prediction(permit, batch.id, prediction_id)
+        except BackendUnavailable:
+            is_own = True
+        if is_own:
+            await stop_prediction(batch.gateway, prediction_id)
+
+    async def _try_to_stop(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
+        with contextlib.suppress(Refusal):  # Whoever follows it meets the same, and reports it.
+            await self.stop(batch, permit, prediction_id)
 
     async def _stop_creation(self, batch: RunningBatch, permit: int) -> None:
         # Its answer is held until it ends: the list of predictions tells its id before that.
@@ -104,7 +121,6 @@ class Stopping:
                 found = await batch.settlement.find(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
                     await try_to_stop(batch.gateway, found)
-                group.cancel_scope.cancel()
 
             group.start_soon(find)
             while permit in batch.creating:

@@ -120,7 +120,6 @@ class Transport(httpx.AsyncBaseTransport):
             "pool": None,
         }
         status, headers, body = await self._exchange(request)
-        self._set_clock(headers.get("date"))
         this.size_bytes = len(body)
         this.answer = await run_cpu_bound(
             lambda: _parse(status, headers, body), size_bytes=len(body)
@@ -145,6 +144,7 @@ class Transport(httpx.AsyncBaseTransport):
         connection = await self._connection()
         try:
             response = await connection.handle_async_request(request)
+            self._set_clock(response.headers.get("date"))  # Before the body, which may take long.
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

@@ -1,0 +1,388 @@
+"""Drive the engine directly: the simulator and an in-memory backend in one event loop, no sockets.
+
+For tests `@in_virtual_time`. Everything is real but the wire: a `Gateway` sends its requests to the
+simulator's ASGI application, and a test can script what comes back instead.
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any, Literal, cast
+
+import anyio
+import httpx
+from anyio.abc import TaskGroup
+
+from batches.virtual_time import Schedule
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.runner import BatchRunner
+from replicate_mcp.batches.running_batch import RunningBatch
+from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, hash_inputs
+from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.permits import QueueEntry, SemaphoreState
+from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.simulator.api import Api
+from replicate_mcp.simulator.catalogue import MODELS_BY_ID
+from replicate_mcp.simulator.clock import LoopClock
+from replicate_mcp.simulator.predictions import Creation, Prediction
+from replicate_mcp.simulator.problems import Problem, server_error
+from replicate_mcp.simulator.settings import SimulatorSettings
+from replicate_mcp.simulator.simulation import Simulation
+from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.result import TaskFailure, TaskResult
+
+URL = "http://127.0.0.1:9"
+TOKEN = "r8_acme_1"
+OTHER_TOKEN = "r8_acme_2"
+ACCOUNT = "acme"
+OWN = account_semaphore(ACCOUNT)
+MODEL = "black-forest-labs/flux-schnell"
+
+RED_CAR = {"prompt": "a red car"}
+
+Kind = Literal["create", "get", "cancel", "list", "other"]
+Forward = Callable[[httpx.Request], Awaitable[httpx.Response]]
+Answer = Callable[[httpx.Request, Forward], Awaitable[httpx.Response]]
+"""Answers a request, with or without having the simulator carry it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as it arrived; `at` is in virtual seconds."""
+
+    kind: Kind
+    at: float
+    token: str
+    path: str
+
+
+class Replicate(httpx.AsyncBaseTransport):
+    """The simulator, without rates, and answers that a test puts in the place of its own.
+
+    Args:
+        settings: the simulator's.
+    """
+
+    def __init__(self, *, schedule: Schedule | None = None, **settings: Any) -> None:
+        unlimited = dict.fromkeys(("requests_per_minute", "other_requests_per_minute"), 1e6)
+        bursts = dict.fromkeys(("burst", "other_burst"), 1_000_000)
+        self.simulation = Simulation(
+            SimulatorSettings().changed({**unlimited, **bursts, **settings}),
+            LoopClock(asyncio.get_running_loop()),
+            URL,
+        )
+        self.world = self.simulation.world
+        self.calls: list[Call] = []
+        self._app = httpx.ASGITransport(Api(self.simulation))
+        self._schedule = schedule
+        self._next: defaultdict[Kind, deque[Answer]] = defaultdict(deque)
+        self._always: dict[Kind, Answer] = {}
+
+    def gateway(self, token: str = TOKEN) -> Gateway:
+        """Return a real gateway whose connections end here."""
+        gateway = Gateway(token, URL)
+
+        async def connection() -> httpx.AsyncBaseTransport:
+            return self
+
+        gateway._transport._connection = connection  # type: ignore[method-assign, assignment]
+        return gateway
+
+    def answer(self, kind: Kind, *answers: Answer) -> None:
+        """Answer the next calls of a kind so, one each."""
+        self._next[kind].extend(answers)
+
+    def always(self, kind: Kind, answer: Answer | None) -> None:
+        """Answer all calls of a kind so; None leaves them to the simulator again."""
+        self._always.pop(kind, None)
+        if answer is not None:
+            self._always[kind] = answer
+
+    def made(self, inputs: Mapping[str, Any] = RED_CAR, *, cancel_after: int = 600) -> str:
+        """Create a prediction without any request; return its id."""
+        asked = Creation(
+            self.world.account(ACCOUNT),
+            MODELS_BY_ID[MODEL],
+            dict(inputs),
+            cancel_after=cancel_after,
+        )
+        return self.world.create(asked).id
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """All predictions of the account, oldest first."""
+        return self.world.of_account(ACCOUNT)
+
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each prediction by its id."""
+        return {each.id: each.status.value for each in self.predictions}
+
+    def times(self, kind: Kind) -> list[float]:
+        """Return when calls of a kind arrived."""
+        return [call.at for call in self.calls if call.kind == kind]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        kind = _kind(request)
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        await self._turn(kind)
+        at = asyncio.get_running_loop().time()
+        self.calls.append(Call(kind, at, token, request.url.path))
+        answers = self._next[kind]
+        answer = answers.popleft() if answers else self._always.get(kind, forwarded)
+        response = await answer(request, self._app.handle_async_request)
+        response.headers["date"] = self._date()
+        await self._turn(f"{kind} answered")
+        return response
+
+    def _date(self) -> str:
+        clock, offset = self.world.clock, self.world.settings.clock_offset_seconds
+        return formatdate(clock.now() + offset, usegmt=True)
+
+    async def _turn(self, label: str) -> None:
+        if self._schedule is not None:
+            await self._schedule.turn(label)
+
+    async def aclose(self) -> None:
+        """Do nothing: there is no connection."""
+
+
+def _kind(request: httpx.Request) -> Kind:
+    parts = request.url.path.strip("/").split("/")
+    if parts[-1] == "cancel":
+        return "cancel"
+    if parts[-1] == "predictions":
+        return "create" if request.method == "POST" else "list"
+    return "get" if parts[:-1] == ["v1", "predictions"] else "other"
+
+
+async def forwarded(request: httpx.Request, forward: Forward) -> httpx.Response:
+    """Leave the answer to the simulator."""
+    return await forward(request)
+
+
+def refused(status: int, *, retry_after: float | None = None) -> Answer:
+    """Answer with a problem document of the simulator's, and carry nothing out."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        known = status in (500, 502, 503, 504)
+        problem = server_error(status) if known else Problem(status, "It is refused.")
+        headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+        return httpx.Response(status, json=problem.document, headers=headers)
+
+    return answer
+
+
+def lost(*, carried_out: bool) -> Answer:
+    """Break the connection before the answer, having carried the request out or not."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        if carried_out:
+            await forward(request)
+        raise httpx.ReadError("the connection was reset")
+
+    return answer
+
+
+async def unsent(request: httpx.Request, forward: Forward) -> httpx.Response:
+    """Refuse the connection."""
+    raise httpx.ConnectError("connection refused")
+
+
+def slow(seconds: float, then: Answer = forwarded) -> Answer:
+    """Carry the request out only after some time, as a slow upload is."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        await anyio.sleep(seconds)
+        return await then(request, forward)
+
+    return answer
+
+
+def late(seconds: float) -> Answer:
+    """Carry the request out at once, and answer only after some time."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        response = await forward(request)
+        await anyio.sleep(seconds)
+        return response
+
+    return answer
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> Answer:
+    """Have the JSON of the simulator's answer changed in place."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        response = await forward(request)
+        document = json.loads(await response.aread())
+        change(document)
+        return httpx.Response(response.status_code, json=document)
+
+    return answer
+
+
+def task(index: int = 0, prompt: str = "a red car", **inputs: Any) -> PlannedTask:
+    """Return a task as planning leaves it."""
+    return PlannedTask(
+        index=index,
+        prompt=prompt,
+        output_filename=f"{index}.png",
+        model=MODEL,
+        target=Target(ModelName.parse(MODEL)),
+        inputs={"prompt": prompt, **inputs},
+        seed=None,
+        expected_format="png",
+        expected_count=1,
+    )
+
+
+class Process:
+    """A process's engine, as `App` puts it together, over the one in-memory backend.
+
+    Attributes:
+        backend: as the engine sees it, with calls held where a schedule holds them.
+    """
+
+    def __init__(
+        self, backend: SqliteBackend, engine_backend: Backend, group: TaskGroup, **options: Any
+    ) -> None:
+        self.store = backend
+        self.backend = engine_backend
+        self.group = group
+        self.holder = Holder(engine_backend)
+        self.runner = BatchRunner(
+            engine_backend,
+            self.holder,
+            group,
+            **{"prediction_seconds": 600, "batch_seconds": 3600, **options},
+        )
+
+    async def start(
+        self, gateway: Gateway, *tasks: PlannedTask, caller: str = "server"
+    ) -> RunningBatch:
+        """Start a batch of these tasks."""
+        return await self.runner.start(
+            tasks or [task()],
+            gateway=gateway,
+            account=ACCOUNT,
+            caller=caller,
+            shown_semaphore="replicate-global",
+            semaphores=(OWN,),
+        )
+
+    async def rows(self, batch: RunningBatch) -> dict[int, TaskResult]:
+        """Wait until a batch has ended; return its rows by task."""
+        await batch.ended.wait()
+        return {row.task_index: row for row in await self.store.results(batch.id)}
+
+    async def own(self) -> SemaphoreState:
+        """Return the account's semaphore as it stands."""
+        return next(each for each in await self.store.semaphores() if each.name == OWN)
+
+    async def in_use(self) -> int:
+        """Return how many permits of the account are out."""
+        return (await self.own()).in_use
+
+
+@asynccontextmanager
+async def running_process(
+    *, limit: int = 10, wrap: Callable[[Backend], Backend] = lambda each: each, **options: Any
+) -> AsyncIterator[Process]:
+    """Run an engine; what it leaves when the block ends is an orphan for another.
+
+    Args:
+        limit: of the account's semaphore.
+        wrap: what the engine is given in place of the backend, such as `Schedule.hold` of it.
+        options: the `BatchRunner`'s.
+    """
+    backend = await SqliteBackend.open(clock=time.time)
+    try:
+        await backend.declare(OWN, limit, per_minute=60_000)
+        async with anyio.create_task_group() as group:
+            process = Process(backend, wrap(backend), group, **options)
+            group.start_soon(process.holder.run)
+            group.start_soon(process.runner.hear_cancels)
+            try:
+                yield process
+            finally:
+                group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await backend.close()
+
+
+def wrapped(method: str, wrapper: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Backend]:
+    """Return a wrapper of backends that has calls of one method made by `wrapper`.
+
+    It is given the method, then the arguments.
+    """
+
+    class Wrapped:
+        def __init__(self, backend: Backend) -> None:
+            self._backend = backend
+
+        def __getattr__(self, name: str) -> Any:
+            whole = getattr(self._backend, name)
+            if name != method:
+                return whole
+
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                return await wrapper(whole, *args, **kwargs)
+
+            return call
+
+    return lambda backend: cast(Backend, Wrapped(backend))
+
+
+async def noted(
+    backend: Backend,
+    gateway: Gateway,
+    *inputs: Mapping[str, Any],
+    batch: str = "b_1",
+    cancel_after: int = 600,
+) -> dict[int, int]:
+    """Note an attempt of each of these inputs, as a batch does before it sends them.
+
+    Returns:
+        The `Cancel-After` of each, by permit, in the order of `inputs`.
+    """
+    journal = tuple(JournalTask("p", f"{n}.png", MODEL) for n in range(len(inputs)))
+    room = await backend.open_batch(
+        NewBatch(batch, "server", ACCOUNT, "replicate-global", journal),
+        QueueEntry(batch, (OWN,), ACCOUNT, len(inputs)),
+    )
+    attempts = {
+        offer.permit: Attempt(
+            batch=batch,
+            task=index,
+            model=MODEL,
+            inputs=hash_inputs(inputs[index]),
+            cancel_after=cancel_after,
+            sent_at=gateway.now() - CLOCK_SLACK,
+            seconds_at_most=cancel_after + 120,
+        )
+        for index, offer in enumerate(each for each in room.offers if each.entry == batch)
+    }
+    return dict(sorted((await backend.note_attempts(attempts)).cancel_after.items()))
+
+
+def finished(task: int = 0, prediction: str | None = None) -> TaskFailure:
+    """Return a row that ends a task, whatever its prediction became."""
+    return TaskFailure(
+        task_index=task,
+        prompt="p",
+        output_filename=f"{task}.png",
+        error="It failed.",
+        error_code="prediction_failed",
+        prediction_id=prediction,
+        retryable=True,
+    )

@@ -1,0 +1,109 @@
+"""Calls to the backend that are retried until it is available, and work in the background."""
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from batches.virtual_time import in_virtual_time
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.batches.observing import Nobody
+from replicate_mcp.batches.steps import Steps
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.permits import Offer, Room
+
+
+class Call:
+    """A call to a backend that is away at first; notes when it is made, and with what."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+        self.times: list[float] = []
+        self.arguments: list[tuple[Any, ...]] = []
+
+    async def __call__(self, *arguments: Any) -> Room:
+        self.times.append(asyncio.get_running_loop().time())
+        self.arguments.append(arguments)
+        if self._errors:
+            raise self._errors.pop(0)
+        return Room((Offer(7, "b_1"),))
+
+
+AWAY = BackendUnavailable("It is away.")
+
+
+def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[Steps, list[int]]:
+    """Return steps, and the permits of the offers that reach a batch."""
+    holder, permits = Holder(backend), list[int]()
+    holder.attend("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
+    return Steps(backend, holder, group, Nobody()), permits
+
+
+@in_virtual_time
+async def test_a_call_is_made_once_a_second_until_the_backend_is_there() -> None:
+    backend = await SqliteBackend.open()
+    async with anyio.create_task_group() as group:
+        steps, permits = steps_of(group, backend)
+        call = Call(AWAY, AWAY)
+        assert await steps.surely(call, 1, "b") == Room((Offer(7, "b_1"),))
+        assert (call.times, call.arguments) == ([0, 1, 2], [(1, "b")] * 3)
+        assert permits == []
+        with pytest.raises(KeyError):
+            await steps.surely(Call(KeyError("a fault")))
+    await backend.close()
+
+
+@in_virtual_time
+async def test_the_room_that_a_call_leaves_is_handed_on() -> None:
+    backend = await SqliteBackend.open()
+    async with anyio.create_task_group() as group:
+        steps, permits = steps_of(group, backend)
+        call = Call(AWAY)
+        await steps.hand_on(call, 1)
+        assert (call.times, call.arguments, permits) == ([0, 1], [(1,)] * 2, [7])
+    await backend.close()
+
+
+@pytest.mark.parametrize(("errors", "times"), [([], [0]), ([AWAY, AWAY], [0, 0, 1])])
+@in_virtual_time
+async def test_what_cannot_be_done_now_is_done_later_and_nobody_waits(
+    errors: list[Exception], times: list[float]
+) -> None:
+    backend = await SqliteBackend.open()
+    async with anyio.create_task_group() as group:
+        steps, permits = steps_of(group, backend)
+        call = Call(*errors)
+        await steps.now_or_later(call, 1)
+        assert asyncio.get_running_loop().time() == 0
+        assert permits == ([] if errors else [7])
+        await anyio.sleep(5)
+        assert (call.times, call.arguments, permits) == (times, [(1,)] * len(times), [7])
+    await backend.close()
+
+
+@in_virtual_time
+async def test_a_fault_in_the_background_is_logged_and_ends_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend = await SqliteBackend.open()
+    ended: list[int] = []
+
+    async def works(number: int) -> None:
+        await anyio.sleep(1)
+        ended.append(number)
+
+    async def fails() -> None:
+        raise KeyError("a fault")
+
+    async with anyio.create_task_group() as group:
+        steps, _ = steps_of(group, backend)
+        steps.spawn(works, 1)
+        steps.spawn(fails)
+        steps.spawn(works, 2)
+        assert (steps.backend, type(steps.observer)) == (backend, Nobody)
+    assert ended == [1, 2]
+    assert "work in the background failed" in caplog.text
+    await backend.close()

@@ -1,0 +1,208 @@
+"""Two at once on one thing, in any order of calls: equal attempts, and a cancel of one batch."""
+
+from collections import Counter
+
+import anyio
+import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+
+from batches.direct import (
+    ACCOUNT,
+    OTHER_TOKEN,
+    TOKEN,
+    Answer,
+    Replicate,
+    finished,
+    forwarded,
+    lost,
+    noted,
+    refused,
+    running_process,
+    task,
+    unsent,
+    wrapped,
+)
+from batches.virtual_time import Schedule, in_virtual_time
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.settlement import Settlement, Verdict
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
+
+
+@pytest.mark.parametrize("cancel_at", [30, 70])
+@in_virtual_time
+async def test_a_cancel_stops_no_prediction_that_an_equal_attempt_has_taken(cancel_at: int) -> None:
+    """Before and after the answer to the cancelled batch's own creation."""
+    replicate = Replicate(predict_seconds=100, list_deadlines=False)
+    replicate.answer("create", lost(carried_out=False))
+    async with running_process() as process:
+        # Its creation never arrived. The other's looks the same in the list, and becomes its own.
+        kept = await process.start(replicate.gateway(), task())
+        other = await process.start(replicate.gateway(), task())
+        await anyio.sleep(cancel_at)
+        process.runner.cancel(other)
+        kept_rows, other_rows = await process.rows(kept), await process.rows(other)
+        assert isinstance(kept_rows[0], TaskSuccess)
+        assert isinstance(other_rows[0], TaskFailure)
+        assert other_rows[0].error_code == "canceled"
+        assert list(replicate.statuses()) == [kept_rows[0].prediction_id]
+        assert await process.in_use() == 0
+
+
+@in_virtual_time
+async def test_while_the_state_is_out_of_reach_a_cancel_stops_what_runs() -> None:
+    async def away(*_: object) -> None:
+        raise BackendUnavailable("It is away.")
+
+    replicate = Replicate(predict_seconds=100)
+    async with running_process(wrap=wrapped("claim_prediction", away)) as process:
+        batch = await process.start(replicate.gateway(), task())
+        await anyio.sleep(70)
+        process.runner.cancel(batch)
+        await batch.ended.wait()
+        assert list(replicate.statuses().values()) == ["canceled"]
+
+
+CHOICES = st.lists(st.integers(0, 11), max_size=50)
+
+# Seconds until an attempt's prediction is made, if one is, and until its answer is there or lost.
+ATTEMPT = st.tuples(
+    st.sampled_from([None, 0, 2, 15]), st.integers(0, 3), st.sampled_from(["lost", "answered"])
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    choices=CHOICES,
+    attempts=st.lists(ATTEMPT, min_size=2, max_size=3),
+    list_deadlines=st.booleans(),
+    revoked=st.booleans(),
+)
+@example([], [(0, 0, "answered"), (0, 0, "lost"), (None, 0, "lost")], False, True)
+@example([], [(15, 0, "answered"), (0, 0, "lost")], False, False)
+@in_virtual_time
+async def test_of_equal_attempts_each_gets_one_prediction_and_none_is_called_not_made(
+    choices: list[int],
+    attempts: list[tuple[int | None, int, str]],
+    list_deadlines: bool,
+    revoked: bool,
+) -> None:
+    results: dict[int, str | Verdict] = {}
+
+    async def live(permit: int, batch: str, life: int, fate: tuple[int | None, int, str]) -> None:
+        """Do as an engine does with an attempt whose answer comes, or is lost."""
+        made_after, answer_after, end = fate
+        prediction: str | Verdict | None = None
+        if made_after is not None:
+            await anyio.sleep(made_after)
+            prediction = replicate.made(cancel_after=life)
+        await anyio.sleep(answer_after)
+        if prediction is None or end == "lost":
+            prediction = await settlement.find(permit, gateways[permit % 2])
+        while isinstance(prediction, str):
+            row = finished(prediction=prediction)
+            if await backend.finish(permit, batch, row) is not None:
+                break
+            prediction = await settlement.find(permit, gateways[permit % 2])
+        else:
+            await backend.put_back(permit)
+        results[permit] = prediction
+
+    with Schedule(choices) as schedule:
+        replicate = Replicate(
+            schedule=schedule, list_deadlines=list_deadlines, predict_seconds=1_000
+        )
+        gateways = [replicate.gateway(TOKEN), replicate.gateway(OTHER_TOKEN)]
+        if revoked:
+            replicate.world.revoke({TOKEN})
+        async with running_process() as process:
+            noted_attempts = [
+                await noted(process.store, gateways[0], {"prompt": "a red car"}, batch=f"b_{n}")
+                for n in range(len(attempts))
+            ]
+            names = ("open_attempts", "known_predictions", "claim_prediction", "finish", "put_back")
+            backend = schedule.hold(process.store, *names)
+            settlement = Settlement(ACCOUNT, backend, process.group.start_soon)
+            async with anyio.create_task_group() as group:
+                for number, (each, fate) in enumerate(zip(noted_attempts, attempts, strict=True)):
+                    ((permit, life),) = each.items()
+                    group.start_soon(live, permit, f"b_{number}", life, fate)
+    if revoked:
+        # Only those who brought the other token are sure of an answer.
+        results = {k: v for k, v in results.items() if v is not Verdict.REFUSED}
+    else:
+        assert Counter(map(type, results.values()))[str] == len(replicate.predictions)
+    ids = [each for each in results.values() if isinstance(each, str)]
+    assert len(ids) == len(set(ids)), "no prediction is two attempts'"
+    not_made = [each for each in results.values() if each is Verdict.NOT_MADE]
+    assert len(not_made) <= sum(made_after is None for made_after, _, _ in attempts)
+    assert Verdict.UNKNOWN not in results.values()
+
+
+CREATIONS: dict[str, Answer] = {
+    "made": forwarded,
+    "lost, made": lost(carried_out=True),
+    "lost, not made": lost(carried_out=False),
+    "not sent": unsent,
+    "500": refused(500),
+    "429": refused(429, retry_after=1),
+}
+
+WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Shrinking a failure of whole batches takes minutes, and the order of calls is printed anyway."""
+
+HELD = (
+    "note_attempts",
+    "open_attempts",
+    "known_predictions",
+    "claim_prediction",
+    "finish",
+    "put_back",
+    "record",
+    "leave",
+)
+
+
+@settings(max_examples=10, deadline=None, phases=WITHOUT_SHRINKING)
+@given(
+    choices=CHOICES,
+    faults=st.lists(st.sampled_from(sorted(CREATIONS)), max_size=4),
+    list_deadlines=st.booleans(),
+    predict_seconds=st.sampled_from(["2", "2,20", "20,90"]),
+    cancel_at=st.none() | st.integers(0, 80),
+)
+@in_virtual_time
+async def test_of_equal_batches_each_task_is_made_once_and_a_cancel_stops_its_own_alone(
+    choices: list[int],
+    faults: list[str],
+    list_deadlines: bool,
+    predict_seconds: str,
+    cancel_at: int | None,
+) -> None:
+    with Schedule(choices) as schedule:
+        replicate = Replicate(
+            schedule=schedule, predict_seconds=predict_seconds, list_deadlines=list_deadlines
+        )
+        replicate.answer("create", *(CREATIONS[fault] for fault in faults))
+
+        def wrap(backend: Backend) -> Backend:
+            return schedule.hold(backend, *HELD)
+
+        async with running_process(wrap=wrap) as process:
+            kept = await process.start(replicate.gateway(), task(0), task(1))
+            other = await process.start(replicate.gateway(), task(0), task(1))
+            if cancel_at is not None:
+                await anyio.sleep(cancel_at)
+                process.runner.cancel(other)
+            kept_rows, other_rows = await process.rows(kept), await process.rows(other)
+            rows = [*kept_rows.values(), *other_rows.values()]
+            assert [type(row) for row in kept_rows.values()] == [TaskSuccess] * 2
+            reported = Counter(row.prediction_id for row in rows if row.prediction_id)
+            assert set(reported.values()) <= {1}, "no prediction is two tasks'"
+            assert set(reported) == set(replicate.statuses()), "every prediction is some task's"
+            for row in other_rows.values():
+                assert isinstance(row, TaskSuccess) or row.error_code == "canceled"
+                assert cancel_at is not None or isinstance(row, TaskSuccess)
+            assert await process.in_use() == 0
+            assert replicate.world.account(ACCOUNT).in_flight == 0
