@@ -63,19 +63,17 @@ async def left(
     return offers
 
 
-async def recovered(
-    process: Process, count: int = 1, batch: str = "b_1", *, every: float = 0.25
-) -> dict[int, TaskResult]:
+async def recovered(process: Process, count: int = 1, batch: str = "b_1") -> dict[int, TaskResult]:
     """Wait until `count` tasks of a batch have their rows; return them by task."""
     while len(rows := await process.store.results(batch)) < count:
-        await anyio.sleep(every)
+        await anyio.sleep(0.25)
     return {row.task_index: row for row in rows}
 
 
-async def freed(process: Process, *, every: float = 1.0) -> float:
+async def freed(process: Process) -> float:
     """Wait until no permit is out; return when that was."""
     while await process.in_use():
-        await anyio.sleep(every)
+        await anyio.sleep(1)
     return now()
 
 
