@@ -104,7 +104,7 @@ def wrapped(**methods: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Bac
 
             return call
 
-    return lambda backend: Wrapped(backend)  # type: ignore[return-value]
+    return lambda backend: Wrapped(backend)
 
 
 MADE = "made"

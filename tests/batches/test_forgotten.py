@@ -1,6 +1,6 @@
 """What is entered of an account into a backend that has lost its memory."""
 
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -51,6 +51,10 @@ class Forgetful:
         return self.told[0]
 
 
+def lasts(seconds: float) -> float:
+    return cast(float, pytest.approx(seconds, abs=2))
+
+
 @in_virtual_time
 async def test_what_runs_and_is_nobodys_is_entered_with_its_longest_life() -> None:
     replicate = Replicate(predict_seconds=500)
@@ -66,8 +70,8 @@ async def test_what_runs_and_is_nobodys_is_entered_with_its_longest_life() -> No
         stranger = replicate.made("c", cancel_after=900)
         process.runner.recover(ACCOUNT, replicate.gateway())
         assert await forgetful.entered() == [
-            RunningPrediction(stranger, MODEL, pytest.approx(960, abs=2)),
-            RunningPrediction(other, MODEL, pytest.approx(360, abs=2)),
+            RunningPrediction(stranger, MODEL, lasts(960)),
+            RunningPrediction(other, MODEL, lasts(360)),
         ]
     assert replicate.statuses()[ended] == "canceled"
     assert fitting not in {each.id for each in forgetful.told[0]}

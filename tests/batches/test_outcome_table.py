@@ -203,11 +203,11 @@ def test_a_url_without_an_extension_has_the_format_that_was_asked_for(url: str, 
 
 
 def test_a_models_reason_is_cut_to_300_characters() -> None:
-    for answer, before, after in (
-        ({"status": "failed", "error": "x" * 400}, "The model failed: ", "."),
-        ({"output": "x" * 400}, 'The model answered in words instead of an image: "', '".'),
+    words = 'The model answered in words instead of an image: "'
+    for found, before, after in (
+        (row(status="failed", error="x" * 400), "The model failed: ", "."),
+        (row(output="x" * 400), words, '".'),
     ):
-        found = row(**answer)
         assert isinstance(found, TaskFailure)
         assert found.error == f"{before}{'x' * 299}…{after}"
 

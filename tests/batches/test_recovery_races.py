@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batches.direct import ACCOUNT, OTHER_TOKEN, Process, Replicate, refused, running_process
+from batches.direct import ACCOUNT, OTHER_TOKEN, Process, Replicate, refused, running_process, task
 from batches.leaving import CAR, MADE, freed, kind, left, now, recovered, wrapped
 from batches.virtual_time import Schedule, in_virtual_time
 from replicate_mcp.batches.running_batch import RunningBatch
@@ -112,7 +112,7 @@ async def test_what_runs_here_and_was_taken_for_dead_is_stopped_once_it_is_cance
 async def test_the_other_tasks_of_a_batch_go_on_while_one_is_recovered() -> None:
     replicate = Replicate(predict_seconds=30)
     async with running_process(limit=2) as process:
-        tasks = [_task(number) for number in range(5)]
+        tasks = [task(number, f"car {number}") for number in range(5)]
         batch = await process.start(replicate.gateway(), *tasks)
         process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
         await anyio.sleep(5)
@@ -121,20 +121,11 @@ async def test_the_other_tasks_of_a_batch_go_on_while_one_is_recovered() -> None
         assert {kind(row) for row in rows.values()} == {(MADE, False)}
         assert len(rows) == 5
         assert len({row.prediction_id for row in rows.values()}) == 5
-        names = [row.generated_files[0].filename for row in rows.values() if _is_made(row)]
+        made = [row for row in rows.values() if isinstance(row, TaskSuccess)]
+        names = [row.generated_files[0].filename for row in made]
         assert len(set(names)) == 5
         assert await freed(process) == now()
     assert len(replicate.times("create")) == 5
-
-
-def _task(number: int) -> Any:
-    from batches.direct import task
-
-    return task(number, f"car {number}")
-
-
-def _is_made(row: object) -> Any:
-    return isinstance(row, TaskSuccess)
 
 
 @in_virtual_time

@@ -13,6 +13,7 @@ from replicate_mcp.batches.observing import Nobody
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.batches.weight import weight_of
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 
@@ -199,8 +200,7 @@ async def test_a_deadline_is_kept_though_the_machine_sleeps(
     from replicate_mcp.batches import runner
 
     slept = 0.0
-    real = runner.steady_time
-    monkeypatch.setattr(runner, "steady_time", lambda: real() + slept)
+    monkeypatch.setattr(runner, "steady_time", lambda: steady_time() + slept)
     replicate = Replicate(predict_seconds=1_000)
     async with running_process(limit=1, batch_seconds=500) as process:
         batch = await start(process, replicate, task(0), task(1))

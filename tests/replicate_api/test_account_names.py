@@ -357,7 +357,7 @@ async def test_a_token_has_one_gateway_and_an_odd_one_none(accounts_of: MakeAcco
 
 @in_virtual_time
 async def test_idle_connections_are_closed_now_and_then_and_all_at_the_end(
-    accounts_of: MakeAccounts,
+    accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[tuple[str, float]] = []
     accounts = accounts_of(Replicate())
@@ -369,8 +369,8 @@ async def test_idle_connections_are_closed_now_and_then_and_all_at_the_end(
 
         return note
 
-    gateway.close_idle = noting("idle")  # type: ignore[method-assign]
-    gateway.aclose = noting("all")  # type: ignore[method-assign]
+    monkeypatch.setattr(gateway, "close_idle", noting("idle"))
+    monkeypatch.setattr(gateway, "aclose", noting("all"))
     with anyio.move_on_after(50):
         await accounts.close_idle()
     await accounts.close()

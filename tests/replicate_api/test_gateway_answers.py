@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from batches.direct import MODEL, TOKEN, URL, Answer, Forward, Replicate, lost, refused
+from batches.direct import MODEL, TOKEN, URL, Answer, Forward, Kind, Replicate, lost, refused
 from batches.virtual_time import EPOCH, in_virtual_time
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.replicate_api.faults import LostAnswer, Refusal, UnreadableCreation
@@ -28,8 +28,9 @@ def says(document: object) -> Answer:
 def gateway_that_is_told(*documents: object) -> Gateway:
     """Return a gateway whose calls of any kind are answered with these."""
     replicate = Replicate()
-    for kind in ("create", "get", "list", "other"):
-        replicate.answer(kind, *map(says, documents))  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("create", "get", "list", "other")
+    for kind in kinds:
+        replicate.answer(kind, *map(says, documents))
     return replicate.gateway()
 
 
@@ -274,7 +275,8 @@ async def test_all_that_a_row_of_the_list_tells() -> None:
     )
     first, second = (await gateway.predictions_since(T)).predictions
     assert (first.id, first.model, first.version, first.ended) == ("p1", "o/m", "v1", True)
-    assert (first.created_at, first.lives) == (T + 1, pytest.approx(60))
+    assert first.created_at == T + 1
+    assert first.lives == pytest.approx(60)
     assert first.inputs == hash_inputs({"seed": 7})
     assert (second.id, second.model, second.version, second.ended) == ("p2", "", "", False)
     assert (second.created_at, second.lives, second.inputs) == (T, None, {})

@@ -1,7 +1,7 @@
 """A prediction as it is read from an answer: what is kept, and when nothing more is awaited."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_all_that_is_kept_of_an_answer() -> None:
         error="two lines",
         created_at=1796040000.123,
         completed_at=1796040002.0,
-        deadline=pytest.approx(1796040600.123456),
+        deadline=cast(float, pytest.approx(1796040600.123456)),
         predict_seconds=1.5,
         seed=7,
         listed=False,

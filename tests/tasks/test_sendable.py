@@ -27,12 +27,13 @@ HALF = "contains half a character, an unpaired surrogate"
 BITS = "is a number of more than 64 bits"
 FINITE = "is not a finite number"
 NOTHING = "is nothing that JSON can hold"
+PLAIN: list[object] = [None, "", "é", "x" * 99, True, 0, -1, 1.5, [], {}, [{}]]
 
 
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        *((value, None) for value in (None, "", "é", "x" * 99, True, 0, -1, 1.5, [], {}, [{}])),
+        *[(value, None) for value in PLAIN],
         (2**64 - 1, None),
         (2**64, BITS),
         (-(2**64), BITS),
