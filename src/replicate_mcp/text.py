@@ -27,7 +27,7 @@ def without_markup(text: str) -> str:
     """Return the title of an HTML page, else its text without tags, scripts and styles."""
     from html import unescape
 
-    title = re.search(r"(?is)<title[^>]*>([^<]*\S[^<]*)<", text)
+    title = re.search(r"(?is)<title[^>]*>([^<]*[^<\s][^<]*)<", text)
     visible = title[1] if title else re.sub(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)", " ", text)
     return unescape(re.sub(r"<[^<>]*>?", " ", visible))
 

@@ -944,3 +944,20 @@ async def test_an_offer_that_lies_there_is_withdrawn_though_the_clock_was_set_ba
     assert (await going_on.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
     world.clock.now -= 3_600
     assert [offer.entry for offer in (await going_on.admit()).offers] == ["mine"]
+
+
+async def test_a_row_that_is_recorded_again_moves_neither_the_counts_nor_the_end(
+    world: World,
+) -> None:
+    backend = await world.holder()
+    (permit,) = await take_all(backend, await begin(backend, "b", 1))
+    await backend.record("b", [failed(0)], waited=False)
+    ended = await backend.batch("b")
+    assert ended is not None
+    world.clock.now += 60
+    await backend.record("b", [failed(0, "p2")], waited=False)
+    assert await backend.batch("b") == ended
+    world.clock.now += 60
+    await finish(backend, permit, "b", failed(0, "p1"))
+    assert await backend.batch("b") == ended
+    assert await backend.results("b") == [failed(0)]

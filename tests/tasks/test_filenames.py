@@ -287,3 +287,45 @@ def test_what_becomes_of_an_accepted_name_is_acceptable_but_for_its_length(
 @given(st.text())
 def test_a_refusal_can_be_printed_whatever_the_name(name: str) -> None:
     assert (problem(name) or "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("straße.png", "STRASSE.png"),
+        ("ﬁsh.png", "FISH.png"),
+        ("ǆ.png", "Ǆ.png"),
+        ("\u1f80\u0300.png", "\u1f82.png"),
+        ("\u015b.png", "\u017f\u0301.png"),
+    ],
+)
+def test_names_that_a_file_system_folds_into_one_are_the_same_name(first: str, second: str) -> None:
+    batch = BatchFilenames([first, second], ["png"] * 2)
+    stem = second.removesuffix(".png")
+    assert deliver_all(batch, [["png"], ["png"]]) == [[first], [f"{stem}_2.png"]]
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1])
+def test_a_task_is_planned_with_one_file_at_least(count: int) -> None:
+    batch = BatchFilenames(["cat.png", "cat.png"], ["png"] * 2, [count, 1])
+    assert batch.deliver(1, ["png"]) == ["cat_2.png"]
+
+
+def test_at_most_a_hundred_files_are_planned_for_one_task() -> None:
+    batch = BatchFilenames(["cat.png", "cat_100.png", "cat_101.png"], ["png"] * 3, [500, 1, 1])
+    assert batch.deliver(1, ["png"]) == ["cat_100_2.png"]
+    assert batch.deliver(2, ["png"]) == ["cat_101.png"]
+
+
+@pytest.mark.parametrize(
+    ("extension", "delivered"), [("a" * 12, f"cat.{'a' * 12}"), ("a" * 13, "cat"), ("7z", "cat.7z")]
+)
+def test_an_extension_has_twelve_letters_and_digits_at_most(extension: str, delivered: str) -> None:
+    assert delivered_name("cat", extension) == delivered
+
+
+def test_names_that_were_given_by_another_process_stay_the_tasks_own() -> None:
+    batch = BatchFilenames(["cat.png", "dog.png"], ["png"] * 2)
+    batch.claim(0, ["Dog.PNG"])
+    assert batch.deliver(0, ["png"]) == ["cat.png"]
+    assert batch.deliver(1, ["png"]) == ["dog_2.png"]

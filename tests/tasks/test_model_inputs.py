@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from replicate_mcp.tasks import model_inputs
 from replicate_mcp.tasks.effort import Effort, EffortSpent
 from replicate_mcp.tasks.model_inputs import (
     MAX_SEED,
@@ -693,3 +694,63 @@ def test_images_are_counted_under_whatever_name_a_model_has_for_them(
     if all(isinstance(value, int) for value in inputs.values()):
         schema = InputSchema.from_openapi(document_of(fields))
         assert schema.count(inputs) == count
+
+
+def seeds(**limits: Any) -> tuple[int, int] | None:
+    fields = {"seed": {"type": "integer", **limits}}
+    return InputSchema.from_openapi(document_of(fields)).seed_range
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"minimum": 7, "maximum": 7}, (7, 7)),
+        ({"minimum": 0, "maximum": 0}, (0, 0)),
+        ({"minimum": 8, "maximum": 7}, None),
+        ({"minimum": -5, "maximum": -1}, None),
+        ({"minimum": 1.5, "maximum": 3.5}, (2, 3)),
+        ({"maximum": MAX_SEED + 1}, (0, MAX_SEED)),
+        ({"maximum": MAX_SEED - 1}, (0, MAX_SEED - 1)),
+        ({"minimum": MAX_SEED + 1}, None),
+    ],
+)
+def test_a_range_of_seeds_may_hold_one_value_and_never_none(
+    limits: dict[str, float], expected: tuple[int, int] | None
+) -> None:
+    assert seeds(**limits) == expected
+
+
+def test_only_an_integer_is_a_seed_that_can_be_chosen() -> None:
+    assert MAX_SEED == 2**31 - 1
+    assert seeds(type="string") is None
+
+
+def test_a_million_wrong_items_cost_as_much_as_two_hundred(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+    weight = model_inputs._weight
+
+    def counted(error: Any) -> int:
+        nonlocal looked_at
+        looked_at += 1
+        return weight(error)
+
+    monkeypatch.setattr(model_inputs, "_weight", counted)
+    schema = InputSchema.from_openapi(
+        document_of({"tags": {"type": "array", "items": {"type": "string"}}})
+    )
+    (problem,) = schema.problems({"tags": list(range(5_000))})
+    assert problem.sentence.startswith("tags[0] 0 is a number, text is wanted")
+    assert looked_at <= 2 * 200
+
+
+def test_of_several_faults_of_one_input_the_first_that_says_most_is_told() -> None:
+    text = {"minLength": 9, "type": "integer", "enum": [1, 2]}
+    schema = InputSchema.from_openapi(document_of({"a": text}))
+    (problem,) = schema.problems({"a": "x"})
+    assert problem.sentence == "a 'x' is not one of 1, 2"
+
+
+def test_at_most_twenty_unknown_inputs_are_told() -> None:
+    inputs = {"prompt": "x"} | {f"unknown{number}": 1 for number in range(30)}
+    problems = MODELS["flux-schnell"].problems(inputs)
+    assert [problem.field for problem in problems] == [f"unknown{number}" for number in range(20)]

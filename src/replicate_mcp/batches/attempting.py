@@ -86,11 +86,16 @@ class Attempting:
             )
             for permit, index in chosen.items()
         }
-        noted = await self._steps.surely(
-            partial(
-                self._steps.backend.note_attempts, attempts, images_per_day=self._images_per_day
-            )
+        note = partial(
+            self._steps.backend.note_attempts, attempts, images_per_day=self._images_per_day
         )
+        try:
+            noted = await self._steps.surely(note)
+        except Exception:
+            # Nothing was sent: the tasks wait for the offers that follow these.
+            batch.pending.extendleft(reversed(chosen.values()))
+            await self._stopping.fail_pending(batch)
+            raise
         for permit, index in chosen.items():
             if permit in noted.cancel_after:
                 batch.began = batch.began or steady_time()

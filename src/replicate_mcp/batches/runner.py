@@ -83,6 +83,7 @@ class BatchRunner:
         self._batches: dict[str, RunningBatch] = {}
         self._settlements: dict[str, Settlement] = {}
         self._recoveries: dict[str, Recovery] = {}
+        self._started = anyio.Event()
 
     async def start(
         self,
@@ -143,6 +144,7 @@ class BatchRunner:
         )
         steps = self._steps
         self._batches[batch.id] = batch
+        self._started.set()
         steps.holder.attend(
             batch.id, lambda offers: steps.spawn(self._attempting.take, batch, offers)
         )
@@ -180,8 +182,11 @@ class BatchRunner:
     async def hear_cancels(self) -> None:
         """Stop the batches that another process was asked to cancel, or has taken over."""
         while True:
+            if not self._batches:
+                self._started = anyio.Event()
+                await self._started.wait()
             # Being woken is only a hint: while batches run, the journal is looked at anyway.
-            with anyio.move_on_after(LOOK_SECONDS if self._batches else None):
+            with anyio.move_on_after(LOOK_SECONDS):
                 await self._steps.holder.heard()
             for batch_id in await self._steps.surely(self._steps.backend.canceled_batches):
                 if batch := self._batches.get(batch_id):

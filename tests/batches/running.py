@@ -1,0 +1,30 @@
+"""A batch that runs, as far as its counts go, for tests of what is derived from it."""
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, cast
+
+from opentelemetry.context import Context
+
+from replicate_mcp.batches.running_batch import RunningBatch
+from replicate_mcp.tasks.filenames import BatchFilenames
+
+
+def running_batch(total: int = 4, **fields: Any) -> RunningBatch:
+    """A batch whose account answers and whose backend admits."""
+    given: dict[str, Any] = {
+        "id": "b",
+        "caller": "server",
+        "account": "acme",
+        "tasks": [cast(Any, None)] * total,
+        "gateway": cast(Any, SimpleNamespace(unanswered_since=None)),
+        "settlement": cast(Any, None),
+        "holder": cast(Any, SimpleNamespace(paused_for=0.0)),
+        "names": BatchFilenames([], []),
+        "deadline": 0.0,
+        "opened": 0.0,
+        "trace": Context(),
+        "pending": deque(),
+        **fields,
+    }
+    return RunningBatch(**given)

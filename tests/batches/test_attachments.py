@@ -1,0 +1,129 @@
+"""Images that a Python program gives as objects, and the URIs that stand for them in tasks."""
+
+import hashlib
+import io
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from replicate_mcp.batches.attachments import Attachments
+from replicate_mcp.tasks.sendable import MAX_DEPTH, Unreadable
+
+PNG = b"\x89PNG\r\n\x1a\n"
+GIF = b"GIF89a"
+
+
+def content_uri(content: bytes) -> str:
+    return f"content:{hashlib.sha256(content).hexdigest()}"
+
+
+def replaced(value: Any) -> tuple[Any, Attachments]:
+    """Return what stands for a value of the input `image`."""
+    attachments = Attachments()
+    (task,) = attachments.replaced([{"image": value}])
+    return task["image"], attachments
+
+
+@pytest.mark.parametrize(
+    "value", [PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG)], ids=lambda v: type(v).__name__
+)
+def test_content_is_kept_by_its_digest(value: Any) -> None:
+    uri, attachments = replaced(value)
+    assert uri == content_uri(PNG)
+    assert list(attachments.images) == [uri]
+    image = attachments.images[uri]
+    assert (image.read(), image.kind, image.where) == (PNG, "image/png", "task 0: image")
+
+
+def test_a_path_is_looked_up_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(PNG)
+    uri, attachments = replaced(path)
+    assert uri == path.resolve().as_uri()
+    assert attachments.images[uri].read() == PNG
+
+
+@pytest.mark.parametrize("value", [None, "cat.png", 7, 1.5, True, Unreadable("is odd")])
+def test_plain_values_stay(value: Any) -> None:
+    found, attachments = replaced(value)
+    assert found is value
+    assert attachments.images == {}
+
+
+def test_objects_are_replaced_however_deep() -> None:
+    found, attachments = replaced((PNG, [{"a": GIF}], MappingProxyType({"b": PNG})))
+    assert found == [content_uri(PNG), [{"a": content_uri(GIF)}], {"b": content_uri(PNG)}]
+    assert set(attachments.images) == {content_uri(PNG), content_uri(GIF)}
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_too_deep_is_told() -> None:
+    assert replaced(nested(MAX_DEPTH + 1))[0] == nested(MAX_DEPTH + 1)
+    found = replaced(nested(MAX_DEPTH + 2))[0]
+    while isinstance(found, list):
+        (found,) = found
+    assert found == Unreadable("is nested more than 30 deep")
+
+
+class Failing(io.BytesIO):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def read(self, *_: Any) -> bytes:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({1}, "is an object of the Python type set, which cannot be sent: give text, a number, "),
+        (object(), "is an object of the Python type object, which cannot be sent"),
+        (io.StringIO("x"), 'is a file opened as text: open it with "rb"'),
+        (Failing(OSError("gone")), "is a file that cannot be read: gone"),
+        (Failing(ValueError("closed")), "is a file that cannot be read: closed"),
+        (b"text", "is not an image: png, jpeg"),
+        (Path("/nowhere/cat.png"), "'/nowhere/cat.png' is not there: "),
+    ],
+)
+def test_what_cannot_be_sent_says_why(value: Any, why: str) -> None:
+    found, attachments = replaced(value)
+    assert isinstance(found, Unreadable)
+    assert found.why.startswith(why)
+    assert not found.why.endswith(".")
+    assert attachments.images == {}
+
+
+def test_a_file_that_tasks_share_is_read_once() -> None:
+    attachments = Attachments()
+    file = io.BytesIO(PNG)
+    tasks = attachments.replaced([{"image": file}, {"image": file}])
+    assert tasks == [{"image": content_uri(PNG)}] * 2
+    assert attachments.images[content_uri(PNG)].where == "task 0: image"
+
+
+def test_fields_that_hold_no_file_are_text() -> None:
+    attachments = Attachments()
+    given = {"prompt": Path("a"), "output_filename": Path("b.png"), "model": Path("o/m")}
+    assert attachments.replaced([given]) == [
+        {"prompt": "a", "output_filename": "b.png", "model": "o/m"}
+    ]
+    assert attachments.replaced([{"prompt": PNG}]) == [{"prompt": PNG}]
+    assert attachments.images == {}
+
+
+@pytest.mark.parametrize("tasks", [None, "a fox", {"prompt": "x"}, 7])
+def test_what_is_no_list_of_tasks_is_left_to_be_refused(tasks: Any) -> None:
+    assert Attachments().replaced(tasks) is tasks
+
+
+def test_tasks_may_be_a_tuple_and_hold_text() -> None:
+    assert Attachments().replaced(("a fox", {"prompt": "x"})) == ["a fox", {"prompt": "x"}]

@@ -1,0 +1,294 @@
+"""A task as it will be created: its inputs, the seed and the format chosen for it, its faults."""
+
+import random
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from replicate_mcp.batches.local_images import LocalImages
+from replicate_mcp.batches.planning import PlannedTask, check_problems, find_models, plan
+from replicate_mcp.errors import InvalidInput, ModelNotFound, TaskProblem
+from replicate_mcp.replicate_api.gateway import Target
+from replicate_mcp.replicate_api.models import Model, Models
+from replicate_mcp.tasks.model_inputs import InputSchema
+from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
+
+NAME = ModelName.parse("o/m")
+PNG = b"\x89PNG\r\n\x1a\n"
+URI = {"type": "string", "format": "uri"}
+PROPERTIES: dict[str, Any] = {
+    "prompt": {"type": "string"},
+    "seed": {"type": "integer", "minimum": 5, "maximum": 9},
+    "num_outputs": {"type": "integer", "default": 1, "maximum": 4},
+    "output_format": {"enum": ["webp", "jpeg", "png"], "default": "webp"},
+    "image": URI,
+    "images": {"type": "array", "items": URI},
+    "text": {"type": "string"},
+}
+
+
+def model(
+    properties: dict[str, Any] | None = None, *, gives_one_by_one: bool = False, **more: Any
+) -> Model:
+    inputs = {"properties": PROPERTIES if properties is None else properties, **more}
+    document = {"components": {"schemas": {"Input": inputs}}}
+    return Model(Target(NAME, "v1"), InputSchema.from_openapi(document), gives_one_by_one)
+
+
+UNCHECKED = Model(Target(NAME, "", looked_up=False), None)
+
+
+def task(name: str | None = "fox.png", *problems: TaskProblem, **inputs: Any) -> Task:
+    prompt = inputs.get("prompt")
+    return Task(0, prompt, name or "generated_image_1", NAME, inputs, name is not None, problems)
+
+
+async def planned(
+    each: Task, found: Model | None, folder: Path | None = None, seed: int = 1
+) -> PlannedTask:
+    (one,) = await plan(
+        [each], {NAME: found}, LocalImages(folder, "Nothing."), dice=random.Random(seed)
+    )
+    return one
+
+
+async def test_a_task_is_planned_with_what_its_model_receives() -> None:
+    found = await planned(task(prompt="a fox", seed=7, num_outputs=2), model())
+    assert found == PlannedTask(
+        index=0,
+        prompt="a fox",
+        output_filename="fox.png",
+        model="o/m",
+        target=Target(NAME, "v1"),
+        inputs={"prompt": "a fox", "seed": 7, "num_outputs": 2, "output_format": "png"},
+        seed=7,
+        expected_format="png",
+        expected_count=2,
+        whole_with=2,
+        problems=(),
+    )
+
+
+async def test_a_seed_is_chosen_where_the_model_takes_one_and_the_task_names_none() -> None:
+    seeds = {(await planned(task(prompt="x"), model(), seed=n)).seed for n in range(60)}
+    assert seeds == {5, 6, 7, 8, 9}
+    found = await planned(task(prompt="x"), model({"prompt": {"type": "string"}}))
+    assert (found.seed, "seed" in found.inputs) == (None, False)
+    one = await planned(task(prompt="x"), model())
+    assert one.inputs["seed"] == one.seed
+
+
+@pytest.mark.parametrize(
+    ("given", "seed"), [(7, 7), (7.0, 7), (0, 0), ("7", None), (7.5, None), (None, None)]
+)
+async def test_without_a_schema_a_seed_is_reported_where_it_is_a_whole_number(
+    given: object, seed: int | None
+) -> None:
+    found = await planned(task(prompt="x", seed=given), UNCHECKED)
+    assert found.seed == seed
+    assert found.inputs["seed"] == given
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "asked", "expected"),
+    [
+        # The filename asks for a format, in the model's own word for it.
+        ("fox.png", {}, "png", "png"),
+        ("fox.jpg", {}, "jpeg", "jpeg"),
+        ("fox.JPEG", {}, "jpeg", "jpeg"),
+        # The task's own input comes first.
+        ("fox.png", {"output_format": "jpeg"}, "jpeg", "jpeg"),
+        # A format that the model does not have, or no format.
+        ("fox.gif", {}, None, "webp"),
+        ("fox", {}, None, "webp"),
+        (None, {}, None, "webp"),
+    ],
+)
+async def test_a_filename_chooses_the_format(
+    name: str | None, inputs: dict[str, Any], asked: str | None, expected: str
+) -> None:
+    found = await planned(task(name, prompt="x", **inputs), model())
+    assert found.inputs.get("output_format") == asked
+    assert found.expected_format == expected
+
+
+async def test_a_name_that_the_server_chose_asks_for_no_format() -> None:
+    unnamed = Task(0, "x", "fox.png", NAME, {"prompt": "x"}, named=False)
+    assert "output_format" not in (await planned(unnamed, model())).inputs
+
+
+@pytest.mark.parametrize(("name", "expected"), [("fox.jpeg", "jpg"), ("fox", None)])
+async def test_without_a_schema_the_filename_tells_the_format_to_expect(
+    name: str, expected: str | None
+) -> None:
+    found = await planned(task(name, prompt="x"), UNCHECKED)
+    assert found.expected_format == expected
+    assert found.inputs == {"prompt": "x"}
+    assert found.target == Target(NAME, "", looked_up=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "inputs", "count", "whole_with"),
+    [
+        (model(), {}, 1, 1),
+        (model(), {"num_outputs": 3}, 3, 3),
+        (model(gives_one_by_one=True), {"num_outputs": 3}, 3, None),
+        (UNCHECKED, {"num_images": 3}, 3, None),
+    ],
+)
+async def test_the_number_of_images_is_counted(
+    found: Model, inputs: dict[str, Any], count: int, whole_with: int | None
+) -> None:
+    one = await planned(task(prompt="x", **inputs), found)
+    assert (one.expected_count, one.whole_with) == (count, whole_with)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+async def test_a_blank_prompt_is_left_out_without_a_schema_too(prompt: str) -> None:
+    found = await planned(task(prompt=prompt, seed=1), UNCHECKED)
+    assert found.inputs == {"seed": 1}
+    assert found.prompt is None
+    kept = await planned(task(prompt=" x"), UNCHECKED)
+    assert kept.inputs == {"prompt": " x"}
+
+
+# Faults.
+
+
+async def test_a_task_with_faults_has_them_all_and_no_inputs() -> None:
+    first = TaskProblem(0, "prompt", "prompt must be text.")
+    given = task("fox.png", first, num_outputs=9, seed="x")
+    found = await planned(given, model())
+    assert [problem.field for problem in found.problems] == ["prompt", "seed", "num_outputs"]
+    assert [problem.task_index for problem in found.problems] == [0, 0, 0]
+    assert all(problem.error.endswith((".", "?")) for problem in found.problems)
+    assert (found.inputs, found.seed, found.expected_count) == ({}, None, 0)
+    assert (found.expected_format, found.whole_with) == (None, None)
+    assert found.target == Target(NAME, "")
+    assert found.output_filename == "fox.png"
+
+
+async def test_a_fault_that_is_known_of_an_input_is_the_only_one_of_it() -> None:
+    known = TaskProblem(0, "seed", "seed is not a finite number.")
+    given = task("fox.png", known, prompt="x", seed="y")
+    found = await planned(given, model())
+    assert found.problems == (known,)
+
+
+@pytest.mark.parametrize("field", [None, "model"])
+async def test_the_inputs_of_a_task_that_cannot_be_read_are_not_checked(field: str | None) -> None:
+    known = TaskProblem(0, field, "It is wrong.")
+    for found in (model(), None):
+        one = await planned(task("fox.png", known, num_outputs=9), found)
+        assert one.problems == (known,)
+
+
+async def test_a_model_that_replicate_does_not_know_is_one_fault() -> None:
+    (problem,) = (await planned(task(prompt="x", num_outputs=9), None)).problems
+    assert (problem.task_index, problem.field, problem.code) == (0, "model", "model_not_found")
+    assert problem.error == (
+        "Replicate knows no model 'o/m': check its name, owner/name as on replicate.com."
+    )
+
+
+async def test_a_fault_of_the_inputs_together_has_no_field() -> None:
+    found = await planned(task(None, prompt="x", seed=5), model(maxProperties=1))
+    assert [problem.field for problem in found.problems] == [None]
+
+
+async def test_so_many_faults_of_a_task_are_kept() -> None:
+    known = [TaskProblem(0, f"f{n}", "It is wrong.") for n in range(MAX_TASK_PROBLEMS - 1)]
+    found = await planned(task("fox.png", *known, num_outputs=9, seed="x"), model())
+    assert len(found.problems) == MAX_TASK_PROBLEMS
+    assert found.problems[:-1] == tuple(known)
+
+
+def faulty(*codes: str) -> list[PlannedTask]:
+    """Tasks with a fault of each of these codes; "" for none."""
+    problems = [
+        (TaskProblem(n, None, "Wrong.", cast(Any, code)),) if code else ()
+        for n, code in enumerate(codes)
+    ]
+    return [
+        PlannedTask(n, "x", "x", "o/m", Target(NAME), {}, None, None, 1, problems=each)
+        for n, each in enumerate(problems)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("codes", "skip_invalid", "refused"),
+    [
+        (["", ""], False, None),
+        (["", "invalid_input"], False, InvalidInput),
+        (["", "invalid_input"], True, None),
+        (["invalid_input", "invalid_input"], True, InvalidInput),
+        (["model_not_found"] * 2, False, ModelNotFound),
+        (["model_not_found", "invalid_input"], False, InvalidInput),
+    ],
+)
+def test_tasks_with_faults_refuse_a_batch_unless_they_are_skipped_and_others_are_left(
+    codes: list[str], skip_invalid: bool, refused: type[Exception] | None
+) -> None:
+    if refused is None:
+        return check_problems(faulty(*codes), skip_invalid=skip_invalid)
+    with pytest.raises(refused) as caught:
+        check_problems(faulty(*codes), skip_invalid=skip_invalid)
+    assert isinstance(caught.value, InvalidInput | ModelNotFound)
+    assert len(caught.value.problems) == len([code for code in codes if code])
+    return None
+
+
+# Images of this machine.
+
+
+async def test_a_path_in_an_input_for_files_is_replaced_by_what_stands_for_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cat.png").write_bytes(PNG)
+    given = task(prompt="cat.png", image="cat.png", images=["https://x/y.png", "cat.png"])
+    found = await planned(given, model(), tmp_path)
+    uri = (tmp_path / "cat.png").as_uri()
+    assert found.problems == ()
+    assert found.inputs["image"] == uri
+    assert found.inputs["images"] == ["https://x/y.png", uri]
+    assert found.inputs["prompt"] == "cat.png"
+
+
+async def test_a_path_that_is_not_there_is_a_fault_of_its_input(tmp_path: Path) -> None:
+    given = task(prompt="x", image="cat.png", images=["https://x/y.png", "dog.png"])
+    found = await planned(given, model(), tmp_path)
+    assert [problem.field for problem in found.problems] == ["image", "images"]
+    first, second = (problem.error for problem in found.problems)
+    assert first.startswith("image 'cat.png' is not there: ")
+    assert second.startswith("images[1] 'dog.png' is not there: ")
+
+
+@pytest.mark.parametrize("value", ["https://x/y.png", "data:image/png;base64,AA", '["a.png"]', ""])
+async def test_what_names_no_path_is_left_to_the_schema(tmp_path: Path, value: str) -> None:
+    found = await planned(task(prompt="x", text="cat.png", image=value), model(), tmp_path)
+    assert all("is not there" not in problem.error for problem in found.problems)
+
+
+async def test_without_a_schema_no_input_is_taken_for_a_path(tmp_path: Path) -> None:
+    found = await planned(task(prompt="x", image="cat.png"), UNCHECKED, tmp_path)
+    assert (found.inputs["image"], found.problems) == ("cat.png", ())
+
+
+async def test_each_model_is_looked_up_once() -> None:
+    other = ModelName.parse("o/other")
+    seen: list[Any] = []
+
+    class Known:
+        async def find(self, *arguments: Any) -> Model | None:
+            seen.append(arguments)
+            return UNCHECKED if arguments[0] == NAME else None
+
+    tasks = [task(prompt="x"), task(prompt="y"), Task(2, "z", "z", other, {})]
+    gateway = cast(Any, object())
+    found = await find_models(tasks, gateway, cast(Models, Known()), "acme")
+    assert found == {NAME: UNCHECKED, other: None}
+    assert sorted(seen, key=str) == sorted(
+        [(NAME, gateway, "acme"), (other, gateway, "acme")], key=str
+    )

@@ -1,0 +1,89 @@
+"""A fault in our own code while an attempt is recovered: its row now, its permit later."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from batches.direct import (
+    ACCOUNT,
+    Replicate,
+    running_process,
+)
+from batches.leaving import CAR, failing, freed, kind, left, now, recovered, recovery_of, wrapped
+from batches.virtual_time import in_virtual_time
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.tasks.result import TaskFailure
+
+# Faults of our own.
+
+
+@in_virtual_time
+async def test_a_fault_of_our_own_ends_the_task_now_and_frees_the_permit_at_its_deadline() -> None:
+    replicate = Replicate()
+    async with running_process(limit=1, wrap=wrapped(tasks=failing(KeyError("x")))) as process:
+        await left(process, CAR, waiting=2)
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        row = (await recovered(process))[0]
+        assert isinstance(row, TaskFailure)
+        assert (kind(row), row.prediction_id) == (("create_outcome_unknown", False), None)
+        assert (row.prompt, row.output_filename) == ("prompt 0", "")
+        assert row.error.startswith("Its process ended, and recovering its result failed: see the ")
+        assert row.error.endswith("/predictions before sending it again.")
+        assert now() < 4
+        (account,) = await process.store.semaphores()
+        assert (account.in_use, account.waiting) == (1, 2)
+        while (await process.store.semaphores())[0].waiting == 2:
+            await anyio.sleep(1)
+        assert now() == pytest.approx(600 + 60 + 60, abs=1.1)
+
+
+@in_virtual_time
+async def test_a_fault_of_our_own_keeps_the_id_of_the_prediction_in_its_row() -> None:
+    replicate = Replicate()
+    async with running_process(wrap=wrapped(tasks=failing(KeyError("x")))) as process:
+        (permit,) = await left(process, CAR)
+        assert await process.store.claim_prediction(permit, "b_1", "p0")
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        assert (await recovered(process))[0].prediction_id == "p0"
+
+
+@in_virtual_time
+async def test_a_row_that_cannot_be_recorded_keeps_no_permit_beyond_its_deadline() -> None:
+    broken = wrapped(tasks=failing(KeyError("x")), record=failing(ValueError("y")))
+    async with running_process(wrap=broken) as process:
+        await left(process, CAR)
+        process.runner.recover(ACCOUNT, Replicate().gateway())
+        await anyio.sleep(600 + 119)
+        assert await process.in_use() == 1
+        assert await freed(process) == pytest.approx(600 + 120, abs=4)
+
+
+@in_virtual_time
+async def test_a_row_whose_backend_cannot_be_used_for_a_while_is_recorded_after_that() -> None:
+    async def unavailable(record: Any, *args: Any, **kwargs: Any) -> Any:
+        if now() < 20:
+            raise BackendUnavailable("locked")
+        return await record(*args, **kwargs)
+
+    broken = wrapped(tasks=failing(KeyError("x")), record=unavailable)
+    async with running_process(wrap=broken) as process:
+        await left(process, CAR)
+        process.runner.recover(ACCOUNT, Replicate().gateway())
+        await recovered(process)
+        assert now() == pytest.approx(20, abs=1.1)
+
+
+@in_virtual_time
+async def test_without_a_token_the_deadline_is_on_this_machines_clock() -> None:
+    replicate = Replicate(clock_offset_seconds=3_600)
+
+    async def revoked(tasks: Any, batch: str) -> Any:
+        recovery_of(process)._gateways.clear()
+        raise KeyError("x")
+
+    async with running_process(wrap=wrapped(tasks=revoked)) as process:
+        await left(process, CAR)
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        await recovered(process)
+        assert await freed(process) == pytest.approx(600 + 120, abs=4)

@@ -1,0 +1,206 @@
+"""Recovery with tokens that are refused, names that are given out, and a backend that fails."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from batches.direct import (
+    ACCOUNT,
+    OTHER_TOKEN,
+    TOKEN,
+    Answer,
+    Replicate,
+    lost,
+    refused,
+    running_process,
+)
+from batches.leaving import CAR, MADE, kind, left, now, recovered, recovery_of, with_token, wrapped
+from batches.virtual_time import in_virtual_time
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.tasks.result import TaskSuccess
+
+# Tokens.
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("known", [True, False])
+@in_virtual_time
+async def test_where_a_token_is_refused_another_of_the_account_recovers(
+    known: bool, status: int
+) -> None:
+    replicate = Replicate()
+    for call in ("get", "list"):
+        replicate.always(call, with_token(TOKEN, refused(status)))
+    async with running_process() as process:
+        (permit,) = await left(process, CAR)
+        made = replicate.made()
+        if known:
+            assert await process.store.claim_prediction(permit, "b_1", made)
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
+        assert kind((await recovered(process))[0]) == (MADE, False)
+        assert now() < 5
+        tried = len(replicate.calls)
+        await left(process, CAR, batch="b_2")
+        replicate.made()
+        assert kind((await recovered(process, batch="b_2"))[0]) == (MADE, False)
+    assert {call.token for call in replicate.calls[tried:]} == {OTHER_TOKEN}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@in_virtual_time
+async def test_without_a_token_that_works_an_attempt_waits_for_one_with_its_permit(
+    known: bool,
+) -> None:
+    replicate = Replicate(predict_seconds=30)
+    replicate.always("get", with_token(TOKEN, refused(401)))
+    replicate.always("list", with_token(TOKEN, refused(401)))
+    async with running_process() as process:
+        (permit,) = await left(process, CAR)
+        made = replicate.made()
+        if known:
+            assert await process.store.claim_prediction(permit, "b_1", made)
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        await anyio.sleep(20)
+        assert await process.store.results("b_1") == []
+        assert await process.in_use() == 1
+        assert [each.permit for each in await process.store.orphans(ACCOUNT)] == [permit]
+        asked = len(replicate.calls)
+        await anyio.sleep(60)
+        assert len(replicate.calls) == asked, "a token that was refused is not tried again"
+        process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
+        assert kind((await recovered(process))[0]) == (MADE, False)
+        assert await process.in_use() == 0
+
+
+@pytest.mark.parametrize(
+    "answer", [refused(402), refused(404), refused(429), refused(500), lost(carried_out=False)]
+)
+@in_virtual_time
+async def test_a_token_whose_calls_fail_otherwise_is_used_again(answer: Answer) -> None:
+    replicate = Replicate()
+    replicate.answer("list", *[answer] * 6)
+    async with running_process() as process:
+        await left(process, CAR)
+        made = replicate.made()
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        row = (await recovered(process))[0]
+        assert (kind(row), row.prediction_id) == ((MADE, False), made)
+
+
+@in_virtual_time
+async def test_a_token_that_is_brought_twice_is_one() -> None:
+    async with running_process() as process:
+        gateway = Replicate().gateway()
+        process.runner.recover(ACCOUNT, gateway)
+        process.runner.recover(ACCOUNT, gateway)
+        assert recovery_of(process)._gateways == [gateway]
+
+
+# Names of files.
+
+
+@in_virtual_time
+async def test_names_that_are_given_out_are_not_given_again() -> None:
+    replicate = Replicate(predict_seconds=20)
+    async with running_process() as process:
+        await left(process, CAR, {"prompt": "b"}, {"prompt": "c"}, {"prompt": "d"})
+        replicate.made()
+        replicate.made("b")
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        await anyio.sleep(15)  # The other two were not made.
+        await recovered(process, 4)
+        assert recovery_of(process)._names == {}
+        assert recovery_of(process)._on_their_way == {}
+        rows = await recovered(process, 4)
+    names = [
+        file.filename
+        for row in rows.values()
+        if isinstance(row, TaskSuccess)
+        for file in row.generated_files
+    ]
+    assert sorted(names) == ["car.webp", "car_2.webp"]
+
+
+@in_virtual_time
+async def test_names_of_rows_in_the_journal_are_not_given_again() -> None:
+    replicate = Replicate()
+    async with running_process() as process:
+        one, two = await left(process, CAR, {"prompt": "b"}, held=(1,))
+        replicate.made()
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        first = (await recovered(process))[0]
+        assert isinstance(first, TaskSuccess)
+        await process.store.abandon(two)
+        replicate.made("b")
+        second = (await recovered(process, 2))[1]
+        assert isinstance(second, TaskSuccess)
+    assert [row.generated_files[0].filename for row in (first, second)] == [
+        "car.webp",
+        "car_2.webp",
+    ]
+    assert one != two
+
+
+# Looking for orphans.
+
+
+@pytest.mark.parametrize(("busy", "looks"), [(False, 10), (True, 60)])
+@in_virtual_time
+async def test_orphans_are_looked_for_more_often_where_batches_want_their_permits(
+    busy: bool, looks: int
+) -> None:
+    seen: list[float] = []
+
+    async def counted(orphans: Any, account: str) -> Any:
+        seen.append(now())
+        return await orphans(account)
+
+    replicate = Replicate(predict_seconds=100)
+    async with running_process(wrap=wrapped(orphans=counted)) as process:
+        if busy:
+            await process.start(replicate.gateway())
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        await anyio.sleep(29.9)
+    assert len(seen) == looks
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("locked"), KeyError("a fault of our own")])
+@pytest.mark.parametrize("method", ["orphans", "adopt", "forgot"])
+@in_virtual_time
+async def test_a_look_that_fails_is_followed_by_the_next(method: str, error: Exception) -> None:
+    calls = 0
+
+    async def fails_once(whole: Any, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise error
+        return await whole(*args)
+
+    replicate = Replicate()
+    async with running_process(wrap=wrapped(**{method: fails_once})) as process:
+        await left(process, CAR)
+        replicate.made()
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        assert kind((await recovered(process))[0]) == (MADE, False)
+        assert calls >= 2
+        assert now() == pytest.approx(4, abs=1)
+
+
+@pytest.mark.parametrize("method", ["tasks", "finish", "claim_prediction", "results"])
+@in_virtual_time
+async def test_a_backend_that_cannot_be_used_for_a_while_costs_no_row(method: str) -> None:
+    async def unavailable(whole: Any, *args: Any, **kwargs: Any) -> Any:
+        if now() < 8:
+            raise BackendUnavailable("locked")
+        return await whole(*args, **kwargs)
+
+    replicate = Replicate()
+    async with running_process(wrap=wrapped(**{method: unavailable})) as process:
+        await left(process, CAR)
+        replicate.made()
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        assert kind((await recovered(process))[0]) == (MADE, False)
+        assert await process.in_use() == 0

@@ -1,0 +1,296 @@
+"""The process's batches: how they begin and end, and what other processes decide about them."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from batches.direct import ACCOUNT, OWN, Process, Replicate, refused, running_process, task
+from batches.leaving import freed, now, wrapped
+from batches.virtual_time import in_virtual_time
+from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.batches.observing import Nobody
+from replicate_mcp.batches.running_batch import RunningBatch
+from replicate_mcp.batches.weight import weight_of
+from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
+from replicate_mcp.platform.clock import steady_time
+from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
+
+
+def code(row: TaskResult) -> str:
+    return "made" if isinstance(row, TaskSuccess) else row.error_code
+
+
+async def start(process: Process, replicate: Replicate, *tasks: Any, **more: Any) -> RunningBatch:
+    options: dict[str, Any] = {
+        "gateway": replicate.gateway(),
+        "account": ACCOUNT,
+        "caller": "server",
+        "shown_semaphore": "shown",
+        "semaphores": (OWN,),
+        **more,
+    }
+    return await process.runner.start(tasks or (task(),), **options)
+
+
+def faulty(index: int) -> Any:
+    from dataclasses import replace
+
+    return replace(task(index), problems=(TaskProblem(index, "seed", "seed is wrong."),))
+
+
+@in_virtual_time
+async def test_a_batch_is_known_while_it_runs_and_forgotten_with_its_end() -> None:
+    replicate = Replicate(predict_seconds=20)
+    async with running_process() as process:
+        batch = await start(process, replicate, task(0), task(1))
+        assert process.runner.running(batch.id) is batch
+        assert process.runner.running("another") is None
+        await process.rows(batch)
+        await anyio.sleep(0)
+        assert process.runner.running(batch.id) is None
+        assert process.holder._entries == {}
+
+
+@in_virtual_time
+async def test_a_batch_begins_as_its_caller_asked_for_it() -> None:
+    replicate = Replicate(predict_seconds=20)
+    async with running_process() as process:
+        first, second = await start(process, replicate), await start(process, replicate)
+        assert first.id != second.id
+        assert first.id.startswith("b_")
+        assert len(first.id) == 2 + 16
+        assert (first.caller, first.account, first.weight) == ("server", ACCOUNT, 0)
+        assert (first.opened, first.deadline) == (0, 3600)
+        state = await process.store.batch(first.id)
+        assert state is not None
+        assert (state.caller, state.account, state.semaphore) == ("server", ACCOUNT, "shown")
+        (kept,) = await process.store.tasks(first.id)
+        assert (kept.prompt, kept.output_filename) == ("a red car", "0.png")
+        assert kept.model == task().model
+        await process.rows(first)
+
+
+class Ended(Nobody):
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, float | None]] = []
+
+    def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
+        self.seen.append((code(result), seconds_at_replicate))
+
+
+@in_virtual_time
+async def test_tasks_with_faults_fail_at_once_and_the_others_run() -> None:
+    replicate = Replicate(predict_seconds=20)
+    ended = Ended()
+    async with running_process(observer=ended) as process:
+        batch = await start(process, replicate, faulty(0), task(1), faulty(2))
+        assert (batch.failed, batch.invalid, batch.finished, batch.total) == (2, 2, 2, 3)
+        assert ended.seen == [("invalid_input", None)] * 2
+        rows = await process.rows(batch)
+        assert [code(rows[index]) for index in range(3)] == [
+            *("invalid_input", "made", "invalid_input")
+        ]
+    assert len(replicate.times("create")) == 1
+
+
+@in_virtual_time
+async def test_a_batch_may_have_a_limit_of_its_own() -> None:
+    replicate = Replicate(predict_seconds=20)
+    async with running_process() as process:
+        batch = await start(process, replicate, *map(task, range(4)), at_most=2)
+        await anyio.sleep(1)
+        assert (batch.running, len(batch.pending)) == (2, 2)
+        await process.rows(batch)
+        assert now() == pytest.approx(40, abs=1)
+
+
+@in_virtual_time
+async def test_names_of_equal_tasks_differ_by_what_each_is_expected_to_have() -> None:
+    from dataclasses import replace
+
+    replicate = Replicate(predict_seconds=1)
+    async with running_process() as process:
+        two = replace(task(0, "x", num_outputs=2), output_filename="fox.png", expected_count=2)
+        one = replace(task(1, "y"), output_filename="fox.png")
+        rows = await process.rows(await start(process, replicate, two, one))
+    names = [
+        [file.filename.partition(".")[0] for file in row.generated_files]
+        for row in (rows[0], rows[1])
+        if isinstance(row, TaskSuccess)
+    ]
+    assert names == [["fox_1", "fox_2"], ["fox"]]
+
+
+# What may not begin.
+
+
+@in_virtual_time
+async def test_a_batch_that_is_not_begun_leaves_nothing_behind() -> None:
+    async def unavailable(open_batch: Any, *args: Any) -> Any:
+        raise BackendUnavailable("locked")
+
+    async with running_process(wrap=wrapped(open_batch=unavailable)) as process:
+        with pytest.raises(BackendUnavailable):
+            await start(process, Replicate())
+        assert process.runner._batches == {}
+        assert process.holder._entries == {}
+
+
+@in_virtual_time
+async def test_a_key_begins_one_batch() -> None:
+    replicate = Replicate()
+    async with running_process() as process:
+        first = await start(process, replicate, key=IdempotencyKey("k", "d1"))
+        with pytest.raises(KeyTaken) as taken:
+            await start(process, replicate, key=IdempotencyKey("k", "d2"))
+        assert (taken.value.batch_id, taken.value.digest) == (first.id, "d1")
+        await process.rows(first)
+    assert len(replicate.times("create")) == 1
+
+
+@in_virtual_time
+async def test_a_batch_that_finds_no_memory_is_refused_unless_its_key_has_one() -> None:
+    replicate = Replicate(predict_seconds=20)
+    weight = weight_of([task()])
+    async with running_process(most_bytes=4 * weight) as process:
+        first = await start(process, replicate, key=IdempotencyKey("k", "d1"))
+        assert first.weight == weight
+        for key in (None, IdempotencyKey("other", "d2")):
+            with pytest.raises(TooManyBatches):
+                await start(process, replicate, key=key)
+        with pytest.raises(KeyTaken):
+            await start(process, replicate, key=IdempotencyKey("k", "d1"))
+        assert list(process.runner._batches) == [first.id]
+        await process.rows(first)
+        await anyio.sleep(0)
+        await process.rows(await start(process, replicate))
+
+
+# Deadlines.
+
+
+@in_virtual_time
+async def test_a_batch_ends_at_its_deadline_whatever_waits() -> None:
+    replicate = Replicate(predict_seconds=1_000)
+    async with running_process(limit=1, batch_seconds=100, prediction_seconds=80) as process:
+        batch = await start(process, replicate, *map(task, range(3)))
+        rows = await process.rows(batch)
+        assert {code(row) for row in rows.values()} == {"deadline_exceeded"}
+        assert now() == pytest.approx(100, abs=1)
+        assert await freed(process) < 102
+    assert sorted(each.asked.cancel_after or 0 for each in replicate.predictions) == [20, 80]
+
+
+@in_virtual_time
+async def test_what_runs_at_a_batchs_deadline_is_followed_to_its_end() -> None:
+    replicate = Replicate(predict_seconds=98)
+    async with running_process(batch_seconds=100) as process:
+        batch = await start(process, replicate)
+        await anyio.sleep(96)
+        assert batch.dropped is not None
+        assert process.runner.running(batch.id) is batch
+        assert [code(row) for row in (await process.rows(batch)).values()] == ["made"]
+
+
+@in_virtual_time
+async def test_a_deadline_is_kept_though_the_machine_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from replicate_mcp.batches import runner
+
+    slept = 0.0
+    monkeypatch.setattr(runner, "steady_time", lambda: steady_time() + slept)
+    replicate = Replicate(predict_seconds=1_000)
+    async with running_process(limit=1, batch_seconds=500) as process:
+        batch = await start(process, replicate, task(0), task(1))
+        await anyio.sleep(20)
+        slept = 1_000.0
+        await anyio.sleep(11)
+        assert batch.dropped is not None
+
+
+# What other processes decide.
+
+
+@in_virtual_time
+async def test_a_batch_that_another_process_cancels_is_stopped_within_a_second() -> None:
+    replicate = Replicate(predict_seconds=300)
+    async with running_process() as process:
+        batch = await start(process, replicate)
+        other = await start(process, replicate, task(0, "b"))
+        await anyio.sleep(20.5)
+        await process.store.cancel_batch(batch.id)
+        assert [code(row) for row in (await process.rows(batch)).values()] == ["canceled"]
+        assert 20.5 <= now() < 22
+        assert (batch.canceled, other.canceled) == (True, False)
+    assert sorted(replicate.statuses().values()) == ["canceled", "processing"]
+
+
+@in_virtual_time
+async def test_a_batch_that_others_took_over_creates_nothing_more() -> None:
+    taken: list[str] = []
+
+    async def interrupted(whole: Any) -> list[str]:
+        found = [*taken, "b_of_nobody"] if taken else []
+        taken.clear()
+        return found
+
+    replicate = Replicate(predict_seconds=20)
+    async with running_process(limit=1, wrap=wrapped(interrupted_batches=interrupted)) as process:
+        batch = await start(process, replicate, task(0), task(1))
+        await anyio.sleep(1)
+        taken.append(batch.id)
+        rows = await process.rows(batch)
+        assert [code(rows[index]) for index in range(2)] == ["made", "interrupted"]
+        assert isinstance(rows[1], TaskFailure)
+        assert rows[1].retryable
+        assert rows[1].error.endswith("Nothing was billed: send it again.")
+    assert len(replicate.times("create")) == 1
+
+
+@pytest.mark.parametrize("method", ["canceled_batches", "interrupted_batches"])
+@in_virtual_time
+async def test_a_cancel_is_heard_of_though_the_backend_cannot_be_used_for_a_while(
+    method: str,
+) -> None:
+    async def unavailable(whole: Any) -> Any:
+        if now() < 30:
+            raise BackendUnavailable("locked")
+        return await whole()
+
+    replicate = Replicate(predict_seconds=300)
+    async with running_process(wrap=wrapped(**{method: unavailable})) as process:
+        batch = await start(process, replicate)
+        await anyio.sleep(5)
+        await process.store.cancel_batch(batch.id)
+        assert [code(row) for row in (await process.rows(batch)).values()] == ["canceled"]
+        assert now() < 34
+
+
+@in_virtual_time
+async def test_without_batches_the_journal_is_not_asked_for_cancels() -> None:
+    asked: list[float] = []
+
+    async def counted(whole: Any) -> Any:
+        asked.append(now())
+        return await whole()
+
+    replicate = Replicate(predict_seconds=10)
+    async with running_process(wrap=wrapped(canceled_batches=counted)) as process:
+        await anyio.sleep(100)
+        assert asked == []
+        await process.rows(await start(process, replicate))
+        await anyio.sleep(100)
+        assert 5 <= len(asked) <= 15
+
+
+@in_virtual_time
+async def test_a_refused_batch_does_not_keep_its_account_from_the_next() -> None:
+    replicate = Replicate()
+    replicate.answer("create", refused(401))
+    async with running_process() as process:
+        rows = await process.rows(await start(process, replicate, *map(task, range(3))))
+        assert "unauthorized" in {code(row) for row in rows.values()}
+        rows = await process.rows(await start(process, replicate))
+        assert [code(row) for row in rows.values()] == ["made"]

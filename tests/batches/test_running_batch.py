@@ -1,0 +1,58 @@
+"""What a running batch counts, and what it tells those who watch."""
+
+import pytest
+
+from batches.running import running_batch
+from batches.test_outcome import TASK
+from replicate_mcp.batches.outcome import failure
+from replicate_mcp.batches.running_batch import Reason, RunningBatch
+from replicate_mcp.tasks.result import TaskSuccess
+
+FAILED = failure(TASK, "no_output", "There is none.")
+MADE = TaskSuccess(
+    task_index=0,
+    output_filename="fox",
+    model="owner/name",
+    prediction_id="p1",
+    count=0,
+    generated_files=(),
+)
+
+
+def state(batch: RunningBatch) -> tuple[int, int, int, int, bool]:
+    return batch.total, batch.finished, batch.succeeded, batch.failed, batch.ended.is_set()
+
+
+async def test_a_batch_has_ended_with_its_last_result() -> None:
+    batch = running_batch(3)
+    batch.note(MADE)
+    assert state(batch) == (3, 1, 1, 0, False)
+    batch.note(FAILED)
+    assert state(batch) == (3, 2, 1, 1, False)
+    batch.note(MADE)
+    assert state(batch) == (3, 3, 2, 1, True)
+
+
+@pytest.mark.parametrize("result", [MADE, FAILED], ids=["made", "failed"])
+async def test_each_result_wakes_those_who_watch_once(result: TaskSuccess) -> None:
+    batch = running_batch(3)
+    before = batch.changed
+    batch.note(result)
+    assert before.is_set()
+    assert batch.changed is not before
+    assert not batch.changed.is_set()
+
+
+async def test_what_runs_is_what_is_created_and_what_is_followed() -> None:
+    batch = running_batch(creating={1: 0}, following={2: "p2", 3: "p3"})
+    assert batch.running == 3
+
+
+async def test_the_first_reason_for_which_a_batch_is_given_up_stands() -> None:
+    batch = running_batch()
+    assert not batch.stopping.is_set()
+    first: Reason = ("canceled", "First.", True)
+    batch.give_up(first)
+    batch.give_up(("interrupted", "Second.", True))
+    assert batch.dropped == first
+    assert batch.stopping.is_set()

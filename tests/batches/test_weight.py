@@ -1,0 +1,86 @@
+"""How much memory batches take, and when there is none left for another."""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from batches.running import running_batch
+from batches.test_outcome import TASK
+from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES, check_room, weight_of
+from replicate_mcp.errors import TooManyBatches
+
+EMPTY = sys.getsizeof({})
+
+
+def weight(*inputs: dict[str, Any]) -> int:
+    """What these tasks take beside what each takes without inputs."""
+    tasks = [replace(TASK, inputs=each) for each in inputs]
+    return weight_of(tasks) - BATCH_BYTES - TASK_BYTES * len(tasks)
+
+
+def sizes(*values: object) -> int:
+    return sum(map(sys.getsizeof, values))
+
+
+def test_a_batch_and_its_tasks_take_something_without_inputs() -> None:
+    assert (BATCH_BYTES, TASK_BYTES) == (65_536, 2_048)
+    assert weight() == 0
+    assert weight({}, {}) == 2 * EMPTY
+
+
+def test_every_name_and_value_counts_however_deep() -> None:
+    text, inner = "x" * 1_000, ["y" * 2_000, {"z": 3.5}]
+    inputs = {"prompt": text, "images": inner}
+    assert weight(inputs) == sizes(
+        *(inputs, "prompt", text, "images", inner, inner[0], inner[1], "z", 3.5)
+    )
+
+
+def test_what_tasks_share_counts_once() -> None:
+    image, images = "x" * 1_000_000, ["y" * 1_000_000]
+    shared = {"image": image, "images": images}
+    one = weight(dict(shared))
+    assert one > 2_000_000
+    assert weight(dict(shared), dict(shared)) == one + sys.getsizeof(dict(shared))
+    assert weight(shared, shared) == one
+
+
+def room(new: int, *running: tuple[str, int], most: int) -> None:
+    check_room(
+        running_batch(weight=new),
+        [running_batch(account=account, weight=taken) for account, taken in running],
+        most,
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "running", "is_everybodys"),
+    [
+        (250, [], None),
+        (251, [], False),
+        (100, [("acme", 150)], None),
+        (101, [("acme", 150)], False),
+        (250, [("other", 750)], None),
+        (250, [("other", 751)], True),
+        (250, [("other", 250), ("third", 500)], None),
+        (1, [("acme", 250), ("other", 999)], False),
+        (1, [("other", 1_000)], True),
+    ],
+)
+def test_an_account_may_have_a_quarter_and_all_together_the_whole(
+    new: int, running: list[tuple[str, int]], is_everybodys: bool | None
+) -> None:
+    if is_everybodys is None:
+        return room(new, *running, most=1_000)
+    with pytest.raises(TooManyBatches) as refused:
+        room(new, *running, most=1_000)
+    assert refused.value.is_everybodys is is_everybodys
+    return None
+
+
+@pytest.mark.parametrize(("new", "sentence"), [(5, "at most 4 MiB"), (4, "at most 16 MiB")])
+def test_a_refusal_names_what_there_is(new: int, sentence: str) -> None:
+    with pytest.raises(TooManyBatches, match=sentence):
+        room(new * 2**20, ("other", 13 * 2**20), most=16 * 2**20)

@@ -1,0 +1,282 @@
+"""What the gateway makes of Replicate's answers: names, files, lists, and what is none of them."""
+
+import json
+import math
+from typing import Any
+
+import httpx
+import pytest
+
+from batches.direct import MODEL, TOKEN, URL, Answer, Forward, Kind, Replicate, lost, refused
+from batches.virtual_time import EPOCH, in_virtual_time
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.replicate_api.faults import LostAnswer, Refusal, UnreadableCreation
+from replicate_mcp.replicate_api.gateway import MAX_LIST_PAGES, Gateway, Target
+from replicate_mcp.simulator.clock import timestamp
+from replicate_mcp.tasks.models import ModelName
+
+
+def says(document: object) -> Answer:
+    """Answer with this document."""
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        return httpx.Response(200, content=json.dumps(document).encode())
+
+    return answer
+
+
+def gateway_that_is_told(*documents: object) -> Gateway:
+    """Return a gateway whose calls of any kind are answered with these."""
+    replicate = Replicate()
+    kinds: tuple[Kind, ...] = ("create", "get", "list", "other")
+    for kind in kinds:
+        replicate.answer(kind, *map(says, documents))
+    return replicate.gateway()
+
+
+@pytest.mark.parametrize("name", ["acme", "a", "x" * 200, "é", "a#b"])
+@in_virtual_time
+async def test_an_account_has_its_name(name: str) -> None:
+    assert await gateway_that_is_told({"username": name}).account() == name
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "#a", "a\ud800"])
+@in_virtual_time
+async def test_a_name_under_which_no_limit_could_be_kept_is_no_account(name: object) -> None:
+    with pytest.raises(LostAnswer, match="names no account"):
+        await gateway_that_is_told({"username": name}).account()
+
+
+@pytest.mark.parametrize(("answer", "secret"), [({"key": "whsec_x"}, "whsec_x"), ({}, "")])
+@in_virtual_time
+async def test_the_secret_of_webhooks(answer: object, secret: str) -> None:
+    assert await gateway_that_is_told(answer).webhook_secret() == secret
+
+
+@pytest.mark.parametrize(
+    ("models", "found"),
+    [([{"model": 1}, "x", {"model": 2}], [{"model": 1}, {"model": 2}]), ({}, []), (None, [])],
+)
+@in_virtual_time
+async def test_a_search_finds_objects(models: object, found: list[object]) -> None:
+    gateway = gateway_that_is_told({"models": models})
+    assert await gateway.search_models("a fox&limit=9", limit=5) == found
+
+
+@in_virtual_time
+async def test_a_search_asks_for_its_words_and_for_so_many() -> None:
+    seen: list[httpx.URL] = []
+
+    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, json={"models": []})
+
+    replicate = Replicate()
+    replicate.answer("other", noted)
+    await replicate.gateway().search_models("a fox&limit=9", limit=5)
+    assert dict(seen[0].params) == {"query": "a fox&limit=9", "limit": "5"}
+
+
+@pytest.mark.parametrize("urls", [None, {}, {"get": 7}, []])
+@in_virtual_time
+async def test_an_upload_whose_answer_names_no_url_is_lost(urls: object) -> None:
+    with pytest.raises(LostAnswer, match="names no URL"):
+        await gateway_that_is_told({"urls": urls}).upload(b"x", "a.png", "image/png")
+
+
+@in_virtual_time
+async def test_an_upload_has_its_name_and_its_type_and_gives_its_url() -> None:
+    seen: list[bytes] = []
+
+    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+        seen.append(await request.aread())
+        return httpx.Response(201, json={"urls": {"get": "https://x/f"}})
+
+    replicate = Replicate()
+    replicate.answer("other", noted)
+    url = await replicate.gateway().upload(b"the content", "a.png", "image/webp")
+    assert url == "https://x/f"
+    for part in (b'filename="a.png"', b"Content-Type: image/webp", b"the content"):
+        assert part in seen[0]
+
+
+@in_virtual_time
+async def test_a_creations_answer_that_is_no_prediction_may_be_one_all_the_same() -> None:
+    target = Target(ModelName.parse(MODEL))
+    with pytest.raises(UnreadableCreation, match="no usable id"):
+        await gateway_that_is_told({}).create(target, {}, cancel_after=60)
+    with pytest.raises(LostAnswer, match="no usable id") as caught:
+        await gateway_that_is_told({}).get("p")
+    assert not isinstance(caught.value, UnreadableCreation)
+
+
+@pytest.mark.parametrize("status", [404, 409, 422])
+@in_virtual_time
+async def test_what_cannot_be_cancelled_is_left_as_it_is(status: int) -> None:
+    replicate = Replicate()
+    replicate.answer("cancel", refused(status))
+    await replicate.gateway().cancel("p")
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 429, 500])
+@in_virtual_time
+async def test_a_cancel_that_is_refused_otherwise_is_told(status: int) -> None:
+    replicate = Replicate()
+    replicate.answer("cancel", refused(status))
+    with pytest.raises(Refusal):
+        await replicate.gateway().cancel("p")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "path", "in_body"),
+    [
+        ("o/m", "", "/v1/models/o/m/predictions", None),
+        ("o/m", "f" * 64, "/v1/predictions", "f" * 64),
+        ("deployments/o/d", "f" * 64, "/v1/deployments/o/d/predictions", None),
+    ],
+)
+@in_virtual_time
+async def test_a_prediction_is_created_where_its_model_is(
+    name: str, version: str, path: str, in_body: str | None
+) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+        seen.append((request.url.path, json.loads(await request.aread())))
+        assert request.headers["prefer"] == "wait=60"
+        assert request.headers["cancel-after"] == "77s"
+        return httpx.Response(201, json={"id": "p", "status": "succeeded"})
+
+    replicate = Replicate()
+    replicate.answer("create", noted)
+    target = Target(ModelName.parse(name), version)
+    await replicate.gateway().create(target, {"seed": 7}, cancel_after=77)
+    ((sent_to, body),) = seen
+    assert sent_to == path
+    assert (body["input"], body.get("version")) == ({"seed": 7}, in_body)
+
+
+@in_virtual_time
+async def test_a_gateway_is_shown_without_its_token() -> None:
+    gateway = Replicate().gateway()
+    assert TOKEN not in repr(gateway)
+    assert repr(gateway).startswith("Gateway(")
+    assert gateway.base_url == URL
+
+
+# The clock.
+
+
+@in_virtual_time
+async def test_the_clock_is_asked_for_once() -> None:
+    replicate = Replicate(clock_offset_seconds=100)
+    gateway = replicate.gateway()
+    assert gateway.now() == EPOCH
+    await gateway.learn_clock()
+    assert gateway.now() == pytest.approx(EPOCH + 100, abs=1)
+    await gateway.learn_clock()
+    assert len(replicate.calls) == 1
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+@in_virtual_time
+async def test_a_refusal_tells_the_clock_as_well(status: int) -> None:
+    replicate = Replicate(clock_offset_seconds=100)
+    replicate.answer("list", refused(status))
+    gateway = replicate.gateway()
+    await gateway.learn_clock()
+    assert gateway.now() == pytest.approx(EPOCH + 100, abs=1)
+
+
+@in_virtual_time
+async def test_a_clock_that_cannot_be_learned_is_asked_for_three_times() -> None:
+    replicate = Replicate()
+    replicate.always("list", lost(carried_out=False))
+    with pytest.raises(LostAnswer):
+        await replicate.gateway().learn_clock()
+    assert replicate.times("list") == pytest.approx([0, 0.3, 1.3])
+
+
+# The list of predictions.
+
+
+def row(number: int, at: float | None, **fields: Any) -> dict[str, Any]:
+    created = {} if at is None else {"created_at": timestamp(at)}
+    return {"id": f"p{number}", "status": "starting", **created, **fields}
+
+
+async def listed(moment: float, *pages: object) -> tuple[list[str], float, int]:
+    """Return the ids of a list that has these pages, how far it reaches, and how many were read."""
+    replicate = Replicate()
+    for place, page in enumerate(pages):
+        following = f"{URL}/v1/predictions?cursor={place}" if place + 1 < len(pages) else None
+        replicate.answer("list", says({"results": page, "next": following}))
+    found = await replicate.gateway().predictions_since(moment)
+    ids = [each.id for each in found.predictions]
+    return ids, found.reaches_back_to, len(replicate.times("list"))
+
+
+T = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        ([[]], ([], T, 1)),
+        ([[row(1, T + 1), row(2, T), row(3, T - 0.001)]], (["p1", "p2"], T, 1)),
+        ([[row(1, T + 1)], [row(2, T)]], (["p1", "p2"], T, 2)),
+        # Once a page ends before the moment, no older one is read.
+        ([[row(1, T + 1), row(2, T - 1)], [row(3, T + 1)]], (["p1"], T, 1)),
+        ([[row(1, T - 1), row(2, T)], [row(3, T)]], (["p2", "p3"], T, 2)),
+        # Rows that cannot be read, or have no time, end nothing.
+        ([[{"id": 7}, "x", row(1, T)], [row(2, T)]], (["p1", "p2"], T, 2)),
+        ([[row(1, T), row(2, None)], [row(3, T)]], (["p1", "p3"], T, 2)),
+        ([[row(1, None)], [row(3, T)]], (["p3"], T, 2)),
+        ([{"a": 1}, [row(3, T)]], (["p3"], T, 2)),
+    ],
+)
+@in_virtual_time
+async def test_the_list_is_read_back_to_a_moment(
+    pages: list[Any], expected: tuple[list[str], float, int]
+) -> None:
+    assert await listed(T, *pages) == expected
+
+
+@in_virtual_time
+async def test_a_list_of_too_many_pages_reaches_back_to_the_oldest_that_was_read() -> None:
+    pages = [[row(number, T + 100 - number)] for number in range(MAX_LIST_PAGES + 1)]
+    ids, reaches_back_to, read = await listed(T, *pages)
+    assert MAX_LIST_PAGES == 20
+    assert (len(ids), reaches_back_to, read) == (20, T + 81, 20)
+    pages = [[row(number, None)] for number in range(MAX_LIST_PAGES + 1)]
+    assert await listed(T, *pages) == ([], math.inf, 20)
+
+
+@in_virtual_time
+async def test_the_list_is_asked_for_what_was_created_since_a_moment() -> None:
+    seen: list[httpx.URL] = []
+
+    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, json={"results": [], "next": 7})
+
+    replicate = Replicate()
+    replicate.answer("list", noted)
+    await replicate.gateway().predictions_since(T)
+    assert [dict(url.params) for url in seen] == [{"created_after": "2023-11-14T22:13:20Z"}]
+
+
+@in_virtual_time
+async def test_all_that_a_row_of_the_list_tells() -> None:
+    whole = row(1, T + 1, model="o/m", version="v1", input={"seed": 7})
+    whole |= {"deadline": timestamp(T + 61), "status": "succeeded"}
+    gateway = gateway_that_is_told(
+        {"results": [whole, row(2, T, model=None, version=None, input=[])]}
+    )
+    first, second = (await gateway.predictions_since(T)).predictions
+    assert (first.id, first.model, first.version, first.ended) == ("p1", "o/m", "v1", True)
+    assert first.created_at == T + 1
+    assert first.lives == pytest.approx(60)
+    assert first.inputs == hash_inputs({"seed": 7})
+    assert (second.id, second.model, second.version, second.ended) == ("p2", "", "", False)
+    assert (second.created_at, second.lives, second.inputs) == (T, None, {})

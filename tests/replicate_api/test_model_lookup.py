@@ -1,0 +1,282 @@
+"""What is asked about a model, what is remembered of it, and what a search tells of one."""
+
+import json
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from batches.direct import Answer, Forward, Replicate, lost, refused, unsent
+from batches.playback import SCHEMA
+from batches.virtual_time import in_virtual_time
+from replicate_api.test_account_names import Kept
+from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api.faults import Refusal
+from replicate_mcp.replicate_api.finding import (
+    MOST_FOUND,
+    FoundModel,
+    image_models,
+    inputs,
+    known_models,
+    search,
+    unknown,
+)
+from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.models import MAX_SCHEMA_BYTES, Models
+from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.model_inputs import InputSchema
+from replicate_mcp.tasks.models import ModelName
+
+NAME = ModelName.parse("o/m")
+VERSION = "f" * 64
+LATEST = {"id": VERSION, "openapi_schema": SCHEMA}
+
+
+def answers(paths: list[str], *documents: object) -> Answer:
+    """Answer with these documents, one each, and note the paths."""
+    left = list(documents)
+
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200, json=left.pop(0))
+
+    return answer
+
+
+# A name, the answers, the paths, and where the model's predictions are created; whether all may
+# know it.
+LOOKED_UP: list[tuple[str, list[Any], list[str], str, bool]] = [
+    ("o/m", [{"latest_version": LATEST}], ["/v1/models/o/m"], VERSION, False),
+    (
+        "o/m",
+        [{"latest_version": LATEST, "visibility": "public"}],
+        *(["/v1/models/o/m"], VERSION, True),
+    ),
+    (
+        "o/m",
+        [{"latest_version": LATEST, "is_official": True, "visibility": "private"}],
+        *(["/v1/models/o/m"], "", False),
+    ),
+    (
+        "o/m",
+        [{"latest_version": LATEST, "is_official": "yes"}],
+        *(["/v1/models/o/m"], VERSION, False),
+    ),
+    ("o/m", [{"latest_version": None}], ["/v1/models/o/m"], "", False),
+    ("o/m", [{"latest_version": {"id": 7}}], ["/v1/models/o/m"], "", False),
+    (
+        f"o/m:{VERSION}",
+        [{"openapi_schema": SCHEMA, "visibility": "public"}],
+        *([f"/v1/models/o/m/versions/{VERSION}"], VERSION, False),
+    ),
+    (
+        "deployments/o/d",
+        [{"current_release": {"model": "x/y", "version": VERSION}}, {"openapi_schema": SCHEMA}],
+        *(["/v1/deployments/o/d", f"/v1/models/x/y/versions/{VERSION}"], "", False),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "documents", "asked", "version", "is_public"), LOOKED_UP)
+@in_virtual_time
+async def test_a_model_is_asked_for_and_remembered_for_a_day(
+    name: str, documents: list[Any], asked: list[str], version: str, is_public: bool
+) -> None:
+    paths: list[str] = []
+    replicate, kept = Replicate(), Kept()
+    replicate.always("other", answers(paths, *documents))
+    model = ModelName.parse(name)
+    found = await Models(kept).find(model, replicate.gateway(), "acme")
+    assert found is not None
+    assert (paths, found.target) == (asked, Target(model, version))
+    has_schema = "openapi_schema" in json.dumps(documents)
+    assert (found.schema is not None) is has_schema
+    assert found.gives_one_by_one is not has_schema
+    ((key, seconds),) = kept.seconds.items()
+    assert seconds == 24 * 3600
+    public = f"model:{replicate.gateway().base_url}:{model}"
+    private = f"private-model:{replicate.gateway().base_url}:acme:{model}"
+    assert key == (public if is_public else private)
+    again = await Models(kept).find(model, replicate.gateway(), "acme")
+    assert again is not None
+    assert again.target == found.target
+    assert paths == asked
+
+
+@pytest.mark.parametrize("status", [401, 402])
+@in_virtual_time
+async def test_a_token_that_may_ask_nothing_is_told(status: int) -> None:
+    replicate = Replicate()
+    replicate.always("other", refused(status))
+    with pytest.raises(Refusal):
+        await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+
+
+@pytest.mark.parametrize(
+    "answer", [refused(400), refused(403), refused(500), lost(carried_out=True), unsent]
+)
+@in_virtual_time
+async def test_a_model_that_cannot_be_asked_for_is_taken_as_named_and_asked_for_again(
+    answer: Answer,
+) -> None:
+    replicate, kept = Replicate(), Kept()
+    replicate.always("other", answer)
+    models = Models(kept)
+    name = ModelName.parse(f"o/m:{VERSION}")
+    found = await models.find(name, replicate.gateway(), "acme")
+    assert found is not None
+    assert found.target == Target(name, VERSION, looked_up=False)
+    assert (found.schema, found.gives_one_by_one, kept.values) == (None, True, {})
+    assert models._asking == {}
+    paths: list[str] = []
+    replicate.always("other", answers(paths, {"openapi_schema": SCHEMA}))
+    again = await models.find(name, replicate.gateway(), "acme")
+    assert again is not None
+    assert again.target.looked_up
+
+
+@in_virtual_time
+async def test_a_model_that_replicate_does_not_know_is_none_and_not_remembered() -> None:
+    replicate, kept = Replicate(), Kept()
+    replicate.always("other", refused(404))
+    assert await Models(kept).find(NAME, replicate.gateway(), "acme") is None
+    assert kept.values == {}
+    assert len(replicate.calls) == 1
+
+
+@pytest.mark.parametrize("schema", [{"components": 7}, {"components": {"schemas": {"Input": {}}}}])
+@in_virtual_time
+async def test_a_schema_that_cannot_be_read_leaves_the_inputs_to_replicate(schema: object) -> None:
+    replicate = Replicate()
+    replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
+    found = await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    assert found is not None
+    assert (found.schema, found.gives_one_by_one) == (None, True)
+    assert found.target.version == VERSION
+
+
+@in_virtual_time
+async def test_a_models_inputs_are_told_from_the_fields_beside_them() -> None:
+    replicate = Replicate()
+    replicate.always("other", answers([], {"latest_version": LATEST}))
+    found = await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    assert found is not None
+    assert found.schema is not None
+    (problem,) = found.schema.problems({"prompt": "x", "output_filename": "y"})
+    assert problem.sentence.startswith("'output_filename' is not an input of o/m: it goes beside")
+    assert MAX_SCHEMA_BYTES == 1024 * 1024
+
+
+# Searching.
+
+
+class Catalogue:
+    """Answers searches."""
+
+    def __init__(self, *found: Any) -> None:
+        self._found = found
+        self.asked: list[tuple[str, int]] = []
+
+    async def search_models(self, query: str, *, limit: int) -> Any:
+        self.asked.append((query, limit))
+        return self._found
+
+
+def entry(owner: object, name: object, **fields: Any) -> dict[str, Any]:
+    return {"model": {"owner": owner, "name": name, **fields}}
+
+
+async def test_a_search_asks_for_twenty_models_and_tells_what_is_known_of_each() -> None:
+    catalogue = Catalogue(
+        entry("a", "b", description="Draws.", run_count=7),
+        entry("a", "c", description=7, run_count="many"),
+        entry("a b", "c"),
+        entry(None, None),
+        {"model": "a/b"},
+        {**entry("a", "film"), "metadata": {"tags": ["video"]}},
+        {**entry("a", "drawing"), "metadata": {"tags": []}},
+        {**entry("a", "text"), "metadata": 7},
+    )
+    found = await search("a fox", cast(Gateway, catalogue))
+    assert catalogue.asked == [("a fox", MOST_FOUND)] == [("a fox", 20)]
+    assert found == [
+        FoundModel("a/b", "Draws.", None, 7),
+        FoundModel("a/c", "", None, None),
+        FoundModel("None/None", "", None, None),
+        FoundModel("a/drawing", "", None, None),
+        FoundModel("a/text", "", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(refused(500), ReplicateUnavailable), (refused(401), Unauthorized)]
+)
+@in_virtual_time
+async def test_a_search_without_an_answer_is_told(answer: Answer, kind: type[Exception]) -> None:
+    replicate = Replicate()
+    replicate.always("other", answer)
+    with pytest.raises(kind):
+        await search("a fox", replicate.gateway())
+
+
+def test_known_models_are_all_or_those_that_fit() -> None:
+    assert [found.known for found in known_models(None)] == list(CATALOGUE)
+    (upscaler, *_) = known_models("upscale")
+    assert upscaler.known is not None
+    assert (upscaler.name, upscaler.description) == (upscaler.known.name, upscaler.known.good_at)
+    assert (upscaler.runs, known_models("zeppelin")) == (None, [])
+
+
+def test_a_known_model_that_a_search_has_is_told_by_its_entry() -> None:
+    known = CATALOGUE[0]
+    owner, _, name = known.name.partition("/")
+    assert image_models([entry(owner, name, description="theirs", run_count=7)]) == [
+        FoundModel(known.name, known.good_at, known, None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("somebody/something-else", ": check its name, owner/name as on replicate.com."),
+        ("bfl/flux-schnell", ": did you mean black-forest-labs/flux-schnell?"),
+        ("black-forest-labs/flux-schnell", ": check its name, owner/name as on replicate.com."),
+    ],
+)
+def test_a_model_that_is_not_known_is_told_with_the_nearest(name: str, end: str) -> None:
+    assert unknown(ModelName.parse(name)) == f"Replicate knows no model '{name}'{end}"
+
+
+@in_virtual_time
+async def test_the_inputs_of_a_model() -> None:
+    replicate = Replicate()
+    replicate.always("other", answers([], {"latest_version": LATEST}))
+    schema = await inputs("o/m", replicate.gateway(), Models(Kept()), "acme")
+    assert isinstance(schema, InputSchema)
+    assert list(schema.fields) == ["prompt", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "kind", "sentence"),
+    [
+        ("o", None, InvalidInput, r"^model 'o' is not a model's name .*[.?]$"),
+        ("o/m", refused(404), ModelNotFound, "^Replicate knows no model 'o/m': check its name"),
+        ("o/m", refused(401), Unauthorized, "^Replicate refused the token"),
+    ],
+)
+@in_virtual_time
+async def test_the_inputs_of_what_is_no_model_are_refused(
+    name: str, answer: Answer | None, kind: type[Exception], sentence: str
+) -> None:
+    replicate = Replicate()
+    replicate.always("other", answer)
+    with pytest.raises(kind, match=sentence):
+        await inputs(name, replicate.gateway(), Models(Kept()), "acme")
+    assert len(replicate.calls) == (answer is not None)
+
+
+@in_virtual_time
+async def test_the_inputs_of_a_model_that_cannot_be_asked_for_are_not_known() -> None:
+    replicate = Replicate()
+    replicate.always("other", refused(500))
+    assert await inputs("o/m", replicate.gateway(), Models(Kept()), "acme") is None

@@ -1,0 +1,133 @@
+"""Media by their bytes, and the names under which files may be saved."""
+
+import pytest
+
+from replicate_mcp.tasks.media import (
+    DATA_EXTENSIONS,
+    MEDIA_EXTENSIONS,
+    MEDIA_TYPES,
+    extension_of_type,
+    media_type,
+    name_to_save,
+    without_media_extension,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+# The beginning of a file, and its media type.
+BEGINNINGS = [
+    (PNG, "image/png"),
+    (b"\xff\xd8\xff\xe0", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+    (b"RIFF\0\0\0\0WAVEfmt ", "audio/wav"),
+    (b"RIFF\0\0\0\0AVI ", None),
+    (b"BM\x10\0\0\0\0\0\0\0", "image/bmp"),
+    (b"BM\x10\0\0\0\1\0\0\0", None),
+    (b"II\x2a\0", "image/tiff"),
+    (b"MM\0\x2a", "image/tiff"),
+    (b"\0\0\0\x20ftypavif", "image/avif"),
+    (b"\0\0\0\x20ftypavis", "image/avif"),
+    *((b"\0\0\0\x20ftyp" + brand, "image/heic") for brand in (b"heic", b"heim", b"heis", b"heix")),
+    *((b"\0\0\0\x20ftyp" + brand, "image/heic") for brand in (b"hevc", b"hevm", b"hevs", b"hevx")),
+    *((b"\0\0\0\x20ftyp" + brand, "image/heic") for brand in (b"mif1", b"msf1")),
+    (b"\0\0\0\x20ftypisom", "video/mp4"),
+    (b"\xff\x0a", "image/jxl"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
+    (b"\0\0\1\0", "image/x-icon"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+    (b"ID3", "audio/mpeg"),
+    *((b"\xff" + bytes([second]), "audio/mpeg") for second in b"\xfb\xfa\xf3\xf2\xe3\xe2"),
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+    (b"<svg>", "image/svg+xml"),
+    (b"<svg xmlns=''>", "image/svg+xml"),
+    (b"\xef\xbb\xbf \n<?xml version='1.0'?>\n<!-- a <b> --><!DOCTYPE svg><svg\n", "image/svg+xml"),
+    (b"<svgx>", None),
+    (b"<html><svg>", None),
+    (b"<!DOCTYPE html><svg>", None),
+    (b"<!-- never ends <svg>", None),
+    (b"text", None),
+    (b"", None),
+]
+
+
+@pytest.mark.parametrize(("beginning", "name"), BEGINNINGS)
+def test_media_are_told_by_their_first_bytes(beginning: bytes, name: str | None) -> None:
+    found = media_type(beginning)
+    assert (found and found.name) == name
+
+
+def test_a_signature_counts_at_its_place_alone() -> None:
+    for each in MEDIA_TYPES:
+        for signature in each.signatures:
+            size = max(offset + len(part) for offset, part in signature)
+            file = bytearray(b"\x01" * size)
+            for offset, part in signature:
+                file[offset : offset + len(part)] = part
+            found = media_type(bytes(file))
+            assert found is not None
+            moved = media_type(b"\x01" + bytes(file))
+            assert moved is None
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning", "saved"),
+    [
+        # Media have an extension of their type.
+        ("cat.png", PNG, "cat.png"),
+        ("cat.PNG", PNG, "cat.PNG"),
+        ("cat.jfif", b"\xff\xd8\xff", "cat.jfif"),
+        ("cat.jpg", PNG, "cat.png"),
+        ("cat.mp4", PNG, "cat.png"),
+        ("cat", PNG, "cat.png"),
+        ("cat.exe", PNG, "cat.exe.png"),
+        ("cat.zip", PNG, "cat.zip.png"),
+        (".png", PNG, ".png.png"),
+        ("a.b.webp", PNG, "a.b.png"),
+        # Other content keeps an extension of data, and no other.
+        ("mesh.glb", b"glTF", "mesh.glb"),
+        ("mesh.GLB", b"glTF", "mesh.GLB"),
+        ("run.exe", b"MZ", "run.bin"),
+        ("run.sh", b"#!/bin/sh", "run.bin"),
+        ("page.html", b"<html>", "page.bin"),
+        ("notes.txt", b"<html>", "notes.txt"),
+        # A page, or nothing, where data was promised.
+        ("data.json", b"<!DOCTYPE html>", None),
+        ("data.json", b"\xef\xbb\xbf \n<HTML>", None),
+        ("data.json", b"<htmlx>", "data.json"),
+        ("data.json", b"", None),
+        ("cat.png", b"text", None),
+        ("cat", b"text", None),
+        ("cat.toolongextension", b"text", None),
+        ("cat.a-b", b"text", None),
+    ],
+)
+def test_a_file_is_saved_under_an_extension_of_its_content(
+    name: str, beginning: bytes, saved: str | None
+) -> None:
+    assert name_to_save(name, beginning) == saved
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [("cat.png", "cat"), ("cat.MP4", "cat"), ("cat.zip", "cat.zip"), (".png", ".png"), ("a", "a")],
+)
+def test_only_an_extension_of_media_may_be_replaced(name: str, without: str) -> None:
+    assert without_media_extension(name) == without
+
+
+def test_each_type_has_its_usual_extension_and_no_extension_is_of_two() -> None:
+    assert extension_of_type("image/jpeg") == "jpg"
+    assert extension_of_type("image/svg+xml") == "svg"
+    with pytest.raises(StopIteration):
+        extension_of_type("text/html")
+    every = [extension for each in MEDIA_TYPES for extension in each.extensions]
+    assert len(every) == len(set(every)) == len(MEDIA_EXTENSIONS)
+    assert not MEDIA_EXTENSIONS & DATA_EXTENSIONS
+
+
+@pytest.mark.parametrize("extension", ["exe", "sh", "html", "js", "bat", "py", "lnk", "url"])
+def test_nothing_that_a_system_executes_is_media_or_data(extension: str) -> None:
+    assert extension not in MEDIA_EXTENSIONS | DATA_EXTENSIONS

@@ -1,0 +1,189 @@
+"""Rows in pages: their order, what fits, and what to call next."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from replicate_mcp.tasks.result import (
+    BatchCounts,
+    GeneratedFile,
+    TaskFailure,
+    TaskResult,
+    TaskSuccess,
+    as_json,
+    page,
+    that_fit,
+    was_created,
+)
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+def success(index: int, *ends: datetime, **fields: Any) -> TaskSuccess:
+    files = tuple(
+        GeneratedFile(url=f"https://replicate.delivery/{n}", filename=f"{n}.png", expires_at=end)
+        for n, end in enumerate(ends)
+    )
+    return TaskSuccess(
+        **{
+            "task_index": index,
+            "output_filename": "cat",
+            "model": "o/m",
+            "prediction_id": f"p{index}",
+            "count": len(files),
+            "generated_files": files,
+            **fields,
+        }
+    )
+
+
+def failed(index: int, **fields: Any) -> TaskFailure:
+    return TaskFailure(
+        **{
+            "task_index": index,
+            "output_filename": "cat",
+            "error": "It failed.",
+            "error_code": "prediction_failed",
+            "retryable": True,
+            **fields,
+        }
+    )
+
+
+def counts(**fields: Any) -> BatchCounts:
+    return BatchCounts(
+        **{
+            "batch_id": "b1",
+            "status": "running",
+            "total_tasks": 9,
+            "successful_count": 3,
+            "failed_count": 2,
+            "pending_count": 4,
+            "semaphore": "s",
+            **fields,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "created"),
+    [
+        (success(0), True),
+        (failed(0), False),
+        (failed(0, prediction_id="p"), True),
+        (failed(0, error_code="create_outcome_unknown"), True),
+    ],
+)
+def test_what_was_made_or_may_have_been_counts_as_created(row: TaskResult, created: bool) -> None:
+    assert was_created(row) is created
+
+
+def test_a_page_sorts_its_rows_and_counts_on_from_those_before() -> None:
+    found = page(counts(), [failed(4), success(2), success(0), failed(1)], after=1, now=NOW)
+    assert [row.task_index for row in found.successful_results] == [0, 2]
+    assert [row.task_index for row in found.failed_results] == [1, 4]
+    assert found.cursor == 5
+    assert (found.batch_id, found.total_tasks, found.pending_count) == ("b1", 9, 4)
+
+
+AGAIN = "call get_batch with batch_id=b1 and after="
+
+
+@pytest.mark.parametrize(
+    ("state", "after", "rows", "step"),
+    [
+        ({}, 0, 5, f"The batch is still running: {AGAIN}5 and wait_seconds=45 for what finishes "),
+        ({}, 0, 3, f"2 more finished results are ready: {AGAIN}3."),
+        ({}, 4, 0, f"1 more finished results are ready: {AGAIN}4."),
+        ({"is_stopping": True}, 0, 4, f"1 more finished results are ready: {AGAIN}4."),
+        (
+            {"is_stopping": True},
+            *(5, 0),
+            f"The batch is being stopped: {AGAIN}5 and wait_seconds=45 to see how it ended.",
+        ),
+        ({"status": "completed"}, 2, 2, f"1 more finished results are ready: {AGAIN}4."),
+        ({"status": "completed"}, 2, 3, None),
+        ({"status": "canceled"}, 5, 0, None),
+    ],
+)
+def test_a_page_says_what_to_call_next(
+    state: dict[str, Any], after: int, rows: int, step: str | None
+) -> None:
+    found = page(counts(**state), [failed(n) for n in range(rows)], after=after, now=NOW)
+    assert found.next_step == step or (step or "x") in (found.next_step or "")
+    assert (found.next_step is None) == (step is None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({}, "running"),
+        ({"is_stopping": True}, "being stopped"),
+        ({"status": "canceled"}, "canceled"),
+    ],
+)
+def test_a_batch_that_is_being_stopped_is_called_so_in_sentences_only(
+    fields: dict[str, Any], state: str
+) -> None:
+    found = page(counts(**fields), [], after=0, now=NOW)
+    assert found.state == state
+    assert "is_stopping" not in as_json(found)
+
+
+def test_files_are_marked_as_expired_from_their_hour_on() -> None:
+    rows: list[TaskResult] = [
+        success(0, NOW + SECOND, NOW + SECOND),
+        success(1, NOW, NOW + SECOND, NOW - SECOND),
+    ]
+    found = page(counts(), rows, after=0, now=NOW).successful_results
+    marks = [[file.expired for file in row.generated_files] for row in found]
+    assert marks == [[None, None], [True, None, True]]
+    assert found[0] is rows[0]
+    assert as_json(found[0])["generated_files"] == [
+        {
+            "url": f"https://replicate.delivery/{n}",
+            "filename": f"{n}.png",
+            "expires_at": "2026-11-30T12:00:01Z",
+        }
+        for n in range(2)
+    ]
+
+
+def test_without_a_time_files_are_compared_with_now() -> None:
+    past, future = datetime.now(UTC) - SECOND, datetime.now(UTC) + 60 * SECOND
+    (row,) = page(counts(), [success(0, past, future)], after=0).successful_results
+    assert [file.expired for file in row.generated_files] == [True, None]
+
+
+def size(row: TaskResult) -> int:
+    """Of a row in an answer: as JSON, and its files once more as text."""
+    files = row.generated_files if isinstance(row, TaskSuccess) else ()
+    texts = [f"{file.url} {file.filename}" for file in files]
+    json = row.model_dump_json(exclude_none=True)
+    return sum(len(text.encode()) for text in [json, *texts])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [failed(0), failed(0, error="é" * 50), success(0, NOW), success(0, NOW, NOW)],
+    ids=["failed", "not ASCII", "one file", "two files"],
+)
+def test_as_many_rows_as_fit_and_one_at_least(row: TaskResult) -> None:
+    rows = [row] * 5
+    assert that_fit(rows, 3 * size(row)) == rows[:3]
+    assert that_fit(rows, 3 * size(row) - 1) == rows[:2]
+    assert that_fit(rows, 5 * size(row)) == rows
+    assert that_fit(rows, 0) == rows[:1]
+    assert that_fit([], 0) == []
+
+
+def test_the_size_of_a_page_grows_with_its_rows_files_and_prompts() -> None:
+    rows: list[TaskResult] = [success(0, NOW, NOW, prompt="x" * 10), failed(1, prompt="x" * 5)]
+    assert page(counts(), rows, after=0, now=NOW).size_bytes == 4 * 400 + 15
+    assert page(counts(), [], after=0, now=NOW).size_bytes == 0
+
+
+def test_half_a_character_of_somebody_elses_becomes_a_question_mark() -> None:
+    assert failed(0, error="no \ud83d for é").error == "no ? for é"

@@ -1,0 +1,140 @@
+"""Values that no request can carry, how much values hold, and what checking them may cost."""
+
+import math
+from typing import Any
+
+import pytest
+
+from replicate_mcp.tasks.effort import (
+    MAX_COMPARISONS,
+    MAX_STEPS,
+    Effort,
+    EffortSpent,
+    may_compare,
+    metered,
+    spending,
+)
+from replicate_mcp.tasks.sendable import MAX_DEPTH, Unreadable, count_values, unsendable
+
+
+def nested(depth: int, inside: Any = 1) -> Any:
+    for level in range(depth):
+        inside = [inside] if level % 2 else {"a": inside}
+    return inside
+
+
+HALF = "contains half a character, an unpaired surrogate"
+BITS = "is a number of more than 64 bits"
+FINITE = "is not a finite number"
+NOTHING = "is nothing that JSON can hold"
+PLAIN: list[object] = [None, "", "é", "x" * 99, True, 0, -1, 1.5, [], {}, [{}]]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        *[(value, None) for value in PLAIN],
+        (2**64 - 1, None),
+        (2**64, BITS),
+        (-(2**64), BITS),
+        (math.inf, FINITE),
+        (-math.inf, FINITE),
+        (math.nan, FINITE),
+        ("a\ud800", HALF),
+        ("\udfff", HALF),
+        ("\ue000", None),
+        ({"a": [1, "\ud800"]}, HALF),
+        ({"\ud800": 1}, HALF),
+        ([1, math.nan, "\ud800"], FINITE),
+        (Unreadable("cannot be read"), "cannot be read"),
+        ([Unreadable("cannot be read")], "cannot be read"),
+        ({1, 2}, NOTHING),
+        ((1, 2), NOTHING),
+        (b"x", NOTHING),
+        ([object()], NOTHING),
+        (nested(MAX_DEPTH + 1), None),
+        (nested(MAX_DEPTH + 2), "is nested more than 30 deep"),
+    ],
+)
+def test_what_no_request_can_carry_is_told(value: object, why: str | None) -> None:
+    assert unsendable(value) == why
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [(1, 1), ("abc", 1), (None, 1), ([], 1), ([1, 2], 3), ({"a": 1}, 3), ({"a": [1, {}]}, 5)],
+)
+def test_a_value_holds_itself_and_each_key_and_item(value: object, count: int) -> None:
+    assert count_values(value) == count
+
+
+def test_an_allowance_reaches_so_far() -> None:
+    effort = Effort(10)
+    effort.spend(4)
+    effort.spend(6)
+    with pytest.raises(EffortSpent):
+        effort.spend(1)
+    whole = Effort()
+    whole.spend(MAX_STEPS)
+    with pytest.raises(EffortSpent):
+        whole.spend(1)
+
+
+def test_comparisons_for_hints_have_an_allowance_of_their_own() -> None:
+    effort = Effort(1)
+    assert effort.allows(MAX_COMPARISONS)
+    assert not effort.allows(1)
+    effort.spend(1)
+
+
+def test_outside_a_check_there_is_no_allowance_and_inside_it_is_that_checks() -> None:
+    assert may_compare(MAX_COMPARISONS + 1)
+    with spending(Effort()):
+        assert may_compare(MAX_COMPARISONS)
+        assert not may_compare(1)
+        with spending(Effort()):
+            assert may_compare(1)
+        assert not may_compare(1)
+    assert may_compare(MAX_COMPARISONS + 1)
+
+
+def cost(value: object, instance: object, *, squared: bool = False) -> int:
+    """The steps that one check takes off an allowance."""
+    checked = metered(lambda *_: None, squared=squared)
+    for steps in range(1_000):
+        try:
+            with spending(Effort(steps)):
+                assert list(checked(None, value, instance, {})) == []
+        except EffortSpent:
+            continue
+        return steps
+    raise AssertionError("more than was tried")
+
+
+@pytest.mark.parametrize(
+    ("value", "instance", "squared", "steps"),
+    [
+        (1, "a long text", False, 1),
+        ([1, 2, 3], 1, False, 4),
+        ({"a": 1}, [1, 2], False, 4),
+        (True, [1] * 10, False, 11),
+        (True, [1] * 10, True, 101),
+        (True, {"a": 1}, True, 2),
+    ],
+)
+def test_a_check_costs_by_the_lengths_of_what_it_compares(
+    value: object, instance: object, squared: bool, steps: int
+) -> None:
+    assert cost(value, instance, squared=squared) == steps
+
+
+def test_a_metered_check_finds_what_the_check_finds() -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def check(*arguments: Any) -> list[str]:
+        seen.append(arguments)
+        return ["a", "b"]
+
+    with spending(Effort()):
+        assert list(metered(check)("validator", "value", "instance", "schema")) == ["a", "b"]
+    assert seen == [("validator", "value", "instance", "schema")]
