@@ -1,7 +1,6 @@
 """What is between a process and its server, and what can happen there."""
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ class Link:
         self._listening: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._to_lose = 0
+        self._spoils = False
         self.port = 0
 
     async def mend(self) -> None:
@@ -39,34 +39,50 @@ class Link:
 
     def lose_answers(self, count: int) -> None:
         """Let the next steps be done, but their answers be lost with their connections."""
-        self._to_lose = count
+        self._to_lose, self._spoils = count, False
+
+    def spoil_answers(self, count: int) -> None:
+        """Let the next steps be done, but something else come back in place of their answers."""
+        self._to_lose, self._spoils = count, True
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        with contextlib.suppress(OSError):
+        try:
+            await self._hand_on(reader, writer)
+        finally:
+            writer.close()
+            self._open.discard(writer)
+
+    async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
-            self._open.add(up_writer)
-            asks_for_a_step = asyncio.Event()
+        except OSError:
+            return  # The server is gone: the client's connection is closed at once.
+        self._open.add(up_writer)
+        asks_for_a_step = asyncio.Event()
 
-            async def requests() -> None:
-                while data := await reader.read(1 << 16):
-                    if b"EVAL" in data:
-                        asks_for_a_step.set()
-                    up_writer.write(data)
-                up_writer.close()
+        async def requests() -> None:
+            while data := await reader.read(1 << 16):
+                if b"EVAL" in data:
+                    asks_for_a_step.set()
+                up_writer.write(data)
+            up_writer.close()
 
-            async def answers() -> None:
+        async def answers() -> None:
+            try:
                 while data := await up_reader.read(1 << 16):
                     if self._to_lose and asks_for_a_step.is_set():
                         self._to_lose -= 1
+                        if self._spoils:
+                            writer.write(b"<html>no protocol of Redis</html>\r\n")
                         break
                     writer.write(data)
+            finally:
                 writer.close()
                 up_writer.close()
 
-            await asyncio.gather(requests(), answers(), return_exceptions=True)
-            self._open.discard(up_writer)
-        self._open.discard(writer)
+        await asyncio.gather(requests(), answers(), return_exceptions=True)
+        self._open.discard(up_writer)
 
 
 @asynccontextmanager

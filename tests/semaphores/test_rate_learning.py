@@ -49,6 +49,11 @@ def test_a_429_that_names_no_rate_teaches_what_was_accepted_lately() -> None:
     assert learned.burst == 1
 
 
+def test_a_429_to_what_was_sent_before_the_state_was_lost_leaves_a_usable_rate() -> None:
+    learned = throttled(FULL.at_time(NOW + 2), A_SECOND, sent_at=NOW - 1)
+    assert 60 <= learned.per_minute < FULL.per_minute
+
+
 def test_what_was_accepted_long_ago_does_not_count() -> None:
     rate = sent(FULL, 500)
     rate = sent(rate.at_time(NOW + 3_600), 5)

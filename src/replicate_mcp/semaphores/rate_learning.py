@@ -83,6 +83,9 @@ def throttled(rate: Rate, told: Throttling, *, sent_at: float) -> Rate:
     Only a creation sent after the present episode began opens another: the flood of answers to
     what was already on its way counts once, and only says more exactly what was accepted.
     """
+    if not rate.since:
+        # The state is new or was lost: nothing tells what was accepted before.
+        rate = replace(rate, since=rate.at)
     if sent_at >= rate.since:
         rate = replace(rate, accepted=max(0.0, rate.accepted - 1))
     rate = replace(rate, refused=min(1.0, rate.refused + 1 / BEARABLE_OVER))

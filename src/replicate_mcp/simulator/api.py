@@ -12,7 +12,7 @@ from replicate_mcp.simulator.accounts import Account, TokenBucket
 from replicate_mcp.simulator.clock import DateHeader
 from replicate_mcp.simulator.exchange import Answer, Exchange
 from replicate_mcp.simulator.fault_injection import Call, Fault
-from replicate_mcp.simulator.problems import Problem, not_found, server_error, throttled
+from replicate_mcp.simulator.problems import Problem, not_found, of_status, throttled
 from replicate_mcp.simulator.simulation import Simulation
 
 Handler = Callable[[Simulation, Exchange, Account], Awaitable[Answer]]
@@ -119,7 +119,7 @@ async def _send(
 ) -> None:
     """Send the answer, or what a fault makes of it."""
     if fault is not None and fault.http_status is not None:
-        answer, fault = Answer.problem(server_error(fault.http_status)), None
+        answer, fault = _error(fault.http_status), None
     whole = None if answer is None else answer.with_headers(headers)
     match fault:
         case None if whole is not None:
@@ -132,6 +132,10 @@ async def _send(
             await exchange.reset()
         case _:
             await exchange.silence()
+
+
+def _error(status: int) -> Answer:
+    return Answer.edge_error(status) if status >= 520 else Answer.problem(of_status(status))
 
 
 def _find(exchange: Exchange) -> Route:
@@ -178,21 +182,21 @@ _ROUTES: dict[str, tuple[Route, ...]] = {
     ),
     **_routes(
         "GET",
-        ("/v1/predictions/{id}", predictions.get, "get"),
-        ("/v1/predictions", predictions.list_newest_first, "get"),
-        ("/v1/models/{owner}/{name}", catalogue_routes.get_model, "get"),
+        ("/v1/predictions/{id}", predictions.get, "prediction"),
+        ("/v1/predictions", predictions.list_newest_first, "list"),
+        ("/v1/models/{owner}/{name}", catalogue_routes.get_model, "model"),
         ("/v1/models/{owner}/{name}/versions", catalogue_routes.list_versions, "get"),
-        ("/v1/models/{owner}/{name}/versions/{id}", catalogue_routes.get_version, "get"),
+        ("/v1/models/{owner}/{name}/versions/{id}", catalogue_routes.get_version, "model"),
         ("/v1/models", catalogue_routes.list_models, "get"),
         ("/v1/search", catalogue_routes.search, "get"),
-        ("/v1/account", catalogue_routes.get_account, "get"),
+        ("/v1/account", catalogue_routes.get_account, "account"),
         ("/v1/collections", catalogue_routes.list_collections, "get"),
         ("/v1/collections/{slug}", catalogue_routes.get_collection, "get"),
         ("/v1/deployments", catalogue_routes.list_deployments, "get"),
-        ("/v1/deployments/{owner}/{name}", catalogue_routes.get_deployment, "get"),
+        ("/v1/deployments/{owner}/{name}", catalogue_routes.get_deployment, "model"),
         ("/v1/files", catalogue_routes.list_files, "get"),
         ("/v1/files/{id}", catalogue_routes.get_file, "get"),
-        ("/v1/webhooks/default/secret", catalogue_routes.get_webhook_secret, "get"),
+        ("/v1/webhooks/default/secret", catalogue_routes.get_webhook_secret, "secret"),
     ),
     **_routes("QUERY", ("/v1/models", catalogue_routes.search_models, "get")),
     **_routes("DELETE", ("/v1/files/{id}", catalogue_routes.delete_file, None)),

@@ -38,6 +38,12 @@ class Answer:
         body = json.dumps(problem.document).encode()
         return cls(problem.status, body, (_PROBLEM, *problem.headers))
 
+    @classmethod
+    def edge_error(cls, status: int) -> "Answer":
+        """The page of the network in front of Replicate, which could not reach it."""
+        page = f"<!DOCTYPE html><title>{status}</title><h1>Error {status}</h1>"
+        return cls(status, page.encode(), ((b"content-type", b"text/html"),))
+
     def with_headers(self, headers: Headers) -> "Answer":
         """The same answer with more headers."""
         return Answer(self.status, self.body, (*headers, *self.headers))

@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -11,22 +11,49 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Rate = Annotated[float, Field(ge=0, le=1)]
 """A share of all cases, from 0 (never) to 1 (always); true and false will do."""
 
-Call = Literal["creation", "get", "cancel", "upload"]
-"""The kinds of calls that faults strike."""
+Call = Literal[
+    "creation", "get", "cancel", "upload", "prediction", "list", "account", "model", "secret"
+]
+"""The kinds of calls that faults strike. The last five are GETs: of one prediction, of the list of
+predictions, of the account, of a model, version or deployment, and of the webhooks' secret."""
+
+GETS: tuple[Call, ...] = ("prediction", "list", "account", "model", "secret")
+"""Calls that are struck by the faults of `get`, too, after those of their own."""
+
+ORDERS: Mapping[str, Call] = {
+    "fault_next": "creation",
+    "fault_next_get": "get",
+    "fault_next_cancel": "cancel",
+    "fault_next_upload": "upload",
+    "fault_next_prediction": "prediction",
+    "fault_next_list": "list",
+    "fault_next_account": "account",
+    "fault_next_model": "model",
+    "fault_next_secret": "secret",
+}
+"""The setting by which faults of the next calls are ordered, for each kind of call."""
 
 
 class Fault(StrEnum):
     """One way in which a call goes wrong; `after` it was carried out all the same."""
 
+    REFUSED_400 = "400"
+    REFUSED_401 = "401"
+    REFUSED_403 = "403"
+    REFUSED_404 = "404"
     THROTTLED = "429"
     ERROR_500 = "500"
     ERROR_502 = "502"
     ERROR_503 = "503"
     ERROR_504 = "504"
+    ERROR_520 = "520"
+    ERROR_529 = "529"
     ERROR_500_AFTER = "500_after"
     ERROR_502_AFTER = "502_after"
     ERROR_503_AFTER = "503_after"
     ERROR_504_AFTER = "504_after"
+    ERROR_520_AFTER = "520_after"
+    ERROR_529_AFTER = "529_after"
     RESET = "reset"
     RESET_AFTER = "reset_after"
     SILENCE = "silence"
@@ -57,7 +84,7 @@ _AFTER = frozenset(
     if fault.value.endswith("_after") or fault in ("truncated", "malformed")
 )
 _5XX = (Fault.ERROR_500, Fault.ERROR_502, Fault.ERROR_503, Fault.ERROR_504)
-_5XX_AFTER = tuple(fault for fault in Fault if fault.http_status and fault.is_after)
+_5XX_AFTER = tuple(Fault(f"{fault}_after") for fault in _5XX)
 
 
 def _fault_list(value: object) -> object:
@@ -95,6 +122,21 @@ class Faults(BaseModel):
     fault_next_get: FaultList = Field((), description="faults of the next GETs, in order")
     fault_next_cancel: FaultList = Field((), description="faults of the next cancels, in order")
     fault_next_upload: FaultList = Field((), description="faults of the next uploads, in order")
+    fault_next_prediction: FaultList = Field(
+        (), description="faults of the next GETs of one prediction, in order"
+    )
+    fault_next_list: FaultList = Field(
+        (), description="faults of the next GETs of the list of predictions, in order"
+    )
+    fault_next_account: FaultList = Field(
+        (), description="faults of the next GETs of the account, in order"
+    )
+    fault_next_model: FaultList = Field(
+        (), description="faults of the next GETs of a model, version or deployment, in order"
+    )
+    fault_next_secret: FaultList = Field(
+        (), description="faults of the next GETs of the webhooks' secret, in order"
+    )
 
     @model_validator(mode="after")
     def _rates_fit(self) -> Self:
@@ -122,18 +164,11 @@ class FaultInjector:
 
     def __init__(self, faults: Faults, seed: int) -> None:
         self._rng = random.Random(f"faults {seed}")  # noqa: S311 - wanted: the same every time
-        self._ordered: dict[Call, deque[Fault]] = {
-            "creation": deque(),
-            "get": deque(),
-            "cancel": deque(),
-            "upload": deque(),
-        }
+        self._ordered: dict[Call, deque[Fault]] = {call: deque() for call in ORDERS.values()}
         self._rates: dict[Call, list[tuple[tuple[Fault, ...], float]]] = {}
         self.configure(faults)
-        self.order("creation", faults.fault_next)
-        self.order("get", faults.fault_next_get)
-        self.order("cancel", faults.fault_next_cancel)
-        self.order("upload", faults.fault_next_upload)
+        for name, call in ORDERS.items():
+            self.order(call, getattr(faults, name))
 
     def configure(self, faults: Faults) -> None:
         """Take over other rates; what was ordered stays."""
@@ -150,9 +185,11 @@ class FaultInjector:
 
     def strikes(self, call: Call) -> Fault | None:
         """The fault of this call, mostly none."""
-        if ordered := self._ordered[call]:
-            return ordered.popleft()
-        if not (rates := self._rates[call]):
+        family: Call = "get" if call in GETS else call
+        for kind in (call, family):
+            if ordered := self._ordered[kind]:
+                return ordered.popleft()
+        if not (rates := self._rates[family]):
             return None
         draw = self._rng.random()
         for kinds, rate in rates:

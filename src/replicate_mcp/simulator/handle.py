@@ -7,15 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from replicate_mcp.simulator.fault_injection import Call, Fault
+from replicate_mcp.simulator.fault_injection import ORDERS, Call, Fault
 
 JSON = dict[str, Any]
-_FAULT_SETTINGS: dict[Call, str] = {
-    "creation": "fault_next",
-    "get": "fault_next_get",
-    "cancel": "fault_next_cancel",
-    "upload": "fault_next_upload",
-}
+_FAULT_SETTINGS = {call: name for name, call in ORDERS.items()}
 
 
 class Simulator:

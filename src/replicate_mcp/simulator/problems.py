@@ -61,9 +61,15 @@ def invalid(fields: list[tuple[str, str, str]]) -> Problem:
     )
 
 
-def server_error(status: int) -> Problem:
-    """Something broke at Replicate's end."""
+def of_status(status: int) -> Problem:
+    """An injected error: a call that is refused, or something that broke at Replicate's end."""
+    if status == 401:
+        return unauthenticated()
+    if status == 404:
+        return not_found()
     detail = {
+        400: "Bad request",
+        403: "You do not have permission to perform this action.",
         500: "Internal server error",
         502: "Bad gateway",
         503: "Service unavailable",

@@ -8,19 +8,12 @@ from typing import Any
 
 from replicate_mcp.simulator.accounts import Account
 from replicate_mcp.simulator.clock import Clock
-from replicate_mcp.simulator.fault_injection import Call, FaultInjector
+from replicate_mcp.simulator.fault_injection import ORDERS, FaultInjector
 from replicate_mcp.simulator.predictions import NEVER, Creation, Fate, Prediction, Status, new_id
 from replicate_mcp.simulator.problems import unauthenticated
 from replicate_mcp.simulator.settings import SimulatorSettings
 
 _RATES = {"requests_per_minute", "burst", "other_requests_per_minute", "other_burst"}
-_ORDERS: dict[str, Call] = {
-    "fault_next": "creation",
-    "fault_next_get": "get",
-    "fault_next_cancel": "cancel",
-    "fault_next_upload": "upload",
-}
-
 _CONTENT_BYTES = 256 * 1024 * 1024
 """How much of uploaded files is kept, to be read by models."""
 
@@ -54,12 +47,12 @@ class World:
     def configure(self, changes: dict[str, object]) -> None:
         """Change settings at once; raises pydantic's `ValidationError`."""
         settings = self.settings.changed(changes)
-        self.settings = settings.model_copy(update=dict.fromkeys(_ORDERS, ()))
+        self.settings = settings.model_copy(update=dict.fromkeys(ORDERS, ()))
         if "seed" in changes:
             self.faults = FaultInjector(settings, settings.seed)
             self.fate = Fate(settings)
         else:
-            for name, call in _ORDERS.items():
+            for name, call in ORDERS.items():
                 if name in changes:
                     self.faults.order(call, getattr(settings, name))
         self.faults.configure(self.settings)

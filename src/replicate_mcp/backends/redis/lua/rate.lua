@@ -165,6 +165,8 @@ end
 
 -- `told` has `retry_after`, `per_minute` and `burst` where the 429 named them.
 function rate.throttled(state, told, sent_at)
+  -- The state is new or was lost: nothing tells what was accepted before.
+  if state.since == 0 then state.since = state.at end
   if sent_at >= state.since then state.accepted = math.max(0, state.accepted - 1) end
   state.refused = math.min(1, state.refused + 1 / BEARABLE_OVER)
   if state.episode_at ~= 0 and sent_at <= state.episode_at then return same_episode(state, told) end
