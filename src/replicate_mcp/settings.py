@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from replicate_mcp.addresses import NOT_HTTPS, address_problem, is_loopback_url
 from replicate_mcp.env_file import read_env_file
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import paths
+from replicate_mcp.platform.shell import command_line
 from replicate_mcp.text import one_line
 from replicate_mcp.tls import CERTIFICATE_VARIABLES, KEY_LOG_VARIABLE
 
@@ -44,6 +46,8 @@ _ENVIRONMENT_ONLY = (
 )  # fmt: skip
 
 MIN_ADMIN_KEY_CHARACTERS = 16
+
+_MAKE_KEY = "import secrets; print(secrets.token_urlsafe(32))"
 
 
 def _https_or_loopback(url: str) -> str:
@@ -75,7 +79,7 @@ def _folder(value: object) -> object:
         return None
     path = _whole_path(value.strip())
     if path is None:
-        raise ValueError("must be a folder's whole path, like /home/you/Pictures")
+        raise ValueError(f"must be a folder's whole path, like {paths.EXAMPLE_FOLDER}")
     return path
 
 
@@ -111,7 +115,7 @@ def _long_enough(key: SecretStr | None) -> SecretStr | None:
     if key is not None and len(key.get_secret_value()) < MIN_ADMIN_KEY_CHARACTERS:
         raise ValueError(
             f"must have at least {MIN_ADMIN_KEY_CHARACTERS} characters, so that it cannot be "
-            "guessed: make one with `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+            f"guessed: make one with `{command_line([sys.executable, '-c', _MAKE_KEY])}`"
         )
     return key
 

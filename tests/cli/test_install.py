@@ -312,7 +312,7 @@ def test_a_token_is_not_kept_for_another_address_than_it_was_given_for(home: Hom
     for url in ({}, {"REPLICATE_BASE_URL": "https://proxy.example"}):
         refused = home.install("claude", "--yes", code=2, REPLICATE_API_TOKEN="", **url).stderr
         assert "No token is set" in refused
-        assert "`replicate-mcp simulate`" in refused
+        assert f"`{sys.executable} -m replicate_mcp simulate`" in refused
     assert home.entry("claude")["env"] == SIMULATED
     kept = home.install("claude", code=0, **SIMULATED | {"REPLICATE_API_TOKEN": ""})
     assert "no change" in kept.stdout

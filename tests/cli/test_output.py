@@ -52,7 +52,7 @@ def test_a_batch_whose_results_cannot_be_written_is_named_and_saved(
     assert first == f"The output could not be written: {reason}. To show the results:"
     batch = re.fullmatch(r"Batch (b_\w+): 1 of 1 made\.", summary)
     assert batch is not None
-    assert command == f"  replicate-mcp batches {batch[1]}"
+    assert command == f"  {sys.executable} -m replicate_mcp batches {batch[1]}"
     assert saved == "Saved 1 of 1 file in pictures."
     assert (tmp_path / "pictures" / "generated_image_1.webp").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -114,7 +115,8 @@ def test_sentences_break_between_words_and_a_command_has_its_own_line(
     assert " ".join(lines_of(shown)) == sentence.rstrip()
 
     shown = on_terminal(replicate_mcp, "generate", "a car", columns=columns, stderr=True)
-    assert re.fullmatch(r"  replicate-mcp download b_\w+ --to DIR", lines_of(shown)[-1])
+    command = rf"  {re.escape(sys.executable)} -m replicate_mcp download b_\w+ --to DIR"
+    assert re.fullmatch(command, lines_of(shown)[-1])
 
 
 def test_settings_and_checks_of_doctor_break_between_words(replicate_mcp: CommandLine) -> None:

@@ -52,7 +52,11 @@ STAND_INS = {
         if [ "$1 $2" = "-m venv" ]; then
           rm -rf "$3"; mkdir -p "$3" && ln -s "$STAND_INS" "$3/bin"
         else exec "$PYTHON" "$@"; fi""",
+    "python": """exec "$PYTHON" "$@" """,
     "pip": """[ "$1" = install ]""",
+    "uv": """[ "$1 $2" = "tool install" ]""",
+    "pipx": """[ "$1" = install ]""",
+    "uvx": """[ "$1" = --from ] && shift 2 && exec "$@" """,
     # Targets are tried by what they are made for; here, that they are there.
     "make": """exec /usr/bin/make -n -C "$ROOT" "$@" >/dev/null""",
     # An answer that tells of an error fails the example.
@@ -114,6 +118,7 @@ class Sandbox:
             "--port 8000": f"--port {http}",
             "127.0.0.1:8765": f"127.0.0.1:{simulated}",
             "--port 8765": f"--port {simulated}",
+            "C:/Company/ca.pem": "/etc/ssl/certs/ca-certificates.crt",
         }
         self.environment = {
             "PATH": f"{stand_ins}:/usr/bin:/bin",

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import anyio
@@ -16,6 +16,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from docs.blocks import Block, blocks_of
+from docs.powershell import in_bash
 from docs.sandbox import Sandbox
 from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.cli.hosts import HOSTS
@@ -45,15 +46,8 @@ def shell(block: Block, sandbox: Sandbox) -> None:
 
 
 def power_shell(block: Block, sandbox: Sandbox) -> None:
-    """The same commands as on other systems, with what is different on Windows."""
-    changes = {"py -m": "python3 -m", '& "': '"', "\\Scripts\\": "/bin/", "\\": "/"}
-    text = block.text
-    for there, here in changes.items():
-        assert there in text
-        text = text.replace(there, here)
-    in_shells = " ".join(each.text for each in blocks_of(block.page) if each.language == "sh")
-    assert text.rpartition('replicate-mcp" ')[2].strip() in in_shells
-    sandbox.shell(replace(block, text=text))
+    """Run the same commands, as bash would have them, with this machine's paths."""
+    sandbox.shell(replace(block, text=in_bash(block.text)))
 
 
 def python(block: Block, sandbox: Sandbox) -> None:
@@ -121,7 +115,9 @@ def configuration(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None
     sandbox.run("replicate-mcp", "install", name, HOME=str(home), REPLICATE_BASE_URL="")
     written = json.loads(host.file(Machine("linux", home, {})).read_text())
     installed = written[host.servers]["replicate"]
-    assert Path(entry["command"]).name == Path(installed["command"]).name
+    path = PureWindowsPath if block.tab == "Windows" else PurePosixPath
+    assert path(entry["command"]).stem == Path(installed["command"]).name
+    assert path(entry["command"]).is_absolute()
     entry["command"] = installed["command"]
     assert shown == written
 

@@ -96,7 +96,7 @@ async def test_without_the_extra_the_images_are_made_and_a_sentence_says_what_to
     assert not answer.is_error
     lines, pictures = seen(answer)
     assert lines[1].startswith("x.png http")
-    assert "pip install 'replicate-mcp[preview]'" in lines[-1]
+    assert "pip install pillow" in lines[-1]
     assert pictures == []
 
 

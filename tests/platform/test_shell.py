@@ -3,6 +3,7 @@
 import errno
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +16,77 @@ WORDS = ["/Applications/My Tools/replicate-mcp", "generate", "it's a fox", "$HOM
 
 def test_a_posix_shell_reads_a_command_back_as_it_was() -> None:
     assert shlex.split(shell.command_line(WORDS)) == WORDS
-    assert shlex.split(shell.set_variable("NAME", "it's $HOME")) == ["export", "NAME=it's $HOME"]
+    variables = shell.set_variables({"NAME": "it's $HOME", "OTHER": "1"})
+    assert shlex.split(variables) == ["export", "NAME=it's $HOME", "OTHER=1"]
+    assert shell.move_command("/a b/c", "d") == "mv '/a b/c' d"
 
 
-def test_powershell_gets_its_own_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(shell, "IS_WINDOWS", True)
-    assert shell.set_variable("NAME", "it's $HOME") == "$env:NAME = 'it''s $HOME'"
-    assert shell.command_line(["C:\\My Tools\\x.exe", "show"]) == '"C:\\My Tools\\x.exe" show'
+    monkeypatch.delenv("MSYSTEM", raising=False)
+    return monkeypatch
+
+
+def test_powershell_gets_its_own_spelling(windows: pytest.MonkeyPatch) -> None:
+    variables = shell.set_variables({"NAME": "it's $HOME", "OTHER": "1"})
+    assert variables == "$env:NAME = 'it''s $HOME'; $env:OTHER = '1'"
     assert shell.program("replicate-mcp") == "replicate-mcp.exe"
+    assert shell.move_command("C:\\a b\\c", "d") == "move 'C:\\a b\\c' d"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["replicate-mcp", "demo", "--keep"], "replicate-mcp demo --keep"),
+        ([r"C:\Users\you\x.exe", "a", "--to", "DIR"], r"C:\Users\you\x.exe a --to DIR"),
+        # A quoted program needs the call operator; the other shell would not know it.
+        ([r"C:\My Tools\x.exe", "show"], r"& 'C:\My Tools\x.exe' show"),
+        (["x", "httpx[socks]", "$HOME", "a;b", ""], "x 'httpx[socks]' '$HOME' 'a;b' ''"),
+        (["x", "it's", "it\u2019s"], "x 'it''s' 'it\u2019\u2019s'"),
+        (["x", "-a.b"], "x '-a.b'"),
+    ],
+)
+def test_powershell_reads_a_command_as_it_was(
+    windows: pytest.MonkeyPatch, words: list[str], typed: str
+) -> None:
+    assert shell.command_line(words) == typed
+
+
+def test_git_bash_on_windows_gets_the_spelling_of_a_posix_shell(
+    windows: pytest.MonkeyPatch,
+) -> None:
+    windows.setenv("MSYSTEM", "MINGW64")
+    words = [r"C:\My Tools\x.exe", "it's"]
+    assert shlex.split(shell.command_line(words)) == words
+    assert shell.set_variables({"NAME": "1"}) == "export NAME=1"
+
+
+def test_packages_are_added_with_what_the_environment_was_made_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/my tools/python")
+    assert shell.install_command("pillow") == "'/my tools/python' -m pip install pillow"
+    monkeypatch.setattr(shell, "find_spec", lambda name: None)
+    assert shell.install_command("a[b]") == "uv pip install --python '/my tools/python' 'a[b]'"
+
+
+def test_a_hint_names_the_program_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "replicate-mcp.exe"
+    program.touch()
+    # As Windows starts a program: without its ending.
+    monkeypatch.setattr(sys, "argv", [str(program.with_suffix(""))])
+    monkeypatch.setattr("shutil.which", lambda name: str(program))
+    assert executable.as_typed("demo") == "replicate-mcp demo"
+    # `uvx` puts its folder on the path of the program alone.
+    monkeypatch.setattr(sys, "prefix", "/home/you/.cache/uv/archive-v0/abc")
+    assert executable.as_typed("demo") == f"{program.with_suffix('')} demo"
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert executable.as_typed("demo") == f"{program} demo"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import ssl
 import subprocess
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 import pytest
 
@@ -152,7 +155,7 @@ async def test_a_variable_that_prevents_tls_is_named_with_its_value(
         await account()
     assert str(raised.value).startswith(f"{variable} is ")
     with pytest.raises(NotDelivered, match=said):
-        Delivery(URL).client()
+        await Delivery(URL).client()
 
 
 async def test_a_variable_that_was_wrong_works_as_soon_as_its_file_is_there(
@@ -213,24 +216,66 @@ async def test_a_proxy_that_wants_another_password_is_named_and_not_asked_again(
         assert len(running.asked) == 1
 
 
+CLOSED = "http://127.0.0.1:1"
+"""A proxy that is not there: nothing listens on that port."""
+
+
+@pytest.fixture(params=["environment", "system"])
+def proxied(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> None:
+    """A proxy in the variables, or in the settings of macOS and Windows."""
+    if request.param == "environment":
+        use(environment, {"HTTP_PROXY": CLOSED, "HTTPS_PROXY": CLOSED, "ALL_PROXY": CLOSED})
+    else:
+        proxies = {"http": CLOSED, "https": CLOSED, "socks": CLOSED}
+        environment.setattr(urllib.request, "getproxies", lambda: proxies)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_loopback_has_no_proxy_whatever_is_set(environment: pytest.MonkeyPatch, host: str) -> None:
-    use(environment, {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"})
-    assert find_proxy("http", host) is None
-    assert find_proxy("http", "replicate.example") is not None
+async def test_loopback_has_no_proxy_whatever_is_set(
+    environment: pytest.MonkeyPatch, host: str, proxied: None
+) -> None:
+    assert await find_proxy("http", host) is None
+    assert await find_proxy("http", "replicate.example") is not None
 
 
 async def test_the_simulator_is_reached_beside_a_proxy(
-    environment: pytest.MonkeyPatch, simulator: Simulator
+    environment: pytest.MonkeyPatch, simulator: Simulator, proxied: None
 ) -> None:
-    use(environment, {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"})
     assert await account(simulator.url) == "acme"
+    async with Delivery(simulator.url).fetching() as fetch:
+        with pytest.raises(NotDelivered, match="expired"):  # The simulator's answer: no such file.
+            await fetch(f"{simulator.url}/delivery/none/out-0.png", 1_000)
+
+
+async def test_names_are_resolved_for_the_proxys_exceptions_off_the_event_loop(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    looked_up = threading.Event()
+
+    def resolve(host: str) -> bool:
+        assert looked_up.wait(10), "the event loop waits for the name"
+        return True
+
+    environment.setenv("HTTPS_PROXY", CLOSED)
+    environment.setattr(urllib.request, "proxy_bypass", resolve)
+    async with anyio.create_task_group() as group:
+        group.start_soon(connection_options, URL)
+        await anyio.sleep(0.05)
+        looked_up.set()
+
+
+async def test_no_name_is_resolved_where_no_proxy_is_named(environment: pytest.MonkeyPatch) -> None:
+    def resolve(host: str) -> bool:
+        raise AssertionError(host)
+
+    environment.setattr(urllib.request, "proxy_bypass", resolve)
+    assert await find_proxy("https", API) is None
 
 
 @pytest.mark.parametrize("hosts", [API, ".replicate.test", "*"])
-def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, hosts: str) -> None:
-    use(environment, {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": hosts})
-    assert find_proxy("https", API) is None
+async def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, hosts: str) -> None:
+    use(environment, {"HTTPS_PROXY": CLOSED, "NO_PROXY": hosts})
+    assert await find_proxy("https", API) is None
 
 
 @pytest.mark.parametrize(
@@ -249,10 +294,10 @@ def test_a_proxy_is_shown_without_user_and_password(url: str, shown: str) -> Non
     assert "s3" not in repr(setting)
 
 
-def test_a_socks_proxy_says_which_package_it_needs(environment: pytest.MonkeyPatch) -> None:
+async def test_a_socks_proxy_says_which_package_it_needs(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    with pytest.raises(ConnectionMisconfigured, match=r"pip install 'httpx\[socks\]'"):
-        connection_options(URL)
+    with pytest.raises(ConnectionMisconfigured, match=r"pip install .*'httpx\[socks\]'"):
+        await connection_options(URL)
 
 
 # What else goes out

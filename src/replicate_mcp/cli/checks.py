@@ -86,7 +86,7 @@ def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
         ]
         if BASE_URL in problems:
             return checks
-        return [*checks, *_network(settings), *(await _replicate(app, has_state=has_state))]
+        return [*checks, *(await _network(settings)), *(await _replicate(app, has_state=has_state))]
 
     return in_app(settings, look)
 
@@ -116,9 +116,10 @@ def state_advice(path: Path, error: ReplicateMcpError) -> str:
     cause = error.__cause__
     code = cause.sqlite_errorcode & 0xFF if isinstance(cause, sqlite3.Error) else None
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        move = move_command(str(path), f"{path}.damaged")
         return (
             f"{path} is damaged ({cause}): stop the programs that use it, then move it away, with "
-            f"{path.name}-wal and {path.name}-shm where they are: {_move(path)}. What it knew is "
+            f"{path.name}-wal and {path.name}-shm where they are: {move}. What it knew is "
             "lost: the batches of the last 24 hours, limits that were set by hand, and what runs "
             "at Replicate now."
         )
@@ -130,11 +131,6 @@ def state_advice(path: Path, error: ReplicateMcpError) -> str:
             f"yours and writable, or set {BACKEND} to sqlite:///another/path.db."
         )
     return str(error)
-
-
-def _move(path: Path) -> str:
-    """Return the command that moves a file out of the way, in the system's own words."""
-    return move_command(str(path), f"{path}.damaged")
 
 
 def _folder(settings: Settings) -> Iterator[Check]:
@@ -165,7 +161,7 @@ def _images(settings: Settings) -> Iterator[Check]:
         yield Check("images", there, f"{settings.files}: {said}")
 
 
-def _network(settings: Settings) -> Iterator[Check]:
+async def _network(settings: Settings) -> list[Check]:
     """Check the certificates and the proxy that lead to Replicate."""
     from replicate_mcp.replicate_api.proxies import find_proxy
     from replicate_mcp.tls import TlsSettingsError, client_context, trust_source
@@ -173,12 +169,13 @@ def _network(settings: Settings) -> Iterator[Check]:
     try:
         client_context()
     except TlsSettingsError as error:
-        yield Check("certificates", False, f"{error}.")
+        certificates = Check("certificates", False, f"{error}.")
     else:
-        yield Check("certificates", True, f"those of {trust_source()} are trusted.")
+        certificates = Check("certificates", True, f"those of {trust_source()} are trusted.")
     url = urlsplit(settings.replicate_base_url)
-    proxy = find_proxy(url.scheme, url.hostname or "")
-    yield Check("proxy", True, f"{proxy} is used." if proxy else f"none for {url.hostname}.")
+    proxy = await find_proxy(url.scheme, url.hostname or "")
+    said = f"{proxy} is used." if proxy else f"none for {url.hostname}."
+    return [certificates, Check("proxy", True, said)]
 
 
 async def _replicate(app: App, *, has_state: bool) -> list[Check]:

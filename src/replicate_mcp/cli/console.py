@@ -7,6 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from replicate_mcp.cli.printing import keep_layout, unguarded
+from replicate_mcp.platform.terminal import is_msys_terminal
 
 
 class PrintableConsole(Console):
@@ -14,7 +15,16 @@ class PrintableConsole(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         stream = unguarded(sys.stderr if stderr else sys.stdout)
-        super().__init__(file=stream, markup=False, emoji=False, highlight=False)
+        is_msys = is_msys_terminal(stream)
+        super().__init__(
+            file=stream,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            # rich sees a pipe, and would draw with functions of the Windows console.
+            force_terminal=True if is_msys else None,
+            legacy_windows=False if is_msys else None,
+        )
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -66,7 +66,9 @@ def _terminal_columns() -> int | None:
     """Return the width of the terminal that stdout is, and None where it is none."""
     import shutil
 
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    from replicate_mcp.platform.terminal import is_terminal
+
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
 def _shown(name: str, values: Mapping[str, Any]) -> str:

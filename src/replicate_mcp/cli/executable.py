@@ -22,7 +22,8 @@ def as_typed(*words: str) -> str:
     if Path(program).name == "__main__.py":
         return shell.command_line([sys.executable, "-m", "replicate_mcp", *words])
     found = shutil.which(NAME)
-    if found and Path(found).resolve() == Path(program).resolve():
+    # Windows starts a program without its `.exe`; `uvx` has its folder on the path by itself alone.
+    if found and not _is_passing() and _same_program(found, program):
         program = "replicate-mcp"
     return shell.command_line([program, *words])
 
@@ -33,8 +34,7 @@ def own_command() -> list[str]:
     Raises:
         InvalidInput: this installation is one that its installer may clear away.
     """
-    parts = Path(sys.prefix).parts
-    if any(part.startswith(_PASSING) for part in parts) or _is_of_pipx_run(parts):
+    if _is_passing():
         raise InvalidInput(
             "This is a passing installation, which may be cleared away: install the package to "
             "stay (`uv tool install`, `pipx install`, or pip in a virtual environment), and run "
@@ -46,6 +46,16 @@ def own_command() -> list[str]:
             return [str(script)]
     # -P: hosts start it in folders of others', whose modules it must not import.
     return [sys.executable, "-P", "-m", "replicate_mcp"]
+
+
+def _same_program(one: str, other: str) -> bool:
+    return Path(one).resolve().with_suffix("") == Path(other).resolve().with_suffix("")
+
+
+def _is_passing() -> bool:
+    """Return whether this installation is in a cache, as those of `uvx` and `pipx run` are."""
+    parts = Path(sys.prefix).parts
+    return any(part.startswith(_PASSING) for part in parts) or _is_of_pipx_run(parts)
 
 
 def _is_of_pipx_run(parts: Sequence[str]) -> bool:

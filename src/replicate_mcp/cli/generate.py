@@ -106,6 +106,7 @@ def _names(tasks: "Sequence[object]") -> list[str]:
 
 async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput") -> int:
     from replicate_mcp.cli import results
+    from replicate_mcp.cli.executable import as_typed
     from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
 
@@ -126,7 +127,7 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
         drop_output()
         if not error.was_closed:
             code = SOME_FAILED
-            show = f"replicate-mcp batches {batch_id}" if keeps_batches else ""
+            show = as_typed("batches", batch_id) if keeps_batches else ""
             bar.say(f"{error}{' To show the results:' if show else ''}", show)
     bar.say(results.summary(result))
     if arguments.out is not None:
@@ -143,7 +144,7 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
     elif result.successful_count and keeps_batches:
         bar.say(
             "The URLs work for one hour. To save the images:",
-            f"replicate-mcp download {result.batch_id} --to DIR",
+            as_typed("download", result.batch_id, "--to", "DIR"),
         )
     elif result.successful_count:
         bar.say("The URLs work for one hour. To save the images, give --out DIR next time.")

@@ -3,15 +3,12 @@
 import sys
 from contextlib import suppress
 
+from replicate_mcp.cli.executable import as_typed
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform.terminal import is_msys_terminal, is_terminal
 
 TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
 BASE_URL = "REPLICATE_BASE_URL"
-
-WITHOUT_ACCOUNT = (
-    f"Without an account, `replicate-mcp simulate` stands in for Replicate: set {BASE_URL} and "
-    f"{TOKEN} as it says when it starts."
-)
 
 ASKED_LATER = "(your token, asked for without --dry-run)"
 
@@ -38,12 +35,18 @@ def asked_token() -> str:
     from getpass import getpass
 
     token = ""
+    without_account = (
+        f"Without an account, `{as_typed('simulate')}` stands in for Replicate: set {BASE_URL} and "
+        f"{TOKEN} as it says when it starts."
+    )
     if not sys.stdin.isatty():
+        # What is typed can be hidden in a console alone.
+        terminal = "PowerShell" if is_msys_terminal(sys.stdin) else "a terminal"
         raise InvalidInput(
             f"No token is set: put one from https://replicate.com/account/api-tokens into {TOKEN}, "
-            f"or run this in a terminal, to be asked for it. {WITHOUT_ACCOUNT}"
+            f"or run this in {terminal}, to be asked for it. {without_account}"
         )
-    print(WITHOUT_ACCOUNT, file=sys.stderr)
+    print(without_account, file=sys.stderr)
     with suppress(EOFError):
         token = getpass("Replicate API token (from replicate.com/account/api-tokens; not shown): ")
     if not token.strip():
@@ -58,7 +61,7 @@ def asked_later() -> str:
 
 def agreed() -> bool:
     """Return whether the change is to be written."""
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         print("Add --yes to write it without being asked.", file=sys.stderr)
         return False
     return _said_yes("Write this?")
@@ -66,7 +69,7 @@ def agreed() -> bool:
 
 def agreed_to_replace(name: str) -> bool:
     """Return whether another server may go; `--yes` does not say so."""
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         print(
             f"Another server is called {name} there: give this one another name with --name, "
             "or run this in a terminal, to be asked whether to replace the other.",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.platform.terminal import is_terminal
 
 if TYPE_CHECKING:
     from replicate_mcp.replicate_api.finding import Found
@@ -69,7 +70,7 @@ def _found(found: "Found") -> int:
         ("model", "price", "good at"),
         text="good at",
     )
-    if shown and sys.stdout.isatty():
+    if shown and is_terminal(sys.stdout):
         say(f"{PRICE_CLASSES}. Any other model of replicate.com works too.")
         say("`replicate-mcp models NAME` shows the inputs of a model.")
     if found.note or not shown:

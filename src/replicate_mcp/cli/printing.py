@@ -15,6 +15,7 @@ from typing import Any, TextIO, cast
 
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.platform.processes import fill_closed_descriptors, is_closed_pipe
+from replicate_mcp.platform.terminal import is_msys_terminal, is_terminal
 from replicate_mcp.text import one_line, printable
 
 MAX_SENTENCE_CHARACTERS = 4_000
@@ -91,6 +92,8 @@ def guard_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, PrintableStream):
+            if is_msys_terminal(stream):
+                stream.reconfigure(encoding="utf-8", line_buffering=True)
             setattr(sys, name, PrintableStream(stream, is_output=name == "stdout"))
 
 
@@ -137,7 +140,7 @@ def say(sentence: str, command: str = "") -> None:
         command: to type next; it has the line below for itself, uncut.
     """
     line = one_line(sentence, MAX_SENTENCE_CHARACTERS)
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         import shutil
 
         line = wrapped(line, shutil.get_terminal_size().columns)

@@ -130,7 +130,7 @@ class Saver:
                     ended[number].set()
 
         try:
-            client = self._delivery.client()
+            client = await self._delivery.client()
         except NotDelivered as reason:
             return [NotSaved(file.filename, str(reason)) for file in files]
         async with client, anyio.create_task_group() as group:
@@ -229,7 +229,7 @@ class Saver:
                     if response.status_code < 500 and response.status_code != 429:
                         break
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-                reason = str(connection_fault(error, file.url))
+                reason = str(await connection_fault(error, file.url))
             except httpx.HTTPError as error:
                 reason = f"the connection failed ({str(error) or type(error).__name__})"
             except (httpx.InvalidURL, ValueError) as error:  # UnicodeError is a ValueError

@@ -67,12 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _set(app: "App", name: str, limit: int) -> int:
+    from replicate_mcp.cli.executable import as_typed
     from replicate_mcp.cli.printing import say
 
     _print_state(await app.semaphores.set(name, limit))
     say(
         "It stays until it is set again, whatever processes declare. To drop it:",
-        f"replicate-mcp semaphores unset {name}",
+        as_typed("semaphores", "unset", name),
     )
     return OK
 

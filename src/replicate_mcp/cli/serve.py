@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from replicate_mcp.cli.printing import say
     from replicate_mcp.errors import InvalidInput
+    from replicate_mcp.platform.terminal import is_terminal
     from replicate_mcp.settings import read_settings
 
     _check_arguments(arguments)
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if error is not None:
         say(f"Every call is answered with this error: {error}")
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         print(
             "Waiting for an MCP host on stdin; `replicate-mcp --help` tells of the rest.",
             file=sys.stderr,
@@ -86,6 +87,7 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
 
     from replicate_mcp.access import is_loopback
     from replicate_mcp.errors import InvalidInput
+    from replicate_mcp.platform.shell import install_command
 
     if settings.local and not is_loopback(host):
         raise InvalidInput(
@@ -95,8 +97,8 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
         )
     if importlib.util.find_spec("fastapi") is None:
         raise InvalidInput(
-            f"Serving over HTTP needs some more packages: {sys.executable} -m pip install fastapi "
-            "prometheus-client"
+            "Serving over HTTP needs some more packages: "
+            f"{install_command('fastapi', 'prometheus-client')}"
         )
     from replicate_mcp.http_api.server import serve_http
 

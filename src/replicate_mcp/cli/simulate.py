@@ -1,10 +1,10 @@
 """`replicate-mcp simulate`: the stand-in for Replicate's API, alone."""
 
 import argparse
-import sys
 from importlib.util import find_spec
 
 from replicate_mcp.errors import InvalidInput
+from replicate_mcp.platform.shell import install_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,7 @@ def require_simulator() -> None:
     missing = [name for module, name in _NEEDS.items() if find_spec(module) is None]
     if missing:
         raise InvalidInput(
-            f"The simulator needs {' and '.join(missing)}: {sys.executable} -m pip install "
-            f"{' '.join(missing)}"
+            f"The simulator needs {' and '.join(missing)}: {install_command(*missing)}"
         )
 
 

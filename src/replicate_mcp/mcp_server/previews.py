@@ -33,8 +33,8 @@ time is decoded: a picture takes much more memory than its file."""
 MOST_SOURCE_BYTES = 24 * 2**20
 
 WITHOUT_PILLOW = (
-    "There are no thumbnails: this server was installed without its extra for them "
-    "(pip install 'replicate-mcp[preview]')."
+    "There are no thumbnails: this server was installed without the package for them "
+    "(pip install pillow)."
 )
 
 

@@ -11,6 +11,8 @@ from replicate_mcp.platform.system import IS_WINDOWS
 EXAMPLE_FILE = "C:/Users/you/state.db" if IS_WINDOWS else "home/you/state.db"
 """A whole path without its first slash, for error messages."""
 
+EXAMPLE_FOLDER = r"C:\Users\you\Pictures" if IS_WINDOWS else "/home/you/Pictures"
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:

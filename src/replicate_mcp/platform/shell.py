@@ -1,30 +1,65 @@
-"""How commands and paths are written for the user's shell."""
+"""How commands are written for the user's shell: PowerShell on Windows, a POSIX shell elsewhere."""
 
+import os
+import re
 import shlex
-import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 from replicate_mcp.platform.system import IS_WINDOWS
 
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_/\\:.][A-Za-z0-9_/\\:.=+-]*|--?[A-Za-z0-9-]+")
+"""Words that PowerShell reads as they are; `-x.y` is none, which it splits."""
+
+_SINGLE_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
+"""PowerShell ends a quoted text at each of these."""
+
+
+def is_posix() -> bool:
+    """Return whether commands are for a POSIX shell: on Windows in Git Bash and MSYS2."""
+    return not IS_WINDOWS or bool(os.environ.get("MSYSTEM"))
+
 
 def command_line(words: Sequence[str]) -> str:
-    """Return a command as it is typed: quoted for a POSIX shell, or for PowerShell and cmd."""
-    return subprocess.list2cmdline(words) if IS_WINDOWS else shlex.join(words)
+    """Return a command as it is typed, each word quoted where the shell would change it."""
+    if is_posix():
+        return shlex.join(words)
+    line = " ".join(map(_powershell_word, words))
+    # PowerShell prints a quoted text, unless `&` says that it names a program.
+    return f"& {line}" if line.startswith("'") else line
 
 
-def set_variable(name: str, value: str) -> str:
-    """Return the command that sets an environment variable in the user's shell."""
-    if IS_WINDOWS:
-        quoted = value.replace("'", "''")
-        return f"$env:{name} = '{quoted}'"
-    return f"export {name}={shlex.quote(value)}"
+def set_variables(values: Mapping[str, str]) -> str:
+    """Return the command that sets environment variables in the user's shell."""
+    if is_posix():
+        return " ".join(["export", *(f"{name}={shlex.quote(values[name])}" for name in values)])
+    return "; ".join(f"$env:{name} = {_quoted(value)}" for name, value in values.items())
+
+
+def install_command(*packages: str) -> str:
+    """Return the command that adds packages to this Python's environment.
+
+    Environments that uv makes have no pip.
+    """
+    if find_spec("pip") is None:
+        return command_line(["uv", "pip", "install", "--python", sys.executable, *packages])
+    return command_line([sys.executable, "-m", "pip", "install", *packages])
 
 
 def move_command(source: str, target: str) -> str:
     """Return the command that renames a file."""
-    return f'move "{source}" "{target}"' if IS_WINDOWS else command_line(["mv", source, target])
+    return command_line(["mv" if is_posix() else "move", source, target])
 
 
 def program(name: str) -> str:
     """Return the file name of an installed program."""
     return f"{name}.exe" if IS_WINDOWS else name
+
+
+def _powershell_word(word: str) -> str:
+    return word if _PLAIN_WORD.fullmatch(word) else _quoted(word)
+
+
+def _quoted(text: str) -> str:
+    return "'" + _SINGLE_QUOTES.sub(r"\1\1", text) + "'"

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import httpx
 
 
-def connection_options(url: str) -> dict[str, Any]:
+async def connection_options(url: str) -> dict[str, Any]:
     """Return the `verify` and `proxy` arguments of httpx for connections to a URL's host.
 
     Raises:
         ConnectionMisconfigured: the environment prevents every such connection.
     """
     parts = urlsplit(url)
-    setting = find_proxy(parts.scheme, parts.hostname or "")
+    setting = await find_proxy(parts.scheme, parts.hostname or "")
     try:
         # A context without certificates trusts nobody, and costs nothing.
         is_tls = parts.scheme == "https"
@@ -32,12 +32,13 @@ def connection_options(url: str) -> dict[str, Any]:
         raise ConnectionMisconfigured(str(error)) from None
 
 
-def connection_fault(error: "httpx.TransportError", url: str) -> NotSent:
+async def connection_fault(error: "httpx.TransportError", url: str) -> NotSent:
     """Return why no connection to a URL's host could be made, as a clause that says what to do."""
     import httpx
 
     parts = urlsplit(url)
-    host, setting = parts.hostname or "", find_proxy(parts.scheme, parts.hostname or "")
+    host = parts.hostname or ""
+    setting = await find_proxy(parts.scheme, host)
     reason = one_line(str(error), 200) or "timed out"
     if (cause := _tls_cause(error)) is not None:
         return ConnectionMisconfigured(describe_certificate_fault(cause, host))

@@ -51,7 +51,7 @@ class Delivery:
             return True
         return is_delivery_host(host) and parts.scheme == "https" and port in (None, 443)
 
-    def client(self) -> "httpx.AsyncClient":
+    async def client(self) -> "httpx.AsyncClient":
         """A client that follows no redirects and asks for no compression, for some fetches.
 
         Images are compressed already; what is compressed once more may unfold to any size.
@@ -65,7 +65,7 @@ class Delivery:
 
         # By the one proxy that the API is called through; .netrc and the like are not looked at.
         try:
-            options = connection_options(self._delivered_from)
+            options = await connection_options(self._delivered_from)
         except ConnectionMisconfigured as fault:
             raise NotDelivered(str(fault)) from None
         return httpx.AsyncClient(
@@ -83,7 +83,7 @@ class Delivery:
         Each fetch raises NotDelivered where the file is elsewhere, gone, too large, or did not
         come.
         """
-        async with self.client() as client:
+        async with await self.client() as client:
             yield partial(self._fetch, client)
 
     async def _fetch(self, client: "httpx.AsyncClient", url: str, at_most: int) -> bytes:
@@ -107,7 +107,7 @@ class Delivery:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             from replicate_mcp.replicate_api.connection import connection_fault
 
-            raise NotDelivered(str(connection_fault(error, url))) from None
+            raise NotDelivered(str(await connection_fault(error, url))) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             what = one_line(str(error), 100) or type(error).__name__
             raise NotDelivered(f"the connection failed ({what})") from None

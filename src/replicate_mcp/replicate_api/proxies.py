@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from anyio import to_thread
+
 from replicate_mcp.access import is_loopback
+from replicate_mcp.platform.shell import install_command
 from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
 from replicate_mcp.text import one_line
 
@@ -36,13 +39,14 @@ class ProxySetting:
         return f"the proxy {address} that {self.source} names"
 
 
-def find_proxy(scheme: str, host: str) -> ProxySetting | None:
+async def find_proxy(scheme: str, host: str) -> ProxySetting | None:
     """Return the proxy for a host; None for a direct connection, as loopback always has."""
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
+    if is_loopback(host):
         return None
     proxies = urllib.request.getproxies()
     url = proxies.get(scheme) or proxies.get("all")
-    if not url:
+    # macOS and Windows may resolve the name, to compare its address with their exceptions.
+    if not url or await to_thread.run_sync(_is_direct, host, abandon_on_cancel=True):
         return None
     return ProxySetting(url if "://" in url else f"http://{url}", _source(scheme))
 
@@ -73,7 +77,7 @@ def httpx_proxy(setting: ProxySetting) -> "httpx.Proxy":
         ) from None
     if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
         raise ConnectionMisconfigured(
-            f"{setting} needs one more package: pip install 'httpx[socks]'"
+            f"{setting} needs one more package: {install_command('httpx[socks]')}"
         )
     if proxy.url.scheme == "https":
         return httpx.Proxy(setting.url, ssl_context=client_context())
@@ -93,6 +97,10 @@ def without_user(url: str) -> str | None:
         return None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return one_line(f"{scheme}://{host}" + (f":{port}" if port is not None else ""), 200)
+
+
+def _is_direct(host: str) -> bool:
+    return bool(urllib.request.proxy_bypass(host))
 
 
 def _source(scheme: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import anyio
 import httpx
 
 from replicate_mcp.cpu_bound import run_cpu_bound
@@ -93,6 +94,7 @@ class Transport(httpx.AsyncBaseTransport):
     def __init__(self, base_url: str) -> None:
         self._base = httpx.URL(base_url)
         self._options: dict[str, Any] | None = None
+        self._choosing_options = anyio.Lock()
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
         self._clock = time.time() - steady_time()
         self.clock_known = False
@@ -154,7 +156,7 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-                raise connection_fault(error, str(self._base)) from error
+                raise await connection_fault(error, str(self._base)) from error
             if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
                 raise NotSent("the request cannot be sent as it is") from None
             if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
@@ -174,7 +176,9 @@ class Transport(httpx.AsyncBaseTransport):
         if self._idle:
             return self._idle.pop()[1]
         if self._options is None:
-            self._options = connection_options(str(self._base))
+            async with self._choosing_options:
+                if self._options is None:
+                    self._options = await connection_options(str(self._base))
         return httpx.AsyncHTTPTransport(
             **self._options,
             socket_options=keepalive_socket_options(SILENCE_SECONDS),

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from replicate_mcp.platform.shell import set_variables
 from replicate_mcp.simulator.server import run
 from replicate_mcp.simulator.settings import SimulatorSettings
 
@@ -48,7 +49,9 @@ def main(args: argparse.Namespace) -> int:
             print(json.dumps({"url": url}), flush=True)
         else:
             print(f"Simulated Replicate at {url}. In another terminal:")
-            print(f"  export REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=r8_demo")
+            print(
+                f"  {set_variables({'REPLICATE_BASE_URL': url, 'REPLICATE_API_TOKEN': 'r8_demo'})}"
+            )
             print("Ctrl-C stops it.", flush=True)
 
     try:

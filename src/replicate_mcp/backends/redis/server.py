@@ -15,6 +15,7 @@ import anyio
 from replicate_mcp.backends.names import unencodable
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.shell import install_command
 from replicate_mcp.platform.sockets import keepalive_options
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ class Server:
             from redis.backoff import NoBackoff
         except ImportError:
             raise BackendUnavailable(
-                "The backend redis:// needs the client: pip install 'replicate-mcp[redis]'."
+                f"The backend redis:// needs the client: {install_command('redis')}"
             ) from None
         try:
             client = Redis.from_url(

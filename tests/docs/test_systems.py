@@ -1,0 +1,78 @@
+"""The start pages have each instruction for macOS, Linux and Windows."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from docs.blocks import PAGES, ROOT, SYSTEMS, Block, blocks_of, tabs_of
+from docs.powershell import faults, in_bash
+
+START_PAGES = [*sorted((ROOT / "docs" / "start").glob("*.md")), ROOT / "docs" / "network.md"]
+
+README = ROOT / "README.md"
+
+SHELLS = {"sh": {"macOS", "Linux"}, "powershell": {"Windows"}}
+"""The systems that a block of commands is for."""
+
+
+def commands(block: Block) -> list[str]:
+    """What a block has `replicate-mcp` do, line by line."""
+    text = in_bash(block.text) if block.language == "powershell" else block.text
+    return re.findall(r"replicate-mcp\"? +((?!/).+)$", text.replace("\\\n", " "), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", START_PAGES, ids=lambda page: page.stem)
+def test_tabs_of_a_start_page_are_for_all_systems_and_do_the_same_on_each(page: Path) -> None:
+    for tabs in tabs_of(page):
+        where = f"{page.name}:{tabs.line}"
+        assert sorted(tabs.systems) == sorted(SYSTEMS), f"{where} is not for each system once"
+        languages = {
+            label: [block.language for block in tabs.blocks[label]] for label in tabs.blocks
+        }
+        for label, blocks in tabs.blocks.items():
+            assert blocks, f"{where}: nothing to type for {label}"
+            for block in blocks:
+                systems = SHELLS.get(block.language, set(SYSTEMS))
+                assert set(label.split(", ")) <= systems, f"{block.language} for {label} in {block}"
+        assert len({len(each) for each in languages.values()}) == 1, f"{where}: {languages}"
+        first, *others = tabs.blocks.values()
+        for other in others:
+            for one, another in zip(first, other, strict=True):
+                if one.language in SHELLS:
+                    assert commands(one) == commands(another), f"{where}: {one}{another}"
+
+
+@pytest.mark.parametrize("page", START_PAGES, ids=lambda page: page.stem)
+def test_commands_outside_of_tabs_are_typed_alike_in_every_shell(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.language in SHELLS and not block.tab:
+            assert block.language == "sh", f"{block} is for Windows alone"
+            assert faults(block.text) == [], f"not for PowerShell: {block}"
+
+
+def test_the_start_pages_tell_something_to_type_on_every_system() -> None:
+    for page in START_PAGES:
+        blocks = [block for block in blocks_of(page) if block.language in SHELLS]
+        everywhere = any(not block.tab for block in blocks)
+        told = {system for block in blocks for system in block.tab.split(", ")}
+        assert everywhere or told == set(SYSTEMS), page.name
+        assert any(tabs.systems for tabs in tabs_of(page)), page.name
+
+
+def test_wheels_on_the_pages_have_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    assert set(re.findall(r"replicate_mcp-([\d.]+\w*)-py3", text)) == {version}
+
+
+def test_the_readme_installs_on_every_system_with_the_same_words() -> None:
+    text = README.read_text("utf-8")
+    begin = text.count("\n", 0, text.index("## Use it in"))
+    end = text.count("\n", 0, text.index("\n## ", text.index("## Use it in") + 1))
+    section = [block for block in blocks_of(README) if begin < block.line <= end]
+    shells = {block.language: block for block in section if block.language in SHELLS}
+    assert set(shells) == set(SHELLS)
+    (posix,), (windows,) = commands(shells["sh"]), commands(shells["powershell"])
+    assert posix.partition("#")[0].split() == windows.split()
