@@ -229,3 +229,21 @@ async def test_an_offer_that_is_gone_leaves_the_cap_to_the_others_beside_it(worl
     first, second = (await begin(backend, "b", 2)).offers
     assert await note(backend, [gone, first, second], [1, 1, 1], a_day=5) == [first.permit]
     assert await state(backend) == (2, 1)
+
+
+async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: World) -> None:
+    backend = await world.holder(limit=9)
+    (gone,) = (await begin(backend, "gone", 1)).offers
+    await backend.leave("gone")
+    (offer,) = (await begin(backend, "b", 1)).offers
+    attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}
+    noted = await backend.note_attempts(attempts, images_per_day=5)
+    assert list(noted.cancel_after) == [offer.permit]
+    assert noted.cap_opens_in is None
+
+
+async def test_an_attempt_that_is_noted_again_is_counted_once(world: World) -> None:
+    backend = await world.holder(limit=9)
+    first, second = (await begin(backend, "b", 2)).offers
+    assert await note(backend, [first], [2], a_day=5) == [first.permit]
+    assert second.permit in await note(backend, [first, second], [2, 3], a_day=5)

@@ -1,12 +1,14 @@
 """Offers, over every backend: how long they last, who may take them, and what returns with them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World, wake_ups
-from replicate_mcp.semaphores.permits import QueueEntry, Room, Share
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, Share
 from replicate_mcp.semaphores.registry import account_semaphore
 
 
@@ -278,3 +280,53 @@ async def test_an_attempt_ends_when_it_says_at_the_latest(world: World) -> None:
     for seconds, in_use in ((9.9, 2), (0.2, 1), (9.8, 1), (0.2, 0)):
         world.clock.now += seconds
         assert await state(staying) == (in_use, 0)
+
+
+# The Cancel-After of equal attempts
+
+
+async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") -> list[int]:
+    """The Cancel-After of each attempt that was noted, in the order of its offers."""
+    attempts = {
+        offer.permit: attempt(offer.entry, task, prompt=prompt) for task, offer in enumerate(offers)
+    }
+    chosen = (await backend.note_attempts(attempts)).cancel_after
+    return [chosen[offer.permit] for offer in offers]
+
+
+async def test_a_cancel_after_is_used_again_once_its_attempt_is_over(world: World) -> None:
+    backend = await world.holder(limit=3)
+    await begin(backend, "b", 9)
+    for number in range(3):
+        offers = (await backend.admit()).offers
+        assert await noted(backend, offers) == [600, 597, 594]
+        for task, offer in enumerate(offers):
+            await finish(backend, offer.permit, "b", failed(3 * number + task))
+
+
+@pytest.mark.parametrize("place", range(3))
+async def test_the_cancel_after_of_the_attempt_that_is_over_is_the_free_one(
+    world: World, place: int
+) -> None:
+    backend = await world.holder(limit=3)
+    offers = (await begin(backend, "b", 4)).offers
+    chosen = await noted(backend, offers)
+    room = await backend.release(offers[place].permit)
+    assert await noted(backend, room.offers) == [chosen[place]]
+
+
+async def test_attempts_that_differ_share_a_cancel_after(world: World) -> None:
+    backend = await world.holder(limit=9)
+    await backend.declare(account_semaphore("other"), 9, per_minute=60_000)
+    await begin(backend, "b1", 1)
+    assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
+    await begin(backend, "b2", 1)
+    assert await noted(backend, (await backend.admit()).offers, prompt="another") == [600]
+    await begin(backend, "b3", 1, account="other")
+    assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
+    (offer,) = (await begin(backend, "b4", 1)).offers
+    other_model = replace(attempt("b4", 0, prompt="one"), model="o/another")
+    chosen = await backend.note_attempts({offer.permit: other_model})
+    assert list(chosen.cancel_after.values()) == [600]
+    (offer,) = (await begin(backend, "b5", 1)).offers
+    assert await noted(backend, [offer], prompt="one") == [597]
