@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -163,7 +164,7 @@ class History:
         await self.both("attempts", "onlooker", attempts)
         if wholly:
             for batch in [name for name, each in self.batches.items() if each.creates]:
-                await self.both("results", "onlooker", lambda b, _, of=batch: journal(b, of))
+                await self.both("results", "onlooker", partial(journal, batch))
             await self.both(
                 "predictions", "onlooker", lambda backend, _: backend.known_predictions("acme")
             )
@@ -194,9 +195,7 @@ class History:
         )
         for name in NAMES:
             units = self.chance.randint(1, 3)
-            await self.both(
-                f"register {name}", holder, lambda b, _, n=name, u=units: b.register(n, u)
-            )
+            await self.both(f"register {name}", holder, partial(register, name, units))
         return holder
 
     def living(self) -> list[str]:
@@ -423,9 +422,7 @@ class History:
         holder = self.pick(self.living())
         left = await self.both("orphans", holder, orphans)
         for number in left[:2]:
-            assert await self.both(
-                f"adopt {number}", holder, lambda b, side, n=number: b.adopt(side.numbers[n])
-            )
+            assert await self.both(f"adopt {number}", holder, partial(adopt, number))
             self.permits[number] = (*self.left_behind[number], holder)
         mine = [n for n, each in self.permits.items() if self.batches[each[0]].creates]
         number = self.pick(mine)
@@ -485,7 +482,15 @@ async def canceled(backend: Backend) -> Any:
     return sorted(await backend.canceled_batches())
 
 
-async def journal(backend: Backend, batch: str) -> Any:
+async def register(name: str, limit: int, backend: Backend, _: Side) -> Any:
+    return await backend.register(name, limit)
+
+
+async def adopt(number: int, backend: Backend, side: Side) -> Any:
+    return await backend.adopt(side.numbers[number])
+
+
+async def journal(batch: str, backend: Backend, _: Side) -> Any:
     return await backend.batch(batch), await backend.results(batch)
 
 

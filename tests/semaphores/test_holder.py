@@ -68,8 +68,8 @@ def offers(*numbers: int, entry: str = "a") -> tuple[Offer, ...]:
 async def test_each_offer_goes_once_to_the_entry_that_it_is_for() -> None:
     async with watched() as (_, holder):
         taken: list[tuple[str, Sequence[Offer]]] = []
-        for name in "ab":
-            holder.attend(name, lambda offers, name=name: taken.append((name, offers)))
+        holder.attend("a", lambda offers: taken.append(("a", offers)))
+        holder.attend("b", lambda offers: taken.append(("b", offers)))
         room = Room(offers(1, 3) + offers(2, entry="b"))
         holder.accept(room)
         assert taken == [("a", [Offer(1, "a"), Offer(3, "a")]), ("b", [Offer(2, "b")])]
