@@ -123,3 +123,10 @@ def test_no_time_lies_ahead_of_a_clock_that_was_set_back() -> None:
 def test_a_bucket_refills_up_to_its_burst() -> None:
     rate = replace(Rate.full(60, NOW), tokens=-3, burst=2)
     assert [rate.at_time(NOW + seconds).tokens for seconds in (0, 1, 4, 5, 9)] == [-3, -2, 1, 2, 2]
+
+
+def test_a_rate_of_which_nothing_is_known_has_nothing_else_noted() -> None:
+    known = {"full_per_minute": 60, "per_minute": 60, "burst": 59.5, "tokens": 59.5, "at": NOW}
+    noted = asdict(Rate.full(60, NOW))
+    assert {name: noted.pop(name) for name in known} == known
+    assert set(noted.values()) == {0}
