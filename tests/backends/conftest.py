@@ -1,8 +1,9 @@
-"""Processes that share a Redis, each with a short lease."""
+"""Backends for tests: of every kind, and processes that share a Redis with a short lease."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from secrets import token_hex
 
 import anyio
@@ -10,8 +11,11 @@ import pytest
 
 from backends.acting import OWN
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
+from backends.worlds import Clock, World
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.space import JOURNAL_BYTES
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.batches.backend import Backend
 
 LEASE = 0.5
 
@@ -125,3 +129,31 @@ async def fragile(own_server: RunningServer) -> AsyncIterator[Fleet]:
     """Processes with a server of their own."""
     async with fleet_at(own_server) as fleet:
         yield fleet
+
+
+@pytest.fixture(params=["memory", "sqlite", *KINDS])
+async def world(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    servers: Callable[[str], RunningServer],
+) -> AsyncIterator[World]:
+    """Each kind of backend in turn."""
+    if request.param in KINDS:
+        server, prefix = servers(request.param), token_hex(4)
+        await open_for_admission(server, prefix, "acme", "other")
+
+        async def open_as(label: str, clock: Clock, journal_bytes: int) -> Backend:
+            return await RedisBackend.open(
+                server.url(prefix), label=label, clock=clock, journal_bytes=journal_bytes
+            )
+
+    else:
+        location = ":memory:" if request.param == "memory" else str(tmp_path / "state.db")
+
+        async def open_as(label: str, clock: Clock, journal_bytes: int) -> Backend:
+            return await SqliteBackend.open(
+                location, label=label, clock=clock, journal_bytes=journal_bytes
+            )
+
+    async with AsyncExitStack() as stack:
+        yield World(open_as, stack)

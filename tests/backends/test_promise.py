@@ -1,24 +1,17 @@
 """What every backend promises, over each of them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
-from secrets import token_hex
-
-import anyio
 import pytest
 
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
-from backends.servers import KINDS, RunningServer, open_for_admission
-from replicate_mcp.backends.redis.backend import RedisBackend
+from backends.worlds import World, wake_ups
 from replicate_mcp.backends.space import (
     BATCH_BYTES,
     JOURNAL_BYTES,
     KEY_BYTES,
     MEMO_BYTES,
+    MEMO_ENTRY_BYTES,
     MEMO_VALUE_BYTES,
 )
-from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
@@ -30,70 +23,6 @@ from replicate_mcp.semaphores.rate import full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
-
-
-class Clock:
-    """A clock that goes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class World:
-    """One backend with as many holders as a test opens."""
-
-    def __init__(
-        self, open_as: Callable[[str, Clock, int], Awaitable[Backend]], stack: AsyncExitStack
-    ) -> None:
-        self._open_as = open_as
-        self._stack = stack
-        self.clock = Clock()
-
-    async def open(self, label: str = "", journal_bytes: int = JOURNAL_BYTES) -> Backend:
-        """A holder that the test closes."""
-        return await self._open_as(label, self.clock, journal_bytes)
-
-    async def holder(
-        self,
-        limit: int = 3,
-        per_minute: float = 60_000,
-        label: str = "",
-        journal_bytes: int = JOURNAL_BYTES,
-    ) -> Backend:
-        backend = await self.open(label, journal_bytes)
-        self._stack.push_async_callback(backend.close)
-        await backend.declare(OWN, limit, per_minute=per_minute)
-        return backend
-
-
-@pytest.fixture(params=["memory", "sqlite", *KINDS])
-async def world(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    servers: Callable[[str], RunningServer],
-) -> AsyncIterator[World]:
-    if request.param in KINDS:
-        server, prefix = servers(request.param), token_hex(4)
-        await open_for_admission(server, prefix, "acme")
-
-        async def open_as(label: str, clock: Clock, journal_bytes: int) -> Backend:
-            return await RedisBackend.open(
-                server.url(prefix), label=label, clock=clock, journal_bytes=journal_bytes
-            )
-
-    else:
-        location = ":memory:" if request.param == "memory" else str(tmp_path / "state.db")
-
-        async def open_as(label: str, clock: Clock, journal_bytes: int) -> Backend:
-            return await SqliteBackend.open(
-                location, label=label, clock=clock, journal_bytes=journal_bytes
-            )
-
-    async with AsyncExitStack() as stack:
-        yield World(open_as, stack)
 
 
 async def test_a_batch_is_offered_what_the_limit_allows(world: World) -> None:
@@ -242,9 +171,8 @@ async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world
     room = await leaving.join(QueueEntry("c", ("team",), None, 1))
     await leaving.take([room.offers[0].permit])
     assert not (await staying.join(QueueEntry("d", ("team",), None, 1))).offers
-    await leaving.close()
-    with anyio.fail_after(2):
-        await staying.woken()
+    async with wake_ups(staying) as woken:
+        await woken.next_after(leaving.close)
     assert [offer.entry for offer in (await staying.admit()).offers] == ["d"]
 
 
@@ -537,9 +465,8 @@ async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
 async def test_another_holder_cancels_a_batch_and_its_own_hears_of_it(world: World) -> None:
     one, two = await world.holder(), await world.holder()
     await begin(one, "b", 1)
-    await two.cancel_batch("b")
-    with anyio.fail_after(5):
-        await one.woken()
+    async with wake_ups(one) as woken:
+        await woken.next_after(lambda: two.cancel_batch("b"))
     assert await one.canceled_batches() == ["b"]
     assert await two.canceled_batches() == []
 
@@ -548,9 +475,8 @@ async def test_a_holder_is_woken_when_another_hands_it_something(world: World) -
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     (permit,) = await take_all(one, await begin(one, "b1", 1))
     await begin(two, "b2", 1)
-    await finish(one, permit, "b1", failed(0))
-    with anyio.fail_after(5):
-        await two.woken()
+    async with wake_ups(two) as woken:
+        await woken.next_after(lambda: finish(one, permit, "b1", failed(0)))
     assert len((await two.admit()).offers) == 1
 
 
@@ -707,6 +633,11 @@ MIB = 1024**2
 LONG = "x" * MIB
 
 
+def test_an_account_may_fill_64_mib_of_the_journal_and_answers_as_much() -> None:
+    assert (JOURNAL_BYTES, MEMO_BYTES, MEMO_VALUE_BYTES) == (64 * MIB, 64 * MIB, MIB)
+    assert (BATCH_BYTES, KEY_BYTES, MEMO_ENTRY_BYTES) == (2048, 512, 512)
+
+
 async def end(backend: Backend, batch: str, prompt: str = "prompt") -> None:
     """Record that the batch's only task was canceled before it was made."""
     await backend.record(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
@@ -727,18 +658,20 @@ async def stored_bytes(backend: Backend, caller: str = "server") -> int:
 async def test_batches_that_are_canceled_at_once_push_out_the_accounts_own_older_ones_alone(
     world: World,
 ) -> None:
-    backend = await world.holder()
+    eighth = JOURNAL_BYTES // 8
+    backend = await world.holder(journal_bytes=eighth)
+    long = "x" * (MIB // 8)
     await backend.declare(account_semaphore("other"), 3, per_minute=600)
     for number in range(10):
-        await begin(backend, f"other-{number}", 1, caller="token:o", account="other", prompt=LONG)
-        await end(backend, f"other-{number}", LONG)
-    await begin(backend, "runs", 1, prompt=LONG)
-    text = LONG * 4
+        await begin(backend, f"other-{number}", 1, caller="token:o", account="other", prompt=long)
+        await end(backend, f"other-{number}", long)
+    await begin(backend, "runs", 1, prompt=long)
+    text = long * 4
     for number in range(30):
         await begin(backend, f"b{number}", 1, prompt=text)
         await end(backend, f"b{number}", text)
         world.clock.now += 1
-        assert await stored_bytes(backend) <= JOURNAL_BYTES
+        assert await stored_bytes(backend) <= eighth
     batches = await kept(backend)
     assert batches == [f"b{29 - place}" for place in range(len(batches) - 1)] + ["runs"]
     assert 7 <= len(batches) - 1 <= 15

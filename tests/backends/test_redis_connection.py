@@ -14,7 +14,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from backends.acting import attempt, begin, failed, finish, state, take_all
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
 from backends.link import Link, link_to
 from backends.servers import RunningServer
@@ -452,7 +452,9 @@ async def test_an_answer_that_came_before_its_caller_was_cancelled_is_told(fleet
 
 
 async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
-    one = await fleet.holder(limit=1)
+    # Without `run`: it renews no lease besides.
+    one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
+    await one.declare(OWN, 1, per_minute=60_000)
     tasks = 20
     room = await begin(one, "b", tasks)
     with fleet.server.client as client:
@@ -462,8 +464,8 @@ async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
             await one.note_attempts({offer.permit: attempt("b", task)})
             room = await finish(one, offer.permit, "b", failed(task, f"p{task}"))
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
-    # Besides, the lease is renewed, three times in half a second.
-    assert calls <= 2 * tasks + 3
+    assert calls == 2 * tasks
+    await one.close()
 
 
 async def test_coming_back_and_leaving_cost_no_more_reads_for_each_account_that_was_seen(

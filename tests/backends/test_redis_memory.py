@@ -212,12 +212,12 @@ async def test_an_account_starts_nothing_until_what_runs_was_entered(fleet: Flee
     room = await one.enter_running(
         "acme", [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
     )
-    assert len(room.offers) == 1
+    assert len(await take_all(one, room)) == 1
     assert not await one.forgot("acme")
     entered = await one.orphans("acme")
     assert [(each.batch, each.prediction_id) for each in entered] == [("", "p1"), ("", "p2")]
     assert await one.adopt(entered[0].permit)
-    assert len((await one.release(entered[0].permit)).offers) == 2
+    assert len((await one.release(entered[0].permit)).offers) == 1
 
 
 async def test_a_list_that_was_read_before_the_memory_was_lost_once_more_opens_nothing(

@@ -20,26 +20,35 @@ import sys, anyio
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 
 async def main():
-    sys.stdin.readline()
-    backend = await SqliteBackend.open(sys.argv[1])
-    await backend.close()
+    for path in sys.argv[1:]:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        backend = await SqliteBackend.open(path)
+        await backend.close()
 
 anyio.run(main)
 """
 
 
 def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) -> None:
-    for attempt in range(3):
-        path = tmp_path / str(attempt) / "state.db"
-        starting = [
-            subprocess.Popen([sys.executable, "-c", OPEN, str(path)], stdin=subprocess.PIPE)
-            for _ in range(6)
-        ]
+    paths = [str(tmp_path / str(number) / "state.db") for number in range(3)]
+    starting = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(6)
+    ]
+    for _ in paths:
+        for process in starting:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
         for process in starting:
             assert process.stdin is not None
             process.stdin.write(b"\n")
-            process.stdin.close()
-        assert [process.wait(30) for process in starting] == [0] * 6
+            process.stdin.flush()
+    for process in starting:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in starting] == [0] * 6
 
 
 async def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
@@ -199,16 +208,3 @@ async def test_a_file_that_is_damaged_is_reported_with_a_way_out(tmp_path: Path)
         file.write(b"\x00" * (path.stat().st_size - 4096))
     with pytest.raises(BackendUnavailable, match=r"state\.db cannot be used .* doctor"):
         await SqliteBackend.open(str(path))
-
-
-async def test_a_file_that_stays_locked_is_reported_with_a_way_out(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    backend = await SqliteBackend.open(str(path))
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(BackendUnavailable, match=r"locked by another process .* doctor"):
-        await backend.semaphores()
-    other.execute("ROLLBACK")
-    other.close()
-    assert await backend.semaphores() == []
-    await backend.close()

@@ -1,12 +1,19 @@
 """Who starts next."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_mcp.semaphores.admission import Entry, admit
+from replicate_mcp.semaphores.admission import (
+    OFFER_LASTS,
+    OFFER_STALLS_AFTER,
+    Decision,
+    Entry,
+    admit,
+)
 from replicate_mcp.semaphores.rate import Rate, full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling, throttled
 
@@ -95,6 +102,105 @@ def test_nothing_is_decided_again_by_time_alone_where_only_a_release_makes_room(
 
 def test_a_limit_lowered_under_what_is_out_lets_nobody_in() -> None:
     assert admit([entry("a", 5)], {"s": -3}, {}, now=NOW).grants == ()
+
+
+def slots(tokens: float, *, paused_until: float = 0.0) -> Rate:
+    """A rate of one creation a second with so many of them left."""
+    return replace(Rate.full(60, NOW), tokens=tokens, paused_until=paused_until)
+
+
+def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_the_rest() -> None:
+    queue = [entry("first", 1, "full", account="acme"), entry("second", 5, "s", account="acme")]
+    free = {"s": 9, "full": 0}
+    assert admit(queue, free, {"acme": slots(1)}, now=NOW).grants == ()
+    assert admit(queue, free, {"acme": slots(3)}, now=NOW).grants == ("second", "second")
+
+
+def test_the_second_that_waits_keeps_no_slot() -> None:
+    queue = [
+        entry("first", 1, "full", account="acme"),
+        entry("second", 1, "full", account="acme"),
+        entry("third", 9, "s", account="acme"),
+    ]
+    decision = admit(queue, {"s": 9, "full": 0}, {"acme": slots(2)}, now=NOW)
+    assert decision.grants == ("third",)
+
+
+def test_the_first_in_turn_that_lacks_a_slot_keeps_its_units_and_waits_for_one_slot() -> None:
+    queue = [entry("first", 1, "s", account="acme"), entry("second", 5, "s")]
+    decision = admit(queue, {"s": 2}, {"acme": slots(0.25)}, now=NOW)
+    assert decision.grants == ("second",)
+    assert decision.next_at == pytest.approx(NOW + 0.75)
+
+
+def test_a_unit_that_is_kept_is_one_of_each_semaphore_alone() -> None:
+    queue = [entry("first", 1, "s", "full"), entry("second", 9, "s"), entry("third", 9, "full")]
+    assert admit(queue, {"s": 3, "full": 0}, {}, now=NOW).grants == ("second", "second")
+    assert admit(queue, {"s": 3}, {}, now=NOW).grants == ("second", "second")
+
+
+def test_one_slot_is_enough_and_less_is_not() -> None:
+    queue = [entry("a", 5, account="acme")]
+    assert admit(queue, {"s": 9}, {"acme": slots(1)}, now=NOW).grants == ("a",)
+    assert admit(queue, {"s": 9}, {"acme": slots(0.999)}, now=NOW).grants == ()
+
+
+def test_nothing_starts_for_an_account_without_a_rate_or_at_an_unknown_semaphore() -> None:
+    queue = [entry("a", 5, "s", account="nobody's"), entry("b", 5, "unknown"), entry("c", 1, "t")]
+    decision = admit(queue, {"s": 9, "t": 9}, {}, now=NOW)
+    assert decision == Decision(("c",), None)
+
+
+def test_a_start_needs_all_of_its_semaphores() -> None:
+    for free in ({"s": 0, "t": 1}, {"s": 1, "t": 0}, {"s": 1}):
+        assert admit([entry("a", 1, "s", "t")], free, {}, now=NOW).grants == ()
+    assert admit([entry("a", 3, "s", "t")], {"s": 2, "t": 2}, {}, now=NOW).grants == ("a", "a")
+
+
+def test_entries_that_wait_for_nothing_keep_nothing() -> None:
+    idle = entry("idle", 0, "s", "full", account="acme")
+    decision = admit([idle, entry("b", 1)], {"s": 1, "full": 0}, {"acme": slots(0)}, now=NOW)
+    assert decision == Decision(("b",), None)
+
+
+def test_an_entry_at_its_own_limit_keeps_nothing_and_one_below_it_does() -> None:
+    def second_gets(running: int) -> bool:
+        first = entry("first", 1, "s", "full", running=running, at_most=2)
+        return bool(admit([first, entry("b", 1)], {"s": 1, "full": 0}, {}, now=NOW).grants)
+
+    assert second_gets(3)
+    assert second_gets(2)
+    assert not second_gets(1)
+
+
+@pytest.mark.parametrize(("paused_for", "starts"), [(0.001, 0), (0, 3)])
+def test_a_pause_ends_at_its_moment(paused_for: float, starts: int) -> None:
+    rates = {"acme": slots(3, paused_until=NOW + paused_for)}
+    assert len(admit([entry("a", 9, account="acme")], {"s": 9}, rates, now=NOW).grants) == starts
+
+
+def test_it_is_decided_again_at_the_earliest_time_that_helps_somebody_who_waits() -> None:
+    rates = {
+        "slow": slots(0, paused_until=NOW + 9),
+        "soon": slots(0.5),
+        "idle": slots(0.9),
+        "ready": slots(3),
+    }
+    queue = [
+        entry("a", 1, account="slow"),
+        entry("b", 1, account="soon"),
+        entry("c", 0, account="idle"),
+        entry("d", 2, account="ready"),
+    ]
+    decision = admit(queue, {"s": 9}, rates, now=NOW)
+    assert decision.grants == ("d", "d")
+    assert decision.next_at == pytest.approx(NOW + 0.5)
+    assert admit(queue[:1], {"s": 9}, rates, now=NOW).next_at == NOW + 9
+    assert admit(queue[2:], {"s": 9}, rates, now=NOW).next_at is None
+
+
+def test_how_long_an_offer_may_lie() -> None:
+    assert (OFFER_STALLS_AFTER, OFFER_LASTS) == (0.05, 0.5)
 
 
 NAMES = st.sampled_from(["s", "t", "u"])

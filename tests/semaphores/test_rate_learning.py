@@ -2,6 +2,7 @@
 
 import heapq
 import math
+from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import Any
@@ -229,3 +230,234 @@ def test_a_rate_that_is_known_meets_no_429() -> None:
     assert refusals == 0
     ideal = (1_000 - 600) / 10 + 0.5  # with the last prediction
     assert seconds <= 1.02 * ideal
+
+
+# Each rule by itself
+
+
+def at(rate: Rate, seconds: float) -> Rate:
+    return rate.at_time(NOW + seconds)
+
+
+@pytest.mark.parametrize(
+    ("named", "pause"),
+    [(None, 1), (0, 0.1), (0.05, 0.1), (0.1, 0.1), (7, 7), (300, 300), (301, 300), (1e6, 300)],
+)
+def test_a_pause_is_what_a_429_names_within_bounds(named: float | None, pause: float) -> None:
+    rate = throttled(FULL, Throttling(named), sent_at=NOW)
+    assert rate.paused_until == pytest.approx(NOW + pause)
+
+
+def test_a_pause_that_nothing_names_doubles_up_to_its_longest() -> None:
+    rate, pauses = FULL, []
+    for _ in range(11):
+        rate = throttled(sent(rate, 1), Throttling(), sent_at=rate.at)
+        pauses.append(rate.paused_until - rate.at)
+        rate = rate.at_time(rate.paused_until + 0.001)
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256], abs=0.01)
+
+
+def test_a_rate_that_fell_ten_times_grows_again_though_429s_go_on() -> None:
+    rate, rates = Rate.full(60_000, NOW), []
+    for number in range(14):
+        rate = sent(at(rate, 5 * number), 3)
+        rate = throttled(rate, A_SECOND, sent_at=rate.at)
+        assert rate.paused_until == rate.at + 1
+        rates.append(rate.per_minute)
+        rate = replace(rate, refused=0)
+    assert rates[1:10] == sorted(set(rates[1:10]), reverse=True)
+    assert rates[9:] == sorted(set(rates[9:]))
+
+
+def in_a_row(lowerings: int, refused: float = 0.0, **changes: Any) -> Rate:
+    """A rate that was lowered so often, and has just been sent a creation."""
+    return replace(
+        FULL, per_minute=100, burst=1, tokens=1, episode_at=NOW - 50, since=NOW - 50,
+        last_sent=NOW, accepted=5, lowerings=lowerings, refused=refused,
+        ceiling=200, ceiling_until=NOW + 500, **changes,
+    )  # fmt: skip
+
+
+def test_where_ten_lowerings_changed_nothing_a_429_only_pauses() -> None:
+    tenth = throttled(in_a_row(9), A_SECOND, sent_at=NOW)
+    assert (tenth.per_minute, tenth.lowerings) == (80, 10)
+    eleventh = throttled(in_a_row(10), A_SECOND, sent_at=NOW)
+    assert (eleventh.per_minute, eleventh.lowerings, eleventh.tokens) == (100, 10, 1)
+    assert (eleventh.paused_until, eleventh.episode_at) == (NOW + 1, NOW)
+    assert eleventh.ceiling_until == NOW, "it may grow again to all of it"
+
+
+@pytest.mark.parametrize(
+    ("refused", "lowered"), [(0.4, False), (0.4499, False), (0.45, True), (0.9, True)]
+)
+def test_where_half_is_refused_it_is_lowered_all_the_same(refused: float, lowered: bool) -> None:
+    rate = throttled(in_a_row(10, refused), A_SECOND, sent_at=NOW)
+    assert (rate.per_minute < 100) is lowered
+    assert rate.lowerings == (1 if lowered else 10)
+    assert rate.refused == pytest.approx(refused + 0.05)
+
+
+def test_a_rate_that_is_named_is_taken_however_often_it_was_lowered() -> None:
+    rate = throttled(in_a_row(10), Throttling(1, per_minute=50), sent_at=NOW)
+    assert (rate.per_minute, rate.lowerings) == (45, 1)
+
+
+@pytest.mark.parametrize(("ago", "lowerings"), [(599, 5), (600, 1), (900, 1)])
+def test_lowerings_are_in_a_row_within_ten_minutes(ago: float, lowerings: int) -> None:
+    rate = throttled(replace(in_a_row(4), episode_at=NOW - ago), A_SECOND, sent_at=NOW)
+    assert rate.lowerings == lowerings
+
+
+def test_the_share_that_is_refused_is_a_moving_mean_over_twenty() -> None:
+    rate = throttled(FULL, A_SECOND, sent_at=NOW)
+    assert rate.refused == pytest.approx(1 / 20)
+    assert sent(rate, 1).refused == pytest.approx(1 / 20 * 19 / 20)
+    assert sent(rate, 3).refused == pytest.approx(1 / 20 * (19 / 20) ** 3)
+    assert throttled(replace(rate, refused=0.99), A_SECOND, sent_at=NOW).refused == 1
+
+
+def test_a_429_takes_back_what_was_counted_as_accepted() -> None:
+    rate = sent(FULL, 3)
+    assert (rate.accepted, rate.last_sent, rate.steady) == (3, NOW, 3)
+    assert throttled(rate, A_SECOND, sent_at=NOW).accepted == 2
+    assert throttled(rate, A_SECOND, sent_at=NOW - 1).accepted == 3, "it was not counted"
+    assert throttled(FULL, A_SECOND, sent_at=NOW).accepted == 0
+
+
+def test_only_a_creation_that_was_sent_after_an_episode_began_begins_another() -> None:
+    first = throttled(sent(FULL, 9), A_SECOND, sent_at=NOW)
+    assert (first.episode_at, first.lowerings) == (NOW, 1)
+    later = at(first, 5)
+    same = throttled(later, Throttling(2), sent_at=NOW)
+    assert (same.episode_at, same.lowerings, same.paused_until) == (NOW, 1, NOW + 7)
+    another = throttled(later, Throttling(2), sent_at=NOW + 0.001)
+    assert (another.episode_at, another.lowerings) == (NOW + 5, 2)
+
+
+def test_more_answers_of_an_episode_never_shorten_its_pause() -> None:
+    first = throttled(FULL, Throttling(60), sent_at=NOW)
+    for named in (None, 1, 0):
+        rate = throttled(at(first, 1), Throttling(named), sent_at=NOW)
+        assert rate.paused_until == NOW + 60
+    assert throttled(at(first, 1), Throttling(1e6), sent_at=NOW).paused_until == NOW + 301
+
+
+def test_more_answers_of_an_episode_say_more_exactly_what_was_accepted() -> None:
+    first = throttled(at(sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
+    assert first.per_minute == pytest.approx(59 * 60 / 10)
+    assert throttled(first, A_SECOND, sent_at=NOW).per_minute == pytest.approx(58 * 60 / 10)
+    named = throttled(first, Throttling(1, per_minute=6), sent_at=NOW)
+    assert named.per_minute == first.per_minute, "it was named once"
+    counted_anew = replace(first, since=first.at + 1)
+    assert throttled(counted_anew, A_SECOND, sent_at=NOW).per_minute == first.per_minute
+
+
+@pytest.mark.parametrize(("told", "burst"), [(None, 1), (0, 1), (0.5, 1), (1, 1), (2, 2), (30, 30)])
+def test_the_burst_after_a_429_is_the_one_that_it_names(told: float | None, burst: float) -> None:
+    rate = throttled(FULL, Throttling(1, per_minute=60, burst=told), sent_at=NOW)
+    assert (rate.burst, rate.tokens, rate.steady) == (burst, 0, 0)
+
+
+def test_a_named_rate_is_used_but_for_a_tenth_and_is_the_ceiling_for_ten_minutes() -> None:
+    rate = throttled(sent(FULL, 500), Throttling(1, per_minute=60), sent_at=NOW)
+    assert (rate.per_minute, rate.ceiling) == pytest.approx((54, 60))
+    assert rate.ceiling_until == NOW + 600
+
+
+def test_a_rate_is_never_learned_under_one_a_minute_or_over_what_it_was() -> None:
+    slow = Rate.full(3, NOW)
+    assert throttled(slow, Throttling(1, per_minute=0.5), sent_at=NOW).per_minute == 1
+    assert throttled(slow, Throttling(1, per_minute=600), sent_at=NOW).per_minute == 3
+
+
+def test_what_was_accepted_is_counted_over_a_second_at_least_and_is_one_at_least() -> None:
+    fast = throttled(at(sent(FULL, 5), 0.5), A_SECOND, sent_at=NOW)
+    assert fast.per_minute == 4 * 60
+    assert throttled(at(sent(FULL, 5), 4), A_SECOND, sent_at=NOW).per_minute == 60
+    assert throttled(at(sent(FULL, 1), 4), A_SECOND, sent_at=NOW).per_minute == 15
+
+
+def test_where_more_was_accepted_than_the_rate_allows_that_is_the_ceiling() -> None:
+    rate = replace(Rate.full(60, NOW), since=NOW - 1, last_sent=NOW, accepted=10)
+    assert throttled(rate, A_SECOND, sent_at=NOW).ceiling == pytest.approx(9 * 60 / 0.9)
+    less = replace(rate, accepted=1)
+    assert throttled(less, A_SECOND, sent_at=NOW).ceiling == pytest.approx(60 / 0.9)
+    much_less = replace(rate, since=NOW - 10, accepted=1)
+    assert throttled(much_less, A_SECOND, sent_at=NOW).ceiling == 60
+
+
+@pytest.mark.parametrize(("accepted", "per_minute"), [(2, 40), (3, 80), (9, 80)])
+def test_a_lowered_rate_falls_by_its_last_step_where_two_were_accepted_else_further(
+    accepted: float, per_minute: float
+) -> None:
+    rate = replace(in_a_row(1), accepted=accepted, since=NOW - 90)
+    assert throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(per_minute)
+
+
+def test_a_lowered_rate_falls_to_what_was_accepted_where_that_is_more() -> None:
+    rate = replace(in_a_row(1), accepted=16, since=NOW - 10)
+    assert throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(90)
+
+
+# What is counted as accepted lately
+
+
+def test_counting_begins_anew_with_an_episode() -> None:
+    rate = replace(FULL, since=NOW - 9, episode_at=NOW - 3, accepted=7, last_sent=NOW - 4)
+    counted = sent(rate, 2)
+    assert (counted.accepted, counted.since) == (2, NOW - 3)
+    same = replace(rate, episode_at=NOW - 9)
+    assert sent(same, 2).accepted == 9
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "silent", "accepted"),
+    [(600, 10, 7 + 2), (600, 10.01, 2), (6, 100, 7 + 2), (6, 100.01, 2)],
+)
+def test_counting_begins_anew_after_ten_seconds_or_ten_creations_time_of_none(
+    per_minute: float, silent: float, accepted: float
+) -> None:
+    rate = replace(
+        Rate.full(per_minute, NOW), since=NOW - silent, last_sent=NOW - silent, accepted=7
+    )
+    counted = sent(rate, 2)
+    assert counted.accepted == accepted
+    assert counted.since == (NOW if accepted == 2 else NOW - silent)
+
+
+def test_counting_over_twice_as_long_keeps_the_share_of_the_last_ten_seconds() -> None:
+    rate = replace(FULL, since=NOW - 20, last_sent=NOW - 1, accepted=40)
+    assert (sent(rate, 2).accepted, sent(rate, 2).since) == (42, NOW - 20)
+    counted = sent(replace(rate, since=NOW - 25), 2)
+    assert (counted.accepted, counted.since) == pytest.approx((40 * 10 / 25 + 2, NOW - 10))
+
+
+# Growing
+
+
+def lowered(per_minute: float, *, steady: int = 0, **changes: Any) -> Rate:
+    return replace(
+        FULL, per_minute=per_minute, burst=1, steady=steady, last_sent=NOW, since=NOW, **changes
+    )
+
+
+def test_a_lowered_rate_grows_by_a_quarter_with_each_second_creation() -> None:
+    assert sent(lowered(100), 1).per_minute == 100
+    assert sent(lowered(100, steady=1), 1).per_minute == 125
+    grown = sent(lowered(100), 2)
+    assert (grown.per_minute, grown.steady) == (125, 0)
+    assert sent(FULL, 9).steady == 9, "there is nothing to grow"
+
+
+def test_it_grows_to_under_its_ceiling_while_that_stands() -> None:
+    under = lowered(100, ceiling=120, ceiling_until=NOW + 0.001)
+    assert sent(under, 2).per_minute == pytest.approx(108)
+    assert sent(replace(under, ceiling_until=NOW), 2).per_minute == 125
+    assert sent(lowered(100, ceiling=90, ceiling_until=NOW + 9), 2).per_minute == 100
+
+
+def test_the_burst_comes_back_with_all_of_the_rate_once_no_ceiling_stands() -> None:
+    assert sent(lowered(599), 2).burst == full_burst(600)
+    assert sent(lowered(100), 2).burst == 1
+    ceiling = lowered(599, ceiling=6_000, ceiling_until=NOW + 9)
+    assert (sent(ceiling, 2).per_minute, sent(ceiling, 2).burst) == (600, 1)

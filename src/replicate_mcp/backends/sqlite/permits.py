@@ -126,9 +126,9 @@ class PermitTables:
         oldest = self._now
         for permit in permits:
             rows = self._db.execute(
-                "UPDATE permit SET taken_at = ? WHERE id = ? AND taken_at IS NULL"
+                "UPDATE permit SET taken_at = ? WHERE id = ? AND holder = ? AND taken_at IS NULL"
                 " RETURNING offered_at",
-                (self._now, permit),
+                (self._now, permit, self._holder),
             ).fetchall()
             if rows:
                 taken.add(permit)
@@ -139,13 +139,14 @@ class PermitTables:
 
     def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> Noted:
         """Turn offers into permits, each with its attempt."""
-        fitting = self._usage.fitting(attempts, images_per_day)
-        for permit in attempts.keys() - set(fitting):
+        beyond = self._usage.beyond_the_day(attempts, images_per_day)
+        for permit in beyond:
             self._withdraw("id = ?", (permit,))
-        taken, room = self.take(fitting)
+        taken, room = self.take(attempts)
         chosen: dict[int, int] = {}
-        for permit in taken:
-            attempt = attempts[permit]
+        for permit, attempt in attempts.items():
+            if permit not in taken:
+                continue
             inputs = json.dumps(attempt.inputs, sort_keys=True)
             equal = self._db.execute(
                 "SELECT cancel_after FROM permit WHERE inputs = ? AND model = ? AND account ="
@@ -164,7 +165,7 @@ class PermitTables:
             )  # fmt: skip
             self._usage.count(permit, attempt.images)
         self._note_sent(taken)
-        return Noted(chosen, room, opens_in(self._now) if len(fitting) < len(attempts) else None)
+        return Noted(chosen, room, opens_in(self._now) if beyond else None)
 
     def put_back(self, permit: int, throttling: Throttling | None) -> Room:
         """Let a task wait anew; a 429 is learned from."""

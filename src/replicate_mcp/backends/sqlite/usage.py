@@ -14,22 +14,32 @@ class UsageTable:
         self._db = connection
         self._now = now
 
-    def fitting(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> list[int]:
-        """The offers of one account whose attempts still fit into the day, in their order."""
-        if images_per_day is None or not attempts:
-            return list(attempts)
-        row = self._db.execute(
-            "SELECT images FROM usage WHERE day = ? AND account ="
-            " (SELECT account FROM permit WHERE id = ?)",
-            (day_of(self._now), next(iter(attempts))),
-        ).fetchone()
-        left = images_per_day - (row[0] if row else 0)
-        fitting = []
+    def beyond_the_day(
+        self, attempts: Mapping[int, Attempt], images_per_day: int | None
+    ) -> list[int]:
+        """Return the offers of one account whose attempts do not fit into the day any more.
+
+        An offer that was withdrawn takes nothing of the day.
+        """
+        if images_per_day is None:
+            return []
+        marks = ", ".join("?" * len(attempts))
+        asked_for = dict(
+            self._db.execute(
+                "SELECT permit.id, coalesce(usage.images, 0) FROM permit"
+                " LEFT JOIN usage ON usage.account = permit.account AND usage.day = ?"
+                f" WHERE permit.id IN ({marks}) AND permit.taken_at IS NULL",
+                (day_of(self._now), *attempts),
+            )
+        )
+        left = images_per_day - max(asked_for.values(), default=0)
+        beyond = []
         for permit, attempt in attempts.items():
-            if attempt.images <= left:
+            if permit in asked_for and attempt.images > left:
+                beyond.append(permit)
+            elif permit in asked_for:
                 left -= attempt.images
-                fitting.append(permit)
-        return fitting
+        return beyond
 
     def count(self, permit: int, images: int) -> None:
         """Count images on the day on which the permit was taken; a negative number, off it."""

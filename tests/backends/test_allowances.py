@@ -1,0 +1,249 @@
+"""What an account may create, over every backend: its rate, what 429s teach, the day's images."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.worlds import World
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, SemaphoreState
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.registry import account_semaphore
+
+OTHER = account_semaphore("other")
+
+UTC_DAY = 86_400
+
+
+async def account(backend: Backend, name: str = OWN) -> SemaphoreState:
+    return next(each for each in await backend.semaphores() if each.name == name)
+
+
+# Rates
+
+
+async def test_the_rate_is_the_last_that_a_process_declares(world: World) -> None:
+    backend = await world.holder(per_minute=600)
+    assert (await account(backend)).requests_per_minute == 600
+    await world.holder(per_minute=300)
+    assert (await account(backend)).requests_per_minute == 300
+
+
+async def test_a_lower_rate_that_was_set_by_hand_holds_creations_back_at_once(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=100, per_minute=600)
+    await backend.set_rate(OWN, 6)
+    assert len((await begin(backend, "b", 9)).offers) == 5
+
+
+async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(world: World) -> None:
+    backend = await world.holder(limit=100)
+    await backend.set_rate(OTHER, 6)
+    await backend.declare(OTHER, 100, per_minute=600)
+    assert (await account(backend, OTHER)).requests_per_minute == 6
+    assert len((await begin(backend, "b", 9, account="other")).offers) == 5
+
+
+async def test_starts_of_callers_own_code_use_no_slots_of_a_rate(world: World) -> None:
+    backend = await world.holder(limit=100, per_minute=6)
+    await backend.register("team", 50)
+    assert len((await backend.join(QueueEntry("c", ("team",), None, 40))).offers) == 40
+    room = await begin(backend, "b", 9)
+    assert [offer.entry for offer in room.offers].count("b") == 5
+
+
+async def test_a_429_names_the_time_to_wait_and_the_pause_ends_with_it(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    (permit,) = await take_all(backend, await begin(backend, "b", 1))
+    room = await backend.put_back(permit, Throttling(retry_after=10))
+    assert room.next_in is not None
+    assert room.next_in >= 10
+    assert (await account(backend)).throttled_for == pytest.approx(10)
+    world.clock.now += 9.5
+    assert (await account(backend)).throttled_for == pytest.approx(0.5)
+    world.clock.now += 0.5
+    assert (await account(backend)).throttled_for is None
+
+
+async def test_a_429_of_one_account_holds_up_no_other(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    await backend.declare(OTHER, 9, per_minute=600)
+    (permit,) = await take_all(backend, await begin(backend, "b1", 1))
+    await backend.put_back(permit, Throttling(retry_after=10, per_minute=6, burst=1))
+    assert (await account(backend, OTHER)).throttled_for is None
+    room = await begin(backend, "b2", 2, account="other")
+    assert [offer.entry for offer in room.offers] == ["b2", "b2"]
+
+
+async def test_a_task_that_is_put_back_without_a_429_teaches_nothing(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    (permit,) = await take_all(backend, await begin(backend, "b", 1))
+    room = await backend.put_back(permit)
+    assert [offer.entry for offer in room.offers] == ["b"]
+    assert (await account(backend)).requests_per_minute == 600
+    assert (await account(backend)).throttled_for is None
+
+
+async def test_answers_to_creations_sent_before_the_first_429_lower_the_rate_no_further(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    first, second = await take_all(backend, await begin(backend, "b", 2))
+    world.clock.now += 1
+    await backend.put_back(first, Throttling(retry_after=10, per_minute=60, burst=1))
+    world.clock.now += 1
+    await backend.put_back(second, Throttling(retry_after=1, per_minute=6, burst=1))
+    lowered = await account(backend)
+    assert lowered.requests_per_minute == pytest.approx(54)
+    assert lowered.throttled_for == pytest.approx(9)
+
+
+async def test_a_creation_that_is_sent_after_a_429_may_lower_the_rate_again(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    (permit,) = await take_all(backend, await begin(backend, "b", 1))
+    world.clock.now += 1
+    await backend.put_back(permit, Throttling(retry_after=1, per_minute=60, burst=1))
+    world.clock.now += 5
+    (permit,) = await take_all(backend, await backend.admit())
+    await backend.put_back(permit, Throttling(retry_after=1, per_minute=6, burst=1))
+    assert (await account(backend)).requests_per_minute == pytest.approx(5.4)
+
+
+async def test_a_lowered_rate_grows_with_the_creations_that_are_sent(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    (permit,) = await take_all(backend, await begin(backend, "b", 9, at_most=1))
+    await backend.put_back(permit, Throttling(retry_after=1, per_minute=60, burst=1))
+    for task in range(2):
+        world.clock.now += 5
+        (permit,) = await take_all(backend, await backend.admit())
+        await finish(backend, permit, "b", failed(task, f"p{task}"))
+    assert (await account(backend)).requests_per_minute == pytest.approx(54)
+    world.clock.now += 700
+    for task in range(2, 6):
+        world.clock.now += 5
+        (permit,) = await take_all(backend, await backend.admit(), first_task=task)
+        await finish(backend, permit, "b", failed(task, f"p{task}"))
+    assert (await account(backend)).requests_per_minute == pytest.approx(54 * 1.25**2)
+
+
+# The day's images
+
+
+async def note(
+    backend: Backend, offers: Sequence[Offer], images: Sequence[int], *, a_day: int | None
+) -> list[int]:
+    """The permits of those that were noted."""
+    attempts = {
+        offer.permit: attempt(offer.entry, task, prompt=f"{task}", images=count)
+        for task, (offer, count) in enumerate(zip(offers, images, strict=True))
+    }
+    return sorted((await backend.note_attempts(attempts, images_per_day=a_day)).cancel_after)
+
+
+async def test_images_fit_into_the_day_up_to_its_last_one(world: World) -> None:
+    backend = await world.holder(limit=9)
+    offers = (await begin(backend, "b", 3)).offers
+    assert await note(backend, offers, [2, 2, 1], a_day=5) == [each.permit for each in offers]
+
+
+async def test_what_does_not_fit_leaves_the_rest_of_the_day_to_what_does(world: World) -> None:
+    backend = await world.holder(limit=9)
+    first, second, third = (await begin(backend, "b", 3)).offers
+    noted = await note(backend, (first, second, third), [2, 4, 3], a_day=5)
+    assert noted == [first.permit, third.permit]
+
+
+async def test_the_day_is_said_to_be_full_only_where_something_did_not_fit(world: World) -> None:
+    backend = await world.holder(limit=9)
+    for task, (offer, a_day) in enumerate(
+        zip((await begin(backend, "b", 3)).offers, (1, None, 9), strict=True)
+    ):
+        noted = await backend.note_attempts(
+            {offer.permit: attempt("b", task)}, images_per_day=a_day
+        )
+        assert list(noted.cancel_after) == [offer.permit]
+        assert noted.cap_opens_in is None
+
+
+async def test_the_day_opens_at_midnight_utc(world: World) -> None:
+    backend = await world.holder(limit=9)
+    world.clock.now = 20 * UTC_DAY - 90.0
+    first, second = (await begin(backend, "b", 2)).offers
+    attempts = {first.permit: attempt("b", 0), second.permit: attempt("b", 1)}
+    noted = await backend.note_attempts(attempts, images_per_day=1)
+    assert list(noted.cancel_after) == [first.permit]
+    assert noted.cap_opens_in == pytest.approx(90)
+    world.clock.now = 20 * UTC_DAY + 0.0
+    (second,) = (await backend.admit()).offers
+    noted = await backend.note_attempts({second.permit: attempt("b", 1)}, images_per_day=1)
+    assert list(noted.cancel_after) == [second.permit]
+
+
+async def test_images_count_where_no_cap_was_set_when_they_were_asked_for(world: World) -> None:
+    backend = await world.holder(limit=9)
+    first, second = (await begin(backend, "b", 2)).offers
+    assert await note(backend, [first], [4], a_day=None) == [first.permit]
+    assert await note(backend, [second], [2], a_day=5) == []
+
+
+async def test_each_account_has_a_day_of_its_own(world: World) -> None:
+    backend = await world.holder(limit=9)
+    await backend.declare(OTHER, 9, per_minute=60_000)
+    mine = (await begin(backend, "b1", 1)).offers
+    assert await note(backend, mine, [5], a_day=5) == [mine[0].permit]
+    theirs = (await begin(backend, "b2", 1, account="other")).offers
+    assert await note(backend, theirs, [5], a_day=5) == [theirs[0].permit]
+
+
+async def test_what_was_not_made_is_taken_off_the_day_on_which_it_was_asked_for(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=9)
+    world.clock.now = 20 * UTC_DAY - 0.2
+    (offer,) = (await begin(backend, "b", 3, at_most=1)).offers
+    (yesterdays,) = await note(backend, [offer], [1], a_day=1)
+    world.clock.now = 20 * UTC_DAY + 0.2
+    (todays,) = (await begin(backend, "b2", 1)).offers
+    assert await note(backend, [todays], [1], a_day=1) == [todays.permit]
+    room = await backend.put_back(yesterdays)
+    assert await note(backend, room.offers, [1], a_day=1) == []
+
+
+async def test_a_released_permit_leaves_its_images_counted(world: World) -> None:
+    backend = await world.holder(limit=9)
+    first, second = (await begin(backend, "b", 2)).offers
+    (permit,) = await note(backend, [first], [1], a_day=1)
+    await backend.release(permit)
+    assert await note(backend, [second], [1], a_day=1) == []
+
+
+async def test_an_offer_that_is_gone_leaves_the_cap_to_the_others_beside_it(world: World) -> None:
+    """The first was withdrawn before it could be noted: the others count as they do alone."""
+    backend = await world.holder(limit=9)
+    (spent,) = (await begin(backend, "spent", 1)).offers
+    assert await note(backend, [spent], [4], a_day=5) == [spent.permit]
+    (gone,) = (await begin(backend, "gone", 1)).offers
+    await backend.leave("gone")
+    first, second = (await begin(backend, "b", 2)).offers
+    assert await note(backend, [gone, first, second], [1, 1, 1], a_day=5) == [first.permit]
+    assert await state(backend) == (2, 1)
+
+
+async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: World) -> None:
+    backend = await world.holder(limit=9)
+    (gone,) = (await begin(backend, "gone", 1)).offers
+    await backend.leave("gone")
+    (offer,) = (await begin(backend, "b", 1)).offers
+    attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}
+    noted = await backend.note_attempts(attempts, images_per_day=5)
+    assert list(noted.cancel_after) == [offer.permit]
+    assert noted.cap_opens_in is None
+
+
+async def test_an_attempt_that_is_noted_again_is_counted_once(world: World) -> None:
+    backend = await world.holder(limit=9)
+    first, second = (await begin(backend, "b", 2)).offers
+    assert await note(backend, [first], [2], a_day=5) == [first.permit]
+    assert second.permit in await note(backend, [first, second], [2, 3], a_day=5)

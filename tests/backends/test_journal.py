@@ -1,0 +1,124 @@
+"""The journal, over every backend: what is read of it, by whom, and for how long."""
+
+import pytest
+
+from backends.acting import OWN, begin, failed, finish, state, take_all
+from backends.worlds import World
+from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.tasks.result import TaskFailure
+
+
+async def test_a_result_that_comes_late_moves_no_end(world: World) -> None:
+    backend = await world.holder()
+    (permit,) = await take_all(backend, await begin(backend, "b", 1))
+    world.clock.now += 5
+    await finish(backend, permit, "b", failed(0))
+    before = await backend.batch("b")
+    assert before is not None
+    assert (before.created_at, before.ended_at) == (1_000_000, 1_000_005)
+    world.clock.now += 5
+    late = failed(0).model_copy(update={"error": "Another."})
+    await backend.record("b", [late], waited=False)
+    assert await backend.batch("b") == before
+    assert await backend.results("b") == [failed(0)]
+
+
+async def test_an_accounts_attempts_are_its_own(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.declare(OWN, 3, per_minute=60_000)
+    (permit,) = await take_all(leaving, await begin(leaving, "b", 1))
+    assert await leaving.claim_prediction(permit, "b", "p1")
+    await leaving.close()
+    for account, found in (("acme", [permit]), ("other", [])):
+        assert [each.permit for each in await staying.open_attempts(account)] == found
+        assert [each.permit for each in await staying.orphans(account)] == found
+        assert len(await staying.known_predictions(account)) == len(found)
+
+
+async def test_attempts_are_listed_oldest_first_whoever_has_them(world: World) -> None:
+    one, two = await world.holder(limit=9), await world.holder(limit=9)
+    first = await take_all(one, await begin(one, "b1", 2))
+    second = await take_all(two, await begin(two, "b2", 2))
+    assert [each.permit for each in await one.open_attempts("acme")] == [*first, *second]
+    assert await one.orphans("acme") == []
+
+
+async def test_the_newest_batches_of_several_callers_are_listed_together(world: World) -> None:
+    backend = await world.holder()
+    for number, caller in enumerate(["server", "token:x", "server", "token:y", "token:x"]):
+        await begin(backend, f"b{number}", 1, caller=caller)
+        world.clock.now += 1
+    listed = await backend.batches(["server", "token:x"], limit=3)
+    assert [each.id for each in listed] == ["b4", "b2", "b1"]
+    assert [each.caller for each in listed] == ["token:x", "server", "token:x"]
+    assert await backend.batches(["nobody"]) == []
+
+
+async def test_results_are_read_in_parts(world: World) -> None:
+    backend = await world.holder(limit=9)
+    await begin(backend, "b", 5)
+    await backend.record("b", [failed(task) for task in range(5)])
+
+    async def read(after: int, limit: int | None) -> list[int]:
+        return [each.task_index for each in await backend.results("b", after=after, limit=limit)]
+
+    assert await read(0, None) == [0, 1, 2, 3, 4]
+    assert await read(0, 2) == [0, 1]
+    assert await read(3, 1) == [3]
+    assert await read(3, 9) == [3, 4]
+    assert await read(5, 2) == await read(0, 0) == []
+
+
+async def test_what_is_recorded_beyond_what_waits_takes_no_more_than_all(world: World) -> None:
+    backend = await world.holder(limit=1)
+    (permit,) = await take_all(backend, await begin(backend, "b", 3))
+    await backend.record("b", [failed(1), failed(2)])
+    assert await state(backend) == (1, 0)
+    await backend.record("b", [failed(1)])
+    assert await state(backend) == (1, 0)
+    await backend.put_back(permit)
+    assert sum(await state(backend)) == 1
+
+
+@pytest.mark.parametrize(("minutes", "ends"), [(49.9, False), (50.1, True)])
+async def test_an_attempt_may_be_settled_for_fifty_minutes(
+    world: World, minutes: float, ends: bool
+) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.declare(OWN, 3, per_minute=60_000)
+    await take_all(leaving, await begin(leaving, "b", 1))
+    await leaving.close()
+    world.clock.now += 60 * minutes
+    await staying.semaphores()  # Its units come back in any case.
+    await staying.semaphores()
+    assert await state(staying) == (0, 0)
+    assert bool(await staying.orphans("acme")) is not ends
+    rows = [row for row in await staying.results("b") if isinstance(row, TaskFailure)]
+    assert [row.error_code for row in rows] == ["create_outcome_unknown"] * ends
+
+
+async def test_an_answer_that_is_remembered_again_is_the_new_one_for_its_time(
+    world: World,
+) -> None:
+    backend = await world.holder()
+    await backend.remember("model", "old", seconds=100)
+    world.clock.now += 50
+    await backend.remember("model", "new", seconds=100)
+    world.clock.now += 99
+    assert await backend.recall("model") == "new"
+    world.clock.now += 1
+    assert await backend.recall("model") is None
+    assert await backend.recall("another") is None
+
+
+async def test_a_batch_of_an_earlier_request_is_found_by_its_key_while_it_runs_and_after(
+    world: World,
+) -> None:
+    backend = await world.holder()
+    await begin(backend, "b", 1, key=IdempotencyKey("k", "digest with blanks"))
+    for _ in range(2):
+        with pytest.raises(KeyTaken) as taken:
+            await backend.check_key("server", "k")
+        assert (taken.value.batch_id, taken.value.digest) == ("b", "digest with blanks")
+        await backend.record("b", [failed(0)])
+    await backend.check_key("token:x", "k")

@@ -1,0 +1,332 @@
+"""Offers, over every backend: how long they last, who may take them, and what returns with them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.worlds import World, wake_ups
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, Share
+from replicate_mcp.semaphores.registry import account_semaphore
+
+
+@pytest.mark.parametrize(("age", "taken"), [(0.499, True), (0.501, False)])
+async def test_an_offer_may_be_taken_for_half_a_second(
+    world: World, age: float, taken: bool
+) -> None:
+    one, two = await world.holder(limit=1), await world.holder(limit=1)
+    room = await begin(one, "b1", 1)
+    await begin(two, "b2", 1)
+    world.clock.now += age
+    await two.admit()
+    assert bool(await take_all(one, room)) is taken
+    assert await state(one) == (1, 1)
+
+
+@pytest.mark.parametrize(("age", "offers"), [(0.049, 2), (0.051, 1)])
+async def test_a_holder_is_offered_more_until_an_offer_has_lain_for_50_ms(
+    world: World, age: float, offers: int
+) -> None:
+    backend = await world.holder(limit=2)
+    await begin(backend, "b1", 1)
+    world.clock.now += age
+    assert len((await begin(backend, "b2", 1)).offers) == offers
+
+
+async def test_a_holder_is_told_when_an_offer_that_lies_will_be_withdrawn(world: World) -> None:
+    backend = await world.holder(limit=3)
+    await begin(backend, "b1", 1)
+    world.clock.now += 0.04
+    assert (await begin(backend, "b2", 1)).next_in is None
+    world.clock.now += 0.03
+    room = await begin(backend, "b3", 1)
+    assert [offer.entry for offer in room.offers] == ["b1", "b2"], "the oldest counts"
+    assert room.next_in == pytest.approx(0.501 - 0.07)
+    world.clock.now += 0.431
+    assert [offer.entry for offer in (await backend.admit()).offers] == ["b2"]
+    world.clock.now += 1
+    assert {o.entry for o in (await backend.admit()).offers} == {"b1", "b2", "b3"}
+
+
+@pytest.mark.parametrize(("ahead", "lies"), [(0.9, True), (1.1, False)])
+async def test_an_offer_from_the_future_is_withdrawn_where_it_is_a_second_ahead(
+    world: World, ahead: float, lies: bool
+) -> None:
+    stopped, going_on = await world.holder(limit=1), await world.holder(limit=1)
+    await begin(stopped, "theirs", 1)
+    await begin(going_on, "mine", 1)
+    world.clock.now -= ahead
+    assert bool((await going_on.admit()).offers) is not lies
+
+
+async def test_an_offer_is_taken_by_nobody_but_its_holder(world: World) -> None:
+    one, two = await world.holder(limit=2), await world.holder(limit=2)
+    first, second = (await begin(one, "b", 2)).offers
+    assert not (await two.take([first.permit])).permits
+    assert not (await two.note_attempts({second.permit: attempt("b", 1)})).cancel_after
+    assert await take_all(one, Room((first, second))) == [first.permit, second.permit]
+
+
+async def test_an_offer_is_taken_once(world: World) -> None:
+    one, two = await world.holder(limit=2), await world.holder(limit=2)
+    room = await begin(one, "b", 1)
+    (permit,) = await take_all(one, room)
+    await finish(one, permit, "b", failed(0))
+    assert await take_all(one, room) == []
+    assert not (await one.take([permit])).permits
+    assert await state(two) == (0, 0)
+
+
+async def test_slots_of_offers_that_were_given_up_are_offered_again(world: World) -> None:
+    backend = await world.holder(limit=100, per_minute=6)
+    assert len((await begin(backend, "b1", 9)).offers) == 5
+    await backend.leave("b1")
+    assert len((await begin(backend, "b2", 9)).offers) == 5
+    await backend.leave("b2", 7)
+    room = await begin(backend, "b3", 9)
+    assert [offer.entry for offer in room.offers].count("b3") == 3
+
+
+async def test_slots_of_offers_that_lay_too_long_are_offered_to_others_in_the_same_step(
+    world: World,
+) -> None:
+    stopped = await world.holder(limit=100, per_minute=6)
+    going_on = await world.holder(limit=100, per_minute=6)
+    assert len((await begin(stopped, "b1", 9)).offers) == 5
+    assert (await begin(going_on, "b2", 9)).offers == ()
+    world.clock.now += 0.6
+    assert [offer.entry for offer in (await going_on.admit()).offers] == ["b2"] * 5
+
+
+async def test_slots_of_an_accounts_offers_return_to_that_account(world: World) -> None:
+    stopped = await world.holder(limit=100, per_minute=6)
+    await stopped.declare(account_semaphore("other"), 100, per_minute=6)
+    going_on = await world.holder(limit=100, per_minute=6)
+    await begin(stopped, "b1", 2)
+    await begin(stopped, "b2", 4, account="other")
+    world.clock.now += 0.6
+    assert len((await begin(going_on, "b3", 9)).offers) == 5
+    assert len((await begin(going_on, "b4", 9, account="other")).offers) == 10
+
+
+async def test_a_stopped_holder_that_goes_on_is_offered_what_another_frees(world: World) -> None:
+    stopped, alive = await world.holder(limit=1, label="s"), await world.holder(limit=1, label="a")
+    await begin(stopped, "b1", 9)
+    await begin(alive, "b2", 9)
+    world.clock.now += 0.6
+    (permit,) = await take_all(alive, await alive.admit())
+    assert (await stopped.admit()).offers == ()
+    async with wake_ups(stopped) as woken:
+        await woken.next_after(lambda: finish(alive, permit, "b2", failed(0)))
+    assert Share("s", OWN, in_use=1, waiting=8) in await alive.shares()
+
+
+async def test_a_holder_that_left_its_offers_lying_is_not_woken_for_more(world: World) -> None:
+    stopped, alive = await world.holder(limit=1), await world.holder(limit=1)
+    await begin(stopped, "b1", 9)
+    await begin(alive, "b2", 9)
+    world.clock.now += 0.6
+    (permit,) = await take_all(alive, await alive.admit())
+    async with wake_ups(stopped) as woken:
+        await woken.none_after(lambda: finish(alive, permit, "b2", failed(0)))
+
+
+async def test_nobody_is_woken_for_ones_own_offers(world: World) -> None:
+    backend, other = await world.holder(limit=2), await world.holder(limit=2)
+    async with wake_ups(backend) as mine, wake_ups(other) as theirs:
+        await theirs.drain()
+        await mine.none_after(lambda: begin(backend, "b", 1))
+        await theirs.none_after(lambda: begin(backend, "b2", 1))
+
+
+async def test_taking_offers_in_time_decides_nothing(world: World) -> None:
+    backend = await world.holder(limit=1)
+    room = await begin(backend, "b", 3)
+    world.clock.now += 0.049
+    taken = await backend.take([offer.permit for offer in room.offers])
+    assert taken.permits == {offer.permit for offer in room.offers}
+    assert taken.room == Room()
+
+
+async def test_the_newest_offers_are_taken_back_where_fewer_starts_wait(world: World) -> None:
+    backend = await world.holder(limit=3)
+    await backend.register("team", 3)
+    room = await backend.join(QueueEntry("c", ("team",), None, 4))
+    oldest, *_ = room.offers
+    assert (await backend.leave("c", 3)).offers == (oldest,)
+    assert await state(backend, "team") == (1, 0)
+
+
+async def test_waiting_for_less_takes_starts_that_wait_before_those_that_are_offered(
+    world: World,
+) -> None:
+    backend = await world.holder()
+    await backend.register("team", 2)
+    room = await backend.join(QueueEntry("c", ("team",), None, 5))
+    assert (await backend.leave("c", 3)).offers == room.offers
+    assert await state(backend, "team") == (2, 0)
+    assert (await backend.leave("c", 99)).offers == ()
+    assert await state(backend, "team") == (0, 0)
+    assert len((await backend.join(QueueEntry("c", ("team",), None, 1))).offers) == 1
+
+
+async def test_an_entry_that_joins_again_waits_for_more_at_its_turn(world: World) -> None:
+    backend = await world.holder()
+    await backend.register("team", 1)
+    (offer,) = (await backend.join(QueueEntry("c", ("team",), None, 2))).offers
+    await backend.take([offer.permit])
+    await backend.join(QueueEntry("d", ("team",), None, 1))
+    await backend.join(QueueEntry("c", ("team",), None, 2))
+    assert await state(backend, "team") == (1, 4)
+    served = []
+    for _ in range(4):
+        (offer,) = (await backend.release(offer.permit)).offers
+        await backend.take([offer.permit])
+        served.append(offer.entry)
+    assert served == ["c", "d", "c", "c"]
+
+
+async def test_entries_are_offered_something_in_turn_one_start_each(world: World) -> None:
+    backend = await world.holder(limit=2)
+    permits = await take_all(backend, await begin(backend, "b1", 9))
+    for name in ("b2", "b3"):
+        await begin(backend, name, 3)
+    served = []
+    for permit in permits:
+        room = await backend.put_back(permit)
+        served += [offer.entry for offer in room.offers]
+        permits += sorted((await backend.take([o.permit for o in room.offers])).permits)
+        if len(served) == 5:
+            break
+    assert served == ["b1", "b2", "b3", "b1", "b2"]
+
+
+async def test_a_start_needs_every_semaphore_of_its_entry_at_once(world: World) -> None:
+    backend = await world.holder(limit=2)
+    await backend.register("team", 1)
+    (first,) = (await begin(backend, "both", 3, also=("team",))).offers
+    await backend.note_attempts({first.permit: attempt("both", 0)})
+    # It is first in turn, and keeps the unit that it finds.
+    assert (await begin(backend, "one", 2)).offers == ()
+    room = await finish(backend, first.permit, "both", failed(0))
+    assert [offer.entry for offer in room.offers] == ["both", "one"]
+
+
+async def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_a_unit(
+    world: World,
+) -> None:
+    backend = await world.holder(limit=9, per_minute=6)
+    await backend.register("team", 1)
+    (first,) = (await begin(backend, "both", 3, also=("team",))).offers
+    await backend.note_attempts({first.permit: attempt("both", 0)})
+    assert len((await begin(backend, "one", 9)).offers) == 3, "the fourth is kept"
+    room = await finish(backend, first.permit, "both", failed(0))
+    assert [offer.entry for offer in room.offers].count("both") == 1
+
+
+async def test_permits_count_against_an_entrys_own_limit_and_others_do_not(world: World) -> None:
+    backend = await world.holder(limit=9)
+    await take_all(backend, await begin(backend, "other", 3))
+    room = await begin(backend, "b", 5, at_most=2)
+    assert [offer.entry for offer in room.offers] == ["b", "b"]
+    (permit, second) = await take_all(backend, room)
+    assert (await backend.admit()).offers == ()
+    await backend.put_back(permit)
+    assert len((await backend.admit()).offers) == 1
+    await backend.finish(second, "b", failed(1, "p1"), ended=False)
+    assert len((await backend.admit()).offers) == 1, "it may still run"
+
+
+async def test_what_is_put_back_is_not_put_back_twice(world: World) -> None:
+    backend = await world.holder(limit=1)
+    (permit,) = await take_all(backend, await begin(backend, "b", 1))
+    for _ in range(2):
+        await backend.put_back(permit)
+        assert await state(backend) == (1, 0)
+    (offer,) = (await backend.admit()).offers
+    await backend.note_attempts({offer.permit: attempt("b", 0)})
+    for _ in range(2):
+        await backend.release(offer.permit)
+        assert await state(backend) == (0, 0)
+
+
+async def test_permits_have_numbers_of_their_own_that_rise(world: World) -> None:
+    backend = await world.holder(limit=2)
+    seen: list[int] = []
+    room = await begin(backend, "b", 8)
+    for round_ in range(4):
+        numbers = [offer.permit for offer in room.offers]
+        assert min(numbers) > max(seen, default=0)
+        seen += numbers
+        permits = await take_all(backend, room, first_task=2 * round_)
+        for place, permit in enumerate(permits):
+            room = await finish(backend, permit, "b", failed(2 * round_ + place))
+    assert len(set(seen)) == len(seen) == 8
+
+
+async def test_an_attempt_ends_when_it_says_at_the_latest(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.declare(OWN, 3, per_minute=60_000)
+    first, second = (await begin(leaving, "b", 2)).offers
+    await leaving.note_attempts(
+        {
+            first.permit: replace(attempt("b", 0), seconds_at_most=10),
+            second.permit: replace(attempt("b", 1), seconds_at_most=20),
+        }
+    )
+    await leaving.close()
+    for seconds, in_use in ((9.9, 2), (0.2, 1), (9.8, 1), (0.2, 0)):
+        world.clock.now += seconds
+        assert await state(staying) == (in_use, 0)
+
+
+# The Cancel-After of equal attempts
+
+
+async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") -> list[int]:
+    """The Cancel-After of each attempt that was noted, in the order of its offers."""
+    attempts = {
+        offer.permit: attempt(offer.entry, task, prompt=prompt) for task, offer in enumerate(offers)
+    }
+    chosen = (await backend.note_attempts(attempts)).cancel_after
+    return [chosen[offer.permit] for offer in offers]
+
+
+async def test_a_cancel_after_is_used_again_once_its_attempt_is_over(world: World) -> None:
+    backend = await world.holder(limit=3)
+    await begin(backend, "b", 9)
+    for number in range(3):
+        offers = (await backend.admit()).offers
+        assert await noted(backend, offers) == [600, 597, 594]
+        for task, offer in enumerate(offers):
+            await finish(backend, offer.permit, "b", failed(3 * number + task))
+
+
+@pytest.mark.parametrize("place", range(3))
+async def test_the_cancel_after_of_the_attempt_that_is_over_is_the_free_one(
+    world: World, place: int
+) -> None:
+    backend = await world.holder(limit=3)
+    offers = (await begin(backend, "b", 4)).offers
+    chosen = await noted(backend, offers)
+    room = await backend.release(offers[place].permit)
+    assert await noted(backend, room.offers) == [chosen[place]]
+
+
+async def test_attempts_that_differ_share_a_cancel_after(world: World) -> None:
+    backend = await world.holder(limit=9)
+    await backend.declare(account_semaphore("other"), 9, per_minute=60_000)
+    await begin(backend, "b1", 1)
+    assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
+    await begin(backend, "b2", 1)
+    assert await noted(backend, (await backend.admit()).offers, prompt="another") == [600]
+    await begin(backend, "b3", 1, account="other")
+    assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
+    (offer,) = (await begin(backend, "b4", 1)).offers
+    other_model = replace(attempt("b4", 0, prompt="one"), model="o/another")
+    chosen = await backend.note_attempts({offer.permit: other_model})
+    assert list(chosen.cancel_after.values()) == [600]
+    (offer,) = (await begin(backend, "b5", 1)).offers
+    assert await noted(backend, [offer], prompt="one") == [597]
