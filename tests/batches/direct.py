@@ -33,7 +33,7 @@ from replicate_mcp.simulator.api import Api
 from replicate_mcp.simulator.catalogue import MODELS_BY_ID
 from replicate_mcp.simulator.clock import LoopClock
 from replicate_mcp.simulator.predictions import Creation, Prediction
-from replicate_mcp.simulator.problems import Problem, server_error
+from replicate_mcp.simulator.problems import Problem, of_status
 from replicate_mcp.simulator.settings import SimulatorSettings
 from replicate_mcp.simulator.simulation import Simulation
 from replicate_mcp.tasks.models import ModelName
@@ -106,8 +106,9 @@ class Replicate(httpx.AsyncBaseTransport):
         if answer is not None:
             self._always[kind] = answer
 
-    def made(self, inputs: Mapping[str, Any] = RED_CAR, *, cancel_after: int = 600) -> str:
-        """Create a prediction without any request; return its id."""
+    def made(self, inputs: Mapping[str, Any] | str = RED_CAR, *, cancel_after: int = 600) -> str:
+        """Create a prediction of inputs, or of a prompt, without any request; return its id."""
+        inputs = {"prompt": inputs} if isinstance(inputs, str) else inputs
         asked = Creation(
             self.world.account(ACCOUNT),
             MODELS_BY_ID[MODEL],
@@ -174,7 +175,7 @@ def refused(status: int, *, retry_after: float | None = None) -> Answer:
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         known = status in (500, 502, 503, 504)
-        problem = server_error(status) if known else Problem(status, "It is refused.")
+        problem = of_status(status) if known else Problem(status, "It is refused.")
         headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         return httpx.Response(status, json=problem.document, headers=headers)
 

@@ -51,7 +51,9 @@ class State(SqliteBackend):
     disk_is_full: Callable[[], bool] = staticmethod(lambda: False)
     others_run: Callable[[], int] = staticmethod(lambda: 0)
 
-    async def _step(self, work: Callable[[PermitTables, JournalTables], T]) -> T:
+    async def _step(
+        self, work: Callable[[PermitTables, JournalTables], T], *, size_bytes: int = 0
+    ) -> T:
         async with self._line:
             for _ in range(self.others_run()):
                 await anyio.sleep(0)
