@@ -5,5 +5,5 @@ With it, the suite is collected as on Windows; `tests/platform/test_without_posi
 
 import sys
 
-for name in ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"):
+for name in ("grp", "pty", "pwd", "resource", "termios", "tty"):
     sys.modules[name] = None  # type: ignore[assignment]

@@ -53,20 +53,11 @@ class Target:
         Raises:
             NoWheels: there is no such set of versions.
         """
-        command = [
-            UV,
-            "pip",
-            "compile",
-            "--quiet",
-            "--no-header",
-            "--no-annotate",
-            "--no-python-downloads",
-        ]
+        command: list[str | Path] = [UV, "pip", "compile", "--no-python-downloads", *words]
+        command += ["--quiet", "--no-header", "--no-annotate"]
         command += ["--only-binary", ":all:"] if only_wheels else []
         command += ["--python-platform", self.platform, "--python-version", self.python]
-        done = subprocess.run(
-            [*command, *words], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NoWheels(f"{self.platform}, Python {self.python}: {done.stderr}")
         return done.stdout
