@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak audit sbom adapters benchmarks pictures bundle docs lock clean
+.PHONY: demo test check lint workflows types soak audit sbom adapters benchmarks pictures wheel bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -12,12 +12,19 @@ demo: $(READY)  ## Watch the whole product work, without an account.
 test: $(READY)  ## The whole test suite, in parallel.
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
 
-check: lint types audit
+check: lint workflows types audit
 
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+# Where the workflows are; a test names others.
+WORKFLOWS ?= .github
+
+workflows: $(READY)
+	@$(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS)/workflows/*.yml
+	@$(BIN)/zizmor --quiet --offline --no-progress --strict-collection --pedantic $(WORKFLOWS)
 
 types: $(READY)
 	@$(BIN)/mypy
@@ -40,6 +47,9 @@ benchmarks: $(READY)
 
 pictures: $(READY)  ## The README's, of real runs, in a quarter of an hour; needs npm and a Chromium.
 	@$(BIN)/python pictures/make.py
+
+wheel: $(READY)  ## dist/replicate_mcp-VERSION-py3-none-any.whl and .tar.gz: what PyPI would get.
+	@$(BIN)/python -m hatchling build -d dist
 
 bundle: $(READY)  ## dist/replicate-mcp-VERSION.mcpb, for Claude Desktop; needs npm.
 	@npm ci --prefix bundle --silent --no-audit --no-fund

@@ -19,8 +19,8 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 
-PYTHON = ">=3.11,<3.14"
-"""The versions that all packages have wheels for, on every system."""
+PYTHON = ">=3.11,<3.15"
+"""The versions that all packages have wheels for, on every system; uv chooses no later one."""
 
 PYPROJECT = """\
 [project]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,9 +62,16 @@ class CommandLine:
         return [sys.executable, "-m", "replicate_mcp", *map(str, words)]
 
 
+def open_terminal() -> tuple[int, int]:
+    """Open a pseudo-terminal and return its ends; skips where the system has none."""
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals here", exc_type=ImportError)
+    ends: tuple[int, int] = pty.openpty()
+    return ends
+
+
 def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: bool = False) -> str:
     """What a command prints to a terminal of that width; with `stderr`, there as well."""
-    leader, follower = pty.openpty()
+    leader, follower = open_terminal()
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", *words],
         stdout=follower,
@@ -81,11 +87,16 @@ def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: b
     return text.decode()
 
 
+def of_the_system() -> dict[str, str]:
+    """Return the variables without which programs do not start, on Windows as well."""
+    return {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+
+
 @pytest.fixture
 def replicate_mcp(simulator: Simulator, tmp_path: Path) -> Iterator[CommandLine]:
     environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path / "home"),
+        **of_the_system(),
+        **dict.fromkeys(("HOME", "USERPROFILE"), str(tmp_path / "home")),
         "REPLICATE_API_TOKEN": TOKEN,
         "REPLICATE_BASE_URL": simulator.url,
         "REPLICATE_MCP_BACKEND": f"sqlite:///{tmp_path / 'state' / 'state.db'}",

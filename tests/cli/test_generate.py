@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from backends.link import link_to
 from backends.servers import RunningServer, open_for_admission
 from replicate_mcp.simulator import Simulator
 
-from .conftest import TOKEN, CommandLine
+from .conftest import TOKEN, CommandLine, open_terminal
 
 
 def created(simulator: Simulator) -> int:
@@ -139,7 +138,7 @@ def test_the_bar_is_in_the_terminals_own_colours_and_full_only_where_all_was_mad
 
 def _bar_on_a_terminal(replicate_mcp: CommandLine, *prompts: str) -> str:
     """The last line in which the bar was drawn."""
-    leader, follower = pty.openpty()
+    leader, follower = open_terminal()
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", "generate", *prompts],
         stdout=subprocess.DEVNULL,

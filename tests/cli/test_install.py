@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import select
 import stat
@@ -16,7 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from cli.conftest import CommandLine
+from cli.conftest import CommandLine, of_the_system, open_terminal
 from conftest import environment
 from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.executable import own_command
@@ -44,8 +43,10 @@ class Home:
         self.folder = folder / "home"
         self.folder.mkdir()
         self.environment = {
-            "PATH": os.environ["PATH"], "HOME": str(self.folder), "REPLICATE_API_TOKEN": TOKEN
-        }  # fmt: skip
+            **of_the_system(),
+            **dict.fromkeys(("HOME", "USERPROFILE"), str(self.folder)),
+            "REPLICATE_API_TOKEN": TOKEN,
+        }
         self._run = CommandLine(self.folder, self.environment)
 
     def file(self, host: str) -> Path:
@@ -399,7 +400,7 @@ def in_a_terminal(
     home: Home, *typed: tuple[bytes, bytes], words: tuple[str, ...] = ("claude",), token: str = ""
 ) -> tuple[int, bytes]:
     """The exit code and what was shown, where each prompt is answered with what is typed."""
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     process = subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", "install", *words],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,

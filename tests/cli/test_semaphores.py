@@ -2,14 +2,13 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from cli.conftest import CommandLine
+from cli.conftest import CommandLine, open_terminal
 from replicate_mcp.simulator import Simulator
 
 
@@ -116,7 +115,7 @@ def test_watching_into_a_pipe_prints_each_change_at_once(
 def test_they_are_watched_until_ctrl_c(replicate_mcp: CommandLine, simulator: Simulator) -> None:
     replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
     simulator.wait_for(account="acme", in_flight=1)
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", "semaphores", "--watch"],
         stdin=theirs,

@@ -10,6 +10,9 @@ from npm import installed
 
 ROOT = Path(__file__).parents[2]
 
+PYTHONS = ("3.11", "3.13", "3.14")
+"""The oldest Python that the package supports, and the newest ones."""
+
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,3 +32,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mcpb() -> Path:
     """The official command line for bundles."""
     return installed(ROOT / "bundle") / ".bin" / "mcpb"
+
+
+@pytest.fixture(scope="session")
+def unpacked(mcpb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, built by `make bundle`'s program, which validates it, and unpacked by a host."""
+    folder = tmp_path_factory.mktemp("bundle")
+    built = subprocess.run(
+        [sys.executable, str(ROOT / "bundle" / "build.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr + built.stdout
+    target = folder / "unpacked"
+    subprocess.run(
+        [str(mcpb), "unpack", built.stdout.strip(), str(target)], check=True, capture_output=True
+    )
+    return target

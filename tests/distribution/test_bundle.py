@@ -4,38 +4,22 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from packaging.specifiers import SpecifierSet
 
 from conftest import environment
-from distribution.conftest import ROOT
+from distribution.conftest import PYTHONS
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.settings import SETTING_NAMES
 from replicate_mcp.simulator import Simulator
 
 TOKEN = "r8_secret_of_mine"
-
-
-@pytest.fixture(scope="module")
-def unpacked(mcpb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by `make bundle`'s program, which validates it, and unpacked as a host does."""
-    folder = tmp_path_factory.mktemp("bundle")
-    built = subprocess.run(
-        [sys.executable, str(ROOT / "bundle" / "build.py"), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr + built.stdout
-    target = folder / "unpacked"
-    subprocess.run(
-        [str(mcpb), "unpack", built.stdout.strip(), str(target)], check=True, capture_output=True
-    )
-    return target
 
 
 def started(folder: Path, **user_config: Any) -> dict[str, Any] | None:
@@ -80,6 +64,15 @@ def test_what_can_be_filled_in_are_settings(unpacked: Path) -> None:
     }
 
 
+def test_it_takes_every_python_that_is_supported_and_no_later_one(unpacked: Path) -> None:
+    project = tomllib.loads((unpacked / "pyproject.toml").read_text("utf-8"))["project"]
+    taken = SpecifierSet(project["requires-python"])
+    newest = max(int(python.partition(".")[2]) for python in PYTHONS)
+    assert [f"3.{minor}" for minor in range(newest + 2) if f"3.{minor}" in taken] == [
+        f"3.{minor}" for minor in range(11, newest + 1)
+    ]
+
+
 async def make_an_image(server: StdioServerParameters) -> dict[str, Any]:
     async with Client(stdio_client(server)) as client:
         made = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
@@ -110,6 +103,12 @@ async def test_a_host_with_uv_starts_it_as_it_is(
     server = StdioServerParameters(
         command=config["command"],
         args=config["args"],
-        env={**os.environ, "PATH": path, **environment(simulator, tmp_path), **config["env"]},
+        env={
+            **os.environ,
+            "PATH": path,
+            "UV_NO_BUILD": "1",
+            **environment(simulator, tmp_path),
+            **config["env"],
+        },
     )
     assert (await make_an_image(server))["successful_count"] == 1

@@ -1,7 +1,6 @@
 """Contexts of a process whose disk is full at times: no unit is lost, and nobody waits for ever."""
 
 import asyncio
-import resource
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -27,6 +26,7 @@ from replicate_mcp.semaphores.steps import SureSteps
 
 T = TypeVar("T")
 
+resource = pytest.importorskip("resource", reason="POSIX alone bounds the size of files")
 LARGEST_FILE = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 LIMIT = 2

@@ -1,0 +1,9 @@
+"""A pytest plugin that hides the modules which only POSIX systems have: `-p without_posix`.
+
+With it, the suite is collected as on Windows; `tests/platform/test_without_posix.py` does.
+"""
+
+import sys
+
+for name in ("grp", "pty", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None  # type: ignore[assignment]
