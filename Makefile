@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types soak audit sbom adapters benchmarks pictures bundle docs lock clean
+.PHONY: demo test check lint types soak mutants audit sbom adapters benchmarks pictures bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -30,6 +30,9 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
 	@$(BIN)/python -m pytest -m soak -q
+
+mutants: $(READY)  ## Small faults in the core that no test notices; ONLY="batches/settlement" for a part.
+	@$(BIN)/python -m tools.mutants $(ONLY)
 
 adapters: $(READY)  ## The MCP adapters of other frameworks, each in an environment of its own.
 	@$(BIN)/python tests/adapters/run.py
