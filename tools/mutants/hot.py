@@ -58,7 +58,7 @@ class Tracer:
     def stop(self) -> Ran:
         """Return what ran since the start."""
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
         ran, self._ran = self._ran, set()
         return ran
 
@@ -103,9 +103,7 @@ class HotRun:
         use_short_hypothesis()
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-    ) -> Any:
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> Any:
         """Give all tests the servers that were started once."""
         if fixturedef.argname != "servers":
             return None
@@ -325,7 +323,7 @@ def read_instead(texts: Mapping[Path, str]) -> None:
     def read(path: Path, *arguments: Any, **options: Any) -> str:
         return texts.get(path) or read_text(path, *arguments, **options)
 
-    Path.read_text = read  # type: ignore[method-assign]
+    Path.read_text = read  # type: ignore[method-assign,assignment]
 
 
 def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:
