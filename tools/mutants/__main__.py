@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,7 @@ class Group:
     modules: list[str]
     tests: list[str]
     keyword: str = ""
+    max_test_seconds: float = TABLE["max_test_seconds"]
 
     @property
     def arguments(self) -> list[str]:
@@ -70,6 +72,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
     arguments = parser.parse_args()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Children are ended.
     if not arguments.report:
         for group in _groups():
             _run(group, arguments.only)
@@ -122,7 +125,7 @@ def _hot_results(
                 print(json.dumps(result), file=file, flush=True)
                 os.read(wait_end, 1)
 
-            plugin = HotRun(mutants, sources, TABLE["max_test_seconds"], folder, report)
+            plugin = HotRun(mutants, sources, group.max_test_seconds, folder, report)
             plugin.tracer.start()
             if pytest.main([*group.arguments, *group.files], plugins=[plugin]) not in (0, 5):
                 report({"error": "pytest failed"})

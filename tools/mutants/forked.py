@@ -81,6 +81,7 @@ def fork(run: Callable[[int], None]) -> tuple[int, int]:
     os.close(read_end)
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         run(write_end)
     except BaseException:
         traceback.print_exc()

@@ -119,6 +119,7 @@ class HotRun:
             return True
         with ExitStack() as stack:
             self._start_servers(session.items, stack)
+            warm_hypothesis()
             self._measure(session.items)
             self._find_functions()
             gc.collect()
@@ -300,6 +301,18 @@ def use_short_hypothesis() -> None:
         phases=[Phase.explicit, Phase.generate],
     )
     settings.load_profile("mutants")
+
+
+def warm_hypothesis() -> None:
+    """Let Hypothesis read here, once, what it would read in each fork: it takes seconds."""
+    from hypothesis import given
+    from hypothesis import strategies as st
+
+    @given(st.integers(), st.floats(), st.text())
+    def draw(number: int, real: float, text: str) -> None:
+        pass
+
+    draw()
 
 
 def use_folder(folder: Path) -> None:
