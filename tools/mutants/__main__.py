@@ -34,6 +34,7 @@ TABLE = tomllib.loads(Path(__file__).with_name("tests.toml").read_text("utf-8"))
 ARGUMENTS = (
     "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not soak", "--hypothesis-seed=0",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
+    "--tb=no", "--assert=plain",  # Nobody reads what a failed test tells.
 )  # fmt: skip
 
 

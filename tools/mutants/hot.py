@@ -47,13 +47,14 @@ class Tracer:
     """Notes which lines of the mutated files run."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
-        self._files = frozenset(str(source.path) for source in sources)
+        self._files = frozenset(str(each.path) for each in sources if not each.is_lua)
         self._ran: Ran = set()
 
     def start(self) -> None:
         """Begin to note."""
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
+        if self._files:
+            threading.settrace(self._trace)
+            sys.settrace(self._trace)
 
     def stop(self) -> Ran:
         """Return what ran since the start."""
