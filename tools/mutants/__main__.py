@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import pytest
 from tools.mutants import kept
 from tools.mutants.cold import import_early, try_cold
-from tools.mutants.forked import Verdict, end, fork, log_to
+from tools.mutants.forked import Verdict, ask_to_end, exit_when_asked, fork, log_to
 from tools.mutants.hot import HotRun
 from tools.mutants.kept import ModuleResult, Survivor
 from tools.mutants.lua_mutants import lua_mutants
@@ -73,7 +72,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Children are ended.
+    exit_when_asked()
     if not arguments.report:
         for group in _groups():
             _run(group, arguments.only)
@@ -119,6 +118,7 @@ def _hot_results(
 
     def run(descriptor: int) -> None:
         os.close(go_end)
+        exit_when_asked()
         log_to(folder / "log")
         with os.fdopen(descriptor, "w") as file:
 
@@ -140,7 +140,7 @@ def _hot_results(
                 os.write(go_end, b"g")
     finally:
         os.close(go_end)
-        end(child)
+        ask_to_end(child)
 
 
 def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder: Path) -> None:

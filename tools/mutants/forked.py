@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,21 @@ def fork(run: Callable[[int], None]) -> tuple[int, int]:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def ask_to_end(child: int) -> None:
+    """Let a child end its own children first, as it does by `sys.exit`, then kill it."""
+    os.kill(child, signal.SIGTERM)
+    for _ in range(50):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.1)
+    end(child)
+
+
+def exit_when_asked() -> None:
+    """Let SIGTERM end this process as `sys.exit` does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def end(child: int) -> None:
