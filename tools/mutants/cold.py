@@ -20,7 +20,7 @@ IMPORT_SECONDS = 20.0
 """How long the first test may take longer than the others."""
 
 BUDGET_SECONDS = 20.0
-"""Tests run, the fastest first, until they take so long together."""
+"""Tests run, until they take so long together."""
 
 
 def import_early(names: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ def try_cold(
     """Run tests against a mutant of a module's constants, tables or classes.
 
     Args:
-        tests: node id and duration of each, the fastest first.
+        tests: node id and duration of each: those that run the module first, the fastest first.
     """
     chosen: list[tuple[str, float]] = []
     for nodeid, seconds in tests:

@@ -219,11 +219,17 @@ class HotRun:
             verdicts.append(outcome.verdict)
             if outcome.verdict == Verdict.KILLED:
                 kills[mutant.function][tests[outcome.passed]] += 1
-        fastest = sorted(range(len(self._items)), key=lambda place: self._seconds[place])
+        file = str(source.path)
+        reaching = set().union(
+            *(places for (path, _), places in self._tests_of_line.items() if path == file)
+        )
+        best = sorted(
+            range(len(self._items)), key=lambda place: (place not in reaching, self._seconds[place])
+        )
         return {
             "module": source.module,
             "verdicts": verdicts,
-            "tests": [(self._items[place].nodeid, self._seconds[place]) for place in fastest],
+            "tests": [(self._items[place].nodeid, self._seconds[place]) for place in best],
             "imported": _imported_from_elsewhere(),
             "seconds": time.monotonic() - begun,
         }
