@@ -298,7 +298,7 @@ def _expressions(statement: ast.stmt) -> Iterator[ast.AST]:
         node = stack.pop()
         yield node
         # Positions inside of an f-string are not told before Python 3.12.
-        if not isinstance(node, ast.JoinedStr) and not _is_literal_type(node):
+        if not isinstance(node, ast.JoinedStr) and not _is_about_types(node):
             stack.extend(reversed(_children(node)))
 
 
@@ -336,12 +336,13 @@ def _casts(call: ast.Call) -> bool:
     return isinstance(call.func, ast.Name) and call.func.id == "cast" and bool(call.args)
 
 
-def _is_literal_type(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Subscript)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "Literal"
-    )
+def _is_about_types(node: ast.AST) -> bool:
+    match node:
+        case ast.Subscript(ast.Name("Literal")):
+            return True
+        case ast.Call(ast.Name("TypeVar" | "ParamSpec" | "NewType")):
+            return True
+    return False
 
 
 def _is_log(func: ast.expr) -> bool:
