@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tools.mutants.forked import FAILED, PASSED, Outcome, log_to, patience, run_forked
-from tools.mutants.hot import clear_folder, use_folder, use_short_hypothesis
+from tools.mutants.isolation import clear_folder, use_folder, use_short_hypothesis
 from tools.mutants.mutant import PACKAGE, Mutant
 
 IMPORT_SECONDS = 20.0

@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 import types
@@ -29,6 +28,12 @@ from tools.mutants.forked import (
     fork,
     patience,
     run_forked,
+)
+from tools.mutants.isolation import (
+    clear_folder,
+    use_folder,
+    use_short_hypothesis,
+    warm_hypothesis,
 )
 from tools.mutants.lua_mutants import with_markers
 from tools.mutants.mutant import Mutant, Source
@@ -294,46 +299,6 @@ class HotRun:
             except ResponseError:
                 return False
         return True
-
-
-def use_short_hypothesis() -> None:
-    """Let Hypothesis repeat itself, keep nothing, and not look for smaller examples."""
-    from hypothesis import Phase, settings
-
-    settings.register_profile(
-        "mutants",
-        database=None,
-        deadline=None,
-        derandomize=True,
-        phases=[Phase.explicit, Phase.generate],
-    )
-    settings.load_profile("mutants")
-
-
-def warm_hypothesis() -> None:
-    """Let Hypothesis read here, once, what it would read in each fork: it takes seconds."""
-    from hypothesis import given
-    from hypothesis import strategies as st
-
-    @given(st.integers(), st.floats(), st.text())
-    def draw(number: int, real: float, text: str) -> None:
-        pass
-
-    draw()
-
-
-def use_folder(folder: Path) -> None:
-    """Let temporary files of this process be in a folder of its own."""
-    folder.mkdir(exist_ok=True)
-    os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
-    tempfile.tempdir = None
-
-
-def clear_folder(folder: Path) -> None:
-    """Remove what tests left."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_instead(texts: Mapping[Path, str]) -> None:
