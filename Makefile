@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint workflows types soak audit sbom adapters benchmarks pictures wheel bundle docs lock clean
+.PHONY: demo test check lint workflows types soak mutants audit sbom adapters benchmarks pictures wheel bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
@@ -38,6 +38,9 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "soak and not alone" -q
 	@$(BIN)/python -m pytest -m "soak and alone" -q
+
+mutants: $(READY)  ## Small faults in the core that no test notices; ONLY="batches/settlement" for a part.
+	@$(BIN)/python -m tools.mutants $(ONLY)
 
 adapters: $(READY)  ## The MCP adapters of other frameworks, each in an environment of its own.
 	@$(BIN)/python tests/adapters/run.py

@@ -1,0 +1,115 @@
+"""What the mutation tester changes in a file, and which reasons it keeps."""
+
+from pathlib import Path
+
+from tools.mutants.kept import ModuleResult, Survivor, score, with_reasons
+from tools.mutants.lua_mutants import lua_mutants, with_markers
+from tools.mutants.mutant import Source
+from tools.mutants.python_mutants import python_mutants
+
+PYTHON = b'''
+"""A module."""
+LIMIT = 10
+STATUSES = ("starting", "processing")
+QUERY = "SELECT id FROM permit WHERE id = ? AND ends_by < ?"
+
+
+def room(limit: int, used: int = 0) -> int:
+    """Return what is left."""
+    log.info("asked %d", limit)
+    if limit > used and not full():
+        note(limit, at=now())
+    return limit - used
+'''
+
+LUA = b"""-- A file.
+function permits.free(permit, asked_for)
+  if not permit or count < 1 then return nil end
+  redis.call('HDEL', key.permits, -- two lines
+    permit)
+  record.ends_by = 0
+  return math.max(1, count)
+end
+"""
+
+
+def changes(source: Source) -> list[str]:
+    mutants = lua_mutants(source) if source.is_lua else python_mutants(source)
+    return [mutant.change for mutant in mutants]
+
+
+def python(text: bytes) -> Source:
+    return Source("room", Path("room.py"), text)
+
+
+def lua(text: bytes) -> Source:
+    return Source("free.lua", Path("free.lua"), text)
+
+
+def test_conditions_numbers_effects_and_results_of_python_are_changed() -> None:
+    found = changes(python(PYTHON))
+    for before, after in [
+        ("LIMIT = 10", "LIMIT = 10 * 2"),
+        ("LIMIT = 10", "LIMIT = 10 / 2"),
+        ('STATUSES = ("starting", "processing")', 'STATUSES = ( "processing")'),
+        ("if limit > used and not full():", "if limit >= used and not full():"),
+        ("if limit > used and not full():", "if limit > used and full():"),
+        ("if limit > used and not full():", "if (not full()):"),
+        ("note(limit, at=now())", "pass"),
+        ("note(limit, at=now())", "note(limit, )"),
+        ("return limit - used", "return limit + used"),
+        ("return limit - used", "return None"),
+    ]:
+        assert f"{before}  ->  {after}" in found
+    assert any("ends_by <= ?" in change for change in found)
+    assert any("OR ends_by" in change for change in found)
+
+
+def test_what_is_logged_and_told_of_python_stays() -> None:
+    assert not any(
+        "asked" in change or "Return what" in change for change in changes(python(PYTHON))
+    )
+
+
+def test_every_python_mutant_is_another_program() -> None:
+    texts = [mutant.text for mutant in python_mutants(python(PYTHON))]
+    assert len(set(texts)) == len(texts)
+    for text in texts:
+        compile(text, "room.py", "exec")
+
+
+def test_conditions_numbers_and_effects_of_lua_are_changed() -> None:
+    found = changes(lua(LUA))
+    for before, after in [
+        (
+            "if not permit or count < 1 then return nil end",
+            "if not permit or count <= 1 then return nil end",
+        ),
+        (
+            "if not permit or count < 1 then return nil end",
+            "if not permit and count < 1 then return nil end",
+        ),
+        (
+            "if not permit or count < 1 then return nil end",
+            "if not permit or count < 2 then return nil end",
+        ),
+        ("redis.call('HDEL', key.permits, -- two lines permit)", ""),
+        ("record.ends_by = 0", ""),
+        ("return math.max(1, count)", "return math.min(1, count)"),
+    ]:
+        assert f"{before}  ->  {after}" in found
+    assert not any("A file" in change for change in found)
+
+
+def test_a_marked_lua_function_notes_that_it_ran_and_keeps_its_lines() -> None:
+    marked = with_markers(lua(LUA), "ran")
+    assert "'SADD', 'ran', 'free.lua:2:8'" in marked.splitlines()[1]
+    assert len(marked.splitlines()) == len(LUA.splitlines())
+
+
+def test_reasons_survive_and_equivalent_mutants_do_not_count() -> None:
+    before = ModuleResult("", 10, [Survivor("f", "a  ->  b", True, "equivalent: never negative")])
+    found = [Survivor("f", "a  ->  b", True), Survivor("f", "a  ->  c", True)]
+    after = ModuleResult("", 11, with_reasons(found, before))
+    assert [each.reason for each in after.survivors] == ["equivalent: never negative", ""]
+    assert score([after]) == 90

@@ -1,0 +1,215 @@
+"""List the small faults in the core that no test notices: `make mutants`.
+
+Each mutant has one fault, and the direct tests of its module are run against it.
+The scores and the survivors are kept in `survivors.toml`. A module whose text and tests have not
+changed since its last run is not run again, unless it is named.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.mutants import kept
+from tools.mutants.cold import import_early, try_cold
+from tools.mutants.forked import Verdict, ask_to_end, exit_when_asked, fork, log_to
+from tools.mutants.hot import HotRun
+from tools.mutants.kept import ModuleResult, Survivor
+from tools.mutants.lua_mutants import lua_mutants
+from tools.mutants.mutant import ROOT, Mutant, Source
+from tools.mutants.python_mutants import python_mutants
+
+TABLE = tomllib.loads(Path(__file__).with_name("tests.toml").read_text("utf-8"))
+
+ARGUMENTS = (
+    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not soak", "--hypothesis-seed=0",
+    "-W", "ignore::pytest.PytestAssertRewriteWarning",
+    "--tb=no", "--assert=plain",  # Nobody reads what a failed test tells.
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Modules that are tried with the same tests."""
+
+    modules: list[str]
+    tests: list[str]
+    keyword: str = ""
+    max_test_seconds: float = TABLE["max_test_seconds"]
+
+    @property
+    def arguments(self) -> list[str]:
+        """What pytest is given besides the files."""
+        return [*ARGUMENTS, *(["-k", self.keyword] if self.keyword else [])]
+
+    @property
+    def files(self) -> list[str]:
+        """The files with the tests."""
+        found = (str(path.relative_to(ROOT)) for name in self.tests for path in ROOT.glob(name))
+        return sorted(dict.fromkeys(found))
+
+    def digest(self, source: Source) -> str:
+        """What changes with a module or its tests."""
+        digest = hashlib.blake2b(source.text, digest_size=8)
+        for file in self.files:
+            digest.update((ROOT / file).read_bytes())
+        return digest.hexdigest()
+
+
+def main() -> int:
+    """Run what is asked for; return 1 where a package is under its bound."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("only", nargs="*", help="modules or packages, such as batches/settlement")
+    parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    exit_when_asked()
+    if not arguments.report:
+        for group in _groups():
+            _run(group, arguments.only)
+    return _conclude(arguments.only)
+
+
+def _groups() -> Iterator[Group]:
+    return (Group(**group) for group in TABLE["group"])
+
+
+def _run(group: Group, only: Sequence[str]) -> None:
+    results = kept.load()
+    sources = []
+    for source in map(Source.read, group.modules):
+        before = results.get(source.module)
+        unchanged = before is not None and before.digest == group.digest(source)
+        if _is_named(source.module, only) if only else not unchanged:
+            sources.append(source)
+    if not sources:
+        return
+    mutants = {
+        source.module: lua_mutants(source) if source.is_lua else python_mutants(source)
+        for source in sources
+    }
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        for result in _hot_results(group, sources, mutants, Path(name)):
+            if "error" in result:
+                sys.exit(f"{group.tests}: {result['error']}\n{(Path(name) / 'log').read_text()}")
+            if "module" in result:
+                _finish(group, result, mutants[result["module"]], Path(name))
+            else:
+                print(f"{result['tests']} tests; left out: {result['left_out'] or 'none'}")
+
+
+def _hot_results(
+    group: Group, sources: list[Source], mutants: dict[str, list[Mutant]], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Fork a process that runs the group's tests against the mutants of functions.
+
+    It waits with the next module until the caller asks for the next result.
+    """
+    wait_end, go_end = os.pipe()
+
+    def run(descriptor: int) -> None:
+        os.close(go_end)
+        exit_when_asked()
+        log_to(folder / "log")
+        with os.fdopen(descriptor, "w") as file:
+
+            def report(result: dict[str, Any]) -> None:
+                print(json.dumps(result), file=file, flush=True)
+                os.read(wait_end, 1)
+
+            plugin = HotRun(mutants, sources, group.max_test_seconds, folder, report)
+            plugin.tracer.start()
+            if pytest.main([*group.arguments, *group.files], plugins=[plugin]) not in (0, 5):
+                report({"error": "pytest failed"})
+
+    child, read_end = fork(run)
+    os.close(wait_end)
+    try:
+        with os.fdopen(read_end) as file:
+            for line in file:
+                yield json.loads(line)
+                os.write(go_end, b"g")
+    finally:
+        os.close(go_end)
+        ask_to_end(child)
+
+
+def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder: Path) -> None:
+    """Try what the hot process could not, and keep what came out."""
+    begun = time.monotonic()
+    verdicts = [Verdict(verdict) for verdict in result["verdicts"]]
+    if Verdict.NOT_APPLIED in verdicts:
+        import_early(result["imported"])
+    for place, mutant in enumerate(mutants):
+        if verdicts[place] == Verdict.NOT_APPLIED:
+            verdicts[place] = try_cold(mutant, result["tests"], group.arguments, folder).verdict
+    survivors = [
+        Survivor(mutant.function, mutant.change, verdict == Verdict.SURVIVED)
+        for mutant, verdict in zip(mutants, verdicts, strict=True)
+        if verdict in (Verdict.SURVIVED, Verdict.UNREACHED)
+    ]
+    results = kept.load()
+    module = result["module"]
+    tried = len(mutants) - verdicts.count(Verdict.INVALID)
+    results[module] = ModuleResult(
+        group.digest(mutants[0].source),
+        tried,
+        kept.with_reasons(survivors, results.get(module)),
+    )
+    kept.save(results)
+    timed_out = verdicts.count(Verdict.TIMED_OUT)
+    took = result["seconds"] + time.monotonic() - begun
+    print(
+        f"{module}: {kept.score([results[module]]):.0f}%, {len(survivors)} of {tried} not "
+        f"noticed, {timed_out} by time-out, {took / tried:.2f} s each",
+        flush=True,
+    )
+
+
+def _conclude(only: Sequence[str]) -> int:
+    """Tell the scores, and whether they suffice."""
+    results = kept.load()
+    packages: dict[str, list[ModuleResult]] = {}
+    failures = []
+    for group in _groups():
+        for module in group.modules:
+            if only and not _is_named(module, only):
+                continue
+            if module not in results:
+                print(f"{module}: not run")
+                continue
+            result = results[module]
+            note = "" if result.digest == group.digest(Source.read(module)) else ", changed since"
+            print(f"{module}: {kept.score([result]):.0f}% of {result.counted}{note}")
+            packages.setdefault(module.rpartition("/")[0] or module, []).append(result)
+            if module in TABLE["bounds"]:
+                packages[module] = [result]
+            failures += [
+                f"{module} {each.function}: no reason for {each.change}"
+                for each in result.survivors
+                if not each.reason
+            ]
+    for package, parts in packages.items():
+        bound = TABLE["bounds"].get(package, TABLE["bounds"]["default"])
+        print(f"{package}: {kept.score(parts):.1f}%, at least {bound}% is asked for")
+        if kept.score(parts) < bound:
+            failures.append(f"{package} is under its bound")
+    print("\n".join(failures))
+    return 1 if failures else 0
+
+
+def _is_named(module: str, only: Sequence[str]) -> bool:
+    return any(module == each or module.startswith(f"{each.rstrip('/')}/") for each in only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Run a function in a fork that tells, test by test, how it goes."""
+
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+PASSED, FAILED, NOT_APPLIED = b"p", b"f", b"n"
+
+MIN_TEST_SECONDS = 5.0
+SLOWDOWN = 10
+"""A test that takes so many times as long as without the mutant hangs, which counts as noticed."""
+
+
+class Verdict(StrEnum):
+    """What the tests make of a mutant."""
+
+    KILLED = "killed"
+    TIMED_OUT = "timed out"
+    SURVIVED = "survived"
+    UNREACHED = "unreached"
+    INVALID = "invalid"
+    """It is no program, and does not count."""
+    NOT_APPLIED = "not applied"
+    """The mutated code runs at import: it has to be tried in a process that imports it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict, and how many tests had passed by then."""
+
+    verdict: Verdict
+    passed: int = 0
+
+
+def patience(seconds: float) -> float:
+    """Return how long to wait for a test that takes so long without a mutant."""
+    return MIN_TEST_SECONDS + SLOWDOWN * seconds
+
+
+def run_forked(run: Callable[[int], None], limits: Sequence[float]) -> Outcome:
+    """Fork, and follow the tests that the child runs.
+
+    Args:
+        run: writes `PASSED` or `FAILED` to the descriptor after each test, or `NOT_APPLIED`.
+        limits: seconds, for each test.
+    """
+    child, read_end = fork(run)
+    try:
+        for passed, limit in enumerate(limits):
+            if not select.select([read_end], [], [], limit)[0]:
+                return Outcome(Verdict.TIMED_OUT, passed)
+            match os.read(read_end, 1):
+                case b"p":
+                    continue
+                case b"n":
+                    return Outcome(Verdict.NOT_APPLIED)
+                case _:
+                    # A test failed, or the process ended before its time.
+                    return Outcome(Verdict.KILLED, passed)
+        return Outcome(Verdict.SURVIVED, len(limits))
+    finally:
+        os.close(read_end)
+        end(child)
+
+
+def fork(run: Callable[[int], None]) -> tuple[int, int]:
+    """Run in a child with a process group of its own; return its id, and where to read from."""
+    read_end, write_end = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        os.close(write_end)
+        return child, read_end
+    os.close(read_end)
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        run(write_end)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def ask_to_end(child: int) -> None:
+    """Let a child end its own children first, as it does by `sys.exit`, then kill it."""
+    os.kill(child, signal.SIGTERM)
+    for _ in range(50):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.1)
+    end(child)
+
+
+def exit_when_asked() -> None:
+    """Let SIGTERM end this process as `sys.exit` does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+def end(child: int) -> None:
+    """Kill a child with all that it started."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(child, signal.SIGKILL)
+            break
+        except ProcessLookupError:
+            continue
+    os.waitpid(child, 0)
+
+
+def log_to(path: Path) -> None:
+    """Send what this process prints into a file."""
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)

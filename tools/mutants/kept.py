@@ -1,0 +1,121 @@
+"""The file with the scores of all modules and the mutants that their tests do not notice."""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+KEPT = Path(__file__).with_name("survivors.toml")
+
+EQUIVALENT = "equivalent"
+"""How the reason of a survivor begins that no test could notice: it does not count."""
+
+HEADER = """\
+# Written by `make mutants`: the last run of each module, and the mutants that no test noticed.
+# Only the reasons are written by hand, and they survive a new run: "equivalent: ..." where nothing
+# could be noticed (it does not count), "not noticed yet" where a test is missing.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A mutant that no test noticed.
+
+    Attributes:
+        change: the line before and after.
+        reached: whether any test runs it.
+    """
+
+    function: str
+    change: str
+    reached: bool
+    reason: str = ""
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether nothing could be noticed."""
+        return self.reason.startswith(EQUIVALENT)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleResult:
+    """What the last run of a module came to.
+
+    Attributes:
+        digest: of the module and its tests.
+        mutants: how many were tried.
+    """
+
+    digest: str
+    mutants: int
+    survivors: list[Survivor] = field(default_factory=list)
+
+    @property
+    def counted(self) -> int:
+        """How many could be noticed."""
+        return self.mutants - sum(each.is_equivalent for each in self.survivors)
+
+    @property
+    def killed(self) -> int:
+        """How many were noticed."""
+        return self.mutants - len(self.survivors)
+
+
+def score(results: Iterable[ModuleResult]) -> float:
+    """Return the share of the mutants that were noticed, in percent."""
+    known = list(results)
+    counted = sum(each.counted for each in known)
+    return 100 * sum(each.killed for each in known) / counted if counted else 100.0
+
+
+def load() -> dict[str, ModuleResult]:
+    """Read the results of each module that was ever run."""
+    if not KEPT.exists():
+        return {}
+    return {
+        module: ModuleResult(
+            entry["digest"],
+            entry["mutants"],
+            [Survivor(**survivor) for survivor in entry.get("survivor", ())],
+        )
+        for module, entry in tomllib.loads(KEPT.read_text("utf-8")).items()
+    }
+
+
+def save(results: dict[str, ModuleResult]) -> None:
+    """Write the results of all modules."""
+    parts = [HEADER]
+    for module, result in sorted(results.items()):
+        parts.append(
+            f"\n[{_quoted(module)}]  # {score([result]):.0f}%\n"
+            f"digest = {_quoted(result.digest)}\n"
+            f"mutants = {result.mutants}\n"
+        )
+        parts.extend(
+            f"\n[[{_quoted(module)}.survivor]]\n"
+            f"function = {_quoted(each.function)}\n"
+            f"change = {_quoted(each.change)}\n"
+            f"reached = {str(each.reached).lower()}\n"
+            f"reason = {_quoted(each.reason)}\n"
+            for each in sorted(result.survivors, key=lambda each: (each.function, each.change))
+        )
+    KEPT.write_text("".join(parts), "utf-8")
+
+
+def with_reasons(found: Iterable[Survivor], before: ModuleResult | None) -> list[Survivor]:
+    """Give survivors the reasons that the same changes had before."""
+    reasons = {
+        (each.function, each.change): each.reason for each in (before.survivors if before else ())
+    }
+    return [
+        Survivor(
+            each.function, each.change, each.reached, reasons.get((each.function, each.change), "")
+        )
+        for each in found
+    ]
+
+
+def _quoted(text: str) -> str:
+    # A basic string of TOML is written as JSON's, but for DEL.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,96 @@
+"""One mutant: a file with one small fault in it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "replicate_mcp"
+
+MAX_SHOWN_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to be mutated.
+
+    Attributes:
+        module: its path below `src/replicate_mcp`, without `.py`.
+    """
+
+    module: str
+    path: Path
+    text: bytes
+
+    @classmethod
+    def read(cls, module: str) -> "Source":
+        """Read a module by its name, such as `batches/settlement` or `…/lua/rate.lua`."""
+        path = PACKAGE / (module if module.endswith(".lua") else f"{module}.py")
+        return cls(module, path, path.read_bytes())
+
+    @property
+    def is_lua(self) -> bool:
+        """Whether it runs at a Redis server."""
+        return self.path.suffix == ".lua"
+
+    @property
+    def digest(self) -> str:
+        """What changes with the text."""
+        return hashlib.blake2b(self.text, digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change of a source.
+
+    Attributes:
+        function: qualified name of the function or class around the change; "" at module level.
+        start: offset of the first changed byte.
+        end: offset behind the last.
+        replacement: bytes in their place, with as many line breaks.
+        first_line: of the statement: a test that runs none of its lines cannot notice the change.
+        last_line: of the statement, or of its header.
+    """
+
+    source: Source
+    function: str
+    start: int
+    end: int
+    replacement: bytes
+    first_line: int
+    last_line: int
+
+    @property
+    def text(self) -> bytes:
+        """The whole file with the fault."""
+        return self.source.text[: self.start] + self.replacement + self.source.text[self.end :]
+
+    @property
+    def change(self) -> str:
+        """The changed lines before and after, in one line."""
+        text = self.source.text
+        begin = text.rfind(b"\n", 0, self.start) + 1
+        finish = text.find(b"\n", self.end)
+        finish = len(text) if finish < 0 else finish
+        before = _one_line(text[begin:finish])
+        after = _one_line(text[begin : self.start] + self.replacement + text[self.end : finish])
+        pairs = enumerate(zip(before, after, strict=False))
+        equal = next((place for place, pair in pairs if len(set(pair)) > 1), 0)
+        return f"{_excerpt(before, equal)}  ->  {_excerpt(after, equal)}"
+
+
+def padded(replacement: str, original: bytes) -> bytes:
+    """Give a replacement as many line breaks as the original, so that no line number changes."""
+    missing = original.count(b"\n") - replacement.count("\n")
+    return replacement.encode() + b"\n" * missing
+
+
+def _one_line(text: bytes) -> str:
+    return " ".join(text.decode(errors="replace").split())
+
+
+def _excerpt(text: str, place: int) -> str:
+    """The part of a long text around a place."""
+    begin = max(0, place - MAX_SHOWN_CHARACTERS // 2) if len(text) > MAX_SHOWN_CHARACTERS else 0
+    part = text[begin : begin + MAX_SHOWN_CHARACTERS]
+    return f"{'...' * (begin > 0)}{part}{'...' * (begin + len(part) < len(text))}"
