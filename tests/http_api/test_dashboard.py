@@ -411,7 +411,7 @@ def test_who_looks_is_asked_for_and_kept_in_the_tab_only(serve: Serve, look: Loo
         page = visit.page
         expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
         expect(page.get_by_role("heading", name="Batches")).to_be_hidden()
-        visit.sign_in("Replicate token", "r8_")
+        visit.sign_in("Replicate token", "r8__of_nobody")
         expect(page.locator("p.reason:visible")).to_contain_text("refused the token")
         visit.sign_in("Replicate token", token)
         expect(page.locator("figure.tile .prompt")).to_have_text("mine")

@@ -127,9 +127,9 @@ async def test_compiled_schemas_are_bounded_by_the_bytes_of_their_text() -> None
 
 async def test_a_batch_of_many_models_asks_for_sixteen_at_once() -> None:
     with running_playback(Owned(visibility="public")) as playback:
-        playback.delay_seconds = 0.02
+        playback.delay_seconds = 0.2
         async with looking_up(playback) as (models, alice, _), anyio.create_task_group() as group:
-            for number in range(200):
+            for number in range(100):
                 name = ModelName.parse(f"alice/m{number}")
                 group.start_soon(models.find, name, alice, "alice")
         assert playback.most_at_once == MAX_CONCURRENT_LOOKUPS

@@ -32,14 +32,16 @@ _PLAIN_QUOTE = r"(?:[\"'“”‘’]|&(?:quot|apos|#34|#39);)"
 _QUOTE = rf"\\*+{_PLAIN_QUOTE}"
 _BEGINNING = (
     # A string in any quotation marks, perhaps escaped, or a name of ours;
-    rf"(?:{_QUOTE}|(?:{_OWN_NAMES})\s*:"
+    rf"{_QUOTE}|(?:{_OWN_NAMES})\s*:"
     # or, as JavaScript has it, another name before a string, or a comment.
-    rf"|\w++\s*+:\s*+{_QUOTE}|//|/\*|(?<=\n)[ \t]*#)"
+    rf"|\w++\s*+:\s*+{_QUOTE}|//|/\*"
 )
+_COMMENT_LINE = r"\n[ \t]*+#"
 _BEGINS_LIKE_JSON = re.compile(
     # Brackets alone, like `[]` or `[...]`, or `[{` where the text was cut off, perhaps in quotation
     # marks.
-    rf"[\[{{][\s\[\]{{}},.…]*\"?\Z|[\[{{][\s\[{{,]*{_BEGINNING}"
+    rf"[\[{{][\s\[\]{{}},.…]*\"?\Z|[\[{{][\s\[{{,]*+(?:{_BEGINNING})"
+    rf"|[\[{{][\s\[{{,]*{_COMMENT_LINE}"
 )
 _HOLDS_JSON = re.compile(
     # A key of a task in quotation marks,
@@ -48,7 +50,7 @@ _HOLDS_JSON = re.compile(
     rf"|[{{,(]\s*prompt\s*+[:=]\s*+{_QUOTE}|^[ \t]*+-[ \t]++prompt\s*:"
     # a line that begins like JSON, after marks, a tag or a name,
     r"|^[ \t`*~_>]*+(?:<\w+>\s*+)?(?:(?:json|tasks|prompts)\b\s*+[:=]?\s*+)?"
-    rf"[\[{{][\s\[{{,]{{0,50}}{_BEGINNING}"
+    rf"[\[{{](?:[\s\[{{,]{{0,50}}+(?:{_BEGINNING})|[\s\[{{,]{{0,50}}?{_COMMENT_LINE})"
     # or strings in a tuple.
     r"""|\A\s*\(\s*+(?:(?:'[^']*'|"[^"]*")\s*+,\s*+)++(?:(?:'[^']*'|"[^"]*")\s*+)?\)\s*\Z""",
     re.MULTILINE,
