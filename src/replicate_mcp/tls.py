@@ -94,8 +94,8 @@ def _client_context(source: TrustSource, key_log: str) -> ssl.SSLContext:
     path = Path(source.path)
     try:
         if path.is_dir():
-            return ssl.create_default_context(capath=source.path)
-        return ssl.create_default_context(cafile=source.path)
+            return _default_context(capath=source.path)
+        return _default_context(cafile=source.path)
     except ssl.SSLError:
         raise _unusable(source, "which holds no certificate in PEM format") from None
     except OSError as error:
@@ -108,12 +108,24 @@ def _system_context() -> ssl.SSLContext:
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Elsewhere the system's store is files, which `truststore` loads anew for each connection.
-    context = ssl.create_default_context()
+    context = _default_context()
     paths = ssl.get_default_verify_paths()
     if not context.cert_store_stats()["x509_ca"] and not _has_certificates(paths.capath):
         import certifi
 
         context.load_verify_locations(cafile=certifi.where())
+    return context
+
+
+def _default_context(cafile: str | None = None, capath: str | None = None) -> ssl.SSLContext:
+    """Return a context that judges certificates alike on every Python.
+
+    Since 3.13 Python also refuses those that break a rule of RFC 5280 in their form, as certificate
+    authorities of companies often do ("Missing Authority Key Identifier"); browsers and curl accept
+    them (https://docs.python.org/3/library/ssl.html#ssl.create_default_context).
+    """
+    context = ssl.create_default_context(cafile=cafile, capath=capath)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 

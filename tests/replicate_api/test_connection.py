@@ -6,6 +6,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -331,3 +332,22 @@ async def test_whatever_fails_in_a_transport_is_a_fault(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     with pytest.raises(LostAnswer, match=r"the request to 127\.0\.0\.1 failed"), call():
         await Transport(url).handle_async_request(httpx.Request("GET", f"{url}/v1/account"))
+
+
+@pytest.mark.parametrize("variable", ["", "SSL_CERT_FILE"])
+def test_a_certificate_is_judged_alike_on_every_python(
+    network: Company, environment: pytest.MonkeyPatch, variable: str
+) -> None:
+    create = ssl.create_default_context
+
+    def create_strict(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = create(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # As since Python 3.13.
+        return context
+
+    environment.setattr(ssl, "create_default_context", create_strict)
+    if variable:
+        environment.setenv(variable, str(network.authority.file))
+    tls._client_context.cache_clear()
+    assert not tls.client_context().verify_flags & ssl.VERIFY_X509_STRICT
+    tls._client_context.cache_clear()
