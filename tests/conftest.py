@@ -21,6 +21,7 @@ from replicate_mcp.simulator import Simulator, running_simulator
 TOKEN = "r8_acme_1"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many workers `-n auto` starts: tests wait for servers a third of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
