@@ -11,7 +11,7 @@ PROMPTS = (
 )
 """All that anybody wants to have drawn here."""
 
-PLAIN_TEXT = ("9" * 5_000, "\x1b[2J", "}")
+PLAIN_TEXT = ("9" * 5_000, "\x1b[2J", "}", ",")
 """No JSON, so a model may draw it."""
 
 NOTHING = ("", "  ", None)
@@ -142,7 +142,9 @@ def files(draw: st.DrawFn, *, wrong: bool) -> tuple[str, bytes]:
         ways += [("csv", table[: draw(st.integers(0, len(table)))]), ("yaml", "\n".join(lines))]
     ending, text = draw(st.sampled_from(ways))
     if wrong and draw(st.booleans()):
-        return f"tasks.{ending}", draw(st.binary(max_size=40))
+        no_text = st.binary(max_size=40).map(lambda content: b"\xff" + content)
+        plain = st.sampled_from([each.encode() for each in PLAIN_TEXT])
+        return f"tasks.{ending}", draw(st.one_of(no_text, plain))
     start = draw(st.sampled_from(["", "\ufeff", "\ufeff\n"]))
     return f"tasks.{ending}", f"{start}{text}".encode(errors="surrogatepass")
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Timer
 
 import pytest
 
@@ -139,20 +139,27 @@ def tools_of(command: str | Path, words: list[str], variables: dict[str, str]) -
     """Return the names of the tools of a server that a host starts by a command."""
     initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
-    done = subprocess.run(
+    with subprocess.Popen(
         [command, *words],
-        input="".join(json.dumps(each) + "\n" for each in (INITIALIZE, initialized, listing)),
         env=variables,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    answers: dict[int, Any] = {
-        answer["id"]: answer for answer in map(json.loads, done.stdout.splitlines())
-    }
-    return {tool["name"] for tool in answers[2]["result"]["tools"]}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        watchdog = Timer(60, process.kill)
+        watchdog.start()
+        for each in (INITIALIZE, initialized, listing):
+            process.stdin.write(json.dumps(each) + "\n")
+        process.stdin.flush()
+        answer = next(each for each in map(json.loads, process.stdout) if each["id"] == 2)
+        process.stdin.close()
+        assert "Traceback" not in process.stderr.read()
+        watchdog.cancel()
+    return {tool["name"] for tool in answer["result"]["tools"]}
 
 
 def test_of_two_at_a_limit_of_one_the_other_goes_on_when_one_is_killed(

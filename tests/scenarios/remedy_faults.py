@@ -1,7 +1,6 @@
 """Faults of the matrix: the call, step or method that each strikes, and how it is broken."""
 
 import asyncio
-import resource
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -169,6 +168,8 @@ class Outage:
         return _later(other.close)
 
     def _fill_disk(self) -> Callable[[], Awaitable[None]]:
+        import resource  # POSIX alone
+
         usual, run = resource.getrlimit(resource.RLIMIT_FSIZE), Database.run
 
         def without_room(database: Database, step: Any, *, patience: float) -> Any:
