@@ -18,7 +18,7 @@ from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 from scenarios.conftest import Programs
 
-pytestmark = [pytest.mark.soak, pytest.mark.alone]
+pytestmark = pytest.mark.soak
 
 ProgramsAt = Callable[..., Programs]
 
@@ -49,6 +49,7 @@ def utilisation(simulator: Simulator, limit: int) -> float:
     return used / (limit * (end - start))
 
 
+@pytest.mark.alone
 async def test_eight_processes_fill_one_limit_and_share_it_fairly(programs_at: ProgramsAt) -> None:
     limit, each = 20, 100
     programs = programs_at(limit, lease=15, predict_seconds="1-2")
@@ -70,6 +71,7 @@ async def test_eight_processes_fill_one_limit_and_share_it_fairly(programs_at: P
     assert all(0.8 * fair <= shares[str(name)] <= 1.2 * fair for name in range(8)), shares
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("prompt", ["car {n}", "the same car"], ids=["own", "same"])
 async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_predictions_end(
     programs_at: ProgramsAt, prompt: str
@@ -157,6 +159,7 @@ async def test_after_every_process_was_killed_a_new_one_delivers_what_was_create
     assert codes == {"interrupted"}
 
 
+@pytest.mark.alone
 async def test_a_stopped_process_stalls_nobody_and_goes_on_where_it_was(
     programs_at: ProgramsAt,
 ) -> None:
