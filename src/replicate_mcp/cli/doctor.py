@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.cli.main import OK, SOME_FAILED
+from replicate_mcp.platform.terminal import terminal_columns
 
 if TYPE_CHECKING:
     from replicate_mcp.cli.checks import Check
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") -> None:
     rows = [(name, _shown(name, values), origins[name]) for name in origins]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    columns = _terminal_columns()
+    columns = terminal_columns(sys.stdout)
     print("Settings")
     for name, value, origin in rows:
         line = f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {origin}"
@@ -60,15 +61,6 @@ def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") 
         else:
             print(f"  {name:<{widths[0]}}  {origin}\n    {value}")
     print("\nChecks")
-
-
-def _terminal_columns() -> int | None:
-    """Return the width of the terminal that stdout is, and None where it is none."""
-    import shutil
-
-    from replicate_mcp.platform.terminal import is_terminal
-
-    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
 def _shown(name: str, values: Mapping[str, Any]) -> str:
@@ -110,5 +102,5 @@ def _print_check(check: "Check") -> None:
     sentence = one_line(sentence, MAX_SENTENCE_CHARACTERS)
     mark = "!" if check.is_warning else "✓" if check.fine else "✗"
     line = f"  {mark} {check.what}: {sentence}"
-    columns = _terminal_columns()
+    columns = terminal_columns(sys.stdout)
     print(line if columns is None else wrapped(line, columns, hanging=4), flush=True)

@@ -15,7 +15,7 @@ from typing import Any, TextIO, cast
 
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.platform.processes import fill_closed_descriptors, is_closed_pipe
-from replicate_mcp.platform.terminal import is_msys_terminal, is_terminal
+from replicate_mcp.platform.terminal import is_msys_terminal, terminal_columns
 from replicate_mcp.text import one_line, printable
 
 MAX_SENTENCE_CHARACTERS = 4_000
@@ -140,10 +140,8 @@ def say(sentence: str, command: str = "") -> None:
         command: to type next; it has the line below for itself, uncut.
     """
     line = one_line(sentence, MAX_SENTENCE_CHARACTERS)
-    if is_terminal(sys.stderr):
-        import shutil
-
-        line = wrapped(line, shutil.get_terminal_size().columns)
+    if columns := terminal_columns(sys.stderr):
+        line = wrapped(line, columns)
     print(line, file=sys.stderr, flush=True)
     if command:
         print(f"  {cell(command)}", file=sys.stderr, flush=True)

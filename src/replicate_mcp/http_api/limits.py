@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_MARKS
+
 MIB = 1024 * 1024
 
 MARK_BYTES = 128
@@ -50,7 +52,7 @@ class Limits:
     body_bytes: int = 16 * MIB
     mcp_body_bytes: int = 4 * MIB
     body_marks: int = 500_000
-    mcp_body_marks: int = 60_000
+    mcp_body_marks: int = MAX_LINE_MARKS
     header_seconds: float = 20
     body_seconds: float = 60
     unread_seconds: float = 60

@@ -15,6 +15,15 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() or is_msys_terminal(stream)
 
 
+def terminal_columns(stream: TextIO) -> int | None:
+    """Return the width of the terminal that a stream is; None where it is none."""
+    if not is_terminal(stream):
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
 def is_msys_terminal(stream: TextIO) -> bool:
     """Return whether a stream is the window of Git Bash or MSYS2 (mintty).
 
