@@ -57,20 +57,21 @@ def test_the_readmes_settings_are_among_them() -> None:
     assert {"REPLICATE_API_TOKEN", "REPLICATE_CONCURRENT_LIMIT"} <= told <= set(SETTING_NAMES)
 
 
-def test_every_error_has_its_cure_and_its_status() -> None:
+def test_every_error_has_its_solution_and_its_status() -> None:
     table = rows(page("errors.md"))
     assert list(table) == sorted(ERROR_CODES, key=list(table).index)
     assert set(table) == set(ERROR_CODES)
-    for code, (status, happened, cure) in table.items():
+    for code, (status, cause, solution) in table.items():
         assert int(status) == STATUSES[cast(Any, code)]
-        assert happened.endswith(".")
-        assert cure.rstrip(" |").endswith(".")
+        assert cause.endswith(".")
+        assert solution.rstrip(" |").endswith(".")
     codes = Refusal.model_json_schema()["properties"]["error_code"]["enum"]
     for code in set(codes) - set(ERROR_CODES):
         assert f"`{code}`" in page("errors.md"), code
-    named = section(page("errors.md").replace("# Errors", "## Errors", 1), "Errors and their cures")
+    named = section(page("errors.md").replace("# Error", "## Error", 1), "Error codes")
+    specific = named.partition("`invalid_input` uses a more specific HTTP status")[2]
     for refused in (UnknownBatch(""), KeyReused("")):
-        assert str(refusal(refused)[0]) in named.partition("`invalid_input` has another status")[2]
+        assert f"| {refusal(refused)[0]} |" in specific
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != TOLD_BY_HELP])
@@ -128,7 +129,7 @@ def test_every_route_is_told(server: Server) -> None:
         for method in methods
         if not path.startswith("/dashboard")
     }
-    told = set(rows(section(page("http-api.md"), "All routes")))
+    told = set(rows(section(page("http-api.md"), "Routes")))
     assert routes <= told
     for extra in told - routes:
         assert extra in ("GET /", "/mcp`, `/sse"), extra
@@ -138,6 +139,6 @@ def test_every_metric_is_told(serve: Serve) -> None:
     with serve() as server:
         server.post("/generate", {"prompt": "a red car"})
         text = server.get("/metrics").text
-    told = set(re.findall(r"`(replicate_mcp_\w+)`", section(page("operating.md"), "What to watch")))
+    told = set(re.findall(r"`(replicate_mcp_\w+)`", section(page("operating.md"), "Monitoring")))
     measured = set(re.findall(r"^# TYPE (\w+) (?:gauge|counter|histogram)$", text, re.MULTILINE))
     assert told == {name for name in measured if not name.endswith("_created")}

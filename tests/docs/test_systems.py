@@ -69,8 +69,8 @@ def test_wheels_on_the_pages_have_this_version() -> None:
 
 def test_the_readme_installs_on_every_system_with_the_same_words() -> None:
     text = README.read_text("utf-8")
-    begin = text.count("\n", 0, text.index("## Use it in"))
-    end = text.count("\n", 0, text.index("\n## ", text.index("## Use it in") + 1))
+    begin = text.count("\n", 0, text.index("## Install in"))
+    end = text.count("\n", 0, text.index("\n## ", text.index("## Install in") + 1))
     section = [block for block in blocks_of(README) if begin < block.line <= end]
     shells = {block.language: block for block in section if block.language in SHELLS}
     assert set(shells) == set(SHELLS)
