@@ -16,10 +16,10 @@ _TAB = re.compile(r'^=== "([^"]+)"\n', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences, and where.
+    """A fenced block and its position.
 
     Attributes:
-        tab: the label of the content tab that it is in; "" outside of tabs.
+        tab: the label of the enclosing content tab; "" outside tabs.
     """
 
     page: Path
@@ -34,7 +34,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Tabs:
-    """Content tabs side by side, and the blocks in each of them by its label."""
+    """A set of content tabs, with the blocks of each tab by its label."""
 
     page: Path
     line: int
@@ -42,12 +42,12 @@ class Tabs:
 
     @property
     def systems(self) -> list[str]:
-        """The systems that the labels name, in order."""
+        """The systems named by the labels, in order."""
         return [system for label in self.blocks for system in label.split(", ")]
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """All of a page's."""
+    """Return all blocks of a page."""
     text = page.read_text("utf-8")
     blocks = []
     for found in _FENCE.finditer(text):
@@ -60,7 +60,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def tabs_of(page: Path) -> list[Tabs]:
-    """All of a page's sets of tabs: tabs with nothing but indented text between them."""
+    """Return all sets of tabs of a page: tabs with only indented text between them."""
     text = page.read_text("utf-8")
     lines = text.splitlines()
     sets: list[Tabs] = []

@@ -8,20 +8,20 @@ import pytest
 from backends.servers import running_server
 from docs.blocks import PAGES, ROOT
 from docs.sandbox import REDIS, Sandbox, require_the_programs
-from http_api.conftest import serve, server  # noqa: F401 - the real server, for these tests too
+from http_api.conftest import serve, server  # noqa: F401 - fixtures
 from replicate_mcp.simulator import Simulator
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A server whose settings suit."""
+    """Start a Valkey server with the documented settings."""
     with running_server("valkey", "--appendonly", "yes") as running:
         yield running.url("docs")
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def page(request: pytest.FixtureRequest) -> Path:
-    """Each page, the README among them."""
+    """Parametrize over all pages, including the README."""
     found: Path = request.param
     return found
 
@@ -30,7 +30,7 @@ def page(request: pytest.FixtureRequest) -> Path:
 def sandbox(
     request: pytest.FixtureRequest, page: Path, tmp_path: Path, simulator: Simulator
 ) -> Iterator[Sandbox]:
-    """The page's own home."""
+    """Create a home directory for the page."""
     require_the_programs()
     elsewhere = {}
     if REDIS in page.read_text("utf-8"):

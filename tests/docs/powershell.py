@@ -1,4 +1,4 @@
-"""PowerShell as the pages show it: what is wrong in a block, and the same block for bash."""
+"""Check the PowerShell blocks of the pages, and translate them to bash."""
 
 import re
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ NOT_THERE = {
     "export": "`$env:NAME = ...`",
     "unset": "`Remove-Item Env:NAME`",
     "make": "the commands that it runs",
-    # An alias of Invoke-WebRequest in Windows PowerShell, which takes other options.
+    # An alias of Invoke-WebRequest in Windows PowerShell, with different options.
     "curl": "`Invoke-RestMethod`",
     "wget": "`Invoke-RestMethod`",
 }
-"""Commands of other systems, and what a page can show instead."""
+"""Commands that Windows lacks, and their replacements."""
 
 _POSIX = (
     (re.compile(r"\\$", re.M), "a line goes on after a backquote, not a backslash"),
@@ -33,7 +33,7 @@ _POSIX = (
 
 
 def faults(text: str) -> list[str]:
-    """Return what is wrong in a PowerShell block, each with its line in the block."""
+    """Return the errors in a PowerShell block, each with its line number."""
     root = Parser(LANGUAGE).parse(text.encode()).root_node
     found = [(line, what) for node in _walk(root) for line, what in _faults_of_node(node)]
     for pattern, what in _POSIX:
@@ -56,15 +56,15 @@ def _walk(node: Node) -> Iterator[Node]:
 
 
 def in_bash(text: str) -> str:
-    """Return a block's commands for bash, with the paths of other systems.
+    """Translate a block's commands to bash, with POSIX paths.
 
     Raises:
-        AssertionError: the block has something that this does not know.
+        AssertionError: the block contains unsupported syntax.
     """
     for pattern, instead in _IN_BASH:
         text = pattern.sub(instead, text)
-    odd = re.search(r"\$env:|^& |\\(?!$)|`|-Method|LASTEXITCODE", text, re.M)
-    assert odd is None, f"{odd and odd[0]!r} is not known here, in:\n{text}"
+    unknown = re.search(r"\$env:|^& |\\(?!$)|`|-Method|LASTEXITCODE", text, re.M)
+    assert unknown is None, f"unsupported syntax {unknown and unknown[0]!r} in:\n{text}"
     return text
 
 

@@ -1,7 +1,7 @@
-"""A home in which a page's examples run as they are printed, beside a simulator.
+"""Run a page's examples as printed, in a temporary home directory with a simulator.
 
-Real are `replicate-mcp` with all it starts, curl, Python and everything of the shell. What cannot
-run here, or not without an end, is stood in for; `STAND_INS` has all of it.
+`replicate-mcp`, curl, Python and the shell are real. `STAND_INS` replaces the commands that cannot
+run here or do not terminate.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ TOKEN = "r8_docs_1"
 SECONDS = 180
 
 STAND_INS = {
-    # Servers go on in the background once they listen, in place of an earlier one of the page;
-    # `--watch` ends as with Ctrl-C once it has shown something; `install` finds nobody to ask.
+    # Servers run in the background once they listen, and replace an earlier server of the page.
+    # `--watch` gets SIGINT after its first output. `install` runs without confirmation.
     "replicate-mcp": """
         started="$LOGS/$BASHPID"
         case " $* " in
@@ -47,7 +47,7 @@ STAND_INS = {
           *" install "*) exec "$PYTHON" -m replicate_mcp "$@" --yes ;;
           *) exec "$PYTHON" -m replicate_mcp "$@" ;;
         esac""",
-    # A virtual environment without what pip would install from an index.
+    # Creates a virtual environment without packages from an index.
     "python3": """
         if [ "$1 $2" = "-m venv" ]; then
           rm -rf "$3"; mkdir -p "$3" && ln -s "$STAND_INS" "$3/bin"
@@ -57,41 +57,41 @@ STAND_INS = {
     "uv": """[ "$1 $2" = "tool install" ]""",
     "pipx": """[ "$1" = install ]""",
     "uvx": """[ "$1" = --from ] && shift 2 && exec "$@" """,
-    # Targets are tried by what they are made for; here, that they are there.
+    # Checks that the targets exist; other tests run them.
     "make": """exec /usr/bin/make -n -C "$ROOT" "$@" >/dev/null""",
-    # An answer that tells of an error fails the example.
+    # Fails the example on an HTTP error.
     "curl": """exec /usr/bin/curl --fail-with-body "$@" """,
-    # There is no engine here; `tests/deploy` holds these files against what they rely on.
+    # Docker is not available here; `tests/deploy` checks these files.
     "docker": """
         case "$1 $2" in
           "compose up") [ -f "$ROOT/docker-compose.yml" ] && [ -f .env ] ;;
           "build -t" | "run -p") [ -f "$ROOT/Dockerfile" ] ;;
           *) exit 1 ;;
         esac""",
-    # Not a package of any registry's that tests could install.
+    # Tests cannot install Claude Code.
     "claude": """[ "$1 $2" = "mcp add" ]""",
 }
 
 REDIS = "rediss://:password@redis.example.com:6379/0"
-"""The server of the examples."""
+"""The Redis URL in the examples."""
 
 
 NEEDED = ("bash", "curl", "make", "openssl", "pkill", "script")
-"""Of the system, which has to be Linux: what is stood in for is written for its programs."""
+"""Programs that the stand-ins require, on Linux."""
 
 
 def require_the_programs() -> None:
-    """Skip where they are missing, and fail in CI."""
+    """Skip the test if a required program is missing; fail in CI."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if sys.platform != "linux":
         missing = ["Linux"]
     if missing:
-        assert not os.environ.get("CI"), f"{missing} is missing: examples were not tried"
-        pytest.skip(f"{missing} is missing: examples are not tried")
+        assert not os.environ.get("CI"), f"{missing} is missing: examples were not tested"
+        pytest.skip(f"{missing} is missing: examples are not tested")
 
 
 class Sandbox:
-    """One page's home; its blocks run one after the other, and see what those before exported."""
+    """A page's home directory; its blocks run in order and share exported variables."""
 
     def __init__(self, folder: Path, simulator: Simulator, elsewhere: dict[str, str]) -> None:
         self.home = folder / "home"
@@ -106,14 +106,14 @@ class Sandbox:
             file = stand_ins / name
             file.write_text(f"#!/usr/bin/env bash\nshopt -s nullglob\n{script}\n")
             file.chmod(0o755)
-        # Where the first lines of every beginning install it.
+        # The installation folder of the start pages.
         installed = self.home / ".replicate-mcp"
         installed.mkdir()
         (installed / "bin").symlink_to(stand_ins)
         http, simulated = _free_ports(2)
         self._elsewhere = elsewhere | {
-            "r8_your_token": TOKEN,  # Which no server takes for a token.
-            "--host 0.0.0.0": "--host 127.0.0.1",  # What is tried listens on loopback alone.
+            "r8_your_token": TOKEN,  # Servers reject the placeholder.
+            "--host 0.0.0.0": "--host 127.0.0.1",  # Tests listen on loopback only.
             "127.0.0.1:8000": f"127.0.0.1:{http}",
             "--port 8000": f"--port {http}",
             "127.0.0.1:8765": f"127.0.0.1:{simulated}",
@@ -132,13 +132,13 @@ class Sandbox:
         }
 
     def here(self, text: str) -> str:
-        """The text with this machine's addresses in place of those that are printed."""
+        """Replace the printed addresses by this machine's."""
         for printed, real in self._elsewhere.items():
             text = text.replace(printed, real)
         return text
 
     def run(self, *words: str, stdin: str | None = None, **variables: str) -> str:
-        """What a program prints; that it fails fails the test."""
+        """Run a program and return its output; fail the test if it fails."""
         done = subprocess.run(
             words, input=stdin, cwd=self.work, env=self.environment | variables,
             capture_output=True, text=True, timeout=SECONDS, check=False,
@@ -147,7 +147,7 @@ class Sandbox:
         return done.stdout
 
     def shell(self, block: Block) -> str:
-        """Run a block as somebody would who pastes it."""
+        """Run a block as if pasted into a shell."""
         script = self._logs / "block.sh"
         script.write_text(
             f"touch '{self._exported}' && . '{self._exported}'\nset -euo pipefail\n"
@@ -156,14 +156,14 @@ class Sandbox:
         return self.run("/bin/bash", str(script))
 
     def close(self) -> None:
-        """End what goes on in the background."""
+        """Stop the background servers."""
         for file in [*self._logs.glob("*.serve"), *self._logs.glob("*.simulate")]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return different ports that are free at this moment."""
+    """Return distinct free ports."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:

@@ -1,4 +1,4 @@
-"""Every example of the README and the documentation works as it is printed."""
+"""Every example of the README and the documentation works as printed."""
 
 import json
 from collections.abc import Callable
@@ -28,12 +28,12 @@ from replicate_mcp.settings import SETTING_NAMES, load_settings
 from replicate_mcp.tasks.result import BatchResult
 
 HOST_OF = {"vs-code": "vscode", "cursor": "cursor"}
-"""Whose configuration a page shows; Claude Desktop's, where it is not here."""
+"""The host whose configuration a page shows; all other pages show Claude Desktop's."""
 
 
 def test_every_example_works_as_printed(page: Path, sandbox: Sandbox) -> None:
     for block in blocks_of(page):
-        assert block.language in TRIED, f"nobody knows how to try {block}"
+        assert block.language in TRIED, f"no way to test {block}"
         try:
             TRIED[block.language](block, sandbox)
         except Exception as error:
@@ -46,7 +46,7 @@ def shell(block: Block, sandbox: Sandbox) -> None:
 
 
 def power_shell(block: Block, sandbox: Sandbox) -> None:
-    """Run the same commands, as bash would have them, with this machine's paths."""
+    """Run the same commands in bash, with this machine's paths."""
     sandbox.shell(replace(block, text=in_bash(block.text)))
 
 
@@ -67,25 +67,25 @@ def prometheus(block: Block, _: Sandbox) -> None:
 
 
 def document(block: Block, sandbox: Sandbox) -> None:
-    """JSON, by what it is an example of."""
+    """Check a JSON document by its kind."""
     shown = json.loads(sandbox.here(block.text))
     for key, check in DOCUMENTS.items():
         if key in shown:
             return check(shown, block, sandbox)
-    raise AssertionError(f"nobody knows what this is an example of: {block}")
+    raise AssertionError(f"unknown kind of document: {block}")
 
 
 def tasks(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
-    # Under the name by which the commands of the same page call it.
+    # Use the filename that the page's commands use.
     (sandbox.work / "tasks.json").write_text(block.text)
     made = json.loads(sandbox.run("replicate-mcp", "generate", "--file", "tasks.json", "--json"))
     assert made["successful_count"] == len(shown["tasks"])
 
 
 def result(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
-    told = BatchResult.model_validate(shown)
-    finished = len(told.successful_results) + len(told.failed_results)
-    assert finished == told.cursor == told.total_tasks - told.pending_count
+    batch = BatchResult.model_validate(shown)
+    finished = len(batch.successful_results) + len(batch.failed_results)
+    assert finished == batch.cursor == batch.total_tasks - batch.pending_count
     validate(shown, TOOLS["get_batch"].tool.output_schema or {})
 
 
@@ -103,7 +103,7 @@ def credentials(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
 
 
 def configuration(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
-    """What a host's file holds: a server that runs, or what `install` writes there."""
+    """Check a host's configuration: a running server's URL, or the entry that `install` writes."""
     (servers,) = (shown[key] for key in ("mcpServers", "servers") if key in shown)
     entry = servers["replicate"]
     if "url" in entry:
@@ -111,7 +111,7 @@ def configuration(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None
         return
     host = HOSTS[name := HOST_OF.get(block.page.stem, "claude")]
     home = sandbox.home.with_name("another-home")
-    # As for Replicate itself: with a simulator's address, no host asks for the token.
+    # Unset the simulator's URL, with which no host asks for the token.
     sandbox.run("replicate-mcp", "install", name, HOME=str(home), REPLICATE_BASE_URL="")
     written = json.loads(host.file(Machine("linux", home, {})).read_text())
     installed = written[host.servers]["replicate"]
@@ -137,7 +137,7 @@ TRIED: dict[str, Callable[[Block, Sandbox], None]] = {
     "json": document,
     "env": environment_file,
     "yaml": prometheus,
-    "text": lambda block, sandbox: None,  # What a program printed once.
+    "text": lambda block, sandbox: None,  # Program output.
 }
 
 DOCUMENTS: dict[str, Callable[[dict[str, Any], Block, Sandbox], None]] = {

@@ -1,4 +1,4 @@
-"""Commands for Windows are PowerShell, by its grammar and by what is there on Windows."""
+"""Commands for Windows are valid PowerShell and use only programs that Windows has."""
 
 import pytest
 
@@ -11,13 +11,13 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.language
 @pytest.mark.parametrize(
     "block", BLOCKS, ids=lambda block: f"{block.page.relative_to(ROOT)}:{block.line}"
 )
-def test_a_block_is_right_on_windows(block: Block) -> None:
+def test_a_block_is_valid_on_windows(block: Block) -> None:
     found = faults(block.text)
     assert found == [], f"{found} in {block}"
     in_bash(block.text)
 
 
-def test_the_pages_have_some() -> None:
+def test_the_pages_have_powershell_blocks() -> None:
     assert len(BLOCKS) > 12
 
 
@@ -43,5 +43,5 @@ def test_the_pages_have_some() -> None:
         ('$env:PATH = "$PATH;x"', "PowerShell one"),
     ],
 )
-def test_what_is_wrong_is_found(text: str, what: str) -> None:
+def test_an_invalid_block_is_detected(text: str, what: str) -> None:
     assert any(what in fault for fault in faults(text)), faults(text)

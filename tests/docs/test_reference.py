@@ -1,4 +1,4 @@
-"""The reference pages have all that there is: nothing is missing, and nothing is made up."""
+"""The reference pages document every setting, error, option, tool, route and metric."""
 
 import argparse
 import importlib
@@ -19,8 +19,8 @@ from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.semaphores.status import SemaphoreStatus
 from replicate_mcp.settings import SETTING_NAMES, Settings
 
-TOLD_BY_HELP = "simulate"
-"""The command that has more options than a page should."""
+DOCUMENTED_BY_HELP = "simulate"
+"""The command with too many options for a page; `--help` lists them."""
 
 
 def page(name: str) -> str:
@@ -28,7 +28,7 @@ def page(name: str) -> str:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The cells of a page's tables, by the code in the first one of each row."""
+    """Return the cells of a page's tables by the code in the first cell of each row."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     return {cells[0].strip(" `|"): [cell.strip() for cell in cells[1:]] for cells in lines}
 
@@ -39,51 +39,54 @@ def section(text: str, heading: str) -> str:
     return found[1]
 
 
-def test_every_setting_is_told_with_its_default() -> None:
+def test_every_setting_is_documented_with_its_default() -> None:
     table = rows(page("settings.md"))
     assert set(table) == set(SETTING_NAMES)
     for name, field in SETTING_NAMES.items():
         default = Settings.model_fields[field].default
-        told = table[name][0].strip("` ")
+        documented = table[name][0].strip("` ")
         if default is None or default == ():
-            assert told in ("", table[name][-1].strip("` ")), name
+            assert documented in ("", table[name][-1].strip("` ")), name
         else:
-            assert told == str(int(default) if isinstance(default, bool | float) else default), name
+            assert documented == str(
+                int(default) if isinstance(default, bool | float) else default
+            ), name
 
 
 def test_the_readmes_settings_are_among_them() -> None:
     readme = rows((ROOT / "README.md").read_text("utf-8"))
-    told = {name for name in readme if name.startswith(("REPLICATE", "DEFAULT_"))}
-    assert {"REPLICATE_API_TOKEN", "REPLICATE_CONCURRENT_LIMIT"} <= told <= set(SETTING_NAMES)
+    documented = {name for name in readme if name.startswith(("REPLICATE", "DEFAULT_"))}
+    assert {"REPLICATE_API_TOKEN", "REPLICATE_CONCURRENT_LIMIT"} <= documented <= set(SETTING_NAMES)
 
 
-def test_every_error_has_its_cure_and_its_status() -> None:
+def test_every_error_has_its_solution_and_its_status() -> None:
     table = rows(page("errors.md"))
     assert list(table) == sorted(ERROR_CODES, key=list(table).index)
     assert set(table) == set(ERROR_CODES)
-    for code, (status, happened, cure) in table.items():
+    for code, (status, cause, solution) in table.items():
         assert int(status) == STATUSES[cast(Any, code)]
-        assert happened.endswith(".")
-        assert cure.rstrip(" |").endswith(".")
+        assert cause.endswith(".")
+        assert solution.rstrip(" |").endswith(".")
     codes = Refusal.model_json_schema()["properties"]["error_code"]["enum"]
     for code in set(codes) - set(ERROR_CODES):
         assert f"`{code}`" in page("errors.md"), code
-    named = section(page("errors.md").replace("# Errors", "## Errors", 1), "Errors and their cures")
+    named = section(page("errors.md").replace("# Error", "## Error", 1), "Error codes")
+    specific = named.partition("`invalid_input` uses a more specific HTTP status")[2]
     for refused in (UnknownBatch(""), KeyReused("")):
-        assert str(refusal(refused)[0]) in named.partition("`invalid_input` has another status")[2]
+        assert f"| {refusal(refused)[0]} |" in specific
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != TOLD_BY_HELP])
-def test_every_option_of_a_command_is_told(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != DOCUMENTED_BY_HELP])
+def test_every_option_of_a_command_is_documented(name: str) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     command = cast(Command, importlib.import_module(f"replicate_mcp.cli.{name}"))
     command.add_arguments(parser)
-    told = section(page("command-line.md"), name)
+    documented = section(page("command-line.md"), name)
     for action in parser._actions:
         for option in action.option_strings:
-            assert option in told, option
+            assert option in documented, option
     for option in re.findall(
-        r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```.*?```", "", told, flags=re.S)
+        r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```.*?```", "", documented, flags=re.S)
     ):
         assert option in {*parser._option_string_actions, "--help", "--env-file"}, option
 
@@ -93,16 +96,16 @@ def test_every_command_has_a_section() -> None:
     assert sorted(headings) == sorted(COMMANDS)
 
 
-def test_every_tool_is_told_with_its_arguments() -> None:
+def test_every_tool_is_documented_with_its_arguments() -> None:
     text = page("tools.md")
     for name, spec in TOOLS.items():
         schema = spec.tool.input_schema
         if (spec.tool.meta or {}).get("ui", {}).get("visibility") == ["app"]:
-            continue  # Not for models, nor for people.
+            continue  # Called by the gallery only.
         assert set(rows(section(text, name))) == set(schema.get("properties", {})), name
 
 
-def test_every_resource_and_prompt_is_told() -> None:
+def test_every_resource_and_prompt_is_documented() -> None:
     text = section(page("tools.md"), "Resources and prompts")
     for template in TEMPLATES:
         assert f"`{template.uri_template}`" in text
@@ -110,17 +113,17 @@ def test_every_resource_and_prompt_is_told() -> None:
         assert f"`{name}`" in text
 
 
-def test_every_public_name_of_the_package_is_told() -> None:
+def test_every_public_name_of_the_package_is_documented() -> None:
     text = page("python-api.md")
     for name in public_names:
         assert re.search(rf"^::: replicate_mcp\.\S*\b{name}$", text, re.MULTILINE), name
 
 
-def test_every_field_of_a_semaphores_status_is_told() -> None:
+def test_every_field_of_a_semaphores_status_is_documented() -> None:
     assert set(rows(page("python-api.md"))) == set(SemaphoreStatus.model_fields)
 
 
-def test_every_route_is_told(server: Server) -> None:
+def test_every_route_is_documented(server: Server) -> None:
     described = server.get("/openapi.json").json()["paths"]
     routes = {
         f"{method.upper()} {path}"
@@ -128,16 +131,18 @@ def test_every_route_is_told(server: Server) -> None:
         for method in methods
         if not path.startswith("/dashboard")
     }
-    told = set(rows(section(page("http-api.md"), "All routes")))
-    assert routes <= told
-    for extra in told - routes:
+    documented = set(rows(section(page("http-api.md"), "Routes")))
+    assert routes <= documented
+    for extra in documented - routes:
         assert extra in ("GET /", "/mcp`, `/sse"), extra
 
 
-def test_every_metric_is_told(serve: Serve) -> None:
+def test_every_metric_is_documented(serve: Serve) -> None:
     with serve() as server:
         server.post("/generate", {"prompt": "a red car"})
         text = server.get("/metrics").text
-    told = set(re.findall(r"`(replicate_mcp_\w+)`", section(page("operating.md"), "What to watch")))
+    documented = set(
+        re.findall(r"`(replicate_mcp_\w+)`", section(page("operating.md"), "Monitoring"))
+    )
     measured = set(re.findall(r"^# TYPE (\w+) (?:gauge|counter|histogram)$", text, re.MULTILINE))
-    assert told == {name for name in measured if not name.endswith("_created")}
+    assert documented == {name for name in measured if not name.endswith("_created")}

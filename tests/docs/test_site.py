@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, and its pages ask nothing of other hosts."""
+"""The documentation builds without warnings, and its pages load nothing from other hosts."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from docs.blocks import ROOT
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `make docs` builds it, in another folder."""
+    """Build the site like `make docs`, in a temporary folder."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "docs", folder / "docs")
     shutil.copy(ROOT / "zensical.toml", folder)

@@ -14,11 +14,11 @@ START_PAGES = [*sorted((ROOT / "docs" / "start").glob("*.md")), ROOT / "docs" / 
 README = ROOT / "README.md"
 
 SHELLS = {"sh": {"macOS", "Linux"}, "powershell": {"Windows"}}
-"""The systems that a block of commands is for."""
+"""The systems that each shell language is for."""
 
 
 def commands(block: Block) -> list[str]:
-    """What a block has `replicate-mcp` do, line by line."""
+    """Return the arguments of each `replicate-mcp` call of a block."""
     text = in_bash(block.text) if block.language == "powershell" else block.text
     return re.findall(r"replicate-mcp\"? +((?!/).+)$", text.replace("\\\n", " "), re.MULTILINE)
 
@@ -32,7 +32,7 @@ def test_tabs_of_a_start_page_are_for_all_systems_and_do_the_same_on_each(page: 
             label: [block.language for block in tabs.blocks[label]] for label in tabs.blocks
         }
         for label, blocks in tabs.blocks.items():
-            assert blocks, f"{where}: nothing to type for {label}"
+            assert blocks, f"{where}: no commands for {label}"
             for block in blocks:
                 systems = SHELLS.get(block.language, set(SYSTEMS))
                 assert set(label.split(", ")) <= systems, f"{block.language} for {label} in {block}"
@@ -52,12 +52,12 @@ def test_commands_outside_of_tabs_are_typed_alike_in_every_shell(page: Path) -> 
             assert faults(block.text) == [], f"not for PowerShell: {block}"
 
 
-def test_the_start_pages_tell_something_to_type_on_every_system() -> None:
+def test_the_start_pages_have_commands_for_every_system() -> None:
     for page in START_PAGES:
         blocks = [block for block in blocks_of(page) if block.language in SHELLS]
         everywhere = any(not block.tab for block in blocks)
-        told = {system for block in blocks for system in block.tab.split(", ")}
-        assert everywhere or told == set(SYSTEMS), page.name
+        systems = {system for block in blocks for system in block.tab.split(", ")}
+        assert everywhere or systems == set(SYSTEMS), page.name
         assert any(tabs.systems for tabs in tabs_of(page)), page.name
 
 
@@ -67,10 +67,10 @@ def test_wheels_on_the_pages_have_this_version() -> None:
     assert set(re.findall(r"replicate_mcp-([\d.]+\w*)-py3", text)) == {version}
 
 
-def test_the_readme_installs_on_every_system_with_the_same_words() -> None:
+def test_the_readme_has_the_same_install_command_on_every_system() -> None:
     text = README.read_text("utf-8")
-    begin = text.count("\n", 0, text.index("## Use it in"))
-    end = text.count("\n", 0, text.index("\n## ", text.index("## Use it in") + 1))
+    begin = text.count("\n", 0, text.index("## Install in"))
+    end = text.count("\n", 0, text.index("\n## ", text.index("## Install in") + 1))
     section = [block for block in blocks_of(README) if begin < block.line <= end]
     shells = {block.language: block for block in section if block.language in SHELLS}
     assert set(shells) == set(SHELLS)

@@ -15,7 +15,7 @@ def threat_rows() -> list[list[str]]:
     """Return the cells of each row of the page's table."""
     lines = (ROOT / "docs" / "threat-model.md").read_text("utf-8").splitlines()
     header, _, *rows = [line for line in lines if line.startswith("|")]
-    assert split_row(header) == ["sender", "what they send", "what stops it", "test"]
+    assert split_row(header) == ["source", "attack", "protection", "test"]
     return [split_row(row) for row in rows]
 
 
@@ -32,27 +32,27 @@ def functions_of(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("cells", threat_rows(), ids=lambda cells: cells[1][:40])
-def test_a_row_says_what_stops_it_and_its_tests_exist(cells: list[str]) -> None:
-    _, sent, defence, tests = cells
-    assert sent
-    assert defence
+def test_a_row_has_a_protection_and_its_tests_exist(cells: list[str]) -> None:
+    _, attack, protection, tests = cells
+    assert attack
+    assert protection
     named = TEST.findall(tests)
-    assert named, f"no test: {sent}"
-    assert TEST.sub("", tests).strip() == "", "only tests stand in the last column"
+    assert named, f"no test: {attack}"
+    assert TEST.sub("", tests).strip() == "", "the last column contains only tests"
     for file, function in named:
         assert (ROOT / file).is_file(), file
         assert function in functions_of(ROOT / file), f"{file}::{function}"
 
 
-def test_every_kind_of_sender_has_rows() -> None:
-    senders = [cells[0].strip("*") for cells in threat_rows() if cells[0]]
-    assert senders == [
+def test_every_source_of_attacks_has_rows() -> None:
+    sources = [cells[0].strip("*") for cells in threat_rows() if cells[0]]
+    assert sources == [
         "Callers over HTTP",
-        "Replicate's answers and models",
+        "Replicate's responses and models",
         "Proxies in front",
         "Other users of the machine",
         "Files and paths",
-        "Neighbours on a Redis",
+        "Other users of the Redis",
         "Webhooks",
         "Hostile web pages",
         "The host's model",

@@ -469,7 +469,7 @@ def test_as_many_sessions_may_be_open_as_the_sdk_keeps() -> None:
 
 def test_the_documentation_tells_these_numbers() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text("utf-8")
-    told = page.partition("## What it takes from the network")[2].partition("\n## ")[0]
+    told = page.partition("## Request limits")[2].partition("\n## ")[0]
     ours, shares = DEFAULT_LIMITS, (4, 2, 1)
     kib, mib = 1024, 1024 * 1024
     assert "three quarters of each" in told
@@ -484,17 +484,17 @@ def test_the_documentation_tells_these_numbers() -> None:
     )
     for sentence in (
         f"{ours.header_bytes // kib} KiB, within {ours.header_seconds} s",
-        f"{ours.body_bytes // mib} MiB, over MCP {ours.mcp_body_bytes // mib} MiB, "
+        f"{ours.body_bytes // mib} MiB ({ours.mcp_body_bytes // mib} MiB over MCP), "
         f"within {ours.body_seconds} s",
-        f"| commas, `[` and `{{` in it | {ours.body_marks:,} |",
-        "{:,} of a caller, {:,} of an address, {:,} of all".format(*requests),
-        f"after the first {ours.small_body_bytes // kib} KiB of each",
-        f"a comma or bracket of a body counts {MARK_BYTES} more",
-        "{}, {} and {} MiB".format(*held),
-        "{} MiB of an account, {} MiB of all".format(*batches[::2]),
-        f"{BATCH_BYTES // kib} KiB each and {TASK_BYTES // kib} KiB a task",
+        f"| commas, `[` and `{{` in a body | {ours.body_marks:,} |",
+        "{:,} per caller, {:,} per address, {:,} in total".format(*requests),
+        f"the first {ours.small_body_bytes // kib} KiB of each are free",
+        f"each comma or bracket in a body counts {MARK_BYTES} more",
+        "{} MiB per caller, {} MiB per address, {} MiB in total".format(*held),
+        "{} MiB per account, {} MiB in total".format(*batches[::2]),
+        f"{BATCH_BYTES // kib} KiB per batch and {TASK_BYTES // kib} KiB per task",
         f"end after {ours.session_idle_seconds // 60} min",
-        "{:,}, {:,} and {:,}".format(*sessions),
+        "{:,} per caller, {:,} per address, {:,} in total".format(*sessions),
         f"| connections | {ours.connections:,},",
         f"{ours.small_body_bytes // kib} KiB within {ours.unread_seconds} s",
     ):

@@ -239,7 +239,7 @@ def test_a_client_that_stops_reading_loses_its_answers_and_its_batches_go_on(
 
 def test_the_documentation_tells_these_numbers() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text("utf-8")
-    told = " ".join(page.partition("### On stdio")[2].partition("\n## ")[0].split())
+    told = " ".join(page.partition("### Limits on stdio")[2].partition("\n## ")[0].split())
     longest = f"{MAX_LINE_BYTES // MIB} MiB, and {MAX_LINE_MARKS:,} commas, `[` and `{{`"
     assert f"A line has at most {longest}." in told
     assert DEFAULT_LIMITS.mcp_body_marks == MAX_LINE_MARKS
