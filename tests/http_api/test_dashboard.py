@@ -108,7 +108,7 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(team).to_contain_text("0 of 2 in use")
     expect(account).to_contain_text("Replicate account")
     expect(account).to_contain_text(
-        "0 waiting · 60,000 new images a minute · shared on this machine"
+        "0 waiting · 60,000 predictions per minute · shared on this machine"
     )
     expect(team).to_contain_text("0 waiting · shared on this machine")
     body = {"prompts": ["a [hang]"] * 5, "external_semaphore_id": "team"}
@@ -119,7 +119,7 @@ def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
     expect(account).to_contain_text("2 of 60 in use")
     expect(visit.page.get_by_text("2 running · 3 waiting")).to_be_visible()
     expect(visit.page).to_have_title("0/5 · replicate-mcp")
-    expect(visit.page.get_by_text("limit: team")).to_be_visible()
+    expect(visit.page.get_by_text("semaphore: team")).to_be_visible()
     server.client.delete(f"/batches/{begun['batch_id']}")
     expect(team).to_contain_text("0 of 2 in use")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
@@ -156,11 +156,13 @@ def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
 
     visit.page.route("**/batches/b_*", put_urls)
     visit.page.reload()
-    expect(visit.page.locator("a.thumb img")).to_have_count(1)
+    expect(visit.page.locator("a.thumbnail img")).to_have_count(1)
     expect(visit.page.get_by_text("No link")).to_have_count(len(NOT_DELIVERED))
-    expect(visit.page.locator("a.thumb")).to_have_attribute("href", re.compile("/delivery/"))
+    expect(visit.page.locator("a.thumbnail")).to_have_attribute("href", re.compile("/delivery/"))
     visit.page.get_by_role("button", name="Download generated_image_1.webp").click()
-    expect(visit.page.get_by_text("cannot be fetched by this page")).to_be_visible()
+    expect(
+        visit.page.get_by_text("This page cannot download generated_image_1.webp.")
+    ).to_be_visible()
 
 
 def test_how_many_run_stays_on_show_though_another_replica_answers(
@@ -195,7 +197,7 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     urls = [file["url"] for row in made["successful_results"] for file in row["generated_files"]]
     tiles = page.locator("figure.tile")
     expect(tiles).to_have_count(3)
-    expect(tiles.locator(".thumb[data-loaded] img")).to_have_count(3)
+    expect(tiles.locator(".thumbnail[data-loaded] img")).to_have_count(3)
     links = tiles.get_by_role("link").all()
     assert [link.get_attribute("href") for link in links] == urls
     assert {link.get_attribute("target") for link in links} == {"_blank"}
@@ -207,7 +209,9 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     expect(tiles.first).to_contain_text(re.compile(r"expires in (59|60) min"))
     tiles.first.get_by_role("button", name="Details").click()
     expect(tiles.first).to_contain_text("black-forest-labs/flux-schnell")
-    expect(tiles.first.locator("dt", has_text="Task").locator("+ dd")).to_have_text("car.png")
+    expect(tiles.first.locator("dt", has_text="Output filename").locator("+ dd")).to_have_text(
+        "car.png"
+    )
     with page.context.expect_page() as opened:
         links[0].click()
     assert opened.value.url == urls[0]
@@ -249,9 +253,9 @@ def test_what_is_said_covers_no_image_and_is_gone_when_somebody_signs_in(
     assert toast["y"] + toast["height"] <= bar["height"]
     page.get_by_role("button", name="Sign in").click()
     expect(said).to_have_text("")
-    expect(page.locator("#liveness")).to_have_text("Not signed in")
+    expect(page.locator("#connection")).to_have_text("Not signed in")
     page.get_by_role("button", name="Back").click()
-    expect(page.locator("#liveness")).to_have_text("Live")
+    expect(page.locator("#connection")).to_have_text("Live")
 
 
 def test_images_count_down_to_their_end_and_are_marked_then(
@@ -263,11 +267,11 @@ def test_images_count_down_to_their_end_and_are_marked_then(
     tile = visit.page.locator("figure.tile")
     expect(tile).to_contain_text(re.compile(r"expires in \d+ s"))
     expect(tile.get_by_role("link")).to_have_count(1)
-    expect(tile.locator(".lifetime")).to_have_text("expired")
+    expect(tile.locator(".expiry")).to_have_text("expired")
     expect(tile.get_by_role("link")).to_have_count(0)
     expect(tile.get_by_role("button", name="Download")).to_have_count(0)
     visit.page.reload()
-    expect(tile.locator(".lifetime")).to_have_text("expired")
+    expect(tile.locator(".expiry")).to_have_text("expired")
     expect(tile.get_by_role("img")).to_have_count(0)
 
 
@@ -313,7 +317,7 @@ def test_what_is_still_to_come_has_a_tile_and_a_large_batch_ends_with_how_many_m
     visit = look(server.url)
     page = visit.page
     small = server.post("/generate-batch", {"prompts": ["a [hang]"] * 8}, **LATER).json()
-    coming = page.locator(".coming:visible")
+    coming = page.locator(".pending:visible")
     more = page.get_by_role("button", name=re.compile(r"^\+ .* more$"))
     expect(coming).to_have_count(8)
     expect(more).to_have_count(0)
@@ -350,24 +354,24 @@ def test_a_batch_is_cancelled_after_a_second_thought(
     server.post("/generate-batch", {"prompts": prompts}, **LATER)
     visit = look(server.url)
     page = visit.page
-    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed")
+    expect(page.locator(".batch .counts")).to_have_text("1 of 5 made, 1 failed")
     expect(page.locator(".batch .detail").first).to_have_text("3 running")
     cancel = page.get_by_role("button", name="Cancel batch")
     cancel.click()
-    page.get_by_role("group", name="Cancel the batch?").press("Escape")
+    page.get_by_role("group", name="Cancel this batch?").press("Escape")
     expect(cancel).to_be_focused()
     assert simulator.account("acme")["in_flight"] == 3
     cancel.click()
-    page.get_by_role("button", name="Cancel the batch").click()
+    page.get_by_role("button", name="Cancel this batch").click()
     simulator.wait_for(account="acme", in_flight=0)
     expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
-    expect(page.get_by_role("status")).to_have_text(re.compile(r"^A batch was cancelled: 1 of 5 "))
-    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed, 3 cancelled")
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"^Batch cancelled: 1 of 5 "))
+    expect(page.locator(".batch .counts")).to_have_text("1 of 5 made, 1 failed, 3 cancelled")
     expect(page.locator("[data-code='canceled']")).to_contain_text("3 tasks")
     assert simulator.account("acme")["canceled"] == 3
     server.post("/generate", {"prompt": "a red car"})
     page.reload()
-    told = page.locator(".batch .headline")
+    told = page.locator(".batch .counts")
     expect(told).to_have_text(["1 of 1 made", "1 of 5 made, 1 failed, 3 cancelled"])
 
 
@@ -409,10 +413,10 @@ def test_who_looks_is_asked_for_and_kept_in_the_tab_only(serve: Serve, look: Loo
         server.post("/generate", {"prompt": "somebody else's"}, x_replicate_api_key="r8_third_1")
         visit = look(url, refusals_expected=True)
         page = visit.page
-        expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sign in to continue")).to_be_visible()
         expect(page.get_by_role("heading", name="Batches")).to_be_hidden()
         visit.sign_in("Replicate token", "r8__of_nobody")
-        expect(page.locator("p.reason:visible")).to_contain_text("refused the token")
+        expect(page.locator("p.form-error:visible")).to_contain_text("refused the token")
         visit.sign_in("Replicate token", token)
         expect(page.locator("figure.tile .prompt")).to_have_text("mine")
         expect(visit.semaphore("replicate-global")).to_contain_text("your account")
@@ -424,7 +428,7 @@ def test_who_looks_is_asked_for_and_kept_in_the_tab_only(serve: Serve, look: Loo
         assert token in page.evaluate("JSON.stringify({...sessionStorage})")
         assert token not in page.content()
         page.get_by_role("button", name="Sign out").click()
-        expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sign in to continue")).to_be_visible()
         expect(page.get_by_text("mine")).to_have_count(0)
         assert page.evaluate("sessionStorage.length") == 0
         assert token not in page.url
@@ -437,12 +441,12 @@ def test_a_server_that_is_away_is_told_of_and_waited_for(serve: Serve, look: Loo
         expect(visit.page.get_by_text("Live")).to_be_visible()
         first.terminate()
         expect(visit.page.get_by_role("alert")).to_have_text("The server cannot be reached.")
-        expect(visit.page.get_by_text("Trying again in")).to_be_visible()
+        expect(visit.page.get_by_text("Retrying in")).to_be_visible()
     with serve("--port", str(urlsplit(first.url).port)):
-        visit.page.get_by_role("button", name="Try now").click()
+        visit.page.get_by_role("button", name="Retry now").click()
         expect(visit.page.get_by_text("Live")).to_be_visible()
         expect(visit.page.get_by_role("alert")).to_have_text("")
-        expect(visit.page.get_by_text("Trying again in")).to_be_hidden()
+        expect(visit.page.get_by_text("Retrying in")).to_be_hidden()
 
 
 def test_a_hidden_tab_asks_for_nothing(server: Server, simulator: Simulator, look: Look) -> None:
@@ -465,8 +469,8 @@ def test_a_pause_that_replicate_asked_for_counts_down(
     simulator.configure(throttle_seconds=30, throttle_header=True, fault_next=["429"])
     server.post("/generate-batch", {"prompts": ["a"]}, **LATER)
     visit = look(server.url)
-    paused = visit.semaphore("replicate-global").get_by_text("Replicate asked for a pause")
-    expect(paused).to_contain_text(re.compile(r"go on in (2\d|30) s"))
+    paused = visit.semaphore("replicate-global").get_by_text("Throttled by Replicate")
+    expect(paused).to_contain_text(re.compile(r"resume in (2\d|30) s"))
 
 
 def test_everything_fits_a_phone(server: Server, look: Look) -> None:
@@ -516,7 +520,7 @@ def test_the_keyboard_reaches_everything(server: Server, look: Look) -> None:
             )
         )
     names = [re.sub(r"\s+", " ", text).strip() for text, _ in reached]
-    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 madea red car"]
+    assert names[:3] == ["Skip to content", "Sign in", "1 of 1 madea red car"]
     assert names[4:] == [
         "(opens in a new tab)",
         "Details of car.png",

@@ -110,7 +110,7 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     expect(tiles).to_have_count(made)
     for selector in (".filename", ".prompt", "dd:first-of-type"):
         assert exact_texts(page.locator(f"figure.tile {selector}")) == texts[:made], selector
-    assert exact_texts(page.locator(".failure .sentence")) == list(dict.fromkeys(texts[made:]))
+    assert exact_texts(page.locator(".failure .error-message")) == list(dict.fromkeys(texts[made:]))
     assert set(exact_texts(page.locator(".failure .filename"))) == set(texts[made:])
     for each in tiles.get_by_role("button", name="Download").all()[:17]:
         each.click()
@@ -171,10 +171,10 @@ def test_hostile_names_and_errors_of_the_server_are_text(server: Server, look: L
     page.reload()
     expect(page.locator(".semaphore h3")).to_have_count(len(HOSTILE_TEXTS))
     assert exact_texts(page.locator(".semaphore h3")) == list(HOSTILE_TEXTS)
-    expect(page.get_by_text(f"limit: {SCRIPT_TAG}")).to_be_visible()
+    expect(page.get_by_text(f"semaphore: {SCRIPT_TAG}")).to_be_visible()
     page.get_by_role("button", name="Cancel batch").click()
     for text in HOSTILE_TEXTS:
-        page.get_by_role("button", name="Cancel the batch").click()
+        page.get_by_role("button", name="Cancel this batch").click()
         page.wait_for_function(
             "(text) => document.querySelector('#toast').textContent === JSON.parse(text)",
             arg=json.dumps(text),

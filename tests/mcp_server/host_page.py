@@ -59,7 +59,7 @@ class HostPage:
         self.page.evaluate("(call) => host.show(call)", {"tool": tool, "given": given, **more})
 
     def seen(self, what: str) -> list[Any]:
-        """What the host was asked to do: `opened`, `downloaded`, `toldToModel`, ..."""
+        """What the host was asked to do: `opened`, `downloaded`, `modelContexts`, ..."""
         found: list[Any] = self.page.evaluate(f"host.{what}")
         return found
 

@@ -141,12 +141,12 @@ def test_a_tile_a_task_fills_as_images_arrive_and_nothing_jumps(
     expect(loaded(page)).to_have_count(2)
     assert page.seen("answers") == [], "the model still waits for its answer"
     expect(page.view.get_by_role("heading")).to_have_text("2 of 4 made")
-    expect(page.view.get_by_text("2 tasks to come")).to_be_visible()
+    expect(page.view.get_by_text("2 tasks remaining")).to_be_visible()
     bar = page.view.get_by_role("progressbar")
     expect(bar).to_have_attribute("aria-valuenow", "2")
     expect(loaded(page)).to_have_count(4)
-    expect(page.view.get_by_role("heading")).to_have_text("4 tasks done")
-    expect(page.view.get_by_text("links work for 60 min")).to_be_visible()
+    expect(page.view.get_by_role("heading")).to_have_text("4 tasks completed")
+    expect(page.view.get_by_text("URLs expire in 60 min")).to_be_visible()
     assert len(page.seen("heights")) <= 2, "it grew when the tiles came, and never again"
 
 
@@ -155,13 +155,13 @@ def test_tiles_come_while_the_model_still_writes_its_tasks(show: Show) -> None:
     page = show("generate_images", None, written=written)
     expect(page.tiles).to_have_count(2)
     expect(page.tile("house.png")).to_contain_text("a blue house")
-    assert states(page) == ["waiting"] * 2
+    assert states(page) == ["pending"] * 2
     expect(page.view.get_by_role("heading")).to_have_text("2 tasks")
 
 
 def test_nothing_is_shown_as_done_before_anything_is_known(show: Show) -> None:
     page = show("generate_images", None)
-    expect(page.view.get_by_role("heading")).to_have_text("Getting ready …")
+    expect(page.view.get_by_role("heading")).to_have_text("Preparing …")
     expect(page.view.get_by_role("progressbar").locator("span")).to_have_css("width", "0px")
 
 
@@ -173,7 +173,7 @@ def test_another_batch_that_is_newer_is_not_taken_for_the_calls_own(
     simulator.wait_for(account="acme", in_flight=2)
     begun_elsewhere(server, {"prompts": ["not this one", "nor a [slow] one"]})
     the_views_next_look(page)
-    assert states(page) == ["waiting"] * 2
+    assert states(page) == ["pending"] * 2
     expect(page.view.get_by_text("Waiting for the first")).to_be_visible()
 
 
@@ -211,7 +211,7 @@ def test_where_two_batches_can_be_a_calls_own_its_answer_tells(
     simulator.configure(prompt_words=False, predict_seconds="0,60")
     other = begun_elsewhere(server, given)
     the_views_next_look(page)
-    assert states(page) == ["waiting"] * 2
+    assert states(page) == ["pending"] * 2
     server.client.delete(own)
     expect(page.view.get_by_role("heading")).to_have_text("0 of 2 made · stopped")
     assert server.get(other).json()["status"] == "running"
@@ -226,7 +226,7 @@ def test_an_older_batch_of_the_same_tasks_is_not_taken_for_one_that_is_yet_to_be
         time.sleep(0.2)
     page = show("generate_images", given, waits=False, calls=False)
     the_views_next_look(page)
-    assert states(page) == ["waiting"] * 2
+    assert states(page) == ["pending"] * 2
     expect(page.view.get_by_role("button", name="Stop")).to_have_count(0)
 
 
@@ -235,7 +235,7 @@ def test_a_call_that_was_stopped_before_its_answer_says_so(
 ) -> None:
     page = show("generate_images", {"tasks": tasks("a [slow] car")}, waits=False)
     page.page.evaluate("host.cancel('by the user')")
-    expect(page.view.get_by_role("alert")).to_have_text("The call was stopped (by the user).")
+    expect(page.view.get_by_role("alert")).to_have_text("The call was cancelled (by the user).")
     expect(page.view.get_by_role("list")).to_have_attribute("aria-busy", "false")
 
 
@@ -250,7 +250,7 @@ def test_what_was_made_stays_when_the_call_ends_without_results(
     own = batch_of(server, loaded(page).get_attribute("src"))
     server.client.delete(f"/batches/{own['batch_id']}")
     expect(page.view.get_by_role("heading")).to_have_text("1 of 2 made · stopped")
-    assert states(page) == ["made", "failed"]
+    assert states(page) == ["succeeded", "failed"]
 
 
 def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
@@ -266,8 +266,8 @@ def test_how_far_a_running_batch_is_can_be_heard(show: Show) -> None:
 def test_more_room_is_asked_for_where_the_host_has_it(show: Show) -> None:
     room = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
     page = show("generate_images", {"tasks": tasks("a red car")}, context=room)
-    page.view.get_by_role("button", name="Show in full size").click()
-    expect(page.view.get_by_role("button", name="Back into the conversation")).to_be_visible()
+    page.view.get_by_role("button", name="Full screen").click()
+    expect(page.view.get_by_role("button", name="Exit full screen")).to_be_visible()
     expect(page.view.locator("html")).to_have_attribute("data-display-mode", "fullscreen")
 
 
@@ -283,7 +283,7 @@ def test_a_failure_says_why_and_is_made_again_in_its_place(
     show: Show, simulator: Simulator
 ) -> None:
     page = show("generate_images", {"tasks": tasks("a fine day", "a [fail] car", "a red car")})
-    assert states(page) == ["made", "failed", "made"]
+    assert states(page) == ["succeeded", "failed", "succeeded"]
     failed = page.tiles.nth(1)
     expect(failed).to_contain_text("The model failed")
     expect(failed).to_contain_text("prediction failed")
@@ -291,9 +291,9 @@ def test_a_failure_says_why_and_is_made_again_in_its_place(
     assert states(page) == ["failed"]
     page.view.get_by_role("button", name="1 failed").click()
     simulator.configure(prompt_words=False)
-    failed.get_by_role("button", name=re.compile("again")).press("Enter")
-    expect(failed).to_have_attribute("data-state", "made")
-    assert states(page) == ["made"] * 3
+    failed.get_by_role("button", name=re.compile("Regenerate")).press("Enter")
+    expect(failed).to_have_attribute("data-state", "succeeded")
+    assert states(page) == ["succeeded"] * 3
 
 
 def test_a_batch_is_stopped_after_a_second_thought(show: Show, simulator: Simulator) -> None:
@@ -303,7 +303,7 @@ def test_a_batch_is_stopped_after_a_second_thought(show: Show, simulator: Simula
     page.view.get_by_role("button", name="Stop", exact=True).click()
     page.view.get_by_role("button", name="Stop the rest?").click()
     expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
-    assert states(page) == ["made", "failed", "failed"]
+    assert states(page) == ["succeeded", "failed", "failed"]
     expect(page.view.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
     simulator.wait_for(account="acme", in_flight=0)
 
@@ -315,18 +315,18 @@ def test_an_image_is_made_again_with_another_seed_and_the_model_is_told(show: Sh
     }
     page = show("generate_images", given)
     first = page.tiles.first
-    first.get_by_role("button", name="Make car.png again with another seed").click()
+    first.get_by_role("button", name="Regenerate car.png with a new seed").click()
     expect(page.tiles).to_have_count(3)
     another = page.tiles.nth(1)
-    expect(another).to_have_attribute("data-state", "made")
+    expect(another).to_have_attribute("data-state", "succeeded")
     expect(another).to_contain_text("car_2.png")
     size = "(image) => [image.naturalWidth, image.naturalHeight]"
     expect(loaded(page)).to_have_count(3)
     assert another.locator("img").evaluate(size) == first.locator("img").evaluate(size)
     sources = page.view.locator("img").evaluate_all("(all) => all.map((each) => each.src)")
     assert len(set(sources)) == 3
-    (told,) = page.seen("toldToModel")
-    assert f"task 0 again: car_2.png {sources[1]}" in told
+    (told,) = page.seen("modelContexts")
+    assert f"task 0 regenerated: car_2.png {sources[1]}" in told
 
 
 def test_an_image_made_again_while_its_batch_runs_takes_nobodys_place(
@@ -335,7 +335,7 @@ def test_an_image_made_again_while_its_batch_runs_takes_nobodys_place(
     simulator.configure(slow_seconds=5)
     slow = ("a [slow] house", "a [slow] tree", "a [slow] cat")
     page = show("generate_images", {"tasks": tasks("a red car", *slow), "wait_seconds": 0})
-    page.tiles.first.get_by_role("button", name="Make car.png again").click()
+    page.tiles.first.get_by_role("button", name="Regenerate car.png").click()
     expect(page.tiles).to_have_count(5)
     expect(loaded(page)).to_have_count(5)
     shown = page.tiles.evaluate_all(
@@ -346,7 +346,7 @@ def test_an_image_made_again_while_its_batch_runs_takes_nobodys_place(
     assert shown == [
         list(pair) for pair in zip(names, ["a red car", "a red car", *slow], strict=True)
     ]
-    assert states(page) == ["made"] * 5
+    assert states(page) == ["succeeded"] * 5
 
 
 def test_an_image_is_opened_copied_and_downloaded_through_the_host(show: Show) -> None:
@@ -373,9 +373,9 @@ def test_a_host_without_anything_optional_still_shows_what_was_made(
     given = {"tasks": tasks("a red car", "a blue house"), "wait_seconds": 2}
     page = show("generate_images", given, capabilities={})
     expect(loaded(page)).to_have_count(1)
-    assert sorted(states(page)) == ["made", "waiting"]
-    expect(page.view.get_by_role("alert")).to_contain_text("Ask in the conversation for the rest")
-    expect(page.view.get_by_role("button", name=re.compile("again"))).to_have_count(0)
+    assert sorted(states(page)) == ["pending", "succeeded"]
+    expect(page.view.get_by_role("alert")).to_contain_text("Ask for them in the conversation")
+    expect(page.view.get_by_role("button", name=re.compile("Regenerate"))).to_have_count(0)
     link = page.view.get_by_role("link")
     assert (link.get_attribute("href") or "").startswith(simulator.url)
     assert link.get_attribute("rel") == "noopener noreferrer"
@@ -387,9 +387,9 @@ def test_urls_count_down_and_what_has_expired_is_marked(show: Show, simulator: S
     simulator.configure(clock_offset_seconds=-3596)  # It ended almost an hour ago.
     page = show("generate_images", {"tasks": tasks("a red car")})
     tile = page.tiles.first
-    expect(tile.locator(".life")).to_have_text(re.compile(r"^\d s$"))
+    expect(tile.locator(".status")).to_have_text(re.compile(r"^\d s$"))
     expect(tile).to_have_attribute("data-state", "expired")
-    expect(tile.locator(".life")).to_have_text("expired")
+    expect(tile.locator(".status")).to_have_text("expired")
     expect(tile.get_by_role("link")).to_have_count(0)
     expect(tile.get_by_role("button")).to_have_count(1)
     simulator.configure(clock_offset_seconds=-4000)
@@ -409,7 +409,7 @@ def test_what_others_wrote_is_text_and_only_images_of_replicate_are_shown(
     simulator.configure(public_url="https://elsewhere.example")
     astray = show("generate_images", {"tasks": tasks("a red car")})
     simulator.configure(public_url="")
-    expect(astray.tiles.first).to_contain_text("not one of Replicate’s")
+    expect(astray.tiles.first).to_contain_text("not on a Replicate host")
     expect(astray.view.locator("a, img")).to_have_count(0)
     assert not [url for url in astray.requested if "elsewhere" in url]
 
@@ -424,12 +424,12 @@ def test_a_large_batch_is_fetched_page_by_page_and_shown_a_part_at_a_time(show: 
     given = {"tasks": tasks(*(f"car {number}" for number in range(130)))}
     page = show("generate_images", given)
     assert page.seen("answers")[0]["structuredContent"]["cursor"] == 50
-    expect(page.view.get_by_role("heading")).to_have_text("130 tasks done")
+    expect(page.view.get_by_role("heading")).to_have_text("130 tasks completed")
     expect(page.tiles).to_have_count(24)
     page.view.get_by_role("button", name="Show 72 of 106 more tasks").click()
     page.view.get_by_role("button", name="Show 34 more").click()
     expect(page.tiles).to_have_count(130)
-    assert set(states(page)) == {"made"}
+    assert set(states(page)) == {"succeeded"}
     names = page.view.locator(".name").all_text_contents()
     assert names == [f"{number}.png" for number in range(130)]
 
@@ -443,7 +443,9 @@ def test_get_batch_shows_a_batch_and_with_a_cursor_only_the_rest(show: Show) -> 
     expect(loaded(rest)).to_have_count(1)
     expect(rest.tiles).to_have_count(1)
     # What else the task had for inputs is not in its result.
-    again = rest.tiles.get_by_role("button", name=re.compile("again from its prompt alone$"))
+    again = rest.tiles.get_by_role(
+        "button", name=re.compile("^Regenerate .* from its prompt only$")
+    )
     again.click()
     expect(loaded(rest)).to_have_count(2)
 
@@ -467,7 +469,7 @@ def test_everything_fits_a_narrow_column(show: Show) -> None:
     given = {"tasks": [long, failing, *tasks("a red car")]}
     page = show("generate_images", given, width=NARROW)
     assert page.fits()
-    assert states(page) == ["made", "failed", "made"]
+    assert states(page) == ["succeeded", "failed", "succeeded"]
     tops = page.tiles.evaluate_all("(all) => all.map((each) => each.offsetTop)")
     assert tops[0] == tops[1], "two stand side by side"
 
@@ -479,7 +481,7 @@ def test_why_a_task_failed_is_not_cut_through_in_a_low_frame(show: Show) -> None
         flagged = tasks("a [nsfw] car", "a [nsfw] house", aspect_ratio=ratio)
         page = show("generate_images", {"tasks": flagged}, width=NARROW)
         expect(page.tiles.first).to_contain_text("The model refused the content")
-        for seen in page.view.locator(".reason").evaluate_all(lines):
+        for seen in page.view.locator(".message-text").evaluate_all(lines):
             assert seen == pytest.approx(round(seen), abs=0.05), ratio
             assert seen > 2, ratio
 
@@ -507,12 +509,12 @@ def test_the_keyboard_reaches_everything(show: Show) -> None:
         reached.append(focused.get_attribute("aria-label") or focused.inner_text().strip())
         page.page.keyboard.press("Tab")
     assert reached == [
-        "(opens outside)",
+        "(opens in a new window)",
         "Open car.png",
         "Copy URL of car.png",
         "Download car.png",
-        "Make car.png again with another seed",
-        "(opens outside)",
+        "Regenerate car.png with a new seed",
+        "(opens in a new window)",
     ]
     page.page.keyboard.press("Home")
     first = page.view.get_by_role("link").first

@@ -108,12 +108,12 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     dialogs = dialogs_of(page.page)
     prompts = [f"car {n}" for n in range(12)] + [f"car {n} [fail]" for n in range(12)]
     show_changed(page, prompts, change)
-    expect(page.view.locator(".tile[data-state='made'], .tile[data-state='failed']")).to_have_count(
-        24
-    )
+    expect(
+        page.view.locator(".tile[data-state='succeeded'], .tile[data-state='failed']")
+    ).to_have_count(24)
     assert exact_texts(page.view.locator(".tile .note")) == texts
     assert exact_texts(page.view.locator(".tile .name")) == texts
-    assert exact_texts(page.view.locator(".tile[data-state='failed'] .reason")) == texts[12:]
+    assert exact_texts(page.view.locator(".tile[data-state='failed'] .message-text")) == texts[12:]
     assert page.view.locator("html").evaluate("() => document.title") == "Images"
     expect_no_injection(page, dialogs, simulator)
 
@@ -132,7 +132,7 @@ def test_a_hostile_url_is_no_link_and_is_not_asked_for(
     show_changed(page, [f"car {n}" for n in range(len(HOSTILE_URLS))], change)
     page.view.get_by_role("button", name="Show ").click()
     expect(page.tiles).to_have_count(len(HOSTILE_URLS))
-    refused = page.view.get_by_text("Its address is not one of Replicate’s.")
+    refused = page.view.get_by_text("The URL is not on a Replicate host.")
     expect(refused).to_have_count(len(HOSTILE_URLS))
     expect(page.view.locator("a, img")).to_have_count(0)
     assert page.seen("opened") == []
@@ -148,7 +148,7 @@ def test_hostile_refusals_are_text(
     dialogs = dialogs_of(page.page)
     for text in filter(str.strip, HOSTILE_TEXTS):
         page.page.evaluate("(text) => host.refuse(JSON.parse(text))", json.dumps(text))
-        problem = page.view.locator("#problem")
+        problem = page.view.locator("#error")
         problem.evaluate(
             "async (place, text) => { while (place.textContent !== JSON.parse(text))"
             " await new Promise(requestAnimationFrame); }",

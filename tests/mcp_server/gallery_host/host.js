@@ -21,7 +21,7 @@ const EVERYTHING = {
 const host = (window.host = {
   opened: [],
   downloaded: [],
-  toldToModel: [],
+  modelContexts: [],
   heights: [],
   answers: [],
   show,
@@ -57,7 +57,7 @@ async function show({
   bridge = new AppBridge(client, INFO, capabilities, { hostContext: context });
   bridge.onopenlink = async ({ url }) => (host.opened.push(url), {});
   bridge.ondownloadfile = async ({ contents: files }) => (host.downloaded.push(...files), {});
-  bridge.onupdatemodelcontext = async ({ content }) => (host.toldToModel.push(content[0].text), {});
+  bridge.onupdatemodelcontext = async ({ content }) => (host.modelContexts.push(content[0].text), {});
   bridge.onrequestdisplaymode = async ({ mode }) => ({ mode });
   bridge.addEventListener("sizechange", ({ height }) => {
     host.heights.push(height);
