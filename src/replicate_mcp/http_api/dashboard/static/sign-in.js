@@ -8,12 +8,12 @@ const KINDS = {
   token: {
     label: "Replicate token",
     placeholder: "r8_…",
-    hint: "Shows your own batches and your account’s limits.",
+    hint: "With your token, you see your own batches and your account’s limits.",
   },
   admin: {
     label: "Admin key",
     placeholder: "The server’s admin key",
-    hint: "Shows the server’s batches. You can also register and resize semaphores.",
+    hint: "With the admin key, you see the server’s batches and can register and resize semaphores.",
   },
 };
 
@@ -59,7 +59,7 @@ export class SignIn {
       this.#hint,
       this.#error,
       el("div", { class: "row" }, this.#submit, this.#back),
-      el("p", { class: "hint" }, "Kept in this tab until you sign out or close the tab."),
+      el("p", { class: "hint" }, "This tab keeps the credential until you sign out or close it."),
     );
     this.#form.addEventListener("change", () => this.#render());
     this.#form.addEventListener("submit", (event) => {
