@@ -98,7 +98,7 @@ def open_dashboard(browser: Browser, simulator: Simulator) -> Iterator[OpenDashb
         assert {urlsplit(each).netloc for each in web} <= hosts
 
 
-def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
+def test_semaphore_bars_fill_during_a_batch_and_drain_afterwards(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
@@ -165,7 +165,7 @@ def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
     ).to_be_visible()
 
 
-def test_the_running_count_stays_when_another_replica_responds(
+def test_running_count_stays_visible_when_another_replica_responds(
     serve: Serve, open_dashboard: OpenDashboard
 ) -> None:
     with serve() as runs, serve() as other:
@@ -185,7 +185,7 @@ def test_the_running_count_stays_when_another_replica_responds(
         expect(page.get_by_text("3 running")).to_be_visible()
 
 
-def test_thumbnails_appear_and_open_the_delivered_image(
+def test_thumbnails_appear_and_open_the_delivered_file(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     visit = open_dashboard(server.url)
@@ -224,7 +224,7 @@ def test_thumbnails_appear_and_open_the_delivered_image(
     assert opened.value.evaluate("window.opener") is None
 
 
-def test_an_image_is_saved_under_its_name_and_its_url_copied(
+def test_image_can_be_saved_under_its_name_and_its_url_copied(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     server.post("/generate", {"prompt": "a red car", "output_filename": "red car.png"})
@@ -242,7 +242,7 @@ def test_an_image_is_saved_under_its_name_and_its_url_copied(
     assert copied == tile.get_by_role("link").get_attribute("href")
 
 
-def test_the_toast_covers_no_image_and_disappears_on_sign_in(
+def test_toast_covers_no_image_and_disappears_on_sign_in(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     server.post("/generate", {"prompt": "a red car"})
@@ -262,7 +262,7 @@ def test_the_toast_covers_no_image_and_disappears_on_sign_in(
     expect(page.locator("#connection")).to_have_text("Live")
 
 
-def test_images_count_down_to_their_expiry_and_are_marked_as_expired(
+def test_images_show_an_expiry_countdown_and_are_marked_expired(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     simulator.configure(clock_offset_seconds=-3588)  # The predictions ended almost an hour ago.
@@ -279,7 +279,9 @@ def test_images_count_down_to_their_expiry_and_are_marked_as_expired(
     expect(tile.get_by_role("img")).to_have_count(0)
 
 
-def test_failures_show_their_reason(server: Server, open_dashboard: OpenDashboard) -> None:
+def test_failed_tasks_are_grouped_with_their_reason(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
     body = {"prompts": ["a fine one", "a [fail]", "b [fail]", "c [nsfw]"]}
     server.post("/generate-batch", body)
     visit = open_dashboard(server.url)
@@ -295,7 +297,7 @@ def test_failures_show_their_reason(server: Server, open_dashboard: OpenDashboar
     expect(visit.page.get_by_text("1 of 4 made, 3 failed")).to_be_visible()
 
 
-def test_a_collapsed_batch_shows_its_first_prompts(
+def test_collapsed_finished_batch_is_titled_by_its_first_prompts(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     prompts = ["a red car", f"a blue {'very ' * 20}old house", "a [fail]"]
@@ -315,7 +317,7 @@ def test_a_collapsed_batch_shows_its_first_prompts(
     expect(older.locator(".failure li")).to_have_count(1)
 
 
-def test_pending_tasks_have_tiles_and_a_large_batch_shows_how_many_more_it_has(
+def test_pending_tasks_have_tiles_and_large_batches_show_a_remainder(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     visit = open_dashboard(server.url)
@@ -340,7 +342,7 @@ def test_pending_tasks_have_tiles_and_a_large_batch_shows_how_many_more_it_has(
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-def test_markup_in_a_prompt_is_text(server: Server, open_dashboard: OpenDashboard) -> None:
+def test_markup_in_a_prompt_is_shown_as_text(server: Server, open_dashboard: OpenDashboard) -> None:
     markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     server.post("/generate-batch", {"prompts": [markup, f"{markup} [fail]"]})
     visit = open_dashboard(server.url)
@@ -351,7 +353,7 @@ def test_markup_in_a_prompt_is_text(server: Server, open_dashboard: OpenDashboar
     expect(page).to_have_title("replicate-mcp")
 
 
-def test_a_batch_is_cancelled_after_confirmation(
+def test_cancelling_a_batch_needs_confirmation(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     prompts = ["a fine one", "a [fail]", *["a [hang]"] * 3]
@@ -379,7 +381,7 @@ def test_a_batch_is_cancelled_after_confirmation(
     expect(counts).to_have_text(["1 of 1 made", "1 of 5 made, 1 failed, 3 cancelled"])
 
 
-def test_an_admin_registers_and_resizes_semaphores(
+def test_admin_registers_and_resizes_semaphores(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     visit = open_dashboard(server.url, errors_expected=True)
@@ -410,7 +412,7 @@ def test_an_admin_registers_and_resizes_semaphores(
     assert limits == {"replicate-global": 60, "posters": 3}
 
 
-def test_sign_in_is_required_and_credentials_stay_in_the_tab(
+def test_dashboard_requires_sign_in_and_keeps_credentials_per_tab(
     serve: Serve, open_dashboard: OpenDashboard
 ) -> None:
     token = "r8_other_1"
@@ -443,7 +445,7 @@ def test_sign_in_is_required_and_credentials_stay_in_the_tab(
         assert not [each for each in visit.requested if token in each]
 
 
-def test_an_unreachable_server_is_reported_and_retried(
+def test_unreachable_server_is_reported_and_reconnected(
     serve: Serve, open_dashboard: OpenDashboard
 ) -> None:
     with serve() as first:
@@ -459,7 +461,7 @@ def test_an_unreachable_server_is_reported_and_retried(
         expect(visit.page.get_by_text("Retrying in")).to_be_hidden()
 
 
-def test_a_hidden_tab_sends_no_requests(
+def test_hidden_tab_sends_no_requests(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     visit = open_dashboard(server.url)
@@ -475,7 +477,7 @@ def test_a_hidden_tab_sends_no_requests(
     expect(page.get_by_text("1 of 1 made")).to_be_visible()
 
 
-def test_throttling_by_replicate_counts_down(
+def test_throttling_pause_is_shown_as_a_countdown(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     simulator.configure(throttle_seconds=30, throttle_header=True, fault_next=["429"])
@@ -485,7 +487,7 @@ def test_throttling_by_replicate_counts_down(
     expect(paused).to_contain_text(re.compile(r"resume in (2\d|30) s"))
 
 
-def test_the_page_fits_a_phone(server: Server, open_dashboard: OpenDashboard) -> None:
+def test_layout_fits_a_phone(server: Server, open_dashboard: OpenDashboard) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
     name = "a-name-as-long-as-names-may-be-" + "x" * 60
     server.post("/global-semaphores", {"semaphore_id": name, "limit": 200}, **admin)
@@ -517,7 +519,9 @@ def test_the_page_fits_a_phone(server: Server, open_dashboard: OpenDashboard) ->
     assert visit.fits()
 
 
-def test_the_keyboard_reaches_everything(server: Server, open_dashboard: OpenDashboard) -> None:
+def test_all_controls_are_reachable_by_keyboard(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
     server.post("/generate", {"prompt": "a red car", "output_filename": "car.png"})
     visit = open_dashboard(server.url)
     page = visit.page
@@ -562,11 +566,11 @@ ACCEPTED: list[tuple[str, bool]] = [
 
 
 @pytest.mark.parametrize(("accept", "is_browser"), ACCEPTED)
-def test_browsers_get_the_page_and_programs_the_json(accept: str, is_browser: bool) -> None:
+def test_browsers_get_the_page_and_programs_get_json(accept: str, is_browser: bool) -> None:
     assert prefers_html(accept) is is_browser
 
 
-def test_a_client_that_accepts_no_html_gets_the_health_response(server: Server) -> None:
+def test_client_not_accepting_html_gets_the_health_response(server: Server) -> None:
     response = server.get("/")
     assert response.json() == server.get("/health").json()
     assert response.headers["vary"] == "Accept"
@@ -599,7 +603,7 @@ def test_files_are_sent_once_with_strict_rules(server: Server, simulator: Simula
         assert server.get(f"/dashboard/{missing}").status_code == 404
 
 
-def test_only_a_simulator_on_loopback_is_an_image_source() -> None:
+def test_image_sources_include_only_a_loopback_simulator() -> None:
     delivery = ["https://replicate.delivery", "https://*.replicate.delivery"]
     for url, more in (
         ("https://api.replicate.com", []),

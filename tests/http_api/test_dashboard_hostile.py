@@ -56,7 +56,7 @@ def results(server: Server) -> dict[str, Any]:
     return made
 
 
-def test_hostile_prompts_that_the_server_accepts_are_text(
+def test_hostile_prompts_are_shown_as_text(
     server: Server,
     simulator: Simulator,
     open_dashboard: OpenDashboard,  # noqa: F811
@@ -139,7 +139,7 @@ def test_a_hostile_url_is_no_link(
     expect_no_injection(page, dialogs, server.url)
 
 
-def test_hostile_names_and_errors_of_the_server_are_text(
+def test_hostile_server_names_and_errors_are_shown_as_text(
     server: Server,
     open_dashboard: OpenDashboard,  # noqa: F811
 ) -> None:

@@ -61,7 +61,7 @@ class HostPage:
         )
 
     def recorded(self, kind: str) -> list[Any]:
-        """Return the recorded calls of one kind: `opened`, `downloaded`, `modelContexts`, ..."""
+        """Return the recorded calls of one kind, such as `opened` or `modelContextUpdates`."""
         calls: list[Any] = self.page.evaluate(f"host.{kind}")
         return calls
 

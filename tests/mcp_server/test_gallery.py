@@ -126,15 +126,13 @@ def newest_batch_age(server: Server) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds()
 
 
-def wait_for_search(page: HostPage) -> None:
+def wait_for_next_poll(page: HostPage) -> None:
     """Wait until the view has searched for its batch: listed the recent ones and read one."""
     for _ in range(4):  # They contain one complete search and the start of another.
         page.page.wait_for_event("response", lambda response: response.url.endswith("/mcp"))
 
 
-def test_each_task_has_a_tile_that_fills_without_a_layout_shift(
-    show: Show, simulator: Simulator
-) -> None:
+def test_tiles_fill_as_images_arrive_without_layout_shift(show: Show, simulator: Simulator) -> None:
     simulator.configure(predict_seconds="0.5,0.5,6,6")
     arguments = {"tasks": tasks("a red car", "a blue house", "a green tree", "a grey cat")}
     page = show("generate_images", arguments, waits=False)
@@ -152,7 +150,7 @@ def test_each_task_has_a_tile_that_fills_without_a_layout_shift(
     assert len(page.recorded("heights")) <= 2, "the view grew once, when the tiles appeared"
 
 
-def test_tiles_appear_while_the_model_writes_the_tasks(show: Show) -> None:
+def test_tiles_appear_while_the_model_writes_its_tasks(show: Show) -> None:
     partial = [{"tasks": tasks("a red car", "a bl")}, {"tasks": tasks("a red car", "a blue house")}]
     page = show("generate_images", None, partialArguments=partial)
     expect(page.tiles).to_have_count(2)
@@ -161,25 +159,25 @@ def test_tiles_appear_while_the_model_writes_the_tasks(show: Show) -> None:
     expect(page.view.get_by_role("heading")).to_have_text("2 tasks")
 
 
-def test_the_progress_is_empty_before_the_call_is_known(show: Show) -> None:
+def test_no_progress_is_shown_before_anything_is_known(show: Show) -> None:
     page = show("generate_images", None)
     expect(page.view.get_by_role("heading")).to_have_text("Preparing …")
     expect(page.view.get_by_role("progressbar").locator("span")).to_have_css("width", "0px")
 
 
-def test_a_newer_batch_is_not_mistaken_for_the_calls_own(
+def test_newer_batch_of_another_call_is_not_shown(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
     arguments = {"tasks": tasks("a [slow] car", "a [slow] house")}
     page = show("generate_images", arguments, waits=False)
     simulator.wait_for(account="acme", in_flight=2)
     start_elsewhere(server, {"prompts": ["not this one", "nor a [slow] one"]})
-    wait_for_search(page)
+    wait_for_next_poll(page)
     assert states(page) == ["pending"] * 2
     expect(page.view.get_by_text("Waiting for the first")).to_be_visible()
 
 
-def test_concurrent_calls_each_show_and_stop_their_own_batch(
+def test_concurrent_calls_each_show_and_cancel_their_own_batch(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
     same = tasks("a red car", "a [hang] house")
@@ -203,7 +201,7 @@ def test_concurrent_calls_each_show_and_stop_their_own_batch(
     assert [server.get(each).json()["status"] for each in batches] == ["canceled", "running"]
 
 
-def test_when_two_batches_match_a_call_its_result_decides(
+def test_ambiguous_batch_of_a_call_is_resolved_by_its_response(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
     arguments = {"tasks": tasks("a [hang] car", "a [hang] house")}
@@ -212,14 +210,14 @@ def test_when_two_batches_match_a_call_its_result_decides(
     own = f"/batches/{server.get('/batches').json()['batches'][0]['batch_id']}"
     simulator.configure(prompt_words=False, predict_seconds="0,60")
     other = start_elsewhere(server, arguments)
-    wait_for_search(page)
+    wait_for_next_poll(page)
     assert states(page) == ["pending"] * 2
     server.client.delete(own)
     expect(page.view.get_by_role("heading")).to_have_text("0 of 2 made · stopped")
     assert server.get(other).json()["status"] == "running"
 
 
-def test_an_older_batch_of_the_same_tasks_is_not_mistaken_for_a_pending_call(
+def test_older_batch_with_equal_tasks_is_not_shown_for_a_new_call(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
     arguments = {"tasks": tasks("a red car", "a [hang] house")}
@@ -227,12 +225,12 @@ def test_an_older_batch_of_the_same_tasks_is_not_mistaken_for_a_pending_call(
     while newest_batch_age(server) < 6:
         time.sleep(0.2)
     page = show("generate_images", arguments, waits=False, calls=False)
-    wait_for_search(page)
+    wait_for_next_poll(page)
     assert states(page) == ["pending"] * 2
     expect(page.view.get_by_role("button", name="Stop")).to_have_count(0)
 
 
-def test_a_call_cancelled_before_its_result_is_shown_as_cancelled(
+def test_call_cancelled_before_its_response_is_shown_as_such(
     show: Show, simulator: Simulator
 ) -> None:
     page = show("generate_images", {"tasks": tasks("a [slow] car")}, waits=False)
@@ -242,7 +240,7 @@ def test_a_call_cancelled_before_its_result_is_shown_as_cancelled(
 
 
 @pytest.mark.parametrize("end", ["cancel", "fail"])
-def test_images_stay_when_the_call_ends_without_a_result(
+def test_finished_images_stay_when_the_call_ends_without_results(
     show: Show, server: Server, end: str
 ) -> None:
     arguments = {"tasks": tasks(f"{end} a car", f"{end} a [hang] house")}
@@ -255,7 +253,7 @@ def test_images_stay_when_the_call_ends_without_a_result(
     assert states(page) == ["succeeded", "failed"]
 
 
-def test_screen_readers_announce_the_progress(show: Show) -> None:
+def test_running_batch_progress_is_announced_to_screen_readers(show: Show) -> None:
     arguments = {"tasks": tasks("a red car", "a [hang] house"), "wait_seconds": 0}
     page = show("generate_images", arguments)
     expect(page.view.get_by_role("status")).to_have_text("1 of 2 made.")
@@ -265,7 +263,7 @@ def test_screen_readers_announce_the_progress(show: Show) -> None:
     expect(page.view.locator("[aria-busy=true] :is([role=status], [role=alert])")).to_have_count(0)
 
 
-def test_full_screen_is_requested_if_the_host_supports_it(show: Show) -> None:
+def test_fullscreen_is_offered_where_the_host_supports_it(show: Show) -> None:
     context = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
     page = show("generate_images", {"tasks": tasks("a red car")}, context=context)
     page.view.get_by_role("button", name="Full screen").click()
@@ -273,7 +271,7 @@ def test_full_screen_is_requested_if_the_host_supports_it(show: Show) -> None:
     expect(page.view.locator("html")).to_have_attribute("data-display-mode", "fullscreen")
 
 
-def test_a_batch_is_polled_after_the_calls_result(show: Show, simulator: Simulator) -> None:
+def test_batch_is_polled_after_the_tool_response(show: Show, simulator: Simulator) -> None:
     simulator.configure(predict_seconds="0.1,2")
     arguments = {"tasks": tasks("a red car", "a blue house"), "wait_seconds": 0}
     page = show("generate_images", arguments)
@@ -281,7 +279,7 @@ def test_a_batch_is_polled_after_the_calls_result(show: Show, simulator: Simulat
     expect(loaded(page)).to_have_count(2)
 
 
-def test_a_failure_shows_its_reason_and_is_regenerated_in_place(
+def test_failed_tile_shows_its_reason_and_can_be_retried_in_place(
     show: Show, simulator: Simulator
 ) -> None:
     page = show("generate_images", {"tasks": tasks("a fine day", "a [fail] car", "a red car")})
@@ -298,7 +296,7 @@ def test_a_failure_shows_its_reason_and_is_regenerated_in_place(
     assert states(page) == ["succeeded"] * 3
 
 
-def test_a_batch_is_stopped_after_confirmation(show: Show, simulator: Simulator) -> None:
+def test_stopping_a_batch_needs_confirmation(show: Show, simulator: Simulator) -> None:
     arguments = {"tasks": tasks("a red car", "a [hang] house", "a [hang] tree"), "wait_seconds": 0}
     page = show("generate_images", arguments)
     expect(loaded(page)).to_have_count(1)
@@ -310,7 +308,7 @@ def test_a_batch_is_stopped_after_confirmation(show: Show, simulator: Simulator)
     simulator.wait_for(account="acme", in_flight=0)
 
 
-def test_an_image_is_regenerated_with_a_new_seed_and_reported_to_the_model(show: Show) -> None:
+def test_regeneration_uses_a_new_seed_and_updates_the_model_context(show: Show) -> None:
     arguments = {
         "tasks": tasks("a red car", aspect_ratio="16:9", seed=7) + tasks("a blue house"),
         "model": "black-forest-labs/flux-dev",
@@ -327,11 +325,11 @@ def test_an_image_is_regenerated_with_a_new_seed_and_reported_to_the_model(show:
     assert another.locator("img").evaluate(size) == first.locator("img").evaluate(size)
     sources = page.view.locator("img").evaluate_all("(all) => all.map((each) => each.src)")
     assert len(set(sources)) == 3
-    (context,) = page.recorded("modelContexts")
-    assert f"task 0 regenerated: car_2.png {sources[1]}" in context
+    (update,) = page.recorded("modelContextUpdates")
+    assert f"task 0 regenerated: car_2.png {sources[1]}" in update
 
 
-def test_an_image_regenerated_while_its_batch_runs_gets_a_tile_of_its_own(
+def test_regenerated_image_takes_no_place_of_a_running_task(
     show: Show, simulator: Simulator
 ) -> None:
     simulator.configure(slow_seconds=5)
@@ -351,7 +349,7 @@ def test_an_image_regenerated_while_its_batch_runs_gets_a_tile_of_its_own(
     assert states(page) == ["succeeded"] * 5
 
 
-def test_an_image_is_opened_copied_and_downloaded_through_the_host(show: Show) -> None:
+def test_image_is_opened_copied_and_downloaded_through_the_host(show: Show) -> None:
     page = show("generate_images", {"tasks": tasks("a red car")})
     page.page.context.grant_permissions(["clipboard-read"])
     url = page.recorded("results")[0]["structuredContent"]["successful_results"][0][
@@ -368,7 +366,7 @@ def test_an_image_is_opened_copied_and_downloaded_through_the_host(show: Show) -
     assert page.page.evaluate("navigator.clipboard.readText()") == url
 
 
-def test_a_host_without_optional_capabilities_shows_the_images(
+def test_host_without_optional_capabilities_still_shows_images(
     show: Show, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds="0,5")
@@ -385,7 +383,9 @@ def test_a_host_without_optional_capabilities_shows_the_images(
     expect(page.view.get_by_label("URL", exact=True)).to_have_value(re.compile("^http"))
 
 
-def test_urls_count_down_and_expired_images_are_marked(show: Show, simulator: Simulator) -> None:
+def test_urls_show_an_expiry_countdown_and_are_marked_expired(
+    show: Show, simulator: Simulator
+) -> None:
     simulator.configure(clock_offset_seconds=-3596)  # The prediction ended almost an hour ago.
     page = show("generate_images", {"tasks": tasks("a red car")})
     tile = page.tiles.first
@@ -399,7 +399,7 @@ def test_urls_count_down_and_expired_images_are_marked(show: Show, simulator: Si
     expect(late.tiles.first).to_contain_text("Replicate deletes images after an hour.")
 
 
-def test_markup_is_text_and_only_images_on_replicates_hosts_are_shown(
+def test_foreign_text_is_escaped_and_only_replicate_images_are_shown(
     show: Show, simulator: Simulator
 ) -> None:
     markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
@@ -416,13 +416,13 @@ def test_markup_is_text_and_only_images_on_replicates_hosts_are_shown(
     assert not [url for url in foreign.requested if "elsewhere" in url]
 
 
-def test_a_rejected_call_shows_the_error(show: Show) -> None:
+def test_rejected_call_shows_its_error_message(show: Show) -> None:
     page = show("generate_images", {"tasks": tasks("a red car", aspect_ratio="16x9")})
     expect(page.view.get_by_role("alert")).to_contain_text("'16x9' is not one of")
     expect(page.tiles).to_have_count(0)
 
 
-def test_a_large_batch_is_fetched_and_shown_page_by_page(show: Show) -> None:
+def test_large_batch_is_fetched_and_shown_page_by_page(show: Show) -> None:
     arguments = {"tasks": tasks(*(f"car {number}" for number in range(130)))}
     page = show("generate_images", arguments)
     assert page.recorded("results")[0]["structuredContent"]["cursor"] == 50
@@ -436,7 +436,7 @@ def test_a_large_batch_is_fetched_and_shown_page_by_page(show: Show) -> None:
     assert names == [f"{number}.png" for number in range(130)]
 
 
-def test_get_batch_shows_a_batch_or_with_a_cursor_only_the_rest(show: Show) -> None:
+def test_get_batch_shows_a_batch_or_only_the_rest_with_a_cursor(show: Show) -> None:
     first = show("generate_images", {"tasks": tasks("a red car", "a blue house", "a tree")})
     batch = first.recorded("results")[0]["structuredContent"]["batch_id"]
     whole = show("get_batch", {"batch_id": batch})
@@ -452,7 +452,7 @@ def test_get_batch_shows_a_batch_or_with_a_cursor_only_the_rest(show: Show) -> N
     expect(loaded(rest)).to_have_count(2)
 
 
-def test_the_hosts_theme_and_style_variables_are_applied(show: Show) -> None:
+def test_host_theme_variables_and_changes_are_applied(show: Show) -> None:
     context = {"theme": "dark", "styles": {"variables": {"--color-text-primary": "rgb(1, 2, 3)"}}}
     page = show("generate_images", {"tasks": tasks("a red car")}, context=context)
     body = page.view.locator("body")
@@ -465,7 +465,7 @@ def test_the_hosts_theme_and_style_variables_are_applied(show: Show) -> None:
     expect(page.view.locator("html")).to_have_css("max-height", "200px")
 
 
-def test_the_view_fits_a_narrow_column(show: Show) -> None:
+def test_layout_fits_a_narrow_column(show: Show) -> None:
     long = {"prompt": "unbreakable" * 30, "output_filename": f"{'x' * 150}.png"}
     failing = {"prompt": f"{'word ' * 60} [fail]", "num_outputs": 2}
     arguments = {"tasks": [long, failing, *tasks("a red car")]}
@@ -476,7 +476,7 @@ def test_the_view_fits_a_narrow_column(show: Show) -> None:
     assert tops[0] == tops[1], "two tiles are side by side"
 
 
-def test_a_failure_reason_ends_with_a_whole_line_in_a_low_frame(show: Show) -> None:
+def test_failure_reason_shows_whole_lines_in_low_tiles(show: Show) -> None:
     lines = """(all) => all.map((each) =>
       each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight))"""
     for ratio in ("16:9", "4:3", "1:1", "9:16"):
@@ -488,7 +488,7 @@ def test_a_failure_reason_ends_with_a_whole_line_in_a_low_frame(show: Show) -> N
             assert line_count > 2, ratio
 
 
-def test_in_a_narrow_column_the_stop_button_stays_in_place(show: Show) -> None:
+def test_stop_confirmation_button_stays_in_place_in_a_narrow_column(show: Show) -> None:
     context = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
     arguments = {"tasks": tasks("a red car", "a [fail] cat", "a [hang] house"), "wait_seconds": 0}
     page = show("generate_images", arguments, context=context, width=NARROW_WIDTH)
@@ -501,7 +501,7 @@ def test_in_a_narrow_column_the_stop_button_stays_in_place(show: Show) -> None:
     expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
 
 
-def test_the_keyboard_reaches_everything(show: Show) -> None:
+def test_all_controls_are_reachable_by_keyboard(show: Show) -> None:
     page = show("generate_images", {"tasks": tasks("a red car", "a blue house")})
     page.page.keyboard.press("Tab")
     labels = []
@@ -529,7 +529,7 @@ def test_the_keyboard_reaches_everything(show: Show) -> None:
     assert len(page.recorded("opened")) == 1
 
 
-def test_an_image_that_the_browser_cannot_load_is_replaced_by_its_thumbnail(
+def test_image_blocked_by_the_browser_is_shown_by_its_thumbnail(
     show: Show, simulator: Simulator
 ) -> None:
     prompts = [f"picture {number}" for number in range(30)]
@@ -545,14 +545,14 @@ def test_an_image_that_the_browser_cannot_load_is_replaced_by_its_thumbnail(
     page.console_errors.clear()
 
 
-def test_a_removed_view_stops_polling(show: Show, simulator: Simulator) -> None:
+def test_removed_view_sends_no_more_requests(show: Show, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=3)
     page = show("generate_images", {"tasks": tasks("a red car"), "wait_seconds": 0})
     page.page.evaluate("host.teardown()")
     expect(page.view.get_by_role("heading")).to_have_text("0 of 1 made")
 
 
-def test_only_replicate_and_a_simulator_on_loopback_are_image_sources() -> None:
+def test_image_sources_are_only_replicate_and_a_loopback_simulator() -> None:
     for base_url, more in (
         ("https://api.replicate.com", []),
         ("https://replicate.example.com", []),
@@ -565,7 +565,7 @@ def test_only_replicate_and_a_simulator_on_loopback_are_image_sources() -> None:
         assert f'name="image-origins" content="{" ".join(more)}"' in str(served.content)
 
 
-def test_the_document_has_one_script_without_imports() -> None:
+def test_view_modules_are_bundled_into_one_script_without_imports() -> None:
     from replicate_mcp.mcp_server.gallery.document import document
 
     page = document(("http://127.0.0.1:1",))

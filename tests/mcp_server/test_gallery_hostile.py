@@ -141,7 +141,7 @@ def test_a_hostile_url_is_no_link_and_is_not_asked_for(
     expect_no_injection(page, dialogs, simulator)
 
 
-def test_hostile_errors_are_text(
+def test_hostile_error_text_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
 ) -> None:
@@ -159,7 +159,7 @@ def test_hostile_errors_are_text(
     expect_no_injection(page, dialogs, simulator)
 
 
-def test_a_script_in_every_name_of_an_action_is_text(
+def test_script_in_action_labels_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
 ) -> None:

@@ -1,5 +1,5 @@
-// A host page: the official bridge over the official client, and the view in a sandbox with only the
-// permissions that the resource requests. Tests read the global `host`.
+// A host page: the official bridge over the official client, and the view in a sandbox with only
+// the permissions that the resource requests. Tests read the global `host`.
 
 import {
   AppBridge,
@@ -21,7 +21,7 @@ const ALL_CAPABILITIES = {
 const host = (window.host = {
   opened: [],
   downloaded: [],
-  modelContexts: [],
+  modelContextUpdates: [],
   heights: [],
   results: [],
   show,
@@ -36,9 +36,9 @@ let bridge;
 /**
  * Call a tool and show its view, like a host that supports MCP Apps.
  *
- * `partialArguments` are sent first, as while the model writes them. `toolArguments` are the complete
- * arguments; without them, nothing follows. If `calls` is false, the call is not sent, as while it
- * waits for the user's approval. If `waits` is true, wait for the call's result.
+ * `partialArguments` are sent first, as while the model writes them. `toolArguments` are the
+ * complete arguments; without them, nothing follows. If `calls` is false, the call is not sent, as
+ * while it waits for the user's approval. If `waits` is true, wait for the call's result.
  */
 async function show({
   tool,
@@ -59,7 +59,9 @@ async function show({
   bridge = new AppBridge(client, INFO, capabilities, { hostContext: context });
   bridge.onopenlink = async ({ url }) => (host.opened.push(url), {});
   bridge.ondownloadfile = async ({ contents: files }) => (host.downloaded.push(...files), {});
-  bridge.onupdatemodelcontext = async ({ content }) => (host.modelContexts.push(content[0].text), {});
+  bridge.onupdatemodelcontext = async ({ content }) => (
+    host.modelContextUpdates.push(content[0].text), {}
+  );
   bridge.onrequestdisplaymode = async ({ mode }) => ({ mode });
   bridge.addEventListener("sizechange", ({ height }) => {
     host.heights.push(height);
