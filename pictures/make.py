@@ -119,7 +119,7 @@ def dashboard(browser: Browser, simulator: Simulator, server: Server) -> None:
     page.goto(server.url)
     body = {"tasks": TASKS, "external_semaphore_id": "posters"}
     server.post("/generate-batch", body, prefer="respond-async")
-    expect(page.locator(".thumb[data-loaded] img")).to_have_count(6)
+    expect(page.locator(".thumbnail[data-loaded] img")).to_have_count(6)
     settle(page)
     write(page.screenshot(), "dashboard.png")
     context.close()

@@ -1,4 +1,4 @@
-"""The system's browser, for tests of what people see."""
+"""The system's browser, for tests of the dashboard and the gallery."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Dialog, Locator, Page, expect, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 
 NO_BROWSER = (
-    f"This was NOT tried: there is no browser ({', '.join(NAMES)}). Install one: "
+    f"This was NOT tested: no browser was found ({', '.join(BROWSER_COMMANDS)}). Install one: "
     "apt-get install chromium"
 )
 
@@ -24,41 +24,41 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    # A view in a sandbox may load images from loopback, where the simulator is.
+    # Let a sandboxed view load images from loopback, where the simulator runs.
     "--disable-features=LocalNetworkAccessChecks",
 )
 
-PATIENCE_MS = 15_000
+TIMEOUT_MS = 15_000
 
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Starts it; skips where there is none, and fails in CI."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    """Run the browser. If none is installed, skip the test, or fail it in CI."""
+    command = next(filter(None, map(shutil.which, BROWSER_COMMANDS)), None)
+    if command is None:
         if os.environ.get("CI"):
             pytest.fail(NO_BROWSER)
         pytest.skip(NO_BROWSER)
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        launched = playwright.chromium.launch(executable_path=command, args=ARGUMENTS)
         yield launched
         launched.close()
 
 
 def dialogs_of(page: Page) -> list[str]:
-    """Return the list to which each dialog that a script opens in the page is added."""
+    """Return a list that collects the messages of the dialogs opened by scripts in the page."""
     opened: list[str] = []
 
-    def note(dialog: Dialog) -> None:
+    def record(dialog: Dialog) -> None:
         opened.append(dialog.message)
         dialog.dismiss()
 
-    page.on("dialog", note)
+    page.on("dialog", record)
     return opened
 
 
 def exact_texts(elements: Locator) -> list[str]:
-    """Return the elements' texts as they are: with spaces, NULs and unpaired surrogates."""
-    found = elements.evaluate_all("(all) => all.map((each) => JSON.stringify(each.textContent))")
-    return [json.loads(text) for text in found]
+    """Return the elements' exact texts, with spaces, NULs and unpaired surrogates."""
+    texts = elements.evaluate_all("(all) => all.map((each) => JSON.stringify(each.textContent))")
+    return [json.loads(text) for text in texts]

@@ -1,4 +1,4 @@
-"""The dashboard, in a real browser before a real server and a simulator."""
+"""The dashboard in a real browser, with a real server and a simulator."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from browser import PATIENCE_MS, running_browser
+from browser import TIMEOUT_MS, running_browser
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.http_api.dashboard.routes import prefers_html, security_headers
 from replicate_mcp.simulator import Simulator
 
-PHONE = 390
+PHONE_WIDTH = 390
 
-LATER = {"prefer": "respond-async"}
+RESPOND_ASYNC = {"prefer": "respond-async"}
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +28,28 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """A page that is open, and what it did."""
+    """An open page, with its requests and console errors."""
 
     page: Page
     requested: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    refusals_expected: bool = False
-    """Whether answers like 401 belong to the test: the browser's console lists them as errors."""
+    console_errors: list[str] = field(default_factory=list)
+    errors_expected: bool = False
+    """Whether the test causes error responses such as 401, which the browser logs as errors."""
 
     def watch(self) -> None:
         self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: self._hear(said.type, said.text))
+        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
+        self.page.on("console", lambda message: self._on_console(message.type, message.text))
         self.page.add_init_script(
             "document.addEventListener('securitypolicyviolation', (event) =>"
-            " console.error('forbidden:', event.violatedDirective, event.blockedURI))"
+            " console.error('CSP violation:', event.violatedDirective, event.blockedURI))"
         )
 
-    def _hear(self, kind: str, text: str) -> None:
-        if self.refusals_expected and text.startswith("Failed to load resource"):
+    def _on_console(self, kind: str, text: str) -> None:
+        if self.errors_expected and text.startswith("Failed to load resource"):
             return
         if kind in ("error", "warning"):
-            self.complaints.append(text)
+            self.console_errors.append(text)
 
     def semaphore(self, name: str) -> Locator:
         return self.page.locator(f"[data-semaphore='{name}']")
@@ -61,27 +61,27 @@ class Visit:
         form.get_by_role("button", name="Sign in").click()
 
     def fits(self) -> bool:
-        """Whether nothing is wider than the window."""
+        """Whether the page has no horizontal overflow."""
         fits: bool = self.page.evaluate(
             "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         )
         return fits
 
 
-Look = Callable[..., Visit]
+OpenDashboard = Callable[..., Visit]
 
 
 @pytest.fixture
-def look(browser: Browser, simulator: Simulator) -> Iterator[Look]:
-    """Opens the dashboard of a server; afterwards, nothing may have gone astray in it."""
+def open_dashboard(browser: Browser, simulator: Simulator) -> Iterator[OpenDashboard]:
+    """Open dashboards; afterwards, check for console errors and requests to other hosts."""
     visits: list[tuple[Visit, set[str]]] = []
     contexts = []
 
-    def open_at(url: str, *, width: int = 1280, refusals_expected: bool = False) -> Visit:
+    def open_at(url: str, *, width: int = 1280, errors_expected: bool = False) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": 900})
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
-        visit = Visit(context.new_page(), refusals_expected=refusals_expected)
+        visit = Visit(context.new_page(), errors_expected=errors_expected)
         visit.watch()
         visits.append((visit, {urlsplit(url).netloc, urlsplit(simulator.url).netloc}))
         visit.page.goto(url)
@@ -89,38 +89,38 @@ def look(browser: Browser, simulator: Simulator) -> Iterator[Look]:
 
     yield open_at
     for context in contexts:
-        for page in context.pages:  # A request that a test answers may be under way.
+        for page in context.pages:  # A routed request may be in flight.
             page.unroute_all(behavior="ignoreErrors")
         context.close()
     for visit, hosts in visits:
-        assert visit.complaints == []
+        assert visit.console_errors == []
         web = [each for each in visit.requested if not each.startswith("blob:")]
         assert {urlsplit(each).netloc for each in web} <= hosts
 
 
-def test_semaphores_fill_while_a_batch_runs_and_drain_when_it_ends(
-    server: Server, simulator: Simulator, look: Look
+def test_semaphore_bars_fill_during_a_batch_and_drain_afterwards(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
     server.post("/global-semaphores", {"semaphore_id": "team", "limit": 2}, **admin)
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     team, account = visit.semaphore("team"), visit.semaphore("replicate-global")
     expect(team).to_contain_text("0 of 2 in use")
     expect(account).to_contain_text("Replicate account")
     expect(account).to_contain_text(
-        "0 waiting · 60,000 new images a minute · shared on this machine"
+        "0 waiting · 60,000 predictions per minute · shared on this machine"
     )
     expect(team).to_contain_text("0 waiting · shared on this machine")
     body = {"prompts": ["a [hang]"] * 5, "external_semaphore_id": "team"}
-    begun = server.post("/generate-batch", body, **LATER).json()
+    batch = server.post("/generate-batch", body, **RESPOND_ASYNC).json()
     expect(team).to_contain_text("2 of 2 in use")
     expect(team).to_contain_text("3 waiting")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "2")
     expect(account).to_contain_text("2 of 60 in use")
     expect(visit.page.get_by_text("2 running · 3 waiting")).to_be_visible()
     expect(visit.page).to_have_title("0/5 · replicate-mcp")
-    expect(visit.page.get_by_text("limit: team")).to_be_visible()
-    server.client.delete(f"/batches/{begun['batch_id']}")
+    expect(visit.page.get_by_text("semaphore: team")).to_be_visible()
+    server.client.delete(f"/batches/{batch['batch_id']}")
     expect(team).to_contain_text("0 of 2 in use")
     expect(team.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
     expect(visit.page).to_have_title("replicate-mcp")
@@ -140,51 +140,55 @@ NOT_DELIVERED = (
 
 
 def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
-    server: Server, look: Look
+    server: Server, open_dashboard: OpenDashboard
 ) -> None:
     made = server.post("/generate-batch", {"prompts": ["x"] * (len(NOT_DELIVERED) + 1)}).json()
     assert made["successful_count"] == len(NOT_DELIVERED) + 1
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
 
-    def put_urls(route: Route) -> None:
-        told = route.fetch()
-        body = told.json()
+    def replace_urls(route: Route) -> None:
+        response = route.fetch()
+        body = response.json()
         for row in body["successful_results"]:
             if row["task_index"] < len(NOT_DELIVERED):
                 row["generated_files"][0]["url"] = NOT_DELIVERED[row["task_index"]]
-        route.fulfill(response=told, json=body)
+        route.fulfill(response=response, json=body)
 
-    visit.page.route("**/batches/b_*", put_urls)
+    visit.page.route("**/batches/b_*", replace_urls)
     visit.page.reload()
-    expect(visit.page.locator("a.thumb img")).to_have_count(1)
+    expect(visit.page.locator("a.thumbnail img")).to_have_count(1)
     expect(visit.page.get_by_text("No link")).to_have_count(len(NOT_DELIVERED))
-    expect(visit.page.locator("a.thumb")).to_have_attribute("href", re.compile("/delivery/"))
+    expect(visit.page.locator("a.thumbnail")).to_have_attribute("href", re.compile("/delivery/"))
     visit.page.get_by_role("button", name="Download generated_image_1.webp").click()
-    expect(visit.page.get_by_text("cannot be fetched by this page")).to_be_visible()
+    expect(
+        visit.page.get_by_text("This page cannot download generated_image_1.webp.")
+    ).to_be_visible()
 
 
-def test_how_many_run_stays_on_show_though_another_replica_answers(
-    serve: Serve, look: Look
+def test_running_count_stays_visible_when_another_replica_responds(
+    serve: Serve, open_dashboard: OpenDashboard
 ) -> None:
     with serve() as runs, serve() as other:
-        runs.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, **LATER)
-        page = look(runs.url).page
+        runs.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, **RESPOND_ASYNC)
+        page = open_dashboard(runs.url).page
         expect(page.get_by_text("3 running")).to_be_visible()
 
-        def answer_elsewhere(route: Route) -> None:
+        def answer_from_other(route: Route) -> None:
             path = route.request.url.removeprefix(runs.url)
             route.fulfill(response=route.fetch(url=other.url + path))
 
-        page.route("**/batches/b_*", answer_elsewhere)
+        page.route("**/batches/b_*", answer_from_other)
         for _ in range(2):
-            with page.expect_response(lambda answer: "/batches/b_" in answer.url) as answered:
+            with page.expect_response(lambda response: "/batches/b_" in response.url) as caught:
                 pass
-            assert "running_count" not in answered.value.json()
+            assert "running_count" not in caught.value.json()
         expect(page.get_by_text("3 running")).to_be_visible()
 
 
-def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Look) -> None:
-    visit = look(server.url)
+def test_thumbnails_appear_and_open_the_delivered_file(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
+    visit = open_dashboard(server.url)
     page = visit.page
     expect(page.get_by_text("No batches in the last 24 hours")).to_be_visible()
     tasks = [
@@ -195,7 +199,7 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     urls = [file["url"] for row in made["successful_results"] for file in row["generated_files"]]
     tiles = page.locator("figure.tile")
     expect(tiles).to_have_count(3)
-    expect(tiles.locator(".thumb[data-loaded] img")).to_have_count(3)
+    expect(tiles.locator(".thumbnail[data-loaded] img")).to_have_count(3)
     links = tiles.get_by_role("link").all()
     assert [link.get_attribute("href") for link in links] == urls
     assert {link.get_attribute("target") for link in links} == {"_blank"}
@@ -207,7 +211,9 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     expect(tiles.first).to_contain_text(re.compile(r"expires in (59|60) min"))
     tiles.first.get_by_role("button", name="Details").click()
     expect(tiles.first).to_contain_text("black-forest-labs/flux-schnell")
-    expect(tiles.first.locator("dt", has_text="Task").locator("+ dd")).to_have_text("car.png")
+    expect(tiles.first.locator("dt", has_text="Output filename").locator("+ dd")).to_have_text(
+        "car.png"
+    )
     with page.context.expect_page() as opened:
         links[0].click()
     assert opened.value.url == urls[0]
@@ -218,9 +224,11 @@ def test_thumbnails_appear_and_open_what_was_delivered(server: Server, look: Loo
     assert opened.value.evaluate("window.opener") is None
 
 
-def test_an_image_is_saved_under_its_name_and_its_url_copied(server: Server, look: Look) -> None:
+def test_image_can_be_saved_under_its_name_and_its_url_copied(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
     server.post("/generate", {"prompt": "a red car", "output_filename": "red car.png"})
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     page = visit.page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tile = page.locator("figure.tile")
@@ -234,47 +242,49 @@ def test_an_image_is_saved_under_its_name_and_its_url_copied(server: Server, loo
     assert copied == tile.get_by_role("link").get_attribute("href")
 
 
-def test_what_is_said_covers_no_image_and_is_gone_when_somebody_signs_in(
-    server: Server, look: Look
+def test_toast_covers_no_image_and_disappears_on_sign_in(
+    server: Server, open_dashboard: OpenDashboard
 ) -> None:
     server.post("/generate", {"prompt": "a red car"})
-    page = look(server.url).page
+    page = open_dashboard(server.url).page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy URL").click()
-    said = page.get_by_role("status")
-    expect(said).to_have_text("URL copied.")
-    toast, bar = said.bounding_box(), page.locator("header").bounding_box()
+    toast_text = page.get_by_role("status")
+    expect(toast_text).to_have_text("URL copied.")
+    toast, bar = toast_text.bounding_box(), page.locator("header").bounding_box()
     assert toast
     assert bar
     assert toast["y"] + toast["height"] <= bar["height"]
     page.get_by_role("button", name="Sign in").click()
-    expect(said).to_have_text("")
-    expect(page.locator("#liveness")).to_have_text("Not signed in")
+    expect(toast_text).to_have_text("")
+    expect(page.locator("#connection")).to_have_text("Not signed in")
     page.get_by_role("button", name="Back").click()
-    expect(page.locator("#liveness")).to_have_text("Live")
+    expect(page.locator("#connection")).to_have_text("Live")
 
 
-def test_images_count_down_to_their_end_and_are_marked_then(
-    server: Server, simulator: Simulator, look: Look
+def test_images_show_an_expiry_countdown_and_are_marked_expired(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
-    simulator.configure(clock_offset_seconds=-3588)  # They ended almost an hour ago.
+    simulator.configure(clock_offset_seconds=-3588)  # The predictions ended almost an hour ago.
     server.post("/generate", {"prompt": "a red car"})
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     tile = visit.page.locator("figure.tile")
     expect(tile).to_contain_text(re.compile(r"expires in \d+ s"))
     expect(tile.get_by_role("link")).to_have_count(1)
-    expect(tile.locator(".lifetime")).to_have_text("expired")
+    expect(tile.locator(".expiry")).to_have_text("expired")
     expect(tile.get_by_role("link")).to_have_count(0)
     expect(tile.get_by_role("button", name="Download")).to_have_count(0)
     visit.page.reload()
-    expect(tile.locator(".lifetime")).to_have_text("expired")
+    expect(tile.locator(".expiry")).to_have_text("expired")
     expect(tile.get_by_role("img")).to_have_count(0)
 
 
-def test_failures_tell_their_reason(server: Server, look: Look) -> None:
+def test_failed_tasks_are_grouped_with_their_reason(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
     body = {"prompts": ["a fine one", "a [fail]", "b [fail]", "c [nsfw]"]}
     server.post("/generate-batch", body)
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     failures = visit.page.get_by_role("region", name="Failed tasks")
     failed = failures.locator("[data-code='prediction_failed']")
     expect(failed).to_contain_text("The model failed")
@@ -287,16 +297,16 @@ def test_failures_tell_their_reason(server: Server, look: Look) -> None:
     expect(visit.page.get_by_text("1 of 4 made, 3 failed")).to_be_visible()
 
 
-def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
-    server: Server, look: Look
+def test_collapsed_finished_batch_is_titled_by_its_first_prompts(
+    server: Server, open_dashboard: OpenDashboard
 ) -> None:
     prompts = ["a red car", f"a blue {'very ' * 20}old house", "a [fail]"]
     server.post("/generate-batch", {"prompts": prompts})
     server.post("/generate-batch", {"prompts": ["two cats"] * 4})
     server.post("/generate", {"prompt": "a green boat"})
-    page = look(server.url).page
-    told = page.locator(".batch .toggle .prompt")
-    expect(told).to_have_text(
+    page = open_dashboard(server.url).page
+    prompt_lists = page.locator(".batch .toggle .prompt")
+    expect(prompt_lists).to_have_text(
         ["a green boat", "two cats, …", re.compile(r"^a red car, a blue very .*y…, a \[fail\]$")]
     )
     expect(page.locator(".batch-body:visible")).to_have_count(1)
@@ -307,24 +317,24 @@ def test_a_folded_batch_that_has_ended_is_told_by_its_first_prompts(
     expect(older.locator(".failure li")).to_have_count(1)
 
 
-def test_what_is_still_to_come_has_a_tile_and_a_large_batch_ends_with_how_many_more(
-    server: Server, look: Look
+def test_pending_tasks_have_tiles_and_large_batches_show_a_remainder(
+    server: Server, open_dashboard: OpenDashboard
 ) -> None:
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     page = visit.page
-    small = server.post("/generate-batch", {"prompts": ["a [hang]"] * 8}, **LATER).json()
-    coming = page.locator(".coming:visible")
+    small = server.post("/generate-batch", {"prompts": ["a [hang]"] * 8}, **RESPOND_ASYNC).json()
+    pending = page.locator(".pending:visible")
     more = page.get_by_role("button", name=re.compile(r"^\+ .* more$"))
-    expect(coming).to_have_count(8)
+    expect(pending).to_have_count(8)
     expect(more).to_have_count(0)
     server.client.delete(f"/batches/{small['batch_id']}")
-    expect(coming).to_have_count(0)
-    server.post("/generate-batch", {"prompts": ["a fine one", *["a [hang]"] * 99]}, **LATER)
+    expect(pending).to_have_count(0)
+    server.post("/generate-batch", {"prompts": ["a fine one", *["a [hang]"] * 99]}, **RESPOND_ASYNC)
     expect(page.locator("figure.tile")).to_have_count(1)
-    expect(coming).to_have_count(23)
+    expect(pending).to_have_count(23)
     expect(more).to_have_text("+ 76 more")
     more.click()
-    expect(coming).to_have_count(83)
+    expect(pending).to_have_count(83)
     expect(more).to_have_text("+ 16 more")
     more.click()
     expect(more).to_have_count(0)
@@ -332,10 +342,10 @@ def test_what_is_still_to_come_has_a_tile_and_a_large_batch_ends_with_how_many_m
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
+def test_markup_in_a_prompt_is_shown_as_text(server: Server, open_dashboard: OpenDashboard) -> None:
     markup = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     server.post("/generate-batch", {"prompts": [markup, f"{markup} [fail]"]})
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     page = visit.page
     expect(page.locator("figure.tile .prompt")).to_have_text(markup)
     expect(page.get_by_role("region", name="Failed tasks")).to_contain_text(markup)
@@ -343,36 +353,38 @@ def test_markup_in_a_prompt_is_text(server: Server, look: Look) -> None:
     expect(page).to_have_title("replicate-mcp")
 
 
-def test_a_batch_is_cancelled_after_a_second_thought(
-    server: Server, simulator: Simulator, look: Look
+def test_cancelling_a_batch_needs_confirmation(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     prompts = ["a fine one", "a [fail]", *["a [hang]"] * 3]
-    server.post("/generate-batch", {"prompts": prompts}, **LATER)
-    visit = look(server.url)
+    server.post("/generate-batch", {"prompts": prompts}, **RESPOND_ASYNC)
+    visit = open_dashboard(server.url)
     page = visit.page
-    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed")
+    expect(page.locator(".batch .counts")).to_have_text("1 of 5 made, 1 failed")
     expect(page.locator(".batch .detail").first).to_have_text("3 running")
     cancel = page.get_by_role("button", name="Cancel batch")
     cancel.click()
-    page.get_by_role("group", name="Cancel the batch?").press("Escape")
+    page.get_by_role("group", name="Cancel this batch?").press("Escape")
     expect(cancel).to_be_focused()
     assert simulator.account("acme")["in_flight"] == 3
     cancel.click()
-    page.get_by_role("button", name="Cancel the batch").click()
+    page.get_by_role("button", name="Cancel this batch").click()
     simulator.wait_for(account="acme", in_flight=0)
     expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
-    expect(page.get_by_role("status")).to_have_text(re.compile(r"^A batch was cancelled: 1 of 5 "))
-    expect(page.locator(".batch .headline")).to_have_text("1 of 5 made, 1 failed, 3 cancelled")
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"^Batch cancelled: 1 of 5 "))
+    expect(page.locator(".batch .counts")).to_have_text("1 of 5 made, 1 failed, 3 cancelled")
     expect(page.locator("[data-code='canceled']")).to_contain_text("3 tasks")
     assert simulator.account("acme")["canceled"] == 3
     server.post("/generate", {"prompt": "a red car"})
     page.reload()
-    told = page.locator(".batch .headline")
-    expect(told).to_have_text(["1 of 1 made", "1 of 5 made, 1 failed, 3 cancelled"])
+    counts = page.locator(".batch .counts")
+    expect(counts).to_have_text(["1 of 1 made", "1 of 5 made, 1 failed, 3 cancelled"])
 
 
-def test_an_admin_registers_and_resizes_semaphores(server: Server, look: Look) -> None:
-    visit = look(server.url, refusals_expected=True)
+def test_admin_registers_and_resizes_semaphores(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
+    visit = open_dashboard(server.url, errors_expected=True)
     page = visit.page
     expect(visit.semaphore("replicate-global")).to_be_visible()
     expect(page.get_by_role("button", name="Register a semaphore")).to_have_count(0)
@@ -400,19 +412,21 @@ def test_an_admin_registers_and_resizes_semaphores(server: Server, look: Look) -
     assert limits == {"replicate-global": 60, "posters": 3}
 
 
-def test_who_looks_is_asked_for_and_kept_in_the_tab_only(serve: Serve, look: Look) -> None:
+def test_dashboard_requires_sign_in_and_keeps_credentials_per_tab(
+    serve: Serve, open_dashboard: OpenDashboard
+) -> None:
     token = "r8_other_1"
     with serve("--host", "0.0.0.0") as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         server.client.base_url = url
         server.post("/generate", {"prompt": "mine"}, x_replicate_api_key=token)
         server.post("/generate", {"prompt": "somebody else's"}, x_replicate_api_key="r8_third_1")
-        visit = look(url, refusals_expected=True)
+        visit = open_dashboard(url, errors_expected=True)
         page = visit.page
-        expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sign in to continue")).to_be_visible()
         expect(page.get_by_role("heading", name="Batches")).to_be_hidden()
         visit.sign_in("Replicate token", "r8__of_nobody")
-        expect(page.locator("p.reason:visible")).to_contain_text("refused the token")
+        expect(page.locator("p.form-error:visible")).to_contain_text("refused the token")
         visit.sign_in("Replicate token", token)
         expect(page.locator("figure.tile .prompt")).to_have_text("mine")
         expect(visit.semaphore("replicate-global")).to_contain_text("your account")
@@ -424,52 +438,56 @@ def test_who_looks_is_asked_for_and_kept_in_the_tab_only(serve: Serve, look: Loo
         assert token in page.evaluate("JSON.stringify({...sessionStorage})")
         assert token not in page.content()
         page.get_by_role("button", name="Sign out").click()
-        expect(page.get_by_role("heading", name="Sign in to see what runs")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sign in to continue")).to_be_visible()
         expect(page.get_by_text("mine")).to_have_count(0)
         assert page.evaluate("sessionStorage.length") == 0
         assert token not in page.url
         assert not [each for each in visit.requested if token in each]
 
 
-def test_a_server_that_is_away_is_told_of_and_waited_for(serve: Serve, look: Look) -> None:
+def test_unreachable_server_is_reported_and_reconnected(
+    serve: Serve, open_dashboard: OpenDashboard
+) -> None:
     with serve() as first:
-        visit = look(first.url, refusals_expected=True)
+        visit = open_dashboard(first.url, errors_expected=True)
         expect(visit.page.get_by_text("Live")).to_be_visible()
         first.terminate()
         expect(visit.page.get_by_role("alert")).to_have_text("The server cannot be reached.")
-        expect(visit.page.get_by_text("Trying again in")).to_be_visible()
+        expect(visit.page.get_by_text("Retrying in")).to_be_visible()
     with serve("--port", str(urlsplit(first.url).port)):
-        visit.page.get_by_role("button", name="Try now").click()
+        visit.page.get_by_role("button", name="Retry now").click()
         expect(visit.page.get_by_text("Live")).to_be_visible()
         expect(visit.page.get_by_role("alert")).to_have_text("")
-        expect(visit.page.get_by_text("Trying again in")).to_be_hidden()
+        expect(visit.page.get_by_text("Retrying in")).to_be_hidden()
 
 
-def test_a_hidden_tab_asks_for_nothing(server: Server, simulator: Simulator, look: Look) -> None:
-    visit = look(server.url)
+def test_hidden_tab_sends_no_requests(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
+) -> None:
+    visit = open_dashboard(server.url)
     page = visit.page
     expect(page.get_by_text("No batches in the last 24 hours")).to_be_visible()
     _hide(page, True)
     expect(page.get_by_text("Paused")).to_be_visible()
     before = len(visit.requested)
-    simulator.configure(predict_seconds=4)  # Longer than between two rounds of an idle page.
+    simulator.configure(predict_seconds=4)  # Longer than the polling interval of an idle page.
     server.post("/generate", {"prompt": "meanwhile"})
     assert len(visit.requested) == before
     _hide(page, False)
     expect(page.get_by_text("1 of 1 made")).to_be_visible()
 
 
-def test_a_pause_that_replicate_asked_for_counts_down(
-    server: Server, simulator: Simulator, look: Look
+def test_throttling_pause_is_shown_as_a_countdown(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
     simulator.configure(throttle_seconds=30, throttle_header=True, fault_next=["429"])
-    server.post("/generate-batch", {"prompts": ["a"]}, **LATER)
-    visit = look(server.url)
-    paused = visit.semaphore("replicate-global").get_by_text("Replicate asked for a pause")
-    expect(paused).to_contain_text(re.compile(r"go on in (2\d|30) s"))
+    server.post("/generate-batch", {"prompts": ["a"]}, **RESPOND_ASYNC)
+    visit = open_dashboard(server.url)
+    paused = visit.semaphore("replicate-global").get_by_text("Throttled by Replicate")
+    expect(paused).to_contain_text(re.compile(r"resume in (2\d|30) s"))
 
 
-def test_everything_fits_a_phone(server: Server, look: Look) -> None:
+def test_layout_fits_a_phone(server: Server, open_dashboard: OpenDashboard) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
     name = "a-name-as-long-as-names-may-be-" + "x" * 60
     server.post("/global-semaphores", {"semaphore_id": name, "limit": 200}, **admin)
@@ -480,11 +498,11 @@ def test_everything_fits_a_phone(server: Server, look: Look) -> None:
         {"prompt": f"{'word ' * 30}[fail]"},
     ]
     body = {"tasks": tasks, "external_semaphore_id": name}
-    visit = look(server.url, width=PHONE)
+    visit = open_dashboard(server.url, width=PHONE_WIDTH)
     page = visit.page
     expect(page.get_by_text("No batches in the last 24 hours")).to_be_visible()
     assert visit.fits()
-    server.post("/generate-batch", body, **LATER)
+    server.post("/generate-batch", body, **RESPOND_ASYNC)
     expect(page.locator("figure.tile")).to_have_count(3)
     expect(page.locator(".failure")).to_have_count(1)
     failed = page.locator(".failure .filename", has_text="generated_image_4")
@@ -501,36 +519,38 @@ def test_everything_fits_a_phone(server: Server, look: Look) -> None:
     assert visit.fits()
 
 
-def test_the_keyboard_reaches_everything(server: Server, look: Look) -> None:
+def test_all_controls_are_reachable_by_keyboard(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
     server.post("/generate", {"prompt": "a red car", "output_filename": "car.png"})
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     page = visit.page
     expect(page.locator("figure.tile")).to_have_count(1)
-    reached = []
+    focused = []
     for _ in range(8):
         page.keyboard.press("Tab")
-        reached.append(
+        focused.append(
             page.evaluate(
                 "[document.activeElement.textContent,"
                 " getComputedStyle(document.activeElement).outlineStyle]"
             )
         )
-    names = [re.sub(r"\s+", " ", text).strip() for text, _ in reached]
-    assert names[:3] == ["Skip to the content", "Sign in", "1 of 1 madea red car"]
+    names = [re.sub(r"\s+", " ", text).strip() for text, _ in focused]
+    assert names[:3] == ["Skip to content", "Sign in", "1 of 1 madea red car"]
     assert names[4:] == [
         "(opens in a new tab)",
         "Details of car.png",
         "Copy URL of car.png",
         "Download car.png",
     ]
-    assert {outline for _, outline in reached} == {"solid"}
+    assert {outline for _, outline in focused} == {"solid"}
     toggle = page.locator(".batch .toggle")
     toggle.press("Enter")
     expect(toggle).to_have_attribute("aria-expanded", "false")
     expect(page.locator("figure.tile")).to_be_hidden()
 
 
-# What a client accepts, and whether it is a browser.
+# An Accept header, and whether it is a browser's.
 ACCEPTED: list[tuple[str, bool]] = [
     ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
     ("text/html", True),
@@ -546,14 +566,14 @@ ACCEPTED: list[tuple[str, bool]] = [
 
 
 @pytest.mark.parametrize(("accept", "is_browser"), ACCEPTED)
-def test_browsers_get_the_page_and_programs_the_json(accept: str, is_browser: bool) -> None:
+def test_browsers_get_the_page_and_programs_get_json(accept: str, is_browser: bool) -> None:
     assert prefers_html(accept) is is_browser
 
 
-def test_a_client_that_accepts_no_html_gets_the_health(server: Server) -> None:
-    answer = server.get("/")
-    assert answer.json() == server.get("/health").json()
-    assert answer.headers["vary"] == "Accept"
+def test_client_not_accepting_html_gets_the_health_response(server: Server) -> None:
+    response = server.get("/")
+    assert response.json() == server.get("/health").json()
+    assert response.headers["vary"] == "Accept"
     page = server.get("/", headers={"accept": "text/html"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["vary"] == "Accept"
@@ -565,13 +585,15 @@ def test_files_are_sent_once_with_strict_rules(server: Server, simulator: Simula
         ("dashboard.css", "text/css; charset=utf-8"),
         ("icon.svg", "image/svg+xml"),
     ):
-        answer = server.get(f"/dashboard/{name}")
-        assert answer.headers["content-type"] == kind
-        assert answer.headers["cache-control"] == "no-cache"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
-        again = server.get(f"/dashboard/{name}", headers={"if-none-match": answer.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
+        response = server.get(f"/dashboard/{name}")
+        assert response.headers["content-type"] == kind
+        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        cached = server.get(
+            f"/dashboard/{name}", headers={"if-none-match": response.headers["etag"]}
+        )
+        assert (cached.status_code, cached.content) == (304, b"")
     rules = _rules(server.get("/", headers={"accept": "text/html"}).headers)
     assert rules["default-src"] == ["'none'"]
     assert rules["script-src"] == rules["style-src"] == ["'self'"]
@@ -581,7 +603,7 @@ def test_files_are_sent_once_with_strict_rules(server: Server, simulator: Simula
         assert server.get(f"/dashboard/{missing}").status_code == 404
 
 
-def test_only_a_simulator_on_loopback_is_among_the_images() -> None:
+def test_image_sources_include_only_a_loopback_simulator() -> None:
     delivery = ["https://replicate.delivery", "https://*.replicate.delivery"]
     for url, more in (
         ("https://api.replicate.com", []),
@@ -605,7 +627,7 @@ def _semaphores(server: Server) -> list[dict[str, Any]]:
 
 
 def _hide(page: Page, hidden: bool) -> None:
-    """As a browser does when another tab is looked at; a headless one has no other way."""
+    """Simulate a switch to or from another tab, which a headless browser cannot do."""
     page.evaluate(
         "(hidden) => {"
         " Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });"

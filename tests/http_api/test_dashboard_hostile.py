@@ -10,34 +10,34 @@ from playwright.sync_api import Page, Route, expect
 from browser import dialogs_of, exact_texts
 from hostile import FOREIGN_URLS, HOSTILE_TEXTS, LONG, SCRIPT_TAG, SCRIPT_URL, UNUSABLE_URLS
 from http_api.conftest import ADMIN_KEY, Server
-from http_api.test_dashboard import LATER, Look, browser, look  # noqa: F401 - its fixtures
+from http_api.test_dashboard import RESPOND_ASYNC, OpenDashboard, browser, open_dashboard  # noqa: F401 - its fixtures
 from replicate_mcp.simulator import Simulator
 
 NO_LINKS = (*UNUSABLE_URLS, *FOREIGN_URLS)
 
 
-def answer_with(page: Page, path: str, change: Any) -> None:
-    """Let `change` alter the JSON of the server's real answers before the page reads them."""
+def change_responses(page: Page, path: str, change: Any) -> None:
+    """Apply `change` to the JSON of the server's real responses before the page reads them."""
 
-    def alter(route: Route) -> None:
-        answer = route.fetch()
-        body = answer.json()
+    def change_response(route: Route) -> None:
+        response = route.fetch()
+        body = response.json()
         change(body)
-        route.fulfill(response=answer, body=json.dumps(body))
+        route.fulfill(response=response, body=json.dumps(body))
 
-    page.route(path, alter)
+    page.route(path, change_response)
 
 
 def expect_no_injection(page: Page, dialogs: list[str], *origins: str) -> None:
-    """Check that no script ran, no element was made of a text, and links stay at these origins."""
+    """Check that no script ran, no text became an element, and all links are on `origins`."""
     assert dialogs == []
     expect(page.locator("img[src='x'], main b, main script, main iframe")).to_have_count(0)
-    addresses = page.evaluate(
+    urls = page.evaluate(
         "[...document.querySelectorAll('[href], [src], [action]')]"
         ".flatMap((each) => [each.href, each.src, each.action])"
         ".filter((each) => typeof each === 'string' && each)"
     )
-    assert {origin(each) for each in addresses} <= set(origins)
+    assert {origin(each) for each in urls} <= set(origins)
 
 
 def origin(url: str) -> str:
@@ -48,7 +48,7 @@ def origin(url: str) -> str:
 
 @pytest.fixture
 def results(server: Server) -> dict[str, Any]:
-    """A batch with as many images as there are hostile texts or URLs, and one failed task each."""
+    """A batch with one image and one failed task for each hostile URL."""
     count = len(NO_LINKS)
     body = {"prompts": [f"car {n}" for n in range(count)] + [f"{n} [fail]" for n in range(count)]}
     made: dict[str, Any] = server.post("/generate-batch", body).json()
@@ -56,10 +56,10 @@ def results(server: Server) -> dict[str, Any]:
     return made
 
 
-def test_hostile_prompts_that_the_server_accepts_are_text(
+def test_hostile_prompts_are_shown_as_text(
     server: Server,
     simulator: Simulator,
-    look: Look,  # noqa: F811
+    open_dashboard: OpenDashboard,  # noqa: F811
 ) -> None:
     prompts = [text for text in HOSTILE_TEXTS if text.strip() and text != LONG]
     accepted = []
@@ -73,7 +73,7 @@ def test_hostile_prompts_that_the_server_accepts_are_text(
             accepted.append(prompt)
     assert SCRIPT_TAG in accepted
     assert SCRIPT_URL in accepted
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     dialogs = dialogs_of(visit.page)
     expect(visit.page.locator(".batch")).to_have_count(len(accepted))
     expect(visit.page.locator(".batch .toggle .prompt:empty")).to_have_count(0)
@@ -85,7 +85,7 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     server: Server,
     simulator: Simulator,
     results: dict[str, Any],
-    look: Look,  # noqa: F811
+    open_dashboard: OpenDashboard,  # noqa: F811
 ) -> None:
     texts = [HOSTILE_TEXTS[n % len(HOSTILE_TEXTS)] for n in range(results["total_tasks"])]
 
@@ -99,10 +99,10 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
             text = texts[row["task_index"]]
             row.update(prompt=text, output_filename=text, error=text, error_code=text)
 
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     page = visit.page
     dialogs = dialogs_of(page)
-    answer_with(page, f"{server.url}/batches/b_*", change)
+    change_responses(page, f"{server.url}/batches/b_*", change)
     page.reload()
     tiles, made = page.locator("figure.tile"), results["successful_count"]
     expect(tiles).to_have_count(24)
@@ -110,7 +110,7 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     expect(tiles).to_have_count(made)
     for selector in (".filename", ".prompt", "dd:first-of-type"):
         assert exact_texts(page.locator(f"figure.tile {selector}")) == texts[:made], selector
-    assert exact_texts(page.locator(".failure .sentence")) == list(dict.fromkeys(texts[made:]))
+    assert exact_texts(page.locator(".failure .error-message")) == list(dict.fromkeys(texts[made:]))
     assert set(exact_texts(page.locator(".failure .filename"))) == set(texts[made:])
     for each in tiles.get_by_role("button", name="Download").all()[:17]:
         each.click()
@@ -120,17 +120,17 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
 def test_a_hostile_url_is_no_link(
     server: Server,
     results: dict[str, Any],
-    look: Look,  # noqa: F811
+    open_dashboard: OpenDashboard,  # noqa: F811
 ) -> None:
     def change(page: dict[str, Any]) -> None:
         for row in page["successful_results"]:
             for file in row["generated_files"]:
                 file["url"] = NO_LINKS[row["task_index"]]
 
-    visit = look(server.url)
+    visit = open_dashboard(server.url)
     page = visit.page
     dialogs = dialogs_of(page)
-    answer_with(page, f"{server.url}/batches/b_*", change)
+    change_responses(page, f"{server.url}/batches/b_*", change)
     page.reload()
     page.locator("button.more").click()
     expect(page.locator("figure.tile")).to_have_count(len(NO_LINKS))
@@ -139,11 +139,14 @@ def test_a_hostile_url_is_no_link(
     expect_no_injection(page, dialogs, server.url)
 
 
-def test_hostile_names_and_errors_of_the_server_are_text(server: Server, look: Look) -> None:  # noqa: F811
+def test_hostile_server_names_and_errors_are_shown_as_text(
+    server: Server,
+    open_dashboard: OpenDashboard,  # noqa: F811
+) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
     server.post("/global-semaphores", {"semaphore_id": "team", "limit": 2}, **admin)
     body = {"prompts": ["a [hang]"], "external_semaphore_id": "team"}
-    begun = server.post("/generate-batch", body, **LATER).json()
+    batch = server.post("/generate-batch", body, **RESPOND_ASYNC).json()
     reasons = iter(HOSTILE_TEXTS)
 
     def rename(page: dict[str, Any]) -> None:
@@ -154,30 +157,30 @@ def test_hostile_names_and_errors_of_the_server_are_text(server: Server, look: L
         for batch in page["batches"]:
             batch["semaphore"] = SCRIPT_TAG
 
-    def refuse(route: Route) -> None:
+    def reject_deletion(route: Route) -> None:
         if route.request.method == "DELETE":
-            refusal = {"error": next(reasons), "error_code": SCRIPT_TAG}
-            route.fulfill(status=400, body=json.dumps(refusal), content_type="application/json")
+            error = {"error": next(reasons), "error_code": SCRIPT_TAG}
+            route.fulfill(status=400, body=json.dumps(error), content_type="application/json")
         else:
             route.continue_()
 
-    visit = look(server.url, refusals_expected=True)
+    visit = open_dashboard(server.url, errors_expected=True)
     page = visit.page
     dialogs = dialogs_of(page)
-    answer_with(page, f"{server.url}/global-semaphores", rename)
-    answer_with(page, f"{server.url}/batches", relabel)
-    answer_with(page, f"{server.url}/batches?*", relabel)
-    page.route(f"{server.url}/batches/b_*", refuse)
+    change_responses(page, f"{server.url}/global-semaphores", rename)
+    change_responses(page, f"{server.url}/batches", relabel)
+    change_responses(page, f"{server.url}/batches?*", relabel)
+    page.route(f"{server.url}/batches/b_*", reject_deletion)
     page.reload()
     expect(page.locator(".semaphore h3")).to_have_count(len(HOSTILE_TEXTS))
     assert exact_texts(page.locator(".semaphore h3")) == list(HOSTILE_TEXTS)
-    expect(page.get_by_text(f"limit: {SCRIPT_TAG}")).to_be_visible()
+    expect(page.get_by_text(f"semaphore: {SCRIPT_TAG}")).to_be_visible()
     page.get_by_role("button", name="Cancel batch").click()
     for text in HOSTILE_TEXTS:
-        page.get_by_role("button", name="Cancel the batch").click()
+        page.get_by_role("button", name="Cancel this batch").click()
         page.wait_for_function(
             "(text) => document.querySelector('#toast').textContent === JSON.parse(text)",
             arg=json.dumps(text),
         )
     expect_no_injection(page, dialogs, server.url)
-    server.client.delete(f"/batches/{begun['batch_id']}")
+    server.client.delete(f"/batches/{batch['batch_id']}")

@@ -1,4 +1,4 @@
-"""A host's page around the gallery: the official bridge, in a real browser."""
+"""A host page that shows the gallery through the official bridge, in a real browser."""
 
 import subprocess
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Locator, Page, Route
 
-from browser import PATIENCE_MS
+from browser import TIMEOUT_MS
 from npm import installed
 
 FOLDER = Path(__file__).parent / "gallery_host"
@@ -23,7 +23,7 @@ HTML = """<!doctype html><title>A host</title>
 
 
 def host_script(folder: Path) -> str:
-    """The host's script with all that it imports; the folder is for the bundler."""
+    """Bundle the host's script with its imports; the bundler writes to `folder`."""
     bundler = installed(FOLDER) / ".bin" / "esbuild"
     bundle = folder / "host.js"
     subprocess.run(
@@ -36,15 +36,15 @@ def host_script(folder: Path) -> str:
 
 @dataclass
 class HostPage:
-    """A host's window, and what went on in it."""
+    """A host's window, with its requests and console errors."""
 
     page: Page
     requested: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    console_errors: list[str] = field(default_factory=list)
 
     @property
     def view(self) -> FrameLocator:
-        """The gallery."""
+        """The gallery's frame."""
         return self.page.frame_locator("iframe")
 
     @property
@@ -54,17 +54,19 @@ class HostPage:
     def tile(self, name: str) -> Locator:
         return self.tiles.filter(has=self.page.frame_locator("iframe").get_by_text(name))
 
-    def show(self, tool: str, given: dict[str, Any] | None, **more: Any) -> None:
-        """Call a tool and show its view; unless `waits` is false, until the call is answered."""
-        self.page.evaluate("(call) => host.show(call)", {"tool": tool, "given": given, **more})
+    def show(self, tool: str, arguments: dict[str, Any] | None, **more: Any) -> None:
+        """Call a tool and show its view; wait for the call's result unless `waits` is false."""
+        self.page.evaluate(
+            "(call) => host.show(call)", {"tool": tool, "toolArguments": arguments, **more}
+        )
 
-    def seen(self, what: str) -> list[Any]:
-        """What the host was asked to do: `opened`, `downloaded`, `toldToModel`, ..."""
-        found: list[Any] = self.page.evaluate(f"host.{what}")
-        return found
+    def recorded(self, kind: str) -> list[Any]:
+        """Return the recorded calls of one kind, such as `opened` or `modelContextUpdates`."""
+        calls: list[Any] = self.page.evaluate(f"host.{kind}")
+        return calls
 
     def fits(self) -> bool:
-        """Whether nothing in the view is wider than it."""
+        """Whether the view has no horizontal overflow."""
         fits: bool = self.view.locator("html").evaluate(
             "(root) => root.scrollWidth <= root.clientWidth"
         )
@@ -72,28 +74,28 @@ class HostPage:
 
     def _watch(self) -> None:
         self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: self._hear(said.type, said.text))
+        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
+        self.page.on("console", lambda message: self._on_console(message.type, message.text))
 
-    def _hear(self, kind: str, text: str) -> None:
-        # Where the host opens no links, the view tries by itself, and a sandbox says no.
+    def _on_console(self, kind: str, text: str) -> None:
+        # If the host opens no links, the view tries to open a window, and the sandbox blocks it.
         if kind in ("error", "warning") and not text.startswith("Blocked opening"):
-            self.complaints.append(text)
+            self.console_errors.append(text)
 
 
 def open_host(
     browser: Browser, url: str, script: str, *, width: int = 760, ground: str = "#fff", **more: Any
 ) -> tuple[BrowserContext, HostPage]:
-    """A host's window at the server's own address, as a page of it: nothing foreign may call it."""
+    """Open a host page on the server's own origin, since the server rejects foreign origins."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **more)
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
 
-    def answer(route: Route) -> None:
+    def serve_page(route: Route) -> None:
         route.fulfill(content_type="text/html", body=HTML % (ground, script))
 
-    page.route(f"{url}{PATH}", answer)
-    opened = HostPage(page)
-    opened._watch()
+    page.route(f"{url}{PATH}", serve_page)
+    host = HostPage(page)
+    host._watch()
     page.goto(f"{url}{PATH}")
-    return context, opened
+    return context, host

@@ -28,23 +28,23 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def show_changed(page: HostPage, prompts: list[str], change: Change) -> None:
-    """Call `generate_images`, and let `change` alter the results before the host gets them."""
-    page.page.route("**/mcp", lambda route: alter(route, change))
+    """Call `generate_images`; apply `change` to the results before the host receives them."""
+    page.page.route("**/mcp", lambda route: change_response(route, change))
     page.show("generate_images", {"tasks": [{"prompt": prompt} for prompt in prompts]})
 
 
-def alter(route: Route, change: Change) -> None:
-    """Change the structured results in the server's real answers, those to the view included."""
+def change_response(route: Route, change: Change) -> None:
+    """Change the structured results in the server's real responses to the host and the view."""
     if route.request.method != "POST":
         route.continue_()
         return
-    answer = route.fetch()
-    lines = [alter_line(line, change) for line in answer.text().splitlines()]
-    route.fulfill(response=answer, body="\n".join(lines) + "\n\n")
+    response = route.fetch()
+    lines = [change_line(line, change) for line in response.text().splitlines()]
+    route.fulfill(response=response, body="\n".join(lines) + "\n\n")
 
 
-def alter_line(line: str, change: Change) -> str:
-    """Change the results in one line of an event stream, or in a whole JSON answer."""
+def change_line(line: str, change: Change) -> str:
+    """Change the results in one line of an event stream, or in a JSON response."""
     start = "data: " if line.startswith("data: ") else ""
     try:
         message = json.loads(line.removeprefix(start))
@@ -55,16 +55,16 @@ def alter_line(line: str, change: Change) -> str:
 
 
 def expect_no_injection(page: HostPage, dialogs: list[str], simulator: Simulator) -> None:  # noqa: F811
-    """Check that no script ran, no element was made of a text, and links go to images only."""
+    """Check that no script ran, no text became an element, and all links are image URLs."""
     assert dialogs == []
     expect(page.view.locator("img[src='x'], b, body script[src], iframe")).to_have_count(0)
-    addresses = page.view.locator("[href], [src], [action]").evaluate_all(
+    urls = page.view.locator("[href], [src], [action]").evaluate_all(
         "(all) => all.flatMap((each) => [each.href, each.src, each.action])"
         ".filter((each) => typeof each === 'string' && each)"
     )
-    hosts = {urlsplit(each).netloc for each in addresses}
+    hosts = {urlsplit(each).netloc for each in urls}
     assert hosts <= {urlsplit(simulator.url).netloc}
-    assert {urlsplit(each).scheme for each in addresses} <= {"http"}
+    assert {urlsplit(each).scheme for each in urls} <= {"http"}
 
 
 def test_hostile_tasks_that_a_model_writes_are_text(
@@ -74,12 +74,13 @@ def test_hostile_tasks_that_a_model_writes_are_text(
     page = show("generate_images", None)
     dialogs = dialogs_of(page.page)
     texts = [text for text in HOSTILE_TEXTS if text.strip()]
-    given = {"tasks": [{"prompt": text, "output_filename": text} for text in texts]}
-    # A model's arguments reach the view before the server has checked them.
+    arguments = {"tasks": [{"prompt": text, "output_filename": text} for text in texts]}
+    # The view receives the model's arguments before the server has validated them.
     call = (
-        "(given) => host.show({ tool: 'generate_images', given: JSON.parse(given), calls: false })"
+        "(json) => host.show({ tool: 'generate_images', toolArguments: JSON.parse(json),"
+        " calls: false })"
     )
-    page.page.evaluate(call, json.dumps(given))
+    page.page.evaluate(call, json.dumps(arguments))
     expect(page.tiles).to_have_count(len(texts))
     assert exact_texts(page.view.locator(".tile .note")) == texts
     assert exact_texts(page.view.locator(".tile .name")) == texts
@@ -108,12 +109,12 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     dialogs = dialogs_of(page.page)
     prompts = [f"car {n}" for n in range(12)] + [f"car {n} [fail]" for n in range(12)]
     show_changed(page, prompts, change)
-    expect(page.view.locator(".tile[data-state='made'], .tile[data-state='failed']")).to_have_count(
-        24
-    )
+    expect(
+        page.view.locator(".tile[data-state='succeeded'], .tile[data-state='failed']")
+    ).to_have_count(24)
     assert exact_texts(page.view.locator(".tile .note")) == texts
     assert exact_texts(page.view.locator(".tile .name")) == texts
-    assert exact_texts(page.view.locator(".tile[data-state='failed'] .reason")) == texts[12:]
+    assert exact_texts(page.view.locator(".tile[data-state='failed'] .message-text")) == texts[12:]
     assert page.view.locator("html").evaluate("() => document.title") == "Images"
     expect_no_injection(page, dialogs, simulator)
 
@@ -132,33 +133,33 @@ def test_a_hostile_url_is_no_link_and_is_not_asked_for(
     show_changed(page, [f"car {n}" for n in range(len(HOSTILE_URLS))], change)
     page.view.get_by_role("button", name="Show ").click()
     expect(page.tiles).to_have_count(len(HOSTILE_URLS))
-    refused = page.view.get_by_text("Its address is not one of Replicate’s.")
+    refused = page.view.get_by_text("The URL is not on a Replicate host.")
     expect(refused).to_have_count(len(HOSTILE_URLS))
     expect(page.view.locator("a, img")).to_have_count(0)
-    assert page.seen("opened") == []
+    assert page.recorded("opened") == []
     assert not [url for url in page.requested if "elsewhere" in url]
     expect_no_injection(page, dialogs, simulator)
 
 
-def test_hostile_refusals_are_text(
+def test_hostile_error_text_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
 ) -> None:
     page = show("generate_images", None)
     dialogs = dialogs_of(page.page)
     for text in filter(str.strip, HOSTILE_TEXTS):
-        page.page.evaluate("(text) => host.refuse(JSON.parse(text))", json.dumps(text))
-        problem = page.view.locator("#problem")
-        problem.evaluate(
-            "async (place, text) => { while (place.textContent !== JSON.parse(text))"
+        page.page.evaluate("(text) => host.fail(JSON.parse(text))", json.dumps(text))
+        error = page.view.locator("#error")
+        error.evaluate(
+            "async (element, text) => { while (element.textContent !== JSON.parse(text))"
             " await new Promise(requestAnimationFrame); }",
             json.dumps(text),
         )
-        expect(problem.locator("*")).to_have_count(0)
+        expect(error.locator("*")).to_have_count(0)
     expect_no_injection(page, dialogs, simulator)
 
 
-def test_a_script_in_every_name_of_an_action_is_text(
+def test_script_in_action_labels_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
 ) -> None:
@@ -173,5 +174,7 @@ def test_a_script_in_every_name_of_an_action_is_text(
     for name in ("Open", "Copy URL of", "Download"):
         page.view.get_by_role("button", name=f"{name} {SCRIPT_TAG}").click()
     page.page.wait_for_function("host.opened.length && host.downloaded.length")
-    assert {urlsplit(url).netloc for url in page.seen("opened")} == {urlsplit(simulator.url).netloc}
+    assert {urlsplit(url).netloc for url in page.recorded("opened")} == {
+        urlsplit(simulator.url).netloc
+    }
     expect_no_injection(page, dialogs, simulator)

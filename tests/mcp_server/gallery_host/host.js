@@ -1,5 +1,5 @@
-// A host's page: the official bridge over the official client, and a view in a sandbox that has no
-// more rights than the resource asks for. Tests look at `host`.
+// A host page: the official bridge over the official client, and the view in a sandbox with only
+// the permissions that the resource requests. Tests read the global `host`.
 
 import {
   AppBridge,
@@ -11,7 +11,7 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 
 const INFO = { name: "test-host", version: "1.0.0" };
 
-const EVERYTHING = {
+const ALL_CAPABILITIES = {
   openLinks: {},
   downloadFile: {},
   serverTools: {},
@@ -21,28 +21,30 @@ const EVERYTHING = {
 const host = (window.host = {
   opened: [],
   downloaded: [],
-  toldToModel: [],
+  modelContextUpdates: [],
   heights: [],
-  answers: [],
+  results: [],
   show,
-  change: (context) => bridge.setHostContext(context),
+  setContext: (context) => bridge.setHostContext(context),
   cancel: (reason) => bridge.sendToolCancelled({ reason }),
-  refuse: (text) => bridge.sendToolResult({ isError: true, content: [{ type: "text", text }] }),
-  leave: () => bridge.teardownResource({}),
+  fail: (text) => bridge.sendToolResult({ isError: true, content: [{ type: "text", text }] }),
+  teardown: () => bridge.teardownResource({}),
 });
 
 let bridge;
 
 /**
- * Call a tool and show its view, as a host does that renders Apps; `written` are its arguments while
- * the model still writes them, and without `given` it gets no further. Without `calls` it gets as far
- * as the call, which a person may still have to allow.
+ * Call a tool and show its view, like a host that supports MCP Apps.
+ *
+ * `partialArguments` are sent first, as while the model writes them. `toolArguments` are the
+ * complete arguments; without them, nothing follows. If `calls` is false, the call is not sent, as
+ * while it waits for the user's approval. If `waits` is true, wait for the call's result.
  */
 async function show({
   tool,
-  given,
-  written = [],
-  capabilities = EVERYTHING,
+  toolArguments,
+  partialArguments = [],
+  capabilities = ALL_CAPABILITIES,
   context = {},
   calls = true,
   waits = true,
@@ -52,12 +54,14 @@ async function show({
   const { tools } = await client.listTools();
   const uri = getToolUiResourceUri(tools.find(({ name }) => name === tool));
   const { contents } = await client.readResource({ uri });
-  const frame = sandboxFor(contents[0]._meta.ui);
+  const frame = createSandbox(contents[0]._meta.ui);
 
   bridge = new AppBridge(client, INFO, capabilities, { hostContext: context });
   bridge.onopenlink = async ({ url }) => (host.opened.push(url), {});
   bridge.ondownloadfile = async ({ contents: files }) => (host.downloaded.push(...files), {});
-  bridge.onupdatemodelcontext = async ({ content }) => (host.toldToModel.push(content[0].text), {});
+  bridge.onupdatemodelcontext = async ({ content }) => (
+    host.modelContextUpdates.push(content[0].text), {}
+  );
   bridge.onrequestdisplaymode = async ({ mode }) => ({ mode });
   bridge.addEventListener("sizechange", ({ height }) => {
     host.heights.push(height);
@@ -68,17 +72,17 @@ async function show({
   frame.srcdoc = withPolicy(contents[0]);
   await ready;
 
-  for (const each of written) bridge.sendToolInputPartial({ arguments: each });
-  if (!given) return;
-  bridge.sendToolInput({ arguments: given });
+  for (const each of partialArguments) bridge.sendToolInputPartial({ arguments: each });
+  if (!toolArguments) return;
+  bridge.sendToolInput({ arguments: toolArguments });
   if (!calls) return;
-  const answered = client
-    .callTool({ name: tool, arguments: given })
-    .then((answer) => (host.answers.push(answer), bridge.sendToolResult(answer)));
-  if (waits) await answered;
+  const finished = client
+    .callTool({ name: tool, arguments: toolArguments })
+    .then((result) => (host.results.push(result), bridge.sendToolResult(result)));
+  if (waits) await finished;
 }
 
-function sandboxFor(ui) {
+function createSandbox(ui) {
   document.querySelector("iframe")?.remove();
   const frame = document.createElement("iframe");
   frame.setAttribute("sandbox", "allow-scripts");
@@ -87,15 +91,15 @@ function sandboxFor(ui) {
   return frame;
 }
 
-/** The policy that a host makes of what the resource declares, and nothing beyond it. */
+/** Add the Content-Security-Policy that a host derives from the resource's metadata. */
 function withPolicy({ text, _meta }) {
   const { resourceDomains = [], connectDomains = [] } = _meta.ui.csp;
-  const from = resourceDomains.join(" ");
+  const sources = resourceDomains.join(" ");
   const policy = [
     "default-src 'none'",
-    `script-src 'unsafe-inline' ${from}`,
-    `style-src 'unsafe-inline' ${from}`,
-    `img-src data: ${from}`,
+    `script-src 'unsafe-inline' ${sources}`,
+    `style-src 'unsafe-inline' ${sources}`,
+    `img-src data: ${sources}`,
     `connect-src ${connectDomains.join(" ") || "'none'"}`,
     "base-uri 'none'",
   ].join("; ");

@@ -80,7 +80,7 @@ def security_headers(replicate_base_url: str) -> Mapping[str, str]:
 
 _ORIGINS = '<meta name="image-origins" content="" />'
 
-_ADDRESSES = resources.files("replicate_mcp.mcp_server.gallery").joinpath("view", "addresses.js")
+_ADDRESSES = resources.files("replicate_mcp.mcp_server.gallery").joinpath("view", "image-url.js")
 """Decides for the gallery, and here, which addresses are of delivered images."""
 
 

@@ -1,87 +1,96 @@
-// Calling the server's public routes, as whoever signed in. What they signed in with stays in this
-// tab: in sessionStorage, sent as a header, never part of a URL.
+// Client for the server's public routes. The credentials are kept in this tab's sessionStorage and
+// sent as a header, never as part of a URL.
 
-import { heardTheTime } from "./time.js";
+import { syncClock } from "./time.js";
 
-const PLACE = "replicate-mcp.signed-in-with";
-const PATIENCE = 20_000; // ms until an answer is given up on
+const STORAGE_KEY = "replicate-mcp.credentials";
+const TIMEOUT_MS = 20_000;
 
-/** The server's "no": a sentence for a person, and HTTP's status. */
-export class Refused extends Error {
-  constructor(status, sentence, code) {
-    super(sentence);
+/** An error response of the server, with its HTTP status and message. */
+export class ApiError extends Error {
+  constructor(status, message, code) {
+    super(message);
     this.status = status;
     this.code = code;
   }
 
-  get wantsSignIn() {
+  get requiresSignIn() {
     return this.status === 401;
   }
 }
 
-/** Who signed in: `{ kind: "token" | "admin", secret }`, or null. */
-export function signedInWith() {
+/** Return the saved credentials, `{ kind: "token" | "admin", secret }`, or null. */
+export function getCredentials() {
   try {
-    const kept = JSON.parse(sessionStorage.getItem(PLACE));
-    return kept?.secret ? kept : null;
+    const saved = JSON.parse(sessionStorage.getItem(STORAGE_KEY));
+    return saved?.secret ? saved : null;
   } catch {
     return null;
   }
 }
 
-/** Remember who signed in for as long as this tab is open; null forgets. */
-export function keep(credentials) {
-  if (credentials) sessionStorage.setItem(PLACE, JSON.stringify(credentials));
-  else sessionStorage.removeItem(PLACE);
+/** Save the credentials until this tab is closed; null removes them. */
+export function saveCredentials(credentials) {
+  if (credentials) sessionStorage.setItem(STORAGE_KEY, JSON.stringify(credentials));
+  else sessionStorage.removeItem(STORAGE_KEY);
 }
 
-/** Whether the admin signed in. */
+/** Whether the saved credentials are an admin key. */
 export function isAdmin() {
-  return signedInWith()?.kind === "admin";
+  return getCredentials()?.kind === "admin";
 }
 
 /**
- * Call a route and get its JSON.
+ * Call a route and return its JSON.
  *
- * Throws Refused for the server's "no", an AbortError when stopped, else an Error in words.
+ * Throw an ApiError for an error response, an AbortError when `signal` is aborted, and otherwise an
+ * Error with a message for the user.
  */
-export async function call(method, path, { body, signal, as = signedInWith() } = {}) {
-  const patience = new AbortController();
-  const stop = () => patience.abort();
-  const timer = setTimeout(stop, PATIENCE);
-  signal?.addEventListener("abort", stop);
+export async function callApi(
+  method,
+  path,
+  { body, signal, credentials = getCredentials() } = {},
+) {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  const timer = setTimeout(abort, TIMEOUT_MS);
+  signal?.addEventListener("abort", abort);
   try {
-    const answer = await fetch(path, {
+    const response = await fetch(path, {
       method,
-      headers: { Accept: "application/json", ...bodyHeaders(body), ...credentialHeaders(as) },
+      headers: {
+        Accept: "application/json",
+        ...contentHeaders(body),
+        ...credentialHeaders(credentials),
+      },
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
-      signal: patience.signal,
+      signal: controller.signal,
     });
-    heardTheTime(answer.headers.get("Date"));
-    const told = await answer.json().catch(() => null);
-    if (signal?.aborted) throw new DOMException("Stopped.", "AbortError");
-    if (!answer.ok) throw refusal(answer.status, told);
-    if (told === null) throw new Error("The server's answer makes no sense.");
-    return told;
+    syncClock(response.headers.get("Date"));
+    const data = await response.json().catch(() => null);
+    if (signal?.aborted) throw new DOMException("Aborted.", "AbortError");
+    if (!response.ok) throw apiError(response.status, data);
+    if (data === null) throw new Error("The server sent an invalid response.");
+    return data;
   } catch (error) {
-    if (error instanceof Refused || signal?.aborted) throw error;
-    if (error.name === "AbortError") throw new Error("The server takes too long to answer.");
+    if (error instanceof ApiError || signal?.aborted) throw error;
+    if (error.name === "AbortError") throw new Error("The server did not respond in time.");
     if (error instanceof TypeError) throw new Error("The server cannot be reached.");
     throw error;
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
+    signal?.removeEventListener("abort", abort);
   }
 }
 
-function refusal(status, told) {
-  const sentence = told?.error ?? `The server answered with an error (HTTP ${status}).`;
-  return new Refused(status, sentence, told?.error_code);
+function apiError(status, data) {
+  const message = data?.error ?? `The server returned an error (HTTP ${status}).`;
+  return new ApiError(status, message, data?.error_code);
 }
 
-function bodyHeaders(body) {
+function contentHeaders(body) {
   return body === undefined ? {} : { "Content-Type": "application/json" };
 }
 

@@ -1,112 +1,125 @@
-// The dashboard: asks the server's public routes in rounds, and hands what they say to the parts.
+// The dashboard: polls the server's public routes and updates the sections of the page.
 
-import { call, isAdmin, keep, signedInWith } from "./api.js";
+import { callApi, getCredentials, isAdmin, saveCredentials } from "./api.js";
 import { Batches } from "./batches.js";
-import { byId, show, write } from "./dom.js";
+import { byId, setText, setVisible } from "./dom.js";
 import { Poller } from "./polling.js";
 import { Semaphores } from "./semaphores.js";
 import { SignIn } from "./sign-in.js";
-import { everySecond, inWords } from "./time.js";
-import { hush, say } from "./toast.js";
+import { everySecond, formatDuration } from "./time.js";
+import { hideToast, showToast } from "./toast.js";
 
-const poller = new Poller(round, told);
-const semaphores = new Semaphores(() => poller.now());
-const batches = new Batches(() => poller.now());
-const signIn = new SignIn(enter, leaveSignIn);
-let server; // What /status says; it does not change while the server runs.
+const MAX_LISTED_BATCHES = 1_000; // The server's limit.
+
+const CONNECTION_LABELS = { live: "Live", idle: "Live", paused: "Paused", failing: "Offline" };
+
+const poller = new Poller(poll, renderConnection);
+const semaphores = new Semaphores(() => poller.pollNow());
+const batches = new Batches(() => poller.pollNow());
+const signIn = new SignIn(restart, closeSignIn);
+let server; // The response of /status, which is constant while the server runs.
 let retryAt;
 
-async function round(signal) {
-  server ??= await call("GET", "status", { signal });
-  const [limits, listed] = await Promise.all([
-    call("GET", "global-semaphores", { signal }),
-    call("GET", `batches?limit=${Math.min(1_000, batches.shown + 1)}`, { signal }),
+async function poll(signal) {
+  server ??= await callApi("GET", "status", { signal });
+  const batchLimit = Math.min(MAX_LISTED_BATCHES, batches.visibleCount + 1);
+  const [limits, list] = await Promise.all([
+    callApi("GET", "global-semaphores", { signal }),
+    callApi("GET", `batches?limit=${batchLimit}`, { signal }),
   ]);
   semaphores.update(limits.semaphores, server.admin_api_configured);
-  batches.update(listed.batches);
-  write(byId("version"), `${server.service} ${server.version}`);
-  show(byId("content"), true);
-  drawWho();
-  await batches.follow(signal);
-  const inUse = limits.semaphores.some((each) => each.in_use || each.waiting);
+  batches.update(list.batches);
+  setText(byId("version"), `${server.service} ${server.version}`);
+  setVisible(byId("content"), true);
+  renderAccount();
+  await batches.fetchResults(signal);
+  const inUse = limits.semaphores.some(({ in_use, waiting }) => in_use || waiting);
   return inUse || batches.running.length > 0;
 }
 
-function told({ state, error, retryAt: at }) {
-  const words = { live: "Live", idle: "Live", paused: "Paused", failing: "Offline" };
-  byId("liveness").dataset.state = state;
-  write(byId("liveness").lastElementChild, words[state] ?? "Not signed in");
-  retryAt = at;
-  show(byId("trouble"), state === "failing");
-  write(byId("alert"), state === "failing" ? error.message : "");
-  if (state === "failing") {
-    write(byId("trouble-what"), error.message);
-    drawRetry();
+function renderConnection({ state, error, retryAt: time }) {
+  const failing = state === "failing";
+  byId("connection").dataset.state = state;
+  setText(byId("connection").lastElementChild, CONNECTION_LABELS[state] ?? "Not signed in");
+  retryAt = time;
+  setVisible(byId("connection-error"), failing);
+  setText(byId("alert"), failing ? error.message : "");
+  if (failing) {
+    setText(byId("connection-error-message"), error.message);
+    renderRetry();
   }
-  if (state === "refused") refused(error);
+  if (state === "unauthorized") requireSignIn(error);
 }
 
-function drawRetry() {
+function renderRetry() {
   if (!retryAt) return;
-  const left = Math.max(0, Math.ceil((retryAt - Date.now()) / 1_000));
-  write(byId("trouble-when"), `Trying again in ${inWords(left)}; what you see may be old.`);
+  const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1_000));
+  setText(
+    byId("connection-error-retry"),
+    `Retrying in ${formatDuration(seconds)}. The data shown may be out of date.`,
+  );
 }
 
-/** The server wants to know who this is; what was seen before is not for everybody. */
-function refused(error) {
-  const kept = signedInWith();
-  keep(null);
-  forget();
-  const isAsked = !kept && error.message.startsWith("Authentication required");
-  signIn.open({ required: true, why: isAsked ? "" : error.message, kind: kept?.kind });
-  drawWho();
+/** Discard the rejected credentials and all data that was visible with them, then ask to sign in. */
+function requireSignIn(error) {
+  const rejected = getCredentials();
+  saveCredentials(null);
+  clear();
+  const isFirstSignIn = !rejected && error.message.startsWith("Authentication required");
+  signIn.open({
+    required: true,
+    error: isFirstSignIn ? "" : error.message,
+    kind: rejected?.kind,
+  });
+  renderAccount();
 }
 
-function enter() {
-  forget();
-  drawWho();
+function restart() {
+  clear();
+  renderAccount();
   byId("main").focus();
   poller.start();
 }
 
-function leaveSignIn() {
+function closeSignIn() {
   signIn.close();
-  show(byId("content"), Boolean(server));
-  drawWho();
+  setVisible(byId("content"), Boolean(server));
+  renderAccount();
   byId("sign-in").focus();
   poller.start();
 }
 
-function forget() {
+function clear() {
   server = undefined;
   semaphores.clear();
   batches.clear();
-  show(byId("content"), false);
-  show(byId("trouble"), false);
+  setVisible(byId("content"), false);
+  setVisible(byId("connection-error"), false);
 }
 
-function drawWho() {
-  const kept = signedInWith();
-  write(byId("identity"), kept ? (isAdmin() ? "Admin" : "Your own token") : "");
-  show(byId("sign-out"), Boolean(kept));
-  show(byId("sign-in"), Boolean(server) && !kept && !signIn.isOpen);
+function renderAccount() {
+  const credentials = getCredentials();
+  const label = isAdmin() ? "Admin" : "Your own token";
+  setText(byId("identity"), credentials ? label : "");
+  setVisible(byId("sign-out"), Boolean(credentials));
+  setVisible(byId("sign-in"), Boolean(server) && !credentials && !signIn.isOpen);
 }
 
 byId("sign-in").addEventListener("click", () => {
   poller.stop();
-  told({ state: "signing-in" });
-  hush();
-  show(byId("content"), false);
+  renderConnection({ state: "signing-in" });
+  hideToast();
+  setVisible(byId("content"), false);
   signIn.open({ required: false, kind: server?.admin_api_configured ? "admin" : "token" });
-  drawWho();
+  renderAccount();
 });
 byId("sign-out").addEventListener("click", () => {
-  keep(null);
-  say("Signed out.");
-  enter();
+  saveCredentials(null);
+  showToast("Signed out.");
+  restart();
 });
-byId("try-now").addEventListener("click", () => poller.now());
-everySecond(drawRetry);
+byId("retry-now").addEventListener("click", () => poller.pollNow());
+everySecond(renderRetry);
 
-drawWho();
+renderAccount();
 poller.start();

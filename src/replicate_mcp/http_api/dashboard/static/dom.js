@@ -1,36 +1,36 @@
-// Building the page out of nodes. What comes from others (prompts, filenames, reasons) becomes text
-// and nothing else: no markup is ever parsed here.
+// Helpers to build the page from DOM nodes. Prompts, filenames and error messages are untrusted:
+// they become text nodes and are never parsed as markup.
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
-/** An element: `el("p", { class: "note", onclick: f }, "text", otherElement)`. */
+/** Create an element: `el("p", { class: "note", onclick: f }, "text", otherElement)`. */
 export function el(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return populate(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
+/** Create an SVG element, with the arguments of `el`. */
 export function svg(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
+  return populate(document.createElementNS(SVG_NAMESPACE, tag), attributes, children);
 }
 
-/** The element of the page with this id. */
+/** Return the element of the page with this ID. */
 export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Set a node's text, touching the page only where it differs. */
-export function write(node, text) {
+/** Set a node's text unless it is unchanged. */
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Show or hide. */
-export function show(node, shown) {
-  if (node.hidden === shown) node.hidden = !shown;
+/** Show or hide a node. */
+export function setVisible(node, visible) {
+  if (node.hidden === visible) node.hidden = !visible;
 }
 
-/** "1 task", "2 tasks", "1,000 tasks". */
-export function counted(number, word) {
-  return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+/** Format a count: "1 task", "2 tasks", "1,000 tasks". */
+export function pluralize(count, noun) {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 const ICONS = {
@@ -42,13 +42,13 @@ const ICONS = {
   file: "M4 1.5h5l3 3v10H4zM9 1.5v3h3",
 };
 
-/** A small line drawing; whoever uses it says in words what it stands for. */
+/** Create a decorative icon; the caller supplies an accessible name beside it. */
 export function icon(name) {
   const path = svg("path", { d: ICONS[name] });
   return svg("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
 }
 
-function filled(node, attributes, children) {
+function populate(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);

@@ -1,14 +1,14 @@
-// What failed, and why: tasks that failed for one reason stand under it once.
+// The failed tasks of a batch, grouped by error.
 
-import { counted, el, show, write } from "./dom.js";
+import { el, pluralize, setText, setVisible } from "./dom.js";
 
-const AT_ONCE = 5;
+const MAX_COLLAPSED_TASKS = 5;
 
 export class Failures {
   #groups = new Map();
   element = el("section", { class: "failures", hidden: true, "aria-label": "Failed tasks" });
 
-  /** How many of them were cancelled. */
+  /** The number of cancelled tasks among them. */
   get cancelled() {
     return [...this.#groups.values()].reduce((sum, group) => sum + group.cancelled, 0);
   }
@@ -16,55 +16,55 @@ export class Failures {
   add(row) {
     const key = `${row.error_code}\n${row.error}`;
     if (!this.#groups.has(key)) {
-      const group = new Failure(row);
+      const group = new FailureGroup(row);
       this.#groups.set(key, group);
       this.element.append(group.element);
     }
     this.#groups.get(key).add(row);
-    show(this.element, true);
+    setVisible(this.element, true);
   }
 }
 
-class Failure {
-  #tasks = [];
+class FailureGroup {
+  #rows = [];
   #count = el("span", { class: "count" });
   #list = el("ul");
-  #all = el("button", { type: "button", class: "link", hidden: true });
-  #open = false;
+  #showAll = el("button", { type: "button", class: "link", hidden: true });
+  #expanded = false;
 
   constructor(row) {
-    const again = row.retryable ? el("span", {}, "can be sent again") : undefined;
+    const retryable = row.retryable ? el("span", {}, "retryable") : undefined;
     this.element = el(
       "div",
       { class: "failure", "data-code": row.error_code },
-      el("p", { class: "why" }, el("code", {}, row.error_code), this.#count, again),
-      el("p", { class: "sentence" }, row.error),
+      el("p", { class: "failure-head" }, el("code", {}, row.error_code), this.#count, retryable),
+      el("p", { class: "error-message" }, row.error),
       this.#list,
-      this.#all,
+      this.#showAll,
     );
-    this.#all.addEventListener("click", () => {
-      this.#open = true;
-      this.#draw();
+    this.#showAll.addEventListener("click", () => {
+      this.#expanded = true;
+      this.#render();
     });
   }
 
   add(row) {
-    this.#tasks.push(row);
-    this.#tasks.sort((a, b) => a.task_index - b.task_index);
-    this.#draw();
+    this.#rows.push(row);
+    this.#rows.sort((a, b) => a.task_index - b.task_index);
+    this.#render();
   }
 
   get cancelled() {
-    return this.#tasks.filter((row) => row.error_code === "canceled").length;
+    return this.#rows.filter((row) => row.error_code === "canceled").length;
   }
 
-  #draw() {
-    const tasks = this.#open ? this.#tasks : this.#tasks.slice(0, AT_ONCE);
-    write(this.#count, counted(this.#tasks.length, "task"));
-    write(this.#all, `Show all ${this.#tasks.length}`);
-    show(this.#all, tasks.length < this.#tasks.length);
+  #render() {
+    const shown = this.#expanded ? this.#rows : this.#rows.slice(0, MAX_COLLAPSED_TASKS);
+    setText(this.#count, pluralize(this.#rows.length, "task"));
+    setText(this.#showAll, `Show all ${this.#rows.length}`);
+    setVisible(this.#showAll, shown.length < this.#rows.length);
     this.#list.replaceChildren(
-      ...tasks.map((row) =>
+      ...shown.map((row) =>
         el(
           "li",
           { "data-task": row.task_index },

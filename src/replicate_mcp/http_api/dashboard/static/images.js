@@ -1,73 +1,75 @@
-// What a batch has made: a tile an image, in the order of the tasks, an empty one for each task that is
-// still to come, and a last one that shows more. Images are loaded by the browser from where they were delivered, when in sight.
+// The images of a batch: a tile for each image in task order, a placeholder for each pending task,
+// and a button that shows more tasks. The browser loads an image from its delivery host when the
+// tile scrolls into view.
 
-import { imageAddress } from "./addresses.js";
-import { counted, el, icon, show, write } from "./dom.js";
-import { inWords, secondsUntil } from "./time.js";
-import { copy, say } from "./toast.js";
+import { el, icon, pluralize, setText, setVisible } from "./dom.js";
+import { allowedImageUrl } from "./image-url.js";
+import { formatDuration, secondsUntil } from "./time.js";
+import { copyText, showToast } from "./toast.js";
 
-const FIRST = 24; // tasks; more are shown when asked for
-const AT_ONCE = 60;
-const SOON = 600; // seconds
+const INITIAL_TASKS = 24;
+const PAGE_SIZE = 60; // Tasks.
+const EXPIRY_WARNING_SECONDS = 600;
+const CONFIRMATION_MS = 1_500;
+const REVOKE_DELAY_MS = 60_000;
 
 export class ImageGrid {
   #slots = [];
   #rows = new Map();
   #tiles = new Set();
-  #shown = FIRST;
+  #visibleCount = INITIAL_TASKS;
   #total = 0;
   #ended = false;
-  #grid = el("div", { class: "grid" });
   #more = el("button", { type: "button", class: "more", hidden: true });
-  element = this.#grid;
+  element = el("div", { class: "grid" }, this.#more);
 
   constructor() {
-    this.#grid.append(this.#more);
     this.#more.addEventListener("click", () => {
-      this.#shown += AT_ONCE;
-      this.#arrange();
+      this.#visibleCount += PAGE_SIZE;
+      this.#render();
     });
   }
 
-  /** The whole batch's number of tasks, and whether nothing more will come. */
-  size(total, ended) {
+  /** Set the batch's number of tasks, and whether it has ended. */
+  setTotal(total, ended) {
     if (total === this.#total && ended === this.#ended) return;
     this.#total = total;
     this.#ended = ended;
-    this.#arrange();
+    this.#render();
   }
 
-  /** A task has ended: with a row of the result, or, failed, without an image (null). */
+  /** Add a finished task: its result row, or null if the task failed. */
   add(index, row) {
     this.#rows.set(index, row);
     if (this.#slots[index]) this.#fill(index);
   }
 
-  /** URLs of what can still be fetched, in the order of the tasks. */
+  /** The URLs that have not expired, in task order. */
   get urls() {
     const rows = [...this.#rows].sort(([a], [b]) => a - b).map(([, row]) => row);
     const files = rows.flatMap((row) => row?.generated_files ?? []);
-    const living = files.filter((file) => secondsUntil(file.expires_at) > 0);
-    return living.map((file) => imageAddress(file.url)).filter((address) => address !== undefined);
+    const available = files.filter((file) => secondsUntil(file.expires_at) > 0);
+    return available.map((file) => allowedImageUrl(file.url)).filter((url) => url !== undefined);
   }
 
   tick() {
     for (const tile of this.#tiles) tile.tick();
   }
 
-  #arrange() {
-    for (let index = this.#slots.length; index < Math.min(this.#shown, this.#total); index++) {
+  #render() {
+    const end = Math.min(this.#visibleCount, this.#total);
+    for (let index = this.#slots.length; index < end; index++) {
       this.#slots[index] = el("div", { class: "slot" });
       this.#more.before(this.#slots[index]);
       this.#fill(index);
     }
     this.#slots.forEach((slot, index) => {
-      if (!this.#rows.has(index)) show(slot, !this.#ended);
+      if (!this.#rows.has(index)) setVisible(slot, !this.#ended);
     });
     const hidden = Math.max(0, this.#total - this.#slots.length);
-    write(this.#more, `+ ${hidden.toLocaleString("en")} more`);
-    this.#more.title = `Show the next ${counted(Math.min(hidden, AT_ONCE), "task")}`;
-    show(this.#more, hidden > 0);
+    setText(this.#more, `+ ${hidden.toLocaleString("en")} more`);
+    this.#more.title = `Show the next ${pluralize(Math.min(hidden, PAGE_SIZE), "task")}`;
+    setVisible(this.#more, hidden > 0);
   }
 
   #fill(index) {
@@ -75,10 +77,10 @@ export class ImageGrid {
     const row = this.#rows.get(index);
     if (slot.dataset.done !== undefined) return;
     if (row === undefined) {
-      slot.append(el("div", { class: "coming", "aria-hidden": "true" }));
+      slot.append(el("div", { class: "pending", "aria-hidden": "true" }));
       return;
     }
-    show(slot, true);
+    setVisible(slot, true);
     slot.dataset.done = "";
     const tiles = (row?.generated_files ?? []).map((file) => new ImageTile(row, file));
     tiles.forEach((tile) => this.#tiles.add(tile));
@@ -88,26 +90,26 @@ export class ImageGrid {
 
 class ImageTile {
   #file;
-  #thumb;
-  #lifetime = el("span", { class: "lifetime" });
+  #thumbnail;
+  #expiry = el("span", { class: "expiry" });
   #actions;
   #expired = false;
 
   constructor(row, file) {
     this.#file = file;
-    this.#thumb = thumbnail(row, file);
-    const facts = factsOf(row);
+    this.#thumbnail = thumbnail(row, file);
+    const details = detailsList(row);
     this.#actions = el(
       "span",
       { class: "actions" },
-      action("copy", "Copy URL", `Copy URL of ${file.filename}`, () => copyAddress(file)),
-      action("download", "Download", `Download ${file.filename}`, () => download(file)),
+      actionButton("copy", "Copy URL", `Copy URL of ${file.filename}`, () => copyUrl(file)),
+      actionButton("download", "Download", `Download ${file.filename}`, () => download(file)),
     );
     const seed = row.seed === undefined ? undefined : el("span", {}, `seed ${row.seed}`);
     this.element = el(
       "figure",
       { class: "tile", "data-task": row.task_index },
-      this.#thumb,
+      this.#thumbnail,
       el(
         "figcaption",
         {},
@@ -115,13 +117,13 @@ class ImageTile {
         row.prompt && el("span", { class: "prompt", title: row.prompt }, row.prompt),
         el(
           "span",
-          { class: "made" },
-          el("span", { title: row.model }, shortName(row.model)),
+          { class: "metadata" },
+          el("span", { title: row.model }, shortModelName(row.model)),
           seed,
-          this.#lifetime,
+          this.#expiry,
         ),
-        el("div", { class: "tile-foot" }, opener(facts, file.filename), this.#actions),
-        facts,
+        el("div", { class: "tile-foot" }, detailsButton(details, file.filename), this.#actions),
+        details,
       ),
     );
     this.tick();
@@ -129,123 +131,131 @@ class ImageTile {
 
   tick() {
     if (this.#expired) return;
-    const left = secondsUntil(this.#file.expires_at);
-    if (this.#file.expired || left <= 0) return this.#expire();
-    write(this.#lifetime, `expires in ${inWords(left)}`);
-    this.#lifetime.toggleAttribute("data-soon", left < SOON);
+    const seconds = secondsUntil(this.#file.expires_at);
+    if (this.#file.expired || seconds <= 0) return this.#expire();
+    setText(this.#expiry, `expires in ${formatDuration(seconds)}`);
+    this.#expiry.toggleAttribute("data-soon", seconds < EXPIRY_WARNING_SECONDS);
   }
 
   #expire() {
     this.#expired = true;
     this.element.dataset.expired = "";
-    write(this.#lifetime, "expired");
-    this.#lifetime.removeAttribute("data-soon");
+    setText(this.#expiry, "expired");
+    this.#expiry.removeAttribute("data-soon");
     this.#actions.remove();
-    const gone = el("span", { class: "thumb gone" }, icon("expired"), "Replicate deleted it");
-    this.#thumb.replaceWith(gone);
+    this.#thumbnail.replaceWith(missingThumbnail("expired", "Deleted by Replicate"));
   }
 }
 
 function thumbnail(row, file) {
-  const name = [file.filename, row.prompt].filter(Boolean).join(": ");
-  const address = imageAddress(file.url);
-  if (!address) return el("span", { class: "thumb gone" }, icon("file"), "No link");
+  const url = allowedImageUrl(file.url);
+  if (!url) return missingThumbnail("file", "No link");
   const image = el("img", {
-    alt: name,
+    alt: [file.filename, row.prompt].filter(Boolean).join(": "),
     loading: "lazy",
     decoding: "async",
     referrerpolicy: "no-referrer",
   });
   const link = el(
     "a",
-    { class: "thumb", href: address, target: "_blank", rel: "noopener noreferrer" },
+    { class: "thumbnail", href: url, target: "_blank", rel: "noopener noreferrer" },
     image,
   );
   image.addEventListener("load", () => (link.dataset.loaded = ""));
   image.addEventListener("error", () => {
-    const kind = file.filename.split(".").pop();
-    image.replaceWith(el("span", { class: "no-preview" }, icon("file"), `${kind}, no preview`));
+    const extension = file.filename.split(".").pop();
+    const text = `${extension}, no preview`;
+    image.replaceWith(el("span", { class: "no-preview" }, icon("file"), text));
     link.dataset.loaded = "";
   });
-  image.src = address;
-  link.append(el("span", { class: "unseen" }, " (opens in a new tab)"));
+  image.src = url;
+  link.append(el("span", { class: "visually-hidden" }, " (opens in a new tab)"));
   return link;
 }
 
-/** `owner/name:version` as people call it. */
-function shortName(model) {
+function missingThumbnail(iconName, text) {
+  return el("span", { class: "thumbnail" }, icon(iconName), text);
+}
+
+/** Return `name` of `owner/name:version`. */
+function shortModelName(model) {
   return model.split(":")[0].split("/").pop();
 }
 
-function factsOf(row) {
-  const facts = [
-    ["Task", row.output_filename],
+function detailsList(row) {
+  const details = [
+    ["Output filename", row.output_filename],
     ["Prompt", row.prompt],
     ["Model", row.model],
     ["Seed", row.seed],
     ["Seconds", row.predict_seconds?.toFixed(1)],
     ["Prediction", row.prediction_id],
   ];
-  const known = facts.filter(([, value]) => value !== undefined);
+  const present = details.filter(([, value]) => value !== undefined);
   return el(
     "dl",
     { hidden: true },
-    ...known.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+    ...present.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
   );
 }
 
-function opener(facts, filename) {
+function detailsButton(details, filename) {
   const button = el(
     "button",
     { type: "button", class: "link", "aria-expanded": "false" },
     "Details",
-    el("span", { class: "unseen" }, ` of ${filename}`),
+    el("span", { class: "visually-hidden" }, ` of ${filename}`),
   );
   button.addEventListener("click", () => {
-    show(facts, facts.hidden);
-    button.setAttribute("aria-expanded", String(!facts.hidden));
+    setVisible(details, details.hidden);
+    button.setAttribute("aria-expanded", String(!details.hidden));
   });
   return button;
 }
 
-function action(picture, title, name, act) {
+/** Create a button that shows a check mark for a moment when `action()` has succeeded. */
+function actionButton(iconName, title, label, action) {
   const button = el(
     "button",
     { type: "button", class: "action", title },
-    icon(picture),
-    el("span", { class: "unseen" }, name),
+    icon(iconName),
+    el("span", { class: "visually-hidden" }, label),
   );
   button.addEventListener("click", async () => {
     button.setAttribute("aria-busy", "true");
-    const done = await act();
+    const succeeded = await action();
     button.removeAttribute("aria-busy");
-    if (!done) return;
+    if (!succeeded) return;
     button.firstChild.replaceWith(icon("check"));
-    setTimeout(() => button.firstChild.replaceWith(icon(picture)), 1_500);
+    setTimeout(() => button.firstChild.replaceWith(icon(iconName)), CONFIRMATION_MS);
   });
   return button;
 }
 
-/** Save a file under its own name: a browser obeys that only for what the page fetched itself. */
-function copyAddress(file) {
-  const address = imageAddress(file.url);
-  if (address === undefined) return say(`${file.filename} has no URL that can be opened.`);
-  return copy(address, "URL");
+async function copyUrl(file) {
+  const url = allowedImageUrl(file.url);
+  if (url !== undefined) return copyText(url, "URL");
+  showToast(`${file.filename} has no valid URL.`);
+  return false;
 }
 
+/**
+ * Save a file under its own name. Browsers ignore the name in a link to another origin, so the page
+ * fetches the file and links to the blob.
+ */
 async function download(file) {
   try {
-    const address = imageAddress(file.url);
-    if (!address) throw new Error("not a delivered file");
-    const answer = await fetch(address, { credentials: "omit", referrerPolicy: "no-referrer" });
-    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-    const place = URL.createObjectURL(await answer.blob());
-    el("a", { href: place, download: file.filename }).click();
-    setTimeout(() => URL.revokeObjectURL(place), 60_000);
-    say(`${file.filename} saved.`);
+    const url = allowedImageUrl(file.url);
+    if (!url) throw new Error("not on a delivery host");
+    const response = await fetch(url, { credentials: "omit", referrerPolicy: "no-referrer" });
+    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    const blobUrl = URL.createObjectURL(await response.blob());
+    el("a", { href: blobUrl, download: file.filename }).click();
+    setTimeout(() => URL.revokeObjectURL(blobUrl), REVOKE_DELAY_MS);
+    showToast(`${file.filename} downloaded.`);
     return true;
   } catch {
-    say(`${file.filename} cannot be fetched by this page: open it, and save it from there.`);
+    showToast(`This page cannot download ${file.filename}. Open the image and save it there.`);
     return false;
   }
 }

@@ -1,83 +1,85 @@
-// When to ask: often while something happens, seldom while nothing does, not at all in a hidden tab,
-// and later and later while the server does not answer.
+// Polling with an interval that depends on the activity: short while something runs, longer while
+// idle, none in a hidden tab, and with exponential backoff after failures.
 
-const BUSY = 1_000;
-const IDLE = 3_000;
-const LONGEST = 30_000;
+const ACTIVE_INTERVAL_MS = 1_000;
+const IDLE_INTERVAL_MS = 3_000;
+const INITIAL_BACKOFF_MS = 2_000;
+const MAX_BACKOFF_MS = 30_000;
 
 /**
- * Repeats a round of calls.
+ * Run `poll` repeatedly.
  *
- * `round(signal)` says whether something is going on. `told` hears `{ state }`: "live", "idle",
- * "paused", "failing" (with `error` and `retryAt`) and "refused" (with `error`; asking has stopped).
+ * `poll(signal)` returns whether something is running. `onStateChange` receives `{ state }`, which
+ * is "live", "idle", "paused", "failing" (with `error` and `retryAt`) or "unauthorized" (with
+ * `error`; polling has stopped).
  */
 export class Poller {
-  #round;
-  #told;
-  #wanted = false;
+  #poll;
+  #onStateChange;
+  #started = false;
   #failures = 0;
   #timer;
-  #current;
+  #controller;
 
-  constructor(round, told) {
-    this.#round = round;
-    this.#told = told;
-    document.addEventListener("visibilitychange", () => this.#seen(!document.hidden));
-    window.addEventListener("online", () => this.now());
+  constructor(poll, onStateChange) {
+    this.#poll = poll;
+    this.#onStateChange = onStateChange;
+    document.addEventListener("visibilitychange", () => this.#onVisibilityChange());
+    window.addEventListener("online", () => this.pollNow());
   }
 
   start() {
-    this.#wanted = true;
+    this.#started = true;
     this.#failures = 0;
-    this.now();
+    this.pollNow();
   }
 
   stop() {
-    this.#wanted = false;
-    this.#drop();
+    this.#started = false;
+    this.#abort();
   }
 
-  /** Ask at once instead of later. */
-  now() {
-    if (!this.#wanted || document.hidden) return;
-    this.#drop();
+  /** Poll immediately instead of at the next interval. */
+  pollNow() {
+    if (!this.#started || document.hidden) return;
+    this.#abort();
     this.#run();
   }
 
-  #seen(seen) {
-    if (!this.#wanted) return;
-    if (seen) return this.now();
-    this.#drop();
-    this.#told({ state: "paused" });
+  #onVisibilityChange() {
+    if (!this.#started) return;
+    if (!document.hidden) return this.pollNow();
+    this.#abort();
+    this.#onStateChange({ state: "paused" });
   }
 
-  #drop() {
+  #abort() {
     clearTimeout(this.#timer);
-    this.#current?.abort();
+    this.#controller?.abort();
   }
 
   async #run() {
-    const mine = (this.#current = new AbortController());
+    const { signal } = (this.#controller = new AbortController());
     try {
-      const busy = await this.#round(mine.signal);
-      if (mine.signal.aborted) return;
+      const active = await this.#poll(signal);
+      if (signal.aborted) return;
       this.#failures = 0;
-      this.#told({ state: busy ? "live" : "idle" });
-      this.#again(busy ? BUSY : IDLE);
+      this.#onStateChange({ state: active ? "live" : "idle" });
+      this.#schedule(active ? ACTIVE_INTERVAL_MS : IDLE_INTERVAL_MS);
     } catch (error) {
-      if (mine.signal.aborted) return;
-      if (error.wantsSignIn) {
+      if (signal.aborted) return;
+      if (error.requiresSignIn) {
         this.stop();
-        this.#told({ state: "refused", error });
+        this.#onStateChange({ state: "unauthorized", error });
         return;
       }
-      const wait = Math.min(LONGEST, 1_000 * 2 ** ++this.#failures);
-      this.#told({ state: "failing", error, retryAt: Date.now() + wait });
-      this.#again(wait);
+      const delay = Math.min(MAX_BACKOFF_MS, INITIAL_BACKOFF_MS * 2 ** this.#failures++);
+      this.#onStateChange({ state: "failing", error, retryAt: Date.now() + delay });
+      this.#schedule(delay);
     }
   }
 
-  #again(wait) {
-    this.#timer = setTimeout(() => this.#run(), wait);
+  #schedule(delay) {
+    this.#timer = setTimeout(() => this.#run(), delay);
   }
 }

@@ -1,25 +1,26 @@
-// Asking who it is, where the server wants to know, or where an admin or another account comes in.
+// The sign-in form, for servers that require authentication and for users who switch to the admin
+// key or to another account.
 
-import { call, keep } from "./api.js";
-import { byId, el, show, write } from "./dom.js";
+import { callApi, saveCredentials } from "./api.js";
+import { byId, el, setText, setVisible } from "./dom.js";
 
 const KINDS = {
   token: {
-    name: "Replicate token",
+    label: "Replicate token",
     placeholder: "r8_…",
-    hint: "You see your own account’s limits and your own batches.",
+    hint: "With your token, you see your own batches and your account’s limits.",
   },
   admin: {
-    name: "Admin key",
+    label: "Admin key",
     placeholder: "The server’s admin key",
-    hint: "You see the server’s batches, and may register and resize semaphores.",
+    hint: "With the admin key, you see the server’s batches and can register and resize semaphores.",
   },
 };
 
 export class SignIn {
-  #place = byId("sign-in-place");
+  #container = byId("sign-in-panel");
   #title = el("h2");
-  #why = el("p", { class: "lead" });
+  #description = el("p", { class: "lead" });
   #secret = el("input", {
     id: "secret",
     type: "password",
@@ -30,117 +31,121 @@ export class SignIn {
   });
   #label = el("label", { for: "secret" });
   #hint = el("p", { class: "hint" });
-  #reason = el("p", { class: "reason", role: "alert", hidden: true });
+  #error = el("p", { class: "form-error", role: "alert", hidden: true });
   #submit = el("button", { class: "primary", type: "submit" }, "Sign in");
   #back = el("button", { type: "button" }, "Back");
   #kinds;
   #form;
 
-  /** `signedIn()` and `left()` are called when the panel has done its work. */
-  constructor(signedIn, left) {
-    this.signedIn = signedIn;
-    this.#kinds = Object.entries(KINDS).map(([value, { name }]) =>
-      el("label", {}, el("input", { type: "radio", name: "kind", value }), el("span", {}, name)),
+  /** Call `onSignedIn()` when credentials were accepted and saved, `onBack()` when the user leaves. */
+  constructor(onSignedIn, onBack) {
+    this.onSignedIn = onSignedIn;
+    this.#kinds = Object.entries(KINDS).map(([value, { label }]) =>
+      el("label", {}, el("input", { type: "radio", name: "kind", value }), el("span", {}, label)),
     );
     this.#form = el(
       "form",
       { class: "card sign-in", novalidate: true },
       this.#title,
-      this.#why,
+      this.#description,
       el(
         "fieldset",
         { class: "kinds" },
-        el("legend", { class: "unseen" }, "With what"),
+        el("legend", { class: "visually-hidden" }, "Credential type"),
         ...this.#kinds,
       ),
       this.#label,
       this.#secret,
       this.#hint,
-      this.#reason,
+      this.#error,
       el("div", { class: "row" }, this.#submit, this.#back),
-      el("p", { class: "hint" }, "It stays in this tab until you sign out or close it."),
+      el("p", { class: "hint" }, "This tab keeps the credential until you sign out or close it."),
     );
-    this.#form.addEventListener("change", () => this.#draw());
+    this.#form.addEventListener("change", () => this.#render());
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
-      void this.#send();
+      void this.#submitForm();
     });
-    this.#back.addEventListener("click", left);
+    this.#back.addEventListener("click", onBack);
     this.#form.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !this.#back.hidden) left();
+      if (event.key === "Escape" && !this.#back.hidden) onBack();
     });
-    this.#place.append(this.#form);
+    this.#container.append(this.#form);
   }
 
   get isOpen() {
-    return !this.#place.hidden;
+    return !this.#container.hidden;
   }
 
-  /** Show the panel: `required` where nothing is seen without, `why` where something was refused. */
-  open({ required, why = "", kind = "token" }) {
-    write(this.#title, required ? "Sign in to see what runs" : "Sign in");
-    write(
-      this.#why,
+  /** Show the form. Set `required` if the server shows nothing without signing in. */
+  open({ required, error = "", kind = "token" }) {
+    setText(this.#title, required ? "Sign in to continue" : "Sign in");
+    setText(
+      this.#description,
       required
-        ? "This server wants to know who is looking."
-        : "Without signing in, you see what the server’s own token makes.",
+        ? "This server requires authentication."
+        : "Without signing in, you see the batches of the server’s own token.",
     );
     for (const each of this.#kinds) each.firstChild.checked = each.firstChild.value === kind;
     this.#secret.value = "";
-    this.#refuse(why);
-    show(this.#back, !required);
-    this.#draw();
-    show(this.#place, true);
+    this.#setError(error);
+    setVisible(this.#back, !required);
+    this.#render();
+    setVisible(this.#container, true);
     this.#secret.focus();
   }
 
   close() {
     this.#secret.value = "";
-    show(this.#place, false);
+    setVisible(this.#container, false);
   }
 
   get #kind() {
     return this.#kinds.find((each) => each.firstChild.checked).firstChild.value;
   }
 
-  #draw() {
-    const { name, placeholder, hint } = KINDS[this.#kind];
-    write(this.#label, name);
-    write(this.#hint, hint);
+  #render() {
+    const { label, placeholder, hint } = KINDS[this.#kind];
+    setText(this.#label, label);
+    setText(this.#hint, hint);
     this.#secret.placeholder = placeholder;
   }
 
-  #refuse(why) {
-    write(this.#reason, why);
-    show(this.#reason, Boolean(why));
+  #setError(message) {
+    setText(this.#error, message);
+    setVisible(this.#error, Boolean(message));
   }
 
-  async #send() {
+  async #submitForm() {
     const credentials = { kind: this.#kind, secret: this.#secret.value.trim() };
-    const wrong = mistake(credentials);
-    if (wrong) return this.#ask(wrong);
+    const problem = validationError(credentials);
+    if (problem) return this.#reject(problem);
     this.#submit.disabled = true;
     try {
-      await call("GET", "global-semaphores", { as: credentials }); // Asks Replicate, the first time.
+      // The server verifies a new token with Replicate.
+      await callApi("GET", "global-semaphores", { credentials });
     } catch (error) {
-      return this.#ask(error.message);
+      return this.#reject(error.message);
     } finally {
       this.#submit.disabled = false;
     }
-    keep(credentials);
+    saveCredentials(credentials);
     this.close();
-    this.signedIn();
+    this.onSignedIn();
   }
 
-  #ask(why) {
-    this.#refuse(why);
+  #reject(message) {
+    this.#setError(message);
     this.#secret.focus();
   }
 }
 
-function mistake({ kind, secret }) {
-  if (!secret) return `Put in the ${kind === "admin" ? "admin key" : "token"}.`;
-  if (!/^[!-~]+$/.test(secret)) return "There are blanks or odd characters in it: copy it anew.";
-  if (kind === "token" && !secret.startsWith("r8_")) return "A Replicate token begins with r8_.";
+function validationError({ kind, secret }) {
+  const name = kind === "admin" ? "admin key" : "token";
+  if (!secret) return `Enter the ${name}.`;
+  if (!/^[!-~]+$/.test(secret)) {
+    return `The ${name} contains whitespace or invalid characters; copy it again.`;
+  }
+  if (kind === "token" && !secret.startsWith("r8_")) return "A Replicate token starts with r8_.";
   return null;
 }

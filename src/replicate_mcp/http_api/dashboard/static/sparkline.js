@@ -1,19 +1,20 @@
-// A small line of how much was in use lately; it knows only what this page has seen.
+// A sparkline of the recent usage, drawn from the samples that this page has received.
 
-import { el, svg, write } from "./dom.js";
+import { el, setText, svg } from "./dom.js";
 
-const SPAN = 120_000; // ms
+const WINDOW_MS = 120_000;
+const WINDOW_LABEL = "in the last 2 min";
 const WIDTH = 112;
 const HEIGHT = 36;
 
 export class Sparkline {
-  #seen = [];
-  #area = svg("path", { class: "spark-area" });
-  #line = svg("path", { class: "spark-line" });
-  #caption = el("figcaption", { class: "unseen" });
+  #samples = [];
+  #area = svg("path", { class: "sparkline-area" });
+  #line = svg("path", { class: "sparkline-line" });
+  #caption = el("figcaption", { class: "visually-hidden" });
   element = el(
     "figure",
-    { class: "spark" },
+    { class: "sparkline" },
     svg(
       "svg",
       { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
@@ -25,23 +26,24 @@ export class Sparkline {
 
   add(value) {
     const at = performance.now();
-    this.#seen.push({ at, value });
-    // The last one before the span still says what held at its beginning.
-    while (this.#seen.length > 1 && this.#seen[1].at < at - SPAN) this.#seen.shift();
-    this.#draw(at);
+    const samples = this.#samples;
+    samples.push({ at, value });
+    // Keep the last sample before the window: it gives the value at the start of the window.
+    while (samples.length > 1 && samples[1].at < at - WINDOW_MS) samples.shift();
+    this.#render(at);
   }
 
-  #draw(at) {
-    const peak = Math.max(...this.#seen.map((each) => each.value));
-    const x = (time) => (Math.max(0, 1 - (at - time) / SPAN) * WIDTH).toFixed(1);
+  #render(at) {
+    const peak = Math.max(...this.#samples.map((sample) => sample.value));
+    const x = (time) => (Math.max(0, 1 - (at - time) / WINDOW_MS) * WIDTH).toFixed(1);
     const y = (value) => (HEIGHT - 2 - (value / Math.max(1, peak)) * (HEIGHT - 5)).toFixed(1);
-    const [first, ...rest] = this.#seen;
+    const [first, ...rest] = this.#samples;
     let path = `M${x(first.at)} ${y(first.value)}`;
-    for (const each of rest) path += `H${x(each.at)}V${y(each.value)}`;
+    for (const sample of rest) path += `H${x(sample.at)}V${y(sample.value)}`;
     path += `H${WIDTH}`;
     this.#line.setAttribute("d", path);
     this.#area.setAttribute("d", `${path}V${HEIGHT}H${x(first.at)}Z`);
-    write(this.#caption, peak ? `at most ${peak} in the last 2 min` : "unused in the last 2 min");
+    setText(this.#caption, `${peak ? `Peak of ${peak}` : "Not used"} ${WINDOW_LABEL}`);
     this.element.title = this.#caption.textContent;
   }
 }

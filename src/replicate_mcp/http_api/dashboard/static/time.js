@@ -1,49 +1,51 @@
-// The server's time, and times in words. A person's clock may be wrong by minutes, and what expires
-// does so by the server's.
+// The server's clock, and times as text. Expiry follows the server's clock because the user's may
+// be off by minutes.
 
-let ahead = 0; // ms by which the server's clock is ahead of this one
-const listeners = new Set();
+const MAX_CLOCK_SKEW_MS = 2_000; // A `Date` header has whole seconds only.
 
-/** Take the time from an answer's `Date`, which is in whole seconds. */
-export function heardTheTime(date) {
+let clockOffsetMs = 0; // The server's clock minus this computer's.
+const tickListeners = new Set();
+
+/** Set the clock offset from a response's `Date` header. */
+export function syncClock(date) {
   const difference = Date.parse(date ?? "") - Date.now();
   if (Number.isNaN(difference)) return;
-  ahead = Math.abs(difference) < 2_000 ? 0 : difference;
+  clockOffsetMs = Math.abs(difference) < MAX_CLOCK_SKEW_MS ? 0 : difference;
 }
 
-/** Now, in ms, by the server's clock. */
+/** Return the current time in ms, by the server's clock. */
 export function now() {
-  return Date.now() + ahead;
+  return Date.now() + clockOffsetMs;
 }
 
-/** Whole seconds until a time like "2025-01-31T12:00:00Z"; negative after it. */
-export function secondsUntil(moment) {
-  return Math.ceil((Date.parse(moment) - now()) / 1_000);
+/** Return the whole seconds until a time such as "2025-01-31T12:00:00Z"; negative once it has passed. */
+export function secondsUntil(time) {
+  return Math.ceil((Date.parse(time) - now()) / 1_000);
 }
 
-/** "43 min", "34 s": how long, in one unit. */
-export function inWords(seconds) {
+/** Format a duration in one unit: "43 min", "34 s". */
+export function formatDuration(seconds) {
   if (seconds < 60) return `${Math.max(0, seconds)} s`;
   if (seconds < 5_400) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3_600)} h`;
 }
 
-/** "just now", "3 min ago". */
-export function ago(moment) {
-  const seconds = -secondsUntil(moment);
-  return seconds < 60 ? "just now" : `${inWords(seconds)} ago`;
+/** Format the time since `time`: "just now", "3 min ago". */
+export function formatTimeAgo(time) {
+  const seconds = -secondsUntil(time);
+  return seconds < 60 ? "just now" : `${formatDuration(seconds)} ago`;
 }
 
-/** "14:05:09", by this computer's clock and time zone. */
-export function hour(moment) {
-  return new Date(moment).toLocaleTimeString();
+/** Format a time of day such as "14:05:09" in the user's time zone. */
+export function formatTime(time) {
+  return new Date(time).toLocaleTimeString();
 }
 
-/** Be called every second while the tab is seen. */
+/** Call `listener` every second while the tab is visible. */
 export function everySecond(listener) {
-  listeners.add(listener);
+  tickListeners.add(listener);
 }
 
 setInterval(() => {
-  if (!document.hidden) for (const listener of listeners) listener();
+  if (!document.hidden) for (const listener of tickListeners) listener();
 }, 1_000);

@@ -1,45 +1,55 @@
-// One line at the head of the page that says what just happened, also to those who listen.
+// The toast at the top of the page: one line about the latest event, also announced by screen
+// readers.
 
 import { byId } from "./dom.js";
 
+const MIN_DISPLAY_MS = 4_000;
+const DISPLAY_MS_PER_CHARACTER = 40;
+
 let timer;
 
-/** Say a sentence for some seconds. */
-export function say(sentence) {
+/** Show a message for a few seconds. */
+export function showToast(message) {
   const toast = byId("toast");
-  toast.textContent = sentence;
+  toast.textContent = message;
   toast.dataset.shown = "";
   clearTimeout(timer);
-  timer = setTimeout(() => delete toast.dataset.shown, 4_000 + 40 * sentence.length);
+  timer = setTimeout(
+    () => delete toast.dataset.shown,
+    MIN_DISPLAY_MS + DISPLAY_MS_PER_CHARACTER * message.length,
+  );
 }
 
-/** Take back what was said: the page is about something else now. */
-export function hush() {
+/** Remove the message, for example when another view opens. */
+export function hideToast() {
   clearTimeout(timer);
   byId("toast").textContent = "";
   delete byId("toast").dataset.shown;
 }
 
-/** Put text on the clipboard, also where the page came without TLS. */
-export async function copy(text, what) {
+/** Copy text to the clipboard, also on a page without TLS; `label` names the text in the toast. */
+export async function copyText(text, label) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    if (!copiedByHand(text)) return say("The browser does not let this page copy.");
+    if (!copyWithCommand(text)) {
+      showToast("The browser does not allow this page to copy.");
+      return false;
+    }
   }
-  say(`${what} copied.`);
+  showToast(`${label} copied.`);
   return true;
 }
 
-function copiedByHand(text) {
-  const before = document.activeElement;
+function copyWithCommand(text) {
+  const focused = document.activeElement;
   const area = document.createElement("textarea");
   area.value = text;
-  area.className = "unseen";
+  area.className = "visually-hidden";
   document.body.append(area);
   area.select();
-  const done = document.execCommand("copy");
+  const copied = document.execCommand("copy");
   area.remove();
-  before?.focus();
-  return done;
+  focused?.focus();
+  return copied;
 }

@@ -1,83 +1,87 @@
-// What can be done with an image: open it, copy its URL, save it, make it again.
+// The actions of an image: open it, copy its URL, download it, regenerate it.
 
-import { imageAddress } from "./addresses.js";
 import { el, icon } from "./dom.js";
+import { allowedImageUrl } from "./image-url.js";
 
-const DONE_SECONDS = 1.5;
+const CHECK_MARK_SECONDS = 1.5;
 
-/** The actions for one file in one tile, beside that of making it again. */
-export function actionsFor(host, tile, file) {
-  const address = imageAddress(file.url);
+/** Create the actions of a file in a tile, except regeneration. */
+export function createActions(host, tile, file) {
+  const url = allowedImageUrl(file.url);
   const name = file.filename;
-  const opens = async () => (await host.openLink(address)) || openHere(address, tile);
+  const open = async () => (await host.openLink(url)) || openInBrowser(url, tile);
+  const download = async () => {
+    if (host.capabilities.downloadFile === undefined) return open();
+    return (await host.downloadFile(url, name)) || showError("The download failed.", tile);
+  };
   return {
     open: {
-      button: action("open", `Open ${name}`, opens),
-      click: (event) => openByLink(event, host, address),
+      button: actionButton("open", `Open ${name}`, open),
+      onLinkClick: (event) => openThroughHost(event, host, url),
     },
-    copy: { button: action("copy", `Copy URL of ${name}`, () => copy(address, tile)) },
-    download: {
-      button: action("download", `Download ${name}`, async () =>
-        host.capabilities.downloadFile === undefined
-          ? opens()
-          : (await host.downloadFile(address, name)) || sayNot("It was not downloaded.", tile),
-      ),
-    },
+    copy: { button: actionButton("copy", `Copy URL of ${name}`, () => copyUrl(url, tile)) },
+    download: { button: actionButton("download", `Download ${name}`, download) },
   };
 }
 
-/** A button that makes a task once more: as it was asked for, or by what is known of it. */
-export function againAction(asked, name, again) {
-  const how = asked.isWhole ? "with another seed" : "from its prompt alone";
-  return { button: action("again", `Make ${name} again ${how}`, again) };
+/** Create the action that regenerates a task. Without all its inputs, only the prompt is used. */
+export function regenerateAction(task, name, onRegenerate) {
+  const method = task.hasAllInputs ? "with a new seed" : "from its prompt only";
+  return { button: actionButton("regenerate", `Regenerate ${name} ${method}`, onRegenerate) };
 }
 
-/** Where the host opens links it is asked to; elsewhere a link does what links do. */
-function openByLink(event, host, address) {
+/** Let the host open a clicked link; without that capability, the browser opens it. */
+function openThroughHost(event, host, url) {
   if (host.capabilities.openLinks === undefined) return;
   event.preventDefault();
-  host.openLink(address);
+  host.openLink(url);
 }
 
-function openHere(address, tile) {
-  if (window.open(address, "_blank", "noopener,noreferrer") !== null) return true;
-  // With noopener, null says nothing of whether it opened: the address is there for either case.
-  tile.say(addressField(address));
+function openInBrowser(url, tile) {
+  if (window.open(url, "_blank", "noopener,noreferrer") !== null) return true;
+  // With noopener, null is returned for an opened window too, so show the URL in either case.
+  tile.showMessage(urlField(url));
   return false;
 }
 
-async function copy(address, tile) {
+async function copyUrl(url, tile) {
   try {
-    await navigator.clipboard.writeText(address);
+    await navigator.clipboard.writeText(url);
     return true;
   } catch {
-    const field = addressField(address);
-    tile.say(field);
+    const field = urlField(url);
+    tile.showMessage(field);
     field.select();
     return document.execCommand("copy");
   }
 }
 
-function addressField(address) {
-  return el("input", { class: "address", readonly: true, value: address, "aria-label": "URL" });
+function urlField(url) {
+  return el("input", { class: "url", readonly: true, value: url, "aria-label": "URL" });
 }
 
-function sayNot(text, tile) {
-  tile.say(text);
+function showError(text, tile) {
+  tile.showMessage(text);
   return false;
 }
 
-function action(picture, name, act) {
-  const button = el("button", { type: "button", class: "action", title: name, "aria-label": name });
-  button.append(icon(picture));
+/** Create a button that shows a check mark for a moment when `action()` has succeeded. */
+function actionButton(iconName, label, action) {
+  const button = el("button", {
+    type: "button",
+    class: "action",
+    title: label,
+    "aria-label": label,
+  });
+  button.append(icon(iconName));
   button.addEventListener("click", async () => {
     if (button.getAttribute("aria-busy") === "true") return;
     button.setAttribute("aria-busy", "true");
-    const done = await act();
+    const succeeded = await action();
     button.removeAttribute("aria-busy");
-    if (!done) return;
+    if (!succeeded) return;
     button.replaceChildren(icon("check"));
-    setTimeout(() => button.replaceChildren(icon(picture)), DONE_SECONDS * 1_000);
+    setTimeout(() => button.replaceChildren(icon(iconName)), CHECK_MARK_SECONDS * 1_000);
   });
   return button;
 }

@@ -1,9 +1,9 @@
-// A batch as far as it is known: its counts, and a row for each task that has ended.
+// The known state of a batch: its counts, and a row for each finished task.
 
 export class Batch {
   id;
   total = 0;
-  made = 0;
+  succeeded = 0;
   failed = 0;
   status = "running";
   cursor = 0;
@@ -17,33 +17,34 @@ export class Batch {
     return this.id !== undefined && this.status !== "running";
   }
 
-  /** Whether rows that are ready have not been fetched. */
+  /** Whether some finished tasks have not been fetched. */
   get hasMore() {
-    return this.cursor < this.made + this.failed;
+    return this.cursor < this.succeeded + this.failed;
   }
 
-  /** Take in an answer of `get_batch` or `generate_images`: gives the rows that are new. */
-  take(page) {
+  /** Update the batch from a page of `get_batch` or `generate_images`; return its new rows. */
+  addPage(page) {
     this.id = page.batch_id;
     this.total = page.total_tasks;
-    this.made = page.successful_count;
+    this.succeeded = page.successful_count;
     this.failed = page.failed_count;
     this.status = page.status;
     this.cursor = Math.max(this.cursor, page.cursor);
-    const fresh = rowsOf(page).filter((row) => !this.rows.has(row.task_index));
-    for (const row of fresh) this.rows.set(row.task_index, row);
-    return fresh;
+    const newRows = rowsOf(page).filter((row) => !this.rows.has(row.task_index));
+    for (const row of newRows) this.rows.set(row.task_index, row);
+    return newRows;
   }
 }
 
-/** The rows of a page, made and failed ones. */
+/** Return the rows of a page, successful and failed. */
 export function rowsOf(page) {
   return [...page.successful_results, ...page.failed_results];
 }
 
-/** Whether a page can be of a batch of these tasks, as far as its rows tell. */
-export function canBeOf(page, asked) {
+/** Whether a page can belong to a batch of these tasks, judging by its rows. */
+export function matchesRequest(page, tasks) {
   return (
-    page.total_tasks === asked.length && rowsOf(page).every((row) => asked[row.task_index]?.canBe(row))
+    page.total_tasks === tasks.length &&
+    rowsOf(page).every((row) => tasks[row.task_index]?.matches(row))
   );
 }

@@ -1,44 +1,46 @@
-// The view's side of MCP Apps: JSON-RPC with the host, in messages to the window around this one.
+// The view's side of MCP Apps: JSON-RPC with the host, as messages to the parent window.
 
 const PROTOCOL_VERSION = "2026-01-26";
-const TOOL_CALL_SECONDS = 90; // A host gives up on a tool before that.
+const TOOL_CALL_TIMEOUT_SECONDS = 90; // Longer than a host's own timeout.
 const METHOD_NOT_FOUND = -32601;
 const LATELY_KEY = "replicate-mcp/lately";
 
 export class Host {
-  #calls = new Map();
+  #pending = new Map();
   #listeners = new Map();
   #lastId = 0;
-  #leaving = () => {};
+  #onTeardown = () => {};
   capabilities = {};
   context = {};
 
   constructor() {
     window.addEventListener("message", (event) => {
-      if (event.source === window.parent && event.data?.jsonrpc === "2.0") this.#hear(event.data);
+      if (event.source === window.parent && event.data?.jsonrpc === "2.0") {
+        this.#receive(event.data);
+      }
     });
   }
 
-  /** Introduce the view; notifications come from then on. */
+  /** Initialize the view; the host sends notifications afterwards. */
   async connect() {
-    const answer = await this.#request("ui/initialize", {
+    const result = await this.#request("ui/initialize", {
       protocolVersion: PROTOCOL_VERSION,
       appInfo: { name: "replicate-mcp-gallery", version: "1.0.0" },
       appCapabilities: { availableDisplayModes: ["inline", "fullscreen"] },
     });
-    this.capabilities = answer.hostCapabilities ?? {};
-    this.context = answer.hostContext ?? {};
+    this.capabilities = result.hostCapabilities ?? {};
+    this.context = result.hostContext ?? {};
     this.notify("ui/notifications/initialized");
   }
 
-  /** Listen to `ui/notifications/{name}`. */
+  /** Set the listener of `ui/notifications/{name}`. */
   on(name, listener) {
     this.#listeners.set(`ui/notifications/${name}`, listener);
   }
 
-  /** Be told before the host takes the view away. */
+  /** Set the listener that runs before the host removes the view. */
   onTeardown(listener) {
-    this.#leaving = listener;
+    this.#onTeardown = listener;
   }
 
   notify(method, params = {}) {
@@ -49,37 +51,37 @@ export class Host {
     return this.capabilities.serverTools !== undefined;
   }
 
-  /** Call a tool of the view's own server: gives what `readToolResult` does. */
-  async callTool(name, given) {
-    const params = { name, arguments: given };
-    return readToolResult(await this.#request("tools/call", params, TOOL_CALL_SECONDS));
+  /** Call a tool of the view's own server; return the result of `readToolResult`. */
+  async callTool(name, toolArguments) {
+    const params = { name, arguments: toolArguments };
+    return readToolResult(await this.#request("tools/call", params, TOOL_CALL_TIMEOUT_SECONDS));
   }
 
-  /** Open an address outside; false where the host offers no way, or would not. */
+  /** Open a URL in the user's browser; return false if the host cannot or declines. */
   async openLink(url) {
     if (this.capabilities.openLinks === undefined) return false;
-    return this.#agreed("ui/open-link", { url });
+    return this.#requestSucceeded("ui/open-link", { url });
   }
 
-  /** Save a file under its name; false where the host offers no way, or would not. */
+  /** Save a file under its name; return false if the host cannot or declines. */
   async downloadFile(url, name) {
     if (this.capabilities.downloadFile === undefined) return false;
     const link = { type: "resource_link", uri: url, name };
-    return this.#agreed("ui/download-file", { contents: [link] });
+    return this.#requestSucceeded("ui/download-file", { contents: [link] });
   }
 
-  /** Ask for more or less room; gives the mode that it is. */
+  /** Request a display mode; return the one that the host has set. */
   async requestDisplayMode(mode) {
     return (await this.#request("ui/request-display-mode", { mode })).mode;
   }
 
-  /** Let the model know, where the host has a place for that; each time all there is to know. */
-  async tellModel(text) {
+  /** Replace the view's part of the model's context, if the host supports it. */
+  async updateModelContext(text) {
     if (this.capabilities.updateModelContext === undefined) return;
-    await this.#agreed("ui/update-model-context", { content: [{ type: "text", text }] });
+    await this.#requestSucceeded("ui/update-model-context", { content: [{ type: "text", text }] });
   }
 
-  async #agreed(method, params) {
+  async #requestSucceeded(method, params) {
     try {
       return !(await this.#request(method, params)).isError;
     } catch {
@@ -87,51 +89,56 @@ export class Host {
     }
   }
 
-  #request(method, params, seconds) {
+  #request(method, params, timeoutSeconds) {
     const id = (this.#lastId += 1);
     return new Promise((resolve, reject) => {
-      const late = new Error(`The host did not answer in ${seconds} s.`);
-      const timer = seconds && setTimeout(() => this.#settle(id)?.reject(late), seconds * 1_000);
-      this.#calls.set(id, { resolve, reject, timer });
+      const onTimeout = () => {
+        const message = `The host did not respond within ${timeoutSeconds} s.`;
+        this.#removePending(id)?.reject(new Error(message));
+      };
+      const timer = timeoutSeconds && setTimeout(onTimeout, timeoutSeconds * 1_000);
+      this.#pending.set(id, { resolve, reject, timer });
       this.#post({ id, method, params });
     });
   }
 
-  #settle(id) {
-    const call = this.#calls.get(id);
-    this.#calls.delete(id);
-    clearTimeout(call?.timer);
-    return call;
+  #removePending(id) {
+    const request = this.#pending.get(id);
+    this.#pending.delete(id);
+    clearTimeout(request?.timer);
+    return request;
   }
 
   #post(message) {
-    // The host's origin is not told to a view, which lives in a sandbox.
+    // A sandboxed view does not know the host's origin.
     window.parent.postMessage({ jsonrpc: "2.0", ...message }, "*");
   }
 
-  #hear(message) {
+  #receive(message) {
     const { id, method, params } = message;
     if (method === undefined) {
-      const call = this.#settle(id);
-      if (message.error) call?.reject(new Error(message.error.message));
-      else call?.resolve(message.result ?? {});
+      const request = this.#removePending(id);
+      if (message.error) request?.reject(new Error(message.error.message));
+      else request?.resolve(message.result ?? {});
     } else if (id === undefined) {
       this.#listeners.get(method)?.(params ?? {});
     } else {
-      this.#answer(id, method);
+      this.#respond(id, method);
     }
   }
 
-  #answer(id, method) {
-    if (method === "ui/resource-teardown") this.#leaving();
+  #respond(id, method) {
+    if (method === "ui/resource-teardown") this.#onTeardown();
     if (method === "ui/resource-teardown" || method === "ping") this.#post({ id, result: {} });
-    else this.#post({ id, error: { code: METHOD_NOT_FOUND, message: `no ${method} here` } });
+    else {
+      this.#post({ id, error: { code: METHOD_NOT_FOUND, message: `Method not found: ${method}` } });
+    }
   }
 }
 
 /**
- * A tool's answer: its structured `page`, its `images` and the batches that began `lately`, or,
- * refused, the `refusal` in words.
+ * Read a tool's result: return its structured `page`, its `images` and the `recentBatches`, or, if
+ * the call failed, an `error` message.
  */
 export function readToolResult(result) {
   const content = result.content ?? [];
@@ -139,11 +146,11 @@ export function readToolResult(result) {
     .filter((block) => block.type === "text")
     .map((block) => block.text)
     .join("\n");
-  if (result.isError) return { refusal: text || "The server refused, without a reason." };
-  if (!result.structuredContent) return { refusal: text || "The answer has no results in it." };
+  if (result.isError) return { error: text || "The server returned an error without a message." };
+  if (!result.structuredContent) return { error: text || "The response contains no results." };
   return {
     page: result.structuredContent,
     images: content.filter(({ type }) => type === "image"),
-    lately: result._meta?.[LATELY_KEY] ?? [],
+    recentBatches: result._meta?.[LATELY_KEY] ?? [],
   };
 }

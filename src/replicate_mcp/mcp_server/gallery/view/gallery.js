@@ -1,207 +1,215 @@
-// The gallery: what the host tells of a call of generate_images or get_batch, shown as it happens.
+// The gallery: shows the images of a generate_images or get_batch call as they arrive.
 
-import { Asked, askedByRow } from "./asked.js";
 import { Batch } from "./batch.js";
+import { BatchPoller } from "./batch-poller.js";
 import { Host, readToolResult } from "./bridge.js";
 import { byId } from "./dom.js";
-import { Following } from "./following.js";
 import { Grid } from "./grid.js";
-import { Headline } from "./headline.js";
+import { Header } from "./header.js";
 import { applyHostContext, reportSize } from "./host-style.js";
-import { Remaking } from "./remaking.js";
+import { Regeneration } from "./regeneration.js";
+import { RequestedTask, taskFromRow } from "./requested-task.js";
 import { Slot } from "./slot.js";
 
 class Gallery {
   #host;
   #grid = new Grid(byId("grid"), byId("more"));
-  #headline = new Headline({
-    onFailedOnly: (only) => (this.#grid.onlyFailed = only),
-    onExpand: () => this.#toggleRoom(),
-    onStop: () => this.#stop(),
+  #header = new Header({
+    onFailedOnly: (failedOnly) => (this.#grid.failedOnly = failedOnly),
+    onFullscreen: () => this.#toggleFullscreen(),
+    onStop: () => this.#stopBatch(),
   });
-  #given = {};
-  #asked = [];
-  #slots = []; // of the batch, by place
-  #placeOf = new Map(); // task_index to place, where only a part of a batch is shown
+  #arguments = {};
+  #tasks = [];
+  #slots = []; // The slots of the batch, by position.
+  #positions = new Map(); // From task index to position, for a partial view.
   #batch = new Batch();
-  #following;
-  #remaking;
+  #poller;
+  #regeneration;
 
   constructor(host) {
     this.#host = host;
-    this.#remaking = new Remaking(host, this.#grid, (asked) => this.#slot(asked));
+    this.#regeneration = new Regeneration(host, this.#grid, (task) => this.#createSlot(task));
   }
 
-  /** The call's arguments, whole or as far as they have been written. */
-  foresee(given = {}) {
-    this.#given = given;
-    const tasks = Array.isArray(given.tasks) ? given.tasks : [];
-    this.#asked = tasks.map((task, index) => new Asked(task, index, given.model));
-    this.#hold(this.#asked);
-    this.#headline.await(this.#asked.length);
+  /** Show the tasks of the call's arguments, which may be incomplete. */
+  setArguments(toolArguments = {}) {
+    this.#arguments = toolArguments;
+    const tasks = Array.isArray(toolArguments.tasks) ? toolArguments.tasks : [];
+    this.#tasks = tasks.map((task, index) => new RequestedTask(task, index, toolArguments.model));
+    this.#setTasks(this.#tasks);
+    this.#header.showPending(this.#tasks.length);
   }
 
-  /** The call runs: its batch can be found and followed while the model waits for the answer. */
-  begin(given) {
-    this.foresee(given);
-    this.#batch = new Batch(this.#isPart ? given.after : 0);
-    if (this.#asked.length > 1 && this.#host.canCallTools) this.#find();
+  /** Start to follow a call: find its batch and poll it before the call's result arrives. */
+  startCall(toolArguments) {
+    this.setArguments(toolArguments);
+    this.#batch = this.#createBatch();
+    if (this.#tasks.length > 1 && this.#host.canCallTools) this.#findBatch();
   }
 
-  /** The call's answer. */
-  answer(result) {
-    const { page, refusal } = readToolResult(result);
-    if (refusal !== undefined) {
-      this.#endWithoutResult("No images", refusal);
+  /** Show the call's result. */
+  showResult(result) {
+    const { page, error } = readToolResult(result);
+    if (error !== undefined) {
+      this.#endWithoutResult("No images", error);
       return;
     }
-    this.#following?.stop();
-    if (this.#batch.id !== page.batch_id) this.#startOver(page);
-    this.#take(page);
-    this.#follow();
+    this.#poller?.stop();
+    if (this.#batch.id !== page.batch_id) this.#resetTo(page);
+    this.#addPage(page);
+    this.#pollBatch();
   }
 
-  /** The call was stopped before it had an answer. */
-  cancel(reason) {
-    this.#endWithoutResult("Stopped", `The call was stopped${reasonOf(reason)}.`);
+  /** Show that the call was cancelled before its result arrived. */
+  cancelCall(reason) {
+    const suffix = reason ? ` (${reason})` : "";
+    this.#endWithoutResult("Cancelled", `The call was cancelled${suffix}.`);
   }
 
-  /** The host's looks, or what changed in them. */
-  adapt(context) {
+  /** Apply the host's context, or the part of it that has changed. */
+  applyContext(context) {
     applyHostContext(context);
     const { availableDisplayModes, displayMode } = this.#host.context;
-    this.#headline.offerRoom(availableDisplayModes ?? [], displayMode);
+    this.#header.setDisplayModes(availableDisplayModes ?? [], displayMode);
   }
 
-  leave() {
-    this.#following?.stop();
-    this.#remaking.stop();
+  /** Stop all polling. */
+  close() {
+    this.#poller?.stop();
+    this.#regeneration.stop();
   }
 
-  /** Whether only what finished after a cursor is shown: other views have the rest. */
-  get #isPart() {
-    return this.#given.after > 0;
+  /** Whether the view shows only the tasks that finished after the `after` cursor. */
+  get #isPartial() {
+    return this.#arguments.after > 0;
   }
 
-  async #find() {
-    this.#following = new Following(this.#host);
-    const page = await this.#following.find(this.#asked);
+  #createBatch() {
+    return new Batch(this.#isPartial ? this.#arguments.after : 0);
+  }
+
+  async #findBatch() {
+    this.#poller = new BatchPoller(this.#host);
+    const page = await this.#poller.find(this.#tasks);
     if (page === undefined) return;
-    this.#take(page);
-    this.#follow();
+    this.#addPage(page);
+    this.#pollBatch();
   }
 
-  #follow() {
+  #pollBatch() {
     if (this.#batch.ended && !this.#batch.hasMore) return;
     if (!this.#host.canCallTools) {
-      this.#headline.problem("Ask in the conversation for the rest: this host does not let the gallery look.");
+      this.#header.showError(
+        "This host does not let the gallery load more results. Ask for them in the conversation.",
+      );
       return;
     }
-    this.#headline.problem();
-    this.#following = new Following(
+    this.#header.showError();
+    this.#poller = new BatchPoller(
       this.#host,
-      (page) => this.#take(page),
-      (why) => this.#headline.problem(`The rest is not known: ${why}`, () => this.#follow()),
+      (page) => this.#addPage(page),
+      (reason) =>
+        this.#header.showError(`Could not load the remaining results: ${reason}`, () =>
+          this.#pollBatch(),
+        ),
     );
-    this.#following.follow(this.#batch);
+    this.#poller.poll(this.#batch);
   }
 
-  /** Stop the batch, at Replicate too; following it goes on, to its end. */
-  async #stop() {
-    const { refusal } = await this.#host
+  /** Cancel the batch, also on Replicate; polling continues until it has ended. */
+  async #stopBatch() {
+    const { error } = await this.#host
       .callTool("cancel_batch", { batch_id: this.#batch.id })
-      .catch((error) => ({ refusal: error.message }));
-    if (refusal) this.#headline.notStopped(refusal);
+      .catch((failure) => ({ error: failure.message }));
+    if (error) this.#header.showStopError(error);
   }
 
-  /** The call is over; a batch that was found goes on, or tells itself how it ended. */
+  /** End a call that has no result. If its batch was found, polling it continues instead. */
   #endWithoutResult(title, reason) {
     if (this.#batch.id !== undefined) return;
-    this.#following?.stop();
-    this.#headline.problem(reason);
-    this.#headline.halt(title);
-    this.#hold([]);
+    this.#poller?.stop();
+    this.#header.showError(reason);
+    this.#header.showEnded(title);
+    this.#setTasks([]);
   }
 
-  /** A batch other than the one that was expected, or the first that is heard of. */
-  #startOver(page) {
-    this.#batch = new Batch(this.#isPart ? this.#given.after : 0);
-    if (this.#asked.length === page.total_tasks) return this.#hold(this.#asked);
-    const count = this.#isPart ? page.total_tasks - this.#given.after : page.total_tasks;
-    const blanks = Array.from({ length: Math.max(0, count) }, (_, place) => unknown(place));
-    return this.#hold(blanks);
+  /** Start over with the batch of a page, if no batch or another one was found before. */
+  #resetTo(page) {
+    this.#batch = this.#createBatch();
+    if (this.#tasks.length === page.total_tasks) return this.#setTasks(this.#tasks);
+    const count = this.#isPartial ? page.total_tasks - this.#arguments.after : page.total_tasks;
+    const tasks = Array.from({ length: Math.max(0, count) }, (_, index) => unknownTask(index));
+    return this.#setTasks(tasks);
   }
 
-  #hold(asked) {
-    this.#placeOf.clear();
-    if (asked.length < this.#slots.length) this.#slots = [];
-    this.#slots = asked.map((each, place) => {
-      const slot = this.#slots[place];
-      if (slot === undefined) return this.#slot(each);
-      slot.foresee(each);
+  #setTasks(tasks) {
+    this.#positions.clear();
+    if (tasks.length < this.#slots.length) this.#slots = [];
+    this.#slots = tasks.map((task, position) => {
+      const slot = this.#slots[position];
+      if (slot === undefined) return this.#createSlot(task);
+      slot.showPending(task);
       return slot;
     });
-    this.#grid.hold(this.#slots);
+    this.#grid.setSlots(this.#slots);
   }
 
-  #slot(asked) {
-    const again = (slot) => this.#remaking.again(slot, this.#given);
-    return new Slot(this.#host, asked, this.#host.canCallTools ? again : undefined);
+  #createSlot(task) {
+    const regenerate = (slot) => this.#regeneration.regenerate(slot, this.#arguments);
+    return new Slot(this.#host, task, this.#host.canCallTools ? regenerate : undefined);
   }
 
-  #take(page) {
-    for (const row of this.#batch.take(page)) {
-      const slot = this.#slots[this.#place(row.task_index)];
+  #addPage(page) {
+    for (const row of this.#batch.addPage(page)) {
+      const slot = this.#slots[this.#positionOf(row.task_index)];
       if (slot === undefined) continue;
-      if (!this.#asked.length) slot.asked = askedByRow(row);
-      slot.take(row, page.batch_id);
+      if (!this.#tasks.length) slot.task = taskFromRow(row);
+      slot.showRow(row, page.batch_id);
     }
-    this.#grid.arrange();
-    this.#headline.show(this.#batch, this.#host.canCallTools);
+    this.#grid.render();
+    this.#header.update(this.#batch, this.#host.canCallTools);
   }
 
-  #place(index) {
-    if (!this.#isPart) return index;
-    if (!this.#placeOf.has(index)) this.#placeOf.set(index, this.#placeOf.size);
-    return this.#placeOf.get(index);
+  #positionOf(taskIndex) {
+    if (!this.#isPartial) return taskIndex;
+    if (!this.#positions.has(taskIndex)) this.#positions.set(taskIndex, this.#positions.size);
+    return this.#positions.get(taskIndex);
   }
 
-  async #toggleRoom() {
-    const full = this.#host.context.displayMode === "fullscreen";
+  async #toggleFullscreen() {
+    const isFullscreen = this.#host.context.displayMode === "fullscreen";
+    const mode = isFullscreen ? "inline" : "fullscreen";
     try {
-      const displayMode = await this.#host.requestDisplayMode(full ? "inline" : "fullscreen");
+      const displayMode = await this.#host.requestDisplayMode(mode);
       Object.assign(this.#host.context, { displayMode });
-      this.adapt({ displayMode });
+      this.applyContext({ displayMode });
     } catch {
-      this.#headline.offerRoom([], undefined);
+      this.#header.setDisplayModes([], undefined);
     }
   }
 }
 
-function unknown(place) {
-  const blank = new Asked({}, place);
-  blank.filename = "…";
-  return blank;
-}
-
-function reasonOf(reason) {
-  return reason ? ` (${reason})` : "";
+function unknownTask(index) {
+  const task = new RequestedTask({}, index);
+  task.filename = "…";
+  return task;
 }
 
 async function start() {
   const host = new Host();
   const gallery = new Gallery(host);
-  host.on("tool-input-partial", (said) => gallery.foresee(said.arguments));
-  host.on("tool-input", (said) => gallery.begin(said.arguments ?? {}));
-  host.on("tool-result", (result) => gallery.answer(result));
-  host.on("tool-cancelled", ({ reason }) => gallery.cancel(reason));
-  host.on("host-context-changed", (changed) => {
-    Object.assign(host.context, changed);
-    gallery.adapt(changed);
+  host.on("tool-input-partial", (params) => gallery.setArguments(params.arguments));
+  host.on("tool-input", (params) => gallery.startCall(params.arguments ?? {}));
+  host.on("tool-result", (result) => gallery.showResult(result));
+  host.on("tool-cancelled", ({ reason }) => gallery.cancelCall(reason));
+  host.on("host-context-changed", (changes) => {
+    Object.assign(host.context, changes);
+    gallery.applyContext(changes);
   });
-  host.onTeardown(() => gallery.leave());
+  host.onTeardown(() => gallery.close());
   await host.connect();
-  gallery.adapt(host.context);
+  gallery.applyContext(host.context);
   reportSize(byId("gallery"), host);
 }
 

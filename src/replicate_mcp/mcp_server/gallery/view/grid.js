@@ -1,81 +1,80 @@
-// The grid of slots: the first ones, more when asked for, or only those that failed.
+// The grid of tiles, which shows the first slots and more on request, or only those that failed.
 
-import { commonRatio } from "./asked.js";
-import { counted, write } from "./dom.js";
+import { pluralize, setText } from "./dom.js";
+import { commonRatio } from "./requested-task.js";
 
-const FIRST = 24; // slots
-const AT_ONCE = 72;
-const FEW = 4;
+const INITIAL_SLOTS = 24;
+const PAGE_SIZE = 72; // Slots.
+const MAX_LARGE_TILES = 4; // Up to this number of tiles, they are larger.
 
 export class Grid {
   #slots = [];
-  #shown = FIRST;
-  #onlyFailed = false;
+  #visibleCount = INITIAL_SLOTS;
+  #failedOnly = false;
 
-  constructor(element, more) {
+  constructor(element, moreButton) {
     this.element = element;
-    this.more = more;
-    more.addEventListener("click", () => this.#showMore());
-    element.addEventListener("keydown", (event) => this.#walk(event));
+    this.moreButton = moreButton;
+    moreButton.addEventListener("click", () => this.#showMore());
+    element.addEventListener("keydown", (event) => this.#moveFocus(event));
   }
 
-  get onlyFailed() {
-    return this.#onlyFailed;
+  get failedOnly() {
+    return this.#failedOnly;
   }
 
-  /** Show only what failed, or all. */
-  set onlyFailed(only) {
-    this.#onlyFailed = only;
-    this.arrange();
+  /** Show only the failed slots, or all. */
+  set failedOnly(failedOnly) {
+    this.#failedOnly = failedOnly;
+    this.render();
   }
 
-  /** These slots and no others, in this order. */
-  hold(slots) {
-    this.#slots = [...slots]; // What is put between them is the grid's alone.
-    this.element.style.setProperty("--ratio", commonRatio(slots.map((slot) => slot.asked)));
-    this.arrange();
+  /** Replace all slots. */
+  setSlots(slots) {
+    this.#slots = [...slots]; // A copy: regenerated slots are inserted into it.
+    this.element.style.setProperty("--ratio", commonRatio(slots.map((slot) => slot.task)));
+    this.render();
   }
 
-  /** Put another slot behind one that is there. */
-  putAfter(slot, another) {
-    this.#slots.splice(this.#slots.indexOf(slot) + 1, 0, another);
-    this.#shown += 1;
-    this.arrange();
+  insertAfter(slot, newSlot) {
+    this.#slots.splice(this.#slots.indexOf(slot) + 1, 0, newSlot);
+    this.#visibleCount += 1;
+    this.render();
   }
 
-  /** Bring the view in line with the slots, touching only what differs. */
-  arrange() {
-    const chosen = this.#slots.filter((slot) => !this.#onlyFailed || slot.hasFailed);
-    const elements = chosen.slice(0, this.#shown).flatMap((slot) => slot.elements);
-    const wanted = new Set(elements);
-    for (const element of [...this.element.children]) if (!wanted.has(element)) element.remove();
-    elements.forEach((element, place) => {
-      const there = this.element.children[place];
-      if (there !== element) this.element.insertBefore(element, there ?? null);
+  /** Update the DOM from the slots, changing only what differs. */
+  render() {
+    const selected = this.#slots.filter((slot) => !this.#failedOnly || slot.hasFailed);
+    const elements = selected.slice(0, this.#visibleCount).flatMap((slot) => slot.elements);
+    const kept = new Set(elements);
+    for (const element of [...this.element.children]) if (!kept.has(element)) element.remove();
+    elements.forEach((element, position) => {
+      const current = this.element.children[position];
+      if (current !== element) this.element.insertBefore(element, current ?? null);
     });
-    const few = elements.length <= FEW && chosen.length === this.#slots.length;
-    this.element.dataset.size = few ? String(elements.length) : "many";
-    const hidden = Math.max(0, chosen.length - this.#shown);
-    const all = hidden > AT_ONCE ? ` of ${counted(hidden, "more task")}` : " more";
-    write(this.more, `Show ${Math.min(hidden, AT_ONCE)}${all}`);
-    this.more.hidden = hidden === 0;
+    const isLarge = elements.length <= MAX_LARGE_TILES && selected.length === this.#slots.length;
+    this.element.dataset.size = isLarge ? String(elements.length) : "many";
+    const hidden = Math.max(0, selected.length - this.#visibleCount);
+    const rest = hidden > PAGE_SIZE ? ` of ${pluralize(hidden, "more task")}` : " more";
+    setText(this.moreButton, `Show ${Math.min(hidden, PAGE_SIZE)}${rest}`);
+    this.moreButton.hidden = hidden === 0;
   }
 
   #showMore() {
-    const next = this.element.children.length;
-    this.#shown += AT_ONCE;
-    this.arrange();
-    this.element.children[next]?.focus();
+    const firstNew = this.element.children.length;
+    this.#visibleCount += PAGE_SIZE;
+    this.render();
+    this.element.children[firstNew]?.focus();
   }
 
-  /** Arrow keys go from picture to picture; Tab also stops at what can be done with each. */
-  #walk(event) {
+  /** Move the focus between images with the arrow keys; Tab also stops at the actions of each. */
+  #moveFocus(event) {
     const tiles = [...this.element.children];
-    const place = tiles.findIndex((tile) => tile.contains(document.activeElement));
+    const position = tiles.findIndex((tile) => tile.contains(document.activeElement));
     const columns = getComputedStyle(this.element).gridTemplateColumns.split(" ").length;
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
     const ends = { Home: 0, End: tiles.length - 1 };
-    const next = ends[event.key] ?? place + (steps[event.key] ?? NaN);
+    const next = ends[event.key] ?? position + (steps[event.key] ?? NaN);
     if (event.target.matches("input") || !tiles[next]) return;
     event.preventDefault();
     (tiles[next].querySelector("a.picture, button") ?? tiles[next]).focus();

@@ -1,10 +1,10 @@
-// The host's look and room: its theme, style variables and fonts, and the size of the view.
+// The host's style and the view's size: theme, style variables, fonts and container dimensions.
 
 const root = document.documentElement;
 let dimensions = {};
-let told = "";
+let reportedSize = "";
 
-/** Take over what the host says of itself; it may be only what changed. */
+/** Apply the host's context, or the part of it that has changed. */
 export function applyHostContext(context) {
   if (context.theme) root.style.colorScheme = context.theme;
   for (const [name, value] of Object.entries(context.styles?.variables ?? {})) {
@@ -26,15 +26,15 @@ export function applyHostContext(context) {
   }
 }
 
-/** Tell the host how high the view is, now and whenever that changes. */
+/** Report the size of the view to the host, now and after each change. */
 export function reportSize(view, host) {
   const report = () => {
     const height = Math.ceil(view.getBoundingClientRect().height);
-    // As wide as may be: of a width that is not limited, the host knows more than the view.
+    // Request the maximum width; if the width is unlimited, the host decides.
     const { width, maxWidth } = dimensions;
     const size = width === undefined && maxWidth ? { width: maxWidth, height } : { height };
-    if (told === JSON.stringify(size)) return;
-    told = JSON.stringify(size);
+    if (reportedSize === JSON.stringify(size)) return;
+    reportedSize = JSON.stringify(size);
     host.notify("ui/notifications/size-changed", size);
   };
   new ResizeObserver(report).observe(view);

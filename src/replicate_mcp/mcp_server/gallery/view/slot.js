@@ -1,20 +1,20 @@
-// A task's place in the gallery: a tile for each image of it, and for each time it is made again.
+// The tiles of one task: one for each of its images.
 
-import { actionsFor, againAction } from "./actions.js";
-import { thumbnailsOf } from "./thumbnails.js";
+import { createActions, regenerateAction } from "./actions.js";
+import { thumbnailLoader } from "./thumbnails.js";
 import { Tile } from "./tile.js";
 
 export class Slot {
   #tiles = [];
-  #redo;
-  hasFailed = false; // once, at least
-  timesMade = 1;
+  #onRegenerate;
+  hasFailed = false; // Stays true when a failed task is regenerated.
+  versions = 1;
 
-  /** `redo`: makes the task again, where the host lets the view do so; gets the slot. */
-  constructor(host, asked, redo) {
+  /** `onRegenerate(slot)` regenerates the task; undefined if the host does not allow it. */
+  constructor(host, task, onRegenerate) {
     this.host = host;
-    this.#redo = redo && (() => redo(this));
-    this.foresee(asked);
+    this.#onRegenerate = onRegenerate && (() => onRegenerate(this));
+    this.showPending(task);
   }
 
   get elements() {
@@ -25,43 +25,43 @@ export class Slot {
     return this.row?.error !== undefined;
   }
 
-  /** What it will be, while nothing has come. */
-  foresee(asked) {
-    this.asked = asked;
+  /** Show the tiles of a task that has not finished. */
+  showPending(task) {
+    this.task = task;
     this.row = undefined;
-    this.#fit(asked.outputs);
-    for (const tile of this.#tiles) tile.wait(asked);
+    this.#setTileCount(task.outputCount);
+    for (const tile of this.#tiles) tile.showPending(task);
   }
 
-  /** The task has ended, in that batch. */
-  take(row, batchId) {
+  /** Show the task's result row, which belongs to the batch `batchId`. */
+  showRow(row, batchId) {
     this.row = row;
     if (this.failed) {
       this.hasFailed = true;
-      this.#fit(1);
-      this.#tiles[0].fail(row, this.#again(row.output_filename));
+      this.#setTileCount(1);
+      this.#tiles[0].showFailure(row, this.#createRegenerateAction(row.output_filename));
       return;
     }
-    this.#fit(row.generated_files.length);
+    this.#setTileCount(row.generated_files.length);
     row.generated_files.forEach((file, number) => {
       const tile = this.#tiles[number];
-      const again = this.#again(file.filename);
-      const actions = { ...actionsFor(this.host, tile, file), again };
-      tile.show(row, file, actions, thumbnailsOf(this.host, batchId));
+      const regenerate = this.#createRegenerateAction(file.filename);
+      const actions = { ...createActions(this.host, tile, file), regenerate };
+      tile.showImage(row, file, actions, thumbnailLoader(this.host, batchId));
     });
   }
 
-  /** Move the focus here: what had it is gone. */
+  /** Move the focus to the first tile, after the focused element was removed. */
   focus() {
     this.#tiles[0].element.focus();
   }
 
-  #again(name) {
-    return this.#redo && againAction(this.asked, name, this.#redo);
+  #createRegenerateAction(name) {
+    return this.#onRegenerate && regenerateAction(this.task, name, this.#onRegenerate);
   }
 
-  /** So many tiles; those that are there stay where they are. */
-  #fit(count) {
+  /** Add or remove tiles at the end. */
+  #setTileCount(count) {
     while (this.#tiles.length > Math.max(1, count)) this.#tiles.pop().element.remove();
     while (this.#tiles.length < count) {
       const tile = new Tile();

@@ -1,43 +1,43 @@
-// Stopping a batch, after a second thought.
+// The button that stops a batch. It takes a second press to confirm.
 
-import { el, write } from "./dom.js";
+import { el, setText } from "./dom.js";
 
-const THINK_SECONDS = 5;
+const CONFIRM_TIMEOUT_SECONDS = 5;
 
 export class StopButton {
   #timer;
   element = el("button", { type: "button", class: "quiet", hidden: true }, "Stop");
 
-  /** `stop` is called with the second press. */
-  constructor(stop) {
+  /** Call `onStop()` on the second press. */
+  constructor(onStop) {
     this.element.addEventListener("click", () => {
-      const sure = this.#timer !== undefined;
+      const confirmed = this.#timer !== undefined;
       this.#reset();
-      if (sure) {
+      if (confirmed) {
         this.element.disabled = true;
-        stop();
+        onStop();
       } else {
-        write(this.element, "Stop the rest?");
-        this.element.toggleAttribute("data-asks", true);
-        this.#timer = setTimeout(() => this.#reset(), THINK_SECONDS * 1_000);
+        setText(this.element, "Stop the rest?");
+        this.element.toggleAttribute("data-confirming", true);
+        this.#timer = setTimeout(() => this.#reset(), CONFIRM_TIMEOUT_SECONDS * 1_000);
       }
     });
   }
 
-  offer(possible) {
-    this.element.hidden = !possible;
-    if (!possible) this.element.disabled = false;
+  setVisible(visible) {
+    this.element.hidden = !visible;
+    if (!visible) this.enable();
   }
 
-  /** It could not be stopped: it may be tried again. */
-  again() {
+  /** Enable the button again, after the batch could not be stopped. */
+  enable() {
     this.element.disabled = false;
   }
 
   #reset() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    write(this.element, "Stop");
-    this.element.toggleAttribute("data-asks", false);
+    setText(this.element, "Stop");
+    this.element.toggleAttribute("data-confirming", false);
   }
 }

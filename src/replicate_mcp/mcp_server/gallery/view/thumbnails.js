@@ -1,46 +1,48 @@
-// Thumbnails from the server, for images that the host or the browser does not let the view fetch.
+// Thumbnails from the server, for images that the host or the browser does not let the view load.
 
 const URL_KEY = "replicate-mcp/url";
-const HOPELESS = 2; // pages in a row without any: there are none to be had
+const MAX_PAGES_WITHOUT_IMAGES = 2; // In a row; the server then has no thumbnails of the batch.
 
-/** One batch's: its pages are gone through once, as far as an image is missing. */
-class Thumbnails {
-  #found = new Map(); // by the image's URL
+/** The thumbnails of one batch; its pages are fetched once, as far as they are needed. */
+class BatchThumbnails {
+  #dataUrls = new Map(); // By the image's URL.
   #cursor = 0;
-  #without = 0;
-  #walk = Promise.resolve();
+  #pagesWithoutImages = 0;
+  #queue = Promise.resolve();
 
   constructor(host, batchId) {
     this.host = host;
     this.batchId = batchId;
   }
 
-  /** The thumbnail of an image as a `data:` URL; undefined where there is none. */
-  async of(url) {
-    this.#walk = this.#walk.then(() => this.#look(url)).catch(() => {});
-    await this.#walk;
-    return this.#found.get(url);
+  /** Return the `data:` URL of an image's thumbnail; undefined if there is none. */
+  async get(url) {
+    this.#queue = this.#queue.then(() => this.#fetchUntilFound(url)).catch(() => {});
+    await this.#queue;
+    return this.#dataUrls.get(url);
   }
 
-  async #look(url) {
-    while (!this.#found.has(url) && this.#without < HOPELESS) {
-      const given = { batch_id: this.batchId, after: this.#cursor, preview: true };
-      const { page, images = [] } = await this.host.callTool("get_batch", given);
+  async #fetchUntilFound(url) {
+    while (!this.#dataUrls.has(url) && this.#pagesWithoutImages < MAX_PAGES_WITHOUT_IMAGES) {
+      const toolArguments = { batch_id: this.batchId, after: this.#cursor, preview: true };
+      const { page, images = [] } = await this.host.callTool("get_batch", toolArguments);
       if (page === undefined || page.cursor === this.#cursor) return;
       this.#cursor = page.cursor;
-      this.#without = images.length ? 0 : this.#without + 1;
+      this.#pagesWithoutImages = images.length ? 0 : this.#pagesWithoutImages + 1;
       for (const { mimeType, data, _meta } of images) {
-        if (_meta?.[URL_KEY]) this.#found.set(_meta[URL_KEY], `data:${mimeType};base64,${data}`);
+        if (_meta?.[URL_KEY]) this.#dataUrls.set(_meta[URL_KEY], `data:${mimeType};base64,${data}`);
       }
     }
   }
 }
 
-const byBatch = new Map();
+const thumbnailsByBatch = new Map();
 
-/** What gives the thumbnails of a batch by their images' URLs; nothing where the host calls no tool. */
-export function thumbnailsOf(host, batchId) {
+/** Return a function from an image's URL to its thumbnail, which finds none if tools are unavailable. */
+export function thumbnailLoader(host, batchId) {
   if (!host.canCallTools) return async () => undefined;
-  if (!byBatch.has(batchId)) byBatch.set(batchId, new Thumbnails(host, batchId));
-  return (url) => byBatch.get(batchId).of(url);
+  if (!thumbnailsByBatch.has(batchId)) {
+    thumbnailsByBatch.set(batchId, new BatchThumbnails(host, batchId));
+  }
+  return (url) => thumbnailsByBatch.get(batchId).get(url);
 }

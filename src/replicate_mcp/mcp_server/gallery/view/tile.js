@@ -1,17 +1,19 @@
-// A tile: the place of one image. It waits, shows what was made, or says why there is nothing; it
-// has the same size in all of these.
+// A tile shows one image, or why there is none. Its size is the same in every state: pending,
+// succeeded, expired or failed.
 
-import { imageAddress } from "./addresses.js";
-import { el, icon, write } from "./dom.js";
-import { Lifetime, secondsLeft } from "./lifetime.js";
+import { el, icon, setText } from "./dom.js";
+import { ExpiryCountdown, secondsUntilExpiry } from "./expiry.js";
+import { allowedImageUrl } from "./image-url.js";
+
+const MESSAGE_DISPLAY_MS = 8_000;
 
 export class Tile {
   #frame = el("div", { class: "frame" });
   #name = el("strong", { class: "name" });
   #note = el("p", { class: "note" });
-  #life = el("span", { class: "life" });
+  #status = el("span", { class: "status" });
   #actions = el("span", { class: "actions" });
-  #lifetime;
+  #countdown;
   #noteText = "";
   element = el(
     "li",
@@ -22,76 +24,78 @@ export class Tile {
       { class: "caption" },
       this.#name,
       this.#note,
-      el("div", { class: "foot" }, this.#life, this.#actions),
+      el("div", { class: "foot" }, this.#status, this.#actions),
     ),
   );
 
-  /** Nothing yet: what will be here. */
-  wait(asked) {
-    const waits = this.element.dataset.state === "waiting";
-    this.#become("waiting", asked.filename, asked.prompt);
-    // What the model still writes comes often: the light that sweeps over it goes on.
-    if (!waits) this.#frame.replaceChildren(el("span", { class: "shimmer", "aria-hidden": "true" }));
-    write(this.#life, "to come");
+  /** Show a task that has not finished. */
+  showPending(task) {
+    const wasPending = this.element.dataset.state === "pending";
+    this.#setState("pending", task.filename, task.prompt);
+    // Updates are frequent while the model writes the tasks: do not restart the animation.
+    if (!wasPending) this.#frame.replaceChildren(shimmer());
+    setText(this.#status, "pending");
   }
 
   /**
-   * An image that was made. `actions` are the buttons for it; `thumbnail` gives what is shown of it
-   * where it cannot be fetched from here.
+   * Show an image with the buttons of its `actions`. `loadThumbnail` returns a replacement for an
+   * image that the view cannot load.
    */
-  show(row, file, actions, thumbnail) {
-    this.#become("made", file.filename, row.prompt ?? "");
-    const address = imageAddress(file.url);
-    if (address === undefined) {
-      this.#frame.replaceChildren(said("file", "Its address is not one of Replicate’s."));
+  showImage(row, file, actions, loadThumbnail) {
+    this.#setState("succeeded", file.filename, row.prompt ?? "");
+    const url = allowedImageUrl(file.url);
+    if (url === undefined) {
+      this.#frame.replaceChildren(frameMessage("file", "The URL is not on a Replicate host."));
       return;
     }
-    const { again, ...whileItLasts } = actions;
-    if (secondsLeft(file) > 0) {
-      this.#frame.replaceChildren(this.#picture(address, row, file, actions.open, thumbnail));
-      this.#actions.append(...Object.values(whileItLasts).map((each) => each.button));
-      this.#lifetime = new Lifetime(this.#life, file, () => this.#expire(again));
-      this.#lifetime.tick();
+    const { regenerate, ...untilExpiry } = actions;
+    if (secondsUntilExpiry(file) > 0) {
+      this.#frame.replaceChildren(this.#createLink(url, row, file, actions.open, loadThumbnail));
+      this.#actions.append(...Object.values(untilExpiry).map((each) => each.button));
+      this.#countdown = new ExpiryCountdown(this.#status, file, () => this.#expire(regenerate));
+      this.#countdown.tick();
     } else {
-      this.#expire(again);
+      this.#expire(regenerate);
     }
-    if (again && !this.#actions.contains(again.button)) this.#actions.append(again.button);
+    if (regenerate && !this.#actions.contains(regenerate.button)) {
+      this.#actions.append(regenerate.button);
+    }
   }
 
-  /** Nothing was made, and why. */
-  fail(row, again) {
-    this.#become("failed", row.output_filename, row.prompt ?? "");
-    const reason = said("alert", row.error);
-    reason.title = row.error;
-    this.#frame.replaceChildren(reason);
-    write(this.#life, row.error_code.replaceAll("_", " "));
-    if (again) this.#actions.append(again.button);
+  /** Show why the task failed. */
+  showFailure(row, regenerate) {
+    this.#setState("failed", row.output_filename, row.prompt ?? "");
+    const message = frameMessage("alert", row.error);
+    message.title = row.error;
+    this.#frame.replaceChildren(message);
+    setText(this.#status, row.error_code.replaceAll("_", " "));
+    if (regenerate) this.#actions.append(regenerate.button);
   }
 
-  /** Say something in place of the prompt, for a while: a text, or a field to copy from. */
-  say(content) {
+  /** Show a text or an input field in place of the prompt for a few seconds. */
+  showMessage(content) {
     this.#note.replaceChildren(content);
     setTimeout(() => {
       if (this.#note.contains(content) || this.#note.textContent === content) {
-        write(this.#note, this.#noteText);
+        setText(this.#note, this.#noteText);
       }
-    }, 8_000);
+    }, MESSAGE_DISPLAY_MS);
   }
 
-  #become(state, name, note) {
-    this.#lifetime?.stop();
+  #setState(state, name, note) {
+    this.#countdown?.stop();
     this.element.dataset.state = state;
-    write(this.#name, name);
+    setText(this.#name, name);
     this.#name.title = name;
     this.#noteText = note;
-    write(this.#note, note);
+    setText(this.#note, note);
     this.#note.title = note;
-    write(this.#life, "");
-    this.#life.removeAttribute("data-left");
+    setText(this.#status, "");
+    this.#status.removeAttribute("data-left");
     this.#actions.replaceChildren();
   }
 
-  #picture(address, row, file, open, thumbnail) {
+  #createLink(url, row, file, open, loadThumbnail) {
     const image = el("img", {
       alt: [file.filename, row.prompt].filter(Boolean).join(": "),
       decoding: "async",
@@ -100,37 +104,41 @@ export class Tile {
     });
     const link = el(
       "a",
-      { class: "picture", href: address, target: "_blank", rel: "noopener noreferrer" },
-      el("span", { class: "shimmer", "aria-hidden": "true" }),
+      { class: "picture", href: url, target: "_blank", rel: "noopener noreferrer" },
+      shimmer(),
       image,
-      el("span", { class: "unseen" }, " (opens outside)"),
+      el("span", { class: "visually-hidden" }, " (opens in a new window)"),
     );
-    link.addEventListener("click", (event) => open.click(event));
+    link.addEventListener("click", open.onLinkClick);
     image.addEventListener("load", () => (link.dataset.loaded = ""));
     image.addEventListener("error", async () => {
-      const instead = image.src === address && (await thumbnail(file.url));
-      if (instead) {
-        image.src = instead;
+      const thumbnail = image.src === url && (await loadThumbnail(file.url));
+      if (thumbnail) {
+        image.src = thumbnail;
         return;
       }
       link.dataset.loaded = "";
-      link.replaceChildren(said("file", "It cannot be shown here: open it."));
+      link.replaceChildren(frameMessage("file", "Cannot be shown here. Open it instead."));
     });
-    image.src = address;
+    image.src = url;
     return link;
   }
 
-  #expire(again) {
+  #expire(regenerate) {
     this.element.dataset.state = "expired";
-    write(this.#life, "expired");
-    this.#life.removeAttribute("data-left");
-    this.#actions.replaceChildren(...(again ? [again.button] : []));
-    const seen = this.#frame.querySelector("a[data-loaded] img");
-    const gone = said("clock", "Replicate deletes images after an hour.");
-    this.#frame.replaceChildren(seen ?? gone);
+    setText(this.#status, "expired");
+    this.#status.removeAttribute("data-left");
+    this.#actions.replaceChildren(...(regenerate ? [regenerate.button] : []));
+    const loadedImage = this.#frame.querySelector("a[data-loaded] img");
+    const message = frameMessage("clock", "Replicate deletes images after an hour.");
+    this.#frame.replaceChildren(loadedImage ?? message);
   }
 }
 
-function said(picture, text) {
-  return el("div", { class: "said" }, icon(picture), el("span", { class: "reason" }, text));
+function shimmer() {
+  return el("span", { class: "shimmer", "aria-hidden": "true" });
+}
+
+function frameMessage(iconName, text) {
+  return el("div", { class: "message" }, icon(iconName), el("span", { class: "message-text" }, text));
 }
