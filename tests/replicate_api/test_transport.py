@@ -22,6 +22,7 @@ from replicate_mcp.replicate_api.faults import (
     Refusal,
     UnreadableCreation,
 )
+from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.transport import Call, Transport, call
 
 URL = "http://127.0.0.1:9"
@@ -196,6 +197,21 @@ async def test_all_idle_connections_are_closed_at_the_end() -> None:
     assert closed() == [None] * len(Wire.made)
     await transport.aclose()
     assert closed() == [0.0] * len(Wire.made)
+
+
+@in_virtual_time
+async def test_a_gateway_closes_its_connections_as_they_are() -> None:
+    Wire.answer = staticmethod(answers(body=b'{"username": "acme"}'))
+    gateway = Gateway("r8_acme_1", URL)
+    await gateway.account()
+    await anyio.sleep(21)
+    await gateway.close_idle()
+    assert closed() == [21.0]
+    await gateway.account()
+    await gateway.close_idle()
+    assert closed() == [21.0, None]
+    await gateway.aclose()
+    assert closed() == [21.0, 21.0]
 
 
 @in_virtual_time
