@@ -78,13 +78,14 @@ class Files(BaseHTTPRequestHandler):
     """A host of files, some of them odd."""
 
     asked: list[str]
+    silent: Event
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
         assert self.headers["Accept-Encoding"] == "identity"
         assert "Authorization" not in self.headers
         if self.path == "/silent":
-            Event().wait(0.3)
+            self.silent.wait(10)
         elif self.path == "/closed":
             self.close_connection = True
         elif self.path == "/elsewhere":
@@ -110,11 +111,13 @@ class Files(BaseHTTPRequestHandler):
 def files() -> Iterator[tuple[str, list[str]]]:
     """Its address, and the paths that are asked for."""
     asked: list[str] = []
-    handler = type("Handler", (Files,), {"asked": asked})
+    silent = Event()
+    handler = type("Handler", (Files,), {"asked": asked, "silent": silent})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", asked
+        silent.set()
         server.shutdown()
         thread.join()
 
@@ -157,7 +160,7 @@ async def test_a_host_that_says_nothing_is_not_waited_for(
     async with await Delivery(base_url).client() as client:
         assert client.timeout == httpx.Timeout(30)
         assert not client.trust_env
-    monkeypatch.setattr(delivery, "PHASE_SECONDS", 0.05)
+    monkeypatch.setattr(delivery, "PHASE_SECONDS", httpx.Timeout(10, read=0.05))
     async with Delivery(base_url).fetching() as fetch:
         with pytest.raises(NotDelivered, match=r"^the connection failed \(ReadTimeout\)$"):
             await fetch(f"{base_url}/silent", 1_000)

@@ -89,7 +89,7 @@ async def sent(transport: Transport, url: str = f"{URL}/v1/account", **options: 
 )
 @in_virtual_time
 async def test_a_call_has_its_headers_and_its_time_outs(
-    options: dict[str, int], headers: dict[str, str], read: float
+    options: dict[str, Any], headers: dict[str, str], read: float
 ) -> None:
     await sent(Transport(URL), **options)
     (request,) = Wire.made[0].requests
@@ -417,7 +417,7 @@ async def test_replicates_clock_is_this_machines_where_they_agree(
 
 @pytest.mark.parametrize("headers", [{}, {"date": ""}, {"date": "yesterday"}])
 @in_virtual_time
-async def test_an_answer_without_a_time_leaves_the_clock_as_it_was(headers: dict[str, str]) -> None:
+async def test_an_answer_without_a_time_leaves_the_clock_as_it_was(headers: dict[str, Any]) -> None:
     Wire.answer = staticmethod(answers(**headers))
     transport = Transport(URL)
     await sent(transport)
