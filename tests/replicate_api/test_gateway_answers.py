@@ -183,6 +183,10 @@ async def test_a_gateway_is_shown_without_its_token() -> None:
     assert gateway.base_url == URL
 
 
+def test_a_target_is_as_replicate_has_it_unless_it_says_otherwise() -> None:
+    assert Target(ModelName.parse(MODEL)) == Target(ModelName.parse(MODEL), "", looked_up=True)
+
+
 # The clock.
 
 

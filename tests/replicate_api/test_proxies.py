@@ -2,9 +2,11 @@
 
 import importlib.util
 import ssl
+import threading
 import urllib.request
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -83,6 +85,20 @@ async def test_a_proxy_of_the_systems_settings_is_named_as_such(
         assert str(found) == "the proxy http://p:1 that the system's settings names"
 
 
+async def test_a_caller_that_leaves_does_not_wait_for_a_name_to_be_resolved(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    resolved = threading.Event()
+    environment.setenv("HTTPS_PROXY", "http://p:1")
+    environment.setattr(urllib.request, "proxy_bypass", lambda host: resolved.wait(10))
+    begun = anyio.current_time()
+    with anyio.move_on_after(0.05) as waiting:
+        await find_proxy("https", HOST)
+    resolved.set()
+    assert waiting.cancelled_caught
+    assert anyio.current_time() - begun < 9
+
+
 async def test_certificates_are_read_for_tls_alone() -> None:
     assert (await connection_options(f"https://{HOST}"))["verify"] is tls.client_context()
     plain = (await connection_options(f"http://{HOST}"))["verify"]
@@ -129,6 +145,7 @@ def test_each_kind_of_proxy_has_what_it_needs(environment: pytest.MonkeyPatch) -
         ("http://proxy.example", "http://proxy.example"),
         ("http://ann:s3cret@proxy.example:8080", "http://proxy.example:8080"),
         ("http://ann:s3/cr@t@proxy.example", "http://proxy.example"),
+        ("http://ann:s3://cret@proxy.example:1", "http://proxy.example:1"),
         ("socks5://ann@[::1]:3128/path?x", "socks5://[::1]:3128"),
         ("http://proxy.example:0", "http://proxy.example:0"),
         ("http://" + "x" * 300, "http://" + "x" * 192 + "…"),
