@@ -120,7 +120,11 @@ def test_a_bearer_is_a_token(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["r8_own", "Basic r8_own", "Bearer", "Bearer own", "Bearer: r8_own", "", "Bearer xr8_"]
+    "value",
+    [
+        *("r8_own", "Basic r8_own", "Basic undefined", "Bearer", "Bearer own", "Bearer: r8_own"),
+        *("", "Bearer xr8_"),
+    ],
 )
 def test_another_authorization_is_refused(value: str) -> None:
     with pytest.raises(Unauthorized, match="`Authorization` must be `Bearer r8_…`"):
@@ -153,6 +157,7 @@ REASONS: list[tuple[dict[str, Any], dict[str, str], dict[str, Any], str | None]]
     ),
     ({}, {"origin": "http://127.0.0.1:8000"}, {}, None),
     ({}, {"origin": "http://localhost:8000"}, {}, access.UNKNOWN_CALLER),
+    ({}, {"host": "localhost:8000", "origin": "http://localhost:8000"}, {}, None),
     (
         {"allow_anonymous": True},
         *({"host": "evil.example", "origin": "http://evil.example"}, {}, access.UNKNOWN_CALLER),
@@ -276,6 +281,18 @@ def test_the_admin_and_the_servers_caller_have_the_servers_token_and_no_address(
     assert (
         server(server_token="").authenticate(request({"x-admin-api-key": ADMIN})).own_token is None
     )
+
+
+def test_no_repr_shows_credentials_or_who_was_refused() -> None:
+    found = Access(server_token=SERVER, admin_key=ADMIN)
+    found.refused.add("192.0.2.1", "a mark")
+    assert repr(found) == (
+        "Access(listens_on_loopback=False, allow_local=False, allow_anonymous=False, "
+        "allowed_hosts=(), settings_error=None)"
+    )
+    sent = HttpRequest({"authorization": f"Bearer {OWN}", "x-admin-api-key": ADMIN})
+    assert repr(sent) == "HttpRequest(has_json=True, source='')"
+    assert repr(Caller("server", SERVER)) == "Caller(name='server', source='')"
 
 
 @pytest.mark.parametrize("token", [None, ""])

@@ -6,7 +6,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from batches.direct import ACCOUNT, TOKEN, URL, Answer, Replicate, lost, refused, unsent
+from batches.direct import ACCOUNT, TOKEN, URL, Answer, Replicate, lost, refused, slow, unsent
 from batches.leaving import now
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.access import fingerprint
@@ -146,6 +146,20 @@ async def test_a_name_that_does_not_come_in_twenty_seconds_is_not_waited_for(
     assert accounts._gateways == {}
 
 
+@in_virtual_time
+async def test_a_memory_that_does_not_answer_in_twenty_seconds_is_not_waited_for(
+    accounts_of: MakeAccounts,
+) -> None:
+    class Hanging(Kept):
+        async def recall(self, key: str) -> str | None:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    with pytest.raises(ReplicateUnavailable, match=r"^Replicate did not answer within 20 s, "):
+        await accounts_of(Replicate(), Hanging()).name(TOKEN)
+    assert now() == 20
+
+
 async def errors_of(*calls: Callable[[], Awaitable[object]]) -> list[Exception | None]:
     """Call all at once; return the error of each."""
     errors: list[Exception | None] = [None] * len(calls)
@@ -182,6 +196,59 @@ async def test_those_who_ask_at_once_share_one_question_and_its_failure(
     assert len(replicate.calls) == 2
 
 
+@in_virtual_time
+async def test_those_who_ask_at_once_share_an_answer_that_is_not_remembered(
+    accounts_of: MakeAccounts,
+) -> None:
+    replicate = Replicate()
+    replicate.always("other", slow(5, refused(403)))
+    accounts = accounts_of(replicate)
+    assert await errors_of(*[lambda: accounts.name(TOKEN)] * 3) == [None] * 3
+    assert len(replicate.calls) == 1
+
+
+@in_virtual_time
+async def test_a_failed_question_is_asked_again_for_who_comes_after_the_failure(
+    accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicate = Replicate()
+    replicate.answer("other", refused(401))
+    accounts = accounts_of(replicate)
+
+    async def close_slowly() -> None:
+        await anyio.sleep(10)
+
+    monkeypatch.setattr(accounts.gateway(TOKEN), "aclose", close_slowly)
+
+    async def later() -> None:
+        await anyio.sleep(5)  # The first one's connections are being closed.
+        assert await accounts.name(TOKEN) == ACCOUNT
+
+    first, second = await errors_of(lambda: accounts.name(TOKEN), later)
+    assert isinstance(first, Unauthorized)
+    assert second is None
+    assert len(replicate.calls) == 2
+
+
+@in_virtual_time
+async def test_connections_of_a_token_are_closed_to_the_end_though_its_bringer_leaves(
+    accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicate = Replicate()
+    replicate.always("other", slow(5))
+    accounts = accounts_of(replicate)
+    closed: list[float] = []
+
+    async def close_slowly() -> None:
+        await anyio.sleep(10)
+        closed.append(now())
+
+    monkeypatch.setattr(accounts.gateway(TOKEN), "aclose", close_slowly)
+    with anyio.move_on_after(2):
+        await accounts.name(TOKEN)
+    assert closed == [12]
+
+
 # Tokens over HTTP that were refused.
 
 
@@ -204,7 +271,7 @@ async def test_a_refused_token_over_http_is_refused_for_a_minute_without_a_call(
     assert await refuses("") == 2, "this machine's user may try at once"
     await anyio.sleep(59.5)
     assert await refuses(HOME) == 2
-    await anyio.sleep(1)
+    await anyio.sleep(0.5)
     assert await refuses(HOME) == 3
 
 
@@ -274,6 +341,7 @@ async def test_webhooks_of_accounts_unknown_here_are_kept_up_to_a_number_a_minut
 ) -> None:
     kept = Kept()
     accounts = accounts_of(Replicate(), kept)
+    await anyio.sleep(1_000)
     assert all([await accounts.hear("one", message()) for _ in range(100)])
     assert not await accounts.hear("one", message()), "a third is one account's"
     assert list(kept.seconds.values()) == [120.0]
@@ -337,10 +405,24 @@ async def test_a_webhook_of_a_known_account_is_verified_and_kept_without_a_bound
 
 
 @in_virtual_time
-async def test_without_a_public_url_there_are_no_webhooks(accounts_of: MakeAccounts) -> None:
+async def test_a_webhook_is_verified_with_the_secret_of_its_own_account(
+    accounts_of: MakeAccounts,
+) -> None:
+    accounts = accounts_of(Replicate(), public_url="https://mcp.example")
+    for token, answer in (("r8_acme_1", False), ("r8_bob_1", True), ("r8_carol_1", False)):
+        await accounts.name(token)
+        accounts.gateway(token).webhooks = cast(Any, Signed(answer))
+    assert await accounts.hear("bob", message())
+    with pytest.raises(Unauthorized, match="signature does not fit"):
+        await accounts.hear("carol", message())
+
+
+@in_virtual_time
+async def test_without_a_public_url_webhooks_are_kept_unverified(accounts_of: MakeAccounts) -> None:
     accounts = accounts_of(Replicate())
     await accounts.name(TOKEN)
     assert accounts.gateway(TOKEN).webhooks is None
+    assert [await accounts.hear(ACCOUNT, message()) for _ in range(101)] == [True] * 100 + [False]
 
 
 # Gateways.

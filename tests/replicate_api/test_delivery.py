@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
+import httpx
 import pytest
 
-from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
+from replicate_mcp.replicate_api import delivery
+from replicate_mcp.replicate_api.delivery import (
+    Delivery,
+    NotDelivered,
+    image_origins,
+    simulator_origins,
+)
 
 MEGABYTE = 2**20
 
@@ -30,7 +37,34 @@ ADDRESSES: list[tuple[str, str, bool]] = [
     ("http://127.0.0.1:9001", "http://127.0.0.1:9001/delivery/a", True),
     ("http://127.0.0.1:9001", "http://127.0.0.1:9002/delivery/a", False),
     ("http://127.0.0.1:9001", "https://127.0.0.1:9001/delivery/a", False),
+    ("http://127.0.0.1:9001", "http://localhost:9001/delivery/a", False),
+    ("http://localhost:9001", "http://localhost:9001/delivery/a", True),
+    ("http://127.0.0.1:9001", "http://user@127.0.0.1:9001/delivery/a", False),
+    ("http://127.0.0.1:9001", "http://:pass@127.0.0.1:9001/delivery/a", False),
+    ("http://127.0.0.1:9001", "https://replicate.delivery/a", True),
+    ("http://127.0.0.1:9001", "http://replicate.delivery:9001/a", False),
 ]
+
+DELIVERY = ("https://replicate.delivery", "https://*.replicate.delivery")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "own"),
+    [
+        ("https://api.replicate.com", ()),
+        ("http://replicate.example:9001", ()),
+        ("/", ()),
+        ("http://127.0.0.1:9001", ("http://127.0.0.1:9001",)),
+        ("http://localhost:9001", ("http://localhost:9001", "http://127.0.0.1:9001")),
+        ("https://localhost", ("https://localhost", "https://127.0.0.1")),
+        ("http://[::1]:9001", ("http://127.0.0.1:9001",)),
+    ],
+)
+def test_a_browser_may_load_images_from_where_outputs_are(
+    base_url: str, own: tuple[str, ...]
+) -> None:
+    assert simulator_origins(base_url) == own
+    assert image_origins(base_url) == (*DELIVERY, *own)
 
 
 @pytest.mark.parametrize(("base_url", "url", "is_output"), ADDRESSES)
@@ -44,21 +78,30 @@ class Files(BaseHTTPRequestHandler):
     """A host of files, some of them odd."""
 
     asked: list[str]
+    silent: Event
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        if self.path == "/elsewhere":
+        assert self.headers["Accept-Encoding"] == "identity"
+        assert "Authorization" not in self.headers
+        if self.path == "/silent":
+            self.silent.wait(10)
+        elif self.path == "/closed":
+            self.close_connection = True
+        elif self.path == "/elsewhere":
             self.send_response(302)
             self.send_header("Location", "/fine")
             self.end_headers()
-        elif self.path == "/gone":
-            self.send_error(404)
+        elif self.path[1:].isdigit():
+            self.send_error(int(self.path[1:]))
         else:
             self.send_response(200)
             if self.path == "/compressed":
                 self.send_header("Content-Encoding", "gzip")
+            if self.path == "/as-it-is":
+                self.send_header("Content-Encoding", "Identity")
             self.end_headers()
-            self.wfile.write(b"x" * (MEGABYTE if self.path == "/large" else 1_000))
+            self.wfile.write(b"x" * (2 * MEGABYTE + 1 if self.path == "/large" else 1_000))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -68,11 +111,13 @@ class Files(BaseHTTPRequestHandler):
 def files() -> Iterator[tuple[str, list[str]]]:
     """Its address, and the paths that are asked for."""
     asked: list[str] = []
-    handler = type("Handler", (Files,), {"asked": asked})
+    silent = Event()
+    handler = type("Handler", (Files,), {"asked": asked, "silent": silent})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", asked
+        silent.set()
         server.shutdown()
         thread.join()
 
@@ -80,15 +125,20 @@ def files() -> Iterator[tuple[str, list[str]]]:
 async def test_a_file_is_fetched_whole_and_without_a_token(files: tuple[str, list[str]]) -> None:
     base_url, _ = files
     async with Delivery(base_url).fetching() as fetch:
-        assert await fetch(f"{base_url}/fine", 1_000) == b"x" * 1_000
+        for path in ("/fine", "/as-it-is"):
+            assert await fetch(f"{base_url}{path}", 1_000) == b"x" * 1_000
 
 
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
         ("/elsewhere", "its host answered 302"),
-        ("/gone", "its URL has expired: Replicate deletes files after an hour"),
-        ("/large", "it is over 0 MB"),
+        ("/404", "its URL has expired: Replicate deletes files after an hour"),
+        ("/410", "its URL has expired: Replicate deletes files after an hour"),
+        ("/403", "its host answered 403"),
+        ("/fine", "it is over 0 MB"),
+        ("/large", "it is over 2 MB"),
+        ("/closed", "the connection failed (Server disconnected without sending a response.)"),
         ("/compressed", "its host sent it compressed, which was not asked for"),
     ],
 )
@@ -98,9 +148,22 @@ async def test_what_is_not_as_it_should_be_is_not_had(
     base_url, asked = files
     async with Delivery(base_url).fetching() as fetch:
         with pytest.raises(NotDelivered) as refused:
-            await fetch(f"{base_url}{path}", 1_000)
+            await fetch(f"{base_url}{path}", 999 if path == "/fine" else 2 * MEGABYTE)
     assert str(refused.value) == reason
     assert asked == [path], "no redirect is followed"
+
+
+async def test_a_host_that_says_nothing_is_not_waited_for(
+    files: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base_url, _ = files
+    async with await Delivery(base_url).client() as client:
+        assert client.timeout == httpx.Timeout(30)
+        assert not client.trust_env
+    monkeypatch.setattr(delivery, "PHASE_SECONDS", httpx.Timeout(10, read=0.05))
+    async with Delivery(base_url).fetching() as fetch:
+        with pytest.raises(NotDelivered, match=r"^the connection failed \(ReadTimeout\)$"):
+            await fetch(f"{base_url}/silent", 1_000)
 
 
 async def test_nothing_is_asked_of_a_host_that_is_not_replicates(

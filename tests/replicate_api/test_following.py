@@ -119,6 +119,17 @@ async def test_what_runs_past_its_deadline_is_cancelled_once_and_followed_to_its
 
 
 @in_virtual_time
+async def test_what_is_seen_to_have_ended_past_its_deadline_is_not_cancelled() -> None:
+    replicate = Replicate(predict_seconds=1)
+    made = replicate.made()
+    await anyio.sleep(5)
+    gateway = replicate.gateway()
+    found = await gateway.follow(Prediction.unseen(made), until=gateway.now() - 1)
+    assert found.status == "succeeded"
+    assert replicate.times("cancel") == []
+
+
+@in_virtual_time
 async def test_a_cancel_that_does_not_get_through_is_sent_again() -> None:
     replicate = Replicate(predict_seconds=100)
     replicate.answer("cancel", refused(500), lost(carried_out=False))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -75,6 +76,24 @@ async def test_a_search_asks_for_its_words_and_for_so_many() -> None:
     replicate.answer("other", noted)
     await replicate.gateway().search_models("a fox&limit=9", limit=5)
     assert dict(seen[0].params) == {"query": "a fox&limit=9", "limit": "5"}
+
+
+@pytest.mark.parametrize(
+    ("ask", "path"),
+    [
+        (lambda gateway: gateway.model("o", "m"), "/v1/models/o/m"),
+        (lambda gateway: gateway.version("o", "m", "v"), "/v1/models/o/m/versions/v"),
+        (lambda gateway: gateway.deployment("o", "d"), "/v1/deployments/o/d"),
+    ],
+)
+@in_virtual_time
+async def test_a_model_is_given_as_the_api_has_it(
+    ask: Callable[[Gateway], Awaitable[Mapping[str, Any]]], path: str
+) -> None:
+    replicate = Replicate()
+    replicate.answer("other", says({"odd": [1]}))
+    assert await ask(replicate.gateway()) == {"odd": [1]}
+    assert [call.path for call in replicate.calls] == [path]
 
 
 @pytest.mark.parametrize("urls", [None, {}, {"get": 7}, []])
@@ -162,6 +181,10 @@ async def test_a_gateway_is_shown_without_its_token() -> None:
     assert TOKEN not in repr(gateway)
     assert repr(gateway).startswith("Gateway(")
     assert gateway.base_url == URL
+
+
+def test_a_target_is_as_replicate_has_it_unless_it_says_otherwise() -> None:
+    assert Target(ModelName.parse(MODEL)) == Target(ModelName.parse(MODEL), "", looked_up=True)
 
 
 # The clock.

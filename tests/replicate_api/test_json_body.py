@@ -52,7 +52,54 @@ def test_brackets_and_numbers_inside_strings_are_text() -> None:
     assert parse_json(json.dumps(text).encode()) == text
 
 
-@pytest.mark.parametrize("body", [b'{"a": "never ends', b"[1,", b"", b"[" * 100, b"]", b"{}{}"])
+def nested(levels: int, innermost: str = "") -> str:
+    return "[" * levels + innermost + "]" * levels
+
+
+@pytest.mark.parametrize(
+    ("text", "same_as"),
+    [
+        (nested(32), nested(32)),
+        (nested(33), nested(32, "null")),
+        (nested(32, "1, [2], {}, [[3]], 4"), nested(32, "1, null, null, null, 4")),
+        (nested(32, '"x", {"a": 1}, "[y"'), nested(32, '"x", null, "[y"')),
+        (f"[{nested(33)}, {nested(31)}, 5]", f"[{nested(31, 'null')}, {nested(31)}, 5]"),
+        ("[1, %s, 2, -%s.5e9, 3]" % (("9" * 41,) * 2), "[1, null, 2, null, 3]"),
+        (nested(33, "9" * 41), nested(32, "null")),
+        ("9" * 40, "9" * 40),
+        (f'["{"9" * 41}", 1]', f'["{"9" * 41}", 1]'),
+        (f'"{"[" * 500}"', f'"{"[" * 500}"'),
+    ],
+)
+def test_what_is_too_deep_or_too_long_is_null_and_nothing_else(text: str, same_as: str) -> None:
+    assert parse_json(text.encode()) == json.loads(same_as)
+    assert parse_json(f" {text}\n".encode()) == json.loads(same_as)
+
+
+def ones(count: int) -> str:
+    return f"[{'1,' * (count - 1)}1]"
+
+
+def test_what_is_too_wide_is_null_but_at_the_levels_of_a_pages_rows() -> None:
+    for wide in (ones(50_001), ones(50_002)):
+        kept = None if wide == ones(50_002) else [1] * 50_001
+        assert parse_json(f"[0,[0,{wide},2]]".encode()) == [0, [0, kept, 2]]
+        assert parse_json(f'[[{{"a":{wide}}}]]'.encode()) == [[{"a": kept}]]
+    assert parse_json(f"[{ones(50_002)}]".encode()) == [[1] * 50_002]
+
+
+def test_a_whole_page_has_at_most_five_million_values() -> None:
+    assert len(parse_json(ones(2_600_000).encode())) == 2_600_000
+    assert parse_json(ones(5_000_002).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b'{"a": "never ends', b"[1,", b"", b"[" * 100, b"]", b"{}{}"),
+        *(b"[" + b"[1]," * 40 + b"1]x", b"[]" * 40 + b"]"),
+    ],
+)
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting|Unterminated|Extra"):
         parse_json(body)

@@ -1,19 +1,23 @@
 """What is asked about a model, what is remembered of it, and what a search tells of one."""
 
 import json
+import threading
 from typing import Any, cast
 
+import anyio
 import httpx
 import pytest
 
-from batches.direct import Answer, Forward, Replicate, lost, refused, unsent
+from batches.direct import Answer, Forward, Replicate, lost, refused, slow, unsent
 from batches.playback import SCHEMA
 from batches.virtual_time import in_virtual_time
 from replicate_api.test_account_names import Kept
 from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateUnavailable, Unauthorized
+from replicate_mcp.replicate_api import models as module
 from replicate_mcp.replicate_api.faults import Refusal
 from replicate_mcp.replicate_api.finding import (
     MOST_FOUND,
+    Found,
     FoundModel,
     image_models,
     inputs,
@@ -22,7 +26,7 @@ from replicate_mcp.replicate_api.finding import (
     unknown,
 )
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.replicate_api.models import MAX_SCHEMA_BYTES, Models
+from replicate_mcp.replicate_api.models import MAX_SCHEMA_BYTES, Model, Models, _CompiledModels
 from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
@@ -167,6 +171,87 @@ async def test_a_models_inputs_are_told_from_the_fields_beside_them() -> None:
     assert MAX_SCHEMA_BYTES == 1024 * 1024
 
 
+@in_virtual_time
+async def test_a_prompt_is_not_said_to_go_beside_the_inputs() -> None:
+    properties = {"image": {"type": "string", "format": "uri"}}
+    schema = {"components": {"schemas": {"Input": {"properties": properties}}}}
+    replicate = Replicate()
+    replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
+    found = await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    assert found is not None
+    assert found.schema is not None
+    (problem,) = found.schema.problems({"prompt": "x"})
+    assert problem.sentence.startswith("'prompt' is not an input of o/m")
+    assert "beside" not in problem.sentence
+
+
+@in_virtual_time
+async def test_sixteen_models_are_asked_for_at_once() -> None:
+    async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
+        return httpx.Response(200, json={"latest_version": None})
+
+    replicate = Replicate()
+    replicate.always("other", slow(10, answer))
+    models, gateway = Models(Kept()), replicate.gateway()
+    async with anyio.create_task_group() as group:
+        for number in range(40):
+            group.start_soon(models.find, ModelName.parse(f"o/m{number}"), gateway, "acme")
+    assert replicate.times("other") == [0] * 16 + [10] * 16 + [20] * 8
+
+
+# Compiled schemas.
+
+
+def text_of(characters: int, mark: int = 0) -> str:
+    """Return what is remembered of a model, in a text that has so many characters."""
+    text = json.dumps({"version": f"v{mark}", "schema": None, "padding": ""})
+    return json.dumps(
+        {"version": f"v{mark}", "schema": None, "padding": "x" * (characters - len(text))}
+    )
+
+
+@in_virtual_time
+async def test_eight_mebibytes_of_schemas_stay_compiled_the_latest_used_ones() -> None:
+    compiled = _CompiledModels()
+    texts = [text_of(2**20, mark) for mark in range(10)]
+    assert {len(text) for text in texts} == {2**20}
+    models = [await compiled.get(NAME, text) for text in texts[:8]]
+    assert [model.target.version for model in models] == [f"v{mark}" for mark in range(8)]
+    for mark in (*range(8), 0):
+        assert await compiled.get(NAME, texts[mark]) is models[mark]
+    for text in texts[8:]:
+        await compiled.get(NAME, text)
+    for mark in (0, *range(3, 8)):
+        assert await compiled.get(NAME, texts[mark]) is models[mark]
+    assert await compiled.get(NAME, texts[1]) is not models[1]
+
+
+@in_virtual_time
+async def test_one_schema_stays_compiled_whatever_its_size() -> None:
+    compiled = _CompiledModels()
+    large = text_of(9 * 2**20)
+    model = await compiled.get(NAME, large)
+    assert await compiled.get(NAME, large) is model
+    await compiled.get(NAME, text_of(100))
+    assert await compiled.get(NAME, large) is not model
+
+
+async def test_a_schema_over_eight_kibibytes_is_compiled_off_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_loop: list[bool] = []
+    read = module._read
+
+    def noted(name: ModelName, remembered: str) -> Model:
+        in_loop.append(threading.current_thread() is threading.main_thread())
+        return read(name, remembered)
+
+    monkeypatch.setattr(module, "_read", noted)
+    for characters in (100, 8_192, 8_193):
+        await _CompiledModels().get(NAME, text_of(characters))
+    assert in_loop == [True, True, False]
+
+
 # Searching.
 
 
@@ -196,6 +281,7 @@ async def test_a_search_asks_for_twenty_models_and_tells_what_is_known_of_each()
         {**entry("a", "film"), "metadata": {"tags": ["video"]}},
         {**entry("a", "drawing"), "metadata": {"tags": []}},
         {**entry("a", "text"), "metadata": 7},
+        {**entry("a", "odd"), "metadata": {"tags": 7}},
     )
     found = await search("a fox", cast(Gateway, catalogue))
     assert catalogue.asked == [("a fox", MOST_FOUND)] == [("a fox", 20)]
@@ -205,7 +291,9 @@ async def test_a_search_asks_for_twenty_models_and_tells_what_is_known_of_each()
         FoundModel("None/None", "", None, None),
         FoundModel("a/drawing", "", None, None),
         FoundModel("a/text", "", None, None),
+        FoundModel("a/odd", "", None, None),
     ]
+    assert Found([]).note == ""
 
 
 @pytest.mark.parametrize(

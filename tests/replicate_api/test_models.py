@@ -15,11 +15,9 @@ from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import ModelNotFound
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.models import (
-    MAX_COMPILED_BYTES,
     MAX_CONCURRENT_LOOKUPS,
     MAX_SCHEMA_BYTES,
     Models,
-    _CompiledModels,
 )
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.models import ModelName
@@ -115,14 +113,6 @@ async def test_a_schema_over_a_megabyte_is_not_kept_and_replicate_judges() -> No
             assert found is not None
             assert (found.schema, found.target.version) == (None, "f" * 64)
             assert await models.find(NAME, alice, "alice") == found  # That much is kept.
-
-
-async def test_compiled_schemas_are_bounded_by_the_bytes_of_their_text() -> None:
-    compiled = _CompiledModels()
-    text = json.dumps({"version": "", "schema": {**SCHEMA, "info": "x" * 900_000}})
-    for number in range(25):
-        await compiled.get(ModelName.parse(f"owner/m{number}"), text)
-    assert sum(len(text) for _, text in compiled._models) <= MAX_COMPILED_BYTES
 
 
 async def test_a_batch_of_many_models_asks_for_sixteen_at_once() -> None:

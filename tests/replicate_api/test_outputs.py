@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile import HOSTILE_TEXTS, UNUSABLE_URLS
-from replicate_mcp.replicate_api.outputs import MAX_FILES, extension_of, is_file_url, outputs_of
+from replicate_mcp.replicate_api.outputs import Outputs, extension_of, is_file_url, outputs_of
 
 DELIVERY = "https://replicate.delivery"
+PBXT = "https://pbxt.replicate.delivery"
 A, B = "https://replicate.delivery/a.png", "https://replicate.delivery/b.png"
 
 
@@ -37,15 +38,45 @@ A, B = "https://replicate.delivery/a.png", "https://replicate.delivery/b.png"
         ({"image": "https://example.com/a", "license": "https://b/l"}, ("https://example.com/a",)),
         (["https://example.com/a", "https://example.com/b.PNG"], ("https://example.com/b.PNG",)),
         (["https://example.com/a"], ("https://example.com/a",)),
+        ([f"{PBXT}/a", "https://example.com/b"], (f"{PBXT}/a",)),
+        (["https://replicate.delivery.example/a", A], (A,)),
+        (["http://example.com/a.png"], ("http://example.com/a.png",)),
     ],
 )
 def test_the_files_of_an_output(output: object, urls: tuple[str, ...]) -> None:
     assert outputs_of(output).urls == urls
 
 
-def test_the_files_of_an_output_are_at_most_so_many() -> None:
-    urls = [f"https://replicate.delivery/{number}.png" for number in range(MAX_FILES + 50)]
-    assert outputs_of(urls).urls == tuple(urls[:MAX_FILES])
+def test_the_files_of_an_output_are_at_most_a_hundred() -> None:
+    urls = [f"https://replicate.delivery/{number}.png" for number in range(150)]
+    assert outputs_of(urls).urls == tuple(urls[:100])
+    assert outputs_of(urls[:99]).urls == tuple(urls[:99])
+
+
+def test_an_output_without_more_is_neither_inline_nor_has_it_words() -> None:
+    assert outputs_of(A) == Outputs((A,)) == Outputs((A,), inline=False, words="")
+    assert outputs_of(None) == Outputs()
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("I cannot draw that", "I cannot draw that"),
+        (["No.", "Sorry."], "No. Sorry."),
+        (["a b", "c  d"], "a b c  d"),
+        ({"why": "No.", "file": A, "more": [1, "Sorry."]}, "No. Sorry."),
+        # Tokens of a language model bring their own spaces.
+        (["It", " can", "not"], "It cannot"),
+        (["Not ", "that", "."], "Not that."),
+        (["", "x", ""], " x "),
+        # What is kept is bounded, and what comes after it is not looked at.
+        ("x" * 2_001, "x" * 2_000),
+        ([" " + "x" * 1_998, "yz"], " " + "x" * 1_998 + "y"),
+        (["a", "b" * 1_999, " c"], "a " + "b" * 1_998),
+    ],
+)
+def test_the_words_of_an_output(output: object, words: str) -> None:
+    assert outputs_of(output).words == words
 
 
 def test_an_output_that_came_inline_has_its_urls_only_later() -> None:
@@ -62,6 +93,8 @@ def test_a_deep_output_is_no_file_and_no_fault() -> None:
 
 def test_a_wide_output_is_looked_at_so_far() -> None:
     assert outputs_of([1] * 1_000_000 + [A]).urls == ()
+    assert outputs_of([1] * 9_998 + [A]).urls == (A,)
+    assert outputs_of([1] * 9_999 + [A]).urls == ()
 
 
 @pytest.mark.parametrize(
@@ -77,11 +110,17 @@ def test_a_wide_output_is_looked_at_so_far() -> None:
         "https://",
         "https:///a.png",
         "httpsx://a/b.png",
-        "https://a/" + "b" * 5_000,
+        "https://replicate.delivery/é.png",
+        "https://a/" + "b" * 4_087,
     ],
 )
 def test_what_is_no_url_of_a_file(text: str) -> None:
     assert not is_file_url(text)
+
+
+@pytest.mark.parametrize("text", [A, "http://a/b", "HTTP://a:80/b?c#d", "https://a/" + "b" * 4_086])
+def test_what_is_a_url_of_a_file(text: str) -> None:
+    assert is_file_url(text)
 
 
 @given(st.text())

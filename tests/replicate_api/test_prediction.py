@@ -1,6 +1,7 @@
 """A prediction as it is read from an answer: what is kept, and when nothing more is awaited."""
 
 import math
+import time
 from typing import Any, cast
 
 import pytest
@@ -47,7 +48,9 @@ def test_all_that_is_kept_of_an_answer() -> None:
         words="",
         logs="",
     )
-    assert "words" not in repr(read(output="I cannot"))
+    without_files = read(output="I cannot")
+    assert without_files.words == "I cannot"
+    assert "words" not in repr(without_files)
 
 
 def test_an_answer_may_hold_nothing_but_id_and_status() -> None:
@@ -131,6 +134,20 @@ def test_nothing_runs_after_four_statuses() -> None:
 )
 def test_a_timestamp_is_read_in_seconds(text: object, seconds: float | None) -> None:
     assert seconds_of(text) == seconds
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has one time zone a process.")
+def test_a_timestamp_without_a_time_zone_is_utc_whatever_this_machines_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        monkeypatch.setenv("TZ", "XYZ+5")
+        time.tzset()
+        assert time.timezone == 5 * 3600
+        assert seconds_of("1970-01-01T00:00:10") == 10
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,6 @@ from replicate_mcp.text import one_line
 if TYPE_CHECKING:
     import httpx
 
-PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
-"""Environment variables that choose a proxy; each is read in lower case too."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProxySetting:

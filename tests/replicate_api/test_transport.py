@@ -1,0 +1,425 @@
+"""The transport below the client: headers, time-outs, connections, broken answers, the clock."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import formatdate
+from functools import partial
+from typing import Any, ClassVar
+
+import anyio
+import httpx
+import pytest
+
+from batches.virtual_time import EPOCH, in_virtual_time
+from replicate_mcp.platform.sockets import keepalive_socket_options
+from replicate_mcp.replicate_api import transport as module
+from replicate_mcp.replicate_api.faults import (
+    Fault,
+    Intercepted,
+    LostAnswer,
+    NotSent,
+    Refusal,
+    UnreadableCreation,
+)
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.transport import Call, Transport, call
+
+URL = "http://127.0.0.1:9"
+
+Answer = Callable[[], Awaitable[httpx.Response]]
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """A connection that answers as `answer` says; `made` has all of them, oldest first."""
+
+    made: ClassVar[list["Wire"]] = []
+    answer: ClassVar[Answer]
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.requests: list[httpx.Request] = []
+        self.closed_at: float | None = None
+        self.made.append(self)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return await type(self).answer()
+
+    async def aclose(self) -> None:
+        self.closed_at = asyncio.get_running_loop().time()
+
+
+def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Answer:
+    async def answer() -> httpx.Response:
+        return httpx.Response(status, content=body, headers=headers)
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def wires(monkeypatch: pytest.MonkeyPatch) -> list[Wire]:
+    """All connections that are made, in place of real ones."""
+    Wire.made.clear()
+    Wire.answer = staticmethod(answers())
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", Wire)
+    return Wire.made
+
+
+async def sent(transport: Transport, url: str = f"{URL}/v1/account", **options: Any) -> Call:
+    """Send one request; return its call with the answer."""
+    with call(**options) as this:
+        response = await transport.handle_async_request(httpx.Request("GET", url))
+    assert (response.headers["content-type"], response.json()) == ("application/json", {})
+    return this
+
+
+# What is sent.
+
+
+@pytest.mark.parametrize(
+    ("options", "headers", "read"),
+    [
+        ({}, {}, 30.0),
+        ({"hold": 60}, {"prefer": "wait=60"}, 75.0),
+        ({"hold": 1}, {"prefer": "wait=1"}, 16.0),
+        ({"cancel_after": 77}, {"cancel-after": "77s"}, 30.0),
+        ({"hold": 5, "cancel_after": 9}, {"prefer": "wait=5", "cancel-after": "9s"}, 20.0),
+    ],
+)
+@in_virtual_time
+async def test_a_call_has_its_headers_and_its_time_outs(
+    options: dict[str, Any], headers: dict[str, str], read: float
+) -> None:
+    await sent(Transport(URL), **options)
+    (request,) = Wire.made[0].requests
+    sent_headers = {k: v for k, v in request.headers.items() if k in ("prefer", "cancel-after")}
+    assert sent_headers == headers
+    phases = {"connect": 10.0, "write": 60.0, "read": read, "pool": None}
+    assert request.extensions["timeout"] == phases
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://127.0.0.1:9/v1/account", "127.0.0.1"),
+        ("http://127.0.0.1:10/v1/account", "127.0.0.1"),
+        ("http://127.0.0.1/v1/account", "127.0.0.1"),
+        ("http://evil.example:9/v1/account", "evil.example"),
+    ],
+)
+@in_virtual_time
+async def test_a_token_is_sent_to_the_apis_own_origin_alone(url: str, host: str) -> None:
+    with pytest.raises(NotSent) as refused:
+        await sent(Transport(URL), url)
+    assert str(refused.value) == f"{host} is not Replicate's API: the token is not sent there"
+    assert Wire.made == []
+
+
+@in_virtual_time
+async def test_a_connection_serves_one_request_and_notices_a_silent_peer() -> None:
+    await sent(Transport(URL))
+    (wire,) = Wire.made
+    limits = wire.options["limits"]
+    assert (limits.max_connections, limits.keepalive_expiry) == (1, 20.0)
+    assert wire.options["socket_options"] == keepalive_socket_options(30)
+    assert isinstance(wire.options["verify"], ssl.SSLContext)
+    assert wire.options["proxy"] is None
+
+
+@in_virtual_time
+async def test_the_environment_is_read_once_for_many_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def options(url: str) -> dict[str, Any]:
+        asked.append(url)
+        await anyio.sleep(1)
+        return {"verify": True}
+
+    monkeypatch.setattr(module, "connection_options", options)
+    transport = Transport(URL)
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(sent, transport)
+    assert (len(Wire.made), asked) == (5, [URL])
+
+
+# Connections between requests.
+
+
+def used() -> list[int]:
+    """Return how many requests each connection has had."""
+    return [len(wire.requests) for wire in Wire.made]
+
+
+def closed() -> list[float | None]:
+    """Return when each connection was closed."""
+    return [wire.closed_at for wire in Wire.made]
+
+
+@in_virtual_time
+async def test_the_newest_idle_connection_is_used_again_and_the_old_ones_are_closed() -> None:
+    async def slow() -> httpx.Response:
+        await anyio.sleep(1)
+        return httpx.Response(200, content=b"{}")
+
+    Wire.answer = staticmethod(slow)
+    transport = Transport(URL)
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(sent, transport)
+    assert used() == [1, 1, 1]
+    await anyio.sleep(10)
+    await sent(transport)
+    assert used() == [1, 1, 2]
+    await anyio.sleep(9)  # Twenty seconds after the three, to the second.
+    await transport.close_idle()
+    assert closed() == [None, None, None]
+    await anyio.sleep(0.5)
+    await transport.close_idle()
+    assert closed() == [21.5, 21.5, None]
+    await anyio.sleep(20)
+    await sent(transport)
+    assert (used(), closed()) == ([1, 1, 2, 1], [21.5, 21.5, 41.5, None])
+    await transport.aclose()
+    await transport.aclose()
+    assert closed() == [21.5, 21.5, 41.5, 42.5]
+
+
+@in_virtual_time
+async def test_all_idle_connections_are_closed_at_the_end() -> None:
+    transport = Transport(URL)
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(sent, transport)
+    assert closed() == [None] * len(Wire.made)
+    await transport.aclose()
+    assert closed() == [0.0] * len(Wire.made)
+
+
+@in_virtual_time
+async def test_a_gateway_closes_its_connections_as_they_are() -> None:
+    Wire.answer = staticmethod(answers(body=b'{"username": "acme"}'))
+    gateway = Gateway("r8_acme_1", URL)
+    await gateway.account()
+    await anyio.sleep(21)
+    await gateway.close_idle()
+    assert closed() == [21.0]
+    await gateway.account()
+    await gateway.close_idle()
+    assert closed() == [21.0, None]
+    await gateway.aclose()
+    assert closed() == [21.0, 21.0]
+
+
+@in_virtual_time
+async def test_a_request_that_is_given_up_takes_its_connection_with_it() -> None:
+    async def silent() -> httpx.Response:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    Wire.answer = staticmethod(silent)
+    transport = Transport(URL)
+    with anyio.move_on_after(3) as waiting:
+        await sent(transport)
+    assert waiting.cancelled_caught
+    assert closed() == [3.0]
+    Wire.answer = staticmethod(answers())
+    await sent(transport)
+    assert used() == [1, 1]
+
+
+# Answers that break.
+
+TOO_LONG = "x" * 201
+BROKEN: list[tuple[Exception, type[Fault], str]] = [
+    (httpx.ConnectError("refused"), NotSent, "the simulator at http://127.0.0.1:9 does not answer"),
+    (httpx.ConnectTimeout(""), NotSent, "the simulator at http://127.0.0.1:9 does not answer"),
+    (httpx.ProxyError("502 x"), NotSent, "the proxy refuses the connection to 127.0.0.1 (502 x)"),
+    (httpx.LocalProtocolError("odd"), NotSent, "the request cannot be sent as it is"),
+    (httpx.UnsupportedProtocol("odd"), NotSent, "the request cannot be sent as it is"),
+    (httpx.ReadError("reset"), LostAnswer, "the answer of 127.0.0.1 was lost (reset)"),
+    (httpx.ReadTimeout(""), LostAnswer, "the answer of 127.0.0.1 was lost (ReadTimeout)"),
+    (httpx.WriteTimeout(""), LostAnswer, "the answer of 127.0.0.1 was lost (WriteTimeout)"),
+    (httpx.RemoteProtocolError("gone"), LostAnswer, "the answer of 127.0.0.1 was lost (gone)"),
+    (httpx.DecodingError("gzip"), LostAnswer, "the answer of 127.0.0.1 was lost (gzip)"),
+    (OSError("two\nlines"), LostAnswer, "the request to 127.0.0.1 failed (two lines)"),
+    (OSError(TOO_LONG), LostAnswer, f"the request to 127.0.0.1 failed ({'x' * 199}…)"),
+    (ValueError(), LostAnswer, "the request to 127.0.0.1 failed (ValueError)"),
+    (Intercepted("a firewall"), Intercepted, "a firewall"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "sentence"), BROKEN)
+@in_virtual_time
+async def test_what_breaks_is_told_by_whether_the_request_was_sent(
+    error: Exception, kind: type[Fault], sentence: str
+) -> None:
+    async def fail() -> httpx.Response:
+        raise error
+
+    Wire.answer = staticmethod(fail)
+    transport = Transport(URL)
+    with pytest.raises(kind) as raised:
+        await sent(transport)
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith(sentence)
+    assert closed() == [0.0]
+    Wire.answer = staticmethod(answers())
+    await sent(transport)
+    assert used() == [1, 1], "a broken connection is not used again"
+
+
+@in_virtual_time
+async def test_a_connection_that_cannot_be_closed_hides_no_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object) -> Any:
+        raise httpx.ReadError("reset")
+
+    async def fail_to_close(self: Wire) -> None:
+        raise OSError("closed already")
+
+    Wire.answer = staticmethod(fail)
+    monkeypatch.setattr(Wire, "aclose", fail_to_close)
+    with pytest.raises(LostAnswer, match="reset"):
+        await sent(Transport(URL))
+
+
+class Body(httpx.AsyncByteStream):
+    """A body that comes in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+
+@in_virtual_time
+async def test_an_answer_has_at_most_64_mebibytes() -> None:
+    quarter = b" " * (16 * 2**20)
+
+    async def answer(*pieces: bytes) -> httpx.Response:
+        return httpx.Response(200, stream=Body(*pieces))
+
+    Wire.answer = staticmethod(partial(answer, b'{"a": 1}', quarter, quarter))
+    transport = Transport(URL)
+    this = await sent(transport)
+    assert (this.answer, this.size_bytes) == ({"a": 1}, 32 * 2**20 + 8)
+    Wire.answer = staticmethod(partial(answer, *[quarter] * 4, b" "))
+    with pytest.raises(LostAnswer, match=r"^the answer is over 67108864 bytes$"):
+        await sent(transport)
+    assert closed() == [0.0]
+
+
+# What an answer is.
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "answer"),
+    [
+        (200, b"", {}),
+        (200, b'{"a": [1]}', {"a": [1]}),
+        (201, b'{"a": 1}', {"a": 1}),
+        (399, b"{}", {}),
+    ],
+)
+@in_virtual_time
+async def test_an_answer_is_an_object(status: int, body: bytes, answer: object) -> None:
+    Wire.answer = staticmethod(answers(status, body))
+    this = await sent(Transport(URL))
+    assert (this.answer, this.size_bytes) == (answer, len(body))
+
+
+PAGE = b"<title>No entry</title>"
+BY_A_PROXY = 'a proxy or firewall answered {} "No entry" in its place'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "sentence"),
+    [
+        *[(status, PAGE, Intercepted, BY_A_PROXY.format(status)) for status in (400, 403, 499)],
+        (400, b'["No entry"]', Intercepted, 'a proxy or firewall answered 400 "["No entry"]" in'),
+        (403, b"", Refusal, "403: no reason given"),
+        *[(status, PAGE, Refusal, f"{status}: No entry") for status in (413, 414, 429, 431)],
+        *[(status, PAGE, Refusal, f"{status}: No entry") for status in (500, 502, 599)],
+        (400, b'{"detail": "No."}', Refusal, "400: No."),
+        (503, b'{"detail": "No."}', Refusal, "503: No."),
+        (502, b"\xff", Refusal, "502: \ufffd"),
+        *[(s, b"[]", LostAnswer, "the answer is not a JSON object") for s in (200, 203, 399)],
+        (200, PAGE, LostAnswer, "the answer is not a JSON object"),
+        *[(s, b"[]", UnreadableCreation, "the answer is not a JSON object") for s in (201, 202)],
+        (201, b"{", UnreadableCreation, "the answer is not a JSON object"),
+    ],
+)
+@in_virtual_time
+async def test_an_answer_that_is_of_no_use_is_a_fault(
+    status: int, body: bytes, kind: type[Fault], sentence: str
+) -> None:
+    Wire.answer = staticmethod(answers(status, body))
+    transport = Transport(URL)
+    with pytest.raises(kind) as raised:
+        await sent(transport)
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith(sentence)
+    Wire.answer = staticmethod(answers())
+    await sent(transport)
+    assert used() == [2], "its connection is as good as before"
+
+
+@in_virtual_time
+async def test_a_refusals_pause_is_read_off_its_headers() -> None:
+    Wire.answer = staticmethod(answers(429, b"{}", **{"retry-after": "7"}))
+    with pytest.raises(Refusal) as refused:
+        await sent(Transport(URL))
+    assert refused.value.retry_after == 7
+
+
+# The clock.
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "date", "now"),
+    [
+        # One that agrees to within a second is this machine's.
+        (0, 0, 0),
+        (0.75, 0, 0.75),
+        (0.75, 1, 0.75),
+        (0, -1, 0),
+        (0.25, -1, 0.25),
+        # Any other is Replicate's.
+        (0.5, 1, 1),
+        (0.5, -1, -1),
+        (0, 1, 1),
+        (0, -2, -2),
+        (10, 3_610, 3_610),
+    ],
+)
+@in_virtual_time
+async def test_replicates_clock_is_this_machines_where_they_agree(
+    elapsed: float, date: float, now: float
+) -> None:
+    transport = Transport(URL)
+    assert not transport.clock_known
+    await anyio.sleep(elapsed)
+    assert transport.now() == EPOCH + elapsed
+    Wire.answer = staticmethod(answers(date=formatdate(EPOCH + date, usegmt=True)))
+    await sent(transport)
+    assert transport.clock_known
+    assert transport.now() == EPOCH + now
+    await anyio.sleep(5)
+    assert transport.now() == EPOCH + now + 5
+
+
+@pytest.mark.parametrize("headers", [{}, {"date": ""}, {"date": "yesterday"}])
+@in_virtual_time
+async def test_an_answer_without_a_time_leaves_the_clock_as_it_was(headers: dict[str, Any]) -> None:
+    Wire.answer = staticmethod(answers(**headers))
+    transport = Transport(URL)
+    await sent(transport)
+    assert not transport.clock_known
+    assert transport.now() == EPOCH
