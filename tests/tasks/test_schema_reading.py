@@ -116,7 +116,8 @@ IN_CONTEXT = {
 @pytest.mark.parametrize("key", IN_CONTEXT)
 def test_keywords_that_depend_on_those_beside_them_are_not_mixed(key: str) -> None:
     other = "items" if key == "properties" else "properties"
-    own, part = {key: IN_CONTEXT[key]}, {other: {}}
+    own: JSON = {key: IN_CONTEXT[key]}
+    part: JSON = {other: {}}
     assert resolve({"allOf": [own, part]}) == {**own, "allOf": [part]}
     assert resolve({"allOf": [part, own]}) == {**part, "allOf": [own]}
 

@@ -245,7 +245,7 @@ SHARED = {"prompt": "a fox", "seed": 1, "style": None, 7: "x"}
 def test_a_tasks_inputs_override_the_shared_ones_and_null_removes_one(
     own: dict[Any, Any], inputs: dict[str, Any]
 ) -> None:
-    (task,) = parse([own], shared=SHARED)  # type: ignore[arg-type]
+    (task,) = parse([own], shared=SHARED)
     assert (dict(task.inputs), task.prompt, task.problems) == (inputs, inputs["prompt"], ())
     assert str(task.model) == own.get("model", DEFAULT)
     assert task.output_filename == own.get("output_filename", "generated_image_1")
