@@ -212,7 +212,7 @@ def test_a_name_that_another_format_gave_is_not_given_again() -> None:
 
 
 def test_a_number_that_a_task_asked_for_is_passed_over() -> None:
-    batch = BatchFilenames(["cat", "cat_2", "cat_3.png", "cat", "cat"], ["png"] * 5)
+    batch = BatchFilenames(["cat", "cat_2", "cat", "cat_4.png", "cat"], ["png"] * 5)
     assert [batch.deliver(index, ["png"])[0] for index in range(5)] == [
         *("cat.png", "cat_2.png", "cat_3.png", "cat_4.png", "cat_5.png")
     ]

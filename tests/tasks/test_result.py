@@ -138,10 +138,11 @@ def test_files_are_marked_as_expired_from_their_hour_on() -> None:
     rows: list[TaskResult] = [
         success(0, NOW + SECOND, NOW + SECOND),
         success(1, NOW, NOW + SECOND, NOW - SECOND),
+        success(2, NOW, NOW + SECOND),
     ]
     found = page(counts(), rows, after=0, now=NOW).successful_results
     marks = [[file.expired for file in row.generated_files] for row in found]
-    assert marks == [[None, None], [True, None, True]]
+    assert marks == [[None, None], [True, None, True], [True, None]]
     assert found[0] is rows[0]
     assert as_json(found[0])["generated_files"] == [
         {
