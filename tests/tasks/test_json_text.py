@@ -87,6 +87,9 @@ REFUSED = [
     (r"{'a': 'b\q'}", "is not valid at character 9"),
     (r"{'a': 'b\/c'}", "is not valid at character 9"),
     (r"{'a': 'b\U00110000'}", "is not valid at character 9"),
+    (r"{'a': 'b\m'}", "is not valid at character 9"),
+    (r"""{'a': "b\q"}""", "is not valid at character 9"),
+    ('"[{', "is cut off at character 4"),
     ("['a'] ['b']", "has more text after its end at character 7"),
     ('{"a": [,]}', "is not valid at character 8"),
     ('{"a": {,}}', "is not valid at character 8"),
@@ -271,9 +274,10 @@ def test_text_that_is_not_strictly_json_is_read_a_hundred_deep() -> None:
         (value,) = value
     assert value == ["a"]
     assert read_json_text("[" + "['a'], " * 150 + "]", "tasks") == [["a"]] * 150
-    with pytest.raises(InvalidInput) as refused:
-        read_json_text("[" * 101 + "'a'" + "]" * 101, "tasks")
-    assert str(refused.value) == "tasks is JSON text that is nested too deeply."
+    for before in ("", "['b'], " * 50):
+        with pytest.raises(InvalidInput) as refused:
+            read_json_text(f"[{before}{'[' * 100}'a'{']' * 101}", "tasks")
+        assert str(refused.value) == "tasks is JSON text that is nested too deeply."
 
 
 def test_a_prompt_that_is_json_text_loses_its_quotation_marks() -> None:

@@ -417,3 +417,8 @@ def test_the_inputs_of_a_batch_hold_at_most_half_a_million_values() -> None:
         "task 99: the inputs up to it hold over 500,000 values, shared ones counted for each "
         "task: send several batches, or smaller inputs."
     )
+
+
+def test_a_task_is_printed_without_its_inputs() -> None:
+    (task,) = parse([{"prompt": "a red car", "image": "data:image/png;base64,AAAA"}])
+    assert "base64" not in repr(task)
