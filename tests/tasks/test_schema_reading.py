@@ -81,6 +81,10 @@ def resolve(node: Any) -> JSON:
             {"minimum": 2, "allOf": [{"minimum": 1}, {"maximum": 3}, {"minimum": 4}]},
             {"minimum": 2, "maximum": 3, "allOf": [{"minimum": 1}, {"minimum": 4}]},
         ),
+        (
+            {**WHOLE, "minimum": 2, "allOf": [{**WHOLE, "minimum": 1}]},
+            {**WHOLE, "minimum": 2, "allOf": [{**WHOLE, "minimum": 1}]},
+        ),
         ({"items": {}, "allOf": [{"minItems": 1}]}, {"items": {}, "minItems": 1}),
     ],
 )

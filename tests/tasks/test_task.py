@@ -358,6 +358,12 @@ def test_an_object_with_tasks_and_a_prompt_is_one_task() -> None:
     assert dict(task.inputs) == {"prompt": "a", "tasks": "b"}
 
 
+def test_an_object_without_a_prompt_is_one_task_too() -> None:
+    (task,) = parse({"image": "https://example.com/cat.png", "scale": 2})
+    assert (task.prompt, task.problems) == (None, ())
+    assert dict(task.inputs) == {"image": "https://example.com/cat.png", "scale": 2}
+
+
 @pytest.mark.parametrize(("size", "shown"), [(60, "/" * 60), (61, "/" * 57 + "...")])
 def test_a_long_filename_is_shown_cut(size: int, shown: str) -> None:
     assert faults([{"prompt": "x", "output_filename": "/" * size}]) == [
