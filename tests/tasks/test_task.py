@@ -428,3 +428,11 @@ def test_the_inputs_of_a_batch_hold_at_most_half_a_million_values() -> None:
 def test_a_task_is_printed_without_its_inputs() -> None:
     (task,) = parse([{"prompt": "a red car", "image": "data:image/png;base64,AAAA"}])
     assert "base64" not in repr(task)
+
+
+def test_half_a_character_in_a_prompt_is_a_fault() -> None:
+    (task,) = parse([{"prompt": "a fox\ud83d"}])
+    assert [(p.field, p.error) for p in task.problems] == [
+        ("prompt", "prompt contains half a character, an unpaired surrogate.")
+    ]
+    assert (task.prompt, dict(task.inputs)) == ("a fox?", {})
