@@ -837,7 +837,14 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
             {"a": 4.5},
             ["a 4.5 is not a whole number"],
         ),
+        (
+            {"a": {"required": ["b"]}},
+            {},
+            {"a": {}},
+            ["a {} is not what this model takes (required)"],
+        ),
         # Multiples
+        ({"a": {"multipleOf": 8}}, {}, {"a": 16}, []),
         ({"a": {"multipleOf": 2}, "b": {"multipleOf": 2}}, {}, {"a": True, "b": "x"}, []),
         ({"a": {"multipleOf": 0.1}, "b": {"multipleOf": 3}}, {}, {"a": 3, "b": 0.1 * 3 * 10}, []),
         ({"a": {"multipleOf": 0.1}, "b": {"multipleOf": 0.1}}, {}, {"a": 987654321.3, "b": 0}, []),
