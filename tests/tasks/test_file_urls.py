@@ -19,6 +19,7 @@ from replicate_mcp.tasks.file_urls import is_input_url, is_local
         "data:image/png;base64,iVBO\nRw0K\nGgo=\n",
         "data:image/png;base64,iVBO%2BRw0K-_",
         "data:;base64,AAAA",
+        "data:a:b,c",
         "DATA:image/svg+xml;charset=utf-8,%3Csvg/%3E",
         "data:image/svg+xml,<svg width='8'/>",
     ],
@@ -43,6 +44,7 @@ def test_what_a_model_can_load_is_a_url_of_a_file(text: str) -> None:
         "https://",
         "http://",
         "https:x.png",
+        "ttps://x/a.png",
         "https:///x.png",
         "https://:80/x.png",
         "https://[broken/x.png",
@@ -88,3 +90,4 @@ def test_what_has_no_scheme_may_be_a_path(text: str) -> None:
 @pytest.mark.parametrize("text", ["file:///home/you/cat.png", "FILE:cat.png", "content:abc"])
 def test_the_url_of_a_local_image_may_be_looked_up(text: str) -> None:
     assert is_local(text)
+    assert is_input_url(text)

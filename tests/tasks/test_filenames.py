@@ -69,6 +69,22 @@ def test_a_name_is_refused_with_its_reason(name: str, why: str) -> None:
     assert problem(name) == why
 
 
+def test_the_names_of_windows_devices_are_refused_and_those_that_only_begin_so_are_not() -> None:
+    ports = [f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³"]
+    for device in ("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *ports):
+        for name in (device, device.lower(), f"{device}.png", f"{device} .a.png"):
+            assert problem(name) == f"is reserved by Windows ('{device}')"
+    for name in ("COM0", "COM_", "LPTm", "COM", "LPT.png", "xCON.png", "CON_.png", "a.CON"):
+        assert problem(name) is None
+
+
+def test_only_controls_of_the_text_direction_are_refused_among_their_neighbours() -> None:
+    for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)):
+        assert problem(f"a{chr(code)}b") == f"contains the text-direction control U+{code:04X}"
+    for character in "\u2027\u202f\u2030\u2065\u206a\u200f\u3042\u4e00":
+        assert problem(f"a{character}b") is None
+
+
 @pytest.mark.parametrize("character", '<>:"|?*')
 def test_what_windows_refuses_in_a_name_is_refused(character: str) -> None:
     assert problem(f"a{character}b") == f"contains '{character}', which Windows refuses"
@@ -91,7 +107,14 @@ def test_a_plain_name_is_accepted(name: str) -> None:
     [
         *[("a.jpg", "jpg"), ("a.jpeg", "jpg"), ("a.JPG", "jpg"), ("a.Png", "png")],
         *[("a.webp", "webp"), ("a.gif", "gif"), ("a.avif", "avif"), ("a.b.png", "png")],
-        *[("a", None), ("my.file", None), ("png", None), (".png", None), ("a.", None)],
+        *[
+            ("a", None),
+            ("my.file", None),
+            ("png", None),
+            (".png", None),
+            ("a.", None),
+            ("a.mp4", None),
+        ],
     ],
 )
 def test_an_image_extension_requests_its_format(name: str, format: str | None) -> None:  # noqa: A002
@@ -112,6 +135,8 @@ def test_an_image_extension_requests_its_format(name: str, format: str | None) -
         (".png", "webp", ".png.webp"),
         ("cat.png", "mp4", "cat.mp4"),
         ("clip.mp4", "mp4", "clip.mp4"),
+        ("clip.mp4", "png", "clip.mp4.png"),
+        ("clip.mp4", "webm", "clip.mp4.webm"),
         ("cat.png", None, "cat.png"),
         ("cat", None, "cat"),
         ("cat.png", "", "cat.png"),
@@ -179,6 +204,18 @@ def test_a_number_that_would_make_another_tasks_name_is_passed_over(order: tuple
     batch = BatchFilenames(["cat.jpg", "cat.jpg"], ["jpg", "jpg"])
     given = {index: batch.deliver(index, ["jpg", "jpg"]) for index in order}
     assert given == {0: ["cat_1.jpg", "cat_3.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
+
+
+def test_a_name_that_another_format_gave_is_not_given_again() -> None:
+    batch = BatchFilenames(["cat.png", "cat.jpg"], ["png", "jpg"])
+    assert deliver_all(batch, [["webp"], ["webp"]]) == [["cat.webp"], ["cat_2.webp"]]
+
+
+def test_a_number_that_a_task_asked_for_is_passed_over() -> None:
+    batch = BatchFilenames(["cat", "cat_2", "cat", "cat_4.png", "cat"], ["png"] * 5)
+    assert [batch.deliver(index, ["png"])[0] for index in range(5)] == [
+        *("cat.png", "cat_2.png", "cat_3.png", "cat_4.png", "cat_5.png")
+    ]
 
 
 def test_another_format_than_expected_never_takes_a_name_that_is_planned() -> None:

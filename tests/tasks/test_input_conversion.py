@@ -1,15 +1,18 @@
 """Model inputs as clients write them, converted to what the schema takes, or told."""
 
+import json
 import time
 from typing import Any
 
 import pytest
 
 from replicate_mcp.tasks.effort import Effort
+from replicate_mcp.tasks.input_conversion import whole_number
 from replicate_mcp.tasks.model_inputs import InputSchema
 
 JSON = dict[str, Any]
 URI = {"type": "string", "format": "uri"}
+WHOLE = {"type": "integer"}
 LORA = {
     "type": "object",
     "properties": {"url": URI, "scale": {"type": "number"}, "rank": {"type": "integer"}},
@@ -30,6 +33,14 @@ PROPERTIES: JSON = {
     "lora_scales": {"type": "array", "items": {"type": "number"}},
     "options": LORA,
     "extra_lora": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    "sizes": {"type": "array", "items": WHOLE},
+    "size_or_sizes": {"anyOf": [WHOLE, {"type": "array", "items": WHOLE}]},
+    "one_of_two": {"oneOf": [{"type": "boolean"}, {"type": "array", "items": WHOLE}]},
+    "number": {"type": ["integer", "number"]},
+    "free": {"type": "object"},
+    "list": {"type": "array"},
+    "anything": {},
+    "style": {"type": "string", "enum": ["", "ink"]},
 }  # fmt: skip
 
 
@@ -62,13 +73,32 @@ CAT, DOG = "https://x.y/cat.png", "https://x.y/dog.png"
         ("extra_lora", '["a/b"]', '["a/b"]'),
         ("negative_prompt", "[blurry]", "[blurry]"),
         ("negative_prompt", "", ""),
+        ("negative_prompt", " ", " "),
+        ("anything", "", ""),
+        ("anything", 4.0, 4.0),
+        ("style", "", ""),
+        ("number", 4.0, 4.0),
+        ("sizes", [4.0, 4], [4, 4]),
+        ("sizes", "[4.0]", [4]),
+        ("size_or_sizes", 4.0, 4),
+        ("size_or_sizes", [4.0], [4]),
+        ("one_of_two", [4.0], [4]),
+        ("lora_scales", [1.0, 2], [1.0, 2]),
+        (
+            "options",
+            {"scale": 1.0, "rank": 2.0, "more": 3.0},
+            {"scale": 1.0, "rank": 2, "more": 3.0},
+        ),
+        ("free", {"a": 4.0}, {"a": 4.0}),
+        ("free", '{"a": 4.0}', {"a": 4.0}),
+        ("list", [4.0, {"a": 4.0}], [4.0, {"a": 4.0}]),
         ("unknown", 4.0, 4.0),
     ],
 )
 def test_values_are_sent_as_the_schema_takes_them(field: str, given: Any, sent: Any) -> None:
     inputs = MODEL.converted({"prompt": "x", field: given})
     assert inputs == {"prompt": "x", field: sent}
-    assert type(inputs[field]) is type(sent)
+    assert json.dumps(inputs[field]) == json.dumps(sent)
     if field != "unknown":
         assert MODEL.problems(inputs) == []
 
@@ -102,6 +132,8 @@ def test_a_blank_prompt_of_a_model_that_needs_none_is_left_out() -> None:
         ("loras", '[{"url": }]', "loras is JSON text that is not valid at character 10"),
         ("hf_loras", '{"a": 1}', "hf_loras '{\"a\": 1}' is not a list"),
         ("hf_loras", "a/b", "hf_loras 'a/b' is not a list: did you mean a list that holds it?"),
+        ("hf_loras", '"a/b"', "hf_loras '\"a/b\"' is not a list"),
+        ("options", '["a"]', "options '[\"a\"]' is not an object"),
         ("options", "rank=2", "options 'rank=2' is not an object"),
         ("seed", 42.5, "seed 42.5 is not a whole number"),
         ("seed", 1e300, "seed is a number of more than 64 bits"),
@@ -189,6 +221,27 @@ def test_hints_for_many_tasks_with_faults_are_bounded() -> None:
     assert all(len(each) == 20 for each in found)
     assert "did you mean" in found[0][0].sentence
     assert "did you mean" not in found[-1][0].sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [
+        (4.0, "4"),
+        (-0.0, "0"),
+        (4.5, "4.5"),
+        (4, "4"),
+        (True, "True"),
+        ("4.0", "4.0"),
+        (None, "None"),
+    ],
+)
+def test_a_float_without_a_fraction_is_a_whole_number(value: object, whole: str) -> None:
+    assert str(whole_number(value)) == whole
+
+
+def test_each_value_takes_one_step_of_the_allowance() -> None:
+    for steps, sent in ((6, "[1, 1, 1, 1, 1]"), (5, "[1.0, 1.0, 1.0, 1.0, 1.0]")):
+        assert json.dumps(MODEL.converted({"sizes": [1.0] * 5}, Effort(steps))["sizes"]) == sent
 
 
 def test_conversion_ends_with_its_allowance() -> None:

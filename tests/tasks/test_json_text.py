@@ -36,6 +36,15 @@ READ = [
     ('["a red car", "a blue house"]', ["a red car", "a blue house"]),
     ("['cat.png']", ["cat.png"]),
     ("[0.5, 1]", [0.5, 1]),
+    ("[True, False, None]", [True, False, None]),
+    ("['a', true, false, null, -1.5e+3, 0,]", ["a", True, False, None, -1500.0, 0]),
+    ("['a', ['b',], {'c': 1,},]", ["a", ["b"], {"c": 1}]),
+    (r"{'a': '\U0010ffff\x41\x22\n\\'}", {"a": '\U0010ffffA"\n\\'}),
+    (r"""{'a': "b\/c\'d", 'e': '"f"'}""", {"a": "b/c'd", "e": '"f"'}),
+    ("{'seed': 12345678901234567890}", {"seed": 12345678901234567890}),
+    ('{"seed": ' + "9" * 400 + "}", {"seed": int("9" * 400)}),
+    ('```json\n"[\\"a\\"]"\n```', '["a"]'),
+    ("```python\na red car\n```", "```python\na red car\n```"),
     ("[]", []),
     ("{}", {}),
 ]  # fmt: skip
@@ -71,6 +80,27 @@ REFUSED = [
     ('{aspect_ratio: "16:9", prompt: "x"}', "is not valid at character 2"),
     ('[{text: "a red car"}]', "is not valid at character 3"),
     ("[{&quot;prompt&quot;: &quot;x&quot;}]", "is not valid at character 3"),
+    ("[{'a': 1", "is cut off at character 9"),
+    ("[{'a'", "is cut off at character 6"),
+    ("{'a': tru, 'b': 1}", "is not valid at character 7"),
+    ("{'a': 01, 'b': 1}", "is not valid at character 7"),
+    (r"{'a': 'b\q'}", "is not valid at character 9"),
+    (r"{'a': 'b\/c'}", "is not valid at character 9"),
+    (r"{'a': 'b\U00110000'}", "is not valid at character 9"),
+    (r"{'a': 'b\m'}", "is not valid at character 9"),
+    (r"""{'a': "b\q"}""", "is not valid at character 9"),
+    ('"[{', "is cut off at character 4"),
+    ("['a'] ['b']", "has more text after its end at character 7"),
+    ('{"a": [,]}', "is not valid at character 8"),
+    ('{"a": {,}}', "is not valid at character 8"),
+    ("{'a': ['b',,]}", "is not valid at character 12"),
+    ("[,]", "is not valid at character 2"),
+    ("{,}", "is not valid at character 2"),
+    ("{input: {}}", "is not valid at character 2"),
+    ('{"seed": ' + "9" * 401 + "}", "has a number of 401 digits"),
+    ('  ```json\n\n [{"a": x }]\n```', "is not valid at character 20"),
+    ("  \n[{'a': x }]", "is not valid at character 11"),
+    ("```JSON\na red car\n```", "is not valid at character 9"),
     ("[...]", "is not valid at character 2"),
     ("[{...}]", "is not valid at character 3"),
 ]
@@ -158,7 +188,7 @@ def test_what_begins_like_json_and_cannot_be_read_is_refused_with_the_place(
     with pytest.raises(InvalidInput) as refused:
         read_json_text(text, "tasks")
     assert str(refused.value).startswith("tasks is JSON text ")
-    assert sentence in str(refused.value)
+    assert str(refused.value).endswith(f" {sentence}.")
 
 
 @pytest.mark.parametrize("text", PROMPTS)
@@ -185,6 +215,69 @@ def test_a_faulty_list_of_tasks_is_no_prompt_though_it_begins_otherwise(text: st
 def test_what_programs_write_in_place_of_a_value_is_no_prompt(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^tasks holds '.*', which a program writes in place"):
         read_json_text(text, "tasks")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (" null\n", "null"),
+        ("[object " + "A" * 50 + "]", "[object " + "A" * 32),
+        ("a fox, [object Object]", "[object Object]"),
+    ],
+)
+def test_what_a_program_wrote_in_place_of_a_value_is_shown(text: str, value: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_json_text(text, "task 3: prompt")
+    assert str(refused.value) == (
+        f"task 3: prompt holds '{value}', which a program writes in place of a value: "
+        "give the prompt itself."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "character"),
+    [
+        ('Here you go:\n["a", "b"]', "14"),
+        ("- prompt: a", "1"),
+        ('Here: {"prompt": "x"}', "8"),
+        ("x" * 1_233 + '\n["a"]', "1,235"),
+    ],
+)
+def test_the_place_of_code_in_a_prompt_is_told(text: str, character: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_json_text(text, "prompt")
+    assert str(refused.value) == (
+        "prompt holds a task or a list as code, among other text, at character "
+        f"{character}: give only the JSON, or only a prompt."
+    )
+
+
+def test_text_that_is_not_strictly_json_is_read_up_to_a_million_characters() -> None:
+    longest = "x" * 999_991
+    assert read_json_text(f"{{'a': '{longest}'}}", "tasks") == {"a": longest}
+    assert read_json_text(f'{{"a": "{longest}xx"}}', "tasks") == {"a": f"{longest}xx"}
+    for text, sentence in (
+        (f"{{'a': '{longest}x'}}", "is not valid at character 2"),
+        (f"[\"a\", '{longest}x'}}", "is not valid at character 7"),
+        (f'["{longest}xxxxxxxxx', "is cut off at character 1,000,003"),
+        (f'["{longest}xxxxxxxxx",', "is cut off at character 1,000,005"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            read_json_text(text, "tasks")
+        assert str(refused.value) == f"tasks is JSON text that {sentence}."
+
+
+def test_text_that_is_not_strictly_json_is_read_a_hundred_deep() -> None:
+    value = read_json_text("[" * 100 + "'a'" + "]" * 100, "tasks")
+    for _ in range(99):
+        assert isinstance(value, list)
+        (value,) = value
+    assert value == ["a"]
+    assert read_json_text("[" + "['a'], " * 150 + "]", "tasks") == [["a"]] * 150
+    for before in ("", "['b'], " * 50):
+        with pytest.raises(InvalidInput) as refused:
+            read_json_text(f"[{before}{'[' * 100}'a'{']' * 101}", "tasks")
+        assert str(refused.value) == "tasks is JSON text that is nested too deeply."
 
 
 def test_a_prompt_that_is_json_text_loses_its_quotation_marks() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from replicate_mcp.tasks.media import (
     DATA_EXTENSIONS,
+    HEAD_BYTES,
     MEDIA_EXTENSIONS,
     MEDIA_TYPES,
     extension_of_type,
@@ -126,6 +127,51 @@ def test_each_type_has_its_usual_extension_and_no_extension_is_of_two() -> None:
     every = [extension for each in MEDIA_TYPES for extension in each.extensions]
     assert len(every) == len(set(every)) == len(MEDIA_EXTENSIONS)
     assert not MEDIA_EXTENSIONS & DATA_EXTENSIONS
+
+
+EXTENSIONS = """\
+image/png png
+image/jpeg jpg jpeg jpe jfif
+image/gif gif
+image/webp webp
+image/bmp bmp
+image/tiff tiff tif
+image/avif avif
+image/heic heic heif
+image/jxl jxl
+image/x-icon ico
+image/svg+xml svg
+video/mp4 mp4 m4v m4a mov
+video/webm webm mkv
+audio/mpeg mp3
+audio/wav wav
+audio/ogg ogg oga ogv opus
+audio/flac flac
+"""
+
+
+@pytest.mark.parametrize("line", EXTENSIONS.splitlines())
+def test_a_medium_keeps_each_extension_of_its_type_and_else_gets_the_usual_one(line: str) -> None:
+    name, *extensions = line.split()
+    assert extension_of_type(name) == extensions[0]
+    beginnings = [beginning for beginning, kind in BEGINNINGS if kind == name]
+    assert beginnings
+    for beginning in beginnings:
+        assert name_to_save("x", beginning) == f"x.{extensions[0]}"
+        for extension in extensions:
+            assert name_to_save(f"x.{extension}", beginning) == f"x.{extension}"
+
+
+def test_each_extension_of_data_is_kept() -> None:
+    kept = "safetensors zip tar gz npz npy json jsonl txt csv pdf glb gltf ply obj stl splat"
+    for extension in kept.split():
+        assert name_to_save(f"x.{extension}", b"data") == f"x.{extension}"
+    assert frozenset(kept.split()) == DATA_EXTENSIONS
+
+
+def test_the_head_of_a_file_holds_a_comment_before_its_first_element() -> None:
+    file = b"<?xml version='1.0'?><!--" + b" licence" * 500 + b"--><svg><!-- more -->"
+    assert media_type(file[:HEAD_BYTES]) == media_type(b"<svg>")
 
 
 @pytest.mark.parametrize("extension", ["exe", "sh", "html", "js", "bat", "py", "lnk", "url"])

@@ -754,3 +754,180 @@ def test_at_most_twenty_unknown_inputs_are_told() -> None:
     inputs = {"prompt": "x"} | {f"unknown{number}": 1 for number in range(30)}
     problems = MODELS["flux-schnell"].problems(inputs)
     assert [problem.field for problem in problems] == [f"unknown{number}" for number in range(20)]
+
+
+def input_schema(properties: JSON, **others: Any) -> InputSchema:
+    whole = {"properties": properties, **others}
+    return InputSchema.from_openapi({"components": {"schemas": {"Input": whole}}})
+
+
+def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -> list[str]:
+    return [one.sentence for one in schema.problems(inputs, effort)]
+
+
+@pytest.mark.parametrize(
+    ("properties", "others", "inputs", "expected"),
+    [
+        # A required input that a hint names is not missed twice, and another one is.
+        (
+            {"prompt": PROMPT},
+            {"required": ["prompt"]},
+            {"promt": "x", "zzz": 1},
+            [
+                "'promt' is not an input of this model: did you mean 'prompt'? Its inputs: prompt",
+                "'zzz' is not an input of this model. Its inputs: prompt",
+            ],
+        ),
+        ({"prompt": PROMPT}, {}, {"prompt": " "}, []),
+        (
+            {"prompt": PROMPT},
+            {"required": ["prompt"]},
+            {"prompt": " "},
+            ["prompt is empty: say what to draw"],
+        ),
+        # Other inputs
+        (
+            {"a": {}},
+            {"additionalProperties": False},
+            {"b": 1},
+            ["'b' is not an input of this model. Its inputs: a"],
+        ),
+        (
+            {"a": {}},
+            {"additionalProperties": {"type": "integer"}},
+            {"b": "x", "c": 1},
+            ["b 'x' is not a whole number"],
+        ),
+        (
+            {"a": {}},
+            {"additionalProperties": True},
+            {"b\x1b": float("inf"), "c": 1},
+            ["b\\u001b is not a finite number"],
+        ),
+        # Of several faults the one that says most
+        (
+            {"a": {"type": "integer", "enum": [1, 2]}},
+            {},
+            {"a": "x"},
+            ["a 'x' is not one of 1, 2"],
+        ),
+        (
+            {"a": {"type": "integer", "const": 1}},
+            {},
+            {"a": "x"},
+            ["a 'x' is not 1, the only value this model takes"],
+        ),
+        (
+            {"a": {"minLength": 9, "type": "integer"}},
+            {},
+            {"a": "x"},
+            ["a 'x' is not a whole number"],
+        ),
+        (
+            {"a": {"minLength": 9, "maxLength": 0}},
+            {},
+            {"a": "x"},
+            ["a has 1 character, this model takes at least 9"],
+        ),
+        # Only the format of URLs is checked, and annotations may be anything.
+        ({"a": {"format": "email"}, "b": {"format": "date"}}, {}, {"a": "x", "b": "x"}, []),
+        (
+            {"a": {"type": "integer", "title": 5, "examples": "x", "deprecated": "no"}},
+            {"title": 5, "description": ["x"]},
+            {"a": 4.5},
+            ["a 4.5 is not a whole number"],
+        ),
+        (
+            {"a": {"required": ["b"]}},
+            {},
+            {"a": {}},
+            ["a {} is not what this model takes (required)"],
+        ),
+        # Multiples
+        ({"a": {"multipleOf": 8}}, {}, {"a": 16}, []),
+        ({"a": {"multipleOf": 2}, "b": {"multipleOf": 2}}, {}, {"a": True, "b": "x"}, []),
+        ({"a": {"multipleOf": 0.1}, "b": {"multipleOf": 3}}, {}, {"a": 3, "b": 0.1 * 3 * 10}, []),
+        ({"a": {"multipleOf": 0.1}, "b": {"multipleOf": 0.1}}, {}, {"a": 987654321.3, "b": 0}, []),
+        (
+            {"a": {"multipleOf": 2}, "b": {"multipleOf": 0.1}},
+            {},
+            {"a": 2**53 + 1, "b": 0.05},
+            ["a 9007199254740993 is not a multiple of 2", "b 0.05 is not a multiple of 0.1"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_inputs_of_a_small_schema(
+    properties: JSON, others: JSON, inputs: JSON, expected: list[str]
+) -> None:
+    assert sentences(input_schema(properties, **others), inputs) == expected
+
+
+def test_what_the_allowance_does_not_reach_is_left_to_replicate() -> None:
+    model = MODELS["flux-schnell"]
+    wrong = {"prompt": "x", "num_outputs": 9.0}
+    assert sentences(model, wrong, Effort(0)) == []
+    assert str(model.converted(wrong, Effort(0))["num_outputs"]) == "9.0"
+    assert str(model.converted(wrong)["num_outputs"]) == "9"
+    assert sentences(model, {"num_outputs": 9}, Effort(0)) == ["prompt is required by this model"]
+
+
+def test_only_the_comparison_of_items_with_each_other_costs_their_square() -> None:
+    unique = input_schema({"a": {"uniqueItems": True}})
+    few = input_schema({"a": {"maxItems": 2}})
+    inputs = {"a": [1] * 100}
+    assert sentences(unique, inputs, Effort(9_000)) == []
+    assert len(sentences(unique, inputs, Effort(11_000))) == 1
+    assert len(sentences(few, inputs, Effort(1_000))) == 1
+
+
+@pytest.mark.parametrize(
+    ("output_format", "wanted", "value", "default"),
+    [
+        ({"enum": ["best", "png"], "default": "best"}, "mp4", None, None),
+        ({"enum": ["best", "JPEG"], "default": "JPEG"}, "jpg", "JPEG", "jpg"),
+        ({"enum": [1, "png"], "default": 1}, "png", "png", None),
+        ({"type": "string", "default": "webp"}, "webp", None, "webp"),
+    ],
+)
+def test_the_values_of_an_output_format(
+    output_format: JSON, wanted: str, value: str | None, default: str | None
+) -> None:
+    schema = input_schema({"output_format": output_format})
+    assert schema.format_value(wanted) == value
+    assert schema.default_format == default
+
+
+COUNTED = {"num_outputs": {"type": "integer", "default": 3}, "samples": {"default": 7}}
+SEQUENCE = {
+    "max_images": {"type": "integer", "default": 5},
+    "sequential_image_generation": {"type": "string", "default": "auto"},
+}
+
+
+@pytest.mark.parametrize(
+    ("properties", "others", "inputs", "count"),
+    [
+        (COUNTED, {}, {}, 3),
+        (COUNTED, {}, {"num_outputs": 1}, 1),
+        (COUNTED, {}, {"num_outputs": 2.5}, 1),
+        (COUNTED, {}, {"num_outputs": float("inf")}, 1),
+        (COUNTED, {}, {"num_outputs": 2, "samples": 4}, 8),
+        (COUNTED, {}, {"num_outputs": 2, "samples": 4, "n": 5}, 8),
+        (COUNTED, {"additionalProperties": True}, {"num_outputs": 2, "n": 5}, 10),
+        (COUNTED, {}, {"num_outputs": 9_999, "samples": 9_999}, 10_000),
+        (COUNTED, {}, {"num_outputs": 10_001}, 10_000),
+        (SEQUENCE, {}, {}, 5),
+        (SEQUENCE, {}, {"max_images": 2}, 2),
+        (SEQUENCE, {}, {"sequential_image_generation": "disabled"}, 1),
+        ({"seed": {}}, {}, {"seed": 5}, 1),
+    ],
+)
+def test_the_images_that_inputs_ask_for_are_counted_with_their_defaults(
+    properties: JSON, others: JSON, inputs: JSON, count: int
+) -> None:
+    assert input_schema(properties, **others).count(inputs) == count
+
+
+def test_a_seed_is_chosen_from_the_numbers_of_31_bits() -> None:
+    assert seeds() == (0, 2_147_483_647)
+    assert seeds(minimum=1) == (1, 2_147_483_647)

@@ -46,3 +46,49 @@ def test_the_beginning_of_short_names_is_refused_with_those() -> None:
         ModelName.parse("flux")
     listed = str(refused.value).partition("a short name: ")[2].split(")")[0].split(", ")
     assert listed == [name for name in SHORT_NAMES if name.startswith("flux")]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("owner/name", ModelName("model", "owner", "name")),
+        (" o.w-n_1/n.a-m_2 ", ModelName("model", "o.w-n_1", "n.a-m_2")),
+        ("owner/name:5c7d", ModelName("version", "owner", "name", "5c7d")),
+        ("o/n:" + "A1" * 32, ModelName("version", "o", "n", "A1" * 32)),
+        ("deployments/owner/name", ModelName("deployment", "owner", "name")),
+        ("deployments/name", ModelName("model", "deployments", "name")),
+        ("Flux-Dev", ModelName("model", "black-forest-labs", "flux-dev")),
+    ],
+)
+def test_a_name_is_read_in_each_form_and_written_in_full(text: str, name: ModelName) -> None:
+    found = ModelName.parse(text)
+    assert (found, found.version) == (name, name.version or "")
+    assert found.path == f"{name.owner}/{name.name}"
+    if text != "Flux-Dev":
+        assert str(found) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["owner/name:abc", "o/n:" + "a" * 65, "o/n:a-b-c", "-o/n", "o/.n", "o /n"]
+)
+def test_what_is_almost_a_name_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a model's name"):
+        ModelName.parse(text)
+
+
+def test_a_refusal_without_a_near_name_ends_with_the_short_names() -> None:
+    with pytest.raises(ValueError, match="is not a model's name") as refused:
+        ModelName.parse("x" * 90)
+    assert str(refused.value) == (
+        f"'{'x' * 80}' is not a model's name (write owner/name, owner/name:version, "
+        f"deployments/owner/name, or a short name: {', '.join(SHORT_NAMES)})"
+    )
+
+
+def test_the_short_names_begin_with_the_aliases() -> None:
+    assert list(SHORT_NAMES)[:4] == ["flux-dev", "flux-kontext-max", "qwen-image", "flux-schnell"]
+    assert ALIASES == {
+        "flux-dev": "black-forest-labs/flux-dev",
+        "flux-kontext-max": "black-forest-labs/flux-kontext-max",
+        "qwen-image": "qwen/qwen-image",
+    }

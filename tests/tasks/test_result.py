@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from replicate_mcp.tasks.result import (
     BatchCounts,
+    BatchResult,
     GeneratedFile,
     TaskFailure,
     TaskResult,
@@ -136,10 +138,11 @@ def test_files_are_marked_as_expired_from_their_hour_on() -> None:
     rows: list[TaskResult] = [
         success(0, NOW + SECOND, NOW + SECOND),
         success(1, NOW, NOW + SECOND, NOW - SECOND),
+        success(2, NOW, NOW + SECOND),
     ]
     found = page(counts(), rows, after=0, now=NOW).successful_results
     marks = [[file.expired for file in row.generated_files] for row in found]
-    assert marks == [[None, None], [True, None, True]]
+    assert marks == [[None, None], [True, None, True], [True, None]]
     assert found[0] is rows[0]
     assert as_json(found[0])["generated_files"] == [
         {
@@ -187,3 +190,24 @@ def test_the_size_of_a_page_grows_with_its_rows_files_and_prompts() -> None:
 
 def test_half_a_character_of_somebody_elses_becomes_a_question_mark() -> None:
     assert failed(0, error="no \ud83d for é").error == "no ? for é"
+
+
+def test_a_row_cannot_be_changed_and_ignores_fields_that_it_does_not_know() -> None:
+    row = success(0, NOW, of_a_later_version=1)
+    assert row == success(0, NOW)
+    with pytest.raises(ValidationError, match="frozen"):
+        row.task_index = 1  # type: ignore[misc]
+
+
+def test_the_schema_describes_the_cursor_and_leaves_out_what_is_for_sentences_only() -> None:
+    properties = BatchResult.model_json_schema()["properties"]
+    assert properties["cursor"]["description"] == (
+        "Finished tasks delivered so far: pass it back as `after`."
+    )
+    assert "is_stopping" not in properties
+    assert not counts().is_stopping
+
+
+def test_the_size_of_a_row_without_a_prompt_is_that_of_its_files() -> None:
+    rows: list[TaskResult] = [failed(0), success(1, NOW)]
+    assert page(counts(), rows, after=0, now=NOW).size_bytes == 1_200

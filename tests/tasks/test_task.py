@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.models import SHORT_NAMES, ModelName
-from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS, MAX_TASK_PROBLEMS, Task, parse_tasks
+from replicate_mcp.tasks.task import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_TASK_PROBLEMS,
+    OWN_FIELDS,
+    Task,
+    parse_tasks,
+)
 
 DEFAULT = "black-forest-labs/flux-schnell"
 
@@ -211,3 +217,222 @@ def test_whatever_is_sent_is_read_or_refused_with_sentences(raw: object, as_text
         if not task.problems and isinstance(task.prompt, str):
             assert '"prompt"' not in task.prompt
             assert task.inputs["prompt"] == task.prompt
+
+
+SHARED = {"prompt": "a fox", "seed": 1, "style": None, 7: "x"}
+
+
+@pytest.mark.parametrize(
+    ("own", "inputs"),
+    [
+        ({}, {"prompt": "a fox", "seed": 1, "7": "x"}),
+        ({"prompt": None, "input": None}, {"prompt": "a fox", "seed": 1, "7": "x"}),
+        ({"seed": 2}, {"prompt": "a fox", "seed": 2, "7": "x"}),
+        ({"seed": None}, {"prompt": "a fox", "7": "x"}),
+        ({"seed": 2, "input": {"seed": 3}}, {"prompt": "a fox", "seed": 3, "7": "x"}),
+        ({"seed": 2, "input": {"seed": None}}, {"prompt": "a fox", "7": "x"}),
+        ({"prompt": "a cat"}, {"prompt": "a cat", "seed": 1, "7": "x"}),
+        ({"prompt": "a cat", "input": {}}, {"prompt": "a cat", "seed": 1, "7": "x"}),
+        ({"prompt": "a", "input": {"prompt": "b"}}, {"prompt": "b", "seed": 1, "7": "x"}),
+        ({8: "y", "input": {9: "z"}}, {"prompt": "a fox", "seed": 1, "7": "x", "8": "y", "9": "z"}),
+        ({"style": "ink"}, {"prompt": "a fox", "seed": 1, "7": "x", "style": "ink"}),
+        (
+            {"model": "a/b", "output_filename": "cat.png", "tasks": 1},
+            {"prompt": "a fox", "seed": 1, "7": "x", "tasks": 1},
+        ),
+    ],
+)
+def test_a_tasks_inputs_override_the_shared_ones_and_null_removes_one(
+    own: dict[Any, Any], inputs: dict[str, Any]
+) -> None:
+    (task,) = parse([own], shared=SHARED)
+    assert (dict(task.inputs), task.prompt, task.problems) == (inputs, inputs["prompt"], ())
+    assert str(task.model) == own.get("model", DEFAULT)
+    assert task.output_filename == own.get("output_filename", "generated_image_1")
+    assert task.named is ("output_filename" in own)
+
+
+def test_the_fields_of_a_task_are_four() -> None:
+    assert OWN_FIELDS == ("prompt", "output_filename", "model", "input")
+
+
+@pytest.mark.parametrize(
+    ("shared", "error"),
+    [
+        ({"seed": float("inf")}, "shared inputs: seed is not a finite number."),
+        ({"a\ud83d": 1}, "shared inputs: a\\ud83d contains half a character, an unpaired "),
+        ({"x" * 99: 2**70}, f"shared inputs: {'x' * 60} is a number of more than 64 bits."),
+    ],
+)
+def test_a_faulty_shared_input_refuses_the_request(shared: dict[str, Any], error: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse([RED], shared=shared)
+    assert str(refused.value).startswith(error)
+
+
+def test_a_shared_prompt_is_checked_with_each_task() -> None:
+    tasks = parse([{}, {"prompt": "a cat"}], shared={"prompt": float("inf")})
+    assert [task.prompt for task in tasks] == [None, "a cat"]
+    assert [p.error for task in tasks for p in task.problems] == [
+        "prompt must be text, not a number."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (True, "true or false"),
+        (7, "a number"),
+        (1.5, "a number"),
+        ([], "a list"),
+        ({}, "an object"),
+        ({1}, "set"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_in_the_fault(value: object, kind: str) -> None:
+    assert faults([{"prompt": value}]) == [(0, "prompt", f"prompt must be text, not {kind}.")]
+    assert faults([{"output_filename": value}]) == [
+        (0, "output_filename", f"output_filename must be text, not {kind}.")
+    ]
+    model = f"model must be text like owner/name, not {kind}."
+    assert faults([{"model": value}]) == [(0, "model", model)]
+    with pytest.raises(InvalidInput) as refused:
+        parse([RED], model=value)
+    assert str(refused.value) == model
+    if not isinstance(value, dict):
+        example = 'must be an object like {"prompt": "a red car"}, not '
+        assert faults([RED, value]) == [(1, None, f"{example}{kind}.")]
+        assert faults([{"input": value}]) == [
+            (0, "input", f"input must be an object of model inputs, not {kind}.")
+        ]
+    (task,) = parse([{"prompt": value, "seed": 1}])
+    assert (task.prompt, dict(task.inputs)) == (None, {"seed": 1})
+
+
+def test_null_and_text_are_named_as_wrong_kinds_too() -> None:
+    assert faults([None, {"input": "seed=4"}, {"input": '["a"]'}, {"input": '{"a'}]) == [
+        (0, None, 'must be an object like {"prompt": "a red car"}, not null.'),
+        (1, "input", "input must be an object of model inputs, not text."),
+        (2, "input", "input must be an object of model inputs, not a list."),
+        (3, "input", "input is JSON text that is cut off at character 4."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (7, 'tasks must be a list of objects like {"prompt": "a red car"}.'),
+        (None, 'tasks must be a list of objects like {"prompt": "a red car"}.'),
+        ([], 'tasks is empty: give at least one, like {"prompt": "a red car"}.'),
+        ({"tasks": " "}, 'tasks is empty: give at least one, like {"prompt": "a red car"}.'),
+        ([RED] * 1_001, "1001 tasks are more than the 1000 of one batch: send several batches."),
+        (
+            {"tasks": [RED], 5: 1, "model": "a/b"},
+            "tasks holds an object with tasks and '5': give only the list, "
+            "with each input in its task.",
+        ),
+        ({"tasks": [RED], "model": 7}, "model must be text like owner/name, not a number."),
+        (
+            {"tasks": [RED], "model": "flux-schnel"},
+            "model 'flux-schnel' is not a model's name (write owner/name, owner/name:version, "
+            "deployments/owner/name, or a short name: flux-schnell): "
+            "did you mean black-forest-labs/flux-schnell?",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_request_without_usable_tasks_is_refused_with_the_whole_sentence(
+    raw: object, error: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse(raw)
+    assert str(refused.value) == error
+
+
+def test_a_batch_has_at_most_a_thousand_tasks() -> None:
+    assert len(parse([RED] * 1_000)) == 1_000
+
+
+def test_an_object_with_tasks_and_a_prompt_is_one_task() -> None:
+    (task,) = parse({"prompt": "a", "tasks": "b"})
+    assert dict(task.inputs) == {"prompt": "a", "tasks": "b"}
+
+
+def test_an_object_without_a_prompt_is_one_task_too() -> None:
+    (task,) = parse({"image": "https://example.com/cat.png", "scale": 2})
+    assert (task.prompt, task.problems) == (None, ())
+    assert dict(task.inputs) == {"image": "https://example.com/cat.png", "scale": 2}
+
+
+@pytest.mark.parametrize(("size", "shown"), [(60, "/" * 60), (61, "/" * 57 + "...")])
+def test_a_long_filename_is_shown_cut(size: int, shown: str) -> None:
+    assert faults([{"prompt": "x", "output_filename": "/" * size}]) == [
+        (
+            0,
+            "output_filename",
+            f"output_filename '{shown}' contains a path separator '/'. It is a label, not a path: "
+            "give a plain name like red_car.jpg.",
+        )
+    ]
+
+
+def test_a_faulty_input_is_left_out_of_the_inputs() -> None:
+    given = {"prompt": "x", "seed": float("nan"), "y" * 70: float("nan"), "size": 1}
+    (task,) = parse([given])
+    assert dict(task.inputs) == {"prompt": "x", "size": 1}
+    assert [(p.field, p.error) for p in task.problems] == [
+        ("seed", "seed is not a finite number."),
+        ("y" * 70, f"{'y' * 60} is not a finite number."),
+    ]
+
+
+def test_ten_faults_of_a_task_are_told() -> None:
+    for count in (9, 10, 11):
+        (task,) = parse([{f"input_{n}": float("nan") for n in range(count)}])
+        assert len(task.problems) == min(count, 10)
+
+
+def test_a_prompt_has_at_most_20000_characters() -> None:
+    fits, long = parse(["x" * 20_000, "y" * 20_001])
+    assert fits.problems == ()
+    assert fits.inputs["prompt"] == "x" * 20_000
+    assert [(p.field, p.error) for p in long.problems] == [
+        ("prompt", "prompt has 20001 characters, over the 20000 allowed.")
+    ]
+    assert (long.prompt, dict(long.inputs)) == ("y" * 20_000, {})
+
+
+def test_the_prompts_of_a_batch_have_at_most_4_mib_together() -> None:
+    many = ["\U0001f98a" * 20_000] * 52
+    assert len(parse([*many, "x" * 17_152, "x" * 17_152])) == 54
+    with pytest.raises(InvalidInput) as refused:
+        parse([*many, "x" * 17_152, "x" * 17_153])
+    assert str(refused.value) == (
+        "the prompts have 4,194,305 bytes together, over the 4,194,304 of one batch: "
+        "send several batches."
+    )
+
+
+def test_the_inputs_of_a_batch_hold_at_most_half_a_million_values() -> None:
+    tasks: list[object] = ["x"] * 99
+    shared = {"sizes": [0] * 4_990}
+    assert len(parse([*tasks, {"prompt": "x", "own": [0] * 390}], shared=shared)) == 100
+    with pytest.raises(InvalidInput) as refused:
+        parse([*tasks, {"prompt": "x", "own": [0] * 410}], shared=shared)
+    assert str(refused.value) == (
+        "task 99: the inputs up to it hold over 500,000 values, shared ones counted for each "
+        "task: send several batches, or smaller inputs."
+    )
+
+
+def test_a_task_is_printed_without_its_inputs() -> None:
+    (task,) = parse([{"prompt": "a red car", "image": "data:image/png;base64,AAAA"}])
+    assert "base64" not in repr(task)
+
+
+def test_half_a_character_in_a_prompt_is_a_fault() -> None:
+    (task,) = parse([{"prompt": "a fox\ud83d"}])
+    assert [(p.field, p.error) for p in task.problems] == [
+        ("prompt", "prompt contains half a character, an unpaired surrogate.")
+    ]
+    assert (task.prompt, dict(task.inputs)) == ("a fox?", {})

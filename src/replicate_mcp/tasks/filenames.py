@@ -207,7 +207,7 @@ def _character_problem(character: str) -> str | None:
         return f"contains a path separator '{character}'"
     if character in '<>:"|?*':
         return f"contains '{character}', which Windows refuses"
-    if character.isascii() and character.isprintable():
+    if character.isprintable():
         return None
     code = f"U+{ord(character):04X}"
     if character in _BIDI_CONTROLS:

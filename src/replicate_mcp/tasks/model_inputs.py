@@ -79,9 +79,7 @@ class InputSchema:
         )
         self._properties = properties
         self._required = frozenset(name for name, one in self.fields.items() if one.required)
-        self._takes_others = "patternProperties" in schema or (
-            schema.get("additionalProperties", NOTHING) != NOTHING
-        )
+        self._takes_others = schema.get("additionalProperties", NOTHING) != NOTHING
         self._validator = _compile(schema)
 
     @classmethod

@@ -37,7 +37,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class GeneratedFile(_Row):

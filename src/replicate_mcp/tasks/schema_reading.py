@@ -26,7 +26,7 @@ _COUNT = re.compile(
 
 def is_count(name: str) -> bool:
     """Return whether an input of this name, if it is a number, multiplies the images made."""
-    return name in COUNT_FIELDS or _COUNT.fullmatch(name) is not None
+    return _COUNT.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
