@@ -59,6 +59,7 @@ local out = {}
 for _, event in ipairs(given.history) do
   local what = event.what
   if what == 'time' then rate.at_time(state, event.now)
+  elseif what == 'later' then state = state
   elseif what == 'declared' then rate.declared(state, event.per_minute, event.now)
   elseif what == 'set' then rate.set(state, event.per_minute, event.now)
   elseif what == 'spent' then rate.spent(state, event.count)
@@ -101,6 +102,8 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
             now += how[0]
             rate = rate.at_time(now)
             event["now"] = now
+        elif what == "later":
+            now += how[0]  # The bucket is not asked for.
         elif what in ("declared", "set"):
             rate = rate.set(how[0], now) if what == "set" else rate.declared(how[0], now)
             event |= {"per_minute": how[0], "now": now}
@@ -149,11 +152,14 @@ RETRY_AFTER = (None, None, 0.0, 0.05, 1.0, 8.0, 300.0, 400.0)
 NAMED = (None, None, None, 0.5, 30.0, 90.0, 700.0)
 BURSTS = (None, 0.5, 1.0, 3.0)
 
-USUAL = {"time": 6, "spent": 2, "given_back": 1, "sent": 4, "throttled": 4, "declared": 1, "set": 0}
+USUAL = {
+    "time": 6, "later": 0, "spent": 2, "given_back": 1, "sent": 4, "throttled": 4, "declared": 1,
+    "set": 0,
+}  # fmt: skip
 BENTS = (
     USUAL,
     {**USUAL, "throttled": 1, "declared": 0},
-    {**USUAL, "declared": 4, "set": 1},
+    {**USUAL, "later": 4, "declared": 4, "set": 1},
     {**USUAL, "time": 3, "throttled": 9, "declared": 0},
 )
 
@@ -162,7 +168,7 @@ def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tu
     """Events at round times, which meet bounds exactly."""
     history: list[tuple[Any, ...]] = []
     for name in chance.choices([*bent], [*bent.values()], k=30):
-        if name == "time":
+        if name in ("time", "later"):
             # A clock is seldom set back; small steps are the usual ones.
             history.append((name, chance.choices(TIMES, [9] * 9 + [3] * 4 + [1])[0]))
         elif name in ("declared", "set"):
@@ -177,6 +183,27 @@ def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tu
     return history
 
 
+def refused_again_and_again(chance: random.Random) -> list[tuple[Any, ...]]:
+    """One 429 after another, with few creations in between, and now and then many."""
+    history: list[tuple[Any, ...]] = []
+    is_hopeless = chance.random() < 0.3
+    for _ in range(26):
+        run = 0 if is_hopeless else chance.choice((0, 0, 1, 3, 30))
+        history += [("sent", run)] if run else []
+        history += [("time", chance.choice((1.5, 1.5, 1.5, 30.0))), ("sent", 1)]
+        retry_after = None if is_hopeless else chance.choice((None, 1.0))
+        told = Throttling(retry_after, chance.choice((None,) * 30 + (90.0,)))
+        history.append(("throttled", told, 0.0))
+    history += [("throttled", Throttling(), 0.5)] * 25
+    return [*history, ("sent", 1)]
+
+
+EXACTLY_TWICE_THE_TIME: list[tuple[Any, ...]] = [
+    ("time", 20.0), ("sent", 3), ("time", 10.0), ("sent", 2), ("time", 10.0), ("sent", 1),
+    ("throttled", Throttling(), 0.0),
+]  # fmt: skip
+
+
 def test_many_rates_go_the_same_way_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
     histories = [
@@ -185,6 +212,17 @@ def test_many_rates_go_the_same_way_in_lua(server: RunningServer) -> None:
         for _ in range(40)
     ]
     assert_the_same_way(server, *histories)
+
+
+def test_many_rates_that_are_refused_again_and_again_go_the_same_way_in_lua(
+    server: RunningServer,
+) -> None:
+    chance = random.Random(0)
+    assert_the_same_way(server, *((600, refused_again_and_again(chance)) for _ in range(20)))
+
+
+def test_many_creations_are_counted_over_the_same_time_in_lua(server: RunningServer) -> None:
+    assert_the_same_way(server, (600, EXACTLY_TWICE_THE_TIME), (60, EXACTLY_TWICE_THE_TIME))
 
 
 def assert_the_same_way(
