@@ -106,6 +106,7 @@ def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() ->
     assert version.startswith("it is version 0:")
     assert file.startswith(PERSISTENCE)
     assert "set noeviction" in advice({"maxmemory_policy": "x", "maxmemory": 1})[1]
+    assert advice({"redis_version": "7.0", "aof_enabled": 1, "maxmemory": 1}) == []
 
 
 # Answers
