@@ -297,6 +297,25 @@ def test_a_context_is_sent_again_without_an_attempt_and_an_attempt_with_its_firs
     }  # fmt: skip
 
 
+def test_rates_are_kept_of_accounts_alone() -> None:
+    mirror = Mirror(lambda: 0.0)
+    mirror.declared = {"team": (2, None), OWN: (3, 60.0), "account:other": (1, None)}
+    assert mirror.accounts() == ["acme", "other"]
+
+
+def test_a_batch_that_ended_is_kept_for_an_hour_from_then_whatever_is_recorded_later() -> None:
+    now = 0.0
+    mirror = Mirror(lambda: now)
+    mirror.batches["b"] = KeptBatch(new_batch(), 1_000.0)
+    mirror.note("b", [row_of(failed(0)), row_of(failed(1))])
+    now = 3_000.0
+    mirror.note("b", [row_of(failed(1))])
+    assert mirror.batches["b"].closed_at == 0.0
+    now = 3_601.0
+    mirror.forget_old()
+    assert mirror.told()["batches"] == []
+
+
 def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -> None:
     mirror = Mirror(lambda: 0.0)
     for name, semaphores in (("c", ("team",)), ("d", ("studio",)), ("e", ("studio", "team"))):
