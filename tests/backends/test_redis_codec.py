@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import sys
 import traceback
 from datetime import UTC, datetime
 from typing import Any
@@ -349,7 +350,7 @@ def test_an_address_is_read_with_what_is_ours_taken_out(
 
 @pytest.mark.parametrize(
     "value",
-    ["redis://h:0/0", "redis://:6379/0", "unix:///x", "redis://h/?lease=0.09", "redis://h/?lease=nan",
+    ["redi://h", "redis://h:0/0", "redis://:6379/0", "unix:///x", "redis://h/?lease=0.09", "redis://h/?lease=nan",
      "redis://h/?lease=-1", "redis://h:99999/0", "redis://h/0?lease=1@", "h:6379", "redis://[h/0"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_by_what_would_be_right(value: str) -> None:
@@ -469,7 +470,16 @@ async def test_a_server_that_is_not_there_is_tried_again_for_its_wake_ups(
     with anyio.move_on_after(0.05) as waiting:
         await server.woken("me")
     assert waiting.cancelled_caught
+    assert len(caplog.messages) < 3, "not at once again"
     await server.close()
+
+
+def test_a_client_that_is_not_installed_is_told_with_how_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(BackendUnavailable, match=r"redis:// needs the client: .*redis"):
+        at_nowhere()
 
 
 @pytest.mark.parametrize(
