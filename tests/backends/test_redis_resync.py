@@ -7,6 +7,7 @@ import pytest
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import Site
 from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.redis.mirror import KeptPermit
 from replicate_mcp.batches.backend import RunningPrediction
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry
@@ -390,6 +391,19 @@ async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> N
     assert await state(other) == (0, 0)
 
 
+async def test_attempts_of_which_the_details_were_lost_are_known_by_their_permits(
+    site: Site,
+) -> None:
+    one = await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    site.forget("attempts")
+    (left,) = await one.open_attempts("acme")
+    assert (left.permit, left.batch, left.task, left.cancel_after) == (permit, "b", 0, 600)
+    assert (left.model, left.inputs, left.sent_at) == ("", {}, 0.0)
+    assert await one.claim_prediction(permit, "b", "p1")
+    assert [each.prediction_id for each in await one.open_attempts("acme")] == ["p1"]
+
+
 async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) -> None:
     one = await site.holder(limit=9)
     (mine,) = await take_all(one, await begin(one, "b", 1))
@@ -406,6 +420,10 @@ async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) 
     ]  # fmt: skip
     for each in entered:
         assert await one.adopt(each.permit)
+    at = site.clock.now
+    assert one._mirror.permits[entered[1].permit] == KeptPermit(
+        "", [OWN], "acme", False, at, 0, 0, "", at + 90, 0, "p2", "o/n", "{}", 0.0
+    )
     for lost in (("held",), ()):
         site.forget(*lost)
         await one.admit()
