@@ -370,7 +370,7 @@ async def test_no_connection_is_left_of_a_process_that_closes(
     with running.client as client:
 
         async def is_gone() -> bool:
-            return client.pubsub_numsub("{wakes}:wake:me") == [("{wakes}:wake:me", 0)]
+            return bool(client.pubsub_numsub("{wakes}:wake:me") == [("{wakes}:wake:me", 0)])
 
         await until(is_gone)
 
