@@ -13,6 +13,7 @@ from backends.worlds import wake_ups
 from replicate_mcp.backends.redis.answers import REASONS
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.errors import SemaphoreInUse
 from replicate_mcp.semaphores import rate_learning
 from replicate_mcp.semaphores.permits import QueueEntry, Room
 from replicate_mcp.semaphores.rate import Rate
@@ -471,6 +472,9 @@ async def test_an_attempt_can_be_settled_for_fifty_minutes(
     assert [(getattr(row, "error_code", ""), row.prediction_id) for row in rows] == [
         ("create_outcome_unknown", prediction)
     ] * is_closed
+    day = 1_000_000 // 86_400
+    with site.server.client as client:
+        assert client.get(site.key(f"images:acme:{day}")) == "1", "it may have been made"
     assert await alive.adopt(permit) is not is_closed
 
 
@@ -503,6 +507,57 @@ async def test_a_permit_is_taken_over_once_and_by_itself_again(site: Site) -> No
     assert [each.permit for each in await other.orphans("acme")] == [permit]
     assert await other.adopt(permit)
     assert not await alive.adopt(permit + 1), "there is none"
+
+
+# Names
+
+
+async def limits(backend: RedisBackend) -> dict[str, int]:
+    return {each.name: each.limit for each in await backend.semaphores()}
+
+
+async def test_a_name_that_was_unset_keeps_the_lowest_limit_of_its_registrations(
+    site: Site,
+) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 7)
+    await one.resize("team", 9, by_admin=True)
+    await two.register("team", 2)
+    await two.unset("team")
+    assert await limits(two) == {OWN: 3, "team": 7}
+    await one.close()
+    assert await limits(two) == {OWN: 3, "team": 7}
+    await two.resize("team", 4)
+    assert await limits(two) == {OWN: 3, "team": 4}
+
+
+async def test_a_name_that_is_removed_takes_its_own_entries_with_it_alone(site: Site) -> None:
+    one = await site.holder()
+    for name in ("team", "studio"):
+        await one.register(name, 1)
+        offers = (await one.join(QueueEntry(f"of {name}", (name,), None, 1))).offers
+        (offer,) = [each for each in offers if each.entry == f"of {name}"]
+        await one.take([offer.permit])
+        await one.release(offer.permit)
+    await one.remove("team")
+    with site.server.client as client:
+        assert set(client.hkeys(site.key("entries"))) == {"#", "of studio"}
+        assert client.hkeys(site.key("set")) != []
+    assert await limits(one) == {OWN: 3, "studio": 1}
+    room = await one.join(QueueEntry("of studio", ("studio",), None, 1))
+    assert [offer.entry for offer in room.offers] == ["of studio"]
+
+
+async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 1)
+    room = await two.join(QueueEntry("c", ("team",), None, 2))
+    assert len(room.offers) == 1
+    await one.close()
+    assert await limits(two) == {OWN: 3, "team": 1}
+    assert two._mirror.declared["team"] == (1, None)
+    with pytest.raises(SemaphoreInUse, match="in use"):
+        await two.remove("team")
 
 
 # Steps that are asked for again
@@ -615,7 +670,10 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     assert await kept_rate(site, one) == in_python(rate), "it was no 429"
     states = {each.name: each for each in await one.semaphores()}
     assert states[OWN].throttled_for == pytest.approx(8)
-    site.clock.now += 8
+    site.clock.now += 7.5
+    states = {each.name: each for each in await one.semaphores()}
+    assert states[OWN].throttled_for == pytest.approx(0.5)
+    site.clock.now += 0.5
     states = {each.name: each for each in await one.semaphores()}
     assert states[OWN].throttled_for is None
     await one.set_rate(OWN, 30)
