@@ -180,6 +180,9 @@ async def test_a_pause_ends_a_lease_after_it_began_whatever_the_clock_does(
     if at_most:
         assert paused is not None
         assert at_most - 1 < paused <= at_most
+        kept = site.get("generation", "opens_at")
+        assert kept is not None
+        assert float(kept) - site.now() <= at_most, "it ends, too"
     else:
         assert paused is None
 
@@ -513,6 +516,24 @@ async def test_entries_wait_in_the_order_in_which_they_are_told_and_others_are_g
             break
         assert name
     assert served == ["theirs", "b1", "b3", "theirs"]
+
+
+async def test_who_tells_again_keeps_its_turn_and_leaves_others_batches_alone(site: Site) -> None:
+    one, two = await site.holder(limit=1), await site.holder(limit=1)
+    (permit,) = await take_all(two, await begin(two, "b0", 1))
+    await begin(one, "b1", 1)
+    await begin(two, "b2", 1)
+    await tell_again(one)
+    assert await state(two) == (1, 2)
+    await finish(two, permit, "b0", failed(0))
+    assert [offer.entry for offer in (await one.admit()).offers] == ["b1"]
+    await two.semaphores()
+    for batch in ("b1", "b2"):
+        assert await two.results(batch) == []
+    with site.server.client as client:
+        assert client.hgetall(site.key("running")) == {
+            "b1": one._membership.holder, "b2": two._membership.holder,
+        }  # fmt: skip
 
 
 async def test_a_batch_that_others_took_over_waits_for_nothing_when_its_process_comes_back(
