@@ -131,6 +131,101 @@ async def fragile(own_server: RunningServer) -> AsyncIterator[Fleet]:
         yield fleet
 
 
+class Site:
+    """Processes at a server, by a clock of the test's: their leases lapse when told to."""
+
+    LEASE = 60.0
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+        self.prefix = token_hex(4)
+        self.clock = Clock()
+        self.open: list[RedisBackend] = []
+
+    async def holder(
+        self,
+        limit: int = 3,
+        per_minute: float = 60_000,
+        label: str = "",
+        lease: float = LEASE,
+        journal_bytes: int = JOURNAL_BYTES,
+        declares: bool = True,
+    ) -> RedisBackend:
+        """A process that never renews its lease by itself."""
+        url = self.server.url(self.prefix, lease=lease)
+        backend = await RedisBackend.open(
+            url, label=label, clock=self.clock, journal_bytes=journal_bytes
+        )
+        self.open.append(backend)
+        if declares:
+            await backend.declare(OWN, limit, per_minute=per_minute)
+        return backend
+
+    def key(self, name: str) -> str:
+        return f"{{{self.prefix}}}:{name}"
+
+    def get(self, key: str, field: str) -> str | None:
+        """Return a field of a hash; None where there is none."""
+        with self.server.client as client:
+            value = client.hget(self.key(key), field)
+        assert value is None or isinstance(value, str)
+        return value
+
+    def set(self, key: str, **fields: object) -> None:
+        """Write fields of a hash."""
+        with self.server.client as client:
+            client.hset(self.key(key), mapping={name: str(each) for name, each in fields.items()})
+
+    def ttl(self, key: str) -> float:
+        with self.server.client as client:
+            return int(client.pttl(self.key(key))) / 1000
+
+    def now(self) -> float:
+        """Return the server's time."""
+        with self.server.client as client:
+            seconds, microseconds = client.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def forget(self, *names: str) -> None:
+        """Delete these keys; all of them without a name."""
+        with self.server.client as client:
+            assert client.delete(*(map(self.key, names) if names else client.keys(self.key("*"))))
+
+    def end_pause(self) -> None:
+        """End the lease for which nothing is admitted after a loss of memory."""
+        self.set("generation", opens_at=0)
+
+    async def admit_again(self, backend: RedisBackend, account: str = "acme") -> None:
+        """End that lease, and tell that nothing of the account runs."""
+        self.end_pause()
+        assert await backend.forgot(account)
+        await backend.enter_running(account, [])
+
+    def lapse(self, backend: RedisBackend, by: RedisBackend) -> None:
+        """Let a lease lapse, and another process be in contact for as long as one."""
+        with self.server.client as client:
+            assert client.delete(self.key(f"holder:{backend._membership.holder}"))
+        self.in_contact(by)
+
+    def in_contact(self, backend: RedisBackend) -> None:
+        """Let a process have been in contact for a whole lease."""
+        backend._membership._unbroken_since = float("-inf")
+        holder = backend._membership.holder
+        self.set(f"holder:{holder}", since=self.now() - self.LEASE)
+
+
+@pytest.fixture(params=KINDS)
+async def site(
+    request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
+) -> AsyncIterator[Site]:
+    """Processes at a server that is open for admission, by a clock of the test's."""
+    site = Site(servers(request.param))
+    await open_for_admission(site.server, site.prefix, "acme")
+    yield site
+    for backend in site.open:
+        await backend._server.close()
+
+
 @pytest.fixture(params=["memory", "sqlite", *KINDS])
 async def world(
     request: pytest.FixtureRequest,

@@ -17,9 +17,9 @@ from anyio.abc import TaskGroup
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
 from backends.link import Link, link_to
-from backends.servers import RunningServer
+from backends.servers import KINDS, RunningServer
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.backends.redis.server import Address, masked
+from replicate_mcp.backends.redis.server import Address, Server, masked
 from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
 from replicate_mcp.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
@@ -313,6 +313,66 @@ async def test_rediss_is_encrypted_and_trusts_only_whom_it_is_told_to(
         await backend.declare("account:acme", 3, per_minute=60)
         assert [each.name for each in await backend.semaphores()] == ["account:acme"]
         await backend.close()
+
+
+# Wake-ups
+
+
+@pytest.fixture(params=KINDS)
+async def listening(
+    request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
+) -> AsyncIterator[tuple[Server, RunningServer]]:
+    """The way of a process to a server, by which it hears of wake-ups."""
+    running = servers(request.param)
+    server = Server(Address.parse(running.url("wakes")))
+    await server.listen("me")
+    yield server, running
+    await server.close()
+
+
+async def wakes(server: Server, within: float) -> bool:
+    with anyio.move_on_after(within):
+        await server.woken("me")
+        return True
+    return False
+
+
+async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
+    listening: tuple[Server, RunningServer],
+) -> None:
+    server, running = listening
+    with running.client as client:
+        assert client.publish("{wakes}:wake:another", "") == 0
+        assert not await wakes(server, 0.05)
+        assert client.publish("{wakes}:wake:me", "") == 1
+        assert await wakes(server, 5)
+        assert not await wakes(server, 0.05)
+
+
+async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
+    listening: tuple[Server, RunningServer],
+) -> None:
+    server, running = listening
+    with running.client as client:
+        for _ in range(2):
+            client.client_kill_filter(_type="pubsub")
+            assert await wakes(server, 5), "something may have been missed"
+            assert client.publish("{wakes}:wake:me", "") == 1
+            assert await wakes(server, 5)
+
+
+async def test_no_connection_is_left_of_a_process_that_closes(
+    listening: tuple[Server, RunningServer],
+) -> None:
+    server, running = listening
+    assert (await server.information())["role"] == "master"
+    await server.close()
+    with running.client as client:
+
+        async def is_gone() -> bool:
+            return bool(client.pubsub_numsub("{wakes}:wake:me") == [("{wakes}:wake:me", 0)])
+
+        await until(is_gone)
 
 
 # Many who wait for the same turn

@@ -1,16 +1,23 @@
 """Each guard of the script alone, with the others satisfied: the tests set what Redis keeps."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
-from backends.conftest import LEASE, Fleet, until
+from backends.conftest import LEASE, Fleet, Site, until
 from backends.worlds import wake_ups
+from replicate_mcp.backends.redis.answers import REASONS
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import RunningPrediction
-from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.errors import SemaphoreInUse
+from replicate_mcp.semaphores import rate_learning
+from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate_learning import Throttling
 
 
 class Kept:
@@ -320,3 +327,378 @@ async def test_the_dead_are_looked_for_once_a_second_by_all_together(
     await alive.admit()
     with fleet.server.client as client:
         assert client.hlen(fleet.key("holders")) == (2 if looks else 3)
+
+
+# By a clock of the test's
+
+
+async def left_by_one_that_is_gone(
+    site: Site, *, seconds_at_most: float = 700, prediction: str | None = None
+) -> tuple[RedisBackend, RedisBackend, int]:
+    """Who lives, who is gone without a word, and the permit of its attempt."""
+    alive, gone = await site.holder(label="alive"), await site.holder(label="gone")
+    (offer,) = (await begin(gone, "b", 1)).offers
+    noted = replace(attempt("b", 0), seconds_at_most=seconds_at_most)
+    await gone.note_attempts({offer.permit: noted})
+    if prediction is not None:
+        assert await gone.claim_prediction(offer.permit, "b", prediction)
+    site.lapse(gone, by=alive)
+    return alive, gone, offer.permit
+
+
+@pytest.mark.parametrize(
+    ("unbroken", "since", "pause", "finds"),
+    [
+        (True, -60.0, 0.0, True),
+        (True, -59.0, 0.0, False),
+        (False, -60.0, 0.0, False),
+        (True, 30.0, 0.0, False),
+        (True, -60.0, 5.0, False),
+        (True, None, 0.0, False),
+    ],
+)
+async def test_the_dead_are_declared_dead_after_a_lease_of_contact_by_both_clocks(
+    site: Site, unbroken: bool, since: float | None, pause: float, finds: bool
+) -> None:
+    alive, _, permit = await left_by_one_that_is_gone(site)
+    holder = f"holder:{alive._membership.holder}"
+    if not unbroken:
+        alive._membership._unbroken_since = float("inf")
+    if since is None:
+        with site.server.client as client:
+            client.hdel(site.key(holder), "since")
+    else:
+        site.set(holder, since=site.now() + since)
+    site.set("generation", opens_at=site.now() + pause)
+    assert [each.permit for each in await alive.orphans("acme")] == [permit] * finds
+    assert [share.holder for share in await alive.shares()] == ["" if finds else "gone"]
+    if since is not None and since > 0:
+        kept = site.get(holder, "since")
+        assert kept is not None
+        assert float(kept) <= site.now(), "it is counted from now"
+    site.in_contact(alive)
+    site.end_pause()
+    assert [each.permit for each in await alive.orphans("acme")] == [permit]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "looks"), [(0.0, False), (0.96875, False), (1.0, True), (-0.03125, True)]
+)
+async def test_the_dead_are_looked_for_once_a_second(
+    site: Site, seconds: float, looks: bool
+) -> None:
+    alive, _, permit = await left_by_one_that_is_gone(site)
+    site.set("generation", looked_at=site.clock.now)
+    site.clock.now += seconds
+    await alive.admit()
+    assert [share.holder for share in await alive.shares()] == ["" if looks else "gone"]
+    if looks:
+        assert site.get("generation", "looked_at") == str(site.clock.now).removesuffix(".0")
+    assert await alive.adopt(permit) is looks
+
+
+async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stays(
+    site: Site,
+) -> None:
+    alive, gone = await site.holder(limit=5), await site.holder(limit=4)
+    for each in (alive, gone):
+        await each.register("team", 3)
+        room = await each.join(QueueEntry(f"c{len(site.open)}-{id(each)}", ("team",), None, 2))
+        await each.take([room.offers[0].permit])
+    await gone.register("studio", 1)
+    first, _ = await take_all(gone, await begin(gone, "theirs", 2))
+    await begin(gone, "waits", 2)
+    mine = await begin(alive, "mine", 3)
+    assert len(mine.offers) == 1, "of the contexts: the batch waits"
+    await finish(gone, first, "theirs", failed(0))
+    site.lapse(gone, by=alive)
+    states = {each.name: each for each in await alive.semaphores()}
+    assert {name: each.limit for name, each in states.items()} == {OWN: 5, "team": 3}
+    assert (states["team"].in_use, states["team"].waiting) == (2, 0)
+    assert states[OWN].in_use == 1 + 1
+    assert [each.task for each in await alive.orphans("acme")] == [1]
+    offers = (await alive.admit()).offers
+    assert [offer.entry for offer in offers].count("mine") == 3
+    rows = [*await alive.results("theirs"), *await alive.results("waits")]
+    assert [(row.task_index, getattr(row, "error_code", "")) for row in rows] == [
+        (0, "prediction_failed"), (0, "interrupted"), (1, "interrupted"),
+    ]  # fmt: skip
+    assert await alive.results("mine") == []
+    with site.server.client as client:
+        assert gone._membership.holder not in client.hgetall(site.key("holders"))
+        assert client.smembers(site.key("stalled")) == set()
+    assert len(await take_all(alive, Room(tuple(o for o in offers if o.entry == "mine")))) == 3
+
+
+@pytest.mark.parametrize(("later", "in_use"), [(699.5, 1), (700.0, 1), (700.5, 0)])
+async def test_units_of_what_nobody_holds_return_when_it_must_have_ended(
+    site: Site, later: float, in_use: int
+) -> None:
+    alive, _, permit = await left_by_one_that_is_gone(site)
+    (other,) = await take_all(alive, await begin(alive, "mine", 1))
+    site.clock.now += later
+    assert await state(alive) == (1 + in_use, 0)
+    assert await state(alive) == (1 + in_use, 0), "they return once"
+    assert len(await alive.shares()) == 1 + in_use
+    assert [each.permit for each in await alive.orphans("acme")] == [permit]
+    assert await alive.adopt(permit)
+    await finish(alive, permit, "b", failed(0, "p1"))
+    assert await state(alive) == (1, 0), "and not once more with its result"
+    await finish(alive, other, "mine", failed(0))
+    assert await state(alive) == (0, 0)
+
+
+async def test_a_permit_of_a_living_process_stays_though_its_prediction_must_have_ended(
+    site: Site,
+) -> None:
+    alive, gone, _ = await left_by_one_that_is_gone(site)
+    (mine,) = await take_all(alive, await begin(alive, "mine", 1))
+    site.clock.now += 10_000
+    assert await state(alive) == (1, 0)
+    assert [each.permit for each in await alive.open_attempts("acme")] == [mine]
+    (row,) = await gone.results("b")
+    assert (row.task_index, getattr(row, "error_code", "")) == (0, "create_outcome_unknown")
+
+
+@pytest.mark.parametrize(("minutes", "is_closed"), [(49.99, False), (50.0, False), (50.01, True)])
+@pytest.mark.parametrize("prediction", [None, 'p"1'])
+async def test_an_attempt_can_be_settled_for_fifty_minutes(
+    site: Site, minutes: float, is_closed: bool, prediction: str | None
+) -> None:
+    alive, _, permit = await left_by_one_that_is_gone(site, prediction=prediction)
+    site.clock.now += minutes * 60
+    assert [each.permit for each in await alive.orphans("acme")] == [permit] * (not is_closed)
+    rows = await alive.results("b")
+    assert [(getattr(row, "error_code", ""), row.prediction_id) for row in rows] == [
+        ("create_outcome_unknown", prediction)
+    ] * is_closed
+    day = 1_000_000 // 86_400
+    with site.server.client as client:
+        assert client.get(site.key(f"images:acme:{day}")) == "1", "it may have been made"
+    assert await alive.adopt(permit) is not is_closed
+
+
+async def test_an_attempt_with_a_result_is_closed_as_soon_as_it_must_have_ended(
+    site: Site,
+) -> None:
+    alive, gone, permit = await left_by_one_that_is_gone(site)
+    await alive.record("b", [failed(0)], waited=False)
+    assert [each.permit for each in await alive.orphans("acme")] == [permit]
+    site.clock.now += 700.5
+    assert await alive.orphans("acme") == []
+    assert await alive.results("b") == [failed(0)]
+    assert await state(alive) == (0, 0)
+    await gone.close()
+
+
+async def test_a_permit_is_taken_over_once_and_by_itself_again(site: Site) -> None:
+    alive, _, permit = await left_by_one_that_is_gone(site)
+    other = await site.holder()
+    alive._membership._unbroken_since = float("inf")
+    assert not await alive.adopt(permit), "it is not known that its process is gone"
+    site.in_contact(alive)
+    assert [each.permit for each in await alive.orphans("acme")] == [permit]
+    assert await alive.adopt(permit)
+    assert await alive.adopt(permit), "an answer was lost"
+    assert not await other.adopt(permit)
+    await other.abandon(permit)
+    assert await other.orphans("acme") == [], "it was not that one's to leave"
+    await alive.abandon(permit)
+    assert [each.permit for each in await other.orphans("acme")] == [permit]
+    assert await other.adopt(permit)
+    assert not await alive.adopt(permit + 1), "there is none"
+
+
+# Names
+
+
+async def limits(backend: RedisBackend) -> dict[str, int]:
+    return {each.name: each.limit for each in await backend.semaphores()}
+
+
+async def test_a_name_that_was_unset_keeps_the_lowest_limit_of_its_registrations(
+    site: Site,
+) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 7)
+    await one.resize("team", 9, by_admin=True)
+    await two.register("team", 2)
+    await two.unset("team")
+    assert await limits(two) == {OWN: 3, "team": 7}
+    await one.close()
+    assert await limits(two) == {OWN: 3, "team": 7}
+    await two.resize("team", 4)
+    assert await limits(two) == {OWN: 3, "team": 4}
+
+
+async def test_a_name_that_is_removed_takes_its_own_entries_with_it_alone(site: Site) -> None:
+    one = await site.holder()
+    for name in ("team", "studio"):
+        await one.register(name, 1)
+        offers = (await one.join(QueueEntry(f"of {name}", (name,), None, 1))).offers
+        (offer,) = [each for each in offers if each.entry == f"of {name}"]
+        await one.take([offer.permit])
+        await one.release(offer.permit)
+    await one.remove("team")
+    with site.server.client as client:
+        assert set(client.hkeys(site.key("entries"))) == {"#", "of studio"}
+        assert client.hkeys(site.key("set")) != []
+    assert await limits(one) == {OWN: 3, "studio": 1}
+    room = await one.join(QueueEntry("of studio", ("studio",), None, 1))
+    assert [offer.entry for offer in room.offers] == ["of studio"]
+
+
+async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 1)
+    room = await two.join(QueueEntry("c", ("team",), None, 2))
+    assert len(room.offers) == 1
+    await one.close()
+    assert await limits(two) == {OWN: 3, "team": 1}
+    assert two._mirror.declared["team"] == (1, None)
+    with pytest.raises(SemaphoreInUse, match="in use"):
+        await two.remove("team")
+
+
+# Steps that are asked for again
+
+
+async def test_what_was_taken_is_answered_again_and_counts_once(site: Site) -> None:
+    one, other = await site.holder(limit=9), await site.holder(limit=9)
+    await one.register("team", 3)
+    offers = (await one.join(QueueEntry("c", ("team",), None, 2))).offers
+    numbers = [offer.permit for offer in offers]
+    for _ in range(2):
+        assert (await one.take(numbers)).permits == set(numbers)
+        assert await state(one, "team") == (2, 0)
+    assert (await other.take(numbers)).permits == frozenset()
+    first, second = [o for o in (await begin(one, "b", 2)).offers if o.entry == "b"]
+    attempts = {first.permit: attempt("b", 0), second.permit: attempt("b", 1)}
+    for _ in range(2):
+        noted = await one.note_attempts(attempts, images_per_day=2)
+        assert noted.cancel_after == {first.permit: 600, second.permit: 597}
+        assert noted.cap_opens_in is None
+    assert (await other.note_attempts(attempts)).cancel_after == {}
+    day = int(site.clock.now // 86_400)
+    with site.server.client as client:
+        assert client.get(site.key(f"images:acme:{day}")) == "2"
+    assert await state(one) == (2, 0)
+
+
+async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_again(
+    site: Site,
+) -> None:
+    one = await site.holder()
+    room = await begin(one, "b", 3)
+    server, me = one._server, one._membership.holder
+    last = one._membership._sequence
+    assert await server.ask("leave", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == ["late"]
+    assert await state(one) == (3, 0)
+    last = one._membership._sequence
+    for _ in range(2):
+        answer = await server.ask("leave", me, {"entry": "b", "wanted": 1}, sequence=last)
+        assert answer[0] == "ok"
+    assert await state(one) == (1, 0)
+    assert len(await take_all(one, room)) == 1
+    # What is read has no number, and a step of an unknown process is answered so.
+    assert (await server.ask("batch", me, {"batch": "b"}))[0] == "ok"
+    generation = site.get("generation", "id")
+    for sequence in (0, 1):
+        answer = await server.ask("admit", "nobody", {}, sequence=sequence)
+        assert answer == ["register", generation]
+
+
+@pytest.mark.parametrize("which", ["renew", "close", "restore_batch"])
+async def test_what_keeps_a_process_known_renews_its_lease_before_all(
+    site: Site, which: str
+) -> None:
+    one = await site.holder()
+    await begin(one, "b", 1)
+    holder = site.key(f"holder:{one._membership.holder}")
+    with site.server.client as client:
+        client.pexpire(holder, 30_000)
+        client.config_resetstat()
+        async with one._membership.turn() as turn:
+            if which == "renew":
+                await turn.renew()
+            elif which == "restore_batch":
+                await turn.restore(one._mirror.batches["b"], wholly=False)
+            else:
+                await turn.step("close", reasons=REASONS)
+        stats = client.info("commandstats")
+    assert stats["cmdstat_pexpire"]["calls"] == 1
+
+
+# What creations teach, as in Python
+
+
+async def kept_rate(site: Site, backend: RedisBackend) -> dict[str, float]:
+    """Return what a process keeps of the rate, by field."""
+    await backend._membership.renew()
+    (told,) = backend._mirror.told()["rates"]
+    names = [each.name for each in fields(Rate)]
+    return {name: float(value) for name, value in zip(names, told["values"], strict=True)}
+
+
+def in_python(rate: Rate) -> dict[str, Any]:
+    return {name: pytest.approx(float(value), rel=1e-12) for name, value in asdict(rate).items()}
+
+
+async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) -> None:
+    one = await site.holder(limit=99, per_minute=60)
+    at = site.clock.now
+    rate = Rate.full(60, at)
+    assert await kept_rate(site, one) == in_python(rate)
+    first, second, third = (await begin(one, "b", 3)).offers
+    rate = rate.at_time(at).spent(3)
+    assert await kept_rate(site, one) == in_python(rate)
+    site.clock.now += 0.03125
+    await one.note_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
+    rate = rate_learning.sent(rate.at_time(site.clock.now), 2)
+    assert await kept_rate(site, one) == in_python(rate)
+    site.clock.now += 0.5
+    await one.leave("b")
+    rate = rate.at_time(site.clock.now).given_back(1)
+    assert await kept_rate(site, one) == in_python(rate)
+    assert third.permit not in one._mirror.permits
+    site.clock.now += 1.25
+    told = Throttling(retry_after=8, burst=2)
+    await one.put_back(first.permit, told)
+    rate = rate_learning.throttled(rate.at_time(site.clock.now), told, sent_at=at + 0.03125)
+    assert await kept_rate(site, one) == in_python(rate)
+    await one.put_back(second.permit)
+    assert await kept_rate(site, one) == in_python(rate), "it was no 429"
+    states = {each.name: each for each in await one.semaphores()}
+    assert states[OWN].throttled_for == pytest.approx(8)
+    site.clock.now += 7.5
+    states = {each.name: each for each in await one.semaphores()}
+    assert states[OWN].throttled_for == pytest.approx(0.5)
+    site.clock.now += 0.5
+    states = {each.name: each for each in await one.semaphores()}
+    assert states[OWN].throttled_for is None
+    await one.set_rate(OWN, 30)
+    rate = rate.set(30, site.clock.now)
+    assert (await kept_rate(site, one))["full_per_minute"] == rate.full_per_minute == 30
+    assert await kept_rate(site, one) == in_python(rate)
+    await one.declare(OWN, 99, per_minute=600)
+    assert await kept_rate(site, one) == in_python(rate), "it was set by hand"
+
+
+async def test_attempts_of_several_accounts_are_learned_from_in_one_step_each_for_itself(
+    site: Site,
+) -> None:
+    one = await site.holder(limit=9, per_minute=60)
+    await one.declare("account:other", 9, per_minute=60)
+    await one.enter_running("other", [])
+    assert await one.forgot("other")
+    await one.enter_running("other", [])
+    await begin(one, "b1", 2)
+    room = await begin(one, "b2", 1, account="other")
+    site.clock.now += 0.015625
+    await take_all(one, room)
+    await one._membership.renew()
+    accepted = {told["account"]: float(told["values"][8]) for told in one._mirror.told()["rates"]}
+    assert accepted == {"acme": 2.0, "other": 1.0}
+    assert [float(told["values"][3]) for told in one._mirror.told()["rates"]] == pytest.approx(
+        [57.5 + 0.015625, 58.5 + 0.015625]
+    )

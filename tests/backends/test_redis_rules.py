@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -50,13 +51,15 @@ def server(
 
 # Rates
 
-RATE_HISTORY = """
+RATE_HISTORIES = """
 local rate = rule
+local function follow(given)
 local state = rate.full(given.per_minute, given.now)
 local out = {}
 for _, event in ipairs(given.history) do
   local what = event.what
   if what == 'time' then rate.at_time(state, event.now)
+  elseif what == 'later' then state = state
   elseif what == 'declared' then rate.declared(state, event.per_minute, event.now)
   elseif what == 'set' then rate.set(state, event.per_minute, event.now)
   elseif what == 'spent' then rate.spent(state, event.count)
@@ -68,6 +71,10 @@ for _, event in ipairs(given.history) do
   out[#out + 1] = row
 end
 return out
+end
+local all = {}
+for place, each in ipairs(given.histories) do all[place] = follow(each) end
+return all
 """
 
 seconds = st.one_of(st.floats(0, 3), st.floats(0, 900), st.just(-3_600.0))
@@ -95,6 +102,8 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
             now += how[0]
             rate = rate.at_time(now)
             event["now"] = now
+        elif what == "later":
+            now += how[0]  # The bucket is not asked for.
         elif what in ("declared", "set"):
             rate = rate.set(how[0], now) if what == "set" else rate.declared(how[0], now)
             event |= {"per_minute": how[0], "now": now}
@@ -122,7 +131,7 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
 def test_a_rate_goes_the_same_way_in_lua(
     server: RunningServer, per_minute: float, history: list[tuple[Any, ...]]
 ) -> None:
-    assert_the_same_way(server, per_minute, history)
+    assert_the_same_way(server, (per_minute, history))
 
 
 @given(runs=st.lists(st.integers(0, 6), min_size=11, max_size=30))
@@ -134,19 +143,103 @@ def test_429s_that_come_at_any_rate_are_borne_the_same_way_in_lua(
     for run in runs:
         history += [("sent", run)] if run else []
         history += [("time", 1.5), ("sent", 1), ("throttled", Throttling(retry_after=1), 0.0)]
-    assert_the_same_way(server, 600, history)
+    assert_the_same_way(server, (600, history))
+
+
+TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 5.0, 9.0, 10.0, 20.0, 40.0, 100.0, 300.0, 600.0, -3_600.0)
+PER_MINUTE = (6, 60, 300, 600)
+RETRY_AFTER = (None, None, 0.0, 0.05, 1.0, 8.0, 300.0, 400.0)
+NAMED = (None, None, None, 0.5, 30.0, 90.0, 700.0)
+BURSTS = (None, 0.5, 1.0, 3.0)
+
+USUAL = {
+    "time": 6, "later": 0, "spent": 2, "given_back": 1, "sent": 4, "throttled": 4, "declared": 1,
+    "set": 0,
+}  # fmt: skip
+BENTS = (
+    USUAL,
+    {**USUAL, "throttled": 1, "declared": 0},
+    {**USUAL, "later": 4, "declared": 4, "set": 1},
+    {**USUAL, "time": 3, "throttled": 9, "declared": 0},
+)
+
+
+def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tuple[Any, ...]]:
+    """Events at round times, which meet bounds exactly."""
+    history: list[tuple[Any, ...]] = []
+    for name in chance.choices([*bent], [*bent.values()], k=30):
+        if name in ("time", "later"):
+            # A clock is seldom set back; small steps are the usual ones.
+            history.append((name, chance.choices(TIMES, [9] * 9 + [3] * 4 + [1])[0]))
+        elif name in ("declared", "set"):
+            history.append((name, chance.choice(PER_MINUTE)))
+        elif name == "throttled":
+            told = Throttling(
+                chance.choice(RETRY_AFTER), chance.choice(NAMED), chance.choice(BURSTS)
+            )
+            history.append((name, told, chance.choice((0.0, 0.0, 0.5, 2.0, 20.0))))
+        else:
+            history.append((name, chance.choice((1, 1, 2, 3, 9))))
+    return history
+
+
+def refused_again_and_again(chance: random.Random) -> list[tuple[Any, ...]]:
+    """One 429 after another, with few creations in between, and now and then many."""
+    history: list[tuple[Any, ...]] = []
+    is_hopeless = chance.random() < 0.3
+    for _ in range(26):
+        run = 0 if is_hopeless else chance.choice((0, 0, 1, 3, 30))
+        history += [("sent", run)] if run else []
+        history += [("time", chance.choice((1.5, 1.5, 1.5, 30.0))), ("sent", 1)]
+        retry_after = None if is_hopeless else chance.choice((None, 1.0))
+        told = Throttling(retry_after, chance.choice((None,) * 30 + (90.0,)))
+        history.append(("throttled", told, 0.0))
+    history += [("throttled", Throttling(), 0.5)] * 25
+    return [*history, ("sent", 1)]
+
+
+EXACTLY_TWICE_THE_TIME: list[tuple[Any, ...]] = [
+    ("time", 20.0), ("sent", 3), ("time", 10.0), ("sent", 2), ("time", 10.0), ("sent", 1),
+    ("throttled", Throttling(), 0.0),
+]  # fmt: skip
+
+
+def test_many_rates_go_the_same_way_in_lua(server: RunningServer) -> None:
+    chance = random.Random(0)
+    histories = [
+        (chance.choice((1, 6, 60, 600)), history_by_chance(chance, bent))
+        for bent in BENTS
+        for _ in range(40)
+    ]
+    assert_the_same_way(server, *histories)
+
+
+def test_many_rates_that_are_refused_again_and_again_go_the_same_way_in_lua(
+    server: RunningServer,
+) -> None:
+    chance = random.Random(0)
+    assert_the_same_way(server, *((600, refused_again_and_again(chance)) for _ in range(20)))
+
+
+def test_many_creations_are_counted_over_the_same_time_in_lua(server: RunningServer) -> None:
+    assert_the_same_way(server, (600, EXACTLY_TWICE_THE_TIME), (60, EXACTLY_TWICE_THE_TIME))
 
 
 def assert_the_same_way(
-    server: RunningServer, per_minute: float, history: Sequence[tuple[Any, ...]]
+    server: RunningServer, *histories: tuple[float, Sequence[tuple[Any, ...]]]
 ) -> None:
-    states, told = in_python(per_minute, history)
-    rows = Lua(server, "rate", RATE_HISTORY)(per_minute=per_minute, now=NOW, history=told)
-    assert len(rows) == len(states)
-    for rate, row in zip(states, rows, strict=True):
-        expected = [rate.ready_at(), *(float(getattr(rate, name)) for name in FIELDS)]
-        for name, ours, theirs in zip(["ready_at", *FIELDS], expected, row, strict=True):
-            assert math.isclose(ours, float(theirs), rel_tol=1e-9, abs_tol=1e-6), name
+    in_python_all = [in_python(per_minute, history) for per_minute, history in histories]
+    given = [
+        {"per_minute": per_minute, "now": NOW, "history": told}
+        for (per_minute, _), (_, told) in zip(histories, in_python_all, strict=True)
+    ]
+    in_lua = Lua(server, "rate", RATE_HISTORIES)(histories=given)
+    for (states, _), rows in zip(in_python_all, in_lua, strict=True):
+        assert len(rows) == len(states)
+        for rate, row in zip(states, rows, strict=True):
+            expected = [rate.ready_at(), *(float(getattr(rate, name)) for name in FIELDS)]
+            for name, ours, theirs in zip(["ready_at", *FIELDS], expected, row, strict=True):
+                assert math.isclose(ours, float(theirs), rel_tol=1e-12, abs_tol=1e-9), name
 
 
 def test_rates_have_the_same_fields_in_lua(server: RunningServer) -> None:
@@ -156,10 +249,14 @@ def test_rates_have_the_same_fields_in_lua(server: RunningServer) -> None:
 # Admission
 
 ADMISSION = """
-local stalled = {}
-for _, holder in ipairs(given.stalled) do stalled[holder] = true end
-local grants, next_at = rule.admit(given.queue, given.free, given.rates, stalled, given.now)
-return {grants, next_at and string.format('%.17g', next_at) or ''}
+local decisions = {}
+for place, given in ipairs(given.queues) do
+  local stalled = {}
+  for _, holder in ipairs(given.stalled) do stalled[holder] = true end
+  local grants, next_at = rule.admit(given.queue, given.free, given.rates, stalled, given.now)
+  decisions[place] = {grants, next_at and string.format('%.17g', next_at) or ''}
+end
+return decisions
 """
 
 NAMES = ("s", "t", "u")
@@ -202,16 +299,60 @@ def test_admission_decides_the_same_in_lua(
     by_account: dict[str, Rate],
     stalled: set[str],
 ) -> None:
-    decision = admit(queue, free, by_account, stalled=stalled, now=NOW)
-    grants, next_at = Lua(server, "admission", ADMISSION)(
-        queue=[_told(asdict(entry)) for entry in queue],
-        free=free,
-        rates={account: asdict(rate) for account, rate in by_account.items()},
-        stalled=sorted(stalled),
-        now=NOW,
-    )
-    assert tuple(grants) == decision.grants
-    assert (float(next_at) if next_at else None) == pytest.approx(decision.next_at)
+    assert_the_same_decisions(server, (queue, free, by_account, stalled))
+
+
+Given = tuple[Sequence[Entry], Mapping[str, int], Mapping[str, Rate], set[str]]
+
+
+def queue_by_chance(chance: random.Random) -> Given:
+    """A queue with much that is free, little, or in turn for the second of two semaphores."""
+    rates = {
+        account: replace(
+            Rate.full(chance.choice((6, 60, 600)), NOW),
+            tokens=chance.choice((-1.0, 0.0, 0.5, 1.0, 2.0, 5.0)),
+            paused_until=NOW + chance.choice((-100.0, -100.0, -100.0, 0.0, 0.5, 30.0)),
+        )
+        for account in ACCOUNTS
+        if chance.random() < 0.8
+    }
+    queue = [
+        Entry(
+            f"e{number}", chance.choice("pqr"),
+            tuple(chance.sample(NAMES, chance.choice((1, 1, 2)))),
+            chance.choice((None, *ACCOUNTS)), chance.choice((0, 1, 2, 6)),
+            chance.choice((0, 0, 1, 3)), chance.choice((None, None, 1, 3, 4)),
+        )
+        for number in range(chance.randint(0, 8))
+    ]  # fmt: skip
+    free = {name: chance.choice((-2, 0, 1, 2, 5, 9)) for name in NAMES if chance.random() < 0.9}
+    return queue, free, rates, {holder for holder in "pq" if chance.random() < 0.15}
+
+
+def test_many_queues_are_decided_the_same_in_lua(server: RunningServer) -> None:
+    chance = random.Random(0)
+    assert_the_same_decisions(server, *(queue_by_chance(chance) for _ in range(1_000)))
+
+
+def assert_the_same_decisions(server: RunningServer, *queues: Given) -> None:
+    told = [
+        {
+            "queue": [_told(asdict(entry)) for entry in queue],
+            "free": free,
+            "rates": {account: asdict(rate) for account, rate in by_account.items()},
+            "stalled": sorted(stalled),
+            "now": NOW,
+        }
+        for queue, free, by_account, stalled in queues
+    ]
+    decided = Lua(server, "admission", ADMISSION)(queues=told)
+    for (queue, free, by_account, stalled), (grants, next_at) in zip(queues, decided, strict=True):
+        decision = admit(queue, free, by_account, stalled=stalled, now=NOW)
+        assert tuple(grants) == decision.grants
+        if decision.next_at is None:
+            assert not next_at
+        else:
+            assert math.isclose(float(next_at), decision.next_at, rel_tol=1e-12)
 
 
 def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,9 +362,13 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
 # Cancel-After
 
 CANCEL_AFTER = """
-local used = {}
-for _, seconds in ipairs(given.used) do used[seconds] = true end
-return rule(given.wanted, used)
+local chosen = {}
+for place, given in ipairs(given.attempts) do
+  local used = {}
+  for _, seconds in ipairs(given.used) do used[seconds] = true end
+  chosen[place] = rule(given.wanted, used)
+end
+return chosen
 """
 
 
@@ -232,8 +377,23 @@ return rule(given.wanted, used)
 def test_equal_attempts_are_told_apart_the_same_way_in_lua(
     server: RunningServer, wanted: int, used: set[int]
 ) -> None:
-    chosen = Lua(server, "cancel_after", CANCEL_AFTER)(wanted=wanted, used=sorted(used))
-    assert chosen == distinct_cancel_after(wanted, used)
+    assert_the_same_cancel_after(server, (wanted, used))
+
+
+def test_many_equal_attempts_are_told_apart_the_same_way_in_lua(server: RunningServer) -> None:
+    chance = random.Random(0)
+    attempts = [
+        (wanted, set(chance.sample(range(5, 41), chance.randint(0, 36))))
+        for wanted in range(5, 41)
+        for _ in range(20)
+    ]
+    assert_the_same_cancel_after(server, *attempts)
+
+
+def assert_the_same_cancel_after(server: RunningServer, *attempts: tuple[int, set[int]]) -> None:
+    given = [{"wanted": wanted, "used": sorted(used)} for wanted, used in attempts]
+    chosen = Lua(server, "cancel_after", CANCEL_AFTER)(attempts=given)
+    assert chosen == [distinct_cancel_after(wanted, used) for wanted, used in attempts]
 
 
 def test_offers_last_as_long_in_lua(server: RunningServer) -> None:

@@ -250,6 +250,7 @@ class HotRun:
         return list(set().union(*(self._tests_of_line.get(line, set()) for line in lines)))
 
     def _outcome(self, mutant: Mutant, tests: Sequence[int]) -> Outcome:
+        self._restart_busy_servers()
         if mutant.source.is_lua and not self._is_lua(mutant.text.decode()):
             return Outcome(Verdict.INVALID)
 
@@ -288,6 +289,17 @@ class HotRun:
                 function.__code__ = new
                 applied = True
         return applied
+
+    def _restart_busy_servers(self) -> None:
+        """Restart a server in which a mutant runs for ever, though its test has failed by then."""
+        from redis.exceptions import RedisError
+
+        for server in self._servers.values():
+            with server.client as client:
+                try:
+                    client.ping()
+                except RedisError:
+                    server.restart()
 
     def _is_lua(self, text: str) -> bool:
         """Whether a server can compile a file of the script."""

@@ -358,7 +358,7 @@ _SENTENCES = {
     ("MISCONF",): "takes no writes, since it cannot save its memory to disk: see its log.",
     ("ReadOnlyError", "-READONLY"): "is a replica, which takes no writes: set "
     "REPLICATE_MCP_BACKEND to the primary.",
-    ("AuthenticationError", "AuthenticationRequiredError", "NOAUTH"): "refuses the user or the "
+    ("AuthenticationError", "NOAUTH"): "refuses the user or the "
     "password in REPLICATE_MCP_BACKEND (redis://user:password@host:6379/0), or misses them.",
     ("NoPermissionError", "NOPERM"): "does not allow this user what is needed: EVAL, EVALSHA, "
     "SUBSCRIBE, what scripts do (INFO and TIME among it), and the keys and channels that begin "

@@ -1,0 +1,379 @@
+"""Meet the bounds of what a Redis keeps exactly: bytes of batches and answers, and large reads."""
+
+import json
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.conftest import Site
+from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.errors import JournalFull
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.registry import account_semaphore
+
+DAY = 86_400
+
+TASK = len(json.dumps({"prompt": "prompt 0", "output_filename": "0.png", "model": "o/m"}))
+BATCH = 2_048 + TASK
+RESULT = len(failed(0).model_dump_json(exclude_none=True))
+
+
+async def kept(backend: RedisBackend, caller: str = "server") -> list[str]:
+    return sorted(batch.id for batch in await backend.batches([caller]))
+
+
+def packed(site: Site) -> Redis:
+    """Return a client for records, which are no text."""
+    return Redis(port=site.server.port)
+
+
+# Batches
+
+
+async def test_a_batch_fits_exactly(site: Site) -> None:
+    roomy = await site.holder(journal_bytes=2 * BATCH)
+    await begin(roomy, "b1", 1)
+    tight = await site.holder(journal_bytes=2 * BATCH - 1)
+    with pytest.raises(JournalFull):
+        await begin(tight, "b2", 1)
+    await begin(roomy, "b2", 1)
+    with pytest.raises(JournalFull):
+        await begin(roomy, "b3", 1)
+    assert await kept(roomy) == ["b1", "b2"]
+    await roomy.declare(account_semaphore("other"), 3, per_minute=600)
+    await begin(roomy, "theirs", 1, account="other")
+
+
+async def test_results_count_and_the_oldest_ended_batches_make_room(site: Site) -> None:
+    one = await site.holder(journal_bytes=3 * BATCH + 2 * RESULT)
+    for name in ("b1", "b2"):
+        await begin(one, name, 1)
+        await one.record(name, [failed(0)])
+        site.clock.now += 1
+    await begin(one, "b3", 1)
+    assert await kept(one) == ["b1", "b2", "b3"], "it fits exactly"
+    await one.record("b3", [failed(0)])
+    assert await kept(one) == ["b2", "b3"], "its result has pushed out the oldest"
+    await begin(one, "b4", 1)
+    assert await kept(one) == ["b2", "b3", "b4"]
+    await begin(one, "b5", 1)
+    await begin(one, "b6", 1)
+    assert await kept(one) == ["b4", "b5", "b6"]
+    with pytest.raises(JournalFull):
+        await begin(one, "b7", 1)
+    assert await kept(one) == ["b4", "b5", "b6"]
+
+
+async def test_what_a_step_writes_itself_is_not_pushed_out_by_it(site: Site) -> None:
+    one = await site.holder(journal_bytes=2 * BATCH)
+    await begin(one, "old", 1)
+    await one.record("old", [failed(0)])
+    await begin(one, "young", 1)
+    assert await kept(one) == ["young"], "the result of the old one takes room, too"
+    await one.record("young", [failed(0).model_copy(update={"error": "x" * 9_000})])
+    assert await kept(one) == ["young"]
+    await begin(one, "b", 1)
+    assert await kept(one) == ["b"]
+
+
+async def test_a_batch_with_an_open_attempt_is_passed_over(site: Site) -> None:
+    one = await site.holder(journal_bytes=3 * (BATCH + RESULT))
+    (permit,) = await take_all(one, await begin(one, "followed", 1))
+    await one.record("followed", [failed(0)], waited=False)
+    for name in ("b1", "b2", "b3"):
+        site.clock.now += 1
+        await begin(one, name, 1)
+        await one.record(name, [failed(0)])
+    assert await kept(one) == ["b2", "b3", "followed"]
+    await finish(one, permit, "followed", failed(0))
+    await begin(one, "b4", 1)
+    assert await kept(one) == ["b2", "b3", "b4"]
+
+
+async def test_a_key_that_is_left_counts_for_its_day(site: Site) -> None:
+    one = await site.holder(journal_bytes=BATCH + RESULT + 512)
+    begun_at = site.clock.now
+    await begin(one, "b1", 1, key=IdempotencyKey("k 1", "d 1"))
+    site.clock.now += 100
+    await one.record("b1", [failed(0)])
+    site.clock.now += 100
+    await begin(one, "b2", 1)
+    assert await kept(one) == ["b2"]
+    assert DAY - 101 < site.ttl("request:server:k 1") <= DAY - 99
+    await one.record("b2", [failed(0)])
+    await begin(one, "b3", 1)
+    await one.record("b3", [failed(0)])
+    assert await kept(one) == ["b3"]
+    tight = await site.holder(journal_bytes=BATCH + 511)
+    with pytest.raises(JournalFull):
+        await begin(tight, "b4", 1)
+    with pytest.raises(KeyTaken) as taken:
+        await one.check_key("server", "k 1")
+    assert (taken.value.batch_id, taken.value.digest) == ("b1", "d 1")
+    site.clock.now = begun_at + 100 + DAY - 1
+    with pytest.raises(KeyTaken):
+        await one.check_key("server", "k 1")
+    site.clock.now += 1
+    await one.check_key("server", "k 1")
+    await begin(tight, "b4", 1)
+
+
+async def test_the_key_of_another_batch_is_left_alone(site: Site) -> None:
+    """`b1` was lost without its key, under which another batch began."""
+    one = await site.holder(journal_bytes=2 * BATCH)
+    await begin(one, "b1", 1, key=IdempotencyKey("k", "d1"))
+    await one.record("b1", [failed(0)])
+    with site.server.client as client:
+        client.set(site.key("request:server:k"), "another d2")
+    await begin(one, "b2", 1)
+    with site.server.client as client:
+        assert client.get(site.key("request:server:k")) == "another d2"
+        assert client.hget(site.key("bytes:acme"), "forgotten") is None
+
+
+@pytest.mark.parametrize("count", [3, 1_000, 2_003])
+async def test_all_that_has_expired_counts_no_more(site: Site, count: int) -> None:
+    one = await site.holder(journal_bytes=BATCH)
+    for name, at in (("ended", -1.0), ("running", 0.0), ("forgotten", -5.0)):
+        with site.server.client as client:
+            batches = [f"{name}{number}" for number in range(count)]
+            expires = site.clock.now + at
+            client.zadd(site.key(f"{name}_batches:acme"), dict.fromkeys(batches, expires))
+            sizes: dict[str, Any] = {f"b:{batch}": 10 for batch in batches}
+            client.hset(site.key("bytes:acme"), mapping={**sizes, name: 10 * count})
+    await begin(one, "b", 1)
+    with site.server.client as client:
+        assert client.hgetall(site.key("bytes:acme")) == {
+            "b:b": str(BATCH), "running": str(BATCH),
+        }  # fmt: skip
+        for name, expected in (("ended", []), ("running", ["b"]), ("forgotten", [])):
+            assert client.zrange(site.key(f"{name}_batches:acme"), 0, -1) == expected
+
+
+async def test_what_has_not_expired_counts_on(site: Site) -> None:
+    one = await site.holder(journal_bytes=2 * BATCH)
+    await begin(one, "b1", 1)
+    site.clock.now += 2 * DAY - 1
+    await begin(one, "b2", 1)
+    with pytest.raises(JournalFull):
+        await begin(one, "b3", 1)
+    site.clock.now += 1
+    await begin(one, "b3", 1)
+    await one.record("b2", [failed(0)])
+    await one.record("b3", [failed(0)])
+    assert await kept(one) == ["b3"], "b2 has made room for the results"
+    site.clock.now += DAY
+    await begin(one, "b4", 1)
+    with site.server.client as client:
+        assert client.hgetall(site.key("bytes:acme")) == {
+            "b:b4": str(BATCH), "running": str(BATCH),
+        }  # fmt: skip
+
+
+async def test_a_batch_of_which_the_size_was_lost_counts_no_more_and_goes_on(site: Site) -> None:
+    one = await site.holder(journal_bytes=2 * BATCH)
+    await begin(one, "b1", 1)
+    site.forget("bytes:acme")
+    await one.record("b1", [failed(0)])
+    batch = await one.batch("b1")
+    assert batch is not None
+    assert batch.status == "completed"
+    await begin(one, "b2", 1)
+    await begin(one, "b3", 1)
+    assert await kept(one) == ["b1", "b2", "b3"]
+
+
+async def test_the_state_of_what_is_kept_lives_for_two_days(site: Site) -> None:
+    one = await site.holder(journal_bytes=9 * BATCH)
+    await begin(one, "b1", 1)
+    await begin(one, "b2", 1)
+    await one.record("b2", [failed(0)])
+    for key in ("bytes:acme", "running_batches:acme", "ended_batches:acme"):
+        assert DAY < site.ttl(key) <= 2 * DAY, key
+    with site.server.client as client:
+        assert client.hgetall(site.key("bytes:acme")) == {
+            "b:b1": str(BATCH), "b:b2": str(BATCH + RESULT), "running": str(BATCH),
+            "ended": str(BATCH + RESULT),
+        }  # fmt: skip
+        expires = client.zrange(site.key("ended_batches:acme"), 0, -1, withscores=True)
+        assert expires == [("b2", site.clock.now + DAY)]
+        expires = client.zrange(site.key("running_batches:acme"), 0, -1, withscores=True)
+        assert expires == [("b1", site.clock.now + 2 * DAY)]
+
+
+# Answers of Replicate's
+
+
+async def remember(
+    backend: RedisBackend, key: str, size: int, *, seconds: float = 100, value: str = "v"
+) -> None:
+    await backend._membership.read(
+        "remember", key=key, value=value, seconds=seconds, size=size, most=1_000
+    )
+
+
+async def recalled(backend: RedisBackend, keys: str) -> str:
+    return "".join([key for key in keys if await backend.recall(key) is not None])
+
+
+async def test_answers_fit_exactly_and_the_oldest_go(site: Site) -> None:
+    one = await site.holder()
+    for key, size in (("a", 400), ("b", 400), ("c", 200)):
+        await remember(one, key, size)
+    assert await recalled(one, "abc") == "abc"
+    await remember(one, "d", 1)
+    assert await recalled(one, "abcd") == "bcd"
+    await remember(one, "b", 399, value="anew")
+    assert await one.recall("b") == "anew"
+    await remember(one, "e", 400)
+    assert await recalled(one, "bcde") == "bcde"
+    await remember(one, "f", 1)
+    assert await recalled(one, "bcdef") == "bdef", "c is the oldest: b was written anew"
+    await remember(one, "g", 1_000)
+    assert await recalled(one, "bdefg") == "g"
+    with site.server.client as client:
+        assert client.hgetall(site.key("memos")) == {"m:g": "1000", "all": "1000"}
+
+
+async def test_answers_that_have_expired_count_no_more(site: Site) -> None:
+    one = await site.holder()
+    await remember(one, "a", 500, seconds=200)
+    await remember(one, "b", 500, seconds=99.5)
+    assert 99 < site.ttl("memo:b") <= 99.5
+    site.clock.now += 99.25
+    assert await recalled(one, "ab") == "ab"
+    site.clock.now += 0.25
+    assert await recalled(one, "ab") == "a", "its time is over, to the moment"
+    await remember(one, "c", 500)
+    assert await recalled(one, "abc") == "ac"
+    with site.server.client as client:
+        assert client.hgetall(site.key("memos")) == {"m:a": "500", "m:c": "500", "all": "1000"}
+        assert client.zrange(site.key("memos_expire"), 0, -1) == ["c", "a"]
+        assert sorted(client.zrange(site.key("memos_written"), 0, -1)) == ["a", "c"]
+        assert client.exists(site.key("memo:b")) == 0
+
+
+async def test_answers_whose_names_were_lost_are_counted_anew(site: Site) -> None:
+    one = await site.holder()
+    await remember(one, "a", 900)
+    site.forget("memos_written", "memos_expire")
+    await remember(one, "b", 900)
+    assert await recalled(one, "ab") == "ab"
+    site.forget("memos")
+    await remember(one, "c", 900)
+    assert await recalled(one, "bc") == "bc"
+    await remember(one, "d", 900)
+    assert await recalled(one, "bcd") == "d"
+
+
+async def test_an_answer_is_recalled_as_it_was_remembered(site: Site) -> None:
+    one = await site.holder()
+    value = '  {"a": "b c"}\n\n with blanks '
+    await one.remember("key with blanks", value, seconds=10)
+    assert await one.recall("key with blanks") == value
+    await one.remember("empty", "", seconds=10)
+    assert await one.recall("empty") == ""
+    assert await one.recall("unknown") is None
+
+
+# Large queues
+
+
+@pytest.mark.parametrize("count", [999, 1_000, 1_001, 2_001])
+async def test_all_that_wait_are_read(site: Site, count: int) -> None:
+    one = await site.holder()
+    await one.register("team", 1)
+    (offer,) = (await one.join(QueueEntry("c", ("team",), None, 2))).offers
+    with packed(site) as client:
+        record = client.hget(site.key("entries"), "c")
+        assert isinstance(record, bytes)
+        names = [f"c{number}" for number in range(count - 1)]
+        client.hset(site.key("entries"), mapping=dict.fromkeys(names, record))
+        client.zadd(site.key("queue"), {name: 10 + place for place, name in enumerate(names)})
+    room = await one.resize("team", 3_000)
+    assert {each.entry for each in room.offers} == {"c", *names}
+    assert len(room.offers) == 1 + count
+    assert offer in room.offers
+
+
+# What is recorded
+
+
+async def test_a_batch_of_an_unknown_name_or_key_is_not_looked_for(site: Site) -> None:
+    one = await site.holder()
+    assert await one.batch("unknown") is None
+    assert await one.tasks("unknown") == []
+    assert await one.results("unknown") == []
+    await one.check_key("server", "unknown")
+    await one.record("unknown", [failed(0)])
+    await one.cancel_batch("unknown")
+    assert await one.batch("unknown") is None
+    with site.server.client as client:
+        assert client.keys(site.key("batch:*")) == []
+
+
+async def test_lists_of_batches_are_as_long_as_asked_for(site: Site) -> None:
+    one = await site.holder(limit=0)
+    for number in range(5):
+        await begin(one, f"b{number}", 1, caller="token:x" if number == 2 else "server")
+        site.clock.now += 1
+    listed = await one.batches(["server", "token:x"], limit=3)
+    assert [batch.id for batch in listed] == ["b4", "b3", "b2"]
+    assert [batch.first_prompt for batch in listed] == ["prompt 0"] * 3
+    assert [batch.id for batch in await one.batches(["token:x"])] == ["b2"]
+    assert [batch.id for batch in await one.batches(["server"], limit=1)] == ["b4"]
+    assert await one.batches(["nobody"]) == []
+    with site.server.client as client:
+        client.delete(site.key("batch:b4"))
+    assert [batch.id for batch in await one.batches(["server"])] == ["b3", "b1", "b0"]
+
+
+async def test_results_are_read_from_and_to_where_asked(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 5)
+    await one.record("b", [failed(task) for task in (3, 1, 4, 0)])
+
+    async def read(after: int, limit: int | None) -> list[int]:
+        return [row.task_index for row in await one.results("b", after=after, limit=limit)]
+
+    assert await read(0, None) == [3, 1, 4, 0]
+    assert await read(1, 2) == [1, 4]
+    assert await read(0, 1) == [3]
+    assert await read(3, 9) == [0]
+    assert await read(4, None) == []
+    assert await read(0, 0) == []
+
+
+async def test_times_are_as_they_were_to_the_microsecond(site: Site) -> None:
+    one = await site.holder()
+    site.clock.now = 1_000_000.123456789
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    site.clock.now = 1_000_007.000000321
+    await finish(one, permit, "b", failed(0))
+    batch = await one.batch("b")
+    assert batch is not None
+    assert (batch.created_at, batch.ended_at) == (1_000_000.123456789, 1_000_007.000000321)
+    assert (batch.caller, batch.account, batch.semaphore) == ("server", "acme", "replicate-global")
+    assert (batch.total, batch.succeeded, batch.failed, batch.canceled) == (1, 0, 1, False)
+
+
+async def test_the_days_images_live_for_two_days_from_the_first(site: Site) -> None:
+    one = await site.holder()
+    (first, second) = (await begin(one, "b", 2)).offers
+    day = int(site.clock.now // DAY)
+    await one.note_attempts({first.permit: attempt("b", 0, images=5)}, images_per_day=9)
+    assert DAY < site.ttl(f"images:acme:{day}") <= 2 * DAY
+    noted = await one.note_attempts({second.permit: attempt("b", 1, images=4)}, images_per_day=9)
+    assert len(noted.cancel_after) == 1, "nine fit exactly"
+    (third,) = (await begin(one, "b2", 1)).offers
+    noted = await one.note_attempts({third.permit: attempt("b2", 0)}, images_per_day=9)
+    assert noted.cancel_after == {}
+    assert noted.cap_opens_in == pytest.approx((day + 1) * DAY - site.clock.now)
+    await one.put_back(second.permit)
+    with site.server.client as client:
+        assert client.get(site.key(f"images:acme:{day}")) == "5"
+    assert await state(one) == (3, 0), "what was put back is offered again"
+    assert OWN in {each.name for each in await one.semaphores()}

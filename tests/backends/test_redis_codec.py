@@ -1,0 +1,514 @@
+"""Encode what is sent to a Redis, decode its answers, and word its errors: no server is needed."""
+
+import dataclasses
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import pytest
+from redis import exceptions
+
+from backends.acting import OWN, attempt, failed
+from replicate_mcp.backends.redis.advice import advice
+from replicate_mcp.backends.redis.answers import (
+    REASONS,
+    batch_state,
+    noted,
+    noted_attempt,
+    room,
+    semaphore_state,
+    task_result,
+)
+from replicate_mcp.backends.redis.mirror import KeptBatch, KeptEntry, KeptPermit, Mirror
+from replicate_mcp.backends.redis.server import Address, Server, lua, masked
+from replicate_mcp.backends.redis.told import (
+    Finished,
+    ToNote,
+    ToOpen,
+    alike,
+    inputs_of,
+    reason,
+    row_of,
+    told_throttling,
+)
+from replicate_mcp.batches.backend import BatchState, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.tasks.result import GeneratedFile, TaskSuccess
+
+SUCCESS = TaskSuccess(
+    task_index=3,
+    prompt="a cat",
+    output_filename="3.png",
+    model="o/m",
+    prediction_id="p3",
+    count=1,
+    generated_files=(
+        GeneratedFile(
+            url="https://x/3.png", filename="3.png", expires_at=datetime(2026, 1, 1, tzinfo=UTC)
+        ),
+    ),
+)
+
+# Settings of the server
+
+SUITS: dict[str, Any] = {
+    "redis_version": "7.2.4",
+    "maxmemory_policy": "noeviction",
+    "maxmemory": 1,
+    "aof_enabled": 1,
+    "role": "master",
+}
+VERSION = "is needed."
+MEMORY = "throws keys away when memory is short: set noeviction."
+PERSISTENCE = "it keeps no append-only file"
+ROLE = "it is a replica, which takes no writes: name the primary."
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"redis_version": "6.2.0"}, []),
+        ({"redis_version": "6.1.9"}, ["it is version 6.1.9: Redis 6.2 or newer, or Valkey,"]),
+        ({"redis_version": "5.9"}, ["version 5.9"]),
+        ({"redis_version": "10.0"}, []),
+        ({"redis_version": "255.x.255"}, []),
+        ({"redis_version": None}, ["version None"]),
+        ({"redis_version": "6.0", "valkey_version": "8.0"}, []),
+        ({"maxmemory_policy": "allkeys-lru"}, ["maxmemory-policy is allkeys-lru, which throws"]),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": 0}, []),
+        ({"maxmemory_policy": "noeviction", "maxmemory": 9}, []),
+        ({"aof_enabled": 0}, ["append-only file: after a restart, work pauses for a lease"]),
+        ({"role": "slave"}, [ROLE]),
+        (
+            {"redis_version": "4.0", "maxmemory_policy": "volatile-ttl", "aof_enabled": 0,
+             "role": "slave"},
+            [VERSION, MEMORY, PERSISTENCE, ROLE],
+        ),
+    ],
+)  # fmt: skip
+def test_each_setting_that_does_not_suit_is_told(
+    changes: dict[str, Any], expected: list[str]
+) -> None:
+    found = advice(SUITS | changes)
+    assert len(found) == len(expected)
+    for sentence, part in zip(found, expected, strict=True):
+        assert part in sentence
+
+
+def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() -> None:
+    (version, file) = advice({})
+    assert version.startswith("it is version 0:")
+    assert file.startswith(PERSISTENCE)
+    assert "set noeviction" in advice({"maxmemory_policy": "x", "maxmemory": 1})[1]
+    assert advice({"redis_version": "7.0", "aof_enabled": 1, "maxmemory": 1}) == []
+
+
+# Answers
+
+
+def test_a_room_is_read_with_its_offers_in_order() -> None:
+    assert room(["", ""]) == Room()
+    assert room(["0.25", "", "7", "b1", "9", "b2"]) == Room(
+        (Offer(7, "b1"), Offer(9, "b2")), 0.25, None
+    )
+    assert room(["60", "59.5"]) == Room((), 60.0, 59.5)
+
+
+def test_a_semaphore_is_read_with_a_rate_only_where_it_has_one() -> None:
+    assert semaphore_state(["team", "3", "2", "1"]) == SemaphoreState("team", 3, 2, 1)
+    assert semaphore_state([OWN, "3", "2", "1", "5.5", ""]) == SemaphoreState(OWN, 3, 2, 1, 5.5)
+    assert semaphore_state([OWN, "3", "0", "0", "6", "9.5"]) == SemaphoreState(
+        OWN, 3, 0, 0, 6.0, 9.5
+    )
+
+
+def test_an_attempt_is_read_with_its_prediction_where_that_is_known() -> None:
+    told = ["7", "b", "2", "o/m", '{"prompt":"h"}', "597", "1000.25", ""]
+    read = noted_attempt(told)
+    assert (read.permit, read.batch, read.task, read.model) == (7, "b", 2, "o/m")
+    assert (read.inputs, read.cancel_after, read.sent_at) == ({"prompt": "h"}, 597, 1000.25)
+    assert read.prediction_id is None
+    assert noted_attempt([*told[:-1], "p1"]).prediction_id == "p1"
+
+
+def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
+    read = noted([[["7", "600"], ["8", "597"]], ""], Room())
+    assert (read.cancel_after, read.room, read.cap_opens_in) == ({7: 600, 8: 597}, Room(), None)
+    assert noted([[], "3600.5"], Room()).cap_opens_in == 3600.5
+
+
+def test_a_batch_is_read_with_its_first_prompt_where_it_was_asked_for() -> None:
+    told = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", ""]
+    assert batch_state(told) == BatchState(
+        "b", "server", "acme", "g", 5, 2, 1, False, 10.5, None, None
+    )
+    told[7], told[9] = "1", "20.25"
+    task = json.dumps({"prompt": "a cat", "output_filename": "0.png", "model": "o/m"})
+    assert batch_state([*told, task]) == BatchState(
+        "b", "server", "acme", "g", 5, 2, 1, True, 10.5, 20.25, "a cat"
+    )
+    assert batch_state([*told, ""]).first_prompt is None
+
+
+def test_a_result_is_read_as_it_was_written() -> None:
+    for result in (SUCCESS, failed(1), failed(2, "p2")):
+        assert task_result(row_of(result)[2]) == result
+    assert row_of(SUCCESS, 9) == (3, True, SUCCESS.model_dump_json(exclude_none=True), "p3", 9)
+    assert row_of(failed(1))[:2] == (1, False)
+    assert row_of(failed(1))[3:] == (None, None)
+    assert "null" not in row_of(failed(1))[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "retryable", "words"),
+    [
+        ("interrupted", "interrupted", True, "Nothing was billed: send it again."),
+        ("lost", "create_outcome_unknown", False, "It may have been billed: look at replicate.com"),
+        ("unsure", "create_outcome_unknown", False, "Redis was restarted and may have forgotten"),
+    ],
+)
+def test_what_ends_a_dead_processs_task_completes_its_row(
+    name: str, code: str, retryable: bool, words: str
+) -> None:
+    assert REASONS.keys() == {"interrupted", "lost", "unsure"}
+    task = '"prompt": "a", "output_filename": "0.png", "model": "o/m"}'
+    read = task_result('{"task_index":0,' + REASONS[name] + "," + task)
+    assert not isinstance(read, TaskSuccess)
+    assert (read.error_code, read.retryable) == (code, retryable)
+    assert words in read.error
+    assert read.prompt == "a"
+
+
+# What is sent
+
+
+def new_batch(**changes: Any) -> NewBatch:
+    tasks = (JournalTask("a", "0.png", "o/m"), JournalTask(None, "1.png", "o/m"))
+    return dataclasses.replace(NewBatch("b", "server", "acme", "g", tasks), **changes)
+
+
+def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> None:
+    entry = QueueEntry("b", (OWN, "team"), "acme", 2)
+    told = ToOpen(new_batch(), entry).told()
+    told["batch"]["tasks"] = [*map(json.loads, told["batch"]["tasks"])]
+    assert told == {
+        "entry": "b",
+        "semaphores": (OWN, "team"),
+        "wanted": 2,
+        "account": "acme",
+        "batch": {
+            "caller": "server",
+            "account": "acme",
+            "semaphore": "g",
+            "tasks": [
+                {"prompt": "a", "output_filename": "0.png", "model": "o/m"},
+                {"prompt": None, "output_filename": "1.png", "model": "o/m"},
+            ],
+            "failures": [],
+        },
+    }  # fmt: skip
+    batch = new_batch(key=IdempotencyKey("k", "d"), failures=(failed(1),))
+    told = ToOpen(batch, dataclasses.replace(entry, account=None, at_most=4)).told()
+    assert (told["batch"]["key"], told["batch"]["digest"], told["at_most"]) == ("k", "d", 4)
+    assert "account" not in told
+    assert told["batch"]["failures"] == [
+        (1, '"error": "It failed.", "error_code": "prediction_failed", "retryable": true')
+    ]
+    assert reason("interrupted", "x", retryable=False) == (
+        '"error": "x", "error_code": "interrupted", "retryable": false'
+    )
+
+
+def test_a_result_is_sent_with_its_prediction_where_it_has_one() -> None:
+    told = Finished(7, "b", row_of(SUCCESS), ended=True, asked_for=False).told()
+    assert told == {
+        "permit": "7", "batch": "b", "result": row_of(SUCCESS)[:3], "ended": True,
+        "asked_for": False, "prediction": "p3",
+    }  # fmt: skip
+    told = Finished(7, "b", row_of(failed(1)), ended=False, asked_for=True).told()
+    assert "prediction" not in told
+    assert (told["ended"], told["asked_for"]) == (False, True)
+
+
+def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
+    one = attempt("b", 2, cancel_after=60, images=3)
+    (told,) = ToNote({7: one}, None).told()["attempts"]
+    assert told == {
+        "permit": "7", "task": 2, "model": "o/m", "inputs": inputs_of(one), "alike": alike(one),
+        "cancel_after": 60, "sent_at": 1_000.0, "seconds_at_most": 700, "images": 3,
+    }  # fmt: skip
+    assert "images_per_day" not in ToNote({}, None).told()
+    assert ToNote({}, 0).told() == {"attempts": [], "images_per_day": 0}
+    assert json.loads(inputs_of(one)) == dict(one.inputs)
+    assert (
+        alike(one) == alike(attempt("b2", 9, cancel_after=9)) != alike(attempt("b", 2, prompt="q"))
+    )
+    assert alike(one) != alike(dataclasses.replace(one, model="o/n"))
+    swapped = dataclasses.replace(one, inputs={"b": "2", "a": "1"})
+    assert inputs_of(swapped) == '{"a": "1", "b": "2"}'
+    assert len(alike(one)) == 24
+
+
+def test_what_a_429_named_is_sent() -> None:
+    assert told_throttling(Throttling()) == {}
+    assert told_throttling(Throttling(0.0, 6, 1)) == {
+        "retry_after": 0.0, "per_minute": 6, "burst": 1,
+    }  # fmt: skip
+    assert told_throttling(Throttling(per_minute=6)) == {"per_minute": 6}
+
+
+# What is kept, to be sent again
+
+
+def test_a_process_that_has_nothing_tells_nothing() -> None:
+    mirror = Mirror(lambda: 0.0)
+    assert mirror.told() == {
+        "newest": "0", "declared": [], "set": [], "rates": [], "images": [], "permits": [],
+        "entries": [], "batches": [],
+    }  # fmt: skip
+    assert (mirror.accounts(), mirror.running(), mirror.wanted("b")) == ([], [], 0)
+
+
+def test_a_batch_is_sent_again_with_its_beginning() -> None:
+    told = KeptBatch(new_batch(), 1_000.5).told()
+    assert told["created_at"] == 1_000.5
+    assert told["caller"] == "server"
+
+
+def test_a_context_is_sent_again_without_an_attempt_and_an_attempt_with_its_first_task() -> None:
+    context = KeptPermit("c", ("team",), None, False, 5.0)
+    assert context.told(7) == {
+        "permit": "7", "record": {"entry": "c", "semaphores": ("team",), "taken_at": 5.0},
+    }  # fmt: skip
+    first = KeptPermit("b", (OWN,), "acme", True, 5.0, task=0)
+    assert first.told(8) == {
+        "permit": "8",
+        "record": {
+            "entry": "b", "semaphores": (OWN,), "account": "acme", "limited": True, "taken_at": 5.0,
+            "task": 0, "cancel_after": 0, "ends_by": 0.0, "images": 0,
+        },
+        "about": {"model": "", "inputs": "", "sent_at": 0.0},
+    }  # fmt: skip
+
+
+def test_rates_are_kept_of_accounts_alone() -> None:
+    mirror = Mirror(lambda: 0.0)
+    mirror.declared = {"team": (2, None), OWN: (3, 60.0), "account:other": (1, None)}
+    assert mirror.accounts() == ["acme", "other"]
+
+
+def test_a_batch_that_ended_is_kept_for_an_hour_from_then_whatever_is_recorded_later() -> None:
+    now = 0.0
+    mirror = Mirror(lambda: now)
+    mirror.batches["b"] = KeptBatch(new_batch(), 1_000.0)
+    mirror.note("b", [row_of(failed(0)), row_of(failed(1))])
+    now = 3_000.0
+    mirror.note("b", [row_of(failed(1))])
+    assert mirror.batches["b"].closed_at == 0.0
+    now = 3_601.0
+    mirror.forget_old()
+    assert mirror.told()["batches"] == []
+
+
+def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -> None:
+    mirror = Mirror(lambda: 0.0)
+    for name, semaphores in (("c", ("team",)), ("d", ("studio",)), ("e", ("studio", "team"))):
+        mirror.join(KeptEntry(QueueEntry(name, semaphores, None, 1), 1), [("team", "2")])
+    mirror.remove_semaphore("team")
+    assert [each["entry"] for each in mirror.told()["entries"]] == ["d"]
+    assert mirror.told()["declared"] == []
+
+
+# The address
+
+
+@pytest.mark.parametrize(
+    ("value", "url", "shown", "lease", "prefix"),
+    [
+        ("redis://h", "redis://h", "redis://h", 15.0, "{replicate-mcp}:"),
+        ("rediss://h:6380/2", "rediss://h:6380/2", "rediss://h:6380/2", 15.0, "{replicate-mcp}:"),
+        ("redis://h/0?lease=0.1&prefix=p", "redis://h/0", "redis://h/0", 0.1, "{p}:"),
+        ("redis://h/0?lease=600", "redis://h/0", "redis://h/0", 600.0, "{replicate-mcp}:"),
+        (
+            "redis://u:s%2Fecret@h:1/0?ssl_ca_certs=x&prefix=q&lease=3",
+            "redis://u:s%2Fecret@h:1/0?ssl_ca_certs=x", "redis://u:***@h:1/0", 3.0, "{q}:",
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_is_read_with_what_is_ours_taken_out(
+    value: str, url: str, shown: str, lease: float, prefix: str
+) -> None:
+    assert Address.parse(value) == Address(url, shown, lease, prefix)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["redi://h", "redis://h:0/0", "redis://:6379/0", "unix:///x", "redis://h/?lease=0.09", "redis://h/?lease=nan",
+     "redis://h/?lease=-1", "redis://h:99999/0", "redis://h/0?lease=1@", "h:6379", "redis://[h/0"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_by_what_would_be_right(value: str) -> None:
+    with pytest.raises(BackendUnavailable) as error:
+        Address.parse(value)
+    assert "is not the address of a Redis: set REPLICATE_MCP_BACKEND to redis://" in str(
+        error.value
+    )
+    assert not error.value.__cause__
+    assert "lease" not in str(error.value).partition(" is not the address")[0]
+
+
+@pytest.mark.parametrize(
+    ("lease", "patience"),
+    [(0.1, 1.0), (3.0, 1.0), (6.0, 2.0), (15.0, 5.0), (16.0, 5.0), (600.0, 5.0)],
+)
+def test_an_answer_is_waited_for_a_third_of_the_lease_within_bounds(
+    lease: float, patience: float
+) -> None:
+    assert Address("redis://h", "redis://h", lease, "{p}:").patience == pytest.approx(patience)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:secret@h:1/2?x=y#z", "redis://user:***@h:1/2"),
+        ("redis://user@h", "redis://user:***@h"),
+        ("redis://:secret@h:1", "redis://***@h:1"),
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("redis://H", "redis://h"),
+        ("redis:///0", "redis:///0"),
+        ("redis://h:port", "the address in REPLICATE_MCP_BACKEND"),
+        ("redis://u:1/secret@h", "the address in REPLICATE_MCP_BACKEND"),
+        ("redis://u:1#secret@h", "the address in REPLICATE_MCP_BACKEND"),
+        ("redis://u:1?secret@h", "the address in REPLICATE_MCP_BACKEND"),
+    ],
+)
+def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+# Errors
+
+
+def at_nowhere(url: str = "redis://u:secret@127.0.0.1:1/0", lease: float = 3.0) -> Server:
+    return Server(dataclasses.replace(Address.parse(url), lease=lease))
+
+
+REFUSES = "refuses the user or the password in REPLICATE_MCP_BACKEND (redis://user:password@host"
+FULL = "is out of memory, so it takes no new work, and what runs is followed to its end: raise its"
+REPLICA = "is a replica, which takes no writes: set REPLICATE_MCP_BACKEND to the primary."
+FORBIDS = "does not allow this user what is needed: EVAL, EVALSHA, SUBSCRIBE, what scripts do"
+CLUSTER = (
+    "is one of a cluster's nodes, and not the one that keeps these keys: one primary is needed"
+)
+CERTIFICATE = "has a certificate that this machine does not trust: set SSL_CERT_FILE to the file of"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (exceptions.AuthenticationError("WRONGPASS invalid"), REFUSES),
+        (exceptions.ResponseError("NOAUTH Authentication required."), REFUSES),
+        (exceptions.OutOfMemoryError("command not allowed"), FULL),
+        (exceptions.ResponseError("a script: -OOM command not allowed"), FULL),
+        (exceptions.ResponseError("MISCONF Redis is configured to save"), "cannot save its memory"),
+        (exceptions.ReadOnlyError("x"), REPLICA),
+        (exceptions.ResponseError("a script: -READONLY You can't write"), REPLICA),
+        (exceptions.NoPermissionError("x"), FORBIDS),
+        (exceptions.ResponseError("NOPERM this user has no permissions"), FORBIDS),
+        (exceptions.MovedError("1 127.0.0.1:2"), CLUSTER),
+        (exceptions.ClusterCrossSlotError("x"), CLUSTER),
+        (exceptions.ResponseError("a script: -MOVED 1 h:2"), CLUSTER),
+        (exceptions.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] no"), CERTIFICATE),
+        (exceptions.ConnectionError(" Connection refused. "), "used (Connection refused): no work"),
+        (exceptions.ConnectionError(""), "cannot be used (ConnectionError): no work begins until"),
+        (TimeoutError(), "cannot be used (no answer within 1 s): no work begins until it can, and"),
+        (OSError("nothing"), "cannot be used (nothing): no work begins"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)  # fmt: skip
+def test_what_a_server_refuses_is_said_with_what_to_do(error: Exception, words: str) -> None:
+    said = at_nowhere()._sentence(error)
+    assert said.startswith("Redis at redis://u:***@127.0.0.1:1/0 ")
+    assert words in said
+    assert said.endswith(".")
+
+
+async def test_a_server_that_is_not_there_is_told_by_every_step_without_its_password() -> None:
+    server = at_nowhere()
+    for step in (
+        lambda: server.ask("admit", "me", {}),
+        server.information,
+        lambda: server.listen("me"),
+    ):
+        with pytest.raises(
+            BackendUnavailable, match=r"redis://u:\*\*\*@127\.0\.0\.1:1/0 cannot"
+        ) as error:
+            await step()
+        assert "secret" not in "".join(traceback.format_exception(error.value))
+        assert error.value.__cause__ is not None
+    await server.close()
+
+
+async def test_a_text_that_is_not_unicode_is_not_sent() -> None:
+    server = at_nowhere()
+    with pytest.raises(InvalidInput):
+        await server.ask("recall", "me", {"key": "\ud800"})
+    await server.close()
+
+
+async def test_a_server_that_is_not_there_is_tried_again_for_its_wake_ups(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = at_nowhere()
+    with anyio.move_on_after(0.05) as waiting:
+        await server.woken("me")
+    assert waiting.cancelled_caught
+    assert len(caplog.messages) < 3, "not at once again"
+    await server.close()
+
+
+def test_a_client_that_is_not_installed_is_told_with_how_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(BackendUnavailable, match=r"redis:// needs the client: .*redis"):
+        at_nowhere()
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [("db=one", "db"), ("leese=5&db=one", "db"), ("max_connections=many&x=1", "max_connections")],
+)  # fmt: skip
+def test_an_option_that_the_client_cannot_use_is_named(option: str, named: str) -> None:
+    with pytest.raises(BackendUnavailable) as error:
+        at_nowhere(f"redis://u:secret@h/?{option}")
+    assert str(error.value).startswith(
+        "The address in REPLICATE_MCP_BACKEND (redis://u:***@h/) has an option that the Redis "
+        "client cannot use: "
+    )
+    assert named in str(error.value).rpartition(": ")[2]
+    assert "secret" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_of_many_options_the_one_in_the_error_is_named() -> None:
+    server = at_nowhere("redis://h/?socket_timeout=5&db=2")
+    assert server._wrong_option(TypeError("no 'db' here")).endswith("cannot use: db.")
+    assert server._wrong_option(TypeError("none")).endswith("cannot use: socket_timeout, db.")
+
+
+def test_the_script_is_of_all_its_files_in_their_order() -> None:
+    script = at_nowhere()._script
+    for file in (
+        "rate", "admission", "cancel_after", "call", "memory", "queue", "permits", "holders",
+        "space", "journal", "memos", "registration", "steps",
+    ):  # fmt: skip
+        assert lua(file) in script
+    assert script.endswith("return answer()\n")

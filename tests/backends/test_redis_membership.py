@@ -1,0 +1,137 @@
+"""Follow a process's contact with a Redis: unbroken, lost, renewed, or forgotten at once."""
+
+import dataclasses
+import logging
+
+import anyio
+import pytest
+
+from backends.acting import begin, failed
+from backends.conftest import Site
+from replicate_mcp.backends.redis.membership import Membership
+from replicate_mcp.backends.redis.mirror import Mirror
+from replicate_mcp.backends.redis.server import Address, Server
+from replicate_mcp.errors import BackendUnavailable
+
+
+class Own:
+    """A process's own clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at(url: str, lease: float) -> Server:
+    return Server(dataclasses.replace(Address.parse(url), lease=lease))
+
+
+async def test_contact_is_unbroken_after_a_lease_without_a_longer_silence(site: Site) -> None:
+    clock = Own()
+    server = at(site.server.url(site.prefix), 60.0)
+    membership = Membership(server, Mirror(), "label", clock)
+    found = [membership.unbroken]
+    # It renews at each of these times; before and after, it is asked whether contact is unbroken.
+    for clock.now in (100.0, 159.5, 160.0, 220.0, 280.5, 340.0, 340.5):
+        found.append(membership.unbroken)
+        await membership.renew()
+        found.append(membership.unbroken)
+    assert found == [
+        False,
+        False, False,
+        False, False,
+        True, True,
+        True, True,
+        True, False,
+        False, False,
+        True, True,
+    ]  # fmt: skip
+    await server.close()
+
+
+async def test_contact_is_broken_by_a_step_that_failed(site: Site) -> None:
+    clock = Own()
+    server = at(site.server.url(site.prefix), 60.0)
+    membership = Membership(server, Mirror(), "label", clock)
+    await membership.renew()
+    clock.now = 60.0
+    assert membership.unbroken
+    with pytest.raises(BackendUnavailable):
+        await membership.step("no such step")
+    await membership.renew()
+    assert not membership.unbroken
+    clock.now = 120.0
+    assert membership.unbroken
+    with pytest.raises(BackendUnavailable):
+        await membership.read("no such step")
+    await membership.read("semaphores", reasons={})
+    assert not membership.unbroken
+    await server.close()
+
+
+@pytest.mark.parametrize("kind", ["step", "read"])
+async def test_a_server_that_forgets_a_process_at_once_is_an_error(site: Site, kind: str) -> None:
+    server = at(site.server.url(site.prefix), 0.0)
+    membership = Membership(server, Mirror(), "label")
+    with (
+        anyio.fail_after(10),
+        pytest.raises(BackendUnavailable, match="forgets this process again and again: its memory"),
+    ):
+        await (membership.step("set_rate") if kind == "step" else membership.read("shares"))
+    await server.close()
+
+
+async def test_a_lease_is_renewed_though_the_server_cannot_be_reached_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    server = at("redis://127.0.0.1:1/0", 0.03)
+    membership = Membership(server, Mirror(), "label")
+    with anyio.move_on_after(5) as tried:
+        async with anyio.create_task_group() as group:
+            group.start_soon(membership.keep_alive)
+            while len(caplog.messages) < 3:
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+    assert not tried.cancelled_caught
+    assert all("cannot be used" in message for message in caplog.messages)
+    await server.close()
+
+
+@pytest.mark.parametrize("results", [0, 1, 199, 200, 201, 405])
+async def test_however_many_results_are_written_again_and_the_batch_is_whole(
+    site: Site, results: int
+) -> None:
+    one = await site.holder()
+    await begin(one, "b", 410)
+    for start in range(0, results, 200):
+        await one.record("b", [failed(task) for task in range(start, min(start + 200, results))])
+    site.forget()
+    batch = await one.batch("b")
+    assert batch is not None
+    assert (batch.total, batch.failed) == (410, results)
+    assert [row.task_index for row in await one.results("b")] == [*range(results)]
+    assert site.get("batch:b", "generation") == site.get("generation", "id")
+    # Lost once more, but for the batch itself.
+    site.forget("results:b", "permits")
+    with site.server.client as client:
+        client.hdel(site.key("batch:b"), *(f"t{task}" for task in range(410)))
+        client.hset(site.key("batch:b"), mapping={"failed": "0", "generation": "1"})
+    await one.admit()
+    assert [row.task_index for row in await one.results("b")] == [*range(results)]
+    assert site.get("batch:b", "generation") == site.get("generation", "id")
+    assert site.get("batch:b", "failed") == str(results)
+
+
+async def test_what_a_loss_means_is_told_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    one = await site.holder()
+    assert caplog.messages == []
+    site.forget("permits")
+    await one.admit()
+    await one.admit()
+    assert len(caplog.messages) == 1
+    assert "has forgotten what it knew, or was restarted" in caplog.messages[0]
+    assert "nothing is started for 60 s" in caplog.messages[0]

@@ -1,0 +1,682 @@
+"""Tell a Redis again what a process has, after a loss of memory or of an answer, key by key."""
+
+from dataclasses import replace
+
+import pytest
+
+from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.conftest import Site
+from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.redis.mirror import KeptPermit
+from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.replicate_api.attempts import hash_inputs
+from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.tasks.result import TaskFailure
+
+GENERATION_LONG = [
+    "generation", "permits", "offers", "entries", "units", "held", "limits", "set", "declared",
+    "alike", "entered", "holders", "queue",
+]  # fmt: skip
+
+
+async def tell_again(backend: RedisBackend) -> None:
+    """Let the process tell what it has, as after an answer that was lost."""
+    backend._membership.doubt()
+    await backend.admit()
+
+
+async def limits(backend: RedisBackend) -> dict[str, int]:
+    return {each.name: each.limit for each in await backend.semaphores()}
+
+
+def codes(rows: list[object]) -> dict[int, str]:
+    return {row.task_index: row.error_code for row in rows if isinstance(row, TaskFailure)}
+
+
+# What a new generation begins with
+
+
+@pytest.mark.parametrize("lost", GENERATION_LONG)
+async def test_whatever_key_is_lost_the_state_is_the_same_once_all_is_told(
+    site: Site, lost: str
+) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 9)
+    permits = await take_all(one, await begin(one, "b1", 4, also=("team",), at_most=2))
+    await begin(two, "b2", 2)
+    before = await one.open_attempts("acme")
+    generation = site.get("generation", "id")
+    site.forget(lost)
+    room = await one.admit()
+    assert room.offers == ()
+    assert room.paused_for is not None
+    assert 50 < room.paused_for <= 60
+    assert room.next_in == pytest.approx(room.paused_for, abs=1)
+    assert not await one.forgot("acme")
+    assert (await two.admit()).offers == ()
+    assert await state(one) == (2, 4), "b1 waits for two, b2 for two"
+    assert await one.open_attempts("acme") == before
+    site.end_pause()
+    assert (await one.admit()).offers == (), "what runs of the account was not entered"
+    await site.admit_again(one)
+    assert [offer.entry for offer in (await two.admit()).offers] == ["b2"]
+    assert (await one.admit()).offers == (), "b1 has two of its own already"
+    assert await state(one) == (3, 3)
+    assert await state(one, "team") == (2, 2)
+    await one.finish(permits[0], "b1", failed(0))
+    assert [offer.entry for offer in (await one.admit()).offers] == ["b1"]
+    assert site.get("generation", "id") != generation
+
+
+async def test_a_new_generation_has_a_higher_number_though_the_clock_is_behind(site: Site) -> None:
+    one = await site.holder()
+    ahead = int((site.now() + 3_600) * 1e6)
+    site.set("generation", id=ahead)
+    await one.admit()
+    assert site.get("generation", "id") == str(ahead + 1)
+    assert await limits(one) == {OWN: 3}
+
+
+async def test_a_new_generation_is_named_by_its_time_and_is_unlike_the_last(site: Site) -> None:
+    one = await site.holder()
+    before = site.now()
+    site.forget("permits")
+    await one.admit()
+    generation = site.get("generation", "id")
+    assert generation is not None
+    assert before * 1e6 - 1 <= int(generation) <= site.now() * 1e6
+
+
+async def test_a_generation_that_goes_on_forgets_nothing(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    generation = site.get("generation", "id")
+    await begin(one, "b", 2)
+    await tell_again(two)
+    await tell_again(one)
+    assert site.get("generation", "id") == generation
+    assert await state(two) == (2, 0)
+
+
+async def test_a_generation_begins_with_the_attempts_that_were_noted_whoever_has_them(
+    site: Site,
+) -> None:
+    one, gone = await site.holder(), await site.holder()
+    first, second = await take_all(gone, await begin(gone, "b", 2))
+    assert await gone.claim_prediction(first, "b", "p1")
+    await gone.close()
+    before = await one.orphans("acme")
+    assert [(each.permit, each.prediction_id) for each in before] == [(first, "p1"), (second, None)]
+    site.forget("permits", "held", "units")
+    assert await one.orphans("acme") == before
+    assert await state(one) == (2, 0)
+    assert await one.adopt(first)
+    site.forget("permits")
+    assert await one.orphans("acme") == before[1:]
+    assert await state(one) == (2, 0)
+
+
+async def test_an_attempt_that_ended_is_not_entered_with_a_new_generation(site: Site) -> None:
+    one = await site.holder()
+    first, second = await take_all(one, await begin(one, "b", 2))
+    await finish(one, first, "b", failed(0, "p1"))
+    site.forget("permits")
+    assert [each.permit for each in await one.open_attempts("acme")] == [second]
+    assert await state(one) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("restarts", "code"), [(True, "create_outcome_unknown"), (False, "interrupted")]
+)
+async def test_tasks_of_a_dead_process_may_have_been_made_where_redis_was_restarted(
+    site: Site, restarts: bool, code: str
+) -> None:
+    one, gone = await site.holder(), await site.holder()
+    await begin(gone, "b", 1)
+    if restarts:
+        site.set("generation", run="another")
+    else:
+        site.forget("units")
+    await one.admit()
+    site.end_pause()
+    site.lapse(gone, by=one)
+    await one.semaphores()
+    assert codes(list(await one.results("b"))) == {0: code}
+    later = await site.holder()
+    await begin(later, "b2", 1)
+    site.lapse(later, by=one)
+    await one.semaphores()
+    assert codes(list(await one.results("b2"))) == {0: "interrupted"}, "it began after that"
+
+
+async def test_a_restart_is_remembered_through_later_losses(site: Site) -> None:
+    one, gone = await site.holder(), await site.holder()
+    await begin(gone, "b", 1)
+    site.set("generation", run="another")
+    await one.admit()
+    restarted = site.get("generation", "restarted")
+    assert restarted == site.get("generation", "id")
+    site.forget("units")
+    await one.admit()
+    assert site.get("generation", "restarted") == restarted
+    site.forget("generation")
+    await one.admit()
+    assert site.get("generation", "restarted") == site.get("generation", "id") != restarted
+    await site.admit_again(one)
+
+
+@pytest.mark.parametrize(("back", "at_most"), [(0.0, 60.0), (3_600.0, 60.0), (-1_000.0, 0.0)])
+async def test_a_pause_ends_a_lease_after_it_began_whatever_the_clock_does(
+    site: Site, back: float, at_most: float
+) -> None:
+    one = await site.holder()
+    await begin(one, "b", 1)
+    site.forget("permits")
+    await one.admit()
+    began_at = site.now() + back
+    site.set("generation", began_at=began_at, opens_at=began_at + 60)
+    paused = (await one.admit()).paused_for
+    if at_most:
+        assert paused is not None
+        assert at_most - 1 < paused <= at_most
+        kept = site.get("generation", "opens_at")
+        assert kept is not None
+        assert float(kept) - site.now() <= at_most, "it ends, too"
+    else:
+        assert paused is None
+
+
+async def test_the_longest_lease_of_those_that_come_back_counts(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 1)
+    site.forget("permits")
+    await one.admit()
+    await site.holder(lease=90)
+    paused = (await one.admit()).paused_for
+    assert paused is not None
+    assert 85 < paused <= 90
+    await site.holder(lease=1)
+    paused = (await one.admit()).paused_for
+    assert paused is not None
+    assert 85 < paused <= 90
+    await site.admit_again(one)
+    late = await site.holder(lease=90)
+    assert (await one.admit()).paused_for is None, "it is over"
+    assert (await begin(late, "b2", 1)).paused_for is None
+
+
+# What a process tells
+
+
+async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site) -> None:
+    one = await site.holder(limit=2, per_minute=600)
+    await one.register("team", 7)
+    await one.resize("team", 8, by_admin=True)
+    await one.register("studio", 4)
+    first, second = (await begin(one, "b", 3)).offers
+    attempts = {first.permit: attempt("b", 0, images=4), second.permit: attempt("b", 1)}
+    await one.note_attempts(attempts, images_per_day=9)
+    await one.put_back(second.permit, Throttling(retry_after=60, per_minute=6, burst=1))
+    await one._membership.renew()
+    before = {key: one._mirror.told()[key] for key in ("set", "rates", "images", "declared")}
+    assert len(before["rates"]) == len(before["images"]) == 1
+    assert [(each["name"], each["units"], each["by_admin"]) for each in before["set"]] == [
+        ("team", 8, True), ("studio", 4, False),
+    ] or [(each["name"], each["units"], each["by_admin"]) for each in before["set"]] == [
+        ("studio", 4, False), ("team", 8, True),
+    ]  # fmt: skip
+    states = await one.semaphores()
+    site.forget()
+    assert await one.semaphores() == states
+    await one._membership.renew()
+    after = {key: one._mirror.told()[key] for key in before}
+    for told in (before, after):
+        told["set"] = sorted(told["set"], key=lambda each: str(each["name"]))
+    assert after == before
+    day = int(site.clock.now // 86_400)
+    with site.server.client as client:
+        assert client.get(site.key(f"images:acme:{day}")) == "4"
+    assert 86_400 < site.ttl(f"images:acme:{day}") <= 2 * 86_400
+
+
+async def test_what_is_known_there_is_not_overwritten_by_what_a_process_kept_of_it(
+    site: Site,
+) -> None:
+    one, two = await site.holder(limit=9), await site.holder(limit=9)
+    first, second = await take_all(one, await begin(one, "b", 2))
+    await one._membership.renew()
+    await finish(one, first, "b", failed(0))
+    await two.put_back(second, Throttling(retry_after=60, per_minute=6, burst=1))
+    (offer,) = (await begin(two, "b2", 1)).offers or (None,)
+    assert offer is None
+    day = int(site.clock.now // 86_400)
+    with site.server.client as client:
+        client.set(site.key(f"images:acme:{day}"), "7")
+    await tell_again(one)
+    (account,) = await two.semaphores()
+    assert account.requests_per_minute == pytest.approx(5.4)
+    with site.server.client as client:
+        assert client.get(site.key(f"images:acme:{day}")) == "7"
+
+
+async def test_of_two_limits_that_were_set_the_later_counts(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 2)
+    await one.resize("team", 4, by_admin=True)
+    await two.register("team", 1)
+    await two.resize("team", 5)
+    await tell_again(one)
+    assert (await limits(one))["team"] == 5, "one has kept an older one"
+    await two.unset("team")
+    await tell_again(one)
+    assert (await limits(one))["team"] == 2, "it was unset later"
+    site.forget()
+    await one.admit()
+    assert (await limits(one))["team"] == 4, "as far as one knows, it was never unset"
+    await two.admit()
+    assert (await limits(one))["team"] == 2, "two has unset it"
+
+
+async def test_a_name_that_was_forgotten_comes_back_only_with_who_declares_it_or_after_a_loss(
+    site: Site,
+) -> None:
+    one, two = await site.holder(), await site.holder()
+    await two.register("team", 2)
+    await two.resize("team", 4, by_admin=True)
+    await one._membership.renew()
+    await two.remove("team")
+    with site.server.client as client:
+        client.hdel(site.key("set"), "team")
+    await tell_again(one)
+    assert await limits(one) == {OWN: 3}
+    site.forget()
+    await one.admit()
+    assert await limits(one) == {OWN: 3, "team": 4}
+    await two.admit()
+    assert await limits(one) == {OWN: 3}, "two knows that it was removed"
+
+
+async def test_each_process_has_the_limit_and_the_rate_that_it_declares(site: Site) -> None:
+    one, two = await site.holder(limit=5, per_minute=60), await site.holder(limit=4, per_minute=60)
+    site.forget()
+    await one.admit()
+    assert await limits(one) == {OWN: 5}
+    await two.admit()
+    assert await limits(one) == {OWN: 4}
+    (account,) = await one.semaphores()
+    assert account.requests_per_minute == 60
+    await site.admit_again(one)
+    await two.close()
+    assert await limits(one) == {OWN: 5}
+
+
+async def test_offers_are_withdrawn_from_who_tells_again_and_made_anew(site: Site) -> None:
+    one, two = await site.holder(limit=2, per_minute=6), await site.holder(limit=2)
+    old = await begin(one, "b", 3)
+    assert len(old.offers) == 2
+    await tell_again(one)
+    assert await take_all(one, old) == []
+    assert await state(two) == (2, 1)
+    new = await one.admit()
+    assert len(await take_all(one, new)) == 2
+    await tell_again(two)
+    assert await state(two) == (2, 1)
+
+
+async def test_a_permit_that_a_process_does_not_know_is_left_to_others_or_freed(
+    site: Site,
+) -> None:
+    one, two = await site.holder(limit=9), await site.holder()
+    mine, also_mine = await take_all(one, await begin(one, "b", 2))
+    (others,) = await take_all(one, await begin(one, "b2", 1))
+    await one.register("team", 3)
+    room = await one.join(QueueEntry("c", ("team",), None, 1))
+    (context,) = (await one.take([offer.permit for offer in room.offers])).permits
+    for permit in (mine, others, context):
+        del one._mirror.permits[permit]
+    del one._mirror.batches["b2"]
+    await tell_again(one)
+    assert [each.permit for each in await two.open_attempts("acme")] == [also_mine, others]
+    assert [each.permit for each in await two.orphans("acme")] == [others]
+    assert await state(two) == (2, 0)
+    assert await state(two, "team") == (0, 0)
+
+
+async def test_a_permit_that_is_not_there_any_more_was_seen_to_but_a_contexts(site: Site) -> None:
+    one, two = await site.holder(limit=9), await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    await one.register("team", 3)
+    room = await one.join(QueueEntry("c", ("team",), None, 1))
+    (context,) = (await one.take([offer.permit for offer in room.offers])).permits
+    await two.release(permit)
+    await two.release(context)
+    await tell_again(one)
+    assert await two.open_attempts("acme") == []
+    assert await state(two) == (0, 0)
+    assert await state(two, "team") == (1, 0)
+    site.forget("held")
+    await tell_again(one)
+    assert [each.permit for each in await two.open_attempts("acme")] == [permit]
+    assert await state(two, "team") == (1, 0)
+    await one.release(context)
+    assert await state(two, "team") == (0, 0)
+
+
+async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    first, second, third = await take_all(one, await begin(one, "b", 4, at_most=3))
+    assert await one.claim_prediction(first, "b", "p1")
+    before = await two.open_attempts("acme")
+    assert [(each.permit, each.task, each.cancel_after) for each in before] == [
+        (first, 0, 600), (second, 1, 597), (third, 2, 594),
+    ]  # fmt: skip
+    assert (before[0].model, before[0].sent_at) == ("o/m", 1_000.0)
+    assert before[0].inputs == hash_inputs({"prompt": "p"})
+    site.forget()
+    assert await one.open_attempts("acme") == before
+    assert await one.known_predictions("acme") == {"p1"}
+    assert not await one.claim_prediction(second, "b", "p1")
+    await site.admit_again(one)
+    assert (await one.admit()).offers == (), "the batch has three of its own"
+    # Equal attempts are told apart as before.
+    await finish(one, second, "b", failed(1))
+    (offer,) = (await one.admit()).offers
+    noted = await one.note_attempts({offer.permit: attempt("b", 3)})
+    assert noted.cancel_after == {offer.permit: 597}
+    # Their time goes on as before, and so do the day's images.
+    await one.close()
+    await two.close()
+    other = await site.holder()
+    site.clock.now += 699
+    assert await state(other) == (3, 0)
+    site.clock.now += 2
+    assert await state(other) == (0, 0)
+
+
+async def test_attempts_of_which_the_details_were_lost_are_known_by_their_permits(
+    site: Site,
+) -> None:
+    one = await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    site.forget("attempts")
+    (left,) = await one.open_attempts("acme")
+    assert (left.permit, left.batch, left.task, left.cancel_after) == (permit, "b", 0, 600)
+    assert (left.model, left.inputs, left.sent_at) == ("", {}, 0.0)
+    assert await one.claim_prediction(permit, "b", "p1")
+    assert [each.prediction_id for each in await one.open_attempts("acme")] == ["p1"]
+
+
+async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) -> None:
+    one = await site.holder(limit=9)
+    (mine,) = await take_all(one, await begin(one, "b", 1))
+    site.forget("permits")
+    await one.admit()
+    site.end_pause()
+    assert await one.forgot("acme")
+    running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/n", 90)]
+    await one.enter_running("acme", running)
+    await one.enter_running("acme", running)
+    entered = await one.orphans("acme")
+    assert [(e.batch, e.task, e.model, e.prediction_id, e.sent_at) for e in entered] == [
+        ("", 0, "o/m", "p1", 0.0), ("", 0, "o/n", "p2", 0.0),
+    ]  # fmt: skip
+    for each in entered:
+        assert await one.adopt(each.permit)
+    at = site.clock.now
+    assert one._mirror.permits[entered[1].permit] == KeptPermit(
+        "", [OWN], "acme", False, at, 0, 0, "", at + 90, 0, "p2", "o/n", "{}", 0.0
+    )
+    for lost in (("held",), ()):
+        site.forget(*lost)
+        await one.admit()
+        assert await state(one) == (3, 0)
+        assert await one.known_predictions("acme") == set()
+        await site.admit_again(one)
+        await one.enter_running("acme", running)
+        assert await state(one) == (3, 0), "each has its permit"
+    assert await one.claim_prediction(mine, "b", "p1")
+    assert await state(one) == (2, 0), "it was this attempt's"
+    assert await one.known_predictions("acme") == {"p1"}
+    await tell_again(one)
+    assert await one.known_predictions("acme") == {"p1"}
+
+
+async def test_what_was_entered_ends_with_its_time(site: Site) -> None:
+    one = await site.holder(limit=9)
+    site.forget("permits")
+    await one.admit()
+    site.end_pause()
+    assert await one.forgot("acme")
+    await one.enter_running(
+        "acme", [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 90)]
+    )
+    site.clock.now += 59
+    assert await state(one) == (2, 0)
+    site.clock.now += 2
+    assert await state(one) == (1, 0)
+    site.clock.now += 30
+    assert await state(one) == (0, 0)
+    assert await one.orphans("acme") == []
+
+
+async def test_an_account_is_entered_once_a_generation_and_each_for_itself(site: Site) -> None:
+    one = await site.holder()
+    await one.declare(account_semaphore("other"), 3, per_minute=60_000)
+    assert not await one.forgot("acme")
+    assert await one.forgot("other")
+    site.forget("permits")
+    assert not await one.forgot("acme"), "not before the lease is over"
+    await one.enter_running("acme", [])
+    site.end_pause()
+    assert await one.forgot("acme"), "that was too early"
+    await one.enter_running("other", [])
+    assert await one.forgot("acme")
+    await begin(one, "b", 1)
+    room = await begin(one, "b2", 1, account="other")
+    assert [offer.entry for offer in room.offers] == []
+    await site.admit_again(one, "other")
+    assert [offer.entry for offer in (await one.admit()).offers] == ["b2"]
+    assert await one.forgot("acme")
+    site.forget("held")
+    await one.admit()
+    site.end_pause()
+    await one.enter_running("acme", [])
+    assert await one.forgot("acme"), "the list was asked for in the generation before"
+
+
+async def test_entries_wait_in_the_order_in_which_they_are_told_and_others_are_gone(
+    site: Site,
+) -> None:
+    one, two = await site.holder(limit=1), await site.holder(limit=1)
+    await take_all(one, await begin(one, "b0", 1))
+    for name in ("b1", "b2", "b3"):
+        await begin(one, name, 1)
+    await begin(two, "theirs", 2)
+    del one._mirror.entries["b2"]
+    await tell_again(one)
+    assert await state(two) == (1, 4)
+    site.forget("entries")
+    await two.admit()
+    await one.admit()
+    await site.admit_again(one)
+    served = []
+    for name in ("b0", "x", "y", "z", "z"):
+        permits = list(one._mirror.permits) + list(two._mirror.permits)
+        assert len(permits) == 1
+        holder = one if one._mirror.permits else two
+        batch = holder._mirror.permits[permits[0]].entry
+        await finish(holder, permits[0], batch, failed(0))
+        for each in (one, two):
+            room = await each.admit()
+            if room.offers:
+                served.append(room.offers[0].entry)
+                await take_all(each, room)
+        if not (one._mirror.permits or two._mirror.permits):
+            break
+        assert name
+    assert served == ["theirs", "b1", "b3", "theirs"]
+
+
+async def test_who_tells_again_keeps_its_turn_and_leaves_others_batches_alone(site: Site) -> None:
+    one, two = await site.holder(limit=1), await site.holder(limit=1)
+    (permit,) = await take_all(two, await begin(two, "b0", 1))
+    await begin(one, "b1", 1)
+    await begin(two, "b2", 1)
+    await tell_again(one)
+    assert await state(two) == (1, 2)
+    await finish(two, permit, "b0", failed(0))
+    assert [offer.entry for offer in (await one.admit()).offers] == ["b1"]
+    await two.semaphores()
+    for batch in ("b1", "b2"):
+        assert await two.results(batch) == []
+    with site.server.client as client:
+        assert client.hgetall(site.key("running")) == {
+            "b1": one._membership.holder, "b2": two._membership.holder,
+        }  # fmt: skip
+
+
+async def test_a_batch_that_others_took_over_waits_for_nothing_when_its_process_comes_back(
+    site: Site,
+) -> None:
+    one, late = await site.holder(limit=2), await site.holder(limit=2)
+    permits = await take_all(late, await begin(late, "b", 4))
+    await begin(late, "b2", 1)
+    await finish(late, permits[0], "b", failed(0, "p0"))
+    site.lapse(late, by=one)
+    await one.semaphores()
+    assert codes(list(await one.results("b"))) == {
+        0: "prediction_failed", 2: "interrupted", 3: "interrupted",
+    }  # fmt: skip
+    assert await one.adopt(permits[1])
+    assert (await late.admit()).offers == ()
+    assert sorted(await late.interrupted_batches()) == ["b", "b2"]
+    assert await state(one) == (1, 0)
+    assert [each.permit for each in await one.open_attempts("acme")] == [permits[1]]
+    assert await one.orphans("acme") == []
+    await tell_again(late)
+    assert await late.interrupted_batches() == []
+    site.lapse(late, by=one)
+    await one.semaphores()
+    assert codes(list(await one.results("b"))).keys() == {0, 2, 3}
+
+
+async def test_a_batch_that_its_process_does_not_know_any_more_is_ended(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    await begin(one, "b2", 2)
+    await finish(one, permit, "b", failed(0))
+    del one._mirror.batches["b2"], one._mirror.entries["b2"]
+    await tell_again(one)
+    await two.semaphores()
+    assert codes(list(await two.results("b2"))) == {0: "interrupted", 1: "interrupted"}
+    with site.server.client as client:
+        assert client.hlen(site.key("running")) == 0
+
+
+async def test_a_batch_is_its_process_again_after_a_loss_of_who_runs_it(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    (permit,) = await take_all(one, await begin(one, "ended", 1))
+    await finish(one, permit, "ended", failed(0))
+    await begin(one, "b", 1)
+    site.forget("running")
+    await tell_again(one)
+    with site.server.client as client:
+        assert client.hgetall(site.key("running")) == {"b": one._membership.holder}
+    site.lapse(one, by=two)
+    await two.semaphores()
+    assert codes(list(await two.results("b"))) == {0: "interrupted"}
+
+
+async def test_what_a_process_leaves_is_seen_to_whoever_it_was(site: Site) -> None:
+    """A process that is in no list of processes any more, as after a loss of memory."""
+    one, gone = await site.holder(), await site.holder()
+    await begin(gone, "b", 1)
+    site.forget("holders")
+    site.lapse(gone, by=one)
+    await one.admit()
+    site.in_contact(one)
+    await one.semaphores()
+    assert await one.results("b") == [], "a lease is waited for"
+    site.end_pause()
+    await one.semaphores()
+    assert codes(list(await one.results("b"))) == {0: "interrupted"}
+
+
+async def test_results_that_a_server_lacks_are_written_again(site: Site) -> None:
+    one = await site.holder()
+    permits = await take_all(one, await begin(one, "b", 3, failures=(failed(2),)))
+    await finish(one, permits[0], "b", failed(0, "p0"))
+    await one.cancel_batch("b")
+    assert await one.canceled_batches() == ["b"]
+    before = await one.batch("b")
+    rows = await one.results("b")
+    site.forget()
+    assert await one.batch("b") == before
+    assert before is not None
+    assert before.canceled
+    assert sorted(row.task_index for row in await one.results("b")) == sorted(
+        row.task_index for row in rows
+    )
+    assert await one.known_predictions("acme") == {"p0"}
+    assert [each.task for each in await one.open_attempts("acme")] == [1]
+    assert [task.prompt for task in await one.tasks("b")] == [f"prompt {n}" for n in range(3)]
+    await finish(one, permits[1], "b", failed(1, "p1"))
+    batch = await one.batch("b")
+    assert batch is not None
+    assert (batch.failed, batch.status) == (3, "canceled")
+
+
+async def test_a_result_is_written_again_where_its_batch_is_known_and_the_generation_is_new(
+    site: Site,
+) -> None:
+    one = await site.holder()
+    permits = await take_all(one, await begin(one, "b", 3))
+    await finish(one, permits[0], "b", failed(0, "p0"))
+    with site.server.client as client:
+        client.delete(site.key("results:b"), site.key("predictions:acme"))
+        client.hdel(site.key("batch:b"), "t0")
+        client.hset(site.key("batch:b"), "failed", "0")
+    site.set("generation", run="another")
+    await one.admit()
+    assert await one.results("b") == [failed(0, "p0")]
+    assert await one.known_predictions("acme") == {"p0"}
+    batch = await one.batch("b")
+    assert batch is not None
+    assert (batch.failed, batch.total) == (1, 3)
+    # It is whole again: its tasks that wait were surely not made.
+    two = await site.holder()
+    site.end_pause()
+    site.lapse(one, by=two)
+    await two.semaphores()
+    assert codes(list(await two.results("b"))) == {0: "prediction_failed"}
+    for permit in permits[1:]:
+        assert await two.adopt(permit)
+
+
+async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(site: Site) -> None:
+    one, two, three = [await site.holder() for _ in range(3)]
+    (offer,) = (await begin(one, "b", 1)).offers
+    site.clock.now += 0.25
+    await one.note_attempts(
+        {offer.permit: replace(attempt("b", 0, images=3), seconds_at_most=90.5)}
+    )
+    assert await one.claim_prediction(offer.permit, "b", "p1")
+    kept = one._mirror.permits[offer.permit]
+    assert kept.ends_by == 1_000_090.75
+    await one.close()
+    assert await two.adopt(offer.permit)
+    taken_over = two._mirror.permits[offer.permit]
+    assert replace(taken_over, semaphores=(OWN,)) == kept
+    assert taken_over.semaphores == [OWN]
+    assert (taken_over.taken_at, taken_over.images, taken_over.task) == (1_000_000.25, 3, 0)
+    assert (taken_over.cancel_after, taken_over.prediction) == (600, "p1")
+    # So it is told again, and ends by that time though another takes it over.
+    site.forget()
+    await two.admit()
+    await three.admit()
+    await two.close()
+    site.clock.now += 90
+    assert await state(three) == (1, 0)
+    site.clock.now += 1
+    assert await state(three) == (0, 0)
