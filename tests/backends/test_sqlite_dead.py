@@ -8,6 +8,8 @@ import pytest
 
 from backends.acting import state
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.backends.sqlite.life_lock import LifeLock
+from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry
 
 HOLD_A_UNIT = """
@@ -37,6 +39,45 @@ def holding(path: Path) -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     return process
+
+
+def test_a_process_is_dead_once_it_holds_its_lock_no_more(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    here, living, leaving = (LifeLock(path, name) for name in ("here", "living", "leaving"))
+    assert here.dead(["living", "leaving"]) == []
+    leaving._lock.release(force=True)  # As the system does when a process dies.
+    for _ in range(2):
+        assert here.dead(["living", "leaving", "unknown"]) == ["leaving", "unknown"]
+        assert living.dead(["here"]) == []
+    for name in ("leaving", "unknown", "never seen"):
+        here.clear(name)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "state.db.here.lock",
+        "state.db.living.lock",
+    }
+    living.release()
+    assert [file.name for file in tmp_path.iterdir()] == ["state.db.here.lock"]
+    assert here.dead(["living"]) == ["living"]
+    here.release()
+
+
+def test_a_lock_that_cannot_be_opened_is_no_sign_of_death(tmp_path: Path) -> None:
+    here = LifeLock(str(tmp_path / "state.db"), "here")
+    (tmp_path / "state.db.other.lock").mkdir()
+    assert here.dead(["other"]) == []
+    here.release()
+
+
+def test_a_lock_that_cannot_be_held_is_named_with_a_way_out(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    (tmp_path / "state.db.folder.lock").mkdir()
+    held = LifeLock(path, "held")
+    for name in ("folder", "held"):
+        with pytest.raises(
+            BackendUnavailable, match=rf"\.{name}\.lock cannot be held \(.*or to mem"
+        ):
+            LifeLock(path, name)
+    held.release()
 
 
 async def test_a_lock_that_cannot_be_taken_away_is_in_nobodys_way(
