@@ -100,6 +100,17 @@ async def test_answers_to_creations_sent_before_the_first_429_lower_the_rate_no_
     assert lowered.throttled_for == pytest.approx(9)
 
 
+async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    await backend.declare(OTHER, 9, per_minute=600)
+    await take_all(backend, await begin(backend, "theirs", 3, account="other"))
+    await take_all(backend, await begin(backend, "b1", 3))
+    world.clock.now += 2
+    permits = await take_all(backend, await begin(backend, "b2", 2))
+    await backend.put_back(permits[0], Throttling(retry_after=1))
+    assert (await account(backend)).requests_per_minute == pytest.approx((5 - 1) * 60 / 2)
+
+
 async def test_a_creation_that_is_sent_after_a_429_may_lower_the_rate_again(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
