@@ -38,6 +38,16 @@ async def test_a_lower_rate_that_was_set_by_hand_holds_creations_back_at_once(
     assert len((await begin(backend, "b", 9)).offers) == 5
 
 
+async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world: World) -> None:
+    backend = await world.holder(limit=100, per_minute=60)
+    room = await begin(backend, "b", 90)
+    await take_all(backend, room)
+    assert room.next_in == pytest.approx(0.5)
+    assert (await backend.set_rate(OWN, 600)).next_in == pytest.approx(0.05)
+    world.clock.now += 0.06
+    assert len((await backend.admit()).offers) == 1
+
+
 async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(world: World) -> None:
     backend = await world.holder(limit=100)
     await backend.set_rate(OTHER, 6)

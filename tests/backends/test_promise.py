@@ -164,6 +164,18 @@ async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_f
     assert [row.task_index for row in await a.results("ba")] == [0]
 
 
+async def test_an_attempt_that_is_abandoned_is_left_to_whoever_can_follow_it(world: World) -> None:
+    one, two = await world.holder(), await world.holder()
+    first, second = await take_all(one, await begin(one, "b", 2))
+    await one.abandon(first)
+    assert [each.permit for each in await two.orphans("acme")] == [first]
+    assert await state(two) == (2, 0)
+    assert await two.adopt(first)
+    assert not await two.adopt(second)
+    await finish(two, first, "b", failed(0, "p1"))
+    assert await state(two) == (1, 0)
+
+
 async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world: World) -> None:
     leaving, staying = await world.open(), await world.holder(limit=1)
     await leaving.register("team", 1)
@@ -261,6 +273,8 @@ async def test_a_limit_that_was_unset_is_what_living_processes_declare(world: Wo
     assert len((await one.unset(OWN)).offers) == 3
     assert await limits(one) == {OWN: 3}
     assert len((await one.unset(OWN)).offers) == 3  # Nothing was set: nothing changes.
+    await two.declare(OWN, 2, per_minute=60_000)
+    assert await limits(one) == {OWN: 2}
 
     await one.register("team", 7)
     await one.resize("team", 9, by_admin=True)

@@ -139,7 +139,7 @@ async def test_a_batch_fits_beside_one_that_runs_to_the_last_byte(allowance: int
             await journal.make("b", ends=False)
             assert await journal.kept() == ["b", "runs"]
         else:
-            with pytest.raises(JournalFull):
+            with pytest.raises(JournalFull, match=r"take 0\.1 of 0\.1 MiB, .* 24 hours 0 MiB"):
                 await journal.make("b")
             assert await journal.kept() == ["runs"]
 
@@ -178,7 +178,7 @@ async def test_a_key_is_free_and_its_room_too_after_a_day() -> None:
     async with journal_of(SIZE + 2 * 512) as journal:
         for name in ("b1", "b2", "b3"):
             await journal.make(name, name)
-        with pytest.raises(JournalFull):
+        with pytest.raises(JournalFull, match=r"take 0 of 0\.1 MiB, .* 24 hours 0\.1 MiB"):
             await journal.make("b4", "b4")
         journal.now += DAY
         await journal.make("without a key")
@@ -276,3 +276,21 @@ async def test_a_state_file_forgets_nothing_that_runs() -> None:
         assert (room.offers, room.next_in, room.paused_for) == ((), None, None)
         assert await backend.interrupted_batches() == []
         assert await backend.advice() == []
+
+
+async def test_a_batch_that_has_ended_waits_in_no_queue() -> None:
+    async with journal_of(1_000_000) as journal:
+        backend = journal.backend
+
+        async def queued() -> list[str]:
+            return await backend._step(
+                lambda permits, _: [
+                    entry for (entry,) in permits._db.execute("SELECT entry FROM queue")
+                ]
+            )
+
+        (permit,) = await take_all(backend, await begin(backend, "b", 1))
+        await take_all(backend, await begin(backend, "runs", 1))
+        assert await queued() == ["b", "runs"]
+        await finish(backend, permit, "b", failed(0))
+        assert await queued() == ["runs"]
