@@ -256,6 +256,7 @@ async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: Worl
     backend = await world.holder(limit=9)
     (gone,) = (await begin(backend, "gone", 1)).offers
     await backend.leave("gone")
+    assert await note(backend, [gone], [9], a_day=5) == []
     (offer,) = (await begin(backend, "b", 1)).offers
     attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}
     noted = await backend.note_attempts(attempts, images_per_day=5)

@@ -1,5 +1,6 @@
 """Open a state file: what is written into it, whom it waits for, and where it is refused."""
 
+import operator
 import sqlite3
 import sys
 import threading
@@ -215,7 +216,7 @@ def test_a_step_that_the_file_refuses_is_an_error_and_the_next_one_is_done(tmp_p
         ("INSERT INTO rate VALUES ('a', NULL)", "NOT NULL constraint failed"),
     ):
         with pytest.raises(BackendUnavailable, match=rf"{said}.*`replicate-mcp doctor`"):
-            opened.run(lambda connection, each=statement: connection.execute(each), patience=0)
+            opened.run(operator.methodcaller("execute", statement), patience=0)
     with pytest.raises(BackendUnavailable, match="UNIQUE constraint failed"):
         opened.run(twice, patience=0)
     assert opened.run(lambda connection: count(connection, "rate"), patience=0) == 0
