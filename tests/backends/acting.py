@@ -1,10 +1,12 @@
 """What a process does at its backend, as tests of backends do it."""
 
+from datetime import UTC, datetime
+
 from replicate_mcp.batches.backend import Attempt, Backend, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry, Room
 from replicate_mcp.semaphores.registry import account_semaphore
-from replicate_mcp.tasks.result import TaskFailure
+from replicate_mcp.tasks.result import GeneratedFile, TaskFailure, TaskResult, TaskSuccess
 
 OWN = account_semaphore("acme")
 
@@ -52,7 +54,25 @@ def failed(task: int, prediction: str | None = None) -> TaskFailure:
     )
 
 
-async def finish(backend: Backend, permit: int, batch: str, result: TaskFailure) -> Room:
+def succeeded(task: int, prediction: str) -> TaskSuccess:
+    return TaskSuccess(
+        task_index=task,
+        prompt=f"prompt {task}",
+        output_filename=f"{task}.png",
+        model="o/m",
+        prediction_id=prediction,
+        count=1,
+        generated_files=(
+            GeneratedFile(
+                url=f"https://replicate.delivery/{task}.png",
+                filename=f"{task}.png",
+                expires_at=datetime(2030, 1, 1, tzinfo=UTC),
+            ),
+        ),
+    )
+
+
+async def finish(backend: Backend, permit: int, batch: str, result: TaskResult) -> Room:
     room = await backend.finish(permit, batch, result)
     assert room is not None
     return room

@@ -38,6 +38,16 @@ async def test_a_lower_rate_that_was_set_by_hand_holds_creations_back_at_once(
     assert len((await begin(backend, "b", 9)).offers) == 5
 
 
+async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world: World) -> None:
+    backend = await world.holder(limit=100, per_minute=60)
+    room = await begin(backend, "b", 90)
+    await take_all(backend, room)
+    assert room.next_in == pytest.approx(0.5)
+    assert (await backend.set_rate(OWN, 600)).next_in == pytest.approx(0.05)
+    world.clock.now += 0.06
+    assert len((await backend.admit()).offers) == 1
+
+
 async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(world: World) -> None:
     backend = await world.holder(limit=100)
     await backend.set_rate(OTHER, 6)
@@ -98,6 +108,17 @@ async def test_answers_to_creations_sent_before_the_first_429_lower_the_rate_no_
     lowered = await account(backend)
     assert lowered.requests_per_minute == pytest.approx(54)
     assert lowered.throttled_for == pytest.approx(9)
+
+
+async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: World) -> None:
+    backend = await world.holder(limit=9, per_minute=600)
+    await backend.declare(OTHER, 9, per_minute=600)
+    await take_all(backend, await begin(backend, "theirs", 3, account="other"))
+    await take_all(backend, await begin(backend, "b1", 3))
+    world.clock.now += 2
+    permits = await take_all(backend, await begin(backend, "b2", 2))
+    await backend.put_back(permits[0], Throttling(retry_after=1))
+    assert (await account(backend)).requests_per_minute == pytest.approx((5 - 1) * 60 / 2)
 
 
 async def test_a_creation_that_is_sent_after_a_429_may_lower_the_rate_again(world: World) -> None:
@@ -235,6 +256,7 @@ async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: Worl
     backend = await world.holder(limit=9)
     (gone,) = (await begin(backend, "gone", 1)).offers
     await backend.leave("gone")
+    assert await note(backend, [gone], [9], a_day=5) == []
     (offer,) = (await begin(backend, "b", 1)).offers
     attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}
     noted = await backend.note_attempts(attempts, images_per_day=5)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.acting import OWN, begin, failed, finish, state, take_all
+from backends.acting import OWN, begin, failed, finish, state, succeeded, take_all
 from backends.worlds import World
 from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
 from replicate_mcp.tasks.result import TaskFailure
@@ -122,3 +122,57 @@ async def test_a_batch_of_an_earlier_request_is_found_by_its_key_while_it_runs_a
         assert (taken.value.batch_id, taken.value.digest) == ("b", "digest with blanks")
         await backend.record("b", [failed(0)])
     await backend.check_key("token:x", "k")
+
+
+async def test_successes_and_failures_are_counted_each_task_once(world: World) -> None:
+    backend = await world.holder(limit=9)
+    permits = await take_all(backend, await begin(backend, "b", 6))
+    made, missed = [succeeded(task, f"p{task}") for task in range(6)], failed(1)
+
+    async def counts() -> tuple[int, int, str]:
+        batch = await backend.batch("b")
+        assert batch is not None
+        return batch.succeeded, batch.failed, batch.status
+
+    await finish(backend, permits[0], "b", made[0])
+    assert await counts() == (1, 0, "running")
+    await finish(backend, permits[1], "b", missed)
+    assert await counts() == (1, 1, "running")
+    await backend.record("b", [made[3], made[2], failed(0)], waited=False)
+    await backend.record("b", [made[3], made[1]], waited=False)
+    assert await counts() == (3, 1, "running")
+    await backend.record("b", [failed(5), made[4]], waited=False)
+    assert await counts() == (4, 2, "completed")
+    rows = [made[0], missed, made[3], made[2], failed(5), made[4]]
+    assert await backend.results("b") == rows
+    assert await backend.results("b", after=2, limit=3) == rows[2:5]
+    (listed,) = await backend.batches(["server"])
+    assert (listed.succeeded, listed.failed, listed.total) == (4, 2, 6)
+
+
+async def test_only_the_batch_that_is_canceled_is(world: World) -> None:
+    one, two = await world.holder(limit=9), await world.holder(limit=9)
+    for name in ("b1", "b2", "b3", "ended"):
+        await begin(one, name, 1)
+    await begin(two, "theirs", 1)
+    await one.record("ended", [failed(0)])
+    for name in ("b2", "b3", "ended"):
+        await two.cancel_batch(name)
+    assert sorted(await one.canceled_batches()) == ["b2", "b3"]
+    assert await two.canceled_batches() == []
+    await one.record("b3", [failed(0)])
+    assert await one.canceled_batches() == ["b2"]
+    for name in ("b1", "b2", "theirs"):
+        await one.record(name, [failed(0)])
+    found = {each.id: each.status for each in await one.batches(["server"])}
+    assert found == {
+        "b1": "completed", "b2": "canceled", "b3": "canceled", "ended": "completed",
+        "theirs": "completed",
+    }  # fmt: skip
+
+
+async def test_a_hundred_batches_are_listed_where_no_number_is_asked_for(world: World) -> None:
+    backend = await world.holder(limit=1)
+    for number in range(101):
+        await begin(backend, f"b{number}", 1)
+    assert len(await backend.batches(["server"])) == 100

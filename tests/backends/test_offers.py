@@ -133,6 +133,25 @@ async def test_a_holder_that_left_its_offers_lying_is_not_woken_for_more(world: 
         await woken.none_after(lambda: finish(alive, permit, "b2", failed(0)))
 
 
+async def test_of_two_stopped_holders_only_the_one_that_goes_on_is_offered_something(
+    world: World,
+) -> None:
+    first, second = await world.holder(limit=2), await world.holder(limit=2)
+    alive = await world.holder(limit=2)
+    await begin(first, "b1", 9)
+    await first.leave("b1", 8)
+    await begin(second, "b2", 9)
+    await begin(alive, "b3", 2)
+    world.clock.now += 0.6
+    permits = await take_all(alive, await alive.admit())
+    assert len(permits) == 2
+    assert (await first.admit()).offers == ()
+    await finish(alive, permits[0], "b3", failed(0))
+    await finish(alive, permits[1], "b3", failed(1))
+    assert [offer.entry for offer in (await first.admit()).offers] == ["b1"]
+    assert await state(alive) == (1, 9)
+
+
 async def test_nobody_is_woken_for_ones_own_offers(world: World) -> None:
     backend, other = await world.holder(limit=2), await world.holder(limit=2)
     async with wake_ups(backend) as mine, wake_ups(other) as theirs:
@@ -330,3 +349,15 @@ async def test_attempts_that_differ_share_a_cancel_after(world: World) -> None:
     assert list(chosen.cancel_after.values()) == [600]
     (offer,) = (await begin(backend, "b5", 1)).offers
     assert await noted(backend, [offer], prompt="one") == [597]
+
+
+async def test_inputs_are_equal_in_whatever_order_they_come(world: World) -> None:
+    backend = await world.holder(limit=2)
+    first, second = (await begin(backend, "b", 2)).offers
+    inputs = {"prompt": "1", "seed": "2"}
+    attempts = {
+        first.permit: replace(attempt("b", 0), inputs=inputs),
+        second.permit: replace(attempt("b", 1), inputs=dict(reversed(inputs.items()))),
+    }
+    assert list((await backend.note_attempts(attempts)).cancel_after.values()) == [600, 597]
+    assert [each.inputs for each in await backend.open_attempts("acme")] == [inputs, inputs]

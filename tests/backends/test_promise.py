@@ -164,6 +164,18 @@ async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_f
     assert [row.task_index for row in await a.results("ba")] == [0]
 
 
+async def test_an_attempt_that_is_abandoned_is_left_to_whoever_can_follow_it(world: World) -> None:
+    one, two = await world.holder(), await world.holder()
+    first, second = await take_all(one, await begin(one, "b", 2))
+    await one.abandon(first)
+    assert [each.permit for each in await two.orphans("acme")] == [first]
+    assert await state(two) == (2, 0)
+    assert await two.adopt(first)
+    assert not await two.adopt(second)
+    await finish(two, first, "b", failed(0, "p1"))
+    assert await state(two) == (1, 0)
+
+
 async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world: World) -> None:
     leaving, staying = await world.open(), await world.holder(limit=1)
     await leaving.register("team", 1)
@@ -178,17 +190,62 @@ async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world
 
 async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
+    await take_all(staying, await begin(staying, "b", 1))
     await leaving.register("team", 7)
     await leaving.close()
     assert "team" not in {each.name for each in await staying.semaphores()}
+
+
+async def test_a_name_lives_while_tasks_of_a_living_holder_wait_for_it(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.register("team", 1)
+    (offer,) = (await staying.join(QueueEntry("c", ("team",), None, 2))).offers
+    await leaving.close()
+    await staying.take([offer.permit])
+    assert await state(staying, "team") == (1, 1)
+    assert len((await staying.release(offer.permit)).offers) == 1
+
+
+async def test_a_name_lives_while_a_prediction_of_a_holder_that_left_may_run(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.register("team", 2)
+    (offer,) = (await begin(leaving, "b", 1, also=("team",))).offers
+    await leaving.note_attempts({offer.permit: attempt("b", 0)})
+    await leaving.close()
+    assert await state(staying, "team") == (1, 0)
+    assert await staying.shares() == [
+        Share("", OWN, in_use=1, waiting=0),
+        Share("", "team", in_use=1, waiting=0),
+    ]
+
+
+async def test_what_others_hold_and_set_stays_when_a_holder_leaves(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await staying.register("team", 3)
+    await leaving.register("team", 3)
+    await staying.resize("team", 2)
+    room = await staying.join(QueueEntry("mine", ("team",), None, 3))
+    await staying.take([offer.permit for offer in room.offers])
+    await leaving.close()
+    assert await state(staying, "team") == (2, 1)
+    assert (await limits(staying))["team"] == 2
+
+
+async def test_a_name_that_is_like_an_accounts_has_no_rate(world: World) -> None:
+    backend = await world.holder(per_minute=600)
+    await backend.register("acme", 3)
+    (named,) = [each for each in await backend.semaphores() if each.name == "acme"]
+    assert (named.limit, named.requests_per_minute, named.throttled_for) == (3, None, None)
 
 
 async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.resize("team", 9, by_admin=True)
+    await leaving.resize("team", 8)
     await leaving.close()
-    assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [9]
+    assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [8]
 
 
 @pytest.mark.parametrize(
@@ -216,9 +273,12 @@ async def test_a_limit_that_was_unset_is_what_living_processes_declare(world: Wo
     assert len((await one.unset(OWN)).offers) == 3
     assert await limits(one) == {OWN: 3}
     assert len((await one.unset(OWN)).offers) == 3  # Nothing was set: nothing changes.
+    await two.declare(OWN, 2, per_minute=60_000)
+    assert await limits(one) == {OWN: 2}
 
     await one.register("team", 7)
     await one.resize("team", 9, by_admin=True)
+    await two.register("team", 1)
     await one.unset("team")
     assert (await limits(one))["team"] == 7
     assert (await two.register("team", 2)).limit == 7
@@ -562,6 +622,27 @@ async def test_a_permit_left_after_its_result_is_gone_when_its_prediction_must_h
     assert await state(b) == (0, 0)
     assert await b.orphans("acme") == []
     assert await b.results("ba") == [failed(0, "p1")]
+
+
+async def test_a_permit_is_left_to_be_settled_whatever_became_of_other_tasks(world: World) -> None:
+    staying, leaving = await world.holder(limit=9), await world.open()
+    await leaving.declare(OWN, 9, per_minute=60_000)
+    first, second, _ = (await begin(leaving, "b1", 3)).offers
+    await leaving.note_attempts(
+        {first.permit: attempt("b1", 0), second.permit: attempt("b1", 1, images=2)}
+    )
+    await finish(leaving, first.permit, "b1", failed(0))
+    await leaving.close()
+    others = await take_all(staying, await begin(staying, "b2", 3))
+    await finish(staying, others[1], "b2", failed(1))
+    world.clock.now += 701
+    assert [each.permit for each in await staying.orphans("acme")] == [second.permit]
+    assert await state(staying) == (2, 0), "what the living hold is theirs"
+    world.clock.now += 60 * 60
+    await staying.admit()
+    assert [row.task_index for row in await staying.results("b1")] == [0, 2, 1]
+    assert [each.batch for each in await staying.open_attempts("acme")] == ["b2", "b2"]
+    assert await state(staying) == (2, 0)
 
 
 async def test_tasks_that_failed_before_the_batch_began_are_finished_at_once(world: World) -> None:

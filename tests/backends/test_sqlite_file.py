@@ -100,8 +100,10 @@ async def test_it_is_for_its_user_alone_with_each_folder_that_is_made_for_it(
         backend = await SqliteBackend.open(str(path))
     finally:
         os.umask(before)
-    for suffix in ("", "-wal", "-shm"):
-        assert mode_of(path.with_name(path.name + suffix)) == 0o600
+    made = {file.name.removeprefix("state.db"): mode_of(file) for file in path.parent.iterdir()}
+    (lock,) = made.keys() - {"", "-wal", "-shm"}
+    assert lock.endswith(".lock")
+    assert set(made.values()) == {0o600}
     assert [mode_of(folder) for folder in path.parents[:2]] == [0o700, 0o700]
     await backend.close()
 
@@ -124,7 +126,7 @@ async def test_a_file_that_others_can_read_is_theirs_no_longer_when_it_is_opened
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() != 0, reason="only root may give files away")
-@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 async def test_a_file_of_another_user_that_others_can_write_to_is_refused_with_a_way_out(
     tmp_path: Path, suffix: str
 ) -> None:
@@ -137,8 +139,22 @@ async def test_a_file_of_another_user_that_others_can_write_to_is_refused_with_a
     with pytest.raises(BackendUnavailable, match=r"belongs to another user.*chmod 600"):
         await SqliteBackend.open(str(path))
     assert mode_of(theirs) == 0o666
-    theirs.chmod(0o600)
+    if suffix:
+        theirs.unlink()
+        return
+    for mode in (0o600, 0o644, 0o755):
+        theirs.chmod(mode)
+        await (await SqliteBackend.open(str(path))).close()
+        assert mode_of(theirs) == mode, "only its owner changes who may read it"
+
+
+@needs_modes
+async def test_a_mode_that_keeps_others_out_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
     await (await SqliteBackend.open(str(path))).close()
+    path.chmod(0o700)
+    await (await SqliteBackend.open(str(path))).close()
+    assert mode_of(path) == 0o700
 
 
 async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Wake-ups of another process on this machine: at once, and bounded whoever sends them."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -35,6 +36,62 @@ async def test_each_ring_of_a_hundred_is_heard_without_a_delay(doorbell: Doorbel
         for _ in range(100):
             other.ring([doorbell.port])
             await doorbell.rung()
+    await other.close()
+
+
+async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
+    doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, slept = 1_000_000.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(round(seconds, 6))
+        now += seconds
+
+    monkeypatch.setattr(anyio, "current_time", lambda: now)
+    monkeypatch.setattr(anyio, "sleep", sleep)
+
+    async def wake_up(times: int) -> list[float]:
+        """Return the delays of so many wake-ups that come at the same moment."""
+        slept.clear()
+        for _ in range(times):
+            doorbell.ring([doorbell.port])
+            await doorbell.rung()
+        return list(slept)
+
+    assert await wake_up(200) == []
+    assert await wake_up(3) == [0.02, 0.02, 0.02]
+    now += 0.03
+    assert await wake_up(2) == [0.01]
+    now += 0.105
+    assert await wake_up(6) == [0.015]
+    now += 3_600
+    assert await wake_up(202) == [0.02, 0.02]
+
+
+async def test_rings_that_came_together_are_heard_as_one(doorbell: Doorbell) -> None:
+    for _ in range(5):
+        doorbell.ring([doorbell.port, doorbell.port])
+    await doorbell.rung()
+    with anyio.move_on_after(0.05):
+        await doorbell.rung()
+        pytest.fail("it was rung once")
+    doorbell.ring([doorbell.port])
+    with anyio.fail_after(5):
+        await doorbell.rung()
+
+
+async def test_doorbells_that_are_gone_are_passed_over(doorbell: Doorbell) -> None:
+    gone = Doorbell()
+    port = gone.port
+    await gone.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", port))
+    other = Doorbell()
+    other.ring([port, 0, doorbell.port])
+    with anyio.fail_after(5):
+        await doorbell.rung()
     await other.close()
 
 

@@ -80,6 +80,13 @@ def test_a_batch_stays_under_its_own_limit_and_keeps_nothing_beyond_it() -> None
     assert Counter(grants) == {"few": 2, "many": 6}
 
 
+def test_an_entry_of_which_nothing_runs_may_start_as_many_as_its_own_limit() -> None:
+    assert admit([Entry("a", "p", ("s",), None, 5, at_most=2)], {"s": 9}, {}, now=NOW).grants == (
+        "a",
+        "a",
+    )
+
+
 def test_a_start_uses_a_slot_of_its_accounts_rate() -> None:
     rates = {"acme": Rate.full(60, NOW).spent(full_burst(60) - 2)}
     decision = admit([entry("a", 5, account="acme")], {"s": 9}, rates, now=NOW)

@@ -93,6 +93,15 @@ async def test_offers_to_an_entry_that_nobody_attends_go_to_nobody() -> None:
         assert taken == [[Offer(6, "a")]]
 
 
+async def test_the_first_offer_of_all_is_handed_on_after_steps_that_offered_nothing() -> None:
+    async with watched() as (_, holder):
+        taken: list[Sequence[Offer]] = []
+        holder.attend("a", taken.append)
+        holder.accept(Room())
+        holder.accept(Room(offers(1)))
+        assert taken == [[Offer(1, "a")]]
+
+
 async def test_a_pause_of_admission_is_said_for_as_long_as_it_lasts() -> None:
     async with watched() as (_, holder):
         assert holder.paused_for == 0
@@ -107,7 +116,9 @@ async def test_a_pause_of_admission_is_said_for_as_long_as_it_lasts() -> None:
 
 async def test_it_is_decided_again_when_the_last_decision_said_so() -> None:
     async with watched() as (backend, holder), running(holder):
+        await anyio.wait_all_tasks_blocked()
         holder.accept(Room(next_in=600))
+        await anyio.wait_all_tasks_blocked()
         begun = anyio.current_time()
         holder.accept(Room(next_in=SOON))
         holder.accept(Room(next_in=300))
@@ -138,6 +149,18 @@ async def test_who_attends_nothing_sleeps_and_who_waits_looks_now_and_then(
         assert len(backend.decided_at) == seen
 
 
+async def test_who_waits_is_decided_for_as_soon_as_the_last_decision_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 600)
+    async with watched() as (backend, holder), running(holder):
+        holder.attend("a", lambda _: None)
+        holder.accept(Room(next_in=SOON))
+        await backend.decided(1)
+        await anyio.sleep(2 * SOON)
+        assert len(backend.decided_at) == 1
+
+
 def test_who_waits_looks_each_second_and_a_step_is_tried_again_after_one() -> None:
     assert (holder_module.LOOK_AGAIN_SECONDS, steps_module.TRY_AGAIN_SECONDS) == (1.0, 1.0)
 
@@ -155,9 +178,17 @@ async def test_a_backend_that_cannot_be_used_is_asked_again(
         await anyio.sleep(0)
         assert taken == [[Offer(7, "a")]]
         assert backend.decided_at[1] - backend.decided_at[0] >= SOON * 0.9
+        holder.forget("a")
+        backend.rooms = [BackendUnavailable("It is away again."), Room()]
+        seen = len(backend.decided_at)
+        holder.accept(Room(next_in=0))
+        await backend.decided(seen + 2)
 
 
-async def test_another_process_that_rings_is_heard_at_once_each_time() -> None:
+async def test_another_process_that_rings_is_heard_at_once_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 600)
     async with watched() as (backend, holder), running(holder):
         other = await SqliteBackend.open(":memory:")
         for each in (backend, other):

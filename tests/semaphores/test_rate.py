@@ -84,7 +84,9 @@ def test_another_full_rate_changes_what_may_start_at_once() -> None:
     assert (slower.full_per_minute, slower.per_minute, slower.burst) == (60, 60, 59.5)
     assert slower.tokens == pytest.approx(20), "by the rate that applied until now"
     assert Rate.full(600, NOW).declared(60, NOW).tokens == 59.5
-    assert Rate.full(60, NOW).declared(600, NOW).tokens == 59.5
+    faster = Rate.full(60, NOW).declared(600, NOW)
+    assert (faster.tokens, faster.burst) == (59.5, 595)
+    assert faster.at_time(NOW + 60).tokens == 595
     assert Rate.full(600, NOW).declared(600, NOW + 5).at == NOW
 
 

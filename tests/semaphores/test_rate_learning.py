@@ -245,7 +245,7 @@ def at(rate: Rate, seconds: float) -> Rate:
 )
 def test_a_pause_is_what_a_429_names_within_bounds(named: float | None, pause: float) -> None:
     rate = throttled(FULL, Throttling(named), sent_at=NOW)
-    assert rate.paused_until == pytest.approx(NOW + pause)
+    assert rate.paused_until - NOW == pytest.approx(pause)
 
 
 def test_a_pause_that_nothing_names_doubles_up_to_its_longest() -> None:
@@ -340,6 +340,19 @@ def test_more_answers_of_an_episode_never_shorten_its_pause() -> None:
         rate = throttled(at(first, 1), Throttling(named), sent_at=NOW)
         assert rate.paused_until == NOW + 60
     assert throttled(at(first, 1), Throttling(1e6), sent_at=NOW).paused_until == NOW + 301
+
+
+def test_an_answer_of_an_episode_that_names_no_time_makes_its_pause_no_longer() -> None:
+    first = throttled(FULL, Throttling(0.5), sent_at=NOW)
+    for named, pause in ((None, 0.5), (0, 0.5), (0.25, 0.5), (0.75, 1)):
+        rate = throttled(at(first, 0.25), Throttling(named), sent_at=NOW)
+        assert rate.paused_until == NOW + pause
+
+
+def test_an_answer_of_an_episode_lowers_nothing_by_what_was_counted_since() -> None:
+    first = throttled(at(sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
+    counted_anew = replace(at(first, 30), since=NOW + 15, accepted=2)
+    assert throttled(counted_anew, A_SECOND, sent_at=NOW).per_minute == first.per_minute
 
 
 def test_more_answers_of_an_episode_say_more_exactly_what_was_accepted() -> None:

@@ -51,6 +51,7 @@ def test_what_is_no_limit_is_refused_with_its_bounds(limit: object) -> None:
 
 def test_an_accounts_own_semaphore_has_a_name_that_nobody_can_register() -> None:
     own = account_semaphore("acme")
+    assert own == "account:acme", "state that is kept has it under that name"
     assert (is_account(own), account_of(own)) == (True, "acme")
     assert not is_account("acme")
     assert not is_account("my-account:acme")

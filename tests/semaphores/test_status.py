@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from pydantic import ValidationError
+
 from replicate_mcp.semaphores.permits import SemaphoreState
 from replicate_mcp.semaphores.status import SemaphoreStatus
 
@@ -20,3 +23,9 @@ def test_a_named_semaphore_is_shown_without_them() -> None:
     shown = SemaphoreStatus.of(SemaphoreState("team", 2, 3, 0), "process")
     assert (shown.available, shown.scope) == (0, "process")
     assert (shown.requests_per_minute, shown.throttled_until) == (None, None)
+
+
+def test_what_is_shown_cannot_be_changed() -> None:
+    shown = SemaphoreStatus.of(SemaphoreState("team", 2, 3, 0), "process")
+    with pytest.raises(ValidationError, match="frozen"):
+        shown.limit = 9  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """What a backend promises of semaphores and permits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Scope = Literal["process", "machine", "fleet"]
@@ -37,7 +37,7 @@ class Taken:
     """The offers that became permits; the others had been withdrawn and wait in the queue again."""
 
     permits: frozenset[int]
-    room: Room = field(default_factory=Room)
+    room: Room
 
 
 @dataclass(frozen=True, slots=True)

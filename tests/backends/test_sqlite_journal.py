@@ -1,0 +1,296 @@
+"""The journal's tables: what a batch counts as, which batches go, and for how long all is kept."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.acting import OWN, attempt, begin, failed, finish, succeeded, take_all
+from replicate_mcp.backends.sqlite import journal as journal_module
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.errors import JournalFull
+
+TASKS = '[["prompt 0", "0.png", "o/m"]]'
+
+SIZE = 2048 + len(TASKS)
+"""What a batch of one task counts as."""
+
+DAY = 24 * 3600
+
+
+class Journal:
+    """A backend in memory, on a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.backend: SqliteBackend
+
+    async def make(self, name: str, key: str | None = None, *, ends: bool = True) -> None:
+        """Begin a batch of one task, which ends without a result that counts."""
+        self.now += 1
+        named = None if key is None else IdempotencyKey(key, "digest")
+        await begin(self.backend, name, 1, key=named)
+        if ends:
+            await self.end(name)
+
+    async def end(self, name: str) -> None:
+        def end(_: Any, journal: journal_module.JournalTables) -> None:
+            journal._db.execute(
+                "UPDATE batch SET failed = 1, ended_at = ?, state = 'ended' WHERE id = ?",
+                (self.now, name),
+            )
+
+        await self.backend._step(end)
+        await self.backend.leave(name)
+
+    async def kept(self) -> list[str]:
+        return [batch.id for batch in await self.backend.batches(["server"])]
+
+    async def bytes_by_state(self) -> dict[str, int]:
+        found = await self.backend._step(lambda _, journal: journal._taken("acme"))
+        return {state: size for state, size in found.items() if size}
+
+
+@asynccontextmanager
+async def journal_of(allowance: int) -> AsyncIterator[Journal]:
+    journal = Journal()
+    journal.backend = await SqliteBackend.open(
+        ":memory:", clock=lambda: journal.now, journal_bytes=allowance
+    )
+    await journal.backend.declare(OWN, 9, per_minute=60_000)
+    yield journal
+    await journal.backend.close()
+
+
+async def test_a_batch_counts_as_its_tasks_and_results_as_they_are_written() -> None:
+    async with journal_of(1_000_000) as journal:
+        backend = journal.backend
+        permits = await take_all(backend, await begin(backend, "b", 2))
+        size = 2048 + len('[["prompt 0", "0.png", "o/m"], ["prompt 1", "1.png", "o/m"]]')
+        assert await journal.bytes_by_state() == {"running": size}
+        error = failed(0).model_copy(update={"error": "\u00e9" * 10})
+        size += (
+            len(
+                '{"task_index":0,"output_filename":"0.png","error":"","error_code":"prediction_failed"'
+                ',"retryable":true}'
+            )
+            + 2 * 10
+        )
+        await finish(backend, permits[0], "b", error)
+        assert await journal.bytes_by_state() == {"running": size}
+        await backend.record("b", [error, succeeded(0, "p0")], waited=False)
+        assert await journal.bytes_by_state() == {"running": size}, "nothing new was written"
+        made = succeeded(1, "p1")
+        size += len(made.model_copy(update={"prompt": None}).model_dump_json(exclude_none=True))
+        await finish(backend, permits[1], "b", made)
+        assert await journal.bytes_by_state() == {"ended": size}
+
+
+@pytest.mark.parametrize(
+    ("allowance", "kept"),
+    [
+        (3 * SIZE, ["b3", "b2", "b1"]),
+        (3 * SIZE - 1, ["b3", "b2"]),
+        (2 * SIZE, ["b3", "b2"]),
+        (2 * SIZE - 1, ["b3"]),
+        (SIZE, ["b3"]),
+    ],
+)
+async def test_no_more_of_the_oldest_batches_go_than_the_new_one_needs(
+    allowance: int, kept: list[str]
+) -> None:
+    async with journal_of(allowance) as journal:
+        for name in ("b1", "b2", "b3"):
+            await journal.make(name)
+        assert await journal.kept() == kept
+        for name in ("b1", "b2", "b3"):
+            assert len(await journal.backend.tasks(name)) == (name in kept)
+
+
+@pytest.mark.parametrize(
+    ("allowance", "kept"),
+    [
+        (2 * SIZE + 512, ["b3", "b2"]),
+        (2 * SIZE + 511, ["b3"]),
+        (SIZE + 2 * 512, ["b3"]),
+    ],
+)
+async def test_batches_that_leave_their_keys_free_less(allowance: int, kept: list[str]) -> None:
+    async with journal_of(allowance) as journal:
+        for name in ("b1", "b2", "b3"):
+            await journal.make(name, name)
+        assert await journal.kept() == kept
+        gone = 3 - len(kept)
+        assert await journal.bytes_by_state() == {
+            "ended": len(kept) * SIZE,
+            "forgotten": gone * 512,
+        }
+
+
+@pytest.mark.parametrize("allowance", [2 * SIZE, 2 * SIZE - 1])
+async def test_a_batch_fits_beside_one_that_runs_to_the_last_byte(allowance: int) -> None:
+    async with journal_of(allowance) as journal:
+        await journal.make("runs", ends=False)
+        if allowance == 2 * SIZE:
+            await journal.make("b", ends=False)
+            assert await journal.kept() == ["b", "runs"]
+        else:
+            with pytest.raises(JournalFull, match=r"take 0\.1 of 0\.1 MiB, .* 24 hours 0 MiB"):
+                await journal.make("b")
+            assert await journal.kept() == ["runs"]
+
+
+async def test_a_batch_fits_beside_a_key_to_the_last_byte() -> None:
+    async with journal_of(SIZE + 512) as journal:
+        await journal.make("b1", "k")
+        await journal.make("b2")
+        await journal.make("b3")
+        assert await journal.kept() == ["b3"]
+    async with journal_of(SIZE + 511) as journal:
+        await journal.make("b1", "k")
+        with pytest.raises(JournalFull):
+            await journal.make("b2")
+        assert await journal.kept() == ["b1"]
+
+
+async def test_a_batch_whose_attempt_runs_on_makes_no_room_and_one_beside_it_does() -> None:
+    async with journal_of(2 * SIZE - 1) as journal:
+        (permit,) = await take_all(journal.backend, await begin(journal.backend, "followed", 1))
+        await journal.end("followed")
+        with pytest.raises(JournalFull):
+            await journal.make("b", ends=False)
+        assert await journal.kept() == ["followed"]
+        await journal.backend.release(permit)
+        await journal.make("b", ends=False)
+        assert await journal.kept() == ["b"]
+    async with journal_of(2 * SIZE) as journal:
+        await take_all(journal.backend, await begin(journal.backend, "runs", 1))
+        await journal.make("ended")
+        await journal.make("b")
+        assert await journal.kept() == ["b", "runs"]
+
+
+async def test_a_key_is_free_and_its_room_too_after_a_day() -> None:
+    async with journal_of(SIZE + 2 * 512) as journal:
+        for name in ("b1", "b2", "b3"):
+            await journal.make(name, name)
+        with pytest.raises(JournalFull, match=r"take 0 of 0\.1 MiB, .* 24 hours 0\.1 MiB"):
+            await journal.make("b4", "b4")
+        journal.now += DAY
+        await journal.make("without a key")
+        assert await journal.kept() == ["without a key"]
+        journal.now += DAY
+        await journal.make("b1", "b1")
+        journal.now += DAY + 1
+        await journal.backend.check_key("server", "b1")
+        assert await journal.kept() == []
+
+
+async def test_all_that_is_older_than_a_day_goes(tmp_path: Path) -> None:
+    path, now = tmp_path / "state.db", 20 * DAY + 100.0
+
+    async def opened() -> SqliteBackend:
+        backend = await SqliteBackend.open(str(path), clock=lambda: now)
+        await backend.declare(OWN, 9, per_minute=60_000)
+        return backend
+
+    async def use(name: str) -> None:
+        backend = await opened()
+        (offer,) = (await begin(backend, name, 1)).offers
+        await backend.note_attempts({offer.permit: attempt(name, 0)})
+        await finish(backend, offer.permit, name, failed(0, f"prediction of {name}"))
+        await backend.remember(name, "answer", seconds=DAY)
+        await backend.close()
+
+    def left() -> list[set[Any]]:
+        with closing(sqlite3.connect(path)) as file:
+            return [
+                {row[0] for row in file.execute(f"SELECT {what}")}
+                for what in (
+                    "id FROM batch", "batch FROM task_list", "batch FROM result",
+                    "id FROM prediction", "key FROM memo", "day FROM usage",
+                )
+            ]  # fmt: skip
+
+    def expected(*names: str, days: set[int]) -> list[set[Any]]:
+        batches = set(names)
+        return [batches] * 3 + [{f"prediction of {name}" for name in names}, batches, days]
+
+    await use("old")
+    now += DAY - 1
+    await use("new")
+    assert left() == expected("old", "new", days={20, 21})
+    now += 2
+    await (await opened()).close()
+    assert left() == expected("new", days={20, 21})
+    now += DAY - 2
+    await (await opened()).close()
+    assert left() == expected("new", days={21})
+    now += 2
+    await (await opened()).close()
+    assert left() == expected(days={21})
+
+
+async def test_answers_fill_their_room_to_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "MEMO_BYTES", 3 * (512 + 2 + 100))
+    async with journal_of(1_000_000) as journal:
+
+        async def remembered() -> list[str]:
+            keys = [f"k{number}" for number in range(6)]
+            return [key for key in keys if await journal.backend.recall(key)]
+
+        for number in range(3):
+            await journal.backend.remember(f"k{number}", "v" * 100, seconds=10)
+        assert await remembered() == ["k0", "k1", "k2"]
+        await journal.backend.remember("k3", "v" * 100, seconds=10)
+        assert await remembered() == ["k1", "k2", "k3"]
+        await journal.backend.remember("k4", "v" * 101, seconds=10)
+        assert await remembered() == ["k3", "k4"]
+        await journal.backend.remember("k5", "v" * 99, seconds=10)
+        assert await remembered() == ["k3", "k4", "k5"]
+
+
+async def test_what_is_not_known_is_told_as_nothing() -> None:
+    async with journal_of(1_000_000) as journal:
+        backend = journal.backend
+        assert not await backend.claim_prediction(7, "unknown", "p1")
+        assert await backend.known_predictions("acme") == set()
+        reads: list[Callable[[str], Awaitable[object]]] = [
+            backend.tasks, backend.results, backend.batch, backend.recall,
+        ]  # fmt: skip
+        assert [await read("unknown") for read in reads] == [[], [], None, None]
+        await backend.record("unknown", [failed(0)])
+        await backend.cancel_batch("unknown")
+        assert await journal.kept() == []
+
+
+async def test_a_state_file_forgets_nothing_that_runs() -> None:
+    async with journal_of(1_000_000) as journal:
+        backend = journal.backend
+        assert await backend.forgot("acme") is False
+        room = await backend.enter_running("acme", [])
+        assert (room.offers, room.next_in, room.paused_for) == ((), None, None)
+        assert await backend.interrupted_batches() == []
+        assert await backend.advice() == []
+
+
+async def test_a_batch_that_has_ended_waits_in_no_queue() -> None:
+    async with journal_of(1_000_000) as journal:
+        backend = journal.backend
+
+        async def queued() -> list[str]:
+            return await backend._step(
+                lambda permits, _: [
+                    entry for (entry,) in permits._db.execute("SELECT entry FROM queue")
+                ]
+            )
+
+        (permit,) = await take_all(backend, await begin(backend, "b", 1))
+        await take_all(backend, await begin(backend, "runs", 1))
+        assert await queued() == ["b", "runs"]
+        await finish(backend, permit, "b", failed(0))
+        assert await queued() == ["runs"]

@@ -1,0 +1,244 @@
+"""Hand units of named semaphores to the contexts of one process, over a backend in memory.
+
+No test runs the holder's loop unless it says so: units have to come with the answers of the steps.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
+from replicate_mcp.semaphores import holder as holder_module
+from replicate_mcp.semaphores.context import ContextQueue, Lease
+from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.permits import QueueEntry, Room, Taken
+from replicate_mcp.semaphores.steps import SureSteps
+
+
+class Recorded(SqliteBackend):
+    """A backend in memory that records its steps.
+
+    Attributes:
+        steps: name and argument of each step.
+        gates: events for which a step of that name waits before it is done.
+        failures: errors that the next steps of a name raise.
+    """
+
+    def begin(self) -> None:
+        self.now = 1_000_000.0
+        self._clock = lambda: self.now
+        self.steps: list[tuple[str, object]] = []
+        self.gates: dict[str, anyio.Event] = {}
+        self.failures: dict[str, list[Exception]] = {}
+
+    async def join(self, entry: QueueEntry) -> Room:
+        await self._record("join", entry.waiting)
+        return await super().join(entry)
+
+    async def leave(self, entry: str, count: int | None = None) -> Room:
+        await self._record("leave", count)
+        return await super().leave(entry, count)
+
+    async def take(self, permits: Sequence[int]) -> Taken:
+        await self._record("take", len(permits))
+        return await super().take(permits)
+
+    async def release(self, permit: int) -> Room:
+        await self._record("release", permit)
+        return await super().release(permit)
+
+    async def admit(self) -> Room:
+        await self._record("admit", None)
+        return await super().admit()
+
+    async def _record(self, name: str, argument: object) -> None:
+        self.steps.append((name, argument))
+        if name in self.gates:
+            await self.gates[name].wait()
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+
+    async def state(self, name: str = "team") -> tuple[int, int]:
+        """Return the units in use and the starts that wait, once nothing goes on any more."""
+        await anyio.wait_all_tasks_blocked()
+        found = next(each for each in await self.semaphores() if each.name == name)
+        return found.in_use, found.waiting
+
+
+class Process:
+    """One process with contexts."""
+
+    def __init__(self, backend: Recorded, group: TaskGroup) -> None:
+        self.backend = backend
+        self.group = group
+        self.holder = Holder(backend)
+        self.queue = ContextQueue(backend, SureSteps(self.holder, group))
+
+    async def hold(self, name: str = "team") -> Lease:
+        """Enter a context."""
+        lease = Lease(name)
+        await self.queue.acquire(lease)
+        assert lease.permit is not None
+        return lease
+
+    async def wait(self, name: str = "team") -> Lease:
+        """Enter a context that finds no unit, and return while it waits."""
+        lease = Lease(name)
+        self.group.start_soon(self.queue.acquire, lease)
+        await anyio.wait_all_tasks_blocked()
+        assert lease.permit is None
+        return lease
+
+
+@asynccontextmanager
+async def process(limit: int = 1) -> AsyncIterator[Process]:
+    backend = await Recorded.open(":memory:")
+    assert isinstance(backend, Recorded)
+    backend.begin()
+    for name in ("team", "studio"):
+        await backend.register(name, limit)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            yield Process(backend, group)
+            group.cancel_scope.cancel()
+    await backend.close()
+
+
+async def test_contexts_get_their_units_first_come_first_served() -> None:
+    async with process() as here:
+        first = await here.hold()
+        second, third = await here.wait(), await here.wait()
+        assert await here.backend.state() == (1, 2)
+        await here.queue.release(first)
+        await second.held.wait()
+        assert second.permit is not None
+        assert (third.permit, await here.backend.state()) == (None, (1, 1))
+        await here.queue.release(second)
+        await third.held.wait()
+        await here.queue.release(third)
+        assert await here.backend.state() == (0, 0)
+
+
+async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
+    async with process() as here:
+        lease = await here.hold()
+        permit = lease.permit
+        await here.queue.release(lease)
+        await here.queue.release(lease)
+        assert await here.backend.state() == (0, 0)
+        assert here.backend.steps == [("join", 1), ("take", 1), ("release", permit)]
+
+
+async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
+    async with process() as here:
+        lease = Lease("team")
+        await here.queue.release(lease)
+        await here.queue.acquire(lease)
+        assert await here.backend.state() == (0, 0)
+        assert (lease.permit, here.backend.steps) == (None, [])
+
+
+async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with process() as here:
+        held = await here.hold()
+        waiting = [await here.wait() for _ in range(4)]
+        await here.queue.release(waiting[0])
+        assert await here.backend.state() == (1, 3)
+        for lease in waiting[1:3]:
+            await here.queue.release(lease)
+        assert await here.backend.state() == (1, 1)
+        leaves = [argument for name, argument in here.backend.steps if name == "leave"]
+        assert leaves == [1, 2], "two that give up at once are one step"
+        last = await here.wait()
+        assert await here.backend.state() == (1, 2)
+        for lease in (waiting[3], last):
+            await here.queue.release(lease)
+        assert await here.backend.state() == (1, 0)
+        another = await here.wait()
+        assert await here.backend.state() == (1, 1)
+        await here.queue.release(held)
+        await another.held.wait()
+        assert another.permit is not None
+    assert caplog.records == []
+
+
+async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
+    async with process() as here:
+        await here.hold()
+        gate = here.backend.gates["join"] = anyio.Event()
+        lease = await here.wait()
+        await here.queue.release(lease)
+        assert await here.backend.state() == (1, 0)
+        gate.set()
+        assert await here.backend.state() == (1, 0)
+        await here.wait()
+        assert await here.backend.state() == (1, 1)
+
+
+async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
+    async with process() as here:
+        held, waiting = await here.hold(), await here.wait()
+        here.backend.failures["join"] = [BackendUnavailable("Away.")]
+        with pytest.raises(BackendUnavailable):
+            await here.queue.acquire(Lease("team"))
+        with pytest.raises(UnknownSemaphore):
+            await here.queue.acquire(Lease("unknown"))
+        assert await here.backend.state() == (1, 1)
+        await here.queue.release(held)
+        await waiting.held.wait()
+
+
+async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came() -> None:
+    async with process(limit=2) as here:
+        gate = here.backend.gates["take"] = anyio.Event()
+        first, second = await here.wait(), await here.wait()
+        await here.queue.release(first)
+        gate.set()
+        await second.held.wait()
+        assert await here.backend.state() == (1, 0)
+        await here.queue.release(second)
+        assert await here.backend.state() == (0, 0)
+
+
+async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
+    async with process() as here:
+        gate = here.backend.gates["take"] = anyio.Event()
+        team = await here.wait()
+        here.backend.now += 0.06
+        studio = await here.wait("studio")
+        assert await here.backend.state("studio") == (0, 1), "the offer that lies holds it up"
+        gate.set()
+        for lease in (team, studio):
+            await lease.held.wait()
+            assert lease.permit is not None
+
+
+async def test_a_process_looks_for_units_while_contexts_wait_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 0.01)
+
+    async def looks(here: Process) -> bool:
+        await anyio.sleep(0.02)
+        here.backend.steps.clear()
+        await anyio.sleep(0.05)
+        return ("admit", None) in here.backend.steps
+
+    async with process() as here:
+        here.group.start_soon(here.holder.run)
+        held = await here.hold()
+        assert not await looks(here)
+        for waiting in (await here.wait(), await here.wait()):
+            assert await looks(here)
+            await here.queue.release(waiting)
+        assert not await looks(here)
+        waiting = await here.wait()
+        await here.queue.release(held)
+        await waiting.held.wait()
+        assert not await looks(here)
