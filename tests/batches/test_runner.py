@@ -3,6 +3,7 @@
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from batches.direct import ACCOUNT, OWN, Process, Replicate, refused, running_process, task
@@ -120,6 +121,40 @@ async def test_names_of_equal_tasks_differ_by_what_each_is_expected_to_have() ->
         if isinstance(row, TaskSuccess)
     ]
     assert names == [["fox_1", "fox_2"], ["fox"]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "prompt", "in_thread"),
+    [
+        ([1], "x", False),
+        ([10**9] * 3, "x", False),  # 100 names are planned for a task at most.
+        ([100] * 4, "x", True),
+        ([1], "x" * 60_000, False),
+        ([1], "x" * 70_000, True),
+        ([100] * 2, "x" * 15_000, True),
+    ],
+)
+@in_virtual_time
+async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
+    counts: list[int], prompt: str, in_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    threads: list[bool] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+        threads.append("limiter" in options)
+        return await run_sync(work, *args, **options)
+
+    tasks = [
+        replace(task(place, prompt), expected_count=count) for place, count in enumerate(counts)
+    ]
+    async with running_process() as process:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
+        batch = await start(process, Replicate(), *tasks)
+        assert any(threads) == in_thread
+        await process.rows(batch)
 
 
 # What may not begin.

@@ -43,6 +43,13 @@ async def test_each_result_wakes_those_who_watch_once(result: TaskSuccess) -> No
     assert not batch.changed.is_set()
 
 
+@pytest.mark.parametrize("field", ["gateway", "settlement", "holder", "names", "trace"])
+async def test_a_log_of_a_batch_holds_no_token(field: str) -> None:
+    shown = repr(running_batch(**{field: "r8_secret"}))
+    assert "r8_secret" not in shown
+    assert "acme" in shown
+
+
 async def test_what_runs_is_what_is_created_and_what_is_followed() -> None:
     batch = running_batch(creating={1: 0}, following={2: "p2", 3: "p3"})
     assert batch.running == 3

@@ -101,7 +101,7 @@ async def test_each_attempt_of_a_batch_is_a_span_of_the_trace_that_began_it(
     spans: InMemorySpanExporter,
 ) -> None:
     replicate = Replicate(predict_seconds=5)
-    async with running_process() as process:
+    async with running_process(limit=1) as process:
         with tracing.joined_to(HEADERS):
             batch = await process.start(
                 replicate.gateway(), task(0, "a secret car"), task(1, "b [fail]")
@@ -113,6 +113,8 @@ async def test_each_attempt_of_a_batch_is_a_span_of_the_trace_that_began_it(
     for index, span in found.items():
         assert span.context is not None
         assert f"{span.context.trace_id:032x}" == TRACE
+        assert span.parent is not None
+        assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
         assert span.attributes is not None
         assert isinstance(index, int)
         assert span.attributes["replicate_mcp.batch"] == batch.id
