@@ -72,6 +72,12 @@ async def test_a_task_is_planned_with_what_its_model_receives() -> None:
     )
 
 
+async def test_a_log_of_a_task_holds_nothing_of_its_inputs() -> None:
+    shown = repr(await planned(task(prompt="x", text="a secret"), model()))
+    assert "a secret" not in shown
+    assert "fox.png" in shown
+
+
 async def test_a_seed_is_chosen_where_the_model_takes_one_and_the_task_names_none() -> None:
     seeds = {(await planned(task(prompt="x"), model(), seed=n)).seed for n in range(60)}
     assert seeds == {5, 6, 7, 8, 9}

@@ -190,8 +190,12 @@ async def test_a_batch_that_has_ended_is_reported_once() -> None:
 @in_virtual_time
 async def test_without_reports_the_end_is_waited_for() -> None:
     batch = running_batch(1)
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch, batch, None)
+
+    async def end() -> None:
         await anyio.sleep(7)
         batch.note(MADE)
-    assert anyio.current_time() == 7
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end)
+        await watch(batch, None)
+        assert anyio.current_time() == 7

@@ -6,8 +6,18 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batches.direct import ACCOUNT, OWN, Process, Replicate, refused, running_process, task
-from batches.leaving import freed, now, wrapped
+from batches.direct import (
+    ACCOUNT,
+    OTHER_TOKEN,
+    OWN,
+    TOKEN,
+    Process,
+    Replicate,
+    refused,
+    running_process,
+    task,
+)
+from batches.leaving import CAR, freed, left, now, recovered, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
 from replicate_mcp.batches.observing import Nobody
@@ -243,6 +253,21 @@ async def test_a_deadline_is_kept_though_the_machine_sleeps(
         slept = 1_000.0
         await anyio.sleep(11)
         assert batch.dropped is not None
+
+
+# What dead processes left.
+
+
+@in_virtual_time
+async def test_what_a_dead_process_left_is_recovered_with_any_of_the_accounts_tokens() -> None:
+    replicate = Replicate(predict_seconds=5)
+    replicate.always("get", with_token(TOKEN, refused(401)))
+    async with running_process() as process:
+        (permit,) = await left(process, CAR)
+        assert await process.store.claim_prediction(permit, "b_1", replicate.made())
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
+        assert code((await recovered(process))[0]) == "made"
 
 
 # What other processes decide.
