@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -25,7 +26,7 @@ async def left(
     batch: str = "b_1",
     cancel_after: int = 600,
     sent_at: float | None = None,
-    name: str = "car",
+    names: Mapping[int, str] = MappingProxyType({}),
     held: tuple[int, ...] = (),
 ) -> list[int]:
     """Note an attempt of each of these inputs, sent now, and leave it; return their permits.
@@ -33,11 +34,12 @@ async def left(
     Args:
         waiting: further tasks of the batch, which wait as if it ran on in another process.
         sent_at: on Replicate's clock, if not by this machine's.
+        names: `output_filename` of tasks whose name is not `car`.
         held: places of attempts that stay this process's own.
     """
     store = process.store
     count = len(inputs) + waiting
-    journal = tuple(JournalTask(f"prompt {n}", name, MODEL) for n in range(count))
+    journal = tuple(JournalTask(f"prompt {n}", names.get(n, "car"), MODEL) for n in range(count))
     room = await store.open_batch(
         NewBatch(batch, "server", ACCOUNT, "replicate-global", journal),
         QueueEntry(batch, (OWN,), ACCOUNT, count),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from replicate_mcp.batches.attachments import Attachments
-from replicate_mcp.tasks.sendable import MAX_DEPTH, Unreadable
+from replicate_mcp.tasks.sendable import Unreadable
 
 PNG = b"\x89PNG\r\n\x1a\n"
 GIF = b"GIF89a"
@@ -58,18 +59,19 @@ def test_objects_are_replaced_however_deep() -> None:
     assert set(attachments.images) == {content_uri(PNG), content_uri(GIF)}
 
 
-def nested(depth: int) -> Any:
+def nested(depth: int, wrap: Callable[[Any], Any]) -> Any:
     value: Any = "x"
     for _ in range(depth):
-        value = [value]
+        value = wrap(value)
     return value
 
 
-def test_what_is_nested_too_deep_is_told() -> None:
-    assert replaced(nested(MAX_DEPTH + 1))[0] == nested(MAX_DEPTH + 1)
-    found = replaced(nested(MAX_DEPTH + 2))[0]
-    while isinstance(found, list):
-        (found,) = found
+@pytest.mark.parametrize("wrap", [lambda each: [each], lambda each: {"a": each}])
+def test_what_is_nested_too_deep_is_told(wrap: Callable[[Any], Any]) -> None:
+    assert replaced(nested(31, wrap))[0] == nested(31, wrap)
+    found = replaced(nested(32, wrap))[0]
+    for _ in range(31):
+        (found,) = found.values() if isinstance(found, dict) else found
     assert found == Unreadable("is nested more than 30 deep")
 
 

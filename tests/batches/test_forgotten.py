@@ -160,7 +160,9 @@ async def test_a_list_too_long_is_entered_as_far_as_it_is_read(
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_virtual_time
-async def test_where_a_token_is_refused_another_tells_what_runs(status: int) -> None:
+async def test_where_a_token_is_refused_another_tells_what_runs(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     replicate = Replicate(predict_seconds=500)
     replicate.always("list", with_token(TOKEN, refused(status)))
     forgetful = Forgetful()
@@ -170,6 +172,8 @@ async def test_where_a_token_is_refused_another_tells_what_runs(status: int) -> 
         process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
         assert [each.id for each in await forgetful.entered()] == [made]
         assert now() < 5
+    assert str(status) in caplog.text
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 @in_virtual_time

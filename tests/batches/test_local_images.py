@@ -1,12 +1,18 @@
 """Images of this machine, as they are looked at and read again."""
 
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.batches.local_images import LocalImages, named_path
+from replicate_mcp.batches.local_images import (
+    ImageContent,
+    ImagePaths,
+    LocalImages,
+    named_path,
+)
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
 from replicate_mcp.simulator import Simulator
@@ -71,6 +77,146 @@ def test_what_is_media_and_no_image_of_those_accepted_is_refused(tmp_path: Path)
             LocalImages(tmp_path).find("task 0: image", f"{number}.png")
 
 
+@pytest.mark.parametrize(("size", "is_refused"), [(99_999_999, False), (100_000_000, True)])
+def test_a_file_of_100_mb_is_refused(tmp_path: Path, size: int, is_refused: bool) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(PNG)
+    os.truncate(image, size)
+    images = LocalImages(tmp_path)
+    if not is_refused:
+        assert images.find("task 0: image", "image.png").kind == "image/png"
+        return
+    with pytest.raises(InvalidInput, match=r"image\.png' has 100 MB: .* of less than 100 MB"):
+        images.find("task 0: image", "image.png")
+
+
+def test_content_of_100_mb_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"^task 0: image has 100 MB: "):
+        ImageContent.of("task 0: image", bytes(100_000_000))
+
+
+def test_a_log_of_an_image_holds_none_of_its_content() -> None:
+    assert "PNG" not in repr(ImageContent.of("task 0: image", PNG))
+
+
+# Which paths a caller may name.
+
+
+ATTACHED = ImageContent.of("task 0: image", PNG)
+
+
+def allowed(paths: ImagePaths, folder: Path | None) -> LocalImages:
+    return LocalImages.allowed(paths, folder, {ATTACHED.uri: ATTACHED})
+
+
+@pytest.mark.parametrize(
+    ("paths", "end"),
+    [
+        ("none", "Paths are read on stdio alone, never over HTTP."),
+        (
+            "folder",
+            "To name images of this machine, set REPLICATE_MCP_FILES to the folder that they are "
+            "in.",
+        ),
+    ],
+)
+def test_where_no_path_may_be_read_its_refusal_says_what_to_do(paths: ImagePaths, end: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        allowed(paths, None).find("task 0: image", "cat.png")
+    assert str(refused.value) == (
+        "task 0: image 'cat.png' is not a URL: give an https:// link or a data: URI. " + end
+    )
+
+
+def test_over_http_not_even_the_allowed_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(PNG)
+    with pytest.raises(InvalidInput, match="never over HTTP"):
+        allowed("none", tmp_path).find("task 0: image", "cat.png")
+
+
+def test_in_a_folder_nothing_outside_of_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(PNG)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "dog.png").write_bytes(PNG)
+    images = allowed("folder", folder)
+    assert images.find("task 0: image", "dog.png").read() == PNG
+    assert images.found == {(folder / "dog.png").resolve().as_uri(): images.find("x", "dog.png")}
+    for text in ("../cat.png", str(tmp_path / "cat.png"), "~/cat.png"):
+        with pytest.raises(InvalidInput, match=r"leads out of|is not there"):
+            images.find("task 0: image", text)
+
+
+def test_a_person_may_name_any_path_from_the_current_folder_or_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "cat.png").write_bytes(PNG)
+    monkeypatch.chdir(folder)
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    images = allowed("any", None)
+    uri = (tmp_path / "cat.png").resolve().as_uri()
+    for text in ("../cat.png", str(tmp_path / "cat.png"), "~/cat.png", uri):
+        assert images.find("task 0: image", text).uri == uri
+    assert images.find("task 0: image", ATTACHED.uri) is ATTACHED
+    assert sorted(images.found) == sorted([uri, ATTACHED.uri])
+    for text in ("a\0b", "file://host/cat.png", "file://[x/cat.png"):
+        with pytest.raises(InvalidInput, match="is not a path that can be followed"):
+            images.find("task 0: image", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("a\0b", "is not a path that can be followed."),
+        ("none.png", "is not there: {path} does not exist."),
+        ("cat.png/cat.png", "is not there: {path} does not exist."),
+        ("inner", "is a folder, not an image: name the image itself."),
+        ("inner/pipe.png", "is not an ordinary file."),
+        ("inner/text.png", "is not an image: png, jpeg, webp, gif, bmp, tiff, avif and heic are "
+         "taken."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_what_is_no_image_says_what_it_is(
+    tmp_path: Path, text: str, end: str, anywhere: bool
+) -> None:
+    folder = tmp_path.resolve()
+    (folder / "cat.png").write_bytes(PNG)
+    (folder / "inner").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "inner" / "pipe.png")
+    elif "pipe" in text:
+        pytest.skip("Windows has no such files")
+    (folder / "inner" / "text.png").write_text("text")
+    with pytest.raises(InvalidInput) as refused:
+        LocalImages(folder, anywhere=anywhere).find("task 0: image", text)
+    assert str(refused.value).endswith(end.format(path=folder / text))
+    assert str(refused.value).startswith("task 0: image '")
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="none, the folder that REPLICATE_MCP_FILES names, is"):
+        LocalImages(tmp_path / "none").find("task 0: image", "cat.png")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files cannot be counted")
+def test_images_in_folders_of_the_folder_are_read_and_no_file_stays_open(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (inner / "cat.png").write_bytes(PNG)
+    (tmp_path / "link.png").symlink_to(inner / "cat.png")
+    opened = len(list(Path("/dev/fd").iterdir()))
+    images = LocalImages(tmp_path)
+    one, same = images.find("task 0: image", "a/b/cat.png"), images.find("x", "link.png")
+    assert one is same
+    assert (one.where, one.read()) == ("task 0: image", PNG)
+    assert len(images.found) == 1
+    assert len(list(Path("/dev/fd").iterdir())) == opened
+
+
 WINDOWS = PureWindowsPath("C:\\Users\\you\\images")
 
 
@@ -132,10 +278,16 @@ def test_a_folder_on_a_share_is_read_by_its_own_paths_alone() -> None:
         assert named_path(other, share) is None
 
 
+@pytest.mark.parametrize("folder", ["\\\\?\\C:\\images", "\\\\.\\C:\\images"])
+def test_a_path_of_a_device_is_refused_though_the_folder_is_one(folder: str) -> None:
+    assert named_path(f"{folder}\\cat.png", PureWindowsPath(folder)) is None
+
+
 def test_elsewhere_such_paths_are_names_and_a_url_with_a_host_is_refused(tmp_path: Path) -> None:
     folder = PurePosixPath("/home/you/images")
     assert named_path("\\\\host\\cat.png", folder) == PurePosixPath("\\\\host\\cat.png")
     assert named_path("file://host/home/you/images/cat.png", folder) is None
+    assert named_path("file:///C:/cat.png", folder) == PurePosixPath("/C:/cat.png")
     (tmp_path / "cat.png").write_bytes(PNG)
     url = (tmp_path / "cat.png").as_uri()
     images = LocalImages(tmp_path)

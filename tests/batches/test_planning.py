@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any, cast
 
+import anyio.to_thread
 import pytest
 
 from replicate_mcp.batches.local_images import LocalImages
@@ -71,6 +72,12 @@ async def test_a_task_is_planned_with_what_its_model_receives() -> None:
     )
 
 
+async def test_a_log_of_a_task_holds_nothing_of_its_inputs() -> None:
+    shown = repr(await planned(task(prompt="x", text="a secret"), model()))
+    assert "a secret" not in shown
+    assert "fox.png" in shown
+
+
 async def test_a_seed_is_chosen_where_the_model_takes_one_and_the_task_names_none() -> None:
     seeds = {(await planned(task(prompt="x"), model(), seed=n)).seed for n in range(60)}
     assert seeds == {5, 6, 7, 8, 9}
@@ -78,6 +85,46 @@ async def test_a_seed_is_chosen_where_the_model_takes_one_and_the_task_names_non
     assert (found.seed, "seed" in found.inputs) == (None, False)
     one = await planned(task(prompt="x"), model())
     assert one.inputs["seed"] == one.seed
+
+
+async def test_a_seed_is_drawn_from_the_dice_that_are_given() -> None:
+    found = model({"seed": {"type": "integer", "minimum": 0, "maximum": 10**9}})
+    one, same, other = [(await planned(task(), found, seed=n)).seed for n in (1, 1, 2)]
+    assert one == same != other
+    tasks = [task(), task()]
+    first, second = await plan(tasks, {NAME: found}, LocalImages(None))
+    assert first.seed != second.seed
+
+
+async def test_an_input_is_sent_in_the_form_that_the_schema_asks_for() -> None:
+    found = await planned(task(prompt="x", seed=7.0), model())
+    assert (found.inputs["seed"], type(found.inputs["seed"]), found.seed) == (7, int, 7)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "in_thread"),
+    [
+        ({"text": "x" * 1_000, "image": "https://x/y.png"}, False),
+        ({"images": ["https://x/y.png"]}, False),
+        ({"text": "x" * 30_000}, True),  # Converting it may take as long as parsing JSON does.
+        ({"image": "cat.png"}, True),
+        ({"images": ["https://x/y.png", "cat.png"]}, True),
+    ],
+)
+async def test_what_takes_long_is_done_in_a_thread_and_nothing_else(
+    inputs: dict[str, Any], in_thread: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    threads: list[Any] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+        threads.append(work)
+        return await run_sync(work, *args, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
+    (tmp_path / "cat.png").write_bytes(PNG)
+    assert (await planned(task(prompt="x", **inputs), model(), tmp_path)).problems == ()
+    assert len(threads) == in_thread
 
 
 @pytest.mark.parametrize(
@@ -170,6 +217,14 @@ async def test_a_task_with_faults_has_them_all_and_no_inputs() -> None:
     assert found.output_filename == "fox.png"
 
 
+@pytest.mark.parametrize(("prompt", "kept"), [("a fox", "a fox"), ("", None), (None, None)])
+async def test_a_task_with_faults_keeps_its_prompt_unless_that_is_empty(
+    prompt: str | None, kept: str | None
+) -> None:
+    faulty = Task(0, prompt, "x", NAME, {}, True, (TaskProblem(0, None, "It is wrong."),))
+    assert (await planned(faulty, model())).prompt == kept
+
+
 async def test_a_fault_that_is_known_of_an_input_is_the_only_one_of_it() -> None:
     known = TaskProblem(0, "seed", "seed is not a finite number.")
     given = task("fox.png", known, prompt="x", seed="y")
@@ -254,6 +309,22 @@ async def test_a_path_in_an_input_for_files_is_replaced_by_what_stands_for_it(
     assert found.inputs["image"] == uri
     assert found.inputs["images"] == ["https://x/y.png", uri]
     assert found.inputs["prompt"] == "cat.png"
+
+
+async def test_a_path_in_a_list_alone_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(PNG)
+    found = await planned(task(prompt="x", images=["cat.png"]), model(), tmp_path)
+    assert found.inputs["images"] == [(tmp_path / "cat.png").as_uri()]
+
+
+@pytest.mark.parametrize("inputs", [{"image": 7}, {"images": [7]}, {"images": ["cat.png", None]}])
+async def test_what_is_no_text_is_no_path_but_a_fault(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "cat.png").write_bytes(PNG)
+    (problem,) = (await planned(task(prompt="x", **inputs), model(), tmp_path)).problems
+    assert problem.field in inputs
+    assert problem.code == "invalid_input"
 
 
 async def test_a_path_that_is_not_there_is_a_fault_of_its_input(tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any, cast
 
+import anyio
 import pytest
 
 from batches.running import running_batch
+from batches.test_running_batch import FAILED, MADE
+from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches import progress as module
-from replicate_mcp.batches.progress import progress
+from replicate_mcp.batches.progress import Progress, progress, watch
 
 NOW = 1_000.0
 
@@ -29,6 +32,7 @@ LINES: list[tuple[dict[str, Any], str]] = [
         "4/10 done, 2 running, about 10 s left",
     ),
     ({"succeeded": 4, "began": None}, "4/10 done, 0 running"),
+    ({"succeeded": 1, "began": NOW - 4}, "1/10 done, 0 running, about 36 s left"),
     (
         {"succeeded": 3, "failed": 1, "began": NOW - 4},
         "4/10 done, 0 running, 1 failed, about 6 s left",
@@ -65,15 +69,19 @@ def paused(seconds: float) -> Any:
     return cast(Any, SimpleNamespace(paused_for=seconds))
 
 
-@pytest.mark.parametrize(("seconds", "is_told"), [(None, False), (1.5, False), (2.5, True)])
-def test_a_replicate_that_does_not_answer_is_told_after_two_seconds(
+@pytest.mark.parametrize(
+    ("seconds", "is_told"), [(None, False), (1.5, False), (2.0, True), (2.5, True)]
+)
+@in_virtual_time
+async def test_a_replicate_that_does_not_answer_is_told_after_two_seconds(
     seconds: float | None, is_told: bool
 ) -> None:
     found = progress(running_batch(gateway=unanswered(seconds), holder=paused(0)))
     if not is_told:
         assert found.notice == ""
         return
-    clock = time.strftime("%H:%M", time.localtime(time.time() - 2.5))
+    assert seconds is not None
+    clock = time.strftime("%H:%M", time.localtime(time.time() - seconds))
     assert found.notice == f"Replicate has not answered since {clock}, trying again."
     assert found.message == f"{found.line}. {found.notice}"
 
@@ -109,3 +117,85 @@ def test_that_replicate_does_not_answer_comes_before_that_redis_admits_nothing()
         running_batch(gateway=unanswered(60), holder=paused(7), pending=deque(range(1)))
     )
     assert found.notice.startswith("Replicate has not answered")
+
+
+def test_a_message_without_a_notice_is_the_line() -> None:
+    assert Progress(1, 2, 1, "1/2 done").message == "1/2 done"
+
+
+# When it is reported.
+
+
+class Reports:
+    """Notes each report: when it came, and the number of finished tasks.
+
+    Args:
+        seconds: how long the caller takes for each.
+    """
+
+    def __init__(self, seconds: float = 0) -> None:
+        self._seconds = seconds
+        self.seen: list[tuple[float, int]] = []
+
+    async def note(self, reported: Progress) -> None:
+        self.seen.append((round(anyio.current_time(), 3), reported.finished))
+        await anyio.sleep(self._seconds)
+
+
+@in_virtual_time
+async def test_each_change_is_reported_soon_and_the_same_again_every_five_seconds() -> None:
+    batch, reports = running_batch(3), Reports()
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, batch, reports.note)
+        await anyio.sleep(1)
+        batch.note(MADE)
+        await anyio.sleep(0.05)
+        batch.note(FAILED)
+        await anyio.sleep(10.95)
+        batch.note(MADE)
+    assert reports.seen == [(0.1, 0), (1.0, 1), (1.1, 2), (6.1, 2), (11.1, 2), (12.0, 3)]
+    assert anyio.current_time() == 12
+
+
+@in_virtual_time
+async def test_a_change_of_what_runs_alone_is_not_reported_before_its_turn() -> None:
+    batch, reports = running_batch(1), Reports()
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, batch, reports.note)
+        await anyio.sleep(1)
+        batch.tell()
+        await anyio.sleep(1)
+        batch.note(MADE)
+    assert reports.seen == [(0.1, 0), (2.0, 1)]
+
+
+@in_virtual_time
+async def test_an_end_during_a_report_is_reported_all_the_same() -> None:
+    batch, reports = running_batch(1), Reports(seconds=2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, batch, reports.note)
+        await anyio.sleep(1)
+        batch.note(MADE)
+    assert reports.seen == [(0.1, 0), (2.1, 1)]
+
+
+@in_virtual_time
+async def test_a_batch_that_has_ended_is_reported_once() -> None:
+    batch, reports = running_batch(1), Reports()
+    batch.note(MADE)
+    await watch(batch, reports.note)
+    assert reports.seen == [(0, 1)]
+
+
+@in_virtual_time
+async def test_without_reports_the_end_is_waited_for() -> None:
+    batch = running_batch(1)
+
+    async def end() -> None:
+        await anyio.sleep(7)
+        batch.note(MADE)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end)
+        await watch(batch, None)
+        assert anyio.current_time() == 7

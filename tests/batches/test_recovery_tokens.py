@@ -11,6 +11,7 @@ from batches.direct import (
     TOKEN,
     Answer,
     Replicate,
+    changed,
     lost,
     refused,
     running_process,
@@ -18,7 +19,7 @@ from batches.direct import (
 from batches.leaving import CAR, MADE, kind, left, now, recovered, recovery_of, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.tasks.result import TaskSuccess
+from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
 # Tokens.
 
@@ -29,10 +30,16 @@ from replicate_mcp.tasks.result import TaskSuccess
 async def test_where_a_token_is_refused_another_of_the_account_recovers(
     known: bool, status: int
 ) -> None:
+    adopted: list[int] = []
+
+    async def noted(adopt: Any, permit: int) -> bool:
+        adopted.append(permit)
+        return bool(await adopt(permit))
+
     replicate = Replicate()
     for call in ("get", "list"):
         replicate.always(call, with_token(TOKEN, refused(status)))
-    async with running_process() as process:
+    async with running_process(wrap=wrapped(adopt=noted)) as process:
         (permit,) = await left(process, CAR)
         made = replicate.made()
         if known:
@@ -41,6 +48,7 @@ async def test_where_a_token_is_refused_another_of_the_account_recovers(
         process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
         assert kind((await recovered(process))[0]) == (MADE, False)
         assert now() < 5
+        assert adopted == [permit], "the permit is kept for the other token"
         tried = len(replicate.calls)
         await left(process, CAR, batch="b_2")
         replicate.made()
@@ -53,10 +61,16 @@ async def test_where_a_token_is_refused_another_of_the_account_recovers(
 async def test_without_a_token_that_works_an_attempt_waits_for_one_with_its_permit(
     known: bool,
 ) -> None:
+    adopted: list[float] = []
+
+    async def noted(adopt: Any, permit: int) -> bool:
+        adopted.append(now())
+        return bool(await adopt(permit))
+
     replicate = Replicate(predict_seconds=30)
     replicate.always("get", with_token(TOKEN, refused(401)))
     replicate.always("list", with_token(TOKEN, refused(401)))
-    async with running_process() as process:
+    async with running_process(wrap=wrapped(adopt=noted)) as process:
         (permit,) = await left(process, CAR)
         made = replicate.made()
         if known:
@@ -69,6 +83,7 @@ async def test_without_a_token_that_works_an_attempt_waits_for_one_with_its_perm
         asked = len(replicate.calls)
         await anyio.sleep(60)
         assert len(replicate.calls) == asked, "a token that was refused is not tried again"
+        assert len(adopted) == 1, "without a token no permit is taken over"
         process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
         assert kind((await recovered(process))[0]) == (MADE, False)
         assert await process.in_use() == 0
@@ -143,6 +158,56 @@ async def test_names_of_rows_in_the_journal_are_not_given_again() -> None:
     assert one != two
 
 
+def with_two_files(document: dict[str, Any]) -> None:
+    if document["output"]:
+        document["output"] = [f"https://replicate.delivery/a/{n}.webp" for n in (1, 2)]
+
+
+def filenames(row: TaskResult) -> list[str]:
+    return [file.filename for file in row.generated_files] if isinstance(row, TaskSuccess) else []
+
+
+@in_virtual_time
+async def test_a_file_in_the_journal_keeps_its_name_from_another_task_that_asks_for_it() -> None:
+    replicate = Replicate(predict_seconds=5)
+    replicate.always("get", changed(with_two_files))
+    async with running_process() as process:
+        _, two = await left(process, CAR, {"prompt": "b"}, names={1: "car_1"}, held=(1,))
+        replicate.made()
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        await recovered(process)
+        replicate.always("get", None)
+        replicate.made("b")
+        await process.store.abandon(two)
+        rows = await recovered(process, 2)
+    assert filenames(rows[0]) == ["car_1.webp", "car_2.webp"]
+    assert filenames(rows[1]) == ["car_1_2.webp"]
+
+
+@in_virtual_time
+async def test_a_name_is_not_given_again_while_its_row_is_not_recorded_yet() -> None:
+    async def slow(finish: Any, permit: int, *args: Any, **kwargs: Any) -> Any:
+        if permit == first:
+            await anyio.sleep(10)
+        return await finish(permit, *args, **kwargs)
+
+    replicate = Replicate(predict_seconds=5)
+    replicate.answer("get", changed(with_two_files))
+    async with running_process(wrap=wrapped(finish=slow)) as process:
+        first, _, _ = await left(
+            process, CAR, {"prompt": "b"}, {"prompt": "c"}, names={1: "b", 2: "car_1"}
+        )
+        replicate.made()
+        await anyio.sleep(6)
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        await anyio.sleep(1.5)
+        replicate.made("c")
+        rows = await recovered(process, 3)
+    assert kind(rows[1])[0] == "interrupted", "it ends before the first is recorded"
+    assert filenames(rows[0]) == ["car_1.webp", "car_2.webp"]
+    assert filenames(rows[2]) == ["car_1_2.webp"]
+
+
 # Looking for orphans.
 
 
@@ -169,7 +234,9 @@ async def test_orphans_are_looked_for_more_often_where_batches_want_their_permit
 @pytest.mark.parametrize("error", [BackendUnavailable("locked"), KeyError("a fault of our own")])
 @pytest.mark.parametrize("method", ["orphans", "adopt", "forgot"])
 @in_virtual_time
-async def test_a_look_that_fails_is_followed_by_the_next(method: str, error: Exception) -> None:
+async def test_a_look_that_fails_is_followed_by_the_next(
+    method: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     calls = 0
 
     async def fails_once(whole: Any, *args: Any) -> Any:
@@ -187,6 +254,10 @@ async def test_a_look_that_fails_is_followed_by_the_next(method: str, error: Exc
         assert kind((await recovered(process))[0]) == (MADE, False)
         assert calls >= 2
         assert now() == pytest.approx(4, abs=1)
+    # A traceback is logged where the fault is in this program's code.
+    with_traceback = [record for record in caplog.records if record.exc_info]
+    assert len(with_traceback) == isinstance(error, KeyError)
+    assert str(error) in caplog.text
 
 
 @pytest.mark.parametrize("method", ["tasks", "finish", "claim_prediction", "results"])

@@ -3,10 +3,21 @@
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from batches.direct import ACCOUNT, OWN, Process, Replicate, refused, running_process, task
-from batches.leaving import freed, now, wrapped
+from batches.direct import (
+    ACCOUNT,
+    OTHER_TOKEN,
+    OWN,
+    TOKEN,
+    Process,
+    Replicate,
+    refused,
+    running_process,
+    task,
+)
+from batches.leaving import CAR, freed, left, now, recovered, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
 from replicate_mcp.batches.observing import Nobody
@@ -122,6 +133,40 @@ async def test_names_of_equal_tasks_differ_by_what_each_is_expected_to_have() ->
     assert names == [["fox_1", "fox_2"], ["fox"]]
 
 
+@pytest.mark.parametrize(
+    ("counts", "prompt", "in_thread"),
+    [
+        ([1], "x", False),
+        ([10**9] * 3, "x", False),  # 100 names are planned for a task at most.
+        ([100] * 4, "x", True),
+        ([1], "x" * 60_000, False),
+        ([1], "x" * 70_000, True),
+        ([100] * 2, "x" * 15_000, True),
+    ],
+)
+@in_virtual_time
+async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
+    counts: list[int], prompt: str, in_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    threads: list[bool] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+        threads.append("limiter" in options)
+        return await run_sync(work, *args, **options)
+
+    tasks = [
+        replace(task(place, prompt), expected_count=count) for place, count in enumerate(counts)
+    ]
+    async with running_process() as process:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
+        batch = await start(process, Replicate(), *tasks)
+        assert any(threads) == in_thread
+        await process.rows(batch)
+
+
 # What may not begin.
 
 
@@ -208,6 +253,21 @@ async def test_a_deadline_is_kept_though_the_machine_sleeps(
         slept = 1_000.0
         await anyio.sleep(11)
         assert batch.dropped is not None
+
+
+# What dead processes left.
+
+
+@in_virtual_time
+async def test_what_a_dead_process_left_is_recovered_with_any_of_the_accounts_tokens() -> None:
+    replicate = Replicate(predict_seconds=5)
+    replicate.always("get", with_token(TOKEN, refused(401)))
+    async with running_process() as process:
+        (permit,) = await left(process, CAR)
+        assert await process.store.claim_prediction(permit, "b_1", replicate.made())
+        process.runner.recover(ACCOUNT, replicate.gateway())
+        process.runner.recover(ACCOUNT, replicate.gateway(OTHER_TOKEN))
+        assert code((await recovered(process))[0]) == "made"
 
 
 # What other processes decide.

@@ -1,5 +1,7 @@
 """What a running batch counts, and what it tells those who watch."""
 
+from typing import Any
+
 import pytest
 
 from batches.running import running_batch
@@ -41,6 +43,20 @@ async def test_each_result_wakes_those_who_watch_once(result: TaskSuccess) -> No
     assert before.is_set()
     assert batch.changed is not before
     assert not batch.changed.is_set()
+
+
+@pytest.mark.parametrize("field", ["gateway", "settlement", "holder", "names", "trace"])
+async def test_a_log_of_a_batch_holds_no_token(field: str) -> None:
+    fields: dict[str, Any] = {field: "r8_secret"}
+    shown = repr(running_batch(**fields))
+    assert "r8_secret" not in shown
+    assert "acme" in shown
+
+
+async def test_a_batch_begins_without_anything_that_keeps_it_from_its_end() -> None:
+    batch = running_batch()
+    assert (batch.server_error, batch.throttled, batch.canceled) == (0, False, False)
+    assert (batch.dropped, batch.began, batch.running, batch.finished) == (None, None, 0, 0)
 
 
 async def test_what_runs_is_what_is_created_and_what_is_followed() -> None:

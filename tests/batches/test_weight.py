@@ -47,6 +47,17 @@ def test_what_tasks_share_counts_once() -> None:
     assert weight(shared, shared) == one
 
 
+def test_what_comes_after_something_shared_counts_too() -> None:
+    image, text = "x" * 1_000, "y" * 2_000
+    assert weight({"text": text, "image": image}, {"image": image}) == sizes(
+        *({"text": text, "image": image}, "text", text, {"image": image}, "image", image)
+    )
+
+
+def test_numbers_count_each_time() -> None:
+    assert weight({"a": 7}, {"b": 7}) == sizes({"a": 7}, "a", 7, {"b": 7}, "b", 7)
+
+
 def room(new: int, *running: tuple[str, int], most: int) -> None:
     check_room(
         running_batch(weight=new),

@@ -79,7 +79,7 @@ def _success(
     task: PlannedTask, prediction: Prediction, names: BatchFilenames, now: float
 ) -> TaskSuccess:
     ended = datetime.fromtimestamp(_ended_at(prediction, now), UTC)
-    extensions = [extension_of(url) or task.expected_format for url in prediction.urls]
+    extensions = [extension_of(url) for url in prediction.urls]
     files = tuple(
         GeneratedFile(url=url, filename=name, expires_at=ended + URL_LIFETIME)
         for url, name in zip(prediction.urls, names.deliver(task.index, extensions), strict=True)
@@ -151,4 +151,4 @@ def _refusal(prediction: Prediction) -> str:
 
 def _quoted(text: str) -> str:
     """Return what a model said, as a part of a line and without its full stop."""
-    return one_line(_FAILED.sub("", text.lstrip(), count=1), MAX_REASON_CHARACTERS).rstrip(".")
+    return one_line(_FAILED.sub("", text.lstrip()), MAX_REASON_CHARACTERS).rstrip(".")
