@@ -1,5 +1,6 @@
 """What a fault of a creation does to its task, its permit, and the number of creations."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from batches.direct import (
     lost,
     refused,
     running_process,
+    slow,
     task,
     unsent,
 )
@@ -144,6 +146,54 @@ async def test_a_batch_that_is_cancelled_in_such_a_pause_does_not_wait_for_its_e
     assert len(replicate.times("create")) == 5
 
 
+@in_virtual_time
+async def test_a_batch_that_is_cancelled_before_a_429_ends_with_it() -> None:
+    replicate = Replicate()
+    replicate.always("create", slow(5, refused(429)))
+    async with running_process() as process:
+        batch = await process.start(replicate.gateway())
+        await anyio.sleep(2)
+        process.runner.cancel(batch)
+        (row,) = (await process.rows(batch)).values()
+        assert kind(row) == ("canceled", True)
+        assert now() < 6
+        assert await process.in_use() == 0
+    assert len(replicate.times("create")) == 1
+
+
+@pytest.mark.parametrize("error", [None, ValueError("a fault of our own")])
+@in_virtual_time
+async def test_a_batch_that_is_cancelled_while_an_attempt_is_noted_ends_at_once(
+    error: Exception | None,
+) -> None:
+    async def late(note: Any, attempts: Any, **kwargs: Any) -> Any:
+        await anyio.sleep(1)  # By now the offers were withdrawn.
+        if error is not None:
+            raise error
+        return await note(attempts, **kwargs)
+
+    replicate = Replicate()
+    async with running_process(wrap=wrapped(note_attempts=late)) as process:
+        batch = await process.start(replicate.gateway(), task(0), task(1))
+        await anyio.sleep(0.5)
+        process.runner.cancel(batch)
+        rows = await process.rows(batch)
+        assert {kind(row) for row in rows.values()} == {("canceled", True)}
+        assert now() < 2
+        assert await process.in_use() == 0
+    assert replicate.times("create") == []
+
+
+@in_virtual_time
+async def test_a_batch_has_begun_with_its_first_creation() -> None:
+    replicate = Replicate(predict_seconds=20)
+    await anyio.sleep(50)
+    async with running_process(limit=1) as process:
+        batch, _ = await made_of(process, replicate, task(0), task(1))
+        assert batch.began == 50
+        assert now() >= 90
+
+
 @pytest.mark.parametrize("status", [401, 402])
 @in_virtual_time
 async def test_what_would_happen_to_all_ends_the_batchs_creations_with_one_reason(
@@ -171,7 +221,7 @@ async def test_a_fault_of_one_task_ends_that_task_alone() -> None:
         replicate.answer("create", refused(422))
         batch, rows = await made_of(process, replicate, *map(task, range(3)))
         assert [kind(row)[0] for row in rows] == ["invalid_input", "made", "made"]
-        assert batch.dropped is None
+        assert (batch.dropped, batch.running) == (None, 0)
 
 
 @in_virtual_time
@@ -183,7 +233,7 @@ async def test_a_throttled_task_waits_its_turn_anew_at_the_pace_that_is_asked_fo
         assert not batch.throttled
         await anyio.sleep(1)
         assert batch.throttled
-        assert (await process.in_use(), batch.sent_again) == (0, {})
+        assert (await process.in_use(), batch.sent_again, batch.running) == (0, {}, 0)
         (row,) = (await process.rows(batch)).values()
         assert kind(row) == ("made", False)
     pauses = [later - at for at, later in pairwise(replicate.times("create"))]
@@ -295,6 +345,26 @@ async def test_a_prediction_that_another_attempt_has_taken_is_looked_for_again()
 
 
 @in_virtual_time
+async def test_a_task_whose_prediction_was_another_attempts_is_sent_again() -> None:
+    others: list[str] = []
+
+    async def taken(finish: Any, permit: int, batch: str, result: Any, **kwargs: Any) -> Any:
+        if not others:
+            others.append(result.prediction_id)
+            await process.store.claim_prediction(10**6, batch, result.prediction_id)
+            return None
+        return await finish(permit, batch, result, **kwargs)
+
+    replicate = Replicate(predict_seconds=1)
+    async with running_process(wrap=wrapped(finish=taken)) as process:
+        _, (row,) = await made_of(process, replicate)
+        assert kind(row) == ("made", False)
+        assert row.prediction_id not in others
+        assert await process.in_use() == 0
+    assert len(replicate.times("create")) == 2
+
+
+@in_virtual_time
 async def test_a_batch_that_is_cancelled_before_its_prediction_is_known_stops_it_then() -> None:
     replicate = Replicate(predict_seconds=200, list_lag_seconds=1_000)
     async with running_process() as process:
@@ -372,15 +442,18 @@ async def test_a_row_that_cannot_be_kept_ends_its_task_and_keeps_the_predictions
 
 
 @pytest.mark.parametrize(
-    ("prediction", "batch", "sent"), [(600, 3600, 600), (30, 3600, 30), (600, 100, 100), (5, 9, 5)]
+    ("prediction", "batch", "sent"),
+    [(600, 3600, 600), (30, 3600, 30), (600, 100, 100), (5, 9, 5)],
 )
 @in_virtual_time
 async def test_a_prediction_may_run_for_its_time_or_what_its_batch_has_left(
     prediction: int, batch: int, sent: int
 ) -> None:
     replicate = Replicate()
+    await anyio.sleep(50)
     async with running_process(prediction_seconds=prediction, batch_seconds=batch) as process:
-        await made_of(process, replicate)
+        began, _ = await made_of(process, replicate)
+        assert began.began == 50
     assert [each.asked.cancel_after for each in replicate.predictions] == [sent]
 
 
@@ -406,7 +479,8 @@ async def test_an_attempt_is_noted_with_all_that_tells_its_prediction() -> None:
     gateway = replicate.gateway()
     await gateway.learn_clock()
     async with running_process(wrap=wrapped(note_attempts=noting)) as process:
-        batch = await process.start(gateway, task(0, "x", num_outputs=3))
+        three = replace(task(0, "x", num_outputs=3), expected_count=3)
+        batch = await process.start(gateway, three)
         await process.rows(batch)
     (attempt,) = seen
     from replicate_mcp.replicate_api.attempts import hash_inputs
@@ -415,7 +489,7 @@ async def test_an_attempt_is_noted_with_all_that_tells_its_prediction() -> None:
     assert attempt.inputs == hash_inputs({"prompt": "x", "num_outputs": 3})
     assert (attempt.cancel_after, attempt.seconds_at_most) == (600, 720)
     assert attempt.sent_at == pytest.approx(gateway.now() - 5, abs=2)
-    assert attempt.images == 1
+    assert attempt.images == 3
 
 
 @in_virtual_time
@@ -491,9 +565,23 @@ async def test_who_counts_is_told_of_each_step(answers: list[Answer], seen: list
     replicate = Replicate(predict_seconds=20)
     replicate.answer("create", *answers)
     counted = Counted()
+    await anyio.sleep(1_000)
     async with running_process(observer=counted) as process:
         await made_of(process, replicate)
     assert counted.seen == seen
+
+
+@pytest.mark.parametrize("answer", [unsent, refused(429), lost(carried_out=False)])
+@in_virtual_time
+async def test_what_is_no_server_error_is_not_remembered_as_one(answer: Answer) -> None:
+    replicate = Replicate()
+    replicate.answer("create", refused(503))
+    replicate.always("create", answer)
+    async with running_process() as process:
+        batch = await process.start(replicate.gateway())
+        while len(replicate.times("create")) < 3:
+            await anyio.sleep(0.1)
+        assert batch.server_error == 0
 
 
 @in_virtual_time

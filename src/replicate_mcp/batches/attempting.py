@@ -224,7 +224,6 @@ class Attempting:
             raise NotMade("the creation did not arrive")
         if isinstance(found, Verdict):
             raise OutcomeUnknown
-        self._found(batch, permit, found)
         return Prediction.unseen(found)
 
     async def _after_fault(
