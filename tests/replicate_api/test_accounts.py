@@ -2,8 +2,9 @@
 
 import gc
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -24,6 +25,8 @@ from replicate_mcp.refused_credentials import MAX_REFUSED
 from replicate_mcp.replicate_api import accounts, transport
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.simulator import Simulator
+
+T = TypeVar("T")
 
 
 async def test_many_who_bring_one_refused_token_cost_one_call(
@@ -161,18 +164,20 @@ async def test_nothing_is_kept_of_tokens_that_are_made_up(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     made_up = refused_tokens(simulator)
+    before = new_objects(Gateway)
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         for token in made_up:
             with pytest.raises(Unauthorized):
                 await app.semaphores.seen_by(app.caller(token))
-        assert alive(Gateway) == 1
+        assert len(new_objects(Gateway, before)) == 1
 
 
 async def test_nothing_is_kept_of_made_up_tokens_that_look_for_models(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     made_up = refused_tokens(simulator)
+    before = new_objects(Gateway)
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         for token in made_up:
@@ -184,36 +189,39 @@ async def test_nothing_is_kept_of_made_up_tokens_that_look_for_models(
             found = await app.find_models("posters", caller)
             assert found.models
             assert "Replicate refused the token" in found.note
-        assert alive(Gateway) == 1
+        assert len(new_objects(Gateway, before)) == 1
 
 
 async def test_nothing_is_kept_of_a_token_whose_bringer_went_before_it_was_known(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
+    before = new_objects(Gateway)
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         simulator.fault_next("silence", 1, on="get")
         async with anyio.create_task_group() as group:
             group.start_soon(app.semaphores.seen_by, app.caller("r8_acme_2"))
-            while alive(Gateway) == 1:
+            while len(new_objects(Gateway, before)) == 1:
                 await anyio.sleep(0.01)
             group.cancel_scope.cancel()
-        assert alive(Gateway) == 1
+        assert len(new_objects(Gateway, before)) == 1
 
 
 async def test_connections_that_nobody_uses_are_closed(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = new_objects(AsyncHTTPTransport)
     monkeypatch.setattr(accounts, "KEEPALIVE_SECONDS", 0.2)
     monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0.2)
     async with app_with() as app:
         await app.semaphores.seen_by(app.caller())
         with anyio.fail_after(10):
-            while alive(AsyncHTTPTransport):
+            while new_objects(AsyncHTTPTransport, before):
                 await anyio.sleep(0.05)
 
 
-def alive(kind: type[Any]) -> int:
-    """How many of a kind this process has."""
+def new_objects(kind: type[T], before: Sequence[object] = ()) -> list[T]:
+    """List this process's objects of a class, without those of `before`."""
     gc.collect()
-    return sum(isinstance(each, kind) for each in gc.get_objects())
+    known = {id(each) for each in before}
+    return [each for each in gc.get_objects() if isinstance(each, kind) and id(each) not in known]
