@@ -27,6 +27,7 @@ from replicate_mcp.batches import attempting
 from replicate_mcp.batches.observing import Nobody
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 
@@ -71,6 +72,16 @@ async def test_a_fault_that_lasts_ends_its_task_and_frees_its_permit(
         assert await process.in_use() == 0
     assert len(replicate.times("create")) == sent
     assert replicate.predictions == []
+
+
+@in_virtual_time
+async def test_a_404_says_nothing_of_a_model_that_was_not_looked_up() -> None:
+    replicate = Replicate()
+    replicate.always("create", refused(404))
+    named = replace(task(), target=Target(task().target.name, looked_up=False))
+    async with running_process() as process:
+        _, (row,) = await made_of(process, replicate, named)
+        assert kind(row) == ("replicate_unavailable", True)
 
 
 # How a creation is answered at first; then how often it is sent until its image is there.

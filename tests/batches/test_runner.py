@@ -249,9 +249,9 @@ async def test_a_deadline_is_kept_though_the_machine_sleeps(
     replicate = Replicate(predict_seconds=1_000)
     async with running_process(limit=1, batch_seconds=500) as process:
         batch = await start(process, replicate, task(0), task(1))
-        await anyio.sleep(20)
+        await anyio.sleep(21)
         slept = 1_000.0
-        await anyio.sleep(11)
+        await anyio.sleep(10)
         assert batch.dropped is not None
 
 
@@ -282,7 +282,7 @@ async def test_a_batch_that_another_process_cancels_is_stopped_within_a_second()
         await anyio.sleep(20.5)
         await process.store.cancel_batch(batch.id)
         assert [code(row) for row in (await process.rows(batch)).values()] == ["canceled"]
-        assert 20.5 <= now() < 22
+        assert 20.5 <= now() < 21.6
         assert (batch.canceled, other.canceled) == (True, False)
     assert sorted(replicate.statuses().values()) == ["canceled", "processing"]
 
