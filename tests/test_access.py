@@ -259,9 +259,9 @@ def test_on_stdio_the_servers_token_is_its_users() -> None:
 def test_nobody_sees_anothers_batches_but_the_admin_those_of_the_server() -> None:
     admin, server = Caller("admin", SERVER), Caller("server", SERVER)
     own, other = Caller(OWN_NAME, OWN), Caller("token:other", "r8_other")
-    assert admin.sees == ("admin", "server")
+    assert admin.visible_callers == ("admin", "server")
     for one, another in product((server, own, other), (admin, server, own, other)):
-        assert (another.name in one.sees) == (one == another)
+        assert (another.name in one.visible_callers) == (one == another)
 
 
 def test_no_secret_is_shown_in_a_repr_an_error_or_a_log(caplog: pytest.LogCaptureFixture) -> None:

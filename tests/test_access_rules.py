@@ -9,7 +9,7 @@ from replicate_mcp.access import (
     Access,
     Caller,
     HttpRequest,
-    checked,
+    validate_token,
     fingerprint,
     host_name,
     is_loopback,
@@ -93,24 +93,24 @@ def test_a_token_is_shown_by_sixteen_digits_that_are_its_own() -> None:
 
 @pytest.mark.parametrize(("given", "token"), [("r8_a", "r8_a"), (" r8_a\n", "r8_a"), (None, None)])
 def test_a_token_is_used_without_the_blanks_around_it(given: object, token: str | None) -> None:
-    assert checked(given) == token
+    assert validate_token(given) == token
 
 
 @pytest.mark.parametrize("given", ["r8_!a~"])
 def test_a_token_may_have_any_character_that_a_header_can(given: str) -> None:
-    assert checked(given) == given
+    assert validate_token(given) == given
 
 
 @pytest.mark.parametrize("given", ["", " \n", 7, [], {}, False])
 def test_what_is_no_text_is_no_token(given: object) -> None:
     with pytest.raises(Unauthorized, match="is empty, or no token"):
-        checked(given)
+        validate_token(given)
 
 
 @pytest.mark.parametrize("given", ["r8_a b", "r8_a\tb", "r8_é", "r8_a\x7f", "r8_a\x00b"])
 def test_a_token_that_no_header_can_carry_is_refused(given: str) -> None:
     with pytest.raises(Unauthorized, match="odd characters in it") as refused:
-        checked(given)
+        validate_token(given)
     assert given not in str(refused.value)
 
 
@@ -267,17 +267,17 @@ def test_an_address_that_guesses_keys_is_no_operators() -> None:
 def test_a_caller_with_a_token_of_its_own_has_its_address() -> None:
     found = server().authenticate(request({"x-replicate-api-key": OWN}, source="192.0.2.1"))
     assert found == Caller(f"token:{fingerprint(OWN)}", OWN, "192.0.2.1")
-    assert (found.brought_a_token, found.is_admin) == (True, False)
-    assert found.sees == (found.name,)
+    assert (found.has_own_token, found.is_admin) == (True, False)
+    assert found.visible_callers == (found.name,)
 
 
 def test_the_admin_and_the_servers_caller_have_the_servers_token_and_no_address() -> None:
     admin = server().authenticate(request({"x-admin-api-key": ADMIN}, source="192.0.2.1"))
     assert admin == Caller("admin", SERVER)
-    assert (admin.is_admin, admin.brought_a_token) == (True, False)
+    assert (admin.is_admin, admin.has_own_token) == (True, False)
     local = server().authenticate(request(source="192.0.2.1"))
     assert local == Caller("server", SERVER)
-    assert (local.is_admin, local.brought_a_token, local.sees) == (False, False, ("server",))
+    assert (local.is_admin, local.has_own_token, local.visible_callers) == (False, False, ("server",))
     assert (
         server(server_token="").authenticate(request({"x-admin-api-key": ADMIN})).own_token is None
     )

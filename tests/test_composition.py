@@ -6,7 +6,7 @@ import pytest
 from conftest import AppFactory
 from replicate_mcp import composition
 from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.composition import Parts
+from replicate_mcp.composition import Components
 from replicate_mcp.errors import ReplicateUnreachable
 
 
@@ -28,9 +28,9 @@ async def test_whatever_fails_while_the_own_account_is_looked_after_it_is_tried_
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(composition, "ASK_AGAIN_SECONDS", 0)
-    account, known, asked = Parts.account, anyio.Event(), 0
+    account, known, asked = Components.account, anyio.Event(), 0
 
-    async def fails_once(parts: Parts, token: str) -> str:
+    async def fails_once(parts: Components, token: str) -> str:
         nonlocal asked
         asked += 1
         if asked == 1:
@@ -39,7 +39,7 @@ async def test_whatever_fails_while_the_own_account_is_looked_after_it_is_tried_
         known.set()
         return name
 
-    monkeypatch.setattr(Parts, "account", fails_once)
+    monkeypatch.setattr(Components, "account", fails_once)
     async with app_with() as app:
         await app.recover()
         with anyio.fail_after(10):

@@ -146,7 +146,7 @@ def edges(simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 async def _until_all_has_ended(app: App) -> None:
     caller = app.caller()
     with anyio.fail_after(120):
-        while any(each.status == "running" for each in await app.batches.listed(caller)):
+        while any(each.status == "running" for each in await app.batches.list(caller)):
             await anyio.sleep(0.1)
 
 

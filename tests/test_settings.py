@@ -172,7 +172,7 @@ async def test_servers_that_are_started_in_different_folders_share_the_file_they
             monkeypatch.chdir(tmp_path / name)
             app = await stack.enter_async_context(App.running(settings))
             await app.semaphores.register(f"of_{name}", 5)
-            known.append({each.name for each in await app.semaphores.known()})
+            known.append({each.name for each in await app.semaphores.list_own()})
     assert known == [{"replicate-global", "of_one"}, {"replicate-global", "of_one", "of_two"}]
 
 

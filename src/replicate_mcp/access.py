@@ -29,7 +29,7 @@ from replicate_mcp.errors import (
 from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
 from replicate_mcp.refused_credentials import RefusedCredentials
 
-WITHOUT_A_KEY = (
+NO_TOKEN_MESSAGE = (
     "No Replicate token is set. Make one at https://replicate.com/account/api-tokens and put it "
     "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."
 )
@@ -161,7 +161,7 @@ class Caller:
             Unauthorized: there is none.
         """
         if self.own_token is None:
-            raise Unauthorized(WITHOUT_A_KEY)
+            raise Unauthorized(NO_TOKEN_MESSAGE)
         return self.own_token
 
     @property
@@ -170,12 +170,12 @@ class Caller:
         return self.name == "admin"
 
     @property
-    def brought_a_token(self) -> bool:
+    def has_own_token(self) -> bool:
         """Whether their predictions are made with a token of their own."""
         return self.name.startswith("token:")
 
     @property
-    def sees(self) -> tuple[str, ...]:
+    def visible_callers(self) -> tuple[str, ...]:
         """The callers whose batches this one may see."""
         return ("admin", "server") if self.is_admin else (self.name,)
 
@@ -252,7 +252,7 @@ class Access:
             InvalidInput: the settings cannot be used.
         """
         self.check_settings()
-        if (token := checked(own_token)) is not None:
+        if (token := validate_token(own_token)) is not None:
             return Caller(f"token:{fingerprint(token)}", token)
         return self._server()
 
@@ -273,7 +273,7 @@ class Access:
             if not self._is_admin_key(key):
                 self.refused.add(request.source, mark)
                 raise Unauthorized(WRONG_ADMIN_KEY)
-            return Caller("admin", checked(self.server_token or None))
+            return Caller("admin", validate_token(self.server_token or None))
         if token := _own_token(own_token, request.headers):
             return Caller(f"token:{fingerprint(token)}", token, request.source)
         if (reason := self._why_not_the_servers_token(request)) is not None:
@@ -300,7 +300,7 @@ class Access:
         if ADMIN_HEADER not in request.headers and self.allow_anonymous:
             return False
         with suppress(Unauthorized, TooManyAttempts):
-            return not self.authenticate(request).brought_a_token
+            return not self.authenticate(request).has_own_token
         return False
 
     def to_public_error(self, error: ReplicateMcpError, request: HttpRequest) -> ReplicateMcpError:
@@ -316,8 +316,8 @@ class Access:
 
     def _server(self) -> Caller:
         if not self.server_token:
-            raise Unauthorized(WITHOUT_A_KEY)
-        return Caller("server", checked(self.server_token))
+            raise Unauthorized(NO_TOKEN_MESSAGE)
+        return Caller("server", validate_token(self.server_token))
 
     def _is_admin_key(self, key: str) -> bool:
         if not self.admin_key:
@@ -380,7 +380,7 @@ def is_loopback(host: str) -> bool:
 def _own_token(inside: object, headers: Mapping[str, str]) -> str | None:
     """The token that a caller brought: inside the request, else in a header of its own."""
     brought = (inside, headers.get(OWN_KEY_HEADER), _bearer(headers.get("authorization")))
-    return next((checked(each) for each in brought if each is not None), None)
+    return next((validate_token(each) for each in brought if each is not None), None)
 
 
 def _bearer(authorization: str | None) -> str | None:
@@ -394,7 +394,7 @@ def _bearer(authorization: str | None) -> str | None:
     return token
 
 
-def checked(token: object) -> str | None:
+def validate_token(token: object) -> str | None:
     """A token without the blanks around it; None for None.
 
     Raises:

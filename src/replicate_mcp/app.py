@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from replicate_mcp.access import Access, Caller
-from replicate_mcp.callers_batches import CallersBatches
+from replicate_mcp.callers_batches import BatchOperations
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.settings import Settings
-from replicate_mcp.shared_semaphores import SharedSemaphores
+from replicate_mcp.shared_semaphores import SemaphoreOperations
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from replicate_mcp.batches.backend import Backend
     from replicate_mcp.batches.observing import Observer
-    from replicate_mcp.composition import Parts
+    from replicate_mcp.composition import Components
     from replicate_mcp.replicate_api.finding import Found
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import Models
@@ -61,11 +61,11 @@ class App:
             allowed_hosts=settings.allowed_hosts,
             settings_error=settings_error,
         )
-        self.semaphores = SharedSemaphores(settings, self.access, self._open)
-        self.batches = CallersBatches(settings, self.semaphores, self._open)
-        self.is_leaving = False
+        self.semaphores = SemaphoreOperations(settings, self.access, self._open)
+        self.batches = BatchOperations(settings, self.semaphores, self._open)
+        self.is_shutting_down = False
         self._group = group
-        self._parts: Parts | None = None
+        self._parts: Components | None = None
         self._opening = anyio.Lock()
 
     @classmethod
@@ -104,16 +104,16 @@ class App:
             # at once that this process is gone.
             with anyio.CancelScope(shield=True):
                 if app is not None:
-                    await app.leave()
+                    await app.close()
         if error is not None:
             raise error
 
-    def let_go(self) -> None:
+    def begin_shutdown(self) -> None:
         """The process is about to leave: nobody is kept waiting for a batch any longer."""
-        self.is_leaving = True
-        self.batches.let_go()
+        self.is_shutting_down = True
+        self.batches.begin_shutdown()
 
-    async def leave(self) -> None:
+    async def close(self) -> None:
         """Tell the other processes that this one goes; what runs on Replicate keeps its permit."""
         if self._parts is not None:
             parts, self._parts = self._parts, None
@@ -143,9 +143,9 @@ class App:
         """Where semaphores, permits and the journal live."""
         return (await self._open()).backend
 
-    async def holder(self) -> "Holder":
+    async def dispatcher(self) -> "Holder":
         """This process, as the backend's holder."""
-        return (await self._open()).holder
+        return (await self._open()).dispatcher
 
     async def find_models(self, query: str | None, caller: Callable[[], Caller]) -> "Found":
         """The models chosen by hand that fit, then what Replicate's catalogue has for the query.
@@ -199,7 +199,7 @@ class App:
         await accounts.name(caller.token, caller.source)
         return accounts.gateway(caller.token)
 
-    async def hear_webhook(self, account: str, headers: Mapping[str, str], body: bytes) -> bool:
+    async def receive_webhook(self, account: str, headers: Mapping[str, str], body: bytes) -> bool:
         """Keep a webhook for whoever follows its prediction; False where there is no room now.
 
         Raises:
@@ -211,7 +211,7 @@ class App:
         message = Message.read(headers, body)
         return await (await self._open()).accounts.hear(account, message)
 
-    def in_background(
+    def start_background(
         self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any
     ) -> None:
         """Do something for as long as the app runs, whatever becomes of who asked for it."""
@@ -219,14 +219,14 @@ class App:
 
     # How it is put together
 
-    async def _open(self) -> "Parts":
+    async def _open(self) -> "Components":
         self.access.check_settings()
         if self._parts is None:
             async with self._opening:
                 if self._parts is None:
-                    from replicate_mcp.composition import Parts
+                    from replicate_mcp.composition import Components
 
-                    self._parts = await Parts.open(
+                    self._parts = await Components.open(
                         self.settings,
                         self._group,
                         self.observer,

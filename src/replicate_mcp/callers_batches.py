@@ -13,7 +13,7 @@ from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
 from replicate_mcp.cpu_bound import INLINE_BYTES, json_size, run_cpu_bound
 from replicate_mcp.errors import (
     InvalidInput,
-    KeyReused,
+    IdempotencyKeyConflict,
     ReplicateMcpError,
     ReplicateUnavailable,
     TaskProblem,
@@ -22,25 +22,25 @@ from replicate_mcp.errors import (
 )
 from replicate_mcp.semaphores.registry import check_limit
 from replicate_mcp.settings import Settings
-from replicate_mcp.shared_semaphores import SharedSemaphores
+from replicate_mcp.shared_semaphores import SemaphoreOperations
 from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.batches.backend import BatchState, IdempotencyKey
     from replicate_mcp.batches.local_images import Image, ImagePaths, LocalImages
     from replicate_mcp.batches.planning import PlannedTask
-    from replicate_mcp.composition import Parts
+    from replicate_mcp.composition import Components
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
     from replicate_mcp.tasks.task import Task
 
-LOOK_UP_SECONDS = 30.0
+PREPARE_TIMEOUT_SECONDS = 30.0
 """For how long Replicate is asked about an account and its models before a request is refused."""
 
 JOURNAL_POLL_SECONDS = 0.5
 """How often a batch that another process runs is looked at while a caller waits for it."""
 
-Consent = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
+ConfirmCallback = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
 """Is awaited once all is checked, before anything is sent; it may raise."""
 
 
@@ -76,7 +76,7 @@ class BatchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _LookedUp:
+class _PreparedRequest:
     """What Replicate and the backend were asked for a request; nothing was created for it."""
 
     gateway: "Gateway"
@@ -87,7 +87,7 @@ class _LookedUp:
     images: "LocalImages"
 
 
-class CallersBatches:
+class BatchOperations:
     """The batches of the journal, and those that this process runs.
 
     Args:
@@ -97,17 +97,17 @@ class CallersBatches:
     def __init__(
         self,
         settings: Settings,
-        semaphores: SharedSemaphores,
-        opened: Callable[[], Awaitable["Parts"]],
+        semaphores: SemaphoreOperations,
+        get_components: Callable[[], Awaitable["Components"]],
     ) -> None:
         self._settings = settings
         self._semaphores = semaphores
-        self._opened = opened
+        self._get_components = get_components
         self._waits: set[anyio.CancelScope] = set()
         self._is_let_go = False
 
     async def start(
-        self, caller: Caller, request: BatchRequest, *, consent: Consent | None = None
+        self, caller: Caller, request: BatchRequest, *, consent: ConfirmCallback | None = None
     ) -> str:
         """Check a request whole, begin its batch, and give its id.
 
@@ -121,16 +121,16 @@ class CallersBatches:
             check_limit(request.concurrency_limit)
         size = json_size([request.tasks, request.shared_inputs or {}, request.model])
         tasks = await self._parse(request, size) if size <= INLINE_BYTES else None
-        parts, key = await self._opened(), request.key
+        parts, key = await self._get_components(), request.key
         try:
             if key is not None:
                 await parts.backend.check_key(caller.name, key.key)
             if tasks is None:
                 # A token may be made up: a large request is read for those that Replicate knows.
-                with _answer_in_time():
+                with _prepare_timeout():
                     await parts.account(caller.token, caller.source)
                 tasks = await self._parse(request, size)
-            found = await self._looked_up(parts, caller, request, tasks)
+            found = await self._prepare(parts, caller, request, tasks)
             check_problems(found.tasks, skip_invalid=request.skip_invalid)
             if consent is not None:
                 await consent([task for task in found.tasks if not task.problems])
@@ -145,10 +145,10 @@ class CallersBatches:
                 key=key,
             )
         except ExceptionGroup as group:  # Models are looked up, and images sent, in task groups.
-            raise _refused(group) from None
+            raise _first_error(group) from None
         except KeyTaken as taken:
             if key is None or taken.digest != key.digest:
-                raise KeyReused(
+                raise IdempotencyKeyConflict(
                     "This Idempotency-Key belongs to another request of yours: use a new one."
                 ) from None
             return taken.batch_id
@@ -167,13 +167,13 @@ class CallersBatches:
         Args:
             seconds: None for as long as it takes.
         """
-        parts = await self._opened()
-        await self._visible(parts, caller, batch_id)
+        parts = await self._get_components()
+        await self._load_visible_batch(parts, caller, batch_id)
         with self._waiting(seconds):
             running = parts.runner.running(batch_id)
             if running is not None:
                 await watch(running, on_progress)
-            while await self._still_runs(parts, batch_id):  # noqa: ASYNC110
+            while await self._is_running(parts, batch_id):  # noqa: ASYNC110
                 # Another process runs it, and wakes only those who wait for permits.
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
 
@@ -198,19 +198,19 @@ class CallersBatches:
         """
         from replicate_mcp.tasks.result import page, that_fit
 
-        parts = await self._opened()
-        state = await self._visible(parts, caller, batch_id)
+        parts = await self._get_components()
+        state = await self._load_visible_batch(parts, caller, batch_id)
         rows = await parts.backend.results(state.id, after=after, limit=limit)
         rows = rows if characters is None else that_fit(rows, characters)
-        state = await self._visible(parts, caller, state.id)
+        state = await self._load_visible_batch(parts, caller, state.id)
         return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
 
-    async def listed(self, caller: Caller, *, limit: int = 100) -> "list[ListedBatch]":
+    async def list(self, caller: Caller, *, limit: int = 100) -> "list[ListedBatch]":
         """The caller's batches, the newest first."""
         from replicate_mcp.tasks.result import ListedBatch
 
-        parts = await self._opened()
-        states = await parts.backend.batches(caller.sees, limit=limit)
+        parts = await self._get_components()
+        states = await parts.backend.batches(caller.visible_callers, limit=limit)
         return [
             ListedBatch(
                 **counts_of(each).model_dump(),
@@ -229,32 +229,32 @@ class CallersBatches:
             BackendUnavailable: the state is out of reach; what this process runs of it is stopped
                 all the same.
         """
-        parts = await self._opened()
+        parts = await self._get_components()
         running = parts.runner.running(batch_id)
-        if running is None or running.caller not in caller.sees:
+        if running is None or running.caller not in caller.visible_callers:
             running = None
-            await self._visible(parts, caller, batch_id)
+            await self._load_visible_batch(parts, caller, batch_id)
         try:
             await parts.backend.cancel_batch(batch_id)
         finally:
             if running is not None:
                 parts.runner.cancel(running)
-        return counts_of(await self._visible(parts, caller, batch_id))
+        return counts_of(await self._load_visible_batch(parts, caller, batch_id))
 
     async def progress(self, batch_id: str) -> Progress | None:
         """How far a batch is at this moment, if this process runs it."""
-        running = (await self._opened()).runner.running(batch_id)
+        running = (await self._get_components()).runner.running(batch_id)
         if running is None:
             return None
         return progress(running)
 
-    async def stopped(self, batch_id: str) -> None:
+    async def wait_until_stopped(self, batch_id: str) -> None:
         """Wait until nothing of a batch of this process runs at Replicate any more."""
-        parts = await self._opened()
+        parts = await self._get_components()
         if running := parts.runner.running(batch_id):
             await running.ended.wait()
 
-    def let_go(self) -> None:
+    def begin_shutdown(self) -> None:
         """Keep nobody waiting any longer, now and from now on."""
         self._is_let_go = True
         for waiting in self._waits:
@@ -274,9 +274,9 @@ class CallersBatches:
 
         return await run_cpu_bound(parse, size_bytes=size * READING_COST)
 
-    async def _looked_up(
-        self, parts: "Parts", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
-    ) -> _LookedUp:
+    async def _prepare(
+        self, parts: "Components", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
+    ) -> _PreparedRequest:
         """Check a request's tasks against their models.
 
         Raises:
@@ -290,11 +290,11 @@ class CallersBatches:
             request.image_paths, self._settings.files, request.attached or {}
         )
         try:
-            with _answer_in_time():
+            with _prepare_timeout():
                 account = await parts.account(caller.token, caller.source)
                 gateway = parts.accounts.gateway(caller.token)
-                await _learn_clock(gateway)
-                shown, semaphores = await self._semaphores.needed(
+                await _sync_clock(gateway)
+                shown, semaphores = await self._semaphores.resolve(
                     account, request.semaphore or None
                 )
                 models = await find_models(tasks, gateway, parts.models, account)
@@ -306,7 +306,7 @@ class CallersBatches:
                 found.insert(0, TaskProblem(None, None, str(error)))
             raise refusal_of(found) from None
         planned = await plan(tasks, models, images)
-        return _LookedUp(gateway, account, shown, semaphores, planned, images)
+        return _PreparedRequest(gateway, account, shown, semaphores, planned, images)
 
     @contextlib.contextmanager
     def _waiting(self, seconds: float | None) -> Iterator[None]:
@@ -317,24 +317,24 @@ class CallersBatches:
             finally:
                 self._waits.discard(scope)
 
-    async def _visible(self, parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
-        state = await self._found(parts, caller, batch_id)
+    async def _load_visible_batch(self, parts: "Components", caller: Caller, batch_id: str | None) -> "BatchState":
+        state = await self._load_batch(parts, caller, batch_id)
         is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
-        if is_elsewhere and caller.brought_a_token:
+        if is_elsewhere and caller.has_own_token:
             # Its process may be gone: then it is brought home with the token that is brought here.
             with contextlib.suppress(ReplicateMcpError):
                 await parts.account(caller.token, caller.source)
         return state
 
     @staticmethod
-    async def _found(parts: "Parts", caller: Caller, batch_id: str | None) -> "BatchState":
+    async def _load_batch(parts: "Components", caller: Caller, batch_id: str | None) -> "BatchState":
         if batch_id is None:
-            newest = await parts.backend.batches(caller.sees, limit=1)
+            newest = await parts.backend.batches(caller.visible_callers, limit=1)
             if newest:
                 return newest[0]
             raise UnknownBatch("There is no batch yet: generate_images starts one.")
         state = await parts.backend.batch(batch_id)
-        if state is None or state.caller not in caller.sees:
+        if state is None or state.caller not in caller.visible_callers:
             raise UnknownBatch(
                 f"There is no batch '{escaped(batch_id[:60])}': batches are remembered for 24 "
                 "hours, ended ones only while their account has room, and only their own caller "
@@ -343,29 +343,29 @@ class CallersBatches:
         return state
 
     @staticmethod
-    async def _still_runs(parts: "Parts", batch_id: str) -> bool:
+    async def _is_running(parts: "Components", batch_id: str) -> bool:
         state = await parts.backend.batch(batch_id)
         return state is not None and state.status == "running"
 
 
 @contextlib.contextmanager
-def _answer_in_time() -> Iterator[None]:
+def _prepare_timeout() -> Iterator[None]:
     """Bound how long Replicate is asked before anything is created.
 
     Raises:
         ReplicateUnavailable: it took too long.
     """
     try:
-        with anyio.fail_after(LOOK_UP_SECONDS):
+        with anyio.fail_after(PREPARE_TIMEOUT_SECONDS):
             yield
     except TimeoutError:
         raise ReplicateUnavailable(
-            f"Replicate did not answer within {LOOK_UP_SECONDS:.0f} s, so nothing was created: "
+            f"Replicate did not answer within {PREPARE_TIMEOUT_SECONDS:.0f} s, so nothing was created: "
             "try again."
         ) from None
 
 
-async def _learn_clock(gateway: "Gateway") -> None:
+async def _sync_clock(gateway: "Gateway") -> None:
     """Without Replicate's time, what was made for an attempt cannot be told from what was not."""
     from replicate_mcp.replicate_api.fault_policy import not_told
     from replicate_mcp.replicate_api.faults import Fault
@@ -397,7 +397,7 @@ def counts_of(state: "BatchState") -> "BatchCounts":
     )
 
 
-async def _uploaded(found: _LookedUp, seconds: float | None) -> "Sequence[PlannedTask]":
+async def _uploaded(found: _PreparedRequest, seconds: float | None) -> "Sequence[PlannedTask]":
     from replicate_mcp.batches.uploading import with_urls
 
     with anyio.move_on_after(seconds):
@@ -408,7 +408,7 @@ async def _uploaded(found: _LookedUp, seconds: float | None) -> "Sequence[Planne
     )
 
 
-def _refused(group: BaseExceptionGroup[Exception]) -> Exception:
+def _first_error(group: BaseExceptionGroup[Exception]) -> Exception:
     """The first reason why models could not be looked up, in our own terms."""
     from replicate_mcp.replicate_api.fault_policy import not_told
     from replicate_mcp.replicate_api.faults import Fault

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ASK_AGAIN_SECONDS = 30.0
+RETRY_DELAY_SECONDS = 30.0
 """How long a server waits before it asks again whose its token is, where Replicate did not tell."""
 
 
-class Parts:
+class Components:
     """The engine and all that it stands on."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Parts:
         refused: RefusedCredentials | None = None,
     ) -> None:
         self.backend = backend
-        self.holder = holder
+        self.dispatcher = holder
         self.runner = runner
         self.contexts = contexts
         self.models = Models(backend)
@@ -68,7 +68,7 @@ class Parts:
         *,
         batch_bytes: int | None = None,
         refused: RefusedCredentials | None = None,
-    ) -> "Parts":
+    ) -> "Components":
         """Put the parts together, and start what runs in the background."""
         backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
         holder = Holder(backend)
@@ -89,10 +89,10 @@ class Parts:
         parts = cls(settings, backend, holder, runner, contexts, refused)
         group.start_soon(parts.accounts.close_idle)
         if settings.token:
-            group.start_soon(parts.look_after_the_own_account)
+            group.start_soon(parts.recover_own_account)
         return parts
 
-    async def look_after_the_own_account(self) -> None:
+    async def recover_own_account(self) -> None:
         """Take over what an earlier process left of the server's own account."""
         while True:
             try:
@@ -106,7 +106,7 @@ class Parts:
             except Exception:
                 # Whatever it was, the server goes on.
                 log.exception("what earlier processes left is looked for later")
-            await anyio.sleep(ASK_AGAIN_SECONDS)
+            await anyio.sleep(RETRY_DELAY_SECONDS)
 
     async def account(self, token: str, source: str = "") -> str:
         """The account behind a token, its limit and rate declared once.

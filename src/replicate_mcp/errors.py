@@ -98,7 +98,7 @@ class UnknownBatch(InvalidInput):
     """No batch of that id is visible to the caller."""
 
 
-class KeyReused(InvalidInput):
+class IdempotencyKeyConflict(InvalidInput):
     """The key under which a request can be sent again belongs to another request."""
 
 
@@ -162,13 +162,13 @@ class TooManyBatches(ReplicateMcpError):
     code = "too_many_requests"
     retryable = True
 
-    def __init__(self, *, is_everybodys: bool, most: int) -> None:
-        whose = "" if is_everybodys else " of your account"
+    def __init__(self, *, is_global: bool, most: int) -> None:
+        whose = "" if is_global else " of your account"
         super().__init__(
             f"Too many batches{whose} have not ended (their inputs take at most "
             f"{most // 1024**2:,} MiB): try again when some have."
         )
-        self.is_everybodys = is_everybodys
+        self.is_global = is_global
 
 
 class JournalFull(ReplicateMcpError):

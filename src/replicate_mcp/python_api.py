@@ -74,7 +74,7 @@ def get_global_semaphore(semaphore_id: str) -> "SemaphoreStatus":
 
 def list_global_semaphores() -> "list[SemaphoreStatus]":
     """The named semaphores, and, where a token is set, the own account's first."""
-    return _call(lambda app: app.semaphores.known())
+    return _call(lambda app: app.semaphores.list_own())
 
 
 async def generate_images(
@@ -127,7 +127,7 @@ async def generate_images(
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(STOP_SECONDS, shield=True):
                 await app.batches.cancel(caller, batch_id)
-                await app.batches.stopped(batch_id)
+                await app.batches.wait_until_stopped(batch_id)
             raise
         return await app.batches.result(caller, batch_id)
 

@@ -77,13 +77,13 @@ def _public_url(value: object) -> object:
 def _folder(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
         return None
-    path = _whole_path(value.strip())
+    path = _absolute_path(value.strip())
     if path is None:
         raise ValueError(f"must be a folder's whole path, like {paths.EXAMPLE_FOLDER}")
     return path
 
 
-def _whole_path(text: str) -> Path | None:
+def _absolute_path(text: str) -> Path | None:
     """The path, `~` being the user's home; None for one that begins at the current folder."""
     try:
         path = Path(text).expanduser()
@@ -184,11 +184,11 @@ class Settings(BaseModel):
 SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}
 """Environment variable to field."""
 
-ALSO_READ = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
+SETTING_ALIASES = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
 """Another name under which a setting is read, where it is not set under its own."""
 
 _NOT_SHOWN = (
-    TOKEN, BACKEND, *ALSO_READ, "REPLICATE_BASE_URL", "REPLICATE_MCP_PUBLIC_URL"
+    TOKEN, BACKEND, *SETTING_ALIASES, "REPLICATE_BASE_URL", "REPLICATE_MCP_PUBLIC_URL"
 )  # fmt: skip
 """Settings whose values may hold a secret."""
 
@@ -237,9 +237,9 @@ def read_settings(
         from_file = _read_file(env_file)
     except InvalidInput as error:
         problems["the file of settings"] = str(error)
-    for name, sentence in {**not_heeded(from_file), **_without_value(from_file)}.items():
+    for name, sentence in {**unknown_setting_warnings(from_file), **_without_value(from_file)}.items():
         problems[name] = f"In the file of settings, {sentence}"
-    for sentence in (*not_heeded(environ).values(), *_of_the_environment_alone(environ, from_file)):
+    for sentence in (*unknown_setting_warnings(environ).values(), *_of_the_environment_alone(environ, from_file)):
         log.warning("%s", sentence)
     values, _ = _merged(environ, from_file)
     try:
@@ -293,7 +293,7 @@ def _merged(
     origins: dict[str, Origin] = {}
     for name in SETTING_NAMES:
         for source, origin in ((environ, "environment"), (from_file, "file")):
-            value = source.get(name) or source.get(ALSO_READ.get(name, ""))
+            value = source.get(name) or source.get(SETTING_ALIASES.get(name, ""))
             if value is not None and value.strip():
                 values[name] = value.strip()
                 origins[name] = "environment" if origin == "environment" else "file"
@@ -303,7 +303,7 @@ def _merged(
     return values, origins
 
 
-def not_heeded(names: Iterable[str]) -> dict[str, str]:
+def unknown_setting_warnings(names: Iterable[str]) -> dict[str, str]:
     """Return a sentence on each name that is meant as a setting, by its looks, and is none."""
     from difflib import get_close_matches
 
@@ -367,7 +367,7 @@ def state_file(backend: str) -> Path | None:
     named = backend.removeprefix("sqlite://")
     bare = named.lstrip("/")
     starts_by_itself = bare.startswith("~") or paths.begins_with_a_drive(bare)
-    path = _whole_path(bare if starts_by_itself or bare == named else f"/{bare}")
+    path = _absolute_path(bare if starts_by_itself or bare == named else f"/{bare}")
     if path is None or not bare or bare.startswith(("./", "../")):
         raise ValueError(f"must name a file by its whole path, like sqlite:///{paths.EXAMPLE_FILE}")
     return path

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from replicate_mcp.access import WITHOUT_A_KEY, Access, Caller
+from replicate_mcp.access import NO_TOKEN_MESSAGE, Access, Caller
 from replicate_mcp.errors import InvalidInput, Unauthorized
 from replicate_mcp.semaphores.registry import (
     account_semaphore,
@@ -15,12 +15,12 @@ from replicate_mcp.semaphores.registry import (
 from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    from replicate_mcp.composition import Parts
+    from replicate_mcp.composition import Components
     from replicate_mcp.semaphores.context import Lease
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
 
-class SharedSemaphores:
+class SemaphoreOperations:
     """The semaphores of the backend, by the names under which callers know them.
 
     Args:
@@ -28,21 +28,21 @@ class SharedSemaphores:
     """
 
     def __init__(
-        self, settings: Settings, access: Access, opened: Callable[[], Awaitable["Parts"]]
+        self, settings: Settings, access: Access, get_components: Callable[[], Awaitable["Components"]]
     ) -> None:
         self._settings = settings
         self._access = access
-        self._opened = opened
+        self._get_components = get_components
 
-    async def seen_by(self, caller: Caller) -> "list[SemaphoreStatus]":
+    async def list_for(self, caller: Caller) -> "list[SemaphoreStatus]":
         """What the caller sees: its own account's, and the registered ones."""
-        account = await (await self._opened()).account(caller.token, caller.source)
+        account = await (await self._get_components()).account(caller.token, caller.source)
         return await self._shown(account, own_name=self._settings.default_semaphore)
 
-    async def known(self) -> "list[SemaphoreStatus]":
+    async def list_own(self) -> "list[SemaphoreStatus]":
         """The registered ones, and the server's own account's where it has a token."""
         if self._settings.token:
-            return await self.seen_by(self._access.authenticate_local())
+            return await self.list_for(self._access.authenticate_local())
         return await self._shown("", own_name="")
 
     async def register(self, name: str, limit: int) -> "SemaphoreStatus":
@@ -50,7 +50,7 @@ class SharedSemaphores:
         check_name(name)
         check_limit(limit)
         if name != self._settings.default_semaphore:
-            await (await self._opened()).backend.register(name, limit)
+            await (await self._get_components()).backend.register(name, limit)
         return await self._known(name)
 
     async def resize(self, name: str, limit: int) -> "SemaphoreStatus":
@@ -59,7 +59,7 @@ class SharedSemaphores:
 
     async def set(self, name: str, limit: int) -> "SemaphoreStatus":
         """Set a limit by hand: it stays until it is set again. A new name becomes known."""
-        if name not in {state.name for state in await self.known()}:
+        if name not in {state.name for state in await self.list_own()}:
             await self.register(name, limit)
         return await self._resized(name, limit, by_admin=True)
 
@@ -72,10 +72,10 @@ class SharedSemaphores:
         Raises:
             UnknownSemaphore: no such name.
         """
-        parts = await self._opened()
+        parts = await self._get_components()
         inside = await self._inside(name)
-        parts.holder.accept(await parts.backend.unset(inside))
-        return next((each for each in await self.known() if each.name == name), None)
+        parts.dispatcher.accept(await parts.backend.unset(inside))
+        return next((each for each in await self.list_own() if each.name == name), None)
 
     async def remove(self, name: str) -> None:
         """Remove a registered name.
@@ -89,28 +89,28 @@ class SharedSemaphores:
                 f"'{name}' is the account's own limit and cannot be removed: `replicate-mcp "
                 f"semaphores unset {name}` drops a limit that was set by hand."
             )
-        await (await self._opened()).backend.remove(check_name(name))
+        await (await self._get_components()).backend.remove(check_name(name))
 
     async def set_rate(self, per_minute: float) -> None:
         """Set how many creations a minute the server's own account is allowed: that stays."""
-        own = await self.own(self._access.authenticate_local())
-        parts = await self._opened()
-        parts.holder.accept(await parts.backend.set_rate(own, per_minute))
+        own = await self.account_semaphore_of(self._access.authenticate_local())
+        parts = await self._get_components()
+        parts.dispatcher.accept(await parts.backend.set_rate(own, per_minute))
 
     async def acquire(self, lease: "Lease") -> None:
         """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
         lease.semaphore = await self._inside(lease.semaphore)
-        await (await self._opened()).contexts.acquire(lease)
+        await (await self._get_components()).contexts.acquire(lease)
 
     async def release(self, lease: "Lease") -> None:
         """Give a unit back, or stop waiting for it."""
-        await (await self._opened()).contexts.release(lease)
+        await (await self._get_components()).contexts.release(lease)
 
-    async def own(self, caller: Caller) -> str:
+    async def account_semaphore_of(self, caller: Caller) -> str:
         """The backend's name for the semaphore of the caller's account."""
-        return account_semaphore(await (await self._opened()).account(caller.token, caller.source))
+        return account_semaphore(await (await self._get_components()).account(caller.token, caller.source))
 
-    async def needed(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
+    async def resolve(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
         """For a batch: the name to show, and the semaphores of which each task needs a unit.
 
         Raises:
@@ -120,33 +120,33 @@ class SharedSemaphores:
         if named is None or named == self._settings.default_semaphore:
             return self._settings.default_semaphore, (own,)
         name = check_name(named)
-        known = {state.name for state in await (await self._opened()).backend.semaphores()}
+        known = {state.name for state in await (await self._get_components()).backend.semaphores()}
         if name not in known:
             raise InvalidInput(unknown_semaphore(name, known))
         return name, (own, name)
 
     async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
         check_limit(limit)
-        parts = await self._opened()
+        parts = await self._get_components()
         inside = await self._inside(name)
-        parts.holder.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
+        parts.dispatcher.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
         return await self._known(name)
 
     async def _known(self, name: str) -> "SemaphoreStatus":
-        for each in await self.known():
+        for each in await self.list_own():
             if each.name == name:
                 return each
-        raise Unauthorized(WITHOUT_A_KEY)  # An account's own: without a token there is no account.
+        raise Unauthorized(NO_TOKEN_MESSAGE)  # An account's own: without a token there is no account.
 
     async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
         from replicate_mcp.semaphores.status import SemaphoreStatus
 
-        backend = (await self._opened()).backend
+        backend = (await self._get_components()).backend
         states = visible_to(account, await backend.semaphores(), own_name=own_name)
         return [SemaphoreStatus.of(state, backend.scope) for state in states]
 
     async def _inside(self, name: str) -> str:
         """The name that the backend knows a semaphore by."""
         if name == self._settings.default_semaphore:
-            return await self.own(self._access.authenticate_local())
+            return await self.account_semaphore_of(self._access.authenticate_local())
         return name

@@ -137,7 +137,7 @@ async def ended(app: App, batch_id: str) -> BatchResult:
     """The batch once it has ended, and no permit is out any more."""
     with anyio.fail_after(60):
         await app.batches.wait(app.caller(), batch_id, seconds=None)
-        while (await app.semaphores.seen_by(app.caller()))[0].in_use:
+        while (await app.semaphores.list_for(app.caller()))[0].in_use:
             await anyio.sleep(0.05)
     return await app.batches.result(app.caller(), batch_id)
 

@@ -83,7 +83,7 @@ async def test_a_fault_that_lasts_is_reported_with_its_reason(
 ) -> None:
     async with app_with(REPLICATE_MCP_PREDICTION_SECONDS="5") as app:
         result = await make(app, [task, {"prompt": "beside it"}])
-        (own,) = await app.semaphores.seen_by(app.caller())
+        (own,) = await app.semaphores.list_for(app.caller())
     (row,) = result.failed_results
     assert (row.error_code, row.retryable) == (code, retryable)
     assert row.error.endswith(".")
@@ -126,7 +126,7 @@ async def test_what_replicate_refuses_is_reported_as_it_says_it(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         simulator.fault_next(Fault("500"), 3, on="get")  # No schema: Replicate judges.
         result = await make(app, [{"prompt": "x", "num_outputs": 9}])
     (row,) = result.failed_results
@@ -141,7 +141,7 @@ async def test_what_replicate_says_may_hold_half_a_character(
     simulator.configure(failure_text="no \ud83d for you")
     async with app_with() as app:
         result = await make(app, [{"prompt": "x [fail]"}])
-        (own,) = await app.semaphores.seen_by(app.caller())
+        (own,) = await app.semaphores.list_for(app.caller())
     (row,) = result.failed_results
     assert (row.error_code, row.error) == ("prediction_failed", "The model failed: no ? for you.")
     assert own.in_use == 0
@@ -161,7 +161,7 @@ async def test_a_row_that_cannot_be_kept_ends_its_task_and_frees_its_permit(
     monkeypatch.setattr(JournalTables, "record", picky)
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}])
-        (own,) = await app.semaphores.seen_by(app.caller())
+        (own,) = await app.semaphores.list_for(app.caller())
     (row,) = result.failed_results
     assert (result.status, row.error_code) == ("completed", "create_outcome_unknown")
     assert (row.prediction_id is not None, row.retryable) == (True, False)
@@ -175,7 +175,7 @@ async def test_a_fault_that_passes_while_a_model_is_looked_up_costs_no_task(
     app_with: AppFactory, simulator: Simulator, model: str
 ) -> None:
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         simulator.fault_next(Fault("503"), on="get")
         result = await make(app, [{"prompt": f"x{n}", "model": model} for n in range(3)])
     assert (result.successful_count, result.failed_count) == (3, 0)
@@ -186,7 +186,7 @@ async def test_a_model_that_could_not_be_looked_up_may_be_sent_again(
 ) -> None:
     task = {"prompt": "x", "model": "community/sticker-maker"}
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         simulator.fault_next(Fault("503"), 3, on="get")
         result = await make(app, [task])
         again = await make(app, [task])
@@ -252,8 +252,8 @@ async def test_what_a_revoked_token_left_running_is_followed_with_another_of_the
         (row,) = (await app.batches.result(app.caller(), batch_id)).failed_results
         other = app.caller(OTHER_TOKEN)
         assert (row.error_code, row.prediction_id is not None) == ("unauthorized", True)
-        assert (await app.semaphores.seen_by(other))[0].in_use == 1, "it still runs at Replicate"
+        assert (await app.semaphores.list_for(other))[0].in_use == 1, "it still runs at Replicate"
         await simulator.reached(account="acme", succeeded=1)
         with anyio.fail_after(100):
-            while (await app.semaphores.seen_by(other))[0].in_use:
+            while (await app.semaphores.list_for(other))[0].in_use:
                 await anyio.sleep(0.05)

@@ -70,7 +70,7 @@ async def test_all_faults_of_all_tasks_are_told_at_once_and_nothing_is_created(
 ) -> None:
     async with app_with() as app:
         error = await refusal(app, FAULTS)
-        assert await app.batches.listed(app.caller()) == []
+        assert await app.batches.list(app.caller()) == []
     assert isinstance(error, InvalidInput)
     assert_problems(error.problems)
     assert str(error).startswith("task 1: aspect_ratio '16x9' is not one of ")
@@ -137,8 +137,8 @@ async def test_what_is_skipped_fails_and_the_rest_is_made(
         result = await run(app, FAULTS, skip_invalid=True)
         first = await app.batches.result(app.caller(), result.batch_id, limit=7)
         rest = await app.batches.result(app.caller(), result.batch_id, after=first.cursor)
-        (listed,) = await app.batches.listed(app.caller())
-        (own,) = await app.semaphores.seen_by(app.caller())
+        (listed,) = await app.batches.list(app.caller())
+        (own,) = await app.semaphores.list_for(app.caller())
     assert creations(simulator) == 2
     assert (result.status, result.total_tasks) == ("completed", 9)
     assert (result.successful_count, result.failed_count, result.pending_count) == (2, 7, 0)
@@ -188,7 +188,7 @@ async def test_nothing_valid_at_all_is_refused_whole(app_with: AppFactory, tasks
     async with app_with() as app:
         error = await refusal(app, tasks, skip_invalid=True)
         whole = await refusal(app, tasks)
-        assert await app.batches.listed(app.caller()) == []
+        assert await app.batches.list(app.caller()) == []
     assert (type(error), str(error)) == (type(whole), str(whole))
 
 

@@ -25,7 +25,7 @@ def short_lived(playback: Playback, state: str) -> Settings:
 
 
 async def permits_out(app: App) -> int:
-    return (await app.semaphores.seen_by(app.caller()))[0].in_use
+    return (await app.semaphores.list_for(app.caller()))[0].in_use
 
 
 def test_an_unforeseen_fault_ends_its_task_and_returns_its_permit_at_the_deadline(

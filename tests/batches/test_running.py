@@ -442,7 +442,7 @@ async def test_bad_input_is_refused_whole_with_a_sentence_and_nothing_reaches_th
     async with app_with() as app:
         with pytest.raises(kind, match=sentence):
             await make(app, tasks, **more)
-        assert await app.batches.listed(app.caller()) == []
+        assert await app.batches.list(app.caller()) == []
     assert creations(simulator) == 0
 
 
@@ -518,7 +518,7 @@ async def test_a_cancelled_creation_whose_answer_is_lost_as_well_ends_all_the_sa
         with anyio.fail_after(25):
             await app.batches.wait(app.caller(), batch_id, seconds=None)
         result = await app.batches.result(app.caller(), batch_id)
-        (own,) = await app.semaphores.seen_by(app.caller())
+        (own,) = await app.semaphores.list_for(app.caller())
     assert result.failed_results[0].error_code == "canceled"
     assert own.in_use == 0
 
@@ -527,7 +527,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         simulator.fault_next("503", 9, on="get")
         with pytest.raises(InvalidInput, match="task 0: guidance is not a finite number"):
             await make(app, [{"prompt": "x", "guidance": float("nan")}])

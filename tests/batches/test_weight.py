@@ -87,7 +87,7 @@ def test_an_account_may_have_a_quarter_and_all_together_the_whole(
         return room(new, *running, most=1_000)
     with pytest.raises(TooManyBatches) as refused:
         room(new, *running, most=1_000)
-    assert refused.value.is_everybodys is is_everybodys
+    assert refused.value.is_global is is_everybodys
     return None
 
 

@@ -91,7 +91,7 @@ async def test_without_a_schema_replicate_judges_whether_a_prompt_is_needed(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         simulator.fault_next("503", 3, on="get")
         upscaled = await run(app, [{"image": IMAGE}], model="community/upscaler")
         simulator.fault_next("503", 3, on="get")

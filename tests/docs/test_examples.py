@@ -99,7 +99,7 @@ def refusal(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
 
 def credentials(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
     caller = Access().authenticate(HttpRequest({}), token_in(shown["_meta"]))
-    assert caller.brought_a_token
+    assert caller.has_own_token
 
 
 def configuration(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:

@@ -11,7 +11,7 @@ from docs.blocks import ROOT
 from http_api.conftest import Serve, Server
 from replicate_mcp import __all__ as public_names
 from replicate_mcp.cli.main import COMMANDS, Command
-from replicate_mcp.errors import ERROR_CODES, KeyReused, UnknownBatch
+from replicate_mcp.errors import ERROR_CODES, IdempotencyKeyConflict, UnknownBatch
 from replicate_mcp.http_api.answers import STATUSES, Refusal, refusal
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import TEMPLATES
@@ -72,7 +72,7 @@ def test_every_error_has_its_solution_and_its_status() -> None:
         assert f"`{code}`" in page("errors.md"), code
     named = section(page("errors.md").replace("# Error", "## Error", 1), "Error codes")
     specific = named.partition("`invalid_input` uses a more specific HTTP status")[2]
-    for refused in (UnknownBatch(""), KeyReused("")):
+    for refused in (UnknownBatch(""), IdempotencyKeyConflict("")):
         assert f"| {refusal(refused)[0]} |" in specific
 
 

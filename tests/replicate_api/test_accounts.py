@@ -40,10 +40,10 @@ async def test_many_who_bring_one_refused_token_cost_one_call(
         async def ask() -> None:
             nonlocal refused
             with pytest.raises(Unauthorized):
-                await app.semaphores.seen_by(app.caller("r8_acme_9"))
+                await app.semaphores.list_for(app.caller("r8_acme_9"))
             refused += 1
 
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         before = sum(simulator.stats()["requests"].values())
         async with anyio.create_task_group() as group:
             for _ in range(30):
@@ -59,9 +59,9 @@ async def test_a_token_that_was_refused_is_asked_for_again_by_who_comes_later(
     async with app_with() as app:
         caller = app.caller("r8_acme_9")
         with pytest.raises(Unauthorized):
-            await app.semaphores.seen_by(caller)
+            await app.semaphores.list_for(caller)
         simulator.change_account("acme", restore=["r8_acme_9"])
-        assert len(await app.semaphores.seen_by(caller)) == 1
+        assert len(await app.semaphores.list_for(caller)) == 1
 
 
 def over_http(app: App, token: str, source: str = "192.0.2.1") -> Caller:
@@ -80,15 +80,15 @@ async def test_a_token_over_http_that_was_refused_is_not_sent_again_for_a_while(
 ) -> None:
     simulator.change_account("acme", revoke=["r8_acme_9"])
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         before = asked(simulator)
         for source in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
             with pytest.raises(Unauthorized, match="Replicate refused the token"):
-                await app.semaphores.seen_by(over_http(app, "r8_acme_9", source))
+                await app.semaphores.list_for(over_http(app, "r8_acme_9", source))
         assert asked(simulator) == before + 1
         simulator.change_account("acme", restore=["r8_acme_9"])
         monkeypatch.setattr(accounts, "REFUSED_SECONDS", 0)
-        assert len(await app.semaphores.seen_by(over_http(app, "r8_acme_9"))) == 1
+        assert len(await app.semaphores.list_for(over_http(app, "r8_acme_9"))) == 1
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -98,12 +98,12 @@ async def test_an_address_may_try_so_many_tokens_and_no_more(
     made_up = refused_tokens(simulator, MAX_REFUSED * 3)
     outcomes: Counter[type[Exception]] = Counter()
     async with app_with() as app:
-        await app.semaphores.seen_by(over_http(app, "r8_known_1"))
+        await app.semaphores.list_for(over_http(app, "r8_known_1"))
         before = asked(simulator)
 
         async def ask(token: str) -> None:
             try:
-                await app.semaphores.seen_by(over_http(app, token))
+                await app.semaphores.list_for(over_http(app, token))
             except ReplicateMcpError as error:
                 outcomes[type(error)] += 1
 
@@ -113,12 +113,12 @@ async def test_an_address_may_try_so_many_tokens_and_no_more(
         assert asked(simulator) - before == MAX_REFUSED
         assert outcomes == {Unauthorized: MAX_REFUSED, TooManyAttempts: 2 * MAX_REFUSED}
         with pytest.raises(TooManyAttempts, match=r"send it again in [1-9]"):
-            await app.semaphores.seen_by(over_http(app, "r8_another_1"))
+            await app.semaphores.list_for(over_http(app, "r8_another_1"))
         # What is known goes on, as do other addresses and this machine's user.
-        await app.semaphores.seen_by(over_http(app, "r8_known_1"))
-        await app.semaphores.seen_by(over_http(app, "r8_another_1", "192.0.2.2"))
-        await app.semaphores.seen_by(app.caller())
-        await app.semaphores.seen_by(app.caller("r8_third_1"))
+        await app.semaphores.list_for(over_http(app, "r8_known_1"))
+        await app.semaphores.list_for(over_http(app, "r8_another_1", "192.0.2.2"))
+        await app.semaphores.list_for(app.caller())
+        await app.semaphores.list_for(app.caller("r8_third_1"))
 
 
 async def test_many_good_tokens_from_one_address_are_all_let_in(
@@ -130,7 +130,7 @@ async def test_many_good_tokens_from_one_address_are_all_let_in(
 
         async def ask(token: str) -> None:
             nonlocal known
-            await app.semaphores.seen_by(over_http(app, token))
+            await app.semaphores.list_for(over_http(app, token))
             known += 1
 
         async with anyio.create_task_group() as group:
@@ -166,10 +166,10 @@ async def test_nothing_is_kept_of_tokens_that_are_made_up(
     made_up = refused_tokens(simulator)
     before = new_objects(Gateway)
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         for token in made_up:
             with pytest.raises(Unauthorized):
-                await app.semaphores.seen_by(app.caller(token))
+                await app.semaphores.list_for(app.caller(token))
         assert len(new_objects(Gateway, before)) == 1
 
 
@@ -179,7 +179,7 @@ async def test_nothing_is_kept_of_made_up_tokens_that_look_for_models(
     made_up = refused_tokens(simulator)
     before = new_objects(Gateway)
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         for token in made_up:
             caller = partial(app.caller, token)
             with pytest.raises(Unauthorized):
@@ -197,10 +197,10 @@ async def test_nothing_is_kept_of_a_token_whose_bringer_went_before_it_was_known
 ) -> None:
     before = new_objects(Gateway)
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         simulator.fault_next("silence", 1, on="get")
         async with anyio.create_task_group() as group:
-            group.start_soon(app.semaphores.seen_by, app.caller("r8_acme_2"))
+            group.start_soon(app.semaphores.list_for, app.caller("r8_acme_2"))
             while len(new_objects(Gateway, before)) == 1:
                 await anyio.sleep(0.01)
             group.cancel_scope.cancel()
@@ -214,7 +214,7 @@ async def test_connections_that_nobody_uses_are_closed(
     monkeypatch.setattr(accounts, "KEEPALIVE_SECONDS", 0.2)
     monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0.2)
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         with anyio.fail_after(10):
             while new_objects(AsyncHTTPTransport, before):
                 await anyio.sleep(0.05)

@@ -27,7 +27,7 @@ async def test_many_who_ask_for_one_model_at_once_cost_one_call(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         async with anyio.create_task_group() as group:
             for _ in range(30):
                 group.start_soon(app.model_inputs, app.caller(), "flux-dev")
@@ -36,7 +36,7 @@ async def test_many_who_ask_for_one_model_at_once_cost_one_call(
 
 async def test_nothing_is_kept_of_models_that_are_made_up(app_with: AppFactory) -> None:
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         before = _locks()
         for number in range(20):
             with pytest.raises(ModelNotFound):

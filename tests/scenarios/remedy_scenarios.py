@@ -29,7 +29,7 @@ async def cancel(stage: Stage) -> str:
         stage.strike(LIMIT if stage.is_final() else LIMIT + 1)
         await stage.request(app.batches.cancel(app.caller(), batch_id))
         with anyio.fail_after(PATIENCE):
-            await app.batches.stopped(batch_id)
+            await app.batches.wait_until_stopped(batch_id)
         assert stage.simulator.account(stage.account)["in_flight"] == 0, "stopped, and yet it runs"
         if stage.fault == "429-after":
             assert stage.seconds_since() >= 1, "repeated sooner than Replicate asked"
@@ -91,7 +91,7 @@ async def adopt(stage: Stage) -> str:
 async def _bring_the_token_again(app: App, batch_id: str) -> None:
     with anyio.fail_after(PATIENCE):
         while (await app.batches.result(app.caller(), batch_id)).status == "running":
-            await app.semaphores.seen_by(app.caller())
+            await app.semaphores.list_for(app.caller())
             await anyio.sleep(0.05)
 
 
@@ -144,7 +144,7 @@ async def used_again(stage: Stage, app: App) -> str:
     await app.semaphores.release(lease)
     with anyio.fail_after(PATIENCE):
         while any(
-            each.in_use for each in await app.semaphores.known() if each.name == lease.semaphore
+            each.in_use for each in await app.semaphores.list_own() if each.name == lease.semaphore
         ):
             await anyio.sleep(0.02)
     return "permit returned"

@@ -208,10 +208,10 @@ class Stage:
         with anyio.fail_after(PATIENCE):
             batches = [
                 await self._result(app, each.batch_id)
-                for each in await app.batches.listed(app.caller())
+                for each in await app.batches.list(app.caller())
                 if self._link is None or each.batch_id in self._begun  # Cells share a Redis.
             ]
-            while (await app.semaphores.seen_by(app.caller()))[0].in_use:
+            while (await app.semaphores.list_for(app.caller()))[0].in_use:
                 await anyio.sleep(0.02)
         self._check(batches)
         rows = {

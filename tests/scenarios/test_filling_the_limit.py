@@ -90,7 +90,7 @@ async def test_one_image_beside_a_batch_of_five_hundred_starts_at_its_next_turn(
             assert (await made(app, 1)).successful_count == 1
             assert anyio.current_time() - asked_at <= 2.2 * 3
             await app.batches.cancel(app.caller(), large)
-            await app.batches.stopped(large)
+            await app.batches.wait_until_stopped(large)
 
 
 async def test_an_account_that_was_lowered_unannounced_is_used_as_it_allows(tmp_path: Path) -> None:
@@ -149,4 +149,4 @@ async def test_following_two_hundred_long_predictions_stays_under_the_rate_of_ot
             assert account["in_flight"] == 200
             assert account["throttled"] == 0
             await app.batches.cancel(app.caller(), batch)
-            await app.batches.stopped(batch)
+            await app.batches.wait_until_stopped(batch)

@@ -62,7 +62,7 @@ async def test_a_killed_process_gives_its_permits_back_and_its_images_are_delive
             other.wait()
         left = await ended(app, killed)
         own = await ended(app, mine)
-        (account,) = await app.semaphores.seen_by(app.caller())
+        (account,) = await app.semaphores.list_for(app.caller())
     assert own.successful_count == 5
     assert left.successful_count == 3
     assert {row.error_code for row in left.failed_results} == {"interrupted"}
@@ -85,7 +85,7 @@ async def test_a_process_that_starts_later_delivers_what_was_left(
         other.kill()
         other.wait()
     async with app_with() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         left = (await app.batches.result(app.caller(), None)).batch_id
         result = await ended(app, left)
     assert (result.status, result.successful_count) == ("completed", 2)
@@ -108,7 +108,7 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
     simulator.configure(predict_seconds=1.5)
     batch_id = await left_with_two_running(app_with, simulator)
     async with app_with() as second:
-        await second.semaphores.seen_by(second.caller())
+        await second.semaphores.list_for(second.caller())
         result = await ended(second, batch_id)
     assert result.successful_count == 2
     assert all(row.seed is not None for row in result.successful_results)

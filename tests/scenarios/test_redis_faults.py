@@ -100,7 +100,7 @@ async def ended(app: App, batch_id: str) -> BatchResult:
 
 async def nothing_in_use(app: App) -> None:
     with anyio.fail_after(30):
-        while (await app.semaphores.seen_by(app.caller()))[0].in_use:
+        while (await app.semaphores.list_for(app.caller()))[0].in_use:
             await anyio.sleep(0.1)
 
 
@@ -111,7 +111,7 @@ async def test_a_redis_that(server: RunningServer, programs: Programs, fault: st
         other = programs.start([{"prompt": f"theirs {n}", "seed": 1} for n in range(THEIRS)])
         programs.begin(other)
         await simulator.reached(account="acme", in_flight=LIMIT)
-        (theirs,) = await app.batches.listed(app.caller())
+        (theirs,) = await app.batches.list(app.caller())
         mine = await app.batches.start(
             app.caller(), BatchRequest([{"prompt": f"mine {n}", "seed": 1} for n in range(MINE)])
         )

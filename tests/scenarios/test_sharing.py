@@ -30,7 +30,7 @@ async def result_of(process: subprocess.Popen[str]) -> BatchResult:
 
 async def batch_of_the_dead(app: App) -> BatchResult:
     """The one batch of the caller's that no living process of the test runs, once it has ended."""
-    batches = await app.batches.listed(app.caller())
+    batches = await app.batches.list(app.caller())
     batch_id = batches[-1].batch_id
     with anyio.fail_after(60):
         await app.batches.wait(app.caller(), batch_id, seconds=None)
@@ -80,7 +80,7 @@ async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_pred
     simulator = programs.simulator
     tasks = [{"prompt": prompt.format(n=n), "seed": 1} for n in range(30)]
     async with programs.app() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         first = programs.start(tasks)
         programs.begin(first)
         await simulator.reached(account="acme", in_flight=10)
@@ -114,11 +114,11 @@ async def test_killed_at_any_moment_every_image_is_delivered_once(
     for _ in range(rounds):
         tasks: list[dict[str, Any]] = [{"prompt": "the same car", "seed": 1}] * 12
         async with programs.app() as app:
-            await app.semaphores.seen_by(app.caller())
+            await app.semaphores.list_for(app.caller())
             first = programs.start(tasks)
             programs.begin(first)
             await simulator.reached(account="acme", created=len(delivered) + 1)
-            before = await app.batches.listed(app.caller(), limit=1)
+            before = await app.batches.list(app.caller(), limit=1)
             mine = await app.batches.start(app.caller(), BatchRequest(tasks))
             await anyio.sleep(moments.uniform(0, 2))
             first.kill()
@@ -147,8 +147,8 @@ async def test_after_every_process_was_killed_a_new_one_delivers_what_was_create
     for process in started:
         process.kill()
     async with programs.app() as app:
-        await app.semaphores.seen_by(app.caller())
-        batches = await app.batches.listed(app.caller())
+        await app.semaphores.list_for(app.caller())
+        batches = await app.batches.list(app.caller())
         with anyio.fail_after(60):
             for batch in batches:
                 await app.batches.wait(app.caller(), batch.batch_id, seconds=None)
@@ -185,7 +185,7 @@ async def test_a_clock_an_hour_off_at_replicate_changes_nothing(programs_at: Pro
     programs = programs_at(5, predict_seconds="1-2", clock_offset_seconds=3_600)
     simulator = programs.simulator
     async with programs.app() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         first = programs.start([{"prompt": "the same car", "seed": 1}] * 12)
         programs.begin(first)
         await simulator.reached(account="acme", in_flight=5)
@@ -214,7 +214,7 @@ async def test_a_forked_child_that_lives_on_does_not_pass_for_its_dead_parent(
 ) -> None:
     programs = programs_at(2, predict_seconds=1)
     async with programs.app() as app:
-        await app.semaphores.seen_by(app.caller())
+        await app.semaphores.list_for(app.caller())
         parent = programs.start([{"prompt": f"car {n}"} for n in range(4)], before=FORKING)
         programs.begin(parent)
         await programs.simulator.reached(account="acme", in_flight=2)

@@ -55,7 +55,7 @@ async def test_after_a_stop_at_any_moment_nothing_runs_and_nothing_is_created(
                 await anyio.sleep(moments.uniform(0, 2))
                 await app.batches.cancel(app.caller(), batch_id)
                 with anyio.fail_after(90):
-                    await app.batches.stopped(batch_id)
+                    await app.batches.wait_until_stopped(batch_id)
                 stopped = simulator.account("acme")
                 assert stopped["in_flight"] == 0
                 result = await app.batches.result(app.caller(), batch_id)

@@ -198,7 +198,7 @@ async def check_permits(app: App) -> None:
     """Check that all of them come back."""
     with anyio.fail_after(10):
         while True:
-            (account,) = await app.semaphores.seen_by(app.caller())
+            (account,) = await app.semaphores.list_for(app.caller())
             if account.in_use == 0 and account.waiting == 0:
                 return
             await anyio.sleep(0.1)

@@ -49,6 +49,6 @@ def check_room(new: "RunningBatch", running: "Iterable[RunningBatch]", most: int
         whole += batch.weight
         of_the_account += batch.weight if batch.account == new.account else 0
     if of_the_account > most // ACCOUNTS_PART:
-        raise TooManyBatches(is_everybodys=False, most=most // ACCOUNTS_PART)
+        raise TooManyBatches(is_global=False, most=most // ACCOUNTS_PART)
     if whole > most:
-        raise TooManyBatches(is_everybodys=True, most=most)
+        raise TooManyBatches(is_global=True, most=most)

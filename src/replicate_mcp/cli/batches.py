@@ -51,7 +51,7 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
     from replicate_mcp.tasks.result import as_json
     from replicate_mcp.text import one_line
 
-    found = await app.batches.listed(caller, limit=MOST_BATCHES)
+    found = await app.batches.list(caller, limit=MOST_BATCHES)
     console = PrintableConsole()
     if as_document:
         print_json([as_json(each) for each in found])

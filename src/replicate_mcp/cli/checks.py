@@ -18,7 +18,7 @@ from replicate_mcp.platform.files import has_modes
 from replicate_mcp.platform.shell import command_line, move_command
 from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.settings import BACKEND, Settings, not_heeded, state_file
+from replicate_mcp.settings import BACKEND, Settings, unknown_setting_warnings, state_file
 from replicate_mcp.tasks.models import ModelName
 
 BASE_URL = "REPLICATE_BASE_URL"
@@ -66,7 +66,7 @@ def python() -> Check:
 
 def names(environ: Mapping[str, str]) -> list[Check]:
     """Names in the environment that are meant as settings and are none."""
-    return [Check("settings", False, sentence) for sentence in not_heeded(environ).values()]
+    return [Check("settings", False, sentence) for sentence in unknown_setting_warnings(environ).values()]
 
 
 def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
@@ -234,7 +234,7 @@ async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
 
 async def _limits(app: App, caller: Caller) -> Check:
     try:
-        states = await app.semaphores.seen_by(caller)
+        states = await app.semaphores.list_for(caller)
     except ReplicateMcpError as error:
         return Check("limits", False, str(error))
     said = []

@@ -244,7 +244,7 @@ async def _run_batch(
         group.start_soon(keep_bar)
         group.start_soon(stop_when_asked)
         await app.batches.wait(caller, batch_id, seconds=None)
-        await app.batches.stopped(batch_id)
+        await app.batches.wait_until_stopped(batch_id)
         group.cancel_scope.cancel()
     result = await app.batches.result(caller, batch_id)
     made = result.successful_count

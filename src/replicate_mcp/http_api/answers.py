@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from replicate_mcp.errors import (
-    KeyReused,
+    IdempotencyKeyConflict,
     RefusalCode,
     ReplicateMcpError,
     TooManyBatches,
@@ -164,11 +164,11 @@ class Status(BaseModel):
 def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
     """The status and the body for a request that is refused whole."""
     status = STATUSES[error.code]
-    if isinstance(error, TooManyBatches) and error.is_everybodys:
+    if isinstance(error, TooManyBatches) and error.is_global:
         status = 503
     elif isinstance(error, UnknownBatch):
         status = 404
-    elif isinstance(error, KeyReused):
+    elif isinstance(error, IdempotencyKeyConflict):
         status = 422
     body = {"error": str(error), "error_code": error.code, "retryable": error.retryable}
     if error.problems:

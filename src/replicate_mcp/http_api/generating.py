@@ -106,7 +106,7 @@ async def _started(
     request: Request, app: App, caller: Caller, body: GenerateBody, key: str | None
 ) -> str:
     """The batch of this request: a new one, or the one that its key began before."""
-    if body.concurrency_limit is not None and not caller.brought_a_token:
+    if body.concurrency_limit is not None and not caller.has_own_token:
         raise InvalidInput(
             "concurrency_limit goes with a token of your own: the limit of the server's account is "
             "set with POST /configure."

@@ -56,7 +56,7 @@ async def batches(
     app: TheApp, caller: TheReader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Batches:
     """Your batches of the last 24 hours, the newest first."""
-    found = await app.batches.listed(caller, limit=limit)
+    found = await app.batches.list(caller, limit=limit)
     return Batches(batches=found, count=len(found))
 
 
@@ -94,7 +94,7 @@ async def cancel(batch_id: str, app: TheApp, caller: TheReader) -> BatchCounts:
 @router.get("/global-semaphores", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
 async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
     """The limits that you are under, and how full they are."""
-    found = await app.semaphores.seen_by(caller)
+    found = await app.semaphores.list_for(caller)
     names = [each.name for each in found]
     return Semaphores(global_semaphores=names, count=len(found), semaphores=found)
 
@@ -103,7 +103,7 @@ async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
 async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Registered:
     """Register a limit, or change a known one: it stays until it is set again."""
     state = await app.semaphores.set(body.semaphore_id, body.limit)
-    names = [each.name for each in await app.semaphores.known()]
+    names = [each.name for each in await app.semaphores.list_own()]
     return Registered(
         success=True,
         message=f"{state.name} allows {state.limit} at once.",
@@ -121,7 +121,7 @@ async def remove_semaphore(semaphore_id: str, app: TheApp, _: TheAdmin) -> Remov
         success=True,
         message=f"{semaphore_id} is removed.",
         semaphore_id=semaphore_id,
-        all_semaphores=[each.name for each in await app.semaphores.known()],
+        all_semaphores=[each.name for each in await app.semaphores.list_own()],
     )
 
 
@@ -178,7 +178,7 @@ async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
             told.append(error)
         answered.set()
 
-    app.in_background(ask)  # A step that waits for a lock cannot be broken off.
+    app.start_background(ask)  # A step that waits for a lock cannot be broken off.
     with anyio.move_on_after(HEALTH_SECONDS):
         await answered.wait()
     late = BackendUnavailable(f"The state did not answer within {HEALTH_SECONDS:.0f} s.")
@@ -205,7 +205,7 @@ async def status(app: TheApp, caller: TheReader) -> Status:
 
 
 async def _concurrency(app: App, caller: Caller) -> dict[str, Any]:
-    own = (await app.semaphores.seen_by(caller))[0]
+    own = (await app.semaphores.list_for(caller))[0]
     return {
         "concurrent_limit": own.limit,
         "available_slots": own.available,

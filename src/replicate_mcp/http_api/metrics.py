@@ -87,8 +87,8 @@ class Metrics:
 )
 async def metrics(request: Request, app: TheApp, caller: TheReader) -> Response:
     """The semaphores that the caller sees; for the server's own callers, this process's counts."""
-    text = generate_latest(_semaphores(await app.semaphores.seen_by(caller)))
-    if not caller.brought_a_token:
+    text = generate_latest(_semaphores(await app.semaphores.list_for(caller)))
+    if not caller.has_own_token:
         counted: Metrics = request.app.state.metrics
         text += generate_latest(counted.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

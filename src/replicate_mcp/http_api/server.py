@@ -129,7 +129,7 @@ async def serve_http(
     ) as app:
         server = ReplicateMcpServer(app)
         api = build(app, server, host=host, limits=limits)
-        app.in_background(app.recover)
+        app.start_background(app.recover)
         _load_and_freeze()
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
@@ -148,7 +148,7 @@ class _Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.let_go()
+        self._app.begin_shutdown()
         await super().shutdown(sockets)
         # Else uvicorn ends the process by them, before the others were told that it leaves.
         self._captured_signals.clear()

@@ -11,5 +11,5 @@ router = APIRouter(include_in_schema=False)
 @router.post(PATH + "/{account}")
 async def receive(account: str, request: Request, app: TheApp) -> Response:
     """Keep it for whoever follows its prediction: 204, or 503 for Replicate to send it again."""
-    kept = await app.hear_webhook(account, request.headers, await request.body())
+    kept = await app.receive_webhook(account, request.headers, await request.body())
     return Response(status_code=204 if kept else 503)

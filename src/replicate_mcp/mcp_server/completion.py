@@ -68,7 +68,7 @@ def _models(part: str, owner: str | None) -> Iterable[str]:
 
 async def _batches(app: App, caller: Callable[[], Caller]) -> Iterable[str]:
     try:
-        return [batch.batch_id for batch in await app.batches.listed(caller(), limit=MOST)]
+        return [batch.batch_id for batch in await app.batches.list(caller(), limit=MOST)]
     except ReplicateMcpError:
         return ()  # Nothing to offer; reading the resource says why.
 

@@ -96,7 +96,7 @@ async def read(
 
 async def semaphores(app: App, caller: Caller) -> dict[str, Any]:
     """As list_semaphores gives them."""
-    rows = [_as_json(status) for status in await app.semaphores.seen_by(caller)]
+    rows = [_as_json(status) for status in await app.semaphores.list_for(caller)]
     return {"semaphores": rows, "count": len(rows)}
 
 

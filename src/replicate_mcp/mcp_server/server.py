@@ -142,7 +142,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
                 # The request is gone; whether its batch goes too is decided outside of it.
                 key = _key(context.request_context)
                 closing_cancels = _closing_cancels(context)
-                self._app.in_background(self._stop_if_asked, key, call, batches[0], closing_cancels)
+                self._app.start_background(self._stop_if_asked, key, call, batches[0], closing_cancels)
             raise
 
     async def list_resources(self) -> list[Resource]:
@@ -207,7 +207,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> None:
         """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
         await anyio.lowlevel.checkpoint()
-        if key in self._canceled or (closing_cancels and not self._app.is_leaving):
+        if key in self._canceled or (closing_cancels and not self._app.is_shutting_down):
             try:
                 await self._app.batches.cancel(call.caller, batch_id)
             except ReplicateMcpError as error:
@@ -298,6 +298,6 @@ async def _freeze_after_the_first_call(server: ReplicateMcpServer) -> None:
 async def _leave_at_signal(app: App) -> None:
     await wait_for_end_signal()
     with anyio.move_on_after(LEAVE_SECONDS):
-        await app.leave()
+        await app.close()
     # The transport reads stdin in a thread that ends only with stdin: no other way out.
     os._exit(0)

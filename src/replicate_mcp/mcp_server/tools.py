@@ -171,7 +171,7 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 async def list_semaphores(call: ToolCall) -> CallToolResult:
     """List the limits on predictions in flight, and how full they are."""
     rows, lines = [], []
-    for status in await call.app.semaphores.seen_by(call.caller):
+    for status in await call.app.semaphores.list_for(call.caller):
         rows.append(_as_json(status))
         line = f"{status.name}: {status.in_use} of {status.limit} in use, {status.waiting} waiting"
         if status.requests_per_minute is not None:
@@ -302,7 +302,7 @@ TOOLS = {
 async def _begun_lately(call: ToolCall) -> list[dict[str, Any]]:
     now = datetime.now(UTC)
     found = []
-    for batch in await call.app.batches.listed(call.caller, limit=MOST_LATELY):
+    for batch in await call.app.batches.list(call.caller, limit=MOST_LATELY):
         age = (now - batch.created_at).total_seconds()
         if age < LATELY_SECONDS:
             told = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}

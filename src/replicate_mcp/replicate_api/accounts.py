@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from replicate_mcp.access import checked, fingerprint
+from replicate_mcp.access import validate_token, fingerprint
 from replicate_mcp.errors import (
     ReplicateMcpError,
     ReplicateUnavailable,
@@ -90,7 +90,7 @@ class Accounts:
             Unauthorized: no header can carry it.
         """
         if token not in self._gateways:
-            self._gateways[token] = Gateway(checked(token) or "", self._base_url)
+            self._gateways[token] = Gateway(validate_token(token) or "", self._base_url)
         return self._gateways[token]
 
     async def name(self, token: str, source: str = "") -> str:

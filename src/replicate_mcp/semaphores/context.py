@@ -26,7 +26,7 @@ class ContextQueue:
 
     def __init__(self, permits: Permits, steps: SureSteps) -> None:
         self._permits = permits
-        self._steps = steps
+        self._calls = steps
         self._process = secrets.token_hex(8)
         self._waiting: defaultdict[str, deque[Lease]] = defaultdict(deque)
         # Starts that the backend has in its queue or offers: while it could not be told of one
@@ -45,7 +45,7 @@ class ContextQueue:
             return
         semaphore, entry = lease.semaphore, self._entry(lease.semaphore)
         self._waiting[semaphore].append(lease)
-        self._steps.holder.attend(entry, lambda offers: self._offered(semaphore, offers))
+        self._calls.holder.attend(entry, lambda offers: self._offered(semaphore, offers))
         try:
             room = await self._permits.join(QueueEntry(entry, (semaphore,), None, 1))
         except BaseException:
@@ -53,7 +53,7 @@ class ContextQueue:
             self._leave_surplus(semaphore)
             raise
         self._queued[semaphore] += 1
-        self._steps.holder.accept(room)
+        self._calls.holder.accept(room)
         self._leave_surplus(semaphore)
         await lease.held.wait()
 
@@ -63,17 +63,17 @@ class ContextQueue:
         lease.held.set()
         permit, lease.permit = lease.permit, None
         if permit is not None:
-            await self._steps.now_or_later(self._permits.release, permit)
+            await self._calls.now_or_later(self._permits.release, permit)
         else:
             self._forget(lease)
             self._leave_surplus(lease.semaphore)
 
     def _offered(self, semaphore: str, offers: Sequence[Offer]) -> None:
-        self._steps.spawn(self._take, semaphore, offers)
+        self._calls.spawn(self._take, semaphore, offers)
 
     async def _take(self, semaphore: str, offers: Sequence[Offer]) -> None:
-        taken = await self._steps.surely(self._permits.take, [offer.permit for offer in offers])
-        self._steps.holder.accept(taken.room)
+        taken = await self._calls.surely(self._permits.take, [offer.permit for offer in offers])
+        self._calls.holder.accept(taken.room)
         for permit in sorted(taken.permits):
             self._queued[semaphore] -= 1
             if self._waiting[semaphore]:
@@ -82,11 +82,11 @@ class ContextQueue:
                 lease.permit = permit
                 lease.held.set()
             else:
-                self._steps.spawn(self._steps.hand_on, self._permits.release, permit)
+                self._calls.spawn(self._calls.hand_on, self._permits.release, permit)
 
     def _leave_surplus(self, semaphore: str) -> None:
         if self._surplus(semaphore) > 0:
-            self._steps.spawn(self._steps.hand_on, self._leave, semaphore)
+            self._calls.spawn(self._calls.hand_on, self._leave, semaphore)
 
     async def _leave(self, semaphore: str) -> Room:
         """Have the backend wait for no more starts than there are contexts that wait."""
@@ -107,7 +107,7 @@ class ContextQueue:
         if lease in waiting:
             waiting.remove(lease)
             if not waiting:
-                self._steps.holder.forget(self._entry(lease.semaphore))
+                self._calls.holder.forget(self._entry(lease.semaphore))
 
     def _entry(self, semaphore: str) -> str:
         return f"context:{self._process}:{semaphore}"
