@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from replicate_mcp.batches.backend import Backend
     from replicate_mcp.batches.observing import Observer
     from replicate_mcp.composition import Components
-    from replicate_mcp.replicate_api.finding import Found
+    from replicate_mcp.replicate_api.finding import SearchResult
     from replicate_mcp.replicate_api.gateway import Gateway
-    from replicate_mcp.replicate_api.models import Models
+    from replicate_mcp.replicate_api.models import ModelResolver
     from replicate_mcp.semaphores.holder import Holder
     from replicate_mcp.tasks.model_inputs import InputSchema
 
@@ -147,7 +147,7 @@ class App:
         """This process, as the backend's holder."""
         return (await self._open()).dispatcher
 
-    async def find_models(self, query: str | None, caller: Callable[[], Caller]) -> "Found":
+    async def find_models(self, query: str | None, caller: Callable[[], Caller]) -> "SearchResult":
         """The models chosen by hand that fit, then what Replicate's catalogue has for the query.
 
         Args:
@@ -157,20 +157,20 @@ class App:
         Raises:
             ReplicateMcpError: Replicate was not asked, or did not answer, and nothing else fits.
         """
-        from replicate_mcp.replicate_api.finding import Found, known_models, search
+        from replicate_mcp.replicate_api.finding import SearchResult, recommended_models, search_replicate
 
         self.access.check_settings()
-        known = known_models(query)
+        known = recommended_models(query)
         if query is None:
-            return Found(known)
+            return SearchResult(known)
         try:
-            others = await search(query, await self.gateway(caller()))
+            others = await search_replicate(query, await self.gateway(caller()))
         except ReplicateMcpError as error:
             if not known:
                 raise
-            return Found(known, f"Replicate's own catalogue was not searched: {error}")
+            return SearchResult(known, f"Replicate's own catalogue was not searched: {error}")
         names = {model.name for model in known}
-        return Found([*known, *(model for model in others if model.name not in names)])
+        return SearchResult([*known, *(model for model in others if model.name not in names)])
 
     async def model_inputs(self, caller: Caller, name: str) -> "InputSchema | None":
         """What a model takes, by its own schema; None where Replicate could not say.
@@ -184,7 +184,7 @@ class App:
         account = await accounts.name(caller.token, caller.source)
         return await inputs(name, accounts.gateway(caller.token), await self.models(), account)
 
-    async def models(self) -> "Models":
+    async def models(self) -> "ModelResolver":
         """What is known of models."""
         return (await self._open()).models
 
@@ -208,8 +208,8 @@ class App:
         """
         from replicate_mcp.replicate_api.webhooks import Message
 
-        message = Message.read(headers, body)
-        return await (await self._open()).accounts.hear(account, message)
+        message = Message.from_response(headers, body)
+        return await (await self._open()).accounts.receive(account, message)
 
     def start_background(
         self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any

@@ -367,13 +367,13 @@ def _prepare_timeout() -> Iterator[None]:
 
 async def _sync_clock(gateway: "Gateway") -> None:
     """Without Replicate's time, what was made for an attempt cannot be told from what was not."""
-    from replicate_mcp.replicate_api.fault_policy import not_told
-    from replicate_mcp.replicate_api.faults import Fault
+    from replicate_mcp.replicate_api.fault_policy import to_public_error
+    from replicate_mcp.replicate_api.faults import ReplicateApiError
 
     try:
-        await gateway.learn_clock()
-    except Fault as fault:
-        error = not_told(fault)
+        await gateway.sync_clock()
+    except ReplicateApiError as fault:
+        error = to_public_error(fault)
         raise type(error)(f"Nothing was created. {error}") from None
 
 
@@ -410,10 +410,10 @@ async def _uploaded(found: _PreparedRequest, seconds: float | None) -> "Sequence
 
 def _first_error(group: BaseExceptionGroup[Exception]) -> Exception:
     """The first reason why models could not be looked up, in our own terms."""
-    from replicate_mcp.replicate_api.fault_policy import not_told
-    from replicate_mcp.replicate_api.faults import Fault
+    from replicate_mcp.replicate_api.fault_policy import to_public_error
+    from replicate_mcp.replicate_api.faults import ReplicateApiError
 
     first = group.exceptions[0]
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    return not_told(first) if isinstance(first, Fault) else first
+    return to_public_error(first) if isinstance(first, ReplicateApiError) else first

@@ -13,7 +13,7 @@ from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.refused_credentials import RefusedCredentials
 from replicate_mcp.replicate_api.accounts import Accounts
-from replicate_mcp.replicate_api.models import Models
+from replicate_mcp.replicate_api.models import ModelResolver
 from replicate_mcp.semaphores.context import ContextQueue
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.registry import account_semaphore
@@ -48,7 +48,7 @@ class Components:
         self.dispatcher = holder
         self.runner = runner
         self.contexts = contexts
-        self.models = Models(backend)
+        self.models = ModelResolver(backend)
         self._settings = settings
         self.accounts = Accounts(
             settings.replicate_base_url,

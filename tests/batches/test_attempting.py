@@ -78,7 +78,7 @@ async def test_a_fault_that_lasts_ends_its_task_and_frees_its_permit(
 async def test_a_404_says_nothing_of_a_model_that_was_not_looked_up() -> None:
     replicate = Replicate()
     replicate.always("create", refused(404))
-    named = replace(task(), target=Target(task().target.name, looked_up=False))
+    named = replace(task(), target=Target(task().target.name, is_resolved=False))
     async with running_process() as process:
         _, (row,) = await made_of(process, replicate, named)
         assert kind(row) == ("replicate_unavailable", True)
@@ -488,7 +488,7 @@ async def test_an_attempt_is_noted_with_all_that_tells_its_prediction() -> None:
 
     replicate = Replicate(clock_offset_seconds=3_600)
     gateway = replicate.gateway()
-    await gateway.learn_clock()
+    await gateway.sync_clock()
     async with running_process(wrap=wrapped(note_attempts=noting)) as process:
         three = replace(task(0, "x", num_outputs=3), expected_count=3)
         batch = await process.start(gateway, three)

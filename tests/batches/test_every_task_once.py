@@ -83,7 +83,7 @@ async def test_every_task_comes_once_with_unique_names(
         dice.shuffle(order)
         for index in order:
             _, _, answer, canceled = drawn[index]
-            prediction = Prediction.read({"id": f"p{index}", **answer})
+            prediction = Prediction.from_response({"id": f"p{index}", **answer})
             result = outcome(tasks[index], prediction, names, canceled=canceled, now=1e9)
             await backend.record("b", [result])
             await backend.record("b", [result])

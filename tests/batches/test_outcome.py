@@ -27,7 +27,7 @@ TASK = PlannedTask(
 
 
 def row(**answer: Any) -> TaskSuccess | TaskFailure:
-    prediction = Prediction.read({"id": "p1", "status": "succeeded", **answer})
+    prediction = Prediction.from_response({"id": "p1", "status": "succeeded", **answer})
     return outcome(TASK, prediction, BatchFilenames(["fox"], [None]), canceled=False, now=1e9)
 
 

@@ -23,7 +23,7 @@ URL = "https://replicate.delivery/a/out.png"
 def row(
     *, canceled: bool = False, task: PlannedTask = TASK, **answer: Any
 ) -> TaskSuccess | TaskFailure:
-    prediction = Prediction.read({"id": "p1", "status": "succeeded", **answer})
+    prediction = Prediction.from_response({"id": "p1", "status": "succeeded", **answer})
     names = BatchFilenames(["fox"], [task.expected_format])
     return outcome(task, prediction, names, canceled=canceled, now=NOW.timestamp())
 

@@ -8,7 +8,7 @@ from batches.test_arbitrary_predictions import ended, settings_of
 from replicate_mcp.app import App
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import ReplicateUnavailable
-from replicate_mcp.replicate_api.faults import Refusal
+from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.tasks.result import TaskFailure
 
 PAGE = (
@@ -79,7 +79,7 @@ def test_a_page_in_place_of_the_account_refuses_the_batch_without_markup() -> No
 
 
 def test_a_page_of_a_gateway_is_told_without_markup() -> None:
-    assert Refusal.read(502, {}, PAGE).detail == "Access Denied"
+    assert ApiStatusError.from_response(502, {}, PAGE).detail == "Access Denied"
 
 
 def test_a_page_that_refuses_the_size_of_a_request_is_a_refusal() -> None:

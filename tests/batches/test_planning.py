@@ -11,7 +11,7 @@ from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.batches.planning import PlannedTask, check_problems, find_models, plan
 from replicate_mcp.errors import InvalidInput, ModelNotFound, TaskProblem
 from replicate_mcp.replicate_api.gateway import Target
-from replicate_mcp.replicate_api.models import Model, Models
+from replicate_mcp.replicate_api.models import Model, ModelResolver
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
@@ -38,7 +38,7 @@ def model(
     return Model(Target(NAME, "v1"), InputSchema.from_openapi(document), gives_one_by_one)
 
 
-UNCHECKED = Model(Target(NAME, "", looked_up=False), None)
+UNCHECKED = Model(Target(NAME, "", is_resolved=False), None)
 
 
 def task(name: str | None = "fox.png", *problems: TaskProblem, **inputs: Any) -> Task:
@@ -173,7 +173,7 @@ async def test_without_a_schema_the_filename_tells_the_format_to_expect(
     found = await planned(task(name, prompt="x"), UNCHECKED)
     assert found.expected_format == expected
     assert found.inputs == {"prompt": "x"}
-    assert found.target == Target(NAME, "", looked_up=False)
+    assert found.target == Target(NAME, "", is_resolved=False)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ async def test_each_model_is_looked_up_once() -> None:
 
     tasks = [task(prompt="x"), task(prompt="y"), Task(2, "z", "z", other, {})]
     gateway = cast(Any, object())
-    found = await find_models(tasks, gateway, cast(Models, Known()), "acme")
+    found = await find_models(tasks, gateway, cast(ModelResolver, Known()), "acme")
     assert found == {NAME: UNCHECKED, other: None}
     assert sorted(seen, key=str) == sorted(
         [(NAME, gateway, "acme"), (other, gateway, "acme")], key=str

@@ -78,7 +78,7 @@ async def test_a_row_whose_backend_cannot_be_used_for_a_while_is_recorded_after_
 async def test_with_a_token_the_deadline_is_on_replicates_clock() -> None:
     replicate = Replicate(clock_offset_seconds=3_600)
     gateway = replicate.gateway()
-    await gateway.learn_clock()
+    await gateway.sync_clock()
     async with running_process(wrap=wrapped(tasks=failing(KeyError("x")))) as process:
         await left(process, CAR, sent_at=gateway.now())
         process.runner.recover(ACCOUNT, gateway)

@@ -26,7 +26,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.batches.stopping import stop_prediction, try_to_stop
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.replicate_api.faults import Refusal
+from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 CANCELED = ("canceled", "The batch was cancelled before this task was created.", True)
@@ -108,7 +108,7 @@ async def test_with_a_token_that_is_refused_a_cancel_is_not_sent_again(status: i
     replicate = Replicate(predict_seconds=100)
     prediction = replicate.made()
     replicate.always("cancel", refused(status))
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiStatusError) as caught:
         await stop_prediction(replicate.gateway(), prediction)
     assert caught.value.status == status
     await try_to_stop(replicate.gateway(), prediction)  # Whoever follows it reports that.

@@ -13,7 +13,7 @@ from replicate_mcp.batches.attachments import Attachments
 from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.batches.uploading import UPLOADS_AT_ONCE, with_urls
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
-from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
+from replicate_mcp.replicate_api.faults import ReplicateApiError, RequestNotSent, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,7 +27,7 @@ class Files:
         most_at_once: how many were on their way at the same time.
     """
 
-    def __init__(self, fault: Fault | None = None) -> None:
+    def __init__(self, fault: ReplicateApiError | None = None) -> None:
         self._fault = fault
         self._open = 0
         self.sent: list[tuple[bytes, str, str]] = []
@@ -105,12 +105,12 @@ async def test_without_images_the_tasks_are_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("fault", "kind", "end"),
     [
-        (Refusal(413, "It is too large."), InvalidInput, "Replicate refused it: It is too large."),
-        (NotSent("no route"), ReplicateUnavailable, "Nothing was created: try again."),
+        (ApiStatusError(413, "It is too large."), InvalidInput, "Replicate refused it: It is too large."),
+        (RequestNotSent("no route"), ReplicateUnavailable, "Nothing was created: try again."),
     ],
 )
 async def test_an_image_that_cannot_be_uploaded_refuses_the_batch(
-    fault: Fault, kind: type[Exception], end: str
+    fault: ReplicateApiError, kind: type[Exception], end: str
 ) -> None:
     images, (uri,) = attached(PNG)
     with pytest.raises(ExceptionGroup) as caught:

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 
 from http_api.conftest import Serve, Server
-from replicate_mcp.replicate_api.accounts import MAX_UNVERIFIED_BYTES_A_MINUTE
-from replicate_mcp.replicate_api.webhooks import NET_SECONDS
+from replicate_mcp.replicate_api.accounts import MAX_UNVERIFIED_BYTES_PER_MINUTE
+from replicate_mcp.replicate_api.webhooks import FALLBACK_POLL_SECONDS
 from replicate_mcp.simulator import Simulator
 
 PREDICT_SECONDS = 4
 
-SOONER = NET_SECONDS - 2
+SOONER = FALLBACK_POLL_SECONDS - 2
 """Seconds after which a prediction is looked at that nobody told the end of, nearly."""
 
 OWN = {"x_replicate_api_key": "r8_other_1"}
@@ -142,9 +142,9 @@ def test_no_more_bytes_are_kept_than_some_that_nobody_can_verify(serve: Serve) -
             return sum(len(each.request.content) for each in answers if each.status_code == 204)
 
         of_one = kept("one", 60_000, 20)
-        assert 600_000 < of_one < MAX_UNVERIFIED_BYTES_A_MINUTE / 3
+        assert 600_000 < of_one < MAX_UNVERIFIED_BYTES_PER_MINUTE / 3
         others = [kept(account, 60_000, 20) for account in ("two", "three", "four")]
-        assert 1_900_000 < of_one + sum(others) < MAX_UNVERIFIED_BYTES_A_MINUTE
+        assert 1_900_000 < of_one + sum(others) < MAX_UNVERIFIED_BYTES_PER_MINUTE
 
 
 def test_without_a_public_url_no_webhook_is_asked_for(server: Server, simulator: Simulator) -> None:

@@ -33,10 +33,10 @@ class Kept:
         self.values: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
 
-    async def recall(self, key: str) -> str | None:
+    async def get_cached(self, key: str) -> str | None:
         return self.values.get(key)
 
-    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+    async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         self.values[key], self.seconds[key] = value, seconds
 
 
@@ -342,16 +342,16 @@ async def test_webhooks_of_accounts_unknown_here_are_kept_up_to_a_number_a_minut
     kept = Kept()
     accounts = accounts_of(Replicate(), kept)
     await anyio.sleep(1_000)
-    assert all([await accounts.hear("one", message()) for _ in range(100)])
-    assert not await accounts.hear("one", message()), "a third is one account's"
+    assert all([await accounts.receive("one", message()) for _ in range(100)])
+    assert not await accounts.receive("one", message()), "a third is one account's"
     assert list(kept.seconds.values()) == [120.0]
     for account in ("two", "three"):
-        assert all([await accounts.hear(account, message()) for _ in range(100)])
-    assert not await accounts.hear("four", message())
+        assert all([await accounts.receive(account, message()) for _ in range(100)])
+    assert not await accounts.receive("four", message())
     await anyio.sleep(60)
-    assert not await accounts.hear("four", message())
+    assert not await accounts.receive("four", message())
     await anyio.sleep(0.1)
-    assert await accounts.hear("four", message())
+    assert await accounts.receive("four", message())
 
 
 @in_virtual_time
@@ -362,11 +362,11 @@ async def test_webhooks_of_accounts_unknown_here_are_kept_up_to_so_many_bytes(
     third = 2 * 1024 * 1024 // 3
     whole = message(third - message().size)
     assert whole.size == third
-    assert not await accounts.hear("one", message(third - message().size + 1))
+    assert not await accounts.receive("one", message(third - message().size + 1))
     for account in ("one", "two", "three"):
-        assert await accounts.hear(account, whole)
-        assert not await accounts.hear(account, message())
-    assert not await accounts.hear("four", message())
+        assert await accounts.receive(account, whole)
+        assert not await accounts.receive(account, message())
+    assert not await accounts.receive("four", message())
 
 
 class Signed:
@@ -396,10 +396,10 @@ async def test_a_webhook_of_a_known_account_is_verified_and_kept_without_a_bound
     kept.values.clear()
     if answer is False:
         with pytest.raises(Unauthorized, match="signature does not fit"):
-            await accounts.hear(ACCOUNT, message())
+            await accounts.receive(ACCOUNT, message())
         assert kept.values == {}
         return
-    heard = [await accounts.hear(ACCOUNT, message()) for _ in range(101)]
+    heard = [await accounts.receive(ACCOUNT, message()) for _ in range(101)]
     assert heard == [True] * 100 + [answer is True]
     assert list(kept.values) == ["webhook:p1"]
 
@@ -412,9 +412,9 @@ async def test_a_webhook_is_verified_with_the_secret_of_its_own_account(
     for token, answer in (("r8_acme_1", False), ("r8_bob_1", True), ("r8_carol_1", False)):
         await accounts.name(token)
         accounts.gateway(token).webhooks = cast(Any, Signed(answer))
-    assert await accounts.hear("bob", message())
+    assert await accounts.receive("bob", message())
     with pytest.raises(Unauthorized, match="signature does not fit"):
-        await accounts.hear("carol", message())
+        await accounts.receive("carol", message())
 
 
 @in_virtual_time
@@ -422,7 +422,7 @@ async def test_without_a_public_url_webhooks_are_kept_unverified(accounts_of: Ma
     accounts = accounts_of(Replicate())
     await accounts.name(TOKEN)
     assert accounts.gateway(TOKEN).webhooks is None
-    assert [await accounts.hear(ACCOUNT, message()) for _ in range(101)] == [True] * 100 + [False]
+    assert [await accounts.receive(ACCOUNT, message()) for _ in range(101)] == [True] * 100 + [False]
 
 
 # Gateways.

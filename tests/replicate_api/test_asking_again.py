@@ -7,13 +7,13 @@ import anyio
 import pytest
 
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.asking_again import retry_read
 from replicate_mcp.replicate_api.faults import (
     ConnectionMisconfigured,
     Intercepted,
-    LostAnswer,
-    NotSent,
-    Refusal,
+    ResponseLost,
+    RequestNotSent,
+    ApiStatusError,
 )
 
 
@@ -35,15 +35,15 @@ class Question:
 
 
 PASSING = [
-    LostAnswer("reset"),
-    NotSent("no connection"),
+    ResponseLost("reset"),
+    RequestNotSent("no connection"),
     Intercepted("a firewall"),
-    *(Refusal(status, "refused") for status in (429, 500, 502, 503, 520, 599)),
+    *(ApiStatusError(status, "refused") for status in (429, 500, 502, 503, 520, 599)),
 ]
 
 LASTING = [
     ConnectionMisconfigured("a certificate"),
-    *(Refusal(status, "refused") for status in (400, 401, 402, 403, 404, 422, 428, 430, 499)),
+    *(ApiStatusError(status, "refused") for status in (400, 401, 402, 403, 404, 422, 428, 430, 499)),
     KeyError("not of Replicate's"),
 ]
 
@@ -51,7 +51,7 @@ LASTING = [
 @in_virtual_time
 async def test_a_question_that_is_answered_is_asked_once() -> None:
     question = Question()
-    assert await answered(question) == "an answer"
+    assert await retry_read(question) == "an answer"
     assert question.times == [0]
 
 
@@ -59,11 +59,11 @@ async def test_a_question_that_is_answered_is_asked_once() -> None:
 @in_virtual_time
 async def test_a_question_is_asked_three_times_where_the_fault_may_pass(fault: Exception) -> None:
     twice = Question(fault, fault)
-    assert await answered(twice) == "an answer"
+    assert await retry_read(twice) == "an answer"
     assert twice.times == pytest.approx([0, 0.3, 1.3])
-    last = LostAnswer("the last one")
-    with pytest.raises(LostAnswer, match="the last one"):
-        await answered(Question(fault, fault, last, fault))
+    last = ResponseLost("the last one")
+    with pytest.raises(ResponseLost, match="the last one"):
+        await retry_read(Question(fault, fault, last, fault))
 
 
 @pytest.mark.parametrize("fault", LASTING, ids=repr)
@@ -71,20 +71,20 @@ async def test_a_question_is_asked_three_times_where_the_fault_may_pass(fault: E
 async def test_a_question_whose_fault_would_last_is_asked_once(fault: Exception) -> None:
     question = Question(fault)
     with pytest.raises(type(fault)) as caught:
-        await answered(question)
+        await retry_read(question)
     assert caught.value is fault
     assert question.times == [0]
 
 
 @in_virtual_time
 async def test_a_question_counts_as_lost_after_twenty_seconds_in_all() -> None:
-    question = Question(NotSent("no connection"), seconds=(12, 60))
-    with pytest.raises(LostAnswer, match=r"^not within 20 s$"):
-        await answered(question)
+    question = Question(RequestNotSent("no connection"), seconds=(12, 60))
+    with pytest.raises(ResponseLost, match=r"^not within 20 s$"):
+        await retry_read(question)
     assert question.times == pytest.approx([0, 12.3])
     assert asyncio.get_running_loop().time() == 20
 
 
 @in_virtual_time
 async def test_an_answer_within_twenty_seconds_is_waited_for() -> None:
-    assert await answered(Question(seconds=[19.9])) == "an answer"
+    assert await retry_read(Question(seconds=[19.9])) == "an answer"

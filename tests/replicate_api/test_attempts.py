@@ -13,12 +13,12 @@ from replicate_mcp.replicate_api.attempts import (
     ListedPrediction,
     OpenAttempt,
     PredictionList,
-    assign,
-    cannot_be_told,
+    match_predictions,
+    is_undecidable,
     distinct_cancel_after,
-    fits,
+    matches,
     hash_inputs,
-    was_not_made,
+    is_certainly_not_created,
 )
 
 SENT = 1_000.0
@@ -55,19 +55,19 @@ def ids(assigned: dict[int, ListedPrediction]) -> dict[int, str]:
 
 def test_the_prediction_with_the_same_model_inputs_and_life_is_the_attempts() -> None:
     listed = [made("other", "a blue car"), made("mine"), made("elsewhere", model="o/other")]
-    assert ids(assign([attempt(1)], listed, set())) == {1: "mine"}
+    assert ids(match_predictions([attempt(1)], listed, set())) == {1: "mine"}
 
 
 def test_inputs_that_the_api_adds_do_not_matter() -> None:
-    assert ids(assign([attempt(1)], [made("mine", num_outputs=1)], set())) == {1: "mine"}
+    assert ids(match_predictions([attempt(1)], [made("mine", num_outputs=1)], set())) == {1: "mine"}
 
 
 def test_a_prediction_made_before_the_attempt_is_not_its() -> None:
-    assert assign([attempt(1)], [made("old", created=SENT - 60)], set()) == {}
+    assert match_predictions([attempt(1)], [made("old", created=SENT - 60)], set()) == {}
 
 
 def test_a_prediction_that_belongs_to_another_attempt_stays_with_it() -> None:
-    assert assign([attempt(1)], [made("taken")], {"taken"}) == {}
+    assert match_predictions([attempt(1)], [made("taken")], {"taken"}) == {}
 
 
 def test_equal_inputs_are_told_apart_by_their_life() -> None:
@@ -76,19 +76,19 @@ def test_equal_inputs_are_told_apart_by_their_life() -> None:
         made("second", lives=599.0, created=SENT),
         made("first", lives=600.0, created=SENT + 1),
     ]
-    assert ids(assign(attempts, listed, set())) == {1: "first", 2: "second"}
+    assert ids(match_predictions(attempts, listed, set())) == {1: "first", 2: "second"}
 
 
 def test_without_deadlines_the_earliest_goes_first_and_none_twice() -> None:
     listed = [made("b", created=SENT + 1, lives=None), made("a", lives=None)]
-    assert sorted(ids(assign([attempt(1), attempt(2)], listed, set())).values()) == ["a", "b"]
+    assert sorted(ids(match_predictions([attempt(1), attempt(2)], listed, set())).values()) == ["a", "b"]
 
 
 def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
     picture = "data:image/png;base64," + "A" * 20_000
     sent = OpenAttempt(1, "o/m", hash_inputs({"prompt": "p", "image": picture}), 600, SENT - 5)
     listed = [made("mine", "p", image="https://replicate.delivery/x")]
-    assert ids(assign([sent], listed, set())) == {1: "mine"}
+    assert ids(match_predictions([sent], listed, set())) == {1: "mine"}
 
 
 @pytest.mark.parametrize("length", [20, 20_000])
@@ -98,20 +98,20 @@ def test_a_data_uri_is_not_compared_wherever_it_is(length: int) -> None:
     sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
     url = "https://replicate.delivery/x"
     rewritten: dict[str, Any] = {"images": [url], "more": {"mask": url}}
-    assert ids(assign([sent], [made("mine", "p", **rewritten, strength=1)], set())) == {1: "mine"}
-    assert assign([sent], [made("other", "p", **rewritten, strength=2)], set()) == {}
+    assert ids(match_predictions([sent], [made("mine", "p", **rewritten, strength=1)], set())) == {1: "mine"}
+    assert match_predictions([sent], [made("other", "p", **rewritten, strength=2)], set()) == {}
 
 
 @pytest.mark.parametrize("version", ["a" * 64, "hidden", "dp-4d0bcc010b3049749a251855f12800be"])
 def test_a_version_that_the_list_does_not_tell_fits_any(version: str) -> None:
     sent = replace(attempt(1), model=f"o/m:{'a' * 64}")
-    assert ids(assign([sent], [replace(made("mine"), version=version)], set())) == {1: "mine"}
-    assert assign([sent], [replace(made("other"), version="b" * 64)], set()) == {}
+    assert ids(match_predictions([sent], [replace(made("mine"), version=version)], set())) == {1: "mine"}
+    assert match_predictions([sent], [replace(made("other"), version="b" * 64)], set()) == {}
 
 
 def test_a_models_name_is_the_same_in_capitals() -> None:
     sent = replace(attempt(1), model="Owner/Model")
-    assert ids(assign([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
+    assert ids(match_predictions([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
 
 
 def test_hundreds_of_attempts_are_told_apart_in_the_time_in_which_their_inputs_are_read() -> None:
@@ -121,7 +121,7 @@ def test_hundreds_of_attempts_are_told_apart_in_the_time_in_which_their_inputs_a
     inputs = [hash_inputs({"prompt": f"car {n}", "seed": n}) for n in range(500)]
     attempts = [OpenAttempt(n, "o/m", inputs[n], 600, SENT - 5) for n in range(500)]
     told = time.process_time()
-    assigned = assign(attempts, listed, set())
+    assigned = match_predictions(attempts, listed, set())
     done = time.process_time()
     assert ids(assigned) == {n: f"p{n}" for n in range(500)}
     assert done - told < 20 * (read - begun)
@@ -134,8 +134,8 @@ def test_attempts_of_other_inputs_than_the_rest_are_told_apart_too() -> None:
         OpenAttempt(3, "o/m", hash_inputs({"image": "data:,"}), 597, SENT - 5),
     ]
     listed = [made("b", "a", seed=2), made("a", "a", created=SENT + 1), made("c", "", lives=597.0)]
-    assert ids(assign(attempts[1:], listed, set())) == {2: "b", 3: "c"}
-    assert ids(assign(attempts[:1], listed, {"b"})) == {1: "a"}
+    assert ids(match_predictions(attempts[1:], listed, set())) == {2: "b", 3: "c"}
+    assert ids(match_predictions(attempts[:1], listed, {"b"})) == {1: "a"}
 
 
 @given(st.integers(5, 40), st.sets(st.integers(1, 40)))
@@ -161,18 +161,18 @@ def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
 
 def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:
     newer = made("newer", "another", created=SENT + 1.5)
-    assert not was_not_made(attempt(1), whole(), set(), since=SENT, now=SENT + 3)
-    assert was_not_made(attempt(1), whole(newer), {"newer"}, since=SENT, now=SENT + 3)
-    assert was_not_made(attempt(1), whole(), set(), since=SENT, now=SENT + 11)
+    assert not is_certainly_not_created(attempt(1), whole(), set(), since=SENT, now=SENT + 3)
+    assert is_certainly_not_created(attempt(1), whole(newer), {"newer"}, since=SENT, now=SENT + 3)
+    assert is_certainly_not_created(attempt(1), whole(), set(), since=SENT, now=SENT + 11)
 
 
 def test_a_slow_upload_counts_from_when_its_answer_was_lost() -> None:
     newer = made("newer", "another", created=SENT + 9)
-    assert not was_not_made(attempt(1), whole(newer), {"newer"}, since=SENT + 12, now=SENT + 13)
+    assert not is_certainly_not_created(attempt(1), whole(newer), {"newer"}, since=SENT + 12, now=SENT + 13)
 
 
 def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> None:
-    assert not was_not_made(
+    assert not is_certainly_not_created(
         attempt(1), whole(made("like", lives=30.0)), set(), since=SENT, now=SENT + 60
     )
 
@@ -188,29 +188,29 @@ def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> No
 )
 def test_what_could_be_it_is_judged_loosely(like: ListedPrediction) -> None:
     sent = replace(attempt(1), model="o/m:a")
-    assert not was_not_made(sent, whole(like), set(), since=SENT, now=SENT + 60)
-    assert was_not_made(sent, whole(like), {like.id}, since=SENT, now=SENT + 60)
+    assert not is_certainly_not_created(sent, whole(like), set(), since=SENT, now=SENT + 60)
+    assert is_certainly_not_created(sent, whole(like), {like.id}, since=SENT, now=SENT + 60)
 
 
 def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made() -> None:
     newest = cut_off(made("newest", "another", created=SENT + 30))
     older, now = attempt(1), SENT + 60
-    assert not was_not_made(older, newest, {"newest"}, since=SENT, now=now)
-    assert cannot_be_told(older, newest, since=SENT, now=now)
+    assert not is_certainly_not_created(older, newest, {"newest"}, since=SENT, now=now)
+    assert is_undecidable(older, newest, since=SENT, now=now)
     younger = replace(older, sent_at=SENT + 31)
-    assert was_not_made(younger, newest, {"newest"}, since=SENT + 36, now=now)
-    assert not cannot_be_told(younger, newest, since=SENT + 36, now=now)
+    assert is_certainly_not_created(younger, newest, {"newest"}, since=SENT + 36, now=now)
+    assert not is_undecidable(younger, newest, since=SENT + 36, now=now)
 
 
 def test_a_list_that_was_cut_off_may_still_lag_behind_an_answer_just_lost() -> None:
     newest = cut_off(made("newest", "another", created=SENT + 30))
-    assert not cannot_be_told(attempt(1), newest, since=SENT + 30, now=SENT + 31)
+    assert not is_undecidable(attempt(1), newest, since=SENT + 30, now=SENT + 31)
 
 
 def test_an_attempt_older_than_fifty_minutes_cannot_be_told() -> None:
     for listed in (None, whole()):
-        assert not cannot_be_told(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60)
-        assert cannot_be_told(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60 + 0.1)
+        assert not is_undecidable(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60)
+        assert is_undecidable(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60 + 0.1)
 
 
 # What is different in a prediction that is the attempt's otherwise, and whether it fits.
@@ -240,8 +240,8 @@ LIKE: list[Any] = [
 def test_a_prediction_fits_an_attempt_that_could_have_made_it(
     changes: dict[str, Any], expected: bool
 ) -> None:
-    assert fits(attempt(1), replace(made("it"), **changes)) is expected
-    assert bool(assign([attempt(1)], [replace(made("it"), **changes)], set())) is expected
+    assert matches(attempt(1), replace(made("it"), **changes)) is expected
+    assert bool(match_predictions([attempt(1)], [replace(made("it"), **changes)], set())) is expected
 
 
 @pytest.mark.parametrize(
@@ -265,14 +265,14 @@ def test_a_model_is_compared_by_its_path_and_a_version_that_is_told(
     model: str, found: str, version: str, expected: bool
 ) -> None:
     listed = replace(made("it", model=found), version=version)
-    assert fits(replace(attempt(1), model=model), listed) is expected
+    assert matches(replace(attempt(1), model=model), listed) is expected
 
 
 def test_every_input_that_was_sent_has_to_agree() -> None:
     sent = replace(attempt(1), inputs=hash_inputs({"prompt": "a red car", "seed": 1}))
-    assert fits(sent, made("mine", seed=1, num_outputs=1))
-    assert not fits(sent, made("other", seed=2))
-    assert not fits(sent, made("other"))
+    assert matches(sent, made("mine", seed=1, num_outputs=1))
+    assert not matches(sent, made("other", seed=2))
+    assert not matches(sent, made("other"))
 
 
 def attempts_of(*sent: tuple[int, float, int]) -> list[OpenAttempt]:
@@ -330,17 +330,17 @@ def test_predictions_go_to_attempts_in_order(
 ) -> None:
     listed = [made(name, created=at, lives=life) for name, at, life in found]
     for attempts in (attempts_of(*sent), attempts_of(*sent)[::-1]):
-        assert ids(assign(attempts, listed, set())) == expected
-        assert ids(assign(attempts, listed[::-1], set())) == expected
+        assert ids(match_predictions(attempts, listed, set())) == expected
+        assert ids(match_predictions(attempts, listed[::-1], set())) == expected
 
 
 def test_lives_three_seconds_apart_are_never_confused_and_one_second_apart_may_be() -> None:
     attempts = attempts_of((1, 0, 600), (2, 0, 597))
     for life in (596.0, 597.0, 598.0, 599.0, 600.0, 601.0):
         listed = [made("it", lives=life)]
-        assert ids(assign(attempts, listed, set())) == {2 if life < 598.5 else 1: "it"}
-        assert sum(fits(each, listed[0]) for each in attempts) == 1
-    assert assign(attempts, [made("it", lives=598.5)], set()) == {}
+        assert ids(match_predictions(attempts, listed, set())) == {2 if life < 598.5 else 1: "it"}
+        assert sum(matches(each, listed[0]) for each in attempts) == 1
+    assert match_predictions(attempts, [made("it", lives=598.5)], set()) == {}
 
 
 # When a prediction of another model was created (None: there is none), when the list was read, and
@@ -359,12 +359,12 @@ def test_how_long_an_attempt_may_still_be_made(
     created: float | None, read: float, expected: bool
 ) -> None:
     others = [] if created is None else [made("other", created=SENT + created, model="x/y")]
-    judged = was_not_made(attempt(1), whole(*others), set(), since=SENT, now=SENT + read)
+    judged = is_certainly_not_created(attempt(1), whole(*others), set(), since=SENT, now=SENT + read)
     assert judged is expected
     cut = PredictionList(others, SENT - 4.99)
-    assert cannot_be_told(attempt(1), cut, since=SENT, now=SENT + read) is expected
-    assert not was_not_made(attempt(1), cut, set(), since=SENT, now=SENT + read)
-    assert not cannot_be_told(attempt(1), whole(*others), since=SENT, now=SENT + read)
+    assert is_undecidable(attempt(1), cut, since=SENT, now=SENT + read) is expected
+    assert not is_certainly_not_created(attempt(1), cut, set(), since=SENT, now=SENT + read)
+    assert not is_undecidable(attempt(1), whole(*others), since=SENT, now=SENT + read)
 
 
 # A prediction without an owner beside an attempt, and whether it may be the attempt's after all.
@@ -387,8 +387,8 @@ def test_an_attempt_was_made_as_long_as_something_like_it_has_no_owner(
 ) -> None:
     sent = replace(attempt(1), model="o/m:a")
     listed = whole(made("newest", "of another", created=SENT + 30), other)
-    assert was_not_made(sent, listed, {"newest"}, since=SENT, now=SENT + 60) is not may_be_it
-    assert was_not_made(sent, listed, {"newest", "it"}, since=SENT, now=SENT + 60)
+    assert is_certainly_not_created(sent, listed, {"newest"}, since=SENT, now=SENT + 60) is not may_be_it
+    assert is_certainly_not_created(sent, listed, {"newest", "it"}, since=SENT, now=SENT + 60)
 
 
 @pytest.mark.parametrize("inputs", [{}, {"image": "x"}, {"prompt": "data:,"}])
@@ -397,7 +397,7 @@ def test_an_attempt_without_a_prompt_may_have_made_anything_of_its_model(
 ) -> None:
     sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
     for other, may_be_it in ((made("it", "any"), True), (made("it", model="o/other"), False)):
-        judged = was_not_made(sent, whole(other), set(), since=SENT, now=SENT + 60)
+        judged = is_certainly_not_created(sent, whole(other), set(), since=SENT, now=SENT + 60)
         assert judged is not may_be_it
 
 
@@ -462,6 +462,6 @@ def test_an_assignment_is_one_to_one(
         made(f"p{number}", prompt, lives=float(life), created=SENT + offset)
         for number, (prompt, life, offset) in enumerate(found)
     ]
-    assigned = ids(assign(attempts, listed, {"p0"}))
+    assigned = ids(match_predictions(attempts, listed, {"p0"}))
     assert len(set(assigned.values())) == len(assigned)
     assert "p0" not in assigned.values()

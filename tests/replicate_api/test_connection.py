@@ -17,11 +17,11 @@ from network import API, NETWORK_VARIABLES, Company, company, proxy
 from replicate_mcp import tls
 from replicate_mcp.errors import ReplicateUnreachable
 from replicate_mcp.platform import certificates
-from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.asking_again import retry_read
 from replicate_mcp.replicate_api.connection import connection_options
-from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
-from replicate_mcp.replicate_api.fault_policy import Action, not_told, rule_for
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, LostAnswer, NotSent
+from replicate_mcp.replicate_api.delivery import Delivery, DownloadFailed
+from replicate_mcp.replicate_api.fault_policy import Action, to_public_error, rule_for
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, ResponseLost, RequestNotSent
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.proxies import ProxySetting, find_proxy
 from replicate_mcp.replicate_api.transport import Transport, call
@@ -59,7 +59,7 @@ def network(simulator: Simulator, tmp_path: Path) -> Iterator[Company]:
 async def account(url: str = URL) -> str:
     gateway = Gateway("r8_acme_1", url)
     try:
-        return await answered(gateway.account)
+        return await retry_read(gateway.account)
     finally:
         await gateway.aclose()
 
@@ -100,8 +100,8 @@ async def test_an_authority_that_nobody_trusts_is_no_reason_to_try_again(
     )
     assert len(network.proxy.asked) == 1
     rule = rule_for(raised.value)
-    assert (rule.action, rule.retryable, rule.may_be_made) == (Action.FAIL_BATCH, False, False)
-    error = not_told(raised.value)
+    assert (rule.action, rule.retryable, rule.may_exist) == (Action.FAIL_BATCH, False, False)
+    error = to_public_error(raised.value)
     assert isinstance(error, ReplicateUnreachable)
     assert not error.retryable
 
@@ -155,7 +155,7 @@ async def test_a_variable_that_prevents_tls_is_named_with_its_value(
     with pytest.raises(ConnectionMisconfigured, match=said) as raised:
         await account()
     assert str(raised.value).startswith(f"{variable} is ")
-    with pytest.raises(NotDelivered, match=said):
+    with pytest.raises(DownloadFailed, match=said):
         await Delivery(URL).client()
 
 
@@ -195,7 +195,7 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_password(
     environment: pytest.MonkeyPatch, name: str
 ) -> None:
     environment.setenv(name, "http://ann:s3cr@t@127.0.0.1:1")
-    with pytest.raises(NotSent) as raised:
+    with pytest.raises(RequestNotSent) as raised:
         await account()
     assert not isinstance(raised.value, ConnectionMisconfigured)
     assert str(raised.value).startswith(
@@ -244,7 +244,7 @@ async def test_the_simulator_is_reached_beside_a_proxy(
 ) -> None:
     assert await account(simulator.url) == "acme"
     async with Delivery(simulator.url).fetching() as fetch:
-        with pytest.raises(NotDelivered, match="expired"):  # The simulator's answer: no such file.
+        with pytest.raises(DownloadFailed, match="expired"):  # The simulator's answer: no such file.
             await fetch(f"{simulator.url}/delivery/none/out-0.png", 1_000)
 
 
@@ -309,12 +309,12 @@ async def test_images_are_fetched_through_the_same_proxy_and_certificates(
 ) -> None:
     use(environment, network.environment)
     async with Delivery(URL).fetching() as fetch:
-        with pytest.raises(NotDelivered, match="expired"):  # The simulator's answer: no such file.
+        with pytest.raises(DownloadFailed, match="expired"):  # The simulator's answer: no such file.
             await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
     assert network.proxy.asked == ["replicate.delivery:443"]
     environment.delenv("SSL_CERT_FILE")
     async with Delivery(URL).fetching() as fetch:
-        with pytest.raises(NotDelivered, match="set SSL_CERT_FILE"):
+        with pytest.raises(DownloadFailed, match="set SSL_CERT_FILE"):
             await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
 
 
@@ -330,7 +330,7 @@ async def test_a_simulator_behind_an_https_address_is_told_with_the_address_to_s
 @pytest.mark.parametrize("port", [65_536, 99_999])
 async def test_whatever_fails_in_a_transport_is_a_fault(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
-    with pytest.raises(LostAnswer, match=r"the request to 127\.0\.0\.1 failed"), call():
+    with pytest.raises(ResponseLost, match=r"the request to 127\.0\.0\.1 failed"), call():
         await Transport(url).handle_async_request(httpx.Request("GET", f"{url}/v1/account"))
 
 

@@ -10,7 +10,7 @@ import pytest
 from replicate_mcp.replicate_api import delivery
 from replicate_mcp.replicate_api.delivery import (
     Delivery,
-    NotDelivered,
+    DownloadFailed,
     image_origins,
     simulator_origins,
 )
@@ -71,7 +71,7 @@ def test_a_browser_may_load_images_from_where_outputs_are(
 def test_addresses_of_outputs_are_told_from_others(
     base_url: str, url: str, is_output: bool
 ) -> None:
-    assert Delivery(base_url).serves(url) is is_output
+    assert Delivery(base_url).is_output_url(url) is is_output
 
 
 class Files(BaseHTTPRequestHandler):
@@ -147,7 +147,7 @@ async def test_what_is_not_as_it_should_be_is_not_had(
 ) -> None:
     base_url, asked = files
     async with Delivery(base_url).fetching() as fetch:
-        with pytest.raises(NotDelivered) as refused:
+        with pytest.raises(DownloadFailed) as refused:
             await fetch(f"{base_url}{path}", 999 if path == "/fine" else 2 * MEGABYTE)
     assert str(refused.value) == reason
     assert asked == [path], "no redirect is followed"
@@ -162,7 +162,7 @@ async def test_a_host_that_says_nothing_is_not_waited_for(
         assert not client.trust_env
     monkeypatch.setattr(delivery, "PHASE_SECONDS", httpx.Timeout(10, read=0.05))
     async with Delivery(base_url).fetching() as fetch:
-        with pytest.raises(NotDelivered, match=r"^the connection failed \(ReadTimeout\)$"):
+        with pytest.raises(DownloadFailed, match=r"^the connection failed \(ReadTimeout\)$"):
             await fetch(f"{base_url}/silent", 1_000)
 
 
@@ -171,7 +171,7 @@ async def test_nothing_is_asked_of_a_host_that_is_not_replicates(
 ) -> None:
     base_url, asked = files
     async with Delivery("https://api.replicate.com").fetching() as fetch:
-        with pytest.raises(NotDelivered, match=r"not on replicate\.delivery"):
+        with pytest.raises(DownloadFailed, match=r"not on replicate\.delivery"):
             await fetch(f"{base_url}/fine", 1_000)
     assert asked == []
 
@@ -179,7 +179,7 @@ async def test_nothing_is_asked_of_a_host_that_is_not_replicates(
 async def test_a_host_that_cannot_be_reached_is_named_as_the_reason() -> None:
     base_url = "http://127.0.0.1:9"
     async with Delivery(base_url).fetching() as fetch:
-        with pytest.raises(NotDelivered, match=r"the simulator at http://127\.0\.0\.1:9 does not"):
+        with pytest.raises(DownloadFailed, match=r"the simulator at http://127\.0\.0\.1:9 does not"):
             await fetch(f"{base_url}/fine", 1_000)
 
 
@@ -190,7 +190,7 @@ async def test_files_come_through_the_proxy_of_their_scheme_whatever_others_are_
     monkeypatch.setenv("ALL_PROXY", "socks5://nobody.example.com:1080")
     monkeypatch.setenv("HTTP_PROXY", "http://us#er:1")
     async with Delivery("https://api.replicate.com").fetching() as fetch:
-        with pytest.raises(NotDelivered, match=r"the proxy http://127\.0\.0\.1:1 that HTTPS_PROXY"):
+        with pytest.raises(DownloadFailed, match=r"the proxy http://127\.0\.0\.1:1 that HTTPS_PROXY"):
             await fetch("https://replicate.delivery/x.webp", 1_000)
 
 
@@ -198,7 +198,7 @@ async def test_a_proxy_that_cannot_be_used_is_named_as_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://user:p#ss-secret@proxy.example.com:1")
-    with pytest.raises(NotDelivered, match="the proxy that HTTPS_PROXY names") as told:
+    with pytest.raises(DownloadFailed, match="the proxy that HTTPS_PROXY names") as told:
         async with Delivery("https://api.replicate.com").fetching():
             pass
     assert "secret" not in str(told.value)

@@ -13,17 +13,17 @@ from replicate_mcp.errors import (
     ReplicateUnreachable,
     Unauthorized,
 )
-from replicate_mcp.replicate_api.fault_policy import Action, not_told, rule_for
+from replicate_mcp.replicate_api.fault_policy import Action, to_public_error, rule_for
 from replicate_mcp.replicate_api.faults import (
     ConnectionMisconfigured,
-    Fault,
+    ReplicateApiError,
     Intercepted,
-    LostAnswer,
-    NeverEnded,
-    NotMade,
-    NotSent,
+    ResponseLost,
+    PredictionStuck,
+    PredictionNotCreated,
+    RequestNotSent,
     OutcomeUnknown,
-    Refusal,
+    ApiStatusError,
     UnreadableCreation,
 )
 
@@ -35,24 +35,24 @@ UNREACHED = r"Replicate could not be reached: {}\. Nothing was billed\."
 REFUSED = r"Replicate refused the task: {}"
 
 
-def refused(status: int, **fields: str) -> Refusal:
-    return Refusal(status, "no such thing", fields=fields)
+def refused(status: int, **fields: str) -> ApiStatusError:
+    return ApiStatusError(status, "no such thing", fields=fields)
 
 
 # A fault, what is done, whether a prediction may exist, the code, whether a retry is safe, and the
 # sentence.
-RULES: list[tuple[Fault, Action, bool, ErrorCode, bool, str]] = [
+RULES: list[tuple[ReplicateApiError, Action, bool, ErrorCode, bool, str]] = [
     (
         ConnectionMisconfigured("TLS fails"),
         *(Action.FAIL_BATCH, False, "replicate_unavailable", False, UNREACHED.format("TLS fails")),
     ),
     (
-        NotSent("no route"),
-        *(Action.SEND_AGAIN, False, "replicate_unavailable", True, UNREACHED.format("no route")),
+        RequestNotSent("no route"),
+        *(Action.RETRY, False, "replicate_unavailable", True, UNREACHED.format("no route")),
     ),
     (
-        NotMade("it did not arrive"),
-        Action.SEND_AGAIN,
+        PredictionNotCreated("it did not arrive"),
+        Action.RETRY,
         *(False, "replicate_unavailable", True, UNREACHED.format("it did not arrive")),
     ),
     (
@@ -60,21 +60,21 @@ RULES: list[tuple[Fault, Action, bool, ErrorCode, bool, str]] = [
         Action.FAIL,
         *(False, "replicate_unavailable", True, UNREACHED.format("a proxy answered")),
     ),
-    (LostAnswer("reset"), Action.SETTLE, True, "create_outcome_unknown", False, BILLED),
-    (UnreadableCreation("no id"), Action.SETTLE, True, "create_outcome_unknown", False, BILLED),
+    (ResponseLost("reset"), Action.RECONCILE, True, "create_outcome_unknown", False, BILLED),
+    (UnreadableCreation("no id"), Action.RECONCILE, True, "create_outcome_unknown", False, BILLED),
     *[
-        (refused(status), Action.SETTLE, True, "create_outcome_unknown", False, BILLED)
+        (refused(status), Action.RECONCILE, True, "create_outcome_unknown", False, BILLED)
         for status in (500, 502, 503, 504, 520, 522, 524, 529, 599)
     ],
     (OutcomeUnknown(), Action.FAIL, True, "create_outcome_unknown", False, BILLED),
     (
-        NeverEnded("prediction p1 does not end"),
+        PredictionStuck("prediction p1 does not end"),
         *(Action.FAIL, True, "deadline_exceeded", False),
         r"The prediction p1 does not end, though it was cancelled in time\.",
     ),
     (
         refused(429),
-        *(Action.WAIT_ANEW, False, "replicate_unavailable", True),
+        *(Action.REQUEUE, False, "replicate_unavailable", True),
         r"Replicate throttled the account\.",
     ),
     (
@@ -110,7 +110,7 @@ RULES: list[tuple[Fault, Action, bool, ErrorCode, bool, str]] = [
     # What nobody thought of may have been made.
     *[
         (fault, Action.FAIL, True, "create_outcome_unknown", False, BILLED)
-        for fault in (Fault("strange"), refused(399), refused(600))
+        for fault in (ReplicateApiError("strange"), refused(399), refused(600))
     ],
 ]
 
@@ -121,7 +121,7 @@ RULES: list[tuple[Fault, Action, bool, ErrorCode, bool, str]] = [
     ids=[f"{type(row[0]).__name__} {row[0]}" for row in RULES],
 )
 def test_each_fault_has_its_rule(
-    fault: Fault,
+    fault: ReplicateApiError,
     action: Action,
     may_be_made: bool,
     code: ErrorCode,
@@ -129,25 +129,25 @@ def test_each_fault_has_its_rule(
     sentence: str,
 ) -> None:
     rule = rule_for(fault)
-    assert (rule.action, rule.may_be_made, rule.code, rule.retryable) == (
+    assert (rule.action, rule.may_exist, rule.code, rule.retryable) == (
         *(action, may_be_made, code, retryable),
     )
     assert re.fullmatch(sentence, rule.sentence)
 
 
 @pytest.mark.parametrize("fault", [row[0] for row in RULES], ids=str)
-def test_what_may_exist_is_never_sent_again_unseen(fault: Fault) -> None:
+def test_what_may_exist_is_never_sent_again_unseen(fault: ReplicateApiError) -> None:
     rule = rule_for(fault)
-    if rule.may_be_made:
-        assert rule.action not in (Action.SEND_AGAIN, Action.WAIT_ANEW)
+    if rule.may_exist:
+        assert rule.action not in (Action.RETRY, Action.REQUEUE)
         assert not rule.retryable
 
 
 @pytest.mark.parametrize("fault", [row[0] for row in RULES], ids=str)
-def test_only_a_404_depends_on_whether_the_model_was_looked_up(fault: Fault) -> None:
-    rule = rule_for(fault, looked_up=False)
-    if isinstance(fault, Refusal) and fault.status == 404:
-        assert (rule.action, rule.may_be_made) == (Action.FAIL, False)
+def test_only_a_404_depends_on_whether_the_model_was_looked_up(fault: ReplicateApiError) -> None:
+    rule = rule_for(fault, is_resolved=False)
+    if isinstance(fault, ApiStatusError) and fault.status == 404:
+        assert (rule.action, rule.may_exist) == (Action.FAIL, False)
         assert (rule.code, rule.retryable) == ("replicate_unavailable", True)
         assert rule.sentence.startswith("Replicate could not be asked for this model's version")
         assert rule.sentence.endswith("Nothing was billed: send it again.")
@@ -156,11 +156,11 @@ def test_only_a_404_depends_on_whether_the_model_was_looked_up(fault: Fault) -> 
 
 
 # A fault of a question that creates nothing, the error, and its sentence.
-PUBLIC: list[tuple[Fault, type[ReplicateMcpError], str]] = [
+PUBLIC: list[tuple[ReplicateApiError, type[ReplicateMcpError], str]] = [
     (refused(401), Unauthorized, rule_for(refused(401)).sentence),
     (refused(402), InsufficientCredit, rule_for(refused(402)).sentence),
     *[
-        (Refusal(status, "no such thing.."), InvalidInput, "Replicate refused it: no such thing.")
+        (ApiStatusError(status, "no such thing.."), InvalidInput, "Replicate refused it: no such thing.")
         for status in (400, 403, 404, 413, 422)
     ],
     *[
@@ -177,13 +177,13 @@ PUBLIC: list[tuple[Fault, type[ReplicateMcpError], str]] = [
         "Replicate could not be reached: TLS fails. Nothing was created.",
     ),
     (
-        NotSent("no route"),
+        RequestNotSent("no route"),
         ReplicateUnavailable,
         "Replicate could not be reached: no route. Nothing was created: try again.",
     ),
     *[
         (fault, ReplicateUnavailable, "Replicate did not answer (reset). Try again.")
-        for fault in (LostAnswer("reset"), Intercepted("reset"), Fault("reset"))
+        for fault in (ResponseLost("reset"), Intercepted("reset"), ReplicateApiError("reset"))
     ],
 ]
 
@@ -194,8 +194,8 @@ PUBLIC: list[tuple[Fault, type[ReplicateMcpError], str]] = [
     ids=[f"{type(row[0]).__name__} {row[0]}" for row in PUBLIC],
 )
 def test_each_fault_of_a_question_has_its_error(
-    fault: Fault, kind: type[ReplicateMcpError], sentence: str
+    fault: ReplicateApiError, kind: type[ReplicateMcpError], sentence: str
 ) -> None:
-    error = not_told(fault)
+    error = to_public_error(fault)
     assert type(error) is kind
     assert str(error) == sentence

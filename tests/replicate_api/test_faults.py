@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from replicate_mcp.replicate_api.faults import MAX_RETRY_AFTER_SECONDS, Intercepted, Refusal
+from replicate_mcp.replicate_api.faults import MAX_RETRY_AFTER_SECONDS, Intercepted, ApiStatusError
 
 RESETS = "Request was throttled. Your rate limit resets in ~30s."
 
@@ -36,12 +36,12 @@ RESETS = "Request was throttled. Your rate limit resets in ~30s."
 def test_the_pause_comes_from_the_header_the_body_or_the_sentence(
     headers: dict[str, str], body: dict[str, Any], seconds: float | None
 ) -> None:
-    assert Refusal.read(429, headers, body).retry_after == seconds
+    assert ApiStatusError.from_response(429, headers, body).retry_after == seconds
 
 
 def test_a_page_can_ask_for_a_pause_by_its_header_alone() -> None:
-    assert Refusal.read(503, {"retry-after": "7"}, RESETS).retry_after == 7
-    assert Refusal.read(503, {}, RESETS).retry_after is None
+    assert ApiStatusError.from_response(503, {"retry-after": "7"}, RESETS).retry_after == 7
+    assert ApiStatusError.from_response(503, {}, RESETS).retry_after is None
 
 
 def test_no_pause_is_longer_than_an_hour() -> None:
@@ -66,7 +66,7 @@ def test_no_pause_is_longer_than_an_hour() -> None:
 def test_the_sentence_comes_from_the_document_or_the_page(
     body: dict[str, Any] | str, detail: str
 ) -> None:
-    refusal = Refusal.read(502, {}, body)
+    refusal = ApiStatusError.from_response(502, {}, body)
     assert (refusal.status, refusal.detail) == (502, detail)
     assert str(refusal) == f"502: {detail}"
 
@@ -90,12 +90,12 @@ def test_the_sentence_comes_from_the_document_or_the_page(
 def test_the_wrong_inputs_are_named_without_their_prefix(
     wrong: object, fields: dict[str, str]
 ) -> None:
-    assert Refusal.read(422, {}, {"invalid_fields": wrong}).fields == fields
+    assert ApiStatusError.from_response(422, {}, {"invalid_fields": wrong}).fields == fields
 
 
 def test_at_most_ten_wrong_inputs_are_named() -> None:
     wrong = [{"field": f"f{number}", "description": "x"} for number in range(11)]
-    fields = Refusal.read(422, {}, {"invalid_fields": wrong}).fields
+    fields = ApiStatusError.from_response(422, {}, {"invalid_fields": wrong}).fields
     assert list(fields) == [f"f{number}" for number in range(10)]
 
 
@@ -116,7 +116,7 @@ def test_at_most_ten_wrong_inputs_are_named() -> None:
 def test_a_lowered_rate_is_read_off_the_sentence(
     detail: str, rate: tuple[float, float | None] | None
 ) -> None:
-    assert Refusal(429, detail).reduced_to == rate
+    assert ApiStatusError(429, detail).reduced_to == rate
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,6 @@ def test_a_lowered_rate_is_read_off_the_sentence(
     ],
 )
 def test_a_proxys_own_page_is_quoted(page: str, quoted: str) -> None:
-    assert str(Intercepted.read(403, page)) == (
+    assert str(Intercepted.from_response(403, page)) == (
         f"a proxy or firewall answered 403{quoted} in its place"
     )

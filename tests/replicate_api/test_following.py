@@ -11,10 +11,10 @@ import pytest
 from batches.direct import Answer, Replicate, changed, lost, refused, unsent
 from batches.leaving import never_ends, now
 from batches.virtual_time import EPOCH, in_virtual_time
-from replicate_mcp.replicate_api.faults import Fault, LostAnswer, NeverEnded, NotSent, Refusal
+from replicate_mcp.replicate_api.faults import ReplicateApiError, ResponseLost, PredictionStuck, RequestNotSent, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.prediction import Prediction
-from replicate_mcp.replicate_api.webhooks import NET_SECONDS, Webhooks
+from replicate_mcp.replicate_api.webhooks import FALLBACK_POLL_SECONDS, Webhooks
 
 
 async def followed(
@@ -24,7 +24,7 @@ async def followed(
     made = replicate.made(cancel_after=cancel_after)
     gateway = replicate.gateway()
     by = gateway.now() + (cancel_after if until is None else until)
-    return await gateway.follow(Prediction.unseen(made), until=by)
+    return await gateway.follow(Prediction.from_id(made), until=by)
 
 
 @in_virtual_time
@@ -55,7 +55,7 @@ async def test_the_more_are_followed_the_less_often_each_is_looked_at() -> None:
     async with anyio.create_task_group() as group:
         for _ in range(100):
             follow = partial(gateway.follow, until=gateway.now() + 60)
-            group.start_soon(follow, Prediction.unseen(replicate.made()))
+            group.start_soon(follow, Prediction.from_id(replicate.made()))
     assert len(replicate.times("get")) == 100 * (1 + 9)  # Forty a second.
     await followed_again(gateway, replicate)
 
@@ -65,7 +65,7 @@ async def followed_again(gateway: Gateway, replicate: Replicate) -> None:
     replicate.calls.clear()
     replicate.world.configure({"predict_seconds": 0.9})
     start = now()
-    await gateway.follow(Prediction.unseen(replicate.made()), until=gateway.now() + 60)
+    await gateway.follow(Prediction.from_id(replicate.made()), until=gateway.now() + 60)
     assert [at - start for at in replicate.times("get")] == pytest.approx([0, 0.5, 1])
 
 
@@ -102,8 +102,8 @@ async def test_a_look_that_is_refused_for_good_is_the_last(status: int) -> None:
     replicate = Replicate()
     replicate.answer("get", refused(status))
     gateway = replicate.gateway()
-    with pytest.raises(Refusal) as caught:
-        await gateway.follow(Prediction.unseen(replicate.made()), until=gateway.now() + 60)
+    with pytest.raises(ApiStatusError) as caught:
+        await gateway.follow(Prediction.from_id(replicate.made()), until=gateway.now() + 60)
     assert caught.value.status == status
     assert len(replicate.times("get")) == 1
     await followed_again(gateway, replicate)
@@ -124,7 +124,7 @@ async def test_what_is_seen_to_have_ended_past_its_deadline_is_not_cancelled() -
     made = replicate.made()
     await anyio.sleep(5)
     gateway = replicate.gateway()
-    found = await gateway.follow(Prediction.unseen(made), until=gateway.now() - 1)
+    found = await gateway.follow(Prediction.from_id(made), until=gateway.now() - 1)
     assert found.status == "succeeded"
     assert replicate.times("cancel") == []
 
@@ -141,7 +141,7 @@ async def test_a_cancel_that_does_not_get_through_is_sent_again() -> None:
 async def test_what_does_not_end_a_minute_after_its_deadline_never_ends() -> None:
     replicate = Replicate(predict_seconds=100)
     replicate.always("get", changed(never_ends))
-    with pytest.raises(NeverEnded, match=r"^prediction \w+ does not end$"):
+    with pytest.raises(PredictionStuck, match=r"^prediction \w+ does not end$"):
         await followed(replicate, until=20)
     assert now() == pytest.approx(80.5)
     assert len(replicate.times("cancel")) == 1
@@ -152,9 +152,9 @@ async def test_what_does_not_end_a_minute_after_its_deadline_never_ends() -> Non
 async def test_what_is_not_seen_is_looked_at_until_its_files_are_gone(answer: Answer) -> None:
     replicate = Replicate()
     replicate.always("get", answer)
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ReplicateApiError) as caught:
         await followed(replicate, until=20 - 50 * 60)
-    assert not isinstance(caught.value, NeverEnded)
+    assert not isinstance(caught.value, PredictionStuck)
     assert 20 < now() <= 22
 
 
@@ -162,7 +162,7 @@ async def test_what_is_not_seen_is_looked_at_until_its_files_are_gone(answer: An
 async def test_long_after_its_deadline_a_cancel_that_fails_is_no_reason_to_give_up_unseen() -> None:
     replicate = Replicate(predict_seconds=1_000)
     replicate.always("cancel", lost(carried_out=False))
-    with pytest.raises(NeverEnded):
+    with pytest.raises(PredictionStuck):
         await followed(replicate, until=-50 * 60 - 10)
     assert len(replicate.times("get")) == 1
 
@@ -195,7 +195,7 @@ class Heard:
 
 
 @pytest.mark.parametrize(
-    ("until", "waits"), [(1_000, [0, NET_SECONDS]), (9, [0, 9.5]), (-9, [0, NET_SECONDS])]
+    ("until", "waits"), [(1_000, [0, FALLBACK_POLL_SECONDS]), (9, [0, 9.5]), (-9, [0, FALLBACK_POLL_SECONDS])]
 )
 @in_virtual_time
 async def test_with_webhooks_a_prediction_is_looked_at_now_and_then_and_at_its_deadline(
@@ -205,7 +205,7 @@ async def test_with_webhooks_a_prediction_is_looked_at_now_and_then_and_at_its_d
     gateway, heard = replicate.gateway(), Heard()
     gateway.webhooks = cast(Webhooks, heard)
     made = replicate.made()
-    await gateway.follow(Prediction.unseen(made), until=gateway.now() + until)
+    await gateway.follow(Prediction.from_id(made), until=gateway.now() + until)
     assert heard.waits == pytest.approx(waits)
     assert heard.forgotten == [made]
 
@@ -218,7 +218,7 @@ async def test_webhooks_are_asked_for_with_a_creation_where_there_are_any() -> N
     gateway.webhooks = cast(Webhooks, SimpleNamespace(url="https://mcp.example/x"))
     for webhooks in (gateway.webhooks, None):
         gateway.webhooks = webhooks
-        told.append(gateway._told_when_ended())
+        told.append(gateway._webhook_args())
     assert told == [
         {"webhook": "https://mcp.example/x", "webhook_events_filter": ["completed"]},
         {},
@@ -228,7 +228,7 @@ async def test_webhooks_are_asked_for_with_a_creation_where_there_are_any() -> N
 # Since when no call was answered.
 
 
-async def fails(gateway: Gateway, kind: type[Fault]) -> None:
+async def fails(gateway: Gateway, kind: type[ReplicateApiError]) -> None:
     with pytest.raises(kind):
         await gateway.get("p")
 
@@ -247,15 +247,15 @@ async def test_the_first_call_in_a_row_without_an_answer_is_remembered() -> None
     ):
         await anyio.sleep(10)
         replicate.answer("get", unsent, lost(carried_out=False))
-        await fails(gateway, NotSent)
+        await fails(gateway, RequestNotSent)
         since = EPOCH + now()
         await anyio.sleep(1)
-        await fails(gateway, LostAnswer)
+        await fails(gateway, ResponseLost)
         assert gateway.unanswered_since == since
         if answer is None:
             await gateway.get(made)
         else:
             replicate.answer("get", answer)
-            with pytest.raises(Fault):
+            with pytest.raises(ReplicateApiError):
                 await gateway.get(made)
         assert gateway.unanswered_since is None

@@ -12,10 +12,10 @@ from anyio.abc import SocketAttribute, SocketStream
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.replicate_api.faults import (
     ConnectionMisconfigured,
-    LostAnswer,
-    NeverEnded,
-    NotSent,
-    Refusal,
+    ResponseLost,
+    PredictionStuck,
+    RequestNotSent,
+    ApiStatusError,
 )
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.prediction import Prediction
@@ -71,7 +71,7 @@ async def test_aborted_is_understood(gateway: Gateway, simulator: Simulator) -> 
 async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> None:
     await gateway.create(SCHNELL, INPUTS, cancel_after=77)
     (listed,) = (await gateway.predictions_since(gateway.now() - 60)).predictions
-    assert listed.lives == pytest.approx(77, abs=0.01)
+    assert listed.lifetime == pytest.approx(77, abs=0.01)
     sent = hash_inputs(INPUTS)
     assert {name: listed.inputs[name] for name in sent} == sent
     assert (await gateway.predictions_since(gateway.now() + 60)).predictions == []
@@ -82,7 +82,7 @@ async def test_a_long_list_is_read_over_its_pages(gateway: Gateway, simulator: S
     for _ in range(12):
         await gateway.create(SCHNELL, INPUTS, cancel_after=77)
     listed = await gateway.predictions_since(0)
-    assert (len(listed.predictions), listed.reaches_back_to) == (12, 0)
+    assert (len(listed.predictions), listed.complete_since) == (12, 0)
 
 
 async def test_a_list_that_is_too_long_says_how_far_back_it_reaches(
@@ -92,7 +92,7 @@ async def test_a_list_that_is_too_long_says_how_far_back_it_reaches(
     made = [await gateway.create(SCHNELL, INPUTS, cancel_after=77) for _ in range(23)]
     listed = await gateway.predictions_since(0)
     assert [each.id for each in listed.predictions] == [each.id for each in made[:2:-1]]
-    assert listed.reaches_back_to == made[3].created_at
+    assert listed.complete_since == made[3].created_at
 
 
 async def test_a_429_tells_its_seconds_and_the_rate_it_names(
@@ -101,7 +101,7 @@ async def test_a_429_tells_its_seconds_and_the_rate_it_names(
     simulator.configure(throttle_wording="announced", throttle_field=False)
     simulator.change_account("acme", requests_per_minute=6, burst=1)
     await gateway.create(SCHNELL, INPUTS, cancel_after=60)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiStatusError) as refused:
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     assert refused.value.status == 429
     assert refused.value.retry_after == pytest.approx(10, abs=1)
@@ -110,16 +110,16 @@ async def test_a_429_tells_its_seconds_and_the_rate_it_names(
 
 async def test_no_refusal_is_retried_unseen(gateway: Gateway, simulator: Simulator) -> None:
     simulator.fault_next("503", on="get")
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiStatusError):
         await gateway.model("black-forest-labs", "flux-schnell")
     simulator.fault_next("503")
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiStatusError):
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     assert sum(simulator.stats()["requests"].values()) == 2
 
 
 async def test_a_422_names_the_inputs(gateway: Gateway) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiStatusError) as refused:
         await gateway.create(SCHNELL, {"prompt": "x", "num_outputs": 9}, cancel_after=60)
     assert set(refused.value.fields) == {"num_outputs"}
 
@@ -129,13 +129,13 @@ async def test_an_answer_that_does_not_come_whole_is_lost(
     gateway: Gateway, simulator: Simulator, fault: Fault
 ) -> None:
     simulator.fault_next(fault)
-    with pytest.raises(LostAnswer):
+    with pytest.raises(ResponseLost):
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
 
 
 async def test_where_nobody_listens_nothing_was_sent() -> None:
     gateway = Gateway("r8_acme_1", "http://127.0.0.1:1")
-    with pytest.raises(NotSent, match=r"the simulator at .* does not answer: start"):
+    with pytest.raises(RequestNotSent, match=r"the simulator at .* does not answer: start"):
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
 
 
@@ -154,7 +154,7 @@ async def test_one_look_that_fails_past_the_deadline_does_not_mean_that_it_never
 ) -> None:
     made = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     simulator.fault_next(fault, on="get")
-    followed = await gateway.follow(Prediction.unseen(made.id), until=gateway.now() - 61)
+    followed = await gateway.follow(Prediction.from_id(made.id), until=gateway.now() - 61)
     assert followed.status == "succeeded"
 
 
@@ -163,8 +163,8 @@ async def test_what_is_seen_to_run_past_its_deadline_is_cancelled_and_given_up(
 ) -> None:
     simulator.configure(predict_seconds=60, cancel_seconds=60)
     made = await created_elsewhere(simulator)
-    with pytest.raises(NeverEnded):
-        await gateway.follow(Prediction.unseen(made), until=gateway.now() - 61)
+    with pytest.raises(PredictionStuck):
+        await gateway.follow(Prediction.from_id(made), until=gateway.now() - 61)
     assert simulator.stats()["requests"]["POST /v1/predictions/{id}/cancel"] == 1
 
 
@@ -172,8 +172,8 @@ async def test_what_cannot_be_looked_at_until_its_files_are_gone_is_given_up(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.fault_next("reset", on="get")
-    with pytest.raises(LostAnswer):
-        await gateway.follow(Prediction.unseen("any"), until=gateway.now() - 50 * 60 - 1)
+    with pytest.raises(ResponseLost):
+        await gateway.follow(Prediction.from_id("any"), until=gateway.now() - 50 * 60 - 1)
 
 
 async def created_elsewhere(simulator: Simulator) -> str:
@@ -193,7 +193,7 @@ async def test_cancelling_what_has_ended_or_is_not_known_is_no_fault(gateway: Ga
 async def test_the_token_goes_to_the_api_alone(simulator: Simulator) -> None:
     transport = Transport("https://api.replicate.com")
     client = httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer r8_x"})
-    with call(), pytest.raises(NotSent, match="the token is not sent there"):
+    with call(), pytest.raises(RequestNotSent, match="the token is not sent there"):
         await client.get(simulator.url)
     assert simulator.stats()["requests"] == {}
 
@@ -211,8 +211,8 @@ async def test_a_refusal_tells_replicates_clock_as_well(
 ) -> None:
     simulator.configure(clock_offset_seconds=3_600)
     simulator.fault_next("503", on="get")
-    await gateway.learn_clock()
-    await gateway.learn_clock()
+    await gateway.sync_clock()
+    await gateway.sync_clock()
     assert gateway.now() - time.time() == pytest.approx(3_600, abs=2)
     assert sum(simulator.stats()["requests"].values()) == 1
 
@@ -237,8 +237,8 @@ async def test_an_answer_without_a_date_tells_no_clock() -> None:
         gateway = Gateway("r8_acme_1", f"http://127.0.0.1:{port}")
         async with anyio.create_task_group() as group:
             group.start_soon(listener.serve, answer)
-            with pytest.raises(LostAnswer, match="its answer has no Date header"):
-                await gateway.learn_clock()
+            with pytest.raises(ResponseLost, match="its answer has no Date header"):
+                await gateway.sync_clock()
             group.cancel_scope.cancel()
         await gateway.aclose()
 

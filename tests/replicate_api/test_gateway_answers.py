@@ -11,7 +11,7 @@ import pytest
 from batches.direct import MODEL, TOKEN, URL, Answer, Forward, Kind, Replicate, lost, refused
 from batches.virtual_time import EPOCH, in_virtual_time
 from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.replicate_api.faults import LostAnswer, Refusal, UnreadableCreation
+from replicate_mcp.replicate_api.faults import ResponseLost, ApiStatusError, UnreadableCreation
 from replicate_mcp.replicate_api.gateway import MAX_LIST_PAGES, Gateway, Target
 from replicate_mcp.simulator.clock import timestamp
 from replicate_mcp.tasks.models import ModelName
@@ -44,7 +44,7 @@ async def test_an_account_has_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "#a", "a\ud800"])
 @in_virtual_time
 async def test_a_name_under_which_no_limit_could_be_kept_is_no_account(name: object) -> None:
-    with pytest.raises(LostAnswer, match="names no account"):
+    with pytest.raises(ResponseLost, match="names no account"):
         await gateway_that_is_told({"username": name}).account()
 
 
@@ -99,7 +99,7 @@ async def test_a_model_is_given_as_the_api_has_it(
 @pytest.mark.parametrize("urls", [None, {}, {"get": 7}, []])
 @in_virtual_time
 async def test_an_upload_whose_answer_names_no_url_is_lost(urls: object) -> None:
-    with pytest.raises(LostAnswer, match="names no URL"):
+    with pytest.raises(ResponseLost, match="names no URL"):
         await gateway_that_is_told({"urls": urls}).upload(b"x", "a.png", "image/png")
 
 
@@ -124,7 +124,7 @@ async def test_a_creations_answer_that_is_no_prediction_may_be_one_all_the_same(
     target = Target(ModelName.parse(MODEL))
     with pytest.raises(UnreadableCreation, match="no usable id"):
         await gateway_that_is_told({}).create(target, {}, cancel_after=60)
-    with pytest.raises(LostAnswer, match="no usable id") as caught:
+    with pytest.raises(ResponseLost, match="no usable id") as caught:
         await gateway_that_is_told({}).get("p")
     assert not isinstance(caught.value, UnreadableCreation)
 
@@ -142,7 +142,7 @@ async def test_what_cannot_be_cancelled_is_left_as_it_is(status: int) -> None:
 async def test_a_cancel_that_is_refused_otherwise_is_told(status: int) -> None:
     replicate = Replicate()
     replicate.answer("cancel", refused(status))
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiStatusError):
         await replicate.gateway().cancel("p")
 
 
@@ -184,7 +184,7 @@ async def test_a_gateway_is_shown_without_its_token() -> None:
 
 
 def test_a_target_is_as_replicate_has_it_unless_it_says_otherwise() -> None:
-    assert Target(ModelName.parse(MODEL)) == Target(ModelName.parse(MODEL), "", looked_up=True)
+    assert Target(ModelName.parse(MODEL)) == Target(ModelName.parse(MODEL), "", is_resolved=True)
 
 
 # The clock.
@@ -195,9 +195,9 @@ async def test_the_clock_is_asked_for_once() -> None:
     replicate = Replicate(clock_offset_seconds=100)
     gateway = replicate.gateway()
     assert gateway.now() == EPOCH
-    await gateway.learn_clock()
+    await gateway.sync_clock()
     assert gateway.now() == pytest.approx(EPOCH + 100, abs=1)
-    await gateway.learn_clock()
+    await gateway.sync_clock()
     assert len(replicate.calls) == 1
 
 
@@ -207,7 +207,7 @@ async def test_a_refusal_tells_the_clock_as_well(status: int) -> None:
     replicate = Replicate(clock_offset_seconds=100)
     replicate.answer("list", refused(status))
     gateway = replicate.gateway()
-    await gateway.learn_clock()
+    await gateway.sync_clock()
     assert gateway.now() == pytest.approx(EPOCH + 100, abs=1)
 
 
@@ -215,8 +215,8 @@ async def test_a_refusal_tells_the_clock_as_well(status: int) -> None:
 async def test_a_clock_that_cannot_be_learned_is_asked_for_three_times() -> None:
     replicate = Replicate()
     replicate.always("list", lost(carried_out=False))
-    with pytest.raises(LostAnswer):
-        await replicate.gateway().learn_clock()
+    with pytest.raises(ResponseLost):
+        await replicate.gateway().sync_clock()
     assert replicate.times("list") == pytest.approx([0, 0.3, 1.3])
 
 
@@ -236,7 +236,7 @@ async def listed(moment: float, *pages: object) -> tuple[list[str], float, int]:
         replicate.answer("list", says({"results": page, "next": following}))
     found = await replicate.gateway().predictions_since(moment)
     ids = [each.id for each in found.predictions]
-    return ids, found.reaches_back_to, len(replicate.times("list"))
+    return ids, found.complete_since, len(replicate.times("list"))
 
 
 T = 1_700_000_000.0
@@ -299,7 +299,7 @@ async def test_all_that_a_row_of_the_list_tells() -> None:
     first, second = (await gateway.predictions_since(T)).predictions
     assert (first.id, first.model, first.version, first.ended) == ("p1", "o/m", "v1", True)
     assert first.created_at == T + 1
-    assert first.lives == pytest.approx(60)
+    assert first.lifetime == pytest.approx(60)
     assert first.inputs == hash_inputs({"seed": 7})
     assert (second.id, second.model, second.version, second.ended) == ("p2", "", "", False)
-    assert (second.created_at, second.lives, second.inputs) == (T, None, {})
+    assert (second.created_at, second.lifetime, second.inputs) == (T, None, {})

@@ -14,19 +14,19 @@ from batches.virtual_time import in_virtual_time
 from replicate_api.test_account_names import Kept
 from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateUnavailable, Unauthorized
 from replicate_mcp.replicate_api import models as module
-from replicate_mcp.replicate_api.faults import Refusal
+from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.replicate_api.finding import (
-    MOST_FOUND,
-    Found,
-    FoundModel,
+    MAX_RESULTS,
+    SearchResult,
+    ModelSummary,
     image_models,
     inputs,
-    known_models,
-    search,
+    recommended_models,
+    search_replicate,
     unknown,
 )
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.replicate_api.models import MAX_SCHEMA_BYTES, Model, Models, _CompiledModels
+from replicate_mcp.replicate_api.models import MAX_SCHEMA_BYTES, Model, ModelResolver, _CompiledModels
 from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
@@ -90,7 +90,7 @@ async def test_a_model_is_asked_for_and_remembered_for_a_day(
     replicate, kept = Replicate(), Kept()
     replicate.always("other", answers(paths, *documents))
     model = ModelName.parse(name)
-    found = await Models(kept).find(model, replicate.gateway(), "acme")
+    found = await ModelResolver(kept).find(model, replicate.gateway(), "acme")
     assert found is not None
     assert (paths, found.target) == (asked, Target(model, version))
     has_schema = "openapi_schema" in json.dumps(documents)
@@ -101,7 +101,7 @@ async def test_a_model_is_asked_for_and_remembered_for_a_day(
     public = f"model:{replicate.gateway().base_url}:{model}"
     private = f"private-model:{replicate.gateway().base_url}:acme:{model}"
     assert key == (public if is_public else private)
-    again = await Models(kept).find(model, replicate.gateway(), "acme")
+    again = await ModelResolver(kept).find(model, replicate.gateway(), "acme")
     assert again is not None
     assert again.target == found.target
     assert paths == asked
@@ -112,8 +112,8 @@ async def test_a_model_is_asked_for_and_remembered_for_a_day(
 async def test_a_token_that_may_ask_nothing_is_told(status: int) -> None:
     replicate = Replicate()
     replicate.always("other", refused(status))
-    with pytest.raises(Refusal):
-        await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    with pytest.raises(ApiStatusError):
+        await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
 
 
 @pytest.mark.parametrize(
@@ -125,25 +125,25 @@ async def test_a_model_that_cannot_be_asked_for_is_taken_as_named_and_asked_for_
 ) -> None:
     replicate, kept = Replicate(), Kept()
     replicate.always("other", answer)
-    models = Models(kept)
+    models = ModelResolver(kept)
     name = ModelName.parse(f"o/m:{VERSION}")
     found = await models.find(name, replicate.gateway(), "acme")
     assert found is not None
-    assert found.target == Target(name, VERSION, looked_up=False)
+    assert found.target == Target(name, VERSION, is_resolved=False)
     assert (found.schema, found.gives_one_by_one, kept.values) == (None, True, {})
     assert models._asking == {}
     paths: list[str] = []
     replicate.always("other", answers(paths, {"openapi_schema": SCHEMA}))
     again = await models.find(name, replicate.gateway(), "acme")
     assert again is not None
-    assert again.target.looked_up
+    assert again.target.is_resolved
 
 
 @in_virtual_time
 async def test_a_model_that_replicate_does_not_know_is_none_and_not_remembered() -> None:
     replicate, kept = Replicate(), Kept()
     replicate.always("other", refused(404))
-    assert await Models(kept).find(NAME, replicate.gateway(), "acme") is None
+    assert await ModelResolver(kept).find(NAME, replicate.gateway(), "acme") is None
     assert kept.values == {}
     assert len(replicate.calls) == 1
 
@@ -153,7 +153,7 @@ async def test_a_model_that_replicate_does_not_know_is_none_and_not_remembered()
 async def test_a_schema_that_cannot_be_read_leaves_the_inputs_to_replicate(schema: object) -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
-    found = await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
     assert (found.schema, found.gives_one_by_one) == (None, True)
     assert found.target.version == VERSION
@@ -163,7 +163,7 @@ async def test_a_schema_that_cannot_be_read_leaves_the_inputs_to_replicate(schem
 async def test_a_models_inputs_are_told_from_the_fields_beside_them() -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": LATEST}))
-    found = await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
     assert found.schema is not None
     (problem,) = found.schema.problems({"prompt": "x", "output_filename": "y"})
@@ -177,7 +177,7 @@ async def test_a_prompt_is_not_said_to_go_beside_the_inputs() -> None:
     schema = {"components": {"schemas": {"Input": {"properties": properties}}}}
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
-    found = await Models(Kept()).find(NAME, replicate.gateway(), "acme")
+    found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
     assert found.schema is not None
     (problem,) = found.schema.problems({"prompt": "x"})
@@ -192,7 +192,7 @@ async def test_sixteen_models_are_asked_for_at_once() -> None:
 
     replicate = Replicate()
     replicate.always("other", slow(10, answer))
-    models, gateway = Models(Kept()), replicate.gateway()
+    models, gateway = ModelResolver(Kept()), replicate.gateway()
     async with anyio.create_task_group() as group:
         for number in range(40):
             group.start_soon(models.find, ModelName.parse(f"o/m{number}"), gateway, "acme")
@@ -283,17 +283,17 @@ async def test_a_search_asks_for_twenty_models_and_tells_what_is_known_of_each()
         {**entry("a", "text"), "metadata": 7},
         {**entry("a", "odd"), "metadata": {"tags": 7}},
     )
-    found = await search("a fox", cast(Gateway, catalogue))
-    assert catalogue.asked == [("a fox", MOST_FOUND)] == [("a fox", 20)]
+    found = await search_replicate("a fox", cast(Gateway, catalogue))
+    assert catalogue.asked == [("a fox", MAX_RESULTS)] == [("a fox", 20)]
     assert found == [
-        FoundModel("a/b", "Draws.", None, 7),
-        FoundModel("a/c", "", None, None),
-        FoundModel("None/None", "", None, None),
-        FoundModel("a/drawing", "", None, None),
-        FoundModel("a/text", "", None, None),
-        FoundModel("a/odd", "", None, None),
+        ModelSummary("a/b", "Draws.", None, 7),
+        ModelSummary("a/c", "", None, None),
+        ModelSummary("None/None", "", None, None),
+        ModelSummary("a/drawing", "", None, None),
+        ModelSummary("a/text", "", None, None),
+        ModelSummary("a/odd", "", None, None),
     ]
-    assert Found([]).note == ""
+    assert SearchResult([]).note == ""
 
 
 @pytest.mark.parametrize(
@@ -304,22 +304,22 @@ async def test_a_search_without_an_answer_is_told(answer: Answer, kind: type[Exc
     replicate = Replicate()
     replicate.always("other", answer)
     with pytest.raises(kind):
-        await search("a fox", replicate.gateway())
+        await search_replicate("a fox", replicate.gateway())
 
 
 def test_known_models_are_all_or_those_that_fit() -> None:
-    assert [found.known for found in known_models(None)] == list(CATALOGUE)
-    (upscaler, *_) = known_models("upscale")
+    assert [found.known for found in recommended_models(None)] == list(CATALOGUE)
+    (upscaler, *_) = recommended_models("upscale")
     assert upscaler.known is not None
     assert (upscaler.name, upscaler.description) == (upscaler.known.name, upscaler.known.good_at)
-    assert (upscaler.runs, known_models("zeppelin")) == (None, [])
+    assert (upscaler.runs, recommended_models("zeppelin")) == (None, [])
 
 
 def test_a_known_model_that_a_search_has_is_told_by_its_entry() -> None:
     known = CATALOGUE[0]
     owner, _, name = known.name.partition("/")
     assert image_models([entry(owner, name, description="theirs", run_count=7)]) == [
-        FoundModel(known.name, known.good_at, known, None)
+        ModelSummary(known.name, known.good_at, known, None)
     ]
 
 
@@ -339,7 +339,7 @@ def test_a_model_that_is_not_known_is_told_with_the_nearest(name: str, end: str)
 async def test_the_inputs_of_a_model() -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": LATEST}))
-    schema = await inputs("o/m", replicate.gateway(), Models(Kept()), "acme")
+    schema = await inputs("o/m", replicate.gateway(), ModelResolver(Kept()), "acme")
     assert isinstance(schema, InputSchema)
     assert list(schema.fields) == ["prompt", "seed"]
 
@@ -359,7 +359,7 @@ async def test_the_inputs_of_what_is_no_model_are_refused(
     replicate = Replicate()
     replicate.always("other", answer)
     with pytest.raises(kind, match=sentence):
-        await inputs(name, replicate.gateway(), Models(Kept()), "acme")
+        await inputs(name, replicate.gateway(), ModelResolver(Kept()), "acme")
     assert len(replicate.calls) == (answer is not None)
 
 
@@ -367,4 +367,4 @@ async def test_the_inputs_of_what_is_no_model_are_refused(
 async def test_the_inputs_of_a_model_that_cannot_be_asked_for_are_not_known() -> None:
     replicate = Replicate()
     replicate.always("other", refused(500))
-    assert await inputs("o/m", replicate.gateway(), Models(Kept()), "acme") is None
+    assert await inputs("o/m", replicate.gateway(), ModelResolver(Kept()), "acme") is None

@@ -17,7 +17,7 @@ from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.models import (
     MAX_CONCURRENT_LOOKUPS,
     MAX_SCHEMA_BYTES,
-    Models,
+    ModelResolver,
 )
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.models import ModelName
@@ -75,11 +75,11 @@ NAME = ModelName.parse("alice/secret")
 
 
 @asynccontextmanager
-async def looking_up(playback: Playback) -> AsyncIterator[tuple[Models, Gateway, Gateway]]:
+async def looking_up(playback: Playback) -> AsyncIterator[tuple[ModelResolver, Gateway, Gateway]]:
     """What a process knows of models, and the gateways of two accounts."""
     backend = await SqliteBackend.open()
     alice, bob = (Gateway(f"r8_{name}", playback.url) for name in ("alice", "bob"))
-    yield Models(backend), alice, bob
+    yield ModelResolver(backend), alice, bob
     for gateway in (alice, bob):
         await gateway.aclose()
     await backend.close()

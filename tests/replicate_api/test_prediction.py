@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from replicate_mcp.replicate_api.prediction import (
-    ENDED,
+    ENDED_STATUSES,
     MAX_LOG_CHARACTERS,
     Prediction,
     seconds_of,
@@ -19,7 +19,7 @@ INLINE = "data:image/png;base64,AA"
 
 
 def read(**answer: Any) -> Prediction:
-    return Prediction.read({"id": "p1", "status": "succeeded", **answer})
+    return Prediction.from_response({"id": "p1", "status": "succeeded", **answer})
 
 
 def test_all_that_is_kept_of_an_answer() -> None:
@@ -55,7 +55,7 @@ def test_all_that_is_kept_of_an_answer() -> None:
 
 def test_an_answer_may_hold_nothing_but_id_and_status() -> None:
     assert read() == Prediction("p1", "succeeded", (), False, "", None, None, None, None)
-    assert Prediction.unseen("p1") == Prediction("p1", "", (), False, "", None, None, None, None)
+    assert Prediction.from_id("p1") == Prediction("p1", "", (), False, "", None, None, None, None)
 
 
 @pytest.mark.parametrize("odd", [7, None, [], {}])
@@ -83,9 +83,9 @@ def test_an_answer_without_a_status_is_refused(bad: object) -> None:
 
 # A status, an output, whether nothing more is awaited, then with one file, with two.
 DONE = [
-    *[(status, None, True, True, True) for status in sorted(ENDED)],
-    *[(status, [URL], True, True, True) for status in sorted(ENDED)],
-    *[(status, INLINE, False, False, False) for status in sorted(ENDED)],
+    *[(status, None, True, True, True) for status in sorted(ENDED_STATUSES)],
+    *[(status, [URL], True, True, True) for status in sorted(ENDED_STATUSES)],
+    *[(status, INLINE, False, False, False) for status in sorted(ENDED_STATUSES)],
     ("starting", None, False, False, False),
     ("starting", URL, False, False, False),
     ("starting", [URL, OTHER], False, False, False),
@@ -106,13 +106,13 @@ def test_a_prediction_is_done_when_it_has_ended_or_its_files_are_there(
 ) -> None:
     found = read(status=status, output=output)
     assert found.done is done
-    assert found.done_with(None) is done
-    assert found.done_with(1) is with_one
-    assert found.done_with(2) is with_two
+    assert found.is_complete_with(None) is done
+    assert found.is_complete_with(1) is with_one
+    assert found.is_complete_with(2) is with_two
 
 
 def test_nothing_runs_after_four_statuses() -> None:
-    assert {"succeeded", "failed", "canceled", "aborted"} == ENDED
+    assert {"succeeded", "failed", "canceled", "aborted"} == ENDED_STATUSES
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from network import NETWORK_VARIABLES
 from replicate_mcp import tls
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, NotSent
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, RequestNotSent
 from replicate_mcp.replicate_api.proxies import (
     ProxySetting,
     find_proxy,
@@ -194,23 +194,23 @@ SIMULATOR = (
 UNTRUSTED = f"the certificate of {HOST} is not trusted"
 
 # The variables, the URL, the error, the kind of fault, and how it begins.
-FAULTS: list[tuple[dict[str, str], str, Any, type[NotSent], str]] = [
-    ({}, REMOTE, httpx.ConnectError("refused"), NotSent, f"no connection to {HOST} (refused)"),
-    ({}, REMOTE, httpx.ConnectTimeout(""), NotSent, f"no connection to {HOST} (timed out)"),
-    ({}, REMOTE, httpx.ConnectError("x" * 201), NotSent, f"no connection to {HOST} ({'x' * 199}…)"),
-    ({}, LOCAL, httpx.ConnectError("x"), NotSent, SIMULATOR.format(LOCAL, 9001)),
+FAULTS: list[tuple[dict[str, str], str, Any, type[RequestNotSent], str]] = [
+    ({}, REMOTE, httpx.ConnectError("refused"), RequestNotSent, f"no connection to {HOST} (refused)"),
+    ({}, REMOTE, httpx.ConnectTimeout(""), RequestNotSent, f"no connection to {HOST} (timed out)"),
+    ({}, REMOTE, httpx.ConnectError("x" * 201), RequestNotSent, f"no connection to {HOST} ({'x' * 199}…)"),
+    ({}, LOCAL, httpx.ConnectError("x"), RequestNotSent, SIMULATOR.format(LOCAL, 9001)),
     *[
-        ({}, url, httpx.ConnectError("x"), NotSent, SIMULATOR.format(url, port))
+        ({}, url, httpx.ConnectError("x"), RequestNotSent, SIMULATOR.format(url, port))
         for url, port in (
             *(("https://localhost", 443), ("http://[::1]", 80)),
             ("http://localhost:1", 1),
         )
     ],
     *[
-        (PROXY, REMOTE, kind("x"), NotSent, f"{THE_PROXY} does not answer (x)")
+        (PROXY, REMOTE, kind("x"), RequestNotSent, f"{THE_PROXY} does not answer (x)")
         for kind in (httpx.ConnectError, httpx.ConnectTimeout)
     ],
-    (PROXY, REMOTE, httpx.ReadError("x"), NotSent, f"no connection to {HOST} (x)"),
+    (PROXY, REMOTE, httpx.ReadError("x"), RequestNotSent, f"no connection to {HOST} (x)"),
     *[
         (
             *(PROXY, REMOTE, httpx.ProxyError(said), kind),
@@ -219,12 +219,12 @@ FAULTS: list[tuple[dict[str, str], str, Any, type[NotSent], str]] = [
         for said, kind in (
             ("403 Forbidden", ConnectionMisconfigured),
             ("407 Who?", ConnectionMisconfigured),
-            ("502 Bad gateway", NotSent),
-            ("is 403", NotSent),
+            ("502 Bad gateway", RequestNotSent),
+            ("is 403", RequestNotSent),
         )
     ],
     (
-        *({}, REMOTE, httpx.ProxyError("502"), NotSent),
+        *({}, REMOTE, httpx.ProxyError("502"), RequestNotSent),
         f"the proxy refuses the connection to {HOST} (502)",
     ),
     *[
@@ -253,11 +253,11 @@ FAULTS: list[tuple[dict[str, str], str, Any, type[NotSent], str]] = [
     ),
     (
         *({}, REMOTE, caused_by(httpx.ConnectError("x"), tls_error("NO_CIPHERS_AVAILABLE"))),
-        *(NotSent, f"no connection to {HOST} (x)"),
+        *(RequestNotSent, f"no connection to {HOST} (x)"),
     ),
     (
         *(PROXY, REMOTE, caused_by(httpx.ConnectError("x"), tls_error("HTTP_REQUEST"))),
-        *(NotSent, f"{THE_PROXY} does not answer (x)"),
+        *(RequestNotSent, f"{THE_PROXY} does not answer (x)"),
     ),
 ]
 
@@ -268,7 +268,7 @@ async def test_why_no_connection_could_be_made_says_what_to_do(
     variables: dict[str, str],
     url: str,
     error: httpx.TransportError,
-    kind: type[NotSent],
+    kind: type[RequestNotSent],
     sentence: str,
 ) -> None:
     use(environment, variables)

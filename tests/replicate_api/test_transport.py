@@ -15,11 +15,11 @@ from batches.virtual_time import EPOCH, in_virtual_time
 from replicate_mcp.platform.sockets import keepalive_socket_options
 from replicate_mcp.replicate_api import transport as module
 from replicate_mcp.replicate_api.faults import (
-    Fault,
+    ReplicateApiError,
     Intercepted,
-    LostAnswer,
-    NotSent,
-    Refusal,
+    ResponseLost,
+    RequestNotSent,
+    ApiStatusError,
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -110,7 +110,7 @@ async def test_a_call_has_its_headers_and_its_time_outs(
 )
 @in_virtual_time
 async def test_a_token_is_sent_to_the_apis_own_origin_alone(url: str, host: str) -> None:
-    with pytest.raises(NotSent) as refused:
+    with pytest.raises(RequestNotSent) as refused:
         await sent(Transport(URL), url)
     assert str(refused.value) == f"{host} is not Replicate's API: the token is not sent there"
     assert Wire.made == []
@@ -234,20 +234,20 @@ async def test_a_request_that_is_given_up_takes_its_connection_with_it() -> None
 # Answers that break.
 
 TOO_LONG = "x" * 201
-BROKEN: list[tuple[Exception, type[Fault], str]] = [
-    (httpx.ConnectError("refused"), NotSent, "the simulator at http://127.0.0.1:9 does not answer"),
-    (httpx.ConnectTimeout(""), NotSent, "the simulator at http://127.0.0.1:9 does not answer"),
-    (httpx.ProxyError("502 x"), NotSent, "the proxy refuses the connection to 127.0.0.1 (502 x)"),
-    (httpx.LocalProtocolError("odd"), NotSent, "the request cannot be sent as it is"),
-    (httpx.UnsupportedProtocol("odd"), NotSent, "the request cannot be sent as it is"),
-    (httpx.ReadError("reset"), LostAnswer, "the answer of 127.0.0.1 was lost (reset)"),
-    (httpx.ReadTimeout(""), LostAnswer, "the answer of 127.0.0.1 was lost (ReadTimeout)"),
-    (httpx.WriteTimeout(""), LostAnswer, "the answer of 127.0.0.1 was lost (WriteTimeout)"),
-    (httpx.RemoteProtocolError("gone"), LostAnswer, "the answer of 127.0.0.1 was lost (gone)"),
-    (httpx.DecodingError("gzip"), LostAnswer, "the answer of 127.0.0.1 was lost (gzip)"),
-    (OSError("two\nlines"), LostAnswer, "the request to 127.0.0.1 failed (two lines)"),
-    (OSError(TOO_LONG), LostAnswer, f"the request to 127.0.0.1 failed ({'x' * 199}…)"),
-    (ValueError(), LostAnswer, "the request to 127.0.0.1 failed (ValueError)"),
+BROKEN: list[tuple[Exception, type[ReplicateApiError], str]] = [
+    (httpx.ConnectError("refused"), RequestNotSent, "the simulator at http://127.0.0.1:9 does not answer"),
+    (httpx.ConnectTimeout(""), RequestNotSent, "the simulator at http://127.0.0.1:9 does not answer"),
+    (httpx.ProxyError("502 x"), RequestNotSent, "the proxy refuses the connection to 127.0.0.1 (502 x)"),
+    (httpx.LocalProtocolError("odd"), RequestNotSent, "the request cannot be sent as it is"),
+    (httpx.UnsupportedProtocol("odd"), RequestNotSent, "the request cannot be sent as it is"),
+    (httpx.ReadError("reset"), ResponseLost, "the answer of 127.0.0.1 was lost (reset)"),
+    (httpx.ReadTimeout(""), ResponseLost, "the answer of 127.0.0.1 was lost (ReadTimeout)"),
+    (httpx.WriteTimeout(""), ResponseLost, "the answer of 127.0.0.1 was lost (WriteTimeout)"),
+    (httpx.RemoteProtocolError("gone"), ResponseLost, "the answer of 127.0.0.1 was lost (gone)"),
+    (httpx.DecodingError("gzip"), ResponseLost, "the answer of 127.0.0.1 was lost (gzip)"),
+    (OSError("two\nlines"), ResponseLost, "the request to 127.0.0.1 failed (two lines)"),
+    (OSError(TOO_LONG), ResponseLost, f"the request to 127.0.0.1 failed ({'x' * 199}…)"),
+    (ValueError(), ResponseLost, "the request to 127.0.0.1 failed (ValueError)"),
     (Intercepted("a firewall"), Intercepted, "a firewall"),
 ]
 
@@ -255,7 +255,7 @@ BROKEN: list[tuple[Exception, type[Fault], str]] = [
 @pytest.mark.parametrize(("error", "kind", "sentence"), BROKEN)
 @in_virtual_time
 async def test_what_breaks_is_told_by_whether_the_request_was_sent(
-    error: Exception, kind: type[Fault], sentence: str
+    error: Exception, kind: type[ReplicateApiError], sentence: str
 ) -> None:
     async def fail() -> httpx.Response:
         raise error
@@ -284,7 +284,7 @@ async def test_a_connection_that_cannot_be_closed_hides_no_fault(
 
     Wire.answer = staticmethod(fail)
     monkeypatch.setattr(Wire, "aclose", fail_to_close)
-    with pytest.raises(LostAnswer, match="reset"):
+    with pytest.raises(ResponseLost, match="reset"):
         await sent(Transport(URL))
 
 
@@ -311,7 +311,7 @@ async def test_an_answer_has_at_most_64_mebibytes() -> None:
     this = await sent(transport)
     assert (this.answer, this.size_bytes) == ({"a": 1}, 32 * 2**20 + 8)
     Wire.answer = staticmethod(partial(answer, *[quarter] * 4, b" "))
-    with pytest.raises(LostAnswer, match=r"^the answer is over 67108864 bytes$"):
+    with pytest.raises(ResponseLost, match=r"^the answer is over 67108864 bytes$"):
         await sent(transport)
     assert closed() == [0.0]
 
@@ -344,21 +344,21 @@ BY_A_PROXY = 'a proxy or firewall answered {} "No entry" in its place'
     [
         *[(status, PAGE, Intercepted, BY_A_PROXY.format(status)) for status in (400, 403, 499)],
         (400, b'["No entry"]', Intercepted, 'a proxy or firewall answered 400 "["No entry"]" in'),
-        (403, b"", Refusal, "403: no reason given"),
-        *[(status, PAGE, Refusal, f"{status}: No entry") for status in (413, 414, 429, 431)],
-        *[(status, PAGE, Refusal, f"{status}: No entry") for status in (500, 502, 599)],
-        (400, b'{"detail": "No."}', Refusal, "400: No."),
-        (503, b'{"detail": "No."}', Refusal, "503: No."),
-        (502, b"\xff", Refusal, "502: \ufffd"),
-        *[(s, b"[]", LostAnswer, "the answer is not a JSON object") for s in (200, 203, 399)],
-        (200, PAGE, LostAnswer, "the answer is not a JSON object"),
+        (403, b"", ApiStatusError, "403: no reason given"),
+        *[(status, PAGE, ApiStatusError, f"{status}: No entry") for status in (413, 414, 429, 431)],
+        *[(status, PAGE, ApiStatusError, f"{status}: No entry") for status in (500, 502, 599)],
+        (400, b'{"detail": "No."}', ApiStatusError, "400: No."),
+        (503, b'{"detail": "No."}', ApiStatusError, "503: No."),
+        (502, b"\xff", ApiStatusError, "502: \ufffd"),
+        *[(s, b"[]", ResponseLost, "the answer is not a JSON object") for s in (200, 203, 399)],
+        (200, PAGE, ResponseLost, "the answer is not a JSON object"),
         *[(s, b"[]", UnreadableCreation, "the answer is not a JSON object") for s in (201, 202)],
         (201, b"{", UnreadableCreation, "the answer is not a JSON object"),
     ],
 )
 @in_virtual_time
 async def test_an_answer_that_is_of_no_use_is_a_fault(
-    status: int, body: bytes, kind: type[Fault], sentence: str
+    status: int, body: bytes, kind: type[ReplicateApiError], sentence: str
 ) -> None:
     Wire.answer = staticmethod(answers(status, body))
     transport = Transport(URL)
@@ -374,7 +374,7 @@ async def test_an_answer_that_is_of_no_use_is_a_fault(
 @in_virtual_time
 async def test_a_refusals_pause_is_read_off_its_headers() -> None:
     Wire.answer = staticmethod(answers(429, b"{}", **{"retry-after": "7"}))
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiStatusError) as refused:
         await sent(Transport(URL))
     assert refused.value.retry_after == 7
 

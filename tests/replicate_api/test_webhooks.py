@@ -13,9 +13,9 @@ import pytest
 from batches.direct import MODEL, Replicate
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
-from replicate_mcp.replicate_api.faults import LostAnswer
+from replicate_mcp.replicate_api.faults import ResponseLost
 from replicate_mcp.replicate_api.gateway import Target
-from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, keep
+from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, store
 from replicate_mcp.tasks.models import ModelName
 
 NOW = 1_800_000_000.0
@@ -38,10 +38,10 @@ class Remembering:
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
 
-    async def recall(self, key: str) -> str | None:
+    async def get_cached(self, key: str) -> str | None:
         return self.kept.get(key)
 
-    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+    async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         assert seconds > 0
         self.kept[key] = value
 
@@ -72,26 +72,26 @@ def webhooks(memory: Remembering, *secrets: str) -> Webhooks:
 async def test_what_replicate_did_not_sign_lately_is_not_genuine(changed: Message) -> None:
     hooks = webhooks(Remembering(), secret(KEY))
     for at in (NOW, NOW - 300, NOW + 300):
-        assert await hooks.is_genuine(message(at=at))
-    assert not await hooks.is_genuine(changed)
+        assert await hooks.verify(message(at=at))
+    assert not await hooks.verify(changed)
 
 
 async def test_one_of_several_signatures_suffices() -> None:
     fits = message()
     two = replace(fits, signature=f"{message(key=OTHER_KEY).signature} {fits.signature}")
-    assert await webhooks(Remembering(), secret(KEY)).is_genuine(two)
+    assert await webhooks(Remembering(), secret(KEY)).verify(two)
 
 
 @in_virtual_time
 async def test_a_secret_that_was_changed_is_asked_for_again_but_not_for_every_forgery() -> None:
     hooks = webhooks(Remembering(), secret(KEY), secret(OTHER_KEY))
-    assert await hooks.is_genuine(message())
+    assert await hooks.verify(message())
     await anyio.sleep(59.9)
-    assert not await hooks.is_genuine(message(key=OTHER_KEY)), "asked for a minute ago"
-    assert await hooks.is_genuine(message()), "it stands"
+    assert not await hooks.verify(message(key=OTHER_KEY)), "asked for a minute ago"
+    assert await hooks.verify(message()), "it stands"
     await anyio.sleep(0.1)
-    assert await hooks.is_genuine(message(key=OTHER_KEY))
-    assert not await hooks.is_genuine(message()), "it is another now, and was asked for just now"
+    assert await hooks.verify(message(key=OTHER_KEY))
+    assert not await hooks.verify(message()), "it is another now, and was asked for just now"
 
 
 @in_virtual_time
@@ -105,7 +105,7 @@ async def test_of_many_at_once_one_asks_for_the_secret() -> None:
         return secret(KEY)
 
     hooks = Webhooks("https://x.example/hook", Remembering(), now=lambda: NOW, secret=ask)
-    genuine = await asyncio.gather(*(hooks.is_genuine(message()) for _ in range(3)))
+    genuine = await asyncio.gather(*(hooks.verify(message()) for _ in range(3)))
     assert (genuine, asked) == ([True] * 3, 1)
 
 
@@ -117,7 +117,7 @@ class Ailing(Remembering):
         self._first = list(first)
         self.times: list[float] = []
 
-    async def recall(self, key: str) -> str | None:
+    async def get_cached(self, key: str) -> str | None:
         self.times.append(asyncio.get_running_loop().time())
         if not self._first:
             return self.kept.get(key)
@@ -134,14 +134,14 @@ async def test_a_message_is_looked_for_once_a_second_whatever_is_found_before() 
         BackendUnavailable("It is away."), "no JSON", "[]", "{}", '{"id": 1}', about_another
     )
     hooks = webhooks(memory, secret(KEY))
-    await keep(message(), memory)
+    await store(message(), memory)
     await hooks.wait("abc", seconds=60)
     assert memory.times == [0, 1, 2, 3, 4, 5, 6]
 
 
 @in_virtual_time
 async def test_a_secret_that_cannot_be_had_now_is_asked_for_again() -> None:
-    faults = [LostAnswer("reset")]
+    faults = [ResponseLost("reset")]
 
     async def ask() -> str:
         if faults:
@@ -150,7 +150,7 @@ async def test_a_secret_that_cannot_be_had_now_is_asked_for_again() -> None:
 
     memory = Remembering()
     hooks = Webhooks("https://x.example/hook", memory, now=lambda: NOW, secret=ask)
-    await keep(message(), memory)
+    await store(message(), memory)
     await hooks.wait("abc", seconds=60)
     assert asyncio.get_running_loop().time() == 1
 
@@ -167,7 +167,7 @@ async def test_without_a_message_the_wait_ends_when_it_should() -> None:
 async def test_who_follows_a_prediction_again_hears_of_it_again() -> None:
     memory = Remembering()
     hooks = webhooks(memory, secret(KEY))
-    await keep(message(), memory)
+    await store(message(), memory)
     await hooks.wait("abc", seconds=60)
     await hooks.wait("abc", seconds=60)
     assert asyncio.get_running_loop().time() == 60, "it was heard"
@@ -184,7 +184,7 @@ async def test_a_message_is_kept_for_two_minutes_under_its_prediction() -> None:
         async def remember(self, key: str, value: str, *, seconds: float) -> None:
             kept.append((key, value, seconds))
 
-    await keep(message(), Memory())
+    await store(message(), Memory())
     assert kept == [("webhook:abc", json.dumps(asdict(message())), 120)]
 
 
@@ -195,7 +195,7 @@ def test_a_messages_size_counts_all_its_parts() -> None:
 async def test_whoever_follows_a_prediction_hears_of_it_once() -> None:
     memory = Remembering()
     hooks = webhooks(memory, secret(KEY))
-    await keep(message(), memory)
+    await store(message(), memory)
     await hooks.wait("abc", seconds=60)
     # Else it would be looked at again and again.
     with anyio.move_on_after(0.05) as waiting:
@@ -207,9 +207,9 @@ async def test_whoever_follows_a_prediction_hears_of_it_once() -> None:
 async def test_a_forged_message_that_is_kept_is_not_heard() -> None:
     memory = Remembering()
     hooks = webhooks(memory, secret(KEY))
-    await keep(message(key=OTHER_KEY), memory)
+    await store(message(key=OTHER_KEY), memory)
     await hooks.wait("abc", seconds=0.01)
-    await keep(message(), memory)
+    await store(message(), memory)
     await hooks.wait("abc", seconds=60)
 
 
@@ -219,10 +219,10 @@ def test_what_is_no_webhook_is_refused() -> None:
         "webhook-timestamp": str(int(NOW)),
         "webhook-signature": "v1,x",
     }
-    assert Message.read(headers, b'{"id": "abc"}').prediction == "abc"
-    assert Message.read(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction == "abc"
-    assert Message.read(headers, f'{{"id": "{"a" * 64}"}}'.encode()).prediction == "a" * 64
-    assert Message.read(headers, b'{"id": "abc"}') == Message(
+    assert Message.from_response(headers, b'{"id": "abc"}').prediction == "abc"
+    assert Message.from_response(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction == "abc"
+    assert Message.from_response(headers, f'{{"id": "{"a" * 64}"}}'.encode()).prediction == "a" * 64
+    assert Message.from_response(headers, b'{"id": "abc"}') == Message(
         "msg_1", headers["webhook-timestamp"], "v1,x", '{"id": "abc"}'
     )
     for body in (
@@ -238,12 +238,12 @@ def test_what_is_no_webhook_is_refused() -> None:
         b'{"id": "abc"}' + b" " * (64 * 1024 - 12),
     ):
         with pytest.raises(InvalidInput):
-            Message.read(headers, body)
+            Message.from_response(headers, body)
     for name in headers:
         with pytest.raises(InvalidInput):
-            Message.read({k: v for k, v in headers.items() if k != name}, b'{"id": "abc"}')
+            Message.from_response({k: v for k, v in headers.items() if k != name}, b'{"id": "abc"}')
     with pytest.raises(InvalidInput):
-        Message.read(headers | {"webhook-timestamp": "soon"}, b'{"id": "abc"}')
+        Message.from_response(headers | {"webhook-timestamp": "soon"}, b'{"id": "abc"}')
 
 
 def test_an_accounts_name_cannot_lead_elsewhere() -> None:

@@ -15,17 +15,17 @@ from replicate_mcp.batches.steps import Steps
 from replicate_mcp.batches.stopping import Stopping
 from replicate_mcp.batches.tracing import attempt_span, tell_result
 from replicate_mcp.platform.clock import steady_time
-from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SHORTEST_CANCEL_AFTER, hash_inputs
+from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, MIN_CANCEL_AFTER_SECONDS, hash_inputs
 from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
 from replicate_mcp.replicate_api.faults import (
-    Fault,
-    NeverEnded,
-    NotMade,
+    ReplicateApiError,
+    PredictionStuck,
+    PredictionNotCreated,
     OutcomeUnknown,
-    Refusal,
+    ApiStatusError,
     UnreadableCreation,
 )
-from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, PATIENCE_SECONDS
+from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, DEADLINE_GRACE_SECONDS
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores import daily_cap
 from replicate_mcp.semaphores.permits import Offer, Room
@@ -67,7 +67,7 @@ class Attempting:
     async def take(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
         """Note an attempt for each offer, then send it."""
         seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
-        if seconds < SHORTEST_CANCEL_AFTER:
+        if seconds < MIN_CANCEL_AFTER_SECONDS:
             return await self._stopping.drop_out_of_time(batch)
         chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
         if not chosen:
@@ -81,7 +81,7 @@ class Attempting:
                 inputs=hash_inputs(batch.tasks[index].inputs),
                 cancel_after=seconds,
                 sent_at=sent_at,
-                seconds_at_most=seconds + HOLD_SECONDS + PATIENCE_SECONDS,
+                seconds_at_most=seconds + HOLD_SECONDS + DEADLINE_GRACE_SECONDS,
                 images=batch.tasks[index].expected_count,
             )
             for permit, index in chosen.items()
@@ -117,7 +117,7 @@ class Attempting:
     async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
         """One attempt, from its creation to its result, or back to where its task waits."""
         # Noting it may have taken long: the backend was not there, or the machine slept.
-        if batch.deadline - steady_time() < SHORTEST_CANCEL_AFTER:
+        if batch.deadline - steady_time() < MIN_CANCEL_AFTER_SECONDS:
             await self._stopping.drop_out_of_time(batch)
         if batch.dropped is not None:
             return await self._wait_anew(batch, permit, index)
@@ -145,16 +145,16 @@ class Attempting:
                     else self._created(batch, permit, task, cancel_after)
                 )
                 self._found(batch, permit, prediction.id)
-                if not prediction.done_with(task.whole_with):
+                if not prediction.is_complete_with(task.whole_with):
                     if batch.canceled:
                         await self._stopping.stop(batch, permit, prediction.id)
                     prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
                 )
-            except Fault as fault:
+            except ReplicateApiError as fault:
                 result = await self._after_fault(batch, permit, task, fault)
-                ended = permit not in batch.following and not rule_for(fault).may_be_made
+                ended = permit not in batch.following and not rule_for(fault).may_exist
             except Exception:
                 # A fault of our own: the task still ends, and its permit still comes back.
                 log.exception(
@@ -203,17 +203,17 @@ class Attempting:
             made = await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
             batch.server_error = 0
             return made
-        except Fault as fault:
-            status = fault.status if isinstance(fault, Refusal) else 0
+        except ReplicateApiError as fault:
+            status = fault.status if isinstance(fault, ApiStatusError) else 0
             batch.server_error = status if status >= 500 else 0
-            if rule_for(fault).action is not Action.SETTLE:
+            if rule_for(fault).action is not Action.RECONCILE:
                 raise
             self._steps.observer.answer_lost()
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
             was_made = isinstance(fault, UnreadableCreation)
         try:
             return await self._found_in_list(batch, permit)
-        except NotMade:
+        except PredictionNotCreated:
             if was_made:  # Whatever the list shows: to send it again would bill it twice.
                 raise OutcomeUnknown from None
             raise
@@ -221,20 +221,20 @@ class Attempting:
     async def _found_in_list(self, batch: RunningBatch, permit: int) -> Prediction:
         found = await batch.settlement.find(permit, batch.gateway)
         if found is Verdict.NOT_MADE:
-            raise NotMade("the creation did not arrive")
+            raise PredictionNotCreated("the creation did not arrive")
         if isinstance(found, Verdict):
             raise OutcomeUnknown
-        return Prediction.unseen(found)
+        return Prediction.from_id(found)
 
     async def _after_fault(
-        self, batch: RunningBatch, permit: int, task: PlannedTask, fault: Fault
+        self, batch: RunningBatch, permit: int, task: PlannedTask, fault: ReplicateApiError
     ) -> TaskResult | None:
         """The task's result, or None where it waits its turn anew."""
-        rule = rule_for(fault, looked_up=task.target.looked_up)
+        rule = rule_for(fault, is_resolved=task.target.is_resolved)
         known = batch.following.get(permit)
         if known is not None:
             # It was made: nothing that says otherwise holds.
-            told = isinstance(fault, NeverEnded) or rule.code == "unauthorized"
+            told = isinstance(fault, PredictionStuck) or rule.code == "unauthorized"
             code = rule.code if told else "create_outcome_unknown"
             sentence = f"Its prediction could not be followed to its end: {fault}."
             return failure(task, code, sentence, prediction_id=known)
@@ -244,7 +244,7 @@ class Attempting:
             await self._stopping.drop(batch, (rule.code, rule.sentence, rule.retryable))
             return failure(task, rule.code, rule.sentence, rule.retryable)
         throttling = None
-        if isinstance(fault, Refusal):
+        if isinstance(fault, ApiStatusError):
             per_minute, burst = fault.reduced_to or (None, None)
             throttling = Throttling(fault.retry_after, per_minute, burst)
             batch.throttled = True

@@ -4,8 +4,8 @@ import logging
 import math
 
 from replicate_mcp.batches.backend import Backend, NotedAttempt, RunningPrediction
-from replicate_mcp.replicate_api.attempts import ListedPrediction, OpenAttempt, assign
-from replicate_mcp.replicate_api.faults import Refusal
+from replicate_mcp.replicate_api.attempts import ListedPrediction, OpenAttempt, match_predictions
+from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores.permits import Room
@@ -29,15 +29,15 @@ async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> Ro
     Raises:
         Fault: the list could not be read.
     """
-    await gateway.learn_clock()
+    await gateway.sync_clock()
     since = gateway.now() - LISTED_SECONDS
     listed = await gateway.predictions_since(since)
-    if listed.reaches_back_to > since:
+    if listed.complete_since > since:
         log.warning(
             "the list of predictions of %s is too long to be read whole: what runs for longer than "
             "%.0f s and nobody remembers is not counted",
             account,
-            gateway.now() - listed.reaches_back_to,
+            gateway.now() - listed.complete_since,
         )
     known = await backend.known_predictions(account)
     attempts = [
@@ -45,7 +45,7 @@ async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> Ro
         for each in await backend.open_attempts(account)
         if each.prediction_id is None
     ]
-    known |= {each.id for each in assign(attempts, listed.predictions, known).values()}
+    known |= {each.id for each in match_predictions(attempts, listed.predictions, known).values()}
     running = [
         RunningPrediction(each.id, each.model, _ends_in(each, gateway.now()))
         for each in listed.predictions
@@ -64,13 +64,13 @@ async def see_out(entered: NotedAttempt, gateway: Gateway) -> None:
     """
     assert entered.prediction_id is not None
     try:
-        await gateway.follow(Prediction.unseen(entered.prediction_id), until=math.inf)
-    except Refusal as refusal:
+        await gateway.follow(Prediction.from_id(entered.prediction_id), until=math.inf)
+    except ApiStatusError as refusal:
         if refusal.status in (401, 403):
             raise
         log.info("prediction %s is not there any more: %s", entered.prediction_id, refusal)
 
 
 def _ends_in(prediction: ListedPrediction, now: float) -> float:
-    lives = LONGEST_LIFE_SECONDS if prediction.lives is None else prediction.lives
+    lives = LONGEST_LIFE_SECONDS if prediction.lifetime is None else prediction.lifetime
     return max(0.0, prediction.created_at + lives - now) + CLOSING_SECONDS

@@ -13,7 +13,7 @@ from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, TaskProblem, refusal_of
 from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.replicate_api.models import Model, Models
+from replicate_mcp.replicate_api.models import Model, ModelResolver
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.effort import Effort
 from replicate_mcp.tasks.file_urls import is_local
@@ -101,7 +101,7 @@ def check_problems(tasks: Sequence[PlannedTask], *, skip_invalid: bool) -> None:
 
 
 async def find_models(
-    tasks: Sequence[Task], gateway: Gateway, models: Models, account: str
+    tasks: Sequence[Task], gateway: Gateway, models: ModelResolver, account: str
 ) -> dict[ModelName, Model | None]:
     """Return the model of each task; None where Replicate knows none of that name.
 

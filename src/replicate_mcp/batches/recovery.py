@@ -23,10 +23,10 @@ from replicate_mcp.batches.stopping import try_to_stop
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.platform.clock import steady_sleep
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
-from replicate_mcp.replicate_api.faults import Fault, NeverEnded, OutcomeUnknown, Refusal
+from replicate_mcp.replicate_api.faults import ReplicateApiError, PredictionStuck, OutcomeUnknown, ApiStatusError
 from replicate_mcp.replicate_api.gateway import (
     HOLD_SECONDS,
-    PATIENCE_SECONDS,
+    DEADLINE_GRACE_SECONDS,
     Gateway,
     Target,
 )
@@ -86,7 +86,7 @@ class Recovery:
             try:
                 if self._gateways:
                     await self._look()
-            except (BackendUnavailable, Fault) as error:
+            except (BackendUnavailable, ReplicateApiError) as error:
                 log.warning("%s", error)
             except Exception:
                 # Whatever it was, the account's other orphans are still to be recovered.
@@ -104,7 +104,7 @@ class Recovery:
         gateway = self._gateways[0]
         try:
             room = await tell_what_runs(self._account, gateway, self._backend)
-        except Refusal as refusal:
+        except ApiStatusError as refusal:
             self._drop_if_useless(gateway, refusal)
             raise
         self._steps.holder.accept(room)
@@ -169,7 +169,7 @@ class Recovery:
                     result: TaskResult = failure(task, "interrupted", INTERRUPTED, retryable=True)
                 else:
                     result = await self._outcome(orphan, task, known, gateway)
-            except Fault as fault:
+            except ReplicateApiError as fault:
                 if self._drop_if_useless(gateway, fault):
                     continue
                 if _passes(fault) and gateway.now() < _settled_by(orphan):
@@ -181,13 +181,13 @@ class Recovery:
                 result = _unknown(task, fault, known)
                 if known is None:
                     await self._see_out_unseen(orphan, result, gateway)
-                ended = not isinstance(fault, NeverEnded)
+                ended = not isinstance(fault, PredictionStuck)
             return await self._record(orphan, result, ended=ended)
         return await self._backend.abandon(orphan.permit)
 
-    def _drop_if_useless(self, gateway: Gateway, fault: Fault) -> bool:
+    def _drop_if_useless(self, gateway: Gateway, fault: ReplicateApiError) -> bool:
         """A token may be good for nothing any more; another of the account's may not."""
-        useless = isinstance(fault, Refusal) and fault.status in (401, 403)
+        useless = isinstance(fault, ApiStatusError) and fault.status in (401, 403)
         if useless:
             self._gateways = [each for each in self._gateways if each is not gateway]
         return useless
@@ -198,7 +198,7 @@ class Recovery:
             gateway = self._gateways[0]
             try:
                 await see_out(entered, gateway)
-            except Fault as fault:
+            except ReplicateApiError as fault:
                 if not self._drop_if_useless(gateway, fault):
                     log.info("prediction %s is looked at again: %s", entered.prediction_id, fault)
                     await anyio.sleep(LOOK_SECONDS)
@@ -217,10 +217,10 @@ class Recovery:
 
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
-        await gateway.learn_clock()
+        await gateway.sync_clock()
         found = await self._settlement.find(orphan.permit, gateway)
         if found is Verdict.REFUSED:
-            raise Refusal(401, "the token was refused")
+            raise ApiStatusError(401, "the token was refused")
         if found is Verdict.UNKNOWN:
             raise OutcomeUnknown("the list of predictions does not say")
         return found if isinstance(found, str) else None
@@ -240,13 +240,13 @@ class Recovery:
         async with anyio.create_task_group() as group:
             group.start_soon(self._stop_with_batch, orphan.batch, prediction_id, gateway)
             try:
-                followed: Prediction | Fault = await gateway.follow(
-                    Prediction.unseen(prediction_id), until=_due(orphan)
+                followed: Prediction | ReplicateApiError = await gateway.follow(
+                    Prediction.from_id(prediction_id), until=_due(orphan)
                 )
-            except Fault as fault:  # Not raised in here: the group would wrap it.
+            except ReplicateApiError as fault:  # Not raised in here: the group would wrap it.
                 followed = fault
             group.cancel_scope.cancel()
-        if isinstance(followed, Fault):
+        if isinstance(followed, ReplicateApiError):
             raise followed
         return followed
 
@@ -302,9 +302,9 @@ class Recovery:
         return self._names[batch_id]
 
 
-def _passes(fault: Fault) -> bool:
+def _passes(fault: ReplicateApiError) -> bool:
     """Whether Replicate could only not be asked, and another look may tell."""
-    return not isinstance(fault, Refusal | OutcomeUnknown | NeverEnded)
+    return not isinstance(fault, ApiStatusError | OutcomeUnknown | PredictionStuck)
 
 
 def _due(orphan: NotedAttempt) -> float:
@@ -314,14 +314,14 @@ def _due(orphan: NotedAttempt) -> float:
 
 def _ends_by(orphan: NotedAttempt) -> float:
     """When its prediction has ended, whatever happens, on Replicate's clock."""
-    return _due(orphan) + HOLD_SECONDS + PATIENCE_SECONDS
+    return _due(orphan) + HOLD_SECONDS + DEADLINE_GRACE_SECONDS
 
 
 def _settled_by(orphan: NotedAttempt) -> float:
     return orphan.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS
 
 
-def _unknown(task: PlannedTask, fault: Fault, prediction_id: str | None) -> TaskFailure:
+def _unknown(task: PlannedTask, fault: ReplicateApiError, prediction_id: str | None) -> TaskFailure:
     return failure(
         task,
         "create_outcome_unknown",

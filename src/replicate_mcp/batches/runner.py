@@ -23,7 +23,7 @@ from replicate_mcp.batches.weight import check_room, weight_of
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.platform.clock import steady_time
-from replicate_mcp.replicate_api.attempts import SHORTEST_CANCEL_AFTER
+from replicate_mcp.replicate_api.attempts import MIN_CANCEL_AFTER_SECONDS
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import Holder
 from replicate_mcp.semaphores.permits import QueueEntry
@@ -198,7 +198,7 @@ class BatchRunner:
     async def _watch(self, batch: RunningBatch) -> None:
         """See to the batch's deadline, and to its end."""
         # The event loop's clock stops while the machine sleeps, and the deadline does not.
-        while (left := batch.deadline - SHORTEST_CANCEL_AFTER - steady_time()) > 0:
+        while (left := batch.deadline - MIN_CANCEL_AFTER_SECONDS - steady_time()) > 0:
             with anyio.move_on_after(min(left, DEADLINE_POLL_SECONDS)):
                 await batch.ended.wait()
                 break

@@ -15,12 +15,12 @@ from replicate_mcp.replicate_api.attempts import (
     ListedPrediction,
     OpenAttempt,
     PredictionList,
-    assign,
-    cannot_be_told,
-    fits,
-    was_not_made,
+    match_predictions,
+    is_undecidable,
+    matches,
+    is_certainly_not_created,
 )
-from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.faults import ReplicateApiError, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Settlement:
         taken = await self._backend.known_predictions(self._account)
         noted = await self._noted()
         open_attempts = _open(noted)
-        assigned = assign(open_attempts, listed.predictions if listed else (), taken)
+        assigned = match_predictions(open_attempts, listed.predictions if listed else (), taken)
         for attempt in open_attempts:
             waiters = self._wanted.get(attempt.permit)
             if not waiters:
@@ -128,11 +128,11 @@ class Settlement:
                     await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
                 ):
                     self._answer(attempt.permit, prediction.id)
-            elif listed is not None and was_not_made(
+            elif listed is not None and is_certainly_not_created(
                 attempt, listed, taken | _others(attempt, assigned), since=since, now=now
             ):
                 self._answer(attempt.permit, Verdict.NOT_MADE)
-            elif cannot_be_told(attempt, listed, since=since, now=now):
+            elif is_undecidable(attempt, listed, since=since, now=now):
                 self._answer(attempt.permit, Verdict.UNKNOWN)
 
     async def _noted(self) -> dict[int, NotedAttempt]:
@@ -144,10 +144,10 @@ class Settlement:
         for gateway in self._gateways():
             try:
                 return await gateway.predictions_since(since)
-            except Refusal as refusal:
+            except ApiStatusError as refusal:
                 if refusal.status in (401, 403):
                     refused.add(id(gateway))
-            except Fault:
+            except ReplicateApiError:
                 continue
         if refused.issuperset(map(id, self._gateways())):
             for permit in list(self._wanted):
@@ -164,7 +164,7 @@ class Settlement:
         """Return whether what is given to be cancelled fits no attempt that goes on."""
         if not self._is_cancelled(attempt.permit):
             return True
-        return all(self._is_cancelled(each.permit) or not fits(each, prediction) for each in others)
+        return all(self._is_cancelled(each.permit) or not matches(each, prediction) for each in others)
 
     def _is_cancelled(self, permit: int) -> bool:
         """Return whether an attempt is asked for, and only by those who cancel it."""
@@ -189,4 +189,4 @@ def _open(noted: Mapping[int, NotedAttempt]) -> list[OpenAttempt]:
 
 def _others(attempt: OpenAttempt, assigned: Mapping[int, ListedPrediction]) -> set[str]:
     """Return the ids that are assigned to other attempts and could not be this one's as well."""
-    return {each.id for each in assigned.values() if not fits(attempt, each)}
+    return {each.id for each in assigned.values() if not matches(attempt, each)}

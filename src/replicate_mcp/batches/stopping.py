@@ -10,7 +10,7 @@ from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.faults import ReplicateApiError, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.registry import account_semaphore
 
@@ -110,7 +110,7 @@ class Stopping:
             await stop_prediction(batch.gateway, prediction_id)
 
     async def _try_to_stop(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
-        with contextlib.suppress(Refusal):  # Whoever follows it meets the same, and reports it.
+        with contextlib.suppress(ApiStatusError):  # Whoever follows it meets the same, and reports it.
             await self.stop(batch, permit, prediction_id)
 
     async def _stop_creation(self, batch: RunningBatch, permit: int) -> None:
@@ -138,9 +138,9 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
         for pause in chain(PAUSES, repeat(PAUSES[-1])):
             try:
                 return await gateway.cancel(prediction_id)
-            except Fault as fault:
+            except ReplicateApiError as fault:
                 asked = 0.0
-                if isinstance(fault, Refusal):
+                if isinstance(fault, ApiStatusError):
                     if fault.status in (401, 403):
                         raise
                     asked = fault.retry_after or 0.0
@@ -151,5 +151,5 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
 
 async def try_to_stop(gateway: Gateway, prediction_id: str) -> None:
     """Cancel a prediction that somebody follows, as far as its token is good for that."""
-    with contextlib.suppress(Refusal):  # Whoever follows it meets the same, and reports it.
+    with contextlib.suppress(ApiStatusError):  # Whoever follows it meets the same, and reports it.
         await stop_prediction(gateway, prediction_id)

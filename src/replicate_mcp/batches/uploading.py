@@ -9,8 +9,8 @@ import anyio.to_thread
 
 from replicate_mcp.batches.local_images import Image, LocalImages
 from replicate_mcp.batches.planning import PlannedTask
-from replicate_mcp.replicate_api.fault_policy import not_told
-from replicate_mcp.replicate_api.faults import Fault
+from replicate_mcp.replicate_api.fault_policy import to_public_error
+from replicate_mcp.replicate_api.faults import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.tasks.media import extension_of_type
 
@@ -56,8 +56,8 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
             name = f"{image.digest[:16]}.{extension_of_type(image.kind)}"
             try:
                 urls[image.digest] = await gateway.upload(content, name, image.kind)
-            except Fault as fault:
-                error = not_told(fault)
+            except ReplicateApiError as fault:
+                error = to_public_error(fault)
                 raise type(error)(
                     f"{image.where} could not be uploaded, so nothing was created. {error}"
                 ) from None

@@ -16,7 +16,7 @@ from replicate_mcp.cli.session import in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.platform.files import has_modes
 from replicate_mcp.platform.shell import command_line, move_command
-from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
+from replicate_mcp.replicate_api.faults import ReplicateApiError, RequestNotSent, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.settings import BACKEND, Settings, unknown_setting_warnings, state_file
 from replicate_mcp.tasks.models import ModelName
@@ -189,12 +189,12 @@ async def _replicate(app: App, *, has_state: bool) -> list[Check]:
     try:
         account = await gateway.account()
         model = [await _default_model(app, gateway, account)] if has_state else []
-    except Refusal as refusal:
+    except ApiStatusError as refusal:
         said = f"Replicate answered {refusal.status} to it ({refusal.detail}): {TRY_ANOTHER}."
         return [reached, wrong or Check("token", False, said)]
-    except Fault as fault:
+    except ReplicateApiError as fault:
         said = f"{base_url} cannot be reached: {fault}."
-        if not isinstance(fault, NotSent):
+        if not isinstance(fault, RequestNotSent):
             said = (
                 f"{base_url} does not answer ({fault}): check the network and REPLICATE_BASE_URL."
             )
@@ -223,7 +223,7 @@ async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
         model = await (await app.models()).find(ModelName.parse(name), gateway, account)
     except ValueError as error:
         return Check("default model", False, f"{error}; {advice}.")
-    except Fault as fault:
+    except ReplicateApiError as fault:
         return Check("default model", False, f"{name} could not be looked up ({fault}).")
     if model is None:
         return Check("default model", False, f"Replicate knows no {name}: {advice}.")

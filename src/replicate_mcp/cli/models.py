@@ -9,7 +9,7 @@ from replicate_mcp.cli.main import OK, SOME_FAILED
 from replicate_mcp.platform.terminal import is_terminal
 
 if TYPE_CHECKING:
-    from replicate_mcp.replicate_api.finding import Found
+    from replicate_mcp.replicate_api.finding import SearchResult
     from replicate_mcp.tasks.model_inputs import InputSchema
     from replicate_mcp.tasks.schema_reading import InputField
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _found(found: "Found") -> int:
+def _found(found: "SearchResult") -> int:
     from replicate_mcp.cli.printing import say
     from replicate_mcp.tasks.catalogue import PRICE_CLASSES
 

@@ -24,7 +24,7 @@ from replicate_mcp.cli.printing import say
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform.files import remove_file, retry_while_held
 from replicate_mcp.replicate_api.connection import connection_fault
-from replicate_mcp.replicate_api.delivery import Delivery, NotDelivered
+from replicate_mcp.replicate_api.delivery import Delivery, DownloadFailed
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
 from replicate_mcp.tasks import filenames, media
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
@@ -131,7 +131,7 @@ class Saver:
 
         try:
             client = await self._delivery.client()
-        except NotDelivered as reason:
+        except DownloadFailed as reason:
             return [NotSaved(file.filename, str(reason)) for file in files]
         async with client, anyio.create_task_group() as group:
             for number, file in enumerate(files):
@@ -140,7 +140,7 @@ class Saver:
 
     async def _save(self, client: httpx.AsyncClient, number: int, file: GeneratedFile) -> None:
         target = self._target(file.filename)
-        if not self._delivery.serves(file.url):
+        if not self._delivery.is_output_url(file.url):
             raise _Unfit(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
         if file.expired:
             raise _Unfit("its URL has expired: Replicate deletes files after one hour")

@@ -8,7 +8,7 @@ from replicate_mcp.app import App
 from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
-    from replicate_mcp.replicate_api.finding import FoundModel
+    from replicate_mcp.replicate_api.finding import ModelSummary
     from replicate_mcp.tasks.schema_reading import InputField
 
 MOST_DESCRIPTION = 400
@@ -58,7 +58,7 @@ async def model_inputs(app: App, caller: Caller, name: str) -> tuple[str, dict[s
     return "\n".join(lines), {"model": full_name, "inputs": [_input(field) for field in fields]}
 
 
-def _model_line(model: "FoundModel") -> str:
+def _model_line(model: "ModelSummary") -> str:
     known = model.known
     if known is None:
         runs = "" if model.runs is None else f" ({model.runs:,} runs)"
@@ -68,7 +68,7 @@ def _model_line(model: "FoundModel") -> str:
     return f"{model.name}{alias} ({known.price}): {known.good_at}. Inputs: {inputs}"
 
 
-def _model(model: "FoundModel") -> dict[str, Any]:
+def _model(model: "ModelSummary") -> dict[str, Any]:
     known = model.known
     told = {
         "name": model.name,

@@ -10,7 +10,7 @@ import anyio.to_thread
 from mcp_types import Annotations, CallToolResult, ImageContent, TextContent
 
 from replicate_mcp.mcp_server.thumbnail import MIME_TYPE, NoPicture, thumbnail
-from replicate_mcp.replicate_api.delivery import Delivery, Fetch, NotDelivered
+from replicate_mcp.replicate_api.delivery import Delivery, Fetch, DownloadFailed
 
 if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchResult, GeneratedFile
@@ -83,7 +83,7 @@ class Previews:
         async def one(number: int, file: "GeneratedFile") -> None:
             try:
                 found[number] = await self._thumbnail(fetch, file.url)
-            except (NotDelivered, NoPicture) as reason:
+            except (DownloadFailed, NoPicture) as reason:
                 found[number] = str(reason)
 
         missing = f"it did not come within {SECONDS:.0f} s"
@@ -92,7 +92,7 @@ class Previews:
                 async with self._delivery.fetching() as fetch, anyio.create_task_group() as group:
                     for number, file in enumerate(files):
                         group.start_soon(one, number, file)
-            except NotDelivered as none_of_them:
+            except DownloadFailed as none_of_them:
                 missing = str(none_of_them)
         return [(file, found.get(number, missing)) for number, file in enumerate(files)]
 

@@ -15,17 +15,17 @@ from replicate_mcp.errors import (
     Unauthorized,
 )
 from replicate_mcp.refused_credentials import RefusedCredentials
-from replicate_mcp.replicate_api.asking_again import answered
-from replicate_mcp.replicate_api.fault_policy import not_told, rule_for
-from replicate_mcp.replicate_api.faults import Fault, NotSent, Refusal
+from replicate_mcp.replicate_api.asking_again import retry_read
+from replicate_mcp.replicate_api.fault_policy import to_public_error, rule_for
+from replicate_mcp.replicate_api.faults import ReplicateApiError, RequestNotSent, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.replicate_api.memory import Memory
+from replicate_mcp.replicate_api.memory import Cache
 from replicate_mcp.replicate_api.transport import KEEPALIVE_SECONDS
-from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, keep
+from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, store
 
 log = logging.getLogger(__name__)
 
-REMEMBERED_SECONDS = 30 * 24 * 3600
+ACCOUNT_TTL_SECONDS = 30 * 24 * 3600
 """For how long it is remembered which account a token belongs to."""
 
 ASK_SECONDS = 20.0
@@ -37,10 +37,10 @@ REFUSED_SECONDS = 60.0
 MAX_REFUSED_TOKENS = 10_000
 """Refused tokens whose fingerprints are remembered; the oldest are forgotten first."""
 
-MOST_UNVERIFIED_A_MINUTE = 300
+MAX_UNVERIFIED_PER_MINUTE = 300
 """Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
 
-MAX_UNVERIFIED_BYTES_A_MINUTE = 2 * 1024 * 1024
+MAX_UNVERIFIED_BYTES_PER_MINUTE = 2 * 1024 * 1024
 """Bytes of those webhooks: a backend keeps each for two minutes."""
 
 ACCOUNTS_PART = 3
@@ -48,7 +48,7 @@ ACCOUNTS_PART = 3
 
 
 @dataclass(eq=False, slots=True)
-class _Asking:
+class _Lookup:
     """Those who ask for the account of one token at once: one asks Replicate for all."""
 
     turn: anyio.Lock = field(default_factory=anyio.Lock)
@@ -68,7 +68,7 @@ class Accounts:
     def __init__(
         self,
         base_url: str,
-        memory: Memory,
+        memory: Cache,
         *,
         public_url: str | None = None,
         refused: RefusedCredentials,
@@ -81,7 +81,7 @@ class Accounts:
         self._refused_tokens: dict[str, tuple[float, str]] = {}
         self._gateways: dict[str, Gateway] = {}
         self._names: dict[str, str] = {}
-        self._asking: dict[str, _Asking] = {}
+        self._asking: dict[str, _Lookup] = {}
 
     def gateway(self, token: str) -> Gateway:
         """The one gateway of a token, whose account was asked for before.
@@ -108,7 +108,7 @@ class Accounts:
         mark = fingerprint(token)
         if mark not in self._names:
             self._check_not_refused(mark, source)
-            asking = self._asking.setdefault(mark, _Asking())
+            asking = self._asking.setdefault(mark, _Lookup())
             asking.waiting += 1
             try:
                 await self._learn(token, mark, asking, source)
@@ -118,7 +118,7 @@ class Accounts:
                     self._asking.pop(mark, None)
         return self._names[mark]
 
-    async def hear(self, account: str, message: Message) -> bool:
+    async def receive(self, account: str, message: Message) -> bool:
         """Keep a webhook for whoever follows its prediction; False where it is not kept.
 
         Raises:
@@ -127,9 +127,9 @@ class Accounts:
         genuine = await self._is_genuine(account, message)
         if genuine is False:
             raise Unauthorized("This webhook's signature does not fit.")
-        if genuine is None and not self._room_for_unverified(account, message.size):
+        if genuine is None and not self._accepts_unverified(account, message.size):
             return False
-        await keep(message, self._memory)
+        await store(message, self._memory)
         return True
 
     async def close_idle(self) -> None:
@@ -158,12 +158,12 @@ class Accounts:
         for token, gateway in list(self._gateways.items()):
             if gateway.webhooks is not None and self._names.get(fingerprint(token)) == account:
                 try:
-                    return await gateway.webhooks.is_genuine(message)
-                except Fault as fault:
+                    return await gateway.webhooks.verify(message)
+                except ReplicateApiError as fault:
                     log.info("the secret of webhooks is not known: %s", fault)
         return None
 
-    def _room_for_unverified(self, account: str, size: int) -> bool:
+    def _accepts_unverified(self, account: str, size: int) -> bool:
         now = anyio.current_time()
         while self._unverified and now - self._unverified[0][0] > 60:
             self._unverified.popleft()
@@ -171,8 +171,8 @@ class Accounts:
         own = [each for _, its_account, each in self._unverified if its_account == account]
         for kept, part in ((sizes, 1), (own, ACCOUNTS_PART)):
             if (
-                len(kept) >= MOST_UNVERIFIED_A_MINUTE // part
-                or sum(kept) + size > MAX_UNVERIFIED_BYTES_A_MINUTE // part
+                len(kept) >= MAX_UNVERIFIED_PER_MINUTE // part
+                or sum(kept) + size > MAX_UNVERIFIED_BYTES_PER_MINUTE // part
             ):
                 return False
         self._unverified.append((now, account, size))
@@ -190,7 +190,7 @@ class Accounts:
         if len(self._refused_tokens) > MAX_REFUSED_TOKENS:
             del self._refused_tokens[next(iter(self._refused_tokens))]
 
-    async def _learn(self, token: str, mark: str, asking: _Asking, source: str) -> None:
+    async def _learn(self, token: str, mark: str, asking: _Lookup, source: str) -> None:
         arrived = anyio.current_time()
         async with asking.turn:
             if mark in self._names:
@@ -204,7 +204,7 @@ class Accounts:
                 raise  # Of this address alone: others may ask.
             except (ReplicateMcpError, TimeoutError) as error:
                 asking.failed_at = anyio.current_time()
-                asking.failure = error if isinstance(error, ReplicateMcpError) else _not_told()
+                asking.failure = error if isinstance(error, ReplicateMcpError) else _account_unknown()
                 raise asking.failure from None
             else:
                 self._give_webhooks(self.gateway(token), name)
@@ -221,27 +221,27 @@ class Accounts:
 
     async def _ask(self, token: str, mark: str, source: str) -> str:
         key = f"account:{self._base_url}:{mark}"
-        remembered = await self._memory.recall(key)
+        remembered = await self._memory.get_cached(key)
         if remembered is not None:
             return remembered
         try:
             async with self._refused.trying(source):
                 name = await self._ask_replicate(token, mark, source)
-        except Fault as fault:
-            if isinstance(fault, Refusal) and fault.status in (403, 404):
+        except ReplicateApiError as fault:
+            if isinstance(fault, ApiStatusError) and fault.status in (403, 404):
                 log.warning("Replicate does not say whose token this is: %s", fault)
                 return mark
             # Another name for the account would be another limit: better none than two.
-            if isinstance(fault, NotSent):
-                raise not_told(fault) from None
-            raise _not_told(f" ({fault})") from None
-        await self._memory.remember(key, name, seconds=REMEMBERED_SECONDS)
+            if isinstance(fault, RequestNotSent):
+                raise to_public_error(fault) from None
+            raise _account_unknown(f" ({fault})") from None
+        await self._memory.set_cached(key, name, seconds=ACCOUNT_TTL_SECONDS)
         return name
 
     async def _ask_replicate(self, token: str, mark: str, source: str) -> str:
         try:
-            return await answered(self.gateway(token).account)
-        except Refusal as refusal:
+            return await retry_read(self.gateway(token).account)
+        except ApiStatusError as refusal:
             if refusal.status != 401:
                 raise
             sentence = rule_for(refusal).sentence
@@ -251,7 +251,7 @@ class Accounts:
             raise Unauthorized(sentence) from None
 
 
-def _not_told(why: str = f" within {ASK_SECONDS:.0f} s") -> ReplicateUnavailable:
+def _account_unknown(why: str = f" within {ASK_SECONDS:.0f} s") -> ReplicateUnavailable:
     return ReplicateUnavailable(
         f"Replicate did not answer{why}, so nothing was created: try again."
     )

@@ -5,36 +5,36 @@ from typing import TypeVar
 
 import anyio
 
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, Fault, LostAnswer, Refusal
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, ReplicateApiError, ResponseLost, ApiStatusError
 
 T = TypeVar("T")
 
-ASK_AGAIN_SECONDS = (0.3, 1.0)
+RETRY_DELAYS_SECONDS = (0.3, 1.0)
 """Pauses before a question that was not answered is asked again."""
 
-ASKED_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """After which it counts as not answered, whatever is still under way: hosts wait for a minute."""
 
 
-async def answered(question: Callable[[], Awaitable[T]]) -> T:
+async def retry_read(question: Callable[[], Awaitable[T]]) -> T:
     """The answer to a question that creates nothing.
 
     Raises:
         Fault: there is none, after all pauses, or Replicate refuses to give one.
     """
-    with anyio.move_on_after(ASKED_SECONDS):
-        for pause in ASK_AGAIN_SECONDS:
+    with anyio.move_on_after(TIMEOUT_SECONDS):
+        for pause in RETRY_DELAYS_SECONDS:
             try:
                 return await question()
-            except Fault as fault:
+            except ReplicateApiError as fault:
                 if not _may_pass(fault):
                     raise
             await anyio.sleep(pause)
         return await question()
-    raise LostAnswer(f"not within {ASKED_SECONDS:.0f} s")
+    raise ResponseLost(f"not within {TIMEOUT_SECONDS:.0f} s")
 
 
-def _may_pass(fault: Fault) -> bool:
+def _may_pass(fault: ReplicateApiError) -> bool:
     if isinstance(fault, ConnectionMisconfigured):
         return False
-    return not isinstance(fault, Refusal) or fault.status == 429 or fault.status >= 500
+    return not isinstance(fault, ApiStatusError) or fault.status == 429 or fault.status >= 500

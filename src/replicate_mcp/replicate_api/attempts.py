@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-SHORTEST_CANCEL_AFTER = 5
+MIN_CANCEL_AFTER_SECONDS = 5
 """Seconds: the least that Replicate takes for `Cancel-After`."""
 
 DEADLINE_TOLERANCE = 1.0
@@ -68,7 +68,7 @@ class ListedPrediction:
     version: str
     inputs: Mapping[str, str]
     created_at: float
-    lives: float | None
+    lifetime: float | None
     ended: bool
 
 
@@ -82,7 +82,7 @@ class PredictionList:
     """
 
     predictions: Sequence[ListedPrediction]
-    reaches_back_to: float
+    complete_since: float
 
 
 def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -97,7 +97,7 @@ def distinct_cancel_after(wanted: int, used: Set[int]) -> int:
     like that, one second apart still lets the nearest fit decide; where that is used up too,
     `wanted` serves again, and such predictions are told apart by their order.
     """
-    shortest = max(SHORTEST_CANCEL_AFTER, wanted // 2)
+    shortest = max(MIN_CANCEL_AFTER_SECONDS, wanted // 2)
     for apart in (APART_SECONDS, 1):
         for seconds in range(wanted, shortest - 1, -apart):
             if not any(seconds + near in used for near in range(1 - apart, apart)):
@@ -105,7 +105,7 @@ def distinct_cancel_after(wanted: int, used: Set[int]) -> int:
     return wanted
 
 
-def assign(
+def match_predictions(
     attempts: Sequence[OpenAttempt], predictions: Iterable[ListedPrediction], taken: Set[str]
 ) -> dict[int, ListedPrediction]:
     """Give predictions to attempts, one to one.
@@ -126,7 +126,7 @@ def assign(
             (_difference(attempt, free[place]), free[place].created_at, attempt.sent_at,
              attempt.permit, place)
             for attempt, place in _of_equal_inputs(attempts, free)
-            if fits(attempt, free[place])
+            if matches(attempt, free[place])
         )
     )  # fmt: skip
     assigned: dict[int, ListedPrediction] = {}
@@ -156,7 +156,7 @@ def _of_equal_inputs(
             yield attempt, place
 
 
-def was_not_made(
+def is_certainly_not_created(
     attempt: OpenAttempt,
     listed: PredictionList,
     taken: Set[str],
@@ -173,7 +173,7 @@ def was_not_made(
         now: on Replicate's clock, as `since`.
     """
     return (
-        listed.reaches_back_to <= attempt.sent_at
+        listed.complete_since <= attempt.sent_at
         and _is_up_to_date(listed, since, now)
         and not any(
             each.id not in taken and _could_be(attempt, each) for each in listed.predictions
@@ -181,7 +181,7 @@ def was_not_made(
     )
 
 
-def cannot_be_told(
+def is_undecidable(
     attempt: OpenAttempt, listed: PredictionList | None, *, since: float, now: float
 ) -> bool:
     """Whether no list tells any more what became of an attempt.
@@ -194,7 +194,7 @@ def cannot_be_told(
     # Later lists are cut off later still.
     return (
         listed is not None
-        and attempt.sent_at < listed.reaches_back_to
+        and attempt.sent_at < listed.complete_since
         and _is_up_to_date(listed, since, now)
     )
 
@@ -219,7 +219,7 @@ def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
     )
 
 
-def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
+def matches(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
     """Whether the prediction could have come of the attempt."""
     return (
         prediction.created_at >= attempt.sent_at
@@ -235,7 +235,7 @@ def fits(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
 def _same_model(name: str, prediction: ListedPrediction) -> bool:
     version = name.partition(":")[2]
     return _same_path(name, prediction) and (
-        not version or prediction.version == version or _tells_no_version(prediction)
+        not version or prediction.version == version or _has_no_version(prediction)
     )
 
 
@@ -245,13 +245,13 @@ def _same_path(name: str, prediction: ListedPrediction) -> bool:
     return prediction.model.casefold() == name.partition(":")[0].casefold()
 
 
-def _tells_no_version(prediction: ListedPrediction) -> bool:
+def _has_no_version(prediction: ListedPrediction) -> bool:
     """Official models keep theirs to themselves."""
     return prediction.version == "hidden" or prediction.version.startswith("dp-")
 
 
 def _difference(attempt: OpenAttempt, prediction: ListedPrediction) -> float:
-    return 0.0 if prediction.lives is None else abs(prediction.lives - attempt.cancel_after)
+    return 0.0 if prediction.lifetime is None else abs(prediction.lifetime - attempt.cancel_after)
 
 
 def _may_be_rewritten(value: object) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from replicate_mcp.access import is_loopback
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, NotSent
+from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, RequestNotSent
 from replicate_mcp.replicate_api.proxies import find_proxy, httpx_proxy
 from replicate_mcp.text import one_line
 from replicate_mcp.tls import TlsSettingsError, client_context, describe_certificate_fault
@@ -32,7 +32,7 @@ async def connection_options(url: str) -> dict[str, Any]:
         raise ConnectionMisconfigured(str(error)) from None
 
 
-async def connection_fault(error: "httpx.TransportError", url: str) -> NotSent:
+async def connection_fault(error: "httpx.TransportError", url: str) -> RequestNotSent:
     """Return why no connection to a URL's host could be made, as a clause that says what to do."""
     import httpx
 
@@ -45,13 +45,13 @@ async def connection_fault(error: "httpx.TransportError", url: str) -> NotSent:
     if setting is None and _speaks_no_tls(error):
         return ConnectionMisconfigured(_use_http(parts.netloc, host))
     if isinstance(error, httpx.ProxyError):
-        kind = ConnectionMisconfigured if reason.startswith(("403", "407")) else NotSent
+        kind = ConnectionMisconfigured if reason.startswith(("403", "407")) else RequestNotSent
         return kind(f"{setting or 'the proxy'} refuses the connection to {host} ({reason})")
     if setting is not None and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return NotSent(f"{setting} does not answer ({reason})")
+        return RequestNotSent(f"{setting} does not answer ({reason})")
     if is_loopback(host):
-        return NotSent(no_simulator(url))
-    return NotSent(f"no connection to {host} ({reason})")
+        return RequestNotSent(no_simulator(url))
+    return RequestNotSent(f"no connection to {host} ({reason})")
 
 
 def no_simulator(url: str) -> str:

@@ -26,7 +26,7 @@ Fetch = Callable[[str, int], Awaitable[bytes]]
 """Gives the file at an address, if it has so many bytes at most."""
 
 
-class NotDelivered(Exception):
+class DownloadFailed(Exception):
     """Why a file cannot be had, as a sentence without its beginning and its full stop."""
 
 
@@ -39,7 +39,7 @@ class Delivery:
         self._simulator = base if is_loopback(base.hostname or "") else None
         self._delivered_from = f"https://{DELIVERY_HOST}" if self._simulator is None else base_url
 
-    def serves(self, url: str) -> bool:
+    def is_output_url(self, url: str) -> bool:
         """Whether an address is one of an output."""
         if not is_file_url(url):
             return False
@@ -67,7 +67,7 @@ class Delivery:
         try:
             options = await connection_options(self._delivered_from)
         except ConnectionMisconfigured as fault:
-            raise NotDelivered(str(fault)) from None
+            raise DownloadFailed(str(fault)) from None
         return httpx.AsyncClient(
             timeout=PHASE_SECONDS,
             follow_redirects=False,
@@ -89,28 +89,28 @@ class Delivery:
     async def _fetch(self, client: "httpx.AsyncClient", url: str, at_most: int) -> bytes:
         import httpx
 
-        if not self.serves(url):
-            raise NotDelivered(f"its URL is not on {DELIVERY_HOST}")
+        if not self.is_output_url(url):
+            raise DownloadFailed(f"its URL is not on {DELIVERY_HOST}")
         body = bytearray()
         try:
             async with client.stream("GET", url) as response:
                 if response.status_code in (404, 410):
-                    raise NotDelivered("its URL has expired: Replicate deletes files after an hour")
+                    raise DownloadFailed("its URL has expired: Replicate deletes files after an hour")
                 if response.status_code != 200:
-                    raise NotDelivered(f"its host answered {response.status_code}")
+                    raise DownloadFailed(f"its host answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity").lower() != "identity":
-                    raise NotDelivered("its host sent it compressed, which was not asked for")
+                    raise DownloadFailed("its host sent it compressed, which was not asked for")
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > at_most:
-                        raise NotDelivered(f"it is over {at_most // 2**20} MB")
+                        raise DownloadFailed(f"it is over {at_most // 2**20} MB")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             from replicate_mcp.replicate_api.connection import connection_fault
 
-            raise NotDelivered(str(await connection_fault(error, url))) from None
+            raise DownloadFailed(str(await connection_fault(error, url))) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             what = one_line(str(error), 100) or type(error).__name__
-            raise NotDelivered(f"the connection failed ({what})") from None
+            raise DownloadFailed(f"the connection failed ({what})") from None
         return bytes(body)
 
 

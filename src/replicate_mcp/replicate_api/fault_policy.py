@@ -21,26 +21,26 @@ from replicate_mcp.errors import (
 )
 from replicate_mcp.replicate_api.faults import (
     ConnectionMisconfigured,
-    Fault,
+    ReplicateApiError,
     Intercepted,
-    LostAnswer,
-    NeverEnded,
-    NotSent,
+    ResponseLost,
+    PredictionStuck,
+    RequestNotSent,
     OutcomeUnknown,
-    Refusal,
+    ApiStatusError,
 )
 
 
 class Action(Enum):
     """What becomes of the task."""
 
-    WAIT_ANEW = auto()
+    REQUEUE = auto()
     """The account is throttled: the task waits its turn anew, for as long as its batch may."""
 
-    SEND_AGAIN = auto()
+    RETRY = auto()
     """After a pause, it is sent again, five times at most; then the task fails."""
 
-    SETTLE = auto()
+    RECONCILE = auto()
     """The list of predictions says whether it was made: then it is followed, else sent again."""
 
     FAIL = auto()
@@ -60,7 +60,7 @@ class Rule:
     """
 
     action: Action
-    may_be_made: bool
+    may_exist: bool
     code: ErrorCode
     retryable: bool
     sentence: str
@@ -80,7 +80,7 @@ _CREDIT = (
     "https://replicate.com/account/billing and send the failed tasks again."
 )
 _NO_MODEL = "Replicate knows no such model or version."
-_NOT_LOOKED_UP = (
+_VERSION_UNKNOWN_MESSAGE = (
     "Replicate could not be asked for this model's version, and runs none by its name alone. "
     "Nothing was billed: send it again."
 )
@@ -91,40 +91,40 @@ _REFUSED = "Replicate refused the task: {detail}"
 _INPUTS = "Replicate refused the inputs: {fields}."
 
 
-def _kind(kind: type[Fault]) -> Callable[[Fault], bool]:
+def _kind(kind: type[ReplicateApiError]) -> Callable[[ReplicateApiError], bool]:
     return lambda fault: isinstance(fault, kind)
 
 
-def _status(low: int, high: int | None = None) -> Callable[[Fault], bool]:
+def _status(low: int, high: int | None = None) -> Callable[[ReplicateApiError], bool]:
     statuses = range(low, (high or low) + 1)
-    return lambda fault: isinstance(fault, Refusal) and fault.status in statuses
+    return lambda fault: isinstance(fault, ApiStatusError) and fault.status in statuses
 
 
-def _wrong_inputs(fault: Fault) -> bool:
-    return isinstance(fault, Refusal) and fault.status == 422 and bool(fault.fields)
+def _wrong_inputs(fault: ReplicateApiError) -> bool:
+    return isinstance(fault, ApiStatusError) and fault.status == 422 and bool(fault.fields)
 
 
 _A = Action
 
 # What came instead of an answer, what is done, whether it may be made, and what its user gets.
-TABLE: tuple[tuple[Callable[[Fault], bool], Rule], ...] = (
+TABLE: tuple[tuple[Callable[[ReplicateApiError], bool], Rule], ...] = (
     # TLS or proxy settings of this machine, which every connection meets
     (
         _kind(ConnectionMisconfigured),
         Rule(_A.FAIL_BATCH, False, "replicate_unavailable", False, _UNREACHED),
     ),
     # no connection, or the list shows that nothing was made
-    (_kind(NotSent), Rule(_A.SEND_AGAIN, False, "replicate_unavailable", True, _UNREACHED)),
+    (_kind(RequestNotSent), Rule(_A.RETRY, False, "replicate_unavailable", True, _UNREACHED)),
     # a page that is not Replicate's; sent again at once, it meets the same
     (_kind(Intercepted), Rule(_A.FAIL, False, "replicate_unavailable", True, _UNREACHED)),
     # reset, time-out, truncated or malformed
-    (_kind(LostAnswer), Rule(_A.SETTLE, True, "create_outcome_unknown", False, UNKNOWN)),
-    (_status(500, 599), Rule(_A.SETTLE, True, "create_outcome_unknown", False, UNKNOWN)),
+    (_kind(ResponseLost), Rule(_A.RECONCILE, True, "create_outcome_unknown", False, UNKNOWN)),
+    (_status(500, 599), Rule(_A.RECONCILE, True, "create_outcome_unknown", False, UNKNOWN)),
     # the list does not say
     (_kind(OutcomeUnknown), Rule(_A.FAIL, True, "create_outcome_unknown", False, UNKNOWN)),
     # still running after its deadline and a cancel
-    (_kind(NeverEnded), Rule(_A.FAIL, True, "deadline_exceeded", False, _NO_END)),
-    (_status(429), Rule(_A.WAIT_ANEW, False, "replicate_unavailable", True, _THROTTLED)),
+    (_kind(PredictionStuck), Rule(_A.FAIL, True, "deadline_exceeded", False, _NO_END)),
+    (_status(429), Rule(_A.REQUEUE, False, "replicate_unavailable", True, _THROTTLED)),
     (_status(401), Rule(_A.FAIL_BATCH, False, "unauthorized", False, _UNAUTHORIZED)),
     (_status(402), Rule(_A.FAIL_BATCH, False, "insufficient_credit", True, _CREDIT)),
     (_status(403), Rule(_A.FAIL, False, "unauthorized", False, _REFUSED)),
@@ -134,48 +134,48 @@ TABLE: tuple[tuple[Callable[[Fault], bool], Rule], ...] = (
 )
 
 
-NOT_LOOKED_UP = Rule(_A.FAIL, False, "replicate_unavailable", True, _NOT_LOOKED_UP)
+VERSION_UNKNOWN = Rule(_A.FAIL, False, "replicate_unavailable", True, _VERSION_UNKNOWN_MESSAGE)
 """What stands in for the rule of 404 where a model was sent to as it was named."""
 
 
-def rule_for(fault: Fault, *, looked_up: bool = True) -> Rule:
+def rule_for(fault: ReplicateApiError, *, is_resolved: bool = True) -> Rule:
     """The first rule that fits, with its sentence filled in.
 
     Args:
         looked_up: whether Replicate was asked where the model's predictions are created.
     """
-    if not looked_up and isinstance(fault, Refusal) and fault.status == 404:
-        return NOT_LOOKED_UP
+    if not is_resolved and isinstance(fault, ApiStatusError) and fault.status == 404:
+        return VERSION_UNKNOWN
     for fits, rule in TABLE:
         if fits(fault):
-            return replace(rule, sentence=rule.sentence.format(**_told(fault)))
+            return replace(rule, sentence=rule.sentence.format(**_message_of(fault)))
     return Rule(Action.FAIL, True, "create_outcome_unknown", False, UNKNOWN)
 
 
-def not_told(fault: Fault) -> ReplicateMcpError:
+def to_public_error(fault: ReplicateApiError) -> ReplicateMcpError:
     """The error of a caller whose question, which creates nothing, Replicate did not answer."""
-    status = fault.status if isinstance(fault, Refusal) else 0
+    status = fault.status if isinstance(fault, ApiStatusError) else 0
     if status == 401:
         return Unauthorized(_UNAUTHORIZED)
     if status == 402:
         return InsufficientCredit(_CREDIT)
-    if isinstance(fault, Refusal) and status in (400, 403, 404, 413, 422):
+    if isinstance(fault, ApiStatusError) and status in (400, 403, 404, 413, 422):
         return InvalidInput(f"Replicate refused it: {fault.detail.rstrip('.')}.")
     if isinstance(fault, ConnectionMisconfigured):
         return ReplicateUnreachable(
             f"Replicate could not be reached: {fault}. Nothing was created."
         )
-    if isinstance(fault, NotSent):
+    if isinstance(fault, RequestNotSent):
         return ReplicateUnavailable(
             f"Replicate could not be reached: {fault}. Nothing was created: try again."
         )
     return ReplicateUnavailable(f"Replicate did not answer ({fault}). Try again.")
 
 
-def _told(fault: Fault) -> dict[str, Any]:
-    fields = fault.fields.items() if isinstance(fault, Refusal) else ()
+def _message_of(fault: ReplicateApiError) -> dict[str, Any]:
+    fields = fault.fields.items() if isinstance(fault, ApiStatusError) else ()
     return {
         "fault": fault,
-        "detail": fault.detail if isinstance(fault, Refusal) else "",
+        "detail": fault.detail if isinstance(fault, ApiStatusError) else "",
         "fields": "; ".join(f"{name}: {what}" for name, what in fields),
     }

@@ -17,54 +17,54 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 _MAX_FIELDS = 10
 
 
-class Fault(Exception):
+class ReplicateApiError(Exception):
     """A call to Replicate that gave no usable answer."""
 
 
-class NotSent(Fault):
+class RequestNotSent(ReplicateApiError):
     """The request never reached Replicate: no connection could be made."""
 
 
-class ConnectionMisconfigured(NotSent):
+class ConnectionMisconfigured(RequestNotSent):
     """This machine's TLS or proxy settings prevent every connection until somebody changes them."""
 
 
-class LostAnswer(Fault):
+class ResponseLost(ReplicateApiError):
     """The request was sent and its answer never came whole: what it did is not known."""
 
 
-class UnreadableCreation(LostAnswer):
+class UnreadableCreation(ResponseLost):
     """A creation was answered 201 or 202, but its body cannot be read: a prediction was made."""
 
 
-class NotMade(NotSent):
+class PredictionNotCreated(RequestNotSent):
     """The answer was lost, and the list of predictions shows that nothing was created."""
 
 
-class Intercepted(Fault):
+class Intercepted(ReplicateApiError):
     """A proxy or firewall answered 4xx with a page of its own: Replicate never saw the request.
 
     Replicate's own refusals are JSON objects, whatever their status.
     """
 
     @classmethod
-    def read(cls, status: int, page: str) -> "Intercepted":
+    def from_response(cls, status: int, page: str) -> "Intercepted":
         """From a status and the beginning of a page."""
         said = one_line(without_markup(page), 100)
         quoted = f' "{said}"' if said else ""
         return cls(f"a proxy or firewall answered {status}{quoted} in its place")
 
 
-class OutcomeUnknown(Fault):
+class OutcomeUnknown(ReplicateApiError):
     """The answer was lost, and the list of predictions does not say what became of it."""
 
 
-class NeverEnded(Fault):
+class PredictionStuck(ReplicateApiError):
     """A prediction did not end by its deadline, nor when it was cancelled."""
 
 
 @dataclass(eq=False)
-class Refusal(Fault):
+class ApiStatusError(ReplicateApiError):
     """An answer with a status of 400 or more.
 
     Attributes:
@@ -90,9 +90,9 @@ class Refusal(Fault):
         return (float(found[1]), float(found[2]) if found[2] else None) if found else None
 
     @classmethod
-    def read(
+    def from_response(
         cls, status: int, headers: Mapping[str, str], body: Mapping[str, Any] | str
-    ) -> "Refusal":
+    ) -> "ApiStatusError":
         """From an answer's parts; `body` is the parsed object, or text that is none."""
         if isinstance(body, str):
             detail = one_line(without_markup(body), 300) or "no reason given"

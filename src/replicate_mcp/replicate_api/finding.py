@@ -5,23 +5,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicate_mcp.errors import InvalidInput, ModelNotFound
-from replicate_mcp.replicate_api.fault_policy import not_told
-from replicate_mcp.replicate_api.faults import Fault
+from replicate_mcp.replicate_api.fault_policy import to_public_error
+from replicate_mcp.replicate_api.faults import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.replicate_api.models import Models
+from replicate_mcp.replicate_api.models import ModelResolver
 from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE, KnownModel, matching, nearest_known
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.text import one_line, with_full_stop
 
-MOST_FOUND = 20
+MAX_RESULTS = 20
 """Models that are asked for of Replicate's catalogue."""
 
 DESCRIPTION_CHARACTERS = 160
 
 
 @dataclass(frozen=True, slots=True)
-class FoundModel:
+class ModelSummary:
     """A model that a search has found.
 
     Attributes:
@@ -37,39 +37,39 @@ class FoundModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search has found, and why it is not all, where it is not."""
 
-    models: list[FoundModel]
+    models: list[ModelSummary]
     note: str = ""
 
 
-def known_models(query: str | None) -> list[FoundModel]:
+def recommended_models(query: str | None) -> list[ModelSummary]:
     """Those chosen by hand that fit; all of them without a query."""
     fitting = CATALOGUE if query is None else matching(query)
-    return [FoundModel(known.name, known.good_at, known) for known in fitting]
+    return [ModelSummary(known.name, known.good_at, known) for known in fitting]
 
 
-async def search(query: str, gateway: Gateway) -> list[FoundModel]:
+async def search_replicate(query: str, gateway: Gateway) -> list[ModelSummary]:
     """Image models of Replicate's catalogue, in its order.
 
     Raises:
         ReplicateMcpError: there is no answer.
     """
     try:
-        found = await gateway.search_models(query, limit=MOST_FOUND)
-    except Fault as fault:
-        raise not_told(fault) from None
+        found = await gateway.search_models(query, limit=MAX_RESULTS)
+    except ReplicateApiError as fault:
+        raise to_public_error(fault) from None
     return image_models(found)
 
 
-def image_models(found: Sequence[Mapping[str, Any]]) -> list[FoundModel]:
+def image_models(found: Sequence[Mapping[str, Any]]) -> list[ModelSummary]:
     """Those of a search's models that make images, as far as their tags tell."""
     read = [_read(each) for each in found if _makes_images(each)]
     return [model for model in read if model is not None]
 
 
-async def inputs(name: str, gateway: Gateway, models: Models, account: str) -> InputSchema | None:
+async def inputs(name: str, gateway: Gateway, models: ModelResolver, account: str) -> InputSchema | None:
     """The schema of a model's inputs; None where Replicate could not say.
 
     Args:
@@ -86,8 +86,8 @@ async def inputs(name: str, gateway: Gateway, models: Models, account: str) -> I
         raise InvalidInput(with_full_stop(f"model {error}")) from None
     try:
         model = await models.find(parsed, gateway, account)
-    except Fault as fault:
-        raise not_told(fault) from None
+    except ReplicateApiError as fault:
+        raise to_public_error(fault) from None
     if model is None:
         raise ModelNotFound(unknown(parsed))
     return model.schema
@@ -110,7 +110,7 @@ def _makes_images(found: Mapping[str, Any]) -> bool:
     return any("image" in str(tag) and "video" not in str(tag) for tag in tags)
 
 
-def _read(found: Mapping[str, Any]) -> FoundModel | None:
+def _read(found: Mapping[str, Any]) -> ModelSummary | None:
     model = found.get("model")
     if not isinstance(model, Mapping):
         return None
@@ -120,8 +120,8 @@ def _read(found: Mapping[str, Any]) -> FoundModel | None:
         return None
     if name in BY_NAME:
         known = BY_NAME[name]
-        return FoundModel(name, known.good_at, known)
+        return ModelSummary(name, known.good_at, known)
     runs = model.get("run_count")
     words = model.get("description")
     described = one_line(words, DESCRIPTION_CHARACTERS) if isinstance(words, str) else ""
-    return FoundModel(name, described, runs=runs if isinstance(runs, int) else None)
+    return ModelSummary(name, described, runs=runs if isinstance(runs, int) else None)

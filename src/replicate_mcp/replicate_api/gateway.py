@@ -15,7 +15,7 @@ import anyio
 
 from replicate_mcp.access import fingerprint
 from replicate_mcp.cpu_bound import run_cpu_bound
-from replicate_mcp.replicate_api.asking_again import answered
+from replicate_mcp.replicate_api.asking_again import retry_read
 from replicate_mcp.replicate_api.attempts import (
     SETTLED_WITHIN_SECONDS,
     ListedPrediction,
@@ -23,15 +23,15 @@ from replicate_mcp.replicate_api.attempts import (
     hash_inputs,
 )
 from replicate_mcp.replicate_api.faults import (
-    Fault,
-    LostAnswer,
-    NeverEnded,
-    Refusal,
+    ReplicateApiError,
+    ResponseLost,
+    PredictionStuck,
+    ApiStatusError,
     UnreadableCreation,
 )
-from replicate_mcp.replicate_api.prediction import ENDED, Prediction, seconds_of
+from replicate_mcp.replicate_api.prediction import ENDED_STATUSES, Prediction, seconds_of
 from replicate_mcp.replicate_api.transport import Call, Transport, call
-from replicate_mcp.replicate_api.webhooks import EVENTS, NET_SECONDS, Webhooks
+from replicate_mcp.replicate_api.webhooks import EVENTS, FALLBACK_POLL_SECONDS, Webhooks
 from replicate_mcp.tasks.models import ModelName
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ HOLD_SECONDS = 60
 CALLS_A_SECOND = 40.0
 """Calls other than creations, for all that is followed: Replicate allows 3,000 a minute."""
 
-SHORTEST_POLL_SECONDS = 0.5
+MIN_POLL_SECONDS = 0.5
 
-PATIENCE_SECONDS = 60.0
+DEADLINE_GRACE_SECONDS = 60.0
 """How long past its deadline a prediction is followed before it counts as one that never ends."""
 
 MAX_ACCOUNT_CHARACTERS = 200
@@ -69,7 +69,7 @@ class Target:
 
     name: ModelName
     version: str = ""
-    looked_up: bool = True
+    is_resolved: bool = True
 
 
 class Gateway:
@@ -111,7 +111,7 @@ class Gateway:
         """The time on Replicate's clock, in seconds since the epoch."""
         return self._transport.now()
 
-    async def learn_clock(self) -> None:
+    async def sync_clock(self) -> None:
         """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
 
         Raises:
@@ -119,20 +119,20 @@ class Gateway:
         """
 
         async def ask() -> None:
-            with contextlib.suppress(Refusal):
+            with contextlib.suppress(ApiStatusError):
                 await self._page("/v1/predictions?created_after=9999-01-01T00:00:00Z")
 
         if not self._transport.clock_known:
-            await answered(ask)
+            await retry_read(ask)
         if not self._transport.clock_known:
-            raise LostAnswer("its answer has no Date header: a proxy may have taken it out")
+            raise ResponseLost("its answer has no Date header: a proxy may have taken it out")
 
     async def account(self) -> str:
         """The name of the account that the token belongs to."""
         answer = await self._get(lambda client: client.accounts.async_current())
         name = answer.get("username")
         if not isinstance(name, str) or not _is_usable_name(name):
-            raise LostAnswer("the answer names no account")
+            raise ResponseLost("the answer names no account")
         return name
 
     async def create(
@@ -149,9 +149,9 @@ class Gateway:
             LostAnswer: it may have been created, and billed; as UnreadableCreation, it was.
         """
         with call(hold=HOLD_SECONDS, cancel_after=cancel_after) as this:
-            await self._asked(self._creation(target, dict(inputs)), this)
+            await self._send(self._creation(target, dict(inputs)), this)
         try:
-            return Prediction.read(this.answer)
+            return Prediction.from_response(this.answer)
         except ValueError as error:
             raise UnreadableCreation(str(error)) from error
 
@@ -168,28 +168,28 @@ class Gateway:
         """
         self._following += 1
         canceled = False
-        pause = 0.0 if not prediction.status else self._pace()
+        pause = 0.0 if not prediction.status else self._poll_interval()
         try:
             while not prediction.done:
                 await self._wait(prediction.id, pause, until)
-                pause, seen = self._pace(), False
+                pause, seen = self._poll_interval(), False
                 try:
                     prediction, seen = await self.get(prediction.id), True
-                    if prediction.inline and prediction.status in ENDED:
+                    if prediction.inline and prediction.status in ENDED_STATUSES:
                         break
                     if self.now() > until and not prediction.done and not canceled:
                         await self.cancel(prediction.id)
                         canceled = True
-                except Fault as fault:
+                except ReplicateApiError as fault:
                     if not seen and self.now() > until + SETTLED_WITHIN_SECONDS:
                         raise
-                    if isinstance(fault, Refusal):
+                    if isinstance(fault, ApiStatusError):
                         if fault.status in (401, 403, 404):
                             raise
                         pause = max(pause, min(fault.retry_after or 2.0, 30.0))
                     log.info("prediction %s is looked at again: %s", prediction.id, fault)
-                if seen and not prediction.done and self.now() > until + PATIENCE_SECONDS:
-                    raise NeverEnded(f"prediction {prediction.id} does not end")
+                if seen and not prediction.done and self.now() > until + DEADLINE_GRACE_SECONDS:
+                    raise PredictionStuck(f"prediction {prediction.id} does not end")
         finally:
             self._following -= 1
             if self.webhooks is not None:
@@ -200,13 +200,13 @@ class Gateway:
         if self.webhooks is None:
             return await anyio.sleep(seconds)
         if until > self.now():
-            seconds = min(seconds, until - self.now() + SHORTEST_POLL_SECONDS)
+            seconds = min(seconds, until - self.now() + MIN_POLL_SECONDS)
         return await self.webhooks.wait(prediction_id, seconds=seconds)
 
-    def _pace(self) -> float:
+    def _poll_interval(self) -> float:
         if self.webhooks is not None:
-            return NET_SECONDS
-        return max(SHORTEST_POLL_SECONDS, self._following / CALLS_A_SECOND)
+            return FALLBACK_POLL_SECONDS
+        return max(MIN_POLL_SECONDS, self._following / CALLS_A_SECOND)
 
     async def get(self, prediction_id: str) -> Prediction:
         """A prediction as it stands."""
@@ -216,8 +216,8 @@ class Gateway:
         """Stop a prediction; one that has ended, or is not known, is left as it is."""
         with call() as this:
             try:
-                await self._asked(self._client.predictions.async_cancel(prediction_id), this)
-            except Refusal as refusal:
+                await self._send(self._client.predictions.async_cancel(prediction_id), this)
+            except ApiStatusError as refusal:
                 if refusal.status not in (404, 409, 422):
                     raise
 
@@ -247,7 +247,7 @@ class Gateway:
     async def _page(self, cursor: str) -> tuple[list[ListedPrediction], str]:
         """One page of the account's list, without rows that cannot be read, and the next cursor."""
         with call() as this:
-            await self._asked(self._client.predictions.async_list(cursor), this)
+            await self._send(self._client.predictions.async_list(cursor), this)
         rows, next_cursor = this.answer.get("results"), this.answer.get("next")
         page = await run_cpu_bound(lambda: _listed_page(rows), size_bytes=this.size_bytes)
         return page, next_cursor if isinstance(next_cursor, str) else ""
@@ -278,7 +278,7 @@ class Gateway:
         urls = answer.get("urls")
         url = urls.get("get") if isinstance(urls, Mapping) else None
         if not isinstance(url, str):
-            raise LostAnswer("the answer names no URL of the file")
+            raise ResponseLost("the answer names no URL of the file")
         return url
 
     async def version(self, owner: str, name: str, version: str) -> Mapping[str, Any]:
@@ -305,7 +305,7 @@ class Gateway:
         return self._lazy_client
 
     def _creation(self, target: Target, inputs: dict[str, Any]) -> "Awaitable[object]":
-        name, client, told = target.name, self._client, self._told_when_ended()
+        name, client, told = target.name, self._client, self._webhook_args()
         address = name.owner, name.name
         if name.kind == "deployment":
             return client.deployments.predictions.async_create(address, inputs, **told)
@@ -313,23 +313,23 @@ class Gateway:
             return client.predictions.async_create(target.version, inputs, **told)
         return client.models.predictions.async_create(address, inputs, **told)
 
-    def _told_when_ended(self) -> dict[str, Any]:
+    def _webhook_args(self) -> dict[str, Any]:
         if self.webhooks is None:
             return {}
         return {"webhook": self.webhooks.url, "webhook_events_filter": EVENTS}
 
     async def _get(self, ask: "Callable[[Client], Awaitable[object]]") -> Mapping[str, Any]:
         with call() as this:
-            await self._asked(ask(self._client), this)
+            await self._send(ask(self._client), this)
         answer: Mapping[str, Any] = this.answer
         return answer
 
-    async def _asked(self, asking: "Awaitable[object]", this: Call) -> None:
+    async def _send(self, asking: "Awaitable[object]", this: Call) -> None:
         """Let the client ask; what it makes of the raw answer does not matter, if there is one."""
         try:
             await asking
-        except Fault as fault:
-            if isinstance(fault, Refusal | UnreadableCreation):
+        except ReplicateApiError as fault:
+            if isinstance(fault, ApiStatusError | UnreadableCreation):
                 self.unanswered_since = None
             elif self.unanswered_since is None:
                 self.unanswered_since = time.time()
@@ -342,9 +342,9 @@ class Gateway:
 
 def _read(answer: Mapping[str, Any]) -> Prediction:
     try:
-        return Prediction.read(answer)
+        return Prediction.from_response(answer)
     except ValueError as error:
-        raise LostAnswer(str(error)) from error
+        raise ResponseLost(str(error)) from error
 
 
 def import_client() -> None:
@@ -375,7 +375,7 @@ def _listed_page(rows: object) -> list[ListedPrediction]:
 
 
 def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
-    prediction = Prediction.read(answer)
+    prediction = Prediction.from_response(answer)
     created = prediction.created_at if prediction.created_at is not None else -math.inf
     deadline = seconds_of(answer.get("deadline"))
     sent = answer.get("input")
@@ -385,6 +385,6 @@ def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
         version=str(answer.get("version") or ""),
         inputs=hash_inputs(sent) if isinstance(sent, Mapping) else {},
         created_at=created,
-        lives=None if deadline is None else deadline - created,
-        ended=prediction.status in ENDED,
+        lifetime=None if deadline is None else deadline - created,
+        ended=prediction.status in ENDED_STATUSES,
     )

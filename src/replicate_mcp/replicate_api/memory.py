@@ -3,11 +3,11 @@
 from typing import Protocol
 
 
-class Memory(Protocol):
+class Cache(Protocol):
     """Where answers are remembered; a backend is one."""
 
-    async def recall(self, key: str) -> str | None:
+    async def get_cached(self, key: str) -> str | None:
         """A remembered answer, unless it is too old."""
 
-    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+    async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         """Keep an answer for so long."""

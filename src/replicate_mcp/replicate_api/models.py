@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
-from replicate_mcp.replicate_api.asking_again import answered
-from replicate_mcp.replicate_api.faults import Fault, Refusal
+from replicate_mcp.replicate_api.asking_again import retry_read
+from replicate_mcp.replicate_api.faults import ReplicateApiError, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.replicate_api.memory import Memory
+from replicate_mcp.replicate_api.memory import Cache
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.schema_reading import gives_one_by_one
@@ -49,10 +49,10 @@ class Model:
     gives_one_by_one: bool = True
 
 
-class Models:
+class ModelResolver:
     """Look models up, each once a day for all who share the memory and may see it."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Cache) -> None:
         self._memory = memory
         self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._lookups = anyio.CapacityLimiter(MAX_CONCURRENT_LOOKUPS)
@@ -81,26 +81,26 @@ class Models:
                 self._asking.pop(keys.private, None)
 
     async def _find(self, keys: "_Keys", name: ModelName, gateway: Gateway) -> Model | None:
-        remembered = await self._memory.recall(keys.public)
+        remembered = await self._memory.get_cached(keys.public)
         if remembered is None:
-            remembered = await self._memory.recall(keys.private)
+            remembered = await self._memory.get_cached(keys.private)
         if remembered is None:
             try:
                 async with self._lookups:
-                    found = await answered(partial(_ask, name, gateway))
-            except Refusal as refusal:
+                    found = await retry_read(partial(_ask, name, gateway))
+            except ApiStatusError as refusal:
                 if refusal.status == 404:
                     return None
                 if refusal.status in (401, 402):
                     raise
                 return _as_named(name)
-            except Fault:
+            except ReplicateApiError:
                 return _as_named(name)
             key = keys.public if found.pop("is_public") else keys.private
             remembered = await run_cpu_bound(
                 partial(_encoded, found), size_bytes=json_size(found["schema"])
             )
-            await self._memory.remember(key, remembered, seconds=SCHEMA_SECONDS)
+            await self._memory.set_cached(key, remembered, seconds=SCHEMA_SECONDS)
         return await self._compiled.get(name, remembered)
 
 
@@ -137,7 +137,7 @@ class _CompiledModels:
 
 
 def _as_named(name: ModelName) -> Model:
-    return Model(Target(name, name.version, looked_up=False), None)
+    return Model(Target(name, name.version, is_resolved=False), None)
 
 
 async def _ask(name: ModelName, gateway: Gateway) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from replicate_mcp.replicate_api.outputs import outputs_of
 from replicate_mcp.text import one_line
 
-ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
+ENDED_STATUSES = frozenset({"succeeded", "failed", "canceled", "aborted"})
 """The statuses after which nothing runs."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -55,9 +55,9 @@ class Prediction:
         """Whether nothing more is to be waited for: it ended, or its one file is there."""
         if self.inline:
             return False
-        return self.status in ENDED or (self._shows_files and not self.listed)
+        return self.status in ENDED_STATUSES or (self._shows_files and not self.listed)
 
-    def done_with(self, files: int | None) -> bool:
+    def is_complete_with(self, files: int | None) -> bool:
         """The same, but a list that has so many files is whole; None where only its end tells."""
         if self.inline or files is None:
             return self.done
@@ -68,12 +68,12 @@ class Prediction:
         return self.status == "processing" and bool(self.urls)
 
     @classmethod
-    def unseen(cls, prediction_id: str) -> "Prediction":
+    def from_id(cls, prediction_id: str) -> "Prediction":
         """One of which nothing but its id is known."""
         return cls(prediction_id, "", (), False, "", None, None, None, None)
 
     @classmethod
-    def read(cls, answer: Mapping[str, Any]) -> "Prediction":
+    def from_response(cls, answer: Mapping[str, Any]) -> "Prediction":
         """Read the API's object, whatever its model put into it.
 
         Raises:
@@ -89,7 +89,7 @@ class Prediction:
         metrics = answer.get("metrics")
         seconds = metrics.get("predict_time") if isinstance(metrics, Mapping) else None
         sent, logs = answer.get("input"), answer.get("logs")
-        is_empty = status in ENDED and not outputs.urls
+        is_empty = status in ENDED_STATUSES and not outputs.urls
         return cls(
             id=prediction_id,
             status=status,

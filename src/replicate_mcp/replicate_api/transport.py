@@ -21,11 +21,11 @@ from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.platform.sockets import keepalive_socket_options
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
 from replicate_mcp.replicate_api.faults import (
-    Fault,
+    ReplicateApiError,
     Intercepted,
-    LostAnswer,
-    NotSent,
-    Refusal,
+    ResponseLost,
+    RequestNotSent,
+    ApiStatusError,
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.json_body import parse_json
@@ -49,7 +49,7 @@ SILENCE_SECONDS = 30.0
 """Seconds after which a connection fails whose other end acknowledges nothing, also while an answer
 is held: after the machine slept or left its network, that answer would never come."""
 
-_VALID_FROM_ANYONE = frozenset({413, 414, 429, 431})
+_PROXY_STATUSES = frozenset({413, 414, 429, 431})
 """Refusals that hold whoever on the way gives them: too large, or too many."""
 
 
@@ -110,7 +110,7 @@ class Transport(httpx.AsyncBaseTransport):
         """Send one request and read its answer whole."""
         this = _call.get()
         if _origin(request.url) != _origin(self._base):
-            raise NotSent(f"{request.url.host} is not Replicate's API: the token is not sent there")
+            raise RequestNotSent(f"{request.url.host} is not Replicate's API: the token is not sent there")
         if this.hold:
             request.headers["Prefer"] = f"wait={this.hold}"
         if this.cancel_after is not None:
@@ -151,21 +151,21 @@ class Transport(httpx.AsyncBaseTransport):
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise LostAnswer(f"the answer is over {MAX_ANSWER_BYTES} bytes")
+                    raise ResponseLost(f"the answer is over {MAX_ANSWER_BYTES} bytes")
             await response.aclose()
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
                 raise await connection_fault(error, str(self._base)) from error
             if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
-                raise NotSent("the request cannot be sent as it is") from None
+                raise RequestNotSent("the request cannot be sent as it is") from None
             if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
                 what = str(error) or type(error).__name__
-                raise LostAnswer(f"the answer of {self._base.host} was lost ({what})") from error
-            if isinstance(error, Exception) and not isinstance(error, Fault):
+                raise ResponseLost(f"the answer of {self._base.host} was lost ({what})") from error
+            if isinstance(error, Exception) and not isinstance(error, ReplicateApiError):
                 # Nothing says whether the request was sent.
                 what = one_line(str(error), 200) or type(error).__name__
-                raise LostAnswer(f"the request to {self._base.host} failed ({what})") from error
+                raise ResponseLost(f"the request to {self._base.host} failed ({what})") from error
             raise
         self._idle.append((steady_time(), connection))
         return response.status_code, response.headers, bytes(body)
@@ -208,12 +208,12 @@ def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
         parsed = None
     if status >= 400:
         said = parsed if isinstance(parsed, dict) else body[:2_000].decode(errors="replace")
-        if isinstance(said, str) and status < 500 and status not in _VALID_FROM_ANYONE:
-            raise Intercepted.read(status, said)
-        raise Refusal.read(status, headers, said)
+        if isinstance(said, str) and status < 500 and status not in _PROXY_STATUSES:
+            raise Intercepted.from_response(status, said)
+        raise ApiStatusError.from_response(status, headers, said)
     if not isinstance(parsed, dict):
         # Only Replicate answers so: a proxy's page has another status.
-        lost = UnreadableCreation if status in (201, 202) else LostAnswer
+        lost = UnreadableCreation if status in (201, 202) else ResponseLost
         raise lost("the answer is not a JSON object")
     return parsed
 

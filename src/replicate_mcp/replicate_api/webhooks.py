@@ -16,8 +16,8 @@ from urllib.parse import quote
 import anyio
 
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
-from replicate_mcp.replicate_api.faults import Fault
-from replicate_mcp.replicate_api.memory import Memory
+from replicate_mcp.replicate_api.faults import ReplicateApiError
+from replicate_mcp.replicate_api.memory import Cache
 
 PATH = "/webhooks/replicate"
 """Where they are received, below the public URL; the account's name follows."""
@@ -25,19 +25,19 @@ PATH = "/webhooks/replicate"
 EVENTS = ["completed"]
 """Only the terminal event is of use, and only that one is sent again where it did not arrive."""
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 """A larger message (its prediction has images in its input) is not kept."""
 
-KEPT_SECONDS = 120.0
+MESSAGE_TTL_SECONDS = 120.0
 """How long a message is kept for whoever follows its prediction."""
 
 TOLERANCE_SECONDS = 300.0
 """How far a message's time may be from Replicate's clock."""
 
-LOOK_SECONDS = 1.0
+MESSAGE_POLL_SECONDS = 1.0
 """How often whoever follows a prediction looks for its message."""
 
-NET_SECONDS = 15.0
+FALLBACK_POLL_SECONDS = 15.0
 """How often a prediction is looked at whose webhook has not come."""
 
 NEW_SECRET_SECONDS = 60.0
@@ -67,14 +67,14 @@ class Message:
     body: str
 
     @classmethod
-    def read(cls, headers: Mapping[str, str], body: bytes) -> "Message":
+    def from_response(cls, headers: Mapping[str, str], body: bytes) -> "Message":
         """From a request's headers, in lower case, and its body.
 
         Raises:
             InvalidInput: it is no webhook of Replicate's, or one that is not kept.
         """
-        if len(body) > MOST_BYTES:
-            raise InvalidInput(f"A webhook has at most {MOST_BYTES} bytes.")
+        if len(body) > MAX_BYTES:
+            raise InvalidInput(f"A webhook has at most {MAX_BYTES} bytes.")
         try:
             told = {name: headers[header] for name, header in _HEADERS.items()}
             message = cls(**told, body=body.decode())
@@ -111,7 +111,7 @@ class Webhooks:
     def __init__(
         self,
         url: str,
-        memory: Memory,
+        memory: Cache,
         *,
         now: Callable[[], float],
         secret: Callable[[], Awaitable[str]],
@@ -129,15 +129,15 @@ class Webhooks:
         """Wait until a prediction's webhook has come, at most so long; each is told of once."""
         with anyio.move_on_after(seconds):
             # It may come to another process, and what is kept wakes nobody.
-            while prediction in self._heard or not await self._has_come(prediction):  # noqa: ASYNC110
-                await anyio.sleep(LOOK_SECONDS)
+            while prediction in self._heard or not await self._arrived(prediction):  # noqa: ASYNC110
+                await anyio.sleep(MESSAGE_POLL_SECONDS)
             self._heard.add(prediction)
 
     def forget(self, prediction: str) -> None:
         """Nobody follows it any more."""
         self._heard.discard(prediction)
 
-    async def is_genuine(self, message: Message) -> bool:
+    async def verify(self, message: Message) -> bool:
         """Whether it was signed by Replicate, for this account, lately.
 
         Raises:
@@ -153,19 +153,19 @@ class Webhooks:
                 self._secret_at = anyio.current_time()
         return self._secret is not None and _fits(message, self._secret)
 
-    async def _has_come(self, prediction: str) -> bool:
-        with contextlib.suppress(BackendUnavailable, Fault, ValueError, TypeError):
-            kept = await self._memory.recall(_key(prediction))
+    async def _arrived(self, prediction: str) -> bool:
+        with contextlib.suppress(BackendUnavailable, ReplicateApiError, ValueError, TypeError):
+            kept = await self._memory.get_cached(_key(prediction))
             if kept is not None:
                 message = Message(**json.loads(kept))
-                return message.prediction == prediction and await self.is_genuine(message)
+                return message.prediction == prediction and await self.verify(message)
         return False
 
 
-async def keep(message: Message, memory: Memory) -> None:
+async def store(message: Message, memory: Cache) -> None:
     """Keep a message for whoever follows its prediction, in whatever process."""
     told = json.dumps(asdict(message))
-    await memory.remember(_key(message.prediction), told, seconds=KEPT_SECONDS)
+    await memory.set_cached(_key(message.prediction), told, seconds=MESSAGE_TTL_SECONDS)
 
 
 def _key(prediction: str) -> str:
