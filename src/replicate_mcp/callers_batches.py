@@ -196,12 +196,12 @@ class BatchOperations:
         Raises:
             UnknownBatch: the caller has no such batch.
         """
-        from replicate_mcp.tasks.result import page, that_fit
+        from replicate_mcp.tasks.result import page, take_within
 
         parts = await self._get_components()
         state = await self._load_visible_batch(parts, caller, batch_id)
         rows = await parts.backend.results(state.id, after=after, limit=limit)
-        rows = rows if characters is None else that_fit(rows, characters)
+        rows = rows if characters is None else take_within(rows, characters)
         state = await self._load_visible_batch(parts, caller, state.id)
         return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
 

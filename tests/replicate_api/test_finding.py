@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from replicate_mcp.replicate_api.finding import image_models
-from replicate_mcp.tasks.catalogue import matching, nearest_known
+from replicate_mcp.tasks.catalogue import search, suggest_model
 
 
 def found(name: str, description: Any = "A model", **metadata: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_known_model_is_told_in_our_own_words() -> None:
     ],
 )
 def test_a_wrong_name_is_near_to_the_one_that_was_meant(text: str, expected: str | None) -> None:
-    assert nearest_known(text) == expected
+    assert suggest_model(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_a_wrong_name_is_near_to_the_one_that_was_meant(text: str, expected: str
 def test_a_query_finds_known_models_by_the_words_of_their_entries(
     query: str, expected: list[str]
 ) -> None:
-    assert [known.name.partition("/")[2] for known in matching(query)] == expected
+    assert [known.name.partition("/")[2] for known in search(query)] == expected

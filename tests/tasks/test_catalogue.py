@@ -7,9 +7,9 @@ from replicate_mcp.tasks.catalogue import (
     CATALOGUE,
     PRICE_CLASSES,
     PRICES,
-    KnownModel,
-    matching,
-    nearest_known,
+    RecommendedModel,
+    search,
+    suggest_model,
     unambiguous_names,
 )
 
@@ -57,7 +57,7 @@ def test_each_entry_has_its_price_and_its_inputs() -> None:
 
 
 def test_an_entry_has_no_image_input_and_no_search_terms_unless_they_are_given() -> None:
-    known = KnownModel("owner/name", "anything", "$", ("seed",))
+    known = RecommendedModel("owner/name", "anything", "$", ("seed",))
     assert (known.image_input, known.alias, known.search_terms) == ("", None, "")
     assert known.takes_prompt
     assert not known.edits_by_prompt
@@ -99,7 +99,7 @@ def test_each_price_class_is_explained() -> None:
 def test_a_search_finds_the_entries_in_which_each_word_begins_a_word(
     query: str, names: list[str]
 ) -> None:
-    assert [known.name for known in matching(query)] == names
+    assert [known.name for known in search(query)] == names
 
 
 def test_a_word_that_says_little_does_not_narrow_a_search() -> None:
@@ -111,7 +111,7 @@ def test_a_word_that_says_little_does_not_narrow_a_search() -> None:
             ("esrgan", "nightmareai/real-esrgan"),
             ("illustration", "recraft-ai/recraft-v3"),
         ):
-            assert [known.name for known in matching(f"{word} {query}")] == [name], word
+            assert [known.name for known in search(f"{word} {query}")] == [name], word
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_word_that_says_little_does_not_narrow_a_search() -> None:
     ],
 )
 def test_the_nearest_recommended_name_is_found(text: str, name: str | None) -> None:
-    assert nearest_known(text) == name
+    assert suggest_model(text) == name
 
 
 def test_every_name_without_its_owner_stands_for_one_model() -> None:

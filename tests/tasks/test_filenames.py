@@ -13,7 +13,7 @@ from replicate_mcp.tasks.filenames import (
     default_name,
     delivered_name,
     image_format,
-    numbered,
+    with_suffix_number,
     problem,
     requested_format,
 )
@@ -152,7 +152,7 @@ def test_the_extension_tells_the_truth(name: str, extension: str | None, deliver
     [("red_car.jpg", "red_car_1.jpg"), ("red_car", "red_car_1"), ("my.file", "my.file_1")],
 )
 def test_the_number_goes_before_the_image_extension(name: str, expected: str) -> None:
-    assert numbered(name, 1) == expected
+    assert with_suffix_number(name, 1) == expected
 
 
 def test_a_task_without_a_name_is_called_by_its_number_from_one() -> None:
@@ -317,7 +317,7 @@ def test_a_name_that_nobody_else_asks_for_comes_back_unchanged(
 def test_what_becomes_of_an_accepted_name_is_acceptable_but_for_its_length(
     name: str, extension: str | None, number: int
 ) -> None:
-    why = problem(delivered_name(numbered(name, number), extension))
+    why = problem(delivered_name(with_suffix_number(name, number), extension))
     assert why is None or "bytes long" in why
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from replicate_mcp.tasks.effort import Effort, spending
 from replicate_mcp.tasks.input_sentences import (
-    SAME_MEANING,
+    INPUT_SYNONYMS,
     did_you_mean,
     is_hinted,
     listed,
@@ -73,7 +73,7 @@ def test_an_unknown_input_is_answered_with_what_was_meant(
 )
 def test_each_name_of_a_group_is_answered_with_each_other_one(group: str) -> None:
     names = group.split()
-    assert tuple(names) in SAME_MEANING
+    assert tuple(names) in INPUT_SYNONYMS
     for name in names:
         for other in names:
             if name != other:

@@ -19,7 +19,7 @@ from replicate_mcp.tasks.model_inputs import (
     count_unchecked,
     without_nulls,
 )
-from replicate_mcp.tasks.schema_reading import gives_one_by_one
+from replicate_mcp.tasks.schema_reading import streams_output
 
 JSON = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
@@ -616,11 +616,11 @@ ITERATOR = {"type": "array", "items": URI, "x-cog-array-type": "iterator"}
 def test_an_output_gives_files_one_by_one_unless_its_schema_says_otherwise(
     schemas: JSON, expected: bool
 ) -> None:
-    assert gives_one_by_one({"components": {"schemas": schemas}}) is expected
+    assert streams_output({"components": {"schemas": schemas}}) is expected
 
 
 def test_without_a_schema_an_output_may_give_files_one_by_one() -> None:
-    assert gives_one_by_one(None)
+    assert streams_output(None)
 
 
 EXPONENTIAL = "^(a|aa)+$"

@@ -3,7 +3,7 @@
 import pytest
 
 from replicate_mcp.tasks import catalogue
-from replicate_mcp.tasks.catalogue import CATALOGUE, KnownModel, unambiguous_names
+from replicate_mcp.tasks.catalogue import CATALOGUE, RecommendedModel, unambiguous_names
 from replicate_mcp.tasks.models import ALIASES, SHORT_NAMES, ModelName
 
 
@@ -18,7 +18,7 @@ def test_every_recommended_model_has_its_name_without_the_owner_as_a_short_name(
 def test_a_short_name_that_two_owners_share_stands_for_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rival = KnownModel("somebody/flux-schnell", "x", "$", ())
+    rival = RecommendedModel("somebody/flux-schnell", "x", "$", ())
     monkeypatch.setattr(catalogue, "CATALOGUE", (*CATALOGUE, rival))
     names = unambiguous_names()
     assert "flux-schnell" not in names

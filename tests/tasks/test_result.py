@@ -15,7 +15,7 @@ from replicate_mcp.tasks.result import (
     TaskSuccess,
     as_json,
     page,
-    that_fit,
+    take_within,
     was_created,
 )
 
@@ -175,11 +175,11 @@ def size(row: TaskResult) -> int:
 )
 def test_as_many_rows_as_fit_and_one_at_least(row: TaskResult) -> None:
     rows = [row] * 5
-    assert that_fit(rows, 3 * size(row)) == rows[:3]
-    assert that_fit(rows, 3 * size(row) - 1) == rows[:2]
-    assert that_fit(rows, 5 * size(row)) == rows
-    assert that_fit(rows, 0) == rows[:1]
-    assert that_fit([], 0) == []
+    assert take_within(rows, 3 * size(row)) == rows[:3]
+    assert take_within(rows, 3 * size(row) - 1) == rows[:2]
+    assert take_within(rows, 5 * size(row)) == rows
+    assert take_within(rows, 0) == rows[:1]
+    assert take_within([], 0) == []
 
 
 def test_the_size_of_a_page_grows_with_its_rows_files_and_prompts() -> None:

@@ -11,10 +11,10 @@ from replicate_mcp.tasks.schema_reading import (
     choices_of,
     constraints,
     field_of,
-    gives_one_by_one,
+    streams_output,
     is_count,
     kinds_of,
-    not_null,
+    without_null,
 )
 
 JSON = dict[str, Any]
@@ -193,7 +193,7 @@ NULL = {"type": "null"}
     ],
 )
 def test_null_is_taken_out_of_the_schema_of_an_input(schema: JSON, without: JSON) -> None:
-    assert not_null(schema) == without
+    assert without_null(schema) == without
 
 
 FILE = {"type": "string", "format": "uri"}
@@ -313,7 +313,7 @@ def test_where_an_input_takes_files(
     assert field.takes_files is takes
     assert field.takes_files_in("cat.png") is takes_text
     assert field.takes_files_in(["cat.png"]) is takes_list
-    assert field.whole_type == whole
+    assert field.full_type == whole
 
 
 @pytest.mark.parametrize(
@@ -362,8 +362,8 @@ def test_the_default_of_an_input_as_people_write_it(default: Any, shown: str) ->
 def test_an_output_grows_unless_its_schema_says_that_it_does_not(
     schemas: JSON, expected: bool
 ) -> None:
-    assert gives_one_by_one({"components": {"schemas": schemas}}) is expected
-    assert gives_one_by_one(None) is True
+    assert streams_output({"components": {"schemas": schemas}}) is expected
+    assert streams_output(None) is True
 
 
 def test_names_of_numbers_of_images() -> None:

@@ -13,7 +13,7 @@ from replicate_mcp.tasks.effort import (
     metered,
     spending,
 )
-from replicate_mcp.tasks.sendable import MAX_DEPTH, Unreadable, count_values, unsendable
+from replicate_mcp.tasks.sendable import MAX_DEPTH, Unreadable, count_values, json_problem
 
 
 def nested(depth: int, inside: Any = 1) -> Any:
@@ -56,7 +56,7 @@ PLAIN: list[object] = [None, "", "é", "x" * 99, True, 0, -1, 1.5, [], {}, [{}]]
     ],
 )
 def test_what_no_request_can_carry_is_told(value: object, why: str | None) -> None:
-    assert unsendable(value) == why
+    assert json_problem(value) == why
 
 
 @pytest.mark.parametrize(

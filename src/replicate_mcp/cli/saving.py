@@ -187,7 +187,7 @@ class Saver:
                         if await anyio.to_thread.run_sync(same):
                             return None
                         raise _Unfit(_TAKEN) from None
-            free = filenames.numbered(name, suffix)
+            free = filenames.with_suffix_number(name, suffix)
             suffix += 1
 
     def _move(self, part: Path, target: Path) -> None:

@@ -82,7 +82,7 @@ def _model(model: "ModelSummary") -> dict[str, Any]:
 
 
 def _input_line(field: "InputField") -> str:
-    facts = [field.whole_type]
+    facts = [field.full_type]
     if field.allowed:
         facts.append(field.allowed)
     if field.required:
@@ -97,7 +97,7 @@ def _input_line(field: "InputField") -> str:
 def _input(field: "InputField") -> dict[str, Any]:
     told = {
         "name": field.name,
-        "type": field.whole_type,
+        "type": field.full_type,
         "required": field.required or None,
         "default": field.default,
         "choices": list(field.choices)[:MOST_CHOICES] if field.choices else None,

@@ -9,7 +9,7 @@ from replicate_mcp.replicate_api.fault_policy import to_public_error
 from replicate_mcp.replicate_api.faults import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.models import ModelResolver
-from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE, KnownModel, matching, nearest_known
+from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE, RecommendedModel, search, suggest_model
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.text import one_line, with_full_stop
@@ -32,7 +32,7 @@ class ModelSummary:
 
     name: str
     description: str
-    known: KnownModel | None = None
+    known: RecommendedModel | None = None
     runs: int | None = None
 
 
@@ -46,7 +46,7 @@ class SearchResult:
 
 def recommended_models(query: str | None) -> list[ModelSummary]:
     """Those chosen by hand that fit; all of them without a query."""
-    fitting = CATALOGUE if query is None else matching(query)
+    fitting = CATALOGUE if query is None else search(query)
     return [ModelSummary(known.name, known.good_at, known) for known in fitting]
 
 
@@ -95,7 +95,7 @@ async def inputs(name: str, gateway: Gateway, models: ModelResolver, account: st
 
 def unknown(name: ModelName) -> str:
     """What is told of a model that Replicate does not know."""
-    near = nearest_known(name.path)
+    near = suggest_model(name.path)
     if near is not None and near != name.path:
         return f"Replicate knows no model '{name}': did you mean {near}?"
     return f"Replicate knows no model '{name}': check its name, owner/name as on replicate.com."

@@ -16,7 +16,7 @@ from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.memory import Cache
 from replicate_mcp.tasks.model_inputs import InputSchema
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.schema_reading import gives_one_by_one
+from replicate_mcp.tasks.schema_reading import streams_output
 from replicate_mcp.tasks.task import OWN_FIELDS
 
 SCHEMA_SECONDS = 24 * 3600
@@ -178,7 +178,7 @@ def _read(name: ModelName, remembered: str) -> Model:
     found: Mapping[str, Any] = json.loads(remembered)
     try:
         schema = _schema(name, found["schema"]) if found["schema"] else None
-        grows = gives_one_by_one(found["schema"])
+        grows = streams_output(found["schema"])
     except Exception:
         # A schema is its model's owner's: whatever is wrong with it, Replicate checks the inputs.
         schema, grows = None, True

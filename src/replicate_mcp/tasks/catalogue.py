@@ -23,7 +23,7 @@ PRICE_CLASSES = ", ".join(f"{mark} {cents}" for mark, cents in PRICES.items()) +
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
+class RecommendedModel:
     """One entry.
 
     Attributes:
@@ -57,25 +57,25 @@ def _known(
     inputs: str,
     image_input: str = "",
     alias: str | None = None,
-) -> KnownModel:
+) -> RecommendedModel:
     listed = (*inputs.split(), *filter(None, [image_input]))
     terms = "editing photo reference" if image_input else ""
-    return KnownModel(
+    return RecommendedModel(
         name, good_at, price, listed, image_input.removesuffix("[]"), alias, search_terms=terms
     )
 
 
 def _image_only(
     name: str, good_at: str, price: PriceClass, inputs: str, search_terms: str
-) -> KnownModel:
+) -> RecommendedModel:
     """A model that takes the image in its input `image`, and no prompt."""
     listed = ("image", *inputs.split())
-    return KnownModel(
+    return RecommendedModel(
         name, good_at, price, listed, "image", takes_prompt=False, search_terms=search_terms
     )
 
 
-CATALOGUE: tuple[KnownModel, ...] = (
+CATALOGUE: tuple[RecommendedModel, ...] = (
     _known(
         "black-forest-labs/flux-schnell",
         "drafts and volume: under a second an image",
@@ -229,14 +229,14 @@ def unambiguous_names() -> dict[str, str]:
     return {short: names[0] for short, names in full_names.items() if len(names) == 1}
 
 
-_SAY_LITTLE = {"a", "an", "and", "best", "fast", "for", "from", "good", "image", "images", "in"}
-_SAY_LITTLE |= {"make", "model", "models", "of", "on", "or", "the", "to", "with"}
+_STOP_WORDS = {"a", "an", "and", "best", "fast", "for", "from", "good", "image", "images", "in"}
+_STOP_WORDS |= {"make", "model", "models", "of", "on", "or", "the", "to", "with"}
 """Words of a query by which no model is told from another."""
 
 
-def matching(query: str) -> list[KnownModel]:
+def search(query: str) -> list[RecommendedModel]:
     """Those in whose entry every word of the query begins a word, but for words that say little."""
-    asked = [word for word in _words(query) if word not in _SAY_LITTLE]
+    asked = [word for word in _words(query) if word not in _STOP_WORDS]
     return [
         known
         for known in CATALOGUE
@@ -244,7 +244,7 @@ def matching(query: str) -> list[KnownModel]:
     ]
 
 
-def nearest_known(text: str) -> str | None:
+def suggest_model(text: str) -> str | None:
     """The name that was most likely meant by one that is none, or None."""
     asked = text.strip().casefold()
     names = {each: known.name for known in CATALOGUE for each in _spellings(known)}
@@ -253,12 +253,12 @@ def nearest_known(text: str) -> str | None:
     return names[near[0]] if near else None
 
 
-def _spellings(known: KnownModel) -> Iterator[str]:
+def _spellings(known: RecommendedModel) -> Iterator[str]:
     yield known.name
     yield known.name.partition("/")[2]
 
 
-def _text(known: KnownModel) -> str:
+def _text(known: RecommendedModel) -> str:
     inputs = " ".join(known.inputs)
     return f"{known.name} {known.alias or ''} {known.good_at} {inputs} {known.search_terms}"
 

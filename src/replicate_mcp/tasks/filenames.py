@@ -71,7 +71,7 @@ def delivered_name(name: str, extension: str | None) -> str:
     return name if meant == image_format(delivered) else f"{stem}.{delivered}"
 
 
-def numbered(name: str, number: int) -> str:
+def with_suffix_number(name: str, number: int) -> str:
     """`name` with a number before its image extension: `red_car.jpg` → `red_car_1.jpg`."""
     stem, extension = _split(name)
     if image_format(extension) is None:
@@ -165,10 +165,10 @@ class BatchFilenames:
         # Taken names stay taken, so a search goes on where the last one for this name ended.
         asked = (folded(wanted[0]), len(wanted))
         suffix = self._next_suffix.get(asked, 2)
-        while not self._free(task_index, _files(numbered(root, suffix), formats)):
+        while not self._free(task_index, _files(with_suffix_number(root, suffix), formats)):
             suffix += 1
         self._next_suffix[asked] = suffix + 1
-        return numbered(root, suffix)
+        return with_suffix_number(root, suffix)
 
     def _counted(self, task_index: int, label: str, formats: Sequence[str | None]) -> list[str]:
         names: list[str] = []
@@ -229,7 +229,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _file(label: str, extension: str | None, number: int) -> str:
-    return delivered_name(numbered(label, number), extension)
+    return delivered_name(with_suffix_number(label, number), extension)
 
 
 def _files(label: str, formats: Sequence[str | None]) -> list[str]:

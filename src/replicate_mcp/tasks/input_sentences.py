@@ -23,7 +23,7 @@ _MAX_SHOWN = 60
 
 _IMAGE_FIELDS = ("image", "input_image", "image_input", "input_images", "images", "image_prompt")
 
-SAME_MEANING = (
+INPUT_SYNONYMS = (
     (*COUNT_FIELDS, "n"),
     _IMAGE_FIELDS,
     ("prompt", "text", "instruction", "instructions", "text_prompt", "prompt_text", "caption"),
@@ -34,7 +34,7 @@ SAME_MEANING = (
 
 _EDITING = [known.name for known in CATALOGUE if known.alias and "editing" in known.good_at]
 
-_WANTED = {
+_TYPE_WORDS = {
     "string": "text",
     "integer": "a whole number",
     "number": "a number",
@@ -54,7 +54,7 @@ def unknown_input(name: str, fields: Collection[str], subject: str, beside: Sequ
     if name in beside and name != "input":
         return f"{quoted(name)} is not an input of {subject}: it goes beside input, not into it"
     known = [one for one in (*fields, *beside) if one != name]
-    alike = next((group for group in SAME_MEANING if name in group), ())
+    alike = next((group for group in INPUT_SYNONYMS if name in group), ())
     meant = next((one for one in alike if one in known), None)
     hint = did_you_mean(nearest(name, known) if meant is None else meant)
     text = f"{quoted(name)} is not an input of {subject}{hint or '.'} Its inputs: {listed(fields)}"
@@ -68,7 +68,7 @@ def is_hinted(name: str, sentence: str) -> bool:
     return f"{did_you_mean(name)} Its inputs: " in sentence
 
 
-def sentence(error: "ValidationError", subject: str) -> str:
+def error_message(error: "ValidationError", subject: str) -> str:
     """What is wrong with the value that did not pass, without a full stop."""
     if not error.absolute_path:
         return f"the inputs together are not what {subject} takes ({error.validator})"
@@ -127,7 +127,7 @@ def _type_sentence(field: str, value: object, schema: Any) -> str:
     kinds = list(kinds_of(schema))
     kind = kinds[0] if len(kinds) == 1 else ""
     if isinstance(value, str) and (meant := _read_as(kind, value)) is not None:
-        return f"{shown} is text, {_WANTED[kind]} is wanted{did_you_mean(meant)}"
+        return f"{shown} is text, {_TYPE_WORDS[kind]} is wanted{did_you_mean(meant)}"
     if isinstance(value, str) and kind == "array":
         return f"{shown} is not a list: did you mean a list that holds it?"
     if kind == "file" and isinstance(value, list):
@@ -142,7 +142,7 @@ def _form(schema: JSON) -> str:
     """What a schema takes, in words."""
     if choices := choices_of(schema):
         return f"one of {listed(choices)}"
-    names = [_WANTED.get(kind, kind) for kind in dict.fromkeys(kinds_of(schema))]
+    names = [_TYPE_WORDS.get(kind, kind) for kind in dict.fromkeys(kinds_of(schema))]
     return " or ".join(names) or "of another kind"
 
 
@@ -167,10 +167,10 @@ def _read_as(kind: str, text: str) -> object:
 
 def nearest(value: object, choices: Collection[Any]) -> Any:
     """The choice that was most likely meant, or None."""
-    text = _alike(_plain(value)) if isinstance(value, (str, int, float)) else ""
+    text = _normalise(_plain(value)) if isinstance(value, (str, int, float)) else ""
     if not text or len(text) > _MAX_SHOWN or not may_compare(len(choices)):
         return None
-    found = {_alike(_plain(choice)): choice for choice in reversed(list(choices))}
+    found = {_normalise(_plain(choice)): choice for choice in reversed(list(choices))}
     if text in found:
         return found[text]
     # Numbers that look alike mean different things: 2:1 is no slip for 1:1.
@@ -179,7 +179,7 @@ def nearest(value: object, choices: Collection[Any]) -> Any:
     return next((found[near] for near in difflib.get_close_matches(text, found, 1, 0.7)), None)
 
 
-def _alike(text: str) -> str:
+def _normalise(text: str) -> str:
     """What spellings of one thing have in common: `16x9` and `16:9`, `Aspect-Ratio`, `2 K`."""
     text = re.sub(r"(?<=\d)\s*[x×*/:,_-]\s*(?=\d)", ":", text.casefold())
     return re.sub(r"[\s_-]", "", text)

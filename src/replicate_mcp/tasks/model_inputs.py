@@ -17,7 +17,7 @@ from replicate_mcp.tasks.filenames import image_format
 from replicate_mcp.tasks.input_conversion import converted_inputs
 from replicate_mcp.tasks.input_sentences import (
     is_hinted,
-    sentence,
+    error_message,
     unknown_input,
 )
 from replicate_mcp.tasks.schema_reading import (
@@ -29,9 +29,9 @@ from replicate_mcp.tasks.schema_reading import (
     constraints,
     field_of,
     is_count,
-    not_null,
+    without_null,
 )
-from replicate_mcp.tasks.sendable import unsendable
+from replicate_mcp.tasks.sendable import json_problem
 from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ MAX_SEED = 2**31 - 1
 """The largest seed chosen: models read a seed into 32 bits, and some of those are signed."""
 
 
-_MOST_COUNTED = 10_000
+_MAX_IMAGES_COUNTED = 10_000
 """Images of one task: far above what any model makes, for what no schema bounds."""
 
 
@@ -105,7 +105,7 @@ class InputSchema:
             inputs = schema.get("properties", {})
             if not inputs:
                 raise ValueError("the schema lists no inputs")
-            schema |= {"properties": {name: not_null(one) for name, one in inputs.items()}}
+            schema |= {"properties": {name: without_null(one) for name, one in inputs.items()}}
             return cls(schema, subject=subject, beside=beside)
         except (TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"the schema is malformed: {error!r}") from error
@@ -136,7 +136,7 @@ class InputSchema:
         if "prompt" in self._required and not str(given.get("prompt", "-")).strip():
             found["prompt"] = "prompt is empty: say what to draw"
         for name in given.keys() - found.keys():
-            if why := unsendable(given[name]):
+            if why := json_problem(given[name]):
                 found[name] = f"{escaped(name)} {why}"
         checked = {
             name: value
@@ -144,7 +144,7 @@ class InputSchema:
             if name not in found and (name in self.fields or self._takes_others)
         }
         for name, error in _first_errors(self._validator.iter_errors(checked)).items():
-            found.setdefault(name, sentence(error, self._subject))
+            found.setdefault(name, error_message(error, self._subject))
         return found
 
     def converted(self, inputs: Mapping[str, Any], effort: "Effort | None" = None) -> JSON:
@@ -208,7 +208,7 @@ class InputSchema:
             if name != named and (name in self.fields or self._takes_others)
         }
         counted = _count(value(named)) if named else 1
-        return min(counted * count_unchecked(others), _MOST_COUNTED)
+        return min(counted * count_unchecked(others), _MAX_IMAGES_COUNTED)
 
 
 def count_unchecked(inputs: Mapping[str, Any]) -> int:
@@ -220,13 +220,13 @@ def count_unchecked(inputs: Mapping[str, Any]) -> int:
         for name, value in inputs.items()
         if name not in COUNT_FIELDS and is_count(name)
     )
-    return min(known * math.prod(others), _MOST_COUNTED)
+    return min(known * math.prod(others), _MAX_IMAGES_COUNTED)
 
 
 def _count(asked: object) -> int:
     if not isinstance(asked, (int, float)) or not _is_integer(asked):
         return 1
-    return min(max(1, int(asked)), _MOST_COUNTED)
+    return min(max(1, int(asked)), _MAX_IMAGES_COUNTED)
 
 
 def without_nulls(inputs: Mapping[str, Any]) -> JSON:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from replicate_mcp.tasks.catalogue import CATALOGUE, nearest_known, unambiguous_names
+from replicate_mcp.tasks.catalogue import CATALOGUE, suggest_model, unambiguous_names
 from replicate_mcp.text import escaped
 
 ModelKind = Literal["model", "version", "deployment"]
@@ -48,7 +48,7 @@ class ModelName:
         if found := _MODEL.fullmatch(text):
             return cls("version" if found[3] else "model", found[1], found[2], found[3] or "")
         forms = "owner/name, owner/name:version, deployments/owner/name"
-        near = nearest_known(text)
+        near = suggest_model(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
             f"'{escaped(text[:80])}' is not a model's name (write {forms}, or a short name: "

@@ -150,7 +150,7 @@ def page(
     )
 
 
-def that_fit(rows: list[TaskResult], characters: int) -> list[TaskResult]:
+def take_within(rows: list[TaskResult], characters: int) -> list[TaskResult]:
     """Return the first rows that an answer of `characters` has room for, one at least."""
     for number, row in enumerate(rows):
         characters -= len(row.model_dump_json(exclude_none=True).encode())

@@ -63,7 +63,7 @@ class InputField:
         return self.takes_files and "file" in kinds.split(" or ")
 
     @property
-    def whole_type(self) -> str:
+    def full_type(self) -> str:
         """The type, with that of a list's items."""
         return f"{self.type} of {self.items}" if self.items else self.type
 
@@ -84,7 +84,7 @@ class InputField:
         return "" if self.default is None else _plain(self.default)
 
 
-def gives_one_by_one(openapi_schema: Mapping[str, Any] | None) -> bool:
+def streams_output(openapi_schema: Mapping[str, Any] | None) -> bool:
     """Whether a model's output may grow while it runs, by its schema: a list, file after file."""
     try:
         output = Resolver(openapi_schema or {}).resolve({"$ref": "#/components/schemas/Output"})
@@ -112,7 +112,7 @@ _SUBSCHEMA |= {"additionalProperties", "unevaluatedItems", "unevaluatedPropertie
 _SUBSCHEMA_LIST = {"anyOf", "oneOf", "prefixItems"}
 _SUBSCHEMA_MAP = {"properties", "dependentSchemas"}
 
-_LEFT_TO_REPLICATE = {"pattern", "patternProperties"}
+_UNCHECKED_KEYWORDS = {"pattern", "patternProperties"}
 """Keywords that are not checked here: a stranger's regular expression can run for ever in Python's
 engine, which backtracks."""
 
@@ -136,7 +136,7 @@ class Resolver:
             return {} if node else NOTHING
         own: JSON = {}
         parts: list[JSON] = []
-        left_out = _LEFT_TO_REPLICATE
+        left_out = _UNCHECKED_KEYWORDS
         if "patternProperties" in node:
             own["additionalProperties"] = {}
             left_out = left_out | _OPEN_ENDED
@@ -187,7 +187,7 @@ def _or_null(schema: JSON) -> JSON:
     return kept | {"anyOf": [constraints(schema), {"type": "null"}]}
 
 
-def not_null(schema: JSON) -> JSON:
+def without_null(schema: JSON) -> JSON:
     """The same without null: an input that is null is not given at all."""
     if isinstance(schema.get("type"), list):
         types = [one for one in schema["type"] if one != "null"]

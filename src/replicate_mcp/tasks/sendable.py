@@ -24,7 +24,7 @@ class Unreadable:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def unsendable(value: object, depth: int = 0) -> str | None:
+def json_problem(value: object, depth: int = 0) -> str | None:
     """Why no request can carry a value, whatever the model takes."""
     match value:
         case Unreadable():
@@ -43,7 +43,7 @@ def unsendable(value: object, depth: int = 0) -> str | None:
             return f"is nested more than {MAX_DEPTH} deep"
         case list() | dict():
             parts = [*value, *value.values()] if isinstance(value, dict) else value
-            return next(filter(None, (unsendable(one, depth + 1) for one in parts)), None)
+            return next(filter(None, (json_problem(one, depth + 1) for one in parts)), None)
     return "is nothing that JSON can hold"
 
 

@@ -9,7 +9,7 @@ from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.input_sentences import quoted
 from replicate_mcp.tasks.json_text import read_json_text
 from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.sendable import count_values, unsendable
+from replicate_mcp.tasks.sendable import count_values, json_problem
 from replicate_mcp.text import escaped, with_full_stop
 
 MAX_TASKS = 1_000
@@ -287,7 +287,7 @@ def _is_given(value: object) -> bool:
 
 def _unsendable(name: str, value: object) -> str | None:
     """Return why no request can carry an input, whatever the model takes; None if it can."""
-    why = unsendable(name) or unsendable(value)
+    why = json_problem(name) or json_problem(value)
     return f"{escaped(name[:60])} {why}." if why else None
 
 
