@@ -12,7 +12,7 @@ import anyio
 from benchmarks.measuring.crew import Crew, Step
 from benchmarks.measuring.sharing import settings_for, watched_stretch
 from replicate_mcp.app import App
-from replicate_mcp.semaphores.context import Lease
+from replicate_mcp.semaphores.context import ContextPermit
 
 NAME = "handed-over"
 TIMES = 200
@@ -81,7 +81,7 @@ async def _turns(backend: str, process: int, step: Step) -> tuple[list[_Held], f
         await step.reached()
         with watched_stretch() as stretch:
             for _ in range(TIMES):
-                lease = Lease(NAME)
+                lease = ContextPermit(NAME)
                 await app.semaphores.acquire(lease)
                 granted = time.monotonic()
                 await anyio.sleep(HELD_SECONDS)

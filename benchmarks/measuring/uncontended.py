@@ -17,7 +17,7 @@ from replicate_mcp.backends.redis.server import Address
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.composition import open_backend
 from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import GeneratedFile, TaskSuccess
 
@@ -72,7 +72,7 @@ async def _uncontended(location: str) -> Uncontended:
             with watched_stretch() as stretch:
                 for task in range(TASKS + _WARM):
                     while not room.offers:  # Never, but where the rate is in the way.
-                        await anyio.sleep(room.next_in or 0)
+                        await anyio.sleep(room.retry_in or 0)
                         room, other_steps = await backend.admit(), other_steps + 1
                     raw_seconds.append(await _timed(raw.round_trip))
                     began = time.perf_counter()
@@ -90,16 +90,16 @@ async def _uncontended(location: str) -> Uncontended:
     )
 
 
-async def _open(backend: Backend) -> Room:
+async def _open(backend: Backend) -> AdmissionResult:
     """A batch whose tasks are let in one at a time, each by the end of the one before."""
     count = TASKS + _WARM
-    await backend.declare(_OWN, 1, per_minute=_RATE)
+    await backend.declare_limit(_OWN, 1, per_minute=_RATE)
     tasks = tuple(JournalTask(f"a red car {task}", f"{task}.png", _MODEL) for task in range(count))
     batch = NewBatch("uncontended", "server", ACCOUNT, "replicate-global", tasks)
     return await backend.open_batch(batch, QueueEntry(batch.id, (_OWN,), ACCOUNT, count))
 
 
-async def _make(backend: Backend, permit: int, task: int) -> Room:
+async def _make(backend: Backend, permit: int, task: int) -> AdmissionResult:
     """A task's two steps, without what is between them."""
     prompt = f"a red car {task}"
     attempt = Attempt(

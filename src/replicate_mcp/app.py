@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from replicate_mcp.replicate_api.finding import SearchResult
     from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.replicate_api.models import ModelResolver
-    from replicate_mcp.semaphores.holder import Holder
+    from replicate_mcp.semaphores.holder import OfferDispatcher
     from replicate_mcp.tasks.model_inputs import InputSchema
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class App:
         """Where semaphores, permits and the journal live."""
         return (await self._open()).backend
 
-    async def dispatcher(self) -> "Holder":
+    async def dispatcher(self) -> "OfferDispatcher":
         """This process, as the backend's holder."""
         return (await self._open()).dispatcher
 

@@ -15,9 +15,9 @@ from replicate_mcp.refused_credentials import RefusedCredentials
 from replicate_mcp.replicate_api.accounts import Accounts
 from replicate_mcp.replicate_api.models import ModelResolver
 from replicate_mcp.semaphores.context import ContextQueue
-from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.semaphores.registry import account_semaphore
-from replicate_mcp.semaphores.steps import SureSteps
+from replicate_mcp.semaphores.steps import BackendCalls
 from replicate_mcp.settings import Settings, state_file
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Components:
         self,
         settings: Settings,
         backend: "Backend",
-        holder: Holder,
+        holder: OfferDispatcher,
         runner: BatchRunner,
         contexts: ContextQueue,
         refused: RefusedCredentials | None = None,
@@ -71,7 +71,7 @@ class Components:
     ) -> "Components":
         """Put the parts together, and start what runs in the background."""
         backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
-        holder = Holder(backend)
+        holder = OfferDispatcher(backend)
         runner = BatchRunner(
             backend,
             holder,
@@ -85,7 +85,7 @@ class Components:
         group.start_soon(backend.run)
         group.start_soon(holder.run)
         group.start_soon(runner.hear_cancels)
-        contexts = ContextQueue(backend, SureSteps(holder, group))
+        contexts = ContextQueue(backend, BackendCalls(holder, group))
         parts = cls(settings, backend, holder, runner, contexts, refused)
         group.start_soon(parts.accounts.close_idle)
         if settings.token:
@@ -117,7 +117,7 @@ class Components:
         account = await self.accounts.name(token, source)
         async with self._declaring:
             if account not in self._declared:
-                await self.backend.declare(
+                await self.backend.declare_limit(
                     account_semaphore(account),
                     self._settings.concurrent_limit,
                     per_minute=self._settings.requests_per_minute,

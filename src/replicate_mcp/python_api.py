@@ -21,7 +21,7 @@ from replicate_mcp.app import App
 from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.platform.processes import after_fork_in_child
-from replicate_mcp.semaphores.context import Lease
+from replicate_mcp.semaphores.context import ContextPermit
 from replicate_mcp.semaphores.registry import unknown_semaphore
 from replicate_mcp.settings import load_settings
 
@@ -134,7 +134,7 @@ async def generate_images(
     return await asyncio.wrap_future(_start(run))
 
 
-_held: ContextVar[Mapping[str, Lease]] = ContextVar("held", default=MappingProxyType({}))
+_held: ContextVar[Mapping[str, ContextPermit]] = ContextVar("held", default=MappingProxyType({}))
 """What surrounds this code, by name; a task inherits it, and may outlive it."""
 
 
@@ -157,7 +157,7 @@ class ExternalSemaphoreContext:
 
     def __init__(self, semaphore_id: str) -> None:
         self.semaphore_id = semaphore_id
-        self._lease: Lease | None = None
+        self._lease: ContextPermit | None = None
 
     def __enter__(self) -> Self:
         """Wait for a unit, blocking this thread."""
@@ -171,7 +171,7 @@ class ExternalSemaphoreContext:
                 "event loop: use `async with`."
             )
         self._check()
-        lease = Lease(self.semaphore_id)
+        lease = ContextPermit(self.semaphore_id)
         try:
             _start(lambda app: app.semaphores.acquire(lease)).result()
         except BaseException:
@@ -192,7 +192,7 @@ class ExternalSemaphoreContext:
     async def __aenter__(self) -> Self:
         """Wait for a unit; a cancelled wait leaves no trace."""
         self._check()
-        lease = Lease(self.semaphore_id)
+        lease = ContextPermit(self.semaphore_id)
         try:
             await asyncio.shield(
                 asyncio.wrap_future(_start(lambda app: app.semaphores.acquire(lease)))
@@ -222,7 +222,7 @@ class ExternalSemaphoreContext:
         if self._lease is not None:
             raise RuntimeError("This context is entered already: make one for each use.")
 
-    def _hold(self, lease: Lease) -> None:
+    def _hold(self, lease: ContextPermit) -> None:
         self._lease = lease
         _held.set({**_held.get(), self.semaphore_id: lease})
 

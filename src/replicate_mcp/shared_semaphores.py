@@ -16,7 +16,7 @@ from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
     from replicate_mcp.composition import Components
-    from replicate_mcp.semaphores.context import Lease
+    from replicate_mcp.semaphores.context import ContextPermit
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
 
@@ -74,7 +74,7 @@ class SemaphoreOperations:
         """
         parts = await self._get_components()
         inside = await self._inside(name)
-        parts.dispatcher.accept(await parts.backend.unset(inside))
+        parts.dispatcher.dispatch(await parts.backend.unset(inside))
         return next((each for each in await self.list_own() if each.name == name), None)
 
     async def remove(self, name: str) -> None:
@@ -95,14 +95,14 @@ class SemaphoreOperations:
         """Set how many creations a minute the server's own account is allowed: that stays."""
         own = await self.account_semaphore_of(self._access.authenticate_local())
         parts = await self._get_components()
-        parts.dispatcher.accept(await parts.backend.set_rate(own, per_minute))
+        parts.dispatcher.dispatch(await parts.backend.set_rate(own, per_minute))
 
-    async def acquire(self, lease: "Lease") -> None:
+    async def acquire(self, lease: "ContextPermit") -> None:
         """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
         lease.semaphore = await self._inside(lease.semaphore)
         await (await self._get_components()).contexts.acquire(lease)
 
-    async def release(self, lease: "Lease") -> None:
+    async def release(self, lease: "ContextPermit") -> None:
         """Give a unit back, or stop waiting for it."""
         await (await self._get_components()).contexts.release(lease)
 
@@ -129,7 +129,7 @@ class SemaphoreOperations:
         check_limit(limit)
         parts = await self._get_components()
         inside = await self._inside(name)
-        parts.dispatcher.accept(await parts.backend.resize(inside, limit, by_admin=by_admin))
+        parts.dispatcher.dispatch(await parts.backend.resize(inside, limit, by_admin=by_admin))
         return await self._known(name)
 
     async def _known(self, name: str) -> "SemaphoreStatus":

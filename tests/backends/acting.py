@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from replicate_mcp.batches.backend import Attempt, Backend, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import GeneratedFile, TaskFailure, TaskResult, TaskSuccess
 
@@ -23,7 +23,7 @@ async def begin(
     account: str = "acme",
     prompt: str | None = "prompt",
     failures: tuple[TaskFailure, ...] = (),
-) -> Room:
+) -> AdmissionResult:
     journal = tuple(
         JournalTask(None if prompt is None else f"{prompt} {n}", f"{n}.png", "o/m")
         for n in range(tasks)
@@ -72,13 +72,13 @@ def succeeded(task: int, prediction: str) -> TaskSuccess:
     )
 
 
-async def finish(backend: Backend, permit: int, batch: str, result: TaskResult) -> Room:
+async def finish(backend: Backend, permit: int, batch: str, result: TaskResult) -> AdmissionResult:
     room = await backend.finish(permit, batch, result)
     assert room is not None
     return room
 
 
-async def take_all(backend: Backend, room: Room, first_task: int = 0) -> list[int]:
+async def take_all(backend: Backend, room: AdmissionResult, first_task: int = 0) -> list[int]:
     attempts = {
         offer.permit: attempt(offer.entry, first_task + place)
         for place, offer in enumerate(room.offers)

@@ -33,8 +33,8 @@ from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.admission import OFFER_LASTS, OFFER_STALLS_AFTER
-from replicate_mcp.semaphores.permits import QueueEntry, Room, SemaphoreState
+from replicate_mcp.semaphores.admission import OFFER_TTL_SECONDS, OFFER_STALE_SECONDS
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, SemaphoreState
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
 
@@ -223,7 +223,7 @@ class Counts:
             if holder.decided_since is None:
                 holder.decided_since = self._clock.now
 
-    def shown(self, holder: Holder, room: Room, *, given_up: Entry | None = None) -> None:
+    def shown(self, holder: Holder, room: AdmissionResult, *, given_up: Entry | None = None) -> None:
         """Compare what a decision left to its holder with what that was shown before."""
         now, before = self._clock.now, holder.offers
         shown = {offer.permit: self.entries[offer.entry] for offer in room.offers}
@@ -234,11 +234,11 @@ class Counts:
             assert self._may_be_withdrawn(before[number]) or before[number].entry is given_up
         for number in kept:
             assert before[number].entry is shown[number]
-            assert before[number].latest > now - OFFER_LASTS - SLACK, "a stale offer stays"
+            assert before[number].latest > now - OFFER_TTL_SECONDS - SLACK, "a stale offer stays"
         new = shown.keys() - kept
         since = now if holder.decided_since is None else holder.decided_since
         assert all(number > holder.newest for number in new), "the numbers of offers do not rise"
-        if any(before[number].latest < since - OFFER_STALLS_AFTER - SLACK for number in kept):
+        if any(before[number].latest < since - OFFER_STALE_SECONDS - SLACK for number in kept):
             assert not new, "a holder that leaves an offer lying is offered more"
         offers = {number: Seen(entry, since, now) for number, entry in shown.items()}
         holder.offers = offers | {number: before[number] for number in kept}
@@ -252,7 +252,7 @@ class Counts:
         holder: Holder,
         asked: Mapping[int, tuple[Seen, int]],
         taken: Collection[int],
-        room: Room,
+        room: AdmissionResult,
     ) -> None:
         """Turn offers into permits, each of which could be taken, or had to.
 
@@ -264,7 +264,7 @@ class Counts:
             lay_there = holder.offers.pop(number, None) is not None
             if number in taken:
                 assert lay_there, "an offer that was gone is taken"
-                assert self.decided_at < offer.latest + OFFER_LASTS + SLACK
+                assert self.decided_at < offer.latest + OFFER_TTL_SECONDS + SLACK
                 offer.entry.pending.remove(start)
                 self.permits[number] = Permit(offer.entry, start, self._clock.now + ENDS_WITHIN)
             elif lay_there:
@@ -356,13 +356,13 @@ class Counts:
                 holder.decided_since = None
 
     def _may_be_withdrawn(self, offer: Seen) -> bool:
-        return offer.earliest < self._clock.now - OFFER_LASTS + SLACK
+        return offer.earliest < self._clock.now - OFFER_TTL_SECONDS + SLACK
 
     def _may_be_late(self, offer: Seen) -> bool:
-        return offer.earliest < self._clock.now - OFFER_STALLS_AFTER + SLACK
+        return offer.earliest < self._clock.now - OFFER_STALE_SECONDS + SLACK
 
     def _is_late(self, offer: Seen) -> bool:
-        return offer.latest < self._clock.now - OFFER_STALLS_AFTER - SLACK
+        return offer.latest < self._clock.now - OFFER_STALE_SECONDS - SLACK
 
     def _is_in_turn(self, entry: Entry) -> bool:
         """Whether it waited, for certain, when the last decision was made."""
@@ -696,7 +696,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         own, *others = limits
         backend = await self._open()
         self._opened.append(backend)
-        await backend.declare(OWN, own, per_minute=RATE_OUT_OF_THE_WAY)
+        await backend.declare_limit(OWN, own, per_minute=RATE_OUT_OF_THE_WAY)
         for name, limit in zip(SEMAPHORES[1:], others, strict=True):
             state = await backend.register(name, limit)
             assert state.limit == self._counts.limits_by_hand.setdefault(name, limit)
@@ -744,7 +744,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         contexts.in_queue = True
         contexts.pending.extend(next(self._ids) for _ in range(starts))
         entry = QueueEntry(contexts.id, contexts.semaphores, None, starts)
-        self._counts.shown(contexts.holder, await contexts.holder.backend.join(entry))
+        self._counts.shown(contexts.holder, await contexts.holder.backend.enqueue(entry))
 
     async def _look(self, holder: Holder) -> None:
         self._counts.shown(holder, await holder.backend.admit())
@@ -768,8 +768,8 @@ class AdmissionHistory(RuleBasedStateMachine):
             noted = await holder.backend.note_attempts(attempts)
             self._counts.took(holder, batches, noted.cancel_after.keys(), noted.room)
         if contexts:
-            taken = await holder.backend.take(list(contexts))
-            self._counts.took(holder, contexts, taken.permits, taken.room)
+            taken = await holder.backend.accept_offers(list(contexts))
+            self._counts.took(holder, contexts, taken.permits, taken.admission)
 
     async def _look_and_take_all(self, holder: Holder) -> set[str]:
         """The entries that were served."""
@@ -799,7 +799,7 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _leave(self, entry: Entry) -> None:
         entry.pending.clear()
         entry.in_queue = False
-        room = await entry.holder.backend.leave(entry.id)
+        room = await entry.holder.backend.dequeue(entry.id)
         self._counts.shown(entry.holder, room, given_up=entry)
 
     async def _leave_some(self, entry: Entry, most: int) -> None:
@@ -807,7 +807,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         if entry.is_batch:
             room = await entry.holder.backend.record(entry.id, [failed(task) for task in gone])
         else:
-            room = await entry.holder.backend.leave(entry.id, len(gone))
+            room = await entry.holder.backend.dequeue(entry.id, len(gone))
         self._counts.shown(entry.holder, room, given_up=entry)
 
 

@@ -42,8 +42,8 @@ async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world
     backend = await world.holder(limit=100, per_minute=60)
     room = await begin(backend, "b", 90)
     await take_all(backend, room)
-    assert room.next_in == pytest.approx(0.5)
-    assert (await backend.set_rate(OWN, 600)).next_in == pytest.approx(0.05)
+    assert room.retry_in == pytest.approx(0.5)
+    assert (await backend.set_rate(OWN, 600)).retry_in == pytest.approx(0.05)
     world.clock.now += 0.06
     assert len((await backend.admit()).offers) == 1
 
@@ -51,7 +51,7 @@ async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world
 async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(world: World) -> None:
     backend = await world.holder(limit=100)
     await backend.set_rate(OTHER, 6)
-    await backend.declare(OTHER, 100, per_minute=600)
+    await backend.declare_limit(OTHER, 100, per_minute=600)
     assert (await account(backend, OTHER)).requests_per_minute == 6
     assert len((await begin(backend, "b", 9, account="other")).offers) == 5
 
@@ -59,7 +59,7 @@ async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(wor
 async def test_starts_of_callers_own_code_use_no_slots_of_a_rate(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=6)
     await backend.register("team", 50)
-    assert len((await backend.join(QueueEntry("c", ("team",), None, 40))).offers) == 40
+    assert len((await backend.enqueue(QueueEntry("c", ("team",), None, 40))).offers) == 40
     room = await begin(backend, "b", 9)
     assert [offer.entry for offer in room.offers].count("b") == 5
 
@@ -68,8 +68,8 @@ async def test_a_429_names_the_time_to_wait_and_the_pause_ends_with_it(world: Wo
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     room = await backend.put_back(permit, Throttling(retry_after=10))
-    assert room.next_in is not None
-    assert room.next_in >= 10
+    assert room.retry_in is not None
+    assert room.retry_in >= 10
     assert (await account(backend)).throttled_for == pytest.approx(10)
     world.clock.now += 9.5
     assert (await account(backend)).throttled_for == pytest.approx(0.5)
@@ -79,7 +79,7 @@ async def test_a_429_names_the_time_to_wait_and_the_pause_ends_with_it(world: Wo
 
 async def test_a_429_of_one_account_holds_up_no_other(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
-    await backend.declare(OTHER, 9, per_minute=600)
+    await backend.declare_limit(OTHER, 9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b1", 1))
     await backend.put_back(permit, Throttling(retry_after=10, per_minute=6, burst=1))
     assert (await account(backend, OTHER)).throttled_for is None
@@ -112,7 +112,7 @@ async def test_answers_to_creations_sent_before_the_first_429_lower_the_rate_no_
 
 async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
-    await backend.declare(OTHER, 9, per_minute=600)
+    await backend.declare_limit(OTHER, 9, per_minute=600)
     await take_all(backend, await begin(backend, "theirs", 3, account="other"))
     await take_all(backend, await begin(backend, "b1", 3))
     world.clock.now += 2
@@ -211,7 +211,7 @@ async def test_images_count_where_no_cap_was_set_when_they_were_asked_for(world:
 
 async def test_each_account_has_a_day_of_its_own(world: World) -> None:
     backend = await world.holder(limit=9)
-    await backend.declare(OTHER, 9, per_minute=60_000)
+    await backend.declare_limit(OTHER, 9, per_minute=60_000)
     mine = (await begin(backend, "b1", 1)).offers
     assert await note(backend, mine, [5], a_day=5) == [mine[0].permit]
     theirs = (await begin(backend, "b2", 1, account="other")).offers
@@ -246,7 +246,7 @@ async def test_an_offer_that_is_gone_leaves_the_cap_to_the_others_beside_it(worl
     (spent,) = (await begin(backend, "spent", 1)).offers
     assert await note(backend, [spent], [4], a_day=5) == [spent.permit]
     (gone,) = (await begin(backend, "gone", 1)).offers
-    await backend.leave("gone")
+    await backend.dequeue("gone")
     first, second = (await begin(backend, "b", 2)).offers
     assert await note(backend, [gone, first, second], [1, 1, 1], a_day=5) == [first.permit]
     assert await state(backend) == (2, 1)
@@ -255,7 +255,7 @@ async def test_an_offer_that_is_gone_leaves_the_cap_to_the_others_beside_it(worl
 async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: World) -> None:
     backend = await world.holder(limit=9)
     (gone,) = (await begin(backend, "gone", 1)).offers
-    await backend.leave("gone")
+    await backend.dequeue("gone")
     assert await note(backend, [gone], [9], a_day=5) == []
     (offer,) = (await begin(backend, "b", 1)).offers
     attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}

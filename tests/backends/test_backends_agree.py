@@ -30,7 +30,7 @@ from replicate_mcp.batches.backend import (
     Noted,
 )
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, Room, Taken
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, AcceptedOffers
 from replicate_mcp.semaphores.rate_learning import Throttling
 
 NAMES = ("team", "studio")
@@ -53,12 +53,12 @@ class Side:
     def read(self, answer: Any) -> Any:
         """An answer in terms that both sides share."""
         match answer:
-            case Room():
+            case AdmissionResult():
                 self.numbers += sorted({o.permit for o in answer.offers} - set(self.numbers))
                 offers = [(self.name(offer.permit), offer.entry) for offer in answer.offers]
-                return offers, _near(answer.next_in), answer.paused_for
-            case Taken():
-                return sorted(map(self.name, answer.permits)), self.read(answer.room)
+                return offers, _near(answer.retry_in), answer.paused_for
+            case AcceptedOffers():
+                return sorted(map(self.name, answer.permits)), self.read(answer.admission)
             case Noted():
                 chosen = {self.name(permit): s for permit, s in answer.cancel_after.items()}
                 return chosen, self.read(answer.room), _near(answer.cap_opens_in)
@@ -191,7 +191,7 @@ class History:
         await self.both(
             f"declare {limit}",
             holder,
-            lambda backend, _: backend.declare(OWN, limit, per_minute=self.bent.per_minute),
+            lambda backend, _: backend.declare_limit(OWN, limit, per_minute=self.bent.per_minute),
         )
         for name in NAMES:
             units = self.chance.randint(1, 3)
@@ -240,7 +240,7 @@ class History:
             f"{holder} {'+'.join(semaphores)}", semaphores, None, self.chance.randint(1, 3)
         )
         known = self.batches.setdefault(entry.id, Batch(holder, semaphores, False, []))
-        room = await self.both(f"join {entry}", holder, lambda b, _: b.join(entry))
+        room = await self.both(f"join {entry}", holder, lambda b, _: b.enqueue(entry))
         if room[0] is not UnknownSemaphore:
             known.tasks += [0] * entry.waiting
             self.shown(holder, room)
@@ -288,7 +288,7 @@ class History:
             taken, room = await self.both(
                 f"take {numbers}",
                 holder,
-                lambda backend, side: backend.take([side.numbers[n] for n in numbers]),
+                lambda backend, side: backend.accept_offers([side.numbers[n] for n in numbers]),
             )
             for number in numbers:
                 entry = self.offers.pop(number)
@@ -367,7 +367,7 @@ class History:
         some = None if batch.creates else self.pick([None, 1, 2])
         batch.tasks = [] if some is None else batch.tasks[: max(0, len(batch.tasks) - some)]
         room = await self.both(
-            f"leave {entry} {some}", batch.holder, lambda backend, _: backend.leave(entry, some)
+            f"leave {entry} {some}", batch.holder, lambda backend, _: backend.dequeue(entry, some)
         )
         self.shown(batch.holder, room)
 
@@ -390,7 +390,7 @@ class History:
             "unset": lambda backend: backend.unset(name),
             "remove": lambda backend: backend.remove("team"),
             "register": lambda backend: backend.register("team", limit),
-            "declare": lambda backend: backend.declare(OWN, limit, per_minute=rate),
+            "declare": lambda backend: backend.declare_limit(OWN, limit, per_minute=rate),
             "set_rate": lambda backend: backend.set_rate(OWN, rate),
         }
         room = await self.both(f"{what} {name}", holder, lambda backend, _: steps[what](backend))
@@ -461,7 +461,7 @@ async def semaphores(backend: Backend) -> Any:
 
 
 async def shares(backend: Backend) -> Any:
-    return [each for each in await backend.shares() if each.in_use or each.waiting]
+    return [each for each in await backend.usage_by_holder() if each.in_use or each.waiting]
 
 
 async def attempts(backend: Backend, side: Side) -> Any:

@@ -50,7 +50,7 @@ async def backend(
         backend = await RedisBackend.open(server.url(prefix))
     else:
         backend = await SqliteBackend.open(str(tmp_path / "state.db"))
-    await backend.declare(OWN, 3, per_minute=60_000)
+    await backend.declare_limit(OWN, 3, per_minute=60_000)
     await backend.register("team", 7)
     await begin(backend, "other", key=IdempotencyKey("other", "digest"))
     await backend.record("other", [failed(0)])
@@ -125,7 +125,7 @@ async def test_an_account_of_any_name_has_a_limit_and_batches_of_its_own(
 ) -> None:
     for number, text in enumerate(HOSTILE):
         name, batch_id = account_semaphore(text), f"b{number}"
-        await backend.declare(name, 5, per_minute=600)
+        await backend.declare_limit(name, 5, per_minute=600)
         await begin(backend, batch_id, caller="token:x", account=text)
         batch = await backend.batch(batch_id)
         assert batch is not None

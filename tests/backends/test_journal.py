@@ -25,7 +25,7 @@ async def test_a_result_that_comes_late_moves_no_end(world: World) -> None:
 
 async def test_an_accounts_attempts_are_its_own(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
-    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.declare_limit(OWN, 3, per_minute=60_000)
     (permit,) = await take_all(leaving, await begin(leaving, "b", 1))
     assert await leaving.claim_prediction(permit, "b", "p1")
     await leaving.close()
@@ -85,7 +85,7 @@ async def test_an_attempt_may_be_settled_for_fifty_minutes(
     world: World, minutes: float, ends: bool
 ) -> None:
     staying, leaving = await world.holder(), await world.open()
-    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.declare_limit(OWN, 3, per_minute=60_000)
     await take_all(leaving, await begin(leaving, "b", 1))
     await leaving.close()
     world.clock.now += 60 * minutes

@@ -6,7 +6,7 @@ from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
 from replicate_mcp.batches.backend import Backend
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, Share
+from replicate_mcp.semaphores.permits import QueueEntry, HolderUsage
 
 
 async def limits(backend: Backend) -> dict[str, int]:
@@ -18,7 +18,7 @@ async def test_a_limit_stays_while_a_permit_of_it_is_out_though_its_process_is_g
 ) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 1)
-    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.declare_limit(OWN, 3, per_minute=60_000)
     (permit,) = await take_all(leaving, await begin(leaving, "b", 1, also=("team",)))
     await leaving.close()
     assert await limits(staying) == {OWN: 3, "team": 1}
@@ -32,7 +32,7 @@ async def test_a_limit_stays_while_a_permit_of_it_is_out_though_its_process_is_g
 
 async def test_an_accounts_limit_that_was_set_stays_while_its_permit_is_out(world: World) -> None:
     staying, leaving = await world.open(), await world.open()
-    await leaving.declare(OWN, 5, per_minute=60_000)
+    await leaving.declare_limit(OWN, 5, per_minute=60_000)
     await leaving.resize(OWN, 2)
     await take_all(leaving, await begin(leaving, "b", 1))
     await leaving.close()
@@ -61,7 +61,7 @@ async def test_a_set_limit_applies_over_what_processes_declare(world: World) -> 
 
 async def test_a_declared_limit_is_gone_with_its_process(world: World) -> None:
     one, strict = await world.holder(limit=5), await world.open()
-    await strict.declare(OWN, 1, per_minute=60_000)
+    await strict.declare_limit(OWN, 1, per_minute=60_000)
     await begin(one, "b", 9)
     assert await state(one) == (1, 8)
     await strict.close()
@@ -71,7 +71,7 @@ async def test_a_declared_limit_is_gone_with_its_process(world: World) -> None:
 
 async def test_a_process_that_declares_another_limit_replaces_its_former_one(world: World) -> None:
     backend = await world.holder(limit=2)
-    await backend.declare(OWN, 4, per_minute=60_000)
+    await backend.declare_limit(OWN, 4, per_minute=60_000)
     assert await limits(backend) == {OWN: 4}
 
 
@@ -80,12 +80,12 @@ async def test_a_name_that_a_process_only_waits_for_lives_as_long_as_that_proces
 ) -> None:
     registering, waiting = await world.open(), await world.holder()
     await registering.register("team", 1)
-    (offer,) = (await waiting.join(QueueEntry("c", ("team",), None, 1))).offers
-    await waiting.take([offer.permit])
+    (offer,) = (await waiting.enqueue(QueueEntry("c", ("team",), None, 1))).offers
+    await waiting.accept_offers([offer.permit])
     await registering.close()
     await waiting.release(offer.permit)
     assert (await limits(waiting))["team"] == 1
-    assert len((await waiting.join(QueueEntry("c", ("team",), None, 1))).offers) == 1
+    assert len((await waiting.enqueue(QueueEntry("c", ("team",), None, 1))).offers) == 1
 
 
 async def test_a_name_is_removed_for_good(world: World) -> None:
@@ -101,10 +101,10 @@ async def test_removing_a_name_leaves_other_names_and_their_queues(world: World)
     backend = await world.holder()
     await backend.register("team", 1)
     await backend.register("studio", 1)
-    (offer,) = (await backend.join(QueueEntry("c", ("studio",), None, 2))).offers
+    (offer,) = (await backend.enqueue(QueueEntry("c", ("studio",), None, 2))).offers
     await backend.remove("team")
     assert await state(backend, "studio") == (1, 1)
-    await backend.take([offer.permit])
+    await backend.accept_offers([offer.permit])
     assert len((await backend.release(offer.permit)).offers) == 1
 
 
@@ -160,7 +160,7 @@ async def test_a_registration_answers_with_how_full_the_name_is(world: World) ->
     one, two = await world.holder(), await world.holder()
     await one.register("studio", 5)
     await one.register("team", 2)
-    await one.join(QueueEntry("c", ("team",), None, 5))
+    await one.enqueue(QueueEntry("c", ("team",), None, 5))
     found = await two.register("team", 9)
     assert (found.name, found.limit, found.in_use, found.waiting) == ("team", 2, 2, 3)
     assert (found.requests_per_minute, found.throttled_for) == (None, None)
@@ -173,19 +173,19 @@ async def test_semaphores_are_sorted_by_name_and_shares_by_name_and_process(worl
     for each, batch in ((b, "bb"), (a, "ba")):
         await take_all(each, await begin(each, batch, 1, also=("zoo",)))
     assert [each.name for each in await a.semaphores()] == [OWN, "ant", "zoo"]
-    assert await a.shares() == [
-        Share(who, name, in_use=1, waiting=0) for name in (OWN, "zoo") for who in ("a", "b")
+    assert await a.usage_by_holder() == [
+        HolderUsage(who, name, in_use=1, waiting=0) for name in (OWN, "zoo") for who in ("a", "b")
     ]
 
 
 async def test_what_a_gone_process_left_is_nobodys_share(world: World) -> None:
     staying, leaving = await world.holder(label="stays"), await world.open("leaves")
-    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.declare_limit(OWN, 3, per_minute=60_000)
     (permit,) = await take_all(leaving, await begin(leaving, "b", 1))
     await leaving.close()
-    assert await staying.shares() == [Share("", OWN, in_use=1, waiting=0)]
+    assert await staying.usage_by_holder() == [HolderUsage("", OWN, in_use=1, waiting=0)]
     assert await staying.adopt(permit)
-    assert await staying.shares() == [Share("stays", OWN, in_use=1, waiting=0)]
+    assert await staying.usage_by_holder() == [HolderUsage("stays", OWN, in_use=1, waiting=0)]
 
 
 async def test_a_limit_is_raised_and_lowered_for_every_holder_at_once(world: World) -> None:
@@ -205,7 +205,7 @@ async def test_a_batch_of_two_named_and_an_account_counts_in_each(world: World) 
     await backend.register("team", 2)
     offers = (await begin(backend, "b", 4, also=("team",))).offers
     await backend.note_attempts({offers[0].permit: attempt("b", 0)})
-    await backend.leave("b")
+    await backend.dequeue("b")
     for name in (OWN, "team"):
         assert await state(backend, name) == (1, 0)
     assert [each.available for each in await backend.semaphores()] == [4, 1]

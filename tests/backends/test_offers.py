@@ -8,7 +8,7 @@ import pytest
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World, wake_ups
 from replicate_mcp.batches.backend import Backend
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, Share
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult, HolderUsage
 from replicate_mcp.semaphores.registry import account_semaphore
 
 
@@ -39,11 +39,11 @@ async def test_a_holder_is_told_when_an_offer_that_lies_will_be_withdrawn(world:
     backend = await world.holder(limit=3)
     await begin(backend, "b1", 1)
     world.clock.now += 0.04
-    assert (await begin(backend, "b2", 1)).next_in is None
+    assert (await begin(backend, "b2", 1)).retry_in is None
     world.clock.now += 0.03
     room = await begin(backend, "b3", 1)
     assert [offer.entry for offer in room.offers] == ["b1", "b2"], "the oldest counts"
-    assert room.next_in == pytest.approx(0.501 - 0.07)
+    assert room.retry_in == pytest.approx(0.501 - 0.07)
     world.clock.now += 0.431
     assert [offer.entry for offer in (await backend.admit()).offers] == ["b2"]
     world.clock.now += 1
@@ -64,9 +64,9 @@ async def test_an_offer_from_the_future_is_withdrawn_where_it_is_a_second_ahead(
 async def test_an_offer_is_taken_by_nobody_but_its_holder(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     first, second = (await begin(one, "b", 2)).offers
-    assert not (await two.take([first.permit])).permits
+    assert not (await two.accept_offers([first.permit])).permits
     assert not (await two.note_attempts({second.permit: attempt("b", 1)})).cancel_after
-    assert await take_all(one, Room((first, second))) == [first.permit, second.permit]
+    assert await take_all(one, AdmissionResult((first, second))) == [first.permit, second.permit]
 
 
 async def test_an_offer_is_taken_once(world: World) -> None:
@@ -75,16 +75,16 @@ async def test_an_offer_is_taken_once(world: World) -> None:
     (permit,) = await take_all(one, room)
     await finish(one, permit, "b", failed(0))
     assert await take_all(one, room) == []
-    assert not (await one.take([permit])).permits
+    assert not (await one.accept_offers([permit])).permits
     assert await state(two) == (0, 0)
 
 
 async def test_slots_of_offers_that_were_given_up_are_offered_again(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=6)
     assert len((await begin(backend, "b1", 9)).offers) == 5
-    await backend.leave("b1")
+    await backend.dequeue("b1")
     assert len((await begin(backend, "b2", 9)).offers) == 5
-    await backend.leave("b2", 7)
+    await backend.dequeue("b2", 7)
     room = await begin(backend, "b3", 9)
     assert [offer.entry for offer in room.offers].count("b3") == 3
 
@@ -102,7 +102,7 @@ async def test_slots_of_offers_that_lay_too_long_are_offered_to_others_in_the_sa
 
 async def test_slots_of_an_accounts_offers_return_to_that_account(world: World) -> None:
     stopped = await world.holder(limit=100, per_minute=6)
-    await stopped.declare(account_semaphore("other"), 100, per_minute=6)
+    await stopped.declare_limit(account_semaphore("other"), 100, per_minute=6)
     going_on = await world.holder(limit=100, per_minute=6)
     await begin(stopped, "b1", 2)
     await begin(stopped, "b2", 4, account="other")
@@ -120,7 +120,7 @@ async def test_a_stopped_holder_that_goes_on_is_offered_what_another_frees(world
     assert (await stopped.admit()).offers == ()
     async with wake_ups(stopped) as woken:
         await woken.next_after(lambda: finish(alive, permit, "b2", failed(0)))
-    assert Share("s", OWN, in_use=1, waiting=8) in await alive.shares()
+    assert HolderUsage("s", OWN, in_use=1, waiting=8) in await alive.usage_by_holder()
 
 
 async def test_a_holder_that_left_its_offers_lying_is_not_woken_for_more(world: World) -> None:
@@ -139,7 +139,7 @@ async def test_of_two_stopped_holders_only_the_one_that_goes_on_is_offered_somet
     first, second = await world.holder(limit=2), await world.holder(limit=2)
     alive = await world.holder(limit=2)
     await begin(first, "b1", 9)
-    await first.leave("b1", 8)
+    await first.dequeue("b1", 8)
     await begin(second, "b2", 9)
     await begin(alive, "b3", 2)
     world.clock.now += 0.6
@@ -164,17 +164,17 @@ async def test_taking_offers_in_time_decides_nothing(world: World) -> None:
     backend = await world.holder(limit=1)
     room = await begin(backend, "b", 3)
     world.clock.now += 0.049
-    taken = await backend.take([offer.permit for offer in room.offers])
+    taken = await backend.accept_offers([offer.permit for offer in room.offers])
     assert taken.permits == {offer.permit for offer in room.offers}
-    assert taken.room == Room()
+    assert taken.admission == AdmissionResult()
 
 
 async def test_the_newest_offers_are_taken_back_where_fewer_starts_wait(world: World) -> None:
     backend = await world.holder(limit=3)
     await backend.register("team", 3)
-    room = await backend.join(QueueEntry("c", ("team",), None, 4))
+    room = await backend.enqueue(QueueEntry("c", ("team",), None, 4))
     oldest, *_ = room.offers
-    assert (await backend.leave("c", 3)).offers == (oldest,)
+    assert (await backend.dequeue("c", 3)).offers == (oldest,)
     assert await state(backend, "team") == (1, 0)
 
 
@@ -183,26 +183,26 @@ async def test_waiting_for_less_takes_starts_that_wait_before_those_that_are_off
 ) -> None:
     backend = await world.holder()
     await backend.register("team", 2)
-    room = await backend.join(QueueEntry("c", ("team",), None, 5))
-    assert (await backend.leave("c", 3)).offers == room.offers
+    room = await backend.enqueue(QueueEntry("c", ("team",), None, 5))
+    assert (await backend.dequeue("c", 3)).offers == room.offers
     assert await state(backend, "team") == (2, 0)
-    assert (await backend.leave("c", 99)).offers == ()
+    assert (await backend.dequeue("c", 99)).offers == ()
     assert await state(backend, "team") == (0, 0)
-    assert len((await backend.join(QueueEntry("c", ("team",), None, 1))).offers) == 1
+    assert len((await backend.enqueue(QueueEntry("c", ("team",), None, 1))).offers) == 1
 
 
 async def test_an_entry_that_joins_again_waits_for_more_at_its_turn(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
-    (offer,) = (await backend.join(QueueEntry("c", ("team",), None, 2))).offers
-    await backend.take([offer.permit])
-    await backend.join(QueueEntry("d", ("team",), None, 1))
-    await backend.join(QueueEntry("c", ("team",), None, 2))
+    (offer,) = (await backend.enqueue(QueueEntry("c", ("team",), None, 2))).offers
+    await backend.accept_offers([offer.permit])
+    await backend.enqueue(QueueEntry("d", ("team",), None, 1))
+    await backend.enqueue(QueueEntry("c", ("team",), None, 2))
     assert await state(backend, "team") == (1, 4)
     served = []
     for _ in range(4):
         (offer,) = (await backend.release(offer.permit)).offers
-        await backend.take([offer.permit])
+        await backend.accept_offers([offer.permit])
         served.append(offer.entry)
     assert served == ["c", "d", "c", "c"]
 
@@ -216,7 +216,7 @@ async def test_entries_are_offered_something_in_turn_one_start_each(world: World
     for permit in permits:
         room = await backend.put_back(permit)
         served += [offer.entry for offer in room.offers]
-        permits += sorted((await backend.take([o.permit for o in room.offers])).permits)
+        permits += sorted((await backend.accept_offers([o.permit for o in room.offers])).permits)
         if len(served) == 5:
             break
     assert served == ["b1", "b2", "b3", "b1", "b2"]
@@ -287,7 +287,7 @@ async def test_permits_have_numbers_of_their_own_that_rise(world: World) -> None
 
 async def test_an_attempt_ends_when_it_says_at_the_latest(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
-    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.declare_limit(OWN, 3, per_minute=60_000)
     first, second = (await begin(leaving, "b", 2)).offers
     await leaving.note_attempts(
         {
@@ -336,7 +336,7 @@ async def test_the_cancel_after_of_the_attempt_that_is_over_is_the_free_one(
 
 async def test_attempts_that_differ_share_a_cancel_after(world: World) -> None:
     backend = await world.holder(limit=9)
-    await backend.declare(account_semaphore("other"), 9, per_minute=60_000)
+    await backend.declare_limit(account_semaphore("other"), 9, per_minute=60_000)
     await begin(backend, "b1", 1)
     assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
     await begin(backend, "b2", 1)

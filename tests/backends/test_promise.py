@@ -18,7 +18,7 @@ from replicate_mcp.batches.backend import (
     KeyTaken,
 )
 from replicate_mcp.errors import InvalidInput, JournalFull, SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, Share
+from replicate_mcp.semaphores.permits import QueueEntry, HolderUsage
 from replicate_mcp.semaphores.rate import full_burst
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import account_semaphore
@@ -141,10 +141,10 @@ async def test_everybody_sees_who_holds_and_who_waits(world: World) -> None:
     await a.register("thumbnails", 1)
     await begin(a, "ba", 3, also=("thumbnails",))
     await begin(b, "bb", 1)
-    assert await b.shares() == [
-        Share("a", OWN, in_use=1, waiting=2),
-        Share("b", OWN, in_use=1, waiting=0),
-        Share("a", "thumbnails", in_use=1, waiting=2),
+    assert await b.usage_by_holder() == [
+        HolderUsage("a", OWN, in_use=1, waiting=2),
+        HolderUsage("b", OWN, in_use=1, waiting=0),
+        HolderUsage("a", "thumbnails", in_use=1, waiting=2),
     ]
 
 
@@ -180,9 +180,9 @@ async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world
     leaving, staying = await world.open(), await world.holder(limit=1)
     await leaving.register("team", 1)
     await staying.register("team", 1)
-    room = await leaving.join(QueueEntry("c", ("team",), None, 1))
-    await leaving.take([room.offers[0].permit])
-    assert not (await staying.join(QueueEntry("d", ("team",), None, 1))).offers
+    room = await leaving.enqueue(QueueEntry("c", ("team",), None, 1))
+    await leaving.accept_offers([room.offers[0].permit])
+    assert not (await staying.enqueue(QueueEntry("d", ("team",), None, 1))).offers
     async with wake_ups(staying) as woken:
         await woken.next_after(leaving.close)
     assert [offer.entry for offer in (await staying.admit()).offers] == ["d"]
@@ -199,24 +199,24 @@ async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> No
 async def test_a_name_lives_while_tasks_of_a_living_holder_wait_for_it(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 1)
-    (offer,) = (await staying.join(QueueEntry("c", ("team",), None, 2))).offers
+    (offer,) = (await staying.enqueue(QueueEntry("c", ("team",), None, 2))).offers
     await leaving.close()
-    await staying.take([offer.permit])
+    await staying.accept_offers([offer.permit])
     assert await state(staying, "team") == (1, 1)
     assert len((await staying.release(offer.permit)).offers) == 1
 
 
 async def test_a_name_lives_while_a_prediction_of_a_holder_that_left_may_run(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
-    await leaving.declare(OWN, 3, per_minute=60_000)
+    await leaving.declare_limit(OWN, 3, per_minute=60_000)
     await leaving.register("team", 2)
     (offer,) = (await begin(leaving, "b", 1, also=("team",))).offers
     await leaving.note_attempts({offer.permit: attempt("b", 0)})
     await leaving.close()
     assert await state(staying, "team") == (1, 0)
-    assert await staying.shares() == [
-        Share("", OWN, in_use=1, waiting=0),
-        Share("", "team", in_use=1, waiting=0),
+    assert await staying.usage_by_holder() == [
+        HolderUsage("", OWN, in_use=1, waiting=0),
+        HolderUsage("", "team", in_use=1, waiting=0),
     ]
 
 
@@ -225,8 +225,8 @@ async def test_what_others_hold_and_set_stays_when_a_holder_leaves(world: World)
     await staying.register("team", 3)
     await leaving.register("team", 3)
     await staying.resize("team", 2)
-    room = await staying.join(QueueEntry("mine", ("team",), None, 3))
-    await staying.take([offer.permit for offer in room.offers])
+    room = await staying.enqueue(QueueEntry("mine", ("team",), None, 3))
+    await staying.accept_offers([offer.permit for offer in room.offers])
     await leaving.close()
     assert await state(staying, "team") == (2, 1)
     assert (await limits(staying))["team"] == 2
@@ -273,7 +273,7 @@ async def test_a_limit_that_was_unset_is_what_living_processes_declare(world: Wo
     assert len((await one.unset(OWN)).offers) == 3
     assert await limits(one) == {OWN: 3}
     assert len((await one.unset(OWN)).offers) == 3  # Nothing was set: nothing changes.
-    await two.declare(OWN, 2, per_minute=60_000)
+    await two.declare_limit(OWN, 2, per_minute=60_000)
     assert await limits(one) == {OWN: 2}
 
     await one.register("team", 7)
@@ -300,13 +300,13 @@ async def test_a_name_is_removed_once_nothing_uses_it(world: World) -> None:
     await one.register("team", 1)
     await other.register("team", 1)
     await one.resize("team", 2, by_admin=True)
-    room = await one.join(QueueEntry("c", ("team",), None, 3))
-    taken = await one.take([offer.permit for offer in room.offers])
+    room = await one.enqueue(QueueEntry("c", ("team",), None, 3))
+    taken = await one.accept_offers([offer.permit for offer in room.offers])
     with pytest.raises(SemaphoreInUse, match=r"'team' is in use \(2 in use, 1 waiting\)"):
         await other.remove("team")
     for permit in taken.permits:
         await one.release(permit)
-    await one.leave("c")
+    await one.dequeue("c")
     with pytest.raises(SemaphoreInUse, match="'team' is registered by another running process"):
         await one.remove("team")
     await other.close()
@@ -315,15 +315,15 @@ async def test_a_name_is_removed_once_nothing_uses_it(world: World) -> None:
     with pytest.raises(UnknownSemaphore, match="'team' is not registered"):
         await one.remove("team")
     with pytest.raises(UnknownSemaphore):
-        await one.join(QueueEntry("d", ("team",), None, 1))
+        await one.enqueue(QueueEntry("d", ("team",), None, 1))
     assert (await one.register("team", 4)).limit == 4
 
 
 async def test_an_entry_that_waits_for_nothing_does_not_keep_a_name(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
-    (offer,) = (await backend.join(QueueEntry("c", ("team",), None, 1))).offers
-    await backend.take([offer.permit])
+    (offer,) = (await backend.enqueue(QueueEntry("c", ("team",), None, 1))).offers
+    await backend.accept_offers([offer.permit])
     await backend.release(offer.permit)
     await backend.remove("team")
     assert await limits(backend) == {OWN: 3}
@@ -355,7 +355,7 @@ async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -
     backend = await world.holder(limit=100, per_minute=60)
     room = await begin(backend, "b", 62)
     assert len(room.offers) == int(full_burst(60))
-    assert room.next_in == pytest.approx(1 - full_burst(60) % 1)
+    assert room.retry_in == pytest.approx(1 - full_burst(60) % 1)
     await take_all(backend, room)
     world.clock.now += 1.01
     assert len((await backend.admit()).offers) == 1
@@ -366,7 +366,7 @@ async def test_a_429_pauses_the_account_for_every_holder_and_loses_no_task(world
     permits = await take_all(one, await begin(one, "b1", 2))
     room = await one.put_back(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
     assert room.offers == ()
-    assert room.next_in == pytest.approx(10 / 0.9)
+    assert room.retry_in == pytest.approx(10 / 0.9)
     await begin(two, "b2", 1)
     assert await state(one) == (1, 2)
     (account,) = [each for each in await two.semaphores() if each.name == OWN]
@@ -476,7 +476,7 @@ async def test_results_come_in_the_order_in_which_they_finished_and_each_task_on
 async def test_a_batch_that_leaves_takes_its_offers_with_it(world: World) -> None:
     backend = await world.holder(limit=2)
     room = await begin(backend, "b", 5)
-    await backend.leave("b")
+    await backend.dequeue("b")
     assert await take_all(backend, room) == []
     assert await state(backend) == (0, 0)
 
@@ -545,7 +545,7 @@ async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must
 ) -> None:
     staying = await world.holder(limit=2)
     leaving = await world.open()
-    await leaving.declare(OWN, 2, per_minute=60_000)
+    await leaving.declare_limit(OWN, 2, per_minute=60_000)
     room = await begin(leaving, "b1", 3)
     await leaving.note_attempts({room.offers[0].permit: attempt("b1", 0)})
     await leaving.close()
@@ -558,14 +558,14 @@ async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must
     world.clock.now += 701
     await staying.admit()
     assert await state(staying) == (0, 0)
-    assert [share.in_use for share in await staying.shares()] == []
+    assert [share.in_use for share in await staying.usage_by_holder()] == []
 
 
 async def left_behind(world: World, *, prediction: str | None = None) -> tuple[Backend, int]:
     """Who stays, and the permit of an attempt that another left 12 minutes ago."""
     staying = await world.holder(limit=2)
     leaving = await world.open()
-    await leaving.declare(OWN, 2, per_minute=60_000)
+    await leaving.declare_limit(OWN, 2, per_minute=60_000)
     (permit,) = await take_all(leaving, await begin(leaving, "b1", 1))
     if prediction is not None:
         assert await leaving.claim_prediction(permit, "b1", prediction)
@@ -626,7 +626,7 @@ async def test_a_permit_left_after_its_result_is_gone_when_its_prediction_must_h
 
 async def test_a_permit_is_left_to_be_settled_whatever_became_of_other_tasks(world: World) -> None:
     staying, leaving = await world.holder(limit=9), await world.open()
-    await leaving.declare(OWN, 9, per_minute=60_000)
+    await leaving.declare_limit(OWN, 9, per_minute=60_000)
     first, second, _ = (await begin(leaving, "b1", 3)).offers
     await leaving.note_attempts(
         {first.permit: attempt("b1", 0), second.permit: attempt("b1", 1, images=2)}
@@ -742,7 +742,7 @@ async def test_batches_that_are_canceled_at_once_push_out_the_accounts_own_older
     eighth = JOURNAL_BYTES // 8
     backend = await world.holder(journal_bytes=eighth)
     long = "x" * (MIB // 8)
-    await backend.declare(account_semaphore("other"), 3, per_minute=600)
+    await backend.declare_limit(account_semaphore("other"), 3, per_minute=600)
     for number in range(10):
         await begin(backend, f"other-{number}", 1, caller="token:o", account="other", prompt=long)
         await end(backend, f"other-{number}", long)
@@ -784,7 +784,7 @@ async def test_a_batch_that_does_not_fit_beside_those_that_run_is_refused_before
     assert await backend.batch("b") is None
     assert await state(backend) == before
     await backend.check_key("server", "k")
-    await backend.declare(account_semaphore("other"), 3, per_minute=600)
+    await backend.declare_limit(account_semaphore("other"), 3, per_minute=600)
     await begin(backend, "theirs", 2, caller="token:o", account="other", prompt=LONG)
     await backend.record("runs", [failed(0), failed(1)])
     await begin(backend, "b", 2, prompt=LONG)
@@ -805,7 +805,7 @@ async def test_results_are_recorded_though_they_push_older_batches_out(world: Wo
     backend = await world.holder(journal_bytes=3 * MIB)
     for name in ("b1", "b2"):
         await begin(backend, name, 1, prompt="p")
-        await backend.leave(name)
+        await backend.dequeue(name)
         row = failed(0).model_copy(update={"prompt": "p 0", "error": LONG * 4})
         await backend.record(name, [row])
         assert await kept(backend) == [name]
@@ -926,9 +926,9 @@ async def test_an_answer_that_is_too_large_is_not_remembered(world: World) -> No
 async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
-    room = await backend.join(QueueEntry("contexts", ("team",), None, 2))
+    room = await backend.enqueue(QueueEntry("contexts", ("team",), None, 2))
     assert len(room.offers) == 1
-    await backend.leave("contexts", 2)
+    await backend.dequeue("contexts", 2)
     assert await state(backend, "team") == (0, 0)
     world.clock.now += 1
     assert (await backend.admit()).offers == ()
@@ -939,8 +939,8 @@ async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: Wor
     leaving = await world.open()
     await staying.register("team", 2)
     await leaving.register("team", 2)
-    room = await leaving.join(QueueEntry("contexts", ("team",), None, 2))
-    taken = await leaving.take([offer.permit for offer in room.offers])
+    room = await leaving.enqueue(QueueEntry("contexts", ("team",), None, 2))
+    taken = await leaving.accept_offers([offer.permit for offer in room.offers])
     assert len(taken.permits) == 2
     await leaving.release(min(taken.permits))
     assert await state(staying, "team") == (1, 0)
@@ -954,8 +954,8 @@ async def test_an_offer_that_lies_there_is_withdrawn_though_the_clock_was_set_ba
     stopped, going_on = await world.holder(), await world.holder()
     await going_on.register("team", 1)
     await stopped.register("team", 1)
-    assert len((await stopped.join(QueueEntry("theirs", ("team",), None, 1))).offers) == 1
-    assert (await going_on.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
+    assert len((await stopped.enqueue(QueueEntry("theirs", ("team",), None, 1))).offers) == 1
+    assert (await going_on.enqueue(QueueEntry("mine", ("team",), None, 1))).offers == ()
     world.clock.now -= 3_600
     assert [offer.entry for offer in (await going_on.admit()).offers] == ["mine"]
 

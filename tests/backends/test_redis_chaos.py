@@ -21,7 +21,7 @@ from backends.servers import KINDS, RunningServer, running_server
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import JournalTask, NewBatch, NotedAttempt, RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 
 T = TypeVar("T")
 
@@ -143,7 +143,7 @@ class Process:
             except BackendUnavailable:
                 await anyio.sleep(LOOK)
 
-    def _accept(self, room: Room) -> None:
+    def _accept(self, room: AdmissionResult) -> None:
         for offer in room.offers:
             tasks = self.pending.get(offer.entry)
             if offer.permit > self.newest and tasks:

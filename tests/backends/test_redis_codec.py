@@ -37,7 +37,7 @@ from replicate_mcp.backends.redis.told import (
 )
 from replicate_mcp.batches.backend import BatchState, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room, SemaphoreState
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult, SemaphoreState
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import GeneratedFile, TaskSuccess
 
@@ -114,11 +114,11 @@ def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() ->
 
 
 def test_a_room_is_read_with_its_offers_in_order() -> None:
-    assert room(["", ""]) == Room()
-    assert room(["0.25", "", "7", "b1", "9", "b2"]) == Room(
+    assert room(["", ""]) == AdmissionResult()
+    assert room(["0.25", "", "7", "b1", "9", "b2"]) == AdmissionResult(
         (Offer(7, "b1"), Offer(9, "b2")), 0.25, None
     )
-    assert room(["60", "59.5"]) == Room((), 60.0, 59.5)
+    assert room(["60", "59.5"]) == AdmissionResult((), 60.0, 59.5)
 
 
 def test_a_semaphore_is_read_with_a_rate_only_where_it_has_one() -> None:
@@ -139,9 +139,9 @@ def test_an_attempt_is_read_with_its_prediction_where_that_is_known() -> None:
 
 
 def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
-    read = noted([[["7", "600"], ["8", "597"]], ""], Room())
-    assert (read.cancel_after, read.room, read.cap_opens_in) == ({7: 600, 8: 597}, Room(), None)
-    assert noted([[], "3600.5"], Room()).cap_opens_in == 3600.5
+    read = noted([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
+    assert (read.cancel_after, read.room, read.cap_opens_in) == ({7: 600, 8: 597}, AdmissionResult(), None)
+    assert noted([[], "3600.5"], AdmissionResult()).cap_opens_in == 3600.5
 
 
 def test_a_batch_is_read_with_its_first_prompt_where_it_was_asked_for() -> None:

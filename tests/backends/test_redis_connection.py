@@ -23,7 +23,7 @@ from replicate_mcp.backends.redis.server import Address, Server, masked
 from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
 from replicate_mcp.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.rate_learning import Throttling
 
 T = TypeVar("T")
@@ -450,7 +450,7 @@ async def test_each_of_many_batches_gets_its_own_answer(fleet: Fleet) -> None:
         queue.ask("b3", lambda: begin(one, "b3", 1, also=("nobody's",)))
         queue.ask("b4", lambda: begin(one, "b4", 1))
     b1, b2, b3, b4 = (queue.answers[f"b{n}"] for n in range(1, 5))
-    assert isinstance(b1, Room)
+    assert isinstance(b1, AdmissionResult)
     assert [offer.entry for offer in b1.offers] == ["b1", "b4"]
     assert b4 == b1
     assert isinstance(b2, KeyTaken)
@@ -468,7 +468,7 @@ async def test_who_waited_together_with_a_step_that_failed_is_answered_all_the_s
         for task, permit in enumerate(permits):
             queue.ask(f"{task}", partial(finish, one, permit, "b", failed(task)))
         link.lose_answers(2)
-    assert [type(queue.answers[f"{task}"]) for task in range(3)] == [BackendUnavailable, Room, Room]
+    assert [type(queue.answers[f"{task}"]) for task in range(3)] == [BackendUnavailable, AdmissionResult, AdmissionResult]
     assert {row.task_index for row in await one.results("b")} == {0, 1, 2}
     assert await state(one) == (2, 0)
 
@@ -479,8 +479,8 @@ async def test_an_attempt_that_was_given_up_as_it_was_noted_is_not_made(fragile:
     given_up = anyio.CancelScope()
     async with anyio.create_task_group() as group:
         async with waiting(one, group) as queue:
-            queue.ask("first", lambda: take_all(one, Room((first,))))
-            queue.ask("second", lambda: take_all(one, Room((second,))), given_up)
+            queue.ask("first", lambda: take_all(one, AdmissionResult((first,))))
+            queue.ask("second", lambda: take_all(one, AdmissionResult((second,))), given_up)
             fragile.server.pause()
         await anyio.wait_all_tasks_blocked()
         given_up.cancel()
@@ -497,13 +497,13 @@ async def test_an_answer_that_came_before_its_caller_was_cancelled_is_told(fleet
     given_up = anyio.CancelScope()
 
     async def take_and_cancel() -> list[int]:
-        permits = await take_all(one, Room((first,)))
+        permits = await take_all(one, AdmissionResult((first,)))
         given_up.cancel()
         return permits
 
     async with anyio.create_task_group() as group, waiting(one, group) as queue:
         queue.ask("first", take_and_cancel)
-        queue.ask("second", lambda: take_all(one, Room((second,))), given_up)
+        queue.ask("second", lambda: take_all(one, AdmissionResult((second,))), given_up)
     assert given_up.cancel_called
     assert queue.answers == {"first": [first.permit], "second": [second.permit]}
 

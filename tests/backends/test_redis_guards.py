@@ -15,7 +15,7 @@ from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import RunningPrediction
 from replicate_mcp.errors import SemaphoreInUse
 from replicate_mcp.semaphores import rate_learning
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.rate_learning import Throttling
 
@@ -167,10 +167,10 @@ async def test_a_pause_is_said_only_where_something_waits(fleet: Fleet) -> None:
     one = await fleet.holder()
     fleet.forget("permits")
     room = await one.admit()
-    assert (room.paused_for, room.next_in) == (None, None)
+    assert (room.paused_for, room.retry_in) == (None, None)
     room = await begin(one, "b", 1)
     assert room.paused_for is not None
-    assert room.next_in == pytest.approx(room.paused_for, abs=0.01)
+    assert room.retry_in == pytest.approx(room.paused_for, abs=0.01)
 
 
 MAY_NOT_BE_LOST: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
@@ -427,7 +427,7 @@ async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stay
     with site.server.client as client:
         assert gone._membership.holder not in client.hgetall(site.key("holders"))
         assert client.smembers(site.key("stalled")) == set()
-    assert len(await take_all(alive, Room(tuple(o for o in offers if o.entry == "mine")))) == 3
+    assert len(await take_all(alive, AdmissionResult(tuple(o for o in offers if o.entry == "mine")))) == 3
 
 
 @pytest.mark.parametrize(("later", "in_use"), [(699.5, 1), (700.0, 1), (700.5, 0)])
@@ -647,24 +647,24 @@ def in_python(rate: Rate) -> dict[str, Any]:
 async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) -> None:
     one = await site.holder(limit=99, per_minute=60)
     at = site.clock.now
-    rate = Rate.full(60, at)
+    rate = Rate.initial(60, at)
     assert await kept_rate(site, one) == in_python(rate)
     first, second, third = (await begin(one, "b", 3)).offers
-    rate = rate.at_time(at).spent(3)
+    rate = rate.refilled_at(at).consume(3)
     assert await kept_rate(site, one) == in_python(rate)
     site.clock.now += 0.03125
     await one.note_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
-    rate = rate_learning.sent(rate.at_time(site.clock.now), 2)
+    rate = rate_learning.on_sent(rate.refilled_at(site.clock.now), 2)
     assert await kept_rate(site, one) == in_python(rate)
     site.clock.now += 0.5
     await one.leave("b")
-    rate = rate.at_time(site.clock.now).given_back(1)
+    rate = rate.refilled_at(site.clock.now).refund(1)
     assert await kept_rate(site, one) == in_python(rate)
     assert third.permit not in one._mirror.permits
     site.clock.now += 1.25
     told = Throttling(retry_after=8, burst=2)
     await one.put_back(first.permit, told)
-    rate = rate_learning.throttled(rate.at_time(site.clock.now), told, sent_at=at + 0.03125)
+    rate = rate_learning.on_throttled(rate.refilled_at(site.clock.now), told, sent_at=at + 0.03125)
     assert await kept_rate(site, one) == in_python(rate)
     await one.put_back(second.permit)
     assert await kept_rate(site, one) == in_python(rate), "it was no 429"
@@ -677,7 +677,7 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     states = {each.name: each for each in await one.semaphores()}
     assert states[OWN].throttled_for is None
     await one.set_rate(OWN, 30)
-    rate = rate.set(30, site.clock.now)
+    rate = rate.with_manual(30, site.clock.now)
     assert (await kept_rate(site, one))["full_per_minute"] == rate.full_per_minute == 30
     assert await kept_rate(site, one) == in_python(rate)
     await one.declare(OWN, 99, per_minute=600)

@@ -40,8 +40,8 @@ async def test_whatever_key_is_lost_nothing_starts_for_a_lease_and_then_it_goes_
     fleet.forget(lost)
     room = await finish(one, permits[0], "b1", failed(0))
     assert room.offers == ()
-    assert room.next_in is not None
-    assert room.next_in <= LEASE
+    assert room.retry_in is not None
+    assert room.retry_in <= LEASE
     assert not await one.forgot("acme")
     await waits_for(one, 2, 3)
     await fleet.opened(one)

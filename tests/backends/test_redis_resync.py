@@ -53,7 +53,7 @@ async def test_whatever_key_is_lost_the_state_is_the_same_once_all_is_told(
     assert room.offers == ()
     assert room.paused_for is not None
     assert 50 < room.paused_for <= 60
-    assert room.next_in == pytest.approx(room.paused_for, abs=1)
+    assert room.retry_in == pytest.approx(room.paused_for, abs=1)
     assert not await one.forgot("acme")
     assert (await two.admit()).offers == ()
     assert await state(one) == (2, 4), "b1 waits for two, b2 for two"

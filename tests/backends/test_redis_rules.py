@@ -94,31 +94,31 @@ events = st.one_of(
 
 def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[list[Rate], Any]:
     """The rate after each event, and the history as Lua takes it."""
-    rate, now, told = Rate.full(per_minute, NOW), NOW, []
+    rate, now, told = Rate.initial(per_minute, NOW), NOW, []
     states = []
     for what, *how in history:
         event: dict[str, Any] = {"what": what}
         if what == "time":
             now += how[0]
-            rate = rate.at_time(now)
+            rate = rate.refilled_at(now)
             event["now"] = now
         elif what == "later":
             now += how[0]  # The bucket is not asked for.
         elif what in ("declared", "set"):
-            rate = rate.set(how[0], now) if what == "set" else rate.declared(how[0], now)
+            rate = rate.with_manual(how[0], now) if what == "set" else rate.with_configured(how[0], now)
             event |= {"per_minute": how[0], "now": now}
         elif what == "throttled":
             throttling, ago = how
-            rate = rate_learning.throttled(rate, throttling, sent_at=now - max(0.0, ago))
+            rate = rate_learning.on_throttled(rate, throttling, sent_at=now - max(0.0, ago))
             event["told"] = {k: v for k, v in asdict(throttling).items() if v is not None}
             event["sent_at"] = now - max(0.0, ago)
         else:
             rate = (
-                rate_learning.sent(rate, how[0])
+                rate_learning.on_sent(rate, how[0])
                 if what == "sent"
-                else rate.spent(how[0])
+                else rate.consume(how[0])
                 if what == "spent"
-                else rate.given_back(how[0])
+                else rate.refund(how[0])
             )
             event["count"] = how[0]
         told.append(event)
@@ -237,7 +237,7 @@ def assert_the_same_way(
     for (states, _), rows in zip(in_python_all, in_lua, strict=True):
         assert len(rows) == len(states)
         for rate, row in zip(states, rows, strict=True):
-            expected = [rate.ready_at(), *(float(getattr(rate, name)) for name in FIELDS)]
+            expected = [rate.next_available_at(), *(float(getattr(rate, name)) for name in FIELDS)]
             for name, ours, theirs in zip(["ready_at", *FIELDS], expected, row, strict=True):
                 assert math.isclose(ours, float(theirs), rel_tol=1e-12, abs_tol=1e-9), name
 
@@ -277,7 +277,7 @@ rates = st.builds(
     lambda rate, tokens, paused_for: replace(
         rate, tokens=min(tokens, rate.burst), paused_until=NOW + paused_for
     ),
-    st.sampled_from([6, 60, 600]).map(lambda per_minute: Rate.full(per_minute, NOW)),
+    st.sampled_from([6, 60, 600]).map(lambda per_minute: Rate.initial(per_minute, NOW)),
     st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.0, 3.0]) | st.floats(-2, 12),
     st.sampled_from([-100.0, -100.0, 0.0, 0.5, 30.0]),
 )
@@ -309,7 +309,7 @@ def queue_by_chance(chance: random.Random) -> Given:
     """A queue with much that is free, little, or in turn for the second of two semaphores."""
     rates = {
         account: replace(
-            Rate.full(chance.choice((6, 60, 600)), NOW),
+            Rate.initial(chance.choice((6, 60, 600)), NOW),
             tokens=chance.choice((-1.0, 0.0, 0.5, 1.0, 2.0, 5.0)),
             paused_until=NOW + chance.choice((-100.0, -100.0, -100.0, 0.0, 0.5, 30.0)),
         )
@@ -399,5 +399,5 @@ def assert_the_same_cancel_after(server: RunningServer, *attempts: tuple[int, se
 def test_offers_last_as_long_in_lua(server: RunningServer) -> None:
     body = "return {tostring(rule.OFFER_LASTS), tostring(rule.OFFER_STALLS_AFTER)}"
     lasts, stalls_after = Lua(server, "admission", body)()
-    assert float(lasts) == admission.OFFER_LASTS
-    assert float(stalls_after) == admission.OFFER_STALLS_AFTER
+    assert float(lasts) == admission.OFFER_TTL_SECONDS
+    assert float(stalls_after) == admission.OFFER_STALE_SECONDS

@@ -273,7 +273,7 @@ async def test_a_state_file_forgets_nothing_that_runs() -> None:
         backend = journal.backend
         assert await backend.forgot("acme") is False
         room = await backend.enter_running("acme", [])
-        assert (room.offers, room.next_in, room.paused_for) == ((), None, None)
+        assert (room.offers, room.retry_in, room.paused_for) == ((), None, None)
         assert await backend.interrupted_batches() == []
         assert await backend.advice() == []
 

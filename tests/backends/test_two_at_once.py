@@ -13,7 +13,7 @@ from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, KeyTaken
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.tasks.result import TaskFailure
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ in_each_order = pytest.mark.parametrize("order", ORDERS)
 async def orphan(world: World, *, limit: int = 3) -> int:
     """The permit of an attempt whose process is gone."""
     gone = await world.open()
-    await gone.declare(OWN, limit, per_minute=60_000)
+    await gone.declare_limit(OWN, limit, per_minute=60_000)
     (permit,) = await take_all(gone, await begin(gone, "b", 1))
     await gone.close()
     return permit
@@ -73,7 +73,7 @@ async def test_of_two_that_take_over_an_orphan_one_follows_it(world: World, orde
 async def test_of_two_requests_under_one_key_one_begins_a_batch(world: World, order: str) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
 
-    async def request(holder: Backend, batch: str, digest: str) -> Room | KeyTaken:
+    async def request(holder: Backend, batch: str, digest: str) -> AdmissionResult | KeyTaken:
         try:
             return await begin(holder, batch, 2, key=IdempotencyKey("k", digest))
         except KeyTaken as taken:
@@ -81,7 +81,7 @@ async def test_of_two_requests_under_one_key_one_begins_a_batch(world: World, or
 
     answers = await both(order, lambda: request(one, "b1", "d1"), lambda: request(two, "b2", "d2"))
     (taken,) = [each for each in answers if isinstance(each, KeyTaken)]
-    (room,) = [each for each in answers if isinstance(each, Room)]
+    (room,) = [each for each in answers if isinstance(each, AdmissionResult)]
     assert {offer.entry for offer in room.offers} == {taken.batch_id}
     assert taken.digest == taken.batch_id.replace("b", "d")
     assert [each.id for each in await one.batches(["server"])] == [taken.batch_id]
@@ -95,7 +95,7 @@ async def test_a_permit_that_two_finish_comes_back_once_with_one_result(
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     permits = await take_all(one, await begin(one, "b", 4))
 
-    async def end(holder: Backend, error: str) -> Room:
+    async def end(holder: Backend, error: str) -> AdmissionResult:
         result = failed(0, "p1").model_copy(update={"error": error})
         return await finish(holder, permits[0], "b", result)
 
@@ -161,10 +161,10 @@ async def test_a_limit_that_is_unset_while_tasks_wait_for_it_lets_them_go_on(
     one, two = await world.holder(), await world.holder()
     await one.register("team", 2)
     await two.resize("team", 1, by_admin=True)
-    (offer,) = (await one.join(QueueEntry("c", ("team",), None, 4))).offers
+    (offer,) = (await one.enqueue(QueueEntry("c", ("team",), None, 4))).offers
 
     async def take() -> None:
-        assert (await one.take([offer.permit])).permits
+        assert (await one.accept_offers([offer.permit])).permits
 
     async def unset() -> None:
         await two.unset("team")
@@ -181,7 +181,7 @@ async def test_a_name_is_either_waited_for_or_removed(world: World, order: str) 
 
     async def join() -> bool:
         try:
-            await one.join(QueueEntry("c", ("team",), None, 1))
+            await one.enqueue(QueueEntry("c", ("team",), None, 1))
         except UnknownSemaphore:
             return False
         return True
@@ -209,7 +209,7 @@ async def test_an_entry_that_leaves_as_its_offers_are_taken_keeps_what_was_taken
         return await take_all(one, room)
 
     async def leave() -> Sequence[int]:
-        await one.leave("b")
+        await one.dequeue("b")
         return []
 
     permits, _ = await both(order, take, leave)
@@ -305,7 +305,7 @@ async def test_a_429_and_a_result_at_once_each_count(world: World, order: str) -
 
 async def test_an_attempt_of_a_process_that_left_is_not_noted(world: World) -> None:
     one, two = await world.open(), await world.holder(limit=1)
-    await one.declare(OWN, 1, per_minute=60_000)
+    await one.declare_limit(OWN, 1, per_minute=60_000)
     room = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
     await one.close()

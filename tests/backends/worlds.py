@@ -43,7 +43,7 @@ class World:
     ) -> Backend:
         backend = await self.open(label, journal_bytes)
         self._stack.push_async_callback(backend.close)
-        await backend.declare(OWN, limit, per_minute=per_minute)
+        await backend.declare_limit(OWN, limit, per_minute=per_minute)
         return backend
 
 
@@ -83,7 +83,7 @@ class WakeUps:
 
     async def listen(self, backend: Backend) -> None:
         while True:
-            await backend.woken()
+            await backend.wait_for_wakeup()
             self._count += 1
 
 

@@ -26,7 +26,7 @@ from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, hash_inputs
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.semaphores.permits import QueueEntry, SemaphoreState
 from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.simulator.api import Api
@@ -259,7 +259,7 @@ class Process:
         self.store = backend
         self.backend = engine_backend
         self.group = group
-        self.holder = Holder(engine_backend)
+        self.holder = OfferDispatcher(engine_backend)
         self.runner = BatchRunner(
             engine_backend,
             self.holder,

@@ -16,7 +16,7 @@ from replicate_mcp.batches.backend import (
     NotedAttempt,
 )
 from replicate_mcp.batches.outcome import failure
-from replicate_mcp.semaphores.permits import QueueEntry, Room
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.tasks.result import BatchStatus
 
 
@@ -50,7 +50,7 @@ def test_a_log_of_an_attempt_holds_nothing_of_its_inputs() -> None:
 
 
 def test_attempts_that_are_noted_leave_no_room_unless_it_is_given() -> None:
-    assert Noted({7: 600}) == Noted({7: 600}, Room(), None)
+    assert Noted({7: 600}) == Noted({7: 600}, AdmissionResult(), None)
 
 
 async def test_an_ended_batch_and_its_key_are_kept_for_a_day() -> None:

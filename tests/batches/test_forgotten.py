@@ -17,7 +17,7 @@ from batches.direct import (
 from batches.leaving import CAR, left, now, recovered, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import RunningPrediction
-from replicate_mcp.semaphores.permits import Room
+from replicate_mcp.semaphores.permits import AdmissionResult
 
 
 class Forgetful:
@@ -27,9 +27,9 @@ class Forgetful:
         told: what it was told, each time.
     """
 
-    def __init__(self, *, times: int = 1, room: Room | None = None) -> None:
+    def __init__(self, *, times: int = 1, room: AdmissionResult | None = None) -> None:
         self._times = times
-        self._room = room or Room()
+        self._room = room or AdmissionResult()
         self.told: list[list[RunningPrediction]] = []
 
     def wrap(self) -> Any:
@@ -39,7 +39,7 @@ class Forgetful:
         assert account == ACCOUNT
         return len(self.told) < self._times
 
-    async def _enter(self, whole: Any, account: str, running: list[RunningPrediction]) -> Room:
+    async def _enter(self, whole: Any, account: str, running: list[RunningPrediction]) -> AdmissionResult:
         assert account == ACCOUNT
         self.told.append(running)
         return self._room
@@ -191,7 +191,7 @@ async def test_a_list_that_cannot_be_read_is_read_again_with_the_same_token() ->
 @in_virtual_time
 async def test_until_it_is_told_no_orphan_is_taken_and_the_room_is_handed_on() -> None:
     replicate = Replicate()
-    forgetful = Forgetful(room=Room(paused_for=7.0))
+    forgetful = Forgetful(room=AdmissionResult(paused_for=7.0))
     replicate.answer("list", *[refused(500)] * 3)
     async with running_process(wrap=forgetful.wrap()) as process:
         await left(process, CAR)

@@ -12,8 +12,8 @@ from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.observing import Nobody
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.holder import Holder
-from replicate_mcp.semaphores.permits import Offer, Room
+from replicate_mcp.semaphores.holder import OfferDispatcher
+from replicate_mcp.semaphores.permits import Offer, AdmissionResult
 
 
 class Call:
@@ -24,12 +24,12 @@ class Call:
         self.times: list[float] = []
         self.arguments: list[tuple[Any, ...]] = []
 
-    async def __call__(self, *arguments: Any) -> Room:
+    async def __call__(self, *arguments: Any) -> AdmissionResult:
         self.times.append(asyncio.get_running_loop().time())
         self.arguments.append(arguments)
         if self._errors:
             raise self._errors.pop(0)
-        return Room((Offer(7, "b_1"),))
+        return AdmissionResult((Offer(7, "b_1"),))
 
 
 AWAY = BackendUnavailable("It is away.")
@@ -37,8 +37,8 @@ AWAY = BackendUnavailable("It is away.")
 
 def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[Steps, list[int]]:
     """Return steps, and the permits of the offers that reach a batch."""
-    holder, permits = Holder(backend), list[int]()
-    holder.attend("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
+    holder, permits = OfferDispatcher(backend), list[int]()
+    holder.subscribe("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
     return Steps(backend, holder, group, Nobody()), permits
 
 
@@ -48,11 +48,11 @@ async def test_a_call_is_made_once_a_second_until_the_backend_is_there() -> None
     async with anyio.create_task_group() as group:
         steps, permits = steps_of(group, backend)
         call = Call(AWAY, AWAY)
-        assert await steps.surely(call, 1, "b") == Room((Offer(7, "b_1"),))
+        assert await steps.retry_until_available(call, 1, "b") == AdmissionResult((Offer(7, "b_1"),))
         assert (call.times, call.arguments) == ([0, 1, 2], [(1, "b")] * 3)
         assert permits == []
         with pytest.raises(KeyError):
-            await steps.surely(Call(KeyError("a fault")))
+            await steps.retry_until_available(Call(KeyError("a fault")))
     await backend.close()
 
 
@@ -62,7 +62,7 @@ async def test_the_room_that_a_call_leaves_is_handed_on() -> None:
     async with anyio.create_task_group() as group:
         steps, permits = steps_of(group, backend)
         call = Call(AWAY)
-        await steps.hand_on(call, 1)
+        await steps.retry_and_dispatch(call, 1)
         assert (call.times, call.arguments, permits) == ([0, 1], [(1,)] * 2, [7])
     await backend.close()
 
@@ -76,7 +76,7 @@ async def test_what_cannot_be_done_now_is_done_later_and_nobody_waits(
     async with anyio.create_task_group() as group:
         steps, permits = steps_of(group, backend)
         call = Call(*errors)
-        await steps.now_or_later(call, 1)
+        await steps.try_then_background(call, 1)
         assert asyncio.get_running_loop().time() == 0
         assert permits == ([] if errors else [7])
         await anyio.sleep(5)

@@ -9,7 +9,7 @@ import anyio
 
 from replicate_mcp.app import App
 from replicate_mcp.platform.sockets import listening_socket
-from replicate_mcp.semaphores.context import Lease
+from replicate_mcp.semaphores.context import ContextPermit
 from scenarios.remedy_cells import KILLS
 from scenarios.remedy_stage import LIMIT, PATIENCE, Stage
 
@@ -129,9 +129,9 @@ async def release(stage: Stage) -> str:
         return await used_again(stage, app)
 
 
-async def held(stage: Stage, app: App) -> Lease:
+async def held(stage: Stage, app: App) -> ContextPermit:
     """Acquire the only unit of a semaphore."""
-    lease = Lease(f"team-{stage.account}")
+    lease = ContextPermit(f"team-{stage.account}")
     await app.semaphores.register(lease.semaphore, 1)
     with anyio.fail_after(PATIENCE):
         await app.semaphores.acquire(lease)

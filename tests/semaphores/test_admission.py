@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.semaphores.admission import (
-    OFFER_LASTS,
-    OFFER_STALLS_AFTER,
+    OFFER_TTL_SECONDS,
+    OFFER_STALE_SECONDS,
     Decision,
     Entry,
     admit,
 )
 from replicate_mcp.semaphores.rate import Rate, full_burst
-from replicate_mcp.semaphores.rate_learning import Throttling, throttled
+from replicate_mcp.semaphores.rate_learning import Throttling, on_throttled
 
 NOW = 1_000.0
 
@@ -30,7 +30,7 @@ def entry(
     at_most: int | None = None,
 ) -> Entry:
     return Entry(
-        name, holder, semaphores or ("s",), account, waiting, running=running, at_most=at_most
+        name, holder, semaphores or ("s",), account, waiting, running=running, max_running=at_most
     )
 
 
@@ -81,29 +81,29 @@ def test_a_batch_stays_under_its_own_limit_and_keeps_nothing_beyond_it() -> None
 
 
 def test_an_entry_of_which_nothing_runs_may_start_as_many_as_its_own_limit() -> None:
-    assert admit([Entry("a", "p", ("s",), None, 5, at_most=2)], {"s": 9}, {}, now=NOW).grants == (
+    assert admit([Entry("a", "p", ("s",), None, 5, max_running=2)], {"s": 9}, {}, now=NOW).grants == (
         "a",
         "a",
     )
 
 
 def test_a_start_uses_a_slot_of_its_accounts_rate() -> None:
-    rates = {"acme": Rate.full(60, NOW).spent(full_burst(60) - 2)}
+    rates = {"acme": Rate.initial(60, NOW).consume(full_burst(60) - 2)}
     decision = admit([entry("a", 5, account="acme")], {"s": 9}, rates, now=NOW)
     assert decision.grants == ("a", "a")
     assert decision.next_at == pytest.approx(NOW + 1)
 
 
 def test_a_paused_account_holds_up_nobody_else() -> None:
-    paused = throttled(Rate.full(60, NOW), Throttling(30, 6, 1), sent_at=NOW)
+    paused = on_throttled(Rate.initial(60, NOW), Throttling(30, 6, 1), sent_at=NOW)
     queue = [entry("a", 5, "s", account="paused"), entry("b", 5, "s", account="free")]
-    decision = admit(queue, {"s": 2}, {"paused": paused, "free": Rate.full(60, NOW)}, now=NOW)
+    decision = admit(queue, {"s": 2}, {"paused": paused, "free": Rate.initial(60, NOW)}, now=NOW)
     assert decision.grants == ("b", "b")
     assert decision.next_at == pytest.approx(NOW + 30)
 
 
 def test_nothing_is_decided_again_by_time_alone_where_only_a_release_makes_room() -> None:
-    rates = {"acme": Rate.full(60, NOW)}
+    rates = {"acme": Rate.initial(60, NOW)}
     assert admit([entry("a", 5, account="acme")], {"s": 2}, rates, now=NOW).next_at is None
 
 
@@ -113,7 +113,7 @@ def test_a_limit_lowered_under_what_is_out_lets_nobody_in() -> None:
 
 def slots(tokens: float, *, paused_until: float = 0.0) -> Rate:
     """A rate of one creation a second with so many of them left."""
-    return replace(Rate.full(60, NOW), tokens=tokens, paused_until=paused_until)
+    return replace(Rate.initial(60, NOW), tokens=tokens, paused_until=paused_until)
 
 
 def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_the_rest() -> None:
@@ -207,14 +207,14 @@ def test_it_is_decided_again_at_the_earliest_time_that_helps_somebody_who_waits(
 
 
 def test_how_long_an_offer_may_lie() -> None:
-    assert (OFFER_STALLS_AFTER, OFFER_LASTS) == (0.05, 0.5)
+    assert (OFFER_STALE_SECONDS, OFFER_TTL_SECONDS) == (0.05, 0.5)
 
 
 NAMES = st.sampled_from(["s", "t", "u"])
 QUEUES = st.lists(
     st.builds(
         lambda number, semaphores, waiting, holder, at_most: Entry(
-            f"e{number}", holder, tuple(semaphores), None, waiting, at_most=at_most
+            f"e{number}", holder, tuple(semaphores), None, waiting, max_running=at_most
         ),
         st.integers(0, 10_000),
         st.lists(NAMES, min_size=1, max_size=2, unique=True),
@@ -238,13 +238,13 @@ def test_no_limit_is_passed_and_nothing_that_fits_is_left(
         assert count <= free.get(name, 0)
     for each in queue:
         assert grants[each.id] <= each.waiting
-        assert each.at_most is None or grants[each.id] <= each.at_most
+        assert each.max_running is None or grants[each.id] <= each.max_running
         assert each.holder not in stalled or not grants[each.id]
     # One semaphore each: nobody waits beside a free unit.
     if all(len(each.semaphores) == 1 for each in queue):
         for each in queue:
             could = each.holder not in stalled and grants[each.id] < min(
-                each.waiting, each.at_most or each.waiting
+                each.waiting, each.max_running or each.waiting
             )
             name = each.semaphores[0]
             assert not could or used[name] == max(0, free.get(name, 0))

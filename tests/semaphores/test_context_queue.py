@@ -13,10 +13,10 @@ from anyio.abc import TaskGroup
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
 from replicate_mcp.semaphores import holder as holder_module
-from replicate_mcp.semaphores.context import ContextQueue, Lease
-from replicate_mcp.semaphores.holder import Holder
-from replicate_mcp.semaphores.permits import QueueEntry, Room, Taken
-from replicate_mcp.semaphores.steps import SureSteps
+from replicate_mcp.semaphores.context import ContextQueue, ContextPermit
+from replicate_mcp.semaphores.holder import OfferDispatcher
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, AcceptedOffers
+from replicate_mcp.semaphores.steps import BackendCalls
 
 
 class Recorded(SqliteBackend):
@@ -35,23 +35,23 @@ class Recorded(SqliteBackend):
         self.gates: dict[str, anyio.Event] = {}
         self.failures: dict[str, list[Exception]] = {}
 
-    async def join(self, entry: QueueEntry) -> Room:
+    async def join(self, entry: QueueEntry) -> AdmissionResult:
         await self._record("join", entry.waiting)
         return await super().join(entry)
 
-    async def leave(self, entry: str, count: int | None = None) -> Room:
+    async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
         await self._record("leave", count)
         return await super().leave(entry, count)
 
-    async def take(self, permits: Sequence[int]) -> Taken:
+    async def take(self, permits: Sequence[int]) -> AcceptedOffers:
         await self._record("take", len(permits))
         return await super().take(permits)
 
-    async def release(self, permit: int) -> Room:
+    async def release(self, permit: int) -> AdmissionResult:
         await self._record("release", permit)
         return await super().release(permit)
 
-    async def admit(self) -> Room:
+    async def admit(self) -> AdmissionResult:
         await self._record("admit", None)
         return await super().admit()
 
@@ -75,19 +75,19 @@ class Process:
     def __init__(self, backend: Recorded, group: TaskGroup) -> None:
         self.backend = backend
         self.group = group
-        self.holder = Holder(backend)
-        self.queue = ContextQueue(backend, SureSteps(self.holder, group))
+        self.holder = OfferDispatcher(backend)
+        self.queue = ContextQueue(backend, BackendCalls(self.holder, group))
 
-    async def hold(self, name: str = "team") -> Lease:
+    async def hold(self, name: str = "team") -> ContextPermit:
         """Enter a context."""
-        lease = Lease(name)
+        lease = ContextPermit(name)
         await self.queue.acquire(lease)
         assert lease.permit is not None
         return lease
 
-    async def wait(self, name: str = "team") -> Lease:
+    async def wait(self, name: str = "team") -> ContextPermit:
         """Enter a context that finds no unit, and return while it waits."""
-        lease = Lease(name)
+        lease = ContextPermit(name)
         self.group.start_soon(self.queue.acquire, lease)
         await anyio.wait_all_tasks_blocked()
         assert lease.permit is None
@@ -135,7 +135,7 @@ async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
 
 async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
     async with process() as here:
-        lease = Lease("team")
+        lease = ContextPermit("team")
         await here.queue.release(lease)
         await here.queue.acquire(lease)
         assert await here.backend.state() == (0, 0)
@@ -186,9 +186,9 @@ async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
         held, waiting = await here.hold(), await here.wait()
         here.backend.failures["join"] = [BackendUnavailable("Away.")]
         with pytest.raises(BackendUnavailable):
-            await here.queue.acquire(Lease("team"))
+            await here.queue.acquire(ContextPermit("team"))
         with pytest.raises(UnknownSemaphore):
-            await here.queue.acquire(Lease("unknown"))
+            await here.queue.acquire(ContextPermit("unknown"))
         assert await here.backend.state() == (1, 1)
         await here.queue.release(held)
         await waiting.held.wait()

@@ -19,10 +19,10 @@ from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.backends.sqlite.permits import PermitTables
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores import holder, steps
-from replicate_mcp.semaphores.context import ContextQueue, Lease
-from replicate_mcp.semaphores.holder import Holder
-from replicate_mcp.semaphores.permits import Taken
-from replicate_mcp.semaphores.steps import SureSteps
+from replicate_mcp.semaphores.context import ContextQueue, ContextPermit
+from replicate_mcp.semaphores.holder import OfferDispatcher
+from replicate_mcp.semaphores.permits import AcceptedOffers
+from replicate_mcp.semaphores.steps import BackendCalls
 
 T = TypeVar("T")
 
@@ -100,20 +100,20 @@ class Contexts:
     def __init__(self, queue: ContextQueue, group: TaskGroup) -> None:
         self._queue = queue
         self._group = group
-        self.waiting: list[Lease] = []
-        self.held: list[Lease] = []
+        self.waiting: list[ContextPermit] = []
+        self.held: list[ContextPermit] = []
 
     def enter(self) -> None:
-        lease = Lease("team")
+        lease = ContextPermit("team")
         self.waiting.append(lease)
         self._group.start_soon(self._enter, lease)
 
-    async def leave(self, leases: list[Lease]) -> None:
+    async def leave(self, leases: list[ContextPermit]) -> None:
         """The first of them goes on, or gives up."""
         if leases:
             await self._queue.release(leases.pop(0))
 
-    async def _enter(self, lease: Lease) -> None:
+    async def _enter(self, lease: ContextPermit) -> None:
         try:
             await self._queue.acquire(lease)
         except BackendUnavailable:
@@ -133,9 +133,9 @@ async def process(
     await state.register("team", LIMIT)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
-            holder = Holder(state)
+            holder = OfferDispatcher(state)
             group.start_soon(holder.run)
-            yield state, ContextQueue(state, SureSteps(holder, group)), group
+            yield state, ContextQueue(state, BackendCalls(holder, group)), group
             group.cancel_scope.cancel()
     await state.close()
 
@@ -144,7 +144,7 @@ async def test_a_unit_comes_back_though_the_disk_was_full_as_its_context_ended(
     tmp_path: Path,
 ) -> None:
     async with process(tmp_path / "state.db") as (state, queue, _):
-        lease = Lease("team")
+        lease = ContextPermit("team")
         await queue.acquire(lease)
         state.disk_is_full = lambda: True
         await queue.release(lease)
@@ -156,8 +156,8 @@ async def test_a_unit_comes_back_though_the_disk_was_full_as_its_context_ended(
 async def test_one_that_gave_up_while_the_disk_was_full_waits_no_more(tmp_path: Path) -> None:
     async with process(tmp_path / "state.db") as (state, queue, group):
         for _ in range(LIMIT):
-            await queue.acquire(Lease("team"))
-        lease = Lease("team")
+            await queue.acquire(ContextPermit("team"))
+        lease = ContextPermit("team")
         group.start_soon(queue.acquire, lease)
         await state.reached(in_use=LIMIT, waiting=1)
         state.disk_is_full = lambda: True
@@ -171,11 +171,11 @@ async def test_one_that_gave_up_while_the_disk_was_full_waits_no_more(tmp_path: 
 async def test_a_unit_that_comes_after_its_context_gave_up_is_given_back_though_the_disk_was_full(
     tmp_path: Path,
 ) -> None:
-    lease = Lease("team")
+    lease = ContextPermit("team")
     full = iter([True, True])
 
     class GivesUpMeanwhile(State):
-        async def take(self, permits: Sequence[int]) -> Taken:
+        async def take(self, permits: Sequence[int]) -> AcceptedOffers:
             taken = await super().take(permits)
             await queue.release(lease)
             self.disk_is_full = lambda: next(full, False)
@@ -191,7 +191,7 @@ async def test_one_that_waits_on_gets_its_unit_though_others_gave_up_at_once(
     tmp_path: Path,
 ) -> None:
     async with process(tmp_path / "state.db") as (state, queue, group):
-        held, waiting = [Lease("team"), Lease("team")], [Lease("team") for _ in range(3)]
+        held, waiting = [ContextPermit("team"), ContextPermit("team")], [ContextPermit("team") for _ in range(3)]
         for lease in held:
             await queue.acquire(lease)
         for lease in waiting:
@@ -206,7 +206,7 @@ async def test_one_that_waits_on_gets_its_unit_though_others_gave_up_at_once(
 
 async def test_one_that_gave_up_while_another_could_not_join_waits_no_more(tmp_path: Path) -> None:
     async with process(tmp_path / "state.db") as (state, queue, group):
-        held, waiting = [Lease("team"), Lease("team")], Lease("team")
+        held, waiting = [ContextPermit("team"), ContextPermit("team")], ContextPermit("team")
         for lease in held:
             await queue.acquire(lease)
         group.start_soon(queue.acquire, waiting)
@@ -216,7 +216,7 @@ async def test_one_that_gave_up_while_another_could_not_join_waits_no_more(tmp_p
 
             async def join() -> None:
                 with pytest.raises(BackendUnavailable):
-                    await queue.acquire(Lease("team"))
+                    await queue.acquire(ContextPermit("team"))
                 state.disk_is_full = lambda: False
 
             joining.start_soon(join)

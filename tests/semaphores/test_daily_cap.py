@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicate_mcp.semaphores.daily_cap import day_of, opens_in, sentence
+from replicate_mcp.semaphores.daily_cap import day_of, seconds_until_reset, sentence
 
 DAY = 86_400
 
@@ -15,7 +15,7 @@ def test_a_day_begins_at_midnight_utc() -> None:
     ("now", "seconds"), [(0, DAY), (DAY - 1, 1), (DAY, DAY), (DAY + 60, DAY - 60)]
 )
 def test_the_next_day_opens_when_this_one_is_over(now: float, seconds: float) -> None:
-    assert opens_in(now) == seconds
+    assert seconds_until_reset(now) == seconds
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores import holder as holder_module
 from replicate_mcp.semaphores import steps as steps_module
-from replicate_mcp.semaphores.holder import Holder
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room
-from replicate_mcp.semaphores.steps import SureSteps
+from replicate_mcp.semaphores.holder import OfferDispatcher
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult
+from replicate_mcp.semaphores.steps import BackendCalls
 
 SOON = 0.05
 
@@ -27,9 +27,9 @@ class Watched(SqliteBackend):
     """
 
     decided_at: list[float]
-    rooms: list[Room | BackendUnavailable]
+    rooms: list[AdmissionResult | BackendUnavailable]
 
-    async def admit(self) -> Room:
+    async def admit(self) -> AdmissionResult:
         self.decided_at.append(anyio.current_time())
         if self.rooms:
             answer = self.rooms.pop(0)
@@ -45,16 +45,16 @@ class Watched(SqliteBackend):
 
 
 @asynccontextmanager
-async def watched() -> AsyncIterator[tuple[Watched, Holder]]:
+async def watched() -> AsyncIterator[tuple[Watched, OfferDispatcher]]:
     backend = await Watched.open(":memory:")
     assert isinstance(backend, Watched)
     backend.decided_at, backend.rooms = [], []
-    yield backend, Holder(backend)
+    yield backend, OfferDispatcher(backend)
     await backend.close()
 
 
 @asynccontextmanager
-async def running(holder: Holder) -> AsyncIterator[None]:
+async def running(holder: OfferDispatcher) -> AsyncIterator[None]:
     async with anyio.create_task_group() as group:
         group.start_soon(holder.run)
         yield
@@ -68,48 +68,48 @@ def offers(*numbers: int, entry: str = "a") -> tuple[Offer, ...]:
 async def test_each_offer_goes_once_to_the_entry_that_it_is_for() -> None:
     async with watched() as (_, holder):
         taken: list[tuple[str, Sequence[Offer]]] = []
-        holder.attend("a", lambda offers: taken.append(("a", offers)))
-        holder.attend("b", lambda offers: taken.append(("b", offers)))
-        room = Room(offers(1, 3) + offers(2, entry="b"))
-        holder.accept(room)
+        holder.subscribe("a", lambda offers: taken.append(("a", offers)))
+        holder.subscribe("b", lambda offers: taken.append(("b", offers)))
+        room = AdmissionResult(offers(1, 3) + offers(2, entry="b"))
+        holder.dispatch(room)
         assert taken == [("a", [Offer(1, "a"), Offer(3, "a")]), ("b", [Offer(2, "b")])]
-        holder.accept(room)
-        holder.accept(Room())
-        holder.accept(Room(offers(3, 4)))
+        holder.dispatch(room)
+        holder.dispatch(AdmissionResult())
+        holder.dispatch(AdmissionResult(offers(3, 4)))
         assert taken[2:] == [("a", [Offer(4, "a")])]
 
 
 async def test_offers_to_an_entry_that_nobody_attends_go_to_nobody() -> None:
     async with watched() as (_, holder):
         taken: list[Sequence[Offer]] = []
-        holder.attend("a", taken.append)
-        holder.forget("a")
-        holder.forget("unknown")
-        holder.accept(Room(offers(5)))
-        holder.attend("a", taken.append)
-        holder.accept(Room(offers(5)))
+        holder.subscribe("a", taken.append)
+        holder.unsubscribe("a")
+        holder.unsubscribe("unknown")
+        holder.dispatch(AdmissionResult(offers(5)))
+        holder.subscribe("a", taken.append)
+        holder.dispatch(AdmissionResult(offers(5)))
         assert taken == [], "it was offered before anybody attended"
-        holder.accept(Room(offers(6)))
+        holder.dispatch(AdmissionResult(offers(6)))
         assert taken == [[Offer(6, "a")]]
 
 
 async def test_the_first_offer_of_all_is_handed_on_after_steps_that_offered_nothing() -> None:
     async with watched() as (_, holder):
         taken: list[Sequence[Offer]] = []
-        holder.attend("a", taken.append)
-        holder.accept(Room())
-        holder.accept(Room(offers(1)))
+        holder.subscribe("a", taken.append)
+        holder.dispatch(AdmissionResult())
+        holder.dispatch(AdmissionResult(offers(1)))
         assert taken == [[Offer(1, "a")]]
 
 
 async def test_a_pause_of_admission_is_said_for_as_long_as_it_lasts() -> None:
     async with watched() as (_, holder):
         assert holder.paused_for == 0
-        holder.accept(Room(paused_for=60))
+        holder.dispatch(AdmissionResult(paused_for=60))
         assert 59 < holder.paused_for <= 60
-        holder.accept(Room())
+        holder.dispatch(AdmissionResult())
         assert holder.paused_for > 59
-        holder.accept(Room(paused_for=SOON))
+        holder.dispatch(AdmissionResult(paused_for=SOON))
         await anyio.sleep(2 * SOON)
         assert holder.paused_for == 0
 
@@ -117,17 +117,17 @@ async def test_a_pause_of_admission_is_said_for_as_long_as_it_lasts() -> None:
 async def test_it_is_decided_again_when_the_last_decision_said_so() -> None:
     async with watched() as (backend, holder), running(holder):
         await anyio.wait_all_tasks_blocked()
-        holder.accept(Room(next_in=600))
+        holder.dispatch(AdmissionResult(retry_in=600))
         await anyio.wait_all_tasks_blocked()
         begun = anyio.current_time()
-        holder.accept(Room(next_in=SOON))
-        holder.accept(Room(next_in=300))
+        holder.dispatch(AdmissionResult(retry_in=SOON))
+        holder.dispatch(AdmissionResult(retry_in=300))
         await backend.decided(1)
         assert SOON <= backend.decided_at[0] - begun < 1
         await anyio.sleep(2 * SOON)
         assert len(backend.decided_at) == 1, "the others were no later decisions of their own"
-        backend.rooms = [Room(next_in=SOON), Room()]
-        holder.accept(Room(next_in=0))
+        backend.rooms = [AdmissionResult(retry_in=SOON), AdmissionResult()]
+        holder.dispatch(AdmissionResult(retry_in=0))
         await backend.decided(3)
 
 
@@ -138,11 +138,11 @@ async def test_who_attends_nothing_sleeps_and_who_waits_looks_now_and_then(
     async with watched() as (backend, holder), running(holder):
         await anyio.sleep(4 * SOON)
         assert backend.decided_at == []
-        holder.attend("a", lambda _: None)
+        holder.subscribe("a", lambda _: None)
         begun = anyio.current_time()
         await backend.decided(3)
         assert anyio.current_time() - begun >= 2 * SOON
-        holder.forget("a")
+        holder.unsubscribe("a")
         await anyio.sleep(2 * SOON)
         seen = len(backend.decided_at)
         await anyio.sleep(4 * SOON)
@@ -154,15 +154,15 @@ async def test_who_waits_is_decided_for_as_soon_as_the_last_decision_said(
 ) -> None:
     monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 600)
     async with watched() as (backend, holder), running(holder):
-        holder.attend("a", lambda _: None)
-        holder.accept(Room(next_in=SOON))
+        holder.subscribe("a", lambda _: None)
+        holder.dispatch(AdmissionResult(retry_in=SOON))
         await backend.decided(1)
         await anyio.sleep(2 * SOON)
         assert len(backend.decided_at) == 1
 
 
 def test_who_waits_looks_each_second_and_a_step_is_tried_again_after_one() -> None:
-    assert (holder_module.LOOK_AGAIN_SECONDS, steps_module.TRY_AGAIN_SECONDS) == (1.0, 1.0)
+    assert (holder_module.ADMIT_POLL_SECONDS, steps_module.RETRY_DELAY_SECONDS) == (1.0, 1.0)
 
 
 async def test_a_backend_that_cannot_be_used_is_asked_again(
@@ -170,18 +170,18 @@ async def test_a_backend_that_cannot_be_used_is_asked_again(
 ) -> None:
     monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", SOON)
     async with watched() as (backend, holder), running(holder):
-        backend.rooms = [BackendUnavailable("It is away."), Room(offers(7))]
+        backend.rooms = [BackendUnavailable("It is away."), AdmissionResult(offers(7))]
         taken: list[Sequence[Offer]] = []
-        holder.attend("a", taken.append)
-        holder.accept(Room(next_in=0))
+        holder.subscribe("a", taken.append)
+        holder.dispatch(AdmissionResult(retry_in=0))
         await backend.decided(2)
         await anyio.sleep(0)
         assert taken == [[Offer(7, "a")]]
         assert backend.decided_at[1] - backend.decided_at[0] >= SOON * 0.9
-        holder.forget("a")
-        backend.rooms = [BackendUnavailable("It is away again."), Room()]
+        holder.unsubscribe("a")
+        backend.rooms = [BackendUnavailable("It is away again."), AdmissionResult()]
         seen = len(backend.decided_at)
-        holder.accept(Room(next_in=0))
+        holder.dispatch(AdmissionResult(retry_in=0))
         await backend.decided(seen + 2)
 
 
@@ -196,16 +196,16 @@ async def test_another_process_that_rings_is_heard_at_once_each_time(
         held = await other.join(QueueEntry("theirs", ("team",), None, 1))
         await other.take([offer.permit for offer in held.offers])
         taken: list[Sequence[Offer]] = []
-        holder.attend("mine", taken.append)
-        holder.accept(await backend.join(QueueEntry("mine", ("team",), None, 1)))
-        heard = [asyncio.ensure_future(holder.heard()) for _ in range(2)]
+        holder.subscribe("mine", taken.append)
+        holder.dispatch(await backend.join(QueueEntry("mine", ("team",), None, 1)))
+        heard = [asyncio.ensure_future(holder.wait_for_wakeup()) for _ in range(2)]
         await other.release(held.offers[0].permit)
         with anyio.fail_after(5):
             await asyncio.gather(*heard)
             while not taken:
                 await anyio.sleep(0.002)
         assert [offer.entry for offer in taken[0]] == ["mine"]
-        again = asyncio.ensure_future(holder.heard())
+        again = asyncio.ensure_future(holder.wait_for_wakeup())
         await anyio.sleep(SOON)
         assert not again.done(), "each ring is heard once"
         again.cancel()
@@ -218,22 +218,22 @@ async def test_another_process_that_rings_is_heard_at_once_each_time(
 @asynccontextmanager
 async def sure_steps(
     monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[tuple[SureSteps, list[Sequence[Offer]]]]:
+) -> AsyncIterator[tuple[BackendCalls, list[Sequence[Offer]]]]:
     monkeypatch.setattr(steps_module, "TRY_AGAIN_SECONDS", 0.01)
     async with watched() as (_, holder), anyio.create_task_group() as group:
         taken: list[Sequence[Offer]] = []
-        holder.attend("a", taken.append)
-        yield SureSteps(holder, group), taken
+        holder.subscribe("a", taken.append)
+        yield BackendCalls(holder, group), taken
 
 
-def failing(times: int, error: Exception) -> Callable[..., Awaitable[Room]]:
+def failing(times: int, error: Exception) -> Callable[..., Awaitable[AdmissionResult]]:
     """A step that fails so often, and then offers the number that it was given."""
     left = [error] * times
 
-    async def step(number: int) -> Room:
+    async def step(number: int) -> AdmissionResult:
         if left:
             raise left.pop()
-        return Room(offers(number))
+        return AdmissionResult(offers(number))
 
     return step
 
@@ -242,25 +242,25 @@ async def test_a_step_that_may_not_be_lost_is_tried_until_it_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with sure_steps(monkeypatch) as (steps, taken):
-        assert await steps.surely(failing(3, BackendUnavailable("Away.")), 1) == Room(offers(1))
+        assert await steps.retry_until_available(failing(3, BackendUnavailable("Away.")), 1) == AdmissionResult(offers(1))
         assert taken == []
-        await steps.hand_on(failing(3, BackendUnavailable("Away.")), 2)
+        await steps.retry_and_dispatch(failing(3, BackendUnavailable("Away.")), 2)
         assert taken == [[Offer(2, "a")]]
 
 
 async def test_another_fault_of_a_step_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with sure_steps(monkeypatch) as (steps, _):
         with pytest.raises(KeyError):
-            await steps.surely(failing(1, KeyError("a fault")), 1)
+            await steps.retry_until_available(failing(1, KeyError("a fault")), 1)
 
 
 async def test_nobody_waits_for_a_step_that_cannot_be_done_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with sure_steps(monkeypatch) as (steps, taken):
-        await steps.now_or_later(failing(0, BackendUnavailable("Away.")), 1)
+        await steps.try_then_background(failing(0, BackendUnavailable("Away.")), 1)
         assert taken == [[Offer(1, "a")]]
-        await steps.now_or_later(failing(2, BackendUnavailable("Away.")), 2)
+        await steps.try_then_background(failing(2, BackendUnavailable("Away.")), 2)
         assert len(taken) == 1
         with anyio.fail_after(5):
             while len(taken) < 2:
@@ -274,7 +274,7 @@ async def test_a_fault_in_the_background_is_logged_and_ends_nothing_else(
     async with sure_steps(monkeypatch) as (steps, taken):
         steps.spawn(failing(1, KeyError("a fault")), 1)  # type: ignore[arg-type]
         await anyio.wait_all_tasks_blocked()
-        steps.spawn(steps.hand_on, failing(0, KeyError()), 2)
+        steps.spawn(steps.retry_and_dispatch, failing(0, KeyError()), 2)
         await anyio.wait_all_tasks_blocked()
     assert taken == [[Offer(2, "a")]]
     assert "KeyError" in caplog.text

@@ -5,55 +5,55 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from replicate_mcp.semaphores.rate import KEPT_BACK, REQUESTS_PER_MINUTE, Rate, full_burst
+from replicate_mcp.semaphores.rate import BURST_HEADROOM_SECONDS, REQUESTS_PER_MINUTE, Rate, full_burst
 
 NOW = 100_000.0
-LOWERED = replace(Rate.full(600, NOW), per_minute=6, burst=1, tokens=0, paused_until=NOW + 30)
+LOWERED = replace(Rate.initial(600, NOW), per_minute=6, burst=1, tokens=0, paused_until=NOW + 30)
 
 
 def test_the_bucket_begins_full_and_refills_evenly() -> None:
-    rate = Rate.full(600, NOW)
-    rate = rate.spent(rate.tokens)
-    assert rate.ready_at() == pytest.approx(NOW + 0.1)
-    assert rate.at_time(NOW + 1).tokens == pytest.approx(10)
-    assert rate.at_time(NOW + 3_600).tokens == 600 - 10 * KEPT_BACK
+    rate = Rate.initial(600, NOW)
+    rate = rate.consume(rate.tokens)
+    assert rate.next_available_at() == pytest.approx(NOW + 0.1)
+    assert rate.refilled_at(NOW + 1).tokens == pytest.approx(10)
+    assert rate.refilled_at(NOW + 3_600).tokens == 600 - 10 * BURST_HEADROOM_SECONDS
 
 
 def test_a_slot_that_was_not_used_returns() -> None:
-    assert Rate.full(60, NOW).spent(10).given_back(4).tokens == 54 - 1 * KEPT_BACK
+    assert Rate.initial(60, NOW).consume(10).refund(4).tokens == 54 - 1 * BURST_HEADROOM_SECONDS
 
 
 def test_a_rate_is_restored_as_it_was_also_from_another_version() -> None:
     state = json.loads(json.dumps(asdict(LOWERED)))
-    assert Rate.restored(state) == LOWERED
+    assert Rate.from_dict(state) == LOWERED
     del state["since"]
-    assert Rate.restored({**state, "of_another_version": 1}) == LOWERED
+    assert Rate.from_dict({**state, "of_another_version": 1}) == LOWERED
 
 
 def test_another_configured_rate_replaces_one_of_which_nothing_was_learned() -> None:
-    assert Rate.full(600, NOW).declared(6_000, NOW).per_minute == 6_000
-    assert LOWERED.declared(6_000, NOW).per_minute == 6
-    assert LOWERED.declared(3, NOW).per_minute == 3
+    assert Rate.initial(600, NOW).with_configured(6_000, NOW).per_minute == 6_000
+    assert LOWERED.with_configured(6_000, NOW).per_minute == 6
+    assert LOWERED.with_configured(3, NOW).per_minute == 3
 
 
 def test_another_configured_rate_ends_no_pause() -> None:
-    declared = LOWERED.declared(300, NOW + 1)
-    assert declared.ready_at() >= NOW + 30
+    declared = LOWERED.with_configured(300, NOW + 1)
+    assert declared.next_available_at() >= NOW + 30
     assert declared.burst == 1
 
 
 def test_a_clock_that_goes_back_stops_nothing_for_long() -> None:
-    assert Rate.full(600, NOW).spent(595).at_time(NOW - 3_600).ready_at() <= NOW - 3_600 + 1
-    assert LOWERED.at_time(NOW - 3_600).ready_at() <= NOW - 3_600 + 10
+    assert Rate.initial(600, NOW).consume(595).refilled_at(NOW - 3_600).next_available_at() <= NOW - 3_600 + 1
+    assert LOWERED.refilled_at(NOW - 3_600).next_available_at() <= NOW - 3_600 + 10
 
 
 def test_the_full_burst_keeps_half_a_second_of_the_rate_unused_and_is_one_at_least() -> None:
     assert [full_burst(rate) for rate in (600, 60, 1.0, 0.5)] == [595, 59.5, 1.0, 1.0]
-    assert (REQUESTS_PER_MINUTE, KEPT_BACK) == (600, 0.5)
+    assert (REQUESTS_PER_MINUTE, BURST_HEADROOM_SECONDS) == (600, 0.5)
 
 
 def test_a_rate_is_lowered_where_it_or_its_burst_is_less_than_the_full_one() -> None:
-    full = Rate.full(600, NOW)
+    full = Rate.initial(600, NOW)
     assert not full.lowered
     assert replace(full, per_minute=599).lowered
     assert replace(full, burst=594).lowered
@@ -67,45 +67,45 @@ def test_a_rate_is_lowered_where_it_or_its_burst_is_less_than_the_full_one() -> 
 def test_a_creation_may_start_when_there_is_a_slot_and_no_pause(
     tokens: float, paused_for: float, ready_in: float
 ) -> None:
-    rate = replace(Rate.full(60, NOW), tokens=tokens, paused_until=NOW + paused_for)
-    assert rate.ready_at() == pytest.approx(NOW + ready_in)
+    rate = replace(Rate.initial(60, NOW), tokens=tokens, paused_until=NOW + paused_for)
+    assert rate.next_available_at() == pytest.approx(NOW + ready_in)
 
 
 def test_slots_that_return_fill_the_bucket_and_no_more() -> None:
-    rate = Rate.full(60, NOW)
-    assert rate.spent(10).given_back(4).tokens == 53.5
-    assert rate.spent(2).given_back(4).tokens == 59.5
-    assert rate.spent(1.5).spent(2).tokens == 56
+    rate = Rate.initial(60, NOW)
+    assert rate.consume(10).refund(4).tokens == 53.5
+    assert rate.consume(2).refund(4).tokens == 59.5
+    assert rate.consume(1.5).consume(2).tokens == 56
 
 
 def test_another_full_rate_changes_what_may_start_at_once() -> None:
-    rate = Rate.full(600, NOW).spent(595).at_time(NOW + 1)
-    slower = rate.declared(60, NOW + 2)
+    rate = Rate.initial(600, NOW).consume(595).refilled_at(NOW + 1)
+    slower = rate.with_configured(60, NOW + 2)
     assert (slower.full_per_minute, slower.per_minute, slower.burst) == (60, 60, 59.5)
     assert slower.tokens == pytest.approx(20), "by the rate that applied until now"
-    assert Rate.full(600, NOW).declared(60, NOW).tokens == 59.5
-    faster = Rate.full(60, NOW).declared(600, NOW)
+    assert Rate.initial(600, NOW).with_configured(60, NOW).tokens == 59.5
+    faster = Rate.initial(60, NOW).with_configured(600, NOW)
     assert (faster.tokens, faster.burst) == (59.5, 595)
-    assert faster.at_time(NOW + 60).tokens == 595
-    assert Rate.full(600, NOW).declared(600, NOW + 5).at == NOW
+    assert faster.refilled_at(NOW + 60).tokens == 595
+    assert Rate.initial(600, NOW).with_configured(600, NOW + 5).at == NOW
 
 
 def test_a_lowered_rate_stays_under_another_full_one() -> None:
-    lowered = replace(Rate.full(600, NOW), per_minute=30, burst=5, tokens=2)
+    lowered = replace(Rate.initial(600, NOW), per_minute=30, burst=5, tokens=2)
     for full, expected in ((60, (30, 5)), (6, (6, 5)), (6_000, (30, 5)), (2, (2, 1.9833333))):
-        rate = lowered.declared(full, NOW)
+        rate = lowered.with_configured(full, NOW)
         assert (rate.per_minute, rate.burst) == pytest.approx(expected)
         assert rate.tokens == pytest.approx(min(2, expected[1]))
         assert rate.full_per_minute == full
 
 
 def test_a_rate_that_was_set_by_hand_is_changed_by_hand_alone() -> None:
-    by_hand = Rate.full(600, NOW).set(60, NOW)
+    by_hand = Rate.initial(600, NOW).with_manual(60, NOW)
     assert by_hand.by_hand
-    assert by_hand.declared(300, NOW) == by_hand
-    assert by_hand.set(300, NOW).per_minute == 300
-    assert Rate.full(600, NOW).set(600, NOW).declared(6, NOW).per_minute == 600
-    assert not Rate.full(600, NOW).declared(6, NOW).by_hand
+    assert by_hand.with_configured(300, NOW) == by_hand
+    assert by_hand.with_manual(300, NOW).per_minute == 300
+    assert Rate.initial(600, NOW).with_manual(600, NOW).with_configured(6, NOW).per_minute == 600
+    assert not Rate.initial(600, NOW).with_configured(6, NOW).by_hand
 
 
 def test_no_time_lies_ahead_of_a_clock_that_was_set_back() -> None:
@@ -114,21 +114,21 @@ def test_no_time_lies_ahead_of_a_clock_that_was_set_back() -> None:
         accepted=7, steady=1, pauses=2, lowerings=3, refused=0.25, tokens=-2,
     )  # fmt: skip
     before = NOW - 3_600
-    assert later.at_time(before) == replace(
+    assert later.refilled_at(before) == replace(
         later, at=before, paused_until=0, episode_at=before, since=before, last_sent=before,
         ceiling_until=0,
     )  # fmt: skip
-    assert later.at_time(NOW - 2.5).last_sent == NOW - 3
-    assert later.at_time(NOW).paused_until == NOW + 30, "the same moment is none"
+    assert later.refilled_at(NOW - 2.5).last_sent == NOW - 3
+    assert later.refilled_at(NOW).paused_until == NOW + 30, "the same moment is none"
 
 
 def test_a_bucket_refills_up_to_its_burst() -> None:
-    rate = replace(Rate.full(60, NOW), tokens=-3, burst=2)
-    assert [rate.at_time(NOW + seconds).tokens for seconds in (0, 1, 4, 5, 9)] == [-3, -2, 1, 2, 2]
+    rate = replace(Rate.initial(60, NOW), tokens=-3, burst=2)
+    assert [rate.refilled_at(NOW + seconds).tokens for seconds in (0, 1, 4, 5, 9)] == [-3, -2, 1, 2, 2]
 
 
 def test_a_rate_of_which_nothing_is_known_has_nothing_else_noted() -> None:
     known = {"full_per_minute": 60, "per_minute": 60, "burst": 59.5, "tokens": 59.5, "at": NOW}
-    noted = asdict(Rate.full(60, NOW))
+    noted = asdict(Rate.initial(60, NOW))
     assert {name: noted.pop(name) for name in known} == known
     assert set(noted.values()) == {0}

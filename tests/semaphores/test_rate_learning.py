@@ -12,30 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.semaphores.rate import Rate, full_burst
-from replicate_mcp.semaphores.rate_learning import GROWTH, Throttling, sent, throttled
+from replicate_mcp.semaphores.rate_learning import INCREASE_FACTOR, Throttling, on_sent, on_throttled
 
 NOW = 100_000.0
-FULL = Rate.full(600, NOW)
+FULL = Rate.initial(600, NOW)
 A_SECOND = Throttling(retry_after=1)
 
 
 def test_a_429_stops_creations_for_the_time_it_names() -> None:
-    assert throttled(FULL, Throttling(retry_after=10), sent_at=NOW).ready_at() >= NOW + 10
+    assert on_throttled(FULL, Throttling(retry_after=10), sent_at=NOW).next_available_at() >= NOW + 10
 
 
 def test_a_429_that_names_no_time_stops_them_for_longer_while_nothing_is_accepted() -> None:
     rate, pauses = FULL, []
     for _ in range(4):
-        rate = throttled(sent(rate, 1), Throttling(), sent_at=rate.at)
+        rate = on_throttled(on_sent(rate, 1), Throttling(), sent_at=rate.at)
         pauses.append(rate.paused_until - rate.at)
-        rate = rate.at_time(rate.ready_at() + 0.001)
+        rate = rate.refilled_at(rate.next_available_at() + 0.001)
     assert pauses == pytest.approx([1, 2, 4, 8], abs=0.01)
-    rate = throttled(sent(sent(rate, 1), 1), Throttling(), sent_at=rate.at)
+    rate = on_throttled(on_sent(on_sent(rate, 1), 1), Throttling(), sent_at=rate.at)
     assert rate.paused_until - rate.at == pytest.approx(1), "one was accepted since"
 
 
 def test_a_429_that_names_a_lower_rate_sets_it() -> None:
-    rate = throttled(FULL, Throttling(10, per_minute=6, burst=1), sent_at=NOW)
+    rate = on_throttled(FULL, Throttling(10, per_minute=6, burst=1), sent_at=NOW)
     assert rate.per_minute == pytest.approx(6 * 0.9)
     assert rate.burst == 1
 
@@ -43,72 +43,72 @@ def test_a_429_that_names_a_lower_rate_sets_it() -> None:
 def test_a_429_that_names_no_rate_teaches_what_was_accepted_lately() -> None:
     rate = FULL
     for second in range(5):
-        rate = sent(rate.at_time(NOW + second), 2)
-    rate = sent(rate.at_time(NOW + 5), 1)
-    learned = throttled(rate, A_SECOND, sent_at=NOW + 5)
+        rate = on_sent(rate.refilled_at(NOW + second), 2)
+    rate = on_sent(rate.refilled_at(NOW + 5), 1)
+    learned = on_throttled(rate, A_SECOND, sent_at=NOW + 5)
     assert learned.per_minute == pytest.approx(120)
     assert learned.burst == 1
 
 
 def test_a_429_to_what_was_sent_before_the_state_was_lost_leaves_a_usable_rate() -> None:
-    learned = throttled(FULL.at_time(NOW + 2), A_SECOND, sent_at=NOW - 1)
+    learned = on_throttled(FULL.refilled_at(NOW + 2), A_SECOND, sent_at=NOW - 1)
     assert 60 <= learned.per_minute < FULL.per_minute
 
 
 def test_what_was_accepted_long_ago_does_not_count() -> None:
-    rate = sent(FULL, 500)
-    rate = sent(rate.at_time(NOW + 3_600), 5)
-    assert throttled(rate.at_time(NOW + 3_602), A_SECOND, sent_at=NOW + 3_600).per_minute == 120
+    rate = on_sent(FULL, 500)
+    rate = on_sent(rate.refilled_at(NOW + 3_600), 5)
+    assert on_throttled(rate.refilled_at(NOW + 3_602), A_SECOND, sent_at=NOW + 3_600).per_minute == 120
 
 
 def test_a_flood_of_answers_to_what_was_sent_before_is_one_episode() -> None:
-    rate = sent(FULL, 60).at_time(NOW + 1)
+    rate = on_sent(FULL, 60).refilled_at(NOW + 1)
     for _ in range(58):
-        rate = throttled(rate, Throttling(), sent_at=NOW)
+        rate = on_throttled(rate, Throttling(), sent_at=NOW)
     assert rate.per_minute == pytest.approx(120), "two of sixty were accepted in a second"
     assert rate.paused_until == NOW + 2
     assert rate.episode_at == NOW + 1
 
 
 def test_a_lowered_rate_grows_with_what_is_accepted_to_under_what_failed_and_later_to_all() -> None:
-    rate = throttled(sent(FULL, 2), A_SECOND, sent_at=NOW)
+    rate = on_throttled(on_sent(FULL, 2), A_SECOND, sent_at=NOW)
     low = rate.per_minute
-    rate = sent(rate.at_time(NOW + 2), 1)
+    rate = on_sent(rate.refilled_at(NOW + 2), 1)
     assert rate.per_minute == low
-    rate = sent(rate, 1)
-    assert rate.per_minute == pytest.approx(low * GROWTH)
+    rate = on_sent(rate, 1)
+    assert rate.per_minute == pytest.approx(low * INCREASE_FACTOR)
     for _ in range(100):
-        rate = sent(rate, 1)
+        rate = on_sent(rate, 1)
     assert rate.per_minute == pytest.approx(540)
     assert rate.burst == 1
-    rate = rate.at_time(NOW + 700)
+    rate = rate.refilled_at(NOW + 700)
     for _ in range(100):
-        rate = sent(rate, 1)
+        rate = on_sent(rate, 1)
     assert (rate.per_minute, rate.burst) == (600, full_burst(600))
 
 
 def test_a_rate_that_has_grown_fails_only_by_its_last_step() -> None:
-    rate = throttled(sent(FULL, 2), A_SECOND, sent_at=NOW).at_time(NOW + 1)
+    rate = on_throttled(on_sent(FULL, 2), A_SECOND, sent_at=NOW).refilled_at(NOW + 1)
     for step in range(6):
-        rate = sent(rate.at_time(NOW + 1 + step), 1)
+        rate = on_sent(rate.refilled_at(NOW + 1 + step), 1)
     failed = rate.per_minute
-    assert throttled(rate, A_SECOND, sent_at=rate.at).per_minute == pytest.approx(failed / GROWTH)
+    assert on_throttled(rate, A_SECOND, sent_at=rate.at).per_minute == pytest.approx(failed / INCREASE_FACTOR)
 
 
 def test_a_rate_that_was_named_is_not_passed_while_its_ceiling_stands() -> None:
-    rate = throttled(FULL, Throttling(1, per_minute=60, burst=1), sent_at=NOW)
+    rate = on_throttled(FULL, Throttling(1, per_minute=60, burst=1), sent_at=NOW)
     for _ in range(100):
-        rate = sent(rate, 1)
+        rate = on_sent(rate, 1)
     assert rate.per_minute == pytest.approx(54)
 
 
 def test_a_burst_that_failed_comes_back_later_though_the_rate_was_not_lowered() -> None:
-    rate = sent(FULL, 60).at_time(NOW + 0.3)
-    rate = throttled(rate, A_SECOND, sent_at=NOW)
+    rate = on_sent(FULL, 60).refilled_at(NOW + 0.3)
+    rate = on_throttled(rate, A_SECOND, sent_at=NOW)
     for _ in range(20):
-        rate = sent(rate.at_time(rate.at + 1), 1)
+        rate = on_sent(rate.refilled_at(rate.at + 1), 1)
     assert (rate.per_minute, rate.burst) == (600, 1)
-    rate = sent(sent(rate.at_time(NOW + 700), 1), 1)
+    rate = on_sent(on_sent(rate.refilled_at(NOW + 700), 1), 1)
     assert rate.burst == full_burst(600)
 
 
@@ -133,14 +133,14 @@ def test_whatever_happens_the_rate_stays_between_its_bounds(history: list[Any]) 
     rate, now = FULL, NOW
     for passed, what in history:
         now += passed
-        rate = rate.at_time(now)
+        rate = rate.refilled_at(now)
         if what == "spend" and rate.tokens >= 1:
-            rate = sent(rate.spent(1), 1)
+            rate = on_sent(rate.consume(1), 1)
         elif isinstance(what, Throttling):
-            rate = throttled(rate, what, sent_at=now)
+            rate = on_throttled(rate, what, sent_at=now)
         assert 1 <= rate.per_minute <= 600
         assert rate.tokens <= rate.burst
-        assert rate.ready_at() <= now + 300 + 60
+        assert rate.next_available_at() <= now + 300 + 60
 
 
 class Account:
@@ -153,14 +153,14 @@ class Account:
     def refuses(self, now: float) -> bool:
         if self._random.random() < self._by_chance:
             return True
-        self._bucket = self._bucket.at_time(now)
+        self._bucket = self._bucket.refilled_at(now)
         if self._bucket.tokens < 1 - 1e-9:
             return True
-        self._bucket = self._bucket.spent(1)
+        self._bucket = self._bucket.consume(1)
         return False
 
     def resets_in(self) -> int:
-        return max(1, math.ceil(self._bucket.ready_at() - self._bucket.at))
+        return max(1, math.ceil(self._bucket.next_available_at() - self._bucket.at))
 
 
 def make(tasks: int, account: Account, rate: Rate, *, limit: int, named: bool) -> tuple[float, int]:
@@ -169,11 +169,11 @@ def make(tasks: int, account: Account, rate: Rate, *, limit: int, named: bool) -
     order = count()
     events: list[tuple[float, int, str, float]] = []
     while done < tasks:
-        rate = rate.at_time(now)
+        rate = rate.refilled_at(now)
         while waiting and free and rate.tokens >= 1 and rate.paused_until <= now:
-            rate, waiting, free = sent(rate.spent(1), 1), waiting - 1, free - 1
+            rate, waiting, free = on_sent(rate.consume(1), 1), waiting - 1, free - 1
             heapq.heappush(events, (now + 0.01, next(order), "arrives", now))
-        ready = rate.ready_at() + 1e-6 if waiting and free else math.inf
+        ready = rate.next_available_at() + 1e-6 if waiting and free else math.inf
         if not events or ready < events[0][0]:
             now = ready
             continue
@@ -182,7 +182,7 @@ def make(tasks: int, account: Account, rate: Rate, *, limit: int, named: bool) -
             done, free = done + 1, free + 1
         elif account.refuses(now):
             told = Throttling(account.resets_in() if named else None)
-            rate = throttled(rate.at_time(now), told, sent_at=sent_at)
+            rate = on_throttled(rate.refilled_at(now), told, sent_at=sent_at)
             refusals, waiting, free = refusals + 1, waiting + 1, free + 1
         else:
             heapq.heappush(events, (now + 0.5, next(order), "done", sent_at))
@@ -198,7 +198,7 @@ def test_an_account_that_was_lowered_without_a_word_is_soon_used_as_it_allows(
 ) -> None:
     tasks, limit = 120, 60
     seconds, refusals = make(
-        tasks, Account(per_minute, burst), Rate.full(60_000, NOW), limit=limit, named=named
+        tasks, Account(per_minute, burst), Rate.initial(60_000, NOW), limit=limit, named=named
     )
     ideal = (tasks - burst) * 60 / per_minute
     assert seconds <= 1.3 * ideal + 3
@@ -208,25 +208,25 @@ def test_an_account_that_was_lowered_without_a_word_is_soon_used_as_it_allows(
 @pytest.mark.parametrize("by_chance", [0.01, 0.05, 0.1, 0.2])
 def test_429s_that_come_at_any_rate_cost_hardly_more_than_their_pauses(by_chance: float) -> None:
     account = Account(60_000, 60_000, by_chance)
-    seconds, refusals = make(1_000, account, Rate.full(60_000, NOW), limit=60, named=True)
+    seconds, refusals = make(1_000, account, Rate.initial(60_000, NOW), limit=60, named=True)
     assert seconds <= 20 + 1.5 * refusals
 
 
 def test_a_rate_falls_all_the_same_where_most_is_refused() -> None:
     rate, lowest = FULL, FULL.per_minute
     for second in range(60):
-        rate = sent(rate.at_time(NOW + 3 * second), 4)
-        rate = throttled(rate, A_SECOND, sent_at=rate.at)
+        rate = on_sent(rate.refilled_at(NOW + 3 * second), 4)
+        rate = on_throttled(rate, A_SECOND, sent_at=rate.at)
         lowest = min(lowest, rate.per_minute)
     assert rate.per_minute == 600, "one of four, at any rate: it is not the rate"
     for second in range(60, 120):
-        rate = sent(rate.at_time(NOW + 3 * second), 1)
-        rate = throttled(rate, A_SECOND, sent_at=rate.at)
+        rate = on_sent(rate.refilled_at(NOW + 3 * second), 1)
+        rate = on_throttled(rate, A_SECOND, sent_at=rate.at)
     assert rate.per_minute < lowest, "all"
 
 
 def test_a_rate_that_is_known_meets_no_429() -> None:
-    seconds, refusals = make(1_000, Account(600, 600), Rate.full(600, NOW), limit=60, named=True)
+    seconds, refusals = make(1_000, Account(600, 600), Rate.initial(600, NOW), limit=60, named=True)
     assert refusals == 0
     ideal = (1_000 - 600) / 10 + 0.5  # with the last prediction
     assert seconds <= 1.02 * ideal
@@ -236,7 +236,7 @@ def test_a_rate_that_is_known_meets_no_429() -> None:
 
 
 def at(rate: Rate, seconds: float) -> Rate:
-    return rate.at_time(NOW + seconds)
+    return rate.refilled_at(NOW + seconds)
 
 
 @pytest.mark.parametrize(
@@ -244,24 +244,24 @@ def at(rate: Rate, seconds: float) -> Rate:
     [(None, 1), (0, 0.1), (0.05, 0.1), (0.1, 0.1), (7, 7), (300, 300), (301, 300), (1e6, 300)],
 )
 def test_a_pause_is_what_a_429_names_within_bounds(named: float | None, pause: float) -> None:
-    rate = throttled(FULL, Throttling(named), sent_at=NOW)
+    rate = on_throttled(FULL, Throttling(named), sent_at=NOW)
     assert rate.paused_until - NOW == pytest.approx(pause)
 
 
 def test_a_pause_that_nothing_names_doubles_up_to_its_longest() -> None:
     rate, pauses = FULL, []
     for _ in range(11):
-        rate = throttled(sent(rate, 1), Throttling(), sent_at=rate.at)
+        rate = on_throttled(on_sent(rate, 1), Throttling(), sent_at=rate.at)
         pauses.append(rate.paused_until - rate.at)
-        rate = rate.at_time(rate.paused_until + 0.001)
+        rate = rate.refilled_at(rate.paused_until + 0.001)
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256], abs=0.01)
 
 
 def test_a_rate_that_fell_ten_times_grows_again_though_429s_go_on() -> None:
-    rate, rates = Rate.full(60_000, NOW), []
+    rate, rates = Rate.initial(60_000, NOW), []
     for number in range(14):
-        rate = sent(at(rate, 5 * number), 3)
-        rate = throttled(rate, A_SECOND, sent_at=rate.at)
+        rate = on_sent(at(rate, 5 * number), 3)
+        rate = on_throttled(rate, A_SECOND, sent_at=rate.at)
         assert rate.paused_until == rate.at + 1
         rates.append(rate.per_minute)
         rate = replace(rate, refused=0)
@@ -279,9 +279,9 @@ def in_a_row(lowerings: int, refused: float = 0.0, **changes: Any) -> Rate:
 
 
 def test_where_ten_lowerings_changed_nothing_a_429_only_pauses() -> None:
-    tenth = throttled(in_a_row(9), A_SECOND, sent_at=NOW)
+    tenth = on_throttled(in_a_row(9), A_SECOND, sent_at=NOW)
     assert (tenth.per_minute, tenth.lowerings) == (80, 10)
-    eleventh = throttled(in_a_row(10), A_SECOND, sent_at=NOW)
+    eleventh = on_throttled(in_a_row(10), A_SECOND, sent_at=NOW)
     assert (eleventh.per_minute, eleventh.lowerings, eleventh.tokens) == (100, 10, 1)
     assert (eleventh.paused_until, eleventh.episode_at) == (NOW + 1, NOW)
     assert eleventh.ceiling_until == NOW, "it may grow again to all of it"
@@ -291,112 +291,112 @@ def test_where_ten_lowerings_changed_nothing_a_429_only_pauses() -> None:
     ("refused", "lowered"), [(0.4, False), (0.4499, False), (0.45, True), (0.9, True)]
 )
 def test_where_half_is_refused_it_is_lowered_all_the_same(refused: float, lowered: bool) -> None:
-    rate = throttled(in_a_row(10, refused), A_SECOND, sent_at=NOW)
+    rate = on_throttled(in_a_row(10, refused), A_SECOND, sent_at=NOW)
     assert (rate.per_minute < 100) is lowered
     assert rate.lowerings == (1 if lowered else 10)
     assert rate.refused == pytest.approx(refused + 0.05)
 
 
 def test_a_rate_that_is_named_is_taken_however_often_it_was_lowered() -> None:
-    rate = throttled(in_a_row(10), Throttling(1, per_minute=50), sent_at=NOW)
+    rate = on_throttled(in_a_row(10), Throttling(1, per_minute=50), sent_at=NOW)
     assert (rate.per_minute, rate.lowerings) == (45, 1)
 
 
 @pytest.mark.parametrize(("ago", "lowerings"), [(599, 5), (600, 1), (900, 1)])
 def test_lowerings_are_in_a_row_within_ten_minutes(ago: float, lowerings: int) -> None:
-    rate = throttled(replace(in_a_row(4), episode_at=NOW - ago), A_SECOND, sent_at=NOW)
+    rate = on_throttled(replace(in_a_row(4), episode_at=NOW - ago), A_SECOND, sent_at=NOW)
     assert rate.lowerings == lowerings
 
 
 def test_the_share_that_is_refused_is_a_moving_mean_over_twenty() -> None:
-    rate = throttled(FULL, A_SECOND, sent_at=NOW)
+    rate = on_throttled(FULL, A_SECOND, sent_at=NOW)
     assert rate.refused == pytest.approx(1 / 20)
-    assert sent(rate, 1).refused == pytest.approx(1 / 20 * 19 / 20)
-    assert sent(rate, 3).refused == pytest.approx(1 / 20 * (19 / 20) ** 3)
-    assert throttled(replace(rate, refused=0.99), A_SECOND, sent_at=NOW).refused == 1
+    assert on_sent(rate, 1).refused == pytest.approx(1 / 20 * 19 / 20)
+    assert on_sent(rate, 3).refused == pytest.approx(1 / 20 * (19 / 20) ** 3)
+    assert on_throttled(replace(rate, refused=0.99), A_SECOND, sent_at=NOW).refused == 1
 
 
 def test_a_429_takes_back_what_was_counted_as_accepted() -> None:
-    rate = sent(FULL, 3)
+    rate = on_sent(FULL, 3)
     assert (rate.accepted, rate.last_sent, rate.steady) == (3, NOW, 3)
-    assert throttled(rate, A_SECOND, sent_at=NOW).accepted == 2
-    assert throttled(rate, A_SECOND, sent_at=NOW - 1).accepted == 3, "it was not counted"
-    assert throttled(FULL, A_SECOND, sent_at=NOW).accepted == 0
+    assert on_throttled(rate, A_SECOND, sent_at=NOW).accepted == 2
+    assert on_throttled(rate, A_SECOND, sent_at=NOW - 1).accepted == 3, "it was not counted"
+    assert on_throttled(FULL, A_SECOND, sent_at=NOW).accepted == 0
 
 
 def test_only_a_creation_that_was_sent_after_an_episode_began_begins_another() -> None:
-    first = throttled(sent(FULL, 9), A_SECOND, sent_at=NOW)
+    first = on_throttled(on_sent(FULL, 9), A_SECOND, sent_at=NOW)
     assert (first.episode_at, first.lowerings) == (NOW, 1)
     later = at(first, 5)
-    same = throttled(later, Throttling(2), sent_at=NOW)
+    same = on_throttled(later, Throttling(2), sent_at=NOW)
     assert (same.episode_at, same.lowerings, same.paused_until) == (NOW, 1, NOW + 7)
-    another = throttled(later, Throttling(2), sent_at=NOW + 0.001)
+    another = on_throttled(later, Throttling(2), sent_at=NOW + 0.001)
     assert (another.episode_at, another.lowerings) == (NOW + 5, 2)
 
 
 def test_more_answers_of_an_episode_never_shorten_its_pause() -> None:
-    first = throttled(FULL, Throttling(60), sent_at=NOW)
+    first = on_throttled(FULL, Throttling(60), sent_at=NOW)
     for named in (None, 1, 0):
-        rate = throttled(at(first, 1), Throttling(named), sent_at=NOW)
+        rate = on_throttled(at(first, 1), Throttling(named), sent_at=NOW)
         assert rate.paused_until == NOW + 60
-    assert throttled(at(first, 1), Throttling(1e6), sent_at=NOW).paused_until == NOW + 301
+    assert on_throttled(at(first, 1), Throttling(1e6), sent_at=NOW).paused_until == NOW + 301
 
 
 def test_an_answer_of_an_episode_that_names_no_time_makes_its_pause_no_longer() -> None:
-    first = throttled(FULL, Throttling(0.5), sent_at=NOW)
+    first = on_throttled(FULL, Throttling(0.5), sent_at=NOW)
     for named, pause in ((None, 0.5), (0, 0.5), (0.25, 0.5), (0.75, 1)):
-        rate = throttled(at(first, 0.25), Throttling(named), sent_at=NOW)
+        rate = on_throttled(at(first, 0.25), Throttling(named), sent_at=NOW)
         assert rate.paused_until == NOW + pause
 
 
 def test_an_answer_of_an_episode_lowers_nothing_by_what_was_counted_since() -> None:
-    first = throttled(at(sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
+    first = on_throttled(at(on_sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
     counted_anew = replace(at(first, 30), since=NOW + 15, accepted=2)
-    assert throttled(counted_anew, A_SECOND, sent_at=NOW).per_minute == first.per_minute
+    assert on_throttled(counted_anew, A_SECOND, sent_at=NOW).per_minute == first.per_minute
 
 
 def test_more_answers_of_an_episode_say_more_exactly_what_was_accepted() -> None:
-    first = throttled(at(sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
+    first = on_throttled(at(on_sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
     assert first.per_minute == pytest.approx(59 * 60 / 10)
-    assert throttled(first, A_SECOND, sent_at=NOW).per_minute == pytest.approx(58 * 60 / 10)
-    named = throttled(first, Throttling(1, per_minute=6), sent_at=NOW)
+    assert on_throttled(first, A_SECOND, sent_at=NOW).per_minute == pytest.approx(58 * 60 / 10)
+    named = on_throttled(first, Throttling(1, per_minute=6), sent_at=NOW)
     assert named.per_minute == first.per_minute, "it was named once"
     counted_anew = replace(first, since=first.at + 1)
-    assert throttled(counted_anew, A_SECOND, sent_at=NOW).per_minute == first.per_minute
+    assert on_throttled(counted_anew, A_SECOND, sent_at=NOW).per_minute == first.per_minute
 
 
 @pytest.mark.parametrize(("told", "burst"), [(None, 1), (0, 1), (0.5, 1), (1, 1), (2, 2), (30, 30)])
 def test_the_burst_after_a_429_is_the_one_that_it_names(told: float | None, burst: float) -> None:
-    rate = throttled(FULL, Throttling(1, per_minute=60, burst=told), sent_at=NOW)
+    rate = on_throttled(FULL, Throttling(1, per_minute=60, burst=told), sent_at=NOW)
     assert (rate.burst, rate.tokens, rate.steady) == (burst, 0, 0)
 
 
 def test_a_named_rate_is_used_but_for_a_tenth_and_is_the_ceiling_for_ten_minutes() -> None:
-    rate = throttled(sent(FULL, 500), Throttling(1, per_minute=60), sent_at=NOW)
+    rate = on_throttled(on_sent(FULL, 500), Throttling(1, per_minute=60), sent_at=NOW)
     assert (rate.per_minute, rate.ceiling) == pytest.approx((54, 60))
     assert rate.ceiling_until == NOW + 600
 
 
 def test_a_rate_is_never_learned_under_one_a_minute_or_over_what_it_was() -> None:
-    slow = Rate.full(3, NOW)
-    assert throttled(slow, Throttling(1, per_minute=0.5), sent_at=NOW).per_minute == 1
-    assert throttled(slow, Throttling(1, per_minute=600), sent_at=NOW).per_minute == 3
+    slow = Rate.initial(3, NOW)
+    assert on_throttled(slow, Throttling(1, per_minute=0.5), sent_at=NOW).per_minute == 1
+    assert on_throttled(slow, Throttling(1, per_minute=600), sent_at=NOW).per_minute == 3
 
 
 def test_what_was_accepted_is_counted_over_a_second_at_least_and_is_one_at_least() -> None:
-    fast = throttled(at(sent(FULL, 5), 0.5), A_SECOND, sent_at=NOW)
+    fast = on_throttled(at(on_sent(FULL, 5), 0.5), A_SECOND, sent_at=NOW)
     assert fast.per_minute == 4 * 60
-    assert throttled(at(sent(FULL, 5), 4), A_SECOND, sent_at=NOW).per_minute == 60
-    assert throttled(at(sent(FULL, 1), 4), A_SECOND, sent_at=NOW).per_minute == 15
+    assert on_throttled(at(on_sent(FULL, 5), 4), A_SECOND, sent_at=NOW).per_minute == 60
+    assert on_throttled(at(on_sent(FULL, 1), 4), A_SECOND, sent_at=NOW).per_minute == 15
 
 
 def test_where_more_was_accepted_than_the_rate_allows_that_is_the_ceiling() -> None:
-    rate = replace(Rate.full(60, NOW), since=NOW - 1, last_sent=NOW, accepted=10)
-    assert throttled(rate, A_SECOND, sent_at=NOW).ceiling == pytest.approx(9 * 60 / 0.9)
+    rate = replace(Rate.initial(60, NOW), since=NOW - 1, last_sent=NOW, accepted=10)
+    assert on_throttled(rate, A_SECOND, sent_at=NOW).ceiling == pytest.approx(9 * 60 / 0.9)
     less = replace(rate, accepted=1)
-    assert throttled(less, A_SECOND, sent_at=NOW).ceiling == pytest.approx(60 / 0.9)
+    assert on_throttled(less, A_SECOND, sent_at=NOW).ceiling == pytest.approx(60 / 0.9)
     much_less = replace(rate, since=NOW - 10, accepted=1)
-    assert throttled(much_less, A_SECOND, sent_at=NOW).ceiling == 60
+    assert on_throttled(much_less, A_SECOND, sent_at=NOW).ceiling == 60
 
 
 @pytest.mark.parametrize(("accepted", "per_minute"), [(2, 40), (3, 80), (9, 80)])
@@ -404,12 +404,12 @@ def test_a_lowered_rate_falls_by_its_last_step_where_two_were_accepted_else_furt
     accepted: float, per_minute: float
 ) -> None:
     rate = replace(in_a_row(1), accepted=accepted, since=NOW - 90)
-    assert throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(per_minute)
+    assert on_throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(per_minute)
 
 
 def test_a_lowered_rate_falls_to_what_was_accepted_where_that_is_more() -> None:
     rate = replace(in_a_row(1), accepted=16, since=NOW - 10)
-    assert throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(90)
+    assert on_throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(90)
 
 
 # What is counted as accepted lately
@@ -417,10 +417,10 @@ def test_a_lowered_rate_falls_to_what_was_accepted_where_that_is_more() -> None:
 
 def test_counting_begins_anew_with_an_episode() -> None:
     rate = replace(FULL, since=NOW - 9, episode_at=NOW - 3, accepted=7, last_sent=NOW - 4)
-    counted = sent(rate, 2)
+    counted = on_sent(rate, 2)
     assert (counted.accepted, counted.since) == (2, NOW - 3)
     same = replace(rate, episode_at=NOW - 9)
-    assert sent(same, 2).accepted == 9
+    assert on_sent(same, 2).accepted == 9
 
 
 @pytest.mark.parametrize(
@@ -431,17 +431,17 @@ def test_counting_begins_anew_after_ten_seconds_or_ten_creations_time_of_none(
     per_minute: float, silent: float, accepted: float
 ) -> None:
     rate = replace(
-        Rate.full(per_minute, NOW), since=NOW - silent, last_sent=NOW - silent, accepted=7
+        Rate.initial(per_minute, NOW), since=NOW - silent, last_sent=NOW - silent, accepted=7
     )
-    counted = sent(rate, 2)
+    counted = on_sent(rate, 2)
     assert counted.accepted == accepted
     assert counted.since == (NOW if accepted == 2 else NOW - silent)
 
 
 def test_counting_over_twice_as_long_keeps_the_share_of_the_last_ten_seconds() -> None:
     rate = replace(FULL, since=NOW - 20, last_sent=NOW - 1, accepted=40)
-    assert (sent(rate, 2).accepted, sent(rate, 2).since) == (42, NOW - 20)
-    counted = sent(replace(rate, since=NOW - 25), 2)
+    assert (on_sent(rate, 2).accepted, on_sent(rate, 2).since) == (42, NOW - 20)
+    counted = on_sent(replace(rate, since=NOW - 25), 2)
     assert (counted.accepted, counted.since) == pytest.approx((40 * 10 / 25 + 2, NOW - 10))
 
 
@@ -455,22 +455,22 @@ def lowered(per_minute: float, *, steady: int = 0, **changes: Any) -> Rate:
 
 
 def test_a_lowered_rate_grows_by_a_quarter_with_each_second_creation() -> None:
-    assert sent(lowered(100), 1).per_minute == 100
-    assert sent(lowered(100, steady=1), 1).per_minute == 125
-    grown = sent(lowered(100), 2)
+    assert on_sent(lowered(100), 1).per_minute == 100
+    assert on_sent(lowered(100, steady=1), 1).per_minute == 125
+    grown = on_sent(lowered(100), 2)
     assert (grown.per_minute, grown.steady) == (125, 0)
-    assert sent(FULL, 9).steady == 9, "there is nothing to grow"
+    assert on_sent(FULL, 9).steady == 9, "there is nothing to grow"
 
 
 def test_it_grows_to_under_its_ceiling_while_that_stands() -> None:
     under = lowered(100, ceiling=120, ceiling_until=NOW + 0.001)
-    assert sent(under, 2).per_minute == pytest.approx(108)
-    assert sent(replace(under, ceiling_until=NOW), 2).per_minute == 125
-    assert sent(lowered(100, ceiling=90, ceiling_until=NOW + 9), 2).per_minute == 100
+    assert on_sent(under, 2).per_minute == pytest.approx(108)
+    assert on_sent(replace(under, ceiling_until=NOW), 2).per_minute == 125
+    assert on_sent(lowered(100, ceiling=90, ceiling_until=NOW + 9), 2).per_minute == 100
 
 
 def test_the_burst_comes_back_with_all_of_the_rate_once_no_ceiling_stands() -> None:
-    assert sent(lowered(599), 2).burst == full_burst(600)
-    assert sent(lowered(100), 2).burst == 1
+    assert on_sent(lowered(599), 2).burst == full_burst(600)
+    assert on_sent(lowered(100), 2).burst == 1
     ceiling = lowered(599, ceiling=6_000, ceiling_until=NOW + 9)
-    assert (sent(ceiling, 2).per_minute, sent(ceiling, 2).burst) == (600, 1)
+    assert (on_sent(ceiling, 2).per_minute, on_sent(ceiling, 2).burst) == (600, 1)

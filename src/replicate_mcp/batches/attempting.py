@@ -28,7 +28,7 @@ from replicate_mcp.replicate_api.faults import (
 from replicate_mcp.replicate_api.gateway import HOLD_SECONDS, DEADLINE_GRACE_SECONDS
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.semaphores import daily_cap
-from replicate_mcp.semaphores.permits import Offer, Room
+from replicate_mcp.semaphores.permits import Offer, AdmissionResult
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskResult
 
@@ -90,7 +90,7 @@ class Attempting:
             self._steps.backend.note_attempts, attempts, images_per_day=self._images_per_day
         )
         try:
-            noted = await self._steps.surely(note)
+            noted = await self._steps.retry_until_available(note)
         except Exception:
             # Nothing was sent: the tasks wait for the offers that follow these.
             batch.pending.extendleft(reversed(chosen.values()))
@@ -103,7 +103,7 @@ class Attempting:
                 self._steps.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
             else:
                 batch.pending.append(index)
-        self._steps.holder.accept(noted.room)
+        self._steps.dispatcher.dispatch(noted.room)
         if noted.cap_opens_in is not None:
             # After what was noted just now has begun: that still fitted.
             reason = self._cap_reached(noted.cap_opens_in)
@@ -173,7 +173,7 @@ class Attempting:
             reopened = True
         self._gone(batch, permit)
         batch.note(result)
-        self._steps.holder.accept(room)
+        self._steps.dispatcher.dispatch(room)
         return result
 
     async def _recorded(
@@ -184,16 +184,16 @@ class Attempting:
         result: TaskResult,
         *,
         ended: bool,
-    ) -> tuple[TaskResult, Room | None]:
+    ) -> tuple[TaskResult, AdmissionResult | None]:
         """The task's row as it was recorded, and the room that its permit leaves."""
         finish = partial(self._steps.backend.finish, permit, batch.id, ended=ended)
         try:
-            return result, await self._steps.surely(finish, result)
+            return result, await self._steps.retry_until_available(finish, result)
         except Exception:
             # A row that cannot be kept may not keep its batch from ending, nor its permit.
             log.exception("the row of task %d of %s cannot be kept", task.index, batch.id)
         plain = failure(task, "create_outcome_unknown", LOST, prediction_id=result.prediction_id)
-        return plain, await self._steps.surely(finish, plain)
+        return plain, await self._steps.retry_until_available(finish, plain)
 
     async def _created(
         self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
@@ -266,9 +266,9 @@ class Attempting:
     ) -> None:
         """Nothing was created: give the permit back, and let the task wait its turn."""
         batch.pending.append(index)
-        room = await self._steps.surely(self._steps.backend.put_back, permit, throttling)
+        room = await self._steps.retry_until_available(self._steps.backend.put_back, permit, throttling)
         self._gone(batch, permit)
-        self._steps.holder.accept(room)
+        self._steps.dispatcher.dispatch(room)
         await self._stopping.fail_pending(batch)
 
     def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:

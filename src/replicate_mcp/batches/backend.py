@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from replicate_mcp.semaphores.permits import Permits, QueueEntry, Room
+from replicate_mcp.semaphores.permits import PermitStore, QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import BatchStatus, TaskFailure, TaskResult
 
@@ -163,11 +163,11 @@ class Noted:
     """
 
     cancel_after: Mapping[int, int]
-    room: Room = field(default_factory=Room)
+    room: AdmissionResult = field(default_factory=AdmissionResult)
     cap_opens_in: float | None = None
 
 
-class Backend(Permits, Protocol):
+class Backend(PermitStore, Protocol):
     """Where semaphores, permits, rates and the journal live.
 
     In steady state a task costs two steps: `note_attempts` (an offer becomes a permit, and the
@@ -175,7 +175,7 @@ class Backend(Permits, Protocol):
     its room handed on).
     """
 
-    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
         """Write a batch and its first failures into the journal, and let its other tasks wait.
 
         Raises:
@@ -195,12 +195,12 @@ class Backend(Permits, Protocol):
                 who share the backend; an attempt that does not fit is not noted.
         """
 
-    async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
+    async def put_back(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Nothing was created: give the permit back, and let the task wait its turn anew."""
 
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
-    ) -> Room | None:
+    ) -> AdmissionResult | None:
         """Record a task's result, free its permit, and hand the room on.
 
         Args:
@@ -212,7 +212,7 @@ class Backend(Permits, Protocol):
 
     async def record(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
-    ) -> Room:
+    ) -> AdmissionResult:
         """Record results without a permit's end.
 
         Args:
@@ -244,7 +244,7 @@ class Backend(Permits, Protocol):
         Nothing of it is admitted then until `enter_running` has told.
         """
 
-    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> Room:
+    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
         """Give a permit without a batch to each that has none; nobody holds them as yet."""
 
     async def known_predictions(self, account: str) -> set[str]:

@@ -8,7 +8,7 @@ from replicate_mcp.replicate_api.attempts import ListedPrediction, OpenAttempt, 
 from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.prediction import Prediction
-from replicate_mcp.semaphores.permits import Room
+from replicate_mcp.semaphores.permits import AdmissionResult
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ CLOSING_SECONDS = 60.0
 """What a prediction may take past its deadline until it has ended."""
 
 
-async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> Room:
+async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> AdmissionResult:
     """Enter what the account's list shows as running, but what belongs to known attempts.
 
     Raises:

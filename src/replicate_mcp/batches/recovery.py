@@ -107,15 +107,15 @@ class Recovery:
         except ApiStatusError as refusal:
             self._drop_if_useless(gateway, refusal)
             raise
-        self._steps.holder.accept(room)
+        self._steps.dispatcher.dispatch(room)
 
     async def _bring_home(self, orphan: NotedAttempt) -> None:
         self._on_their_way[orphan.batch] += 1
         try:
-            await self._steps.surely(self._follow, orphan)
+            await self._steps.retry_until_available(self._follow, orphan)
         except Exception:
             log.exception("task %d of %s cannot be recovered", orphan.task, orphan.batch)
-            await self._steps.surely(self._end, orphan)
+            await self._steps.retry_until_available(self._end, orphan)
         finally:
             self._on_their_way[orphan.batch] -= 1
             if not self._on_their_way[orphan.batch]:
@@ -143,7 +143,7 @@ class Recovery:
             retryable=False,
         )
         try:
-            self._steps.holder.accept(
+            self._steps.dispatcher.dispatch(
                 await self._backend.record(orphan.batch, [result], waited=False)
             )
         except BackendUnavailable:
@@ -152,7 +152,7 @@ class Recovery:
             log.exception("the row of task %d of %s cannot be recorded", orphan.task, orphan.batch)
         now = self._gateways[0].now() if self._gateways else time.time()
         await steady_sleep(_ends_by(orphan) - now)
-        self._steps.holder.accept(await self._backend.release(orphan.permit))
+        self._steps.dispatcher.dispatch(await self._backend.release(orphan.permit))
 
     async def _follow(self, orphan: NotedAttempt) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
@@ -203,7 +203,7 @@ class Recovery:
                     log.info("prediction %s is looked at again: %s", entered.prediction_id, fault)
                     await anyio.sleep(LOOK_SECONDS)
                 continue
-            return self._steps.holder.accept(await self._backend.release(entered.permit))
+            return self._steps.dispatcher.dispatch(await self._backend.release(entered.permit))
         return await self._backend.abandon(entered.permit)
 
     async def _see_out_unseen(
@@ -212,7 +212,7 @@ class Recovery:
         """Tell that it is not known what was made, and hold the permit while that may run."""
         # Its batch may run on in another process: none of its tasks waits any less.
         record = partial(self._backend.record, orphan.batch, [result], waited=False)
-        await self._steps.hand_on(record)
+        await self._steps.retry_and_dispatch(record)
         await steady_sleep(_ends_by(orphan) - gateway.now())
 
     async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
@@ -272,7 +272,7 @@ class Recovery:
         if room is None:
             # Another attempt has taken that prediction: what became of this one is looked for.
             return await self._follow(replace(orphan, prediction_id=None))
-        return self._steps.holder.accept(room)
+        return self._steps.dispatcher.dispatch(room)
 
     async def _task(self, orphan: NotedAttempt) -> PlannedTask:
         tasks = await self._backend.tasks(orphan.batch)

@@ -25,7 +25,7 @@ from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import MIN_CANCEL_AFTER_SECONDS
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
 
@@ -61,7 +61,7 @@ class BatchRunner:
     def __init__(
         self,
         backend: Backend,
-        holder: Holder,
+        holder: OfferDispatcher,
         group: TaskGroup,
         *,
         prediction_seconds: int,
@@ -122,7 +122,7 @@ class BatchRunner:
             tasks=tasks,
             gateway=gateway,
             settlement=self._settlement(account),
-            holder=self._steps.holder,
+            holder=self._steps.dispatcher,
             names=names,
             deadline=steady_time() + self._batch_seconds,
             opened=steady_time(),
@@ -145,7 +145,7 @@ class BatchRunner:
         steps = self._steps
         self._batches[batch.id] = batch
         self._started.set()
-        steps.holder.attend(
+        steps.dispatcher.subscribe(
             batch.id, lambda offers: steps.spawn(self._attempting.take, batch, offers)
         )
         try:
@@ -159,7 +159,7 @@ class BatchRunner:
         for each in failures:
             steps.observer.task_ended(each, None)
         steps.spawn(self._watch, batch)
-        steps.holder.accept(room)
+        steps.dispatcher.dispatch(room)
         return batch
 
     def running(self, batch_id: str) -> RunningBatch | None:
@@ -187,11 +187,11 @@ class BatchRunner:
                 await self._started.wait()
             # Being woken is only a hint: while batches run, the journal is looked at anyway.
             with anyio.move_on_after(LOOK_SECONDS):
-                await self._steps.holder.heard()
-            for batch_id in await self._steps.surely(self._steps.backend.canceled_batches):
+                await self._steps.dispatcher.wait_for_wakeup()
+            for batch_id in await self._steps.retry_until_available(self._steps.backend.canceled_batches):
                 if batch := self._batches.get(batch_id):
                     self.cancel(batch)
-            for batch_id in await self._steps.surely(self._steps.backend.interrupted_batches):
+            for batch_id in await self._steps.retry_until_available(self._steps.backend.interrupted_batches):
                 if batch := self._batches.get(batch_id):
                     self._steps.spawn(self._stopping.drop, batch, TAKEN_OVER)
 
@@ -209,7 +209,7 @@ class BatchRunner:
 
     def _forget(self, batch: RunningBatch) -> None:
         self._batches.pop(batch.id, None)
-        self._steps.holder.forget(batch.id)
+        self._steps.dispatcher.unsubscribe(batch.id)
 
     def _settlement(self, account: str) -> Settlement:
         if account not in self._settlements:

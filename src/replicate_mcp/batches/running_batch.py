@@ -11,7 +11,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Settlement
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.semaphores.holder import Holder
+from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
@@ -50,7 +50,7 @@ class RunningBatch:
     tasks: Sequence[PlannedTask]
     gateway: Gateway = field(repr=False)
     settlement: Settlement = field(repr=False)
-    holder: Holder = field(repr=False)
+    holder: OfferDispatcher = field(repr=False)
     names: BatchFilenames = field(repr=False)
     deadline: float
     opened: float

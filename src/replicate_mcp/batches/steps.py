@@ -4,15 +4,15 @@ from anyio.abc import TaskGroup
 
 from replicate_mcp.batches.backend import Backend
 from replicate_mcp.batches.observing import Observer
-from replicate_mcp.semaphores.holder import Holder
-from replicate_mcp.semaphores.steps import SureSteps
+from replicate_mcp.semaphores.holder import OfferDispatcher
+from replicate_mcp.semaphores.steps import BackendCalls
 
 
-class Steps(SureSteps):
+class Steps(BackendCalls):
     """A process's steps at its backend, and the background in which its batches run."""
 
     def __init__(
-        self, backend: Backend, holder: Holder, group: TaskGroup, observer: Observer
+        self, backend: Backend, holder: OfferDispatcher, group: TaskGroup, observer: Observer
     ) -> None:
         super().__init__(holder, group)
         self.backend = backend

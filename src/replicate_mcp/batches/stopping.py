@@ -50,7 +50,7 @@ class Stopping:
     async def drop(self, batch: RunningBatch, reason: Reason) -> None:
         """Give up on every task that was not created, now and later, for this reason."""
         batch.give_up(reason)
-        await self._steps.hand_on(self._steps.backend.leave, batch.id)
+        await self._steps.retry_and_dispatch(self._steps.backend.dequeue, batch.id)
         await self.fail_pending(batch)
 
     async def drop_out_of_time(self, batch: RunningBatch) -> None:
@@ -83,7 +83,7 @@ class Stopping:
         for start in range(0, len(dropped), ROWS_A_STEP):
             part = dropped[start : start + ROWS_A_STEP]
             given_up = [failure(batch.tasks[index], *batch.dropped) for index in part]
-            await self._steps.hand_on(self._steps.backend.record, batch.id, given_up)
+            await self._steps.retry_and_dispatch(self._steps.backend.record, batch.id, given_up)
             for result in given_up:
                 batch.note(result)
                 self._steps.observer.task_ended(result, None)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from replicate_mcp.app import App
-    from replicate_mcp.semaphores.permits import SemaphoreState, Share
+    from replicate_mcp.semaphores.permits import SemaphoreState, HolderUsage
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
 LOOK_SECONDS = 0.25
@@ -123,7 +123,7 @@ async def _list(app: "App", as_document: bool) -> int:
     return OK
 
 
-def _document(states: "list[SemaphoreState]", shares: "list[Share]") -> list[dict[str, object]]:
+def _document(states: "list[SemaphoreState]", shares: "list[HolderUsage]") -> list[dict[str, object]]:
     from dataclasses import asdict
 
     return [
@@ -204,10 +204,10 @@ async def _watch_live(app: "App", console: "Console") -> None:
                 await interrupts.heard.wait()
 
 
-async def _look(app: "App") -> "tuple[list[SemaphoreState], list[Share]]":
+async def _look(app: "App") -> "tuple[list[SemaphoreState], list[HolderUsage]]":
     """All of them: whoever may read the state that is shared may see what is in it."""
     backend = await app.backend()
-    return await backend.semaphores(), await backend.shares()
+    return await backend.semaphores(), await backend.usage_by_holder()
 
 
 def _shown(app: "App", name: str) -> str:
@@ -218,7 +218,7 @@ def _shown(app: "App", name: str) -> str:
 
 
 def _table(
-    app: "App", states: "list[SemaphoreState]", shares: "list[Share]", width: int
+    app: "App", states: "list[SemaphoreState]", shares: "list[HolderUsage]", width: int
 ) -> "Table":
     from rich.text import Text
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from replicate_mcp.semaphores.rate import Rate
 
-OFFER_STALLS_AFTER = 0.05
+OFFER_STALE_SECONDS = 0.05
 """Seconds after which an offer that was not taken keeps its holder from being offered more."""
 
-OFFER_LASTS = 0.5
+OFFER_TTL_SECONDS = 0.5
 """Seconds after which an offer that was not taken is withdrawn."""
 
 
@@ -34,7 +34,7 @@ class Entry:
     account: str | None
     waiting: int
     running: int = 0
-    at_most: int | None = None
+    max_running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def admit(
     reserved = False
     while in_turn:
         entry = in_turn.popleft()
-        done = entry.at_most is not None and running[entry.id] >= entry.at_most
+        done = entry.max_running is not None and running[entry.id] >= entry.max_running
         if done or not waiting[entry.id]:
             continue
         slot = entry.account is None or slots.get(entry.account, 0.0) >= 1
@@ -117,7 +117,7 @@ def _next_time(
     """When a paused or empty bucket next allows a creation that somebody waits for."""
     wanted = {entry.account for entry in queue if waiting[entry.id]}
     times = [
-        replace(rate, tokens=slots[account]).ready_at()
+        replace(rate, tokens=slots[account]).next_available_at()
         for account, rate in rates.items()
         if account in wanted
     ]

@@ -8,7 +8,7 @@ def day_of(now: float) -> int:
     return int(now // DAY_SECONDS)
 
 
-def opens_in(now: float) -> float:
+def seconds_until_reset(now: float) -> float:
     """Seconds until the next day begins, and the count with it."""
     return (day_of(now) + 1) * DAY_SECONDS - now
 

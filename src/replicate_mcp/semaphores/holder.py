@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.permits import Offer, Permits, Room
+from replicate_mcp.semaphores.permits import Offer, PermitStore, AdmissionResult
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_SECONDS = 1.0
+ADMIT_POLL_SECONDS = 1.0
 """How long a process with waiting entries sleeps at most: wake-ups are hints, and may be lost."""
 
 TakeOffers = Callable[[Sequence[Offer]], None]
 
 
-class Holder:
+class OfferDispatcher:
     """Routes offers to entries, and decides anew when the last decision said so.
 
     Every step's `Room` goes through `accept`; `run` sees to the rooms that come of other
     processes' steps and of time.
     """
 
-    def __init__(self, permits: Permits) -> None:
+    def __init__(self, permits: PermitStore) -> None:
         self._permits = permits
         self._entries: dict[str, TakeOffers] = {}
         self._newest = 0
@@ -40,21 +40,21 @@ class Holder:
             return 0.0
         return max(0.0, self._paused_until - anyio.current_time())
 
-    def attend(self, entry: str, take: TakeOffers) -> None:
+    def subscribe(self, entry: str, take: TakeOffers) -> None:
         """Have an entry's offers handed to `take`, which must see to them at once."""
         self._entries[entry] = take
         self._sooner.set()
 
-    def forget(self, entry: str) -> None:
+    def unsubscribe(self, entry: str) -> None:
         """Hand that entry nothing more."""
         self._entries.pop(entry, None)
 
-    def accept(self, room: Room) -> None:
+    def dispatch(self, room: AdmissionResult) -> None:
         """Hand on what a step offered, each offer once: a later offer has a higher number."""
         if room.paused_for is not None:
             self._paused_until = anyio.current_time() + room.paused_for
-        if room.next_in is not None:
-            self._wake_by(anyio.current_time() + room.next_in)
+        if room.retry_in is not None:
+            self._wake_by(anyio.current_time() + room.retry_in)
         by_entry: dict[str, list[Offer]] = defaultdict(list)
         for offer in room.offers:
             if offer.permit > self._newest and offer.entry in self._entries:
@@ -70,18 +70,18 @@ class Holder:
             while True:
                 await self._sleep()
                 try:
-                    self.accept(await self._permits.admit())
+                    self.dispatch(await self._permits.admit())
                 except BackendUnavailable as error:
                     log.warning("%s", error)
-                    self._wake_by(anyio.current_time() + LOOK_AGAIN_SECONDS)
+                    self._wake_by(anyio.current_time() + ADMIT_POLL_SECONDS)
 
-    async def heard(self) -> None:
+    async def wait_for_wakeup(self) -> None:
         """Wait for the next time that another process wakes this one."""
         await self._heard.wait()
 
     async def _listen(self) -> None:
         while True:
-            await self._permits.woken()
+            await self._permits.wait_for_wakeup()
             self._wake_by(anyio.current_time())
             self._heard.set()
             self._heard = anyio.Event()
@@ -90,7 +90,7 @@ class Holder:
         while True:
             until = self._wake_at
             if self._entries:
-                look_again = anyio.current_time() + LOOK_AGAIN_SECONDS
+                look_again = anyio.current_time() + ADMIT_POLL_SECONDS
                 until = look_again if until is None else min(until, look_again)
             self._sooner = anyio.Event()
             with anyio.move_on_at(float("inf") if until is None else until):

@@ -19,7 +19,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class AdmissionResult:
     """What a step left to its holder: offers to take, and when to decide again.
 
     `next_in` is in seconds from now; None where only a release can make room. `paused_for` is the
@@ -28,16 +28,16 @@ class Room:
     """
 
     offers: tuple[Offer, ...] = ()
-    next_in: float | None = None
+    retry_in: float | None = None
     paused_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AcceptedOffers:
     """The offers that became permits; the others had been withdrawn and wait in the queue again."""
 
     permits: frozenset[int]
-    room: Room
+    admission: AdmissionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class QueueEntry:
     semaphores: tuple[str, ...]
     account: str | None
     waiting: int
-    at_most: int | None = None
+    max_running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class SemaphoreState:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class HolderUsage:
     """What one holder has of one semaphore, for people to look at.
 
     Attributes:
@@ -89,7 +89,7 @@ class Share:
     waiting: int
 
 
-class Permits(Protocol):
+class PermitStore(Protocol):
     """Named semaphores and their permits, shared by every holder of one backend.
 
     Every method raises `BackendUnavailable` where the backend cannot be used. A holder is this
@@ -99,23 +99,23 @@ class Permits(Protocol):
 
     scope: Scope
 
-    async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
+    async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account; the lowest limit rules."""
 
-    async def set_rate(self, semaphore: str, per_minute: float) -> Room:
+    async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
         """Set by hand how many creations a minute an account is allowed: that stays."""
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make the name known while this process lives; a known one is returned unchanged."""
 
-    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
+    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> AdmissionResult:
         """Set a limit by hand; holders are not disturbed.
 
         Raises:
             UnknownSemaphore: no such name.
         """
 
-    async def unset(self, semaphore: str) -> Room:
+    async def unset(self, semaphore: str) -> AdmissionResult:
         """Drop the limit that was set by hand: the lowest that living processes declare applies.
 
         A name that no living process has registered is removed with its last permit.
@@ -136,26 +136,26 @@ class Permits(Protocol):
     async def semaphores(self) -> list[SemaphoreState]:
         """All of them, sorted by name."""
 
-    async def shares(self) -> list[Share]:
+    async def usage_by_holder(self) -> list[HolderUsage]:
         """Who holds and who waits, by semaphore and holder."""
 
-    async def join(self, entry: QueueEntry) -> Room:
+    async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
         """Wait in the queue; an entry already in it waits for that many more."""
 
-    async def leave(self, entry: str, count: int | None = None) -> Room:
+    async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
         """Wait for `count` starts less; None takes the entry and its offers out."""
 
-    async def take(self, permits: Sequence[int]) -> Taken:
+    async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
         """Turn offers into permits; those that are not in the answer are gone."""
 
-    async def release(self, permit: int) -> Room:
+    async def release(self, permit: int) -> AdmissionResult:
         """Give a permit back."""
 
-    async def admit(self) -> Room:
+    async def admit(self) -> AdmissionResult:
         """Free what the dead hold, withdraw stale offers, and make new ones."""
 
     async def run(self) -> None:
         """See to what has to go on in the background, until cancelled."""
 
-    async def woken(self) -> None:
+    async def wait_for_wakeup(self) -> None:
         """Return when another holder's step may have made this one an offer."""

@@ -11,7 +11,7 @@ from typing import Any
 REQUESTS_PER_MINUTE = 600.0
 """Replicate's documented limit on prediction creations, per account."""
 
-KEPT_BACK = 0.5
+BURST_HEADROOM_SECONDS = 0.5
 """Seconds of the rate that the full burst keeps unused: the first creations, on new connections,
 arrive so much later than those that follow, and only then begins the account's own bucket to
 refill. On a busy machine 0.2 s were measured, and once seen to be too few."""
@@ -19,7 +19,7 @@ refill. On a busy machine 0.2 s were measured, and once seen to be too few."""
 
 def full_burst(per_minute: float) -> float:
     """The burst of a rate of which nothing else is known, in creations."""
-    return max(1.0, per_minute - per_minute / 60 * KEPT_BACK)
+    return max(1.0, per_minute - per_minute / 60 * BURST_HEADROOM_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Rate:
     by_hand: bool = False
 
     @classmethod
-    def full(cls, per_minute: float, now: float) -> "Rate":
+    def initial(cls, per_minute: float, now: float) -> "Rate":
         """A rate of which nothing has been used."""
         burst = full_burst(per_minute)
         return cls(per_minute, per_minute, burst, burst, now)
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> "Rate":
+    def from_dict(cls, state: Mapping[str, Any]) -> "Rate":
         """A rate as `dataclasses.asdict` gave it, by this version or another.
 
         What another version kept beside it is left out; the rest begins as it does by default.
@@ -83,11 +83,11 @@ class Rate:
         full = self.full_per_minute
         return self.per_minute < full or self.burst < full_burst(full)
 
-    def declared(self, per_minute: float, now: float) -> "Rate":
+    def with_configured(self, per_minute: float, now: float) -> "Rate":
         """The same account under what a process is configured with, unless one was set by hand."""
         return self if self.by_hand else self._under(per_minute, now)
 
-    def set(self, per_minute: float, now: float) -> "Rate":
+    def with_manual(self, per_minute: float, now: float) -> "Rate":
         """The same account under a rate that was set by hand."""
         return replace(self._under(per_minute, now), by_hand=True)
 
@@ -95,7 +95,7 @@ class Rate:
         """Under another full rate; what was learned stays."""
         if per_minute == self.full_per_minute:
             return self
-        rate, burst = self.at_time(now), full_burst(per_minute)
+        rate, burst = self.refilled_at(now), full_burst(per_minute)
         learned = min(per_minute, rate.per_minute) if rate.lowered else per_minute
         burst = min(burst, rate.burst) if rate.lowered else burst
         return replace(
@@ -106,22 +106,22 @@ class Rate:
             tokens=min(rate.tokens, burst),
         )
 
-    def at_time(self, now: float) -> "Rate":
+    def refilled_at(self, now: float) -> "Rate":
         """The bucket as it stands at `now`."""
         rate = self if now >= self.at else self._clock_set_back(now)
         filled = rate.tokens + (now - rate.at) * rate.per_minute / 60
         return replace(rate, tokens=min(rate.burst, filled), at=now)
 
-    def ready_at(self) -> float:
+    def next_available_at(self) -> float:
         """The earliest time at which a creation may start."""
         missing = max(0.0, 1 - self.tokens)
         return max(self.paused_until, self.at + missing * 60 / self.per_minute)
 
-    def spent(self, count: float) -> "Rate":
+    def consume(self, count: float) -> "Rate":
         """The bucket after `count` offers were made out of it."""
         return replace(self, tokens=self.tokens - count)
 
-    def given_back(self, count: int) -> "Rate":
+    def refund(self, count: int) -> "Rate":
         """The bucket after `count` offers were withdrawn: nothing was created with them."""
         return replace(self, tokens=min(self.burst, self.tokens + count))
 

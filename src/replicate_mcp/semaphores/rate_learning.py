@@ -23,28 +23,28 @@ CEILING_SECONDS = 600.0
 CEILING_SHARE = 0.9
 """The share of a failed or a named rate that is used: a bucket of one forgives no early arrival."""
 
-GROWTH = 1.25
+INCREASE_FACTOR = 1.25
 """By how much a lowered rate grows at a step."""
 
 GROWTH_CREATIONS = 2
 """How many creations a lowered rate must see without throttling before it grows a step."""
 
-FALL = 2.5
+DECREASE_FACTOR = 2.5
 """By how much a lowered rate falls where hardly anything was accepted: a chance 429 more must not
 bring it to nothing."""
 
-LOWERINGS = 10
+MAX_CONSECUTIVE_DECREASES = 10
 """So many in a row find any rate that there is: where 429s go on after them, it is not the rate."""
 
-BEARABLE = 0.5
-BEARABLE_OVER = 20
+MAX_THROTTLED_SHARE = 0.5
+THROTTLED_SHARE_SAMPLE = 20
 """The share of creations refused that lowers the rate all the same: a moving mean over so many."""
 
 FIRST_PAUSE = 1.0
 """Seconds of the pause after a 429 that names none; twice as long where it was of no use."""
 
-SHORTEST_PAUSE = 0.1
-LONGEST_PAUSE = 300.0
+MIN_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 300.0
 """Bounds on a pause, in seconds: a 429 may name none, or one that no batch should wait for."""
 
 SLOWEST_PER_MINUTE = 1.0
@@ -64,20 +64,20 @@ class Throttling:
     burst: float | None = None
 
 
-def sent(rate: Rate, count: int) -> Rate:
+def on_sent(rate: Rate, count: int) -> Rate:
     """`count` creations are sent, with the bucket at that time; a lowered rate may grow by it."""
-    rate = _counting_lately(rate)
+    rate = _reset_old_counts(rate)
     rate = replace(
         rate,
         accepted=rate.accepted + count,
         last_sent=rate.at,
         steady=rate.steady + count,
-        refused=rate.refused * (1 - 1 / BEARABLE_OVER) ** count,
+        refused=rate.refused * (1 - 1 / THROTTLED_SHARE_SAMPLE) ** count,
     )
     return _grown(rate) if rate.lowered and rate.steady >= GROWTH_CREATIONS else rate
 
 
-def throttled(rate: Rate, told: Throttling, *, sent_at: float) -> Rate:
+def on_throttled(rate: Rate, throttling: Throttling, *, sent_at: float) -> Rate:
     """A creation sent at `sent_at` was answered with 429, with the bucket at the answer's time.
 
     Only a creation sent after the present episode began opens another: the flood of answers to
@@ -88,37 +88,37 @@ def throttled(rate: Rate, told: Throttling, *, sent_at: float) -> Rate:
         rate = replace(rate, since=rate.at)
     if sent_at >= rate.since:
         rate = replace(rate, accepted=max(0.0, rate.accepted - 1))
-    rate = replace(rate, refused=min(1.0, rate.refused + 1 / BEARABLE_OVER))
+    rate = replace(rate, refused=min(1.0, rate.refused + 1 / THROTTLED_SHARE_SAMPLE))
     if rate.episode_at and sent_at <= rate.episode_at:
-        return _same_episode(rate, told)
+        return _same_episode(rate, throttling)
     pauses = rate.pauses + 1 if rate.episode_at and rate.accepted < 1 else 0
-    pause = FIRST_PAUSE * 2.0 ** min(pauses, 8) if told.retry_after is None else told.retry_after
-    pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+    pause = FIRST_PAUSE * 2.0 ** min(pauses, 8) if throttling.retry_after is None else throttling.retry_after
+    pause = min(max(pause, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
     rate = replace(rate, pauses=pauses, paused_until=rate.at + pause)
     in_a_row = rate.lowerings if rate.at < rate.episode_at + CEILING_SECONDS else 0
-    if in_a_row == LOWERINGS and rate.refused < BEARABLE and told.per_minute is None:
+    if in_a_row == MAX_CONSECUTIVE_DECREASES and rate.refused < MAX_THROTTLED_SHARE and throttling.per_minute is None:
         return replace(rate, episode_at=rate.at, ceiling_until=rate.at)
-    return replace(_lowered(rate, told), lowerings=in_a_row % LOWERINGS + 1)
+    return replace(_lowered(rate, throttling), lowerings=in_a_row % MAX_CONSECUTIVE_DECREASES + 1)
 
 
-def _lowered(rate: Rate, told: Throttling) -> Rate:
-    failed = rate.per_minute if told.per_minute is None else told.per_minute
+def _lowered(rate: Rate, throttling: Throttling) -> Rate:
+    failed = rate.per_minute if throttling.per_minute is None else throttling.per_minute
     return replace(
         rate,
-        per_minute=_between_bounds(rate, _learned(rate, told)),
-        burst=max(1.0, told.burst or 1.0),
+        per_minute=_between_bounds(rate, _learned(rate, throttling)),
+        burst=max(1.0, throttling.burst or 1.0),
         tokens=0.0,
         episode_at=rate.at,
         steady=0,
         # Where more was accepted than the rate allows, it was the burst that failed.
-        ceiling=failed if told.per_minute else max(failed, _accepted(rate) / CEILING_SHARE),
+        ceiling=failed if throttling.per_minute else max(failed, _accepted(rate) / CEILING_SHARE),
         ceiling_until=rate.at + CEILING_SECONDS,
     )
 
 
-def _same_episode(rate: Rate, told: Throttling) -> Rate:
-    pause = min(told.retry_after or 0.0, LONGEST_PAUSE)
-    still_counting = rate.since <= rate.episode_at and told.per_minute is None
+def _same_episode(rate: Rate, throttling: Throttling) -> Rate:
+    pause = min(throttling.retry_after or 0.0, MAX_PAUSE_SECONDS)
+    still_counting = rate.since <= rate.episode_at and throttling.per_minute is None
     return replace(
         rate,
         per_minute=_between_bounds(rate, _accepted(rate)) if still_counting else rate.per_minute,
@@ -126,7 +126,7 @@ def _same_episode(rate: Rate, told: Throttling) -> Rate:
     )
 
 
-def _counting_lately(rate: Rate) -> Rate:
+def _reset_old_counts(rate: Rate) -> Rate:
     """The count of accepted creations, begun anew at an episode and after a time of none."""
     lately = max(RECENT_SECONDS, RECENT_CREATIONS * 60 / rate.per_minute)
     if rate.episode_at > rate.since:
@@ -144,13 +144,13 @@ def _accepted(rate: Rate) -> float:
     return max(1.0, rate.accepted) * 60 / max(1.0, rate.at - rate.since)
 
 
-def _learned(rate: Rate, told: Throttling) -> float:
-    if told.per_minute is not None:
-        return told.per_minute * CEILING_SHARE
+def _learned(rate: Rate, throttling: Throttling) -> float:
+    if throttling.per_minute is not None:
+        return throttling.per_minute * CEILING_SHARE
     if not rate.lowered:
         return _accepted(rate)
     # A rate that has grown, and was not refused at once, fails only by its last step.
-    less = rate.per_minute / (GROWTH if rate.accepted >= GROWTH_CREATIONS else FALL)
+    less = rate.per_minute / (INCREASE_FACTOR if rate.accepted >= GROWTH_CREATIONS else DECREASE_FACTOR)
     return max(_accepted(rate), less)
 
 
@@ -163,7 +163,7 @@ def _grown(rate: Rate) -> Rate:
     under_a_ceiling = rate.at < rate.ceiling_until
     if under_a_ceiling:
         top = min(top, rate.ceiling * CEILING_SHARE)
-    per_minute = max(rate.per_minute, min(top, rate.per_minute * GROWTH))
+    per_minute = max(rate.per_minute, min(top, rate.per_minute * INCREASE_FACTOR))
     full = per_minute == rate.full_per_minute and not under_a_ceiling
     return replace(
         rate,

@@ -10,16 +10,16 @@ from pydantic import TypeAdapter
 from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.told import reason
 from replicate_mcp.batches.backend import BatchState, Noted, NotedAttempt
-from replicate_mcp.semaphores.permits import Offer, Room, SemaphoreState
+from replicate_mcp.semaphores.permits import Offer, AdmissionResult, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 
-def room(told: Sequence[str]) -> Room:
+def room(told: Sequence[str]) -> AdmissionResult:
     """A holder's offers, when to decide again, and how long admission is paused."""
     next_in, paused_for, *offers = told
-    return Room(
+    return AdmissionResult(
         tuple(
             Offer(int(permit), entry)
             for permit, entry in zip(offers[::2], offers[1::2], strict=True)
@@ -56,12 +56,12 @@ def noted_attempt(told: Sequence[Any]) -> NotedAttempt:
 class Begun:
     """A batch that began, by the server's clock, with the limits of its semaphores there."""
 
-    room: Room
+    room: AdmissionResult
     limits: Sequence[Sequence[str]]
     created_at: float
 
 
-def noted(told: Sequence[Any], room: Room) -> Noted:
+def noted(told: Sequence[Any], room: AdmissionResult) -> Noted:
     """Attempts that were noted."""
     chosen, opens_in = told
     return Noted(

@@ -59,7 +59,7 @@ from replicate_mcp.batches.backend import (
 )
 from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ReplicateMcpError, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, Scope, SemaphoreState, HolderUsage, AcceptedOffers
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.semaphores.registry import check_removable, unknown_semaphore
 from replicate_mcp.tasks.result import TaskResult, was_created
@@ -141,7 +141,7 @@ class RedisBackend:
             await turn.step("declare", semaphore=semaphore, limit=limit, per_minute=per_minute)
             self._mirror.declared[semaphore] = (limit, per_minute)
 
-    async def set_rate(self, semaphore: str, per_minute: float) -> Room:
+    async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
         """Set an account's rate by hand."""
         async with self._membership.turn() as turn:
             answer = await turn.step("set_rate", semaphore=semaphore, per_minute=per_minute)
@@ -158,7 +158,7 @@ class RedisBackend:
             await turn.renew()  # What was set is kept here, too.
             return state
 
-    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
+    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> AdmissionResult:
         """Set a limit by hand."""
         async with self._membership.turn() as turn:
             answer = await turn.step("resize", semaphore=semaphore, limit=limit, by_admin=by_admin)
@@ -166,7 +166,7 @@ class RedisBackend:
             await turn.renew()
             return found
 
-    async def unset(self, semaphore: str) -> Room:
+    async def unset(self, semaphore: str) -> AdmissionResult:
         """Drop a limit that was set by hand."""
         async with self._membership.turn() as turn:
             found = self._room(await turn.step("unset", semaphore=semaphore), semaphore)
@@ -191,7 +191,7 @@ class RedisBackend:
             (told,) = await turn.step("semaphores", **self._looking())
         return sorted(map(semaphore_state, told), key=lambda state: state.name)
 
-    async def shares(self) -> list[Share]:
+    async def shares(self) -> list[HolderUsage]:
         """Who holds and who waits."""
         (told,) = await self._membership.read("shares")
         in_use: Counter[tuple[str, str]] = Counter()
@@ -200,11 +200,11 @@ class RedisBackend:
             in_use[name, label] += int(used)
             waiting[name, label] += int(waits)
         return [
-            Share(label, name, in_use[name, label], waiting[name, label])
+            HolderUsage(label, name, in_use[name, label], waiting[name, label])
             for name, label in sorted(in_use.keys() | waiting.keys())
         ]
 
-    async def join(self, entry: QueueEntry) -> Room:
+    async def join(self, entry: QueueEntry) -> AdmissionResult:
         """Wait in the queue."""
         async with self._membership.turn() as turn:
             wanted = self._mirror.wanted(entry.id) + entry.waiting
@@ -213,7 +213,7 @@ class RedisBackend:
             self._mirror.join(KeptEntry(entry, wanted), answer[1])
             return found
 
-    async def leave(self, entry: str, count: int | None = None) -> Room:
+    async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
         """Wait for less, or not at all."""
         async with self._membership.turn() as turn:
             wanted = 0 if count is None else max(0, self._mirror.wanted(entry) - count)
@@ -224,22 +224,22 @@ class RedisBackend:
                 self._mirror.entries.pop(entry, None)
             return self._room(answer)
 
-    async def take(self, permits: Sequence[int]) -> Taken:
+    async def take(self, permits: Sequence[int]) -> AcceptedOffers:
         """Turn offers into permits."""
         async with self._membership.next_turn() as turn:
             told, now, taken = await turn.step("take", permits=[str(each) for each in permits])
             for permit, entry in taken:
                 self._mirror.hold(int(permit), entry, taken_at=float(now))
-            return Taken(frozenset(int(permit) for permit, _ in taken), self._room([told]))
+            return AcceptedOffers(frozenset(int(permit) for permit, _ in taken), self._room([told]))
 
-    async def release(self, permit: int) -> Room:
+    async def release(self, permit: int) -> AdmissionResult:
         """Give a permit back."""
         async with self._membership.turn() as turn:
             # It is given back in any case: if not by this step, then when all is said again.
             self._mirror.permits.pop(permit, None)
             return self._room(await turn.step("release", permit=str(permit)))
 
-    async def admit(self) -> Room:
+    async def admit(self) -> AdmissionResult:
         """Clear what the dead left, and make offers."""
         async with self._membership.turn() as turn:
             return self._room(await turn.step("admit", **self._looking()))
@@ -254,7 +254,7 @@ class RedisBackend:
 
     # The journal
 
-    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
         """A batch begins, and its tasks wait."""
         if batch.key is not None:
             check_encodable(batch.key.key)  # Before others' batches are sent with it.
@@ -314,7 +314,7 @@ class RedisBackend:
         for permit, seconds in told.cancel_after.items():
             self._mirror.hold_attempt(permit, asked.attempts[permit], seconds, now)
 
-    async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
+    async def put_back(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Let a task wait anew; a 429 is learned from."""
         async with self._membership.turn() as turn:
             kept = self._mirror.permits.get(permit)
@@ -334,7 +334,7 @@ class RedisBackend:
 
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
-    ) -> Room | None:
+    ) -> AdmissionResult | None:
         """Record a result, free its permit, hand the room on."""
         row = row_of(result, permit)
         finished = Finished(permit, batch_id, row, ended, was_created(result))
@@ -342,7 +342,7 @@ class RedisBackend:
 
     async def _finish_together(
         self, turn: Membership, asked: Sequence[Finished]
-    ) -> list[Room | None]:
+    ) -> list[AdmissionResult | None]:
         told, outcomes = await turn.step("finish", asked=[each.told() for each in asked])
         running = set(self._mirror.running())
         for each, outcome in zip(asked, outcomes, strict=True):
@@ -361,7 +361,7 @@ class RedisBackend:
 
     async def record(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
-    ) -> Room:
+    ) -> AdmissionResult:
         """Record results without a permit's end."""
         async with self._membership.turn() as turn:
             rows = [row_of(result) for result in results]
@@ -421,7 +421,7 @@ class RedisBackend:
         self._forgotten_in[account] = answer[0]
         return bool(answer[0])
 
-    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> Room:
+    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
         """Enter what nobody is known to have made; then the account's tasks may start.
 
         They may not where the memory was lost once more since `forgot` was asked.
@@ -510,7 +510,7 @@ class RedisBackend:
     def _looking(self) -> dict[str, Any]:
         return {"unbroken": self._membership.unbroken, "reasons": REASONS}
 
-    def _room(self, answer: Sequence[Any], *semaphores: str) -> Room:
+    def _room(self, answer: Sequence[Any], *semaphores: str) -> AdmissionResult:
         """The room in an answer, or the reason why there is none: a name that nobody registered."""
         if not answer[0] and len(answer) > 1:
             raise _unknown(semaphores, answer[1])

@@ -165,7 +165,7 @@ class Mirror:
             entry,
             kept.entry.semaphores,
             kept.entry.account,
-            kept.entry.at_most is not None,
+            kept.entry.max_running is not None,
             taken_at,
         )
 

@@ -62,8 +62,8 @@ def told_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
     told: dict[str, Any] = {"entry": entry.id, "semaphores": entry.semaphores, "wanted": wanted}
     if entry.account is not None:
         told["account"] = entry.account
-    if entry.at_most is not None:
-        told["at_most"] = entry.at_most
+    if entry.max_running is not None:
+        told["at_most"] = entry.max_running
     return told
 
 

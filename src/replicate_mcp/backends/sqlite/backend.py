@@ -40,7 +40,7 @@ from replicate_mcp.batches.backend import (
 )
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
-from replicate_mcp.semaphores.permits import QueueEntry, Room, Scope, SemaphoreState, Share, Taken
+from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, Scope, SemaphoreState, HolderUsage, AcceptedOffers
 from replicate_mcp.semaphores.rate_learning import Throttling
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, was_created
 
@@ -122,10 +122,10 @@ class SqliteBackend:
         """Say which limit and rate this process allows an account."""
         await self._step(lambda permits, _: permits.limits.declare(semaphore, limit, per_minute))
 
-    async def set_rate(self, semaphore: str, per_minute: float) -> Room:
+    async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
         """Set an account's rate by hand."""
 
-        def set_rate(permits: PermitTables, _: JournalTables) -> Room:
+        def set_rate(permits: PermitTables, _: JournalTables) -> AdmissionResult:
             permits.limits.set_rate(semaphore, per_minute)
             return permits.admit()
 
@@ -135,19 +135,19 @@ class SqliteBackend:
         """Make a name known while this process lives."""
         return await self._step(lambda permits, _: permits.limits.register(semaphore, limit))
 
-    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> Room:
+    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> AdmissionResult:
         """Set a limit by hand."""
 
-        def resize(permits: PermitTables, _: JournalTables) -> Room:
+        def resize(permits: PermitTables, _: JournalTables) -> AdmissionResult:
             permits.limits.resize(semaphore, limit, by_admin=by_admin)
             return permits.admit()
 
         return await self._step(resize)
 
-    async def unset(self, semaphore: str) -> Room:
+    async def unset(self, semaphore: str) -> AdmissionResult:
         """Drop a limit that was set by hand."""
 
-        def unset(permits: PermitTables, _: JournalTables) -> Room:
+        def unset(permits: PermitTables, _: JournalTables) -> AdmissionResult:
             permits.limits.unset(semaphore)
             return permits.admit()
 
@@ -163,32 +163,32 @@ class SqliteBackend:
         await self._bury_the_dead()
         return await self._step(lambda permits, _: permits.limits.states())
 
-    async def shares(self) -> list[Share]:
+    async def shares(self) -> list[HolderUsage]:
         """Who holds and who waits."""
         return await self._step(lambda permits, _: permits.limits.shares())
 
-    async def join(self, entry: QueueEntry) -> Room:
+    async def join(self, entry: QueueEntry) -> AdmissionResult:
         """Wait in the queue."""
         return await self._step(lambda permits, _: permits.join(entry))
 
-    async def leave(self, entry: str, count: int | None = None) -> Room:
+    async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
         """Wait for less, or not at all."""
         return await self._step(lambda permits, _: permits.leave(entry, count))
 
-    async def take(self, permits: Sequence[int]) -> Taken:
+    async def take(self, permits: Sequence[int]) -> AcceptedOffers:
         """Turn offers into permits."""
-        return Taken(*await self._step(lambda tables, _: tables.take(permits)))
+        return AcceptedOffers(*await self._step(lambda tables, _: tables.take(permits)))
 
-    async def release(self, permit: int) -> Room:
+    async def release(self, permit: int) -> AdmissionResult:
         """Give a permit back."""
 
-        def release(permits: PermitTables, _: JournalTables) -> Room:
+        def release(permits: PermitTables, _: JournalTables) -> AdmissionResult:
             permits.free(permit)
             return permits.admit()
 
         return await self._step(release)
 
-    async def admit(self) -> Room:
+    async def admit(self) -> AdmissionResult:
         """Clear what the dead left, at most once a second, and make offers."""
         await self._look_for_the_dead()
         return await self._step(lambda permits, _: permits.admit())
@@ -206,10 +206,10 @@ class SqliteBackend:
 
     # The journal
 
-    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> Room:
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
         """A batch begins, and its tasks wait."""
 
-        def open_batch(permits: PermitTables, journal: JournalTables) -> Room:
+        def open_batch(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             journal.open(batch)
             return permits.join(entry)
 
@@ -226,16 +226,16 @@ class SqliteBackend:
         """Turn offers into permits, each with its attempt."""
         return await self._step(lambda permits, _: permits.note_attempts(attempts, images_per_day))
 
-    async def put_back(self, permit: int, throttling: Throttling | None = None) -> Room:
+    async def put_back(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Let a task wait anew."""
         return await self._step(lambda permits, _: permits.put_back(permit, throttling))
 
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
-    ) -> Room | None:
+    ) -> AdmissionResult | None:
         """Record a result, free its permit, hand the room on."""
 
-        def finish(permits: PermitTables, journal: JournalTables) -> Room | None:
+        def finish(permits: PermitTables, journal: JournalTables) -> AdmissionResult | None:
             prediction = result.prediction_id
             if prediction and not journal.claim(prediction, permit, batch_id):
                 return None
@@ -251,10 +251,10 @@ class SqliteBackend:
 
     async def record(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
-    ) -> Room:
+    ) -> AdmissionResult:
         """Record results without a permit's end."""
 
-        def record(permits: PermitTables, journal: JournalTables) -> Room:
+        def record(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             journal.record(batch_id, results)
             return permits.leave(batch_id, len(results) if waited else 0)
 
@@ -285,9 +285,9 @@ class SqliteBackend:
         """A file does not forget; and what was in memory went with the only process."""
         return False
 
-    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> Room:
+    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
         """Never needed, since nothing is forgotten."""
-        return Room()
+        return AdmissionResult()
 
     async def known_predictions(self, account: str) -> set[str]:
         """Predictions that belong to an attempt."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.errors import UnknownSemaphore
-from replicate_mcp.semaphores.permits import SemaphoreState, Share
+from replicate_mcp.semaphores.permits import SemaphoreState, HolderUsage
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.registry import (
     account_of,
@@ -177,7 +177,7 @@ class LimitTables:
             for name, limit in sorted(limits.items())
         ]
 
-    def shares(self) -> list[Share]:
+    def shares(self) -> list[HolderUsage]:
         """Who holds and who waits."""
         labels = dict(self._db.execute("SELECT id, label FROM holder"))
         in_use: Counter[tuple[str, str]] = Counter()
@@ -193,7 +193,7 @@ class LimitTables:
                 for name in filter(None, (semaphore, also)):
                     counted[name, labels.get(holder, "")] += count
         return [
-            Share(label, name, in_use[name, label], waiting[name, label])
+            HolderUsage(label, name, in_use[name, label], waiting[name, label])
             for name, label in sorted(in_use.keys() | waiting.keys())
         ]
 

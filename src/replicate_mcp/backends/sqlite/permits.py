@@ -14,15 +14,15 @@ from replicate_mcp.replicate_api.attempts import (
     distinct_cancel_after,
 )
 from replicate_mcp.semaphores.admission import (
-    OFFER_LASTS,
-    OFFER_STALLS_AFTER,
+    OFFER_TTL_SECONDS,
+    OFFER_STALE_SECONDS,
     Entry,
     admit,
 )
-from replicate_mcp.semaphores.daily_cap import opens_in
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, Room
+from replicate_mcp.semaphores.daily_cap import seconds_until_reset
+from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.rate import Rate
-from replicate_mcp.semaphores.rate_learning import Throttling, sent, throttled
+from replicate_mcp.semaphores.rate_learning import Throttling, on_sent, on_throttled
 
 _LEFT = "holder NOT IN (SELECT id FROM holder)"
 """Whose process is gone."""
@@ -85,7 +85,7 @@ class PermitTables:
 
     # The queue
 
-    def join(self, entry: QueueEntry) -> Room:
+    def join(self, entry: QueueEntry) -> AdmissionResult:
         """Let an entry wait, or wait for more."""
         for semaphore in entry.semaphores:
             self.limits.keep(semaphore)
@@ -95,12 +95,12 @@ class PermitTables:
             " ON CONFLICT (entry) DO UPDATE SET waiting = waiting + excluded.waiting",
             (
                 entry.id, self._holder, entry.semaphores[0], _second(entry.semaphores),
-                entry.account, entry.waiting, entry.at_most,
+                entry.account, entry.waiting, entry.max_running,
             ),
         )  # fmt: skip
         return self.admit()
 
-    def leave(self, entry: str, count: int | None) -> Room:
+    def leave(self, entry: str, count: int | None) -> AdmissionResult:
         """Wait for less, or not at all."""
         if count is None:
             self.leave_queue(entry)
@@ -120,7 +120,7 @@ class PermitTables:
         self._withdraw("entry = ?", (entry,))
         self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
 
-    def take(self, permits: Iterable[int]) -> tuple[frozenset[int], Room]:
+    def take(self, permits: Iterable[int]) -> tuple[frozenset[int], AdmissionResult]:
         """Turn offers into permits."""
         taken: set[int] = set()
         oldest = self._now
@@ -134,8 +134,8 @@ class PermitTables:
                 taken.add(permit)
                 oldest = min(oldest, rows[0][0])
         # Whoever kept the queue waiting with its offers lets it go on as it takes them.
-        stalled = self._now - oldest > OFFER_STALLS_AFTER
-        return frozenset(taken), self.admit() if stalled else Room()
+        stalled = self._now - oldest > OFFER_STALE_SECONDS
+        return frozenset(taken), self.admit() if stalled else AdmissionResult()
 
     def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> Noted:
         """Turn offers into permits, each with its attempt."""
@@ -165,9 +165,9 @@ class PermitTables:
             )  # fmt: skip
             self._usage.count(permit, attempt.images)
         self._note_sent(taken)
-        return Noted(chosen, room, opens_in(self._now) if beyond else None)
+        return Noted(chosen, room, seconds_until_reset(self._now) if beyond else None)
 
-    def put_back(self, permit: int, throttling: Throttling | None) -> Room:
+    def put_back(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
         """Let a task wait anew; a 429 is learned from."""
         self._usage.uncount(permit)
         rows = self._db.execute(
@@ -177,7 +177,7 @@ class PermitTables:
             self._wait_more(entry, 1)
             if throttling and account:
                 rate = self._rates.of([account])[account]
-                self._rates.store(account, throttled(rate, throttling, sent_at=taken_at))
+                self._rates.store(account, on_throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
     def free(self, permit: int, *, asked_for: bool = True) -> None:
@@ -216,12 +216,12 @@ class PermitTables:
 
     # Admission
 
-    def admit(self) -> Room:
+    def admit(self) -> AdmissionResult:
         """Withdraw stale offers, run the admission, and collect this holder's offers."""
         # One from the future was made before the clock was set back.
         self._withdraw(
             "(offered_at < ? OR offered_at > ?)",
-            (self._now - OFFER_LASTS, self._now + 1),
+            (self._now - OFFER_TTL_SECONDS, self._now + 1),
             stalled=True,
         )
         rows = self._db.execute(
@@ -233,7 +233,7 @@ class PermitTables:
             "SELECT id, entry FROM permit WHERE holder = ? AND taken_at IS NULL ORDER BY id",
             (self._holder,),
         )
-        return Room(
+        return AdmissionResult(
             tuple(Offer(permit, entry) for permit, entry in offers),
             None if next_at is None else max(0.0, next_at - self._now),
         )
@@ -255,11 +255,11 @@ class PermitTables:
         offered = self._db.execute(
             "SELECT holder, min(offered_at) FROM permit WHERE taken_at IS NULL GROUP BY holder"
         ).fetchall()
-        late = {holder for holder, at in offered if at < self._now - OFFER_STALLS_AFTER}
+        late = {holder for holder, at in offered if at < self._now - OFFER_STALE_SECONDS}
         decision = admit(queue, free, rates, stalled=late | self._stalled(), now=self._now)
         if decision.grants:
             self._offer(decision.grants, {entry.id: entry for entry in queue}, rates)
-        withdrawals = [at + OFFER_LASTS + 0.001 for holder, at in offered if holder in late]
+        withdrawals = [at + OFFER_TTL_SECONDS + 0.001 for holder, at in offered if holder in late]
         return min([*withdrawals, *([decision.next_at] if decision.next_at else [])], default=None)
 
     def _offer(
@@ -283,7 +283,7 @@ class PermitTables:
         )
         spent = Counter(entry.account for entry in entries if entry.account)
         for account, count in spent.items():
-            self._rates.store(account, rates[account].spent(count))
+            self._rates.store(account, rates[account].consume(count))
         others = {entry.holder for entry in entries} - {self._holder}
         for holder in others:
             row = self._db.execute("SELECT port FROM holder WHERE id = ?", (holder,)).fetchone()
@@ -303,7 +303,7 @@ class PermitTables:
             self._wait_more(entry, count)
         returned = Counter(account for _, account, _ in rows if account)
         for account, rate in self._rates.of(returned).items():
-            self._rates.store(account, rate.given_back(returned[account]))
+            self._rates.store(account, rate.refund(returned[account]))
         if stalled:
             holders = {(holder,) for _, _, holder in rows}
             self._db.executemany("UPDATE holder SET stalled = 1 WHERE id = ?", holders)
@@ -339,7 +339,7 @@ class PermitTables:
             " GROUP BY account"
         ).fetchall()
         for account, count in rows:
-            self._rates.store(account, sent(self._rates.of([account])[account], count))
+            self._rates.store(account, on_sent(self._rates.of([account])[account], count))
 
 
 def _second(semaphores: Sequence[str]) -> str | None:

@@ -23,7 +23,7 @@ class RateTable:
                 "SELECT state FROM rate WHERE account = ?", (account,)
             ).fetchone()
             if row:
-                rates[account] = Rate.restored(json.loads(row[0])).at_time(self._now)
+                rates[account] = Rate.from_dict(json.loads(row[0])).refilled_at(self._now)
         return rates
 
     def store(self, account: str, rate: Rate) -> None:
@@ -35,11 +35,11 @@ class RateTable:
 
     def declare(self, account: str, per_minute: float) -> None:
         """What a process says the account is allowed; what was learned of it stays."""
-        self.store(account, self._known(account, per_minute).declared(per_minute, self._now))
+        self.store(account, self._known(account, per_minute).with_configured(per_minute, self._now))
 
     def set(self, account: str, per_minute: float) -> None:
         """What was set by hand; what was learned stays."""
-        self.store(account, self._known(account, per_minute).set(per_minute, self._now))
+        self.store(account, self._known(account, per_minute).with_manual(per_minute, self._now))
 
     def _known(self, account: str, per_minute: float) -> Rate:
-        return self.of([account]).get(account) or Rate.full(per_minute, self._now)
+        return self.of([account]).get(account) or Rate.initial(per_minute, self._now)
