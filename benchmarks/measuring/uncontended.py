@@ -105,7 +105,7 @@ async def _make(backend: Backend, permit: int, task: int) -> AdmissionResult:
     attempt = Attempt(
         "uncontended", task, _MODEL, hash_inputs({"prompt": prompt}), 600, time.time(), 700
     )
-    noted = await backend.note_attempts({permit: attempt})
+    noted = await backend.record_attempts({permit: attempt})
     assert permit in noted.cancel_after, "the offer is gone"
     made = GeneratedFile(
         url=f"https://replicate.delivery/{task}.png",

@@ -114,7 +114,7 @@ class BatchOperations:
         Raises:
             ReplicateMcpError: it is refused whole; nothing was created.
         """
-        from replicate_mcp.batches.backend import KeyTaken
+        from replicate_mcp.batches.backend import IdempotencyKeyExists
         from replicate_mcp.batches.planning import check_problems
 
         if request.concurrency_limit is not None:
@@ -124,7 +124,7 @@ class BatchOperations:
         parts, key = await self._get_components(), request.key
         try:
             if key is not None:
-                await parts.backend.check_key(caller.name, key.key)
+                await parts.backend.check_idempotency_key(caller.name, key.key)
             if tasks is None:
                 # A token may be made up: a large request is read for those that Replicate knows.
                 with _prepare_timeout():
@@ -146,7 +146,7 @@ class BatchOperations:
             )
         except ExceptionGroup as group:  # Models are looked up, and images sent, in task groups.
             raise _first_error(group) from None
-        except KeyTaken as taken:
+        except IdempotencyKeyExists as taken:
             if key is None or taken.digest != key.digest:
                 raise IdempotencyKeyConflict(
                     "This Idempotency-Key belongs to another request of yours: use a new one."
@@ -210,7 +210,7 @@ class BatchOperations:
         from replicate_mcp.tasks.result import ListedBatch
 
         parts = await self._get_components()
-        states = await parts.backend.batches(caller.visible_callers, limit=limit)
+        states = await parts.backend.list_batches(caller.visible_callers, limit=limit)
         return [
             ListedBatch(
                 **counts_of(each).model_dump(),
@@ -329,11 +329,11 @@ class BatchOperations:
     @staticmethod
     async def _load_batch(parts: "Components", caller: Caller, batch_id: str | None) -> "BatchState":
         if batch_id is None:
-            newest = await parts.backend.batches(caller.visible_callers, limit=1)
+            newest = await parts.backend.list_batches(caller.visible_callers, limit=1)
             if newest:
                 return newest[0]
             raise UnknownBatch("There is no batch yet: generate_images starts one.")
-        state = await parts.backend.batch(batch_id)
+        state = await parts.backend.get_batch(batch_id)
         if state is None or state.caller not in caller.visible_callers:
             raise UnknownBatch(
                 f"There is no batch '{escaped(batch_id[:60])}': batches are remembered for 24 "
@@ -344,7 +344,7 @@ class BatchOperations:
 
     @staticmethod
     async def _is_running(parts: "Components", batch_id: str) -> bool:
-        state = await parts.backend.batch(batch_id)
+        state = await parts.backend.get_batch(batch_id)
         return state is not None and state.status == "running"
 
 
@@ -398,10 +398,10 @@ def counts_of(state: "BatchState") -> "BatchCounts":
 
 
 async def _uploaded(found: _PreparedRequest, seconds: float | None) -> "Sequence[PlannedTask]":
-    from replicate_mcp.batches.uploading import with_urls
+    from replicate_mcp.batches.uploading import upload_images
 
     with anyio.move_on_after(seconds):
-        return await with_urls(found.tasks, found.images, found.gateway)
+        return await upload_images(found.tasks, found.images, found.gateway)
     raise ReplicateUnavailable(
         f"The images were not at Replicate within {seconds:.0f} s, so nothing was created: use "
         "smaller ones, or give their URLs."

@@ -79,12 +79,12 @@ class Components:
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
             images_per_day=settings.images_per_day,
-            most_bytes=batch_bytes,
+            max_bytes=batch_bytes,
             observer=observer,
         )
         group.start_soon(backend.run)
         group.start_soon(holder.run)
-        group.start_soon(runner.hear_cancels)
+        group.start_soon(runner.watch_cancellations)
         contexts = ContextQueue(backend, BackendCalls(holder, group))
         parts = cls(settings, backend, holder, runner, contexts, refused)
         group.start_soon(parts.accounts.close_idle)

@@ -83,7 +83,7 @@ async def take_all(backend: Backend, room: AdmissionResult, first_task: int = 0)
         offer.permit: attempt(offer.entry, first_task + place)
         for place, offer in enumerate(room.offers)
     }
-    return sorted((await backend.note_attempts(attempts)).cancel_after)
+    return sorted((await backend.record_attempts(attempts)).cancel_after)
 
 
 async def state(backend: Backend, name: str = OWN) -> tuple[int, int]:

@@ -765,7 +765,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             (batches if offer.entry.is_batch else contexts)[number] = (offer, start)
         if batches:
             attempts = {n: attempt(offer.entry.id, task) for n, (offer, task) in batches.items()}
-            noted = await holder.backend.note_attempts(attempts)
+            noted = await holder.backend.record_attempts(attempts)
             self._counts.took(holder, batches, noted.cancel_after.keys(), noted.room)
         if contexts:
             taken = await holder.backend.accept_offers(list(contexts))
@@ -794,7 +794,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         holder, entry = permit.entry.holder, permit.entry
         if entry.in_queue:
             entry.pending.append(permit.start)
-        self._counts.shown(holder, await holder.backend.put_back(number))
+        self._counts.shown(holder, await holder.backend.requeue(number))
 
     async def _leave(self, entry: Entry) -> None:
         entry.pending.clear()
@@ -805,7 +805,7 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _leave_some(self, entry: Entry, most: int) -> None:
         gone = [entry.pending.pop() for _ in range(min(most, len(entry.pending)))]
         if entry.is_batch:
-            room = await entry.holder.backend.record(entry.id, [failed(task) for task in gone])
+            room = await entry.holder.backend.record_results(entry.id, [failed(task) for task in gone])
         else:
             room = await entry.holder.backend.dequeue(entry.id, len(gone))
         self._counts.shown(entry.holder, room, given_up=entry)

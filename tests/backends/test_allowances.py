@@ -67,7 +67,7 @@ async def test_starts_of_callers_own_code_use_no_slots_of_a_rate(world: World) -
 async def test_a_429_names_the_time_to_wait_and_the_pause_ends_with_it(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
-    room = await backend.put_back(permit, Throttling(retry_after=10))
+    room = await backend.requeue(permit, Throttling(retry_after=10))
     assert room.retry_in is not None
     assert room.retry_in >= 10
     assert (await account(backend)).throttled_for == pytest.approx(10)
@@ -81,7 +81,7 @@ async def test_a_429_of_one_account_holds_up_no_other(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     await backend.declare_limit(OTHER, 9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b1", 1))
-    await backend.put_back(permit, Throttling(retry_after=10, per_minute=6, burst=1))
+    await backend.requeue(permit, Throttling(retry_after=10, per_minute=6, burst=1))
     assert (await account(backend, OTHER)).throttled_for is None
     room = await begin(backend, "b2", 2, account="other")
     assert [offer.entry for offer in room.offers] == ["b2", "b2"]
@@ -90,7 +90,7 @@ async def test_a_429_of_one_account_holds_up_no_other(world: World) -> None:
 async def test_a_task_that_is_put_back_without_a_429_teaches_nothing(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
-    room = await backend.put_back(permit)
+    room = await backend.requeue(permit)
     assert [offer.entry for offer in room.offers] == ["b"]
     assert (await account(backend)).requests_per_minute == 600
     assert (await account(backend)).throttled_for is None
@@ -102,9 +102,9 @@ async def test_answers_to_creations_sent_before_the_first_429_lower_the_rate_no_
     backend = await world.holder(limit=9, per_minute=600)
     first, second = await take_all(backend, await begin(backend, "b", 2))
     world.clock.now += 1
-    await backend.put_back(first, Throttling(retry_after=10, per_minute=60, burst=1))
+    await backend.requeue(first, Throttling(retry_after=10, per_minute=60, burst=1))
     world.clock.now += 1
-    await backend.put_back(second, Throttling(retry_after=1, per_minute=6, burst=1))
+    await backend.requeue(second, Throttling(retry_after=1, per_minute=6, burst=1))
     lowered = await account(backend)
     assert lowered.requests_per_minute == pytest.approx(54)
     assert lowered.throttled_for == pytest.approx(9)
@@ -117,7 +117,7 @@ async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: Worl
     await take_all(backend, await begin(backend, "b1", 3))
     world.clock.now += 2
     permits = await take_all(backend, await begin(backend, "b2", 2))
-    await backend.put_back(permits[0], Throttling(retry_after=1))
+    await backend.requeue(permits[0], Throttling(retry_after=1))
     assert (await account(backend)).requests_per_minute == pytest.approx((5 - 1) * 60 / 2)
 
 
@@ -125,17 +125,17 @@ async def test_a_creation_that_is_sent_after_a_429_may_lower_the_rate_again(worl
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     world.clock.now += 1
-    await backend.put_back(permit, Throttling(retry_after=1, per_minute=60, burst=1))
+    await backend.requeue(permit, Throttling(retry_after=1, per_minute=60, burst=1))
     world.clock.now += 5
     (permit,) = await take_all(backend, await backend.admit())
-    await backend.put_back(permit, Throttling(retry_after=1, per_minute=6, burst=1))
+    await backend.requeue(permit, Throttling(retry_after=1, per_minute=6, burst=1))
     assert (await account(backend)).requests_per_minute == pytest.approx(5.4)
 
 
 async def test_a_lowered_rate_grows_with_the_creations_that_are_sent(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 9, at_most=1))
-    await backend.put_back(permit, Throttling(retry_after=1, per_minute=60, burst=1))
+    await backend.requeue(permit, Throttling(retry_after=1, per_minute=60, burst=1))
     for task in range(2):
         world.clock.now += 5
         (permit,) = await take_all(backend, await backend.admit())
@@ -160,7 +160,7 @@ async def note(
         offer.permit: attempt(offer.entry, task, prompt=f"{task}", images=count)
         for task, (offer, count) in enumerate(zip(offers, images, strict=True))
     }
-    return sorted((await backend.note_attempts(attempts, images_per_day=a_day)).cancel_after)
+    return sorted((await backend.record_attempts(attempts, images_per_day=a_day)).cancel_after)
 
 
 async def test_images_fit_into_the_day_up_to_its_last_one(world: World) -> None:
@@ -181,11 +181,11 @@ async def test_the_day_is_said_to_be_full_only_where_something_did_not_fit(world
     for task, (offer, a_day) in enumerate(
         zip((await begin(backend, "b", 3)).offers, (1, None, 9), strict=True)
     ):
-        noted = await backend.note_attempts(
+        noted = await backend.record_attempts(
             {offer.permit: attempt("b", task)}, images_per_day=a_day
         )
         assert list(noted.cancel_after) == [offer.permit]
-        assert noted.cap_opens_in is None
+        assert noted.quota_resets_in is None
 
 
 async def test_the_day_opens_at_midnight_utc(world: World) -> None:
@@ -193,12 +193,12 @@ async def test_the_day_opens_at_midnight_utc(world: World) -> None:
     world.clock.now = 20 * UTC_DAY - 90.0
     first, second = (await begin(backend, "b", 2)).offers
     attempts = {first.permit: attempt("b", 0), second.permit: attempt("b", 1)}
-    noted = await backend.note_attempts(attempts, images_per_day=1)
+    noted = await backend.record_attempts(attempts, images_per_day=1)
     assert list(noted.cancel_after) == [first.permit]
-    assert noted.cap_opens_in == pytest.approx(90)
+    assert noted.quota_resets_in == pytest.approx(90)
     world.clock.now = 20 * UTC_DAY + 0.0
     (second,) = (await backend.admit()).offers
-    noted = await backend.note_attempts({second.permit: attempt("b", 1)}, images_per_day=1)
+    noted = await backend.record_attempts({second.permit: attempt("b", 1)}, images_per_day=1)
     assert list(noted.cancel_after) == [second.permit]
 
 
@@ -228,7 +228,7 @@ async def test_what_was_not_made_is_taken_off_the_day_on_which_it_was_asked_for(
     world.clock.now = 20 * UTC_DAY + 0.2
     (todays,) = (await begin(backend, "b2", 1)).offers
     assert await note(backend, [todays], [1], a_day=1) == [todays.permit]
-    room = await backend.put_back(yesterdays)
+    room = await backend.requeue(yesterdays)
     assert await note(backend, room.offers, [1], a_day=1) == []
 
 
@@ -259,9 +259,9 @@ async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: Worl
     assert await note(backend, [gone], [9], a_day=5) == []
     (offer,) = (await begin(backend, "b", 1)).offers
     attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}
-    noted = await backend.note_attempts(attempts, images_per_day=5)
+    noted = await backend.record_attempts(attempts, images_per_day=5)
     assert list(noted.cancel_after) == [offer.permit]
-    assert noted.cap_opens_in is None
+    assert noted.quota_resets_in is None
 
 
 async def test_an_attempt_that_is_noted_again_is_counted_once(world: World) -> None:

@@ -25,9 +25,9 @@ from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
     JournalTask,
-    KeyTaken,
+    IdempotencyKeyExists,
     NewBatch,
-    Noted,
+    RecordedAttempts,
 )
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, AcceptedOffers
@@ -59,9 +59,9 @@ class Side:
                 return offers, _near(answer.retry_in), answer.paused_for
             case AcceptedOffers():
                 return sorted(map(self.name, answer.permits)), self.read(answer.admission)
-            case Noted():
+            case RecordedAttempts():
                 chosen = {self.name(permit): s for permit, s in answer.cancel_after.items()}
-                return chosen, self.read(answer.room), _near(answer.cap_opens_in)
+                return chosen, self.read(answer.room), _near(answer.quota_resets_in)
         return answer
 
 
@@ -148,7 +148,7 @@ class History:
         for side in self.sides:
             try:
                 answer = await step(side.holders[holder], side)
-            except (UnknownSemaphore, SemaphoreInUse, KeyTaken) as error:
+            except (UnknownSemaphore, SemaphoreInUse, IdempotencyKeyExists) as error:
                 answer = type(error), str(error)
             answers.append(side.read(answer))
         assert answers[1] == answers[0], self.told()
@@ -166,7 +166,7 @@ class History:
             for batch in [name for name, each in self.batches.items() if each.creates]:
                 await self.both("results", "onlooker", partial(journal, batch))
             await self.both(
-                "predictions", "onlooker", lambda backend, _: backend.known_predictions("acme")
+                "predictions", "onlooker", lambda backend, _: backend.list_prediction_ids("acme")
             )
 
     def shown(self, holder: str, room: Any) -> None:
@@ -228,7 +228,7 @@ class History:
         waiting = list(range(len(invalid), tasks))
         self.batches[batch] = Batch(holder, entry.semaphores, True, waiting)
         room = await self.both(f"begin {entry}", holder, lambda b, _: b.open_batch(new, entry))
-        if room[0] in (KeyTaken, UnknownSemaphore):
+        if room[0] in (IdempotencyKeyExists, UnknownSemaphore):
             del self.batches[batch]
         else:
             self.shown(holder, room)
@@ -269,7 +269,7 @@ class History:
             chosen, room, _ = await self.both(
                 f"note {asked}",
                 holder,
-                lambda backend, side: backend.note_attempts(
+                lambda backend, side: backend.record_attempts(
                     {side.numbers[n]: each for n, each in asked.items()},
                     images_per_day=self.bent.images_per_day,
                 ),
@@ -340,7 +340,7 @@ class History:
         said = self.pick([None, throttling, throttling, throttling])
         self.batches[entry].tasks.append(task)
         room = await self.both(
-            f"put back {number} {said}", holder, lambda b, s: b.put_back(s.numbers[number], said)
+            f"put back {number} {said}", holder, lambda b, s: b.requeue(s.numbers[number], said)
         )
         self.shown(holder, room)
 
@@ -354,7 +354,7 @@ class History:
         room = await self.both(
             f"record {entry} {gone}",
             batch.holder,
-            lambda backend, _: backend.record(entry, [failed(task) for task in gone]),
+            lambda backend, _: backend.record_results(entry, [failed(task) for task in gone]),
         )
         self.shown(batch.holder, room)
 
@@ -491,7 +491,7 @@ async def adopt(number: int, backend: Backend, side: Side) -> Any:
 
 
 async def journal(batch: str, backend: Backend, _: Side) -> Any:
-    return await backend.batch(batch), await backend.results(batch)
+    return await backend.get_batch(batch), await backend.results(batch)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
     JournalTask,
-    KeyTaken,
+    IdempotencyKeyExists,
     NewBatch,
 )
 from replicate_mcp.errors import InvalidInput
@@ -53,8 +53,8 @@ async def backend(
     await backend.declare_limit(OWN, 3, per_minute=60_000)
     await backend.register("team", 7)
     await begin(backend, "other", key=IdempotencyKey("other", "digest"))
-    await backend.record("other", [failed(0)])
-    await backend.remember("other", "answer", seconds=600)
+    await backend.record_results("other", [failed(0)])
+    await backend.set_cached("other", "answer", seconds=600)
     yield backend
     await backend.close()
 
@@ -78,14 +78,14 @@ async def begin(
 
 
 async def assert_untouched(backend: Backend) -> None:
-    batch = await backend.batch("other")
+    batch = await backend.get_batch("other")
     assert batch is not None
     assert (batch.status, batch.failed, batch.caller) == ("completed", 1, "server")
     assert [task.prompt for task in await backend.tasks("other")] == ["prompt 0"]
     assert await backend.results("other") == [failed(0)]
-    assert await backend.recall("other") == "answer"
-    with pytest.raises(KeyTaken):
-        await backend.check_key("server", "other")
+    assert await backend.get_cached("other") == "answer"
+    with pytest.raises(IdempotencyKeyExists):
+        await backend.check_idempotency_key("server", "other")
     assert {"team", OWN} <= {each.name for each in await backend.semaphores()}
     assert (await state(backend, "team")) == (0, 0)
 
@@ -95,16 +95,16 @@ async def test_what_is_kept_of_a_batch_comes_back_as_it_was_given(backend: Backe
         batch_id, task = f"b{number}", JournalTask(text, text, text)
         key = IdempotencyKey(text, text)
         await begin(backend, batch_id, caller=text, shown=text, task=task, key=key)
-        batch = await backend.batch(batch_id)
+        batch = await backend.get_batch(batch_id)
         assert batch is not None
         assert (batch.caller, batch.account, batch.semaphore) == (text, "acme", text)
         assert await backend.tasks(batch_id) == [task]
-        assert [each.id for each in await backend.batches([text])] == [batch_id]
+        assert [each.id for each in await backend.list_batches([text])] == [batch_id]
         for again in (
-            backend.check_key(text, text),
+            backend.check_idempotency_key(text, text),
             begin(backend, "again", caller=text, key=IdempotencyKey(text, "another")),
         ):
-            with pytest.raises(KeyTaken) as taken:
+            with pytest.raises(IdempotencyKeyExists) as taken:
                 await again
             assert (taken.value.batch_id, taken.value.digest) == (batch_id, text)
         row = TaskFailure(
@@ -113,7 +113,7 @@ async def test_what_is_kept_of_a_batch_comes_back_as_it_was_given(backend: Backe
         )  # fmt: skip
         (permit,) = await take_all(backend, await backend.admit())
         assert await backend.claim_prediction(permit, batch_id, text)
-        assert text in await backend.known_predictions("acme")
+        assert text in await backend.list_prediction_ids("acme")
         assert await backend.finish(permit, batch_id, row) is not None
         assert await backend.results(batch_id) == [row]
         assert await state(backend) == (0, 0)
@@ -127,11 +127,11 @@ async def test_an_account_of_any_name_has_a_limit_and_batches_of_its_own(
         name, batch_id = account_semaphore(text), f"b{number}"
         await backend.declare_limit(name, 5, per_minute=600)
         await begin(backend, batch_id, caller="token:x", account=text)
-        batch = await backend.batch(batch_id)
+        batch = await backend.get_batch(batch_id)
         assert batch is not None
         assert batch.account == text
         assert [each.limit for each in await backend.semaphores() if each.name == name] == [5]
-        await backend.record(batch_id, [failed(0)])
+        await backend.record_results(batch_id, [failed(0)])
         assert len(await backend.results(batch_id)) == 1
     await assert_untouched(backend)
 
@@ -142,21 +142,21 @@ async def test_what_is_asked_for_by_any_name_is_not_there_and_changes_nothing(
     for text in HOSTILE:
         for read in (backend.tasks, backend.results, backend.open_attempts):
             assert await read(text) == []
-        assert await backend.batch(text) is None
-        assert await backend.batches([text]) == []
-        assert await backend.recall(text) is None
-        assert await backend.known_predictions(text) == set()
-        await backend.check_key(text, text)
+        assert await backend.get_batch(text) is None
+        assert await backend.list_batches([text]) == []
+        assert await backend.get_cached(text) is None
+        assert await backend.list_prediction_ids(text) == set()
+        await backend.check_idempotency_key(text, text)
         await backend.cancel_batch(text)
-        await backend.record(text, [failed(0)])
+        await backend.record_results(text, [failed(0)])
     await assert_untouched(backend)
 
 
 async def test_an_answer_is_remembered_under_any_name(backend: Backend) -> None:
     for text in HOSTILE:
-        await backend.remember(text, text, seconds=600)
+        await backend.set_cached(text, text, seconds=600)
     for text in HOSTILE:
-        assert await backend.recall(text) == text
+        assert await backend.get_cached(text) == text
     await assert_untouched(backend)
 
 
@@ -168,15 +168,15 @@ async def test_half_a_character_comes_back_in_a_prompt_and_is_refused_in_a_name(
     await begin(backend, "b", task=task)
     assert await backend.tasks("b") == [task]
     for refused in (
-        backend.batch(half),
+        backend.get_batch(half),
         backend.results(half),
-        backend.recall(half),
-        backend.remember("key", half, seconds=600),
-        backend.check_key("server", half),
+        backend.get_cached(half),
+        backend.set_cached("key", half, seconds=600),
+        backend.check_idempotency_key("server", half),
         begin(backend, "b2", key=IdempotencyKey(half, "digest")),
         backend.cancel_batch(half),
     ):
         with pytest.raises(InvalidInput, match="half a character"):
             await refused
-    assert await backend.batch("b2") is None
+    assert await backend.get_batch("b2") is None
     await assert_untouched(backend)

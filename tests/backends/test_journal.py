@@ -4,7 +4,7 @@ import pytest
 
 from backends.acting import OWN, begin, failed, finish, state, succeeded, take_all
 from backends.worlds import World
-from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.tasks.result import TaskFailure
 
 
@@ -13,13 +13,13 @@ async def test_a_result_that_comes_late_moves_no_end(world: World) -> None:
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     world.clock.now += 5
     await finish(backend, permit, "b", failed(0))
-    before = await backend.batch("b")
+    before = await backend.get_batch("b")
     assert before is not None
     assert (before.created_at, before.ended_at) == (1_000_000, 1_000_005)
     world.clock.now += 5
     late = failed(0).model_copy(update={"error": "Another."})
-    await backend.record("b", [late], waited=False)
-    assert await backend.batch("b") == before
+    await backend.record_results("b", [late], waited=False)
+    assert await backend.get_batch("b") == before
     assert await backend.results("b") == [failed(0)]
 
 
@@ -32,7 +32,7 @@ async def test_an_accounts_attempts_are_its_own(world: World) -> None:
     for account, found in (("acme", [permit]), ("other", [])):
         assert [each.permit for each in await staying.open_attempts(account)] == found
         assert [each.permit for each in await staying.orphans(account)] == found
-        assert len(await staying.known_predictions(account)) == len(found)
+        assert len(await staying.list_prediction_ids(account)) == len(found)
 
 
 async def test_attempts_are_listed_oldest_first_whoever_has_them(world: World) -> None:
@@ -48,16 +48,16 @@ async def test_the_newest_batches_of_several_callers_are_listed_together(world: 
     for number, caller in enumerate(["server", "token:x", "server", "token:y", "token:x"]):
         await begin(backend, f"b{number}", 1, caller=caller)
         world.clock.now += 1
-    listed = await backend.batches(["server", "token:x"], limit=3)
+    listed = await backend.list_batches(["server", "token:x"], limit=3)
     assert [each.id for each in listed] == ["b4", "b2", "b1"]
     assert [each.caller for each in listed] == ["token:x", "server", "token:x"]
-    assert await backend.batches(["nobody"]) == []
+    assert await backend.list_batches(["nobody"]) == []
 
 
 async def test_results_are_read_in_parts(world: World) -> None:
     backend = await world.holder(limit=9)
     await begin(backend, "b", 5)
-    await backend.record("b", [failed(task) for task in range(5)])
+    await backend.record_results("b", [failed(task) for task in range(5)])
 
     async def read(after: int, limit: int | None) -> list[int]:
         return [each.task_index for each in await backend.results("b", after=after, limit=limit)]
@@ -72,11 +72,11 @@ async def test_results_are_read_in_parts(world: World) -> None:
 async def test_what_is_recorded_beyond_what_waits_takes_no_more_than_all(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 3))
-    await backend.record("b", [failed(1), failed(2)])
+    await backend.record_results("b", [failed(1), failed(2)])
     assert await state(backend) == (1, 0)
-    await backend.record("b", [failed(1)])
+    await backend.record_results("b", [failed(1)])
     assert await state(backend) == (1, 0)
-    await backend.put_back(permit)
+    await backend.requeue(permit)
     assert sum(await state(backend)) == 1
 
 
@@ -101,14 +101,14 @@ async def test_an_answer_that_is_remembered_again_is_the_new_one_for_its_time(
     world: World,
 ) -> None:
     backend = await world.holder()
-    await backend.remember("model", "old", seconds=100)
+    await backend.set_cached("model", "old", seconds=100)
     world.clock.now += 50
-    await backend.remember("model", "new", seconds=100)
+    await backend.set_cached("model", "new", seconds=100)
     world.clock.now += 99
-    assert await backend.recall("model") == "new"
+    assert await backend.get_cached("model") == "new"
     world.clock.now += 1
-    assert await backend.recall("model") is None
-    assert await backend.recall("another") is None
+    assert await backend.get_cached("model") is None
+    assert await backend.get_cached("another") is None
 
 
 async def test_a_batch_of_an_earlier_request_is_found_by_its_key_while_it_runs_and_after(
@@ -117,11 +117,11 @@ async def test_a_batch_of_an_earlier_request_is_found_by_its_key_while_it_runs_a
     backend = await world.holder()
     await begin(backend, "b", 1, key=IdempotencyKey("k", "digest with blanks"))
     for _ in range(2):
-        with pytest.raises(KeyTaken) as taken:
-            await backend.check_key("server", "k")
+        with pytest.raises(IdempotencyKeyExists) as taken:
+            await backend.check_idempotency_key("server", "k")
         assert (taken.value.batch_id, taken.value.digest) == ("b", "digest with blanks")
-        await backend.record("b", [failed(0)])
-    await backend.check_key("token:x", "k")
+        await backend.record_results("b", [failed(0)])
+    await backend.check_idempotency_key("token:x", "k")
 
 
 async def test_successes_and_failures_are_counted_each_task_once(world: World) -> None:
@@ -130,7 +130,7 @@ async def test_successes_and_failures_are_counted_each_task_once(world: World) -
     made, missed = [succeeded(task, f"p{task}") for task in range(6)], failed(1)
 
     async def counts() -> tuple[int, int, str]:
-        batch = await backend.batch("b")
+        batch = await backend.get_batch("b")
         assert batch is not None
         return batch.succeeded, batch.failed, batch.status
 
@@ -138,15 +138,15 @@ async def test_successes_and_failures_are_counted_each_task_once(world: World) -
     assert await counts() == (1, 0, "running")
     await finish(backend, permits[1], "b", missed)
     assert await counts() == (1, 1, "running")
-    await backend.record("b", [made[3], made[2], failed(0)], waited=False)
-    await backend.record("b", [made[3], made[1]], waited=False)
+    await backend.record_results("b", [made[3], made[2], failed(0)], waited=False)
+    await backend.record_results("b", [made[3], made[1]], waited=False)
     assert await counts() == (3, 1, "running")
-    await backend.record("b", [failed(5), made[4]], waited=False)
+    await backend.record_results("b", [failed(5), made[4]], waited=False)
     assert await counts() == (4, 2, "completed")
     rows = [made[0], missed, made[3], made[2], failed(5), made[4]]
     assert await backend.results("b") == rows
     assert await backend.results("b", after=2, limit=3) == rows[2:5]
-    (listed,) = await backend.batches(["server"])
+    (listed,) = await backend.list_batches(["server"])
     assert (listed.succeeded, listed.failed, listed.total) == (4, 2, 6)
 
 
@@ -155,16 +155,16 @@ async def test_only_the_batch_that_is_canceled_is(world: World) -> None:
     for name in ("b1", "b2", "b3", "ended"):
         await begin(one, name, 1)
     await begin(two, "theirs", 1)
-    await one.record("ended", [failed(0)])
+    await one.record_results("ended", [failed(0)])
     for name in ("b2", "b3", "ended"):
         await two.cancel_batch(name)
     assert sorted(await one.canceled_batches()) == ["b2", "b3"]
     assert await two.canceled_batches() == []
-    await one.record("b3", [failed(0)])
+    await one.record_results("b3", [failed(0)])
     assert await one.canceled_batches() == ["b2"]
     for name in ("b1", "b2", "theirs"):
-        await one.record(name, [failed(0)])
-    found = {each.id: each.status for each in await one.batches(["server"])}
+        await one.record_results(name, [failed(0)])
+    found = {each.id: each.status for each in await one.list_batches(["server"])}
     assert found == {
         "b1": "completed", "b2": "canceled", "b3": "canceled", "ended": "completed",
         "theirs": "completed",
@@ -175,4 +175,4 @@ async def test_a_hundred_batches_are_listed_where_no_number_is_asked_for(world: 
     backend = await world.holder(limit=1)
     for number in range(101):
         await begin(backend, f"b{number}", 1)
-    assert len(await backend.batches(["server"])) == 100
+    assert len(await backend.list_batches(["server"])) == 100

@@ -204,7 +204,7 @@ async def test_a_batch_of_two_named_and_an_account_counts_in_each(world: World) 
     backend = await world.holder(limit=5)
     await backend.register("team", 2)
     offers = (await begin(backend, "b", 4, also=("team",))).offers
-    await backend.note_attempts({offers[0].permit: attempt("b", 0)})
+    await backend.record_attempts({offers[0].permit: attempt("b", 0)})
     await backend.dequeue("b")
     for name in (OWN, "team"):
         assert await state(backend, name) == (1, 0)

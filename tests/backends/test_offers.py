@@ -65,7 +65,7 @@ async def test_an_offer_is_taken_by_nobody_but_its_holder(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     first, second = (await begin(one, "b", 2)).offers
     assert not (await two.accept_offers([first.permit])).permits
-    assert not (await two.note_attempts({second.permit: attempt("b", 1)})).cancel_after
+    assert not (await two.record_attempts({second.permit: attempt("b", 1)})).cancel_after
     assert await take_all(one, AdmissionResult((first, second))) == [first.permit, second.permit]
 
 
@@ -214,7 +214,7 @@ async def test_entries_are_offered_something_in_turn_one_start_each(world: World
         await begin(backend, name, 3)
     served = []
     for permit in permits:
-        room = await backend.put_back(permit)
+        room = await backend.requeue(permit)
         served += [offer.entry for offer in room.offers]
         permits += sorted((await backend.accept_offers([o.permit for o in room.offers])).permits)
         if len(served) == 5:
@@ -226,7 +226,7 @@ async def test_a_start_needs_every_semaphore_of_its_entry_at_once(world: World) 
     backend = await world.holder(limit=2)
     await backend.register("team", 1)
     (first,) = (await begin(backend, "both", 3, also=("team",))).offers
-    await backend.note_attempts({first.permit: attempt("both", 0)})
+    await backend.record_attempts({first.permit: attempt("both", 0)})
     # It is first in turn, and keeps the unit that it finds.
     assert (await begin(backend, "one", 2)).offers == ()
     room = await finish(backend, first.permit, "both", failed(0))
@@ -239,7 +239,7 @@ async def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_a_u
     backend = await world.holder(limit=9, per_minute=6)
     await backend.register("team", 1)
     (first,) = (await begin(backend, "both", 3, also=("team",))).offers
-    await backend.note_attempts({first.permit: attempt("both", 0)})
+    await backend.record_attempts({first.permit: attempt("both", 0)})
     assert len((await begin(backend, "one", 9)).offers) == 3, "the fourth is kept"
     room = await finish(backend, first.permit, "both", failed(0))
     assert [offer.entry for offer in room.offers].count("both") == 1
@@ -252,7 +252,7 @@ async def test_permits_count_against_an_entrys_own_limit_and_others_do_not(world
     assert [offer.entry for offer in room.offers] == ["b", "b"]
     (permit, second) = await take_all(backend, room)
     assert (await backend.admit()).offers == ()
-    await backend.put_back(permit)
+    await backend.requeue(permit)
     assert len((await backend.admit()).offers) == 1
     await backend.finish(second, "b", failed(1, "p1"), ended=False)
     assert len((await backend.admit()).offers) == 1, "it may still run"
@@ -262,10 +262,10 @@ async def test_what_is_put_back_is_not_put_back_twice(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     for _ in range(2):
-        await backend.put_back(permit)
+        await backend.requeue(permit)
         assert await state(backend) == (1, 0)
     (offer,) = (await backend.admit()).offers
-    await backend.note_attempts({offer.permit: attempt("b", 0)})
+    await backend.record_attempts({offer.permit: attempt("b", 0)})
     for _ in range(2):
         await backend.release(offer.permit)
         assert await state(backend) == (0, 0)
@@ -289,7 +289,7 @@ async def test_an_attempt_ends_when_it_says_at_the_latest(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.declare_limit(OWN, 3, per_minute=60_000)
     first, second = (await begin(leaving, "b", 2)).offers
-    await leaving.note_attempts(
+    await leaving.record_attempts(
         {
             first.permit: replace(attempt("b", 0), seconds_at_most=10),
             second.permit: replace(attempt("b", 1), seconds_at_most=20),
@@ -309,7 +309,7 @@ async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") ->
     attempts = {
         offer.permit: attempt(offer.entry, task, prompt=prompt) for task, offer in enumerate(offers)
     }
-    chosen = (await backend.note_attempts(attempts)).cancel_after
+    chosen = (await backend.record_attempts(attempts)).cancel_after
     return [chosen[offer.permit] for offer in offers]
 
 
@@ -345,7 +345,7 @@ async def test_attempts_that_differ_share_a_cancel_after(world: World) -> None:
     assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
     (offer,) = (await begin(backend, "b4", 1)).offers
     other_model = replace(attempt("b4", 0, prompt="one"), model="o/another")
-    chosen = await backend.note_attempts({offer.permit: other_model})
+    chosen = await backend.record_attempts({offer.permit: other_model})
     assert list(chosen.cancel_after.values()) == [600]
     (offer,) = (await begin(backend, "b5", 1)).offers
     assert await noted(backend, [offer], prompt="one") == [597]
@@ -359,5 +359,5 @@ async def test_inputs_are_equal_in_whatever_order_they_come(world: World) -> Non
         first.permit: replace(attempt("b", 0), inputs=inputs),
         second.permit: replace(attempt("b", 1), inputs=dict(reversed(inputs.items()))),
     }
-    assert list((await backend.note_attempts(attempts)).cancel_after.values()) == [600, 597]
+    assert list((await backend.record_attempts(attempts)).cancel_after.values()) == [600, 597]
     assert [each.inputs for each in await backend.open_attempts("acme")] == [inputs, inputs]

@@ -15,7 +15,7 @@ from replicate_mcp.backends.space import (
 from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
-    KeyTaken,
+    IdempotencyKeyExists,
 )
 from replicate_mcp.errors import InvalidInput, JournalFull, SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, HolderUsage
@@ -109,7 +109,7 @@ async def test_taking_a_late_offer_lets_its_holder_be_offered_more(world: World)
     world.clock.now += 0.06
     await backend.resize(OWN, 3)
     assert len((await begin(backend, "b2", 1)).offers) == 2
-    noted = await backend.note_attempts(
+    noted = await backend.record_attempts(
         {offer.permit: attempt("b1", n) for n, offer in enumerate(room.offers)}
     )
     assert [offer.entry for offer in noted.room.offers] == ["b2"]
@@ -153,7 +153,7 @@ async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_f
 ) -> None:
     a, b = await world.holder(), await world.holder()
     (offer, *_) = (await begin(a, "ba", 1)).offers
-    await a.note_attempts({offer.permit: attempt("ba", 0)})
+    await a.record_attempts({offer.permit: attempt("ba", 0)})
     await a.finish(offer.permit, "ba", failed(0, "p1"), ended=False)
     assert [(each.permit, each.batch) for each in await b.orphans("acme")] == [(offer.permit, "ba")]
     assert await b.adopt(offer.permit)
@@ -211,7 +211,7 @@ async def test_a_name_lives_while_a_prediction_of_a_holder_that_left_may_run(wor
     await leaving.declare_limit(OWN, 3, per_minute=60_000)
     await leaving.register("team", 2)
     (offer,) = (await begin(leaving, "b", 1, also=("team",))).offers
-    await leaving.note_attempts({offer.permit: attempt("b", 0)})
+    await leaving.record_attempts({offer.permit: attempt("b", 0)})
     await leaving.close()
     assert await state(staying, "team") == (1, 0)
     assert await staying.usage_by_holder() == [
@@ -256,7 +256,7 @@ async def test_a_listed_batch_has_the_beginning_of_its_first_prompt(
 ) -> None:
     backend = await world.holder()
     await begin(backend, "b", 3, prompt=prompt)
-    (listed,) = await backend.batches(["server"])
+    (listed,) = await backend.list_batches(["server"])
     assert listed.first_prompt is not None
     assert len(listed.first_prompt) >= min(100, len(prompt))
     assert f"{prompt} 0".startswith(listed.first_prompt)
@@ -342,7 +342,7 @@ async def test_an_unknown_semaphore_is_refused(world: World) -> None:
     backend = await world.holder()
     with pytest.raises(UnknownSemaphore, match="'team' is not registered"):
         await begin(backend, "b", 1, also=("team",))
-    assert await backend.batch("b") is None
+    assert await backend.get_batch("b") is None
 
 
 async def test_a_batch_stays_under_its_own_limit(world: World) -> None:
@@ -364,7 +364,7 @@ async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -
 async def test_a_429_pauses_the_account_for_every_holder_and_loses_no_task(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     permits = await take_all(one, await begin(one, "b1", 2))
-    room = await one.put_back(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
+    room = await one.requeue(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
     assert room.offers == ()
     assert room.retry_in == pytest.approx(10 / 0.9)
     await begin(two, "b2", 1)
@@ -382,20 +382,20 @@ async def test_a_days_images_are_counted_over_all_holders_and_what_does_not_fit_
 ) -> None:
     a, b = await world.holder(limit=9), await world.holder(limit=9)
     mine = (await begin(a, "ba", 4)).offers
-    noted = await a.note_attempts(
+    noted = await a.record_attempts(
         {offer.permit: attempt("ba", task, images=2) for task, offer in enumerate(mine)},
         images_per_day=5,
     )
     assert len(noted.cancel_after) == 2
-    assert noted.cap_opens_in == pytest.approx(86_400 - world.clock.now % 86_400)
+    assert noted.quota_resets_in == pytest.approx(86_400 - world.clock.now % 86_400)
     (own,) = await a.semaphores()
     assert (own.in_use, own.waiting) == (2, 2)
     theirs = (await begin(b, "bb", 1)).offers
-    refused = await b.note_attempts(
+    refused = await b.record_attempts(
         {theirs[0].permit: attempt("bb", 0, images=2)}, images_per_day=5
     )
     assert not refused.cancel_after
-    assert refused.cap_opens_in is not None
+    assert refused.quota_resets_in is not None
 
 
 async def test_images_that_were_not_asked_for_after_all_count_no_more(world: World) -> None:
@@ -404,13 +404,13 @@ async def test_images_that_were_not_asked_for_after_all_count_no_more(world: Wor
     async def note(images_per_day: int) -> int | None:
         offers = (await backend.admit()).offers
         attempts = {offers[0].permit: attempt("b", 0)}
-        noted = await backend.note_attempts(attempts, images_per_day=images_per_day)
+        noted = await backend.record_attempts(attempts, images_per_day=images_per_day)
         return next(iter(noted.cancel_after), None)
 
     await begin(backend, "b", 9)
     permit = await note(1)
     assert permit is not None
-    await backend.put_back(permit)
+    await backend.requeue(permit)
     permit = await note(1)
     assert permit is not None
     await backend.finish(permit, "b", failed(0))
@@ -425,7 +425,7 @@ async def test_images_that_were_not_asked_for_after_all_count_no_more(world: Wor
 async def test_equal_open_attempts_get_different_cancel_after(world: World) -> None:
     backend = await world.holder(limit=3)
     room = await begin(backend, "b", 3)
-    noted = await backend.note_attempts(
+    noted = await backend.record_attempts(
         {offer.permit: attempt("b", n) for n, offer in enumerate(room.offers)}
     )
     assert sorted(noted.cancel_after.values()) == [594, 597, 600]
@@ -438,7 +438,7 @@ async def test_a_prediction_belongs_to_one_attempt_for_ever(world: World) -> Non
     assert await backend.claim_prediction(first, "b", "p1")
     assert not await backend.claim_prediction(second, "b", "p1")
     await finish(backend, first, "b", failed(0, "p1"))
-    assert await backend.known_predictions("acme") == {"p1"}
+    assert await backend.list_prediction_ids("acme") == {"p1"}
 
 
 async def test_a_result_with_another_attempts_prediction_is_not_recorded(world: World) -> None:
@@ -468,7 +468,7 @@ async def test_results_come_in_the_order_in_which_they_finished_and_each_task_on
     await finish(backend, permits[1], "b", failed(1))
     assert [row.task_index for row in await backend.results("b")] == [2, 0, 1]
     assert [row.task_index for row in await backend.results("b", after=1, limit=1)] == [0]
-    batch = await backend.batch("b")
+    batch = await backend.get_batch("b")
     assert batch is not None
     assert (batch.status, batch.failed, batch.total) == ("completed", 3, 3)
 
@@ -486,9 +486,9 @@ async def test_a_batch_whose_last_tasks_end_without_being_made_takes_their_offer
 ) -> None:
     backend = await world.holder(limit=2)
     await begin(backend, "b", 2)
-    await backend.record("b", [failed(0), failed(1)])
+    await backend.record_results("b", [failed(0), failed(1)])
     assert await state(backend) == (0, 0)
-    batch = await backend.batch("b")
+    batch = await backend.get_batch("b")
     assert batch is not None
     assert batch.status == "completed"
 
@@ -500,7 +500,7 @@ async def test_what_is_told_of_a_task_that_was_sent_leaves_the_others_waiting(
     await take_all(one, await begin(one, "b", 5))
     assert await state(one) == (2, 3)
     for holder, task in ((one, 0), (two, 1)):
-        await holder.record("b", [failed(task)], waited=False)
+        await holder.record_results("b", [failed(task)], waited=False)
         assert await state(one) == (2, 3)
     assert len(await one.results("b")) == 2
 
@@ -511,14 +511,14 @@ async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
     one, two = await world.holder(), await world.holder()
     await begin(one, "b1", 1, key=IdempotencyKey("k 1", "digest"))
     for again in (
-        two.check_key("server", "k 1"),
+        two.check_idempotency_key("server", "k 1"),
         begin(two, "b2", 1, key=IdempotencyKey("k 1", "another")),
     ):
-        with pytest.raises(KeyTaken) as taken:
+        with pytest.raises(IdempotencyKeyExists) as taken:
             await again
         assert (taken.value.batch_id, taken.value.digest) == ("b1", "digest")
-    assert await two.batch("b2") is None
-    await two.check_key("server", "k 2")
+    assert await two.get_batch("b2") is None
+    await two.check_idempotency_key("server", "k 2")
     await begin(two, "b3", 1, caller="token:x", key=IdempotencyKey("k 1", "digest"))
 
 
@@ -547,10 +547,10 @@ async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must
     leaving = await world.open()
     await leaving.declare_limit(OWN, 2, per_minute=60_000)
     room = await begin(leaving, "b1", 3)
-    await leaving.note_attempts({room.offers[0].permit: attempt("b1", 0)})
+    await leaving.record_attempts({room.offers[0].permit: attempt("b1", 0)})
     await leaving.close()
     assert await state(staying) == (1, 0)
-    batch = await staying.batch("b1")
+    batch = await staying.get_batch("b1")
     assert batch is not None
     assert (batch.status, batch.failed) == ("running", 2)
     rows = await staying.results("b1")
@@ -580,7 +580,7 @@ async def test_what_became_of_an_attempt_can_be_told_when_its_prediction_must_ha
     world: World, prediction: str | None
 ) -> None:
     staying, permit = await left_behind(world, prediction=prediction)
-    batch = await staying.batch("b1")
+    batch = await staying.get_batch("b1")
     assert batch is not None
     assert batch.status == "running"
     (orphan,) = await staying.orphans("acme")
@@ -600,7 +600,7 @@ async def test_an_attempt_that_nobody_can_settle_any_more_ends_as_unknown(
     staying, _ = await left_behind(world, prediction=prediction)
     world.clock.now += 50 * 60
     await staying.admit()
-    batch = await staying.batch("b1")
+    batch = await staying.get_batch("b1")
     assert batch is not None
     assert batch.status == "completed"
     (row,) = await staying.results("b1")
@@ -628,7 +628,7 @@ async def test_a_permit_is_left_to_be_settled_whatever_became_of_other_tasks(wor
     staying, leaving = await world.holder(limit=9), await world.open()
     await leaving.declare_limit(OWN, 9, per_minute=60_000)
     first, second, _ = (await begin(leaving, "b1", 3)).offers
-    await leaving.note_attempts(
+    await leaving.record_attempts(
         {first.permit: attempt("b1", 0), second.permit: attempt("b1", 1, images=2)}
     )
     await finish(leaving, first.permit, "b1", failed(0))
@@ -651,13 +651,13 @@ async def test_tasks_that_failed_before_the_batch_began_are_finished_at_once(wor
     permits = await take_all(backend, await begin(backend, "b", 4, failures=invalid))
     assert len(permits) == 2
     assert await state(backend) == (2, 0)
-    batch = await backend.batch("b")
+    batch = await backend.get_batch("b")
     assert batch is not None
     assert (batch.total, batch.failed, batch.status) == (4, 2, "running")
     assert await backend.results("b") == list(invalid)
     await finish(backend, permits[0], "b", failed(0))
     await finish(backend, permits[1], "b", failed(2))
-    batch = await backend.batch("b")
+    batch = await backend.get_batch("b")
     assert batch is not None
     assert (batch.failed, batch.status) == (4, "completed")
     assert await backend.results("b", after=2) == [failed(0), failed(2)]
@@ -698,15 +698,15 @@ async def test_callers_see_their_own_batches_the_newest_first(world: World) -> N
     for name, caller in (("b1", "server"), ("b2", "token:x"), ("b3", "server")):
         await begin(backend, name, 1, caller=caller)
         world.clock.now += 1
-    assert [batch.id for batch in await backend.batches(["server"])] == ["b3", "b1"]
+    assert [batch.id for batch in await backend.list_batches(["server"])] == ["b3", "b1"]
 
 
 async def test_an_answer_is_remembered_for_so_long(world: World) -> None:
     backend = await world.holder()
-    await backend.remember("model", "schema", seconds=10)
-    assert await backend.recall("model") == "schema"
+    await backend.set_cached("model", "schema", seconds=10)
+    assert await backend.get_cached("model") == "schema"
     world.clock.now += 11
-    assert await backend.recall("model") is None
+    assert await backend.get_cached("model") is None
 
 
 MIB = 1024**2
@@ -721,11 +721,11 @@ def test_an_account_may_fill_64_mib_of_the_journal_and_answers_as_much() -> None
 
 async def end(backend: Backend, batch: str, prompt: str = "prompt") -> None:
     """Record that the batch's only task was canceled before it was made."""
-    await backend.record(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
+    await backend.record_results(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
 
 
 async def kept(backend: Backend, caller: str = "server") -> list[str]:
-    return [batch.id for batch in await backend.batches([caller])]
+    return [batch.id for batch in await backend.list_batches([caller])]
 
 
 async def stored_bytes(backend: Backend, caller: str = "server") -> int:
@@ -759,9 +759,9 @@ async def test_batches_that_are_canceled_at_once_push_out_the_accounts_own_older
     assert await backend.results("b29") == [failed(0).model_copy(update={"prompt": f"{text} 0"})]
     for read in (backend.tasks, backend.results):
         assert await read("b0") == []
-    assert await backend.batch("b0") is None
+    assert await backend.get_batch("b0") is None
     assert len(await kept(backend, "token:o")) == 10
-    await backend.record("runs", [failed(0)])
+    await backend.record_results("runs", [failed(0)])
     (row,) = await backend.results("runs")
     assert row.task_index == 0
 
@@ -781,12 +781,12 @@ async def test_a_batch_that_does_not_fit_beside_those_that_run_is_refused_before
     assert (full.value.code, full.value.retryable) == ("too_many_requests", True)
     assert sorted(await kept(backend)) == ["ended", "runs"], "nothing is forgotten for nothing"
     assert await backend.tasks("ended")
-    assert await backend.batch("b") is None
+    assert await backend.get_batch("b") is None
     assert await state(backend) == before
-    await backend.check_key("server", "k")
+    await backend.check_idempotency_key("server", "k")
     await backend.declare_limit(account_semaphore("other"), 3, per_minute=600)
     await begin(backend, "theirs", 2, caller="token:o", account="other", prompt=LONG)
-    await backend.record("runs", [failed(0), failed(1)])
+    await backend.record_results("runs", [failed(0), failed(1)])
     await begin(backend, "b", 2, prompt=LONG)
     assert await kept(backend) == ["b"]
     assert await kept(backend, "token:o") == ["theirs"]
@@ -807,7 +807,7 @@ async def test_results_are_recorded_though_they_push_older_batches_out(world: Wo
         await begin(backend, name, 1, prompt="p")
         await backend.dequeue(name)
         row = failed(0).model_copy(update={"prompt": "p 0", "error": LONG * 4})
-        await backend.record(name, [row])
+        await backend.record_results(name, [row])
         assert await kept(backend) == [name]
         assert await backend.results(name) == [row]
 
@@ -815,7 +815,7 @@ async def test_results_are_recorded_though_they_push_older_batches_out(world: Wo
 async def test_a_batch_whose_attempt_runs_on_is_not_forgotten(world: World) -> None:
     backend = await world.holder(journal_bytes=3 * MIB)
     (permit,) = await take_all(backend, await begin(backend, "followed", 1, prompt=LONG))
-    await backend.record("followed", [failed(0)], waited=False)
+    await backend.record_results("followed", [failed(0)], waited=False)
     for number in range(4):
         world.clock.now += 1
         await begin(backend, f"b{number}", 1, prompt="p" * (MIB // 2))
@@ -836,22 +836,22 @@ async def test_the_key_of_a_batch_that_was_forgotten_early_begins_no_other_for_a
     world.clock.now += 1
     await begin(backend, "b2", 1, prompt=LONG)
     assert await kept(backend) == ["b2"]
-    assert await backend.batch("b1") is None
+    assert await backend.get_batch("b1") is None
     assert await backend.tasks("b1") == []
     assert await backend.results("b1") == []
     for again in (
-        lambda: backend.check_key("server", "k"),
+        lambda: backend.check_idempotency_key("server", "k"),
         lambda: begin(backend, "b3", 1, key=key),
     ):
-        with pytest.raises(KeyTaken) as taken:
+        with pytest.raises(IdempotencyKeyExists) as taken:
             await again()
         assert (taken.value.batch_id, taken.value.digest) == ("b1", "digest")
-    await backend.record("b1", [failed(0)])
+    await backend.record_results("b1", [failed(0)])
     await backend.cancel_batch("b1")
-    assert await backend.batch("b1") is None
+    assert await backend.get_batch("b1") is None
     world.clock.now += 24 * 3600
     await begin(backend, "b4", 1, key=key)
-    assert await backend.batch("b4") is not None
+    assert await backend.get_batch("b4") is not None
 
 
 async def test_keys_alone_fill_the_allowance_until_their_day_is_over(world: World) -> None:
@@ -867,7 +867,7 @@ async def test_keys_alone_fill_the_allowance_until_their_day_is_over(world: Worl
         await make(number)
     with pytest.raises(JournalFull, match="Idempotency-Keys of the last 24 hours"):
         await make(5)
-    with pytest.raises(KeyTaken):
+    with pytest.raises(IdempotencyKeyExists):
         await make(0)
     world.clock.now += 24 * 3600
     await make(0)
@@ -893,34 +893,34 @@ async def test_remembered_answers_are_bounded_in_bytes_and_the_oldest_go_first(
     value = "v" * (MIB - 1024)
     most = MEMO_BYTES // MIB
     for number in range(most + 2):
-        await backend.remember(f"k{number}", value, seconds=3600)
-    assert await backend.recall("k0") is None
-    assert await backend.recall("k1") is None
-    assert await backend.recall("k2") == value
-    await backend.remember("k3", "written again", seconds=3600)
-    await backend.remember("another", value, seconds=3600)
-    await backend.remember("and another", value, seconds=3600)
-    assert await backend.recall("k2") is None
-    assert await backend.recall("k3") == "written again"
+        await backend.set_cached(f"k{number}", value, seconds=3600)
+    assert await backend.get_cached("k0") is None
+    assert await backend.get_cached("k1") is None
+    assert await backend.get_cached("k2") == value
+    await backend.set_cached("k3", "written again", seconds=3600)
+    await backend.set_cached("another", value, seconds=3600)
+    await backend.set_cached("and another", value, seconds=3600)
+    assert await backend.get_cached("k2") is None
+    assert await backend.get_cached("k3") == "written again"
 
 
 async def test_remembered_answers_that_have_expired_count_no_more(world: World) -> None:
     backend = await world.holder()
     value = "v" * (MIB - 1024)
-    await backend.remember("long", value, seconds=7200)
+    await backend.set_cached("long", value, seconds=7200)
     for number in range(MEMO_BYTES // MIB - 1):
-        await backend.remember(f"k{number}", value, seconds=3600)
+        await backend.set_cached(f"k{number}", value, seconds=3600)
     world.clock.now += 3601
-    await backend.remember("new", value, seconds=3600)
-    assert await backend.recall("long") == value
+    await backend.set_cached("new", value, seconds=3600)
+    assert await backend.get_cached("long") == value
 
 
 async def test_an_answer_that_is_too_large_is_not_remembered(world: World) -> None:
     backend = await world.holder()
-    await backend.remember("small", "v" * MEMO_VALUE_BYTES, seconds=10)
-    await backend.remember("large", "\u00e9" * (MEMO_VALUE_BYTES // 2 + 1), seconds=10)
-    assert await backend.recall("small") is not None
-    assert await backend.recall("large") is None
+    await backend.set_cached("small", "v" * MEMO_VALUE_BYTES, seconds=10)
+    await backend.set_cached("large", "\u00e9" * (MEMO_VALUE_BYTES // 2 + 1), seconds=10)
+    assert await backend.get_cached("small") is not None
+    assert await backend.get_cached("large") is None
 
 
 async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:
@@ -965,13 +965,13 @@ async def test_a_row_that_is_recorded_again_moves_neither_the_counts_nor_the_end
 ) -> None:
     backend = await world.holder()
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
-    await backend.record("b", [failed(0)], waited=False)
-    ended = await backend.batch("b")
+    await backend.record_results("b", [failed(0)], waited=False)
+    ended = await backend.get_batch("b")
     assert ended is not None
     world.clock.now += 60
-    await backend.record("b", [failed(0, "p2")], waited=False)
-    assert await backend.batch("b") == ended
+    await backend.record_results("b", [failed(0, "p2")], waited=False)
+    assert await backend.get_batch("b") == ended
     world.clock.now += 60
     await finish(backend, permit, "b", failed(0, "p1"))
-    assert await backend.batch("b") == ended
+    assert await backend.get_batch("b") == ended
     assert await backend.results("b") == [failed(0)]

@@ -9,7 +9,7 @@ from redis import Redis
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import Site
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import JournalFull
 from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.semaphores.registry import account_semaphore
@@ -110,11 +110,11 @@ async def test_a_key_that_is_left_counts_for_its_day(site: Site) -> None:
     tight = await site.holder(journal_bytes=BATCH + 511)
     with pytest.raises(JournalFull):
         await begin(tight, "b4", 1)
-    with pytest.raises(KeyTaken) as taken:
+    with pytest.raises(IdempotencyKeyExists) as taken:
         await one.check_key("server", "k 1")
     assert (taken.value.batch_id, taken.value.digest) == ("b1", "d 1")
     site.clock.now = begun_at + 100 + DAY - 1
-    with pytest.raises(KeyTaken):
+    with pytest.raises(IdempotencyKeyExists):
         await one.check_key("server", "k 1")
     site.clock.now += 1
     await one.check_key("server", "k 1")
@@ -371,7 +371,7 @@ async def test_the_days_images_live_for_two_days_from_the_first(site: Site) -> N
     (third,) = (await begin(one, "b2", 1)).offers
     noted = await one.note_attempts({third.permit: attempt("b2", 0)}, images_per_day=9)
     assert noted.cancel_after == {}
-    assert noted.cap_opens_in == pytest.approx((day + 1) * DAY - site.clock.now)
+    assert noted.quota_resets_in == pytest.approx((day + 1) * DAY - site.clock.now)
     await one.put_back(second.permit)
     with site.server.client as client:
         assert client.get(site.key(f"images:acme:{day}")) == "5"

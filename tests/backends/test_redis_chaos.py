@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from backends.acting import OWN, attempt, failed
 from backends.servers import KINDS, RunningServer, running_server
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import JournalTask, NewBatch, NotedAttempt, RunningPrediction
+from replicate_mcp.batches.backend import JournalTask, NewBatch, AttemptRecord, RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 
@@ -194,7 +194,7 @@ class Process:
                 pass
             await anyio.sleep(LOOK)
 
-    async def _bring_home(self, orphan: NotedAttempt) -> None:
+    async def _bring_home(self, orphan: AttemptRecord) -> None:
         made = int(orphan.prediction_id[1:]) if orphan.prediction_id else orphan.permit
         was_made = await self.replicate.ended(made)
         if not orphan.batch:

@@ -140,8 +140,8 @@ def test_an_attempt_is_read_with_its_prediction_where_that_is_known() -> None:
 
 def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
     read = noted([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
-    assert (read.cancel_after, read.room, read.cap_opens_in) == ({7: 600, 8: 597}, AdmissionResult(), None)
-    assert noted([[], "3600.5"], AdmissionResult()).cap_opens_in == 3600.5
+    assert (read.cancel_after, read.room, read.quota_resets_in) == ({7: 600, 8: 597}, AdmissionResult(), None)
+    assert noted([[], "3600.5"], AdmissionResult()).quota_resets_in == 3600.5
 
 
 def test_a_batch_is_read_with_its_first_prompt_where_it_was_asked_for() -> None:

@@ -20,7 +20,7 @@ from backends.link import Link, link_to
 from backends.servers import KINDS, RunningServer
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.server import Address, Server, masked
-from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
@@ -395,7 +395,7 @@ class Queue:
             with scope or anyio.CancelScope():
                 try:
                     self.answers[name] = await step()
-                except (BackendUnavailable, KeyTaken, UnknownSemaphore) as error:
+                except (BackendUnavailable, IdempotencyKeyExists, UnknownSemaphore) as error:
                     self.answers[name] = error
 
         self._group.start_soon(answer)
@@ -453,7 +453,7 @@ async def test_each_of_many_batches_gets_its_own_answer(fleet: Fleet) -> None:
     assert isinstance(b1, AdmissionResult)
     assert [offer.entry for offer in b1.offers] == ["b1", "b4"]
     assert b4 == b1
-    assert isinstance(b2, KeyTaken)
+    assert isinstance(b2, IdempotencyKeyExists)
     assert b2.batch_id == "b1"
     assert isinstance(b3, UnknownSemaphore)
     assert await one.batch("b2") is None

@@ -577,7 +577,7 @@ async def test_what_was_taken_is_answered_again_and_counts_once(site: Site) -> N
     for _ in range(2):
         noted = await one.note_attempts(attempts, images_per_day=2)
         assert noted.cancel_after == {first.permit: 600, second.permit: 597}
-        assert noted.cap_opens_in is None
+        assert noted.quota_resets_in is None
     assert (await other.note_attempts(attempts)).cancel_after == {}
     day = int(site.clock.now // 86_400)
     with site.server.client as client:

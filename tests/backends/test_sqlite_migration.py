@@ -12,7 +12,7 @@ from backends.acting import OWN, begin, failed
 from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.database import APPLICATION_ID
-from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
+from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 
 VERSION_1 = (Path(__file__).parent / "schema_version_1.sql").read_text("utf-8")
 """The schema as version 1 had it."""
@@ -83,7 +83,7 @@ async def test_its_batches_are_there_and_count_into_the_allowance(path: Path) ->
     }
     await begin(backend, "new", 1, prompt="p" * 1_000)
     assert [each.id for each in await backend.batches(["server"])] == ["new", "runs"]
-    with pytest.raises(KeyTaken):
+    with pytest.raises(IdempotencyKeyExists):
         await begin(backend, "again", 1, key=IdempotencyKey("k", "digest"))
     await backend.record("new", [failed(0)])
     await backend.remember("account", "acme", seconds=10)

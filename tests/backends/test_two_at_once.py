@@ -11,7 +11,7 @@ import pytest
 
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
-from replicate_mcp.batches.backend import Backend, IdempotencyKey, KeyTaken
+from replicate_mcp.batches.backend import Backend, IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
 from replicate_mcp.tasks.result import TaskFailure
@@ -73,18 +73,18 @@ async def test_of_two_that_take_over_an_orphan_one_follows_it(world: World, orde
 async def test_of_two_requests_under_one_key_one_begins_a_batch(world: World, order: str) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
 
-    async def request(holder: Backend, batch: str, digest: str) -> AdmissionResult | KeyTaken:
+    async def request(holder: Backend, batch: str, digest: str) -> AdmissionResult | IdempotencyKeyExists:
         try:
             return await begin(holder, batch, 2, key=IdempotencyKey("k", digest))
-        except KeyTaken as taken:
+        except IdempotencyKeyExists as taken:
             return taken
 
     answers = await both(order, lambda: request(one, "b1", "d1"), lambda: request(two, "b2", "d2"))
-    (taken,) = [each for each in answers if isinstance(each, KeyTaken)]
+    (taken,) = [each for each in answers if isinstance(each, IdempotencyKeyExists)]
     (room,) = [each for each in answers if isinstance(each, AdmissionResult)]
     assert {offer.entry for offer in room.offers} == {taken.batch_id}
     assert taken.digest == taken.batch_id.replace("b", "d")
-    assert [each.id for each in await one.batches(["server"])] == [taken.batch_id]
+    assert [each.id for each in await one.list_batches(["server"])] == [taken.batch_id]
     assert await state(two) == (2, 0)
 
 
@@ -105,7 +105,7 @@ async def test_a_permit_that_two_finish_comes_back_once_with_one_result(
     assert isinstance(row, TaskFailure)
     if order != "at once":
         assert row.error == ("One." if order.startswith("first") else "Two.")
-    batch = await one.batch("b")
+    batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.failed, batch.status) == (1, "running")
 
@@ -248,7 +248,7 @@ async def test_a_batch_that_is_canceled_as_it_ends_has_ended(world: World, order
         await two.cancel_batch("b")
 
     await both(order, end, cancel)
-    batch = await two.batch("b")
+    batch = await two.get_batch("b")
     assert batch is not None
     if order != "at once":
         expected = "completed" if order.startswith("first") else "canceled"
@@ -292,7 +292,7 @@ async def test_a_429_and_a_result_at_once_each_count(world: World, order: str) -
     first, second = await take_all(one, await begin(one, "b", 2))
 
     async def put_back() -> None:
-        await one.put_back(first)
+        await one.requeue(first)
 
     async def end() -> None:
         await finish(two, second, "b", failed(1, "p1"))
@@ -312,5 +312,5 @@ async def test_an_attempt_of_a_process_that_left_is_not_noted(world: World) -> N
     (offer,) = (await two.admit()).offers
     assert offer.entry == "b2"
     assert offer.permit not in {each.permit for each in room.offers}
-    noted = await two.note_attempts({room.offers[0].permit: attempt("b1", 0)})
+    noted = await two.record_attempts({room.offers[0].permit: attempt("b1", 0)})
     assert not noted.cancel_after

@@ -311,7 +311,7 @@ async def running_process(
         async with anyio.create_task_group() as group:
             process = Process(backend, wrap(backend), group, **options)
             group.start_soon(process.holder.run)
-            group.start_soon(process.runner.hear_cancels)
+            group.start_soon(process.runner.watch_cancellations)
             try:
                 yield process
             finally:
@@ -369,11 +369,11 @@ async def noted(
             inputs=hash_inputs(inputs[index]),
             cancel_after=cancel_after,
             sent_at=gateway.now() - CLOCK_SLACK,
-            seconds_at_most=cancel_after + 120,
+            max_seconds=cancel_after + 120,
         )
         for index, offer in enumerate(each for each in room.offers if each.entry == batch)
     }
-    return dict(sorted((await backend.note_attempts(attempts)).cancel_after.items()))
+    return dict(sorted((await backend.record_attempts(attempts)).cancel_after.items()))
 
 
 def finished(task: int = 0, prediction: str | None = None) -> TaskFailure:

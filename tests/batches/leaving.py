@@ -53,7 +53,7 @@ async def left(
             inputs=hash_inputs(inputs[place]),
             cancel_after=cancel_after,
             sent_at=(time.time() if sent_at is None else sent_at) - CLOCK_SLACK,
-            seconds_at_most=cancel_after + 120,
+            max_seconds=cancel_after + 120,
         )
         for place, permit in enumerate(offers)
     }

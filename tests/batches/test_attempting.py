@@ -24,7 +24,7 @@ from batches.direct import (
 from batches.leaving import freed, kind, never_ends, now, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches import attempting
-from replicate_mcp.batches.observing import Nobody
+from replicate_mcp.batches.observing import NullObserver
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.gateway import Target
@@ -133,7 +133,7 @@ async def test_what_cannot_be_sent_is_sent_again_after_longer_and_longer_pauses(
         batch = await process.start(replicate.gateway(), task(0), task(1))
         await anyio.sleep(15)
         assert await process.in_use() == 2, "the permits are of no use to others either"
-        assert batch.sent_again == {0: 5, 1: 5}
+        assert batch.retries == {0: 5, 1: 5}
         rows = await process.rows(batch)
         assert {kind(row) for row in rows.values()} == {("replicate_unavailable", True)}
         assert now() == pytest.approx(15.5, abs=0.1)
@@ -216,7 +216,7 @@ async def test_what_would_happen_to_all_ends_the_batchs_creations_with_one_reaso
         batch, rows = await made_of(process, replicate, *map(task, range(5)))
         assert [kind(row)[0] for row in rows].count("made") == 1
         assert len({row.error for row in rows if isinstance(row, TaskFailure)}) == 1
-        assert batch.dropped is not None
+        assert batch.stop_reason is not None
         assert await process.in_use() == 0
     assert len(replicate.times("create")) == 2
 
@@ -232,7 +232,7 @@ async def test_a_fault_of_one_task_ends_that_task_alone() -> None:
         replicate.answer("create", refused(422))
         batch, rows = await made_of(process, replicate, *map(task, range(3)))
         assert [kind(row)[0] for row in rows] == ["invalid_input", "made", "made"]
-        assert (batch.dropped, batch.running) == (None, 0)
+        assert (batch.stop_reason, batch.running) == (None, 0)
 
 
 @in_virtual_time
@@ -244,7 +244,7 @@ async def test_a_throttled_task_waits_its_turn_anew_at_the_pace_that_is_asked_fo
         assert not batch.throttled
         await anyio.sleep(1)
         assert batch.throttled
-        assert (await process.in_use(), batch.sent_again, batch.running) == (0, {}, 0)
+        assert (await process.in_use(), batch.retries, batch.running) == (0, {}, 0)
         (row,) = (await process.rows(batch)).values()
         assert kind(row) == ("made", False)
     pauses = [later - at for at, later in pairwise(replicate.times("create"))]
@@ -511,7 +511,7 @@ async def test_beyond_the_days_images_the_rest_of_a_batch_ends_with_that_reason(
         assert (
             sorted(kind(row) for row in rows) == [("daily_limit", True)] * 3 + [("made", False)] * 2
         )
-        assert batch.dropped is not None
+        assert batch.stop_reason is not None
         assert await process.in_use() == 0
     assert len(replicate.times("create")) == 2
 
@@ -538,7 +538,7 @@ async def test_an_offer_that_is_gone_leaves_its_task_waiting() -> None:
 # What is counted.
 
 
-class Counted(Nobody):
+class Counted(NullObserver):
     """Counts what it is told."""
 
     def __init__(self) -> None:
@@ -553,7 +553,7 @@ class Counted(Nobody):
     def answer_lost(self) -> None:
         self.seen.append("lost")
 
-    def creation_sent_again(self) -> None:
+    def creation_retried(self) -> None:
         self.seen.append("again")
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:

@@ -10,10 +10,10 @@ from replicate_mcp.batches.backend import (
     BatchState,
     IdempotencyKey,
     JournalTask,
-    KeyTaken,
+    IdempotencyKeyExists,
     NewBatch,
-    Noted,
-    NotedAttempt,
+    RecordedAttempts,
+    AttemptRecord,
 )
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
@@ -42,7 +42,7 @@ def test_a_batch_runs_until_every_task_has_its_result(
 def test_a_log_of_an_attempt_holds_nothing_of_its_inputs() -> None:
     inputs = {"prompt": "f00d"}
     attempt = Attempt("b_1", 0, MODEL, inputs, 600, 1.0, 720.0)
-    noted = NotedAttempt(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
+    noted = AttemptRecord(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
     for each in (attempt, noted):
         assert "f00d" not in repr(each)
         assert "b_1" in repr(each)
@@ -50,7 +50,7 @@ def test_a_log_of_an_attempt_holds_nothing_of_its_inputs() -> None:
 
 
 def test_attempts_that_are_noted_leave_no_room_unless_it_is_given() -> None:
-    assert Noted({7: 600}) == Noted({7: 600}, AdmissionResult(), None)
+    assert RecordedAttempts({7: 600}) == RecordedAttempts({7: 600}, AdmissionResult(), None)
 
 
 async def test_an_ended_batch_and_its_key_are_kept_for_a_day() -> None:
@@ -80,7 +80,7 @@ async def test_an_ended_batch_and_its_key_are_kept_for_a_day() -> None:
     now += 24 * 3600 - 60
     await open_batch("b_2", "another")
     assert await listed() == ["b_2", "b_1"]
-    with pytest.raises(KeyTaken) as taken:
+    with pytest.raises(IdempotencyKeyExists) as taken:
         await open_batch("b_3", "k")
     assert (taken.value.batch_id, taken.value.digest) == ("b_1", "digest of b_1")
     assert str(taken.value) == "b_1"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batches.test_local_images import PNG
-from replicate_mcp.batches.local_images import MOST_BYTES, LocalImages
+from replicate_mcp.batches.local_images import MAX_BYTES, LocalImages
 from replicate_mcp.errors import InvalidInput
 
 
@@ -15,7 +15,7 @@ def test_a_file_that_grows_while_it_is_read_fills_no_memory(tmp_path: Path) -> N
     image = tmp_path / "image.png"
     image.write_bytes(PNG)
     found = LocalImages(tmp_path).find("task 0: image", "image.png")
-    os.truncate(image, 4 * MOST_BYTES)
+    os.truncate(image, 4 * MAX_BYTES)
     tracemalloc.start()
     try:
         with pytest.raises(InvalidInput, match="was changed while it was read"):
@@ -23,4 +23,4 @@ def test_a_file_that_grows_while_it_is_read_fills_no_memory(tmp_path: Path) -> N
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2 * MOST_BYTES
+    assert peak < 2 * MAX_BYTES

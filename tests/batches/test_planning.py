@@ -67,7 +67,7 @@ async def test_a_task_is_planned_with_what_its_model_receives() -> None:
         seed=7,
         expected_format="png",
         expected_count=2,
-        whole_with=2,
+        complete_at_count=2,
         problems=(),
     )
 
@@ -189,7 +189,7 @@ async def test_the_number_of_images_is_counted(
     found: Model, inputs: dict[str, Any], count: int, whole_with: int | None
 ) -> None:
     one = await planned(task(prompt="x", **inputs), found)
-    assert (one.expected_count, one.whole_with) == (count, whole_with)
+    assert (one.expected_count, one.complete_at_count) == (count, whole_with)
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
@@ -212,7 +212,7 @@ async def test_a_task_with_faults_has_them_all_and_no_inputs() -> None:
     assert [problem.task_index for problem in found.problems] == [0, 0, 0]
     assert all(problem.error.endswith((".", "?")) for problem in found.problems)
     assert (found.inputs, found.seed, found.expected_count) == ({}, None, 0)
-    assert (found.expected_format, found.whole_with) == (None, None)
+    assert (found.expected_format, found.complete_at_count) == (None, None)
     assert found.target == Target(NAME, "")
     assert found.output_filename == "fox.png"
 

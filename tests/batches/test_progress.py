@@ -148,11 +148,11 @@ async def test_each_change_is_reported_soon_and_the_same_again_every_five_second
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
         await anyio.sleep(1)
-        batch.note(MADE)
+        batch.add_result(MADE)
         await anyio.sleep(0.05)
-        batch.note(FAILED)
+        batch.add_result(FAILED)
         await anyio.sleep(10.95)
-        batch.note(MADE)
+        batch.add_result(MADE)
     assert reports.seen == [(0.1, 0), (1.0, 1), (1.1, 2), (6.1, 2), (11.1, 2), (12.0, 3)]
     assert anyio.current_time() == 12
 
@@ -163,9 +163,9 @@ async def test_a_change_of_what_runs_alone_is_not_reported_before_its_turn() -> 
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
         await anyio.sleep(1)
-        batch.tell()
+        batch.notify()
         await anyio.sleep(1)
-        batch.note(MADE)
+        batch.add_result(MADE)
     assert reports.seen == [(0.1, 0), (2.0, 1)]
 
 
@@ -175,14 +175,14 @@ async def test_an_end_during_a_report_is_reported_all_the_same() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
         await anyio.sleep(1)
-        batch.note(MADE)
+        batch.add_result(MADE)
     assert reports.seen == [(0.1, 0), (2.1, 1)]
 
 
 @in_virtual_time
 async def test_a_batch_that_has_ended_is_reported_once() -> None:
     batch, reports = running_batch(1), Reports()
-    batch.note(MADE)
+    batch.add_result(MADE)
     await watch(batch, reports.note)
     assert reports.seen == [(0, 1)]
 
@@ -193,7 +193,7 @@ async def test_without_reports_the_end_is_waited_for() -> None:
 
     async def end() -> None:
         await anyio.sleep(7)
-        batch.note(MADE)
+        batch.add_result(MADE)
 
     async with anyio.create_task_group() as group:
         group.start_soon(end)

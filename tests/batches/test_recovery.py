@@ -33,7 +33,7 @@ from batches.leaving import (
     wrapped,
 )
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import NotedAttempt
+from replicate_mcp.batches.backend import AttemptRecord
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
@@ -221,7 +221,7 @@ async def test_what_another_attempt_has_taken_is_not_delivered_but_its_own_is() 
     replicate = Replicate()
     taken: list[str] = []
 
-    async def stale(orphans: Any, account: str) -> list[NotedAttempt]:
+    async def stale(orphans: Any, account: str) -> list[AttemptRecord]:
         return [replace(each, prediction_id=taken[0]) for each in await orphans(account)]
 
     async with running_process(wrap=wrapped(orphans=stale)) as process:

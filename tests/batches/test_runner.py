@@ -19,10 +19,10 @@ from batches.direct import (
 )
 from batches.leaving import CAR, freed, left, now, recovered, with_token, wrapped
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import IdempotencyKey, KeyTaken
-from replicate_mcp.batches.observing import Nobody
+from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.observing import NullObserver
 from replicate_mcp.batches.running_batch import RunningBatch
-from replicate_mcp.batches.weight import weight_of
+from replicate_mcp.batches.weight import estimate_bytes
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
@@ -82,7 +82,7 @@ async def test_a_batch_begins_as_its_caller_asked_for_it() -> None:
         await process.rows(first)
 
 
-class Ended(Nobody):
+class Ended(NullObserver):
     def __init__(self) -> None:
         self.seen: list[tuple[str, float | None]] = []
 
@@ -187,7 +187,7 @@ async def test_a_key_begins_one_batch() -> None:
     replicate = Replicate()
     async with running_process() as process:
         first = await start(process, replicate, key=IdempotencyKey("k", "d1"))
-        with pytest.raises(KeyTaken) as taken:
+        with pytest.raises(IdempotencyKeyExists) as taken:
             await start(process, replicate, key=IdempotencyKey("k", "d2"))
         assert (taken.value.batch_id, taken.value.digest) == (first.id, "d1")
         await process.rows(first)
@@ -197,14 +197,14 @@ async def test_a_key_begins_one_batch() -> None:
 @in_virtual_time
 async def test_a_batch_that_finds_no_memory_is_refused_unless_its_key_has_one() -> None:
     replicate = Replicate(predict_seconds=20)
-    weight = weight_of([task()])
+    weight = estimate_bytes([task()])
     async with running_process(most_bytes=4 * weight) as process:
         first = await start(process, replicate, key=IdempotencyKey("k", "d1"))
         assert first.weight == weight
         for key in (None, IdempotencyKey("other", "d2")):
             with pytest.raises(TooManyBatches):
                 await start(process, replicate, key=key)
-        with pytest.raises(KeyTaken):
+        with pytest.raises(IdempotencyKeyExists):
             await start(process, replicate, key=IdempotencyKey("k", "d1"))
         assert list(process.runner._batches) == [first.id]
         await process.rows(first)
@@ -233,7 +233,7 @@ async def test_what_runs_at_a_batchs_deadline_is_followed_to_its_end() -> None:
     async with running_process(batch_seconds=100) as process:
         batch = await start(process, replicate)
         await anyio.sleep(96)
-        assert batch.dropped is not None
+        assert batch.stop_reason is not None
         assert process.runner.running(batch.id) is batch
         assert [code(row) for row in (await process.rows(batch)).values()] == ["made"]
 
@@ -252,7 +252,7 @@ async def test_a_deadline_is_kept_though_the_machine_sleeps(
         await anyio.sleep(21)
         slept = 1_000.0
         await anyio.sleep(10)
-        assert batch.dropped is not None
+        assert batch.stop_reason is not None
 
 
 # What dead processes left.

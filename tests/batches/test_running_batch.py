@@ -27,11 +27,11 @@ def state(batch: RunningBatch) -> tuple[int, int, int, int, bool]:
 
 async def test_a_batch_has_ended_with_its_last_result() -> None:
     batch = running_batch(3)
-    batch.note(MADE)
+    batch.add_result(MADE)
     assert state(batch) == (3, 1, 1, 0, False)
-    batch.note(FAILED)
+    batch.add_result(FAILED)
     assert state(batch) == (3, 2, 1, 1, False)
-    batch.note(MADE)
+    batch.add_result(MADE)
     assert state(batch) == (3, 3, 2, 1, True)
 
 
@@ -39,7 +39,7 @@ async def test_a_batch_has_ended_with_its_last_result() -> None:
 async def test_each_result_wakes_those_who_watch_once(result: TaskSuccess) -> None:
     batch = running_batch(3)
     before = batch.changed
-    batch.note(result)
+    batch.add_result(result)
     assert before.is_set()
     assert batch.changed is not before
     assert not batch.changed.is_set()
@@ -56,7 +56,7 @@ async def test_a_log_of_a_batch_holds_no_token(field: str) -> None:
 async def test_a_batch_begins_without_anything_that_keeps_it_from_its_end() -> None:
     batch = running_batch()
     assert (batch.server_error, batch.throttled, batch.canceled) == (0, False, False)
-    assert (batch.dropped, batch.began, batch.running, batch.finished) == (None, None, 0, 0)
+    assert (batch.stop_reason, batch.began, batch.running, batch.finished) == (None, None, 0, 0)
 
 
 async def test_what_runs_is_what_is_created_and_what_is_followed() -> None:
@@ -68,7 +68,7 @@ async def test_the_first_reason_for_which_a_batch_is_given_up_stands() -> None:
     batch = running_batch()
     assert not batch.stopping.is_set()
     first: Reason = ("canceled", "First.", True)
-    batch.give_up(first)
-    batch.give_up(("interrupted", "Second.", True))
-    assert batch.dropped == first
+    batch.stop_creating(first)
+    batch.stop_creating(("interrupted", "Second.", True))
+    assert batch.stop_reason == first
     assert batch.stopping.is_set()

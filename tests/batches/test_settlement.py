@@ -30,7 +30,7 @@ from batches.direct import (
 )
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import Backend
-from replicate_mcp.batches.settlement import Settlement, Verdict
+from replicate_mcp.batches.settlement import Reconciler, Verdict
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.gateway import Gateway
 
@@ -58,11 +58,11 @@ class Account:
     replicate: Replicate
     process: Process
     group: TaskGroup
-    settlement: Settlement = field(init=False)
+    settlement: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
         spawn: Callable[..., object] = self.process.runner._steps.spawn
-        self.settlement = Settlement("acme", self.process.backend, spawn)
+        self.settlement = Reconciler("acme", self.process.backend, spawn)
         self.gateway = self.replicate.gateway(TOKEN)
 
     @property
@@ -85,7 +85,7 @@ class Account:
         waiter = Waiter()
 
         async def find() -> None:
-            waiter.answer = await self.settlement.find(
+            waiter.answer = await self.settlement.resolve(
                 permit, gateway or self.gateway, to_cancel=to_cancel
             )
             waiter.at = now()
@@ -95,7 +95,7 @@ class Account:
 
     async def find(self, permit: int, gateway: Gateway | None = None) -> str | Verdict:
         """Ask for an attempt's prediction."""
-        return await self.settlement.find(permit, gateway or self.gateway)
+        return await self.settlement.resolve(permit, gateway or self.gateway)
 
 
 @asynccontextmanager
@@ -208,7 +208,7 @@ async def test_that_it_was_not_made_is_the_answer_of_those_alone_who_do_not_canc
         await anyio.sleep(15)
         assert (cancels.answer, asks.answer) == (None, NOT_MADE)
         # Its task is sent again: that permit is no attempt's any more.
-        await acme.backend.put_back(permit)
+        await acme.backend.requeue(permit)
         await anyio.sleep(1)
         assert cancels.answer is UNKNOWN
 

@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.observing import Nobody
+from replicate_mcp.batches.observing import NullObserver
 from replicate_mcp.batches.steps import Steps
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.holder import OfferDispatcher
@@ -39,7 +39,7 @@ def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[Steps, list[int]
     """Return steps, and the permits of the offers that reach a batch."""
     holder, permits = OfferDispatcher(backend), list[int]()
     holder.subscribe("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
-    return Steps(backend, holder, group, Nobody()), permits
+    return Steps(backend, holder, group, NullObserver()), permits
 
 
 @in_virtual_time
@@ -103,7 +103,7 @@ async def test_a_fault_in_the_background_is_logged_and_ends_nothing_else(
         steps.spawn(works, 1)
         steps.spawn(fails)
         steps.spawn(works, 2)
-        assert (steps.backend, type(steps.observer)) == (backend, Nobody)
+        assert (steps.backend, type(steps.observer)) == (backend, NullObserver)
     assert ended == [1, 2]
     assert "work in the background failed" in caplog.text
     await backend.close()

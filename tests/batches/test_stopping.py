@@ -21,10 +21,10 @@ from batches.direct import (
     wrapped,
 )
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.observing import Nobody
+from replicate_mcp.batches.observing import NullObserver
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.running_batch import RunningBatch
-from replicate_mcp.batches.stopping import stop_prediction, try_to_stop
+from replicate_mcp.batches.stopping import stop_prediction, cancel_quietly
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
@@ -111,7 +111,7 @@ async def test_with_a_token_that_is_refused_a_cancel_is_not_sent_again(status: i
     with pytest.raises(ApiStatusError) as caught:
         await stop_prediction(replicate.gateway(), prediction)
     assert caught.value.status == status
-    await try_to_stop(replicate.gateway(), prediction)  # Whoever follows it reports that.
+    await cancel_quietly(replicate.gateway(), prediction)  # Whoever follows it reports that.
     assert replicate.times("cancel") == [0, 0]
 
 
@@ -235,7 +235,7 @@ async def test_waiting_tasks_are_recorded_a_hundred_at_a_time_and_each_is_report
         sizes.append(len(rows))
         return await record(batch, rows)
 
-    class Ended(Nobody):
+    class Ended(NullObserver):
         def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
             ended.append((result.task_index, seconds_at_replicate))
 
@@ -282,7 +282,7 @@ async def test_from_the_moment_of_a_cancel_on_nothing_is_created() -> None:
     async with running_process() as process:
         batch = await process.start(replicate.gateway(), task())
         process.runner.cancel(batch)
-        assert batch.dropped == CANCELED
+        assert batch.stop_reason == CANCELED
         assert batch.stopping.is_set()
         assert reason((await process.rows(batch))[0]) == CANCELED
         assert replicate.times("create") == []

@@ -47,7 +47,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 def attempt_ended(exporter: InMemorySpanExporter, result: TaskResult) -> ReadableSpan:
     parent = tracing.present_context()
     with tracing.attempt_span(parent, batch="b_1", task=3, model="owner/name") as span:
-        tracing.tell_result(span, result)
+        tracing.record_result(span, result)
     (ended,) = exporter.get_finished_spans()
     return ended
 

@@ -25,7 +25,7 @@ from batches.direct import (
 )
 from batches.virtual_time import Schedule, in_virtual_time
 from replicate_mcp.batches.backend import Backend
-from replicate_mcp.batches.settlement import Settlement, Verdict
+from replicate_mcp.batches.settlement import Reconciler, Verdict
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
@@ -99,12 +99,12 @@ async def test_of_equal_attempts_each_gets_one_prediction_and_none_is_called_not
             prediction = replicate.made(cancel_after=life)
         await anyio.sleep(answer_after)
         if prediction is None or end == "lost":
-            prediction = await settlement.find(permit, gateways[permit % 2])
+            prediction = await settlement.resolve(permit, gateways[permit % 2])
         while isinstance(prediction, str):
             row = finished(prediction=prediction)
             if await backend.finish(permit, batch, row) is not None:
                 break
-            prediction = await settlement.find(permit, gateways[permit % 2])
+            prediction = await settlement.resolve(permit, gateways[permit % 2])
         else:
             await backend.put_back(permit)
         results[permit] = prediction
@@ -123,7 +123,7 @@ async def test_of_equal_attempts_each_gets_one_prediction_and_none_is_called_not
             ]
             names = ("open_attempts", "known_predictions", "claim_prediction", "finish", "put_back")
             backend = schedule.hold(process.store, *names)
-            settlement = Settlement(ACCOUNT, backend, process.group.start_soon)
+            settlement = Reconciler(ACCOUNT, backend, process.group.start_soon)
             async with anyio.create_task_group() as group:
                 for number, (each, fate) in enumerate(zip(noted_attempts, attempts, strict=True)):
                     ((permit, life),) = each.items()

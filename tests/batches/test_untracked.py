@@ -18,7 +18,7 @@ from batches.direct import (
 )
 from batches.leaving import now, with_token, wrapped
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import NotedAttempt
+from replicate_mcp.batches.backend import AttemptRecord
 
 # Predictions that nobody remembers.
 
@@ -31,7 +31,7 @@ class Entered:
     """
 
     def __init__(self, prediction: str) -> None:
-        self._entered = NotedAttempt(77, "", 0, MODEL, {}, 0, 0.0, prediction)
+        self._entered = AttemptRecord(77, "", 0, MODEL, {}, 0, 0.0, prediction)
         self._is_held = False
         self.done: list[tuple[str, float]] = []
 
@@ -40,7 +40,7 @@ class Entered:
             orphans=self._orphans, adopt=self._adopt, release=self._release, abandon=self._abandon
         )
 
-    async def _orphans(self, whole: Any, account: str) -> list[NotedAttempt]:
+    async def _orphans(self, whole: Any, account: str) -> list[AttemptRecord]:
         return [] if self._is_held else [self._entered]
 
     async def _adopt(self, whole: Any, permit: int) -> bool:

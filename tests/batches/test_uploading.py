@@ -11,7 +11,7 @@ import pytest
 from batches.test_outcome import TASK
 from replicate_mcp.batches.attachments import Attachments
 from replicate_mcp.batches.local_images import LocalImages
-from replicate_mcp.batches.uploading import UPLOADS_AT_ONCE, with_urls
+from replicate_mcp.batches.uploading import MAX_CONCURRENT_UPLOADS, upload_images
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
 from replicate_mcp.replicate_api.faults import ReplicateApiError, RequestNotSent, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -53,7 +53,7 @@ def attached(*contents: bytes) -> tuple[LocalImages, list[str]]:
 
 async def uploaded(images: LocalImages, files: Files, *inputs: Any) -> list[Any]:
     tasks = [replace(TASK, inputs=each) for each in inputs]
-    found = await with_urls(tasks, images, cast(Gateway, files))
+    found = await upload_images(tasks, images, cast(Gateway, files))
     return [task.inputs for task in found]
 
 
@@ -94,12 +94,12 @@ async def test_three_images_are_uploaded_at_once() -> None:
     files = Files()
     await uploaded(images, files, {"images": uris})
     assert len(files.sent) == 8
-    assert files.most_at_once == UPLOADS_AT_ONCE == 3
+    assert files.most_at_once == MAX_CONCURRENT_UPLOADS == 3
 
 
 async def test_without_images_the_tasks_are_as_they_were() -> None:
     tasks = [replace(TASK, inputs={"image": "content:x"})]
-    assert await with_urls(tasks, LocalImages(None), cast(Gateway, Files())) is tasks
+    assert await upload_images(tasks, LocalImages(None), cast(Gateway, Files())) is tasks
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from batches.running import running_batch
 from batches.test_outcome import TASK
-from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES, check_room, weight_of
+from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES, check_memory, estimate_bytes
 from replicate_mcp.errors import TooManyBatches
 
 EMPTY = sys.getsizeof({})
@@ -17,7 +17,7 @@ EMPTY = sys.getsizeof({})
 def weight(*inputs: dict[str, Any]) -> int:
     """What these tasks take beside what each takes without inputs."""
     tasks = [replace(TASK, inputs=each) for each in inputs]
-    return weight_of(tasks) - BATCH_BYTES - TASK_BYTES * len(tasks)
+    return estimate_bytes(tasks) - BATCH_BYTES - TASK_BYTES * len(tasks)
 
 
 def sizes(*values: object) -> int:
@@ -59,7 +59,7 @@ def test_numbers_count_each_time() -> None:
 
 
 def room(new: int, *running: tuple[str, int], most: int) -> None:
-    check_room(
+    check_memory(
         running_batch(weight=new),
         [running_batch(account=account, weight=taken) for account, taken in running],
         most,

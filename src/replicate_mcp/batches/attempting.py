@@ -12,8 +12,8 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Verdict
 from replicate_mcp.batches.steps import Steps
-from replicate_mcp.batches.stopping import Stopping
-from replicate_mcp.batches.tracing import attempt_span, tell_result
+from replicate_mcp.batches.stopping import Cancellation
+from replicate_mcp.batches.tracing import attempt_span, record_result
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, MIN_CANCEL_AFTER_SECONDS, hash_inputs
 from replicate_mcp.replicate_api.fault_policy import UNKNOWN, Action, rule_for
@@ -34,7 +34,7 @@ from replicate_mcp.tasks.result import TaskResult
 
 log = logging.getLogger(__name__)
 
-SEND_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a creation that could not be sent is sent again; then it fails."""
 
 LOST = (
@@ -43,7 +43,7 @@ LOST = (
 )
 
 
-class Attempting:
+class TaskExecutor:
     """Turns offers into creations, and each of those into a result.
 
     Args:
@@ -54,7 +54,7 @@ class Attempting:
     def __init__(
         self,
         steps: Steps,
-        stopping: Stopping,
+        stopping: Cancellation,
         *,
         prediction_seconds: int,
         images_per_day: int | None,
@@ -64,7 +64,7 @@ class Attempting:
         self._prediction_seconds = prediction_seconds
         self._images_per_day = images_per_day
 
-    async def take(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
+    async def start_tasks(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
         """Note an attempt for each offer, then send it."""
         seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
         if seconds < MIN_CANCEL_AFTER_SECONDS:
@@ -81,13 +81,13 @@ class Attempting:
                 inputs=hash_inputs(batch.tasks[index].inputs),
                 cancel_after=seconds,
                 sent_at=sent_at,
-                seconds_at_most=seconds + HOLD_SECONDS + DEADLINE_GRACE_SECONDS,
+                max_seconds=seconds + HOLD_SECONDS + DEADLINE_GRACE_SECONDS,
                 images=batch.tasks[index].expected_count,
             )
             for permit, index in chosen.items()
         }
         note = partial(
-            self._steps.backend.note_attempts, attempts, images_per_day=self._images_per_day
+            self._steps.backend.record_attempts, attempts, images_per_day=self._images_per_day
         )
         try:
             noted = await self._steps.retry_until_available(note)
@@ -104,10 +104,10 @@ class Attempting:
             else:
                 batch.pending.append(index)
         self._steps.dispatcher.dispatch(noted.room)
-        if noted.cap_opens_in is not None:
+        if noted.quota_resets_in is not None:
             # After what was noted just now has begun: that still fitted.
-            reason = self._cap_reached(noted.cap_opens_in)
-            return self._steps.spawn(self._stopping.drop, batch, reason)
+            reason = self._cap_reached(noted.quota_resets_in)
+            return self._steps.spawn(self._stopping.abandon_pending, batch, reason)
         return await self._stopping.fail_pending(batch)
 
     def _cap_reached(self, opens_in: float) -> Reason:
@@ -119,14 +119,14 @@ class Attempting:
         # Noting it may have taken long: the backend was not there, or the machine slept.
         if batch.deadline - steady_time() < MIN_CANCEL_AFTER_SECONDS:
             await self._stopping.drop_out_of_time(batch)
-        if batch.dropped is not None:
-            return await self._wait_anew(batch, permit, index)
+        if batch.stop_reason is not None:
+            return await self._requeue(batch, permit, index)
         task, sent_at = batch.tasks[index], steady_time()
         self._steps.observer.creation_sent(sent_at - batch.opened)
         with attempt_span(batch.trace, batch=batch.id, task=index, model=task.model) as span:
             result = await self._attempt(batch, permit, task, cancel_after)
             if result is not None:
-                tell_result(span, result)
+                record_result(span, result)
                 self._steps.observer.task_ended(result, steady_time() - sent_at)
         return None
 
@@ -140,12 +140,12 @@ class Attempting:
             ended = True
             try:
                 prediction = await (
-                    self._found_in_list(batch, permit)
+                    self._reconcile(batch, permit)
                     if reopened
                     else self._created(batch, permit, task, cancel_after)
                 )
                 self._found(batch, permit, prediction.id)
-                if not prediction.is_complete_with(task.whole_with):
+                if not prediction.is_complete_with(task.complete_at_count):
                     if batch.canceled:
                         await self._stopping.stop(batch, permit, prediction.id)
                     prediction = await batch.gateway.follow(prediction, until=until)
@@ -171,8 +171,8 @@ class Attempting:
             # Another attempt, equal to this one, has taken that prediction: this one is open again.
             batch.following.pop(permit, None)
             reopened = True
-        self._gone(batch, permit)
-        batch.note(result)
+        self._untrack(batch, permit)
+        batch.add_result(result)
         self._steps.dispatcher.dispatch(room)
         return result
 
@@ -212,14 +212,14 @@ class Attempting:
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
             was_made = isinstance(fault, UnreadableCreation)
         try:
-            return await self._found_in_list(batch, permit)
+            return await self._reconcile(batch, permit)
         except PredictionNotCreated:
             if was_made:  # Whatever the list shows: to send it again would bill it twice.
                 raise OutcomeUnknown from None
             raise
 
-    async def _found_in_list(self, batch: RunningBatch, permit: int) -> Prediction:
-        found = await batch.settlement.find(permit, batch.gateway)
+    async def _reconcile(self, batch: RunningBatch, permit: int) -> Prediction:
+        found = await batch.settlement.resolve(permit, batch.gateway)
         if found is Verdict.NOT_MADE:
             raise PredictionNotCreated("the creation did not arrive")
         if isinstance(found, Verdict):
@@ -241,7 +241,7 @@ class Attempting:
         if rule.action is Action.FAIL:
             return failure(task, rule.code, rule.sentence, rule.retryable)
         if rule.action is Action.FAIL_BATCH:
-            await self._stopping.drop(batch, (rule.code, rule.sentence, rule.retryable))
+            await self._stopping.abandon_pending(batch, (rule.code, rule.sentence, rule.retryable))
             return failure(task, rule.code, rule.sentence, rule.retryable)
         throttling = None
         if isinstance(fault, ApiStatusError):
@@ -250,32 +250,32 @@ class Attempting:
             batch.throttled = True
             self._steps.observer.creation_throttled()
         else:
-            tries = batch.sent_again.get(task.index, 0)
-            if tries >= len(SEND_AGAIN_SECONDS):
+            tries = batch.retries.get(task.index, 0)
+            if tries >= len(RETRY_DELAYS_SECONDS):
                 return failure(task, rule.code, rule.sentence, rule.retryable)
-            batch.sent_again[task.index] = tries + 1
-            self._steps.observer.creation_sent_again()
+            batch.retries[task.index] = tries + 1
+            self._steps.observer.creation_retried()
             # The permit is kept meanwhile: to others it is of no use either.
-            with anyio.move_on_after(SEND_AGAIN_SECONDS[tries]):
+            with anyio.move_on_after(RETRY_DELAYS_SECONDS[tries]):
                 await batch.stopping.wait()
-        await self._wait_anew(batch, permit, task.index, throttling)
+        await self._requeue(batch, permit, task.index, throttling)
         return None
 
-    async def _wait_anew(
+    async def _requeue(
         self, batch: RunningBatch, permit: int, index: int, throttling: Throttling | None = None
     ) -> None:
         """Nothing was created: give the permit back, and let the task wait its turn."""
         batch.pending.append(index)
-        room = await self._steps.retry_until_available(self._steps.backend.put_back, permit, throttling)
-        self._gone(batch, permit)
+        room = await self._steps.retry_until_available(self._steps.backend.requeue, permit, throttling)
+        self._untrack(batch, permit)
         self._steps.dispatcher.dispatch(room)
         await self._stopping.fail_pending(batch)
 
     def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
         batch.creating.pop(permit, None)
         batch.following[permit] = prediction_id
-        batch.tell()
+        batch.notify()
 
-    def _gone(self, batch: RunningBatch, permit: int) -> None:
+    def _untrack(self, batch: RunningBatch, permit: int) -> None:
         batch.creating.pop(permit, None)
         batch.following.pop(permit, None)

@@ -37,7 +37,7 @@ class IdempotencyKey:
     digest: str
 
 
-class KeyTaken(Exception):
+class IdempotencyKeyExists(Exception):
     """A batch of the caller's was begun under that key.
 
     Attributes:
@@ -119,12 +119,12 @@ class Attempt:
     inputs: Mapping[str, str] = field(repr=False)
     cancel_after: int
     sent_at: float
-    seconds_at_most: float
+    max_seconds: float
     images: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class NotedAttempt:
+class AttemptRecord:
     """An attempt in the journal, with its permit, and its prediction where that is known.
 
     One that was entered by `enter_running` has no batch ("").
@@ -154,7 +154,7 @@ class RunningPrediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class RecordedAttempts:
     """The attempts that were noted; the others' offers are gone, and their tasks wait again.
 
     Attributes:
@@ -164,7 +164,7 @@ class Noted:
 
     cancel_after: Mapping[int, int]
     room: AdmissionResult = field(default_factory=AdmissionResult)
-    cap_opens_in: float | None = None
+    quota_resets_in: float | None = None
 
 
 class Backend(PermitStore, Protocol):
@@ -182,12 +182,12 @@ class Backend(PermitStore, Protocol):
             KeyTaken: another batch of the caller's has its key; nothing was done.
         """
 
-    async def check_key(self, caller: str, key: str) -> None:
+    async def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
 
-    async def note_attempts(
+    async def record_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
-    ) -> Noted:
+    ) -> RecordedAttempts:
         """Turn offers of one account, by permit, into permits with an attempt each.
 
         Args:
@@ -195,7 +195,7 @@ class Backend(PermitStore, Protocol):
                 who share the backend; an attempt that does not fit is not noted.
         """
 
-    async def put_back(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
+    async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Nothing was created: give the permit back, and let the task wait its turn anew."""
 
     async def finish(
@@ -210,7 +210,7 @@ class Backend(PermitStore, Protocol):
         None where its prediction belongs to another attempt: then nothing is done.
         """
 
-    async def record(
+    async def record_results(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
     ) -> AdmissionResult:
         """Record results without a permit's end.
@@ -222,10 +222,10 @@ class Backend(PermitStore, Protocol):
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
         """Give a prediction to an attempt, for ever; False where another attempt has it."""
 
-    async def open_attempts(self, account: str) -> list[NotedAttempt]:
+    async def open_attempts(self, account: str) -> list[AttemptRecord]:
         """The account's attempts whose tasks have no result yet, oldest first."""
 
-    async def orphans(self, account: str) -> list[NotedAttempt]:
+    async def orphans(self, account: str) -> list[AttemptRecord]:
         """The account's attempts whose processes are gone, oldest first.
 
         One whose prediction must have ended takes no units any more, but stays for as long as
@@ -238,16 +238,16 @@ class Backend(PermitStore, Protocol):
     async def abandon(self, permit: int) -> None:
         """Leave a permit, whose result is not recorded, to whoever can follow its prediction."""
 
-    async def forgot(self, account: str) -> bool:
+    async def has_lost_state(self, account: str) -> bool:
         """Whether what runs of the account may have been forgotten here.
 
         Nothing of it is admitted then until `enter_running` has told.
         """
 
-    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
+    async def import_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
         """Give a permit without a batch to each that has none; nobody holds them as yet."""
 
-    async def known_predictions(self, account: str) -> set[str]:
+    async def list_prediction_ids(self, account: str) -> set[str]:
         """Ids of the account's predictions that belong to an attempt, open or finished."""
 
     async def cancel_batch(self, batch_id: str) -> None:
@@ -262,10 +262,10 @@ class Backend(PermitStore, Protocol):
         Each is told once; nothing more of it may be created.
         """
 
-    async def batch(self, batch_id: str) -> BatchState | None:
+    async def get_batch(self, batch_id: str) -> BatchState | None:
         """One batch of the journal."""
 
-    async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
+    async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
         """List those callers' batches with their first prompts, the newest first."""
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
@@ -276,13 +276,13 @@ class Backend(PermitStore, Protocol):
     ) -> list[TaskResult]:
         """Finished tasks in the order in which they finished, without the first `after`."""
 
-    async def recall(self, key: str) -> str | None:
+    async def get_cached(self, key: str) -> str | None:
         """A remembered answer of Replicate's, unless it is too old."""
 
-    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+    async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         """Keep an answer of Replicate's for so long."""
 
-    async def advice(self) -> list[str]:
+    async def config_warnings(self) -> list[str]:
         """Sentences on what would suit better where all this is kept, for `doctor`."""
 
     async def close(self) -> None:

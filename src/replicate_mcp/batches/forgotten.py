@@ -3,7 +3,7 @@
 import logging
 import math
 
-from replicate_mcp.batches.backend import Backend, NotedAttempt, RunningPrediction
+from replicate_mcp.batches.backend import Backend, AttemptRecord, RunningPrediction
 from replicate_mcp.replicate_api.attempts import ListedPrediction, OpenAttempt, match_predictions
 from replicate_mcp.replicate_api.faults import ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 LISTED_SECONDS = 3600.0
 """How far back the list is read: Replicate runs a prediction for half an hour at most."""
 
-LONGEST_LIFE_SECONDS = 24 * 3600.0
+MAX_LIFETIME_SECONDS = 24 * 3600.0
 """How long a prediction lives that the list shows without a deadline: the longest that there is."""
 
 
@@ -23,7 +23,7 @@ CLOSING_SECONDS = 60.0
 """What a prediction may take past its deadline until it has ended."""
 
 
-async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> AdmissionResult:
+async def import_running_predictions(account: str, gateway: Gateway, backend: Backend) -> AdmissionResult:
     """Enter what the account's list shows as running, but what belongs to known attempts.
 
     Raises:
@@ -39,7 +39,7 @@ async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> Ad
             account,
             gateway.now() - listed.complete_since,
         )
-    known = await backend.known_predictions(account)
+    known = await backend.list_prediction_ids(account)
     attempts = [
         OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
         for each in await backend.open_attempts(account)
@@ -52,10 +52,10 @@ async def tell_what_runs(account: str, gateway: Gateway, backend: Backend) -> Ad
         if not each.ended and each.id not in known
     ]
     log.info("entering %d predictions of %s that nobody remembers", len(running), account)
-    return await backend.enter_running(account, running)
+    return await backend.import_running(account, running)
 
 
-async def see_out(entered: NotedAttempt, gateway: Gateway) -> None:
+async def wait_until_ended(entered: AttemptRecord, gateway: Gateway) -> None:
     """Follow a prediction that was entered to its end; it may be somebody's: it is not stopped.
 
     Raises:
@@ -72,5 +72,5 @@ async def see_out(entered: NotedAttempt, gateway: Gateway) -> None:
 
 
 def _ends_in(prediction: ListedPrediction, now: float) -> float:
-    lives = LONGEST_LIFE_SECONDS if prediction.lifetime is None else prediction.lifetime
+    lives = MAX_LIFETIME_SECONDS if prediction.lifetime is None else prediction.lifetime
     return max(0.0, prediction.created_at + lives - now) + CLOSING_SECONDS

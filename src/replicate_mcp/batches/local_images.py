@@ -21,7 +21,7 @@ from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.input_sentences import quoted
 from replicate_mcp.tasks.media import HEAD_BYTES, media_type
 
-MOST_BYTES = 100_000_000
+MAX_BYTES = 100_000_000
 """Replicate takes files of less than 100 MB."""
 
 SETTING = "REPLICATE_MCP_FILES"
@@ -68,7 +68,7 @@ class LocalImage:
             InvalidInput: it is no longer what was looked at.
         """
         with _opened(self.folder, self.path, self.where) as file:
-            content = file.read(MOST_BYTES)
+            content = file.read(MAX_BYTES)
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise InvalidInput(f"{self.where} was changed while it was read: try again.")
         return content
@@ -261,7 +261,7 @@ def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalIma
 
 
 def _check_size(shown: str, size: int) -> None:
-    if size >= MOST_BYTES:
+    if size >= MAX_BYTES:
         raise InvalidInput(
             f"{shown} has {size / 1e6:.0f} MB: Replicate takes files of less than 100 MB."
         )

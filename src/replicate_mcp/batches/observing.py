@@ -17,14 +17,14 @@ class Observer(Protocol):
     def answer_lost(self) -> None:
         """A creation's answer was lost, and is looked for in the list of predictions."""
 
-    def creation_sent_again(self) -> None:
+    def creation_retried(self) -> None:
         """A task waits to be sent again because nothing was made."""
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
         """A task has its result; None where nothing of it was sent."""
 
 
-class Nobody:
+class NullObserver:
     """Watches nothing."""
 
     def creation_sent(self, waited_seconds: float) -> None:
@@ -36,7 +36,7 @@ class Nobody:
     def answer_lost(self) -> None:
         """Nothing."""
 
-    def creation_sent_again(self) -> None:
+    def creation_retried(self) -> None:
         """Nothing."""
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:

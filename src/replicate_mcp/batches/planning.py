@@ -48,7 +48,7 @@ class PlannedTask:
     seed: int | None
     expected_format: str | None
     expected_count: int
-    whole_with: int | None = None
+    complete_at_count: int | None = None
     problems: tuple[TaskProblem, ...] = ()
 
 
@@ -211,7 +211,7 @@ def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effor
         seed=seed if isinstance(seed, int) else None,
         expected_format=expected,
         expected_count=count,
-        whole_with=None if model.gives_one_by_one else count,
+        complete_at_count=None if model.gives_one_by_one else count,
     )
 
 

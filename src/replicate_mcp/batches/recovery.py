@@ -13,13 +13,13 @@ from functools import partial
 
 import anyio
 
-from replicate_mcp.batches.backend import NotedAttempt
-from replicate_mcp.batches.forgotten import see_out, tell_what_runs
+from replicate_mcp.batches.backend import AttemptRecord
+from replicate_mcp.batches.forgotten import wait_until_ended, import_running_predictions
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
-from replicate_mcp.batches.settlement import Settlement, Verdict
+from replicate_mcp.batches.settlement import Reconciler, Verdict
 from replicate_mcp.batches.steps import Steps
-from replicate_mcp.batches.stopping import try_to_stop
+from replicate_mcp.batches.stopping import cancel_quietly
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.platform.clock import steady_sleep
 from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
@@ -37,13 +37,13 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 """How often a process whose own batches want the permits looks for what others left."""
 
-IDLE_LOOK_SECONDS = 3.0
+IDLE_POLL_SECONDS = 3.0
 """How often one without batches does; two small reads."""
 
-CANCEL_LOOK_SECONDS = 1.0
+CANCEL_POLL_SECONDS = 1.0
 """How often the journal is asked whether a batch that is brought home was cancelled."""
 
 FAILED_PAUSE_SECONDS = 30.0
@@ -64,7 +64,7 @@ class Recovery:
     """One account's: what its dead processes left is adopted, followed and recorded."""
 
     def __init__(
-        self, account: str, settlement: Settlement, steps: Steps, is_busy: Callable[[], bool]
+        self, account: str, settlement: Reconciler, steps: Steps, is_busy: Callable[[], bool]
     ) -> None:
         self._account = account
         self._is_busy = is_busy
@@ -85,31 +85,31 @@ class Recovery:
         while True:
             try:
                 if self._gateways:
-                    await self._look()
+                    await self._poll()
             except (BackendUnavailable, ReplicateApiError) as error:
                 log.warning("%s", error)
             except Exception:
                 # Whatever it was, the account's other orphans are still to be recovered.
                 log.exception("looking for orphans of %s failed", self._account)
-            await anyio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
+            await anyio.sleep(POLL_SECONDS if self._is_busy() else IDLE_POLL_SECONDS)
 
-    async def _look(self) -> None:
-        if await self._backend.forgot(self._account):
-            await self._tell_what_runs()
+    async def _poll(self) -> None:
+        if await self._backend.has_lost_state(self._account):
+            await self._import_running()
         for orphan in await self._backend.orphans(self._account):
             if await self._backend.adopt(orphan.permit):
-                self._steps.spawn(self._bring_home, orphan)
+                self._steps.spawn(self._recover, orphan)
 
-    async def _tell_what_runs(self) -> None:
+    async def _import_running(self) -> None:
         gateway = self._gateways[0]
         try:
-            room = await tell_what_runs(self._account, gateway, self._backend)
+            room = await import_running_predictions(self._account, gateway, self._backend)
         except ApiStatusError as refusal:
-            self._drop_if_useless(gateway, refusal)
+            self._discard_rejected_token(gateway, refusal)
             raise
         self._steps.dispatcher.dispatch(room)
 
-    async def _bring_home(self, orphan: NotedAttempt) -> None:
+    async def _recover(self, orphan: AttemptRecord) -> None:
         self._on_their_way[orphan.batch] += 1
         try:
             await self._steps.retry_until_available(self._follow, orphan)
@@ -123,7 +123,7 @@ class Recovery:
                 del self._on_their_way[orphan.batch]
                 self._names.pop(orphan.batch, None)
 
-    async def _end(self, orphan: NotedAttempt) -> None:
+    async def _end(self, orphan: AttemptRecord) -> None:
         """End an attempt that fails in a way nobody thought of: its task now, its permit later.
 
         The permit is kept until its prediction must have ended, and comes back then.
@@ -144,7 +144,7 @@ class Recovery:
         )
         try:
             self._steps.dispatcher.dispatch(
-                await self._backend.record(orphan.batch, [result], waited=False)
+                await self._backend.record_results(orphan.batch, [result], waited=False)
             )
         except BackendUnavailable:
             raise
@@ -154,71 +154,71 @@ class Recovery:
         await steady_sleep(_ends_by(orphan) - now)
         self._steps.dispatcher.dispatch(await self._backend.release(orphan.permit))
 
-    async def _follow(self, orphan: NotedAttempt) -> None:
+    async def _follow(self, orphan: AttemptRecord) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
         if not orphan.batch:
-            return await self._see_out(orphan)
+            return await self._wait_until_ended(orphan)
         log.info("taking over task %d of %s", orphan.task, orphan.batch)
         task = await self._task(orphan)
         known, ended = orphan.prediction_id, True
         while self._gateways:
             gateway = self._gateways[0]
             try:
-                known = known or await self._found(orphan, gateway)
+                known = known or await self._resolve(orphan, gateway)
                 if known is None:
                     result: TaskResult = failure(task, "interrupted", INTERRUPTED, retryable=True)
                 else:
                     result = await self._outcome(orphan, task, known, gateway)
             except ReplicateApiError as fault:
-                if self._drop_if_useless(gateway, fault):
+                if self._discard_rejected_token(gateway, fault):
                     continue
-                if _passes(fault) and gateway.now() < _settled_by(orphan):
+                if _is_transient(fault) and gateway.now() < _settled_by(orphan):
                     log.info(
                         "task %d of %s is looked for again: %s", task.index, orphan.batch, fault
                     )
-                    await anyio.sleep(LOOK_SECONDS)
+                    await anyio.sleep(POLL_SECONDS)
                     continue
                 result = _unknown(task, fault, known)
                 if known is None:
-                    await self._see_out_unseen(orphan, result, gateway)
+                    await self._hold_until_deadline(orphan, result, gateway)
                 ended = not isinstance(fault, PredictionStuck)
             return await self._record(orphan, result, ended=ended)
         return await self._backend.abandon(orphan.permit)
 
-    def _drop_if_useless(self, gateway: Gateway, fault: ReplicateApiError) -> bool:
+    def _discard_rejected_token(self, gateway: Gateway, fault: ReplicateApiError) -> bool:
         """A token may be good for nothing any more; another of the account's may not."""
         useless = isinstance(fault, ApiStatusError) and fault.status in (401, 403)
         if useless:
             self._gateways = [each for each in self._gateways if each is not gateway]
         return useless
 
-    async def _see_out(self, entered: NotedAttempt) -> None:
+    async def _wait_until_ended(self, entered: AttemptRecord) -> None:
         """Hold the permit of a prediction that nobody remembers until it has ended."""
         while self._gateways:
             gateway = self._gateways[0]
             try:
-                await see_out(entered, gateway)
+                await wait_until_ended(entered, gateway)
             except ReplicateApiError as fault:
-                if not self._drop_if_useless(gateway, fault):
+                if not self._discard_rejected_token(gateway, fault):
                     log.info("prediction %s is looked at again: %s", entered.prediction_id, fault)
-                    await anyio.sleep(LOOK_SECONDS)
+                    await anyio.sleep(POLL_SECONDS)
                 continue
             return self._steps.dispatcher.dispatch(await self._backend.release(entered.permit))
         return await self._backend.abandon(entered.permit)
 
-    async def _see_out_unseen(
-        self, orphan: NotedAttempt, result: TaskResult, gateway: Gateway
+    async def _hold_until_deadline(
+        self, orphan: AttemptRecord, result: TaskResult, gateway: Gateway
     ) -> None:
         """Tell that it is not known what was made, and hold the permit while that may run."""
         # Its batch may run on in another process: none of its tasks waits any less.
-        record = partial(self._backend.record, orphan.batch, [result], waited=False)
+        record = partial(self._backend.record_results, orphan.batch, [result], waited=False)
         await self._steps.retry_and_dispatch(record)
         await steady_sleep(_ends_by(orphan) - gateway.now())
 
-    async def _found(self, orphan: NotedAttempt, gateway: Gateway) -> str | None:
+    async def _resolve(self, orphan: AttemptRecord, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
         await gateway.sync_clock()
-        found = await self._settlement.find(orphan.permit, gateway)
+        found = await self._settlement.resolve(orphan.permit, gateway)
         if found is Verdict.REFUSED:
             raise ApiStatusError(401, "the token was refused")
         if found is Verdict.UNKNOWN:
@@ -226,7 +226,7 @@ class Recovery:
         return found if isinstance(found, str) else None
 
     async def _outcome(
-        self, orphan: NotedAttempt, task: PlannedTask, prediction_id: str, gateway: Gateway
+        self, orphan: AttemptRecord, task: PlannedTask, prediction_id: str, gateway: Gateway
     ) -> TaskResult:
         prediction = await self._ended(orphan, prediction_id, gateway)
         canceled = await self._is_canceled(orphan.batch)
@@ -234,7 +234,7 @@ class Recovery:
         return outcome(task, prediction, names, canceled=canceled, now=gateway.now())
 
     async def _ended(
-        self, orphan: NotedAttempt, prediction_id: str, gateway: Gateway
+        self, orphan: AttemptRecord, prediction_id: str, gateway: Gateway
     ) -> Prediction:
         """The attempt's prediction when it is done; it is stopped as soon as its batch is."""
         async with anyio.create_task_group() as group:
@@ -251,30 +251,30 @@ class Recovery:
         return followed
 
     async def _stop_with_batch(self, batch_id: str, prediction_id: str, gateway: Gateway) -> None:
-        while not await self._is_known_as_canceled(batch_id):  # noqa: ASYNC110
+        while not await self._was_canceled(batch_id):  # noqa: ASYNC110
             # Whoever cancels a batch wakes the process that began it, and that is gone.
-            await anyio.sleep(CANCEL_LOOK_SECONDS)
-        await try_to_stop(gateway, prediction_id)
+            await anyio.sleep(CANCEL_POLL_SECONDS)
+        await cancel_quietly(gateway, prediction_id)
 
     async def _is_canceled(self, batch_id: str) -> bool:
-        state = await self._backend.batch(batch_id)
+        state = await self._backend.get_batch(batch_id)
         return state is not None and state.canceled
 
-    async def _is_known_as_canceled(self, batch_id: str) -> bool:
+    async def _was_canceled(self, batch_id: str) -> bool:
         """False too where it cannot be learned now: those who look for orphans say so."""
         try:
             return await self._is_canceled(batch_id)
         except BackendUnavailable:
             return False
 
-    async def _record(self, orphan: NotedAttempt, result: TaskResult, *, ended: bool) -> None:
+    async def _record(self, orphan: AttemptRecord, result: TaskResult, *, ended: bool) -> None:
         room = await self._backend.finish(orphan.permit, orphan.batch, result, ended=ended)
         if room is None:
             # Another attempt has taken that prediction: what became of this one is looked for.
             return await self._follow(replace(orphan, prediction_id=None))
         return self._steps.dispatcher.dispatch(room)
 
-    async def _task(self, orphan: NotedAttempt) -> PlannedTask:
+    async def _task(self, orphan: AttemptRecord) -> PlannedTask:
         tasks = await self._backend.tasks(orphan.batch)
         kept = tasks[orphan.task]
         name = ModelName.parse(kept.model)
@@ -302,22 +302,22 @@ class Recovery:
         return self._names[batch_id]
 
 
-def _passes(fault: ReplicateApiError) -> bool:
+def _is_transient(fault: ReplicateApiError) -> bool:
     """Whether Replicate could only not be asked, and another look may tell."""
     return not isinstance(fault, ApiStatusError | OutcomeUnknown | PredictionStuck)
 
 
-def _due(orphan: NotedAttempt) -> float:
+def _due(orphan: AttemptRecord) -> float:
     """When Replicate cancels its prediction by itself, on Replicate's clock."""
     return orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
 
 
-def _ends_by(orphan: NotedAttempt) -> float:
+def _ends_by(orphan: AttemptRecord) -> float:
     """When its prediction has ended, whatever happens, on Replicate's clock."""
     return _due(orphan) + HOLD_SECONDS + DEADLINE_GRACE_SECONDS
 
 
-def _settled_by(orphan: NotedAttempt) -> float:
+def _settled_by(orphan: AttemptRecord) -> float:
     return orphan.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS
 
 

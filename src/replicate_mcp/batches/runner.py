@@ -8,18 +8,18 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from replicate_mcp.batches.attempting import Attempting
+from replicate_mcp.batches.attempting import TaskExecutor
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
-from replicate_mcp.batches.observing import Nobody, Observer
+from replicate_mcp.batches.observing import NullObserver, Observer
 from replicate_mcp.batches.outcome import refusal
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
-from replicate_mcp.batches.settlement import Settlement
+from replicate_mcp.batches.settlement import Reconciler
 from replicate_mcp.batches.steps import Steps
-from replicate_mcp.batches.stopping import Stopping
+from replicate_mcp.batches.stopping import Cancellation
 from replicate_mcp.batches.tracing import present_context
-from replicate_mcp.batches.weight import check_room, weight_of
+from replicate_mcp.batches.weight import check_memory, estimate_bytes
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.platform.clock import steady_time
@@ -29,7 +29,7 @@ from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
 
-TAKEN_OVER: Reason = (
+TAKEN_OVER_REASON: Reason = (
     "interrupted",
     "The process that ran this batch could not be reached for so long that others took it over, "
     "before this task was created. Nothing was billed: send it again.",
@@ -39,7 +39,7 @@ TAKEN_OVER: Reason = (
 NAME_COST = 200
 """Planning one filename takes as long as parsing so many bytes."""
 
-LOOK_SECONDS = 1.0
+CANCEL_POLL_SECONDS = 1.0
 """How often the journal is asked whether another process cancelled a batch of this one."""
 
 
@@ -67,21 +67,21 @@ class BatchRunner:
         prediction_seconds: int,
         batch_seconds: int,
         images_per_day: int | None = None,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._steps = Steps(backend, holder, group, observer or Nobody())
-        self._stopping = Stopping(self._steps)
-        self._attempting = Attempting(
+        self._steps = Steps(backend, holder, group, observer or NullObserver())
+        self._stopping = Cancellation(self._steps)
+        self._attempting = TaskExecutor(
             self._steps,
             self._stopping,
             prediction_seconds=prediction_seconds,
             images_per_day=images_per_day,
         )
         self._batch_seconds = batch_seconds
-        self._most_bytes = most_bytes
+        self._most_bytes = max_bytes
         self._batches: dict[str, RunningBatch] = {}
-        self._settlements: dict[str, Settlement] = {}
+        self._settlements: dict[str, Reconciler] = {}
         self._recoveries: dict[str, Recovery] = {}
         self._started = anyio.Event()
 
@@ -134,10 +134,10 @@ class BatchRunner:
         )
         if self._most_bytes is not None:
             try:
-                check_room(batch, self._batches.values(), self._most_bytes)
+                check_memory(batch, self._batches.values(), self._most_bytes)
             except TooManyBatches:
                 if key is not None:  # It may have come twice at once.
-                    await self._steps.backend.check_key(caller, key.key)
+                    await self._steps.backend.check_idempotency_key(caller, key.key)
                 raise
         journal_tasks = tuple(
             JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
@@ -146,7 +146,7 @@ class BatchRunner:
         self._batches[batch.id] = batch
         self._started.set()
         steps.dispatcher.subscribe(
-            batch.id, lambda offers: steps.spawn(self._attempting.take, batch, offers)
+            batch.id, lambda offers: steps.spawn(self._attempting.start_tasks, batch, offers)
         )
         try:
             room = await steps.backend.open_batch(
@@ -179,21 +179,21 @@ class BatchRunner:
             self._steps.spawn(recovery.run)
         self._recoveries[account].use(gateway)
 
-    async def hear_cancels(self) -> None:
+    async def watch_cancellations(self) -> None:
         """Stop the batches that another process was asked to cancel, or has taken over."""
         while True:
             if not self._batches:
                 self._started = anyio.Event()
                 await self._started.wait()
             # Being woken is only a hint: while batches run, the journal is looked at anyway.
-            with anyio.move_on_after(LOOK_SECONDS):
+            with anyio.move_on_after(CANCEL_POLL_SECONDS):
                 await self._steps.dispatcher.wait_for_wakeup()
             for batch_id in await self._steps.retry_until_available(self._steps.backend.canceled_batches):
                 if batch := self._batches.get(batch_id):
                     self.cancel(batch)
             for batch_id in await self._steps.retry_until_available(self._steps.backend.interrupted_batches):
                 if batch := self._batches.get(batch_id):
-                    self._steps.spawn(self._stopping.drop, batch, TAKEN_OVER)
+                    self._steps.spawn(self._stopping.abandon_pending, batch, TAKEN_OVER_REASON)
 
     async def _watch(self, batch: RunningBatch) -> None:
         """See to the batch's deadline, and to its end."""
@@ -211,9 +211,9 @@ class BatchRunner:
         self._batches.pop(batch.id, None)
         self._steps.dispatcher.unsubscribe(batch.id)
 
-    def _settlement(self, account: str) -> Settlement:
+    def _settlement(self, account: str) -> Reconciler:
         if account not in self._settlements:
-            self._settlements[account] = Settlement(account, self._steps.backend, self._steps.spawn)
+            self._settlements[account] = Reconciler(account, self._steps.backend, self._steps.spawn)
         return self._settlements[account]
 
 
@@ -225,7 +225,7 @@ def _names_and_weight(
         [task.expected_format for task in tasks],
         [task.expected_count for task in tasks],
     )
-    return names, weight_of(tasks) if is_weighed else 0
+    return names, estimate_bytes(tasks) if is_weighed else 0
 
 
 def _preparing_cost(tasks: Sequence[PlannedTask]) -> int:

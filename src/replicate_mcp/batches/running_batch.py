@@ -8,7 +8,7 @@ import anyio
 from opentelemetry.context import Context
 
 from replicate_mcp.batches.planning import PlannedTask
-from replicate_mcp.batches.settlement import Settlement
+from replicate_mcp.batches.settlement import Reconciler
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.holder import OfferDispatcher
@@ -49,7 +49,7 @@ class RunningBatch:
     account: str
     tasks: Sequence[PlannedTask]
     gateway: Gateway = field(repr=False)
-    settlement: Settlement = field(repr=False)
+    settlement: Reconciler = field(repr=False)
     holder: OfferDispatcher = field(repr=False)
     names: BatchFilenames = field(repr=False)
     deadline: float
@@ -63,11 +63,11 @@ class RunningBatch:
     failed: int = 0
     throttled: bool = False
     server_error: int = 0
-    dropped: Reason | None = None
+    stop_reason: Reason | None = None
     canceled: bool = False
     creating: dict[int, int] = field(default_factory=dict)
     following: dict[int, str] = field(default_factory=dict)
-    sent_again: dict[int, int] = field(default_factory=dict)
+    retries: dict[int, int] = field(default_factory=dict)
     ended: anyio.Event = field(default_factory=anyio.Event)
     changed: anyio.Event = field(default_factory=anyio.Event)
     stopping: anyio.Event = field(default_factory=anyio.Event)
@@ -87,22 +87,22 @@ class RunningBatch:
         """How many are at Replicate."""
         return len(self.creating) + len(self.following)
 
-    def give_up(self, reason: Reason) -> None:
+    def stop_creating(self, reason: Reason) -> None:
         """Create none of its tasks any more; the first reason stands."""
-        self.dropped = self.dropped or reason
+        self.stop_reason = self.stop_reason or reason
         self.stopping.set()
 
-    def note(self, result: TaskResult) -> None:
+    def add_result(self, result: TaskResult) -> None:
         """Count a result, and tell those who watch."""
         if isinstance(result, TaskSuccess):
             self.succeeded += 1
         else:
             self.failed += 1
-        self.tell()
+        self.notify()
         if self.finished >= self.total:
             self.ended.set()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake those who watch."""
         self.changed.set()
         self.changed = anyio.Event()

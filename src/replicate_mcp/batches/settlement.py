@@ -9,7 +9,7 @@ from itertools import chain
 
 import anyio
 
-from replicate_mcp.batches.backend import Backend, NotedAttempt
+from replicate_mcp.batches.backend import Backend, AttemptRecord
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempts import (
     ListedPrediction,
@@ -25,7 +25,7 @@ from replicate_mcp.replicate_api.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+LIST_POLL_SECONDS = 1.0
 """How often the list is read while somebody waits for it: one reader for all of an account's."""
 
 
@@ -39,7 +39,7 @@ class Verdict(Enum):
 
 
 @dataclass(eq=False, slots=True)
-class _Wanted:
+class _Query:
     """What somebody asks about an attempt."""
 
     gateway: Gateway
@@ -49,17 +49,17 @@ class _Wanted:
     known: anyio.Event = field(default_factory=anyio.Event)
 
 
-class Settlement:
+class Reconciler:
     """One account's attempts, settled one to one against its list, for all who ask at once."""
 
     def __init__(self, account: str, backend: Backend, spawn: Callable[..., object]) -> None:
         self._account = account
         self._backend = backend
         self._spawn = spawn
-        self._wanted: defaultdict[int, list[_Wanted]] = defaultdict(list)
+        self._wanted: defaultdict[int, list[_Query]] = defaultdict(list)
         self._reading = False
 
-    async def find(
+    async def resolve(
         self, permit: int, gateway: Gateway, *, to_cancel: bool = False
     ) -> str | Verdict:
         """The id of the attempt's prediction, or why it has none.
@@ -69,7 +69,7 @@ class Settlement:
                 could also be another attempt's, which is not, is not given, and that there is
                 none is never the answer.
         """
-        wanted = _Wanted(gateway, to_cancel, gateway.now())
+        wanted = _Query(gateway, to_cancel, gateway.now())
         self._wanted[permit].append(wanted)
         if not self._reading:
             self._reading = True
@@ -87,17 +87,17 @@ class Settlement:
         try:
             while self._wanted:
                 try:
-                    await self._look()
+                    await self._poll_list()
                 except Exception as error:
                     # Whatever it was, somebody waits for the answer: look again.
                     log.warning("the list of predictions could not be read: %s", error)
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(LIST_POLL_SECONDS)
         finally:
             self._reading = False
 
-    async def _look(self) -> None:
+    async def _poll_list(self) -> None:
         wanted = list(self._wanted)  # Calls of `find` from now on wait for the next look.
-        noted = await self._noted()
+        noted = await self._open_attempts()
         for permit in wanted:
             if permit not in noted:
                 self._answer(permit, Verdict.UNKNOWN)
@@ -110,8 +110,8 @@ class Settlement:
         listed = await self._list(min(each.sent_at for each in asked))
         # Read both after the list, in this order: each listed prediction is then known as taken, or
         # its attempt is open still.
-        taken = await self._backend.known_predictions(self._account)
-        noted = await self._noted()
+        taken = await self._backend.list_prediction_ids(self._account)
+        noted = await self._open_attempts()
         open_attempts = _open(noted)
         assigned = match_predictions(open_attempts, listed.predictions if listed else (), taken)
         for attempt in open_attempts:
@@ -124,7 +124,7 @@ class Settlement:
             prediction = assigned.get(attempt.permit)
             if prediction is not None:
                 batch = noted[attempt.permit].batch
-                if self._may_be_given(attempt, prediction, open_attempts) and (
+                if self._can_assign(attempt, prediction, open_attempts) and (
                     await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
                 ):
                     self._answer(attempt.permit, prediction.id)
@@ -135,7 +135,7 @@ class Settlement:
             elif is_undecidable(attempt, listed, since=since, now=now):
                 self._answer(attempt.permit, Verdict.UNKNOWN)
 
-    async def _noted(self) -> dict[int, NotedAttempt]:
+    async def _open_attempts(self) -> dict[int, AttemptRecord]:
         return {each.permit: each for each in await self._backend.open_attempts(self._account)}
 
     async def _list(self, since: float) -> PredictionList | None:
@@ -158,7 +158,7 @@ class Settlement:
         waiters = chain.from_iterable(self._wanted.values())
         return list({id(each.gateway): each.gateway for each in waiters}.values())
 
-    def _may_be_given(
+    def _can_assign(
         self, attempt: OpenAttempt, prediction: ListedPrediction, others: list[OpenAttempt]
     ) -> bool:
         """Return whether what is given to be cancelled fits no attempt that goes on."""
@@ -178,7 +178,7 @@ class Settlement:
                 wanted.known.set()
 
 
-def _open(noted: Mapping[int, NotedAttempt]) -> list[OpenAttempt]:
+def _open(noted: Mapping[int, AttemptRecord]) -> list[OpenAttempt]:
     """Return the attempts that no prediction is known of."""
     return [
         OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)

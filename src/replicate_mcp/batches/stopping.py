@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 CANCEL_SECONDS = 300.0
 """For how long a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
 
-PAUSES = (0.5, 1.0, 2.0, 4.0)
+RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 """Seconds between such requests, the last one from then on; a 429 may ask for more."""
 
 ROWS_A_STEP = 100
@@ -30,7 +30,7 @@ CANCELED: Reason = ("canceled", "The batch was cancelled before this task was cr
 _OUT_OF_TIME = "The batch's time was up before this task was created{why}: send it again."
 
 
-class Stopping:
+class Cancellation:
     """Gives up on tasks that wait, and stops what runs."""
 
     def __init__(self, steps: Steps) -> None:
@@ -43,13 +43,13 @@ class Stopping:
         """
         if not batch.canceled:
             batch.canceled = True
-            batch.give_up(CANCELED)
-            self._steps.spawn(self.drop, batch, CANCELED)
+            batch.stop_creating(CANCELED)
+            self._steps.spawn(self.abandon_pending, batch, CANCELED)
             self._steps.spawn(self._stop_predictions, batch)
 
-    async def drop(self, batch: RunningBatch, reason: Reason) -> None:
+    async def abandon_pending(self, batch: RunningBatch, reason: Reason) -> None:
         """Give up on every task that was not created, now and later, for this reason."""
-        batch.give_up(reason)
+        batch.stop_creating(reason)
         await self._steps.retry_and_dispatch(self._steps.backend.dequeue, batch.id)
         await self.fail_pending(batch)
 
@@ -59,7 +59,7 @@ class Stopping:
         if not why and batch.server_error:
             why = f", because Replicate answered {batch.server_error} to its creations"
         sentence = _OUT_OF_TIME.format(why=why)
-        await self.drop(batch, ("deadline_exceeded", sentence, True))
+        await self.abandon_pending(batch, ("deadline_exceeded", sentence, True))
 
     async def _throttling(self, batch: RunningBatch) -> str:
         """Say that Replicate throttled the account while the batch waited; "" where it did not."""
@@ -76,16 +76,16 @@ class Stopping:
 
     async def fail_pending(self, batch: RunningBatch) -> None:
         """Where the batch was given up, end its tasks that wait."""
-        if batch.dropped is None:
+        if batch.stop_reason is None:
             return
         dropped = list(batch.pending)
         batch.pending.clear()
         for start in range(0, len(dropped), ROWS_A_STEP):
             part = dropped[start : start + ROWS_A_STEP]
-            given_up = [failure(batch.tasks[index], *batch.dropped) for index in part]
-            await self._steps.retry_and_dispatch(self._steps.backend.record, batch.id, given_up)
+            given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
+            await self._steps.retry_and_dispatch(self._steps.backend.record_results, batch.id, given_up)
             for result in given_up:
-                batch.note(result)
+                batch.add_result(result)
                 self._steps.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
@@ -118,9 +118,9 @@ class Stopping:
         async with anyio.create_task_group() as group:
 
             async def find() -> None:
-                found = await batch.settlement.find(permit, batch.gateway, to_cancel=True)
+                found = await batch.settlement.resolve(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
-                    await try_to_stop(batch.gateway, found)
+                    await cancel_quietly(batch.gateway, found)
 
             group.start_soon(find)
             while permit in batch.creating:
@@ -135,7 +135,7 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
         Refusal: the token is good for nothing any more.
     """
     with anyio.move_on_after(CANCEL_SECONDS):
-        for pause in chain(PAUSES, repeat(PAUSES[-1])):
+        for pause in chain(RETRY_DELAYS_SECONDS, repeat(RETRY_DELAYS_SECONDS[-1])):
             try:
                 return await gateway.cancel(prediction_id)
             except ReplicateApiError as fault:
@@ -149,7 +149,7 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
     return None
 
 
-async def try_to_stop(gateway: Gateway, prediction_id: str) -> None:
+async def cancel_quietly(gateway: Gateway, prediction_id: str) -> None:
     """Cancel a prediction that somebody follows, as far as its token is good for that."""
     with contextlib.suppress(ApiStatusError):  # Whoever follows it meets the same, and reports it.
         await stop_prediction(gateway, prediction_id)

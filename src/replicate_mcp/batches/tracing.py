@@ -44,7 +44,7 @@ def attempt_span(parent: Context, *, batch: str, task: int, model: str) -> Itera
         yield span
 
 
-def tell_result(span: trace.Span, result: TaskResult) -> None:
+def record_result(span: trace.Span, result: TaskResult) -> None:
     """Note what came of an attempt."""
     if result.prediction_id:
         span.set_attribute("replicate_mcp.prediction", result.prediction_id)

@@ -14,11 +14,11 @@ from replicate_mcp.replicate_api.faults import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.tasks.media import extension_of_type
 
-UPLOADS_AT_ONCE = 3
+MAX_CONCURRENT_UPLOADS = 3
 """Each holds its image in memory, up to 100 MB."""
 
 
-async def with_urls(
+async def upload_images(
     tasks: Sequence[PlannedTask], images: LocalImages, gateway: Gateway
 ) -> Sequence[PlannedTask]:
     """The tasks with each image's URL at Replicate in place of what stood for it.
@@ -47,7 +47,7 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
     """The URL of each image, by the URI that stands for it."""
     one_of_each = {image.digest: image for image in images.values()}
     urls: dict[str, str] = {}
-    at_once = anyio.CapacityLimiter(UPLOADS_AT_ONCE)
+    at_once = anyio.CapacityLimiter(MAX_CONCURRENT_UPLOADS)
 
     async def upload(image: Image) -> None:
         async with at_once:

@@ -18,7 +18,7 @@ ACCOUNTS_PART = 4
 """An account may have a quarter of the whole, as a caller has of what is counted at the edge."""
 
 
-def weight_of(tasks: "Sequence[PlannedTask]") -> int:
+def estimate_bytes(tasks: "Sequence[PlannedTask]") -> int:
     """What a batch takes, in bytes. An input that tasks share is there once, and counts once."""
     weight = BATCH_BYTES + TASK_BYTES * len(tasks)
     seen: set[int] = set()
@@ -38,7 +38,7 @@ def weight_of(tasks: "Sequence[PlannedTask]") -> int:
     return weight
 
 
-def check_room(new: "RunningBatch", running: "Iterable[RunningBatch]", most: int) -> None:
+def check_memory(new: "RunningBatch", running: "Iterable[RunningBatch]", most: int) -> None:
     """See whether one more batch may run, where all together may take so many bytes.
 
     Raises:

@@ -96,7 +96,7 @@ async def _state(app: App, settings: Settings) -> list[Check]:
     try:
         backend = await app.backend()
         await backend.semaphores()
-        advice = await backend.advice()
+        advice = await backend.config_warnings()
     except ReplicateMcpError as error:
         said = str(error) if path is None else state_advice(path, error)
         return [Check("state", False, said)]

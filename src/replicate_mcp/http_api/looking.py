@@ -172,7 +172,7 @@ async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
     async def ask() -> None:
         try:
             backend = await app.backend()
-            await backend.recall("health")
+            await backend.get_cached("health")
             told.append(backend.scope)
         except BackendUnavailable as error:
             told.append(error)

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.told import reason
-from replicate_mcp.batches.backend import BatchState, Noted, NotedAttempt
+from replicate_mcp.batches.backend import BatchState, RecordedAttempts, AttemptRecord
 from replicate_mcp.semaphores.permits import Offer, AdmissionResult, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
@@ -43,10 +43,10 @@ def semaphore_state(told: Sequence[str]) -> SemaphoreState:
     )
 
 
-def noted_attempt(told: Sequence[Any]) -> NotedAttempt:
+def noted_attempt(told: Sequence[Any]) -> AttemptRecord:
     """An attempt, with its permit."""
     permit, batch, task, model, inputs, cancel_after, sent_at, prediction = told
-    return NotedAttempt(
+    return AttemptRecord(
         int(permit), batch, int(task), model, json.loads(inputs), int(cancel_after),
         float(sent_at), prediction or None,
     )  # fmt: skip
@@ -61,10 +61,10 @@ class Begun:
     created_at: float
 
 
-def noted(told: Sequence[Any], room: AdmissionResult) -> Noted:
+def noted(told: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
     """Attempts that were noted."""
     chosen, opens_in = told
-    return Noted(
+    return RecordedAttempts(
         {int(permit): int(seconds) for permit, seconds in chosen},
         room,
         float(opens_in) if opens_in else None,

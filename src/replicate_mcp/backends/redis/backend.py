@@ -51,10 +51,10 @@ from replicate_mcp.batches.backend import (
     Attempt,
     BatchState,
     JournalTask,
-    KeyTaken,
+    IdempotencyKeyExists,
     NewBatch,
-    Noted,
-    NotedAttempt,
+    RecordedAttempts,
+    AttemptRecord,
     RunningPrediction,
 )
 from replicate_mcp.cpu_bound import run_cpu_bound
@@ -66,7 +66,7 @@ from replicate_mcp.tasks.result import TaskResult, was_created
 
 log = logging.getLogger(__name__)
 
-NotBegun = KeyTaken | ReplicateMcpError
+NotBegun = IdempotencyKeyExists | ReplicateMcpError
 """Why a batch was refused, as it is raised."""
 
 
@@ -271,7 +271,7 @@ class RedisBackend:
         opened: list[Begun | NotBegun] = []
         for each, (outcome, *rest) in zip(asked, answers, strict=True):
             if outcome == "taken":
-                opened.append(KeyTaken(*rest))
+                opened.append(IdempotencyKeyExists(*rest))
             elif outcome == "full":
                 needed, running, keys = map(int, rest[0])
                 opened.append(
@@ -292,24 +292,24 @@ class RedisBackend:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
         (taken,) = await self._membership.read("check_key", caller=caller, key=key)
         if taken:
-            raise KeyTaken(*taken)
+            raise IdempotencyKeyExists(*taken)
 
     async def note_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
-    ) -> Noted:
+    ) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
         answer, _ = await self._noting.ask(ToNote(attempts, images_per_day))
         return answer
 
     async def _note_together(
         self, turn: Membership, asked: Sequence[ToNote]
-    ) -> list[tuple[Noted, float]]:
+    ) -> list[tuple[RecordedAttempts, float]]:
         """With each, when it was noted."""
         told, now, answers = await turn.step("note_attempts", asked=[each.told() for each in asked])
         found = self._room([told])
         return [(noted(answer, found), float(now)) for answer in answers]
 
-    def _keep_noted(self, asked: ToNote, answer: tuple[Noted, float]) -> None:
+    def _keep_noted(self, asked: ToNote, answer: tuple[RecordedAttempts, float]) -> None:
         told, now = answer
         for permit, seconds in told.cancel_after.items():
             self._mirror.hold_attempt(permit, asked.attempts[permit], seconds, now)
@@ -388,12 +388,12 @@ class RedisBackend:
                 self._mirror.permits[permit].prediction = prediction_id
             return bool(given)
 
-    async def open_attempts(self, account: str) -> list[NotedAttempt]:
+    async def open_attempts(self, account: str) -> list[AttemptRecord]:
         """The account's attempts, oldest first."""
         (told,) = await self._membership.read("open_attempts", account=account)
         return sorted(map(noted_attempt, told), key=lambda each: each.permit)
 
-    async def orphans(self, account: str) -> list[NotedAttempt]:
+    async def orphans(self, account: str) -> list[AttemptRecord]:
         """The account's attempts whose processes are gone, oldest first."""
         async with self._membership.turn() as turn:
             (told,) = await turn.step("orphans", account=account, **self._looking())

@@ -176,7 +176,7 @@ class Mirror:
             kept.task, kept.cancel_after, kept.images = attempt.task, seconds, attempt.images
             kept.model, kept.inputs = attempt.model, inputs_of(attempt)
             kept.alike, kept.sent_at = alike(attempt), attempt.sent_at
-            kept.ends_by = now + attempt.seconds_at_most
+            kept.ends_by = now + attempt.max_seconds
 
     def keep_shared(
         self,

@@ -123,7 +123,7 @@ def told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
         "alike": alike(attempt),
         "cancel_after": attempt.cancel_after,
         "sent_at": attempt.sent_at,
-        "seconds_at_most": attempt.seconds_at_most,
+        "seconds_at_most": attempt.max_seconds,
         "images": attempt.images,
     }
 

@@ -34,8 +34,8 @@ from replicate_mcp.batches.backend import (
     BatchState,
     JournalTask,
     NewBatch,
-    Noted,
-    NotedAttempt,
+    RecordedAttempts,
+    AttemptRecord,
     RunningPrediction,
 )
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
@@ -222,7 +222,7 @@ class SqliteBackend:
 
     async def note_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
-    ) -> Noted:
+    ) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
         return await self._step(lambda permits, _: permits.note_attempts(attempts, images_per_day))
 
@@ -264,11 +264,11 @@ class SqliteBackend:
         """Give a prediction to an attempt, for ever."""
         return await self._step(lambda _, journal: journal.claim(prediction_id, permit, batch_id))
 
-    async def open_attempts(self, account: str) -> list[NotedAttempt]:
+    async def open_attempts(self, account: str) -> list[AttemptRecord]:
         """The account's attempts, oldest first."""
         return await self._step(lambda permits, _: permits.open_attempts(account))
 
-    async def orphans(self, account: str) -> list[NotedAttempt]:
+    async def orphans(self, account: str) -> list[AttemptRecord]:
         """The account's attempts whose processes are gone, oldest first."""
         await self._look_for_the_dead()
         return await self._step(lambda permits, _: permits.open_attempts(account, orphaned=True))

@@ -20,7 +20,7 @@ from replicate_mcp.batches.backend import (
     JOURNAL_SECONDS,
     BatchState,
     JournalTask,
-    KeyTaken,
+    IdempotencyKeyExists,
     NewBatch,
 )
 from replicate_mcp.semaphores.daily_cap import day_of
@@ -155,7 +155,7 @@ class JournalTables:
             "SELECT id, digest FROM batch WHERE caller = ? AND key = ?", (caller, key)
         ).fetchone()
         if row:
-            raise KeyTaken(*row)
+            raise IdempotencyKeyExists(*row)
 
     def record(self, batch: str, results: Iterable[TaskResult]) -> bool:
         """Write results, each task's once; True where the batch has ended with them."""

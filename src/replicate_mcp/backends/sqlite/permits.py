@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from replicate_mcp.backends.sqlite.limits import LimitTables
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.backends.sqlite.usage import UsageTable
-from replicate_mcp.batches.backend import Attempt, Noted, NotedAttempt
+from replicate_mcp.batches.backend import Attempt, RecordedAttempts, AttemptRecord
 from replicate_mcp.replicate_api.attempts import (
     SETTLED_WITHIN_SECONDS,
     distinct_cancel_after,
@@ -137,7 +137,7 @@ class PermitTables:
         stalled = self._now - oldest > OFFER_STALE_SECONDS
         return frozenset(taken), self.admit() if stalled else AdmissionResult()
 
-    def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> Noted:
+    def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
         beyond = self._usage.beyond_the_day(attempts, images_per_day)
         for permit in beyond:
@@ -160,12 +160,12 @@ class PermitTables:
                 " ends_by = ?, images = ? WHERE id = ?",
                 (
                     attempt.task, attempt.model, inputs, seconds, attempt.sent_at,
-                    self._now + attempt.seconds_at_most, attempt.images, permit,
+                    self._now + attempt.max_seconds, attempt.images, permit,
                 ),
             )  # fmt: skip
             self._usage.count(permit, attempt.images)
         self._note_sent(taken)
-        return Noted(chosen, room, seconds_until_reset(self._now) if beyond else None)
+        return RecordedAttempts(chosen, room, seconds_until_reset(self._now) if beyond else None)
 
     def put_back(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
         """Let a task wait anew; a 429 is learned from."""
@@ -186,7 +186,7 @@ class PermitTables:
             self._usage.uncount(permit)
         self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
 
-    def open_attempts(self, account: str, *, orphaned: bool = False) -> list[NotedAttempt]:
+    def open_attempts(self, account: str, *, orphaned: bool = False) -> list[AttemptRecord]:
         """The account's attempts, oldest first; only those of processes that are gone, if asked."""
         rows = self._db.execute(
             "SELECT permit.id, entry, task, model, inputs, cancel_after, sent_at, prediction.id"
@@ -197,7 +197,7 @@ class PermitTables:
             (account,),
         )
         return [
-            NotedAttempt(permit, batch, task, model, json.loads(inputs), after, sent_at, prediction)
+            AttemptRecord(permit, batch, task, model, json.loads(inputs), after, sent_at, prediction)
             for permit, batch, task, model, inputs, after, sent_at, prediction in rows
         ]
 
