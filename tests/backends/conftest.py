@@ -41,7 +41,7 @@ class Fleet:
         url = self.server.url(self.prefix, lease=LEASE, port=port)
         label = f"process {len(self._all)}"
         backend = await RedisBackend.open(url, label=label, journal_bytes=journal_bytes)
-        await backend.declare(OWN, limit, per_minute=per_minute)
+        await backend.declare_limit(OWN, limit, per_minute=per_minute)
         self._all.append(backend)
         self.go_on(backend)
         return backend
@@ -63,7 +63,7 @@ class Fleet:
     async def lapses(self, backend: RedisBackend) -> None:
         """Stop a process, and wait until its lease has lapsed."""
         self.stop(backend)
-        key = self.key(f"holder:{backend._membership.holder}")
+        key = self.key(f"holder:{backend._session.holder}")
 
         async def lapsed() -> bool:
             with self.server.client as client:
@@ -81,8 +81,8 @@ class Fleet:
 
     async def opened(self, backend: RedisBackend, account: str = "acme") -> None:
         """Wait until the account may be told of, and tell that nothing of it runs."""
-        await until(lambda: backend.forgot(account))
-        await backend.enter_running(account, [])
+        await until(lambda: backend.has_lost_state(account))
+        await backend.import_running(account, [])
 
     async def close(self) -> None:
         for scope in self._alive.values():
@@ -158,7 +158,7 @@ class Site:
         )
         self.open.append(backend)
         if declares:
-            await backend.declare(OWN, limit, per_minute=per_minute)
+            await backend.declare_limit(OWN, limit, per_minute=per_minute)
         return backend
 
     def key(self, name: str) -> str:
@@ -198,19 +198,19 @@ class Site:
     async def admit_again(self, backend: RedisBackend, account: str = "acme") -> None:
         """End that lease, and tell that nothing of the account runs."""
         self.end_pause()
-        assert await backend.forgot(account)
-        await backend.enter_running(account, [])
+        assert await backend.has_lost_state(account)
+        await backend.import_running(account, [])
 
     def lapse(self, backend: RedisBackend, by: RedisBackend) -> None:
         """Let a lease lapse, and another process be in contact for as long as one."""
         with self.server.client as client:
-            assert client.delete(self.key(f"holder:{backend._membership.holder}"))
+            assert client.delete(self.key(f"holder:{backend._session.holder}"))
         self.in_contact(by)
 
     def in_contact(self, backend: RedisBackend) -> None:
         """Let a process have been in contact for a whole lease."""
-        backend._membership._unbroken_since = float("-inf")
-        holder = backend._membership.holder
+        backend._session._unbroken_since = float("-inf")
+        holder = backend._session.holder
         self.set(f"holder:{holder}", since=self.now() - self.LEASE)
 
 

@@ -147,8 +147,8 @@ async def open_for_admission(server: RunningServer, prefix: str, *accounts: str)
     with server.client as client:
         client.hset(f"{{{prefix}}}:generation", "opens_at", "0")
     for account in accounts:
-        assert await first.forgot(account)
-        await first.enter_running(account, [])
+        assert await first.has_lost_state(account)
+        await first.import_running(account, [])
     await first.close()
 
 

@@ -22,7 +22,7 @@ RESULT = len(failed(0).model_dump_json(exclude_none=True))
 
 
 async def kept(backend: RedisBackend, caller: str = "server") -> list[str]:
-    return sorted(batch.id for batch in await backend.batches([caller]))
+    return sorted(batch.id for batch in await backend.list_batches([caller]))
 
 
 def packed(site: Site) -> Redis:
@@ -43,7 +43,7 @@ async def test_a_batch_fits_exactly(site: Site) -> None:
     with pytest.raises(JournalFull):
         await begin(roomy, "b3", 1)
     assert await kept(roomy) == ["b1", "b2"]
-    await roomy.declare(account_semaphore("other"), 3, per_minute=600)
+    await roomy.declare_limit(account_semaphore("other"), 3, per_minute=600)
     await begin(roomy, "theirs", 1, account="other")
 
 
@@ -51,11 +51,11 @@ async def test_results_count_and_the_oldest_ended_batches_make_room(site: Site) 
     one = await site.holder(journal_bytes=3 * BATCH + 2 * RESULT)
     for name in ("b1", "b2"):
         await begin(one, name, 1)
-        await one.record(name, [failed(0)])
+        await one.record_results(name, [failed(0)])
         site.clock.now += 1
     await begin(one, "b3", 1)
     assert await kept(one) == ["b1", "b2", "b3"], "it fits exactly"
-    await one.record("b3", [failed(0)])
+    await one.record_results("b3", [failed(0)])
     assert await kept(one) == ["b2", "b3"], "its result has pushed out the oldest"
     await begin(one, "b4", 1)
     assert await kept(one) == ["b2", "b3", "b4"]
@@ -70,10 +70,10 @@ async def test_results_count_and_the_oldest_ended_batches_make_room(site: Site) 
 async def test_what_a_step_writes_itself_is_not_pushed_out_by_it(site: Site) -> None:
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "old", 1)
-    await one.record("old", [failed(0)])
+    await one.record_results("old", [failed(0)])
     await begin(one, "young", 1)
     assert await kept(one) == ["young"], "the result of the old one takes room, too"
-    await one.record("young", [failed(0).model_copy(update={"error": "x" * 9_000})])
+    await one.record_results("young", [failed(0).model_copy(update={"error": "x" * 9_000})])
     assert await kept(one) == ["young"]
     await begin(one, "b", 1)
     assert await kept(one) == ["b"]
@@ -82,11 +82,11 @@ async def test_what_a_step_writes_itself_is_not_pushed_out_by_it(site: Site) -> 
 async def test_a_batch_with_an_open_attempt_is_passed_over(site: Site) -> None:
     one = await site.holder(journal_bytes=3 * (BATCH + RESULT))
     (permit,) = await take_all(one, await begin(one, "followed", 1))
-    await one.record("followed", [failed(0)], waited=False)
+    await one.record_results("followed", [failed(0)], waited=False)
     for name in ("b1", "b2", "b3"):
         site.clock.now += 1
         await begin(one, name, 1)
-        await one.record(name, [failed(0)])
+        await one.record_results(name, [failed(0)])
     assert await kept(one) == ["b2", "b3", "followed"]
     await finish(one, permit, "followed", failed(0))
     await begin(one, "b4", 1)
@@ -98,26 +98,26 @@ async def test_a_key_that_is_left_counts_for_its_day(site: Site) -> None:
     begun_at = site.clock.now
     await begin(one, "b1", 1, key=IdempotencyKey("k 1", "d 1"))
     site.clock.now += 100
-    await one.record("b1", [failed(0)])
+    await one.record_results("b1", [failed(0)])
     site.clock.now += 100
     await begin(one, "b2", 1)
     assert await kept(one) == ["b2"]
     assert DAY - 101 < site.ttl("request:server:k 1") <= DAY - 99
-    await one.record("b2", [failed(0)])
+    await one.record_results("b2", [failed(0)])
     await begin(one, "b3", 1)
-    await one.record("b3", [failed(0)])
+    await one.record_results("b3", [failed(0)])
     assert await kept(one) == ["b3"]
     tight = await site.holder(journal_bytes=BATCH + 511)
     with pytest.raises(JournalFull):
         await begin(tight, "b4", 1)
     with pytest.raises(IdempotencyKeyExists) as taken:
-        await one.check_key("server", "k 1")
+        await one.check_idempotency_key("server", "k 1")
     assert (taken.value.batch_id, taken.value.digest) == ("b1", "d 1")
     site.clock.now = begun_at + 100 + DAY - 1
     with pytest.raises(IdempotencyKeyExists):
-        await one.check_key("server", "k 1")
+        await one.check_idempotency_key("server", "k 1")
     site.clock.now += 1
-    await one.check_key("server", "k 1")
+    await one.check_idempotency_key("server", "k 1")
     await begin(tight, "b4", 1)
 
 
@@ -125,7 +125,7 @@ async def test_the_key_of_another_batch_is_left_alone(site: Site) -> None:
     """`b1` was lost without its key, under which another batch began."""
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "b1", 1, key=IdempotencyKey("k", "d1"))
-    await one.record("b1", [failed(0)])
+    await one.record_results("b1", [failed(0)])
     with site.server.client as client:
         client.set(site.key("request:server:k"), "another d2")
     await begin(one, "b2", 1)
@@ -162,8 +162,8 @@ async def test_what_has_not_expired_counts_on(site: Site) -> None:
         await begin(one, "b3", 1)
     site.clock.now += 1
     await begin(one, "b3", 1)
-    await one.record("b2", [failed(0)])
-    await one.record("b3", [failed(0)])
+    await one.record_results("b2", [failed(0)])
+    await one.record_results("b3", [failed(0)])
     assert await kept(one) == ["b3"], "b2 has made room for the results"
     site.clock.now += DAY
     await begin(one, "b4", 1)
@@ -177,8 +177,8 @@ async def test_a_batch_of_which_the_size_was_lost_counts_no_more_and_goes_on(sit
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "b1", 1)
     site.forget("bytes:acme")
-    await one.record("b1", [failed(0)])
-    batch = await one.batch("b1")
+    await one.record_results("b1", [failed(0)])
+    batch = await one.get_batch("b1")
     assert batch is not None
     assert batch.status == "completed"
     await begin(one, "b2", 1)
@@ -190,7 +190,7 @@ async def test_the_state_of_what_is_kept_lives_for_two_days(site: Site) -> None:
     one = await site.holder(journal_bytes=9 * BATCH)
     await begin(one, "b1", 1)
     await begin(one, "b2", 1)
-    await one.record("b2", [failed(0)])
+    await one.record_results("b2", [failed(0)])
     for key in ("bytes:acme", "running_batches:acme", "ended_batches:acme"):
         assert DAY < site.ttl(key) <= 2 * DAY, key
     with site.server.client as client:
@@ -210,13 +210,13 @@ async def test_the_state_of_what_is_kept_lives_for_two_days(site: Site) -> None:
 async def remember(
     backend: RedisBackend, key: str, size: int, *, seconds: float = 100, value: str = "v"
 ) -> None:
-    await backend._membership.read(
+    await backend._session.read(
         "remember", key=key, value=value, seconds=seconds, size=size, most=1_000
     )
 
 
 async def recalled(backend: RedisBackend, keys: str) -> str:
-    return "".join([key for key in keys if await backend.recall(key) is not None])
+    return "".join([key for key in keys if await backend.get_cached(key) is not None])
 
 
 async def test_answers_fit_exactly_and_the_oldest_go(site: Site) -> None:
@@ -227,7 +227,7 @@ async def test_answers_fit_exactly_and_the_oldest_go(site: Site) -> None:
     await remember(one, "d", 1)
     assert await recalled(one, "abcd") == "bcd"
     await remember(one, "b", 399, value="anew")
-    assert await one.recall("b") == "anew"
+    assert await one.get_cached("b") == "anew"
     await remember(one, "e", 400)
     assert await recalled(one, "bcde") == "bcde"
     await remember(one, "f", 1)
@@ -272,11 +272,11 @@ async def test_answers_whose_names_were_lost_are_counted_anew(site: Site) -> Non
 async def test_an_answer_is_recalled_as_it_was_remembered(site: Site) -> None:
     one = await site.holder()
     value = '  {"a": "b c"}\n\n with blanks '
-    await one.remember("key with blanks", value, seconds=10)
-    assert await one.recall("key with blanks") == value
-    await one.remember("empty", "", seconds=10)
-    assert await one.recall("empty") == ""
-    assert await one.recall("unknown") is None
+    await one.set_cached("key with blanks", value, seconds=10)
+    assert await one.get_cached("key with blanks") == value
+    await one.set_cached("empty", "", seconds=10)
+    assert await one.get_cached("empty") == ""
+    assert await one.get_cached("unknown") is None
 
 
 # Large queues
@@ -286,7 +286,7 @@ async def test_an_answer_is_recalled_as_it_was_remembered(site: Site) -> None:
 async def test_all_that_wait_are_read(site: Site, count: int) -> None:
     one = await site.holder()
     await one.register("team", 1)
-    (offer,) = (await one.join(QueueEntry("c", ("team",), None, 2))).offers
+    (offer,) = (await one.enqueue(QueueEntry("c", ("team",), None, 2))).offers
     with packed(site) as client:
         record = client.hget(site.key("entries"), "c")
         assert isinstance(record, bytes)
@@ -304,13 +304,13 @@ async def test_all_that_wait_are_read(site: Site, count: int) -> None:
 
 async def test_a_batch_of_an_unknown_name_or_key_is_not_looked_for(site: Site) -> None:
     one = await site.holder()
-    assert await one.batch("unknown") is None
+    assert await one.get_batch("unknown") is None
     assert await one.tasks("unknown") == []
     assert await one.results("unknown") == []
-    await one.check_key("server", "unknown")
-    await one.record("unknown", [failed(0)])
+    await one.check_idempotency_key("server", "unknown")
+    await one.record_results("unknown", [failed(0)])
     await one.cancel_batch("unknown")
-    assert await one.batch("unknown") is None
+    assert await one.get_batch("unknown") is None
     with site.server.client as client:
         assert client.keys(site.key("batch:*")) == []
 
@@ -320,21 +320,21 @@ async def test_lists_of_batches_are_as_long_as_asked_for(site: Site) -> None:
     for number in range(5):
         await begin(one, f"b{number}", 1, caller="token:x" if number == 2 else "server")
         site.clock.now += 1
-    listed = await one.batches(["server", "token:x"], limit=3)
+    listed = await one.list_batches(["server", "token:x"], limit=3)
     assert [batch.id for batch in listed] == ["b4", "b3", "b2"]
     assert [batch.first_prompt for batch in listed] == ["prompt 0"] * 3
-    assert [batch.id for batch in await one.batches(["token:x"])] == ["b2"]
-    assert [batch.id for batch in await one.batches(["server"], limit=1)] == ["b4"]
-    assert await one.batches(["nobody"]) == []
+    assert [batch.id for batch in await one.list_batches(["token:x"])] == ["b2"]
+    assert [batch.id for batch in await one.list_batches(["server"], limit=1)] == ["b4"]
+    assert await one.list_batches(["nobody"]) == []
     with site.server.client as client:
         client.delete(site.key("batch:b4"))
-    assert [batch.id for batch in await one.batches(["server"])] == ["b3", "b1", "b0"]
+    assert [batch.id for batch in await one.list_batches(["server"])] == ["b3", "b1", "b0"]
 
 
 async def test_results_are_read_from_and_to_where_asked(site: Site) -> None:
     one = await site.holder()
     await begin(one, "b", 5)
-    await one.record("b", [failed(task) for task in (3, 1, 4, 0)])
+    await one.record_results("b", [failed(task) for task in (3, 1, 4, 0)])
 
     async def read(after: int, limit: int | None) -> list[int]:
         return [row.task_index for row in await one.results("b", after=after, limit=limit)]
@@ -353,7 +353,7 @@ async def test_times_are_as_they_were_to_the_microsecond(site: Site) -> None:
     (permit,) = await take_all(one, await begin(one, "b", 1))
     site.clock.now = 1_000_007.000000321
     await finish(one, permit, "b", failed(0))
-    batch = await one.batch("b")
+    batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.created_at, batch.ended_at) == (1_000_000.123456789, 1_000_007.000000321)
     assert (batch.caller, batch.account, batch.semaphore) == ("server", "acme", "replicate-global")
@@ -364,15 +364,15 @@ async def test_the_days_images_live_for_two_days_from_the_first(site: Site) -> N
     one = await site.holder()
     (first, second) = (await begin(one, "b", 2)).offers
     day = int(site.clock.now // DAY)
-    await one.note_attempts({first.permit: attempt("b", 0, images=5)}, images_per_day=9)
+    await one.record_attempts({first.permit: attempt("b", 0, images=5)}, images_per_day=9)
     assert DAY < site.ttl(f"images:acme:{day}") <= 2 * DAY
-    noted = await one.note_attempts({second.permit: attempt("b", 1, images=4)}, images_per_day=9)
+    noted = await one.record_attempts({second.permit: attempt("b", 1, images=4)}, images_per_day=9)
     assert len(noted.cancel_after) == 1, "nine fit exactly"
     (third,) = (await begin(one, "b2", 1)).offers
-    noted = await one.note_attempts({third.permit: attempt("b2", 0)}, images_per_day=9)
+    noted = await one.record_attempts({third.permit: attempt("b2", 0)}, images_per_day=9)
     assert noted.cancel_after == {}
     assert noted.quota_resets_in == pytest.approx((day + 1) * DAY - site.clock.now)
-    await one.put_back(second.permit)
+    await one.requeue(second.permit)
     with site.server.client as client:
         assert client.get(site.key(f"images:acme:{day}")) == "5"
     assert await state(one) == (3, 0), "what was put back is offered again"

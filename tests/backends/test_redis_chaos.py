@@ -114,7 +114,7 @@ class Process:
                 await anyio.sleep(LOOK)
 
     async def _declare(self) -> None:
-        await self._surely(lambda: self.backend.declare(OWN, LIMIT, per_minute=60_000))
+        await self._surely(lambda: self.backend.declare_limit(OWN, LIMIT, per_minute=60_000))
 
     async def _begin_a_batch(self) -> None:
         batch, tasks = f"{self.name}-{len(self.begun)}", self.random.randint(1, 6)
@@ -135,7 +135,7 @@ class Process:
     async def _look(self) -> None:
         while True:
             with anyio.move_on_after(LOOK):
-                await self.backend.woken()
+                await self.backend.wait_for_wakeup()
             try:
                 self._accept(await self.backend.admit())
                 for batch in await self.backend.interrupted_batches():
@@ -152,7 +152,7 @@ class Process:
 
     async def _make(self, permit: int, batch: str, task: int) -> None:
         noted = await self._surely(
-            lambda: self.backend.note_attempts({permit: attempt(batch, task)})
+            lambda: self.backend.record_attempts({permit: attempt(batch, task)})
         )
         if permit not in noted.cancel_after:
             if batch in self.pending:
@@ -172,21 +172,21 @@ class Process:
     async def _drop(self, batch: str, tasks: list[int]) -> None:
         """Record what is not made any more: else nobody knows of it, once all is forgotten."""
         results = [failed(task) for task in tasks]
-        self._accept(await self._surely(lambda: self.backend.record(batch, results)))
+        self._accept(await self._surely(lambda: self.backend.record_results(batch, results)))
 
     async def _recover(self) -> None:
         while True:
             try:
-                if await self.backend.forgot("acme"):
+                if await self.backend.has_lost_state("acme"):
                     listed = self.replicate.running()
-                    known = await self.backend.known_predictions("acme")
+                    known = await self.backend.list_prediction_ids("acme")
                     noted = {each.permit for each in await self.backend.open_attempts("acme")}
                     running = [
                         RunningPrediction(id_of(permit), "o/m", 60)
                         for permit in listed
                         if permit not in noted and id_of(permit) not in known
                     ]
-                    self._accept(await self.backend.enter_running("acme", running))
+                    self._accept(await self.backend.import_running("acme", running))
                 for orphan in await self.backend.orphans("acme"):
                     if await self.backend.adopt(orphan.permit):
                         self.group.start_soon(self._bring_home, orphan)
@@ -284,7 +284,7 @@ class Chaos:
 async def is_done(process: Process) -> bool:
     """Whether all that a process has begun has ended."""
     try:
-        states = [await process.backend.batch(batch) for batch in process.begun if batch]
+        states = [await process.backend.get_batch(batch) for batch in process.begun if batch]
         in_use = [each.in_use for each in await process.backend.semaphores()]
     except BackendUnavailable:
         return False

@@ -13,27 +13,27 @@ import pytest
 from redis import exceptions
 
 from backends.acting import OWN, attempt, failed
-from replicate_mcp.backends.redis.advice import advice
+from replicate_mcp.backends.redis.advice import config_warnings
 from replicate_mcp.backends.redis.answers import (
     REASONS,
-    batch_state,
-    noted,
-    noted_attempt,
-    room,
-    semaphore_state,
-    task_result,
+    decode_batch,
+    decode_recorded_attempts,
+    decode_attempt,
+    decode_admission,
+    decode_semaphore,
+    decode_result,
 )
-from replicate_mcp.backends.redis.mirror import KeptBatch, KeptEntry, KeptPermit, Mirror
-from replicate_mcp.backends.redis.server import Address, Server, lua, masked
+from replicate_mcp.backends.redis.mirror import MirroredBatch, MirroredEntry, MirroredPermit, Mirror
+from replicate_mcp.backends.redis.server import Address, RedisConnection, lua, masked
 from replicate_mcp.backends.redis.told import (
-    Finished,
-    ToNote,
-    ToOpen,
-    alike,
-    inputs_of,
-    reason,
-    row_of,
-    told_throttling,
+    FinishCall,
+    RecordAttemptsCall,
+    OpenBatchCall,
+    attempt_fingerprint,
+    encode_inputs,
+    encode_reason,
+    encode_row,
+    encode_throttling,
 )
 from replicate_mcp.batches.backend import BatchState, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
@@ -96,74 +96,74 @@ ROLE = "it is a replica, which takes no writes: name the primary."
 def test_each_setting_that_does_not_suit_is_told(
     changes: dict[str, Any], expected: list[str]
 ) -> None:
-    found = advice(SUITS | changes)
+    found = config_warnings(SUITS | changes)
     assert len(found) == len(expected)
     for sentence, part in zip(found, expected, strict=True):
         assert part in sentence
 
 
 def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() -> None:
-    (version, file) = advice({})
+    (version, file) = config_warnings({})
     assert version.startswith("it is version 0:")
     assert file.startswith(PERSISTENCE)
-    assert "set noeviction" in advice({"maxmemory_policy": "x", "maxmemory": 1})[1]
-    assert advice({"redis_version": "7.0", "aof_enabled": 1, "maxmemory": 1}) == []
+    assert "set noeviction" in config_warnings({"maxmemory_policy": "x", "maxmemory": 1})[1]
+    assert config_warnings({"redis_version": "7.0", "aof_enabled": 1, "maxmemory": 1}) == []
 
 
 # Answers
 
 
 def test_a_room_is_read_with_its_offers_in_order() -> None:
-    assert room(["", ""]) == AdmissionResult()
-    assert room(["0.25", "", "7", "b1", "9", "b2"]) == AdmissionResult(
+    assert decode_admission(["", ""]) == AdmissionResult()
+    assert decode_admission(["0.25", "", "7", "b1", "9", "b2"]) == AdmissionResult(
         (Offer(7, "b1"), Offer(9, "b2")), 0.25, None
     )
-    assert room(["60", "59.5"]) == AdmissionResult((), 60.0, 59.5)
+    assert decode_admission(["60", "59.5"]) == AdmissionResult((), 60.0, 59.5)
 
 
 def test_a_semaphore_is_read_with_a_rate_only_where_it_has_one() -> None:
-    assert semaphore_state(["team", "3", "2", "1"]) == SemaphoreState("team", 3, 2, 1)
-    assert semaphore_state([OWN, "3", "2", "1", "5.5", ""]) == SemaphoreState(OWN, 3, 2, 1, 5.5)
-    assert semaphore_state([OWN, "3", "0", "0", "6", "9.5"]) == SemaphoreState(
+    assert decode_semaphore(["team", "3", "2", "1"]) == SemaphoreState("team", 3, 2, 1)
+    assert decode_semaphore([OWN, "3", "2", "1", "5.5", ""]) == SemaphoreState(OWN, 3, 2, 1, 5.5)
+    assert decode_semaphore([OWN, "3", "0", "0", "6", "9.5"]) == SemaphoreState(
         OWN, 3, 0, 0, 6.0, 9.5
     )
 
 
 def test_an_attempt_is_read_with_its_prediction_where_that_is_known() -> None:
     told = ["7", "b", "2", "o/m", '{"prompt":"h"}', "597", "1000.25", ""]
-    read = noted_attempt(told)
+    read = decode_attempt(told)
     assert (read.permit, read.batch, read.task, read.model) == (7, "b", 2, "o/m")
     assert (read.inputs, read.cancel_after, read.sent_at) == ({"prompt": "h"}, 597, 1000.25)
     assert read.prediction_id is None
-    assert noted_attempt([*told[:-1], "p1"]).prediction_id == "p1"
+    assert decode_attempt([*told[:-1], "p1"]).prediction_id == "p1"
 
 
 def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
-    read = noted([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
+    read = decode_recorded_attempts([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
     assert (read.cancel_after, read.room, read.quota_resets_in) == ({7: 600, 8: 597}, AdmissionResult(), None)
-    assert noted([[], "3600.5"], AdmissionResult()).quota_resets_in == 3600.5
+    assert decode_recorded_attempts([[], "3600.5"], AdmissionResult()).quota_resets_in == 3600.5
 
 
 def test_a_batch_is_read_with_its_first_prompt_where_it_was_asked_for() -> None:
     told = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", ""]
-    assert batch_state(told) == BatchState(
+    assert decode_batch(told) == BatchState(
         "b", "server", "acme", "g", 5, 2, 1, False, 10.5, None, None
     )
     told[7], told[9] = "1", "20.25"
     task = json.dumps({"prompt": "a cat", "output_filename": "0.png", "model": "o/m"})
-    assert batch_state([*told, task]) == BatchState(
+    assert decode_batch([*told, task]) == BatchState(
         "b", "server", "acme", "g", 5, 2, 1, True, 10.5, 20.25, "a cat"
     )
-    assert batch_state([*told, ""]).first_prompt is None
+    assert decode_batch([*told, ""]).first_prompt is None
 
 
 def test_a_result_is_read_as_it_was_written() -> None:
     for result in (SUCCESS, failed(1), failed(2, "p2")):
-        assert task_result(row_of(result)[2]) == result
-    assert row_of(SUCCESS, 9) == (3, True, SUCCESS.model_dump_json(exclude_none=True), "p3", 9)
-    assert row_of(failed(1))[:2] == (1, False)
-    assert row_of(failed(1))[3:] == (None, None)
-    assert "null" not in row_of(failed(1))[2]
+        assert decode_result(encode_row(result)[2]) == result
+    assert encode_row(SUCCESS, 9) == (3, True, SUCCESS.model_dump_json(exclude_none=True), "p3", 9)
+    assert encode_row(failed(1))[:2] == (1, False)
+    assert encode_row(failed(1))[3:] == (None, None)
+    assert "null" not in encode_row(failed(1))[2]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_what_ends_a_dead_processs_task_completes_its_row(
 ) -> None:
     assert REASONS.keys() == {"interrupted", "lost", "unsure"}
     task = '"prompt": "a", "output_filename": "0.png", "model": "o/m"}'
-    read = task_result('{"task_index":0,' + REASONS[name] + "," + task)
+    read = decode_result('{"task_index":0,' + REASONS[name] + "," + task)
     assert not isinstance(read, TaskSuccess)
     assert (read.error_code, read.retryable) == (code, retryable)
     assert words in read.error
@@ -196,7 +196,7 @@ def new_batch(**changes: Any) -> NewBatch:
 
 def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> None:
     entry = QueueEntry("b", (OWN, "team"), "acme", 2)
-    told = ToOpen(new_batch(), entry).told()
+    told = OpenBatchCall(new_batch(), entry).encode()
     told["batch"]["tasks"] = [*map(json.loads, told["batch"]["tasks"])]
     assert told == {
         "entry": "b",
@@ -215,53 +215,53 @@ def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> Non
         },
     }  # fmt: skip
     batch = new_batch(key=IdempotencyKey("k", "d"), failures=(failed(1),))
-    told = ToOpen(batch, dataclasses.replace(entry, account=None, at_most=4)).told()
+    told = OpenBatchCall(batch, dataclasses.replace(entry, account=None, at_most=4)).encode()
     assert (told["batch"]["key"], told["batch"]["digest"], told["at_most"]) == ("k", "d", 4)
     assert "account" not in told
     assert told["batch"]["failures"] == [
         (1, '"error": "It failed.", "error_code": "prediction_failed", "retryable": true')
     ]
-    assert reason("interrupted", "x", retryable=False) == (
+    assert encode_reason("interrupted", "x", retryable=False) == (
         '"error": "x", "error_code": "interrupted", "retryable": false'
     )
 
 
 def test_a_result_is_sent_with_its_prediction_where_it_has_one() -> None:
-    told = Finished(7, "b", row_of(SUCCESS), ended=True, asked_for=False).told()
+    told = FinishCall(7, "b", encode_row(SUCCESS), ended=True, counts_images=False).encode()
     assert told == {
-        "permit": "7", "batch": "b", "result": row_of(SUCCESS)[:3], "ended": True,
+        "permit": "7", "batch": "b", "result": encode_row(SUCCESS)[:3], "ended": True,
         "asked_for": False, "prediction": "p3",
     }  # fmt: skip
-    told = Finished(7, "b", row_of(failed(1)), ended=False, asked_for=True).told()
+    told = FinishCall(7, "b", encode_row(failed(1)), ended=False, counts_images=True).encode()
     assert "prediction" not in told
     assert (told["ended"], told["asked_for"]) == (False, True)
 
 
 def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
     one = attempt("b", 2, cancel_after=60, images=3)
-    (told,) = ToNote({7: one}, None).told()["attempts"]
+    (told,) = RecordAttemptsCall({7: one}, None).encode()["attempts"]
     assert told == {
-        "permit": "7", "task": 2, "model": "o/m", "inputs": inputs_of(one), "alike": alike(one),
+        "permit": "7", "task": 2, "model": "o/m", "inputs": encode_inputs(one), "alike": attempt_fingerprint(one),
         "cancel_after": 60, "sent_at": 1_000.0, "seconds_at_most": 700, "images": 3,
     }  # fmt: skip
-    assert "images_per_day" not in ToNote({}, None).told()
-    assert ToNote({}, 0).told() == {"attempts": [], "images_per_day": 0}
-    assert json.loads(inputs_of(one)) == dict(one.inputs)
+    assert "images_per_day" not in RecordAttemptsCall({}, None).encode()
+    assert RecordAttemptsCall({}, 0).encode() == {"attempts": [], "images_per_day": 0}
+    assert json.loads(encode_inputs(one)) == dict(one.inputs)
     assert (
-        alike(one) == alike(attempt("b2", 9, cancel_after=9)) != alike(attempt("b", 2, prompt="q"))
+        attempt_fingerprint(one) == attempt_fingerprint(attempt("b2", 9, cancel_after=9)) != attempt_fingerprint(attempt("b", 2, prompt="q"))
     )
-    assert alike(one) != alike(dataclasses.replace(one, model="o/n"))
+    assert attempt_fingerprint(one) != attempt_fingerprint(dataclasses.replace(one, model="o/n"))
     swapped = dataclasses.replace(one, inputs={"b": "2", "a": "1"})
-    assert inputs_of(swapped) == '{"a": "1", "b": "2"}'
-    assert len(alike(one)) == 24
+    assert encode_inputs(swapped) == '{"a": "1", "b": "2"}'
+    assert len(attempt_fingerprint(one)) == 24
 
 
 def test_what_a_429_named_is_sent() -> None:
-    assert told_throttling(Throttling()) == {}
-    assert told_throttling(Throttling(0.0, 6, 1)) == {
+    assert encode_throttling(Throttling()) == {}
+    assert encode_throttling(Throttling(0.0, 6, 1)) == {
         "retry_after": 0.0, "per_minute": 6, "burst": 1,
     }  # fmt: skip
-    assert told_throttling(Throttling(per_minute=6)) == {"per_minute": 6}
+    assert encode_throttling(Throttling(per_minute=6)) == {"per_minute": 6}
 
 
 # What is kept, to be sent again
@@ -269,26 +269,26 @@ def test_what_a_429_named_is_sent() -> None:
 
 def test_a_process_that_has_nothing_tells_nothing() -> None:
     mirror = Mirror(lambda: 0.0)
-    assert mirror.told() == {
+    assert mirror.encode() == {
         "newest": "0", "declared": [], "set": [], "rates": [], "images": [], "permits": [],
         "entries": [], "batches": [],
     }  # fmt: skip
-    assert (mirror.accounts(), mirror.running(), mirror.wanted("b")) == ([], [], 0)
+    assert (mirror.accounts(), mirror.running(), mirror.waiting("b")) == ([], [], 0)
 
 
 def test_a_batch_is_sent_again_with_its_beginning() -> None:
-    told = KeptBatch(new_batch(), 1_000.5).told()
+    told = MirroredBatch(new_batch(), 1_000.5).encode()
     assert told["created_at"] == 1_000.5
     assert told["caller"] == "server"
 
 
 def test_a_context_is_sent_again_without_an_attempt_and_an_attempt_with_its_first_task() -> None:
-    context = KeptPermit("c", ("team",), None, False, 5.0)
-    assert context.told(7) == {
+    context = MirroredPermit("c", ("team",), None, False, 5.0)
+    assert context.encode(7) == {
         "permit": "7", "record": {"entry": "c", "semaphores": ("team",), "taken_at": 5.0},
     }  # fmt: skip
-    first = KeptPermit("b", (OWN,), "acme", True, 5.0, task=0)
-    assert first.told(8) == {
+    first = MirroredPermit("b", (OWN,), "acme", True, 5.0, task=0)
+    assert first.encode(8) == {
         "permit": "8",
         "record": {
             "entry": "b", "semaphores": (OWN,), "account": "acme", "limited": True, "taken_at": 5.0,
@@ -307,23 +307,23 @@ def test_rates_are_kept_of_accounts_alone() -> None:
 def test_a_batch_that_ended_is_kept_for_an_hour_from_then_whatever_is_recorded_later() -> None:
     now = 0.0
     mirror = Mirror(lambda: now)
-    mirror.batches["b"] = KeptBatch(new_batch(), 1_000.0)
-    mirror.note("b", [row_of(failed(0)), row_of(failed(1))])
+    mirror.batches["b"] = MirroredBatch(new_batch(), 1_000.0)
+    mirror.add_results("b", [encode_row(failed(0)), encode_row(failed(1))])
     now = 3_000.0
-    mirror.note("b", [row_of(failed(1))])
+    mirror.add_results("b", [encode_row(failed(1))])
     assert mirror.batches["b"].closed_at == 0.0
     now = 3_601.0
-    mirror.forget_old()
-    assert mirror.told()["batches"] == []
+    mirror.drop_expired()
+    assert mirror.encode()["batches"] == []
 
 
 def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -> None:
     mirror = Mirror(lambda: 0.0)
     for name, semaphores in (("c", ("team",)), ("d", ("studio",)), ("e", ("studio", "team"))):
-        mirror.join(KeptEntry(QueueEntry(name, semaphores, None, 1), 1), [("team", "2")])
+        mirror.enqueue(MirroredEntry(QueueEntry(name, semaphores, None, 1), 1), [("team", "2")])
     mirror.remove_semaphore("team")
-    assert [each["entry"] for each in mirror.told()["entries"]] == ["d"]
-    assert mirror.told()["declared"] == []
+    assert [each["entry"] for each in mirror.encode()["entries"]] == ["d"]
+    assert mirror.encode()["declared"] == []
 
 
 # The address
@@ -370,7 +370,7 @@ def test_what_is_no_address_is_refused_by_what_would_be_right(value: str) -> Non
 def test_an_answer_is_waited_for_a_third_of_the_lease_within_bounds(
     lease: float, patience: float
 ) -> None:
-    assert Address("redis://h", "redis://h", lease, "{p}:").patience == pytest.approx(patience)
+    assert Address("redis://h", "redis://h", lease, "{p}:").timeout == pytest.approx(patience)
 
 
 @pytest.mark.parametrize(
@@ -395,8 +395,8 @@ def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> Non
 # Errors
 
 
-def at_nowhere(url: str = "redis://u:secret@127.0.0.1:1/0", lease: float = 3.0) -> Server:
-    return Server(dataclasses.replace(Address.parse(url), lease=lease))
+def at_nowhere(url: str = "redis://u:secret@127.0.0.1:1/0", lease: float = 3.0) -> RedisConnection:
+    return RedisConnection(dataclasses.replace(Address.parse(url), lease=lease))
 
 
 REFUSES = "refuses the user or the password in REPLICATE_MCP_BACKEND (redis://user:password@host"
@@ -433,7 +433,7 @@ CERTIFICATE = "has a certificate that this machine does not trust: set SSL_CERT_
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )  # fmt: skip
 def test_what_a_server_refuses_is_said_with_what_to_do(error: Exception, words: str) -> None:
-    said = at_nowhere()._sentence(error)
+    said = at_nowhere()._error_message(error)
     assert said.startswith("Redis at redis://u:***@127.0.0.1:1/0 ")
     assert words in said
     assert said.endswith(".")
@@ -442,8 +442,8 @@ def test_what_a_server_refuses_is_said_with_what_to_do(error: Exception, words: 
 async def test_a_server_that_is_not_there_is_told_by_every_step_without_its_password() -> None:
     server = at_nowhere()
     for step in (
-        lambda: server.ask("admit", "me", {}),
-        server.information,
+        lambda: server.call("admit", "me", {}),
+        server.server_info,
         lambda: server.listen("me"),
     ):
         with pytest.raises(
@@ -458,7 +458,7 @@ async def test_a_server_that_is_not_there_is_told_by_every_step_without_its_pass
 async def test_a_text_that_is_not_unicode_is_not_sent() -> None:
     server = at_nowhere()
     with pytest.raises(InvalidInput):
-        await server.ask("recall", "me", {"key": "\ud800"})
+        await server.call("recall", "me", {"key": "\ud800"})
     await server.close()
 
 
@@ -468,7 +468,7 @@ async def test_a_server_that_is_not_there_is_tried_again_for_its_wake_ups(
     caplog.set_level(logging.DEBUG)
     server = at_nowhere()
     with anyio.move_on_after(0.05) as waiting:
-        await server.woken("me")
+        await server.wait_for_wakeup("me")
     assert waiting.cancelled_caught
     assert len(caplog.messages) < 3, "not at once again"
     await server.close()

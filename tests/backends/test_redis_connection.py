@@ -19,7 +19,7 @@ from backends.conftest import LEASE, Fleet, until
 from backends.link import Link, link_to
 from backends.servers import KINDS, RunningServer
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.backends.redis.server import Address, Server, masked
+from replicate_mcp.backends.redis.server import Address, RedisConnection, masked
 from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
@@ -79,7 +79,7 @@ async def test_a_permit_that_was_put_back_twice_lets_its_task_wait_once(linked: 
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 3))
     told = Throttling(retry_after=60, per_minute=6, burst=1)
-    await again_until_answered(lambda: one.put_back(permits[0], told), link)
+    await again_until_answered(lambda: one.requeue(permits[0], told), link)
     assert await state(one) == (2, 1)
     (account,) = await one.semaphores()
     assert account.requests_per_minute == pytest.approx(5.4)
@@ -92,23 +92,23 @@ async def test_waiting_for_more_or_less_counts_once_though_its_answer_was_lost(
     await one.register("team", 1)
     entry = QueueEntry("contexts", ("team",), None, 3)
     link.lose_answers(1)
-    await one.join(entry)
+    await one.enqueue(entry)
     assert await state(one, "team") == (1, 2)
     link.lose_answers(1)
-    await one.leave("contexts", 2)
+    await one.dequeue("contexts", 2)
     assert await state(one, "team") == (1, 0)
     # One that is given up counts for nothing.
     link.lose_answers(2)
     with pytest.raises(BackendUnavailable):
-        await one.join(entry)
+        await one.enqueue(entry)
     assert sum(await state(one, "team")) == 1
 
 
 async def test_waiting_for_less_counts_once_though_it_was_asked_for_again(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
-    await one.join(QueueEntry("contexts", ("team",), None, 4))
-    await again_until_answered(lambda: one.leave("contexts", 1), link)
+    await one.enqueue(QueueEntry("contexts", ("team",), None, 4))
+    await again_until_answered(lambda: one.dequeue("contexts", 1), link)
     assert await state(one, "team") == (1, 2)
 
 
@@ -120,15 +120,15 @@ async def test_a_batch_whose_beginning_was_lost_is_begun_once_or_ends(linked: Li
     with pytest.raises(BackendUnavailable):
         await begin(one, "b2", 1)
     assert sum(await state(one)) == 2
-    batch = await one.batch("b2")
+    batch = await one.get_batch("b2")
     assert batch is None or batch.status == "completed"
 
 
 async def test_what_was_given_back_is_free_though_nobody_heard_it(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
-    room = await one.join(QueueEntry("contexts", ("team",), None, 1))
-    (permit,) = (await one.take([offer.permit for offer in room.offers])).permits
+    room = await one.enqueue(QueueEntry("contexts", ("team",), None, 1))
+    (permit,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
     await link.cut()
     with pytest.raises(BackendUnavailable):
         await one.release(permit)
@@ -139,11 +139,11 @@ async def test_what_was_given_back_is_free_though_nobody_heard_it(linked: Linked
 async def test_a_step_that_arrives_after_later_ones_does_nothing(fleet: Fleet) -> None:
     one = await fleet.holder()
     room = await begin(one, "b", 1)
-    membership = one._membership
+    membership = one._session
     late = membership._sequence
-    await one.leave("b")
+    await one.dequeue("b")
     arguments = {"entry": "b", "semaphores": ["account:acme"], "account": "acme", "wanted": 9}
-    answer = await one._server.ask("join", membership.holder, arguments, sequence=late)
+    answer = await one._server.call("join", membership.holder, arguments, sequence=late)
     assert answer == ["late"]
     assert await state(one) == (0, 0)
     assert await take_all(one, room) == []
@@ -174,10 +174,10 @@ async def test_a_process_hears_of_its_offers_again_after_its_connection_was_cut(
     await link.cut()
     await link.mend()
     with anyio.fail_after(10):
-        await one.woken()  # It is there again: something may have been missed.
+        await one.wait_for_wakeup()  # It is there again: something may have been missed.
     await finish(two, permit, "b2", failed(0))
     with anyio.fail_after(10):
-        await one.woken()
+        await one.wait_for_wakeup()
     assert len((await one.admit()).offers) == 1
 
 
@@ -310,7 +310,7 @@ async def test_rediss_is_encrypted_and_trusts_only_whom_it_is_told_to(
         with pytest.raises(BackendUnavailable, match="certificate"):
             await RedisBackend.open(url)
         backend = await RedisBackend.open(f"{url}&ssl_ca_certs={certificate}")
-        await backend.declare("account:acme", 3, per_minute=60)
+        await backend.declare_limit("account:acme", 3, per_minute=60)
         assert [each.name for each in await backend.semaphores()] == ["account:acme"]
         await backend.close()
 
@@ -321,24 +321,24 @@ async def test_rediss_is_encrypted_and_trusts_only_whom_it_is_told_to(
 @pytest.fixture(params=KINDS)
 async def listening(
     request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
-) -> AsyncIterator[tuple[Server, RunningServer]]:
+) -> AsyncIterator[tuple[RedisConnection, RunningServer]]:
     """The way of a process to a server, by which it hears of wake-ups."""
     running = servers(request.param)
-    server = Server(Address.parse(running.url("wakes")))
+    server = RedisConnection(Address.parse(running.url("wakes")))
     await server.listen("me")
     yield server, running
     await server.close()
 
 
-async def wakes(server: Server, within: float) -> bool:
+async def wakes(server: RedisConnection, within: float) -> bool:
     with anyio.move_on_after(within):
-        await server.woken("me")
+        await server.wait_for_wakeup("me")
         return True
     return False
 
 
 async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
-    listening: tuple[Server, RunningServer],
+    listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
     with running.client as client:
@@ -350,7 +350,7 @@ async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
 
 
 async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
-    listening: tuple[Server, RunningServer],
+    listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
     with running.client as client:
@@ -362,10 +362,10 @@ async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
 
 
 async def test_no_connection_is_left_of_a_process_that_closes(
-    listening: tuple[Server, RunningServer],
+    listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
-    assert (await server.information())["role"] == "master"
+    assert (await server.server_info())["role"] == "master"
     await server.close()
     with running.client as client:
 
@@ -404,7 +404,7 @@ class Queue:
 @asynccontextmanager
 async def waiting(backend: RedisBackend, group: TaskGroup) -> AsyncIterator[Queue]:
     """What is asked for in the block waits for its turn, which comes at the end of the block."""
-    async with backend._membership.turn():
+    async with backend._session.lock():
         yield Queue(group)
         await anyio.wait_all_tasks_blocked()
 
@@ -419,7 +419,7 @@ async def test_tasks_that_begin_and_end_at_once_cost_a_round_trip_together(fleet
         offers = (await one.admit()).offers
         async with anyio.create_task_group() as group, waiting(one, group) as queue:
             for o in offers:
-                queue.ask(o.entry, partial(one.note_attempts, {o.permit: attempt(o.entry, 0)}))
+                queue.ask(o.entry, partial(one.record_attempts, {o.permit: attempt(o.entry, 0)}))
         async with anyio.create_task_group() as group, waiting(one, group) as queue:
             for o in offers:
                 queue.ask(o.entry, partial(finish, one, o.permit, o.entry, failed(0)))
@@ -456,7 +456,7 @@ async def test_each_of_many_batches_gets_its_own_answer(fleet: Fleet) -> None:
     assert isinstance(b2, IdempotencyKeyExists)
     assert b2.batch_id == "b1"
     assert isinstance(b3, UnknownSemaphore)
-    assert await one.batch("b2") is None
+    assert await one.get_batch("b2") is None
 
 
 async def test_who_waited_together_with_a_step_that_failed_is_answered_all_the_same(
@@ -514,14 +514,14 @@ async def test_an_answer_that_came_before_its_caller_was_cancelled_is_told(fleet
 async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
     # Without `run`: it renews no lease besides.
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
-    await one.declare(OWN, 1, per_minute=60_000)
+    await one.declare_limit(OWN, 1, per_minute=60_000)
     tasks = 20
     room = await begin(one, "b", tasks)
     with fleet.server.client as client:
         client.config_resetstat()
         for task in range(tasks):
             (offer,) = room.offers
-            await one.note_attempts({offer.permit: attempt("b", task)})
+            await one.record_attempts({offer.permit: attempt("b", task)})
             room = await finish(one, offer.permit, "b", failed(task, f"p{task}"))
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert calls == 2 * tasks
@@ -534,7 +534,7 @@ async def test_coming_back_and_leaving_cost_no_more_reads_for_each_account_that_
     one = await RedisBackend.open(fleet.server.url(fleet.prefix))
     accounts = {f"account:user{n}" for n in range(50)}
     for account in accounts:
-        await one.declare(account, 3, per_minute=60)
+        await one.declare_limit(account, 3, per_minute=60)
     with fleet.server.client as client:
         fleet.forget("limits")
         client.config_resetstat()

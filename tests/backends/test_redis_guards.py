@@ -52,7 +52,7 @@ class Kept:
 
 
 def holder_key(backend: RedisBackend) -> str:
-    return f"holder:{backend._membership.holder}"
+    return f"holder:{backend._session.holder}"
 
 
 async def with_one_gone(fleet: Fleet) -> tuple[Kept, RedisBackend]:
@@ -64,7 +64,7 @@ async def with_one_gone(fleet: Fleet) -> tuple[Kept, RedisBackend]:
 
     async def in_contact_for_a_lease() -> bool:
         since = float(kept.get(holder_key(alive), "since"))
-        return alive._membership.unbroken and since < kept.now() - LEASE
+        return alive._session.is_connected_for_a_lease and since < kept.now() - LEASE
 
     await until(in_contact_for_a_lease)
     return kept, alive
@@ -74,9 +74,9 @@ async def test_nobody_is_declared_dead_by_who_knows_that_its_contact_was_broken(
     fleet: Fleet,
 ) -> None:
     _, alive = await with_one_gone(fleet)
-    alive._membership._unbroken_since = float("inf")
+    alive._session._unbroken_since = float("inf")
     assert await alive.orphans("acme") == []
-    alive._membership._unbroken_since = float("-inf")
+    alive._session._unbroken_since = float("-inf")
     await until(lambda: alive.orphans("acme"))
 
 
@@ -175,11 +175,11 @@ async def test_a_pause_is_said_only_where_something_waits(fleet: Fleet) -> None:
 
 MAY_NOT_BE_LOST: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
     "admit": lambda one, _: one.admit(),
-    "leave": lambda one, _: one.leave("b", 1),
+    "leave": lambda one, _: one.dequeue("b", 1),
     "release": lambda one, permit: one.release(permit),
-    "put_back": lambda one, permit: one.put_back(permit),
+    "put_back": lambda one, permit: one.requeue(permit),
     "finish": lambda one, permit: one.finish(permit, "b", failed(0)),
-    "record": lambda one, _: one.record("b", [failed(5)]),
+    "record": lambda one, _: one.record_results("b", [failed(5)]),
     "abandon": lambda one, permit: one.abandon(permit),
     "adopt": lambda one, permit: one.adopt(permit),
     "claim": lambda one, permit: one.claim_prediction(permit, "b", "p1"),
@@ -188,12 +188,12 @@ MAY_NOT_BE_LOST: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
     "semaphores": lambda one, _: one.semaphores(),
 }
 MAY_BE_REFUSED: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
-    "declare": lambda one, _: one.declare(OWN, 3, per_minute=600),
+    "declare": lambda one, _: one.declare_limit(OWN, 3, per_minute=600),
     "begin": lambda one, _: begin(one, "b2", 1),
-    "join": lambda one, _: one.join(QueueEntry("c", (OWN,), None, 1)),
-    "take": lambda one, _: one.take([1]),
-    "note": lambda one, _: one.note_attempts({1: attempt("b", 1)}),
-    "enter_running": lambda one, _: one.enter_running("acme", []),
+    "join": lambda one, _: one.enqueue(QueueEntry("c", (OWN,), None, 1)),
+    "take": lambda one, _: one.accept_offers([1]),
+    "note": lambda one, _: one.record_attempts({1: attempt("b", 1)}),
+    "enter_running": lambda one, _: one.import_running("acme", []),
 }
 
 
@@ -202,7 +202,7 @@ async def test_what_may_not_be_lost_renews_the_lease_before_all_and_so_is_done_w
     fleet: Fleet, step: str
 ) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=60))
-    await one.declare(OWN, 2, per_minute=60_000)
+    await one.declare_limit(OWN, 2, per_minute=60_000)
     permit, _ = await take_all(one, await begin(one, "b", 6))
     with fleet.server.client as client:
         client.pexpire(fleet.key(holder_key(one)), 30_000)
@@ -217,8 +217,8 @@ async def test_a_process_that_is_told_again_looks_for_its_offers(fleet: Fleet) -
     await begin(one, "b", 1)
 
     async def is_told_again() -> None:
-        one._membership.doubt()
-        await one.declare(OWN, 3, per_minute=60_000)
+        one._session.invalidate()
+        await one.declare_limit(OWN, 3, per_minute=60_000)
 
     async with wake_ups(one) as woken:
         await woken.next_after(is_told_again)
@@ -234,9 +234,9 @@ async def test_permits_that_are_entered_and_offers_of_the_same_step_have_numbers
     one = await fleet.holder(limit=5)
     fleet.forget("permits")
     await begin(one, "b", 5)
-    await until(lambda: one.forgot("acme"))
+    await until(lambda: one.has_lost_state("acme"))
     running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
-    room = await one.enter_running("acme", running)
+    room = await one.import_running("acme", running)
     assert len(room.offers) == 3
     entered = {each.permit for each in await one.orphans("acme")}
     assert not entered & {offer.permit for offer in room.offers}
@@ -250,7 +250,7 @@ async def test_numbers_rise_though_the_clock_of_the_server_is_behind(fleet: Flee
     kept.set("generation", permit=ahead)
     numbers = [offer.permit for offer in (await begin(one, "b1", 2)).offers]
     assert numbers == [ahead + 1, ahead + 2]
-    await one.leave("b1")
+    await one.dequeue("b1")
     numbers = [offer.permit for offer in (await begin(one, "b2", 2)).offers]
     assert numbers == [ahead + 3, ahead + 4]
 
@@ -264,8 +264,8 @@ async def test_numbers_rise_above_what_a_process_has_seen_though_all_is_forgotte
     await begin(one, "b", 1)
     with fleet.server.client as client:
         client.delete(*client.keys(fleet.key("*")))
-    await until(lambda: one.forgot("acme"))
-    room = await one.enter_running("acme", [])
+    await until(lambda: one.has_lost_state("acme"))
+    room = await one.import_running("acme", [])
     assert [offer.permit for offer in room.offers] == [ahead + 2]
 
 
@@ -275,7 +275,7 @@ async def test_numbers_rise_above_what_a_process_has_seen_though_all_is_forgotte
 async def test_the_days_images_are_kept_for_two_days_at_most(fleet: Fleet) -> None:
     one, kept = await fleet.holder(), Kept(fleet)
     first, second = (await begin(one, "b", 2)).offers
-    await one.note_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
+    await one.record_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
     day = int(kept.now() // 86_400)
     assert 86_400 < kept.ttl(f"images:acme:{day}") <= 2 * 86_400
 
@@ -285,10 +285,10 @@ async def test_nothing_is_left_of_a_batch_in_the_queue_and_among_the_permits(fle
     await one.register("team", 3)
     (permit,) = await take_all(one, await begin(one, "b", 1, also=("team",), at_most=1))
     await finish(one, permit, "b", failed(0, "p1"))
-    room = await one.join(QueueEntry("c", ("team",), None, 1))
-    await one.take([offer.permit for offer in room.offers])
+    room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
+    await one.accept_offers([offer.permit for offer in room.offers])
     await one.release(room.offers[0].permit)
-    await one.leave("c")
+    await one.dequeue("c")
     for key in ("permits", "offers", "entries", "units", "held", "alike"):
         with fleet.server.client as client:
             assert client.hkeys(fleet.key(key)) == ["#"], key
@@ -301,8 +301,8 @@ async def test_nothing_is_left_of_a_batch_in_the_queue_and_among_the_permits(fle
 async def test_nothing_is_left_of_a_process_that_left(fleet: Fleet) -> None:
     one, other = await RedisBackend.open(fleet.server.url(fleet.prefix)), await fleet.holder()
     await one.register("team", 3)
-    await one.join(QueueEntry("c", ("team",), None, 9))
-    me = one._membership.holder
+    await one.enqueue(QueueEntry("c", ("team",), None, 9))
+    me = one._session.holder
     await one.close()
     assert [each.name for each in await other.semaphores()] == [OWN]
     with Redis(port=fleet.server.port) as client:  # Records are packed: they are no text.
@@ -339,7 +339,7 @@ async def left_by_one_that_is_gone(
     alive, gone = await site.holder(label="alive"), await site.holder(label="gone")
     (offer,) = (await begin(gone, "b", 1)).offers
     noted = replace(attempt("b", 0), seconds_at_most=seconds_at_most)
-    await gone.note_attempts({offer.permit: noted})
+    await gone.record_attempts({offer.permit: noted})
     if prediction is not None:
         assert await gone.claim_prediction(offer.permit, "b", prediction)
     site.lapse(gone, by=alive)
@@ -361,9 +361,9 @@ async def test_the_dead_are_declared_dead_after_a_lease_of_contact_by_both_clock
     site: Site, unbroken: bool, since: float | None, pause: float, finds: bool
 ) -> None:
     alive, _, permit = await left_by_one_that_is_gone(site)
-    holder = f"holder:{alive._membership.holder}"
+    holder = f"holder:{alive._session.holder}"
     if not unbroken:
-        alive._membership._unbroken_since = float("inf")
+        alive._session._unbroken_since = float("inf")
     if since is None:
         with site.server.client as client:
             client.hdel(site.key(holder), "since")
@@ -371,7 +371,7 @@ async def test_the_dead_are_declared_dead_after_a_lease_of_contact_by_both_clock
         site.set(holder, since=site.now() + since)
     site.set("generation", opens_at=site.now() + pause)
     assert [each.permit for each in await alive.orphans("acme")] == [permit] * finds
-    assert [share.holder for share in await alive.shares()] == ["" if finds else "gone"]
+    assert [share.holder for share in await alive.usage_by_holder()] == ["" if finds else "gone"]
     if since is not None and since > 0:
         kept = site.get(holder, "since")
         assert kept is not None
@@ -391,7 +391,7 @@ async def test_the_dead_are_looked_for_once_a_second(
     site.set("generation", looked_at=site.clock.now)
     site.clock.now += seconds
     await alive.admit()
-    assert [share.holder for share in await alive.shares()] == ["" if looks else "gone"]
+    assert [share.holder for share in await alive.usage_by_holder()] == ["" if looks else "gone"]
     if looks:
         assert site.get("generation", "looked_at") == str(site.clock.now).removesuffix(".0")
     assert await alive.adopt(permit) is looks
@@ -403,8 +403,8 @@ async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stay
     alive, gone = await site.holder(limit=5), await site.holder(limit=4)
     for each in (alive, gone):
         await each.register("team", 3)
-        room = await each.join(QueueEntry(f"c{len(site.open)}-{id(each)}", ("team",), None, 2))
-        await each.take([room.offers[0].permit])
+        room = await each.enqueue(QueueEntry(f"c{len(site.open)}-{id(each)}", ("team",), None, 2))
+        await each.accept_offers([room.offers[0].permit])
     await gone.register("studio", 1)
     first, _ = await take_all(gone, await begin(gone, "theirs", 2))
     await begin(gone, "waits", 2)
@@ -425,7 +425,7 @@ async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stay
     ]  # fmt: skip
     assert await alive.results("mine") == []
     with site.server.client as client:
-        assert gone._membership.holder not in client.hgetall(site.key("holders"))
+        assert gone._session.holder not in client.hgetall(site.key("holders"))
         assert client.smembers(site.key("stalled")) == set()
     assert len(await take_all(alive, AdmissionResult(tuple(o for o in offers if o.entry == "mine")))) == 3
 
@@ -439,7 +439,7 @@ async def test_units_of_what_nobody_holds_return_when_it_must_have_ended(
     site.clock.now += later
     assert await state(alive) == (1 + in_use, 0)
     assert await state(alive) == (1 + in_use, 0), "they return once"
-    assert len(await alive.shares()) == 1 + in_use
+    assert len(await alive.usage_by_holder()) == 1 + in_use
     assert [each.permit for each in await alive.orphans("acme")] == [permit]
     assert await alive.adopt(permit)
     await finish(alive, permit, "b", failed(0, "p1"))
@@ -482,7 +482,7 @@ async def test_an_attempt_with_a_result_is_closed_as_soon_as_it_must_have_ended(
     site: Site,
 ) -> None:
     alive, gone, permit = await left_by_one_that_is_gone(site)
-    await alive.record("b", [failed(0)], waited=False)
+    await alive.record_results("b", [failed(0)], waited=False)
     assert [each.permit for each in await alive.orphans("acme")] == [permit]
     site.clock.now += 700.5
     assert await alive.orphans("acme") == []
@@ -494,7 +494,7 @@ async def test_an_attempt_with_a_result_is_closed_as_soon_as_it_must_have_ended(
 async def test_a_permit_is_taken_over_once_and_by_itself_again(site: Site) -> None:
     alive, _, permit = await left_by_one_that_is_gone(site)
     other = await site.holder()
-    alive._membership._unbroken_since = float("inf")
+    alive._session._unbroken_since = float("inf")
     assert not await alive.adopt(permit), "it is not known that its process is gone"
     site.in_contact(alive)
     assert [each.permit for each in await alive.orphans("acme")] == [permit]
@@ -535,23 +535,23 @@ async def test_a_name_that_is_removed_takes_its_own_entries_with_it_alone(site: 
     one = await site.holder()
     for name in ("team", "studio"):
         await one.register(name, 1)
-        offers = (await one.join(QueueEntry(f"of {name}", (name,), None, 1))).offers
+        offers = (await one.enqueue(QueueEntry(f"of {name}", (name,), None, 1))).offers
         (offer,) = [each for each in offers if each.entry == f"of {name}"]
-        await one.take([offer.permit])
+        await one.accept_offers([offer.permit])
         await one.release(offer.permit)
     await one.remove("team")
     with site.server.client as client:
         assert set(client.hkeys(site.key("entries"))) == {"#", "of studio"}
         assert client.hkeys(site.key("set")) != []
     assert await limits(one) == {OWN: 3, "studio": 1}
-    room = await one.join(QueueEntry("of studio", ("studio",), None, 1))
+    room = await one.enqueue(QueueEntry("of studio", ("studio",), None, 1))
     assert [offer.entry for offer in room.offers] == ["of studio"]
 
 
 async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     await one.register("team", 1)
-    room = await two.join(QueueEntry("c", ("team",), None, 2))
+    room = await two.enqueue(QueueEntry("c", ("team",), None, 2))
     assert len(room.offers) == 1
     await one.close()
     assert await limits(two) == {OWN: 3, "team": 1}
@@ -566,19 +566,19 @@ async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
 async def test_what_was_taken_is_answered_again_and_counts_once(site: Site) -> None:
     one, other = await site.holder(limit=9), await site.holder(limit=9)
     await one.register("team", 3)
-    offers = (await one.join(QueueEntry("c", ("team",), None, 2))).offers
+    offers = (await one.enqueue(QueueEntry("c", ("team",), None, 2))).offers
     numbers = [offer.permit for offer in offers]
     for _ in range(2):
-        assert (await one.take(numbers)).permits == set(numbers)
+        assert (await one.accept_offers(numbers)).permits == set(numbers)
         assert await state(one, "team") == (2, 0)
-    assert (await other.take(numbers)).permits == frozenset()
+    assert (await other.accept_offers(numbers)).permits == frozenset()
     first, second = [o for o in (await begin(one, "b", 2)).offers if o.entry == "b"]
     attempts = {first.permit: attempt("b", 0), second.permit: attempt("b", 1)}
     for _ in range(2):
-        noted = await one.note_attempts(attempts, images_per_day=2)
+        noted = await one.record_attempts(attempts, images_per_day=2)
         assert noted.cancel_after == {first.permit: 600, second.permit: 597}
         assert noted.quota_resets_in is None
-    assert (await other.note_attempts(attempts)).cancel_after == {}
+    assert (await other.record_attempts(attempts)).cancel_after == {}
     day = int(site.clock.now // 86_400)
     with site.server.client as client:
         assert client.get(site.key(f"images:acme:{day}")) == "2"
@@ -590,21 +590,21 @@ async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_aga
 ) -> None:
     one = await site.holder()
     room = await begin(one, "b", 3)
-    server, me = one._server, one._membership.holder
-    last = one._membership._sequence
-    assert await server.ask("leave", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == ["late"]
+    server, me = one._server, one._session.holder
+    last = one._session._sequence
+    assert await server.call("leave", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == ["late"]
     assert await state(one) == (3, 0)
-    last = one._membership._sequence
+    last = one._session._sequence
     for _ in range(2):
-        answer = await server.ask("leave", me, {"entry": "b", "wanted": 1}, sequence=last)
+        answer = await server.call("leave", me, {"entry": "b", "wanted": 1}, sequence=last)
         assert answer[0] == "ok"
     assert await state(one) == (1, 0)
     assert len(await take_all(one, room)) == 1
     # What is read has no number, and a step of an unknown process is answered so.
-    assert (await server.ask("batch", me, {"batch": "b"}))[0] == "ok"
+    assert (await server.call("batch", me, {"batch": "b"}))[0] == "ok"
     generation = site.get("generation", "id")
     for sequence in (0, 1):
-        answer = await server.ask("admit", "nobody", {}, sequence=sequence)
+        answer = await server.call("admit", "nobody", {}, sequence=sequence)
         assert answer == ["register", generation]
 
 
@@ -614,17 +614,17 @@ async def test_what_keeps_a_process_known_renews_its_lease_before_all(
 ) -> None:
     one = await site.holder()
     await begin(one, "b", 1)
-    holder = site.key(f"holder:{one._membership.holder}")
+    holder = site.key(f"holder:{one._session.holder}")
     with site.server.client as client:
         client.pexpire(holder, 30_000)
         client.config_resetstat()
-        async with one._membership.turn() as turn:
+        async with one._session.lock() as turn:
             if which == "renew":
                 await turn.renew()
             elif which == "restore_batch":
                 await turn.restore(one._mirror.batches["b"], wholly=False)
             else:
-                await turn.step("close", reasons=REASONS)
+                await turn.call("close", reasons=REASONS)
         stats = client.info("commandstats")
     assert stats["cmdstat_pexpire"]["calls"] == 1
 
@@ -634,8 +634,8 @@ async def test_what_keeps_a_process_known_renews_its_lease_before_all(
 
 async def kept_rate(site: Site, backend: RedisBackend) -> dict[str, float]:
     """Return what a process keeps of the rate, by field."""
-    await backend._membership.renew()
-    (told,) = backend._mirror.told()["rates"]
+    await backend._session.renew()
+    (told,) = backend._mirror.encode()["rates"]
     names = [each.name for each in fields(Rate)]
     return {name: float(value) for name, value in zip(names, told["values"], strict=True)}
 
@@ -653,20 +653,20 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     rate = rate.refilled_at(at).consume(3)
     assert await kept_rate(site, one) == in_python(rate)
     site.clock.now += 0.03125
-    await one.note_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
+    await one.record_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
     rate = rate_learning.on_sent(rate.refilled_at(site.clock.now), 2)
     assert await kept_rate(site, one) == in_python(rate)
     site.clock.now += 0.5
-    await one.leave("b")
+    await one.dequeue("b")
     rate = rate.refilled_at(site.clock.now).refund(1)
     assert await kept_rate(site, one) == in_python(rate)
     assert third.permit not in one._mirror.permits
     site.clock.now += 1.25
     told = Throttling(retry_after=8, burst=2)
-    await one.put_back(first.permit, told)
+    await one.requeue(first.permit, told)
     rate = rate_learning.on_throttled(rate.refilled_at(site.clock.now), told, sent_at=at + 0.03125)
     assert await kept_rate(site, one) == in_python(rate)
-    await one.put_back(second.permit)
+    await one.requeue(second.permit)
     assert await kept_rate(site, one) == in_python(rate), "it was no 429"
     states = {each.name: each for each in await one.semaphores()}
     assert states[OWN].throttled_for == pytest.approx(8)
@@ -680,7 +680,7 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     rate = rate.with_manual(30, site.clock.now)
     assert (await kept_rate(site, one))["full_per_minute"] == rate.full_per_minute == 30
     assert await kept_rate(site, one) == in_python(rate)
-    await one.declare(OWN, 99, per_minute=600)
+    await one.declare_limit(OWN, 99, per_minute=600)
     assert await kept_rate(site, one) == in_python(rate), "it was set by hand"
 
 
@@ -688,17 +688,17 @@ async def test_attempts_of_several_accounts_are_learned_from_in_one_step_each_fo
     site: Site,
 ) -> None:
     one = await site.holder(limit=9, per_minute=60)
-    await one.declare("account:other", 9, per_minute=60)
-    await one.enter_running("other", [])
-    assert await one.forgot("other")
-    await one.enter_running("other", [])
+    await one.declare_limit("account:other", 9, per_minute=60)
+    await one.import_running("other", [])
+    assert await one.has_lost_state("other")
+    await one.import_running("other", [])
     await begin(one, "b1", 2)
     room = await begin(one, "b2", 1, account="other")
     site.clock.now += 0.015625
     await take_all(one, room)
-    await one._membership.renew()
-    accepted = {told["account"]: float(told["values"][8]) for told in one._mirror.told()["rates"]}
+    await one._session.renew()
+    accepted = {told["account"]: float(told["values"][8]) for told in one._mirror.encode()["rates"]}
     assert accepted == {"acme": 2.0, "other": 1.0}
-    assert [float(told["values"][3]) for told in one._mirror.told()["rates"]] == pytest.approx(
+    assert [float(told["values"][3]) for told in one._mirror.encode()["rates"]] == pytest.approx(
         [57.5 + 0.015625, 58.5 + 0.015625]
     )

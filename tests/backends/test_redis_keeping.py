@@ -41,12 +41,12 @@ def forget_everything(fleet: Fleet) -> None:
 async def test_a_batch_is_kept_for_two_days_while_it_runs_and_for_one_after(fleet: Fleet) -> None:
     one = await fleet.holder()
     await begin(one, "b", 2, key=IdempotencyKey("k", "d"))
-    await one.record("b", [failed(0)])
+    await one.record_results("b", [failed(0)])
     keys = ("batch:b", "tasks:b", "results:b", "request:server:k")
     for key in keys:
         assert DAY < ttl(fleet, key) <= 2 * DAY, key
     assert DAY < ttl(fleet, "caller:server") <= 2 * DAY
-    await one.record("b", [failed(1)])
+    await one.record_results("b", [failed(1)])
     for key in keys:
         assert DAY - 60 < ttl(fleet, key) <= DAY, key
 
@@ -57,7 +57,7 @@ async def test_a_callers_list_forgets_what_is_older_than_two_days(fleet: Fleet) 
     add(fleet, "caller:server", {"old": at - 2 * DAY - 9, "young": at - 2 * DAY + 60})
     await begin(one, "b", 1)
     assert members(fleet, "caller:server") == {"young", "b"}
-    assert [each.id for each in await one.batches(["server"])] == ["b"]
+    assert [each.id for each in await one.list_batches(["server"])] == ["b"]
 
 
 async def test_predictions_are_known_for_two_hours_and_kept_for_a_day(fleet: Fleet) -> None:
@@ -67,7 +67,7 @@ async def test_predictions_are_known_for_two_hours_and_kept_for_a_day(fleet: Fle
     ages = {"young": 7_190, "older": 7_210, "old": DAY - 60, "gone": DAY + 60}
     add(fleet, "predictions:acme", {name: (at - age) * 1e6 for name, age in ages.items()})
     add(fleet, "predictions:acme", {"entered": -(at - DAY - 60) * 1e6, "entered lately": -at * 1e6})
-    assert await one.known_predictions("acme") == {"young"}
+    assert await one.list_prediction_ids("acme") == {"young"}
     assert await one.claim_prediction(permit, "b", "p1")
     assert members(fleet, "predictions:acme") == {
         "young", "older", "old", "entered lately", "p1",
@@ -78,7 +78,7 @@ async def test_predictions_are_known_for_two_hours_and_kept_for_a_day(fleet: Fle
 async def test_a_rate_that_was_lost_alone_begins_as_it_is_declared(fleet: Fleet) -> None:
     one = await fleet.holder(limit=99, per_minute=6)
     await begin(one, "b1", 9)
-    await one.leave("b1")
+    await one.dequeue("b1")
     fleet.forget("rates")
     (account,) = await one.semaphores()
     assert account.requests_per_minute == 6
@@ -89,13 +89,13 @@ async def test_a_process_that_says_again_what_it_has_brings_back_no_older_rate(
     fleet: Fleet,
 ) -> None:
     one, two = await fleet.holder(limit=9), await fleet.holder(limit=9)
-    async with one._membership.turn() as turn:
+    async with one._session.lock() as turn:
         await turn.renew()
     (permit,) = await take_all(two, await begin(two, "b", 1))
-    await two.put_back(permit, Throttling(retry_after=60, per_minute=6, burst=1))
+    await two.requeue(permit, Throttling(retry_after=60, per_minute=6, burst=1))
     fleet.stop(one)
-    one._membership.doubt()
-    await one.declare(OWN, 9, per_minute=60_000)
+    one._session.invalidate()
+    await one.declare_limit(OWN, 9, per_minute=60_000)
     (account,) = await one.semaphores()
     assert account.requests_per_minute == pytest.approx(5.4)
 
@@ -103,8 +103,8 @@ async def test_a_process_that_says_again_what_it_has_brings_back_no_older_rate(
 async def test_the_days_images_are_said_again_where_fewer_are_known(fleet: Fleet) -> None:
     one = await fleet.holder(limit=9)
     (first,) = (await begin(one, "b", 1)).offers
-    await one.note_attempts({first.permit: attempt("b", 0, images=4)}, images_per_day=9)
-    async with one._membership.turn() as turn:
+    await one.record_attempts({first.permit: attempt("b", 0, images=4)}, images_per_day=9)
+    async with one._session.lock() as turn:
         await turn.renew()
     day = int(now(fleet) // DAY)
     forget_everything(fleet)
@@ -113,7 +113,7 @@ async def test_the_days_images_are_said_again_where_fewer_are_known(fleet: Fleet
     with fleet.server.client as client:
         assert client.get(fleet.key(f"images:acme:{day}")) == "4"
         client.set(fleet.key(f"images:acme:{day}"), "7")
-    one._membership.doubt()
+    one._session.invalidate()
     await one.semaphores()
     with fleet.server.client as client:
         assert client.get(fleet.key(f"images:acme:{day}")) == "7"
@@ -125,8 +125,8 @@ async def test_a_prediction_that_nobody_takes_over_is_forgotten_when_it_must_hav
 ) -> None:
     one = await fleet.holder()
     fleet.forget("permits")
-    await until(lambda: one.forgot("acme"))
-    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 0.3)])
+    await until(lambda: one.has_lost_state("acme"))
+    await one.import_running("acme", [RunningPrediction("p1", "o/m", 0.3)])
     assert len(await one.orphans("acme")) == 1
 
     async def is_gone() -> bool:
@@ -138,7 +138,7 @@ async def test_a_prediction_that_nobody_takes_over_is_forgotten_when_it_must_hav
 
 async def test_each_of_more_than_a_thousand_batches_that_wait_is_looked_at(fleet: Fleet) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
-    await one.declare(OWN, 1, per_minute=600_000)
+    await one.declare_limit(OWN, 1, per_minute=600_000)
     (permit,) = await take_all(one, await begin(one, "first", 1))
     async with anyio.create_task_group() as group:
         for number in range(1_003):

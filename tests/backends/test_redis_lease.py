@@ -47,8 +47,8 @@ async def test_a_newcomer_declares_nobody_dead_before_it_was_in_contact_for_a_wh
 async def test_units_of_contexts_are_freed_with_their_process(fleet: Fleet) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
     await alive.register("team", 2)
-    room = await gone.join(QueueEntry("contexts", ("team",), None, 5))
-    await gone.take([offer.permit for offer in room.offers])
+    room = await gone.enqueue(QueueEntry("contexts", ("team",), None, 5))
+    await gone.accept_offers([offer.permit for offer in room.offers])
     assert await state(alive, "team") == (2, 3)
     fleet.stop(gone)
     with anyio.fail_after(10):
@@ -78,7 +78,7 @@ async def test_a_process_that_comes_back_does_not_bring_back_what_was_unset_or_r
     await fleet.lapses(late)
     await one.unset(OWN)
     await one.remove("team")
-    await late.declare(OWN, before[OWN], per_minute=60_000)
+    await late.declare_limit(OWN, before[OWN], per_minute=60_000)
     assert {each.name: each.limit for each in await late.semaphores()} == before
 
 
@@ -143,8 +143,8 @@ async def test_a_process_comes_back_though_the_name_that_it_uses_was_forgotten_m
     alive, first, user = [await fleet.holder() for _ in range(3)]
     await first.register("team", 2)
     contexts = QueueEntry("contexts", ("team",), None, 1)
-    (offer,) = (await user.join(contexts)).offers
-    await user.take([offer.permit])
+    (offer,) = (await user.enqueue(contexts)).offers
+    await user.accept_offers([offer.permit])
     await user.release(offer.permit)
     (permit,) = await take_all(user, await begin(user, "b", 1))
     await fleet.lapses(first)
@@ -156,7 +156,7 @@ async def test_a_process_comes_back_though_the_name_that_it_uses_was_forgotten_m
     await until(forgotten)
     await finish(user, permit, "b", failed(0, "p1"))
     assert (await alive.register("team", 9)).limit == 2
-    assert len((await user.join(contexts)).offers) == 1
+    assert len((await user.enqueue(contexts)).offers) == 1
 
 
 async def test_a_process_that_cannot_say_what_it_has_is_gone_for_the_others(fleet: Fleet) -> None:
@@ -178,7 +178,7 @@ async def test_a_process_that_cannot_say_what_it_has_is_gone_for_the_others(flee
 async def test_what_the_dead_left_takes_no_units_when_it_must_have_ended(fleet: Fleet) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
     (offer,) = (await begin(gone, "b", 1)).offers
-    await gone.note_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    await gone.record_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
     fleet.stop(gone)
 
     async def ended() -> bool:
@@ -202,7 +202,7 @@ async def test_a_clock_an_hour_off_in_a_process_changes_nothing(
     (permit, _) = await take_all(wrong, await begin(wrong, "b1", 3))
     await begin(right, "b2", 3)
     assert [o.entry for o in (await finish(wrong, permit, "b1", failed(0))).offers] == ["b1"]
-    (batch,) = [each for each in await right.batches(["server"]) if each.id == "b1"]
+    (batch,) = [each for each in await right.list_batches(["server"]) if each.id == "b1"]
     assert batch.created_at == pytest.approx(now(), abs=60)
-    await wrong.remember("key", "value", seconds=60)
-    assert await right.recall("key") == "value"
+    await wrong.set_cached("key", "value", seconds=60)
+    assert await right.get_cached("key") == "value"

@@ -8,9 +8,9 @@ import pytest
 
 from backends.acting import begin, failed
 from backends.conftest import Site
-from replicate_mcp.backends.redis.membership import Membership
+from replicate_mcp.backends.redis.membership import Session
 from replicate_mcp.backends.redis.mirror import Mirror
-from replicate_mcp.backends.redis.server import Address, Server
+from replicate_mcp.backends.redis.server import Address, RedisConnection
 from replicate_mcp.errors import BackendUnavailable
 
 
@@ -24,20 +24,20 @@ class Own:
         return self.now
 
 
-def at(url: str, lease: float) -> Server:
-    return Server(dataclasses.replace(Address.parse(url), lease=lease))
+def at(url: str, lease: float) -> RedisConnection:
+    return RedisConnection(dataclasses.replace(Address.parse(url), lease=lease))
 
 
 async def test_contact_is_unbroken_after_a_lease_without_a_longer_silence(site: Site) -> None:
     clock = Own()
     server = at(site.server.url(site.prefix), 60.0)
-    membership = Membership(server, Mirror(), "label", clock)
-    found = [membership.unbroken]
+    membership = Session(server, Mirror(), "label", clock)
+    found = [membership.is_connected_for_a_lease]
     # It renews at each of these times; before and after, it is asked whether contact is unbroken.
     for clock.now in (100.0, 159.5, 160.0, 220.0, 280.5, 340.0, 340.5):
-        found.append(membership.unbroken)
+        found.append(membership.is_connected_for_a_lease)
         await membership.renew()
-        found.append(membership.unbroken)
+        found.append(membership.is_connected_for_a_lease)
     assert found == [
         False,
         False, False,
@@ -54,32 +54,32 @@ async def test_contact_is_unbroken_after_a_lease_without_a_longer_silence(site: 
 async def test_contact_is_broken_by_a_step_that_failed(site: Site) -> None:
     clock = Own()
     server = at(site.server.url(site.prefix), 60.0)
-    membership = Membership(server, Mirror(), "label", clock)
+    membership = Session(server, Mirror(), "label", clock)
     await membership.renew()
     clock.now = 60.0
-    assert membership.unbroken
+    assert membership.is_connected_for_a_lease
     with pytest.raises(BackendUnavailable):
-        await membership.step("no such step")
+        await membership.call("no such step")
     await membership.renew()
-    assert not membership.unbroken
+    assert not membership.is_connected_for_a_lease
     clock.now = 120.0
-    assert membership.unbroken
+    assert membership.is_connected_for_a_lease
     with pytest.raises(BackendUnavailable):
         await membership.read("no such step")
     await membership.read("semaphores", reasons={})
-    assert not membership.unbroken
+    assert not membership.is_connected_for_a_lease
     await server.close()
 
 
 @pytest.mark.parametrize("kind", ["step", "read"])
 async def test_a_server_that_forgets_a_process_at_once_is_an_error(site: Site, kind: str) -> None:
     server = at(site.server.url(site.prefix), 0.0)
-    membership = Membership(server, Mirror(), "label")
+    membership = Session(server, Mirror(), "label")
     with (
         anyio.fail_after(10),
         pytest.raises(BackendUnavailable, match="forgets this process again and again: its memory"),
     ):
-        await (membership.step("set_rate") if kind == "step" else membership.read("shares"))
+        await (membership.call("set_rate") if kind == "step" else membership.read("shares"))
     await server.close()
 
 
@@ -88,10 +88,10 @@ async def test_a_lease_is_renewed_though_the_server_cannot_be_reached_meanwhile(
 ) -> None:
     caplog.set_level(logging.WARNING)
     server = at("redis://127.0.0.1:1/0", 0.03)
-    membership = Membership(server, Mirror(), "label")
+    membership = Session(server, Mirror(), "label")
     with anyio.move_on_after(5) as tried:
         async with anyio.create_task_group() as group:
-            group.start_soon(membership.keep_alive)
+            group.start_soon(membership.renew_lease)
             while len(caplog.messages) < 3:
                 await anyio.sleep(0.01)
             group.cancel_scope.cancel()
@@ -107,9 +107,9 @@ async def test_however_many_results_are_written_again_and_the_batch_is_whole(
     one = await site.holder()
     await begin(one, "b", 410)
     for start in range(0, results, 200):
-        await one.record("b", [failed(task) for task in range(start, min(start + 200, results))])
+        await one.record_results("b", [failed(task) for task in range(start, min(start + 200, results))])
     site.forget()
-    batch = await one.batch("b")
+    batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.total, batch.failed) == (410, results)
     assert [row.task_index for row in await one.results("b")] == [*range(results)]

@@ -42,7 +42,7 @@ async def test_whatever_key_is_lost_nothing_starts_for_a_lease_and_then_it_goes_
     assert room.offers == ()
     assert room.retry_in is not None
     assert room.retry_in <= LEASE
-    assert not await one.forgot("acme")
+    assert not await one.has_lost_state("acme")
     await waits_for(one, 2, 3)
     await fleet.opened(one)
     await waits_for(two, 3, 2)
@@ -57,7 +57,7 @@ async def test_a_restarted_server_is_told_of_tasks_that_failed_at_the_beginning_
     (permit,) = await take_all(one, await begin(one, "b1", 3, failures=(failed(0), failed(2))))
     fragile.server.restart()
     await until(lambda: _is_known(two, "b1"))
-    batch = await two.batch("b1")
+    batch = await two.get_batch("b1")
     assert batch is not None
     assert (batch.total, batch.failed, batch.status) == (3, 2, "running")
     await fragile.opened(one)
@@ -73,8 +73,8 @@ async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> No
     permits = await take_all(one, await begin(one, "b1", 5))
     await finish(one, permits[0], "b1", failed(0, "p0"))
     assert await one.claim_prediction(permits[1], "b1", "p1")
-    context = await two.join(QueueEntry("contexts", ("team",), None, 2))
-    await two.take([offer.permit for offer in context.offers])
+    context = await two.enqueue(QueueEntry("contexts", ("team",), None, 2))
+    await two.accept_offers([offer.permit for offer in context.offers])
     fragile.server.restart()
     await until(lambda: _is_known(two, "b1"))
     assert [row.task_index for row in await two.results("b1")] == [0]
@@ -83,7 +83,7 @@ async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> No
     assert {each.permit: each.prediction_id for each in await two.open_attempts("acme")} == {
         permits[1]: "p1", permits[2]: None,
     }  # fmt: skip
-    assert await two.known_predictions("acme") == {"p0", "p1"}
+    assert await two.list_prediction_ids("acme") == {"p0", "p1"}
     assert await state(two, "team") == (2, 0)
     assert [each.limit for each in await two.semaphores() if each.name == "team"] == [8]
     room = await one.admit()
@@ -92,7 +92,7 @@ async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> No
 
 async def _is_known(backend: RedisBackend, batch: str) -> bool:
     try:
-        return await backend.batch(batch) is not None
+        return await backend.get_batch(batch) is not None
     except BackendUnavailable:
         return False
 
@@ -111,7 +111,7 @@ async def test_a_batch_that_has_ended_is_whole_again_though_an_old_snapshot_came
     other = await fragile.holder()
 
     async def ended() -> bool:
-        batch = await other.batch("b")
+        batch = await other.get_batch("b")
         return batch is not None and batch.status == "completed"
 
     await until(ended)
@@ -166,9 +166,9 @@ async def test_what_was_learned_of_a_rate_and_the_days_images_are_not_forgotten(
     one = await fleet.holder(limit=2)
     first, second = (await begin(one, "b", 3)).offers
     attempts = {first.permit: attempt("b", 0, images=4), second.permit: attempt("b", 1)}
-    await one.note_attempts(attempts, images_per_day=5)
-    await one.put_back(second.permit, Throttling(retry_after=60, per_minute=6, burst=1))
-    async with one._membership.turn() as turn:
+    await one.record_attempts(attempts, images_per_day=5)
+    await one.requeue(second.permit, Throttling(retry_after=60, per_minute=6, burst=1))
+    async with one._session.lock() as turn:
         await turn.renew()
     with fleet.server.client as client:
         client.delete(*client.keys(fleet.key("*")))
@@ -192,7 +192,7 @@ async def test_no_batch_is_unknown_while_the_memory_is_told_again(fleet: Fleet) 
     found = []
 
     async def look(name: str) -> None:
-        found.append(await one.batch(name))
+        found.append(await one.get_batch(name))
 
     async with anyio.create_task_group() as group:
         group.start_soon(one.admit)
@@ -206,14 +206,14 @@ async def test_an_account_starts_nothing_until_what_runs_was_entered(fleet: Flee
     fleet.forget("permits")
     await begin(one, "b", 5)
     # Too early, and not asked for: it is entered, but opens nothing.
-    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
-    await until(lambda: one.forgot("acme"))
+    await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    await until(lambda: one.has_lost_state("acme"))
     assert (await one.admit()).offers == ()
-    room = await one.enter_running(
+    room = await one.import_running(
         "acme", [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
     )
     assert len(await take_all(one, room)) == 1
-    assert not await one.forgot("acme")
+    assert not await one.has_lost_state("acme")
     entered = await one.orphans("acme")
     assert [(each.batch, each.prediction_id) for each in entered] == [("", "p1"), ("", "p2")]
     assert await one.adopt(entered[0].permit)
@@ -225,11 +225,11 @@ async def test_a_list_that_was_read_before_the_memory_was_lost_once_more_opens_n
 ) -> None:
     one = await fleet.holder()
     fleet.forget("permits")
-    await until(lambda: one.forgot("acme"))
+    await until(lambda: one.has_lost_state("acme"))
     fleet.forget("units")
     await begin(one, "b", 1)
     await anyio.sleep(2 * LEASE)
-    assert (await one.enter_running("acme", [])).offers == ()
+    assert (await one.import_running("acme", [])).offers == ()
     await fleet.opened(one)
     assert len((await one.admit()).offers) == 1
 
@@ -240,21 +240,21 @@ async def test_a_prediction_that_was_entered_yields_to_the_attempt_that_made_it(
     one = await fleet.holder(limit=3)
     (permit, *_) = await take_all(one, await begin(one, "b", 1))
     fleet.forget("permits")
-    await until(lambda: one.forgot("acme"))
-    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    await until(lambda: one.has_lost_state("acme"))
+    await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
     assert await state(one) == (2, 0)
-    assert await one.known_predictions("acme") == set()
+    assert await one.list_prediction_ids("acme") == set()
     await finish(one, permit, "b", failed(0, "p1"))
     assert await state(one) == (0, 0)
-    assert await one.known_predictions("acme") == {"p1"}
+    assert await one.list_prediction_ids("acme") == {"p1"}
 
 
 async def adopts_what_was_entered(fleet: Fleet, one: RedisBackend) -> None:
     """The memory is lost while `p1` and `p2` run; `one` follows them."""
     fleet.forget("permits")
-    await until(lambda: one.forgot("acme"))
+    await until(lambda: one.has_lost_state("acme"))
     running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
-    await one.enter_running("acme", running)
+    await one.import_running("acme", running)
     for entered in await one.orphans("acme"):
         assert await one.adopt(entered.permit)
 
@@ -277,9 +277,9 @@ async def test_a_prediction_that_was_entered_keeps_its_permit_when_the_memory_is
     await adopts_what_was_entered(fleet, one)
     with fleet.server.client as client:
         client.delete(*client.keys(fleet.key("*")))
-    await until(lambda: one.forgot("acme"))
-    assert await one.known_predictions("acme") == set()
-    await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    await until(lambda: one.has_lost_state("acme"))
+    assert await one.list_prediction_ids("acme") == set()
+    await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
     assert await state(one) == (3, 0)
     # Whoever made it may still say so.
     await finish(one, permit, "b", failed(0, "p1"))
@@ -290,8 +290,8 @@ async def test_a_prediction_whose_permit_was_forgotten_is_entered_again(fleet: F
     one = await fleet.holder()
     for lost in (["permits"], ["permits", "attempts"]):
         fleet.forget(*lost)
-        await until(lambda: one.forgot("acme"))
-        await one.enter_running("acme", [RunningPrediction("p1", "o/m", 60)])
+        await until(lambda: one.has_lost_state("acme"))
+        await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
         assert await state(one) == (1, 0)
 
 
@@ -301,7 +301,7 @@ async def test_units_that_were_given_back_stay_so_whatever_is_forgotten(
 ) -> None:
     one, gone = await fleet.holder(), await fleet.holder()
     (offer,) = (await begin(gone, "b", 1)).offers
-    await gone.note_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    await gone.record_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
     fleet.stop(gone)
     await waits_for(one, 0, 0)
     if adopted:
@@ -350,10 +350,10 @@ async def test_a_full_memory_stops_new_work_only(
     with pytest.raises(BackendUnavailable, match="out of memory"):
         await take_all(one, room)
     with pytest.raises(BackendUnavailable, match="out of memory"):
-        await one.remember("key", "value", seconds=9)
-    await one.record("b", [failed(5)])
+        await one.set_cached("key", "value", seconds=9)
+    await one.record_results("b", [failed(5)])
     await one.cancel_batch("b")
-    await one.leave("b")
+    await one.dequeue("b")
     assert await state(one) == (0, 0)
     fleet.server.configure(maxmemory=0)
     await begin(one, "b3", 1)

@@ -7,7 +7,7 @@ import pytest
 from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import Site
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.backends.redis.mirror import KeptPermit
+from replicate_mcp.backends.redis.mirror import MirroredPermit
 from replicate_mcp.batches.backend import RunningPrediction
 from replicate_mcp.replicate_api.attempts import hash_inputs
 from replicate_mcp.semaphores.permits import QueueEntry
@@ -23,7 +23,7 @@ GENERATION_LONG = [
 
 async def tell_again(backend: RedisBackend) -> None:
     """Let the process tell what it has, as after an answer that was lost."""
-    backend._membership.doubt()
+    backend._session.invalidate()
     await backend.admit()
 
 
@@ -54,7 +54,7 @@ async def test_whatever_key_is_lost_the_state_is_the_same_once_all_is_told(
     assert room.paused_for is not None
     assert 50 < room.paused_for <= 60
     assert room.retry_in == pytest.approx(room.paused_for, abs=1)
-    assert not await one.forgot("acme")
+    assert not await one.has_lost_state("acme")
     assert (await two.admit()).offers == ()
     assert await state(one) == (2, 4), "b1 waits for two, b2 for two"
     assert await one.open_attempts("acme") == before
@@ -216,10 +216,10 @@ async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site)
     await one.register("studio", 4)
     first, second = (await begin(one, "b", 3)).offers
     attempts = {first.permit: attempt("b", 0, images=4), second.permit: attempt("b", 1)}
-    await one.note_attempts(attempts, images_per_day=9)
-    await one.put_back(second.permit, Throttling(retry_after=60, per_minute=6, burst=1))
-    await one._membership.renew()
-    before = {key: one._mirror.told()[key] for key in ("set", "rates", "images", "declared")}
+    await one.record_attempts(attempts, images_per_day=9)
+    await one.requeue(second.permit, Throttling(retry_after=60, per_minute=6, burst=1))
+    await one._session.renew()
+    before = {key: one._mirror.encode()[key] for key in ("set", "rates", "images", "declared")}
     assert len(before["rates"]) == len(before["images"]) == 1
     assert [(each["name"], each["units"], each["by_admin"]) for each in before["set"]] == [
         ("team", 8, True), ("studio", 4, False),
@@ -229,8 +229,8 @@ async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site)
     states = await one.semaphores()
     site.forget()
     assert await one.semaphores() == states
-    await one._membership.renew()
-    after = {key: one._mirror.told()[key] for key in before}
+    await one._session.renew()
+    after = {key: one._mirror.encode()[key] for key in before}
     for told in (before, after):
         told["set"] = sorted(told["set"], key=lambda each: str(each["name"]))
     assert after == before
@@ -245,9 +245,9 @@ async def test_what_is_known_there_is_not_overwritten_by_what_a_process_kept_of_
 ) -> None:
     one, two = await site.holder(limit=9), await site.holder(limit=9)
     first, second = await take_all(one, await begin(one, "b", 2))
-    await one._membership.renew()
+    await one._session.renew()
     await finish(one, first, "b", failed(0))
-    await two.put_back(second, Throttling(retry_after=60, per_minute=6, burst=1))
+    await two.requeue(second, Throttling(retry_after=60, per_minute=6, burst=1))
     (offer,) = (await begin(two, "b2", 1)).offers or (None,)
     assert offer is None
     day = int(site.clock.now // 86_400)
@@ -284,7 +284,7 @@ async def test_a_name_that_was_forgotten_comes_back_only_with_who_declares_it_or
     one, two = await site.holder(), await site.holder()
     await two.register("team", 2)
     await two.resize("team", 4, by_admin=True)
-    await one._membership.renew()
+    await one._session.renew()
     await two.remove("team")
     with site.server.client as client:
         client.hdel(site.key("set"), "team")
@@ -331,8 +331,8 @@ async def test_a_permit_that_a_process_does_not_know_is_left_to_others_or_freed(
     mine, also_mine = await take_all(one, await begin(one, "b", 2))
     (others,) = await take_all(one, await begin(one, "b2", 1))
     await one.register("team", 3)
-    room = await one.join(QueueEntry("c", ("team",), None, 1))
-    (context,) = (await one.take([offer.permit for offer in room.offers])).permits
+    room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
+    (context,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
     for permit in (mine, others, context):
         del one._mirror.permits[permit]
     del one._mirror.batches["b2"]
@@ -347,8 +347,8 @@ async def test_a_permit_that_is_not_there_any_more_was_seen_to_but_a_contexts(si
     one, two = await site.holder(limit=9), await site.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
     await one.register("team", 3)
-    room = await one.join(QueueEntry("c", ("team",), None, 1))
-    (context,) = (await one.take([offer.permit for offer in room.offers])).permits
+    room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
+    (context,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
     await two.release(permit)
     await two.release(context)
     await tell_again(one)
@@ -375,14 +375,14 @@ async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> N
     assert before[0].inputs == hash_inputs({"prompt": "p"})
     site.forget()
     assert await one.open_attempts("acme") == before
-    assert await one.known_predictions("acme") == {"p1"}
+    assert await one.list_prediction_ids("acme") == {"p1"}
     assert not await one.claim_prediction(second, "b", "p1")
     await site.admit_again(one)
     assert (await one.admit()).offers == (), "the batch has three of its own"
     # Equal attempts are told apart as before.
     await finish(one, second, "b", failed(1))
     (offer,) = (await one.admit()).offers
-    noted = await one.note_attempts({offer.permit: attempt("b", 3)})
+    noted = await one.record_attempts({offer.permit: attempt("b", 3)})
     assert noted.cancel_after == {offer.permit: 597}
     # Their time goes on as before, and so do the day's images.
     await one.close()
@@ -413,10 +413,10 @@ async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) 
     site.forget("permits")
     await one.admit()
     site.end_pause()
-    assert await one.forgot("acme")
+    assert await one.has_lost_state("acme")
     running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/n", 90)]
-    await one.enter_running("acme", running)
-    await one.enter_running("acme", running)
+    await one.import_running("acme", running)
+    await one.import_running("acme", running)
     entered = await one.orphans("acme")
     assert [(e.batch, e.task, e.model, e.prediction_id, e.sent_at) for e in entered] == [
         ("", 0, "o/m", "p1", 0.0), ("", 0, "o/n", "p2", 0.0),
@@ -424,22 +424,22 @@ async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) 
     for each in entered:
         assert await one.adopt(each.permit)
     at = site.clock.now
-    assert one._mirror.permits[entered[1].permit] == KeptPermit(
+    assert one._mirror.permits[entered[1].permit] == MirroredPermit(
         "", [OWN], "acme", False, at, 0, 0, "", at + 90, 0, "p2", "o/n", "{}", 0.0
     )
     for lost in (("held",), ()):
         site.forget(*lost)
         await one.admit()
         assert await state(one) == (3, 0)
-        assert await one.known_predictions("acme") == set()
+        assert await one.list_prediction_ids("acme") == set()
         await site.admit_again(one)
-        await one.enter_running("acme", running)
+        await one.import_running("acme", running)
         assert await state(one) == (3, 0), "each has its permit"
     assert await one.claim_prediction(mine, "b", "p1")
     assert await state(one) == (2, 0), "it was this attempt's"
-    assert await one.known_predictions("acme") == {"p1"}
+    assert await one.list_prediction_ids("acme") == {"p1"}
     await tell_again(one)
-    assert await one.known_predictions("acme") == {"p1"}
+    assert await one.list_prediction_ids("acme") == {"p1"}
 
 
 async def test_what_was_entered_ends_with_its_time(site: Site) -> None:
@@ -447,8 +447,8 @@ async def test_what_was_entered_ends_with_its_time(site: Site) -> None:
     site.forget("permits")
     await one.admit()
     site.end_pause()
-    assert await one.forgot("acme")
-    await one.enter_running(
+    assert await one.has_lost_state("acme")
+    await one.import_running(
         "acme", [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 90)]
     )
     site.clock.now += 59
@@ -462,27 +462,27 @@ async def test_what_was_entered_ends_with_its_time(site: Site) -> None:
 
 async def test_an_account_is_entered_once_a_generation_and_each_for_itself(site: Site) -> None:
     one = await site.holder()
-    await one.declare(account_semaphore("other"), 3, per_minute=60_000)
-    assert not await one.forgot("acme")
-    assert await one.forgot("other")
+    await one.declare_limit(account_semaphore("other"), 3, per_minute=60_000)
+    assert not await one.has_lost_state("acme")
+    assert await one.has_lost_state("other")
     site.forget("permits")
-    assert not await one.forgot("acme"), "not before the lease is over"
-    await one.enter_running("acme", [])
+    assert not await one.has_lost_state("acme"), "not before the lease is over"
+    await one.import_running("acme", [])
     site.end_pause()
-    assert await one.forgot("acme"), "that was too early"
-    await one.enter_running("other", [])
-    assert await one.forgot("acme")
+    assert await one.has_lost_state("acme"), "that was too early"
+    await one.import_running("other", [])
+    assert await one.has_lost_state("acme")
     await begin(one, "b", 1)
     room = await begin(one, "b2", 1, account="other")
     assert [offer.entry for offer in room.offers] == []
     await site.admit_again(one, "other")
     assert [offer.entry for offer in (await one.admit()).offers] == ["b2"]
-    assert await one.forgot("acme")
+    assert await one.has_lost_state("acme")
     site.forget("held")
     await one.admit()
     site.end_pause()
-    await one.enter_running("acme", [])
-    assert await one.forgot("acme"), "the list was asked for in the generation before"
+    await one.import_running("acme", [])
+    assert await one.has_lost_state("acme"), "the list was asked for in the generation before"
 
 
 async def test_entries_wait_in_the_order_in_which_they_are_told_and_others_are_gone(
@@ -532,7 +532,7 @@ async def test_who_tells_again_keeps_its_turn_and_leaves_others_batches_alone(si
         assert await two.results(batch) == []
     with site.server.client as client:
         assert client.hgetall(site.key("running")) == {
-            "b1": one._membership.holder, "b2": two._membership.holder,
+            "b1": one._session.holder, "b2": two._session.holder,
         }  # fmt: skip
 
 
@@ -582,7 +582,7 @@ async def test_a_batch_is_its_process_again_after_a_loss_of_who_runs_it(site: Si
     site.forget("running")
     await tell_again(one)
     with site.server.client as client:
-        assert client.hgetall(site.key("running")) == {"b": one._membership.holder}
+        assert client.hgetall(site.key("running")) == {"b": one._session.holder}
     site.lapse(one, by=two)
     await two.semaphores()
     assert codes(list(await two.results("b"))) == {0: "interrupted"}
@@ -609,20 +609,20 @@ async def test_results_that_a_server_lacks_are_written_again(site: Site) -> None
     await finish(one, permits[0], "b", failed(0, "p0"))
     await one.cancel_batch("b")
     assert await one.canceled_batches() == ["b"]
-    before = await one.batch("b")
+    before = await one.get_batch("b")
     rows = await one.results("b")
     site.forget()
-    assert await one.batch("b") == before
+    assert await one.get_batch("b") == before
     assert before is not None
     assert before.canceled
     assert sorted(row.task_index for row in await one.results("b")) == sorted(
         row.task_index for row in rows
     )
-    assert await one.known_predictions("acme") == {"p0"}
+    assert await one.list_prediction_ids("acme") == {"p0"}
     assert [each.task for each in await one.open_attempts("acme")] == [1]
     assert [task.prompt for task in await one.tasks("b")] == [f"prompt {n}" for n in range(3)]
     await finish(one, permits[1], "b", failed(1, "p1"))
-    batch = await one.batch("b")
+    batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.failed, batch.status) == (3, "canceled")
 
@@ -640,8 +640,8 @@ async def test_a_result_is_written_again_where_its_batch_is_known_and_the_genera
     site.set("generation", run="another")
     await one.admit()
     assert await one.results("b") == [failed(0, "p0")]
-    assert await one.known_predictions("acme") == {"p0"}
-    batch = await one.batch("b")
+    assert await one.list_prediction_ids("acme") == {"p0"}
+    batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.failed, batch.total) == (1, 3)
     # It is whole again: its tasks that wait were surely not made.
@@ -658,7 +658,7 @@ async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(s
     one, two, three = [await site.holder() for _ in range(3)]
     (offer,) = (await begin(one, "b", 1)).offers
     site.clock.now += 0.25
-    await one.note_attempts(
+    await one.record_attempts(
         {offer.permit: replace(attempt("b", 0, images=3), seconds_at_most=90.5)}
     )
     assert await one.claim_prediction(offer.permit, "b", "p1")

@@ -5,7 +5,7 @@ import pytest
 from backends.acting import begin, failed
 from backends.conftest import Fleet, until
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.backends.redis.mirror import REMEMBER_ENDED_BYTES
+from replicate_mcp.backends.redis.mirror import MAX_ENDED_BATCH_BYTES
 from replicate_mcp.errors import BackendUnavailable, JournalFull
 
 MIB = 1024**2
@@ -15,12 +15,12 @@ async def make(backend: RedisBackend, *batches: str) -> None:
     """Begin and end batches of a MiB each."""
     for batch in batches:
         await begin(backend, batch, 1, prompt="x" * MIB)
-        await backend.record(batch, [failed(0)])
+        await backend.record_results(batch, [failed(0)])
 
 
 async def is_known(backend: RedisBackend, batch: str) -> bool:
     try:
-        return await backend.batch(batch) is not None
+        return await backend.get_batch(batch) is not None
     except BackendUnavailable:
         return False
 
@@ -33,9 +33,9 @@ def lose_everything(fleet: Fleet) -> None:
 async def test_a_batch_that_made_room_for_a_newer_one_does_not_come_back(fleet: Fleet) -> None:
     one = await fleet.holder(journal_bytes=2 * MIB)
     await make(one, "b1", "b2")
-    await one.record("b1", [failed(0)])
+    await one.record_results("b1", [failed(0)])
     assert not await is_known(one, "b1")
-    one._membership.doubt()
+    one._session.invalidate()
     await one.admit()
     assert not await is_known(one, "b1")
     assert len(await one.tasks("b2")) == 1
@@ -57,11 +57,11 @@ async def test_a_process_keeps_few_megabytes_of_ended_batches_for_a_server_that_
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
-    most = REMEMBER_ENDED_BYTES // MIB
+    most = MAX_ENDED_BATCH_BYTES // MIB
     await make(one, *[f"b{number}" for number in range(most + 4)])
     lose_everything(fleet)
     await until(lambda: is_known(one, f"b{most + 3}"))
-    known = [batch.id for batch in await one.batches(["server"])]
+    known = [batch.id for batch in await one.list_batches(["server"])]
     assert most - 2 <= len(known) <= most
     assert "b0" not in known
 
@@ -84,9 +84,9 @@ async def test_the_allowance_is_about_what_redis_takes(fleet: Fleet) -> None:
         before = client.info("memory")["used_memory"]
         for number in range(800):
             await begin(one, f"b_{number:016x}", 1)
-            await one.record(f"b_{number:016x}", [failed(0)])
+            await one.record_results(f"b_{number:016x}", [failed(0)])
         taken = client.info("memory")["used_memory"] - before
-    assert len(await one.batches(["server"], limit=1_000)) < 800
+    assert len(await one.list_batches(["server"], limit=1_000)) < 800
     assert taken < 1.5 * MIB
 
 
@@ -94,9 +94,9 @@ async def test_a_batch_that_was_lost_alone_and_is_written_again_counts_once(flee
     one = await fleet.holder(journal_bytes=3 * MIB)
     await begin(one, "runs", 2, prompt="x" * (MIB // 2))
     fleet.forget("batch:runs", "tasks:runs")
-    await one.record("runs", [failed(0)])
+    await one.record_results("runs", [failed(0)])
     assert await is_known(one, "runs")
     await begin(one, "b", 1, prompt="x" * (MIB * 3 // 2))
-    await one.record("runs", [failed(1)])
-    await one.record("b", [failed(0)])
+    await one.record_results("runs", [failed(1)])
+    await one.record_results("b", [failed(0)])
     assert await is_known(one, "runs")

@@ -16,7 +16,7 @@ from replicate_mcp.semaphores.registry import account_semaphore
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncIterator[SqliteBackend]:
     backend = await SqliteBackend.open(str(tmp_path / "state.db"), clock=lambda: 1_000_000.0)
-    await backend.declare(account_semaphore("acme"), 1, per_minute=600)
+    await backend.declare_limit(account_semaphore("acme"), 1, per_minute=600)
     yield backend
     await backend.close()
 
@@ -43,7 +43,7 @@ async def test_an_admission_costs_the_same_however_many_accounts_a_process_has_s
     await begin(backend, "b", 2)
     with_one = await instructions(backend, backend.admit)
     for number in range(300):
-        await backend.declare(account_semaphore(f"user-{number}"), 60, per_minute=600)
+        await backend.declare_limit(account_semaphore(f"user-{number}"), 60, per_minute=600)
     assert await instructions(backend, backend.admit) < with_one * 1.1
 
 
@@ -68,17 +68,17 @@ async def test_a_batch_begins_and_is_listed_at_the_same_cost_however_many_there_
     )
     others = account_semaphore("other")
     for name in (account_semaphore("acme"), others):
-        await backend.declare(name, 1, per_minute=600)
+        await backend.declare_limit(name, 1, per_minute=600)
 
     async def make(number: int, account: str) -> None:
         batch = f"{account}-{number}"
         await begin(backend, batch, 1, account=account, key=IdempotencyKey(batch, "digest"))
-        await backend.record(batch, [failed(0)])
-        await backend.leave(batch)
+        await backend.record_results(batch, [failed(0)])
+        await backend.dequeue(batch)
 
     async def costs(number: int) -> tuple[int, int]:
         made = await instructions(backend, lambda: make(number, "acme"))
-        return made, await instructions(backend, lambda: backend.batches(["server"], limit=10))
+        return made, await instructions(backend, lambda: backend.list_batches(["server"], limit=10))
 
     for number in range(200):
         await make(number, "acme")
@@ -88,7 +88,7 @@ async def test_a_batch_begins_and_is_listed_at_the_same_cost_however_many_there_
         await make(number, "acme")
         await make(number, "other")
     made_later, listed_later = await costs(600)
-    assert len(await backend.batches(["server"], limit=1_000)) < 300
+    assert len(await backend.list_batches(["server"], limit=1_000)) < 300
     assert made_later < made * 1.5
     assert listed_later < listed * 1.5
     await backend.close()

@@ -90,7 +90,7 @@ class Machine:
 
     async def open(self, label: str = "") -> SqliteBackend:
         backend = await SqliteBackend.open(str(self.path), label=label, clock=lambda: self.now)
-        await backend.declare(OWN, 1, per_minute=60_000)
+        await backend.declare_limit(OWN, 1, per_minute=60_000)
         await backend.register("team", 1)
         return backend
 
@@ -114,9 +114,9 @@ async def test_the_dead_are_looked_for_once_a_second(machine: Machine) -> None:
     living, dying = await machine.open(), await machine.open()
     machine.now += 10
     assert (await living.admit()).offers == ()
-    (offer,) = (await dying.join(QueueEntry("theirs", ("team",), None, 1))).offers
-    await dying.take([offer.permit])
-    await living.join(QueueEntry("mine", ("team",), None, 1))
+    (offer,) = (await dying.enqueue(QueueEntry("theirs", ("team",), None, 1))).offers
+    await dying.accept_offers([offer.permit])
+    await living.enqueue(QueueEntry("mine", ("team",), None, 1))
     await machine.die(dying)
     for passed, offers in ((0.0, 0), (0.5, 0), (0.499, 0), (0.001, 1)):
         machine.now += passed
@@ -162,10 +162,10 @@ async def test_a_process_that_comes_finds_the_dead_and_takes_their_batches_to_an
 ) -> None:
     dying = await machine.open("dying")
     await take_all(dying, await begin(dying, "b", 2))
-    assert [share.holder for share in await dying.shares()] == ["dying"]
+    assert [share.holder for share in await dying.usage_by_holder()] == ["dying"]
     await machine.die(dying)
     coming = await SqliteBackend.open(str(machine.path), clock=lambda: machine.now)
-    assert [share.holder for share in await coming.shares()] == [""]
+    assert [share.holder for share in await coming.usage_by_holder()] == [""]
     machine.now += 60 * 60
     await coming.admit()
     await coming.admit()
@@ -176,8 +176,8 @@ async def test_a_process_that_comes_finds_the_dead_and_takes_their_batches_to_an
     ]
     assert (rows[1].prompt, rows[1].output_filename) == ("prompt 0", "0.png")
     await coming.register("mine", 1)
-    await coming.join(QueueEntry("mine", ("mine",), None, 1))
-    assert [share.holder for share in await coming.shares()] == [""], "it has no label"
+    await coming.enqueue(QueueEntry("mine", ("mine",), None, 1))
+    assert [share.holder for share in await coming.usage_by_holder()] == [""], "it has no label"
     await coming.close()
 
 
@@ -213,7 +213,7 @@ async def test_what_the_dead_held_is_handed_on_though_the_clock_was_set_back(
     path = tmp_path / "state.db"
     with holding(path) as other:
         living = await SqliteBackend.open(str(path), clock=lambda: now)
-        assert (await living.join(QueueEntry("mine", ("team",), None, 1))).offers == ()
+        assert (await living.enqueue(QueueEntry("mine", ("team",), None, 1))).offers == ()
         other.kill()
     now -= 3_600
     assert len((await living.admit()).offers) == 1

@@ -54,9 +54,9 @@ def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) ->
 async def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     backend = await SqliteBackend.open(str(path))
-    await backend.declare(OWN, 5, per_minute=600)
+    await backend.declare_limit(OWN, 5, per_minute=600)
     await begin(backend, "b", 2)
-    await backend.record("b", [failed(1), failed(0)])
+    await backend.record_results("b", [failed(1), failed(0)])
     assert await backend.results("b") == [failed(1), failed(0)]
     assert await backend.results("b", after=1) == [failed(0)]
     await backend.close()
@@ -69,16 +69,16 @@ async def test_what_is_older_than_a_day_is_forgotten_while_the_process_lives(
 ) -> None:
     now = 1_000_000.0
     backend = await SqliteBackend.open(str(tmp_path / "state.db"), clock=lambda: now)
-    await backend.declare(OWN, 5, per_minute=600)
+    await backend.declare_limit(OWN, 5, per_minute=600)
     await begin(backend, "old", 1)
-    await backend.record("old", [failed(0)])
+    await backend.record_results("old", [failed(0)])
     await begin(backend, "runs", 1)
     now += 25 * 3600
     async with anyio.create_task_group() as group:
         group.start_soon(backend.run)
-        while await backend.batch("old") is not None:
+        while await backend.get_batch("old") is not None:
             await anyio.sleep(0.01)
-        assert await backend.batch("runs") is not None
+        assert await backend.get_batch("runs") is not None
         group.cancel_scope.cancel()
     await backend.close()
 

@@ -45,13 +45,13 @@ class Journal:
             )
 
         await self.backend._step(end)
-        await self.backend.leave(name)
+        await self.backend.dequeue(name)
 
     async def kept(self) -> list[str]:
-        return [batch.id for batch in await self.backend.batches(["server"])]
+        return [batch.id for batch in await self.backend.list_batches(["server"])]
 
     async def bytes_by_state(self) -> dict[str, int]:
-        found = await self.backend._step(lambda _, journal: journal._taken("acme"))
+        found = await self.backend._step(lambda _, journal: journal._used_bytes("acme"))
         return {state: size for state, size in found.items() if size}
 
 
@@ -61,7 +61,7 @@ async def journal_of(allowance: int) -> AsyncIterator[Journal]:
     journal.backend = await SqliteBackend.open(
         ":memory:", clock=lambda: journal.now, journal_bytes=allowance
     )
-    await journal.backend.declare(OWN, 9, per_minute=60_000)
+    await journal.backend.declare_limit(OWN, 9, per_minute=60_000)
     yield journal
     await journal.backend.close()
 
@@ -82,7 +82,7 @@ async def test_a_batch_counts_as_its_tasks_and_results_as_they_are_written() -> 
         )
         await finish(backend, permits[0], "b", error)
         assert await journal.bytes_by_state() == {"running": size}
-        await backend.record("b", [error, succeeded(0, "p0")], waited=False)
+        await backend.record_results("b", [error, succeeded(0, "p0")], waited=False)
         assert await journal.bytes_by_state() == {"running": size}, "nothing new was written"
         made = succeeded(1, "p1")
         size += len(made.model_copy(update={"prompt": None}).model_dump_json(exclude_none=True))
@@ -186,7 +186,7 @@ async def test_a_key_is_free_and_its_room_too_after_a_day() -> None:
         journal.now += DAY
         await journal.make("b1", "b1")
         journal.now += DAY + 1
-        await journal.backend.check_key("server", "b1")
+        await journal.backend.check_idempotency_key("server", "b1")
         assert await journal.kept() == []
 
 
@@ -195,15 +195,15 @@ async def test_all_that_is_older_than_a_day_goes(tmp_path: Path) -> None:
 
     async def opened() -> SqliteBackend:
         backend = await SqliteBackend.open(str(path), clock=lambda: now)
-        await backend.declare(OWN, 9, per_minute=60_000)
+        await backend.declare_limit(OWN, 9, per_minute=60_000)
         return backend
 
     async def use(name: str) -> None:
         backend = await opened()
         (offer,) = (await begin(backend, name, 1)).offers
-        await backend.note_attempts({offer.permit: attempt(name, 0)})
+        await backend.record_attempts({offer.permit: attempt(name, 0)})
         await finish(backend, offer.permit, name, failed(0, f"prediction of {name}"))
-        await backend.remember(name, "answer", seconds=DAY)
+        await backend.set_cached(name, "answer", seconds=DAY)
         await backend.close()
 
     def left() -> list[set[Any]]:
@@ -241,16 +241,16 @@ async def test_answers_fill_their_room_to_the_last_byte(monkeypatch: pytest.Monk
 
         async def remembered() -> list[str]:
             keys = [f"k{number}" for number in range(6)]
-            return [key for key in keys if await journal.backend.recall(key)]
+            return [key for key in keys if await journal.backend.get_cached(key)]
 
         for number in range(3):
-            await journal.backend.remember(f"k{number}", "v" * 100, seconds=10)
+            await journal.backend.set_cached(f"k{number}", "v" * 100, seconds=10)
         assert await remembered() == ["k0", "k1", "k2"]
-        await journal.backend.remember("k3", "v" * 100, seconds=10)
+        await journal.backend.set_cached("k3", "v" * 100, seconds=10)
         assert await remembered() == ["k1", "k2", "k3"]
-        await journal.backend.remember("k4", "v" * 101, seconds=10)
+        await journal.backend.set_cached("k4", "v" * 101, seconds=10)
         assert await remembered() == ["k3", "k4"]
-        await journal.backend.remember("k5", "v" * 99, seconds=10)
+        await journal.backend.set_cached("k5", "v" * 99, seconds=10)
         assert await remembered() == ["k3", "k4", "k5"]
 
 
@@ -258,12 +258,12 @@ async def test_what_is_not_known_is_told_as_nothing() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
         assert not await backend.claim_prediction(7, "unknown", "p1")
-        assert await backend.known_predictions("acme") == set()
+        assert await backend.list_prediction_ids("acme") == set()
         reads: list[Callable[[str], Awaitable[object]]] = [
-            backend.tasks, backend.results, backend.batch, backend.recall,
+            backend.tasks, backend.results, backend.get_batch, backend.get_cached,
         ]  # fmt: skip
         assert [await read("unknown") for read in reads] == [[], [], None, None]
-        await backend.record("unknown", [failed(0)])
+        await backend.record_results("unknown", [failed(0)])
         await backend.cancel_batch("unknown")
         assert await journal.kept() == []
 
@@ -271,11 +271,11 @@ async def test_what_is_not_known_is_told_as_nothing() -> None:
 async def test_a_state_file_forgets_nothing_that_runs() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
-        assert await backend.forgot("acme") is False
-        room = await backend.enter_running("acme", [])
+        assert await backend.has_lost_state("acme") is False
+        room = await backend.import_running("acme", [])
         assert (room.offers, room.retry_in, room.paused_for) == ((), None, None)
         assert await backend.interrupted_batches() == []
-        assert await backend.advice() == []
+        assert await backend.config_warnings() == []
 
 
 async def test_a_batch_that_has_ended_waits_in_no_queue() -> None:

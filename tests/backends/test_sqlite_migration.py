@@ -69,9 +69,9 @@ def bytes_of(path: Path) -> dict[str, int]:
 
 async def test_its_batches_are_there_and_count_into_the_allowance(path: Path) -> None:
     backend = await SqliteBackend.open(str(path), clock=lambda: NOW, journal_bytes=7_000)
-    await backend.declare(OWN, 5, per_minute=600)
+    await backend.declare_limit(OWN, 5, per_minute=600)
     # The other one's process is gone: it ended as the file was opened.
-    assert {each.id for each in await backend.batches(["server"])} == {"old", "runs"}
+    assert {each.id for each in await backend.list_batches(["server"])} == {"old", "runs"}
     assert [task.prompt for task in await backend.tasks("old")] == [PROMPT]
     (row,) = await backend.results("old")
     assert (row.task_index, row.prompt) == (0, PROMPT)
@@ -82,12 +82,12 @@ async def test_its_batches_are_there_and_count_into_the_allowance(path: Path) ->
         "ended": 2 * (BATCH_BYTES + len(TASKS)) + len(ROW) + written,
     }
     await begin(backend, "new", 1, prompt="p" * 1_000)
-    assert [each.id for each in await backend.batches(["server"])] == ["new", "runs"]
+    assert [each.id for each in await backend.list_batches(["server"])] == ["new", "runs"]
     with pytest.raises(IdempotencyKeyExists):
         await begin(backend, "again", 1, key=IdempotencyKey("k", "digest"))
-    await backend.record("new", [failed(0)])
-    await backend.remember("account", "acme", seconds=10)
-    assert await backend.recall("account") == "acme"
+    await backend.record_results("new", [failed(0)])
+    await backend.set_cached("account", "acme", seconds=10)
+    assert await backend.get_cached("account") == "acme"
     await backend.close()
 
 

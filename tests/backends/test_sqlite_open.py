@@ -161,23 +161,23 @@ def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path: Path) ->
 
 async def test_the_memory_of_a_process_lives_as_long_as_anybody_has_it_open() -> None:
     first, second, third = [await SqliteBackend.open(":memory:") for _ in range(3)]
-    await first.declare(OWN, 1, per_minute=600)
+    await first.declare_limit(OWN, 1, per_minute=600)
     await begin(third, "b", 1)
     for leaving in (first, second):
         await leaving.close()
         another = await SqliteBackend.open(":memory:")
-        assert await another.batch("b") is not None
-        assert await third.batch("b") is not None
+        assert await another.get_batch("b") is not None
+        assert await third.get_batch("b") is not None
         await another.close()
     await third.close()
     new = await SqliteBackend.open(":memory:")
-    assert await new.batch("b") is None
+    assert await new.get_batch("b") is None
     await new.close()
 
 
 async def test_a_file_is_closed_with_its_backend(tmp_path: Path) -> None:
     backend = await SqliteBackend.open(str(tmp_path / "state.db"))
-    await backend.declare(OWN, 1, per_minute=600)
+    await backend.declare_limit(OWN, 1, per_minute=600)
     await begin(backend, "b", 1)
     await backend.close()
     assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
@@ -199,8 +199,8 @@ def test_a_step_returns_what_it_found_and_is_undone_where_it_fails(tmp_path: Pat
 
     for step, error in ((fail, KeyError), (interrupt, KeyboardInterrupt)):
         with pytest.raises(error):
-            opened.run(step, patience=0.02)
-    assert opened.run(lambda connection: count(connection, "rate"), patience=0.02) == 0
+            opened.run(step, timeout=0.02)
+    assert opened.run(lambda connection: count(connection, "rate"), timeout=0.02) == 0
     opened.close()
 
 
@@ -216,10 +216,10 @@ def test_a_step_that_the_file_refuses_is_an_error_and_the_next_one_is_done(tmp_p
         ("INSERT INTO rate VALUES ('a', NULL)", "NOT NULL constraint failed"),
     ):
         with pytest.raises(BackendUnavailable, match=rf"{said}.*`replicate-mcp doctor`"):
-            opened.run(operator.methodcaller("execute", statement), patience=0)
+            opened.run(operator.methodcaller("execute", statement), timeout=0)
     with pytest.raises(BackendUnavailable, match="UNIQUE constraint failed"):
-        opened.run(twice, patience=0)
-    assert opened.run(lambda connection: count(connection, "rate"), patience=0) == 0
+        opened.run(twice, timeout=0)
+    assert opened.run(lambda connection: count(connection, "rate"), timeout=0) == 0
     opened.close()
 
 
@@ -234,10 +234,10 @@ def test_a_step_for_which_the_disk_has_no_room_says_so_and_leaves_nothing(tmp_pa
 
     try:
         with pytest.raises(BackendUnavailable, match=r"\((disk I/O error|.* is full)\)"):
-            opened.run(without_room, patience=0)
+            opened.run(without_room, timeout=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
-    assert opened.run(lambda connection: count(connection, "rate"), patience=0) == 0
+    assert opened.run(lambda connection: count(connection, "rate"), timeout=0) == 0
     opened.close()
 
 
@@ -247,10 +247,10 @@ def test_a_step_waits_for_anothers_as_long_as_it_has_patience(tmp_path: Path) ->
     with raw(path) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Busy):
-            opened.run(lambda connection: None, patience=0.01)
+            opened.run(lambda connection: None, timeout=0.01)
         done: list[int] = []
         thread = threading.Thread(
-            target=lambda: done.append(opened.run(lambda _: 7, patience=10)), daemon=True
+            target=lambda: done.append(opened.run(lambda _: 7, timeout=10)), daemon=True
         )
         thread.start()
         thread.join(0.1)
@@ -266,9 +266,9 @@ async def test_a_batch_that_is_forgotten_takes_its_tasks_and_results_with_it(
 ) -> None:
     now, path = 1_000_000.0, tmp_path / "state.db"
     backend = await SqliteBackend.open(str(path), clock=lambda: now)
-    await backend.declare(OWN, 1, per_minute=600)
+    await backend.declare_limit(OWN, 1, per_minute=600)
     await begin(backend, "old", 1)
-    await backend.record("old", [failed(0)])
+    await backend.record_results("old", [failed(0)])
     now += 25 * 3600
     await begin(backend, "new", 1)
     with raw(path) as other:

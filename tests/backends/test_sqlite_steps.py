@@ -18,7 +18,7 @@ from replicate_mcp.errors import BackendUnavailable
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncIterator[SqliteBackend]:
     backend = await SqliteBackend.open(str(tmp_path / "state.db"))
-    await backend.declare(OWN, 2, per_minute=60_000)
+    await backend.declare_limit(OWN, 2, per_minute=60_000)
     yield backend
     await backend.close()
 
@@ -70,7 +70,7 @@ async def test_a_step_of_another_that_is_undone_changes_nothing(
 
 async def test_a_step_that_fails_midway_leaves_nothing_of_itself(backend: SqliteBackend) -> None:
     (permit, _) = await take_all(backend, await begin(backend, "b", 3))
-    before = await backend.shares()
+    before = await backend.usage_by_holder()
 
     class Fault(Exception):
         pass
@@ -81,14 +81,14 @@ async def test_a_step_that_fails_midway_leaves_nothing_of_itself(backend: Sqlite
 
     with pytest.raises(Fault):
         await backend._step(fail)
-    assert await backend.shares() == before
+    assert await backend.usage_by_holder() == before
     await finish(backend, permit, "b", failed(0))
 
 
 async def test_a_step_that_never_gets_its_turn_is_an_error_after_all_its_patience(
     backend: SqliteBackend, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (database.PATIENCE, database.LONG_PATIENCE) == (0.02, 10.0)
+    assert (database.LOCK_TIMEOUT_SECONDS, database.LONG_LOCK_TIMEOUT_SECONDS) == (0.02, 10.0)
     monkeypatch.setattr(backend_module, "LONG_PATIENCE", 0.5)
     other.execute("BEGIN IMMEDIATE")
     begun = anyio.current_time()
@@ -104,7 +104,7 @@ async def test_what_one_step_of_two_processes_granted_the_other_did_not(
 ) -> None:
     """Both saw two free units before either had its turn."""
     theirs = await SqliteBackend.open(str(tmp_path / "state.db"))
-    await theirs.declare(OWN, 2, per_minute=60_000)
+    await theirs.declare_limit(OWN, 2, per_minute=60_000)
     other.execute("BEGIN IMMEDIATE")
     async with anyio.create_task_group() as group:
         group.start_soon(begin, backend, "b1", 2)

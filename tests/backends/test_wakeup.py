@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from replicate_mcp.backends.sqlite.wakeup import (
-    WAKE_UPS_AT_ONCE,
-    WAKE_UPS_PER_SECOND,
+    WAKEUP_BURST,
+    WAKEUPS_PER_SECOND,
     Doorbell,
 )
 
@@ -32,7 +32,7 @@ async def doorbell() -> AsyncIterator[Doorbell]:
 
 async def test_each_ring_of_a_hundred_is_heard_without_a_delay(doorbell: Doorbell) -> None:
     other = Doorbell()
-    with anyio.fail_after(100 / WAKE_UPS_PER_SECOND * 0.75):
+    with anyio.fail_after(100 / WAKEUPS_PER_SECOND * 0.75):
         for _ in range(100):
             other.ring([doorbell.port])
             await doorbell.rung()
@@ -107,7 +107,7 @@ async def test_a_flood_of_datagrams_wakes_it_no_more_often_than_the_bound(
                 returns += 1
         finally:
             flood.kill()
-    assert returns <= WAKE_UPS_AT_ONCE + (elapsed + 0.1) * WAKE_UPS_PER_SECOND
+    assert returns <= WAKEUP_BURST + (elapsed + 0.1) * WAKEUPS_PER_SECOND
     with anyio.move_on_after(1):  # What is left of the flood.
         while True:
             await doorbell.rung()

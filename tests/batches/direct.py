@@ -307,7 +307,7 @@ async def running_process(
     """
     backend = await SqliteBackend.open(clock=time.time)
     try:
-        await backend.declare(OWN, limit, per_minute=60_000)
+        await backend.declare_limit(OWN, limit, per_minute=60_000)
         async with anyio.create_task_group() as group:
             process = Process(backend, wrap(backend), group, **options)
             group.start_soon(process.holder.run)

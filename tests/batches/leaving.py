@@ -57,7 +57,7 @@ async def left(
         )
         for place, permit in enumerate(offers)
     }
-    noted = await store.note_attempts(attempts)
+    noted = await store.record_attempts(attempts)
     assert len(noted.cancel_after) == len(inputs)
     for place, permit in enumerate(offers):
         if place not in held:

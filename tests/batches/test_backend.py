@@ -56,7 +56,7 @@ def test_attempts_that_are_noted_leave_no_room_unless_it_is_given() -> None:
 async def test_an_ended_batch_and_its_key_are_kept_for_a_day() -> None:
     now = 1_800_000_000.0
     backend = await SqliteBackend.open(clock=lambda: now)
-    await backend.declare("s", 10, per_minute=60)
+    await backend.declare_limit("s", 10, per_minute=60)
 
     async def open_batch(name: str, key: str) -> None:
         await backend.open_batch(
@@ -72,11 +72,11 @@ async def test_an_ended_batch_and_its_key_are_kept_for_a_day() -> None:
         )
 
     async def listed() -> list[str]:
-        return [each.id for each in await backend.batches(["server"])]
+        return [each.id for each in await backend.list_batches(["server"])]
 
     await open_batch("b_1", "k")
     now += 3600
-    await backend.record("b_1", [failure(TASK, "no_output", "There is none.")])
+    await backend.record_results("b_1", [failure(TASK, "no_output", "There is none.")])
     now += 24 * 3600 - 60
     await open_batch("b_2", "another")
     assert await listed() == ["b_2", "b_1"]

@@ -73,7 +73,7 @@ async def test_every_task_comes_once_with_unique_names(
     names = BatchFilenames([t.output_filename for t in tasks], [t.expected_format for t in tasks])
     backend = await SqliteBackend.open()
     try:
-        await backend.declare(OWN, 100, per_minute=600)
+        await backend.declare_limit(OWN, 100, per_minute=600)
         journal = tuple(JournalTask(t.prompt, t.output_filename, t.model) for t in tasks)
         await backend.open_batch(
             NewBatch("b", "server", "acme", "replicate-global", journal),
@@ -85,12 +85,12 @@ async def test_every_task_comes_once_with_unique_names(
             _, _, answer, canceled = drawn[index]
             prediction = Prediction.from_response({"id": f"p{index}", **answer})
             result = outcome(tasks[index], prediction, names, canceled=canceled, now=1e9)
-            await backend.record("b", [result])
-            await backend.record("b", [result])
+            await backend.record_results("b", [result])
+            await backend.record_results("b", [result])
         seen: list[TaskResult] = []
         cursor = 0
         while True:
-            state = await backend.batch("b")
+            state = await backend.get_batch("b")
             assert state is not None
             rows = await backend.results("b", after=cursor, limit=rows_a_page)
             answer_page = page(counts_of(state), rows, after=cursor)

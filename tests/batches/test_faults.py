@@ -150,7 +150,7 @@ async def test_what_replicate_says_may_hold_half_a_character(
 async def test_a_row_that_cannot_be_kept_ends_its_task_and_frees_its_permit(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = JournalTables.record
+    record = JournalTables.record_results
 
     def picky(tables: JournalTables, batch: str, results: Iterable[TaskResult]) -> bool:
         rows = list(results)

@@ -73,7 +73,7 @@ async def test_a_batch_begins_as_its_caller_asked_for_it() -> None:
         assert len(first.id) == 2 + 16
         assert (first.caller, first.account, first.weight) == ("server", ACCOUNT, 0)
         assert (first.opened, first.deadline) == (0, 3600)
-        state = await process.store.batch(first.id)
+        state = await process.store.get_batch(first.id)
         assert state is not None
         assert (state.caller, state.account, state.semaphore) == ("server", ACCOUNT, "shown")
         (kept,) = await process.store.tasks(first.id)

@@ -106,7 +106,7 @@ async def test_of_equal_attempts_each_gets_one_prediction_and_none_is_called_not
                 break
             prediction = await settlement.resolve(permit, gateways[permit % 2])
         else:
-            await backend.put_back(permit)
+            await backend.requeue(permit)
         results[permit] = prediction
 
     with Schedule(choices) as schedule:

@@ -16,7 +16,7 @@ from conftest import environment
 from deploy.files import ROOT, compose, given, health_check
 from deploy.proxy import CADDYFILE
 from http_api.conftest import running_server
-from replicate_mcp.backends.redis.advice import advice
+from replicate_mcp.backends.redis.advice import config_warnings
 from replicate_mcp.settings import SETTING_NAMES, load_settings
 from replicate_mcp.simulator import Simulator
 
@@ -105,7 +105,7 @@ def test_the_valkey_of_the_compose_file_suits() -> None:
     program, *options = compose()["services"]["valkey"]["command"]
     assert program == "valkey-server"
     with running_redis("valkey", *options) as server, Redis(port=server.port) as client:
-        assert advice(client.info()) == []
+        assert config_warnings(client.info()) == []
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 

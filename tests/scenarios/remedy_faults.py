@@ -175,7 +175,7 @@ class Outage:
         def without_room(database: Database, step: Any, *, patience: float) -> Any:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]))
             try:
-                return run(database, step, patience=patience)
+                return run(database, step, timeout=patience)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 

@@ -94,9 +94,9 @@ async def _opened(server: RunningServer, account: str) -> None:
     """Wait until the server, which may be new, admits the account."""
     backend = await RedisBackend.open(server.url("remedies", lease=LEASE))
     with anyio.fail_after(PATIENCE):
-        while not await backend.forgot(account):
+        while not await backend.has_lost_state(account):
             await anyio.sleep(0.02)
-    await backend.enter_running(account, [])
+    await backend.import_running(account, [])
     await backend.close()
 
 

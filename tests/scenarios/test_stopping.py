@@ -113,7 +113,7 @@ async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_deliv
         await simulator.reached(account="acme", in_flight=0)
         with anyio.fail_after(20):
             backend = await SqliteBackend.open(str(tmp_path / "state.db"))
-            while (batch := (await backend.batches(["server"]))[0]).status == "running":
+            while (batch := (await backend.list_batches(["server"]))[0]).status == "running":
                 await anyio.sleep(0.1)
     rows = await backend.results(batch.id)
     await backend.close()

@@ -37,15 +37,15 @@ class Recorded(SqliteBackend):
 
     async def join(self, entry: QueueEntry) -> AdmissionResult:
         await self._record("join", entry.waiting)
-        return await super().join(entry)
+        return await super().enqueue(entry)
 
     async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
         await self._record("leave", count)
-        return await super().leave(entry, count)
+        return await super().dequeue(entry, count)
 
     async def take(self, permits: Sequence[int]) -> AcceptedOffers:
         await self._record("take", len(permits))
-        return await super().take(permits)
+        return await super().accept_offers(permits)
 
     async def release(self, permit: int) -> AdmissionResult:
         await self._record("release", permit)

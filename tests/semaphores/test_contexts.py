@@ -176,7 +176,7 @@ async def test_a_unit_that_comes_after_its_context_gave_up_is_given_back_though_
 
     class GivesUpMeanwhile(State):
         async def take(self, permits: Sequence[int]) -> AcceptedOffers:
-            taken = await super().take(permits)
+            taken = await super().accept_offers(permits)
             await queue.release(lease)
             self.disk_is_full = lambda: next(full, False)
             return taken

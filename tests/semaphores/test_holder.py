@@ -193,11 +193,11 @@ async def test_another_process_that_rings_is_heard_at_once_each_time(
         other = await SqliteBackend.open(":memory:")
         for each in (backend, other):
             await each.register("team", 1)
-        held = await other.join(QueueEntry("theirs", ("team",), None, 1))
-        await other.take([offer.permit for offer in held.offers])
+        held = await other.enqueue(QueueEntry("theirs", ("team",), None, 1))
+        await other.accept_offers([offer.permit for offer in held.offers])
         taken: list[Sequence[Offer]] = []
         holder.subscribe("mine", taken.append)
-        holder.dispatch(await backend.join(QueueEntry("mine", ("team",), None, 1)))
+        holder.dispatch(await backend.enqueue(QueueEntry("mine", ("team",), None, 1)))
         heard = [asyncio.ensure_future(holder.wait_for_wakeup()) for _ in range(2)]
         await other.release(held.offers[0].permit)
         with anyio.fail_after(5):

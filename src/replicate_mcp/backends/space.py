@@ -33,7 +33,7 @@ def memo_size(key: str, value: str) -> int | None:
     return MEMO_ENTRY_BYTES + len(key.encode(errors="replace")) + value_bytes
 
 
-def no_room(*, needed: int, running: int, keys: int, allowed: int) -> ReplicateMcpError:
+def journal_full(*, needed: int, running: int, keys: int, allowed: int) -> ReplicateMcpError:
     """Return the error for a batch that does not fit, though all ended batches were forgotten.
 
     Args:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-LEAST_VERSION = (6, 2)
+MIN_VERSION = (6, 2)
 
 
-def advice(info: Mapping[str, Any]) -> list[str]:
+def config_warnings(info: Mapping[str, Any]) -> list[str]:
     """A sentence for each thing that would suit better."""
     return [*_version(info), *_memory(info), *_persistence(info), *_role(info)]
 
@@ -16,7 +16,7 @@ def _version(info: Mapping[str, Any]) -> list[str]:
         return []
     version = str(info.get("redis_version", "0"))
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-    if parts >= LEAST_VERSION:
+    if parts >= MIN_VERSION:
         return []
     return [f"it is version {version}: Redis 6.2 or newer, or Valkey, is needed."]
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from replicate_mcp.backends.first_prompt import first_prompt
-from replicate_mcp.backends.redis.told import reason
+from replicate_mcp.backends.redis.told import encode_reason
 from replicate_mcp.batches.backend import BatchState, RecordedAttempts, AttemptRecord
 from replicate_mcp.semaphores.permits import Offer, AdmissionResult, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
@@ -16,7 +16,7 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 
-def room(told: Sequence[str]) -> AdmissionResult:
+def decode_admission(told: Sequence[str]) -> AdmissionResult:
     """A holder's offers, when to decide again, and how long admission is paused."""
     next_in, paused_for, *offers = told
     return AdmissionResult(
@@ -29,7 +29,7 @@ def room(told: Sequence[str]) -> AdmissionResult:
     )
 
 
-def semaphore_state(told: Sequence[str]) -> SemaphoreState:
+def decode_semaphore(told: Sequence[str]) -> SemaphoreState:
     """A semaphore as it stands."""
     name, limit, in_use, waiting, *rate = told
     per_minute, paused = rate or ("", "")
@@ -43,7 +43,7 @@ def semaphore_state(told: Sequence[str]) -> SemaphoreState:
     )
 
 
-def noted_attempt(told: Sequence[Any]) -> AttemptRecord:
+def decode_attempt(told: Sequence[Any]) -> AttemptRecord:
     """An attempt, with its permit."""
     permit, batch, task, model, inputs, cancel_after, sent_at, prediction = told
     return AttemptRecord(
@@ -53,7 +53,7 @@ def noted_attempt(told: Sequence[Any]) -> AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BatchOpened:
     """A batch that began, by the server's clock, with the limits of its semaphores there."""
 
     room: AdmissionResult
@@ -61,7 +61,7 @@ class Begun:
     created_at: float
 
 
-def noted(told: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
+def decode_recorded_attempts(told: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
     """Attempts that were noted."""
     chosen, opens_in = told
     return RecordedAttempts(
@@ -71,7 +71,7 @@ def noted(told: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
     )
 
 
-def batch_state(told: Sequence[str]) -> BatchState:
+def decode_batch(told: Sequence[str]) -> BatchState:
     """A batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
@@ -84,26 +84,26 @@ def batch_state(told: Sequence[str]) -> BatchState:
     )  # fmt: skip
 
 
-def task_result(row: str) -> TaskResult:
+def decode_result(row: str) -> TaskResult:
     """A task's result."""
     return _RESULT.validate_json(row)
 
 
 REASONS = {
-    "interrupted": reason(
+    "interrupted": encode_reason(
         "interrupted",
         "The process that ran this batch ended before this task was created. Nothing was billed: "
         "send it again.",
         retryable=True,
     ),
-    "lost": reason(
+    "lost": encode_reason(
         "create_outcome_unknown",
         "The process that ran this batch ended while this task's prediction ran, so its outcome "
         "is not known. It may have been billed: look at replicate.com/predictions before sending "
         "it again.",
         retryable=False,
     ),
-    "unsure": reason(
+    "unsure": encode_reason(
         "create_outcome_unknown",
         "The process that ran this batch ended, and Redis was restarted and may have forgotten "
         "what became of this task. It may have been billed: look at replicate.com/predictions "

@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 
-from replicate_mcp.backends.redis.mirror import KeptBatch, Mirror
-from replicate_mcp.backends.redis.server import Server
+from replicate_mcp.backends.redis.mirror import MirroredBatch, Mirror
+from replicate_mcp.backends.redis.server import RedisConnection
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.platform.clock import steady_time
 
@@ -22,7 +22,7 @@ ROWS_A_CALL = 200
 """Results that are written again at once: what others ask for goes on in between."""
 
 
-class Membership:
+class Session:
     """Does this process's steps one at a time, and makes it known again where it was forgotten.
 
     A step whose answer was lost may have been done. Every step can be asked for again, and until
@@ -32,7 +32,7 @@ class Membership:
 
     def __init__(
         self,
-        server: Server,
+        server: RedisConnection,
         mirror: Mirror,
         label: str,
         monotonic: Callable[[], float] = steady_time,
@@ -55,23 +55,23 @@ class Membership:
         self._left: list[str] = []
 
     @property
-    def unbroken(self) -> bool:
+    def is_connected_for_a_lease(self) -> bool:
         """Whether the contact was unbroken for a whole lease, as far as this process can tell."""
         return self._monotonic() - self._unbroken_since >= self._server.address.lease
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator["Membership"]:
+    async def lock(self) -> AsyncIterator["Session"]:
         """This process's turn to do steps: what it has does not change meanwhile but by them."""
         async with self._with_time, self._turn:
             yield self
 
     @asynccontextmanager
-    async def next_turn(self) -> AsyncIterator["Membership"]:
+    async def priority_lock(self) -> AsyncIterator["Session"]:
         """The same, before the steps that have time."""
         async with self._turn:
             yield self
 
-    async def step(self, name: str, **arguments: Any) -> list[Any]:
+    async def call(self, name: str, **arguments: Any) -> list[Any]:
         """A step that changes something, in one's turn.
 
         Raises:
@@ -79,13 +79,13 @@ class Membership:
         """
         for _ in range(2):
             if not self._known:
-                await self._register()
+                await self._resync()
             self._sequence += 1
             answer = await self._ask(name, arguments, self._sequence)
             if answer[0] == "ok":
                 return answer[1:]
             self._known = False
-        raise self._forgetful()
+        raise self._state_lost_error()
 
     async def read(self, name: str, **arguments: Any) -> list[Any]:
         """A step that changes nothing, at any time but while the server is told again."""
@@ -97,30 +97,30 @@ class Membership:
                 return answer[1:]
             async with self._turn:
                 if told == self._told:
-                    await self._register()
-        raise self._forgetful()
+                    await self._resync()
+        raise self._state_lost_error()
 
-    async def keep_alive(self) -> None:
+    async def renew_lease(self) -> None:
         """Renew the lease until cancelled."""
         interval = self._server.address.lease / RENEWALS_A_LEASE
         while True:
             await anyio.sleep(interval)
             try:
-                async with self.next_turn():
+                async with self.priority_lock():
                     await self.renew()
             except BackendUnavailable as error:
                 log.warning("%s", error)
 
     async def renew(self) -> None:
         """Renew the lease, and keep what is to be said again."""
-        self._mirror.forget_old()
-        limits, rates, images = await self.step("renew", accounts=self._mirror.accounts())
-        self._mirror.keep_shared(limits, rates, images)
+        self._mirror.drop_expired()
+        limits, rates, images = await self.call("renew", accounts=self._mirror.accounts())
+        self._mirror.set_shared_limits(limits, rates, images)
 
-    async def restore(self, kept: KeptBatch, *, wholly: bool) -> None:
+    async def restore(self, kept: MirroredBatch, *, wholly: bool) -> None:
         """Write a batch's results again, in one's turn; and the batch itself, if `wholly`."""
         rows = list(kept.rows.values())
-        told = kept.told() if wholly else None
+        told = kept.encode() if wholly else None
         for start in range(0, len(rows) or 1, ROWS_A_CALL):
             self._sequence += 1
             await self._ask(
@@ -140,27 +140,27 @@ class Membership:
                 self._sequence,
             )
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Say all again before the next step: what was done just now is not kept here."""
         self._known = False
 
-    def take_left(self) -> list[str]:
+    def pop_taken_over(self) -> list[str]:
         """Batches whose waiting tasks others have ended, each told once."""
         left, self._left = self._left, []
         return left
 
-    async def _register(self) -> None:
+    async def _resync(self) -> None:
         """Say what this process has; then what was forgotten of its batches is written again."""
         self._is_telling = True
         try:
-            await self._tell()
+            await self._send_state()
         finally:
             self._is_telling = False
         self._told += 1
 
-    async def _tell(self) -> None:
+    async def _send_state(self) -> None:
         arguments = {
-            **self._mirror.told(), "label": self._label, "generation": self._generation,
+            **self._mirror.encode(), "label": self._label, "generation": self._generation,
         }  # fmt: skip
         self._sequence += 1
         answer = await self._ask("register", arguments, self._sequence)
@@ -173,17 +173,17 @@ class Membership:
                 self._server.address.lease,
             )
         for batch, kept in list(self._mirror.batches.items()):
-            if batch in left and self._mirror.leave_batch(batch):
+            if batch in left and self._mirror.mark_taken_over(batch):
                 self._left.append(batch)
             if generation == self._generation and batch in lost and kept.closed_at is not None:
-                self._mirror.forget_batch(batch)  # The server made room for newer ones.
+                self._mirror.drop_batch(batch)  # The server made room for newer ones.
             elif generation != self._generation or batch in lost:
                 await self.restore(kept, wholly=batch in lost)
         self._generation, self._known = generation, True
 
     async def _ask(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
         try:
-            answer = await self._server.ask(name, self.holder, arguments, sequence=sequence)
+            answer = await self._server.call(name, self.holder, arguments, sequence=sequence)
         except InvalidInput:
             raise  # It was not sent.
         except BaseException:
@@ -197,7 +197,7 @@ class Membership:
         self._answered_at = now
         return answer
 
-    def _forgetful(self) -> BackendUnavailable:
+    def _state_lost_error(self) -> BackendUnavailable:
         return BackendUnavailable(
             f"Redis at {self._server.address.shown} forgets this process again and again: its "
             "memory is too small, or its lease (?lease= in REPLICATE_MCP_BACKEND) too short."

@@ -9,33 +9,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.backends.redis.told import Row, alike, inputs_of, told_batch, told_entry
+from replicate_mcp.backends.redis.told import Row, attempt_fingerprint, encode_inputs, encode_batch, encode_entry
 from replicate_mcp.batches.backend import Attempt, NewBatch
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permits import QueueEntry
 
-REMEMBER_ENDED_SECONDS = 3600.0
+ENDED_BATCH_TTL_SECONDS = 3600.0
 """For how long an ended batch is kept, in case that a server comes back with an older state: by
 then it has saved a newer one (by default, within the hour in which anything changed)."""
 
-REMEMBER_ENDED_BYTES = 32 * 1024**2
+MAX_ENDED_BATCH_BYTES = 32 * 1024**2
 """What ended batches take at most in this process's memory, with their results."""
 
 
 @dataclass(slots=True)
-class KeptEntry:
+class MirroredEntry:
     """An entry in the queue; `wanted` counts its starts that wait or are offered."""
 
     entry: QueueEntry
     wanted: int
 
-    def told(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         """As the server takes it."""
-        return told_entry(self.entry, self.wanted)
+        return encode_entry(self.entry, self.wanted)
 
 
 @dataclass(slots=True)
-class KeptPermit:
+class MirroredPermit:
     """A permit that this process holds; without `task`, a context's. Times are the server's."""
 
     entry: str
@@ -45,7 +45,7 @@ class KeptPermit:
     taken_at: float
     task: int | None = None
     cancel_after: int = 0
-    alike: str = ""
+    fingerprint: str = ""
     ends_by: float = 0.0
     images: int = 0
     prediction: str | None = None
@@ -54,7 +54,7 @@ class KeptPermit:
     sent_at: float = 0.0
 
     @classmethod
-    def read(cls, told: Sequence[Any]) -> "KeptPermit":
+    def decode(cls, told: Sequence[Any]) -> "MirroredPermit":
         """One that the server told of, as `permits.told` in Lua has it."""
         (
             _, entry, semaphores, account, limited, taken_at, task, cancel_after, alike, ends_by,
@@ -66,7 +66,7 @@ class KeptPermit:
             inputs, float(sent_at),
         )  # fmt: skip
 
-    def told(self, permit: int) -> dict[str, Any]:
+    def encode(self, permit: int) -> dict[str, Any]:
         """As the server takes it."""
         record: dict[str, Any] = {
             "entry": self.entry, "semaphores": self.semaphores, "account": self.account,
@@ -75,7 +75,7 @@ class KeptPermit:
         told: dict[str, Any] = {"permit": str(permit), "record": record}
         if self.task is not None:
             record |= {
-                "task": self.task, "cancel_after": self.cancel_after, "alike": self.alike or None,
+                "task": self.task, "cancel_after": self.cancel_after, "alike": self.fingerprint or None,
                 "ends_by": self.ends_by, "images": self.images, "prediction": self.prediction,
             }  # fmt: skip
             told["about"] = {"model": self.model, "inputs": self.inputs, "sent_at": self.sent_at}
@@ -84,7 +84,7 @@ class KeptPermit:
 
 
 @dataclass(slots=True)
-class KeptBatch:
+class MirroredBatch:
     """A batch that this process runs, or ran lately, with the results that it wrote.
 
     Attributes:
@@ -96,12 +96,12 @@ class KeptBatch:
     created_at: float
     rows: dict[int, Row] = field(default_factory=dict)
     canceled: bool = False
-    left: bool = False
+    taken_over: bool = False
     closed_at: float | None = None
 
-    def told(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         """As the server takes it."""
-        return {**told_batch(self.batch), "created_at": self.created_at}
+        return {**encode_batch(self.batch), "created_at": self.created_at}
 
     def size(self) -> int:
         """Return about how many bytes of memory its tasks and results take."""
@@ -118,9 +118,9 @@ class Mirror:
     def __init__(self, clock: Callable[[], float] = steady_time) -> None:
         self._clock = clock
         self.declared: dict[str, tuple[int, float | None]] = {}
-        self.entries: dict[str, KeptEntry] = {}
-        self.permits: dict[int, KeptPermit] = {}
-        self.batches: dict[str, KeptBatch] = {}
+        self.entries: dict[str, MirroredEntry] = {}
+        self.permits: dict[int, MirroredPermit] = {}
+        self.batches: dict[str, MirroredBatch] = {}
         self.newest = 0
         self._ended: dict[str, int] = {}  # With the bytes of each, in the order of their ends.
         self._ended_bytes = 0
@@ -133,7 +133,7 @@ class Mirror:
         prefix = "account:"
         return [name.removeprefix(prefix) for name in self.declared if name.startswith(prefix)]
 
-    def join(self, kept: KeptEntry, limits: Iterable[Sequence[str]]) -> None:
+    def enqueue(self, kept: MirroredEntry, limits: Iterable[Sequence[str]]) -> None:
         """An entry waits; the server counts its semaphores, with these limits, as declared here."""
         self.entries[kept.entry.id] = kept
         for name, limit in limits:
@@ -146,22 +146,22 @@ class Mirror:
             if name in entry.semaphores:
                 del self.entries[entry.id]
 
-    def wanted(self, entry: str) -> int:
+    def waiting(self, entry: str) -> int:
         """For how many starts an entry waits."""
         return self.entries[entry].wanted if entry in self.entries else 0
 
-    def want(self, entry: str, wanted: int) -> None:
+    def set_waiting(self, entry: str, wanted: int) -> None:
         """An entry waits for so many starts now."""
         if entry in self.entries:
             self.entries[entry].wanted = max(0, wanted)
 
-    def hold(self, permit: int, entry: str, *, taken_at: float) -> None:
+    def add_permit(self, permit: int, entry: str, *, taken_at: float) -> None:
         """An offer to one of the entries became a permit."""
         kept = self.entries.get(entry)
         if kept is None or permit in self.permits:
             return
         kept.wanted = max(0, kept.wanted - 1)
-        self.permits[permit] = KeptPermit(
+        self.permits[permit] = MirroredPermit(
             entry,
             kept.entry.semaphores,
             kept.entry.account,
@@ -169,16 +169,16 @@ class Mirror:
             taken_at,
         )
 
-    def hold_attempt(self, permit: int, attempt: Attempt, seconds: int, now: float) -> None:
+    def add_attempt(self, permit: int, attempt: Attempt, seconds: int, now: float) -> None:
         """One did, with its attempt noted."""
-        self.hold(permit, attempt.batch, taken_at=now)
+        self.add_permit(permit, attempt.batch, taken_at=now)
         if kept := self.permits.get(permit):
             kept.task, kept.cancel_after, kept.images = attempt.task, seconds, attempt.images
-            kept.model, kept.inputs = attempt.model, inputs_of(attempt)
-            kept.alike, kept.sent_at = alike(attempt), attempt.sent_at
+            kept.model, kept.inputs = attempt.model, encode_inputs(attempt)
+            kept.fingerprint, kept.sent_at = attempt_fingerprint(attempt), attempt.sent_at
             kept.ends_by = now + attempt.max_seconds
 
-    def keep_shared(
+    def set_shared_limits(
         self,
         limits: Sequence[Sequence[str]],
         rates: Sequence[Sequence[str]],
@@ -187,7 +187,7 @@ class Mirror:
         """Limits that were set, rates that were learned, and the day's images, as `renew` tells."""
         self._set, self._rates, self._images = list(limits), list(rates), list(images)
 
-    def note(self, batch: str, rows: Iterable[Row]) -> None:
+    def add_results(self, batch: str, rows: Iterable[Row]) -> None:
         """Results of a batch were written."""
         kept = self.batches.get(batch)
         if kept is None:
@@ -200,12 +200,12 @@ class Mirror:
         ):
             self._close(batch)
 
-    def leave_batch(self, batch: str) -> bool:
+    def mark_taken_over(self, batch: str) -> bool:
         """Others ended a batch's waiting tasks; False where that is known already."""
         kept = self.batches[batch]
-        if kept.left:
+        if kept.taken_over:
             return False
-        kept.left = True
+        kept.taken_over = True
         self._close(batch)
         return True
 
@@ -213,16 +213,16 @@ class Mirror:
         """Batches that have not ended, as far as this process knows."""
         return [batch for batch, kept in self.batches.items() if kept.closed_at is None]
 
-    def forget_old(self) -> None:
+    def drop_expired(self) -> None:
         """Drop batches that ended long ago."""
         while self._ended:
             oldest = next(iter(self._ended))
             closed_at = self.batches[oldest].closed_at
-            if closed_at is None or closed_at >= self._clock() - REMEMBER_ENDED_SECONDS:
+            if closed_at is None or closed_at >= self._clock() - ENDED_BATCH_TTL_SECONDS:
                 return
-            self.forget_batch(oldest)
+            self.drop_batch(oldest)
 
-    def forget_batch(self, batch: str) -> None:
+    def drop_batch(self, batch: str) -> None:
         """Drop a batch that has ended."""
         self._ended_bytes -= self._ended.pop(batch, 0)
         self.batches.pop(batch, None)
@@ -235,10 +235,10 @@ class Mirror:
         kept.closed_at = self._clock()
         self._ended[batch] = kept.size()
         self._ended_bytes += self._ended[batch]
-        while self._ended_bytes > REMEMBER_ENDED_BYTES:
-            self.forget_batch(next(iter(self._ended)))
+        while self._ended_bytes > MAX_ENDED_BATCH_BYTES:
+            self.drop_batch(next(iter(self._ended)))
 
-    def told(self) -> Mapping[str, Any]:
+    def encode(self) -> Mapping[str, Any]:
         """All of it but the results, as `register` takes it."""
         return {
             "newest": str(self.newest),
@@ -256,7 +256,7 @@ class Mirror:
                 {"account": account, "day": int(day), "count": int(count)}
                 for account, day, count in self._images
             ],
-            "permits": [kept.told(permit) for permit, kept in self.permits.items()],
-            "entries": [kept.told() for kept in self.entries.values()],
+            "permits": [kept.encode(permit) for permit, kept in self.permits.items()],
+            "entries": [kept.encode() for kept in self.entries.values()],
             "batches": list(self.batches),
         }

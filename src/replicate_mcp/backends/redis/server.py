@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 15.0
 """For how long a process counts as living without a word from it: the same for all who share."""
 
-SHORTEST_LEASE_SECONDS = 0.1
+MIN_LEASE_SECONDS = 0.1
 
 PREFIX = "replicate-mcp"
 """What every key begins with, in braces: on a cluster, they are all in one slot."""
 
-LONGEST_PATIENCE = 5.0
-SHORTEST_PATIENCE = 1.0
+MAX_TIMEOUT_SECONDS = 5.0
+MIN_TIMEOUT_SECONDS = 1.0
 """Bounds on how long an answer is waited for, in seconds; between them, a third of the lease."""
 
 HIDDEN = "the address in REPLICATE_MCP_BACKEND"
@@ -50,7 +50,7 @@ _RULES = {
 }
 """What is decided by the same rules in Python, each a value that its file returns."""
 
-_ROOMS = (
+_LUA_FILES = (
     "memory",
     "queue",
     "permits",
@@ -96,7 +96,7 @@ class Address:
         except ValueError:
             # Not what it says: a part of a password may be in it.
             fine = False
-        if not fine or not SHORTEST_LEASE_SECONDS <= lease < math.inf:
+        if not fine or not MIN_LEASE_SECONDS <= lease < math.inf:
             raise BackendUnavailable(
                 f"{masked(value)} is not the address of a Redis: set REPLICATE_MCP_BACKEND to "
                 "redis://user:password@host:6379/0, or rediss:// for TLS. What is special in a "
@@ -107,9 +107,9 @@ class Address:
         return cls(url, masked(value), lease, f"{{{prefix}}}:")
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds for which an answer is waited for."""
-        return min(LONGEST_PATIENCE, max(SHORTEST_PATIENCE, self.lease / 3))
+        return min(MAX_TIMEOUT_SECONDS, max(MIN_TIMEOUT_SECONDS, self.lease / 3))
 
 
 def masked(url: str) -> str:
@@ -130,7 +130,7 @@ def _is_broken_by_a_password(parts: SplitResult) -> bool:
     return any("@" in part for part in (parts.path, parts.query, parts.fragment))
 
 
-class Server:
+class RedisConnection:
     """Asks for steps, each in one round trip, and translates what goes wrong.
 
     Args:
@@ -154,7 +154,7 @@ class Server:
         self._client = self._connect()
         self._wake_ups: PubSub | None = None
 
-    async def ask(
+    async def call(
         self, step: str, holder: str, arguments: dict[str, Any], *, sequence: int = 0
     ) -> list[Any]:
         """Do a step; a connection that was lost is made again once.
@@ -187,10 +187,10 @@ class Server:
                 # A connection may have been idle while the server was restarted.
                 if tries_left and type(error) is exceptions.ConnectionError:
                     continue
-                raise BackendUnavailable(self._sentence(error)) from error
+                raise BackendUnavailable(self._error_message(error)) from error
         raise AssertionError("unreachable")
 
-    async def information(self) -> dict[str, Any]:
+    async def server_info(self) -> dict[str, Any]:
         """What the server's INFO tells.
 
         Raises:
@@ -201,7 +201,7 @@ class Server:
         try:
             return dict(await self._client.info())
         except (RedisError, OSError) as error:
-            raise BackendUnavailable(self._sentence(error)) from error
+            raise BackendUnavailable(self._error_message(error)) from error
 
     async def listen(self, holder: str) -> None:
         """Have this process's wake-ups kept from now on, for `woken`.
@@ -215,7 +215,7 @@ class Server:
 
         wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
         try:
-            with anyio.fail_after(self.address.patience):
+            with anyio.fail_after(self.address.timeout):
                 await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
                 await wake_ups.get_message(timeout=None)  # What confirms it is no wake-up.
         except BaseException as error:
@@ -227,10 +227,10 @@ class Server:
                 raise
             if not isinstance(error, RedisError | OSError):
                 raise BackendUnavailable(self._wrong_option(error)) from error
-            raise BackendUnavailable(self._sentence(error)) from error
+            raise BackendUnavailable(self._error_message(error)) from error
         self._wake_ups = wake_ups
 
-    async def woken(self, holder: str) -> None:
+    async def wait_for_wakeup(self, holder: str) -> None:
         """Wait for the next wake-up, or for the connection to be there again after it was lost."""
         from redis.exceptions import RedisError
 
@@ -265,7 +265,7 @@ class Server:
         from redis.exceptions import NoScriptError
 
         generation = f"{self.address.prefix}generation"
-        with anyio.fail_after(self.address.patience):
+        with anyio.fail_after(self.address.timeout):
             try:
                 return await self._client.evalsha(self._sha, 1, generation, *argv)
             except NoScriptError:
@@ -289,9 +289,9 @@ class Server:
                 # Time is limited around a whole step: the client's own limit on sending may swallow
                 # a cancellation (asyncio.wait_for, before Python 3.12).
                 socket_timeout=None,
-                socket_connect_timeout=self.address.patience,
+                socket_connect_timeout=self.address.timeout,
                 socket_keepalive=True,
-                socket_keepalive_options=keepalive_options(self.address.patience),
+                socket_keepalive_options=keepalive_options(self.address.timeout),
                 retry=Retry(NoBackoff(), 0),
             )
         except Exception as error:  # Of any kind: each option is converted in a way of its own.
@@ -312,11 +312,11 @@ class Server:
             f"Redis client cannot use: {', '.join(named or options)}."
         )
 
-    def _sentence(self, error: Exception) -> str:
+    def _error_message(self, error: Exception) -> str:
         """What went wrong, for a person."""
         where, said = f"Redis at {self.address.shown}", str(error).strip().rstrip(".")
         if isinstance(error, TimeoutError):
-            said = f"no answer within {self.address.patience:g} s"
+            said = f"no answer within {self.address.timeout:g} s"
         for marks, sentence in _SENTENCES.items():
             if type(error).__name__ in marks or any(mark in said for mark in marks):
                 return f"{where} {sentence}"
@@ -373,7 +373,7 @@ def _script() -> str:
     # Each file is a function of its own: so what it shares with the others is looked up once for
     # all of its functions, which are made anew at every call.
     rules = [f"local {name} = (function()\n{lua(file)}end)()\n" for name, file in _RULES.items()]
-    rooms = [f"(function()\n{lua(file)}end)();\n" for file in _ROOMS]
+    rooms = [f"(function()\n{lua(file)}end)();\n" for file in _LUA_FILES]
     return "".join([*rules, lua("call"), *rooms, "return answer()\n"])
 
 

@@ -5,12 +5,12 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from replicate_mcp.backends.redis.membership import Membership
+from replicate_mcp.backends.redis.membership import Session
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
-AT_ONCE = 100
+MAX_CALLS_PER_BATCH = 100
 """How many go in one call at most: what others ask for goes on in between."""
 
 
@@ -23,7 +23,7 @@ class _Waiting(Generic[Asked, Answer]):
         self.scope = anyio.CancelScope()
 
 
-class Together(Generic[Asked, Answer]):
+class CallCoalescer(Generic[Asked, Answer]):
     """Whoever has the turn first asks for all that wait by then; being one step, it goes first.
 
     Args:
@@ -33,8 +33,8 @@ class Together(Generic[Asked, Answer]):
 
     def __init__(
         self,
-        membership: Membership,
-        step: Callable[[Membership, Sequence[Asked]], Awaitable[Sequence[Answer]]],
+        membership: Session,
+        step: Callable[[Session, Sequence[Asked]], Awaitable[Sequence[Answer]]],
         keep: Callable[[Asked, Answer], None] | None = None,
     ) -> None:
         self._membership = membership
@@ -42,7 +42,7 @@ class Together(Generic[Asked, Answer]):
         self._keep = keep
         self._waiting: dict[_Waiting[Asked, Answer], None] = {}
 
-    async def ask(self, asked: Asked) -> Answer:
+    async def call(self, asked: Asked) -> Answer:
         """The answer, in one's turn or with that of another who waits for the same step.
 
         Raises:
@@ -52,9 +52,9 @@ class Together(Generic[Asked, Answer]):
         self._waiting[mine] = None
         try:
             with mine.scope:
-                async with self._membership.next_turn() as turn:
+                async with self._membership.priority_lock() as turn:
                     while mine in self._waiting:
-                        await self._ask_for_all(turn)
+                        await self._call_all(turn)
         except anyio.get_cancelled_exc_class():
             if not mine.answers:
                 raise
@@ -63,12 +63,12 @@ class Together(Generic[Asked, Answer]):
             self._waiting.pop(mine, None)
         return mine.answers[0]
 
-    async def _ask_for_all(self, turn: Membership) -> None:
-        together = list(self._waiting)[:AT_ONCE]
+    async def _call_all(self, turn: Session) -> None:
+        together = list(self._waiting)[:MAX_CALLS_PER_BATCH]
         answers = await self._step(turn, [each.asked for each in together])
         for each, answer in zip(together, answers, strict=True):
             if each not in self._waiting:
-                turn.doubt()  # Its caller gave it up: what was done for it is taken back.
+                turn.invalidate()  # Its caller gave it up: what was done for it is taken back.
                 continue
             if self._keep is not None:
                 self._keep(each.asked, answer)

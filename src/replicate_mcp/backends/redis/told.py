@@ -16,7 +16,7 @@ Row = tuple[int, bool, str, str | None, int | None]
 """A result: its task, whether it succeeded, its JSON, its prediction, and that one's permit."""
 
 
-def row_of(result: TaskResult, permit: int | None = None) -> Row:
+def encode_row(result: TaskResult, permit: int | None = None) -> Row:
     """A result as it is written and kept."""
     return (
         result.task_index,
@@ -27,7 +27,7 @@ def row_of(result: TaskResult, permit: int | None = None) -> Row:
     )
 
 
-def told_batch(batch: NewBatch) -> dict[str, Any]:
+def encode_batch(batch: NewBatch) -> dict[str, Any]:
     """A batch as the server takes it; each task is JSON that nobody reads there."""
     return {
         "caller": batch.caller,
@@ -45,82 +45,82 @@ def told_batch(batch: NewBatch) -> dict[str, Any]:
             for task in batch.tasks
         ],
         "failures": [
-            (each.task_index, reason(each.error_code, each.error, retryable=each.retryable))
+            (each.task_index, encode_reason(each.error_code, each.error, retryable=each.retryable))
             for each in batch.failures
         ],
     }
 
 
-def reason(code: ErrorCode, error: str, *, retryable: bool) -> str:
+def encode_reason(code: ErrorCode, error: str, *, retryable: bool) -> str:
     """Return the part of a failed task's row that the script completes with the task itself."""
-    told = {"error": error, "error_code": code, "retryable": retryable}
-    return json.dumps(told)[1:-1]
+    fields = {"error": error, "error_code": code, "retryable": retryable}
+    return json.dumps(fields)[1:-1]
 
 
-def told_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
+def encode_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
     """An entry in the queue, and for how many starts it waits now."""
-    told: dict[str, Any] = {"entry": entry.id, "semaphores": entry.semaphores, "wanted": wanted}
+    fields: dict[str, Any] = {"entry": entry.id, "semaphores": entry.semaphores, "wanted": wanted}
     if entry.account is not None:
-        told["account"] = entry.account
+        fields["account"] = entry.account
     if entry.max_running is not None:
-        told["at_most"] = entry.max_running
-    return told
+        fields["at_most"] = entry.max_running
+    return fields
 
 
 @dataclass(frozen=True, slots=True)
-class ToOpen:
+class OpenBatchCall:
     """A batch that is to begin, with its entry in the queue."""
 
     batch: NewBatch
     entry: QueueEntry
 
-    def told(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         """As the server takes it."""
-        return told_entry(self.entry, self.entry.waiting) | {"batch": told_batch(self.batch)}
+        return encode_entry(self.entry, self.entry.waiting) | {"batch": encode_batch(self.batch)}
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishCall:
     """A task that ended, with its row; `asked_for` where its images count."""
 
     permit: int
     batch: str
     row: Row
     ended: bool
-    asked_for: bool
+    counts_images: bool
 
-    def told(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         """As the server takes it."""
         prediction = self.row[3]
         return {
             "permit": str(self.permit), "batch": self.batch, "result": self.row[:3],
-            "ended": self.ended, "asked_for": self.asked_for,
+            "ended": self.ended, "asked_for": self.counts_images,
         } | ({} if prediction is None else {"prediction": prediction})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class ToNote:
+class RecordAttemptsCall:
     """Attempts that offers, by permit, are to become permits for."""
 
     attempts: Mapping[int, Attempt]
     images_per_day: int | None
 
-    def told(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         """As the server takes them."""
-        told = {"attempts": [told_attempt(permit, each) for permit, each in self.attempts.items()]}
+        told = {"attempts": [encode_attempt(permit, each) for permit, each in self.attempts.items()]}
         return told | (
             {} if self.images_per_day is None else {"images_per_day": self.images_per_day}
         )
 
 
-def told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
+def encode_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
     """An attempt that an offer is to become a permit for."""
     return {
         "permit": str(permit),
         "task": attempt.task,
         "model": attempt.model,
-        "inputs": inputs_of(attempt),
-        "alike": alike(attempt),
+        "inputs": encode_inputs(attempt),
+        "alike": attempt_fingerprint(attempt),
         "cancel_after": attempt.cancel_after,
         "sent_at": attempt.sent_at,
         "seconds_at_most": attempt.max_seconds,
@@ -128,22 +128,22 @@ def told_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def inputs_of(attempt: Attempt) -> str:
+def encode_inputs(attempt: Attempt) -> str:
     """The hashes of an attempt's inputs, as text that nobody reads there."""
     return json.dumps(dict(attempt.inputs), sort_keys=True)
 
 
-def alike(attempt: Attempt) -> str:
+def attempt_fingerprint(attempt: Attempt) -> str:
     """What equal attempts have in common."""
-    what = f"{attempt.model}\n{inputs_of(attempt)}"
+    what = f"{attempt.model}\n{encode_inputs(attempt)}"
     return hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
 
 
-def told_throttling(throttling: Throttling) -> dict[str, float]:
+def encode_throttling(throttling: Throttling) -> dict[str, float]:
     """What a 429 named."""
-    told = {
+    fields = {
         "retry_after": throttling.retry_after,
         "per_minute": throttling.per_minute,
         "burst": throttling.burst,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}

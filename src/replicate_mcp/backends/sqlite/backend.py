@@ -18,9 +18,9 @@ import anyio.to_thread
 from replicate_mcp.backends.names import unencodable
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.backends.sqlite.database import (
-    LONG_PATIENCE,
+    LONG_LOCK_TIMEOUT_SECONDS,
     MEMORY,
-    PATIENCE,
+    LOCK_TIMEOUT_SECONDS,
     Busy,
     Database,
     open_database,
@@ -49,7 +49,7 @@ T = TypeVar("T")
 FORGET_EVERY_SECONDS = 600.0
 """How often what is too old is taken out of the file."""
 
-LOOK_SECONDS = 1.0
+REAP_POLL_SECONDS = 1.0
 """How often a process that waits or recovers looks for the dead among the others."""
 
 
@@ -99,15 +99,15 @@ class SqliteBackend:
         lock = None if location == MEMORY else LifeLock(location, holder)
         backend = cls(database, holder, Doorbell(), lock, clock, journal_bytes)
         await backend._step(lambda permits, journal: journal.forget_old())
-        await backend._step(lambda permits, journal: permits.arrive(backend._doorbell.port, label))
-        await backend._bury_the_dead()
+        await backend._step(lambda permits, journal: permits.add_holder(backend._doorbell.port, label))
+        await backend._reap_dead_holders()
         return backend
 
     async def close(self) -> None:
         """Leave: offers and places in the queue are gone, permits of running predictions stay."""
 
         def leave(permits: PermitTables, journal: JournalTables) -> None:
-            _bury(permits, journal, self._holder)
+            _remove_holder(permits, journal, self._holder)
             permits.admit()  # What this frees is others' at once.
 
         await self._step(leave)
@@ -118,9 +118,9 @@ class SqliteBackend:
 
     # Permits
 
-    async def declare(self, semaphore: str, limit: int, *, per_minute: float) -> None:
+    async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account."""
-        await self._step(lambda permits, _: permits.limits.declare(semaphore, limit, per_minute))
+        await self._step(lambda permits, _: permits.limits.declare_limit(semaphore, limit, per_minute))
 
     async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
         """Set an account's rate by hand."""
@@ -155,29 +155,29 @@ class SqliteBackend:
 
     async def remove(self, semaphore: str) -> None:
         """Remove a registered name that nothing uses."""
-        await self._bury_the_dead()
+        await self._reap_dead_holders()
         await self._step(lambda permits, _: permits.limits.remove(semaphore))
 
     async def semaphores(self) -> list[SemaphoreState]:
         """Every semaphore as it stands."""
-        await self._bury_the_dead()
+        await self._reap_dead_holders()
         return await self._step(lambda permits, _: permits.limits.states())
 
-    async def shares(self) -> list[HolderUsage]:
+    async def usage_by_holder(self) -> list[HolderUsage]:
         """Who holds and who waits."""
-        return await self._step(lambda permits, _: permits.limits.shares())
+        return await self._step(lambda permits, _: permits.limits.usage_by_holder())
 
-    async def join(self, entry: QueueEntry) -> AdmissionResult:
+    async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
         """Wait in the queue."""
-        return await self._step(lambda permits, _: permits.join(entry))
+        return await self._step(lambda permits, _: permits.enqueue(entry))
 
-    async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
+    async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
         """Wait for less, or not at all."""
-        return await self._step(lambda permits, _: permits.leave(entry, count))
+        return await self._step(lambda permits, _: permits.dequeue(entry, count))
 
-    async def take(self, permits: Sequence[int]) -> AcceptedOffers:
+    async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
         """Turn offers into permits."""
-        return AcceptedOffers(*await self._step(lambda tables, _: tables.take(permits)))
+        return AcceptedOffers(*await self._step(lambda tables, _: tables.accept_offers(permits)))
 
     async def release(self, permit: int) -> AdmissionResult:
         """Give a permit back."""
@@ -190,7 +190,7 @@ class SqliteBackend:
 
     async def admit(self) -> AdmissionResult:
         """Clear what the dead left, at most once a second, and make offers."""
-        await self._look_for_the_dead()
+        await self._poll_dead_holders()
         return await self._step(lambda permits, _: permits.admit())
 
     async def run(self) -> None:
@@ -200,7 +200,7 @@ class SqliteBackend:
                 await self._step(lambda _, journal: journal.forget_old())
             await anyio.sleep(FORGET_EVERY_SECONDS)
 
-    async def woken(self) -> None:
+    async def wait_for_wakeup(self) -> None:
         """Return when another process's step may have offered this one something."""
         await self._doorbell.rung()
 
@@ -211,24 +211,24 @@ class SqliteBackend:
 
         def open_batch(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             journal.open(batch)
-            return permits.join(entry)
+            return permits.enqueue(entry)
 
         size = sum(len(task.prompt or "") for task in batch.tasks)
         return await self._step(open_batch, size_bytes=size)
 
-    async def check_key(self, caller: str, key: str) -> None:
+    async def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
-        await self._step(lambda _, journal: journal.check_key(caller, key))
+        await self._step(lambda _, journal: journal.check_idempotency_key(caller, key))
 
-    async def note_attempts(
+    async def record_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
     ) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
-        return await self._step(lambda permits, _: permits.note_attempts(attempts, images_per_day))
+        return await self._step(lambda permits, _: permits.record_attempts(attempts, images_per_day))
 
-    async def put_back(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
+    async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Let a task wait anew."""
-        return await self._step(lambda permits, _: permits.put_back(permit, throttling))
+        return await self._step(lambda permits, _: permits.requeue(permit, throttling))
 
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
@@ -243,20 +243,20 @@ class SqliteBackend:
                 permits.free(permit, asked_for=was_created(result))
             else:
                 permits.abandon(permit)
-            if journal.record(batch_id, [result]):
+            if journal.record_results(batch_id, [result]):
                 permits.leave_queue(batch_id)
             return permits.admit()
 
         return await self._step(finish)
 
-    async def record(
+    async def record_results(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
     ) -> AdmissionResult:
         """Record results without a permit's end."""
 
         def record(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
-            journal.record(batch_id, results)
-            return permits.leave(batch_id, len(results) if waited else 0)
+            journal.record_results(batch_id, results)
+            return permits.dequeue(batch_id, len(results) if waited else 0)
 
         return await self._step(record)
 
@@ -270,7 +270,7 @@ class SqliteBackend:
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
         """The account's attempts whose processes are gone, oldest first."""
-        await self._look_for_the_dead()
+        await self._poll_dead_holders()
         return await self._step(lambda permits, _: permits.open_attempts(account, orphaned=True))
 
     async def adopt(self, permit: int) -> bool:
@@ -281,17 +281,17 @@ class SqliteBackend:
         """Leave a permit to whoever can follow its prediction."""
         await self._step(lambda permits, _: permits.abandon(permit))
 
-    async def forgot(self, account: str) -> bool:
+    async def has_lost_state(self, account: str) -> bool:
         """A file does not forget; and what was in memory went with the only process."""
         return False
 
-    async def enter_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
+    async def import_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
         """Never needed, since nothing is forgotten."""
         return AdmissionResult()
 
-    async def known_predictions(self, account: str) -> set[str]:
+    async def list_prediction_ids(self, account: str) -> set[str]:
         """Predictions that belong to an attempt."""
-        return await self._step(lambda _, journal: journal.known_predictions(account))
+        return await self._step(lambda _, journal: journal.list_prediction_ids(account))
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Mark a batch as canceled, and wake the process that runs it."""
@@ -305,11 +305,11 @@ class SqliteBackend:
         """None, ever: a lock shows for certain that its process lives."""
         return []
 
-    async def batch(self, batch_id: str) -> BatchState | None:
+    async def get_batch(self, batch_id: str) -> BatchState | None:
         """One batch."""
         return await self._step(lambda _, journal: journal.state(batch_id))
 
-    async def batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
+    async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
         """Those callers' batches, the newest first."""
         return await self._step(lambda _, journal: journal.states(callers, limit))
 
@@ -324,26 +324,26 @@ class SqliteBackend:
         written = await self._step(lambda _, journal: journal.results(batch_id, after, limit))
         return await run_cpu_bound(written.read, size_bytes=written.size_bytes)
 
-    async def recall(self, key: str) -> str | None:
+    async def get_cached(self, key: str) -> str | None:
         """A remembered answer of Replicate's."""
-        return await self._step(lambda _, journal: journal.recall(key))
+        return await self._step(lambda _, journal: journal.get_cached(key))
 
-    async def remember(self, key: str, value: str, *, seconds: float) -> None:
+    async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         """Keep an answer of Replicate's for so long."""
-        await self._step(lambda _, journal: journal.remember(key, value, seconds))
+        await self._step(lambda _, journal: journal.set_cached(key, value, seconds))
 
-    async def advice(self) -> list[str]:
+    async def config_warnings(self) -> list[str]:
         """None: what does not suit is refused when the file is opened."""
         return []
 
     # The dead
 
-    async def _look_for_the_dead(self) -> None:
+    async def _poll_dead_holders(self) -> None:
         """Bury them, at most once a second; at once where the clock was set back."""
-        if not 0 <= self._clock() - self._looked_at < LOOK_SECONDS:
-            await self._bury_the_dead()
+        if not 0 <= self._clock() - self._looked_at < REAP_POLL_SECONDS:
+            await self._reap_dead_holders()
 
-    async def _bury_the_dead(self) -> None:
+    async def _reap_dead_holders(self) -> None:
         self._looked_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
         lock = self._lock  # In memory there is none, since all are of this process.
@@ -351,10 +351,10 @@ class SqliteBackend:
 
         def bury(permits: PermitTables, journal: JournalTables) -> None:
             for holder in dead:
-                _bury(permits, journal, holder)
-            for batch, task, prediction in permits.see_to_ended_without_holder():
+                _remove_holder(permits, journal, holder)
+            for batch, task, prediction in permits.release_ended_orphans():
                 lost = _failure(task, journal.task(batch, task), *_LOST, prediction_id=prediction)
-                journal.record(batch, [lost])
+                journal.record_results(batch, [lost])
 
         await self._step(bury)
         if lock:
@@ -366,7 +366,7 @@ class SqliteBackend:
     async def _step(
         self, work: Callable[[PermitTables, JournalTables], T], *, size_bytes: int = 0
     ) -> T:
-        def step(patience: float) -> T:
+        def step(timeout: float) -> T:
             ports: set[int] = set()
 
             def transaction(connection: sqlite3.Connection) -> T:
@@ -377,26 +377,26 @@ class SqliteBackend:
                 ports.update(permits.ports_to_ring)
                 return outcome
 
-            outcome = self._database.run(transaction, patience=patience)
+            outcome = self._database.run(transaction, timeout=timeout)
             self._doorbell.ring(ports)
             return outcome
 
         async with self._turn:
             try:
                 if size_bytes <= INLINE_BYTES:
-                    return step(PATIENCE)
+                    return step(LOCK_TIMEOUT_SECONDS)
             except UnicodeEncodeError:
                 raise unencodable() from None
             except Busy:
                 pass
             try:
-                return await anyio.to_thread.run_sync(step, LONG_PATIENCE)
+                return await anyio.to_thread.run_sync(step, LONG_LOCK_TIMEOUT_SECONDS)
             except UnicodeEncodeError:
                 raise unencodable() from None
             except Busy:
                 raise BackendUnavailable(
                     f"The state in {self._database.location} is locked by another process for over "
-                    f"{LONG_PATIENCE:.0f} s: `replicate-mcp doctor` says which."
+                    f"{LONG_LOCK_TIMEOUT_SECONDS:.0f} s: `replicate-mcp doctor` says which."
                 ) from None
 
 
@@ -414,12 +414,12 @@ _LOST: tuple[ErrorCode, str, bool] = (
 )
 
 
-def _bury(permits: PermitTables, journal: JournalTables, holder: str) -> None:
+def _remove_holder(permits: PermitTables, journal: JournalTables, holder: str) -> None:
     """Take a process out: its running predictions keep their permits, its other tasks end."""
-    permits.depart(holder)
+    permits.remove_holder(holder)
     for batch in journal.unfinished(holder):
         missing = journal.missing(batch)
-        journal.record(batch, [_failure(index, task, *_INTERRUPTED) for index, task in missing])
+        journal.record_results(batch, [_failure(index, task, *_INTERRUPTED) for index, task in missing])
 
 
 def _failure(

@@ -20,15 +20,15 @@ APPLICATION_ID = 0x52504C4D
 
 SCHEMA_VERSION = 2
 
-LEAST_SQLITE = (3, 35, 0)
+MIN_SQLITE = (3, 35, 0)
 """The first that tells what a statement changed (`RETURNING`)."""
 
 MEMORY = ":memory:"
 
-PATIENCE = 0.02
+LOCK_TIMEOUT_SECONDS = 0.02
 """Seconds that a step waits on the event loop for another process's; then it waits off the loop."""
 
-LONG_PATIENCE = 10.0
+LONG_LOCK_TIMEOUT_SECONDS = 10.0
 """Seconds that a step waits for a process that was stopped inside its own, before it gives up."""
 
 
@@ -52,7 +52,7 @@ class Database:
         except sqlite3.Error as error:
             raise _unavailable(location, error) from error
 
-    def run(self, step: Callable[[sqlite3.Connection], T], *, patience: float) -> T:
+    def run(self, step: Callable[[sqlite3.Connection], T], *, timeout: float) -> T:
         """Do a step whole or not at all.
 
         Raises:
@@ -62,7 +62,7 @@ class Database:
         with self._lock:
             connection = self._connection
             try:
-                connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+                connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     outcome = step(connection)
@@ -98,7 +98,7 @@ class Database:
     @staticmethod
     def _connect(location: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            location, isolation_level=None, check_same_thread=False, timeout=LONG_PATIENCE
+            location, isolation_level=None, check_same_thread=False, timeout=LONG_LOCK_TIMEOUT_SECONDS
         )
         try:
             _prepare_patiently(connection, location)
@@ -110,7 +110,7 @@ class Database:
 
 def _prepare_patiently(connection: sqlite3.Connection, location: str) -> None:
     # Turning a new file into WAL mode does not wait for another process that is about it too.
-    give_up_at = time.monotonic() + LONG_PATIENCE
+    give_up_at = time.monotonic() + LONG_LOCK_TIMEOUT_SECONDS
     while True:
         try:
             return _prepare(connection, location)
@@ -186,10 +186,10 @@ def open_database(location: str) -> Database:
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
     """
-    if sqlite3.sqlite_version_info < LEAST_SQLITE:
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
         raise BackendUnavailable(
             f"This Python ({sys.executable}) uses SQLite {sqlite3.sqlite_version}, and "
-            f"{'.'.join(map(str, LEAST_SQLITE))} or newer is needed: use a Python that brings a "
+            f"{'.'.join(map(str, MIN_SQLITE))} or newer is needed: use a Python that brings a "
             "newer one (`uv python install 3.13`), or set REPLICATE_MCP_BACKEND to redis://…."
         )
     if location == MEMORY:

@@ -14,7 +14,7 @@ from replicate_mcp.backends.space import (
     KEY_BYTES,
     MEMO_BYTES,
     memo_size,
-    no_room,
+    journal_full,
 )
 from replicate_mcp.batches.backend import (
     JOURNAL_SECONDS,
@@ -77,12 +77,12 @@ class JournalTables:
         """
         self._forget_old_batches()
         if batch.key is not None:
-            self.check_key(batch.caller, batch.key.key)
+            self.check_idempotency_key(batch.caller, batch.key.key)
         tasks = json.dumps(
             [[task.prompt, task.output_filename, task.model] for task in batch.tasks]
         )
         size = BATCH_BYTES + len(tasks)
-        self._make_room(batch.account, size)
+        self._ensure_space(batch.account, size)
         self._db.execute(
             "INSERT INTO batch (id, caller, account, holder, semaphore, total, created_at,"
             " key, digest, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -94,29 +94,29 @@ class JournalTables:
         )  # fmt: skip
         self._db.execute("INSERT INTO task_list (batch, tasks) VALUES (?, ?)", (batch.id, tasks))
         if batch.failures:
-            self.record(batch.id, batch.failures)
+            self.record_results(batch.id, batch.failures)
 
     def _forget_old_batches(self) -> None:
         since = self._now - JOURNAL_SECONDS
         self._db.execute("DELETE FROM batch WHERE ended_at < ?", (since,))
 
-    def _make_room(self, account: str, needed: int) -> None:
-        taken = self._taken(account)
+    def _ensure_space(self, account: str, needed: int) -> None:
+        taken = self._used_bytes(account)
         running, keys = taken.get("running", 0), taken.get("forgotten", 0)
         fits = running + keys + needed <= self._allowance
-        if not fits or self._forget_ended(account, self._excess(account) + needed) > 0:
-            raise no_room(needed=needed, running=running, keys=keys, allowed=self._allowance)
+        if not fits or self._delete_ended(account, self._excess(account) + needed) > 0:
+            raise journal_full(needed=needed, running=running, keys=keys, allowed=self._allowance)
 
-    def _taken(self, account: str) -> dict[str, int]:
+    def _used_bytes(self, account: str) -> dict[str, int]:
         """Return the bytes of the account's batches by their state."""
         return dict(
             self._db.execute("SELECT state, bytes FROM journal_bytes WHERE account = ?", (account,))
         )
 
     def _excess(self, account: str) -> int:
-        return sum(self._taken(account).values()) - self._allowance
+        return sum(self._used_bytes(account).values()) - self._allowance
 
-    def _forget_ended(self, account: str, excess: int, *, keep: str = "") -> int:
+    def _delete_ended(self, account: str, excess: int, *, keep: str = "") -> int:
         """Forget the account's oldest ended batches until `excess` bytes are free.
 
         A batch that has an idempotency key leaves that key, so that its request is not carried out
@@ -148,7 +148,7 @@ class JournalTables:
                 excess -= size
         return excess
 
-    def check_key(self, caller: str, key: str) -> None:
+    def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key, though it is forgotten."""
         self._forget_old_batches()
         row = self._db.execute(
@@ -157,7 +157,7 @@ class JournalTables:
         if row:
             raise IdempotencyKeyExists(*row)
 
-    def record(self, batch: str, results: Iterable[TaskResult]) -> bool:
+    def record_results(self, batch: str, results: Iterable[TaskResult]) -> bool:
         """Write results, each task's once; True where the batch has ended with them."""
         succeeded = failed = size = 0
         found = self._db.execute(
@@ -191,7 +191,7 @@ class JournalTables:
                 "ended" if ended else "running", size, batch,
             ),
         )  # fmt: skip
-        self._forget_ended(account, self._excess(account), keep=batch)
+        self._delete_ended(account, self._excess(account), keep=batch)
         return ended
 
     def unfinished(self, holder: str) -> list[str]:
@@ -237,7 +237,7 @@ class JournalTables:
         ).fetchone()
         return bool(owner) and int(owner[0]) == permit
 
-    def known_predictions(self, account: str) -> set[str]:
+    def list_prediction_ids(self, account: str) -> set[str]:
         """Predictions that belong to an attempt."""
         rows = self._db.execute("SELECT id FROM prediction WHERE account = ?", (account,))
         return {prediction for (prediction,) in rows}
@@ -294,14 +294,14 @@ class JournalTables:
         row = self._db.execute("SELECT tasks FROM task_list WHERE batch = ?", (batch,)).fetchone()
         return str(row[0]) if row else "[]"
 
-    def recall(self, key: str) -> str | None:
+    def get_cached(self, key: str) -> str | None:
         """A remembered answer."""
         row = self._db.execute(
             "SELECT value FROM memo WHERE key = ? AND expires_at > ?", (key, self._now)
         ).fetchone()
         return str(row[0]) if row else None
 
-    def remember(self, key: str, value: str, seconds: float) -> None:
+    def set_cached(self, key: str, value: str, seconds: float) -> None:
         """Keep an answer for `seconds`; the oldest go where all together are too large."""
         size = memo_size(key, value)
         if size is None:

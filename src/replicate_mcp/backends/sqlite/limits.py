@@ -15,7 +15,7 @@ from replicate_mcp.semaphores.registry import (
     unknown_semaphore,
 )
 
-_OUT = "permit WHERE ends_by IS NOT 0"
+_HELD = "permit WHERE ends_by IS NOT 0"
 """Permits and offers that take units."""
 
 
@@ -30,7 +30,7 @@ class LimitTables:
 
     # Declaring and setting
 
-    def declare(self, semaphore: str, limit: int, per_minute: float) -> None:
+    def declare_limit(self, semaphore: str, limit: int, per_minute: float) -> None:
         """This process's limit and rate for an account."""
         self._declare(semaphore, limit)
         self._rates.declare(account_of(semaphore), per_minute)
@@ -85,7 +85,7 @@ class LimitTables:
         self._db.execute("DELETE FROM semaphore WHERE name = ?", (semaphore,))
         self._db.execute("DELETE FROM queue WHERE ? IN (semaphore, also)", (semaphore,))
 
-    def keep(self, semaphore: str) -> None:
+    def keep_name(self, semaphore: str) -> None:
         """Let a name that is waited for be known as long as this process lives."""
         self._db.execute(
             "INSERT OR IGNORE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
@@ -102,8 +102,8 @@ class LimitTables:
         self._db.execute(
             "DELETE FROM semaphore WHERE NOT by_admin"
             " AND name NOT IN (SELECT name FROM declaration)"
-            f" AND name NOT IN (SELECT semaphore FROM {_OUT})"
-            f" AND name NOT IN (SELECT also FROM {_OUT} AND also IS NOT NULL)"
+            f" AND name NOT IN (SELECT semaphore FROM {_HELD})"
+            f" AND name NOT IN (SELECT also FROM {_HELD} AND also IS NOT NULL)"
         )
 
     def _declare(self, semaphore: str, limit: int) -> None:
@@ -153,7 +153,7 @@ class LimitTables:
         """Units of each name that are out, as permits or as offers."""
         used: Counter[str] = Counter()
         for semaphore, also, count in self._db.execute(
-            f"SELECT semaphore, also, count(*) FROM {_OUT} GROUP BY semaphore, also"
+            f"SELECT semaphore, also, count(*) FROM {_HELD} GROUP BY semaphore, also"
         ):
             used[semaphore] += count
             if also:
@@ -177,13 +177,13 @@ class LimitTables:
             for name, limit in sorted(limits.items())
         ]
 
-    def shares(self) -> list[HolderUsage]:
+    def usage_by_holder(self) -> list[HolderUsage]:
         """Who holds and who waits."""
         labels = dict(self._db.execute("SELECT id, label FROM holder"))
         in_use: Counter[tuple[str, str]] = Counter()
         waiting: Counter[tuple[str, str]] = Counter()
         for table, what, counted in (
-            (_OUT, "count(*)", in_use),
+            (_HELD, "count(*)", in_use),
             ("queue", "sum(waiting)", waiting),
         ):
             for holder, semaphore, also, count in self._db.execute(

@@ -24,7 +24,7 @@ from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult
 from replicate_mcp.semaphores.rate import Rate
 from replicate_mcp.semaphores.rate_learning import Throttling, on_sent, on_throttled
 
-_LEFT = "holder NOT IN (SELECT id FROM holder)"
+_ORPHANED = "holder NOT IN (SELECT id FROM holder)"
 """Whose process is gone."""
 
 
@@ -42,7 +42,7 @@ class PermitTables:
 
     # Holders
 
-    def arrive(self, port: int, label: str) -> None:
+    def add_holder(self, port: int, label: str) -> None:
         """Make this process known."""
         self._db.execute(
             "INSERT INTO holder (id, port, label) VALUES (?, ?, ?)", (self._holder, port, label)
@@ -53,7 +53,7 @@ class PermitTables:
         rows = self._db.execute("SELECT id FROM holder WHERE id != ?", (self._holder,))
         return [holder for (holder,) in rows]
 
-    def depart(self, holder: str) -> None:
+    def remove_holder(self, holder: str) -> None:
         """Take out all that a process leaves, but the permits of its predictions."""
         self._withdraw("holder = ?", (holder,))
         self._db.execute("DELETE FROM queue WHERE holder = ?", (holder,))
@@ -61,7 +61,7 @@ class PermitTables:
         self._db.execute("DELETE FROM permit WHERE holder = ? AND task IS NULL", (holder,))
         self.limits.forget(holder)
 
-    def see_to_ended_without_holder(self) -> list[tuple[str, int, str | None]]:
+    def release_ended_orphans(self) -> list[tuple[str, int, str | None]]:
         """Give back the units of dead holders' predictions that have ended.
 
         Their attempts stay for whoever can settle them.
@@ -71,11 +71,11 @@ class PermitTables:
             gone.
         """
         self._db.execute(
-            f"UPDATE permit SET ends_by = 0 WHERE ends_by > 0 AND ends_by < ? AND {_LEFT}",
+            f"UPDATE permit SET ends_by = 0 WHERE ends_by > 0 AND ends_by < ? AND {_ORPHANED}",
             (self._now,),
         )
         rows = self._db.execute(
-            f"DELETE FROM permit WHERE ends_by = 0 AND {_LEFT} AND (taken_at < ? OR EXISTS"
+            f"DELETE FROM permit WHERE ends_by = 0 AND {_ORPHANED} AND (taken_at < ? OR EXISTS"
             " (SELECT 1 FROM result WHERE batch = entry AND result.task = permit.task))"
             " RETURNING entry, task,"
             " (SELECT prediction.id FROM prediction WHERE prediction.permit = permit.id)",
@@ -85,10 +85,10 @@ class PermitTables:
 
     # The queue
 
-    def join(self, entry: QueueEntry) -> AdmissionResult:
+    def enqueue(self, entry: QueueEntry) -> AdmissionResult:
         """Let an entry wait, or wait for more."""
         for semaphore in entry.semaphores:
-            self.limits.keep(semaphore)
+            self.limits.keep_name(semaphore)
         self._db.execute(
             "INSERT INTO queue (entry, holder, semaphore, also, account, waiting, at_most, turn)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM queue))"
@@ -100,7 +100,7 @@ class PermitTables:
         )  # fmt: skip
         return self.admit()
 
-    def leave(self, entry: str, count: int | None) -> AdmissionResult:
+    def dequeue(self, entry: str, count: int | None) -> AdmissionResult:
         """Wait for less, or not at all."""
         if count is None:
             self.leave_queue(entry)
@@ -120,7 +120,7 @@ class PermitTables:
         self._withdraw("entry = ?", (entry,))
         self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
 
-    def take(self, permits: Iterable[int]) -> tuple[frozenset[int], AdmissionResult]:
+    def accept_offers(self, permits: Iterable[int]) -> tuple[frozenset[int], AdmissionResult]:
         """Turn offers into permits."""
         taken: set[int] = set()
         oldest = self._now
@@ -137,12 +137,12 @@ class PermitTables:
         stalled = self._now - oldest > OFFER_STALE_SECONDS
         return frozenset(taken), self.admit() if stalled else AdmissionResult()
 
-    def note_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> RecordedAttempts:
+    def record_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
         beyond = self._usage.beyond_the_day(attempts, images_per_day)
         for permit in beyond:
             self._withdraw("id = ?", (permit,))
-        taken, room = self.take(attempts)
+        taken, room = self.accept_offers(attempts)
         chosen: dict[int, int] = {}
         for permit, attempt in attempts.items():
             if permit not in taken:
@@ -167,7 +167,7 @@ class PermitTables:
         self._note_sent(taken)
         return RecordedAttempts(chosen, room, seconds_until_reset(self._now) if beyond else None)
 
-    def put_back(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
+    def requeue(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
         """Let a task wait anew; a 429 is learned from."""
         self._usage.uncount(permit)
         rows = self._db.execute(
@@ -192,7 +192,7 @@ class PermitTables:
             "SELECT permit.id, entry, task, model, inputs, cancel_after, sent_at, prediction.id"
             " FROM permit LEFT JOIN prediction ON prediction.permit = permit.id"
             " WHERE permit.account = ? AND task IS NOT NULL"
-            + (f" AND {_LEFT}" if orphaned else "")
+            + (f" AND {_ORPHANED}" if orphaned else "")
             + " ORDER BY permit.id",
             (account,),
         )
@@ -205,7 +205,7 @@ class PermitTables:
         """Make this process the holder of a permit whose own is gone."""
         return bool(
             self._db.execute(
-                f"UPDATE permit SET holder = ? WHERE id = ? AND {_LEFT}",
+                f"UPDATE permit SET holder = ? WHERE id = ? AND {_ORPHANED}",
                 (self._holder, permit),
             ).rowcount
         )

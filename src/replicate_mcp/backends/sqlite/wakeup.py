@@ -8,8 +8,8 @@ import anyio
 
 from replicate_mcp.platform.sockets import close_datagram_socket, send_datagram
 
-WAKE_UPS_PER_SECOND = 50.0
-WAKE_UPS_AT_ONCE = 200.0
+WAKEUPS_PER_SECOND = 50.0
+WAKEUP_BURST = 200.0
 """Rate and burst of wake-ups that are handed on without a delay: any local user can send datagrams,
 and each wake-up costs a step at the backend. Ordinary work stays below; beyond it, one wake-up
 stands for all that came in 20 ms."""
@@ -29,7 +29,7 @@ class Doorbell:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.bind(("127.0.0.1", 0))
-        self._tokens = WAKE_UPS_AT_ONCE
+        self._tokens = WAKEUP_BURST
         self._refilled_at = 0.0
 
     @property
@@ -55,10 +55,10 @@ class Doorbell:
     def _spend(self) -> float:
         """Take a token; return for how many seconds its wake-up has to wait."""
         now = anyio.current_time()
-        earned = (now - self._refilled_at) * WAKE_UPS_PER_SECOND
-        self._tokens = min(WAKE_UPS_AT_ONCE, self._tokens + earned) - 1
+        earned = (now - self._refilled_at) * WAKEUPS_PER_SECOND
+        self._tokens = min(WAKEUP_BURST, self._tokens + earned) - 1
         self._refilled_at = now
-        return max(0.0, -self._tokens / WAKE_UPS_PER_SECOND)
+        return max(0.0, -self._tokens / WAKEUPS_PER_SECOND)
 
     async def close(self) -> None:
         """Close the socket, once no thread of the event loop waits for it."""
