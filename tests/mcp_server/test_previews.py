@@ -107,7 +107,7 @@ async def test_a_proxy_that_cannot_be_used_fails_nothing_that_was_made(
         made = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
     monkeypatch.setenv("HTTPS_PROXY", "http://user:p#ss-secret@proxy.example.com:1")
     result = BatchResult.model_validate(made.structured_content)
-    answer = await Previews("https://api.replicate.com").added_to(made, result)
+    answer = await Previews("https://api.replicate.com").add_to(made, result)
     assert answer.structured_content == made.structured_content
     assert any(
         "No thumbnail of generated_image_1.webp: the proxy that HTTPS_PROXY names" in content.text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from replicate_mcp.mcp_server.thumbnail import LONGEST_SIDE, MOST_BYTES, NoPicture, thumbnail
+from replicate_mcp.mcp_server.thumbnail import MAX_SIDE_PIXELS, MAX_BYTES, ThumbnailError, thumbnail
 
 
 def encoded(image: Image.Image, kind: str, **more: Any) -> bytes:
@@ -21,7 +21,7 @@ def encoded(image: Image.Image, kind: str, **more: Any) -> bytes:
 def test_it_is_of_the_same_shape_and_never_larger(kind: str, size: tuple[int, int]) -> None:
     small = Image.open(io.BytesIO(thumbnail(encoded(Image.new("RGB", size, "teal"), kind))))
     assert small.format == "WEBP"
-    assert max(small.size) == min(LONGEST_SIDE, max(size))
+    assert max(small.size) == min(MAX_SIDE_PIXELS, max(size))
     assert small.width / small.height == pytest.approx(size[0] / size[1], rel=0.02)
 
 
@@ -33,14 +33,14 @@ def test_any_kind_of_pixels_will_do(mode: str) -> None:
 
 def test_a_picture_that_is_hard_to_shrink_fits_all_the_same() -> None:
     noise = Image.frombytes("RGB", (512, 512), random.Random(1).randbytes(512 * 512 * 3))
-    assert len(thumbnail(encoded(noise, "PNG"))) <= MOST_BYTES
+    assert len(thumbnail(encoded(noise, "PNG"))) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("side", [8_000, 11_000, 20_000])
 def test_a_bomb_of_pixels_is_not_opened(side: int) -> None:
     bomb = encoded(Image.new("1", (side, side)), "PNG")
     assert len(bomb) < 200_000
-    with pytest.raises(NoPicture, match="pixels"):
+    with pytest.raises(ThumbnailError, match="pixels"):
         thumbnail(bomb)
 
 
@@ -55,5 +55,5 @@ def test_a_bomb_of_pixels_is_not_opened(side: int) -> None:
     ids=["empty", "svg", "cut off", "tiff"],
 )
 def test_what_is_no_picture_is_named_so(data: bytes) -> None:
-    with pytest.raises(NoPicture, match="cannot be read as a picture"):
+    with pytest.raises(ThumbnailError, match="cannot be read as a picture"):
         thumbnail(data)

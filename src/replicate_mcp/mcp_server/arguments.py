@@ -143,21 +143,21 @@ def _misplaced(
             yield name, f"{is_not}: {right}"
         elif compared < MAX_COMPARED:
             compared += 1
-            if meant := _meant(tool, name, value, properties):
+            if meant := _suggest(tool, name, value, properties):
                 yield name, f"{is_not}: did you mean '{meant}'?"
 
 
 def _is_token(name: str, value: object) -> bool:
     """Return whether the value was given as a token: without it, the server's would be used."""
     is_a_token = isinstance(value, str) and _REPLICATE_TOKEN.fullmatch(value) is not None
-    return is_a_token or _alike(name) in _TOKEN_NAMES
+    return is_a_token or _normalise(name) in _TOKEN_NAMES
 
 
 def _right_place(name: str, value: object) -> str | None:
     """Return what to do in place of an argument that generate_images does not have."""
     if name == "prompt":
         return 'each task has its own, like {"tasks": [{"prompt": "a red car"}]}'
-    if _alike(name) in _task_names():
+    if _normalise(name) in _task_names():
         return "it goes into each task, beside its prompt"
     text = value.strip() if isinstance(value, str) else ""
     if value is False or text.lower() == "false":  # What it asks for is the case.
@@ -165,10 +165,10 @@ def _right_place(name: str, value: object) -> str | None:
     from replicate_mcp.tasks.schema_reading import is_count
 
     is_number = isinstance(value, (int, float)) or _NUMBER.fullmatch(text) is not None
-    return _INSTEAD.get("count" if is_number and is_count(_words(name)) else _alike(name))
+    return _INSTEAD.get("count" if is_number and is_count(_words(name)) else _normalise(name))
 
 
-def _meant(tool: str, name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
+def _suggest(tool: str, name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
     """Return the argument that an unknown one is most likely a misspelling of."""
     from replicate_mcp.tasks.input_sentences import nearest
 
@@ -190,17 +190,17 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name[:100]).lower().strip("_")
 
 
-def _alike(name: str) -> str:
+def _normalise(name: str) -> str:
     return _words(name).replace("_", "")
 
 
-_TOKEN_NAMES = frozenset(map(_alike, TOKENS))
+_TOKEN_NAMES = frozenset(map(_normalise, TOKENS))
 _TOKENS_PLACE = (
     "a Replicate token of your own goes into the request's _meta, as "
     f'{{"{CREDENTIALS_KEY}": {{"replicate_api_token": "r8_…"}}}}, or over HTTP into the header '
     "Authorization"
 )
-_INSTEAD = {_alike(name): right for right, names in NOT_ARGUMENTS.items() for name in names}
+_INSTEAD = {_normalise(name): right for right, names in NOT_ARGUMENTS.items() for name in names}
 
 
 @cache
@@ -210,7 +210,7 @@ def _task_names() -> frozenset[str]:
     from replicate_mcp.tasks.schema_reading import COUNT_FIELDS
 
     inputs = {name.removesuffix("[]") for known in CATALOGUE for name in known.inputs}
-    return frozenset(map(_alike, {*inputs, *COUNT_FIELDS, *TASK_FIELDS, *OTHER_MODEL_INPUTS}))
+    return frozenset(map(_normalise, {*inputs, *COUNT_FIELDS, *TASK_FIELDS, *OTHER_MODEL_INPUTS}))
 
 
 def _read(schema: Schema, value: Any) -> Any:

@@ -17,7 +17,7 @@ from replicate_mcp.mcp_server.prompts import edit_image
 from replicate_mcp.mcp_server.resources import BATCH, MODEL
 from replicate_mcp.tasks.catalogue import CATALOGUE
 
-MOST = 100
+MAX_VALUES = 100
 """Values in one answer: the protocol's own bound."""
 
 _NUMBERS = ("4", "6", "8", "12", "16", "24")
@@ -68,7 +68,7 @@ def _models(part: str, owner: str | None) -> Iterable[str]:
 
 async def _batches(app: App, caller: Callable[[], Caller]) -> Iterable[str]:
     try:
-        return [batch.batch_id for batch in await app.batches.list(caller(), limit=MOST)]
+        return [batch.batch_id for batch in await app.batches.list(caller(), limit=MAX_VALUES)]
     except ReplicateMcpError:
         return ()  # Nothing to offer; reading the resource says why.
 
@@ -78,4 +78,4 @@ def _fitting(typed: str, values: Iterable[str]) -> Completion:
     distinct = list(dict.fromkeys(values))
     found = [value for value in distinct if value.casefold().startswith(typed)]
     found += [value for value in distinct if typed in value.casefold() and value not in found]
-    return Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
+    return Completion(values=found[:MAX_VALUES], total=len(found), has_more=len(found) > MAX_VALUES)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SETTING = "REPLICATE_MCP_CONFIRM_ABOVE"
 
-ASKS_BY_ANSWER_SINCE = "2026-07-28"
+ELICITATION_RESULT_SINCE = "2026-07-28"
 """The protocol's revision from which on a question is the answer of a call that is sent again."""
 
 ANSWER_SECONDS = 600.0
@@ -54,7 +54,7 @@ class Declined(ReplicateMcpError):
     code = "canceled"
 
 
-class AnswerFirst(Exception):
+class ElicitationRequired(Exception):
     """The call has to be sent again, with a person's answer to the question in `result`."""
 
     def __init__(self, result: InputRequiredResult) -> None:
@@ -101,7 +101,7 @@ class Confirmation:
         digest = hashlib.sha256(content.encode()).hexdigest()
         return IdempotencyKey(f"mcp-confirmation:{self._state['batch']}", digest)
 
-    async def get(self, planned: "Sequence[PlannedTask]") -> None:
+    async def require(self, planned: "Sequence[PlannedTask]") -> None:
         """Have a person's consent to what is planned, or raise.
 
         Raises:
@@ -123,8 +123,8 @@ class Confirmation:
                 "this server asks a person first, and this client cannot ask: ask for fewer "
                 f"images in one call, or have {SETTING} raised where the server is configured."
             )
-        if str(context.protocol_version) >= ASKS_BY_ANSWER_SINCE:
-            raise AnswerFirst(_to_answer(question))
+        if str(context.protocol_version) >= ELICITATION_RESULT_SINCE:
+            raise ElicitationRequired(_to_answer(question))
         if (await _asked(context, question)).action != "accept":
             raise _declined()
 
@@ -177,7 +177,7 @@ def _can_ask(context: Context[Any, Any]) -> bool:
     asks = capabilities.elicitation if capabilities is not None else None
     # Without modes it is a client from before there were two: it asks by a form.
     by_form = asks is not None and (asks.form is not None or asks.url is None)
-    waits = str(context.protocol_version) < ASKS_BY_ANSWER_SINCE
+    waits = str(context.protocol_version) < ELICITATION_RESULT_SINCE
     return by_form and (context.session.can_send_request or not waits)
 
 

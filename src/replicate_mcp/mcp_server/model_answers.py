@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from replicate_mcp.replicate_api.finding import ModelSummary
     from replicate_mcp.tasks.schema_reading import InputField
 
-MOST_DESCRIPTION = 400
+MAX_DESCRIPTION_CHARACTERS = 400
 """Characters of an input's description: some models' schemas hold whole manuals."""
 
-MOST_LINE = 1_200
+MAX_LINE_CHARACTERS = 1_200
 """Characters of the line on one input, with its values."""
 
-MOST_INPUTS, MOST_CHOICES = 200, 200
+MAX_INPUTS, MAX_CHOICES = 200, 200
 """Inputs of a model, and values of one input, that are listed."""
 
-NOT_TOLD = "Replicate could not tell what this model takes just now; it judges what is sent."
+INPUTS_UNKNOWN = "Replicate could not tell what this model takes just now; it judges what is sent."
 
 
 async def found_models(
@@ -52,8 +52,8 @@ async def model_inputs(app: App, caller: Caller, name: str) -> tuple[str, dict[s
     schema = await app.model_inputs(caller, name)
     full_name = str(ModelName.parse(name))
     if schema is None:
-        return f"{full_name}: {NOT_TOLD}", {"model": full_name, "inputs": [], "note": NOT_TOLD}
-    fields = list(schema.fields.values())[:MOST_INPUTS]
+        return f"{full_name}: {INPUTS_UNKNOWN}", {"model": full_name, "inputs": [], "note": INPUTS_UNKNOWN}
+    fields = list(schema.fields.values())[:MAX_INPUTS]
     lines = [f"{full_name} takes:", *(_input_line(field) for field in fields)]
     return "\n".join(lines), {"model": full_name, "inputs": [_input(field) for field in fields]}
 
@@ -91,7 +91,7 @@ def _input_line(field: "InputField") -> str:
         facts.append(f"default {_described(field.shown_default)}")
     described = _described(field.description)
     line = f"{field.name} ({'; '.join(facts)})" + (f": {described}" if described else "")
-    return one_line(line, MOST_LINE)
+    return one_line(line, MAX_LINE_CHARACTERS)
 
 
 def _input(field: "InputField") -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _input(field: "InputField") -> dict[str, Any]:
         "type": field.full_type,
         "required": field.required or None,
         "default": field.default,
-        "choices": list(field.choices)[:MOST_CHOICES] if field.choices else None,
+        "choices": list(field.choices)[:MAX_CHOICES] if field.choices else None,
         "minimum": field.minimum,
         "maximum": field.maximum,
         "description": _described(field.description) or None,
@@ -109,4 +109,4 @@ def _input(field: "InputField") -> dict[str, Any]:
 
 
 def _described(text: str) -> str:
-    return one_line(text, MOST_DESCRIPTION)
+    return one_line(text, MAX_DESCRIPTION_CHARACTERS)

@@ -9,13 +9,13 @@ import anyio
 import anyio.to_thread
 from mcp_types import Annotations, CallToolResult, ImageContent, TextContent
 
-from replicate_mcp.mcp_server.thumbnail import MIME_TYPE, NoPicture, thumbnail
+from replicate_mcp.mcp_server.thumbnail import MIME_TYPE, ThumbnailError, thumbnail
 from replicate_mcp.replicate_api.delivery import Delivery, Fetch, DownloadFailed
 
 if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
-MOST = 24
+MAX_THUMBNAILS = 24
 """Thumbnails in an answer: with at most 12,000 bytes each, 384,000 characters of base64. A host
 refuses an answer of 1,048,576, and a model pays some 90 tokens for each."""
 
@@ -26,11 +26,11 @@ image may not be fetched."""
 SECONDS = 6.0
 """For all of an answer: a host that waits for 60 s has waited for up to 50 by then."""
 
-AT_ONCE = 4
+MAX_CONCURRENT_DOWNLOADS = 4
 """Files that are fetched at a time, over all calls of the process, each kept in memory. One at a
 time is decoded: a picture takes much more memory than its file."""
 
-MOST_SOURCE_BYTES = 24 * 2**20
+MAX_SOURCE_BYTES = 24 * 2**20
 
 WITHOUT_PILLOW = (
     "There are no thumbnails: this server was installed without the package for them "
@@ -44,10 +44,10 @@ class Previews:
     def __init__(self, base_url: str) -> None:
         """Args: base_url: of Replicate's API."""
         self._delivery = Delivery(base_url)
-        self._fetching = anyio.CapacityLimiter(AT_ONCE)
+        self._fetching = anyio.CapacityLimiter(MAX_CONCURRENT_DOWNLOADS)
         self._decoding = anyio.CapacityLimiter(1)
 
-    async def added_to(self, answer: CallToolResult, result: "BatchResult") -> CallToolResult:
+    async def add_to(self, answer: CallToolResult, result: "BatchResult") -> CallToolResult:
         """The answer with a thumbnail for each file of its page, and a line on which is which.
 
         What cannot be had is named with its reason: it fails nothing.
@@ -62,7 +62,7 @@ class Previews:
             return answer
         if find_spec("PIL") is None:
             return _with(answer, [WITHOUT_PILLOW], [])
-        seen = await self._seen(files[:MOST])
+        seen = await self._seen(files[:MAX_THUMBNAILS])
         shown = [(file, each) for file, each in seen if isinstance(each, bytes)]
         lines = [
             f"No thumbnail of {file.filename}: {why}." for file, why in seen if type(why) is str
@@ -70,8 +70,8 @@ class Previews:
         if shown:
             names = ", ".join(file.filename for file, _ in shown)
             lines.insert(0, f"Thumbnails, in this order: {names}.")
-        if len(files) > MOST:
-            lines.append(f"{len(files) - MOST} more files have no thumbnail here: ask for fewer.")
+        if len(files) > MAX_THUMBNAILS:
+            lines.append(f"{len(files) - MAX_THUMBNAILS} more files have no thumbnail here: ask for fewer.")
         return _with(answer, lines, shown)
 
     async def _seen(
@@ -83,7 +83,7 @@ class Previews:
         async def one(number: int, file: "GeneratedFile") -> None:
             try:
                 found[number] = await self._thumbnail(fetch, file.url)
-            except (DownloadFailed, NoPicture) as reason:
+            except (DownloadFailed, ThumbnailError) as reason:
                 found[number] = str(reason)
 
         missing = f"it did not come within {SECONDS:.0f} s"
@@ -98,7 +98,7 @@ class Previews:
 
     async def _thumbnail(self, fetch: Fetch, url: str) -> bytes:
         async with self._fetching:
-            data = await fetch(url, MOST_SOURCE_BYTES)
+            data = await fetch(url, MAX_SOURCE_BYTES)
             return await anyio.to_thread.run_sync(
                 thumbnail, data, abandon_on_cancel=True, limiter=self._decoding
             )

@@ -18,7 +18,7 @@ from replicate_mcp.tasks.models import ModelName
 from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
 from replicate_mcp.text import escaped, with_full_stop
 
-MOST_IMAGES = 100
+MAX_IMAGES = 100
 """Variations or panels of one prompt: a model has to write each."""
 
 EDITING_MODEL = "black-forest-labs/flux-kontext-pro"
@@ -62,8 +62,8 @@ class Arguments:
     def number(self, name: str, default: int) -> int:
         """A whole number from 1 to `MOST_IMAGES`."""
         value = self.text(name) or str(default)
-        if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= MOST_IMAGES:
-            raise _invalid(f"{name} must be a whole number from 1 to {MOST_IMAGES}.")
+        if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= MAX_IMAGES:
+            raise _invalid(f"{name} must be a whole number from 1 to {MAX_IMAGES}.")
         return int(value)
 
     def model(self, default: str = "") -> str:
@@ -115,8 +115,8 @@ def edit_image(arguments: Arguments) -> str:
     edits = [each for each in edits if each]
     if not edits:
         raise _invalid("edits is empty: say how the image is to be changed, one way a line.")
-    if len(edits) > MOST_IMAGES:
-        raise _invalid(f"{len(edits)} edits are more than {MOST_IMAGES}: give fewer.")
+    if len(edits) > MAX_IMAGES:
+        raise _invalid(f"{len(edits)} edits are more than {MAX_IMAGES}: give fewer.")
     model = arguments.model(EDITING_MODEL)
     listed = "\n".join(f"{number}. {edit}" for number, edit in enumerate(edits, 1))
     return (
@@ -180,7 +180,7 @@ PROMPTS = {
             "Variations of one idea",
             [
                 _needed("idea", "what the images show"),
-                _optional("count", f"how many, 1 to {MOST_IMAGES} (8)"),
+                _optional("count", f"how many, 1 to {MAX_IMAGES} (8)"),
                 _optional("model", "owner/name (the server's default)"),
             ],
         ),
@@ -189,7 +189,7 @@ PROMPTS = {
             "Storyboard",
             [
                 _needed("story", "what happens"),
-                _optional("panels", f"how many, 1 to {MOST_IMAGES} (6)"),
+                _optional("panels", f"how many, 1 to {MAX_IMAGES} (6)"),
                 _optional("style", "how it is drawn, like ink and watercolour"),
                 _optional("model", "owner/name (the server's default)"),
             ],

@@ -60,7 +60,7 @@ STATELESS_SINCE = "2026-07-28"
 RequestKey = tuple[str, object]
 """A connection, and the id of a request on it."""
 
-_present: ContextVar[Request | None] = ContextVar("request", default=None)
+_current_request: ContextVar[Request | None] = ContextVar("request", default=None)
 """The request that is answered; the SDK tells it to all handlers but that of completion."""
 
 LEAVE_SECONDS = 2.0
@@ -94,7 +94,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             version=metadata.version("replicate-mcp"),
             instructions=_instructions(app.settings if is_local else None),
             log_level="WARNING",
-            middleware=[self._hear_cancels],
+            middleware=[self._track_cancellations],
             request_state_security=request_state_security(
                 app.settings, app.access, is_local=is_local
             ),
@@ -125,7 +125,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             app=self._app,
             arguments=arguments,
             previews=self._previews,
-            authenticate=cache(self._asker(request)),
+            authenticate=cache(self._caller_resolver(request)),
             to_public_error=self._to_public_error(request),
             is_local=self._is_local,
             arrived=anyio.current_time(),
@@ -142,7 +142,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
                 # The request is gone; whether its batch goes too is decided outside of it.
                 key = _key(context.request_context)
                 closing_cancels = _closing_cancels(context)
-                self._app.start_background(self._stop_if_asked, key, call, batches[0], closing_cancels)
+                self._app.start_background(self._cancel_if_requested, key, call, batches[0], closing_cancels)
             raise
 
     async def list_resources(self) -> list[Resource]:
@@ -161,7 +161,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             return [gallery(self._app.settings.replicate_base_url)]
         request = context.request_context if context is not None else None
         content = await resources.read(
-            self._app, self._asker(request), str(uri), self._to_public_error(request)
+            self._app, self._caller_resolver(request), str(uri), self._to_public_error(request)
         )
         return [ReadResourceContents(content=content, mime_type=resources.JSON_TYPE)]
 
@@ -190,9 +190,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         argument: CompletionArgument,
         context: CompletionContext | None,
     ) -> Completion:
-        return await complete(self._app, self._asker(_present.get()), ref, argument, context)
+        return await complete(self._app, self._caller_resolver(_current_request.get()), ref, argument, context)
 
-    def _asker(self, request: Request | None) -> Callable[[], Caller]:
+    def _caller_resolver(self, request: Request | None) -> Callable[[], Caller]:
         return partial(authenticate, self._app.access, request, is_local=self._is_local)
 
     def _to_public_error(
@@ -202,7 +202,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             self._app.access, request, error, is_local=self._is_local
         )
 
-    async def _stop_if_asked(
+    async def _cancel_if_requested(
         self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool
     ) -> None:
         """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
@@ -213,12 +213,12 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             except ReplicateMcpError as error:
                 log.warning("batch %s is not cancelled: %s", batch_id, error)
 
-    async def _hear_cancels(
+    async def _track_cancellations(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
-        _present.set(ctx)
+        _current_request.set(ctx)
         answer = await call_next(ctx)
         self.has_answered.set()
         if ctx.method == "tools/call":

@@ -41,7 +41,7 @@ Incoming = SessionMessage | Exception
 
 _CHUNK_BYTES = 64 * 1024
 
-_KEPT_OF_LONG_LINES = 1_024
+_LONG_LINE_EXCERPT_BYTES = 1_024
 """Bytes of each end of a line that is too long, in which its id is looked for."""
 
 
@@ -100,10 +100,10 @@ def _read_line(stdin: BinaryIO) -> bytes:
     line = stdin.readline(MAX_LINE_BYTES + 1)
     if len(line) <= MAX_LINE_BYTES or line.endswith(b"\n"):
         return line
-    start, end = line[:_KEPT_OF_LONG_LINES], line[-_KEPT_OF_LONG_LINES:]
+    start, end = line[:_LONG_LINE_EXCERPT_BYTES], line[-_LONG_LINE_EXCERPT_BYTES:]
     del line
     while more := stdin.readline(_CHUNK_BYTES):
-        end = (end + more)[-_KEPT_OF_LONG_LINES:]
+        end = (end + more)[-_LONG_LINE_EXCERPT_BYTES:]
         if more.endswith(b"\n"):
             break
     raise line_too_long(start, end)

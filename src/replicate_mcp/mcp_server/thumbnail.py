@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-LONGEST_SIDE = 256
+MAX_SIDE_PIXELS = 256
 
-MOST_BYTES = 12_000
+MAX_BYTES = 12_000
 """Of one thumbnail; two dozen of them are what an answer has room for."""
 
-MOST_PIXELS = 20_000_000
+MAX_PIXELS = 20_000_000
 """Of a picture as it is decoded, 4 bytes each: 4,096 by 4,096 fits, and takes 70 MB for a moment.
 Compressed, it may have a few kB."""
 
@@ -23,7 +23,7 @@ _ATTEMPTS = ((256, 75), (256, 50), (192, 40), (128, 30))
 """Longest side and quality, until it is small enough."""
 
 
-class NoPicture(Exception):
+class ThumbnailError(Exception):
     """Why there is no thumbnail, as a sentence without its beginning and its full stop."""
 
 
@@ -39,17 +39,17 @@ def thumbnail(data: bytes) -> bytes:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             size = image.size
             # A JPEG is decoded at about the size that is needed.
-            image.draft("RGB", (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))
-            if image.width * image.height > MOST_PIXELS:
-                raise NoPicture(f"it has {size[0]:,} by {size[1]:,} pixels")
-            image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+            image.draft("RGB", (2 * MAX_SIDE_PIXELS, 2 * MAX_SIDE_PIXELS))
+            if image.width * image.height > MAX_PIXELS:
+                raise ThumbnailError(f"it has {size[0]:,} by {size[1]:,} pixels")
+            image.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
             small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except NoPicture:
+    except ThumbnailError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise NoPicture("it has more pixels than can be opened") from None
+        raise ThumbnailError("it has more pixels than can be opened") from None
     except Exception:  # Decoders raise whatever a broken file leads them to.
-        raise NoPicture("it cannot be read as a picture") from None
+        raise ThumbnailError("it cannot be read as a picture") from None
     return _encoded(small)
 
 
@@ -58,6 +58,6 @@ def _encoded(image: "Image.Image") -> bytes:
         image.thumbnail((side, side))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=quality, method=4)
-        if buffer.tell() <= MOST_BYTES:
+        if buffer.tell() <= MAX_BYTES:
             return buffer.getvalue()
-    raise NoPicture("its thumbnail would be too large")
+    raise ThumbnailError("its thumbnail would be too large")

@@ -16,10 +16,10 @@ from replicate_mcp.cpu_bound import INLINE_BYTES, VALUE_BYTES, json_size, run_cp
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.arguments import TASKS, read_arguments
-from replicate_mcp.mcp_server.confirming import AnswerFirst, Confirmation
+from replicate_mcp.mcp_server.confirming import ElicitationRequired, Confirmation
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
-from replicate_mcp.mcp_server.previews import MOST as MOST_PREVIEWS
+from replicate_mcp.mcp_server.previews import MAX_THUMBNAILS as MOST_PREVIEWS
 from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.text import one_line
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 REFUSAL_KEY = "replicate-mcp/refusal"
 """The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
 
-LATELY_KEY = "replicate-mcp/lately"
+RECENT_BATCHES_KEY = "replicate-mcp/lately"
 """The key of `_meta` under which who asks for no batch by name finds those that began lately: the
 gallery tells its call's own by it before that is answered."""
 
 MAX_FAILURE_CHARACTERS = 800
 """Of the line on a failed task: its filename has up to 200, its reason up to 500."""
 
-LATELY_SECONDS = 60.0
+RECENT_SECONDS = 60.0
 """A call that began a batch earlier has been answered."""
 
-MOST_LATELY = 20
+MAX_RECENT_BATCHES = 20
 
 UPLOAD_SECONDS = 40.0
 """For how long images of this machine may be on their way: hosts give up after a minute."""
@@ -96,7 +96,7 @@ class ToolCall:
         """A page of a batch, with thumbnails where they are asked for."""
         answer = _batch(result)
         if self.arguments.get("preview"):
-            return await self.previews.added_to(answer, result)
+            return await self.previews.add_to(answer, result)
         return answer
 
 
@@ -119,7 +119,7 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             key=confirmation.key if confirmation else None,
             skip_invalid=arguments.get("skip_invalid", False),
         ),
-        consent=confirmation.get if confirmation else None,
+        consent=confirmation.require if confirmation else None,
     )
     call.on_batch(batch_id)
     wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
@@ -146,7 +146,7 @@ async def get_batch(call: ToolCall) -> CallToolResult:
     answer = await call.answer_with(result)
     if "batch_id" in arguments:
         return answer
-    return answer.model_copy(update={"meta": {LATELY_KEY: await _begun_lately(call)}})
+    return answer.model_copy(update={"meta": {RECENT_BATCHES_KEY: await _recent_batches(call)}})
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
@@ -210,7 +210,7 @@ class ToolSpec:
                 size_bytes=_size_without_tasks(call.arguments),
             )
             return await self.run(replace(call, arguments=arguments))
-        except AnswerFirst as question:
+        except ElicitationRequired as question:
             return question.result
         except ReplicateMcpError as error:
             sentence = str(call.to_public_error(error))
@@ -257,7 +257,7 @@ def _spec(
 
 
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-_LOOKS = ToolAnnotations(read_only_hint=True, open_world_hint=True)
+_READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 _CREATES = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
 )
@@ -294,17 +294,17 @@ TOOLS = {
             schemas.SEMAPHORES,
             _READS,
         ),
-        _spec(find_models, "Find models", schemas.FIND_MODELS, schemas.MODELS, _LOOKS),
+        _spec(find_models, "Find models", schemas.FIND_MODELS, schemas.MODELS, _READ_ONLY),
     )
 }
 
 
-async def _begun_lately(call: ToolCall) -> list[dict[str, Any]]:
+async def _recent_batches(call: ToolCall) -> list[dict[str, Any]]:
     now = datetime.now(UTC)
     found = []
-    for batch in await call.app.batches.list(call.caller, limit=MOST_LATELY):
+    for batch in await call.app.batches.list(call.caller, limit=MAX_RECENT_BATCHES):
         age = (now - batch.created_at).total_seconds()
-        if age < LATELY_SECONDS:
+        if age < RECENT_SECONDS:
             told = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}
             found.append(told)
     return found
