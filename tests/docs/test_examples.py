@@ -20,7 +20,7 @@ from docs.powershell import in_bash
 from docs.sandbox import Sandbox
 from replicate_mcp.access import Access, HttpRequest
 from replicate_mcp.cli.hosts import HOSTS
-from replicate_mcp.http_api.answers import Refusal
+from replicate_mcp.http_api.answers import ErrorBody
 from replicate_mcp.mcp_server.callers import token_in
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.platform.paths import Machine
@@ -94,7 +94,7 @@ def arguments(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
 
 
 def refusal(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:
-    Refusal.model_validate(shown)
+    ErrorBody.model_validate(shown)
 
 
 def credentials(shown: dict[str, Any], block: Block, sandbox: Sandbox) -> None:

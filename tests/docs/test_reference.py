@@ -12,7 +12,7 @@ from http_api.conftest import Serve, Server
 from replicate_mcp import __all__ as public_names
 from replicate_mcp.cli.main import COMMANDS, Command
 from replicate_mcp.errors import ERROR_CODES, IdempotencyKeyConflict, UnknownBatch
-from replicate_mcp.http_api.answers import STATUSES, Refusal, refusal
+from replicate_mcp.http_api.answers import STATUSES, ErrorBody, refusal
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS
@@ -67,7 +67,7 @@ def test_every_error_has_its_solution_and_its_status() -> None:
         assert int(status) == STATUSES[cast(Any, code)]
         assert cause.endswith(".")
         assert solution.rstrip(" |").endswith(".")
-    codes = Refusal.model_json_schema()["properties"]["error_code"]["enum"]
+    codes = ErrorBody.model_json_schema()["properties"]["error_code"]["enum"]
     for code in set(codes) - set(ERROR_CODES):
         assert f"`{code}`" in page("errors.md"), code
     named = section(page("errors.md").replace("# Error", "## Error", 1), "Error codes")

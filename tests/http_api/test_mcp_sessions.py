@@ -9,12 +9,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from replicate_mcp.http_api.limits import Limits
 from replicate_mcp.http_api.mcp_sessions import McpSessions
-from replicate_mcp.http_api.refusals import Busy
-from replicate_mcp.http_api.shares import names_of
+from replicate_mcp.http_api.refusals import TooManyRequests
+from replicate_mcp.http_api.shares import quota_keys
 
 IDLE_SECONDS = 60
 
-NAMES = names_of("192.0.2.1", "192.0.2.1", "token:a")
+NAMES = quota_keys("192.0.2.1", "192.0.2.1", "token:a")
 
 
 class Clock:
@@ -76,11 +76,11 @@ def caller() -> Caller:
 
 async def test_a_session_counts_until_it_is_ended(caller: Caller) -> None:
     first, _ = await caller.send(), await caller.send()
-    with pytest.raises(Busy):
+    with pytest.raises(TooManyRequests):
         await caller.send()
     await caller.send(first, "DELETE")
     await caller.send()
-    with pytest.raises(Busy):
+    with pytest.raises(TooManyRequests):
         await caller.send()
 
 
@@ -97,7 +97,7 @@ async def test_one_that_is_left_alone_for_long_counts_no_more(caller: Caller) ->
     await caller.send(first)
     caller.clock.now = IDLE_SECONDS + 1
     await caller.send()
-    with pytest.raises(Busy):
+    with pytest.raises(TooManyRequests):
         await caller.send()
 
 
@@ -106,7 +106,7 @@ async def test_one_that_another_asks_for_counts_on(caller: Caller) -> None:
     caller.unknown = {first, second}  # As the SDK answers whoever did not begin it.
     for method in ("POST", "GET", "DELETE"):
         await caller.send(first, method, principal="unknown at 192.0.2.1")
-    with pytest.raises(Busy):
+    with pytest.raises(TooManyRequests):
         await caller.send()
 
 

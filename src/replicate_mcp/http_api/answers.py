@@ -42,7 +42,7 @@ class Problem(BaseModel):
     error: str
 
 
-class Refusal(BaseModel):
+class ErrorBody(BaseModel):
     """Why a request was refused, or its one image not made."""
 
     error: str

@@ -49,6 +49,6 @@ def admin(request: Request) -> Caller:
     return caller
 
 
-TheApp = Annotated[App, Depends(app_of)]
-TheReader = Annotated[Caller, Depends(reader)]
-TheAdmin = Annotated[Caller, Depends(admin)]
+AppDep = Annotated[App, Depends(app_of)]
+CallerDep = Annotated[Caller, Depends(reader)]
+AdminDep = Annotated[Caller, Depends(admin)]

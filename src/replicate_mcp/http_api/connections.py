@@ -146,10 +146,10 @@ class Connection(H11Protocol):
         if self.transport.get_write_buffer_size() == 0:
             self._unread_since = now
         if now - self._unread_since > self._limits.unread_seconds:
-            self._cut()
+            self._abort()
         elif self._headers_since is not None:
             if now - self._headers_since > self._limits.header_seconds:
-                self._hang_up()
+                self._close_slow()
         elif self.is_draining and (
             now - max(self._idle_since, self._received_at) > self._limits.linger_seconds
             or now - self._idle_since > self._limits.linger_total_seconds
@@ -164,14 +164,14 @@ class Connection(H11Protocol):
         else:
             self._refuse(HTTPException(400, "The request is not valid HTTP"))
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         """Close it with what the system holds for it: else that waits on for its reader."""
         connection = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # It may be gone by now.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.transport.abort()
 
-    def _hang_up(self) -> None:
+    def _close_slow(self) -> None:
         if self.conn.trailing_data[0]:
             self._refuse(HTTPException(408, "The request's headers came too slowly"))
         else:

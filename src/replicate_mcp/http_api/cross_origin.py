@@ -6,7 +6,7 @@ from typing import Any
 
 from replicate_mcp.access import is_loopback
 
-_ASKED_FOR = (
+_REQUEST_HEADERS = (
     "authorization",
     "content-type",
     "idempotency-key",
@@ -33,6 +33,6 @@ def cross_origin(allowed_hosts: Sequence[str]) -> dict[str, Any]:
     return {
         "allow_origin_regex": rf"({scheme_and_name})(:\d{{1,5}})?",
         "allow_methods": ["GET", "POST", "DELETE"],
-        "allow_headers": list(_ASKED_FOR),
+        "allow_headers": list(_REQUEST_HEADERS),
         "expose_headers": list(_SHOWN),
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from replicate_mcp.http_api.answers import Refusal
+from replicate_mcp.http_api.answers import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -34,12 +34,12 @@ FOR_CALLERS: dict[str, Any] = {"security": [*({name: []} for name in KEYS), {}]}
 """With any of them; the last is for programs on the same machine, or where all may call."""
 
 
-def refusing(*statuses: int, **more: Any) -> Responses:
+def error_responses(*statuses: int, **more: Any) -> Responses:
     """Responses of a route that are refusals."""
-    return {status: {"model": Refusal, **more} for status in statuses}
+    return {status: {"model": ErrorBody, **more} for status in statuses}
 
 
-ANYWHERE: Responses = refusing(400, 408, 413, 431, 500) | refusing(
+COMMON_ERRORS: Responses = error_responses(400, 408, 413, 431, 500) | error_responses(
     429, 503, headers={"Retry-After": {"schema": {"type": "integer"}}}
 )
 """What any route may refuse, most of it before it is reached."""

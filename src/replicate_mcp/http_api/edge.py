@@ -20,14 +20,14 @@ from replicate_mcp.http_api.refusals import (
     MCP_PATHS,
     MESSAGES,
     AmbiguousLength,
-    Busy,
+    TooManyRequests,
     HeadersTooLarge,
     TooLarge,
     TooManyValues,
     TooSlow,
     answer,
 )
-from replicate_mcp.http_api.shares import names_of
+from replicate_mcp.http_api.shares import quota_keys
 
 ALWAYS_ANSWERED = "/health"
 
@@ -37,7 +37,7 @@ PREFIX_HEADER = "x-forwarded-prefix"
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,4}")
 
 
-class Edge:
+class RequestLimitsMiddleware:
     """ASGI middleware that refuses what is too large, too slow, or too much."""
 
     def __init__(
@@ -76,13 +76,13 @@ class Edge:
             raise HeadersTooLarge
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
             raise AmbiguousLength
-        scope = with_http_request(_seen_through(scope))
+        scope = with_http_request(_apply_proxy_headers(scope))
         if scope["path"] == ALWAYS_ANSWERED:
             return await self._app(scope, receive, send)
         caller = http_request_of(scope)
         headers = caller.headers
-        names = names_of(peer_address(scope), caller.source, _caller(caller))
-        with self._open.one_more(names) as request:
+        names = quota_keys(peer_address(scope), caller.source, _caller(caller))
+        with self._open.track(names) as request:
             mcp = scope["path"] in MCP_PATHS
             most = self._limits.mcp_body_bytes if mcp else self._limits.body_bytes
             length = headers.get("content-length", "")
@@ -139,7 +139,7 @@ class _Body:
         if self._marks > self._most_marks:
             raise TooManyValues(self._most_marks)
         if (beyond := self._cost() - counted) > 0:
-            self._request.hold(beyond)
+            self._request.reserve(beyond)
 
     def _cost(self) -> int:
         """Return the bytes that count: of the body, and of what it becomes when it is parsed."""
@@ -166,7 +166,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             try:
                 self._count(Headers(raw=message["headers"]).get("content-length"))
-            except Busy as error:
+            except TooManyRequests as error:
                 self._is_refused = True
                 await answer(self._scope["path"], error)(self._scope, _nothing, self._send)
                 return
@@ -178,19 +178,19 @@ class _Answer:
     def _count(self, length: str | None) -> None:
         self._is_counted = length is not None
         if (beyond := int(length or 0) - self._piece) > 0:
-            self._request.hold(beyond, is_refusable=self._is_refusable)
+            self._request.reserve(beyond, is_refusable=self._is_refusable)
 
     async def _send_in_pieces(self, message: Message) -> None:
         body: bytes = message["body"]
         beyond = 0 if self._is_counted else len(body) - self._piece
-        self._request.hold(beyond, is_refusable=False)
+        self._request.reserve(beyond, is_refusable=False)
         try:
             for start in range(0, len(body), self._piece):
                 piece = body[start : start + self._piece]
                 await self._send({**message, "body": piece, "more_body": True})
             await self._send({**message, "body": b""})  # Once there is room for more.
         finally:
-            self._request.let_go(beyond)
+            self._request.release(beyond)
 
 
 async def _nothing() -> Message:
@@ -213,7 +213,7 @@ def _without_its_last_slash(scope: Scope) -> Scope:
     return scope
 
 
-def _seen_through(scope: Scope) -> Scope:
+def _apply_proxy_headers(scope: Scope) -> Scope:
     """The request as it is to be understood where a proxy is in front."""
     if scope["http_version"] == "1.0":
         # A proxy that was told nothing asks so, with a `Host` of its own making: nginx does.

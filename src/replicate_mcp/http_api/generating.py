@@ -24,10 +24,10 @@ from replicate_mcp.http_api.answers import (
     made_batch,
     made_image,
 )
-from replicate_mcp.http_api.callers import TheApp, caller_of
-from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
+from replicate_mcp.http_api.callers import AppDep, caller_of
+from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, error_responses
 from replicate_mcp.http_api.large_bodies import LargeBodyRoute, json_response
-from replicate_mcp.http_api.patience import while_the_client_waits
+from replicate_mcp.http_api.patience import cancel_on_disconnect
 from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateBody, GenerateRequest
 from replicate_mcp.tasks.result import as_json
 
@@ -46,7 +46,7 @@ Prefer = Annotated[str | None, Header()]
 
 _ANSWERS: Responses = {
     202: {"model": Batch, "description": "It runs; `Location` says where to look."},
-    **refusing(401, 402, 404, 422, 502, 504),
+    **error_responses(401, 402, 404, 422, 502, 504),
 }
 
 
@@ -54,14 +54,14 @@ _ANSWERS: Responses = {
     "/generate", response_model=GeneratedImage, responses=_ANSWERS, openapi_extra=FOR_CALLERS
 )
 async def generate(
-    body: GenerateRequest, request: Request, app: TheApp, key: Key = None, prefer: Prefer = None
+    body: GenerateRequest, request: Request, app: AppDep, key: Key = None, prefer: Prefer = None
 ) -> Response:
     """Make one image, and answer with its URL; a failed one answers with an error's status."""
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
-    with while_the_client_waits(request):
+    with cancel_on_disconnect(request):
         await app.batches.wait(caller, batch_id, seconds=None)
     result = await app.batches.result(caller, batch_id)
     if result.status == "running":
@@ -80,7 +80,7 @@ async def generate(
 async def generate_batch(
     body: GenerateBatchRequest,
     request: Request,
-    app: TheApp,
+    app: AppDep,
     key: Key = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -89,7 +89,7 @@ async def generate_batch(
     batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
         return await _accepted(app, caller, batch_id, applied=True)
-    with while_the_client_waits(request):
+    with cancel_on_disconnect(request):
         await app.batches.wait(caller, batch_id, seconds=None)
     async with read_limiter():
         result = await app.batches.result(caller, batch_id)

@@ -22,10 +22,10 @@ from replicate_mcp.http_api.answers import (
     Semaphores,
     Status,
 )
-from replicate_mcp.http_api.callers import TheAdmin, TheApp, TheReader, is_operator
-from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, refusing
+from replicate_mcp.http_api.callers import AdminDep, AppDep, CallerDep, is_operator
+from replicate_mcp.http_api.describing import FOR_ADMINS, FOR_CALLERS, error_responses
 from replicate_mcp.http_api.large_bodies import LargeBodyRoute, json_response
-from replicate_mcp.http_api.patience import while_the_client_waits
+from replicate_mcp.http_api.patience import cancel_on_disconnect
 from replicate_mcp.http_api.requests import ConfigureRequest, SemaphoreRequest
 from replicate_mcp.semaphores.permits import Scope
 from replicate_mcp.tasks.catalogue import CATALOGUE
@@ -38,7 +38,7 @@ SERVICE = "replicate-mcp"
 HEALTH_SECONDS = 2.0
 """How long the state may take to answer: who asks for health waits for few seconds."""
 
-LONGEST_WAIT = 50.0
+MAX_WAIT_SECONDS = 50.0
 """Seconds for which a request for a batch may be held."""
 
 
@@ -48,12 +48,12 @@ def supported_models() -> list[str]:
     return [*ALIASES, *(each.name for each in CATALOGUE if each.name not in aliased)]
 
 
-router = APIRouter(responses=refusing(401, 404, 422, 502), route_class=LargeBodyRoute)
+router = APIRouter(responses=error_responses(401, 404, 422, 502), route_class=LargeBodyRoute)
 
 
 @router.get("/batches", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
 async def batches(
-    app: TheApp, caller: TheReader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    app: AppDep, caller: CallerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Batches:
     """Your batches of the last 24 hours, the newest first."""
     found = await app.batches.list(caller, limit=limit)
@@ -64,15 +64,15 @@ async def batches(
 async def batch(
     batch_id: str,
     request: Request,
-    app: TheApp,
-    caller: TheReader,
+    app: AppDep,
+    caller: CallerDep,
     after: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
     limit: Annotated[int | None, Query(ge=0, le=1000)] = None,
-    wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
+    wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
 ) -> Response:
     """A batch: its counts, and its results; only what finished since with the last `cursor`."""
     if wait_seconds:
-        with while_the_client_waits(request):
+        with cancel_on_disconnect(request):
             await app.batches.wait(caller, batch_id, seconds=wait_seconds)
     async with read_limiter():
         result = await app.batches.result(caller, batch_id, after=after, limit=limit)
@@ -86,13 +86,13 @@ async def batch(
 
 
 @router.delete("/batches/{batch_id}", openapi_extra=FOR_CALLERS)
-async def cancel(batch_id: str, app: TheApp, caller: TheReader) -> BatchCounts:
+async def cancel(batch_id: str, app: AppDep, caller: CallerDep) -> BatchCounts:
     """Stop a batch: nothing more is created, and what runs is cancelled at Replicate."""
     return await app.batches.cancel(caller, batch_id)
 
 
 @router.get("/global-semaphores", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
-async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
+async def semaphores(app: AppDep, caller: CallerDep) -> Semaphores:
     """The limits that you are under, and how full they are."""
     found = await app.semaphores.list_for(caller)
     names = [each.name for each in found]
@@ -100,7 +100,7 @@ async def semaphores(app: TheApp, caller: TheReader) -> Semaphores:
 
 
 @router.post("/global-semaphores", openapi_extra=FOR_ADMINS)
-async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Registered:
+async def set_semaphore(body: SemaphoreRequest, app: AppDep, _: AdminDep) -> Registered:
     """Register a limit, or change a known one: it stays until it is set again."""
     state = await app.semaphores.set(body.semaphore_id, body.limit)
     names = [each.name for each in await app.semaphores.list_own()]
@@ -114,7 +114,7 @@ async def set_semaphore(body: SemaphoreRequest, app: TheApp, _: TheAdmin) -> Reg
 
 
 @router.delete("/global-semaphores/{semaphore_id}", openapi_extra=FOR_ADMINS)
-async def remove_semaphore(semaphore_id: str, app: TheApp, _: TheAdmin) -> Removed:
+async def remove_semaphore(semaphore_id: str, app: AppDep, _: AdminDep) -> Removed:
     """Remove a registered limit that nothing uses; refused while tasks or processes use it."""
     await app.semaphores.remove(semaphore_id)
     return Removed(
@@ -126,7 +126,7 @@ async def remove_semaphore(semaphore_id: str, app: TheApp, _: TheAdmin) -> Remov
 
 
 @router.post("/configure", openapi_extra=FOR_ADMINS)
-async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Configured:
+async def configure(body: ConfigureRequest, app: AppDep, caller: AdminDep) -> Configured:
     """Change the limits of the server's own account, for all who share it."""
     if body.concurrent_limit is None and body.requests_per_minute is None:
         raise InvalidInput("Give concurrent_limit, requests_per_minute, or both.")
@@ -146,7 +146,7 @@ async def configure(body: ConfigureRequest, app: TheApp, caller: TheAdmin) -> Co
     response_model=Health,
     responses={503: {"model": Health, "description": "Its state cannot be used."}},
 )
-async def health(request: Request, app: TheApp) -> JSONResponse:
+async def health(request: Request, app: AppDep) -> JSONResponse:
     """Whether it works: 503 where its state cannot be used; the reason is for the operator."""
     scope = await _scope_that_works(app)
     working = not isinstance(scope, BackendUnavailable)
@@ -193,7 +193,7 @@ async def models() -> Models:
 
 
 @router.get("/status", openapi_extra=FOR_CALLERS)
-async def status(app: TheApp, caller: TheReader) -> Status:
+async def status(app: AppDep, caller: CallerDep) -> Status:
     """What is set, and how full the caller's account is."""
     return Status(
         service=SERVICE,

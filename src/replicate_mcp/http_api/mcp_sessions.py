@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replicate_mcp.http_api.limits import Limits
-from replicate_mcp.http_api.shares import Names, Shared
+from replicate_mcp.http_api.shares import QuotaKeys, Quota
 
 SESSION_HEADER = "mcp-session-id"
 
@@ -25,7 +25,7 @@ ANSWERED_AND_RAISED = "Request validation failed"
 
 @dataclass(slots=True)
 class _Session:
-    names: Names
+    names: QuotaKeys
     principal: str
     seen: float
     open_requests: int = 0
@@ -40,11 +40,11 @@ class McpSessions:
         self._app = app
         self._now = now
         self._idle_seconds = limits.session_idle_seconds
-        self._shared = Shared(limits.sessions, "sessions are open")
+        self._shared = Quota(limits.sessions, "sessions are open")
         self._sessions: dict[str, _Session] = {}
 
     async def serve(
-        self, scope: Scope, receive: Receive, send: Send, names: Names, principal: str
+        self, scope: Scope, receive: Receive, send: Send, names: QuotaKeys, principal: str
     ) -> None:
         """Serve one request.
 
@@ -95,7 +95,7 @@ class McpSessions:
             if str(error) != ANSWERED_AND_RAISED:
                 raise
 
-    def _note_begun(self, names: Names, principal: str, answer: Message) -> None:
+    def _note_begun(self, names: QuotaKeys, principal: str, answer: Message) -> None:
         begun = Headers(raw=answer["headers"]).get(SESSION_HEADER)
         if begun is not None and answer["status"] < 300:
             self._shared.add(names)  # It is there now, whatever there is room for.

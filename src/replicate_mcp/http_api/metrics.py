@@ -5,8 +5,8 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from replicate_mcp.http_api.callers import TheApp, TheReader
-from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, refusing
+from replicate_mcp.http_api.callers import AppDep, CallerDep
+from replicate_mcp.http_api.describing import FOR_CALLERS, Responses, error_responses
 from replicate_mcp.semaphores.status import SemaphoreStatus
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
@@ -67,7 +67,7 @@ class Metrics:
         """A creation's answer was lost."""
         self._lost.inc()
 
-    def creation_sent_again(self) -> None:
+    def creation_retried(self) -> None:
         """A task waits to be sent again."""
         self._again.inc()
 
@@ -82,10 +82,10 @@ class Metrics:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses=_TEXT | refusing(401, 502),
+    responses=_TEXT | error_responses(401, 502),
     openapi_extra=FOR_CALLERS,
 )
-async def metrics(request: Request, app: TheApp, caller: TheReader) -> Response:
+async def metrics(request: Request, app: AppDep, caller: CallerDep) -> Response:
     """The semaphores that the caller sees; for the server's own callers, this process's counts."""
     text = generate_latest(_semaphores(await app.semaphores.list_for(caller)))
     if not caller.has_own_token:

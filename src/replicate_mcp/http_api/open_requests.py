@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 from replicate_mcp.http_api.free_memory import FreeMemory
 from replicate_mcp.http_api.limits import Limits
-from replicate_mcp.http_api.shares import Names, Shared
+from replicate_mcp.http_api.shares import QuotaKeys, Quota
 
 
 class OpenRequests:
     """The requests that are open in this process."""
 
     def __init__(self, limits: Limits) -> None:
-        self._requests = Shared(limits.open_requests, "requests are open")
-        self._bytes = Shared(limits.held_body_bytes, "bytes are held for requests")
+        self._requests = Quota(limits.open_requests, "requests are open")
+        self._bytes = Quota(limits.held_body_bytes, "bytes are held for requests")
         self._memory = FreeMemory()
 
     @contextmanager
-    def one_more(self, names: Names) -> Iterator["OpenRequest"]:
+    def track(self, names: QuotaKeys) -> Iterator["OpenRequest"]:
         """A request, for as long as it is open.
 
         Raises:
@@ -40,12 +40,12 @@ class OpenRequests:
 class OpenRequest:
     """One of them, and how much is held of its body and its answer."""
 
-    _bytes: Shared
-    names: Names
+    _bytes: Quota
+    names: QuotaKeys
     held: int = 0
     is_large: bool = False
 
-    def hold(self, size: int, *, is_refusable: bool = True) -> None:
+    def reserve(self, size: int, *, is_refusable: bool = True) -> None:
         """Count so much more.
 
         Args:
@@ -60,7 +60,7 @@ class OpenRequest:
         self.held += size
         self.is_large = self.is_large or size > 0
 
-    def let_go(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Count so much less."""
         self._bytes.give_back(self.names, size)
         self.held -= size

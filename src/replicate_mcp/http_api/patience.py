@@ -9,7 +9,7 @@ from fastapi import Request
 
 
 @contextmanager
-def while_the_client_waits(request: Request) -> Iterator[None]:
+def cancel_on_disconnect(request: Request) -> Iterator[None]:
     """Break the block off once the client has gone; what it waits for goes on.
 
     Raises:
@@ -21,7 +21,7 @@ def while_the_client_waits(request: Request) -> Iterator[None]:
             if not ended.cancelled():
                 waiting.cancel()
 
-        gone = asyncio.create_task(_gone(request))
+        gone = asyncio.create_task(_disconnected(request))
         gone.add_done_callback(break_off)
         try:
             yield
@@ -31,6 +31,6 @@ def while_the_client_waits(request: Request) -> Iterator[None]:
         gone.result()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -23,13 +23,13 @@ _SERVER_ERROR = -32000
 """JSON-RPC's first code for a server's own errors."""
 
 
-class Busy(HTTPException):
+class TooManyRequests(HTTPException):
     """Too much is going on: of the caller's own (429), or of all callers' (503)."""
 
-    def __init__(self, *, is_everybodys: bool, what: str, most: int) -> None:
-        whose = "" if is_everybodys else " of yours"
+    def __init__(self, *, is_global: bool, what: str, most: int) -> None:
+        whose = "" if is_global else " of yours"
         super().__init__(
-            503 if is_everybodys else 429,
+            503 if is_global else 429,
             f"Too many {what}{whose} (at most {most:,}): try again when some have ended",
             {"Retry-After": str(RETRY_AFTER_SECONDS)},
         )

@@ -34,8 +34,8 @@ from replicate_mcp.http_api.answers import refusal
 from replicate_mcp.http_api.callers import app_of
 from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.cross_origin import cross_origin
-from replicate_mcp.http_api.describing import ANYWHERE, DescribedAPI
-from replicate_mcp.http_api.edge import Edge
+from replicate_mcp.http_api.describing import COMMON_ERRORS, DescribedAPI
+from replicate_mcp.http_api.edge import RequestLimitsMiddleware
 from replicate_mcp.http_api.http_request import http_request_of
 from replicate_mcp.http_api.limits import (
     DEFAULT_LIMITS,
@@ -77,7 +77,7 @@ def build(
         description="Prompts in, image URLs out, through Replicate.",
         lifespan=lifespan,
         redirect_slashes=False,
-        responses=ANYWHERE,
+        responses=COMMON_ERRORS,
         docs_url=None,
         redoc_url=None,
     )
@@ -96,7 +96,7 @@ def build(
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _failed)
     hosts = None if names is None else [name.strip("[]") for name in names]
-    api.add_middleware(Edge, access=app.access, limits=limits, mcp_hosts=hosts)
+    api.add_middleware(RequestLimitsMiddleware, access=app.access, limits=limits, mcp_hosts=hosts)
     if app.access.allowed_hosts:
         api.add_middleware(CORSMiddleware, **cross_origin(app.access.allowed_hosts))
     return api

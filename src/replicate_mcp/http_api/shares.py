@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from replicate_mcp.http_api.refusals import Busy
+from replicate_mcp.http_api.refusals import TooManyRequests
 
 ALL = ""
 
@@ -12,17 +12,17 @@ SHARES = (1.0, 0.75, 0.5, 0.25)
 caller. Tokens can be made up: an address that sends many of them leaves half to the others. So can
 addresses in `X-Forwarded-For`: who connects and sends many leaves a quarter to the others."""
 
-Names = tuple[str, str, str, str]
+QuotaKeys = tuple[str, str, str, str]
 """All, the other end of a connection, an address behind it, and a caller there."""
 
 
-def names_of(peer: str, address: str, caller: str) -> Names:
+def quota_keys(peer: str, address: str, caller: str) -> QuotaKeys:
     """Under which something is counted; a caller that is not known is its address."""
     return ALL, f"through {peer}", f"from {address}", caller
 
 
 @dataclass(slots=True)
-class Shared:
+class Quota:
     """How much of it each has.
 
     Attributes:
@@ -34,7 +34,7 @@ class Shared:
     what: str
     _taken: Counter[str] = field(default_factory=Counter)
 
-    def check(self, names: Names, size: int = 1) -> None:
+    def check(self, names: QuotaKeys, size: int = 1) -> None:
         """See whether there is room for so much more.
 
         Raises:
@@ -44,10 +44,10 @@ class Shared:
             most = int(self.most * share)
             if self._taken[name] + size > most:
                 # What a proxy has too much of is not its caller's own.
-                is_everybodys = name in names[:2]
-                raise Busy(is_everybodys=is_everybodys, what=self.what, most=most)
+                is_global = name in names[:2]
+                raise TooManyRequests(is_global=is_global, what=self.what, most=most)
 
-    def take(self, names: Names, size: int = 1) -> None:
+    def take(self, names: QuotaKeys, size: int = 1) -> None:
         """Take so much more.
 
         Raises:
@@ -56,12 +56,12 @@ class Shared:
         self.check(names, size)
         self.add(names, size)
 
-    def add(self, names: Names, size: int = 1) -> None:
+    def add(self, names: QuotaKeys, size: int = 1) -> None:
         """Count so much more, whether there is room or not."""
         for name in names:
             self._taken[name] += size
 
-    def give_back(self, names: Names, size: int = 1) -> None:
+    def give_back(self, names: QuotaKeys, size: int = 1) -> None:
         """Give back so much."""
         for name in names:
             self._taken[name] -= size

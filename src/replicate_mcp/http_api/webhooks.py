@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter, Request, Response
 
-from replicate_mcp.http_api.callers import TheApp
+from replicate_mcp.http_api.callers import AppDep
 from replicate_mcp.replicate_api.webhooks import PATH
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.post(PATH + "/{account}")
-async def receive(account: str, request: Request, app: TheApp) -> Response:
+async def receive(account: str, request: Request, app: AppDep) -> Response:
     """Keep it for whoever follows its prediction: 204, or 503 for Replicate to send it again."""
     kept = await app.receive_webhook(account, request.headers, await request.body())
     return Response(status_code=204 if kept else 503)

@@ -10,7 +10,7 @@ from importlib import resources
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from replicate_mcp.http_api import looking
-from replicate_mcp.http_api.callers import TheApp
+from replicate_mcp.http_api.callers import AppDep
 from replicate_mcp.replicate_api.delivery import image_origins, simulator_origins
 
 router = APIRouter(include_in_schema=False)
@@ -24,7 +24,7 @@ _CONTENT_TYPES = {
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def home(request: Request, app: TheApp) -> Response:
+async def home(request: Request, app: AppDep) -> Response:
     """The dashboard for browsers, the JSON of `/health` for the rest."""
     if prefers_html(request.headers.get("accept", "")):
         return _answer(request, "index.html", app.settings.replicate_base_url)
@@ -34,7 +34,7 @@ async def home(request: Request, app: TheApp) -> Response:
 
 
 @router.api_route("/dashboard/{name}", methods=["GET", "HEAD"])
-async def file(name: str, request: Request, app: TheApp) -> Response:
+async def file(name: str, request: Request, app: AppDep) -> Response:
     """A script, the styles or the icon: they hold no data, so anybody may have them."""
     if name not in _files() or name == "index.html":
         raise HTTPException(404, "Not Found")
