@@ -19,7 +19,7 @@ from cli.conftest import CommandLine, of_the_system, open_terminal
 from conftest import environment
 from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.executable import own_command
-from replicate_mcp.cli.forwarded_settings import PASSED_ON
+from replicate_mcp.cli.forwarded_settings import FORWARDED_SETTINGS
 from replicate_mcp.cli.hosts import HOSTS
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform.paths import Machine
@@ -372,7 +372,7 @@ def test_each_setting_goes_along_or_is_for_servers_over_http_alone() -> None:
         "REPLICATE_API_TOKEN", "REPLICATE_MCP_ADMIN_API_KEY", "REPLICATE_MCP_ALLOW_ANONYMOUS",
         "REPLICATE_MCP_PUBLIC_URL", "REPLICATE_MCP_ALLOWED_HOSTS", "REPLICATE_MCP_LOCAL",
     }  # fmt: skip
-    assert set(PASSED_ON) == set(SETTING_NAMES) - secret_or_over_http
+    assert set(FORWARDED_SETTINGS) == set(SETTING_NAMES) - secret_or_over_http
 
 
 def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:

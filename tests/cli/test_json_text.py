@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_mcp.cli.json_text import NotJson, append, put, read, remove, value_at
+from replicate_mcp.cli.json_text import NotJson, append, set_value, read, remove, value_at
 
 SETTINGS = """\
 {
@@ -23,7 +23,7 @@ SETTINGS = """\
 
 
 def test_a_member_joins_the_others_and_comments_stay() -> None:
-    assert put(SETTINGS, ("servers", "replicate"), {"command": "/bin/it"}) == SETTINGS.replace(
+    assert set_value(SETTINGS, ("servers", "replicate"), {"command": "/bin/it"}) == SETTINGS.replace(
         '        /* "old": {} */\n',
         '        /* "old": {} */\n'
         '        "replicate": {\n            "command": "/bin/it"\n        },\n',
@@ -31,7 +31,7 @@ def test_a_member_joins_the_others_and_comments_stay() -> None:
 
 
 def test_what_is_missing_on_the_way_is_made() -> None:
-    made = put('{\n\t"a": 1\n}\n', ("mcpServers", "replicate", "command"), "/bin/it")
+    made = set_value('{\n\t"a": 1\n}\n', ("mcpServers", "replicate", "command"), "/bin/it")
     assert made == (
         '{\n\t"a": 1,\n\t"mcpServers": {\n\t\t"replicate": {\n\t\t\t"command": "/bin/it"\n'
         "\t\t}\n\t}\n}\n"
@@ -39,20 +39,20 @@ def test_what_is_missing_on_the_way_is_made() -> None:
 
 
 def test_a_text_of_one_line_stays_one() -> None:
-    assert put('{"a": {"b": 1}}', ("a", "c"), {"d": 2}) == '{"a": {"b": 1, "c": {"d": 2}}}'
+    assert set_value('{"a": {"b": 1}}', ("a", "c"), {"d": 2}) == '{"a": {"b": 1, "c": {"d": 2}}}'
 
 
 def test_line_ends_of_windows_stay() -> None:
-    made = put('{\r\n  "a": {}\r\n}\r\n', ("a", "b"), {"c": 1})
+    made = set_value('{\r\n  "a": {}\r\n}\r\n', ("a", "b"), {"c": 1})
     assert "\n" not in made.replace("\r\n", "")
 
 
 def test_the_same_value_changes_no_byte() -> None:
-    assert put(SETTINGS, ("servers", "files", "command"), "npx") == SETTINGS
+    assert set_value(SETTINGS, ("servers", "files", "command"), "npx") == SETTINGS
 
 
 def test_removing_what_was_put_gives_the_text_back() -> None:
-    put_there = put(SETTINGS, ("servers", "replicate"), {"command": "/bin/it"})
+    put_there = set_value(SETTINGS, ("servers", "replicate"), {"command": "/bin/it"})
     assert remove(put_there, ("servers", "replicate")) == SETTINGS
     assert remove(SETTINGS, ("servers", "replicate")) == SETTINGS
 
@@ -70,13 +70,13 @@ def test_an_item_is_appended_and_removed() -> None:
 )  # fmt: skip
 def test_broken_texts_are_refused(broken: str) -> None:
     with pytest.raises(NotJson):
-        put(broken, ("a",), 1)
+        set_value(broken, ("a",), 1)
 
 
 @pytest.mark.parametrize("text", ['{"s": [], "s": {}}', '{"s": 5}', "[]"])
 def test_texts_without_one_place_for_it_are_refused(text: str) -> None:
     with pytest.raises(NotJson):
-        put(text, ("s", "replicate"), 1)
+        set_value(text, ("s", "replicate"), 1)
 
 
 values = st.recursive(
@@ -102,11 +102,11 @@ def test_any_document_keeps_the_rest(
 ) -> None:
     text = with_comments(json.dumps(document, indent=layout, ensure_ascii=False))
     assert read(text).value == document
-    changed = put(text, (key,), value)
+    changed = set_value(text, (key,), value)
     assert read(changed).value == document | {key: value}
     assert read(remove(changed, (key,))).value == {
         other: each for other, each in document.items() if other != key
     }
     if key not in document:
-        deeper = put(text, (key, "deeper"), value)
+        deeper = set_value(text, (key, "deeper"), value)
         assert read(deeper).value == document | {key: {"deeper": value}}

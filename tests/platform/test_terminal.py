@@ -85,7 +85,7 @@ def test_the_token_is_not_asked_for_where_typing_cannot_be_hidden(
 ) -> None:
     git_bash.setattr("sys.stdin", pipe)
     with pytest.raises(InvalidInput, match="run this in PowerShell"):
-        install_questions.asked_token()
+        install_questions.prompt_token()
 
 
 def test_a_question_is_asked_there(
@@ -96,5 +96,5 @@ def test_a_question_is_asked_there(
     os.close(far)
     with os.fdopen(near, encoding="utf-8") as stream:
         git_bash.setattr("sys.stdin", stream)
-        assert install_questions.agreed()
+        assert install_questions.confirm()
     assert capsys.readouterr().out == "Write this? [y/N] "

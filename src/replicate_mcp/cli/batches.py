@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from replicate_mcp.app import App
     from replicate_mcp.tasks.result import ListedBatch
 
-MOST_BATCHES = 1_000
+MAX_BATCHES = 1_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List the caller's batches, or show one."""
-    from replicate_mcp.cli.session import in_app, reader
+    from replicate_mcp.cli.session import run_in_app, reader
     from replicate_mcp.settings import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
     caller = reader(settings)
     if arguments.batch is None:
-        return in_app(settings, lambda app: _list(app, caller, arguments.json))
-    return in_app(settings, lambda app: _show(app, caller, arguments.batch, arguments.json))
+        return run_in_app(settings, lambda app: _list(app, caller, arguments.json))
+    return run_in_app(settings, lambda app: _show(app, caller, arguments.batch, arguments.json))
 
 
 async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> int:
@@ -51,7 +51,7 @@ async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
     from replicate_mcp.tasks.result import as_json
     from replicate_mcp.text import one_line
 
-    found = await app.batches.list(caller, limit=MOST_BATCHES)
+    found = await app.batches.list(caller, limit=MAX_BATCHES)
     console = PrintableConsole()
     if as_document:
         print_json([as_json(each) for each in found])

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from replicate_mcp.access import Caller
 from replicate_mcp.app import App
 from replicate_mcp.cli.serve import server_token_users
-from replicate_mcp.cli.session import in_app
+from replicate_mcp.cli.session import run_in_app
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
 from replicate_mcp.platform.files import has_modes
 from replicate_mcp.platform.shell import command_line, move_command
@@ -23,7 +23,7 @@ from replicate_mcp.tasks.models import ModelName
 
 BASE_URL = "REPLICATE_BASE_URL"
 
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 
 TRY_ANOTHER = "check REPLICATE_API_TOKEN, or make one at https://replicate.com/account/api-tokens"
 
@@ -45,8 +45,8 @@ class Check:
 def python() -> Check:
     """Whether this Python runs all of it."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < LEAST_PYTHON:
-        least = ".".join(map(str, LEAST_PYTHON))
+    if sys.version_info < MIN_PYTHON:
+        least = ".".join(map(str, MIN_PYTHON))
         return Check("Python", False, f"{version} is too old: install {least} or newer.")
     try:
         import replicate  # noqa: F401
@@ -88,7 +88,7 @@ def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
             return checks
         return [*checks, *(await _network(settings)), *(await _replicate(app, has_state=has_state))]
 
-    return in_app(settings, look)
+    return run_in_app(settings, look)
 
 
 async def _state(app: App, settings: Settings) -> list[Check]:

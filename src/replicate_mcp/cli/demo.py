@@ -24,7 +24,7 @@ TOKEN = f"r8_{ACCOUNT}"
 OUT_OF_THE_WAY = 60_000
 """Creations a minute, at the simulator and for the server: the demo is about the limit."""
 
-LOOK_SECONDS = 0.1
+SIMULATOR_POLL_SECONDS = 0.1
 """How often the simulator is asked what is in flight."""
 
 SHOWN_FILES = 10
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> None:
     number = f"{arguments.tasks} image" + ("s" if arguments.tasks > 1 else "")
     seconds = arguments.seconds.replace("-", " to ")
-    _tell("Three programs on this machine, and no account:")
+    _print_next_steps("Three programs on this machine, and no account:")
     for name, what in (
         ("simulator", f"stands in for Replicate's API; a prediction takes {seconds} s there"),
         (
@@ -99,7 +99,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         ),
         ("client", f"asks the server for {number}, in one call of its tool generate_images"),
     ):
-        _tell(what, lead=f"  {name:<9}  ")
+        _print_next_steps(what, lead=f"  {name:<9}  ")
     _say()
 
 
@@ -156,7 +156,7 @@ async def _ask(
         while True:
             stats = await anyio.to_thread.run_sync(simulator.stats)
             bar.show_in_flight(stats["accounts"].get(ACCOUNT, {}).get("in_flight", 0))
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(SIMULATOR_POLL_SECONDS)
 
     async def call(tool: str, **arguments: Any) -> dict[str, Any]:
         answer = await client.call_tool(tool, arguments, progress_callback=on_progress)
@@ -234,7 +234,7 @@ def _conclude(
     images = f"{made} image" + ("s" if made != 1 else "")
     if seen.prediction_seconds > seconds:
         kept += f" (one at a time would have taken {seen.prediction_seconds:.1f} s)"
-    _tell(f"{images} in {seconds:.1f} s. {kept}.", style="bold")
+    _print_next_steps(f"{images} in {seconds:.1f} s. {kept}.", style="bold")
     return OK if within and made == arguments.tasks else SOME_FAILED
 
 
@@ -242,17 +242,17 @@ def _part(simulator: "Simulator", keep: bool) -> None:
     from replicate_mcp.cli.executable import as_typed
 
     if keep:
-        _tell(
+        _print_next_steps(
             f"The simulator at {simulator.url} goes on, and the URLs work, until you press Enter."
         )
         sys.stdin.readline()
     else:
         again = as_typed("demo", "--keep")
-        _tell("The simulator and its URLs are gone now. To look at the images:")
+        _print_next_steps("The simulator and its URLs are gone now. To look at the images:")
         _say(f"  {again}")
 
 
-def _tell(sentence: str, *, lead: str = "", style: str = "") -> None:
+def _print_next_steps(sentence: str, *, lead: str = "", style: str = "") -> None:
     """Print a sentence behind `lead`, which is bold; wrapped between words on a terminal."""
     from rich.text import Text
 

@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Save all files of a batch."""
-    from replicate_mcp.cli.session import in_app, reader
+    from replicate_mcp.cli.session import run_in_app, reader
     from replicate_mcp.settings import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
     caller = reader(settings)
-    return in_app(settings, lambda app: _download(app, caller, arguments))
+    return run_in_app(settings, lambda app: _download(app, caller, arguments))
 
 
 async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace) -> int:

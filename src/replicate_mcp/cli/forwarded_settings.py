@@ -11,7 +11,7 @@ from typing import Any
 from replicate_mcp.cli.server_entry import holds_password
 from replicate_mcp.tls import CERTIFICATE_VARIABLES
 
-PASSED_ON = (
+FORWARDED_SETTINGS = (
     "REPLICATE_BASE_URL",
     "REPLICATE_CONCURRENT_LIMIT",
     "REPLICATE_REQUESTS_PER_MINUTE",
@@ -37,7 +37,7 @@ NETWORK_VARIABLES = (*_PROXIES, *(name.lower() for name in _PROXIES), *CERTIFICA
 def forwarded_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of the environment; one that holds a password is left out, and told."""
     found = {}
-    for name in PASSED_ON:
+    for name in FORWARDED_SETTINGS:
         if origins[name] != "environment":
             continue
         if holds_password(str(values[name])):

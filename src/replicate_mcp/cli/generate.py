@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchResult
     from replicate_mcp.tasks.schema_reading import InputField
 
-LOOK_SECONDS = 0.2
+PROGRESS_POLL_SECONDS = 0.2
 """How often the bar is brought up to date."""
 
-TRY_AGAIN_SECONDS = 1.0
+RETRY_DELAY_SECONDS = 1.0
 """Until a batch is asked to stop again, where the backend could not be reached."""
 
-LEFT = "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
+INTERRUPTED_MESSAGE = "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the images, show them, and save them where that was asked for."""
-    from replicate_mcp.cli.session import in_app
+    from replicate_mcp.cli.session import run_in_app
     from replicate_mcp.cli.task_input import read_tasks
     from replicate_mcp.settings import load_settings
 
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         from replicate_mcp.cli.saving import make_folder
 
         make_folder(arguments.out, _names(given.tasks))  # Before anything is created and billed.
-    return in_app(settings, lambda app: _generate(app, arguments, given))
+    return run_in_app(settings, lambda app: _generate(app, arguments, given))
 
 
 def _names(tasks: "Sequence[object]") -> list[str]:
@@ -112,7 +112,7 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
 
     caller = app.caller()
     with ProgressBar(len(given.tasks)) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
-        batch_id = await _begun(app, caller, arguments, given, interrupts)
+        batch_id = await _start(app, caller, arguments, given, interrupts)
         if batch_id is None:
             bar.say("Nothing was made.")
             return INTERRUPTED
@@ -156,10 +156,10 @@ def _leave(bar: "ProgressBar") -> None:
 
     bar.stop()
     # Past the console and its buffers: the signal may have come in the middle of a line.
-    os.write(sys.stderr.fileno(), f"{LEFT}\n".encode())
+    os.write(sys.stderr.fileno(), f"{INTERRUPTED_MESSAGE}\n".encode())
 
 
-async def _begun(
+async def _start(
     app: "App",
     caller: "Caller",
     arguments: argparse.Namespace,
@@ -173,7 +173,7 @@ async def _begun(
     async with anyio.create_task_group() as group:
 
         async def give_up_when_asked() -> None:
-            await interrupts.heard.wait()
+            await interrupts.interrupted.wait()
             group.cancel_scope.cancel()
 
         group.start_soon(give_up_when_asked)
@@ -222,10 +222,10 @@ async def _run_batch(
         while True:
             if progress := await app.batches.progress(batch_id):
                 bar.update(progress.finished, progress.line, progress.notice)
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(PROGRESS_POLL_SECONDS)
 
     async def stop_when_asked() -> None:
-        await interrupts.heard.wait()
+        await interrupts.interrupted.wait()
         progress = await app.batches.progress(batch_id)
         running = progress.running if progress else 0
         # Recorded before it is said: whoever leaves at once must have stopped the batch for good.
@@ -235,7 +235,7 @@ async def _run_batch(
                 break
             except BackendUnavailable as error:
                 bar.say(f"{error} Trying again.")
-                await anyio.sleep(TRY_AGAIN_SECONDS)
+                await anyio.sleep(RETRY_DELAY_SECONDS)
         bar.say(
             f"Stopping: cancelling {running} at Replicate; press Ctrl-C again to leave at once."
         )

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.cli.hosts import ALIASES, HOSTS, SERVER
 from replicate_mcp.cli.install_questions import (
-    ASKED_LATER,
+    PROMPTED_LATER,
     BASE_URL,
     TOKEN,
-    agreed,
+    confirm,
     agreed_to_replace,
     asked_later,
-    asked_token,
+    prompt_token,
     checked_token,
 )
 from replicate_mcp.cli.main import OK, WRONG_USE
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
             changed = _without_server(place)
         else:
-            ask = asked_later if arguments.dry_run else asked_token
+            ask = asked_later if arguments.dry_run else prompt_token
             changed = _with_server(place, entry, ask)
     except NotJson as error:
         _refuse(place, entry, str(error))
@@ -163,14 +163,14 @@ def _write(
     if other and not agreed_to_replace(place.name):
         print("Nothing was written.", file=sys.stderr)
         return WRONG_USE
-    if not arguments.yes and not agreed():
+    if not arguments.yes and not confirm():
         print("Nothing was written.", file=sys.stderr)
         return WRONG_USE
     was_open = place.file.is_open_to_others()
     has_password = any(holds_password(value, name) for name, value in network.items())
     holds_secret = has_password or env.get(TOKEN, REFERENCE) != REFERENCE
     backup = place.file.replace(changed, holds_secret=holds_secret)
-    _tell(place, backup, entry)
+    _print_next_steps(place, backup, entry)
     if was_open:
         private = "The file and its backup" if holds_secret else "The backup"
         print(f"{private} can be read by you alone now (mode 600): secrets may be in there.")
@@ -206,7 +206,7 @@ def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) ->
 
     Of an entry that was another server's, only the settings of this one stay.
     """
-    from replicate_mcp.cli.json_text import append, put, value_at
+    from replicate_mcp.cli.json_text import append, set_value, value_at
     from replicate_mcp.cli.server_entry import other_server
     from replicate_mcp.settings import SETTING_NAMES
 
@@ -225,7 +225,7 @@ def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) ->
     if TOKEN not in env:
         there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
     elif env[TOKEN] == UNKNOWN:
-        env[TOKEN] = _kept_token(there.get(TOKEN)) or ask()
+        env[TOKEN] = _existing_token(there.get(TOKEN)) or ask()
     merged = present | entry | {"env": there | env}
     if not merged["args"]:
         del merged["args"]
@@ -235,10 +235,10 @@ def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) ->
         inputs = value_at(text, ("inputs",)) or []
         if not any(_is_ours(each) for each in inputs):
             text = append(text, ("inputs",), _token_input())
-    return put(text, place.way, merged)
+    return set_value(text, place.way, merged)
 
 
-def _kept_token(token: Any) -> str | None:
+def _existing_token(token: Any) -> str | None:
     """Return the token of an entry; None for none, or for text that stands for one."""
     from replicate_mcp.placeholders import placeholder
 
@@ -292,7 +292,7 @@ def _is_ours(host_input: Any) -> bool:
 
 
 def _show(place: Place, changed: str) -> None:
-    from replicate_mcp.cli.forwarded_settings import NETWORK_VARIABLES, PASSED_ON
+    from replicate_mcp.cli.forwarded_settings import NETWORK_VARIABLES, FORWARDED_SETTINGS
     from replicate_mcp.cli.json_text import value_at
     from replicate_mcp.cli.server_entry import is_shown, other_server, words_of
     from replicate_mcp.cli.showing_changes import difference
@@ -304,13 +304,13 @@ def _show(place: Place, changed: str) -> None:
         if not other_server(entry)
         for word in words_of(entry)
     ]
-    variables = (*PASSED_ON, *NETWORK_VARIABLES)
+    variables = (*FORWARDED_SETTINGS, *NETWORK_VARIABLES)
 
     def shown(way: "Way", value: str) -> bool:
         is_of_input = len(way) == 1 and value in _token_input().values()
         return (
             is_of_input
-            or value == ASKED_LATER
+            or value == PROMPTED_LATER
             or is_shown(way, value, variables=variables, words=words)
         )
 
@@ -322,7 +322,7 @@ def _show(place: Place, changed: str) -> None:
     print(difference(file.path, file.text, changed, ours=ours, is_shown=shown))
 
 
-def _tell(place: Place, backup: Path | None, entry: Mapping[str, Any]) -> None:
+def _print_next_steps(place: Place, backup: Path | None, entry: Mapping[str, Any]) -> None:
     """Say what was written where, and what is next."""
     file, host = place.file, place.host
     print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))

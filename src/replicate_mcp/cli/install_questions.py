@@ -10,7 +10,7 @@ from replicate_mcp.platform.terminal import is_msys_terminal, is_terminal
 TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
 BASE_URL = "REPLICATE_BASE_URL"
 
-ASKED_LATER = "(your token, asked for without --dry-run)"
+PROMPTED_LATER = "(your token, asked for without --dry-run)"
 
 
 def checked_token(token: str) -> str:
@@ -26,7 +26,7 @@ def checked_token(token: str) -> str:
     return token
 
 
-def asked_token() -> str:
+def prompt_token() -> str:
     """The token, typed unseen.
 
     Raises:
@@ -56,15 +56,15 @@ def asked_token() -> str:
 
 def asked_later() -> str:
     """Return what stands for the token in a dry run."""
-    return ASKED_LATER
+    return PROMPTED_LATER
 
 
-def agreed() -> bool:
+def confirm() -> bool:
     """Return whether the change is to be written."""
     if not is_terminal(sys.stdin):
         print("Add --yes to write it without being asked.", file=sys.stderr)
         return False
-    return _said_yes("Write this?")
+    return _is_yes("Write this?")
 
 
 def agreed_to_replace(name: str) -> bool:
@@ -76,10 +76,10 @@ def agreed_to_replace(name: str) -> bool:
             file=sys.stderr,
         )
         return False
-    return _said_yes(f'Replace the other server "{name}"?')
+    return _is_yes(f'Replace the other server "{name}"?')
 
 
-def _said_yes(question: str) -> bool:
+def _is_yes(question: str) -> bool:
     with suppress(EOFError):
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     print(file=sys.stderr)

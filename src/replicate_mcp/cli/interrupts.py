@@ -20,7 +20,7 @@ class Interrupts:
     """
 
     def __init__(self, before_leaving: Callable[[], None]) -> None:
-        self.heard = anyio.Event()
+        self.interrupted = anyio.Event()
         self._before_leaving = before_leaving
         self._count = 0
 
@@ -44,4 +44,4 @@ class Interrupts:
                 self._before_leaving()
             finally:
                 os._exit(INTERRUPTED)
-        self._loop.call_soon_threadsafe(self.heard.set)
+        self._loop.call_soon_threadsafe(self.interrupted.set)

@@ -82,7 +82,7 @@ def value_at(text: str, path: Path) -> Any:
     return None if node is None else node.value
 
 
-def put(text: str, path: Path, value: Any) -> str:
+def set_value(text: str, path: Path, value: Any) -> str:
     """The text with the value there, and objects made on the way to it where they are missing.
 
     Raises:
@@ -112,7 +112,7 @@ def append(text: str, path: Path, value: Any) -> str:
     root = read(text)
     node = _node_at(root, path)
     if node is None:
-        return put(text, path, [value])
+        return set_value(text, path, [value])
     if not isinstance(node.value, list):
         raise NotJson(f'"{path[-1]}" is no array')
     return _insert(text, root, node, None, value)

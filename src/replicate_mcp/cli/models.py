@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the models that were found, or one model's inputs from its own schema."""
     from replicate_mcp.cli.printing import say
-    from replicate_mcp.cli.session import in_app
+    from replicate_mcp.cli.session import run_in_app
     from replicate_mcp.errors import InvalidInput
     from replicate_mcp.settings import load_settings
 
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInput("--search takes the WORDS to search for, like --search sticker.")
     settings = load_settings(env_file=arguments.env_file)
     if model is None:
-        return _found(in_app(settings, lambda app: app.find_models(words, app.caller)))
-    schema = in_app(settings, lambda app: app.model_inputs(app.caller(), model))
+        return _found(run_in_app(settings, lambda app: app.find_models(words, app.caller)))
+    schema = run_in_app(settings, lambda app: app.model_inputs(app.caller(), model))
     if schema is None:
         say("Replicate did not tell this model's inputs; try again later.")
         return SOME_FAILED

@@ -29,7 +29,7 @@ from replicate_mcp.replicate_api.outputs import DELIVERY_HOST
 from replicate_mcp.tasks import filenames, media
 from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
-AT_ONCE = 8
+MAX_CONCURRENT_DOWNLOADS = 8
 
 ATTEMPTS = 3
 """Of one file, where the connection or Replicate fails, or the content is an error page."""
@@ -40,7 +40,7 @@ _EMPTY = "its host sent an empty file"
 
 _NO_MEDIA = "its content is no image, nor video or audio: its host may have sent an error page"
 
-_TAKEN = "a file of that name is there already (--overwrite replaces it)"
+_FILE_EXISTS = "a file of that name is there already (--overwrite replaces it)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class NotSaved:
     reason: str
 
 
-class _Unfit(Exception):
+class CannotSave(Exception):
     """Why a file cannot be saved, now or later."""
 
 
@@ -116,13 +116,13 @@ class Saver:
         for number, file in enumerate(files):
             self._ended[_stem(file.filename)].append((number, ended[number]))
         failed: dict[int, NotSaved] = {}
-        turns = anyio.CapacityLimiter(AT_ONCE)
+        turns = anyio.CapacityLimiter(MAX_CONCURRENT_DOWNLOADS)
 
         async def one(number: int, file: GeneratedFile) -> None:
             async with turns:
                 try:
                     await self._save(client, number, file)
-                except _Unfit as unfit:
+                except CannotSave as unfit:
                     failed[number] = NotSaved(file.filename, str(unfit))
                 except OSError as error:
                     failed[number] = NotSaved(file.filename, error.strerror or str(error))
@@ -141,9 +141,9 @@ class Saver:
     async def _save(self, client: httpx.AsyncClient, number: int, file: GeneratedFile) -> None:
         target = self._target(file.filename)
         if not self._delivery.is_output_url(file.url):
-            raise _Unfit(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
+            raise CannotSave(f"its URL is not on {DELIVERY_HOST}: {file.url[:200]}")
         if file.expired:
-            raise _Unfit("its URL has expired: Replicate deletes files after one hour")
+            raise CannotSave("its URL has expired: Replicate deletes files after one hour")
         part = target.with_name(f".{secrets.token_hex(6)}.part")
         try:
             suiting = await self._fetch(client, file, part)
@@ -166,7 +166,7 @@ class Saver:
         problem = filenames.problem(filename)
         target = self._folder / filename
         if problem is not None or target.parent != self._folder or target.name != filename:
-            raise _Unfit(f"its name {problem or 'is no plain filename'}")
+            raise CannotSave(f"its name {problem or 'is no plain filename'}")
         return target
 
     async def _place(self, part: Path, number: int, name: str) -> str | None:
@@ -186,7 +186,7 @@ class Saver:
                         same = partial(_is_same, part, self._folder / free)
                         if await anyio.to_thread.run_sync(same):
                             return None
-                        raise _Unfit(_TAKEN) from None
+                        raise CannotSave(_FILE_EXISTS) from None
             free = filenames.with_suffix_number(name, suffix)
             suffix += 1
 
@@ -218,7 +218,7 @@ class Saver:
             try:
                 async with client.stream("GET", file.url, headers=_UNENCODED) as response:
                     if response.status_code in (404, 410):
-                        raise _Unfit("its URL has expired: Replicate deletes files after one hour")
+                        raise CannotSave("its URL has expired: Replicate deletes files after one hour")
                     if response.status_code == 200:
                         beginning = await self._write(response, part)
                         if name := media.name_to_save(file.filename, beginning):
@@ -233,21 +233,21 @@ class Saver:
             except httpx.HTTPError as error:
                 reason = f"the connection failed ({str(error) or type(error).__name__})"
             except (httpx.InvalidURL, ValueError) as error:  # UnicodeError is a ValueError
-                raise _Unfit(f"its URL cannot be used ({error})") from None
-        raise _Unfit(reason)
+                raise CannotSave(f"its URL cannot be used ({error})") from None
+        raise CannotSave(reason)
 
     async def _write(self, response: httpx.Response, part: Path) -> bytes:
         """Write a body into `part`, and return its beginning."""
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
-            raise _Unfit(f"its host sent it encoded ({encoding}), which was not asked for")
+            raise CannotSave(f"its host sent it encoded ({encoding}), which was not asked for")
         size, beginning = 0, b""
         async with await anyio.open_file(part, "wb") as file:
             # Raw, so that nothing is decoded, whatever a header says.
             async for chunk in response.aiter_raw():
                 size += len(chunk)
                 if size > self._max_mb * 1_000_000:
-                    raise _Unfit(f"it is over {self._max_mb} MB (--max-mb allows more)")
+                    raise CannotSave(f"it is over {self._max_mb} MB (--max-mb allows more)")
                 if len(beginning) < media.HEAD_BYTES:
                     beginning += chunk[: media.HEAD_BYTES - len(beginning)]
                 await file.write(chunk)

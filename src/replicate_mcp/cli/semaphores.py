@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from replicate_mcp.semaphores.permits import SemaphoreState, HolderUsage
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
-LOOK_SECONDS = 0.25
+WATCH_POLL_SECONDS = 0.25
 """How often `--watch` looks."""
 
 BAR_WIDTHS = ((100, 24), (76, 8))
@@ -40,22 +40,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List the semaphores, set one, or watch them."""
-    from replicate_mcp.cli.session import in_app
+    from replicate_mcp.cli.session import run_in_app
     from replicate_mcp.settings import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
     match arguments.words:
         case []:
             work = _watch if arguments.watch else _list
-            return in_app(settings, lambda app: work(app, arguments.json))
+            return run_in_app(settings, lambda app: work(app, arguments.json))
         case ["set", name, limit] if limit.isdecimal():
-            return in_app(settings, lambda app: _set(app, name, int(limit)))
+            return run_in_app(settings, lambda app: _set(app, name, int(limit)))
         case ["set", *_]:
             raise InvalidInput("Say which and how many, like: semaphores set thumbnails 5")
         case ["unset", name]:
-            return in_app(settings, lambda app: _unset(app, name))
+            return run_in_app(settings, lambda app: _unset(app, name))
         case ["remove", name]:
-            return in_app(settings, lambda app: _remove(app, name))
+            return run_in_app(settings, lambda app: _remove(app, name))
         case ["unset" | "remove" as word, *_]:
             raise InvalidInput(f"Give one name, like: semaphores {word} thumbnails")
         case [word, *_]:
@@ -110,7 +110,7 @@ async def _list(app: "App", as_document: bool) -> int:
     from replicate_mcp.cli.printing import print_json, say
     from replicate_mcp.cli.tables import print_apart
 
-    states, shares = await _look(app)
+    states, shares = await _show_table(app)
     console = PrintableConsole()
     if as_document:
         print_json(_document(states, shares))
@@ -166,8 +166,8 @@ async def _watch_in_lines(app: "App", as_document: bool) -> None:
 
     printed: object = None
     with Interrupts(before_leaving=lambda: None) as interrupts:
-        while not interrupts.heard.is_set():
-            states, shares = await _look(app)
+        while not interrupts.interrupted.is_set():
+            states, shares = await _show_table(app)
             found = _document(states, shares)
             counted = [
                 (each["name"], each["limit"], each["in_use"], each["waiting"]) for each in found
@@ -182,8 +182,8 @@ async def _watch_in_lines(app: "App", as_document: bool) -> None:
                     _print_rows(app, states)
                 sys.stdout.flush()
                 printed = now
-            with anyio.move_on_after(LOOK_SECONDS):
-                await interrupts.heard.wait()
+            with anyio.move_on_after(WATCH_POLL_SECONDS):
+                await interrupts.interrupted.wait()
 
 
 async def _watch_live(app: "App", console: "Console") -> None:
@@ -198,13 +198,13 @@ async def _watch_live(app: "App", console: "Console") -> None:
         ) as live,
         Interrupts(before_leaving=live.stop) as interrupts,
     ):
-        while not interrupts.heard.is_set():
-            live.update(_table(app, *await _look(app), console.width), refresh=True)
-            with anyio.move_on_after(LOOK_SECONDS):
-                await interrupts.heard.wait()
+        while not interrupts.interrupted.is_set():
+            live.update(_table(app, *await _show_table(app), console.width), refresh=True)
+            with anyio.move_on_after(WATCH_POLL_SECONDS):
+                await interrupts.interrupted.wait()
 
 
-async def _look(app: "App") -> "tuple[list[SemaphoreState], list[HolderUsage]]":
+async def _show_table(app: "App") -> "tuple[list[SemaphoreState], list[HolderUsage]]":
     """All of them: whoever may read the state that is shared may see what is in it."""
     backend = await app.backend()
     return await backend.semaphores(), await backend.usage_by_holder()

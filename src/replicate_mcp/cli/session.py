@@ -15,7 +15,7 @@ from replicate_mcp.tasks.result import BatchResult
 T = TypeVar("T")
 
 
-def in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
+def run_in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
     """Do one command's work in an app that ends with it.
 
     Raises:
