@@ -128,7 +128,7 @@ def test_a_seed_repeats_the_faults() -> None:
 
     def drawn(seed: int) -> list[Fault | None]:
         injector = FaultInjector(faults, seed)
-        return [injector.strikes("creation") for _ in range(200)]
+        return [injector.next_fault("creation") for _ in range(200)]
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert 30 < sum(fault is Fault.RESET_AFTER for fault in drawn(1)) < 90

@@ -7,7 +7,7 @@ from typing import Any
 
 from replicate_mcp.simulator.settings import SimulatorSettings, ThrottleWording
 
-_CHANGES_KEPT = 200_000
+_MAX_HISTORY = 200_000
 """Changes of the number in flight that are remembered per account; some 20 MB."""
 _COUNTED = (
     "created",
@@ -72,7 +72,7 @@ class Account:
     last_creation: float | None = None
     last_end: float | None = None
     changes: deque[tuple[float, int]] = field(
-        default_factory=lambda: deque(maxlen=_CHANGES_KEPT), repr=False
+        default_factory=lambda: deque(maxlen=_MAX_HISTORY), repr=False
     )
     _changed_at: float = 0.0
 

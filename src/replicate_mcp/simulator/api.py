@@ -73,7 +73,7 @@ class Api:
             bucket = account.creations if creates else account.others
             account.counts["creations_seen" if creates else "other_calls"] += 1
             seconds = bucket.take(world.clock.now())
-            fault = None if seconds or route.call is None else world.faults.strikes(route.call)
+            fault = None if seconds or route.call is None else world.faults.next_fault(route.call)
             if fault is not None:
                 account.counts["faults"] += 1
             if seconds or fault is Fault.THROTTLED:

@@ -11,7 +11,7 @@ from replicate_mcp.simulator.predictions import Prediction
 from replicate_mcp.simulator.problems import Problem
 from replicate_mcp.simulator.simulation import Simulation
 
-_LONGEST_WAIT_SECONDS = 60.0
+_MAX_WAIT_SECONDS = 60.0
 
 
 class AccountChanges(BaseModel):
@@ -79,7 +79,7 @@ async def wait(sim: Simulation, exchange: Exchange) -> Answer:
     """
     query = exchange.query()
     account = query.pop("account", None)
-    timeout = min(float(query.pop("timeout", 10)), _LONGEST_WAIT_SECONDS)
+    timeout = min(float(query.pop("timeout", 10)), _MAX_WAIT_SECONDS)
     goals = {name: int(value) for name, value in query.items()}
     deadline = sim.world.clock.now() + timeout
     while not _reached(sim, account, goals):

@@ -183,7 +183,7 @@ class FaultInjector:
         else:
             self._ordered[call].clear()
 
-    def strikes(self, call: Call) -> Fault | None:
+    def next_fault(self, call: Call) -> Fault | None:
         """The fault of this call, mostly none."""
         family: Call = "get" if call in GETS else call
         for kind in (call, family):

@@ -53,7 +53,7 @@ class Creation:
 
 
 @dataclass(frozen=True, slots=True)
-class Destiny:
+class Outcome:
     """What will become of a prediction that nobody cancels."""
 
     queue_seconds: float
@@ -77,7 +77,7 @@ class Prediction:
     order: int
     """Its place among all predictions of its account."""
     asked: Creation
-    destiny: Destiny
+    destiny: Outcome
     seed: int
     created: float
     deadline: float | None
@@ -91,7 +91,7 @@ class Prediction:
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
-    def has_left(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether it is out of flight."""
         return self.ended is not None or self.output_ready
 
@@ -126,7 +126,7 @@ class Prediction:
         return self.ended is not None and now >= self.ended + retention
 
 
-class Fate:
+class OutcomeSampler:
     """Decides what becomes of predictions, reproducibly for a seed."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
@@ -139,7 +139,7 @@ class Fate:
         self._queue: Sampler = sampler(settings.queue_seconds)
         self._predict: Sampler = sampler(settings.predict_seconds)
 
-    def of(self, asked: Creation) -> Destiny:
+    def of(self, asked: Creation) -> Outcome:
         """The destiny of the next prediction."""
         settings = self._settings
         queue_seconds = self._queue(self._rng, 0.5)
@@ -155,7 +155,7 @@ class Fate:
         elif "[slow]" in words:
             predict_seconds = settings.slow_seconds
         makes_none = any(each in words for each in ("[no-output]", "[nsfw-log]", "[words]"))
-        return Destiny(
+        return Outcome(
             queue_seconds,
             predict_seconds,
             error,

@@ -16,7 +16,7 @@ from replicate_mcp.simulator.settings import SimulatorSettings
 from replicate_mcp.simulator.webhooks import Webhooks
 from replicate_mcp.simulator.world import World
 
-_DRAWN_AT_ONCE = 2
+_MAX_CONCURRENT_DRAWINGS = 2
 CONTENT_TYPES = {
     "webp": "image/webp",
     "png": "image/png",
@@ -37,7 +37,7 @@ class Simulation:
         self.webhooks = Webhooks(self.world, self.representations, self.happens)
         self.world.announce = self.webhooks.announce
         self._rng = random.Random(f"answers {settings.seed}")  # noqa: S311 - the same again
-        self._drawing = asyncio.Semaphore(_DRAWN_AT_ONCE)
+        self._drawing = asyncio.Semaphore(_MAX_CONCURRENT_DRAWINGS)
 
     def happens(self, rate: float) -> bool:
         """Whether something of this rate happens now."""

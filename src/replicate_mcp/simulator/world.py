@@ -9,7 +9,7 @@ from typing import Any
 from replicate_mcp.simulator.accounts import Account
 from replicate_mcp.simulator.clock import Clock
 from replicate_mcp.simulator.fault_injection import ORDERS, FaultInjector
-from replicate_mcp.simulator.predictions import NEVER, Creation, Fate, Prediction, Status, new_id
+from replicate_mcp.simulator.predictions import NEVER, Creation, OutcomeSampler, Prediction, Status, new_id
 from replicate_mcp.simulator.problems import unauthenticated
 from replicate_mcp.simulator.settings import SimulatorSettings
 
@@ -32,7 +32,7 @@ class World:
     def _clear(self, settings: SimulatorSettings) -> None:
         self.settings = settings
         self.faults = FaultInjector(settings, settings.seed)
-        self.fate = Fate(settings)
+        self.fate = OutcomeSampler(settings)
         self.accounts: dict[str, Account] = {}
         self.predictions: dict[str, Prediction] = {}
         self.files: dict[str, tuple[Account, dict[str, Any]]] = {}
@@ -50,7 +50,7 @@ class World:
         self.settings = settings.model_copy(update=dict.fromkeys(ORDERS, ()))
         if "seed" in changes:
             self.faults = FaultInjector(settings, settings.seed)
-            self.fate = Fate(settings)
+            self.fate = OutcomeSampler(settings)
         else:
             for name, call in ORDERS.items():
                 if name in changes:
@@ -147,9 +147,9 @@ class World:
     def cancel(self, prediction: Prediction) -> None:
         """Ask for its end; nothing happens to one that has ended."""
         if self.settings.cancel_seconds:
-            self.clock.call_later(self.settings.cancel_seconds, lambda: self._cut(prediction))
+            self.clock.call_later(self.settings.cancel_seconds, lambda: self._on_deadline(prediction))
         else:
-            self._cut(prediction)
+            self._on_deadline(prediction)
 
     def newest_first(
         self, account: Account, *, start: int | None, after: float | None, before: float | None
@@ -180,7 +180,7 @@ class World:
     def _next(self, prediction: Prediction, at: float, what: Callable[[Prediction], None]) -> None:
         """Set the prediction's one timer: for what comes next, or its deadline if that is first."""
         if prediction.deadline is not None and prediction.deadline <= at:
-            at, what = prediction.deadline, self._cut
+            at, what = prediction.deadline, self._on_deadline
         if at != NEVER:
             prediction.timer = self.clock.call_later(
                 at - self.clock.now(), lambda: what(prediction)
@@ -196,7 +196,7 @@ class World:
         self._changed()
         limit = self.settings.run_limit_seconds
         if prediction.destiny.predict_seconds > limit:
-            self._next(prediction, now + limit, self._overrun)
+            self._next(prediction, now + limit, self._on_run_limit)
         else:
             self._next(prediction, now + prediction.destiny.predict_seconds, self._finish)
         first = prediction.first_file_after
@@ -212,7 +212,7 @@ class World:
             self._end(prediction, Status.FAILED)
         elif destiny.output_before_end and not prediction.output_ready:
             prediction.output_ready = True
-            self._left(prediction)
+            self._on_finished(prediction)
             prediction.timer = self.clock.call_later(
                 self.settings.settle_seconds, lambda: self._finish(prediction)
             )
@@ -225,19 +225,19 @@ class World:
             _wake(waiter)
         prediction.waiters.clear()
 
-    def _overrun(self, prediction: Prediction) -> None:
+    def _on_run_limit(self, prediction: Prediction) -> None:
         prediction.error = "The prediction ran for longer than it may (E6716)"
         self._end(prediction, Status.FAILED)
 
-    def _cut(self, prediction: Prediction) -> None:
-        if not prediction.has_left:
+    def _on_deadline(self, prediction: Prediction) -> None:
+        if not prediction.is_finished:
             started = prediction.started is not None
             self._end(prediction, Status.CANCELED if started else Status.ABORTED)
 
     def _end(self, prediction: Prediction, status: Status) -> None:
         if prediction.ended is not None:
             return
-        had_left = prediction.has_left
+        had_left = prediction.is_finished
         prediction.status = status
         prediction.ended = self.clock.now()
         prediction.output_ready = status is Status.SUCCEEDED
@@ -246,11 +246,11 @@ class World:
             prediction.timer = None
         prediction.asked.account.counts[status.value] += 1
         if not had_left:
-            self._left(prediction)
+            self._on_finished(prediction)
         self._event(prediction, "completed")
         self._changed()
 
-    def _left(self, prediction: Prediction) -> None:
+    def _on_finished(self, prediction: Prediction) -> None:
         prediction.asked.account.prediction_left(self.clock.now())
         self._shown(prediction)
         self._changed()
@@ -263,7 +263,7 @@ class World:
 
     async def left(self, prediction: Prediction, seconds: float) -> None:
         """Wait until it is out of flight, or so many seconds."""
-        if prediction.has_left:
+        if prediction.is_finished:
             return
         waiter = asyncio.get_running_loop().create_future()
         prediction.waiters.append(waiter)
