@@ -101,7 +101,7 @@ def _table(found: Sequence[Asked]) -> Table:
             f"{statistics.median(asked.overhead_ms):.1f}",
             f"{_p95(asked.overhead_ms):.1f}",
             f"{asked.made:,}",
-            str(asked.most_at_once),
+            str(asked.peak_in_flight),
         )
     raw, ours, _ = found
     added = [mine - theirs for mine, theirs in zip(ours.overhead_ms, raw.overhead_ms, strict=True)]

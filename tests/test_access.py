@@ -134,7 +134,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("access", "headers", "inside", "name"), CASES)
-def test_who_calls(
+def test_authenticate_identifies_the_caller(
     access: Access, headers: dict[str, str], inside: object, name: str | None
 ) -> None:
     if name is None:
@@ -147,18 +147,18 @@ def test_who_calls(
 
 
 @pytest.mark.parametrize("name", PROXY_HEADERS)
-def test_a_header_of_any_known_proxy_keeps_the_servers_token_from_loopback(name: str) -> None:
+def test_any_proxy_header_denies_the_server_token_on_loopback(name: str) -> None:
     assert OPEN.authenticate(request(LOOPBACK)).name == "server"
     with pytest.raises(Unauthorized, match="came through a proxy"):
         OPEN.authenticate(request(LOOPBACK | {name.lower(): "x"}))
 
 
-def test_another_users_program_may_not_use_the_servers_token() -> None:
+def test_program_of_another_user_may_not_use_the_server_token() -> None:
     with pytest.raises(Unauthorized, match="belongs to another user"):
         OPEN.authenticate(HttpRequest(LOOPBACK))
 
 
-def test_whose_the_connection_is_is_not_asked_where_it_decides_nothing() -> None:
+def test_connection_owner_is_not_checked_when_irrelevant() -> None:
     def fail() -> bool:
         raise AssertionError("asked")
 
@@ -173,7 +173,7 @@ def test_whose_the_connection_is_is_not_asked_where_it_decides_nothing() -> None
             access.authenticate(HttpRequest(headers, is_of_own_user=fail), inside)
 
 
-def test_a_refusal_says_each_way_in() -> None:
+def test_rejection_lists_every_way_to_authenticate() -> None:
     with pytest.raises(Unauthorized) as raised:
         NOT_ASKED_FOR.authenticate(request(LOOPBACK))
     for way in (
@@ -193,7 +193,7 @@ class Clock:
         return self.now
 
 
-def test_an_address_that_guesses_admin_keys_is_slowed_and_no_other_is() -> None:
+def test_only_the_address_guessing_admin_keys_is_throttled() -> None:
     clock = Clock()
     access = Access(server_token=SERVER, admin_key=ADMIN, refused=RefusedCredentials(clock))
 
@@ -216,7 +216,7 @@ def test_an_address_that_guesses_admin_keys_is_slowed_and_no_other_is() -> None:
     assert send(ADMIN) == "admin"
 
 
-def test_a_principal_is_of_one_caller_and_does_not_show_whether_a_key_is_right() -> None:
+def test_principal_identifies_one_caller_without_revealing_key_validity() -> None:
     def of(headers: dict[str, str], source: str = "192.0.2.1") -> str:
         return OPEN.principal(request(LOOPBACK | headers, source=source))
 
@@ -236,14 +236,14 @@ def test_a_principal_is_of_one_caller_and_does_not_show_whether_a_key_is_right()
     assert not any(secret in "".join(principals) for secret in (OWN, ADMIN, SERVER))
 
 
-def test_the_admin_of_a_server_without_a_token_is_the_admin_and_has_none_to_spend() -> None:
+def test_admin_of_a_server_without_a_token_has_no_token() -> None:
     admin = WITHOUT_TOKEN.authenticate(request({"x-admin-api-key": ADMIN}))
     assert admin.is_admin
     with pytest.raises(Unauthorized, match="No Replicate token is set"):
         _ = admin.token
 
 
-def test_a_form_of_a_web_page_cannot_spend_the_servers_money() -> None:
+def test_cross_site_form_cannot_use_the_server_token() -> None:
     assert OPEN.authenticate(request(LOOPBACK)).name == "server"
     for access in (OPEN, ANONYMOUS):
         with pytest.raises(Unauthorized):
@@ -251,12 +251,12 @@ def test_a_form_of_a_web_page_cannot_spend_the_servers_money() -> None:
     assert CLOSED.authenticate(request({}, has_json=False), OWN).name == OWN_NAME
 
 
-def test_on_stdio_the_servers_token_is_its_users() -> None:
+def test_stdio_caller_uses_the_server_token() -> None:
     assert CLOSED.authenticate_local().name == "server"
     assert CLOSED.authenticate_local(OWN).name == OWN_NAME
 
 
-def test_nobody_sees_anothers_batches_but_the_admin_those_of_the_server() -> None:
+def test_callers_see_only_their_own_batches_and_admin_also_those_of_the_server() -> None:
     admin, server = Caller("admin", SERVER), Caller("server", SERVER)
     own, other = Caller(OWN_NAME, OWN), Caller("token:other", "r8_other")
     assert admin.visible_callers == ("admin", "server")
@@ -264,7 +264,7 @@ def test_nobody_sees_anothers_batches_but_the_admin_those_of_the_server() -> Non
         assert (another.name in one.visible_callers) == (one == another)
 
 
-def test_no_secret_is_shown_in_a_repr_an_error_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_are_hidden_in_repr_errors_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     shown = [repr(OPEN), repr(Caller(OWN_NAME, OWN)), str(Caller("server", SERVER))]
     for headers in ({"x-admin-api-key": "a wrong secret"}, {"authorization": "Bearer a-secret"}):
@@ -310,7 +310,7 @@ PLACEHOLDERS = {
 
 
 @pytest.mark.parametrize("text", PLACEHOLDERS)
-def test_text_that_stands_for_a_token_is_told_without_repeating_it(text: str) -> None:
+def test_token_placeholder_is_rejected_without_repeating_it(text: str) -> None:
     ways: tuple[Callable[[], Caller], ...] = (
         lambda: Access(server_token=text).authenticate_local(),
         lambda: Access().authenticate_local(text),
@@ -326,21 +326,21 @@ def test_text_that_stands_for_a_token_is_told_without_repeating_it(text: str) ->
 
 
 @pytest.mark.parametrize("token", ["r8_" + "aB3" * 12, "r8_acme_1", "r8_secret_of_mine", "sk-x1"])
-def test_a_token_is_no_placeholder(token: str) -> None:
+def test_real_token_is_not_a_placeholder(token: str) -> None:
     assert placeholder(token) is None
     assert placeholder(f" {token}\n") is None
 
 
-def test_a_servers_own_network_is_for_its_operator_alone() -> None:
+def test_internal_network_details_are_shown_only_to_the_operator() -> None:
     error = ReplicateUnreachable("the proxy http://inside.example:1 does not answer")
-    stranger = HttpRequest({"x-replicate-api-key": OWN})
-    assert "inside.example" not in str(CLOSED.to_public_error(error, stranger))
-    assert not CLOSED.to_public_error(error, stranger).retryable
+    unprivileged = HttpRequest({"x-replicate-api-key": OWN})
+    assert "inside.example" not in str(CLOSED.to_public_error(error, unprivileged))
+    assert not CLOSED.to_public_error(error, unprivileged).retryable
     admin = HttpRequest({"x-admin-api-key": ADMIN})
     assert CLOSED.to_public_error(error, admin) is error
 
 
-def test_every_local_caller_meets_settings_that_cannot_be_used() -> None:
+def test_invalid_settings_are_raised_for_every_local_caller() -> None:
     access = Access(server_token=SERVER, settings_error=InvalidInput("The limit is wrong."))
     for own in (None, OWN):
         with pytest.raises(InvalidInput, match="The limit is wrong"):

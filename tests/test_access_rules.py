@@ -68,54 +68,54 @@ def request(headers: dict[str, str] | None = None, **fields: Any) -> HttpRequest
         ("é.example", ""),
     ],
 )
-def test_a_host_has_its_name_without_its_port(host: str, name: str) -> None:
+def test_host_name_is_parsed_without_its_port(host: str, name: str) -> None:
     assert host_name(host) == name
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_only_this_machine_connects_to_loopback(host: str) -> None:
+def test_loopback_addresses_accept_only_local_connections(host: str) -> None:
     assert is_loopback(host)
     assert server().authenticate(request({"host": host if ":" not in host else f"[{host}]"}))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.2", "::", "", "localhost.example"])
-def test_others_connect_to_every_other_address(host: str) -> None:
+def test_other_addresses_accept_remote_connections(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(Unauthorized):
         server().authenticate(request({"host": host}))
 
 
-def test_a_token_is_shown_by_sixteen_digits_that_are_its_own() -> None:
+def test_token_fingerprint_has_sixteen_unique_digits() -> None:
     assert fingerprint("r8_own") == fingerprint("r8_own") != fingerprint("r8_other")
     assert len(fingerprint("r8_own")) == 16
     assert fingerprint("r8_\ud800")
 
 
 @pytest.mark.parametrize(("given", "token"), [("r8_a", "r8_a"), (" r8_a\n", "r8_a"), (None, None)])
-def test_a_token_is_used_without_the_blanks_around_it(given: object, token: str | None) -> None:
+def test_token_is_stripped_of_whitespace(given: object, token: str | None) -> None:
     assert validate_token(given) == token
 
 
 @pytest.mark.parametrize("given", ["r8_!a~"])
-def test_a_token_may_have_any_character_that_a_header_can(given: str) -> None:
+def test_token_may_contain_any_header_character(given: str) -> None:
     assert validate_token(given) == given
 
 
 @pytest.mark.parametrize("given", ["", " \n", 7, [], {}, False])
-def test_what_is_no_text_is_no_token(given: object) -> None:
+def test_non_string_token_is_rejected(given: object) -> None:
     with pytest.raises(Unauthorized, match="is empty, or no token"):
         validate_token(given)
 
 
 @pytest.mark.parametrize("given", ["r8_a b", "r8_a\tb", "r8_é", "r8_a\x7f", "r8_a\x00b"])
-def test_a_token_that_no_header_can_carry_is_refused(given: str) -> None:
+def test_token_invalid_in_a_header_is_rejected(given: str) -> None:
     with pytest.raises(Unauthorized, match="odd characters in it") as refused:
         validate_token(given)
     assert given not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["Bearer r8_own", "bearer r8_own", " BEARER  r8_own "])
-def test_a_bearer_is_a_token(value: str) -> None:
+def test_bearer_authorization_is_a_token(value: str) -> None:
     assert server().authenticate(request({"authorization": value})).own_token == OWN
 
 
@@ -126,7 +126,7 @@ def test_a_bearer_is_a_token(value: str) -> None:
         *("", "Bearer xr8_"),
     ],
 )
-def test_another_authorization_is_refused(value: str) -> None:
+def test_non_bearer_authorization_is_rejected(value: str) -> None:
     with pytest.raises(Unauthorized, match="`Authorization` must be `Bearer r8_…`"):
         server().authenticate(request({"authorization": value}))
 
@@ -168,7 +168,7 @@ REASONS: list[tuple[dict[str, Any], dict[str, str], dict[str, Any], str | None]]
 
 
 @pytest.mark.parametrize(("settings", "headers", "fields", "reason"), REASONS)
-def test_a_request_without_credentials_comes_in_or_is_told_why_not(
+def test_request_without_credentials_is_admitted_or_rejected_with_a_reason(
     settings: dict[str, Any], headers: dict[str, str], fields: dict[str, Any], reason: str | None
 ) -> None:
     asked = request(headers, source="192.0.2.1", **fields)
@@ -184,7 +184,7 @@ def test_a_request_without_credentials_comes_in_or_is_told_why_not(
 
 
 @pytest.mark.parametrize("name", sorted(access._PROXY_HEADERS))
-def test_a_header_that_a_proxy_adds_is_one_of_a_proxy(name: str) -> None:
+def test_known_proxy_headers_are_recognised(name: str) -> None:
     for each in (name, name.replace("-", "_")):
         with pytest.raises(Unauthorized, match="came through a proxy"):
             server().authenticate(request({each: "x"}))
@@ -192,12 +192,12 @@ def test_a_header_that_a_proxy_adds_is_one_of_a_proxy(name: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", access._PROXY_PREFIXES)
-def test_a_header_that_begins_as_a_vendors_do_is_one_of_a_proxy(prefix: str) -> None:
+def test_vendor_prefixed_proxy_headers_are_recognised(prefix: str) -> None:
     with pytest.raises(Unauthorized, match="came through a proxy"):
         server().authenticate(request({f"{prefix}something": "x"}))
 
 
-def test_headers_of_ordinary_programs_are_not_of_a_proxy() -> None:
+def test_ordinary_headers_are_not_proxy_headers() -> None:
     names = ("accept", "user-agent", "content-type", "x-request-id", "mcp-session-id", "priority")
     assert server().authenticate(request(dict.fromkeys(names, "x"))).name == "server"
 
@@ -205,7 +205,7 @@ def test_headers_of_ordinary_programs_are_not_of_a_proxy() -> None:
 # What stands for who sent a request.
 
 
-def test_a_mark_stands_for_the_key_or_the_token_of_a_request() -> None:
+def test_credential_mark_identifies_the_key_or_token() -> None:
     assert request().credential_mark() == ""
     assert request({"x-admin-api-key": "k"}).credential_mark() == f"key:{fingerprint('k')}"
     both = request({"x-admin-api-key": "k", "x-replicate-api-key": OWN})
@@ -216,9 +216,9 @@ def test_a_mark_stands_for_the_key_or_the_token_of_a_request() -> None:
         request({"x-replicate-api-key": ""}).credential_mark()
 
 
-def test_who_sent_what_is_no_token_is_unknown_at_its_address() -> None:
-    odd = request({"x-replicate-api-key": ""}, source="192.0.2.1")
-    assert server().principal(odd) == "unknown at 192.0.2.1"
+def test_principal_with_a_malformed_token_is_unknown_at_its_address() -> None:
+    malformed = request({"x-replicate-api-key": ""}, source="192.0.2.1")
+    assert server().principal(malformed) == "unknown at 192.0.2.1"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_who_sent_what_is_no_token_is_unknown_at_its_address() -> None:
         ({"allow_anonymous": True}, {"x-admin-api-key": ADMIN}, True),
     ],
 )
-def test_the_operator_alone_is_told_of_the_servers_own_network(
+def test_internal_network_errors_are_shown_only_to_the_operator(
     settings: dict[str, Any], headers: dict[str, str], is_operator: bool
 ) -> None:
     found, asked = server(**settings), request(headers)
@@ -242,15 +242,15 @@ def test_the_operator_alone_is_told_of_the_servers_own_network(
         (ReplicateUnreachable("the proxy inside"), access.REPLICATE_UNREACHABLE),
         (BackendUnavailable("redis://inside"), access.BACKEND_UNAVAILABLE),
     ):
-        told = found.to_public_error(error, asked)
-        assert type(told) is type(error)
-        assert (told is error) is is_operator
-        assert str(told) == (str(error) if is_operator else public)
+        public_error = found.to_public_error(error, asked)
+        assert type(public_error) is type(error)
+        assert (public_error is error) is is_operator
+        assert str(public_error) == (str(error) if is_operator else public)
     for other in (ReplicateUnavailable("Replicate did not answer."), InvalidInput("Wrong.")):
         assert found.to_public_error(other, asked) is other
 
 
-def test_an_address_that_guesses_keys_is_no_operators() -> None:
+def test_address_guessing_keys_is_not_an_operator() -> None:
     found = server()
     for number in range(MAX_REFUSED):
         with pytest.raises(Unauthorized):
@@ -264,14 +264,14 @@ def test_an_address_that_guesses_keys_is_no_operators() -> None:
 # Callers.
 
 
-def test_a_caller_with_a_token_of_its_own_has_its_address() -> None:
+def test_caller_with_its_own_token_has_its_address() -> None:
     found = server().authenticate(request({"x-replicate-api-key": OWN}, source="192.0.2.1"))
     assert found == Caller(f"token:{fingerprint(OWN)}", OWN, "192.0.2.1")
     assert (found.has_own_token, found.is_admin) == (True, False)
     assert found.visible_callers == (found.name,)
 
 
-def test_the_admin_and_the_servers_caller_have_the_servers_token_and_no_address() -> None:
+def test_admin_and_server_callers_have_the_server_token_and_no_address() -> None:
     admin = server().authenticate(request({"x-admin-api-key": ADMIN}, source="192.0.2.1"))
     assert admin == Caller("admin", SERVER)
     assert (admin.is_admin, admin.has_own_token) == (True, False)
@@ -296,7 +296,7 @@ def test_no_repr_shows_credentials_or_who_was_refused() -> None:
 
 
 @pytest.mark.parametrize("token", [None, ""])
-def test_without_a_token_a_server_says_how_to_get_one(token: str | None) -> None:
+def test_server_without_a_token_explains_how_to_get_one(token: str | None) -> None:
     found = server(server_token=token)
     with pytest.raises(Unauthorized, match="No Replicate token is set"):
         found.authenticate_local()
@@ -304,10 +304,10 @@ def test_without_a_token_a_server_says_how_to_get_one(token: str | None) -> None
         found.authenticate(request())
 
 
-def test_a_servers_own_token_is_checked_as_others_are() -> None:
+def test_server_token_is_validated_like_others() -> None:
     assert server(server_token=" r8_a ").authenticate_local().own_token == "r8_a"
-    odd = server(server_token="r8_a b")
+    malformed = server(server_token="r8_a b")
     with pytest.raises(Unauthorized, match="odd characters"):
-        odd.authenticate_local()
+        malformed.authenticate_local()
     with pytest.raises(Unauthorized, match="odd characters"):
-        odd.authenticate(request({"x-admin-api-key": ADMIN}))
+        malformed.authenticate(request({"x-admin-api-key": ADMIN}))

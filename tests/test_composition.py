@@ -10,7 +10,7 @@ from replicate_mcp.composition import Components
 from replicate_mcp.errors import ReplicateUnreachable
 
 
-async def test_a_malformed_proxy_ends_no_server(
+async def test_malformed_proxy_does_not_stop_a_server(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("https_proxy", raising=False)
@@ -24,10 +24,10 @@ async def test_a_malformed_proxy_ends_no_server(
     assert "s3cr" not in caplog.text
 
 
-async def test_whatever_fails_while_the_own_account_is_looked_after_it_is_tried_again(
+async def test_recovery_of_the_own_account_is_retried_after_any_error(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(composition, "ASK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(composition, "RETRY_DELAY_SECONDS", 0)
     account, known, asked = Components.account, anyio.Event(), 0
 
     async def fails_once(parts: Components, token: str) -> str:

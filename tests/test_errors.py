@@ -11,7 +11,7 @@ from replicate_mcp.errors import (
 )
 
 
-def test_equal_faults_are_told_once_with_their_tasks() -> None:
+def test_equal_problems_are_reported_once_with_their_task_numbers() -> None:
     wrong = [TaskProblem(n, "seed", "seed 'x' is not a whole number.") for n in (0, 1, 2, 5, 7)]
     wrong.insert(1, TaskProblem(0, "model", "model 'y' is unknown: did you mean z?"))
     error = refusal_of(wrong)
@@ -22,14 +22,14 @@ def test_equal_faults_are_told_once_with_their_tasks() -> None:
     assert error.problems == tuple(wrong)
 
 
-def test_several_faults_of_one_task_name_it_once() -> None:
+def test_several_problems_of_one_task_name_it_once() -> None:
     error = refusal_of(
         [TaskProblem(3, "a", "a is wrong: did you mean b?"), TaskProblem(3, "c", "c.")]
     )
     assert str(error) == "task 3: a is wrong: did you mean b? c."
 
 
-def test_the_first_ten_faults_are_in_the_sentence_and_all_are_listed() -> None:
+def test_message_has_the_first_ten_problems_and_all_are_listed() -> None:
     wrong = [TaskProblem(n, "seed", f"seed {n} is wrong.") for n in range(40)]
     error = refusal_of(wrong)
     assert str(error).startswith("task 0: seed 0 is wrong; task 1: seed 1 is wrong; ")
@@ -37,7 +37,7 @@ def test_the_first_ten_faults_are_in_the_sentence_and_all_are_listed() -> None:
     assert len(error.problems) == 40
 
 
-def test_a_refusal_is_bounded_whatever_is_wrong() -> None:
+def test_rejection_message_is_bounded() -> None:
     wrong = [TaskProblem(n, "x" * 10_000, f"{n} " + "y" * 10_000) for n in range(5_000)]
     error = refusal_of(wrong)
     assert len(error.problems) == MAX_PROBLEMS
@@ -53,12 +53,12 @@ def test_a_refusal_is_bounded_whatever_is_wrong() -> None:
         (["invalid_input"], InvalidInput),
     ],
 )
-def test_only_unknown_models_are_model_not_found(codes: list[str], kind: type[Exception]) -> None:
+def test_only_unknown_models_give_model_not_found(codes: list[str], kind: type[Exception]) -> None:
     wrong = [TaskProblem(n, None, "x.", code) for n, code in enumerate(codes)]  # type: ignore[arg-type]
     assert type(refusal_of(wrong)) is kind
 
 
-def test_a_problem_in_its_wire_form_has_no_absent_values() -> None:
+def test_serialised_problem_omits_absent_values() -> None:
     assert TaskProblem(0, "seed", "x.").as_json() == {
         "task_index": 0,
         "field": "seed",

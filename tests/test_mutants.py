@@ -46,7 +46,7 @@ def lua(text: bytes) -> Source:
     return Source("free.lua", Path("free.lua"), text)
 
 
-def test_conditions_numbers_effects_and_results_of_python_are_changed() -> None:
+def test_python_mutants_change_conditions_numbers_effects_and_results() -> None:
     found = changes(python(PYTHON))
     for before, after in [
         ("LIMIT = 10", "LIMIT = 10 * 2"),
@@ -65,20 +65,20 @@ def test_conditions_numbers_effects_and_results_of_python_are_changed() -> None:
     assert any("OR ends_by" in change for change in found)
 
 
-def test_what_is_logged_and_told_of_python_stays() -> None:
+def test_log_messages_and_docstrings_of_python_are_not_mutated() -> None:
     assert not any(
         "asked" in change or "Return what" in change for change in changes(python(PYTHON))
     )
 
 
-def test_every_python_mutant_is_another_program() -> None:
+def test_every_python_mutant_is_a_different_program() -> None:
     texts = [mutant.text for mutant in python_mutants(python(PYTHON))]
     assert len(set(texts)) == len(texts)
     for text in texts:
         compile(text, "room.py", "exec")
 
 
-def test_conditions_numbers_and_effects_of_lua_are_changed() -> None:
+def test_lua_mutants_change_conditions_numbers_and_effects() -> None:
     found = changes(lua(LUA))
     for before, after in [
         (
@@ -101,13 +101,13 @@ def test_conditions_numbers_and_effects_of_lua_are_changed() -> None:
     assert not any("A file" in change for change in found)
 
 
-def test_a_marked_lua_function_notes_that_it_ran_and_keeps_its_lines() -> None:
+def test_instrumented_lua_function_records_its_run_and_keeps_its_lines() -> None:
     marked = with_markers(lua(LUA), "ran")
     assert "'SADD', 'ran', 'free.lua:2:8'" in marked.splitlines()[1]
     assert len(marked.splitlines()) == len(LUA.splitlines())
 
 
-def test_reasons_survive_and_equivalent_mutants_do_not_count() -> None:
+def test_reasons_are_kept_and_equivalent_mutants_do_not_count() -> None:
     before = ModuleResult("", 10, [Survivor("f", "a  ->  b", True, "equivalent: never negative")])
     found = [Survivor("f", "a  ->  b", True), Survivor("f", "a  ->  c", True)]
     after = ModuleResult("", 11, with_reasons(found, before))

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_lock_files_name_what_is_installed_by_its_digest_alone() -> None:
+def test_lock_files_pin_packages_by_digest_only() -> None:
     locks = [
         path
         for path in ROOT.rglob("package-lock.json")

@@ -171,14 +171,14 @@ OWN = {
     "skip_invalid": (True, False, "true"),
 }
 
-ODD = [pytest.param(wrong, id="wrong" if wrong else "odd") for wrong in (False, True)]
+CASES = [pytest.param(wrong, id="wrong" if wrong else "odd") for wrong in (False, True)]
 """Requests that can be meant in one way only, which are begun, and any."""
 
 examples = pytest.mark.parametrize("count", [50, pytest.param(1_000, marks=pytest.mark.soak)])
 
 
 @examples
-@pytest.mark.parametrize("wrong", ODD)
+@pytest.mark.parametrize("wrong", CASES)
 def test_mcp(edges: Edges, count: int, wrong: bool) -> None:
     @each(count, call=arguments(wrong=wrong, preview=(False, "false"), **OWN))
     def run(call: dict[str, Any]) -> None:
@@ -188,7 +188,7 @@ def test_mcp(edges: Edges, count: int, wrong: bool) -> None:
 
 
 @examples
-@pytest.mark.parametrize("wrong", ODD)
+@pytest.mark.parametrize("wrong", CASES)
 def test_http(edges: Edges, count: int, wrong: bool) -> None:
     own = OWN | {"model_name": ("",), "external_semaphore_id": ("",)}
     own_fields = {*own, "tasks"}
@@ -204,7 +204,7 @@ def test_http(edges: Edges, count: int, wrong: bool) -> None:
 
 
 @examples
-@pytest.mark.parametrize("wrong", ODD)
+@pytest.mark.parametrize("wrong", CASES)
 def test_one_image_over_http(edges: Edges, count: int, wrong: bool) -> None:
     @each(count, body=objects(wrong=wrong))
     def run(body: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ def test_one_image_over_http(edges: Edges, count: int, wrong: bool) -> None:
 
 
 @examples
-@pytest.mark.parametrize("wrong", ODD)
+@pytest.mark.parametrize("wrong", CASES)
 def test_files_on_the_command_line(edges: Edges, tmp_path: Path, count: int, wrong: bool) -> None:
     @each(count, file=files(wrong=wrong))
     def run(file: tuple[str, bytes]) -> None:
@@ -226,7 +226,7 @@ def test_files_on_the_command_line(edges: Edges, tmp_path: Path, count: int, wro
 
 
 @examples
-@pytest.mark.parametrize("wrong", ODD)
+@pytest.mark.parametrize("wrong", CASES)
 def test_python(edges: Edges, count: int, wrong: bool) -> None:
     @each(count, tasks=task_lists(wrong=wrong))
     def run(tasks: Any) -> None:

@@ -31,7 +31,7 @@ def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None
     return done.stdout.strip()
 
 
-def test_a_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Path) -> None:
+def test_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Path) -> None:
     printed = run(
         simulator,
         tmp_path,
@@ -51,7 +51,7 @@ def test_a_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Pat
     assert printed.split() == ["60", "60", "car_2.png"]
 
 
-def test_images_are_given_as_paths_bytes_and_open_files(
+def test_images_may_be_paths_bytes_or_open_files(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     folder = tmp_path / "assets"
@@ -95,7 +95,7 @@ def test_images_are_given_as_paths_bytes_and_open_files(
     assert sent["g"]["image_input"] == [red, red]
 
 
-def test_every_file_that_cannot_be_given_is_a_problem_of_its_task(
+def test_every_unusable_file_is_a_problem_of_its_task(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.png").write_text("notes")
@@ -129,8 +129,8 @@ def test_every_file_that_cannot_be_given_is_a_problem_of_its_task(
         asyncio.run(main())
         """,
     )
-    told, made = printed.splitlines()
-    problems = json.loads(told)
+    reported, made = printed.splitlines()
+    problems = json.loads(reported)
     assert [index for index, _, _ in problems] == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]
     sentences = [
         "input_image 'none.png' is not there: ",
@@ -180,7 +180,7 @@ def test_registering_resizing_and_listing(simulator: Simulator, tmp_path: Path) 
     assert "limit 0 must be a whole number from 1" in lines[7]
 
 
-def test_contexts_of_threads_and_tasks_stay_under_one_limit(
+def test_contexts_of_threads_and_tasks_stay_within_one_limit(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     printed = run(
@@ -223,7 +223,7 @@ def test_contexts_of_threads_and_tasks_stay_under_one_limit(
     assert printed == "40 3 0"
 
 
-def test_a_program_and_a_server_share_the_accounts_limit(
+def test_program_and_server_share_the_account_limit(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     printed = run(
@@ -284,7 +284,7 @@ def test_misuse_raises_instead_of_hanging(simulator: Simulator, tmp_path: Path) 
     assert printed.split() == ["True", "True", "True", "0"]
 
 
-def test_a_task_that_began_inside_a_context_may_use_its_own_once_that_has_ended(
+def test_task_started_inside_a_context_may_enter_its_own_afterwards(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     printed = run(
@@ -324,7 +324,7 @@ def test_a_task_that_began_inside_a_context_may_use_its_own_once_that_has_ended(
     assert printed.splitlines() == ["refused: one inside", "two", "three", "0"]
 
 
-def test_a_cancelled_wait_leaves_no_trace(simulator: Simulator, tmp_path: Path) -> None:
+def test_cancelled_wait_leaves_no_trace(simulator: Simulator, tmp_path: Path) -> None:
     printed = run(
         simulator,
         tmp_path,
@@ -361,7 +361,7 @@ def test_a_cancelled_wait_leaves_no_trace(simulator: Simulator, tmp_path: Path) 
     assert printed.split() == ["in", "0", "0"]
 
 
-def test_a_context_ends_quietly_while_the_disk_is_full_and_its_unit_comes_back(
+def test_context_exits_cleanly_with_a_full_disk_and_its_unit_is_released(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     printed = run(
@@ -393,7 +393,7 @@ def test_a_context_ends_quietly_while_the_disk_is_full_and_its_unit_comes_back(
     assert printed.splitlines() == ["backend_unavailable", "in", "0"]
 
 
-def test_a_cancelled_call_stops_its_batch_at_replicate(
+def test_cancelled_call_cancels_its_batch_at_replicate(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=30)
@@ -419,7 +419,7 @@ def test_a_cancelled_call_stops_its_batch_at_replicate(
     assert simulator.account("acme")["creations_seen"] == 2
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_imports_no_heavy_modules() -> None:
     heavy = {"mcp", "replicate", "pydantic", "httpx", "rich", "PIL", "anyio"}
     printed = subprocess.run(
         [sys.executable, "-c", "import replicate_mcp, sys; print(*sys.modules)"],
@@ -430,7 +430,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not heavy & set(printed.split())
 
 
-def test_a_context_given_up_before_it_got_into_the_queue_takes_nothing(
+def test_context_cancelled_before_it_is_enqueued_takes_nothing(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     printed = run(
@@ -456,7 +456,7 @@ def test_a_context_given_up_before_it_got_into_the_queue_takes_nothing(
     assert printed.splitlines()[-1] == "1"
 
 
-def test_ctrl_c_in_a_program_stops_its_batch_at_replicate(
+def test_ctrl_c_in_a_program_cancels_its_batch_at_replicate(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=30)

@@ -32,7 +32,7 @@ anyio.run(main)
 """
 
 
-def test_neither_output_nor_logs_nor_the_state_file_hold_it(
+def test_token_is_absent_from_output_logs_and_state_file(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.fault_next("reset_after")
@@ -47,7 +47,7 @@ def test_neither_output_nor_logs_nor_the_state_file_hold_it(
         assert SECRET.encode() not in text
 
 
-def test_the_state_file_has_it_not_even_while_a_process_runs(
+def test_token_is_absent_from_the_state_file_of_a_running_process(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     around = {**os.environ, **environment(simulator, tmp_path, token=SECRET)}
@@ -64,7 +64,7 @@ def test_the_state_file_has_it_not_even_while_a_process_runs(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_key_and_no_value_in_redis_has_it(
+def test_token_is_absent_from_redis_keys_and_values(
     kind: str,
     servers: Callable[[str], RunningServer],
     simulator: Simulator,
@@ -101,7 +101,7 @@ def _content(client: Any, key: str) -> object:
             return [*fields, *fields.values()] if isinstance(fields, dict) else fields
 
 
-async def test_no_repr_shows_it(app_with: AppFactory, simulator: Simulator, tmp_path: Path) -> None:
+async def test_token_is_absent_from_every_repr(app_with: AppFactory, simulator: Simulator, tmp_path: Path) -> None:
     settings = settings_for(simulator, tmp_path, REPLICATE_API_TOKEN=SECRET)
     async with app_with(REPLICATE_API_TOKEN=SECRET) as app:
         gateway = await app.gateway(app.caller())

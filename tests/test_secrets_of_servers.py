@@ -46,7 +46,7 @@ def server(simulator: Simulator, tmp_path: Path, store: Redis) -> Iterator[Serve
         yield running
 
 
-def test_a_redis_holds_no_token(server: Server, store: Redis) -> None:
+def test_redis_contains_no_token(server: Server, store: Redis) -> None:
     content = b"\n".join(everything_in(store))
     assert PROMPT.encode() in content
     assert fingerprint(CALLERS).encode() in content
@@ -54,7 +54,7 @@ def test_a_redis_holds_no_token(server: Server, store: Redis) -> None:
         assert secret.encode() not in content
 
 
-def test_no_process_has_a_token_among_its_arguments(server: Server) -> None:
+def test_no_process_has_a_token_in_its_arguments(server: Server) -> None:
     listed = Path("/proc")
     if not listed.exists():
         pytest.skip("The process list was NOT tried: this system has no /proc")
@@ -64,7 +64,7 @@ def test_no_process_has_a_token_among_its_arguments(server: Server) -> None:
         assert not [each for each in arguments if secret.encode() in each]
 
 
-def test_no_answer_and_no_log_has_a_token(server: Server) -> None:
+def test_responses_and_logs_contain_no_token(server: Server) -> None:
     admin = {"x-admin-api-key": ADMIN_KEY}
     caller = {"x-replicate-api-key": CALLERS}
     paths = ("/", "/health", "/openapi.json", "/metrics", "/batches", "/global-semaphores")

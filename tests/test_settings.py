@@ -31,11 +31,11 @@ from replicate_mcp.simulator import Simulator
         "http://[::1]:1",
     ],
 )
-def test_an_address_of_a_server_is_taken_as_it_is(url: str) -> None:
+def test_base_url_is_kept_as_given(url: str) -> None:
     assert load_settings({"REPLICATE_BASE_URL": url}).replicate_base_url == url
 
 
-def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+def test_environment_overrides_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("REPLICATE_CONCURRENT_LIMIT=7\nREPLICATE_MCP_WAIT_SECONDS=20\n")
     environ = {"REPLICATE_CONCURRENT_LIMIT": "9"}
@@ -49,7 +49,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(tmp_p
     assert origins["REPLICATE_MCP_BATCH_SECONDS"] == "default"
 
 
-def test_the_current_folders_env_file_is_never_read(
+def test_env_file_of_the_current_folder_is_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text("REPLICATE_API_TOKEN=r8_strangers\n")
@@ -58,7 +58,7 @@ def test_the_current_folders_env_file_is_never_read(
     assert load_settings({}).token is None
 
 
-def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
+def test_blank_setting_counts_as_unset(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("")
     settings = load_settings({"REPLICATE_API_TOKEN": "  ", "REPLICATE_MCP_BACKEND": ""}, file)
@@ -118,7 +118,7 @@ def test_a_blank_setting_is_not_set(tmp_path: Path) -> None:
         ("REPLICATE_MCP_ALLOWED_HOSTS", "mcp.example.com/path", "names like mcp.example.com"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_would_be_right(
+def test_invalid_setting_is_reported_with_the_correct_form(
     name: str, value: str, sentence: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "own.env"
@@ -128,7 +128,7 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_command_for_an_admin_key_makes_one_that_is_long_enough(tmp_path: Path) -> None:
+def test_suggested_command_creates_a_long_enough_admin_key(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("")
     with pytest.raises(InvalidInput) as raised:
@@ -152,14 +152,14 @@ def test_a_command_for_an_admin_key_makes_one_that_is_long_enough(tmp_path: Path
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="paths of another kind")
-def test_the_state_file_is_named_by_its_whole_path(
+def test_state_file_path_is_absolute(
     backend: str, file: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     assert state_file(backend) == (None if file is None else Path(file))
 
 
-async def test_servers_that_are_started_in_different_folders_share_the_file_they_name(
+async def test_servers_started_in_different_folders_share_the_named_file(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for(
@@ -176,7 +176,7 @@ async def test_servers_that_are_started_in_different_folders_share_the_file_they
     assert known == [{"replicate-global", "of_one"}, {"replicate-global", "of_one", "of_two"}]
 
 
-def test_a_misspelt_setting_is_told_with_the_right_name(
+def test_misspelt_setting_warns_with_the_correct_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "own.env"
@@ -216,7 +216,7 @@ def test_a_misspelt_setting_is_told_with_the_right_name(
         ("export r8_s3cret", "Line 3 of {file} is not NAME=value: correct it"),
     ],
 )
-def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
+def test_file_with_an_unknown_setting_is_rejected(
     line: str, sentence: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "own.env"
@@ -226,19 +226,19 @@ def test_a_file_with_a_setting_that_would_not_be_heeded_is_refused(
     assert "s3cret" not in str(raised.value)
 
 
-def test_another_programs_name_without_a_value_is_left_alone(tmp_path: Path) -> None:
+def test_valueless_foreign_variable_in_the_file_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("HOME\nREPLICATE_API_TOKEN=r8_acme_1\n")
     assert load_settings({}, file).token == "r8_acme_1"
 
 
-def test_a_file_in_a_shells_own_words_is_read(tmp_path: Path) -> None:
+def test_file_with_shell_syntax_is_parsed(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text('export REPLICATE_API_TOKEN="r8_acme_1"\nREPLICATE_API_KEY=r8_anothers\n')
     assert load_settings({}, file).token == "r8_acme_1"
 
 
-def test_another_programs_name_for_the_token_is_told(
+def test_token_variable_of_another_program_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "own.env"
@@ -253,7 +253,7 @@ def test_another_programs_name_for_the_token_is_told(
     assert "r8_x" not in str(said)
 
 
-def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
+def test_all_invalid_settings_are_reported_in_one_error(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("REPLICATE_MCP_MAGIC=1\n")
     environ = {"REPLICATE_CONCURRENT_LIMIT": "many", "REPLICATE_MCP_WAIT_SECONDS": "90"}
@@ -266,7 +266,7 @@ def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
     assert (settings.concurrent_limit, settings.wait_seconds) == (60, 45)
 
 
-def test_a_wrong_backend_is_never_another_file(tmp_path: Path) -> None:
+def test_invalid_backend_url_never_becomes_a_file(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("")
     settings, problems = read_settings({"REPLICATE_MCP_BACKEND": "mysql://x"}, file)
@@ -274,7 +274,7 @@ def test_a_wrong_backend_is_never_another_file(tmp_path: Path) -> None:
     assert problems.keys() == {"REPLICATE_MCP_BACKEND"}
 
 
-def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> None:
+def test_allowed_hosts_are_normalised(tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text("")
     hosts = "https://MCP.example.com/, images.example.com:8443 [2001:db8::1]:80, ::1"
@@ -287,7 +287,7 @@ def test_allowed_hosts_are_names_however_they_are_written(tmp_path: Path) -> Non
     )
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_settings_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="given with --env-file is not there"):
         load_settings({}, tmp_path / "nope.env")
     with pytest.raises(InvalidInput, match="given with --env-file is a folder: give the file"):

@@ -52,8 +52,8 @@ class _Held:
 
 def hand_over(crew: Crew, *, backend: str) -> HandingOver:
     """Let two processes hand a named semaphore of limit 1 back and forth."""
-    told = crew.run(2, partial(_take_turns, backend), lambda step: step.wait())
-    held = sorted((each for one, _ in told for each in one), key=lambda each: each.granted)
+    results = crew.run(2, partial(_take_turns, backend), lambda step: step.wait())
+    held = sorted((each for one, _ in results for each in one), key=lambda each: each.granted)
     handed = [
         (before, after) for before, after in pairwise(held) if before.process != after.process
     ]
@@ -64,7 +64,7 @@ def hand_over(crew: Crew, *, backend: str) -> HandingOver:
         median_ms=statistics.median(took),
         p99_ms=took[int(len(took) * 0.99)],
         from_call_ms=statistics.median(with_step),
-        held_up=statistics.mean(held_up for _, held_up in told),
+        held_up=statistics.mean(held_up for _, held_up in results),
     )
 
 

@@ -67,12 +67,12 @@ class Asked:
     held_up: float
     overhead_ms: list[float]
     made: int
-    most_at_once: int
+    peak_in_flight: int
 
     @property
     def is_right(self) -> bool:
         """Whether every image was made, and the limit never exceeded."""
-        return self.made == ASKED_FOR and self.most_at_once <= LIMIT
+        return self.made == ASKED_FOR and self.peak_in_flight <= LIMIT
 
 
 async def measure(simulator: Simulator) -> list[Asked]:
@@ -86,7 +86,7 @@ async def measure(simulator: Simulator) -> list[Asked]:
         for asker in askers:  # Imports, schemas and the account count for none; of each process.
             await asyncio.gather(*(asker.ask(1) for _ in range(2)))
         simulator.configure(predict_seconds=PREDICT_SECONDS)
-        totals = [await _all_at_once(asker, [None, simulator.pid, *asker.pids]) for asker in askers]
+        totals = [await _run_concurrently(asker, [None, simulator.pid, *asker.pids]) for asker in askers]
         simulator.configure(predict_seconds=SINGLE_PREDICT_SECONDS)
         took: dict[str, list[float]] = {asker.account: [] for asker in askers}
         made = dict.fromkeys(took, 0)
@@ -121,7 +121,7 @@ class _Total:
     made: int
 
 
-async def _all_at_once(asker: Asker, pids: Sequence[int | None]) -> _Total:
+async def _run_concurrently(asker: Asker, pids: Sequence[int | None]) -> _Total:
     waited, began = sum(map(seconds_without_core, pids)), time.perf_counter()
     made = await asyncio.gather(*(asker.ask(asker.batch_tasks) for _ in range(asker.batches)))
     seconds = time.perf_counter() - began
@@ -142,7 +142,7 @@ def _asked(
         held_up=total.held_up,
         overhead_ms=overhead,
         made=total.made + made,
-        most_at_once=simulator.account(asker.account)["max_in_flight"],
+        peak_in_flight=simulator.account(asker.account)["max_in_flight"],
     )
 
 

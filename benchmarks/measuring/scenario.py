@@ -42,7 +42,7 @@ class Scenario:
         return f"{self.tasks:,}"
 
 
-def _at_once(limit: int, tasks: int, predict_seconds: float | str) -> Scenario:
+def _fixed_size(limit: int, tasks: int, predict_seconds: float | str) -> Scenario:
     """So many tasks, in as few batches as hold them."""
     full, rest = divmod(tasks, LARGEST_BATCH)
     return Scenario(limit, (LARGEST_BATCH,) * full + (rest,) * bool(rest), predict_seconds)
@@ -50,7 +50,7 @@ def _at_once(limit: int, tasks: int, predict_seconds: float | str) -> Scenario:
 
 def _filling(limit: int, predict_seconds: float | str) -> Scenario:
     """Ten times the limit, or 2,000: long enough that the beginning does not decide."""
-    return _at_once(limit, min(10 * limit, 2_000), predict_seconds)
+    return _fixed_size(limit, min(10 * limit, 2_000), predict_seconds)
 
 
 FIXED, VARYING = 2.5, "1-4"
@@ -65,17 +65,17 @@ SMALL_BESIDE_LARGE = Scenario(10, (500,), 3.0, late=1)
 PATIENCE_SECONDS = 7.5
 """How long the quick run waits for the late one: 2.5 prediction times."""
 
-THOUSAND_AT_NO_LATENCY = _at_once(60, 1_000, 0.0)
+THOUSAND_AT_NO_LATENCY = _fixed_size(60, 1_000, 0.0)
 """Predictions that end at once: what is left is what an image costs on our side."""
 
-TEN_THOUSAND_AT_NO_LATENCY = _at_once(60, 10_000, 0.0)
+TEN_THOUSAND_AT_NO_LATENCY = _fixed_size(60, 10_000, 0.0)
 
 QUICK: Sequence[Scenario] = (SIXTY, SMALL_BESIDE_LARGE, THOUSAND_AT_NO_LATENCY)
 
 FULL: Sequence[Scenario] = (
     *(_filling(limit, seconds) for seconds in (FIXED, VARYING) for limit in (10, 60, 200, 500)),
     SMALL_BESIDE_LARGE,
-    _at_once(60, 100, 0.0),
+    _fixed_size(60, 100, 0.0),
     THOUSAND_AT_NO_LATENCY,
     TEN_THOUSAND_AT_NO_LATENCY,
 )

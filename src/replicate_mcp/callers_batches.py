@@ -104,7 +104,7 @@ class BatchOperations:
         self._semaphores = semaphores
         self._get_components = get_components
         self._waits: set[anyio.CancelScope] = set()
-        self._is_let_go = False
+        self._is_shutting_down = False
 
     async def start(
         self, caller: Caller, request: BatchRequest, *, consent: ConfirmCallback | None = None
@@ -256,7 +256,7 @@ class BatchOperations:
 
     def begin_shutdown(self) -> None:
         """Keep nobody waiting any longer, now and from now on."""
-        self._is_let_go = True
+        self._is_shutting_down = True
         for waiting in self._waits:
             waiting.cancel()
 
@@ -310,7 +310,7 @@ class BatchOperations:
 
     @contextlib.contextmanager
     def _waiting(self, seconds: float | None) -> Iterator[None]:
-        with anyio.move_on_after(0 if self._is_let_go else seconds) as scope:
+        with anyio.move_on_after(0 if self._is_shutting_down else seconds) as scope:
             self._waits.add(scope)
             try:
                 yield

@@ -107,7 +107,7 @@ def _host(word: str) -> str:
     return found["name"] or found["address"]
 
 
-def _blank_is_none(value: object) -> object:
+def _blank_to_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -120,7 +120,7 @@ def _long_enough(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
-Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_blank_to_none)]
 
 
 class Settings(BaseModel):
@@ -149,10 +149,10 @@ class Settings(BaseModel):
     wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
     prediction_seconds: int = Field(600, ge=5, le=86_400, alias="REPLICATE_MCP_PREDICTION_SECONDS")
     batch_seconds: int = Field(3_600, ge=5, le=86_400, alias="REPLICATE_MCP_BATCH_SECONDS")
-    images_per_day: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=1)] = Field(
+    images_per_day: Annotated[int | None, BeforeValidator(_blank_to_none), Field(ge=1)] = Field(
         None, alias="REPLICATE_MCP_MAX_IMAGES_PER_DAY"
     )
-    confirm_above: Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=0)] = Field(
+    confirm_above: Annotated[int | None, BeforeValidator(_blank_to_none), Field(ge=0)] = Field(
         None, alias="REPLICATE_MCP_CONFIRM_ABOVE"
     )
     files: Annotated[Path | None, BeforeValidator(_folder)] = Field(

@@ -68,13 +68,13 @@ def try_client(name: str) -> str:
             check=False,
         )
         assert ran.returncode == 0, ran.stderr[-4_000:]
-        told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-        assert set(told["tools"]) == TOOLS, told["tools"]
+        report: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        assert set(report["tools"]) == TOOLS, report["tools"]
         predictions = simulator.predictions("acme")
-        assert len(predictions) == 1, (told, predictions)
+        assert len(predictions) == 1, (report, predictions)
         received = predictions[0]["input"]
-        assert TASK.items() <= received.items(), (told, received)
-        assert "is completed: 1 of 1 made" in told["told"], told["told"]
+        assert TASK.items() <= received.items(), (report, received)
+        assert "is completed: 1 of 1 made" in report["told"], report["told"]
     return f"{name}: 16:9 and two images arrived"
 
 

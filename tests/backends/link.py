@@ -20,7 +20,7 @@ class Link:
         self._spoils = False
         self.port = 0
 
-    async def mend(self) -> None:
+    async def restore(self) -> None:
         """Take connections (again)."""
         self._listening = await asyncio.start_server(
             self._connected, "127.0.0.1", self.port, ssl=self._tls
@@ -48,12 +48,12 @@ class Link:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
-            await self._hand_on(reader, writer)
+            await self._forward(reader, writer)
         finally:
             writer.close()
             self._open.discard(writer)
 
-    async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
         except OSError:
@@ -89,7 +89,7 @@ class Link:
 async def link_to(server: RunningServer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
     """A link for as long as the block lasts."""
     link = Link(server, tls)
-    await link.mend()
+    await link.restore()
     try:
         yield link
     finally:

@@ -501,19 +501,19 @@ class AdmissionHistory(RuleBasedStateMachine):
         self._run(self._join(self._counts.holders[holder], entry))
 
     @rule(holder=one_of(living))
-    def a_holder_looks(self, holder: str) -> None:
-        self._run(self._look(self._counts.holders[holder]))
+    def holder_admits(self, holder: str) -> None:
+        self._run(self._admit(self._counts.holders[holder]))
 
     @while_any(not_up_to_date)
     @rule()
-    def everybody_looks_twice_and_the_second_look_changes_nothing(self) -> None:
-        async def look() -> None:
-            await self._everybody_looks()
+    def repeated_admission_by_all_holders_changes_nothing(self) -> None:
+        async def admit_twice() -> None:
+            await self._admit_all()
             settled = self._counts.states
-            await self._everybody_looks()
+            await self._admit_all()
             assert self._counts.states == settled
 
-        self._run(look())
+        self._run(admit_twice())
 
     @while_any(shown_offers)
     @rule(holder=one_of(shown_offers), most=st.sampled_from([1, 2, 99]))
@@ -521,9 +521,9 @@ class AdmissionHistory(RuleBasedStateMachine):
         self._run(self._take(self._counts.holders[holder], most))
 
     @rule(holder=one_of(living), most=st.sampled_from([1, 2, 99]))
-    def a_holder_looks_and_takes_all_and_finishes_some(self, holder: str, most: int) -> None:
+    def holder_accepts_all_offers_and_finishes_some(self, holder: str, most: int) -> None:
         async def work() -> None:
-            await self._look_and_take_all(self._counts.holders[holder])
+            await self._admit_and_accept_all(self._counts.holders[holder])
             permits = self._counts.permits.items()
             held = [number for number, each in permits if each.entry.holder.name == holder]
             for number in held[:most]:
@@ -584,18 +584,18 @@ class AdmissionHistory(RuleBasedStateMachine):
         """Whatever happened, it ends well."""
         try:
             if self._sound:
-                self._run(self._the_living_work_on_and_nobody_starves())
+                self._run(self._living_holders_progress_without_starvation())
                 self._run(self._all_leave_and_no_trace_stays())
         finally:
             self._loop.run(self._close())
             self._loop.close()
 
-    async def _the_living_work_on_and_nobody_starves(self) -> None:
+    async def _living_holders_progress_without_starvation(self) -> None:
         """Every entry gets its turns, in a crowd too, while the stopped never go on."""
         await self._make_room_beside_what_stays_out()
         living = [self._counts.holders[name] for name in self.living()]
         for holder in living:
-            await self._look_and_take_all(holder)
+            await self._admit_and_accept_all(holder)
         crowd = await self._crowd(living[0])
         for semaphores in [("team", "studio"), (OWN, "studio"), (OWN, "team")]:
             await self._join(living[-1], NewEntry(semaphores, 1))
@@ -623,7 +623,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             room = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
             assert room.offers == ()
             self._counts.somebody_may_have_decided()
-            await self._look_on()
+            await self._observe()
 
     async def _crowd(self, holder: Holder) -> set[str]:
         """Contexts that wait for each semaphore alone, joined by more as they become few."""
@@ -643,9 +643,9 @@ class AdmissionHistory(RuleBasedStateMachine):
         for number in self.held():
             await self._finish(number)
             for holder in living:
-                served |= await self._look_and_take_all(holder)
+                served |= await self._admit_and_accept_all(holder)
         for holder in living:
-            served |= await self._look_and_take_all(holder)
+            served |= await self._admit_and_accept_all(holder)
         await self._wait(ROUND_SECONDS)
         return served
 
@@ -671,7 +671,7 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _begin_a_task_each(self, holders: Collection[Holder]) -> None:
         for holder in holders:
             await self._join(holder, NewEntry((OWN, "team"), 1))
-            await self._look_and_take_all(holder)
+            await self._admit_and_accept_all(holder)
 
     async def _close(self) -> None:
         async with self._stack:
@@ -681,15 +681,15 @@ class AdmissionHistory(RuleBasedStateMachine):
     # Steps
 
     def _run(self, steps: Coroutine[Any, Any, None]) -> None:
-        async def steps_and_a_look() -> None:
+        async def run_and_observe() -> None:
             await steps
-            await self._look_on()
+            await self._observe()
 
         self._sound = False
-        self._loop.run(steps_and_a_look())
+        self._loop.run(run_and_observe())
         self._sound = True
 
-    async def _look_on(self) -> None:
+    async def _observe(self) -> None:
         self._counts.seen(await self._onlooker.semaphores())
 
     async def _backend(self, limits: Sequence[int]) -> Backend:
@@ -712,12 +712,12 @@ class AdmissionHistory(RuleBasedStateMachine):
         self._opened.remove(holder.backend)
         await holder.backend.close()
         self._counts.left(holder)
-        await self._look_on()
+        await self._observe()
 
     async def _wait(self, seconds: float) -> None:
         self._clock.now += seconds
         self._counts.decided = set()
-        await self._look_on()
+        await self._observe()
 
     async def _join(self, holder: Holder, new: NewEntry) -> None:
         if new.semaphores[0] == OWN:
@@ -746,14 +746,14 @@ class AdmissionHistory(RuleBasedStateMachine):
         entry = QueueEntry(contexts.id, contexts.semaphores, None, starts)
         self._counts.shown(contexts.holder, await contexts.holder.backend.enqueue(entry))
 
-    async def _look(self, holder: Holder) -> None:
+    async def _admit(self, holder: Holder) -> None:
         self._counts.shown(holder, await holder.backend.admit())
 
-    async def _everybody_looks(self) -> None:
+    async def _admit_all(self) -> None:
         living = [self._counts.holders[name] for name in self.living()]
         for holder in living:
-            await self._look(holder)
-        await self._look_on()
+            await self._admit(holder)
+        await self._observe()
         self._counts.known, self._counts.decided = set(living), set(living)
 
     async def _take(self, holder: Holder, most: int) -> None:
@@ -771,9 +771,9 @@ class AdmissionHistory(RuleBasedStateMachine):
             taken = await holder.backend.accept_offers(list(contexts))
             self._counts.took(holder, contexts, taken.permits, taken.admission)
 
-    async def _look_and_take_all(self, holder: Holder) -> set[str]:
+    async def _admit_and_accept_all(self, holder: Holder) -> set[str]:
         """The entries that were served."""
-        await self._look(holder)
+        await self._admit(holder)
         served = {offer.entry.id for offer in holder.offers.values()}
         await self._take(holder, len(holder.offers))
         return served
@@ -787,7 +787,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         else:
             room = await holder.backend.release(number)
         self._counts.shown(holder, room)
-        await self._look_on()
+        await self._observe()
 
     async def _put_back(self, number: int) -> None:
         permit = self._counts.permits.pop(number)
@@ -831,7 +831,7 @@ WORLDS = {"memory": in_memory, "sqlite": in_a_file}
 
 
 @pytest.mark.parametrize("backend", [*WORLDS, *KINDS])
-def test_admission_keeps_its_promises_through_any_history(
+def test_admission_invariants_hold_for_arbitrary_histories(
     backend: str, servers: Callable[[str], RunningServer]
 ) -> None:
     world = at_a_server(servers(backend)) if backend in KINDS else WORLDS[backend]

@@ -23,14 +23,14 @@ async def account(backend: Backend, name: str = OWN) -> SemaphoreState:
 # Rates
 
 
-async def test_the_rate_is_the_last_that_a_process_declares(world: World) -> None:
+async def test_last_declared_rate_applies(world: World) -> None:
     backend = await world.holder(per_minute=600)
     assert (await account(backend)).requests_per_minute == 600
     await world.holder(per_minute=300)
     assert (await account(backend)).requests_per_minute == 300
 
 
-async def test_a_lower_rate_that_was_set_by_hand_holds_creations_back_at_once(
+async def test_lower_manual_rate_limits_offers_immediately(
     world: World,
 ) -> None:
     backend = await world.holder(limit=100, per_minute=600)
@@ -48,7 +48,7 @@ async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world
     assert len((await backend.admit()).offers) == 1
 
 
-async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(world: World) -> None:
+async def test_rate_can_be_set_for_an_undeclared_account(world: World) -> None:
     backend = await world.holder(limit=100)
     await backend.set_rate(OTHER, 6)
     await backend.declare_limit(OTHER, 100, per_minute=600)
@@ -56,7 +56,7 @@ async def test_a_rate_can_be_set_for_an_account_that_no_process_has_declared(wor
     assert len((await begin(backend, "b", 9, account="other")).offers) == 5
 
 
-async def test_starts_of_callers_own_code_use_no_slots_of_a_rate(world: World) -> None:
+async def test_context_permits_consume_no_rate_slots(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=6)
     await backend.register("team", 50)
     assert len((await backend.enqueue(QueueEntry("c", ("team",), None, 40))).offers) == 40
@@ -64,7 +64,7 @@ async def test_starts_of_callers_own_code_use_no_slots_of_a_rate(world: World) -
     assert [offer.entry for offer in room.offers].count("b") == 5
 
 
-async def test_a_429_names_the_time_to_wait_and_the_pause_ends_with_it(world: World) -> None:
+async def test_pause_after_429_lasts_for_retry_after(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     room = await backend.requeue(permit, Throttling(retry_after=10))
@@ -77,7 +77,7 @@ async def test_a_429_names_the_time_to_wait_and_the_pause_ends_with_it(world: Wo
     assert (await account(backend)).throttled_for is None
 
 
-async def test_a_429_of_one_account_holds_up_no_other(world: World) -> None:
+async def test_429_of_one_account_does_not_pause_others(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     await backend.declare_limit(OTHER, 9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b1", 1))
@@ -87,7 +87,7 @@ async def test_a_429_of_one_account_holds_up_no_other(world: World) -> None:
     assert [offer.entry for offer in room.offers] == ["b2", "b2"]
 
 
-async def test_a_task_that_is_put_back_without_a_429_teaches_nothing(world: World) -> None:
+async def test_requeue_without_429_leaves_the_rate_unchanged(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     room = await backend.requeue(permit)
@@ -96,7 +96,7 @@ async def test_a_task_that_is_put_back_without_a_429_teaches_nothing(world: Worl
     assert (await account(backend)).throttled_for is None
 
 
-async def test_answers_to_creations_sent_before_the_first_429_lower_the_rate_no_further(
+async def test_429s_for_creations_sent_before_the_episode_do_not_lower_the_rate_again(
     world: World,
 ) -> None:
     backend = await world.holder(limit=9, per_minute=600)
@@ -121,7 +121,7 @@ async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: Worl
     assert (await account(backend)).requests_per_minute == pytest.approx((5 - 1) * 60 / 2)
 
 
-async def test_a_creation_that_is_sent_after_a_429_may_lower_the_rate_again(world: World) -> None:
+async def test_429_for_creation_sent_after_the_episode_lowers_the_rate_again(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     world.clock.now += 1
@@ -132,7 +132,7 @@ async def test_a_creation_that_is_sent_after_a_429_may_lower_the_rate_again(worl
     assert (await account(backend)).requests_per_minute == pytest.approx(5.4)
 
 
-async def test_a_lowered_rate_grows_with_the_creations_that_are_sent(world: World) -> None:
+async def test_lowered_rate_grows_with_sent_creations(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 9, at_most=1))
     await backend.requeue(permit, Throttling(retry_after=1, per_minute=60, burst=1))
@@ -163,20 +163,20 @@ async def note(
     return sorted((await backend.record_attempts(attempts, images_per_day=a_day)).cancel_after)
 
 
-async def test_images_fit_into_the_day_up_to_its_last_one(world: World) -> None:
+async def test_daily_quota_admits_images_up_to_its_limit(world: World) -> None:
     backend = await world.holder(limit=9)
     offers = (await begin(backend, "b", 3)).offers
     assert await note(backend, offers, [2, 2, 1], a_day=5) == [each.permit for each in offers]
 
 
-async def test_what_does_not_fit_leaves_the_rest_of_the_day_to_what_does(world: World) -> None:
+async def test_attempt_over_daily_quota_leaves_the_rest_to_smaller_attempts(world: World) -> None:
     backend = await world.holder(limit=9)
     first, second, third = (await begin(backend, "b", 3)).offers
     noted = await note(backend, (first, second, third), [2, 4, 3], a_day=5)
     assert noted == [first.permit, third.permit]
 
 
-async def test_the_day_is_said_to_be_full_only_where_something_did_not_fit(world: World) -> None:
+async def test_quota_reset_is_reported_only_when_an_attempt_did_not_fit(world: World) -> None:
     backend = await world.holder(limit=9)
     for task, (offer, a_day) in enumerate(
         zip((await begin(backend, "b", 3)).offers, (1, None, 9), strict=True)
@@ -188,7 +188,7 @@ async def test_the_day_is_said_to_be_full_only_where_something_did_not_fit(world
         assert noted.quota_resets_in is None
 
 
-async def test_the_day_opens_at_midnight_utc(world: World) -> None:
+async def test_daily_quota_resets_at_midnight_utc(world: World) -> None:
     backend = await world.holder(limit=9)
     world.clock.now = 20 * UTC_DAY - 90.0
     first, second = (await begin(backend, "b", 2)).offers
@@ -202,14 +202,14 @@ async def test_the_day_opens_at_midnight_utc(world: World) -> None:
     assert list(noted.cancel_after) == [second.permit]
 
 
-async def test_images_count_where_no_cap_was_set_when_they_were_asked_for(world: World) -> None:
+async def test_images_count_towards_a_quota_set_later(world: World) -> None:
     backend = await world.holder(limit=9)
     first, second = (await begin(backend, "b", 2)).offers
     assert await note(backend, [first], [4], a_day=None) == [first.permit]
     assert await note(backend, [second], [2], a_day=5) == []
 
 
-async def test_each_account_has_a_day_of_its_own(world: World) -> None:
+async def test_daily_quota_is_counted_per_account(world: World) -> None:
     backend = await world.holder(limit=9)
     await backend.declare_limit(OTHER, 9, per_minute=60_000)
     mine = (await begin(backend, "b1", 1)).offers
@@ -218,7 +218,7 @@ async def test_each_account_has_a_day_of_its_own(world: World) -> None:
     assert await note(backend, theirs, [5], a_day=5) == [theirs[0].permit]
 
 
-async def test_what_was_not_made_is_taken_off_the_day_on_which_it_was_asked_for(
+async def test_uncreated_images_are_refunded_to_the_day_of_their_request(
     world: World,
 ) -> None:
     backend = await world.holder(limit=9)
@@ -232,7 +232,7 @@ async def test_what_was_not_made_is_taken_off_the_day_on_which_it_was_asked_for(
     assert await note(backend, room.offers, [1], a_day=1) == []
 
 
-async def test_a_released_permit_leaves_its_images_counted(world: World) -> None:
+async def test_releasing_a_permit_keeps_its_images_counted(world: World) -> None:
     backend = await world.holder(limit=9)
     first, second = (await begin(backend, "b", 2)).offers
     (permit,) = await note(backend, [first], [1], a_day=1)
@@ -240,7 +240,7 @@ async def test_a_released_permit_leaves_its_images_counted(world: World) -> None
     assert await note(backend, [second], [1], a_day=1) == []
 
 
-async def test_an_offer_that_is_gone_leaves_the_cap_to_the_others_beside_it(world: World) -> None:
+async def test_withdrawn_offer_uses_no_quota_of_offers_recorded_with_it(world: World) -> None:
     """The first was withdrawn before it could be noted: the others count as they do alone."""
     backend = await world.holder(limit=9)
     (spent,) = (await begin(backend, "spent", 1)).offers
@@ -252,7 +252,7 @@ async def test_an_offer_that_is_gone_leaves_the_cap_to_the_others_beside_it(worl
     assert await state(backend) == (2, 1)
 
 
-async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: World) -> None:
+async def test_images_of_withdrawn_offer_do_not_count_towards_daily_quota(world: World) -> None:
     backend = await world.holder(limit=9)
     (gone,) = (await begin(backend, "gone", 1)).offers
     await backend.dequeue("gone")
@@ -264,7 +264,7 @@ async def test_an_offer_that_is_gone_does_not_make_the_day_look_full(world: Worl
     assert noted.quota_resets_in is None
 
 
-async def test_an_attempt_that_is_noted_again_is_counted_once(world: World) -> None:
+async def test_attempt_recorded_twice_is_counted_once(world: World) -> None:
     backend = await world.holder(limit=9)
     first, second = (await begin(backend, "b", 2)).offers
     assert await note(backend, [first], [2], a_day=5) == [first.permit]

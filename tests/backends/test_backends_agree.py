@@ -151,10 +151,10 @@ class History:
             except (UnknownSemaphore, SemaphoreInUse, IdempotencyKeyExists) as error:
                 answer = type(error), str(error)
             answers.append(side.read(answer))
-        assert answers[1] == answers[0], self.told()
+        assert answers[1] == answers[0], self.describe_history()
         return answers[0]
 
-    def told(self) -> str:
+    def describe_history(self) -> str:
         return f"{self.bent.name}\n" + "\n".join(self.done[-60:])
 
     async def compare(self, *, wholly: bool) -> None:
@@ -264,7 +264,7 @@ class History:
                 task, prompt = free[entry].pop(0), self.pick("pq")
                 images = self.chance.randint(1, 3)
                 about = attempt(entry, task, prompt=prompt, cancel_after=30, images=images)
-                asked[number] = replace(about, seconds_at_most=100)
+                asked[number] = replace(about, max_seconds=100)
         if asked:
             chosen, room, _ = await self.both(
                 f"note {asked}",
@@ -522,7 +522,7 @@ STEPS = 120
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("bent", BENTS, ids=lambda bent: bent.name.replace(" ", "_"))
-async def test_both_do_the_same(
+async def test_both_backends_return_equal_results(
     bent: Bent, seed: int, servers: Callable[[str], RunningServer]
 ) -> None:
     async with history(bent, seed, servers("redis")) as both:

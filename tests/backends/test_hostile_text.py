@@ -90,7 +90,7 @@ async def assert_untouched(backend: Backend) -> None:
     assert (await state(backend, "team")) == (0, 0)
 
 
-async def test_what_is_kept_of_a_batch_comes_back_as_it_was_given(backend: Backend) -> None:
+async def test_hostile_text_in_a_batch_round_trips(backend: Backend) -> None:
     for number, text in enumerate(HOSTILE):
         batch_id, task = f"b{number}", JournalTask(text, text, text)
         key = IdempotencyKey(text, text)
@@ -120,7 +120,7 @@ async def test_what_is_kept_of_a_batch_comes_back_as_it_was_given(backend: Backe
     await assert_untouched(backend)
 
 
-async def test_an_account_of_any_name_has_a_limit_and_batches_of_its_own(
+async def test_accounts_with_hostile_names_have_separate_limits_and_batches(
     backend: Backend,
 ) -> None:
     for number, text in enumerate(HOSTILE):
@@ -136,7 +136,7 @@ async def test_an_account_of_any_name_has_a_limit_and_batches_of_its_own(
     await assert_untouched(backend)
 
 
-async def test_what_is_asked_for_by_any_name_is_not_there_and_changes_nothing(
+async def test_lookups_with_hostile_names_find_nothing_and_change_nothing(
     backend: Backend,
 ) -> None:
     for text in HOSTILE:
@@ -152,7 +152,7 @@ async def test_what_is_asked_for_by_any_name_is_not_there_and_changes_nothing(
     await assert_untouched(backend)
 
 
-async def test_an_answer_is_remembered_under_any_name(backend: Backend) -> None:
+async def test_cache_accepts_hostile_keys(backend: Backend) -> None:
     for text in HOSTILE:
         await backend.set_cached(text, text, seconds=600)
     for text in HOSTILE:
@@ -160,7 +160,7 @@ async def test_an_answer_is_remembered_under_any_name(backend: Backend) -> None:
     await assert_untouched(backend)
 
 
-async def test_half_a_character_comes_back_in_a_prompt_and_is_refused_in_a_name(
+async def test_lone_surrogate_round_trips_in_a_prompt_and_is_rejected_in_a_name(
     backend: Backend,
 ) -> None:
     half = HALF_A_CHARACTER

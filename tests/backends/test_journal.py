@@ -8,7 +8,7 @@ from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.tasks.result import TaskFailure
 
 
-async def test_a_result_that_comes_late_moves_no_end(world: World) -> None:
+async def test_late_result_does_not_change_the_end_time(world: World) -> None:
     backend = await world.holder()
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     world.clock.now += 5
@@ -23,7 +23,7 @@ async def test_a_result_that_comes_late_moves_no_end(world: World) -> None:
     assert await backend.results("b") == [failed(0)]
 
 
-async def test_an_accounts_attempts_are_its_own(world: World) -> None:
+async def test_open_attempts_are_listed_per_account(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.declare_limit(OWN, 3, per_minute=60_000)
     (permit,) = await take_all(leaving, await begin(leaving, "b", 1))
@@ -35,7 +35,7 @@ async def test_an_accounts_attempts_are_its_own(world: World) -> None:
         assert len(await staying.list_prediction_ids(account)) == len(found)
 
 
-async def test_attempts_are_listed_oldest_first_whoever_has_them(world: World) -> None:
+async def test_open_attempts_of_all_holders_are_listed_oldest_first(world: World) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
     first = await take_all(one, await begin(one, "b1", 2))
     second = await take_all(two, await begin(two, "b2", 2))
@@ -43,7 +43,7 @@ async def test_attempts_are_listed_oldest_first_whoever_has_them(world: World) -
     assert await one.orphans("acme") == []
 
 
-async def test_the_newest_batches_of_several_callers_are_listed_together(world: World) -> None:
+async def test_newest_batches_of_several_callers_are_merged(world: World) -> None:
     backend = await world.holder()
     for number, caller in enumerate(["server", "token:x", "server", "token:y", "token:x"]):
         await begin(backend, f"b{number}", 1, caller=caller)
@@ -54,7 +54,7 @@ async def test_the_newest_batches_of_several_callers_are_listed_together(world: 
     assert await backend.list_batches(["nobody"]) == []
 
 
-async def test_results_are_read_in_parts(world: World) -> None:
+async def test_results_are_read_in_pages(world: World) -> None:
     backend = await world.holder(limit=9)
     await begin(backend, "b", 5)
     await backend.record_results("b", [failed(task) for task in range(5)])
@@ -69,7 +69,7 @@ async def test_results_are_read_in_parts(world: World) -> None:
     assert await read(5, 2) == await read(0, 0) == []
 
 
-async def test_what_is_recorded_beyond_what_waits_takes_no_more_than_all(world: World) -> None:
+async def test_recording_more_results_than_waiting_tasks_keeps_counts_valid(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 3))
     await backend.record_results("b", [failed(1), failed(2)])
@@ -81,7 +81,7 @@ async def test_what_is_recorded_beyond_what_waits_takes_no_more_than_all(world: 
 
 
 @pytest.mark.parametrize(("minutes", "ends"), [(49.9, False), (50.1, True)])
-async def test_an_attempt_may_be_settled_for_fifty_minutes(
+async def test_attempt_may_be_reconciled_for_fifty_minutes(
     world: World, minutes: float, ends: bool
 ) -> None:
     staying, leaving = await world.holder(), await world.open()
@@ -97,7 +97,7 @@ async def test_an_attempt_may_be_settled_for_fifty_minutes(
     assert [row.error_code for row in rows] == ["create_outcome_unknown"] * ends
 
 
-async def test_an_answer_that_is_remembered_again_is_the_new_one_for_its_time(
+async def test_overwritten_cache_value_has_the_new_value_and_ttl(
     world: World,
 ) -> None:
     backend = await world.holder()
@@ -111,7 +111,7 @@ async def test_an_answer_that_is_remembered_again_is_the_new_one_for_its_time(
     assert await backend.get_cached("another") is None
 
 
-async def test_a_batch_of_an_earlier_request_is_found_by_its_key_while_it_runs_and_after(
+async def test_batch_is_found_by_its_idempotency_key_during_and_after_its_run(
     world: World,
 ) -> None:
     backend = await world.holder()

@@ -13,7 +13,7 @@ async def limits(backend: Backend) -> dict[str, int]:
     return {each.name: each.limit for each in await backend.semaphores()}
 
 
-async def test_a_limit_stays_while_a_permit_of_it_is_out_though_its_process_is_gone(
+async def test_limit_survives_its_process_while_a_permit_is_held(
     world: World,
 ) -> None:
     staying, leaving = await world.holder(), await world.open()
@@ -30,7 +30,7 @@ async def test_a_limit_stays_while_a_permit_of_it_is_out_though_its_process_is_g
     assert await limits(staying) == {OWN: 3}
 
 
-async def test_an_accounts_limit_that_was_set_stays_while_its_permit_is_out(world: World) -> None:
+async def test_manual_account_limit_survives_while_its_permit_is_held(world: World) -> None:
     staying, leaving = await world.open(), await world.open()
     await leaving.declare_limit(OWN, 5, per_minute=60_000)
     await leaving.resize(OWN, 2)
@@ -40,7 +40,7 @@ async def test_an_accounts_limit_that_was_set_stays_while_its_permit_is_out(worl
     await staying.close()
 
 
-async def test_a_limit_that_was_set_stays_while_another_process_declares_the_name(
+async def test_manual_limit_survives_while_another_process_declares_the_name(
     world: World,
 ) -> None:
     staying, leaving = await world.holder(), await world.open()
@@ -51,7 +51,7 @@ async def test_a_limit_that_was_set_stays_while_another_process_declares_the_nam
     assert (await limits(staying))["team"] == 9
 
 
-async def test_a_set_limit_applies_over_what_processes_declare(world: World) -> None:
+async def test_manual_limit_overrides_declared_limits(world: World) -> None:
     one, _ = await world.holder(limit=5), await world.holder(limit=2)
     await one.resize(OWN, 4)
     assert await limits(one) == {OWN: 4}
@@ -59,7 +59,7 @@ async def test_a_set_limit_applies_over_what_processes_declare(world: World) -> 
     assert await limits(one) == {OWN: 4}
 
 
-async def test_a_declared_limit_is_gone_with_its_process(world: World) -> None:
+async def test_declared_limit_disappears_with_its_process(world: World) -> None:
     one, strict = await world.holder(limit=5), await world.open()
     await strict.declare_limit(OWN, 1, per_minute=60_000)
     await begin(one, "b", 9)
@@ -69,13 +69,13 @@ async def test_a_declared_limit_is_gone_with_its_process(world: World) -> None:
     assert len((await one.admit()).offers) == 5
 
 
-async def test_a_process_that_declares_another_limit_replaces_its_former_one(world: World) -> None:
+async def test_new_declared_limit_replaces_the_previous_one_of_the_process(world: World) -> None:
     backend = await world.holder(limit=2)
     await backend.declare_limit(OWN, 4, per_minute=60_000)
     assert await limits(backend) == {OWN: 4}
 
 
-async def test_a_name_that_a_process_only_waits_for_lives_as_long_as_that_process(
+async def test_name_with_only_waiting_entries_lives_as_long_as_their_process(
     world: World,
 ) -> None:
     registering, waiting = await world.open(), await world.holder()
@@ -88,7 +88,7 @@ async def test_a_name_that_a_process_only_waits_for_lives_as_long_as_that_proces
     assert len((await waiting.enqueue(QueueEntry("c", ("team",), None, 1))).offers) == 1
 
 
-async def test_a_name_is_removed_for_good(world: World) -> None:
+async def test_removed_name_stays_removed(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 7)
     await backend.resize("team", 9, by_admin=True)
@@ -97,7 +97,7 @@ async def test_a_name_is_removed_for_good(world: World) -> None:
     assert (await backend.register("team", 4)).limit == 4
 
 
-async def test_removing_a_name_leaves_other_names_and_their_queues(world: World) -> None:
+async def test_removing_a_name_keeps_other_names_and_their_queues(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
     await backend.register("studio", 1)
@@ -108,7 +108,7 @@ async def test_removing_a_name_leaves_other_names_and_their_queues(world: World)
     assert len((await backend.release(offer.permit)).offers) == 1
 
 
-async def test_a_name_is_not_removed_while_a_task_waits_for_it(world: World) -> None:
+async def test_name_with_a_waiting_task_cannot_be_removed(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
     await backend.resize(OWN, 1)
@@ -118,7 +118,7 @@ async def test_a_name_is_not_removed_while_a_task_waits_for_it(world: World) -> 
         await backend.remove("team")
 
 
-async def test_a_name_that_several_others_registered_is_not_removed(world: World) -> None:
+async def test_name_registered_by_several_others_cannot_be_removed(world: World) -> None:
     backend, *others = [await world.holder() for _ in range(3)]
     for each in (backend, *others):
         await each.register("team", 1)
@@ -127,7 +127,7 @@ async def test_a_name_that_several_others_registered_is_not_removed(world: World
     assert "team" in await limits(backend)
 
 
-async def test_setting_a_limit_keeps_what_an_admin_set_as_an_admins(world: World) -> None:
+async def test_resize_keeps_an_admin_limit_marked_as_admin(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.resize("team", 9, by_admin=True)
@@ -136,7 +136,7 @@ async def test_setting_a_limit_keeps_what_an_admin_set_as_an_admins(world: World
     assert (await limits(staying))["team"] == 5
 
 
-async def test_a_limit_that_was_unset_is_no_admins_any_more(world: World) -> None:
+async def test_unset_limit_is_no_longer_marked_as_admin(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.resize("team", 9, by_admin=True)
@@ -145,7 +145,7 @@ async def test_a_limit_that_was_unset_is_no_admins_any_more(world: World) -> Non
     assert "team" not in await limits(staying)
 
 
-async def test_what_is_unknown_cannot_be_resized_removed_or_unset_and_the_known_are_named(
+async def test_resize_remove_and_unset_of_unknown_names_list_the_known_ones(
     world: World,
 ) -> None:
     backend = await world.holder()
@@ -156,7 +156,7 @@ async def test_what_is_unknown_cannot_be_resized_removed_or_unset_and_the_known_
     assert await limits(backend) == {OWN: 3, "team": 1}
 
 
-async def test_a_registration_answers_with_how_full_the_name_is(world: World) -> None:
+async def test_registering_returns_the_current_usage(world: World) -> None:
     one, two = await world.holder(), await world.holder()
     await one.register("studio", 5)
     await one.register("team", 2)
@@ -166,7 +166,7 @@ async def test_a_registration_answers_with_how_full_the_name_is(world: World) ->
     assert (found.requests_per_minute, found.throttled_for) == (None, None)
 
 
-async def test_semaphores_are_sorted_by_name_and_shares_by_name_and_process(world: World) -> None:
+async def test_semaphores_and_usages_are_sorted(world: World) -> None:
     b, a = await world.holder(label="b"), await world.holder(label="a")
     for name in ("zoo", "ant"):
         await b.register(name, 5)
@@ -178,7 +178,7 @@ async def test_semaphores_are_sorted_by_name_and_shares_by_name_and_process(worl
     ]
 
 
-async def test_what_a_gone_process_left_is_nobodys_share(world: World) -> None:
+async def test_permits_of_a_closed_holder_are_reported_without_an_owner(world: World) -> None:
     staying, leaving = await world.holder(label="stays"), await world.open("leaves")
     await leaving.declare_limit(OWN, 3, per_minute=60_000)
     (permit,) = await take_all(leaving, await begin(leaving, "b", 1))
@@ -188,7 +188,7 @@ async def test_what_a_gone_process_left_is_nobodys_share(world: World) -> None:
     assert await staying.usage_by_holder() == [HolderUsage("stays", OWN, in_use=1, waiting=0)]
 
 
-async def test_a_limit_is_raised_and_lowered_for_every_holder_at_once(world: World) -> None:
+async def test_resized_limit_applies_to_every_holder_immediately(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     permits = await take_all(one, await begin(one, "b1", 9))
     assert (await two.resize(OWN, 3)).offers == ()
@@ -200,7 +200,7 @@ async def test_a_limit_is_raised_and_lowered_for_every_holder_at_once(world: Wor
     assert await state(two) == (1, 5)
 
 
-async def test_a_batch_of_two_named_and_an_account_counts_in_each(world: World) -> None:
+async def test_batch_with_a_named_semaphore_counts_in_both(world: World) -> None:
     backend = await world.holder(limit=5)
     await backend.register("team", 2)
     offers = (await begin(backend, "b", 4, also=("team",))).offers

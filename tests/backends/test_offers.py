@@ -13,7 +13,7 @@ from replicate_mcp.semaphores.registry import account_semaphore
 
 
 @pytest.mark.parametrize(("age", "taken"), [(0.499, True), (0.501, False)])
-async def test_an_offer_may_be_taken_for_half_a_second(
+async def test_offer_is_acceptable_for_half_a_second(
     world: World, age: float, taken: bool
 ) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
@@ -26,7 +26,7 @@ async def test_an_offer_may_be_taken_for_half_a_second(
 
 
 @pytest.mark.parametrize(("age", "offers"), [(0.049, 2), (0.051, 1)])
-async def test_a_holder_is_offered_more_until_an_offer_has_lain_for_50_ms(
+async def test_holder_gets_offers_until_one_is_unanswered_for_50_ms(
     world: World, age: float, offers: int
 ) -> None:
     backend = await world.holder(limit=2)
@@ -35,7 +35,7 @@ async def test_a_holder_is_offered_more_until_an_offer_has_lain_for_50_ms(
     assert len((await begin(backend, "b2", 1)).offers) == offers
 
 
-async def test_a_holder_is_told_when_an_offer_that_lies_will_be_withdrawn(world: World) -> None:
+async def test_admission_reports_when_oldest_pending_offer_will_be_withdrawn(world: World) -> None:
     backend = await world.holder(limit=3)
     await begin(backend, "b1", 1)
     world.clock.now += 0.04
@@ -51,7 +51,7 @@ async def test_a_holder_is_told_when_an_offer_that_lies_will_be_withdrawn(world:
 
 
 @pytest.mark.parametrize(("ahead", "lies"), [(0.9, True), (1.1, False)])
-async def test_an_offer_from_the_future_is_withdrawn_where_it_is_a_second_ahead(
+async def test_offer_dated_a_second_in_the_future_is_withdrawn(
     world: World, ahead: float, lies: bool
 ) -> None:
     stopped, going_on = await world.holder(limit=1), await world.holder(limit=1)
@@ -61,7 +61,7 @@ async def test_an_offer_from_the_future_is_withdrawn_where_it_is_a_second_ahead(
     assert bool((await going_on.admit()).offers) is not lies
 
 
-async def test_an_offer_is_taken_by_nobody_but_its_holder(world: World) -> None:
+async def test_offer_can_be_accepted_only_by_its_own_holder(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     first, second = (await begin(one, "b", 2)).offers
     assert not (await two.accept_offers([first.permit])).permits
@@ -69,7 +69,7 @@ async def test_an_offer_is_taken_by_nobody_but_its_holder(world: World) -> None:
     assert await take_all(one, AdmissionResult((first, second))) == [first.permit, second.permit]
 
 
-async def test_an_offer_is_taken_once(world: World) -> None:
+async def test_offer_can_be_accepted_only_once(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     room = await begin(one, "b", 1)
     (permit,) = await take_all(one, room)
@@ -79,7 +79,7 @@ async def test_an_offer_is_taken_once(world: World) -> None:
     assert await state(two) == (0, 0)
 
 
-async def test_slots_of_offers_that_were_given_up_are_offered_again(world: World) -> None:
+async def test_rate_slots_of_abandoned_offers_are_offered_again(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=6)
     assert len((await begin(backend, "b1", 9)).offers) == 5
     await backend.dequeue("b1")
@@ -89,7 +89,7 @@ async def test_slots_of_offers_that_were_given_up_are_offered_again(world: World
     assert [offer.entry for offer in room.offers].count("b3") == 3
 
 
-async def test_slots_of_offers_that_lay_too_long_are_offered_to_others_in_the_same_step(
+async def test_rate_slots_of_expired_offers_are_reoffered_in_the_same_call(
     world: World,
 ) -> None:
     stopped = await world.holder(limit=100, per_minute=6)
@@ -100,7 +100,7 @@ async def test_slots_of_offers_that_lay_too_long_are_offered_to_others_in_the_sa
     assert [offer.entry for offer in (await going_on.admit()).offers] == ["b2"] * 5
 
 
-async def test_slots_of_an_accounts_offers_return_to_that_account(world: World) -> None:
+async def test_rate_slots_of_withdrawn_offers_return_to_their_account(world: World) -> None:
     stopped = await world.holder(limit=100, per_minute=6)
     await stopped.declare_limit(account_semaphore("other"), 100, per_minute=6)
     going_on = await world.holder(limit=100, per_minute=6)
@@ -111,7 +111,7 @@ async def test_slots_of_an_accounts_offers_return_to_that_account(world: World) 
     assert len((await begin(going_on, "b4", 9, account="other")).offers) == 10
 
 
-async def test_a_stopped_holder_that_goes_on_is_offered_what_another_frees(world: World) -> None:
+async def test_resumed_holder_is_offered_a_permit_freed_by_another(world: World) -> None:
     stopped, alive = await world.holder(limit=1, label="s"), await world.holder(limit=1, label="a")
     await begin(stopped, "b1", 9)
     await begin(alive, "b2", 9)
@@ -123,7 +123,7 @@ async def test_a_stopped_holder_that_goes_on_is_offered_what_another_frees(world
     assert HolderUsage("s", OWN, in_use=1, waiting=8) in await alive.usage_by_holder()
 
 
-async def test_a_holder_that_left_its_offers_lying_is_not_woken_for_more(world: World) -> None:
+async def test_holder_with_stale_offers_is_not_woken_for_more(world: World) -> None:
     stopped, alive = await world.holder(limit=1), await world.holder(limit=1)
     await begin(stopped, "b1", 9)
     await begin(alive, "b2", 9)
@@ -152,7 +152,7 @@ async def test_of_two_stopped_holders_only_the_one_that_goes_on_is_offered_somet
     assert await state(alive) == (1, 9)
 
 
-async def test_nobody_is_woken_for_ones_own_offers(world: World) -> None:
+async def test_holder_is_not_woken_for_its_own_offers(world: World) -> None:
     backend, other = await world.holder(limit=2), await world.holder(limit=2)
     async with wake_ups(backend) as mine, wake_ups(other) as theirs:
         await theirs.drain()
@@ -160,7 +160,7 @@ async def test_nobody_is_woken_for_ones_own_offers(world: World) -> None:
         await theirs.none_after(lambda: begin(backend, "b2", 1))
 
 
-async def test_taking_offers_in_time_decides_nothing(world: World) -> None:
+async def test_accepting_offers_in_time_triggers_no_admission(world: World) -> None:
     backend = await world.holder(limit=1)
     room = await begin(backend, "b", 3)
     world.clock.now += 0.049
@@ -169,7 +169,7 @@ async def test_taking_offers_in_time_decides_nothing(world: World) -> None:
     assert taken.admission == AdmissionResult()
 
 
-async def test_the_newest_offers_are_taken_back_where_fewer_starts_wait(world: World) -> None:
+async def test_newest_offers_are_withdrawn_when_fewer_starts_are_waiting(world: World) -> None:
     backend = await world.holder(limit=3)
     await backend.register("team", 3)
     room = await backend.enqueue(QueueEntry("c", ("team",), None, 4))
@@ -178,7 +178,7 @@ async def test_the_newest_offers_are_taken_back_where_fewer_starts_wait(world: W
     assert await state(backend, "team") == (1, 0)
 
 
-async def test_waiting_for_less_takes_starts_that_wait_before_those_that_are_offered(
+async def test_reducing_demand_removes_waiting_starts_before_offered_ones(
     world: World,
 ) -> None:
     backend = await world.holder()
@@ -191,7 +191,7 @@ async def test_waiting_for_less_takes_starts_that_wait_before_those_that_are_off
     assert len((await backend.enqueue(QueueEntry("c", ("team",), None, 1))).offers) == 1
 
 
-async def test_an_entry_that_joins_again_waits_for_more_at_its_turn(world: World) -> None:
+async def test_re_enqueued_entry_adds_starts_served_in_turn(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
     (offer,) = (await backend.enqueue(QueueEntry("c", ("team",), None, 2))).offers
@@ -207,7 +207,7 @@ async def test_an_entry_that_joins_again_waits_for_more_at_its_turn(world: World
     assert served == ["c", "d", "c", "c"]
 
 
-async def test_entries_are_offered_something_in_turn_one_start_each(world: World) -> None:
+async def test_entries_receive_offers_round_robin(world: World) -> None:
     backend = await world.holder(limit=2)
     permits = await take_all(backend, await begin(backend, "b1", 9))
     for name in ("b2", "b3"):
@@ -222,7 +222,7 @@ async def test_entries_are_offered_something_in_turn_one_start_each(world: World
     assert served == ["b1", "b2", "b3", "b1", "b2"]
 
 
-async def test_a_start_needs_every_semaphore_of_its_entry_at_once(world: World) -> None:
+async def test_offer_requires_all_semaphores_of_its_entry_simultaneously(world: World) -> None:
     backend = await world.holder(limit=2)
     await backend.register("team", 1)
     (first,) = (await begin(backend, "both", 3, also=("team",))).offers
@@ -233,7 +233,7 @@ async def test_a_start_needs_every_semaphore_of_its_entry_at_once(world: World) 
     assert [offer.entry for offer in room.offers] == ["both", "one"]
 
 
-async def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_a_unit(
+async def test_first_entry_reserves_a_rate_slot_while_waiting_for_a_unit(
     world: World,
 ) -> None:
     backend = await world.holder(limit=9, per_minute=6)
@@ -245,7 +245,7 @@ async def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_a_u
     assert [offer.entry for offer in room.offers].count("both") == 1
 
 
-async def test_permits_count_against_an_entrys_own_limit_and_others_do_not(world: World) -> None:
+async def test_only_own_permits_count_against_the_limit_of_an_entry(world: World) -> None:
     backend = await world.holder(limit=9)
     await take_all(backend, await begin(backend, "other", 3))
     room = await begin(backend, "b", 5, at_most=2)
@@ -258,7 +258,7 @@ async def test_permits_count_against_an_entrys_own_limit_and_others_do_not(world
     assert len((await backend.admit()).offers) == 1, "it may still run"
 
 
-async def test_what_is_put_back_is_not_put_back_twice(world: World) -> None:
+async def test_requeueing_a_permit_twice_has_no_second_effect(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
     for _ in range(2):
@@ -271,7 +271,7 @@ async def test_what_is_put_back_is_not_put_back_twice(world: World) -> None:
         assert await state(backend) == (0, 0)
 
 
-async def test_permits_have_numbers_of_their_own_that_rise(world: World) -> None:
+async def test_permit_numbers_are_unique_and_increasing(world: World) -> None:
     backend = await world.holder(limit=2)
     seen: list[int] = []
     room = await begin(backend, "b", 8)
@@ -285,14 +285,14 @@ async def test_permits_have_numbers_of_their_own_that_rise(world: World) -> None
     assert len(set(seen)) == len(seen) == 8
 
 
-async def test_an_attempt_ends_when_it_says_at_the_latest(world: World) -> None:
+async def test_attempt_of_a_closed_holder_expires_after_its_maximum_duration(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.declare_limit(OWN, 3, per_minute=60_000)
     first, second = (await begin(leaving, "b", 2)).offers
     await leaving.record_attempts(
         {
-            first.permit: replace(attempt("b", 0), seconds_at_most=10),
-            second.permit: replace(attempt("b", 1), seconds_at_most=20),
+            first.permit: replace(attempt("b", 0), max_seconds=10),
+            second.permit: replace(attempt("b", 1), max_seconds=20),
         }
     )
     await leaving.close()
@@ -313,7 +313,7 @@ async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") ->
     return [chosen[offer.permit] for offer in offers]
 
 
-async def test_a_cancel_after_is_used_again_once_its_attempt_is_over(world: World) -> None:
+async def test_cancel_after_is_reused_once_its_attempt_has_ended(world: World) -> None:
     backend = await world.holder(limit=3)
     await begin(backend, "b", 9)
     for number in range(3):
@@ -324,7 +324,7 @@ async def test_a_cancel_after_is_used_again_once_its_attempt_is_over(world: Worl
 
 
 @pytest.mark.parametrize("place", range(3))
-async def test_the_cancel_after_of_the_attempt_that_is_over_is_the_free_one(
+async def test_cancel_after_of_the_ended_attempt_becomes_free(
     world: World, place: int
 ) -> None:
     backend = await world.holder(limit=3)
@@ -334,7 +334,7 @@ async def test_the_cancel_after_of_the_attempt_that_is_over_is_the_free_one(
     assert await noted(backend, room.offers) == [chosen[place]]
 
 
-async def test_attempts_that_differ_share_a_cancel_after(world: World) -> None:
+async def test_different_attempts_may_share_a_cancel_after(world: World) -> None:
     backend = await world.holder(limit=9)
     await backend.declare_limit(account_semaphore("other"), 9, per_minute=60_000)
     await begin(backend, "b1", 1)

@@ -25,14 +25,14 @@ from replicate_mcp.semaphores.registry import account_semaphore
 from replicate_mcp.tasks.result import TaskFailure
 
 
-async def test_a_batch_is_offered_what_the_limit_allows(world: World) -> None:
+async def test_batch_receives_offers_up_to_the_limit(world: World) -> None:
     backend = await world.holder(limit=3)
     room = await begin(backend, "b", 5)
     assert [offer.entry for offer in room.offers] == ["b"] * 3
     assert await state(backend) == (3, 2)
 
 
-async def test_finishing_a_task_hands_its_permit_on(world: World) -> None:
+async def test_finishing_a_task_offers_its_permit_to_the_next(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 2))
     room = await finish(backend, permit, "b", failed(0))
@@ -50,13 +50,13 @@ async def test_all_holders_share_one_limit_and_take_turns(world: World) -> None:
     assert [offer.entry for offer in (await two.admit()).offers] == ["b2"]
 
 
-async def test_the_lowest_limit_that_a_holder_declares_rules(world: World) -> None:
+async def test_lowest_declared_limit_applies(world: World) -> None:
     backend = await world.holder(limit=5)
     await world.holder(limit=2)
     assert len((await begin(backend, "b", 5)).offers) == 2
 
 
-async def test_a_rate_that_was_set_by_hand_stays_whatever_processes_declare(world: World) -> None:
+async def test_manual_rate_overrides_declared_rates(world: World) -> None:
     backend = await world.holder(per_minute=600)
     await backend.set_rate(OWN, 30)
     await world.holder(per_minute=600)
@@ -67,7 +67,7 @@ async def test_a_rate_that_was_set_by_hand_stays_whatever_processes_declare(worl
     assert account.requests_per_minute == 60
 
 
-async def test_an_offer_that_is_not_taken_goes_back_into_the_queue(world: World) -> None:
+async def test_unaccepted_offer_returns_to_the_queue(world: World) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     room = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
@@ -77,7 +77,7 @@ async def test_an_offer_that_is_not_taken_goes_back_into_the_queue(world: World)
     assert await state(two) == (1, 1)
 
 
-async def test_a_holder_that_leaves_its_offers_lying_is_offered_nothing_more(world: World) -> None:
+async def test_holder_with_stale_offers_gets_no_more_offers(world: World) -> None:
     stopped, alive = await world.holder(limit=4), await world.holder(limit=4)
     await begin(stopped, "b1", 9)
     world.clock.now += 0.06
@@ -90,7 +90,7 @@ async def test_a_holder_that_leaves_its_offers_lying_is_offered_nothing_more(wor
     assert [o.entry for o in (await finish(alive, permit, "b2", failed(0))).offers] == ["b2"]
 
 
-async def test_a_holder_that_was_stopped_is_offered_something_when_it_goes_on(
+async def test_resumed_holder_receives_offers_again(
     world: World,
 ) -> None:
     stopped, alive = await world.holder(limit=1), await world.holder(limit=1)
@@ -103,7 +103,7 @@ async def test_a_holder_that_was_stopped_is_offered_something_when_it_goes_on(
     assert [offer.entry for offer in (await stopped.admit()).offers] == ["b1"]
 
 
-async def test_taking_a_late_offer_lets_its_holder_be_offered_more(world: World) -> None:
+async def test_accepting_a_stale_offer_lets_its_holder_receive_more(world: World) -> None:
     backend = await world.holder(limit=2)
     room = await begin(backend, "b1", 2)
     world.clock.now += 0.06
@@ -115,7 +115,7 @@ async def test_taking_a_late_offer_lets_its_holder_be_offered_more(world: World)
     assert [offer.entry for offer in noted.room.offers] == ["b2"]
 
 
-async def test_a_lower_limit_is_reached_as_permits_return(world: World) -> None:
+async def test_lowered_limit_is_reached_as_permits_return(world: World) -> None:
     backend = await world.holder(limit=3)
     permits = await take_all(backend, await begin(backend, "b", 6))
     await backend.resize(OWN, 1)
@@ -124,7 +124,7 @@ async def test_a_lower_limit_is_reached_as_permits_return(world: World) -> None:
     assert len((await finish(backend, permits[2], "b", failed(2))).offers) == 1
 
 
-async def test_a_higher_limit_takes_effect_at_once(world: World) -> None:
+async def test_raised_limit_yields_offers_immediately(world: World) -> None:
     backend = await world.holder(limit=1)
     await begin(backend, "b", 5)
     assert len((await backend.resize(OWN, 4)).offers) == 4
@@ -136,7 +136,7 @@ async def test_registering_a_known_name_returns_it_unchanged(world: World) -> No
     assert (await two.register("team", 2)).limit == 7
 
 
-async def test_everybody_sees_who_holds_and_who_waits(world: World) -> None:
+async def test_usage_by_holder_is_visible_to_all_holders(world: World) -> None:
     a, b = await world.holder(label="a"), await world.holder(label="b")
     await a.register("thumbnails", 1)
     await begin(a, "ba", 3, also=("thumbnails",))
@@ -148,7 +148,7 @@ async def test_everybody_sees_who_holds_and_who_waits(world: World) -> None:
     ]
 
 
-async def test_a_permit_stays_out_while_its_prediction_may_run_for_whoever_can_follow_it(
+async def test_permit_stays_held_and_adoptable_while_its_prediction_may_run(
     world: World,
 ) -> None:
     a, b = await world.holder(), await world.holder()
@@ -176,7 +176,7 @@ async def test_an_attempt_that_is_abandoned_is_left_to_whoever_can_follow_it(wor
     assert await state(two) == (1, 0)
 
 
-async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world: World) -> None:
+async def test_permits_of_closing_holder_are_offered_to_others_immediately(world: World) -> None:
     leaving, staying = await world.open(), await world.holder(limit=1)
     await leaving.register("team", 1)
     await staying.register("team", 1)
@@ -188,7 +188,7 @@ async def test_what_a_holder_frees_by_leaving_is_offered_to_others_at_once(world
     assert [offer.entry for offer in (await staying.admit()).offers] == ["d"]
 
 
-async def test_a_name_lives_while_a_holder_has_it_registered(world: World) -> None:
+async def test_name_lives_while_a_holder_has_it_registered(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await take_all(staying, await begin(staying, "b", 1))
     await leaving.register("team", 7)
@@ -239,7 +239,7 @@ async def test_a_name_that_is_like_an_accounts_has_no_rate(world: World) -> None
     assert (named.limit, named.requests_per_minute, named.throttled_for) == (3, None, None)
 
 
-async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
+async def test_admin_limit_persists(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.resize("team", 9, by_admin=True)
@@ -251,7 +251,7 @@ async def test_a_limit_that_an_admin_set_stays(world: World) -> None:
 @pytest.mark.parametrize(
     "prompt", ["a red car", '"一只猫" \\ \n🦊', "\\" * 5_000, "é🦊" * 5_000], ids=len
 )
-async def test_a_listed_batch_has_the_beginning_of_its_first_prompt(
+async def test_listed_batch_has_a_first_prompt_excerpt(
     world: World, prompt: str
 ) -> None:
     backend = await world.holder()
@@ -266,7 +266,7 @@ async def limits(backend: Backend) -> dict[str, int]:
     return {each.name: each.limit for each in await backend.semaphores()}
 
 
-async def test_a_limit_that_was_unset_is_what_living_processes_declare(world: World) -> None:
+async def test_unset_limit_falls_back_to_the_declared_limit(world: World) -> None:
     one, two = await world.holder(limit=3), await world.holder(limit=5)
     await one.resize(OWN, 1, by_admin=True)
     assert len((await begin(one, "b", 4)).offers) == 1
@@ -286,7 +286,7 @@ async def test_a_limit_that_was_unset_is_what_living_processes_declare(world: Wo
         await one.unset("teem")
 
 
-async def test_a_name_that_only_a_hand_kept_is_gone_when_its_limit_is_unset(world: World) -> None:
+async def test_name_kept_only_by_a_manual_limit_disappears_when_unset(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 7)
     await leaving.resize("team", 9, by_admin=True)
@@ -295,7 +295,7 @@ async def test_a_name_that_only_a_hand_kept_is_gone_when_its_limit_is_unset(worl
     assert await limits(staying) == {OWN: 3}
 
 
-async def test_a_name_is_removed_once_nothing_uses_it(world: World) -> None:
+async def test_unused_name_can_be_removed(world: World) -> None:
     one, other = await world.holder(), await world.open()
     await one.register("team", 1)
     await other.register("team", 1)
@@ -319,7 +319,7 @@ async def test_a_name_is_removed_once_nothing_uses_it(world: World) -> None:
     assert (await one.register("team", 4)).limit == 4
 
 
-async def test_an_entry_that_waits_for_nothing_does_not_keep_a_name(world: World) -> None:
+async def test_entry_without_waiting_starts_does_not_keep_a_name(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
     (offer,) = (await backend.enqueue(QueueEntry("c", ("team",), None, 1))).offers
@@ -330,7 +330,7 @@ async def test_an_entry_that_waits_for_nothing_does_not_keep_a_name(world: World
     assert len((await begin(backend, "b", 1)).offers) == 1
 
 
-async def test_a_task_of_a_named_semaphore_holds_a_permit_of_both(world: World) -> None:
+async def test_task_with_named_semaphore_holds_units_of_both(world: World) -> None:
     backend = await world.holder(limit=5)
     await backend.register("team", 2)
     assert len((await begin(backend, "b", 5, also=("team",))).offers) == 2
@@ -338,20 +338,20 @@ async def test_a_task_of_a_named_semaphore_holds_a_permit_of_both(world: World) 
     assert await state(backend, "team") == (2, 3)
 
 
-async def test_an_unknown_semaphore_is_refused(world: World) -> None:
+async def test_unknown_semaphore_is_rejected(world: World) -> None:
     backend = await world.holder()
     with pytest.raises(UnknownSemaphore, match="'team' is not registered"):
         await begin(backend, "b", 1, also=("team",))
     assert await backend.get_batch("b") is None
 
 
-async def test_a_batch_stays_under_its_own_limit(world: World) -> None:
+async def test_batch_respects_its_own_limit(world: World) -> None:
     backend = await world.holder(limit=9)
     (permit, _) = await take_all(backend, await begin(backend, "b", 5, at_most=2))
     assert len((await finish(backend, permit, "b", failed(0))).offers) == 1
 
 
-async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -> None:
+async def test_rate_limits_offers_and_reports_retry_in(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=60)
     room = await begin(backend, "b", 62)
     assert len(room.offers) == int(full_burst(60))
@@ -361,7 +361,7 @@ async def test_the_rate_holds_creations_back_and_says_until_when(world: World) -
     assert len((await backend.admit()).offers) == 1
 
 
-async def test_a_429_pauses_the_account_for_every_holder_and_loses_no_task(world: World) -> None:
+async def test_429_pauses_the_account_for_every_holder_and_loses_no_task(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     permits = await take_all(one, await begin(one, "b1", 2))
     room = await one.requeue(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
@@ -377,7 +377,7 @@ async def test_a_429_pauses_the_account_for_every_holder_and_loses_no_task(world
     assert len(offers) == 1
 
 
-async def test_a_days_images_are_counted_over_all_holders_and_what_does_not_fit_waits(
+async def test_daily_quota_is_shared_by_all_holders_and_excess_tasks_wait(
     world: World,
 ) -> None:
     a, b = await world.holder(limit=9), await world.holder(limit=9)
@@ -398,7 +398,7 @@ async def test_a_days_images_are_counted_over_all_holders_and_what_does_not_fit_
     assert refused.quota_resets_in is not None
 
 
-async def test_images_that_were_not_asked_for_after_all_count_no_more(world: World) -> None:
+async def test_images_of_uncreated_predictions_are_refunded(world: World) -> None:
     backend = await world.holder(limit=1)
 
     async def note(images_per_day: int) -> int | None:
@@ -422,7 +422,7 @@ async def test_images_that_were_not_asked_for_after_all_count_no_more(world: Wor
     assert await note(1) is not None
 
 
-async def test_equal_open_attempts_get_different_cancel_after(world: World) -> None:
+async def test_equal_open_attempts_get_distinct_cancel_after(world: World) -> None:
     backend = await world.holder(limit=3)
     room = await begin(backend, "b", 3)
     noted = await backend.record_attempts(
@@ -431,7 +431,7 @@ async def test_equal_open_attempts_get_different_cancel_after(world: World) -> N
     assert sorted(noted.cancel_after.values()) == [594, 597, 600]
 
 
-async def test_a_prediction_belongs_to_one_attempt_for_ever(world: World) -> None:
+async def test_prediction_can_be_claimed_by_only_one_attempt(world: World) -> None:
     backend = await world.holder(limit=2)
     first, second = await take_all(backend, await begin(backend, "b", 2))
     assert await backend.claim_prediction(first, "b", "p1")
@@ -441,7 +441,7 @@ async def test_a_prediction_belongs_to_one_attempt_for_ever(world: World) -> Non
     assert await backend.list_prediction_ids("acme") == {"p1"}
 
 
-async def test_a_result_with_another_attempts_prediction_is_not_recorded(world: World) -> None:
+async def test_result_with_a_prediction_of_another_attempt_is_not_recorded(world: World) -> None:
     backend = await world.holder(limit=2)
     first, second = await take_all(backend, await begin(backend, "b", 2))
     assert await backend.claim_prediction(first, "b", "p1")
@@ -450,7 +450,7 @@ async def test_a_result_with_another_attempts_prediction_is_not_recorded(world: 
     assert await backend.results("b") == []
 
 
-async def test_open_attempts_are_those_without_a_result(world: World) -> None:
+async def test_open_attempts_exclude_finished_ones(world: World) -> None:
     backend = await world.holder(limit=2)
     first, second = await take_all(backend, await begin(backend, "b", 3))
     await finish(backend, first, "b", failed(0))
@@ -458,7 +458,7 @@ async def test_open_attempts_are_those_without_a_result(world: World) -> None:
     assert (left.permit, left.batch, left.task) == (second, "b", 1)
 
 
-async def test_results_come_in_the_order_in_which_they_finished_and_each_task_once(
+async def test_results_are_in_completion_order_with_each_task_once(
     world: World,
 ) -> None:
     backend = await world.holder(limit=3)
@@ -473,7 +473,7 @@ async def test_results_come_in_the_order_in_which_they_finished_and_each_task_on
     assert (batch.status, batch.failed, batch.total) == ("completed", 3, 3)
 
 
-async def test_a_batch_that_leaves_takes_its_offers_with_it(world: World) -> None:
+async def test_dequeued_batch_loses_its_offers(world: World) -> None:
     backend = await world.holder(limit=2)
     room = await begin(backend, "b", 5)
     await backend.dequeue("b")
@@ -481,7 +481,7 @@ async def test_a_batch_that_leaves_takes_its_offers_with_it(world: World) -> Non
     assert await state(backend) == (0, 0)
 
 
-async def test_a_batch_whose_last_tasks_end_without_being_made_takes_their_offers_with_it(
+async def test_recording_the_last_results_withdraws_remaining_offers(
     world: World,
 ) -> None:
     backend = await world.holder(limit=2)
@@ -493,7 +493,7 @@ async def test_a_batch_whose_last_tasks_end_without_being_made_takes_their_offer
     assert batch.status == "completed"
 
 
-async def test_what_is_told_of_a_task_that_was_sent_leaves_the_others_waiting(
+async def test_result_of_sent_task_leaves_other_tasks_waiting(
     world: World,
 ) -> None:
     one, two = await world.holder(limit=2), await world.holder()
@@ -505,7 +505,7 @@ async def test_what_is_told_of_a_task_that_was_sent_leaves_the_others_waiting(
     assert len(await one.results("b")) == 2
 
 
-async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
+async def test_repeated_idempotency_key_opens_no_second_batch(
     world: World,
 ) -> None:
     one, two = await world.holder(), await world.holder()
@@ -522,7 +522,7 @@ async def test_a_request_that_is_sent_again_under_its_key_begins_no_other_batch(
     await begin(two, "b3", 1, caller="token:x", key=IdempotencyKey("k 1", "digest"))
 
 
-async def test_another_holder_cancels_a_batch_and_its_own_hears_of_it(world: World) -> None:
+async def test_cancellation_by_another_holder_wakes_the_owning_holder(world: World) -> None:
     one, two = await world.holder(), await world.holder()
     await begin(one, "b", 1)
     async with wake_ups(one) as woken:
@@ -531,7 +531,7 @@ async def test_another_holder_cancels_a_batch_and_its_own_hears_of_it(world: Wor
     assert await two.canceled_batches() == []
 
 
-async def test_a_holder_is_woken_when_another_hands_it_something(world: World) -> None:
+async def test_holder_is_woken_for_offers_caused_by_another(world: World) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     (permit,) = await take_all(one, await begin(one, "b1", 1))
     await begin(two, "b2", 1)
@@ -540,7 +540,7 @@ async def test_a_holder_is_woken_when_another_hands_it_something(world: World) -
     assert len((await two.admit()).offers) == 1
 
 
-async def test_a_holder_that_leaves_keeps_the_permits_of_what_runs_until_it_must_have_ended(
+async def test_permits_of_running_predictions_outlive_their_holder_until_expiry(
     world: World,
 ) -> None:
     staying = await world.holder(limit=2)
@@ -576,7 +576,7 @@ async def left_behind(world: World, *, prediction: str | None = None) -> tuple[B
 
 
 @pytest.mark.parametrize("prediction", [None, "p1"])
-async def test_what_became_of_an_attempt_can_be_told_when_its_prediction_must_have_ended(
+async def test_expired_orphan_can_still_be_adopted_and_finished_without_using_units(
     world: World, prediction: str | None
 ) -> None:
     staying, permit = await left_behind(world, prediction=prediction)
@@ -594,7 +594,7 @@ async def test_what_became_of_an_attempt_can_be_told_when_its_prediction_must_ha
 
 
 @pytest.mark.parametrize("prediction", [None, "p1"])
-async def test_an_attempt_that_nobody_can_settle_any_more_ends_as_unknown(
+async def test_orphan_older_than_fifty_minutes_ends_as_create_outcome_unknown(
     world: World, prediction: str | None
 ) -> None:
     staying, _ = await left_behind(world, prediction=prediction)
@@ -611,7 +611,7 @@ async def test_an_attempt_that_nobody_can_settle_any_more_ends_as_unknown(
     assert await state(staying) == (0, 0)
 
 
-async def test_a_permit_left_after_its_result_is_gone_when_its_prediction_must_have_ended(
+async def test_permit_left_after_its_result_expires_with_its_prediction(
     world: World,
 ) -> None:
     a, b = await world.holder(), await world.holder()
@@ -645,7 +645,7 @@ async def test_a_permit_is_left_to_be_settled_whatever_became_of_other_tasks(wor
     assert await state(staying) == (2, 0)
 
 
-async def test_tasks_that_failed_before_the_batch_began_are_finished_at_once(world: World) -> None:
+async def test_tasks_invalid_at_batch_start_are_recorded_as_failed_immediately(world: World) -> None:
     backend = await world.holder()
     invalid = (failed(1), failed(3))
     permits = await take_all(backend, await begin(backend, "b", 4, failures=invalid))
@@ -663,7 +663,7 @@ async def test_tasks_that_failed_before_the_batch_began_are_finished_at_once(wor
     assert await backend.results("b", after=2) == [failed(0), failed(2)]
 
 
-async def test_of_a_dead_processs_batch_only_the_tasks_that_waited_are_interrupted(
+async def test_only_waiting_tasks_of_a_dead_holder_are_interrupted(
     world: World,
 ) -> None:
     one, two = await world.open(), await world.holder(limit=1)
@@ -679,7 +679,7 @@ async def test_of_a_dead_processs_batch_only_the_tasks_that_waited_are_interrupt
     }
 
 
-async def test_a_task_without_a_prompt_has_none_in_the_journal_and_in_its_results(
+async def test_task_without_prompt_has_no_prompt_in_journal_and_results(
     world: World,
 ) -> None:
     one, two = await world.open(), await world.holder(limit=1)
@@ -693,7 +693,7 @@ async def test_a_task_without_a_prompt_has_none_in_the_journal_and_in_its_result
     assert rows[0] == promptless
 
 
-async def test_callers_see_their_own_batches_the_newest_first(world: World) -> None:
+async def test_callers_list_their_own_batches_newest_first(world: World) -> None:
     backend = await world.holder()
     for name, caller in (("b1", "server"), ("b2", "token:x"), ("b3", "server")):
         await begin(backend, name, 1, caller=caller)
@@ -701,7 +701,7 @@ async def test_callers_see_their_own_batches_the_newest_first(world: World) -> N
     assert [batch.id for batch in await backend.list_batches(["server"])] == ["b3", "b1"]
 
 
-async def test_an_answer_is_remembered_for_so_long(world: World) -> None:
+async def test_cached_value_expires_after_its_ttl(world: World) -> None:
     backend = await world.holder()
     await backend.set_cached("model", "schema", seconds=10)
     assert await backend.get_cached("model") == "schema"
@@ -714,7 +714,7 @@ MIB = 1024**2
 LONG = "x" * MIB
 
 
-def test_an_account_may_fill_64_mib_of_the_journal_and_answers_as_much() -> None:
+def test_journal_and_cache_size_constants() -> None:
     assert (JOURNAL_BYTES, MEMO_BYTES, MEMO_VALUE_BYTES) == (64 * MIB, 64 * MIB, MIB)
     assert (BATCH_BYTES, KEY_BYTES, MEMO_ENTRY_BYTES) == (2048, 512, 512)
 
@@ -736,7 +736,7 @@ async def stored_bytes(backend: Backend, caller: str = "server") -> int:
     return size
 
 
-async def test_batches_that_are_canceled_at_once_push_out_the_accounts_own_older_ones_alone(
+async def test_cancelled_batches_evict_only_older_batches_of_the_same_account(
     world: World,
 ) -> None:
     eighth = JOURNAL_BYTES // 8
@@ -766,7 +766,7 @@ async def test_batches_that_are_canceled_at_once_push_out_the_accounts_own_older
     assert row.task_index == 0
 
 
-async def test_a_batch_that_does_not_fit_beside_those_that_run_is_refused_before_it_begins(
+async def test_batch_that_does_not_fit_beside_running_ones_is_rejected(
     world: World,
 ) -> None:
     backend = await world.holder(limit=9, journal_bytes=4 * MIB)
@@ -792,7 +792,7 @@ async def test_a_batch_that_does_not_fit_beside_those_that_run_is_refused_before
     assert await kept(backend, "token:o") == ["theirs"]
 
 
-async def test_a_batch_that_is_larger_than_the_allowance_is_refused_for_good(world: World) -> None:
+async def test_batch_larger_than_the_journal_quota_is_rejected_as_not_retryable(world: World) -> None:
     backend = await world.holder(journal_bytes=MIB)
     with pytest.raises(InvalidInput, match=r"takes 1\.\d MiB.*REPLICATE_MCP_JOURNAL_MB") as refused:
         await begin(backend, "b", 1, prompt=LONG)
@@ -801,7 +801,7 @@ async def test_a_batch_that_is_larger_than_the_allowance_is_refused_for_good(wor
     assert await state(backend) == (0, 0)
 
 
-async def test_results_are_recorded_though_they_push_older_batches_out(world: World) -> None:
+async def test_recording_results_evicts_older_batches(world: World) -> None:
     backend = await world.holder(journal_bytes=3 * MIB)
     for name in ("b1", "b2"):
         await begin(backend, name, 1, prompt="p")
@@ -812,7 +812,7 @@ async def test_results_are_recorded_though_they_push_older_batches_out(world: Wo
         assert await backend.results(name) == [row]
 
 
-async def test_a_batch_whose_attempt_runs_on_is_not_forgotten(world: World) -> None:
+async def test_batch_with_a_running_attempt_is_not_evicted(world: World) -> None:
     backend = await world.holder(journal_bytes=3 * MIB)
     (permit,) = await take_all(backend, await begin(backend, "followed", 1, prompt=LONG))
     await backend.record_results("followed", [failed(0)], waited=False)
@@ -826,7 +826,7 @@ async def test_a_batch_whose_attempt_runs_on_is_not_forgotten(world: World) -> N
     assert await kept(backend) == ["last"]
 
 
-async def test_the_key_of_a_batch_that_was_forgotten_early_begins_no_other_for_a_day(
+async def test_idempotency_key_of_an_evicted_batch_stays_reserved_for_a_day(
     world: World,
 ) -> None:
     backend = await world.holder(journal_bytes=2 * MIB)
@@ -854,7 +854,7 @@ async def test_the_key_of_a_batch_that_was_forgotten_early_begins_no_other_for_a
     assert await backend.get_batch("b4") is not None
 
 
-async def test_keys_alone_fill_the_allowance_until_their_day_is_over(world: World) -> None:
+async def test_idempotency_keys_count_towards_the_journal_quota_for_a_day(world: World) -> None:
     backend = await world.holder(journal_bytes=2 * BATCH_BYTES + KEY_BYTES)
 
     async def make(number: int) -> None:
@@ -874,7 +874,7 @@ async def test_keys_alone_fill_the_allowance_until_their_day_is_over(world: Worl
     await make(5)
 
 
-async def test_batches_older_than_a_day_count_no_more(world: World) -> None:
+async def test_batches_older_than_a_day_free_the_journal_quota(world: World) -> None:
     backend = await world.holder(journal_bytes=3 * MIB)
     for name in ("b1", "b2"):
         await begin(backend, name, 1, prompt=LONG)
@@ -886,7 +886,7 @@ async def test_batches_older_than_a_day_count_no_more(world: World) -> None:
     assert {"b3", "b4"} <= set(await kept(backend))
 
 
-async def test_remembered_answers_are_bounded_in_bytes_and_the_oldest_go_first(
+async def test_cache_is_bounded_in_bytes_and_evicts_the_oldest_first(
     world: World,
 ) -> None:
     backend = await world.holder()
@@ -904,7 +904,7 @@ async def test_remembered_answers_are_bounded_in_bytes_and_the_oldest_go_first(
     assert await backend.get_cached("k3") == "written again"
 
 
-async def test_remembered_answers_that_have_expired_count_no_more(world: World) -> None:
+async def test_expired_cache_values_free_the_cache_quota(world: World) -> None:
     backend = await world.holder()
     value = "v" * (MIB - 1024)
     await backend.set_cached("long", value, seconds=7200)
@@ -915,7 +915,7 @@ async def test_remembered_answers_that_have_expired_count_no_more(world: World) 
     assert await backend.get_cached("long") == value
 
 
-async def test_an_answer_that_is_too_large_is_not_remembered(world: World) -> None:
+async def test_too_large_value_is_not_cached(world: World) -> None:
     backend = await world.holder()
     await backend.set_cached("small", "v" * MEMO_VALUE_BYTES, seconds=10)
     await backend.set_cached("large", "\u00e9" * (MEMO_VALUE_BYTES // 2 + 1), seconds=10)
@@ -923,7 +923,7 @@ async def test_an_answer_that_is_too_large_is_not_remembered(world: World) -> No
     assert await backend.get_cached("large") is None
 
 
-async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:
+async def test_reducing_demand_withdraws_offers(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
     room = await backend.enqueue(QueueEntry("contexts", ("team",), None, 2))
@@ -934,7 +934,7 @@ async def test_waiting_for_less_takes_back_an_offer_too(world: World) -> None:
     assert (await backend.admit()).offers == ()
 
 
-async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: World) -> None:
+async def test_context_permits_hold_one_unit_and_are_freed_with_their_holder(world: World) -> None:
     staying = await world.holder()
     leaving = await world.open()
     await staying.register("team", 2)
@@ -948,7 +948,7 @@ async def test_contexts_hold_one_unit_and_are_freed_with_their_holder(world: Wor
     assert await state(staying, "team") == (0, 0)
 
 
-async def test_an_offer_that_lies_there_is_withdrawn_though_the_clock_was_set_back(
+async def test_stale_offer_is_withdrawn_after_the_clock_was_set_back(
     world: World,
 ) -> None:
     stopped, going_on = await world.holder(), await world.holder()
@@ -960,7 +960,7 @@ async def test_an_offer_that_lies_there_is_withdrawn_though_the_clock_was_set_ba
     assert [offer.entry for offer in (await going_on.admit()).offers] == ["mine"]
 
 
-async def test_a_row_that_is_recorded_again_moves_neither_the_counts_nor_the_end(
+async def test_result_recorded_again_changes_neither_counts_nor_end_time(
     world: World,
 ) -> None:
     backend = await world.holder()

@@ -31,7 +31,7 @@ LIMIT = 4
 LEASE = 0.4
 SECONDS = 20.0
 
-LOOK = 0.1
+POLL_SECONDS = 0.1
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Process:
     async def _live(self) -> None:
         async with anyio.create_task_group() as self.group:
             self.group.start_soon(self.backend.run)
-            self.group.start_soon(self._look)
+            self.group.start_soon(self._poll)
             self.group.start_soon(self._recover)
             while not self.more.is_set():
                 await self._begin_a_batch()
@@ -111,10 +111,10 @@ class Process:
             try:
                 return await RedisBackend.open(self.url)
             except BackendUnavailable:
-                await anyio.sleep(LOOK)
+                await anyio.sleep(POLL_SECONDS)
 
     async def _declare(self) -> None:
-        await self._surely(lambda: self.backend.declare_limit(OWN, LIMIT, per_minute=60_000))
+        await self._retry_until_available(lambda: self.backend.declare_limit(OWN, LIMIT, per_minute=60_000))
 
     async def _begin_a_batch(self) -> None:
         batch, tasks = f"{self.name}-{len(self.begun)}", self.random.randint(1, 6)
@@ -132,16 +132,16 @@ class Process:
         self.begun.append(batch)
         self._accept(room)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            with anyio.move_on_after(LOOK):
+            with anyio.move_on_after(POLL_SECONDS):
                 await self.backend.wait_for_wakeup()
             try:
                 self._accept(await self.backend.admit())
                 for batch in await self.backend.interrupted_batches():
                     await self._drop(batch, self.pending.pop(batch, []))
             except BackendUnavailable:
-                await anyio.sleep(LOOK)
+                await anyio.sleep(POLL_SECONDS)
 
     def _accept(self, room: AdmissionResult) -> None:
         for offer in room.offers:
@@ -151,7 +151,7 @@ class Process:
         self.newest = max(self.newest, *(offer.permit for offer in room.offers), 0)
 
     async def _make(self, permit: int, batch: str, task: int) -> None:
-        noted = await self._surely(
+        noted = await self._retry_until_available(
             lambda: self.backend.record_attempts({permit: attempt(batch, task)})
         )
         if permit not in noted.cancel_after:
@@ -162,17 +162,17 @@ class Process:
             return
         self.replicate.create(permit)
         if self.random.random() < 0.5:
-            await self._surely(lambda: self.backend.claim_prediction(permit, batch, id_of(permit)))
+            await self._retry_until_available(lambda: self.backend.claim_prediction(permit, batch, id_of(permit)))
         await self.replicate.ended(permit)
         result = failed(task, id_of(permit))
-        room = await self._surely(lambda: self.backend.finish(permit, batch, result))
+        room = await self._retry_until_available(lambda: self.backend.finish(permit, batch, result))
         assert room is not None
         self._accept(room)
 
     async def _drop(self, batch: str, tasks: list[int]) -> None:
         """Record what is not made any more: else nobody knows of it, once all is forgotten."""
         results = [failed(task) for task in tasks]
-        self._accept(await self._surely(lambda: self.backend.record_results(batch, results)))
+        self._accept(await self._retry_until_available(lambda: self.backend.record_results(batch, results)))
 
     async def _recover(self) -> None:
         while True:
@@ -189,28 +189,28 @@ class Process:
                     self._accept(await self.backend.import_running("acme", running))
                 for orphan in await self.backend.orphans("acme"):
                     if await self.backend.adopt(orphan.permit):
-                        self.group.start_soon(self._bring_home, orphan)
+                        self.group.start_soon(self._finish_orphan, orphan)
             except BackendUnavailable:
                 pass
-            await anyio.sleep(LOOK)
+            await anyio.sleep(POLL_SECONDS)
 
-    async def _bring_home(self, orphan: AttemptRecord) -> None:
+    async def _finish_orphan(self, orphan: AttemptRecord) -> None:
         made = int(orphan.prediction_id[1:]) if orphan.prediction_id else orphan.permit
         was_made = await self.replicate.ended(made)
         if not orphan.batch:
-            self._accept(await self._surely(lambda: self.backend.release(orphan.permit)))
+            self._accept(await self._retry_until_available(lambda: self.backend.release(orphan.permit)))
             return
         result = failed(orphan.task, id_of(made) if was_made else None)
-        room = await self._surely(lambda: self.backend.finish(orphan.permit, orphan.batch, result))
+        room = await self._retry_until_available(lambda: self.backend.finish(orphan.permit, orphan.batch, result))
         assert room is not None
         self._accept(room)
 
-    async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
+    async def _retry_until_available(self, step: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await step()
             except BackendUnavailable:
-                await anyio.sleep(LOOK)
+                await anyio.sleep(POLL_SECONDS)
 
 
 class Chaos:
@@ -293,7 +293,7 @@ async def is_done(process: Process) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(2))
-async def test_whatever_happens_no_limit_is_passed_and_all_that_lives_goes_on(
+async def test_limits_hold_and_living_holders_progress_under_chaos(
     kind: str, seed: int
 ) -> None:
     replicate = Replicate(random.Random(seed))
@@ -308,7 +308,7 @@ async def test_whatever_happens_no_limit_is_passed_and_all_that_lives_goes_on(
             with anyio.fail_after(60):
                 for process in chaos.processes:
                     while not await is_done(process):
-                        await anyio.sleep(LOOK)
+                        await anyio.sleep(POLL_SECONDS)
             assert replicate.most <= LIMIT, chaos.done
             for process in chaos.processes:
                 process.alive.cancel()

@@ -242,7 +242,7 @@ def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
     (told,) = RecordAttemptsCall({7: one}, None).encode()["attempts"]
     assert told == {
         "permit": "7", "task": 2, "model": "o/m", "inputs": encode_inputs(one), "alike": attempt_fingerprint(one),
-        "cancel_after": 60, "sent_at": 1_000.0, "seconds_at_most": 700, "images": 3,
+        "cancel_after": 60, "sent_at": 1_000.0, "max_seconds": 700, "images": 3,
     }  # fmt: skip
     assert "images_per_day" not in RecordAttemptsCall({}, None).encode()
     assert RecordAttemptsCall({}, 0).encode() == {"attempts": [], "images_per_day": 0}

@@ -50,7 +50,7 @@ async def again_until_answered(step: Callable[[], Awaitable[T]], link: Link) -> 
     return await step()
 
 
-async def test_an_attempt_whose_answer_was_lost_is_noted_once_or_its_task_waits_anew(
+async def test_attempt_with_lost_response_is_recorded_once_or_its_task_is_requeued(
     linked: Linked,
 ) -> None:
     _, link, one = linked
@@ -65,7 +65,7 @@ async def test_an_attempt_whose_answer_was_lost_is_noted_once_or_its_task_waits_
     assert len((await one.admit()).offers) == 1
 
 
-async def test_a_result_whose_answer_was_lost_is_recorded_once(linked: Linked) -> None:
+async def test_result_with_lost_response_is_recorded_once(linked: Linked) -> None:
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 5))
     result = failed(0, "p1")
@@ -75,17 +75,17 @@ async def test_a_result_whose_answer_was_lost_is_recorded_once(linked: Linked) -
     assert [row.prediction_id for row in await one.results("b")] == ["p1"]
 
 
-async def test_a_permit_that_was_put_back_twice_lets_its_task_wait_once(linked: Linked) -> None:
+async def test_permit_requeued_twice_makes_its_task_wait_once(linked: Linked) -> None:
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 3))
-    told = Throttling(retry_after=60, per_minute=6, burst=1)
-    await again_until_answered(lambda: one.requeue(permits[0], told), link)
+    throttling = Throttling(retry_after=60, per_minute=6, burst=1)
+    await again_until_answered(lambda: one.requeue(permits[0], throttling), link)
     assert await state(one) == (2, 1)
     (account,) = await one.semaphores()
     assert account.requests_per_minute == pytest.approx(5.4)
 
 
-async def test_waiting_for_more_or_less_counts_once_though_its_answer_was_lost(
+async def test_enqueue_and_dequeue_with_lost_response_are_applied_once(
     linked: Linked,
 ) -> None:
     _, link, one = linked
@@ -104,7 +104,7 @@ async def test_waiting_for_more_or_less_counts_once_though_its_answer_was_lost(
     assert sum(await state(one, "team")) == 1
 
 
-async def test_waiting_for_less_counts_once_though_it_was_asked_for_again(linked: Linked) -> None:
+async def test_repeated_dequeue_is_applied_once(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
     await one.enqueue(QueueEntry("contexts", ("team",), None, 4))
@@ -112,7 +112,7 @@ async def test_waiting_for_less_counts_once_though_it_was_asked_for_again(linked
     assert await state(one, "team") == (1, 2)
 
 
-async def test_a_batch_whose_beginning_was_lost_is_begun_once_or_ends(linked: Linked) -> None:
+async def test_batch_with_lost_open_response_is_opened_once_or_ended(linked: Linked) -> None:
     _, link, one = linked
     link.lose_answers(1)
     assert len((await begin(one, "b1", 2)).offers) == 2
@@ -124,7 +124,7 @@ async def test_a_batch_whose_beginning_was_lost_is_begun_once_or_ends(linked: Li
     assert batch is None or batch.status == "completed"
 
 
-async def test_what_was_given_back_is_free_though_nobody_heard_it(linked: Linked) -> None:
+async def test_permit_released_over_a_broken_connection_becomes_free(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
     room = await one.enqueue(QueueEntry("contexts", ("team",), None, 1))
@@ -132,11 +132,11 @@ async def test_what_was_given_back_is_free_though_nobody_heard_it(linked: Linked
     await link.cut()
     with pytest.raises(BackendUnavailable):
         await one.release(permit)
-    await link.mend()
+    await link.restore()
     assert await state(one, "team") == (0, 0)
 
 
-async def test_a_step_that_arrives_after_later_ones_does_nothing(fleet: Fleet) -> None:
+async def test_call_that_arrives_out_of_order_is_ignored(fleet: Fleet) -> None:
     one = await fleet.holder()
     room = await begin(one, "b", 1)
     membership = one._session
@@ -152,7 +152,7 @@ async def test_a_step_that_arrives_after_later_ones_does_nothing(fleet: Fleet) -
 # Connections that are cut
 
 
-async def test_a_server_that_cannot_be_reached_is_a_clear_error_and_is_found_again(
+async def test_unreachable_server_raises_a_clear_error_and_reconnects_later(
     linked: Linked,
 ) -> None:
     _, link, one = linked
@@ -160,11 +160,11 @@ async def test_a_server_that_cannot_be_reached_is_a_clear_error_and_is_found_aga
     await link.cut()
     with pytest.raises(BackendUnavailable, match=r"Redis at redis://127\.0\.0\.1:\d+/0 cannot be"):
         await one.admit()
-    await link.mend()
+    await link.restore()
     assert len((await finish(one, permits[0], "b", failed(0))).offers) == 1
 
 
-async def test_a_process_hears_of_its_offers_again_after_its_connection_was_cut(
+async def test_holder_receives_wakeups_again_after_reconnecting(
     linked: Linked,
 ) -> None:
     fleet, link, one = linked
@@ -172,7 +172,7 @@ async def test_a_process_hears_of_its_offers_again_after_its_connection_was_cut(
     (permit,) = await take_all(two, await begin(two, "b2", 1))
     await begin(one, "b1", 1)
     await link.cut()
-    await link.mend()
+    await link.restore()
     with anyio.fail_after(10):
         await one.wait_for_wakeup()  # It is there again: something may have been missed.
     await finish(two, permit, "b2", failed(0))
@@ -181,7 +181,7 @@ async def test_a_process_hears_of_its_offers_again_after_its_connection_was_cut(
     assert len((await one.admit()).offers) == 1
 
 
-async def test_a_paused_server_hangs_nobody_up(fragile: Fleet) -> None:
+async def test_call_to_paused_server_times_out_and_recovers(fragile: Fleet) -> None:
     one = await fragile.holder()
     await begin(one, "b", 1)
     fragile.server.pause()
@@ -198,7 +198,7 @@ async def _answers(backend: RedisBackend) -> bool:
         return False
 
 
-async def test_a_server_that_is_not_there_is_said_without_its_password() -> None:
+async def test_connection_error_hides_the_password() -> None:
     url = "redis://user:hunter2@127.0.0.1:1/0"
     with pytest.raises(BackendUnavailable) as error:
         await open_backend(url)
@@ -216,7 +216,7 @@ async def test_a_server_that_is_not_there_is_said_without_its_password() -> None
         *(f"redis://h/?lease={n}" for n in ("soon", 0, "inf")),
     ],
 )
-async def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str) -> None:
+async def test_invalid_url_is_rejected_with_an_example_of_a_valid_one(url: str) -> None:
     with pytest.raises(BackendUnavailable, match="redis://user:password@host:6379/0"):
         Address.parse(url)
 
@@ -228,7 +228,7 @@ async def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: 
         "redis://u:12/pass@h:6379", "redis://u:1#pass@h", "redis://u:1?pass@h",
     ],
 )  # fmt: skip
-def test_no_part_of_a_password_is_told_that_should_have_been_escaped(url: str) -> None:
+def test_unescaped_password_is_never_shown_in_url_or_error(url: str) -> None:
     assert "pa" not in masked(url).replace("REPLICATE", "")
     with pytest.raises(BackendUnavailable) as error:
         Address.parse(url)
@@ -236,7 +236,7 @@ def test_no_part_of_a_password_is_told_that_should_have_been_escaped(url: str) -
 
 
 @pytest.mark.parametrize("option", ["leese=5", "retry=3", "db=one", "ssl_cert_reqs=none"])
-async def test_an_option_that_is_none_is_told_by_its_name(
+async def test_unknown_url_option_is_rejected_by_name(
     servers: Callable[[str], RunningServer], option: str
 ) -> None:
     name = option.partition("=")[0]
@@ -244,7 +244,7 @@ async def test_an_option_that_is_none_is_told_by_its_name(
         await open_backend(f"{servers('redis').url()}&{option}")
 
 
-def test_only_what_is_no_secret_is_shown_of_an_address() -> None:
+def test_masked_url_shows_no_secrets() -> None:
     assert masked("rediss://:secret@host:6380/2?ssl_ca_certs=x") == "rediss://***@host:6380/2"
     assert masked("redis://host") == "redis://host"
 
@@ -252,7 +252,7 @@ def test_only_what_is_no_secret_is_shown_of_an_address() -> None:
 # Passwords and TLS
 
 
-async def test_a_password_is_taken_from_the_address_and_a_wrong_one_is_said(
+async def test_password_is_read_from_the_url_and_a_wrong_one_is_reported(
     own_server: RunningServer,
 ) -> None:
     own_server.configure(requirepass="hunter2")
@@ -300,7 +300,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_rediss_is_encrypted_and_trusts_only_whom_it_is_told_to(
+async def test_rediss_encrypts_and_trusts_only_the_configured_ca(
     certificate: Path, servers: Callable[[str], RunningServer]
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -409,7 +409,7 @@ async def waiting(backend: RedisBackend, group: TaskGroup) -> AsyncIterator[Queu
         await anyio.wait_all_tasks_blocked()
 
 
-async def test_tasks_that_begin_and_end_at_once_cost_a_round_trip_together(fleet: Fleet) -> None:
+async def test_concurrent_calls_are_coalesced_into_one_round_trip(fleet: Fleet) -> None:
     one = await fleet.holder(limit=40)
     with fleet.server.client as client:
         client.config_resetstat()
@@ -430,7 +430,7 @@ async def test_tasks_that_begin_and_end_at_once_cost_a_round_trip_together(fleet
     assert calls < 40
 
 
-async def test_an_offer_is_taken_before_what_else_waits(fleet: Fleet) -> None:
+async def test_accepting_an_offer_takes_priority_over_other_queued_calls(fleet: Fleet) -> None:
     one = await fleet.holder()
     room = await begin(one, "b", 1)
     async with anyio.create_task_group() as group, waiting(one, group) as queue:
@@ -441,7 +441,7 @@ async def test_an_offer_is_taken_before_what_else_waits(fleet: Fleet) -> None:
     assert queue.answers["take"] == [offer.permit for offer in room.offers]
 
 
-async def test_each_of_many_batches_gets_its_own_answer(fleet: Fleet) -> None:
+async def test_each_coalesced_batch_gets_its_own_response(fleet: Fleet) -> None:
     one = await fleet.holder()
     key = IdempotencyKey("k", "digest")
     async with anyio.create_task_group() as group, waiting(one, group) as queue:
@@ -459,7 +459,7 @@ async def test_each_of_many_batches_gets_its_own_answer(fleet: Fleet) -> None:
     assert await one.get_batch("b2") is None
 
 
-async def test_who_waited_together_with_a_step_that_failed_is_answered_all_the_same(
+async def test_calls_coalesced_with_a_failed_call_are_still_answered(
     linked: Linked,
 ) -> None:
     _, link, one = linked
@@ -473,7 +473,7 @@ async def test_who_waited_together_with_a_step_that_failed_is_answered_all_the_s
     assert await state(one) == (2, 0)
 
 
-async def test_an_attempt_that_was_given_up_as_it_was_noted_is_not_made(fragile: Fleet) -> None:
+async def test_cancelled_record_attempts_call_leaves_no_attempt(fragile: Fleet) -> None:
     one = await fragile.holder(limit=2)
     first, second = (await begin(one, "b", 2)).offers
     given_up = anyio.CancelScope()
@@ -491,7 +491,7 @@ async def test_an_attempt_that_was_given_up_as_it_was_noted_is_not_made(fragile:
     assert len((await one.admit()).offers) == 1
 
 
-async def test_an_answer_that_came_before_its_caller_was_cancelled_is_told(fleet: Fleet) -> None:
+async def test_response_received_before_caller_was_cancelled_is_returned(fleet: Fleet) -> None:
     one = await fleet.holder(limit=2)
     first, second = (await begin(one, "b", 2)).offers
     given_up = anyio.CancelScope()
@@ -511,7 +511,7 @@ async def test_an_answer_that_came_before_its_caller_was_cancelled_is_told(fleet
 # Round trips
 
 
-async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
+async def test_task_costs_two_round_trips(fleet: Fleet) -> None:
     # Without `run`: it renews no lease besides.
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
     await one.declare_limit(OWN, 1, per_minute=60_000)
@@ -528,7 +528,7 @@ async def test_a_task_costs_two_round_trips(fleet: Fleet) -> None:
     await one.close()
 
 
-async def test_coming_back_and_leaving_cost_no_more_reads_for_each_account_that_was_seen(
+async def test_resync_and_close_reads_do_not_grow_with_the_number_of_accounts(
     fleet: Fleet,
 ) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix))

@@ -70,7 +70,7 @@ async def with_one_gone(fleet: Fleet) -> tuple[Kept, RedisBackend]:
     return kept, alive
 
 
-async def test_nobody_is_declared_dead_by_who_knows_that_its_contact_was_broken(
+async def test_holder_with_interrupted_contact_declares_no_other_dead(
     fleet: Fleet,
 ) -> None:
     _, alive = await with_one_gone(fleet)
@@ -80,7 +80,7 @@ async def test_nobody_is_declared_dead_by_who_knows_that_its_contact_was_broken(
     await until(lambda: alive.orphans("acme"))
 
 
-async def test_nobody_is_declared_dead_by_who_was_in_contact_for_less_than_a_lease(
+async def test_holder_with_contact_shorter_than_a_lease_declares_no_other_dead(
     fleet: Fleet,
 ) -> None:
     kept, alive = await with_one_gone(fleet)
@@ -90,7 +90,7 @@ async def test_nobody_is_declared_dead_by_who_was_in_contact_for_less_than_a_lea
     await until(lambda: alive.orphans("acme"))
 
 
-async def test_nobody_is_declared_dead_while_a_new_memory_is_told(fleet: Fleet) -> None:
+async def test_no_holder_is_declared_dead_while_lost_state_is_resynced(fleet: Fleet) -> None:
     kept, alive = await with_one_gone(fleet)
     kept.set("generation", opens_at=kept.now() + 9)
     assert await alive.orphans("acme") == []
@@ -98,13 +98,13 @@ async def test_nobody_is_declared_dead_while_a_new_memory_is_told(fleet: Fleet) 
     await until(lambda: alive.orphans("acme"))
 
 
-async def test_nobody_is_declared_dead_by_who_came_at_an_unknown_time(fleet: Fleet) -> None:
+async def test_holder_with_unknown_join_time_declares_no_other_dead(fleet: Fleet) -> None:
     kept, alive = await with_one_gone(fleet)
     kept.drop(holder_key(alive), "since")
     assert await alive.orphans("acme") == []
 
 
-async def test_contact_that_began_in_the_future_is_counted_from_now(fleet: Fleet) -> None:
+async def test_contact_start_in_the_future_is_reset_to_now(fleet: Fleet) -> None:
     kept, alive = await with_one_gone(fleet)
     kept.set(holder_key(alive), since=kept.now() + 3_600)
     assert await alive.orphans("acme") == []
@@ -112,7 +112,7 @@ async def test_contact_that_began_in_the_future_is_counted_from_now(fleet: Fleet
     await until(lambda: alive.orphans("acme"))
 
 
-async def test_a_permit_of_a_dead_process_is_taken_over_only_by_who_may_declare_it_dead(
+async def test_permit_of_a_dead_holder_is_adopted_only_by_a_holder_allowed_to_declare_it_dead(
     fleet: Fleet,
 ) -> None:
     kept, alive = await with_one_gone(fleet)
@@ -130,7 +130,7 @@ async def test_a_permit_of_a_dead_process_is_taken_over_only_by_who_may_declare_
 
 
 @pytest.mark.parametrize("began_ago", [-3_600, 0])
-async def test_a_clock_that_was_set_back_makes_a_pause_no_longer_than_a_lease(
+async def test_clock_set_back_pauses_admission_for_at_most_a_lease(
     fleet: Fleet, began_ago: float
 ) -> None:
     one, kept = await fleet.holder(), Kept(fleet)
@@ -142,7 +142,7 @@ async def test_a_clock_that_was_set_back_makes_a_pause_no_longer_than_a_lease(
     assert 0 < room.paused_for <= LEASE
 
 
-async def test_a_memory_opens_when_the_longest_lease_of_those_that_came_is_over(
+async def test_admission_reopens_after_the_longest_lease_of_registered_holders(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
@@ -163,7 +163,7 @@ async def test_a_memory_opens_when_the_longest_lease_of_those_that_came_is_over(
     await patient.close()
 
 
-async def test_a_pause_is_said_only_where_something_waits(fleet: Fleet) -> None:
+async def test_admission_pause_is_reported_only_to_waiting_holders(fleet: Fleet) -> None:
     one = await fleet.holder()
     fleet.forget("permits")
     room = await one.admit()
@@ -198,7 +198,7 @@ MAY_BE_REFUSED: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("step", [*MAY_NOT_BE_LOST, *MAY_BE_REFUSED])
-async def test_what_may_not_be_lost_renews_the_lease_before_all_and_so_is_done_without_memory(
+async def test_critical_calls_renew_the_lease_first_and_work_when_memory_is_full(
     fleet: Fleet, step: str
 ) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=60))
@@ -212,23 +212,23 @@ async def test_what_may_not_be_lost_renews_the_lease_before_all_and_so_is_done_w
     await one.close()
 
 
-async def test_a_process_that_is_told_again_looks_for_its_offers(fleet: Fleet) -> None:
+async def test_resynced_holder_is_woken_for_its_offers(fleet: Fleet) -> None:
     one = await fleet.holder()
     await begin(one, "b", 1)
 
-    async def is_told_again() -> None:
+    async def resync() -> None:
         one._session.invalidate()
         await one.declare_limit(OWN, 3, per_minute=60_000)
 
     async with wake_ups(one) as woken:
-        await woken.next_after(is_told_again)
+        await woken.next_after(resync)
     assert [offer.entry for offer in (await one.admit()).offers] == ["b"]
 
 
 # Numbers
 
 
-async def test_permits_that_are_entered_and_offers_of_the_same_step_have_numbers_of_their_own(
+async def test_imported_permits_and_offers_of_the_same_call_have_distinct_numbers(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder(limit=5)
@@ -244,7 +244,7 @@ async def test_permits_that_are_entered_and_offers_of_the_same_step_have_numbers
     assert await state(one) == (5, 2)
 
 
-async def test_numbers_rise_though_the_clock_of_the_server_is_behind(fleet: Fleet) -> None:
+async def test_permit_numbers_increase_although_the_server_clock_is_behind(fleet: Fleet) -> None:
     one, kept = await fleet.holder(limit=2), Kept(fleet)
     ahead = int((kept.now() + 3_600) * 1e6)
     kept.set("generation", permit=ahead)
@@ -255,7 +255,7 @@ async def test_numbers_rise_though_the_clock_of_the_server_is_behind(fleet: Flee
     assert numbers == [ahead + 3, ahead + 4]
 
 
-async def test_numbers_rise_above_what_a_process_has_seen_though_all_is_forgotten(
+async def test_permit_numbers_stay_above_those_already_seen_after_state_loss(
     fleet: Fleet,
 ) -> None:
     one, kept = await fleet.holder(limit=1), Kept(fleet)
@@ -272,7 +272,7 @@ async def test_numbers_rise_above_what_a_process_has_seen_though_all_is_forgotte
 # What goes by itself
 
 
-async def test_the_days_images_are_kept_for_two_days_at_most(fleet: Fleet) -> None:
+async def test_daily_image_counts_expire_after_two_days(fleet: Fleet) -> None:
     one, kept = await fleet.holder(), Kept(fleet)
     first, second = (await begin(one, "b", 2)).offers
     await one.record_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
@@ -280,7 +280,7 @@ async def test_the_days_images_are_kept_for_two_days_at_most(fleet: Fleet) -> No
     assert 86_400 < kept.ttl(f"images:acme:{day}") <= 2 * 86_400
 
 
-async def test_nothing_is_left_of_a_batch_in_the_queue_and_among_the_permits(fleet: Fleet) -> None:
+async def test_finished_batch_leaves_no_queue_or_permit_keys(fleet: Fleet) -> None:
     one = await fleet.holder()
     await one.register("team", 3)
     (permit,) = await take_all(one, await begin(one, "b", 1, also=("team",), at_most=1))
@@ -298,7 +298,7 @@ async def test_nothing_is_left_of_a_batch_in_the_queue_and_among_the_permits(fle
         assert client.zcard(fleet.key("queue")) == 1
 
 
-async def test_nothing_is_left_of_a_process_that_left(fleet: Fleet) -> None:
+async def test_closed_holder_leaves_no_keys(fleet: Fleet) -> None:
     one, other = await RedisBackend.open(fleet.server.url(fleet.prefix)), await fleet.holder()
     await one.register("team", 3)
     await one.enqueue(QueueEntry("c", ("team",), None, 9))
@@ -317,28 +317,28 @@ async def test_nothing_is_left_of_a_process_that_left(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ago", "looks"), [(0, False), (1.5, True), (-5, True)], ids=["lately", "before", "ahead"]
+    ("ago", "reaps"), [(0, False), (1.5, True), (-5, True)], ids=["lately", "before", "ahead"]
 )
-async def test_the_dead_are_looked_for_once_a_second_by_all_together(
-    fleet: Fleet, ago: float, looks: bool
+async def test_dead_holders_are_reaped_once_a_second_across_all_holders(
+    fleet: Fleet, ago: float, reaps: bool
 ) -> None:
     kept, alive = await with_one_gone(fleet)
     kept.set("generation", looked_at=kept.now() - ago)
     await alive.admit()
     with fleet.server.client as client:
-        assert client.hlen(fleet.key("holders")) == (2 if looks else 3)
+        assert client.hlen(fleet.key("holders")) == (2 if reaps else 3)
 
 
 # By a clock of the test's
 
 
 async def left_by_one_that_is_gone(
-    site: Site, *, seconds_at_most: float = 700, prediction: str | None = None
+    site: Site, *, max_seconds: float = 700, prediction: str | None = None
 ) -> tuple[RedisBackend, RedisBackend, int]:
     """Who lives, who is gone without a word, and the permit of its attempt."""
     alive, gone = await site.holder(label="alive"), await site.holder(label="gone")
     (offer,) = (await begin(gone, "b", 1)).offers
-    noted = replace(attempt("b", 0), seconds_at_most=seconds_at_most)
+    noted = replace(attempt("b", 0), max_seconds=max_seconds)
     await gone.record_attempts({offer.permit: noted})
     if prediction is not None:
         assert await gone.claim_prediction(offer.permit, "b", prediction)
@@ -382,19 +382,19 @@ async def test_the_dead_are_declared_dead_after_a_lease_of_contact_by_both_clock
 
 
 @pytest.mark.parametrize(
-    ("seconds", "looks"), [(0.0, False), (0.96875, False), (1.0, True), (-0.03125, True)]
+    ("seconds", "reaps"), [(0.0, False), (0.96875, False), (1.0, True), (-0.03125, True)]
 )
 async def test_the_dead_are_looked_for_once_a_second(
-    site: Site, seconds: float, looks: bool
+    site: Site, seconds: float, reaps: bool
 ) -> None:
     alive, _, permit = await left_by_one_that_is_gone(site)
     site.set("generation", looked_at=site.clock.now)
     site.clock.now += seconds
     await alive.admit()
-    assert [share.holder for share in await alive.usage_by_holder()] == ["" if looks else "gone"]
-    if looks:
+    assert [share.holder for share in await alive.usage_by_holder()] == ["" if reaps else "gone"]
+    if reaps:
         assert site.get("generation", "looked_at") == str(site.clock.now).removesuffix(".0")
-    assert await alive.adopt(permit) is looks
+    assert await alive.adopt(permit) is reaps
 
 
 async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stays(

@@ -38,7 +38,7 @@ def forget_everything(fleet: Fleet) -> None:
         client.delete(*client.keys(fleet.key("*")))
 
 
-async def test_a_batch_is_kept_for_two_days_while_it_runs_and_for_one_after(fleet: Fleet) -> None:
+async def test_batch_keys_expire_after_two_days_while_running_and_one_day_after_its_end(fleet: Fleet) -> None:
     one = await fleet.holder()
     await begin(one, "b", 2, key=IdempotencyKey("k", "d"))
     await one.record_results("b", [failed(0)])
@@ -51,7 +51,7 @@ async def test_a_batch_is_kept_for_two_days_while_it_runs_and_for_one_after(flee
         assert DAY - 60 < ttl(fleet, key) <= DAY, key
 
 
-async def test_a_callers_list_forgets_what_is_older_than_two_days(fleet: Fleet) -> None:
+async def test_batch_list_of_a_caller_drops_entries_older_than_two_days(fleet: Fleet) -> None:
     one = await fleet.holder()
     at = now(fleet)
     add(fleet, "caller:server", {"old": at - 2 * DAY - 9, "young": at - 2 * DAY + 60})
@@ -60,7 +60,7 @@ async def test_a_callers_list_forgets_what_is_older_than_two_days(fleet: Fleet) 
     assert [each.id for each in await one.list_batches(["server"])] == ["b"]
 
 
-async def test_predictions_are_known_for_two_hours_and_kept_for_a_day(fleet: Fleet) -> None:
+async def test_prediction_ids_are_listed_for_two_hours_and_kept_for_a_day(fleet: Fleet) -> None:
     one = await fleet.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
     at = now(fleet)
@@ -75,7 +75,7 @@ async def test_predictions_are_known_for_two_hours_and_kept_for_a_day(fleet: Fle
     assert DAY < ttl(fleet, "predictions:acme") <= 2 * DAY
 
 
-async def test_a_rate_that_was_lost_alone_begins_as_it_is_declared(fleet: Fleet) -> None:
+async def test_lost_rate_restarts_at_the_declared_rate(fleet: Fleet) -> None:
     one = await fleet.holder(limit=99, per_minute=6)
     await begin(one, "b1", 9)
     await one.dequeue("b1")
@@ -85,7 +85,7 @@ async def test_a_rate_that_was_lost_alone_begins_as_it_is_declared(fleet: Fleet)
     assert len((await begin(one, "b", 9)).offers) == 5
 
 
-async def test_a_process_that_says_again_what_it_has_brings_back_no_older_rate(
+async def test_resync_does_not_restore_an_older_rate(
     fleet: Fleet,
 ) -> None:
     one, two = await fleet.holder(limit=9), await fleet.holder(limit=9)
@@ -100,7 +100,7 @@ async def test_a_process_that_says_again_what_it_has_brings_back_no_older_rate(
     assert account.requests_per_minute == pytest.approx(5.4)
 
 
-async def test_the_days_images_are_said_again_where_fewer_are_known(fleet: Fleet) -> None:
+async def test_resync_raises_daily_image_count_but_never_lowers_it(fleet: Fleet) -> None:
     one = await fleet.holder(limit=9)
     (first,) = (await begin(one, "b", 1)).offers
     await one.record_attempts({first.permit: attempt("b", 0, images=4)}, images_per_day=9)
@@ -120,7 +120,7 @@ async def test_the_days_images_are_said_again_where_fewer_are_known(fleet: Fleet
     fleet.go_on(one)
 
 
-async def test_a_prediction_that_nobody_takes_over_is_forgotten_when_it_must_have_ended(
+async def test_unclaimed_imported_prediction_expires_after_its_deadline(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
@@ -136,7 +136,7 @@ async def test_a_prediction_that_nobody_takes_over_is_forgotten_when_it_must_hav
     assert await state(one) == (0, 0)
 
 
-async def test_each_of_more_than_a_thousand_batches_that_wait_is_looked_at(fleet: Fleet) -> None:
+async def test_all_of_over_a_thousand_waiting_batches_receive_offers(fleet: Fleet) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
     await one.declare_limit(OWN, 1, per_minute=600_000)
     (permit,) = await take_all(one, await begin(one, "first", 1))

@@ -13,7 +13,7 @@ from replicate_mcp.semaphores.permits import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 
-async def test_a_process_whose_lease_has_lapsed_leaves_its_predictions_to_others(
+async def test_predictions_of_a_holder_with_lapsed_lease_become_orphans(
     fleet: Fleet,
 ) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
@@ -31,7 +31,7 @@ async def test_a_process_whose_lease_has_lapsed_leaves_its_predictions_to_others
     assert await state(alive) == (2, 0)
 
 
-async def test_a_newcomer_declares_nobody_dead_before_it_was_in_contact_for_a_whole_lease(
+async def test_new_holder_declares_others_dead_only_after_a_full_lease_of_contact(
     fleet: Fleet,
 ) -> None:
     gone = await fleet.holder()
@@ -44,7 +44,7 @@ async def test_a_newcomer_declares_nobody_dead_before_it_was_in_contact_for_a_wh
     assert time.monotonic() - began > 0.8 * LEASE
 
 
-async def test_units_of_contexts_are_freed_with_their_process(fleet: Fleet) -> None:
+async def test_context_units_are_freed_with_their_process(fleet: Fleet) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
     await alive.register("team", 2)
     room = await gone.enqueue(QueueEntry("contexts", ("team",), None, 5))
@@ -56,7 +56,7 @@ async def test_units_of_contexts_are_freed_with_their_process(fleet: Fleet) -> N
             await anyio.sleep(0.01)
 
 
-async def test_a_process_whose_lease_has_lapsed_creates_nothing_and_is_offered_something_anew(
+async def test_holder_with_lapsed_lease_loses_its_offers_and_receives_new_ones(
     fleet: Fleet,
 ) -> None:
     late = await fleet.holder()
@@ -67,7 +67,7 @@ async def test_a_process_whose_lease_has_lapsed_creates_nothing_and_is_offered_s
     assert len(await take_all(late, await late.admit())) == 3
 
 
-async def test_a_process_that_comes_back_does_not_bring_back_what_was_unset_or_removed(
+async def test_returning_holder_does_not_restore_unset_or_removed_limits(
     fleet: Fleet,
 ) -> None:
     one, late = await fleet.holder(), await fleet.holder()
@@ -82,7 +82,7 @@ async def test_a_process_that_comes_back_does_not_bring_back_what_was_unset_or_r
     assert {each.name: each.limit for each in await late.semaphores()} == before
 
 
-async def test_a_process_that_comes_back_has_what_nobody_took_over(fleet: Fleet) -> None:
+async def test_returning_holder_keeps_permits_not_taken_over(fleet: Fleet) -> None:
     late = await fleet.holder()
     permits = await take_all(late, await begin(late, "b", 3))
     await fleet.lapses(late)
@@ -93,7 +93,7 @@ async def test_a_process_that_comes_back_has_what_nobody_took_over(fleet: Fleet)
     assert [each.permit for each in await other.open_attempts("acme")] == permits[1:]
 
 
-async def test_a_process_that_comes_back_is_told_which_of_its_batches_were_taken_over(
+async def test_returning_holder_learns_which_batches_were_taken_over(
     fleet: Fleet,
 ) -> None:
     alive, late = await fleet.holder(), await fleet.holder()
@@ -113,7 +113,7 @@ async def test_a_process_that_comes_back_is_told_which_of_its_batches_were_taken
     assert sorted(tasks) == [0, 3, 4]
 
 
-async def test_nothing_more_is_created_of_a_batch_that_was_taken_over_after_a_loss_of_memory(
+async def test_batch_taken_over_after_state_loss_creates_nothing_more(
     fleet: Fleet,
 ) -> None:
     alive, late = await fleet.holder(limit=2), await fleet.holder(limit=2)
@@ -137,7 +137,7 @@ async def test_nothing_more_is_created_of_a_batch_that_was_taken_over_after_a_lo
     }  # fmt: skip
 
 
-async def test_a_process_comes_back_though_the_name_that_it_uses_was_forgotten_meanwhile(
+async def test_holder_returns_although_a_name_it_uses_was_dropped(
     fleet: Fleet,
 ) -> None:
     alive, first, user = [await fleet.holder() for _ in range(3)]
@@ -159,7 +159,7 @@ async def test_a_process_comes_back_though_the_name_that_it_uses_was_forgotten_m
     assert len((await user.enqueue(contexts)).offers) == 1
 
 
-async def test_a_process_that_cannot_say_what_it_has_is_gone_for_the_others(fleet: Fleet) -> None:
+async def test_holder_that_fails_to_resync_is_treated_as_dead(fleet: Fleet) -> None:
     alive, late = await fleet.holder(), await fleet.holder()
     (permit,) = await take_all(late, await begin(late, "b", 1))
     assert await late.claim_prediction(permit, "b", "p1")
@@ -175,10 +175,10 @@ async def test_a_process_that_cannot_say_what_it_has_is_gone_for_the_others(flee
     fleet.forget("predictions:acme")
 
 
-async def test_what_the_dead_left_takes_no_units_when_it_must_have_ended(fleet: Fleet) -> None:
+async def test_expired_orphans_of_dead_holders_use_no_units(fleet: Fleet) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
     (offer,) = (await begin(gone, "b", 1)).offers
-    await gone.record_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    await gone.record_attempts({offer.permit: replace(attempt("b", 0), max_seconds=0.2)})
     fleet.stop(gone)
 
     async def ended() -> bool:
@@ -192,7 +192,7 @@ async def test_what_the_dead_left_takes_no_units_when_it_must_have_ended(fleet: 
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_clock_an_hour_off_in_a_process_changes_nothing(
+async def test_process_clock_an_hour_off_changes_nothing(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     right = await fleet.holder(limit=2)

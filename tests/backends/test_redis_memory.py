@@ -30,7 +30,7 @@ async def waits_for(backend: RedisBackend, in_use: int, waiting: int) -> None:
 
 
 @pytest.mark.parametrize("lost", GENERATION_LONG)
-async def test_whatever_key_is_lost_nothing_starts_for_a_lease_and_then_it_goes_on(
+async def test_losing_any_key_pauses_admission_for_a_lease_and_then_resumes(
     fleet: Fleet, lost: str
 ) -> None:
     one, two = await fleet.holder(), await fleet.holder()
@@ -50,7 +50,7 @@ async def test_whatever_key_is_lost_nothing_starts_for_a_lease_and_then_it_goes_
     assert {each.permit for each in await two.open_attempts("acme")} == set(permits[1:])
 
 
-async def test_a_restarted_server_is_told_of_tasks_that_failed_at_the_beginning_too(
+async def test_resync_after_server_restart_includes_initially_invalid_tasks(
     fragile: Fleet,
 ) -> None:
     one, two = await fragile.holder(), await fragile.holder()
@@ -66,7 +66,7 @@ async def test_a_restarted_server_is_told_of_tasks_that_failed_at_the_beginning_
     assert one._mirror.running() == []
 
 
-async def test_a_restarted_server_is_told_everything_again(fragile: Fleet) -> None:
+async def test_full_state_is_resynced_after_server_restart(fragile: Fleet) -> None:
     one, two = await fragile.holder(), await fragile.holder()
     await one.register("team", 7)
     await one.resize("team", 8, by_admin=True)
@@ -97,7 +97,7 @@ async def _is_known(backend: RedisBackend, batch: str) -> bool:
         return False
 
 
-async def test_a_batch_that_has_ended_is_whole_again_though_an_old_snapshot_came_back(
+async def test_ended_batch_is_complete_after_an_old_snapshot_is_restored(
     fragile: Fleet,
 ) -> None:
     one = await fragile.holder()
@@ -120,7 +120,7 @@ async def test_a_batch_that_has_ended_is_whole_again_though_an_old_snapshot_came
     assert await state(other) == (0, 0)
 
 
-async def test_attempts_that_a_snapshot_remembers_are_left_to_others_where_their_process_is_gone(
+async def test_attempts_in_a_snapshot_become_orphans_when_their_holder_is_gone(
     fragile: Fleet,
 ) -> None:
     alive, gone = await fragile.holder(), await fragile.holder()
@@ -137,7 +137,7 @@ async def test_attempts_that_a_snapshot_remembers_are_left_to_others_where_their
     await fragile.opened(alive)
 
 
-async def test_a_result_that_a_snapshot_lacks_is_written_again_though_its_batch_was_taken_over(
+async def test_result_missing_from_a_snapshot_is_rewritten_although_its_batch_was_taken_over(
     fragile: Fleet,
 ) -> None:
     alive, late = await fragile.holder(limit=2), await fragile.holder(limit=2)
@@ -160,7 +160,7 @@ async def _orphans(backend: RedisBackend) -> bool:
         return False
 
 
-async def test_what_was_learned_of_a_rate_and_the_days_images_are_not_forgotten(
+async def test_learned_rate_and_daily_image_count_survive_state_loss(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder(limit=2)
@@ -182,7 +182,7 @@ async def _declared(backend: RedisBackend) -> bool:
     return bool(await backend.semaphores())
 
 
-async def test_no_batch_is_unknown_while_the_memory_is_told_again(fleet: Fleet) -> None:
+async def test_no_batch_is_missing_during_resync(fleet: Fleet) -> None:
     one = await fleet.holder(limit=2)
     names = [f"b{n}" for n in range(60)]
     for name in names:
@@ -191,17 +191,17 @@ async def test_no_batch_is_unknown_while_the_memory_is_told_again(fleet: Fleet) 
         client.delete(*client.keys(fleet.key("*")))
     found = []
 
-    async def look(name: str) -> None:
+    async def load_batch(name: str) -> None:
         found.append(await one.get_batch(name))
 
     async with anyio.create_task_group() as group:
         group.start_soon(one.admit)
         for name in names:
-            group.start_soon(look, name)
+            group.start_soon(load_batch, name)
     assert None not in found
 
 
-async def test_an_account_starts_nothing_until_what_runs_was_entered(fleet: Fleet) -> None:
+async def test_account_starts_nothing_until_running_predictions_are_imported(fleet: Fleet) -> None:
     one = await fleet.holder(limit=3)
     fleet.forget("permits")
     await begin(one, "b", 5)
@@ -220,7 +220,7 @@ async def test_an_account_starts_nothing_until_what_runs_was_entered(fleet: Flee
     assert len((await one.release(entered[0].permit)).offers) == 1
 
 
-async def test_a_list_that_was_read_before_the_memory_was_lost_once_more_opens_nothing(
+async def test_import_read_before_a_second_state_loss_does_not_reopen_admission(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
@@ -234,7 +234,7 @@ async def test_a_list_that_was_read_before_the_memory_was_lost_once_more_opens_n
     assert len((await one.admit()).offers) == 1
 
 
-async def test_a_prediction_that_was_entered_yields_to_the_attempt_that_made_it(
+async def test_imported_prediction_is_replaced_by_the_attempt_that_created_it(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder(limit=3)
@@ -259,7 +259,7 @@ async def adopts_what_was_entered(fleet: Fleet, one: RedisBackend) -> None:
         assert await one.adopt(entered.permit)
 
 
-async def test_a_prediction_that_was_entered_keeps_its_permit_when_all_is_said_again(
+async def test_adopted_imported_prediction_keeps_its_permit_after_resync(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
@@ -269,7 +269,7 @@ async def test_a_prediction_that_was_entered_keeps_its_permit_when_all_is_said_a
     assert len((await begin(one, "b", 3)).offers) == 1
 
 
-async def test_a_prediction_that_was_entered_keeps_its_permit_when_the_memory_is_lost_once_more(
+async def test_imported_prediction_keeps_its_permit_after_a_second_state_loss(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
@@ -286,7 +286,7 @@ async def test_a_prediction_that_was_entered_keeps_its_permit_when_the_memory_is
     assert await state(one) == (1, 0)
 
 
-async def test_a_prediction_whose_permit_was_forgotten_is_entered_again(fleet: Fleet) -> None:
+async def test_prediction_with_a_lost_permit_is_imported_again(fleet: Fleet) -> None:
     one = await fleet.holder()
     for lost in (["permits"], ["permits", "attempts"]):
         fleet.forget(*lost)
@@ -296,12 +296,12 @@ async def test_a_prediction_whose_permit_was_forgotten_is_entered_again(fleet: F
 
 
 @pytest.mark.parametrize("adopted", [True, False])
-async def test_units_that_were_given_back_stay_so_whatever_is_forgotten(
+async def test_released_units_stay_released_after_state_loss(
     fleet: Fleet, adopted: bool
 ) -> None:
     one, gone = await fleet.holder(), await fleet.holder()
     (offer,) = (await begin(gone, "b", 1)).offers
-    await gone.record_attempts({offer.permit: replace(attempt("b", 0), seconds_at_most=0.2)})
+    await gone.record_attempts({offer.permit: replace(attempt("b", 0), max_seconds=0.2)})
     fleet.stop(gone)
     await waits_for(one, 0, 0)
     if adopted:
@@ -312,7 +312,7 @@ async def test_units_that_were_given_back_stay_so_whatever_is_forgotten(
     assert await state(one) == (0, 0)
 
 
-async def test_permits_have_rising_numbers_whatever_is_forgotten(fleet: Fleet) -> None:
+async def test_permit_numbers_increase_after_state_loss(fleet: Fleet) -> None:
     one = await fleet.holder()
     first = (await begin(one, "b1", 1)).offers[0].permit
     with fleet.server.client as client:
@@ -337,7 +337,7 @@ async def full(fragile: Fleet) -> AsyncIterator[Full]:
     fragile.server.configure(maxmemory=0)
 
 
-async def test_a_full_memory_stops_new_work_only(
+async def test_full_redis_memory_stops_only_new_work(
     full: Full,
 ) -> None:
     fleet, one, _, permits = full
@@ -359,7 +359,7 @@ async def test_a_full_memory_stops_new_work_only(
     await begin(one, "b3", 1)
 
 
-async def test_a_full_memory_keeps_nobody_from_living(
+async def test_holders_stay_alive_when_redis_memory_is_full(
     full: Full,
 ) -> None:
     _, one, other, permits = full
@@ -370,7 +370,7 @@ async def test_a_full_memory_keeps_nobody_from_living(
     assert {each.permit for each in await one.open_attempts("acme")} == set(permits)
 
 
-async def test_a_memory_that_is_full_and_was_lost_is_told_everything_again(
+async def test_lost_state_is_resynced_although_redis_memory_is_full(
     full: Full,
 ) -> None:
     fleet, one, _, permits = full

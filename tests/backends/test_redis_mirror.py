@@ -45,7 +45,7 @@ def add(mirror: Mirror, batch: str, tasks: int = 1, prompt: str = "p", failures:
     mirror.batches[batch] = MirroredBatch(new, 1_000.0)
 
 
-def test_an_offer_that_became_a_permit_waits_no_more_and_is_kept_with_its_attempt() -> None:
+def test_accepted_offer_leaves_the_queue_and_is_mirrored_with_its_attempt() -> None:
     mirror = with_batch(2)
     mirror.add_attempt(5, attempt("b", 1, images=3), 597, now=100.0)
     assert mirror.waiting("b") == 1
@@ -68,7 +68,7 @@ def test_an_offer_that_became_a_permit_waits_no_more_and_is_kept_with_its_attemp
     ]  # fmt: skip
 
 
-def test_an_answer_that_comes_twice_counts_once() -> None:
+def test_repeated_reply_is_applied_once() -> None:
     mirror = with_batch(3)
     for now in (1.0, 2.0):
         mirror.add_permit(5, "b", taken_at=now)
@@ -78,7 +78,7 @@ def test_an_answer_that_comes_twice_counts_once() -> None:
     assert list(mirror.permits) == [5]
 
 
-def test_a_permit_of_an_entry_with_a_limit_of_its_own_says_so() -> None:
+def test_permit_of_an_entry_with_its_own_limit_is_marked_limited() -> None:
     mirror = Mirror(Clock())
     mirror.enqueue(MirroredEntry(QueueEntry("c", ("team",), None, 2, 1), 2), [("team", "3")])
     mirror.add_permit(5, "c", taken_at=1.0)
@@ -93,17 +93,17 @@ def test_a_permit_of_an_entry_with_a_limit_of_its_own_says_so() -> None:
     ]
 
 
-def test_a_permit_that_was_taken_over_is_read_as_the_server_tells_it() -> None:
-    told = ["9", "b", [OWN], "acme", "1", "5.5", "2", "30", "x", "70.25", "4", "p1", "m", "{}", "6"]
-    assert MirroredPermit.decode(told) == MirroredPermit(
+def test_taken_over_permit_is_decoded_from_server_reply() -> None:
+    encoded = ["9", "b", [OWN], "acme", "1", "5.5", "2", "30", "x", "70.25", "4", "p1", "m", "{}", "6"]
+    assert MirroredPermit.decode(encoded) == MirroredPermit(
         "b", [OWN], "acme", True, 5.5, 2, 30, "x", 70.25, 4, "p1", "m", "{}", 6.0
     )
-    told[3] = told[4] = told[11] = ""
-    read = MirroredPermit.decode(told)
+    encoded[3] = encoded[4] = encoded[11] = ""
+    read = MirroredPermit.decode(encoded)
     assert (read.account, read.limited, read.prediction) == (None, False, None)
 
 
-def test_what_an_entry_waits_for_is_never_less_than_nothing() -> None:
+def test_waiting_count_of_an_entry_is_never_negative() -> None:
     mirror = with_batch(2)
     mirror.set_waiting("b", -3)
     assert mirror.waiting("b") == 0
@@ -113,7 +113,7 @@ def test_what_an_entry_waits_for_is_never_less_than_nothing() -> None:
     assert mirror.waiting("unknown") == 0
 
 
-def test_a_limit_that_was_declared_stays_whatever_joins_later() -> None:
+def test_declared_limit_is_unchanged_by_later_entries() -> None:
     mirror = with_batch()
     mirror.declared[OWN] = (3, 600.0)
     mirror.declared["account:other"] = (4, None)
@@ -125,7 +125,7 @@ def test_a_limit_that_was_declared_stays_whatever_joins_later() -> None:
     assert mirror.accounts() == ["acme", "other"]
 
 
-def test_a_name_that_was_removed_goes_with_the_entries_that_wait_for_it() -> None:
+def test_removed_name_drops_its_waiting_entries() -> None:
     mirror = with_batch()
     mirror.enqueue(MirroredEntry(QueueEntry("c", ("studio", "team"), None, 1), 1), [("team", "1")])
     mirror.remove_semaphore("team")
@@ -133,7 +133,7 @@ def test_a_name_that_was_removed_goes_with_the_entries_that_wait_for_it() -> Non
     mirror.remove_semaphore("unknown")
 
 
-def test_a_batch_has_ended_with_the_last_of_its_results_and_failures() -> None:
+def test_batch_ends_with_its_last_result_or_failure() -> None:
     mirror = Mirror(Clock())
     add(mirror, "b", 3, failures=1)
     mirror.add_results("b", [encode_row(failed(1))])
@@ -145,14 +145,14 @@ def test_a_batch_has_ended_with_the_last_of_its_results_and_failures() -> None:
     mirror.add_results("unknown", [encode_row(failed(0))])
 
 
-def test_a_batch_that_was_taken_over_is_said_once_and_runs_no_more() -> None:
+def test_taken_over_batch_is_reported_once_and_no_longer_running() -> None:
     mirror = with_batch(2)
     assert mirror.mark_taken_over("b")
     assert not mirror.mark_taken_over("b")
     assert (mirror.running(), mirror.entries) == ([], {})
 
 
-def test_ended_batches_are_kept_for_an_hour_and_no_longer() -> None:
+def test_ended_batches_are_mirrored_for_an_hour() -> None:
     clock = Clock()
     mirror = with_batch(1, clock=clock, batch="b1")
     add(mirror, "b2")
@@ -172,7 +172,7 @@ def test_ended_batches_are_kept_for_an_hour_and_no_longer() -> None:
     assert ENDED_BATCH_TTL_SECONDS == 3_600
 
 
-def test_ended_batches_take_so_much_memory_at_most_and_the_oldest_go() -> None:
+def test_ended_batches_are_bounded_in_bytes_and_the_oldest_are_dropped() -> None:
     assert MAX_ENDED_BATCH_BYTES == 32 * 1024**2
     mirror = Mirror(Clock())
     text = "x" * (MAX_ENDED_BATCH_BYTES // 4)
@@ -191,7 +191,7 @@ def test_ended_batches_take_so_much_memory_at_most_and_the_oldest_go() -> None:
     assert list(mirror.batches) == ["b3", "b5", "runs", "b6"], "and what ended twice counts once"
 
 
-def test_a_batchs_size_is_of_its_tasks_failures_and_results() -> None:
+def test_batch_size_counts_tasks_failures_and_results() -> None:
     empty = with_batch(1, prompt="").batches["b"]
     size = empty.size()
     assert 0 < size < 1_000
@@ -202,22 +202,22 @@ def test_a_batchs_size_is_of_its_tasks_failures_and_results() -> None:
     assert MirroredBatch(new, 0.0).size() - size > 7_000
 
 
-def test_what_is_shared_is_said_as_it_was_last_told() -> None:
+def test_mirror_encodes_shared_limits_as_last_received() -> None:
     mirror = Mirror(Clock())
     mirror.newest = 12
     mirror.set_shared_limits(
         [("team", "7", "1", "5.5"), ("studio", "2", "", "6")], [("acme", "600", "5")],
         [("acme", "19", "4")],
     )  # fmt: skip
-    told = mirror.encode()
-    assert told["newest"] == "12"
-    assert told["set"] == [
+    encoded = mirror.encode()
+    assert encoded["newest"] == "12"
+    assert encoded["set"] == [
         {"name": "team", "units": 7, "by_admin": True, "at": 5.5},
         {"name": "studio", "units": 2, "by_admin": False, "at": 6.0},
     ]
-    assert told["rates"] == [{"account": "acme", "values": ["600", "5"]}]
-    assert told["images"] == [{"account": "acme", "day": 19, "count": 4}]
+    assert encoded["rates"] == [{"account": "acme", "values": ["600", "5"]}]
+    assert encoded["images"] == [{"account": "acme", "day": 19, "count": 4}]
 
 
-def test_how_often_a_lease_is_renewed_and_how_much_is_written_at_once() -> None:
+def test_lease_renewal_and_write_chunk_constants() -> None:
     assert (RENEWALS_A_LEASE, ROWS_A_CALL) == (3, 200)

@@ -659,7 +659,7 @@ async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(s
     (offer,) = (await begin(one, "b", 1)).offers
     site.clock.now += 0.25
     await one.record_attempts(
-        {offer.permit: replace(attempt("b", 0, images=3), seconds_at_most=90.5)}
+        {offer.permit: replace(attempt("b", 0, images=3), max_seconds=90.5)}
     )
     assert await one.claim_prediction(offer.permit, "b", "p1")
     kept = one._mirror.permits[offer.permit]

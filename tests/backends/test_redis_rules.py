@@ -94,7 +94,7 @@ events = st.one_of(
 
 def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[list[Rate], Any]:
     """The rate after each event, and the history as Lua takes it."""
-    rate, now, told = Rate.initial(per_minute, NOW), NOW, []
+    rate, now, events_for_lua = Rate.initial(per_minute, NOW), NOW, []
     states = []
     for what, *how in history:
         event: dict[str, Any] = {"what": what}
@@ -121,14 +121,14 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
                 else rate.refund(how[0])
             )
             event["count"] = how[0]
-        told.append(event)
+        events_for_lua.append(event)
         states.append(rate)
-    return states, told
+    return states, events_for_lua
 
 
 @given(per_minute=st.sampled_from([1, 6, 60, 600]), history=st.lists(events, max_size=40))
 @quietly
-def test_a_rate_goes_the_same_way_in_lua(
+def test_rate_evolves_identically_in_lua(
     server: RunningServer, per_minute: float, history: list[tuple[Any, ...]]
 ) -> None:
     assert_the_same_way(server, (per_minute, history))
@@ -136,7 +136,7 @@ def test_a_rate_goes_the_same_way_in_lua(
 
 @given(runs=st.lists(st.integers(0, 6), min_size=11, max_size=30))
 @quietly
-def test_429s_that_come_at_any_rate_are_borne_the_same_way_in_lua(
+def test_occasional_429s_are_tolerated_identically_in_lua(
     server: RunningServer, runs: list[int]
 ) -> None:
     history: list[tuple[Any, ...]] = []
@@ -174,10 +174,10 @@ def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tu
         elif name in ("declared", "set"):
             history.append((name, chance.choice(PER_MINUTE)))
         elif name == "throttled":
-            told = Throttling(
+            events_for_lua = Throttling(
                 chance.choice(RETRY_AFTER), chance.choice(NAMED), chance.choice(BURSTS)
             )
-            history.append((name, told, chance.choice((0.0, 0.0, 0.5, 2.0, 20.0))))
+            history.append((name, events_for_lua, chance.choice((0.0, 0.0, 0.5, 2.0, 20.0))))
         else:
             history.append((name, chance.choice((1, 1, 2, 3, 9))))
     return history
@@ -192,8 +192,8 @@ def refused_again_and_again(chance: random.Random) -> list[tuple[Any, ...]]:
         history += [("sent", run)] if run else []
         history += [("time", chance.choice((1.5, 1.5, 1.5, 30.0))), ("sent", 1)]
         retry_after = None if is_hopeless else chance.choice((None, 1.0))
-        told = Throttling(retry_after, chance.choice((None,) * 30 + (90.0,)))
-        history.append(("throttled", told, 0.0))
+        events_for_lua = Throttling(retry_after, chance.choice((None,) * 30 + (90.0,)))
+        history.append(("throttled", events_for_lua, 0.0))
     history += [("throttled", Throttling(), 0.5)] * 25
     return [*history, ("sent", 1)]
 
@@ -230,8 +230,8 @@ def assert_the_same_way(
 ) -> None:
     in_python_all = [in_python(per_minute, history) for per_minute, history in histories]
     given = [
-        {"per_minute": per_minute, "now": NOW, "history": told}
-        for (per_minute, _), (_, told) in zip(histories, in_python_all, strict=True)
+        {"per_minute": per_minute, "now": NOW, "history": events_for_lua}
+        for (per_minute, _), (_, events_for_lua) in zip(histories, in_python_all, strict=True)
     ]
     in_lua = Lua(server, "rate", RATE_HISTORIES)(histories=given)
     for (states, _), rows in zip(in_python_all, in_lua, strict=True):
@@ -242,7 +242,7 @@ def assert_the_same_way(
                 assert math.isclose(ours, float(theirs), rel_tol=1e-12, abs_tol=1e-9), name
 
 
-def test_rates_have_the_same_fields_in_lua(server: RunningServer) -> None:
+def test_rate_fields_are_identical_in_lua(server: RunningServer) -> None:
     assert Lua(server, "rate", "return rule.FIELDS")() == FIELDS
 
 
@@ -292,7 +292,7 @@ rates = st.builds(
     stalled=st.sets(st.sampled_from(["p", "q"])),
 )
 @quietly
-def test_admission_decides_the_same_in_lua(
+def test_admission_decides_identically_in_lua(
     server: RunningServer,
     queue: list[Entry],
     free: dict[str, int],
@@ -335,9 +335,9 @@ def test_many_queues_are_decided_the_same_in_lua(server: RunningServer) -> None:
 
 
 def assert_the_same_decisions(server: RunningServer, *queues: Given) -> None:
-    told = [
+    events_for_lua = [
         {
-            "queue": [_told(asdict(entry)) for entry in queue],
+            "queue": [_without_none(asdict(entry)) for entry in queue],
             "free": free,
             "rates": {account: asdict(rate) for account, rate in by_account.items()},
             "stalled": sorted(stalled),
@@ -345,7 +345,7 @@ def assert_the_same_decisions(server: RunningServer, *queues: Given) -> None:
         }
         for queue, free, by_account, stalled in queues
     ]
-    decided = Lua(server, "admission", ADMISSION)(queues=told)
+    decided = Lua(server, "admission", ADMISSION)(queues=events_for_lua)
     for (queue, free, by_account, stalled), (grants, next_at) in zip(queues, decided, strict=True):
         decision = admit(queue, free, by_account, stalled=stalled, now=NOW)
         assert tuple(grants) == decision.grants
@@ -355,7 +355,7 @@ def assert_the_same_decisions(server: RunningServer, *queues: Given) -> None:
             assert math.isclose(float(next_at), decision.next_at, rel_tol=1e-12)
 
 
-def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
@@ -374,7 +374,7 @@ return chosen
 
 @given(wanted=st.integers(5, 40), used=st.sets(st.integers(5, 40)))
 @quietly
-def test_equal_attempts_are_told_apart_the_same_way_in_lua(
+def test_distinct_cancel_after_is_chosen_identically_in_lua(
     server: RunningServer, wanted: int, used: set[int]
 ) -> None:
     assert_the_same_cancel_after(server, (wanted, used))
@@ -396,7 +396,7 @@ def assert_the_same_cancel_after(server: RunningServer, *attempts: tuple[int, se
     assert chosen == [distinct_cancel_after(wanted, used) for wanted, used in attempts]
 
 
-def test_offers_last_as_long_in_lua(server: RunningServer) -> None:
+def test_offer_lifetimes_are_identical_in_lua(server: RunningServer) -> None:
     body = "return {tostring(rule.OFFER_LASTS), tostring(rule.OFFER_STALLS_AFTER)}"
     lasts, stalls_after = Lua(server, "admission", body)()
     assert float(lasts) == admission.OFFER_TTL_SECONDS

@@ -30,7 +30,7 @@ def lose_everything(fleet: Fleet) -> None:
         client.delete(*client.keys(fleet.key("*")))
 
 
-async def test_a_batch_that_made_room_for_a_newer_one_does_not_come_back(fleet: Fleet) -> None:
+async def test_evicted_batch_is_not_restored_by_resync(fleet: Fleet) -> None:
     one = await fleet.holder(journal_bytes=2 * MIB)
     await make(one, "b1", "b2")
     await one.record_results("b1", [failed(0)])
@@ -41,7 +41,7 @@ async def test_a_batch_that_made_room_for_a_newer_one_does_not_come_back(fleet: 
     assert len(await one.tasks("b2")) == 1
 
 
-async def test_batches_that_are_written_again_count_and_are_never_refused(fleet: Fleet) -> None:
+async def test_resynced_batches_are_counted_and_never_rejected(fleet: Fleet) -> None:
     one = await fleet.holder(journal_bytes=3 * MIB)
     await make(one, "b1", "b2")
     await begin(one, "runs", 1, prompt="x" * MIB)
@@ -53,7 +53,7 @@ async def test_batches_that_are_written_again_count_and_are_never_refused(fleet:
     await begin(one, "b3", 1, prompt="x" * (MIB // 2))
 
 
-async def test_a_process_keeps_few_megabytes_of_ended_batches_for_a_server_that_forgets(
+async def test_mirror_restores_only_a_few_megabytes_of_ended_batches(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
@@ -66,7 +66,7 @@ async def test_a_process_keeps_few_megabytes_of_ended_batches_for_a_server_that_
     assert "b0" not in known
 
 
-async def test_nothing_is_left_of_batches_and_answers_whose_time_is_over(fleet: Fleet) -> None:
+async def test_expired_batches_and_cache_values_leave_no_keys(fleet: Fleet) -> None:
     """All that is kept of them expires by itself."""
     one = await fleet.holder(journal_bytes=2 * MIB)
     await make(one, "b1", "b2")
@@ -77,7 +77,7 @@ async def test_nothing_is_left_of_batches_and_answers_whose_time_is_over(fleet: 
         assert [key for key in kept if not 0 < client.ttl(key) <= 2 * 86_400] == []
 
 
-async def test_the_allowance_is_about_what_redis_takes(fleet: Fleet) -> None:
+async def test_journal_quota_approximates_redis_memory_use(fleet: Fleet) -> None:
     """Of batches of one short task, which cost the most beside what is in them."""
     one = await fleet.holder(journal_bytes=MIB)
     with fleet.server.client as client:
@@ -90,7 +90,7 @@ async def test_the_allowance_is_about_what_redis_takes(fleet: Fleet) -> None:
     assert taken < 1.5 * MIB
 
 
-async def test_a_batch_that_was_lost_alone_and_is_written_again_counts_once(fleet: Fleet) -> None:
+async def test_lost_batch_written_again_is_counted_once(fleet: Fleet) -> None:
     one = await fleet.holder(journal_bytes=3 * MIB)
     await begin(one, "runs", 2, prompt="x" * (MIB // 2))
     fleet.forget("batch:runs", "tasks:runs")

@@ -12,7 +12,7 @@ from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.errors import BackendUnavailable
 
 
-async def test_a_companys_authority_is_trusted_and_another_is_told(
+async def test_custom_ca_is_trusted_and_untrusted_one_is_reported(
     servers: Callable[[str], RunningServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in NETWORK_VARIABLES:

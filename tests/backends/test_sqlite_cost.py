@@ -37,7 +37,7 @@ async def instructions(backend: SqliteBackend, step: Callable[[], Coroutine[Any,
     return counted
 
 
-async def test_an_admission_costs_the_same_however_many_accounts_a_process_has_seen(
+async def test_admission_cost_is_independent_of_the_number_of_accounts(
     backend: SqliteBackend,
 ) -> None:
     await begin(backend, "b", 2)
@@ -47,7 +47,7 @@ async def test_an_admission_costs_the_same_however_many_accounts_a_process_has_s
     assert await instructions(backend, backend.admit) < with_one * 1.1
 
 
-async def test_looking_for_what_was_left_to_many_accounts_looks_for_the_dead_once_a_second(
+async def test_polling_orphans_of_many_accounts_reaps_dead_holders_once_a_second(
     backend: SqliteBackend,
 ) -> None:
     steps: list[str] = []
@@ -58,7 +58,7 @@ async def test_looking_for_what_was_left_to_many_accounts_looks_for_the_dead_onc
     assert sum(step.startswith("BEGIN") for step in steps) <= 102
 
 
-async def test_a_batch_begins_and_is_listed_at_the_same_cost_however_many_there_were(
+async def test_opening_and_listing_cost_is_independent_of_the_number_of_batches(
     tmp_path: Path,
 ) -> None:
     now = 1_000_000.0

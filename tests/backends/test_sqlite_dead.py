@@ -188,7 +188,7 @@ async def test_who_shares_a_semaphore_is_said(machine: Machine) -> None:
         await backend.close()
 
 
-async def test_a_lock_that_cannot_be_taken_away_is_in_nobodys_way(
+async def test_undeletable_lock_file_of_a_dead_holder_blocks_no_reaping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "state.db"
@@ -206,7 +206,7 @@ async def test_a_lock_that_cannot_be_taken_away_is_in_nobodys_way(
     await living.close()
 
 
-async def test_what_the_dead_held_is_handed_on_though_the_clock_was_set_back(
+async def test_permits_of_dead_holders_are_reoffered_after_the_clock_was_set_back(
     tmp_path: Path,
 ) -> None:
     now = 1_000_000.0

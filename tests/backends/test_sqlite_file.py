@@ -30,7 +30,7 @@ anyio.run(main)
 """
 
 
-def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) -> None:
+def test_processes_starting_concurrently_create_one_file(tmp_path: Path) -> None:
     paths = [str(tmp_path / str(number) / "state.db") for number in range(3)]
     starting = [
         subprocess.Popen(
@@ -51,7 +51,7 @@ def test_processes_that_come_at_the_same_moment_make_one_file(tmp_path: Path) ->
     assert [process.returncode for process in starting] == [0] * 6
 
 
-async def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
+async def test_prompt_is_stored_once(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     backend = await SqliteBackend.open(str(path))
     await backend.declare_limit(OWN, 5, per_minute=600)
@@ -64,7 +64,7 @@ async def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
         assert "\n".join(file.iterdump()).count("prompt 1") == 1
 
 
-async def test_what_is_older_than_a_day_is_forgotten_while_the_process_lives(
+async def test_data_older_than_a_day_is_deleted_while_the_process_runs(
     tmp_path: Path,
 ) -> None:
     now = 1_000_000.0
@@ -91,7 +91,7 @@ needs_modes = pytest.mark.skipif(os.name != "posix", reason="there are no modes"
 
 
 @needs_modes
-async def test_it_is_for_its_user_alone_with_each_folder_that_is_made_for_it(
+async def test_state_file_and_created_folders_are_private_to_the_user(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a" / "folder" / "state.db"
@@ -109,7 +109,7 @@ async def test_it_is_for_its_user_alone_with_each_folder_that_is_made_for_it(
 
 
 @needs_modes
-async def test_a_file_that_others_can_read_is_theirs_no_longer_when_it_is_opened(
+async def test_opening_a_readable_state_file_makes_it_private(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "state.db"
@@ -127,7 +127,7 @@ async def test_a_file_that_others_can_read_is_theirs_no_longer_when_it_is_opened
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() != 0, reason="only root may give files away")
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-async def test_a_file_of_another_user_that_others_can_write_to_is_refused_with_a_way_out(
+async def test_writable_state_file_of_another_user_is_rejected_with_advice(
     tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / "state.db"
@@ -157,7 +157,7 @@ async def test_a_mode_that_keeps_others_out_is_left_as_it_is(tmp_path: Path) -> 
     assert mode_of(path) == 0o700
 
 
-async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
+async def test_database_of_another_program_is_rejected_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "theirs.db"
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE notes (text)")
@@ -171,7 +171,7 @@ async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> N
     assert mode_of(path) == mode
 
 
-async def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path: Path) -> None:
+async def test_non_database_file_is_rejected_with_advice(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_text("not a database, but long enough to look like something " * 50)
     path.chmod(0o644)
@@ -181,13 +181,13 @@ async def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path: Pa
     assert mode_of(path) == mode
 
 
-async def test_a_folder_is_refused_as_a_state_file(tmp_path: Path) -> None:
+async def test_folder_is_rejected_as_a_state_file(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="is a folder and not a file: set REPLICATE_MCP_"):
         await SqliteBackend.open(str(tmp_path))
 
 
 @needs_modes
-async def test_what_is_no_ordinary_file_is_refused_and_keeps_its_mode(tmp_path: Path) -> None:
+async def test_special_file_is_rejected_and_keeps_its_mode(tmp_path: Path) -> None:
     pipe = tmp_path / "state.db"
     os.mkfifo(pipe)
     pipe.chmod(0o644)
@@ -197,7 +197,7 @@ async def test_what_is_no_ordinary_file_is_refused_and_keeps_its_mode(tmp_path: 
 
 
 @pytest.mark.parametrize("location", ["state.db", ":memory:"])
-async def test_an_sqlite_that_is_too_old_is_named_with_a_way_out(
+async def test_too_old_sqlite_is_reported_with_advice(
     location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As RHEL 9's Python 3.11 has it.
@@ -210,13 +210,13 @@ async def test_an_sqlite_that_is_too_old_is_named_with_a_way_out(
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
-async def test_a_folder_that_cannot_be_written_is_refused_with_a_way_out(tmp_path: Path) -> None:
+async def test_unwritable_folder_is_rejected_with_advice(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(BackendUnavailable, match="set REPLICATE_MCP_BACKEND"):
         await SqliteBackend.open(str(tmp_path / "state.db"))
 
 
-async def test_a_file_that_is_damaged_is_reported_with_a_way_out(tmp_path: Path) -> None:
+async def test_damaged_state_file_is_reported_with_advice(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     await (await SqliteBackend.open(str(path))).close()
     with path.open("r+b") as file:

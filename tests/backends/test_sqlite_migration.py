@@ -67,7 +67,7 @@ def bytes_of(path: Path) -> dict[str, int]:
         return dict(file.execute("SELECT state, bytes FROM journal_bytes WHERE account = 'acme'"))
 
 
-async def test_its_batches_are_there_and_count_into_the_allowance(path: Path) -> None:
+async def test_migrated_batches_are_present_and_count_towards_the_journal_quota(path: Path) -> None:
     backend = await SqliteBackend.open(str(path), clock=lambda: NOW, journal_bytes=7_000)
     await backend.declare_limit(OWN, 5, per_minute=600)
     # The other one's process is gone: it ended as the file was opened.
@@ -91,7 +91,7 @@ async def test_its_batches_are_there_and_count_into_the_allowance(path: Path) ->
     await backend.close()
 
 
-def test_processes_that_come_at_the_same_moment_bring_it_there_once(path: Path) -> None:
+def test_processes_starting_concurrently_migrate_the_file_once(path: Path) -> None:
     starting = [
         subprocess.Popen([sys.executable, "-c", OPEN, str(path)], stdin=subprocess.PIPE)
         for _ in range(4)

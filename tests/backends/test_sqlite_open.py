@@ -109,7 +109,7 @@ def test_tables_that_another_process_is_making_are_waited_for(tmp_path: Path) ->
 def test_a_new_file_that_another_process_keeps_busy_is_an_error_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    monkeypatch.setattr(database, "LONG_PATIENCE", 0.2)
+    monkeypatch.setattr(database, "LONG_LOCK_TIMEOUT_SECONDS", 0.2)
     path = tmp_path / "state.db"
     with raw(path) as other:
         other.execute(statement)

@@ -30,7 +30,7 @@ def other(tmp_path: Path, backend: SqliteBackend) -> Iterator[sqlite3.Connection
         yield connection
 
 
-async def test_a_step_waits_for_anothers_off_the_event_loop_and_sees_what_it_did(
+async def test_transaction_waits_for_another_off_the_event_loop_and_reads_its_changes(
     backend: SqliteBackend, other: sqlite3.Connection
 ) -> None:
     first, second = await take_all(backend, await begin(backend, "b", 4))
@@ -55,7 +55,7 @@ async def test_a_step_waits_for_anothers_off_the_event_loop_and_sees_what_it_did
     assert len(await backend.results("b")) == 2
 
 
-async def test_a_step_of_another_that_is_undone_changes_nothing(
+async def test_rolled_back_transaction_of_another_changes_nothing(
     backend: SqliteBackend, other: sqlite3.Connection
 ) -> None:
     permits = await take_all(backend, await begin(backend, "b", 2))
@@ -68,7 +68,7 @@ async def test_a_step_of_another_that_is_undone_changes_nothing(
     assert await state(backend) == (1, 0)
 
 
-async def test_a_step_that_fails_midway_leaves_nothing_of_itself(backend: SqliteBackend) -> None:
+async def test_transaction_that_fails_midway_is_rolled_back(backend: SqliteBackend) -> None:
     (permit, _) = await take_all(backend, await begin(backend, "b", 3))
     before = await backend.usage_by_holder()
 
@@ -85,11 +85,11 @@ async def test_a_step_that_fails_midway_leaves_nothing_of_itself(backend: Sqlite
     await finish(backend, permit, "b", failed(0))
 
 
-async def test_a_step_that_never_gets_its_turn_is_an_error_after_all_its_patience(
+async def test_transaction_that_never_gets_the_lock_raises_after_its_timeout(
     backend: SqliteBackend, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (database.LOCK_TIMEOUT_SECONDS, database.LONG_LOCK_TIMEOUT_SECONDS) == (0.02, 10.0)
-    monkeypatch.setattr(backend_module, "LONG_PATIENCE", 0.5)
+    monkeypatch.setattr(backend_module, "LONG_LOCK_TIMEOUT_SECONDS", 0.5)
     other.execute("BEGIN IMMEDIATE")
     begun = anyio.current_time()
     with pytest.raises(BackendUnavailable, match=r"locked by another process .* doctor"):
@@ -99,7 +99,7 @@ async def test_a_step_that_never_gets_its_turn_is_an_error_after_all_its_patienc
     assert (await backend.admit()).offers == ()
 
 
-async def test_what_one_step_of_two_processes_granted_the_other_did_not(
+async def test_concurrent_admissions_of_two_processes_do_not_grant_the_same_units(
     tmp_path: Path, backend: SqliteBackend, other: sqlite3.Connection
 ) -> None:
     """Both saw two free units before either had its turn."""

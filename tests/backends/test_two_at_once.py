@@ -56,7 +56,7 @@ async def orphan(world: World, *, limit: int = 3) -> int:
 
 
 @in_each_order
-async def test_of_two_that_take_over_an_orphan_one_follows_it(world: World, order: str) -> None:
+async def test_orphan_adopted_concurrently_is_followed_by_one_holder(world: World, order: str) -> None:
     one, two, three = [await world.holder() for _ in range(3)]
     permit = await orphan(world)
     adopted = await both(order, lambda: one.adopt(permit), lambda: two.adopt(permit))
@@ -70,7 +70,7 @@ async def test_of_two_that_take_over_an_orphan_one_follows_it(world: World, orde
 
 
 @in_each_order
-async def test_of_two_requests_under_one_key_one_begins_a_batch(world: World, order: str) -> None:
+async def test_concurrent_requests_with_one_key_open_one_batch(world: World, order: str) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
 
     async def request(holder: Backend, batch: str, digest: str) -> AdmissionResult | IdempotencyKeyExists:
@@ -89,7 +89,7 @@ async def test_of_two_requests_under_one_key_one_begins_a_batch(world: World, or
 
 
 @in_each_order
-async def test_a_permit_that_two_finish_comes_back_once_with_one_result(
+async def test_permit_finished_concurrently_returns_once_with_one_result(
     world: World, order: str
 ) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
@@ -111,7 +111,7 @@ async def test_a_permit_that_two_finish_comes_back_once_with_one_result(
 
 
 @in_each_order
-async def test_a_prediction_that_two_attempts_claim_belongs_to_one(
+async def test_prediction_claimed_concurrently_belongs_to_one_attempt(
     world: World, order: str
 ) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
@@ -132,7 +132,7 @@ async def test_a_prediction_that_two_attempts_claim_belongs_to_one(
 
 @in_each_order
 @pytest.mark.parametrize("limit", [1, 4])
-async def test_a_limit_that_is_changed_as_offers_are_taken_is_what_applies_next(
+async def test_limit_changed_while_offers_are_accepted_applies_next(
     world: World, order: str, limit: int
 ) -> None:
     one, two = await world.holder(limit=3), await world.holder(limit=3)
@@ -155,7 +155,7 @@ async def test_a_limit_that_is_changed_as_offers_are_taken_is_what_applies_next(
 
 
 @in_each_order
-async def test_a_limit_that_is_unset_while_tasks_wait_for_it_lets_them_go_on(
+async def test_limit_unset_while_tasks_wait_lets_them_continue(
     world: World, order: str
 ) -> None:
     one, two = await world.holder(), await world.holder()
@@ -175,7 +175,7 @@ async def test_a_limit_that_is_unset_while_tasks_wait_for_it_lets_them_go_on(
 
 
 @in_each_order
-async def test_a_name_is_either_waited_for_or_removed(world: World, order: str) -> None:
+async def test_name_is_either_enqueued_for_or_removed(world: World, order: str) -> None:
     one = await world.holder()
     await one.register("team", 1)
 
@@ -199,7 +199,7 @@ async def test_a_name_is_either_waited_for_or_removed(world: World, order: str) 
 
 
 @in_each_order
-async def test_an_entry_that_leaves_as_its_offers_are_taken_keeps_what_was_taken(
+async def test_entry_dequeued_while_offers_are_accepted_keeps_the_accepted_ones(
     world: World, order: str
 ) -> None:
     one, other = await world.holder(limit=2), await world.holder(limit=2)
@@ -219,7 +219,7 @@ async def test_an_entry_that_leaves_as_its_offers_are_taken_keeps_what_was_taken
 
 
 @in_each_order
-async def test_a_stale_offer_is_either_taken_or_withdrawn(world: World, order: str) -> None:
+async def test_stale_offer_is_either_accepted_or_withdrawn(world: World, order: str) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     room = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
@@ -228,16 +228,16 @@ async def test_a_stale_offer_is_either_taken_or_withdrawn(world: World, order: s
     async def take() -> bool:
         return bool(await take_all(one, room))
 
-    async def look() -> bool:
+    async def read_state() -> bool:
         return bool((await two.admit()).offers)
 
-    taken, offered = await both(order, take, look)
+    taken, offered = await both(order, take, read_state)
     assert taken is not offered
     assert await state(one) == (1, 1)
 
 
 @in_each_order
-async def test_a_batch_that_is_canceled_as_it_ends_has_ended(world: World, order: str) -> None:
+async def test_batch_cancelled_while_it_ends_has_ended(world: World, order: str) -> None:
     one, two = await world.holder(), await world.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
 
@@ -258,7 +258,7 @@ async def test_a_batch_that_is_canceled_as_it_ends_has_ended(world: World, order
 
 
 @in_each_order
-async def test_an_attempt_is_adopted_or_ends_as_unknown_when_its_time_is_over(
+async def test_expired_attempt_is_either_adopted_or_ends_as_unknown(
     world: World, order: str
 ) -> None:
     one, two = await world.holder(), await world.holder()
@@ -267,11 +267,11 @@ async def test_an_attempt_is_adopted_or_ends_as_unknown_when_its_time_is_over(
     assert await state(one) == (0, 0)
     world.clock.now += 50 * 60
 
-    async def look() -> bool:
+    async def read_state() -> bool:
         await two.semaphores()
         return False
 
-    adopted, _ = await both(order, lambda: one.adopt(permit), look)
+    adopted, _ = await both(order, lambda: one.adopt(permit), read_state)
     rows = await two.results("b")
     if adopted:
         assert rows == []
@@ -287,7 +287,7 @@ async def test_an_attempt_is_adopted_or_ends_as_unknown_when_its_time_is_over(
 
 
 @in_each_order
-async def test_a_429_and_a_result_at_once_each_count(world: World, order: str) -> None:
+async def test_concurrent_429_and_result_are_both_applied(world: World, order: str) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     first, second = await take_all(one, await begin(one, "b", 2))
 
@@ -303,7 +303,7 @@ async def test_a_429_and_a_result_at_once_each_count(world: World, order: str) -
     assert await two.results("b") == [failed(1, "p1")]
 
 
-async def test_an_attempt_of_a_process_that_left_is_not_noted(world: World) -> None:
+async def test_attempt_of_a_closed_holder_is_not_recorded(world: World) -> None:
     one, two = await world.open(), await world.holder(limit=1)
     await one.declare_limit(OWN, 1, per_minute=60_000)
     room = await begin(one, "b1", 1)

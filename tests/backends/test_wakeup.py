@@ -30,7 +30,7 @@ async def doorbell() -> AsyncIterator[Doorbell]:
     await doorbell.close()
 
 
-async def test_each_ring_of_a_hundred_is_heard_without_a_delay(doorbell: Doorbell) -> None:
+async def test_hundred_rings_are_each_received_without_delay(doorbell: Doorbell) -> None:
     other = Doorbell()
     with anyio.fail_after(100 / WAKEUPS_PER_SECOND * 0.75):
         for _ in range(100):
@@ -95,7 +95,7 @@ async def test_doorbells_that_are_gone_are_passed_over(doorbell: Doorbell) -> No
     await other.close()
 
 
-async def test_a_flood_of_datagrams_wakes_it_no_more_often_than_the_bound(
+async def test_datagram_flood_wakes_the_doorbell_no_more_often_than_the_limit(
     doorbell: Doorbell,
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", FLOOD, str(doorbell.port)]) as flood:

@@ -54,7 +54,7 @@ class Playback:
         self.others: list[str] = []
         self.predictions: dict[str, dict[str, Any]] = {}
         self.delay_seconds = 0.0
-        self.open = self.most_at_once = self.connections = 0
+        self.open = self.max_concurrent_requests = self.connections = 0
         self.url = ""
 
     def status(self, method: str, path: str, headers: dict[str, str]) -> str:
@@ -135,7 +135,7 @@ async def _connection(
             headers = {n.lower(): v for n, _, v in (line.partition(": ") for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             playback.open += 1
-            playback.most_at_once = max(playback.most_at_once, playback.open)
+            playback.max_concurrent_requests = max(playback.max_concurrent_requests, playback.open)
             await asyncio.sleep(playback.delay_seconds)
             text = playback.answer(method, path, headers, body)
             playback.open -= 1

@@ -81,11 +81,11 @@ def written(value: Any) -> str:
     return json.dumps(value)
 
 
-class Odd:
+class ArbitraryResponses:
     """Answers with arbitrary predictions, one document each; every tenth is as it should be."""
 
-    def __init__(self, playback: Playback, odd: list[Any]) -> None:
-        self._odd = odd
+    def __init__(self, playback: Playback, drawn: list[Any]) -> None:
+        self._drawn = drawn
         playback.predictions.clear()
 
     def created(self, prediction: dict[str, Any]) -> str:
@@ -102,7 +102,7 @@ class Odd:
 
     def others(self) -> list[str]:
         """Rows of the list that are not of this program, of any shape."""
-        return [written(each[0]) for each in self._odd] + ["null", "[]", '{"id": 5}', '"text"']
+        return [written(each[0]) for each in self._drawn] + ["null", "[]", '{"id": 5}', '"text"']
 
     def _changed(
         self, prediction: dict[str, Any], place: int, fields: Sequence[str] = FIELDS
@@ -110,9 +110,9 @@ class Odd:
         number = int(prediction["id"][1:])
         if number % 10 == 0:
             return json.dumps(prediction)
-        odd = self._odd[number % len(self._odd)]
-        changed = {name: value for name, value in odd[place].items() if name in fields}
-        return written({**prediction, **changed, "status": odd[place + 1]})
+        drawn = self._drawn[number % len(self._drawn)]
+        changed = {name: value for name, value in drawn[place].items() if name in fields}
+        return written({**prediction, **changed, "status": drawn[place + 1]})
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,8 @@ def every_task_ended(result: BatchResult, total: int) -> None:
         assert len(failed.error) <= 500
 
 
-async def run_batch(playback: Playback, odd: list[Any]) -> None:
-    answers = Odd(playback, odd)
+async def run_batch(playback: Playback, drawn: list[Any]) -> None:
+    answers = ArbitraryResponses(playback, drawn)
     playback.created, playback.seen = answers.created, answers.seen
     async with App.running(settings_of(playback)) as app:
         tasks = [{"prompt": f"picture {number}"} for number in range(TASKS)]
@@ -162,9 +162,9 @@ async def run_batch(playback: Playback, odd: list[Any]) -> None:
     assert result.successful_count >= TASKS // 10  # Those that are as they should be.
 
 
-async def run_and_recover(playback: Playback, folder: Path, odd: list[Any]) -> None:
+async def run_and_recover(playback: Playback, folder: Path, drawn: list[Any]) -> None:
     """A process creates all its tasks and goes, with no answer; another brings them home."""
-    answers = Odd(playback, odd)
+    answers = ArbitraryResponses(playback, drawn)
     playback.created, playback.seen = None, answers.seen
     playback.listed, playback.others = answers.listed, answers.others()
     state = f"sqlite://{folder / 'state.db'}"
@@ -181,53 +181,53 @@ async def run_and_recover(playback: Playback, folder: Path, odd: list[Any]) -> N
     assert len(playback.predictions) == TASKS  # Nothing was made twice.
 
 
-def odd_batches(count: int) -> Callable[[Any], Any]:
+def arbitrary_batches(count: int) -> Callable[[Any], Any]:
     """Run a test with so many lists of odd documents."""
     checks = list(HealthCheck)
     chosen = settings(max_examples=count, deadline=None, suppress_health_check=checks)
     lists = st.lists(documents, min_size=10, max_size=TASKS)
-    return lambda test: chosen(given(odd=lists)(test))
+    return lambda test: chosen(given(drawn=lists)(test))
 
 
 def no_traceback(caplog: pytest.LogCaptureFixture) -> bool:
     return not any(record.exc_info for record in caplog.records)
 
 
-@odd_batches(10)
-def test_every_task_ends_whatever_its_prediction_holds(
-    playback: Playback, caplog: pytest.LogCaptureFixture, odd: list[Any]
+@arbitrary_batches(10)
+def test_every_task_ends_for_arbitrary_predictions(
+    playback: Playback, caplog: pytest.LogCaptureFixture, drawn: list[Any]
 ) -> None:
-    anyio.run(run_batch, playback, odd)
+    anyio.run(run_batch, playback, drawn)
     assert no_traceback(caplog)
 
 
-@odd_batches(2)
-def test_every_attempt_is_recovered_whatever_its_prediction_holds(
+@arbitrary_batches(2)
+def test_every_attempt_is_recovered_for_arbitrary_predictions(
     playback: Playback,
     caplog: pytest.LogCaptureFixture,
     tmp_path_factory: pytest.TempPathFactory,
-    odd: list[Any],
+    drawn: list[Any],
 ) -> None:
-    anyio.run(run_and_recover, playback, tmp_path_factory.mktemp("state"), odd)
+    anyio.run(run_and_recover, playback, tmp_path_factory.mktemp("state"), drawn)
     assert no_traceback(caplog)
 
 
 @pytest.mark.soak
-@odd_batches(100)
+@arbitrary_batches(100)
 def test_ten_thousand_arbitrary_predictions(
-    playback: Playback, caplog: pytest.LogCaptureFixture, odd: list[Any]
+    playback: Playback, caplog: pytest.LogCaptureFixture, drawn: list[Any]
 ) -> None:
-    anyio.run(run_batch, playback, odd)
+    anyio.run(run_batch, playback, drawn)
     assert no_traceback(caplog)
 
 
 @pytest.mark.soak
-@odd_batches(20)
+@arbitrary_batches(20)
 def test_two_thousand_arbitrary_predictions_are_recovered(
     playback: Playback,
     caplog: pytest.LogCaptureFixture,
     tmp_path_factory: pytest.TempPathFactory,
-    odd: list[Any],
+    drawn: list[Any],
 ) -> None:
-    anyio.run(run_and_recover, playback, tmp_path_factory.mktemp("state"), odd)
+    anyio.run(run_and_recover, playback, tmp_path_factory.mktemp("state"), drawn)
     assert no_traceback(caplog)

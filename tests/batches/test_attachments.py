@@ -30,7 +30,7 @@ def replaced(value: Any) -> tuple[Any, Attachments]:
 @pytest.mark.parametrize(
     "value", [PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG)], ids=lambda v: type(v).__name__
 )
-def test_content_is_kept_by_its_digest(value: Any) -> None:
+def test_attachments_are_keyed_by_content_digest(value: Any) -> None:
     uri, attachments = replaced(value)
     assert uri == content_uri(PNG)
     assert list(attachments.images) == [uri]
@@ -38,7 +38,7 @@ def test_content_is_kept_by_its_digest(value: Any) -> None:
     assert (image.read(), image.kind, image.where) == (PNG, "image/png", "task 0: image")
 
 
-def test_a_path_is_looked_up_anywhere(tmp_path: Path) -> None:
+def test_path_is_replaced_by_its_file_uri_and_attached(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(PNG)
     uri, attachments = replaced(path)
@@ -47,13 +47,13 @@ def test_a_path_is_looked_up_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "cat.png", 7, 1.5, True, Unreadable("is odd")])
-def test_plain_values_stay(value: Any) -> None:
+def test_plain_values_are_unchanged(value: Any) -> None:
     found, attachments = replaced(value)
     assert found is value
     assert attachments.images == {}
 
 
-def test_objects_are_replaced_however_deep() -> None:
+def test_nested_objects_are_replaced() -> None:
     found, attachments = replaced((PNG, [{"a": GIF}], MappingProxyType({"b": PNG})))
     assert found == [content_uri(PNG), [{"a": content_uri(GIF)}], {"b": content_uri(PNG)}]
     assert set(attachments.images) == {content_uri(PNG), content_uri(GIF)}
@@ -67,7 +67,7 @@ def nested(depth: int, wrap: Callable[[Any], Any]) -> Any:
 
 
 @pytest.mark.parametrize("wrap", [lambda each: [each], lambda each: {"a": each}])
-def test_what_is_nested_too_deep_is_told(wrap: Callable[[Any], Any]) -> None:
+def test_too_deeply_nested_value_becomes_unreadable(wrap: Callable[[Any], Any]) -> None:
     assert replaced(nested(31, wrap))[0] == nested(31, wrap)
     found = replaced(nested(32, wrap))[0]
     for _ in range(31):
@@ -96,7 +96,7 @@ class Failing(io.BytesIO):
         (Path("/nowhere/cat.png"), "'/nowhere/cat.png' is not there: "),
     ],
 )
-def test_what_cannot_be_sent_says_why(value: Any, why: str) -> None:
+def test_unsendable_value_has_a_reason(value: Any, why: str) -> None:
     found, attachments = replaced(value)
     assert isinstance(found, Unreadable)
     assert found.why.startswith(why)
@@ -104,7 +104,7 @@ def test_what_cannot_be_sent_says_why(value: Any, why: str) -> None:
     assert attachments.images == {}
 
 
-def test_a_file_that_tasks_share_is_read_once() -> None:
+def test_file_shared_by_tasks_is_read_once() -> None:
     attachments = Attachments()
     file = io.BytesIO(PNG)
     tasks = attachments.replaced([{"image": file}, {"image": file}])
@@ -112,7 +112,7 @@ def test_a_file_that_tasks_share_is_read_once() -> None:
     assert attachments.images[content_uri(PNG)].where == "task 0: image"
 
 
-def test_fields_that_hold_no_file_are_text() -> None:
+def test_fields_without_files_are_text() -> None:
     attachments = Attachments()
     given = {"prompt": Path("a"), "output_filename": Path("b.png"), "model": Path("o/m")}
     assert attachments.replaced([given]) == [
@@ -123,7 +123,7 @@ def test_fields_that_hold_no_file_are_text() -> None:
 
 
 @pytest.mark.parametrize("tasks", [None, "a fox", {"prompt": "x"}, 7])
-def test_what_is_no_list_of_tasks_is_left_to_be_refused(tasks: Any) -> None:
+def test_non_list_of_tasks_is_returned_unchanged(tasks: Any) -> None:
     assert Attachments().replaced(tasks) is tasks
 
 

@@ -60,7 +60,7 @@ LASTING: list[Any] = [
 
 @pytest.mark.parametrize(("answer", "sent", "code", "retryable"), LASTING)
 @in_virtual_time
-async def test_a_fault_that_lasts_ends_its_task_and_frees_its_permit(
+async def test_permanent_error_ends_its_task_and_frees_its_permit(
     answer: Answer, sent: int, code: str, retryable: bool
 ) -> None:
     replicate = Replicate()
@@ -112,7 +112,7 @@ PASSING += [
 
 @pytest.mark.parametrize(("answer", "sent"), PASSING)
 @in_virtual_time
-async def test_a_fault_that_passes_costs_no_task_and_no_second_prediction(
+async def test_transient_error_costs_no_task_and_no_second_prediction(
     answer: Answer, sent: int
 ) -> None:
     replicate = Replicate(predict_seconds=1)
@@ -126,7 +126,7 @@ async def test_a_fault_that_passes_costs_no_task_and_no_second_prediction(
 
 
 @in_virtual_time
-async def test_what_cannot_be_sent_is_sent_again_after_longer_and_longer_pauses() -> None:
+async def test_unsent_creation_is_retried_with_exponential_backoff() -> None:
     replicate = Replicate()
     replicate.always("create", unsent)
     async with running_process() as process:
@@ -144,7 +144,7 @@ async def test_what_cannot_be_sent_is_sent_again_after_longer_and_longer_pauses(
 
 
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_in_such_a_pause_does_not_wait_for_its_end() -> None:
+async def test_batch_cancelled_during_a_retry_delay_ends_without_waiting() -> None:
     replicate = Replicate()
     replicate.always("create", unsent)
     async with running_process() as process:
@@ -207,7 +207,7 @@ async def test_a_batch_has_begun_with_its_first_creation() -> None:
 
 @pytest.mark.parametrize("status", [401, 402])
 @in_virtual_time
-async def test_what_would_happen_to_all_ends_the_batchs_creations_with_one_reason(
+async def test_batch_wide_error_stops_all_creations_with_one_reason(
     status: int,
 ) -> None:
     replicate = Replicate(predict_seconds=20)
@@ -226,7 +226,7 @@ async def _forward(request: httpx.Request, forward: Forward) -> httpx.Response:
 
 
 @in_virtual_time
-async def test_a_fault_of_one_task_ends_that_task_alone() -> None:
+async def test_task_specific_error_ends_only_that_task() -> None:
     replicate = Replicate()
     async with running_process(limit=1) as process:
         replicate.answer("create", refused(422))
@@ -236,7 +236,7 @@ async def test_a_fault_of_one_task_ends_that_task_alone() -> None:
 
 
 @in_virtual_time
-async def test_a_throttled_task_waits_its_turn_anew_at_the_pace_that_is_asked_for() -> None:
+async def test_throttled_task_is_requeued_and_honours_retry_after() -> None:
     replicate = Replicate()
     replicate.answer("create", *[refused(429, retry_after=20)] * 8)
     async with running_process(limit=1) as process:
@@ -253,7 +253,7 @@ async def test_a_throttled_task_waits_its_turn_anew_at_the_pace_that_is_asked_fo
 
 
 @in_virtual_time
-async def test_a_429_that_names_a_lower_rate_lowers_the_accounts() -> None:
+async def test_429_with_a_lower_rate_lowers_the_account_rate() -> None:
     replicate = Replicate()
     words = "reduced to 6 requests per minute with a burst of 1 requests. It resets in ~10s."
 
@@ -271,7 +271,7 @@ async def test_a_429_that_names_a_lower_rate_lowers_the_accounts() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_that_cannot_be_read_is_never_sent_again_whatever_the_list_shows() -> None:
+async def test_creation_with_unreadable_response_is_never_retried() -> None:
     replicate = Replicate(list_lag_seconds=10_000, predict_seconds=1)
     replicate.answer("create", changed(lambda document: document.pop("id")))
     async with running_process() as process:
@@ -282,7 +282,7 @@ async def test_an_answer_that_cannot_be_read_is_never_sent_again_whatever_the_li
 
 
 @in_virtual_time
-async def test_what_may_have_been_made_keeps_its_permit_until_it_must_have_ended() -> None:
+async def test_possibly_created_prediction_keeps_its_permit_until_its_deadline() -> None:
     replicate = Replicate(page_size=1)
 
     async def lost_among_others(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -301,7 +301,7 @@ async def test_what_may_have_been_made_keeps_its_permit_until_it_must_have_ended
 
 
 @in_virtual_time
-async def test_a_prediction_that_never_ends_has_its_row_and_keeps_its_permit() -> None:
+async def test_stuck_prediction_gets_a_result_and_keeps_its_permit() -> None:
     replicate = Replicate(predict_seconds=500)
     replicate.always("get", changed(never_ends))
     async with running_process(prediction_seconds=100) as process:
@@ -319,7 +319,7 @@ async def test_a_prediction_that_never_ends_has_its_row_and_keeps_its_permit() -
     ("status", "code"), [(401, "unauthorized"), (403, "unauthorized"), (404, None)]
 )
 @in_virtual_time
-async def test_what_cannot_be_followed_keeps_its_id_and_its_permit(
+async def test_unfollowable_prediction_keeps_its_id_and_permit(
     status: int, code: str | None
 ) -> None:
     replicate = Replicate(predict_seconds=90)
@@ -333,7 +333,7 @@ async def test_what_cannot_be_followed_keeps_its_id_and_its_permit(
 
 
 @in_virtual_time
-async def test_a_prediction_that_another_attempt_has_taken_is_looked_for_again() -> None:
+async def test_attempt_is_reconciled_again_when_its_prediction_was_claimed_by_another() -> None:
     given: list[str] = []
 
     async def taken(finish: Any, permit: int, batch: str, result: Any, **kwargs: Any) -> Any:
@@ -376,7 +376,7 @@ async def test_a_task_whose_prediction_was_another_attempts_is_sent_again() -> N
 
 
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_before_its_prediction_is_known_stops_it_then() -> None:
+async def test_prediction_found_after_the_batch_was_cancelled_is_cancelled() -> None:
     replicate = Replicate(predict_seconds=200, list_lag_seconds=1_000)
     async with running_process() as process:
         batch = await process.start(replicate.gateway())
@@ -393,7 +393,7 @@ async def test_a_batch_that_is_cancelled_before_its_prediction_is_known_stops_it
 
 
 @in_virtual_time
-async def test_a_fault_of_our_own_ends_the_task_and_keeps_its_permit_to_its_deadline(
+async def test_internal_error_ends_the_task_and_keeps_its_permit_to_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def faulty(*_: Any, **__: Any) -> Any:
@@ -411,7 +411,7 @@ async def test_a_fault_of_our_own_ends_the_task_and_keeps_its_permit_to_its_dead
 
 
 @in_virtual_time
-async def test_attempts_that_cannot_be_noted_leave_their_tasks_waiting() -> None:
+async def test_unrecordable_attempts_leave_their_tasks_waiting() -> None:
     failures = [ValueError("a fault of our own"), BackendUnavailable("locked")]
 
     async def faulty(note: Any, *args: Any, **kwargs: Any) -> Any:
@@ -428,7 +428,7 @@ async def test_attempts_that_cannot_be_noted_leave_their_tasks_waiting() -> None
 
 
 @in_virtual_time
-async def test_a_row_that_cannot_be_kept_ends_its_task_and_keeps_the_predictions_id() -> None:
+async def test_unrecordable_result_ends_its_task_and_keeps_the_prediction_id() -> None:
     rows_refused = 0
 
     async def picky(finish: Any, permit: int, batch: str, result: Any, **kwargs: Any) -> Any:
@@ -457,7 +457,7 @@ async def test_a_row_that_cannot_be_kept_ends_its_task_and_keeps_the_predictions
     [(600, 3600, 600), (30, 3600, 30), (600, 100, 100), (5, 9, 5)],
 )
 @in_virtual_time
-async def test_a_prediction_may_run_for_its_time_or_what_its_batch_has_left(
+async def test_prediction_timeout_is_capped_by_the_remaining_batch_time(
     prediction: int, batch: int, sent: int
 ) -> None:
     replicate = Replicate()
@@ -469,7 +469,7 @@ async def test_a_prediction_may_run_for_its_time_or_what_its_batch_has_left(
 
 
 @in_virtual_time
-async def test_with_less_than_five_seconds_left_nothing_is_created() -> None:
+async def test_nothing_is_created_with_less_than_five_seconds_left() -> None:
     replicate = Replicate()
     async with running_process(batch_seconds=4) as process:
         _, (row,) = await made_of(process, replicate)
@@ -479,7 +479,7 @@ async def test_with_less_than_five_seconds_left_nothing_is_created() -> None:
 
 
 @in_virtual_time
-async def test_an_attempt_is_noted_with_all_that_tells_its_prediction() -> None:
+async def test_attempt_is_recorded_with_all_fields_that_identify_its_prediction() -> None:
     seen: list[Any] = []
 
     async def noting(note: Any, attempts: Any, **kwargs: Any) -> Any:
@@ -498,13 +498,13 @@ async def test_an_attempt_is_noted_with_all_that_tells_its_prediction() -> None:
 
     assert (attempt.batch, attempt.task, attempt.model) == (batch.id, 0, batch.tasks[0].model)
     assert attempt.inputs == hash_inputs({"prompt": "x", "num_outputs": 3})
-    assert (attempt.cancel_after, attempt.seconds_at_most) == (600, 720)
+    assert (attempt.cancel_after, attempt.max_seconds) == (600, 720)
     assert attempt.sent_at == pytest.approx(gateway.now() - 5, abs=2)
     assert attempt.images == 3
 
 
 @in_virtual_time
-async def test_beyond_the_days_images_the_rest_of_a_batch_ends_with_that_reason() -> None:
+async def test_tasks_beyond_the_daily_quota_end_with_that_reason() -> None:
     replicate = Replicate(predict_seconds=5)
     async with running_process(images_per_day=2) as process:
         batch, rows = await made_of(process, replicate, *map(task, range(5)))
@@ -517,7 +517,7 @@ async def test_beyond_the_days_images_the_rest_of_a_batch_ends_with_that_reason(
 
 
 @in_virtual_time
-async def test_an_offer_that_is_gone_leaves_its_task_waiting() -> None:
+async def test_withdrawn_offer_leaves_its_task_waiting() -> None:
     lost_offers = 0
 
     async def late(note: Any, attempts: Any, **kwargs: Any) -> Any:
@@ -572,7 +572,7 @@ class Counted(NullObserver):
     ],
 )
 @in_virtual_time
-async def test_who_counts_is_told_of_each_step(answers: list[Answer], seen: list[Any]) -> None:
+async def test_observer_receives_each_creation_event(answers: list[Answer], seen: list[Any]) -> None:
     replicate = Replicate(predict_seconds=20)
     replicate.answer("create", *answers)
     counted = Counted()
@@ -596,8 +596,8 @@ async def test_what_is_no_server_error_is_not_remembered_as_one(answer: Answer) 
 
 
 @in_virtual_time
-async def test_a_server_error_is_remembered_until_a_creation_is_answered_otherwise() -> None:
-    async def made_at_once(request: httpx.Request, forward: Forward) -> httpx.Response:
+async def test_server_error_is_kept_until_another_creation_response() -> None:
+    async def created_with_server_error(request: httpx.Request, forward: Forward) -> httpx.Response:
         replicate.made()
         return await refused(500)(request, forward)
 
@@ -609,7 +609,7 @@ async def test_a_server_error_is_remembered_until_a_creation_is_answered_otherwi
         assert batch.server_error == 520
         await process.rows(batch)
         assert batch.server_error == 0
-        replicate.answer("create", made_at_once, unsent)
+        replicate.answer("create", created_with_server_error, unsent)
         batch = await process.start(replicate.gateway(), task(0), task(1, "b"))
         await anyio.sleep(10)
         assert batch.server_error == 500

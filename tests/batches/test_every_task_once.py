@@ -66,7 +66,7 @@ def planned(index: int, name: str, expected: str | None) -> PlannedTask:
     st.randoms(use_true_random=False),
     st.integers(1, 5),
 )
-async def test_every_task_comes_once_with_unique_names(
+async def test_every_task_is_delivered_once_with_unique_filenames(
     drawn: list[tuple[str, str | None, dict[str, Any], bool]], dice: Any, rows_a_page: int
 ) -> None:
     tasks = [planned(n, name, expected) for n, (name, expected, _, _) in enumerate(drawn)]

@@ -48,7 +48,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize(("fault", "sent"), PASSING)
-async def test_a_fault_that_passes_costs_time_and_no_second_prediction(
+async def test_transient_error_costs_time_but_no_second_prediction(
     app_with: AppFactory, simulator: Simulator, fault: str, sent: int
 ) -> None:
     simulator.configure(predict_seconds=0.05)
@@ -73,7 +73,7 @@ LASTING = [
 
 
 @pytest.mark.parametrize(("task", "code", "retryable", "made"), LASTING)
-async def test_a_fault_that_lasts_is_reported_with_its_reason(
+async def test_permanent_error_is_reported_with_its_reason(
     app_with: AppFactory,
     simulator: Simulator,
     task: dict[str, Any],
@@ -93,7 +93,7 @@ async def test_a_fault_that_lasts_is_reported_with_its_reason(
     assert own.in_use == 0
 
 
-async def test_a_clock_that_is_ahead_of_replicates_makes_nothing_twice(
+async def test_clock_ahead_of_replicate_creates_nothing_twice(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts, "GRACE_SECONDS", 2)
@@ -109,7 +109,7 @@ async def test_a_clock_that_is_ahead_of_replicates_makes_nothing_twice(
     assert simulator.account("acme")["created"] == 4
 
 
-async def test_while_replicates_clock_is_not_known_nothing_is_created(
+async def test_nothing_is_created_before_the_clock_is_synced(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -122,7 +122,7 @@ async def test_while_replicates_clock_is_not_known_nothing_is_created(
         assert (await make(app, [{"prompt": "x"}])).successful_count == 1
 
 
-async def test_what_replicate_refuses_is_reported_as_it_says_it(
+async def test_rejection_by_replicate_is_reported_with_its_own_message(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -135,7 +135,7 @@ async def test_what_replicate_refuses_is_reported_as_it_says_it(
     assert simulator.account("acme")["created"] == 0
 
 
-async def test_what_replicate_says_may_hold_half_a_character(
+async def test_message_from_replicate_may_contain_a_lone_surrogate(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(failure_text="no \ud83d for you")
@@ -147,7 +147,7 @@ async def test_what_replicate_says_may_hold_half_a_character(
     assert own.in_use == 0
 
 
-async def test_a_row_that_cannot_be_kept_ends_its_task_and_frees_its_permit(
+async def test_unrecordable_result_ends_its_task_and_frees_its_permit(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = JournalTables.record_results
@@ -158,7 +158,7 @@ async def test_a_row_that_cannot_be_kept_ends_its_task_and_frees_its_permit(
             raise ValueError("no such row")
         return record(tables, batch, rows)
 
-    monkeypatch.setattr(JournalTables, "record", picky)
+    monkeypatch.setattr(JournalTables, "record_results", picky)
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}])
         (own,) = await app.semaphores.list_for(app.caller())
@@ -171,7 +171,7 @@ async def test_a_row_that_cannot_be_kept_ends_its_task_and_frees_its_permit(
 @pytest.mark.parametrize(
     "model", ["community/sticker-maker", "deployments/acme/fast-flux", "flux-dev"]
 )
-async def test_a_fault_that_passes_while_a_model_is_looked_up_costs_no_task(
+async def test_transient_error_during_model_lookup_fails_no_task(
     app_with: AppFactory, simulator: Simulator, model: str
 ) -> None:
     async with app_with() as app:
@@ -181,7 +181,7 @@ async def test_a_fault_that_passes_while_a_model_is_looked_up_costs_no_task(
     assert (result.successful_count, result.failed_count) == (3, 0)
 
 
-async def test_a_model_that_could_not_be_looked_up_may_be_sent_again(
+async def test_failed_model_lookup_makes_the_task_retryable(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     task = {"prompt": "x", "model": "community/sticker-maker"}
@@ -196,7 +196,7 @@ async def test_a_model_that_could_not_be_looked_up_may_be_sent_again(
     assert again.successful_count == 1
 
 
-async def test_a_refused_token_refuses_the_request(
+async def test_rejected_token_rejects_the_request(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -206,7 +206,7 @@ async def test_a_refused_token_refuses_the_request(
 
 
 @pytest.mark.soak
-async def test_a_token_revoked_in_the_middle_ends_the_batch_within_a_second_and_keeps_what_is_done(
+async def test_token_revoked_midway_ends_the_batch_within_a_second_and_keeps_results(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.3)
@@ -227,7 +227,7 @@ async def test_a_token_revoked_in_the_middle_ends_the_batch_within_a_second_and_
     assert simulator.stats()["requests"]["POST /v1/models/{owner}/{name}/predictions"] <= 30
 
 
-async def test_an_account_without_credit_ends_the_batch_with_one_reason(
+async def test_account_without_credit_ends_the_batch_with_one_reason(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.change_account("acme", out_of_credit=True)
@@ -237,7 +237,7 @@ async def test_an_account_without_credit_ends_the_batch_with_one_reason(
     assert simulator.account("acme")["creations_seen"] <= 2
 
 
-async def test_what_a_revoked_token_left_running_is_followed_with_another_of_the_account(
+async def test_predictions_of_a_revoked_token_are_followed_with_another_token(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=3)

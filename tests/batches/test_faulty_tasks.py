@@ -65,7 +65,7 @@ def assert_problems(found: tuple[TaskProblem, ...]) -> None:
         assert problem.error.startswith(beginning)
 
 
-async def test_all_faults_of_all_tasks_are_told_at_once_and_nothing_is_created(
+async def test_all_problems_of_all_tasks_are_reported_together_and_nothing_is_created(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -78,7 +78,7 @@ async def test_all_faults_of_all_tasks_are_told_at_once_and_nothing_is_created(
     assert creations(simulator) == 0
 
 
-async def test_forty_tasks_with_one_fault_are_told_in_a_line(app_with: AppFactory) -> None:
+async def test_same_problem_of_forty_tasks_is_reported_in_one_line(app_with: AppFactory) -> None:
     tasks = [{"prompt": "x", "input_image": "https://x.y/z.png"}] * 40
     async with app_with() as app:
         error = await refusal(app, tasks)
@@ -87,7 +87,7 @@ async def test_forty_tasks_with_one_fault_are_told_in_a_line(app_with: AppFactor
     assert [each.task_index for each in error.problems] == list(range(40))
 
 
-async def test_a_thousand_faulty_tasks_are_refused_in_time_and_in_few_words(
+async def test_thousand_invalid_tasks_are_rejected_quickly_and_briefly(
     app_with: AppFactory,
 ) -> None:
     tasks = [{f"wrong_{n}_{i}": "x" * 100 for i in range(12)} for n in range(1_000)]
@@ -99,7 +99,7 @@ async def test_a_thousand_faulty_tasks_are_refused_in_time_and_in_few_words(
     assert len(error.problems) == 1_000
 
 
-async def test_only_unknown_models_are_refused_as_such(app_with: AppFactory) -> None:
+async def test_model_not_found_is_raised_only_when_all_problems_are_unknown_models(app_with: AppFactory) -> None:
     async with app_with() as app:
         error = await refusal(app, [{"prompt": "x", "model": "no/such"}] * 2)
         mixed = await refusal(app, [{"prompt": "x", "model": "no/such"}, {"prompt": 7}])
@@ -108,7 +108,7 @@ async def test_only_unknown_models_are_refused_as_such(app_with: AppFactory) -> 
     assert isinstance(mixed, InvalidInput)
 
 
-async def test_a_fault_of_the_request_is_told_with_those_of_its_tasks(
+async def test_request_problem_is_reported_together_with_task_problems(
     app_with: AppFactory,
 ) -> None:
     async with app_with() as app:
@@ -121,7 +121,7 @@ async def test_a_fault_of_the_request_is_told_with_those_of_its_tasks(
 
 
 @pytest.mark.parametrize("skip_invalid", [False, True])
-async def test_faults_are_told_though_replicate_cannot_be_asked_unless_they_do_not_matter(
+async def test_problems_are_reported_without_replicate_unless_skip_invalid_is_set(
     app_with: AppFactory, skip_invalid: bool
 ) -> None:
     async with app_with(REPLICATE_BASE_URL="http://127.0.0.1:1") as app:
@@ -130,7 +130,7 @@ async def test_faults_are_told_though_replicate_cannot_be_asked_unless_they_do_n
     assert error.code == ("replicate_unavailable" if skip_invalid else "invalid_input")
 
 
-async def test_what_is_skipped_fails_and_the_rest_is_made(
+async def test_skipped_tasks_fail_and_the_rest_run(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -160,7 +160,7 @@ async def test_what_is_skipped_fails_and_the_rest_is_made(
     assert [row.task_index for row in rest.successful_results] == [0, 6]
 
 
-async def test_invalid_tasks_are_finished_while_the_others_run(
+async def test_invalid_tasks_are_finished_while_others_run(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=30)
@@ -184,7 +184,7 @@ async def test_invalid_tasks_are_finished_while_the_others_run(
 
 
 @pytest.mark.parametrize("tasks", [FAULTS[1:2], FAULTS[2:3], [FAULTS[1]] * 3], ids=str)
-async def test_nothing_valid_at_all_is_refused_whole(app_with: AppFactory, tasks: Any) -> None:
+async def test_batch_without_valid_tasks_is_rejected(app_with: AppFactory, tasks: Any) -> None:
     async with app_with() as app:
         error = await refusal(app, tasks, skip_invalid=True)
         whole = await refusal(app, tasks)
@@ -192,7 +192,7 @@ async def test_nothing_valid_at_all_is_refused_whole(app_with: AppFactory, tasks
     assert (type(error), str(error)) == (type(whole), str(whole))
 
 
-async def test_skipping_what_is_invalid_changes_nothing_where_all_is_fine(
+async def test_skip_invalid_changes_nothing_for_valid_tasks(
     app_with: AppFactory,
 ) -> None:
     async with app_with() as app:
@@ -200,7 +200,7 @@ async def test_skipping_what_is_invalid_changes_nothing_where_all_is_fine(
     assert (result.successful_count, result.failed_count) == (2, 0)
 
 
-async def test_a_skipped_task_keeps_its_filename_from_the_others(app_with: AppFactory) -> None:
+async def test_skipped_task_reserves_its_filename(app_with: AppFactory) -> None:
     tasks = [
         {"prompt": "x", "output_filename": "cat.png", "seed": "abc"},
         {"prompt": "y", "output_filename": "cat.png"},
@@ -211,7 +211,7 @@ async def test_a_skipped_task_keeps_its_filename_from_the_others(app_with: AppFa
     assert result.successful_results[0].generated_files[0].filename == "cat_2.png"
 
 
-async def test_only_what_is_made_needs_consent(app_with: AppFactory) -> None:
+async def test_confirmation_covers_only_valid_tasks(app_with: AppFactory) -> None:
     asked: list[int] = []
 
     async def consent(planned: Any) -> None:
@@ -232,7 +232,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("tasks", "prompts"), FORMS, ids=str)
-async def test_tasks_in_json_text_are_made_and_never_drawn_as_text(
+async def test_tasks_given_as_json_text_are_parsed_and_not_used_as_prompts(
     app_with: AppFactory, tasks: Any, prompts: list[str]
 ) -> None:
     async with app_with() as app:
@@ -240,7 +240,7 @@ async def test_tasks_in_json_text_are_made_and_never_drawn_as_text(
     assert [row.prompt for row in result.successful_results] == prompts
 
 
-async def test_a_whole_float_is_sent_and_reported_as_an_integer(
+async def test_whole_float_is_sent_and_reported_as_an_integer(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -255,7 +255,7 @@ async def test_a_whole_float_is_sent_and_reported_as_an_integer(
     ['[{"prompt": "a red car"}, {"prompt": "a blu', ['{"prompt": "a red'], [{"prompt": '["a"'}]],
     ids=str,
 )
-async def test_what_begins_like_json_and_cannot_be_read_is_never_drawn(
+async def test_malformed_json_text_is_never_used_as_a_prompt(
     app_with: AppFactory, simulator: Simulator, tasks: Any
 ) -> None:
     async with app_with() as app:

@@ -30,25 +30,25 @@ class Forgetful:
     def __init__(self, *, times: int = 1, room: AdmissionResult | None = None) -> None:
         self._times = times
         self._room = room or AdmissionResult()
-        self.told: list[list[RunningPrediction]] = []
+        self.imported: list[list[RunningPrediction]] = []
 
     def wrap(self) -> Any:
         return wrapped(forgot=self._forgot, enter_running=self._enter)
 
     async def _forgot(self, whole: Any, account: str) -> bool:
         assert account == ACCOUNT
-        return len(self.told) < self._times
+        return len(self.imported) < self._times
 
     async def _enter(self, whole: Any, account: str, running: list[RunningPrediction]) -> AdmissionResult:
         assert account == ACCOUNT
-        self.told.append(running)
+        self.imported.append(running)
         return self._room
 
     async def entered(self) -> list[RunningPrediction]:
         """Return what it was told first."""
-        while not self.told:
+        while not self.imported:
             await anyio.sleep(0.1)
-        return self.told[0]
+        return self.imported[0]
 
 
 def lasts(seconds: float) -> float:
@@ -56,7 +56,7 @@ def lasts(seconds: float) -> float:
 
 
 @in_virtual_time
-async def test_what_runs_and_is_nobodys_is_entered_with_its_longest_life() -> None:
+async def test_untracked_running_predictions_are_imported_with_their_maximum_lifetime() -> None:
     replicate = Replicate(predict_seconds=500)
     forgetful = Forgetful()
     ended = replicate.made("ended", cancel_after=5)
@@ -67,19 +67,19 @@ async def test_what_runs_and_is_nobodys_is_entered_with_its_longest_life() -> No
         assert await process.store.claim_prediction(known, "b_1", mine)
         fitting = replicate.made("b")
         other = replicate.made("b", cancel_after=300)
-        stranger = replicate.made("c", cancel_after=900)
+        untracked = replicate.made("c", cancel_after=900)
         process.runner.recover(ACCOUNT, replicate.gateway())
         assert await forgetful.entered() == [
-            RunningPrediction(stranger, MODEL, lasts(960)),
+            RunningPrediction(untracked, MODEL, lasts(960)),
             RunningPrediction(other, MODEL, lasts(360)),
         ]
     assert replicate.statuses()[ended] == "canceled"
-    assert fitting not in {each.id for each in forgetful.told[0]}
+    assert fitting not in {each.id for each in forgetful.imported[0]}
     assert open_one != known
 
 
 @in_virtual_time
-async def test_of_two_equal_predictions_only_one_belongs_to_an_attempt() -> None:
+async def test_only_one_of_two_equal_predictions_belongs_to_an_attempt() -> None:
     replicate = Replicate(predict_seconds=500)
     forgetful = Forgetful()
     async with running_process(wrap=forgetful.wrap()) as process:
@@ -89,9 +89,9 @@ async def test_of_two_equal_predictions_only_one_belongs_to_an_attempt() -> None
         await anyio.sleep(1)
         replicate.made(cancel_after=597)
         await anyio.sleep(1)
-        stranger = replicate.made(cancel_after=597)
+        untracked = replicate.made(cancel_after=597)
         process.runner.recover(ACCOUNT, replicate.gateway())
-        assert [each.id for each in await forgetful.entered()] == [stranger]
+        assert [each.id for each in await forgetful.entered()] == [untracked]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_of_two_equal_predictions_only_one_belongs_to_an_attempt() -> None
     [({}, 90 + 60), ({"list_deadlines": False}, 24 * 3600 - 10 + 60)],
 )
 @in_virtual_time
-async def test_a_prediction_without_a_deadline_may_live_for_a_day(
+async def test_prediction_without_a_deadline_is_imported_with_a_day_of_lifetime(
     settings: dict[str, Any], seconds: float
 ) -> None:
     replicate = Replicate(predict_seconds=500, **settings)
@@ -113,7 +113,7 @@ async def test_a_prediction_without_a_deadline_may_live_for_a_day(
 
 
 @in_virtual_time
-async def test_a_prediction_past_its_deadline_may_take_a_minute_more() -> None:
+async def test_prediction_past_its_deadline_is_imported_with_a_minute_of_lifetime() -> None:
     from batches.direct import changed
     from replicate_mcp.simulator.clock import timestamp
 
@@ -132,7 +132,7 @@ async def test_a_prediction_past_its_deadline_may_take_a_minute_more() -> None:
 
 
 @in_virtual_time
-async def test_the_list_is_read_an_hour_back_on_replicates_clock() -> None:
+async def test_prediction_list_is_read_an_hour_back_on_the_replicate_clock() -> None:
     replicate = Replicate(predict_seconds=9_000, run_limit_seconds=10_000, clock_offset_seconds=-99)
     forgetful = Forgetful()
     replicate.made("old", cancel_after=9_000)
@@ -145,7 +145,7 @@ async def test_the_list_is_read_an_hour_back_on_replicates_clock() -> None:
 
 
 @in_virtual_time
-async def test_a_list_too_long_is_entered_as_far_as_it_is_read(
+async def test_too_long_prediction_list_is_imported_as_far_as_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     replicate = Replicate(predict_seconds=500, page_size=1)
@@ -160,7 +160,7 @@ async def test_a_list_too_long_is_entered_as_far_as_it_is_read(
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_virtual_time
-async def test_where_a_token_is_refused_another_tells_what_runs(
+async def test_running_predictions_are_imported_with_another_token_when_one_is_rejected(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     replicate = Replicate(predict_seconds=500)
@@ -177,7 +177,7 @@ async def test_where_a_token_is_refused_another_tells_what_runs(
 
 
 @in_virtual_time
-async def test_a_list_that_cannot_be_read_is_read_again_with_the_same_token() -> None:
+async def test_failed_list_read_is_retried_with_the_same_token() -> None:
     replicate = Replicate(predict_seconds=500)
     forgetful = Forgetful()
     replicate.made()
@@ -189,7 +189,7 @@ async def test_a_list_that_cannot_be_read_is_read_again_with_the_same_token() ->
 
 
 @in_virtual_time
-async def test_until_it_is_told_no_orphan_is_taken_and_the_room_is_handed_on() -> None:
+async def test_no_orphan_is_adopted_before_import_and_its_admission_is_dispatched() -> None:
     replicate = Replicate()
     forgetful = Forgetful(room=AdmissionResult(paused_for=7.0))
     replicate.answer("list", *[refused(500)] * 3)

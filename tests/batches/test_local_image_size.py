@@ -11,7 +11,7 @@ from replicate_mcp.batches.local_images import MAX_BYTES, LocalImages
 from replicate_mcp.errors import InvalidInput
 
 
-def test_a_file_that_grows_while_it_is_read_fills_no_memory(tmp_path: Path) -> None:
+def test_file_growing_during_reading_is_bounded_in_memory(tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     image.write_bytes(PNG)
     found = LocalImages(tmp_path).find("task 0: image", "image.png")

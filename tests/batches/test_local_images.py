@@ -33,12 +33,12 @@ BEGINNINGS = {
 
 
 @pytest.mark.parametrize("kind", BEGINNINGS)
-def test_an_image_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
+def test_image_type_is_detected_from_content_not_name(tmp_path: Path, kind: str) -> None:
     (tmp_path / "image.txt").write_bytes(BEGINNINGS[kind])
     assert LocalImages(tmp_path).find("task 0: image", "image.txt").kind == kind
 
 
-def test_what_was_changed_or_exchanged_since_it_was_looked_at_is_not_sent(tmp_path: Path) -> None:
+def test_file_changed_or_replaced_after_validation_is_not_read(tmp_path: Path) -> None:
     image, other = tmp_path / "image.png", tmp_path / "other.png"
     image.write_bytes(PNG)
     other.write_bytes(PNG)
@@ -53,7 +53,7 @@ def test_what_was_changed_or_exchanged_since_it_was_looked_at_is_not_sent(tmp_pa
         found.read()
 
 
-def test_a_folder_that_was_exchanged_for_a_link_leads_nowhere(tmp_path: Path) -> None:
+def test_folder_replaced_by_a_symlink_is_not_followed(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "allowed" / "cats", tmp_path / "elsewhere"
     for each in (folder, elsewhere):
         each.mkdir(parents=True)
@@ -65,12 +65,12 @@ def test_a_folder_that_was_exchanged_for_a_link_leads_nowhere(tmp_path: Path) ->
         found.read()
 
 
-def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+def test_impossible_file_name_is_rejected_with_a_message(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="task 0: image 'xxx"):
         LocalImages(tmp_path).find("task 0: image", "x" * 5_000)
 
 
-def test_what_is_media_and_no_image_of_those_accepted_is_refused(tmp_path: Path) -> None:
+def test_unsupported_media_type_is_rejected(tmp_path: Path) -> None:
     for number, content in enumerate((b"ID3", b"<svg>", b"\x1aE\xdf\xa3", b"\xff\x0a", b"<html>")):
         (tmp_path / f"{number}.png").write_bytes(content)
         with pytest.raises(InvalidInput, match="is not an image: png, jpeg, webp, gif, bmp, tiff"):
@@ -246,7 +246,7 @@ WINDOWS = PureWindowsPath("C:\\Users\\you\\images")
         "file:///D%3A/cat.png",
     ],
 )
-def test_on_windows_another_host_drive_or_device_is_refused_by_its_text_alone(text: str) -> None:
+def test_windows_paths_to_other_hosts_drives_or_devices_are_rejected_by_text(text: str) -> None:
     assert is_local(text)
     assert named_path(text, WINDOWS) is None
 
@@ -263,13 +263,13 @@ def test_on_windows_another_host_drive_or_device_is_refused_by_its_text_alone(te
         ("file:cat.png", "C:/Users/you/images/cat.png"),
     ],
 )
-def test_on_windows_a_path_on_the_folders_drive_is_read(text: str, expected: str) -> None:
+def test_windows_path_on_the_drive_of_the_folder_is_read(text: str, expected: str) -> None:
     named = named_path(text, WINDOWS)
     assert named is not None
     assert WINDOWS / named == PureWindowsPath(expected)
 
 
-def test_a_folder_on_a_share_is_read_by_its_own_paths_alone() -> None:
+def test_folder_on_a_share_is_read_only_by_its_own_paths() -> None:
     share = PureWindowsPath("\\\\host\\share\\images")
     own = "\\\\HOST\\share\\images\\cat.png"
     assert named_path(own, share) == share / "cat.png"
@@ -283,7 +283,7 @@ def test_a_path_of_a_device_is_refused_though_the_folder_is_one(folder: str) -> 
     assert named_path(f"{folder}\\cat.png", PureWindowsPath(folder)) is None
 
 
-def test_elsewhere_such_paths_are_names_and_a_url_with_a_host_is_refused(tmp_path: Path) -> None:
+def test_posix_treats_backslash_paths_as_names_and_rejects_urls_with_a_host(tmp_path: Path) -> None:
     folder = PurePosixPath("/home/you/images")
     assert named_path("\\\\host\\cat.png", folder) == PurePosixPath("\\\\host\\cat.png")
     assert named_path("file://host/home/you/images/cat.png", folder) is None
@@ -299,7 +299,7 @@ def test_elsewhere_such_paths_are_names_and_a_url_with_a_host_is_refused(tmp_pat
         images.find("task 0: image", "file://[x/cat.png")
 
 
-async def test_an_image_that_does_not_get_through_refuses_the_request_in_time(
+async def test_stalled_upload_rejects_the_request_within_its_timeout(
     app_with: AppFactory, simulator: Simulator, tmp_path: Path
 ) -> None:
     (tmp_path / "red.png").write_bytes(PNG)

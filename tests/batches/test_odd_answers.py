@@ -39,7 +39,7 @@ def failed(row: TaskResult) -> TaskFailure:
         f'"https://replicate.delivery/{"a" * 70_000}.png"',
     ],
 )
-def test_an_output_that_is_no_file_ends_its_task_as_no_output(output: str) -> None:
+def test_output_without_a_file_ends_as_no_output(output: str) -> None:
     with running_playback(Playback()) as playback:
         playback.created = lambda made: (
             json.dumps({**made, "output": 0})[:-1] + (f', "output": {output}}}')
@@ -49,7 +49,7 @@ def test_an_output_that_is_no_file_ends_its_task_as_no_output(output: str) -> No
         assert row.prediction_id in playback.predictions
 
 
-def test_a_url_that_cannot_be_read_is_no_output_once_for_every_process(tmp_path: Path) -> None:
+def test_unreadable_output_url_ends_as_no_output_once_across_processes(tmp_path: Path) -> None:
     async def run(playback: Playback) -> list[tuple[TaskResult, ...]]:
         seen: list[tuple[TaskResult, ...]] = []
         batch_id = ""
@@ -80,7 +80,7 @@ def test_a_url_that_cannot_be_read_is_no_output_once_for_every_process(tmp_path:
         ({"output": "data:image/png;base64,AAAA"}, "no_output", "as a data: URI"),
     ],
 )
-def test_what_a_model_gives_in_place_of_an_image_is_told(
+def test_output_without_an_image_is_reported_as_failure(
     answer: dict[str, Any], code: str, said: str
 ) -> None:
     with running_playback(Playback()) as playback:
@@ -90,7 +90,7 @@ def test_what_a_model_gives_in_place_of_an_image_is_told(
     assert (row.error_code, said in row.error) == (code, True)
 
 
-def test_an_error_of_megabytes_becomes_one_short_line() -> None:
+def test_error_of_megabytes_becomes_one_short_line() -> None:
     error = "\x1b[2J" + "no\r\n\u202e" * 2_000_000
     with running_playback(Playback()) as playback:
         playback.created = lambda made: json.dumps({**made, "status": "failed", "error": error})
@@ -104,7 +104,7 @@ def test_an_error_of_megabytes_becomes_one_short_line() -> None:
     "unreadable",
     ["{", "[]", '{"id": "../account", "status": "succeeded"}'],
 )
-def test_a_creation_that_was_answered_unreadably_is_never_sent_again(unreadable: str) -> None:
+def test_creation_with_malformed_response_is_never_retried(unreadable: str) -> None:
     def hidden(made: dict[str, Any]) -> str:
         return json.dumps({**made, "input": {"prompt": "of somebody else"}})
 
@@ -115,7 +115,7 @@ def test_a_creation_that_was_answered_unreadably_is_never_sent_again(unreadable:
         assert len(playback.predictions) == 1
 
 
-def test_a_creation_that_was_answered_unreadably_is_found_in_the_list() -> None:
+def test_creation_with_malformed_response_is_found_in_the_list() -> None:
     with running_playback(Playback()) as playback:
         playback.created = lambda _: "{"
         deep = "[" * 2_000 + "]" * 2_000
@@ -126,7 +126,7 @@ def test_a_creation_that_was_answered_unreadably_is_found_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("completed", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
-def test_a_time_that_cannot_be_is_not_taken_for_the_end_of_a_prediction(completed: str) -> None:
+def test_impossible_timestamp_is_not_used_as_the_end_of_a_prediction(completed: str) -> None:
     with running_playback(Playback()) as playback:
         playback.created = lambda made: json.dumps({**made, "completed_at": completed})
         row = anyio.run(one, playback)

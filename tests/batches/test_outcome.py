@@ -81,14 +81,14 @@ NOT_REFUSED = [
 
 
 @pytest.mark.parametrize("error", REFUSED)
-def test_an_error_that_refuses_the_content_is_content_flagged(error: str) -> None:
+def test_content_rejection_error_is_content_flagged(error: str) -> None:
     failure = failed(status="failed", error=error)
     assert (failure.error_code, failure.retryable) == ("content_flagged", False)
     assert failure.error.endswith("): change the prompt or the input image.")
 
 
 @pytest.mark.parametrize("error", NOT_REFUSED)
-def test_an_error_that_mentions_what_refusals_mention_is_a_failure(error: str) -> None:
+def test_error_merely_mentioning_content_terms_is_prediction_failed(error: str) -> None:
     failure = failed(status="failed", error=error, logs="NSFW content detected")
     assert (failure.error_code, failure.retryable) == ("prediction_failed", True)
     assert failure.error == f"The model failed: {error}."
@@ -104,7 +104,7 @@ def test_an_error_that_mentions_what_refusals_mention_is_a_failure(error: str) -
         (REFUSED[8], "The prompt may violate our guardrails around nudity"),
     ],
 )
-def test_a_refusal_is_quoted_without_advice_that_contradicts_it(error: str, quoted: str) -> None:
+def test_quoted_rejection_omits_contradictory_advice(error: str, quoted: str) -> None:
     assert failed(status="failed", error=error).error == (
         f'The model refused the content ("{quoted}"): change the prompt or the input image.'
     )
@@ -119,7 +119,7 @@ def test_a_refusal_is_quoted_without_advice_that_contradicts_it(error: str, quot
         "returned instead. Try again with a different prompt and/or seed.",
     ],
 )
-def test_a_log_that_refuses_the_content_counts_where_there_is_no_file(
+def test_content_rejection_in_logs_counts_when_there_is_no_file(
     output: object, line: str
 ) -> None:
     logs = f"Using seed: 7\n100%|####| 4/4 [00:01<00:00]\n{line}\nTotal safe images: 0 out of 1\n"
@@ -144,7 +144,7 @@ def test_a_log_that_refuses_the_content_counts_where_there_is_no_file(
         7,
     ],
 )
-def test_a_log_that_refuses_nothing_leaves_it_no_output(logs: object) -> None:
+def test_harmless_log_without_a_file_is_no_output(logs: object) -> None:
     failure = failed(output=[], logs=logs)
     assert (failure.error_code, failure.retryable) == ("no_output", True)
     assert failure.error == "The model ended without giving any image."
@@ -161,19 +161,19 @@ def test_a_log_that_refuses_nothing_leaves_it_no_output(logs: object) -> None:
         ("https://[broken/out.png", "https://[broken/out.png"),
     ],
 )
-def test_a_model_that_answers_in_words_is_quoted(output: object, words: str) -> None:
+def test_text_output_of_a_model_is_quoted(output: object, words: str) -> None:
     failure = failed(output=output)
     assert (failure.error_code, failure.retryable) == ("no_output", True)
     assert failure.error == f'The model answered in words instead of an image: "{words}".'
 
 
-def test_words_that_refuse_the_content_are_content_flagged() -> None:
+def test_text_output_rejecting_the_content_is_content_flagged() -> None:
     failure = failed(output=["I can't make this image: it would violate", " our content policy."])
     assert (failure.error_code, failure.retryable) == ("content_flagged", False)
     assert '("I can\'t make this image: it would violate our content policy")' in failure.error
 
 
-def test_words_of_megabytes_become_one_short_line() -> None:
+def test_text_output_of_megabytes_becomes_one_short_line() -> None:
     tokens = [random.Random(1).choice(["no ", "\n\u202e"]) for _ in range(9_000)]
     for output in ("A" * 5_000_000, tokens, [tokens, {"a": "B" * 5_000_000}]):
         failure = failed(output=output)
@@ -182,7 +182,7 @@ def test_words_of_megabytes_become_one_short_line() -> None:
         assert failure.error.isprintable()
 
 
-def test_a_file_that_stays_inside_the_answer_is_reported_as_that() -> None:
+def test_inline_file_output_is_reported_as_such() -> None:
     failure = failed(output=["data:image/png;base64,AAAA"])
     assert (failure.error_code, failure.retryable) == ("no_output", False)
     assert "data: URI" in failure.error
@@ -204,7 +204,7 @@ D = "https://replicate.delivery/a/"
         ({"image": f"{D}a.png", "images": [f"{D}a.png", f"{D}b.png"]}, ["fox_1.png", "fox_2.png"]),
     ],
 )
-def test_files_keep_the_ending_of_what_was_delivered(output: object, names: list[str]) -> None:
+def test_files_keep_the_delivered_extension(output: object, names: list[str]) -> None:
     success = row(output=output)
     assert isinstance(success, TaskSuccess)
     assert [file.filename for file in success.generated_files] == names

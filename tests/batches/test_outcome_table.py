@@ -109,7 +109,7 @@ ROWS: list[tuple[dict[str, Any], bool, ErrorCode, bool, str]] = [
     ROWS,
     ids=[f"{place}-{answer[2]}" for place, answer in enumerate(ROWS)],
 )
-def test_a_prediction_without_an_image_has_its_row(
+def test_prediction_without_an_image_gets_a_failure_result(
     answer: dict[str, Any], canceled: bool, code: ErrorCode, retryable: bool, sentence: str
 ) -> None:
     assert row(canceled=canceled, **answer) == TaskFailure(
@@ -125,7 +125,7 @@ def test_a_prediction_without_an_image_has_its_row(
 
 @pytest.mark.parametrize("status", ["succeeded", "processing"])
 @pytest.mark.parametrize("canceled", [True, False])
-def test_a_prediction_with_its_image_has_a_row_with_all_that_is_known(
+def test_prediction_with_an_image_gets_a_complete_success_result(
     status: str, canceled: bool
 ) -> None:
     found = row(
@@ -171,7 +171,7 @@ SECOND = timedelta(seconds=1)
         (None, NOW),
     ],
 )
-def test_urls_work_for_an_hour_from_the_end_as_far_as_that_is_told(
+def test_urls_expire_one_hour_after_the_known_end(
     completed: datetime | None, ended: datetime
 ) -> None:
     found = row(output=[URL, f"{URL}2"], completed_at=completed and completed.isoformat())
@@ -180,11 +180,11 @@ def test_urls_work_for_an_hour_from_the_end_as_far_as_that_is_told(
     assert [file.expires_at for file in found.generated_files] == [expected] * 2
 
 
-@pytest.mark.parametrize(("sent", "told", "expected"), [(0, 7, 0), (5, 7, 5), (None, 7, 7)])
-def test_the_seed_that_was_sent_comes_before_the_one_that_is_told(
-    sent: int | None, told: int, expected: int
+@pytest.mark.parametrize(("sent", "reported", "expected"), [(0, 7, 0), (5, 7, 5), (None, 7, 7)])
+def test_sent_seed_takes_precedence_over_reported_seed(
+    sent: int | None, reported: int, expected: int
 ) -> None:
-    found = row(task=replace(TASK, seed=sent), output=URL, input={"seed": told})
+    found = row(task=replace(TASK, seed=sent), output=URL, input={"seed": reported})
     assert isinstance(found, TaskSuccess)
     assert found.seed == expected
 
@@ -196,13 +196,13 @@ def test_the_seed_that_was_sent_comes_before_the_one_that_is_told(
         ("https://replicate.delivery/a/out", "fox.webp"),
     ],
 )
-def test_a_url_without_an_extension_has_the_format_that_was_asked_for(url: str, name: str) -> None:
+def test_url_without_extension_gets_the_requested_format(url: str, name: str) -> None:
     found = row(task=replace(TASK, expected_format="webp"), output=url)
     assert isinstance(found, TaskSuccess)
     assert [file.filename for file in found.generated_files] == [name]
 
 
-def test_a_models_reason_is_cut_to_300_characters() -> None:
+def test_reason_of_the_model_is_truncated_to_300_characters() -> None:
     words = 'The model answered in words instead of an image: "'
     for found, before, after in (
         (row(status="failed", error="x" * 400), "The model failed: ", "."),
@@ -212,11 +212,11 @@ def test_a_models_reason_is_cut_to_300_characters() -> None:
         assert found.error == f"{before}{'x' * 299}…{after}"
 
 
-def test_what_ends_a_task_before_it_was_made_may_not_be_sent_again_unless_it_is_said() -> None:
+def test_failure_before_creation_is_not_retryable_by_default() -> None:
     plain = failure(TASK, "create_outcome_unknown", "It is not\nknown.")
     assert (plain.error, plain.retryable, plain.prediction_id) == ("It is not known.", False, None)
-    told = failure(TASK, "interrupted", "It ended.", True, prediction_id="p2")
-    assert (told.error_code, told.retryable, told.prediction_id) == ("interrupted", True, "p2")
+    reported = failure(TASK, "interrupted", "It ended.", True, prediction_id="p2")
+    assert (reported.error_code, reported.retryable, reported.prediction_id) == ("interrupted", True, "p2")
 
 
 def problem(number: int, code: ErrorCode = "invalid_input") -> TaskProblem:
@@ -244,7 +244,7 @@ def problem(number: int, code: ErrorCode = "invalid_input") -> TaskProblem:
         ),
     ],
 )
-def test_a_task_with_faulty_inputs_has_a_row_with_three_of_them(
+def test_invalid_task_result_names_at_most_three_problems(
     problems: list[TaskProblem], code: ErrorCode, sentence: str
 ) -> None:
     found = refusal(replace(TASK, problems=tuple(problems)))
@@ -267,7 +267,7 @@ SAID = [
 
 
 @pytest.mark.parametrize("place", range(len(PATTERNS)))
-def test_each_pattern_of_refusals_is_matched_alone_in_either_case(place: int) -> None:
+def test_each_rejection_pattern_matches_case_insensitively(place: int) -> None:
     alone = re.compile(PATTERNS[place].pattern, re.IGNORECASE)
     for said in SAID[place]:
         for text in (said, said.upper(), f"It says: {said}, sorry."):

@@ -57,7 +57,7 @@ async def failed(playback: Playback) -> TaskFailure:
         ("404 Not Found", PAGE, '404 "Access Denied"'),
     ],
 )
-def test_a_page_in_place_of_a_creations_answer_is_not_the_tokens_fault(
+def test_html_page_instead_of_a_creation_response_is_not_an_auth_error(
     status: str, page: str, said: str
 ) -> None:
     with running_playback(BehindAFirewall(status, page)) as playback:
@@ -70,7 +70,7 @@ def test_a_page_in_place_of_a_creations_answer_is_not_the_tokens_fault(
     assert playback.predictions == {}
 
 
-def test_a_page_in_place_of_the_account_refuses_the_batch_without_markup() -> None:
+def test_html_page_instead_of_the_account_rejects_the_batch_without_markup() -> None:
     with (
         running_playback(BehindAFirewall("403 Forbidden", account=True)) as playback,
         pytest.raises(ReplicateUnavailable, match='answered 403 "Access Denied" in its place'),
@@ -78,11 +78,11 @@ def test_a_page_in_place_of_the_account_refuses_the_batch_without_markup() -> No
         anyio.run(failed, playback)
 
 
-def test_a_page_of_a_gateway_is_told_without_markup() -> None:
+def test_html_error_page_is_reported_without_markup() -> None:
     assert ApiStatusError.from_response(502, {}, PAGE).detail == "Access Denied"
 
 
-def test_a_page_that_refuses_the_size_of_a_request_is_a_refusal() -> None:
+def test_html_page_rejecting_the_request_size_is_an_error_response() -> None:
     page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
     with running_playback(BehindAFirewall("413 Payload Too Large", page)) as playback:
         row = anyio.run(failed, playback)
@@ -90,7 +90,7 @@ def test_a_page_that_refuses_the_size_of_a_request_is_a_refusal() -> None:
     assert row.error == "Replicate refused the task: 413 Request Entity Too Large"
 
 
-def test_a_403_of_replicates_own_is_told_as_it_says_it() -> None:
+def test_403_from_replicate_is_reported_with_its_own_detail() -> None:
     body = '{"title": "Forbidden", "detail": "You may not run this model.", "status": 403}'
     with running_playback(BehindAFirewall("403 Forbidden", body)) as playback:
         row = anyio.run(failed, playback)

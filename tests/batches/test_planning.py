@@ -55,7 +55,7 @@ async def planned(
     return one
 
 
-async def test_a_task_is_planned_with_what_its_model_receives() -> None:
+async def test_planned_task_has_the_inputs_its_model_receives() -> None:
     found = await planned(task(prompt="a fox", seed=7, num_outputs=2), model())
     assert found == PlannedTask(
         index=0,
@@ -78,7 +78,7 @@ async def test_a_log_of_a_task_holds_nothing_of_its_inputs() -> None:
     assert "fox.png" in shown
 
 
-async def test_a_seed_is_chosen_where_the_model_takes_one_and_the_task_names_none() -> None:
+async def test_seed_is_chosen_when_the_model_has_one_and_the_task_sets_none() -> None:
     seeds = {(await planned(task(prompt="x"), model(), seed=n)).seed for n in range(60)}
     assert seeds == {5, 6, 7, 8, 9}
     found = await planned(task(prompt="x"), model({"prompt": {"type": "string"}}))
@@ -130,7 +130,7 @@ async def test_what_takes_long_is_done_in_a_thread_and_nothing_else(
 @pytest.mark.parametrize(
     ("given", "seed"), [(7, 7), (7.0, 7), (0, 0), ("7", None), (7.5, None), (None, None)]
 )
-async def test_without_a_schema_a_seed_is_reported_where_it_is_a_whole_number(
+async def test_whole_number_seed_is_reported_without_a_schema(
     given: object, seed: int | None
 ) -> None:
     found = await planned(task(prompt="x", seed=given), UNCHECKED)
@@ -153,7 +153,7 @@ async def test_without_a_schema_a_seed_is_reported_where_it_is_a_whole_number(
         (None, {}, None, "webp"),
     ],
 )
-async def test_a_filename_chooses_the_format(
+async def test_filename_extension_requests_the_output_format(
     name: str | None, inputs: dict[str, Any], asked: str | None, expected: str
 ) -> None:
     found = await planned(task(name, prompt="x", **inputs), model())
@@ -161,13 +161,13 @@ async def test_a_filename_chooses_the_format(
     assert found.expected_format == expected
 
 
-async def test_a_name_that_the_server_chose_asks_for_no_format() -> None:
+async def test_generated_filename_requests_no_format() -> None:
     unnamed = Task(0, "x", "fox.png", NAME, {"prompt": "x"}, named=False)
     assert "output_format" not in (await planned(unnamed, model())).inputs
 
 
 @pytest.mark.parametrize(("name", "expected"), [("fox.jpeg", "jpg"), ("fox", None)])
-async def test_without_a_schema_the_filename_tells_the_format_to_expect(
+async def test_expected_format_comes_from_filename_when_schema_is_missing(
     name: str, expected: str | None
 ) -> None:
     found = await planned(task(name, prompt="x"), UNCHECKED)
@@ -185,7 +185,7 @@ async def test_without_a_schema_the_filename_tells_the_format_to_expect(
         (UNCHECKED, {"num_images": 3}, 3, None),
     ],
 )
-async def test_the_number_of_images_is_counted(
+async def test_number_of_images_is_counted(
     found: Model, inputs: dict[str, Any], count: int, whole_with: int | None
 ) -> None:
     one = await planned(task(prompt="x", **inputs), found)
@@ -193,7 +193,7 @@ async def test_the_number_of_images_is_counted(
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
-async def test_a_blank_prompt_is_left_out_without_a_schema_too(prompt: str) -> None:
+async def test_blank_prompt_is_omitted_without_a_schema(prompt: str) -> None:
     found = await planned(task(prompt=prompt, seed=1), UNCHECKED)
     assert found.inputs == {"seed": 1}
     assert found.prompt is None
@@ -204,7 +204,7 @@ async def test_a_blank_prompt_is_left_out_without_a_schema_too(prompt: str) -> N
 # Faults.
 
 
-async def test_a_task_with_faults_has_them_all_and_no_inputs() -> None:
+async def test_invalid_task_has_all_problems_and_no_inputs() -> None:
     first = TaskProblem(0, "prompt", "prompt must be text.")
     given = task("fox.png", first, num_outputs=9, seed="x")
     found = await planned(given, model())
@@ -225,7 +225,7 @@ async def test_a_task_with_faults_keeps_its_prompt_unless_that_is_empty(
     assert (await planned(faulty, model())).prompt == kept
 
 
-async def test_a_fault_that_is_known_of_an_input_is_the_only_one_of_it() -> None:
+async def test_known_problem_of_an_input_is_its_only_problem() -> None:
     known = TaskProblem(0, "seed", "seed is not a finite number.")
     given = task("fox.png", known, prompt="x", seed="y")
     found = await planned(given, model())
@@ -233,14 +233,14 @@ async def test_a_fault_that_is_known_of_an_input_is_the_only_one_of_it() -> None
 
 
 @pytest.mark.parametrize("field", [None, "model"])
-async def test_the_inputs_of_a_task_that_cannot_be_read_are_not_checked(field: str | None) -> None:
+async def test_inputs_of_an_unreadable_task_are_not_validated(field: str | None) -> None:
     known = TaskProblem(0, field, "It is wrong.")
     for found in (model(), None):
         one = await planned(task("fox.png", known, num_outputs=9), found)
         assert one.problems == (known,)
 
 
-async def test_a_model_that_replicate_does_not_know_is_one_fault() -> None:
+async def test_unknown_model_is_a_single_problem() -> None:
     (problem,) = (await planned(task(prompt="x", num_outputs=9), None)).problems
     assert (problem.task_index, problem.field, problem.code) == (0, "model", "model_not_found")
     assert problem.error == (
@@ -248,12 +248,12 @@ async def test_a_model_that_replicate_does_not_know_is_one_fault() -> None:
     )
 
 
-async def test_a_fault_of_the_inputs_together_has_no_field() -> None:
+async def test_problem_of_combined_inputs_has_no_field() -> None:
     found = await planned(task(None, prompt="x", seed=5), model(maxProperties=1))
     assert [problem.field for problem in found.problems] == [None]
 
 
-async def test_so_many_faults_of_a_task_are_kept() -> None:
+async def test_problems_of_a_task_are_limited_to_the_maximum() -> None:
     known = [TaskProblem(0, f"f{n}", "It is wrong.") for n in range(MAX_TASK_PROBLEMS - 1)]
     found = await planned(task("fox.png", *known, num_outputs=9, seed="x"), model())
     assert len(found.problems) == MAX_TASK_PROBLEMS
@@ -283,7 +283,7 @@ def faulty(*codes: str) -> list[PlannedTask]:
         (["model_not_found", "invalid_input"], False, InvalidInput),
     ],
 )
-def test_tasks_with_faults_refuse_a_batch_unless_they_are_skipped_and_others_are_left(
+def test_invalid_tasks_reject_a_batch_unless_skipped_with_valid_tasks_left(
     codes: list[str], skip_invalid: bool, refused: type[Exception] | None
 ) -> None:
     if refused is None:
@@ -298,7 +298,7 @@ def test_tasks_with_faults_refuse_a_batch_unless_they_are_skipped_and_others_are
 # Images of this machine.
 
 
-async def test_a_path_in_an_input_for_files_is_replaced_by_what_stands_for_it(
+async def test_path_in_a_file_input_is_replaced_by_its_attachment(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "cat.png").write_bytes(PNG)
@@ -327,7 +327,7 @@ async def test_what_is_no_text_is_no_path_but_a_fault(
     assert problem.code == "invalid_input"
 
 
-async def test_a_path_that_is_not_there_is_a_fault_of_its_input(tmp_path: Path) -> None:
+async def test_missing_path_is_a_problem_of_its_input(tmp_path: Path) -> None:
     given = task(prompt="x", image="cat.png", images=["https://x/y.png", "dog.png"])
     found = await planned(given, model(), tmp_path)
     assert [problem.field for problem in found.problems] == ["image", "images"]
@@ -337,17 +337,17 @@ async def test_a_path_that_is_not_there_is_a_fault_of_its_input(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("value", ["https://x/y.png", "data:image/png;base64,AA", '["a.png"]', ""])
-async def test_what_names_no_path_is_left_to_the_schema(tmp_path: Path, value: str) -> None:
+async def test_non_path_value_is_left_to_the_schema(tmp_path: Path, value: str) -> None:
     found = await planned(task(prompt="x", text="cat.png", image=value), model(), tmp_path)
     assert all("is not there" not in problem.error for problem in found.problems)
 
 
-async def test_without_a_schema_no_input_is_taken_for_a_path(tmp_path: Path) -> None:
+async def test_inputs_are_not_treated_as_paths_without_a_schema(tmp_path: Path) -> None:
     found = await planned(task(prompt="x", image="cat.png"), UNCHECKED, tmp_path)
     assert (found.inputs["image"], found.problems) == ("cat.png", ())
 
 
-async def test_each_model_is_looked_up_once() -> None:
+async def test_each_model_is_resolved_once() -> None:
     other = ModelName.parse("o/other")
     seen: list[Any] = []
 

@@ -53,7 +53,7 @@ LINES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "line"), LINES)
-def test_a_batch_tells_its_counts_and_what_is_left(fields: dict[str, Any], line: str) -> None:
+def test_progress_line_shows_counts_and_remaining_tasks(fields: dict[str, Any], line: str) -> None:
     found = progress(running_batch(10, **fields))
     assert (found.line, found.notice, found.message) == (line, "", line)
     batch = running_batch(10, **fields)
@@ -70,14 +70,14 @@ def paused(seconds: float) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "is_told"), [(None, False), (1.5, False), (2.0, True), (2.5, True)]
+    ("seconds", "is_reported"), [(None, False), (1.5, False), (2.0, True), (2.5, True)]
 )
 @in_virtual_time
-async def test_a_replicate_that_does_not_answer_is_told_after_two_seconds(
-    seconds: float | None, is_told: bool
+async def test_unresponsive_replicate_is_reported_after_two_seconds(
+    seconds: float | None, is_reported: bool
 ) -> None:
     found = progress(running_batch(gateway=unanswered(seconds), holder=paused(0)))
-    if not is_told:
+    if not is_reported:
         assert found.notice == ""
         return
     assert seconds is not None
@@ -87,7 +87,7 @@ async def test_a_replicate_that_does_not_answer_is_told_after_two_seconds(
 
 
 @pytest.mark.parametrize(
-    ("pause", "pending", "creating", "is_told"),
+    ("pause", "pending", "creating", "is_reported"),
     [
         (7.2, 1, 0, True),
         (0.0, 1, 0, False),
@@ -95,8 +95,8 @@ async def test_a_replicate_that_does_not_answer_is_told_after_two_seconds(
         (7.2, 1, 1, False),
     ],
 )
-def test_a_redis_that_admits_nothing_yet_is_told_while_all_tasks_wait(
-    pause: float, pending: int, creating: int, is_told: bool
+def test_redis_admission_pause_is_reported_while_all_tasks_wait(
+    pause: float, pending: int, creating: int, is_reported: bool
 ) -> None:
     found = progress(
         running_batch(
@@ -107,12 +107,12 @@ def test_a_redis_that_admits_nothing_yet_is_told_while_all_tasks_wait(
     )
     assert found.notice == (
         "Redis is new or was restarted: waiting 8 s for the other processes to report what runs."
-        if is_told
+        if is_reported
         else ""
     )
 
 
-def test_that_replicate_does_not_answer_comes_before_that_redis_admits_nothing() -> None:
+def test_unresponsive_replicate_notice_takes_precedence_over_redis_pause() -> None:
     found = progress(
         running_batch(gateway=unanswered(60), holder=paused(7), pending=deque(range(1)))
     )

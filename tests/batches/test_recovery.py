@@ -58,7 +58,7 @@ CASES: list[tuple[bool, str, bool, str, bool, str | None]] = [
 
 @pytest.mark.parametrize(("known", "prediction", "cancel", "code", "retryable", "status"), CASES)
 @in_virtual_time
-async def test_an_attempt_that_was_left_has_its_row_and_frees_its_permit(
+async def test_orphaned_attempt_gets_its_result_and_frees_its_permit(
     known: bool, prediction: str, cancel: bool, code: str, retryable: bool, status: str | None
 ) -> None:
     prompt = "a red car [fail]" if prediction == "fails" else "a red car"
@@ -84,7 +84,7 @@ async def test_an_attempt_that_was_left_has_its_row_and_frees_its_permit(
 
 
 @in_virtual_time
-async def test_a_row_says_what_is_known_and_what_to_do() -> None:
+async def test_recovered_result_states_the_facts_and_advice() -> None:
     replicate = Replicate()
     async with running_process() as process:
         one, _ = await left(process, CAR, {"prompt": "a blue car"})
@@ -107,7 +107,7 @@ async def test_a_row_says_what_is_known_and_what_to_do() -> None:
 
 
 @in_virtual_time
-async def test_that_nothing_was_made_is_told_after_ten_seconds_without_evidence() -> None:
+async def test_uncreated_prediction_is_reported_after_ten_seconds_without_evidence() -> None:
     replicate = Replicate()
     async with running_process() as process:
         await left(process, CAR)
@@ -117,7 +117,7 @@ async def test_that_nothing_was_made_is_told_after_ten_seconds_without_evidence(
 
 
 @in_virtual_time
-async def test_an_image_is_delivered_in_the_format_it_has() -> None:
+async def test_recovered_image_is_delivered_in_its_actual_format() -> None:
     replicate = Replicate()
     async with running_process() as process:
         await left(process, CAR)
@@ -133,7 +133,7 @@ async def test_an_image_is_delivered_in_the_format_it_has() -> None:
 
 
 @in_virtual_time
-async def test_a_prediction_that_does_not_end_has_its_row_and_keeps_its_permit() -> None:
+async def test_recovered_prediction_that_never_ends_gets_a_result_and_keeps_its_permit() -> None:
     replicate = Replicate(predict_seconds=10)
     replicate.always("get", changed(never_ends))
     async with running_process() as process:
@@ -159,7 +159,7 @@ async def hidden(process: Process, replicate: Replicate) -> None:
 
 
 @in_virtual_time
-async def test_what_no_list_can_tell_has_its_row_and_keeps_its_permit_to_its_deadline() -> None:
+async def test_undecidable_attempt_ends_as_unknown_and_keeps_its_permit_to_its_deadline() -> None:
     replicate = Replicate(predict_seconds=300)
     async with running_process(limit=1) as process:
         await left(process, CAR, waiting=2)
@@ -181,7 +181,7 @@ async def test_what_no_list_can_tell_has_its_row_and_keeps_its_permit_to_its_dea
 
 @pytest.mark.parametrize("answer", [unsent, lost(carried_out=False)])
 @in_virtual_time
-async def test_replicate_is_asked_for_as_long_as_it_can_tell(answer: Answer) -> None:
+async def test_prediction_list_is_polled_until_the_attempt_becomes_undecidable(answer: Answer) -> None:
     adopted: list[int] = []
 
     async def noted(adopt: Any, permit: int) -> bool:
@@ -204,7 +204,7 @@ async def test_replicate_is_asked_for_as_long_as_it_can_tell(answer: Answer) -> 
 
 
 @in_virtual_time
-async def test_an_attempt_too_old_to_be_recognised_has_its_row_at_once() -> None:
+async def test_attempt_too_old_to_match_ends_as_unknown_immediately() -> None:
     replicate = Replicate()
     async with running_process() as process:
         await left(process, CAR, sent_at=time.time() - 50 * 60 - 1)
@@ -217,7 +217,7 @@ async def test_an_attempt_too_old_to_be_recognised_has_its_row_at_once() -> None
 
 
 @in_virtual_time
-async def test_what_another_attempt_has_taken_is_not_delivered_but_its_own_is() -> None:
+async def test_recovery_delivers_the_own_prediction_and_not_a_claimed_one() -> None:
     replicate = Replicate()
     taken: list[str] = []
 
@@ -239,7 +239,7 @@ async def test_what_another_attempt_has_taken_is_not_delivered_but_its_own_is() 
 
 @pytest.mark.parametrize("offset", [-3_600, 3_600])
 @in_virtual_time
-async def test_replicates_clock_is_learned_before_anything_is_judged(offset: int) -> None:
+async def test_clock_is_synced_before_attempts_are_judged(offset: int) -> None:
     replicate = Replicate(clock_offset_seconds=offset, list_lag_seconds=5, predict_seconds=30)
     async with running_process() as process:
         await left(process, CAR, sent_at=time.time() + offset)
@@ -250,7 +250,7 @@ async def test_replicates_clock_is_learned_before_anything_is_judged(offset: int
 
 
 @in_virtual_time
-async def test_the_deadline_of_what_was_left_is_on_replicates_clock() -> None:
+async def test_orphan_deadline_uses_the_replicate_clock() -> None:
     replicate = Replicate(clock_offset_seconds=3_600, predict_seconds=40)
     async with running_process() as process:
         (permit,) = await left(process, CAR, cancel_after=60, sent_at=time.time() + 3_600)
@@ -292,7 +292,7 @@ async def test_a_batch_that_left_the_journal_meanwhile_is_not_taken_for_cancelle
 
 
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_meanwhile_is_stopped_within_a_second() -> None:
+async def test_batch_cancelled_during_recovery_is_stopped_within_a_second() -> None:
     replicate = Replicate(predict_seconds=300)
     async with running_process() as process:
         await left(process, CAR, {"prompt": "a blue car"})
@@ -311,7 +311,7 @@ async def test_a_batch_that_is_cancelled_meanwhile_is_stopped_within_a_second() 
 
 
 @in_virtual_time
-async def test_a_cancel_is_heard_of_though_the_journal_cannot_be_read_for_a_while() -> None:
+async def test_cancellation_is_noticed_after_a_temporary_journal_outage() -> None:
     async def unavailable(batch: Any, batch_id: str) -> Any:
         if 10 < now() < 30:
             raise BackendUnavailable("locked")
@@ -329,7 +329,7 @@ async def test_a_cancel_is_heard_of_though_the_journal_cannot_be_read_for_a_whil
 
 
 @in_virtual_time
-async def test_a_cancel_that_the_token_may_not_send_leaves_the_row_to_another_token() -> None:
+async def test_rejected_cancel_does_not_prevent_the_result() -> None:
     replicate = Replicate(predict_seconds=30)
     replicate.always("cancel", refused(403))
     async with running_process() as process:

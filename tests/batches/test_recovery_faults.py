@@ -28,7 +28,7 @@ async def permits_out(app: App) -> int:
     return (await app.semaphores.list_for(app.caller()))[0].in_use
 
 
-def test_an_unforeseen_fault_ends_its_task_and_returns_its_permit_at_the_deadline(
+def test_unexpected_error_ends_its_task_and_frees_its_permit_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def faulty(task: Any, *rest: Any, **options: Any) -> Any:
@@ -38,7 +38,7 @@ def test_an_unforeseen_fault_ends_its_task_and_returns_its_permit_at_the_deadlin
 
     monkeypatch.setattr(recovery, "outcome", faulty)
     monkeypatch.setattr(recovery, "HOLD_SECONDS", 0)
-    monkeypatch.setattr(recovery, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(recovery, "DEADLINE_GRACE_SECONDS", 0)
 
     async def run(playback: Playback) -> None:
         settings = short_lived(playback, f"sqlite://{tmp_path / 'state.db'}")

@@ -19,7 +19,7 @@ from replicate_mcp.tasks.result import TaskFailure
 
 
 @in_virtual_time
-async def test_a_fault_of_our_own_ends_the_task_now_and_frees_the_permit_at_its_deadline() -> None:
+async def test_internal_error_ends_the_task_immediately_and_frees_its_permit_at_the_deadline() -> None:
     replicate = Replicate()
     async with running_process(limit=1, wrap=wrapped(tasks=failing(KeyError("x")))) as process:
         await left(process, CAR, waiting=2)
@@ -39,7 +39,7 @@ async def test_a_fault_of_our_own_ends_the_task_now_and_frees_the_permit_at_its_
 
 
 @in_virtual_time
-async def test_a_fault_of_our_own_keeps_the_id_of_the_prediction_in_its_row() -> None:
+async def test_internal_error_keeps_the_prediction_id_in_the_result() -> None:
     replicate = Replicate()
     async with running_process(wrap=wrapped(tasks=failing(KeyError("x")))) as process:
         (permit,) = await left(process, CAR)
@@ -49,7 +49,7 @@ async def test_a_fault_of_our_own_keeps_the_id_of_the_prediction_in_its_row() ->
 
 
 @in_virtual_time
-async def test_a_row_that_cannot_be_recorded_keeps_no_permit_beyond_its_deadline() -> None:
+async def test_unrecordable_result_keeps_no_permit_beyond_its_deadline() -> None:
     broken = wrapped(tasks=failing(KeyError("x")), record=failing(ValueError("y")))
     async with running_process(wrap=broken) as process:
         await left(process, CAR)
@@ -60,7 +60,7 @@ async def test_a_row_that_cannot_be_recorded_keeps_no_permit_beyond_its_deadline
 
 
 @in_virtual_time
-async def test_a_row_whose_backend_cannot_be_used_for_a_while_is_recorded_after_that() -> None:
+async def test_result_is_recorded_after_a_temporary_backend_outage() -> None:
     async def unavailable(record: Any, *args: Any, **kwargs: Any) -> Any:
         if now() < 20:
             raise BackendUnavailable("locked")
@@ -87,7 +87,7 @@ async def test_with_a_token_the_deadline_is_on_replicates_clock() -> None:
 
 
 @in_virtual_time
-async def test_without_a_token_the_deadline_is_on_this_machines_clock() -> None:
+async def test_deadline_uses_the_local_clock_without_a_token() -> None:
     replicate = Replicate(clock_offset_seconds=3_600)
 
     async def revoked(tasks: Any, batch: str) -> Any:

@@ -20,7 +20,7 @@ STEPS = ("orphans", "adopt", "claim_prediction", "finish", "record", "release", 
 @example([1] * 25)
 @settings(max_examples=10, deadline=None)
 @in_virtual_time
-async def test_an_orphan_that_two_processes_see_is_recovered_once(choices: list[int]) -> None:
+async def test_orphan_found_by_two_processes_is_recovered_once(choices: list[int]) -> None:
     with Schedule(choices) as schedule:
         replicate = Replicate(predict_seconds=3)
         finished: list[int] = []
@@ -49,7 +49,7 @@ async def test_an_orphan_that_two_processes_see_is_recovered_once(choices: list[
 
 
 @in_virtual_time
-async def test_an_orphan_waits_while_the_list_cannot_be_read_and_is_not_judged() -> None:
+async def test_orphan_is_not_judged_while_the_list_is_unreadable() -> None:
     replicate = Replicate(predict_seconds=300)
     replicate.always("list", refused(503))
     async with running_process() as process:
@@ -73,7 +73,7 @@ async def lapsed(process: Process, batch: RunningBatch) -> None:
 @pytest.mark.parametrize("predict_seconds", [30, 90], ids=["answer held", "followed"])
 @pytest.mark.parametrize("lapsed_at", [5, 70])
 @in_virtual_time
-async def test_what_runs_here_and_was_taken_for_dead_is_recorded_once(
+async def test_own_running_task_taken_for_dead_is_recorded_once(
     predict_seconds: int, lapsed_at: int
 ) -> None:
     replicate = Replicate(predict_seconds=predict_seconds)
@@ -93,7 +93,7 @@ async def test_what_runs_here_and_was_taken_for_dead_is_recorded_once(
 
 
 @in_virtual_time
-async def test_what_runs_here_and_was_taken_for_dead_is_stopped_once_it_is_cancelled() -> None:
+async def test_own_running_task_taken_for_dead_is_cancelled_once() -> None:
     replicate = Replicate(predict_seconds=300)
     async with running_process() as process:
         batch = await process.start(replicate.gateway())
@@ -109,7 +109,7 @@ async def test_what_runs_here_and_was_taken_for_dead_is_stopped_once_it_is_cance
 
 
 @in_virtual_time
-async def test_the_other_tasks_of_a_batch_go_on_while_one_is_recovered() -> None:
+async def test_other_tasks_continue_while_one_is_recovered() -> None:
     replicate = Replicate(predict_seconds=30)
     async with running_process(limit=2) as process:
         tasks = [task(number, f"car {number}") for number in range(5)]
@@ -129,7 +129,7 @@ async def test_the_other_tasks_of_a_batch_go_on_while_one_is_recovered() -> None
 
 
 @in_virtual_time
-async def test_an_orphan_beside_an_equal_attempt_that_runs_takes_no_prediction_from_it() -> None:
+async def test_orphan_does_not_take_the_prediction_of_an_equal_running_attempt() -> None:
     replicate = Replicate(predict_seconds=40)
     async with running_process() as process:
         batch = await process.start(replicate.gateway())

@@ -27,7 +27,7 @@ from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("known", [True, False])
 @in_virtual_time
-async def test_where_a_token_is_refused_another_of_the_account_recovers(
+async def test_recovery_uses_another_token_when_one_is_rejected(
     known: bool, status: int
 ) -> None:
     adopted: list[int] = []
@@ -58,7 +58,7 @@ async def test_where_a_token_is_refused_another_of_the_account_recovers(
 
 @pytest.mark.parametrize("known", [True, False])
 @in_virtual_time
-async def test_without_a_token_that_works_an_attempt_waits_for_one_with_its_permit(
+async def test_attempt_keeps_its_permit_until_a_working_token_is_available(
     known: bool,
 ) -> None:
     adopted: list[float] = []
@@ -93,7 +93,7 @@ async def test_without_a_token_that_works_an_attempt_waits_for_one_with_its_perm
     "answer", [refused(402), refused(404), refused(429), refused(500), lost(carried_out=False)]
 )
 @in_virtual_time
-async def test_a_token_whose_calls_fail_otherwise_is_used_again(answer: Answer) -> None:
+async def test_token_is_kept_after_transient_call_errors(answer: Answer) -> None:
     replicate = Replicate()
     replicate.answer("list", *[answer] * 6)
     async with running_process() as process:
@@ -105,7 +105,7 @@ async def test_a_token_whose_calls_fail_otherwise_is_used_again(answer: Answer) 
 
 
 @in_virtual_time
-async def test_a_token_that_is_brought_twice_is_one() -> None:
+async def test_token_given_twice_is_used_once() -> None:
     async with running_process() as process:
         gateway = Replicate().gateway()
         process.runner.recover(ACCOUNT, gateway)
@@ -117,7 +117,7 @@ async def test_a_token_that_is_brought_twice_is_one() -> None:
 
 
 @in_virtual_time
-async def test_names_that_are_given_out_are_not_given_again() -> None:
+async def test_assigned_filenames_are_not_reused() -> None:
     replicate = Replicate(predict_seconds=20)
     async with running_process() as process:
         await left(process, CAR, {"prompt": "b"}, {"prompt": "c"}, {"prompt": "d"})
@@ -139,7 +139,7 @@ async def test_names_that_are_given_out_are_not_given_again() -> None:
 
 
 @in_virtual_time
-async def test_names_of_rows_in_the_journal_are_not_given_again() -> None:
+async def test_filenames_of_journal_results_are_not_reused() -> None:
     replicate = Replicate()
     async with running_process() as process:
         one, two = await left(process, CAR, {"prompt": "b"}, held=(1,))
@@ -211,10 +211,10 @@ async def test_a_name_is_not_given_again_while_its_row_is_not_recorded_yet() -> 
 # Looking for orphans.
 
 
-@pytest.mark.parametrize(("busy", "looks"), [(False, 10), (True, 60)])
+@pytest.mark.parametrize(("busy", "expected_polls"), [(False, 10), (True, 60)])
 @in_virtual_time
-async def test_orphans_are_looked_for_more_often_where_batches_want_their_permits(
-    busy: bool, looks: int
+async def test_orphans_are_polled_more_often_while_batches_wait(
+    busy: bool, expected_polls: int
 ) -> None:
     seen: list[float] = []
 
@@ -228,13 +228,13 @@ async def test_orphans_are_looked_for_more_often_where_batches_want_their_permit
             await process.start(replicate.gateway())
         process.runner.recover(ACCOUNT, replicate.gateway())
         await anyio.sleep(29.9)
-    assert len(seen) == looks
+    assert len(seen) == expected_polls
 
 
 @pytest.mark.parametrize("error", [BackendUnavailable("locked"), KeyError("a fault of our own")])
-@pytest.mark.parametrize("method", ["orphans", "adopt", "forgot"])
+@pytest.mark.parametrize("method", ["orphans", "adopt", "has_lost_state"])
 @in_virtual_time
-async def test_a_look_that_fails_is_followed_by_the_next(
+async def test_failed_recovery_poll_is_followed_by_another(
     method: str, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
@@ -262,7 +262,7 @@ async def test_a_look_that_fails_is_followed_by_the_next(
 
 @pytest.mark.parametrize("method", ["tasks", "finish", "claim_prediction", "results"])
 @in_virtual_time
-async def test_a_backend_that_cannot_be_used_for_a_while_costs_no_row(method: str) -> None:
+async def test_temporary_backend_outage_loses_no_result(method: str) -> None:
     async def unavailable(whole: Any, *args: Any, **kwargs: Any) -> Any:
         if now() < 8:
             raise BackendUnavailable("locked")

@@ -51,7 +51,7 @@ def faulty(index: int) -> Any:
 
 
 @in_virtual_time
-async def test_a_batch_is_known_while_it_runs_and_forgotten_with_its_end() -> None:
+async def test_runner_tracks_a_batch_until_its_end() -> None:
     replicate = Replicate(predict_seconds=20)
     async with running_process() as process:
         batch = await start(process, replicate, task(0), task(1))
@@ -64,7 +64,7 @@ async def test_a_batch_is_known_while_it_runs_and_forgotten_with_its_end() -> No
 
 
 @in_virtual_time
-async def test_a_batch_begins_as_its_caller_asked_for_it() -> None:
+async def test_batch_starts_with_the_requested_options() -> None:
     replicate = Replicate(predict_seconds=20)
     async with running_process() as process:
         first, second = await start(process, replicate), await start(process, replicate)
@@ -91,7 +91,7 @@ class Ended(NullObserver):
 
 
 @in_virtual_time
-async def test_tasks_with_faults_fail_at_once_and_the_others_run() -> None:
+async def test_invalid_tasks_fail_immediately_and_valid_tasks_run() -> None:
     replicate = Replicate(predict_seconds=20)
     ended = Ended()
     async with running_process(observer=ended) as process:
@@ -106,7 +106,7 @@ async def test_tasks_with_faults_fail_at_once_and_the_others_run() -> None:
 
 
 @in_virtual_time
-async def test_a_batch_may_have_a_limit_of_its_own() -> None:
+async def test_batch_may_have_its_own_limit() -> None:
     replicate = Replicate(predict_seconds=20)
     async with running_process() as process:
         batch = await start(process, replicate, *map(task, range(4)), at_most=2)
@@ -117,7 +117,7 @@ async def test_a_batch_may_have_a_limit_of_its_own() -> None:
 
 
 @in_virtual_time
-async def test_names_of_equal_tasks_differ_by_what_each_is_expected_to_have() -> None:
+async def test_equal_filenames_are_numbered_by_expected_counts() -> None:
     from dataclasses import replace
 
     replicate = Replicate(predict_seconds=1)
@@ -171,7 +171,7 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
 
 
 @in_virtual_time
-async def test_a_batch_that_is_not_begun_leaves_nothing_behind() -> None:
+async def test_batch_that_fails_to_start_leaves_no_state() -> None:
     async def unavailable(open_batch: Any, *args: Any) -> Any:
         raise BackendUnavailable("locked")
 
@@ -183,7 +183,7 @@ async def test_a_batch_that_is_not_begun_leaves_nothing_behind() -> None:
 
 
 @in_virtual_time
-async def test_a_key_begins_one_batch() -> None:
+async def test_idempotency_key_starts_one_batch() -> None:
     replicate = Replicate()
     async with running_process() as process:
         first = await start(process, replicate, key=IdempotencyKey("k", "d1"))
@@ -195,7 +195,7 @@ async def test_a_key_begins_one_batch() -> None:
 
 
 @in_virtual_time
-async def test_a_batch_that_finds_no_memory_is_refused_unless_its_key_has_one() -> None:
+async def test_batch_over_the_memory_limit_is_rejected_unless_its_key_exists() -> None:
     replicate = Replicate(predict_seconds=20)
     weight = estimate_bytes([task()])
     async with running_process(most_bytes=4 * weight) as process:
@@ -216,7 +216,7 @@ async def test_a_batch_that_finds_no_memory_is_refused_unless_its_key_has_one() 
 
 
 @in_virtual_time
-async def test_a_batch_ends_at_its_deadline_whatever_waits() -> None:
+async def test_batch_ends_at_its_deadline_with_tasks_waiting() -> None:
     replicate = Replicate(predict_seconds=1_000)
     async with running_process(limit=1, batch_seconds=100, prediction_seconds=80) as process:
         batch = await start(process, replicate, *map(task, range(3)))
@@ -228,7 +228,7 @@ async def test_a_batch_ends_at_its_deadline_whatever_waits() -> None:
 
 
 @in_virtual_time
-async def test_what_runs_at_a_batchs_deadline_is_followed_to_its_end() -> None:
+async def test_predictions_running_at_the_batch_deadline_are_followed_to_their_end() -> None:
     replicate = Replicate(predict_seconds=98)
     async with running_process(batch_seconds=100) as process:
         batch = await start(process, replicate)
@@ -239,7 +239,7 @@ async def test_what_runs_at_a_batchs_deadline_is_followed_to_its_end() -> None:
 
 
 @in_virtual_time
-async def test_a_deadline_is_kept_though_the_machine_sleeps(
+async def test_batch_deadline_holds_across_machine_sleep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from replicate_mcp.batches import runner
@@ -274,7 +274,7 @@ async def test_what_a_dead_process_left_is_recovered_with_any_of_the_accounts_to
 
 
 @in_virtual_time
-async def test_a_batch_that_another_process_cancels_is_stopped_within_a_second() -> None:
+async def test_batch_cancelled_by_another_process_stops_within_a_second() -> None:
     replicate = Replicate(predict_seconds=300)
     async with running_process() as process:
         batch = await start(process, replicate)
@@ -288,7 +288,7 @@ async def test_a_batch_that_another_process_cancels_is_stopped_within_a_second()
 
 
 @in_virtual_time
-async def test_a_batch_that_others_took_over_creates_nothing_more() -> None:
+async def test_taken_over_batch_creates_nothing_more() -> None:
     taken: list[str] = []
 
     async def interrupted(whole: Any) -> list[str]:
@@ -311,7 +311,7 @@ async def test_a_batch_that_others_took_over_creates_nothing_more() -> None:
 
 @pytest.mark.parametrize("method", ["canceled_batches", "interrupted_batches"])
 @in_virtual_time
-async def test_a_cancel_is_heard_of_though_the_backend_cannot_be_used_for_a_while(
+async def test_cancellation_is_noticed_after_a_temporary_backend_outage(
     method: str,
 ) -> None:
     async def unavailable(whole: Any) -> Any:
@@ -329,7 +329,7 @@ async def test_a_cancel_is_heard_of_though_the_backend_cannot_be_used_for_a_whil
 
 
 @in_virtual_time
-async def test_without_batches_the_journal_is_not_asked_for_cancels() -> None:
+async def test_journal_is_not_polled_for_cancellations_without_batches() -> None:
     asked: list[float] = []
 
     async def counted(whole: Any) -> Any:
@@ -346,7 +346,7 @@ async def test_without_batches_the_journal_is_not_asked_for_cancels() -> None:
 
 
 @in_virtual_time
-async def test_a_refused_batch_does_not_keep_its_account_from_the_next() -> None:
+async def test_rejected_batch_does_not_block_the_next_of_its_account() -> None:
     replicate = Replicate()
     replicate.answer("create", refused(401))
     async with running_process() as process:

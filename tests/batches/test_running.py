@@ -60,7 +60,7 @@ async def test_every_prompt_comes_back_with_a_url_and_a_filename(
     }
 
 
-async def test_the_seed_that_was_chosen_is_reported_and_was_sent(
+async def test_chosen_seed_is_sent_and_reported(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -71,7 +71,7 @@ async def test_the_seed_that_was_chosen_is_reported_and_was_sent(
     assert sent[chosen.prediction_id] == chosen.seed
 
 
-async def test_a_model_without_seed_gets_none(app_with: AppFactory, simulator: Simulator) -> None:
+async def test_model_without_seed_input_gets_no_seed(app_with: AppFactory, simulator: Simulator) -> None:
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}], model="google/imagen-4")
     assert result.successful_results[0].seed is None
@@ -90,7 +90,7 @@ async def test_a_model_without_seed_gets_none(app_with: AppFactory, simulator: S
         ("deployments/acme/fast-flux", {}, ["x.png"]),
     ],
 )
-async def test_models_of_every_kind_deliver_under_true_names(
+async def test_models_of_every_kind_deliver_correct_extensions(
     app_with: AppFactory, model: str, inputs: dict[str, Any], names: list[str]
 ) -> None:
     async with app_with() as app:
@@ -115,7 +115,7 @@ async def test_a_version_can_be_named(app_with: AppFactory, simulator: Simulator
     assert result.successful_count == 1
 
 
-async def test_an_output_that_is_an_object_holding_urls_gives_them_all(
+async def test_object_output_yields_all_its_urls(
     app_with: AppFactory,
 ) -> None:
     async with app_with() as app:
@@ -124,7 +124,7 @@ async def test_an_output_that_is_an_object_holding_urls_gives_them_all(
     assert success.count == len(success.generated_files) > 1
 
 
-async def test_outputs_as_data_uris_are_fetched_again_and_never_passed_on(
+async def test_data_uri_outputs_are_refetched_and_never_passed_on(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(data_url_outputs=1)
@@ -133,7 +133,7 @@ async def test_outputs_as_data_uris_are_fetched_again_and_never_passed_on(
     assert result.successful_results[0].generated_files[0].url.startswith("http")
 
 
-async def test_a_prediction_that_is_processing_with_its_output_is_done(
+async def test_processing_prediction_with_output_counts_as_finished(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(output_before_end=1, settle_seconds=0.2)
@@ -143,23 +143,23 @@ async def test_a_prediction_that_is_processing_with_its_output_is_done(
     assert "GET /v1/predictions/{id}" not in simulator.stats()["requests"]
 
 
-@pytest.mark.parametrize("is_told", [True, False], ids=["by its schema", "unforeseen"])
-async def test_files_that_show_one_by_one_are_waited_for(
-    app_with: AppFactory, simulator: Simulator, is_told: bool
+@pytest.mark.parametrize("is_announced", [True, False], ids=["by its schema", "unforeseen"])
+async def test_files_appearing_one_by_one_are_awaited(
+    app_with: AppFactory, simulator: Simulator, is_announced: bool
 ) -> None:
     async with app_with(REPLICATE_CONCURRENT_LIMIT="1") as app:
-        simulator.configure(files_one_by_one=is_told)
+        simulator.configure(files_one_by_one=is_announced)
         await make(app, [{"prompt": "the schema is known from now on"}])
         simulator.configure(files_one_by_one=True, predict_seconds=1)
         result = await make(app, [{"prompt": "x", "num_outputs": 4}, {"prompt": "y"}])
     many, one = result.successful_results
     assert (many.count, len({file.url for file in many.generated_files}), one.count) == (4, 4, 1)
-    if is_told:  # The first file of an iterator may be a preview.
+    if is_announced:  # The first file of an iterator may be a preview.
         assert all(row.predict_seconds is not None for row in (many, one))
         assert simulator.account("acme")["max_in_flight"] == 1
 
 
-async def test_answers_of_202_and_without_metrics_are_fine(
+async def test_responses_with_202_and_without_metrics_are_accepted(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(answer_202=1, missing_metrics=1)
@@ -168,7 +168,7 @@ async def test_answers_of_202_and_without_metrics_are_fine(
     assert result.successful_results[0].predict_seconds is None
 
 
-async def test_a_delivery_without_an_extension_keeps_the_name_of_the_format_asked_for(
+async def test_delivery_without_extension_keeps_the_requested_extension(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(delivery_extensions=False)
@@ -178,7 +178,7 @@ async def test_a_delivery_without_an_extension_keeps_the_name_of_the_format_aske
     assert names == ["x.png", "generated_image_2.webp"]
 
 
-async def test_what_fails_says_why(app_with: AppFactory) -> None:
+async def test_failed_tasks_have_a_reason(app_with: AppFactory) -> None:
     async with app_with() as app:
         result = await make(
             app,
@@ -198,7 +198,7 @@ async def test_what_fails_says_why(app_with: AppFactory) -> None:
     assert all(row.prediction_id and row.error.endswith(".") for row in result.failed_results)
 
 
-async def test_a_prediction_that_outlives_its_time_is_cancelled_and_reported(
+async def test_prediction_over_its_time_limit_is_cancelled_and_reported(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with(REPLICATE_MCP_PREDICTION_SECONDS="5") as app:
@@ -208,7 +208,7 @@ async def test_a_prediction_that_outlives_its_time_is_cancelled_and_reported(
     assert simulator.account("acme")["in_flight"] == 0
 
 
-async def test_a_batch_is_over_at_its_deadline_whatever_waits(
+async def test_batch_is_over_at_its_deadline_with_tasks_waiting(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with(REPLICATE_CONCURRENT_LIMIT="1", REPLICATE_MCP_BATCH_SECONDS="6") as app:
@@ -218,7 +218,7 @@ async def test_a_batch_is_over_at_its_deadline_whatever_waits(
     assert creations(simulator) == 1
 
 
-async def test_a_batch_whose_time_is_up_says_that_the_account_was_throttled(
+async def test_timed_out_batch_reports_throttling_of_the_account(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.change_account("acme", low_credit=True)  # six a minute, one at once
@@ -232,7 +232,7 @@ async def test_a_batch_whose_time_is_up_says_that_the_account_was_throttled(
     assert result.successful_count == 1
 
 
-async def test_a_batch_whose_time_is_up_says_that_replicate_answered_with_an_error(
+async def test_timed_out_batch_reports_server_errors_of_replicate(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.fault_next("500", 100)
@@ -244,7 +244,7 @@ async def test_a_batch_whose_time_is_up_says_that_replicate_answered_with_an_err
     )
 
 
-async def test_the_limit_is_filled_and_never_passed_by_batches_that_share_it(
+async def test_batches_sharing_a_limit_fill_and_never_exceed_it(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.1)
@@ -272,7 +272,7 @@ async def test_two_apps_and_two_tokens_of_one_account_share_its_limit(
     assert (stats["max_in_flight"], stats["succeeded"]) == (4, 30)
 
 
-async def test_a_batch_can_be_held_under_a_limit_of_its_own(
+async def test_batch_can_have_its_own_concurrency_limit(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.05)
@@ -281,7 +281,7 @@ async def test_a_batch_can_be_held_under_a_limit_of_its_own(
     assert simulator.account("acme")["max_in_flight"] == 3
 
 
-async def test_a_throttled_account_waits_and_loses_no_task(
+async def test_throttled_account_waits_and_loses_no_task(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(requests_per_minute=600, burst=5)
@@ -290,7 +290,7 @@ async def test_a_throttled_account_waits_and_loses_no_task(
     assert result.successful_count == 12
 
 
-async def test_a_days_images_end_the_batch_with_the_time_at_which_there_are_more(
+async def test_exhausted_daily_quota_ends_the_batch_with_the_reset_time(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with(REPLICATE_MCP_MAX_IMAGES_PER_DAY="5") as app:
@@ -305,7 +305,7 @@ async def test_a_days_images_end_the_batch_with_the_time_at_which_there_are_more
     assert simulator.account("acme")["created"] == 3
 
 
-async def test_a_cancelled_batch_runs_no_longer_anywhere(
+async def test_cancelled_batch_stops_everywhere(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=30, cancel_seconds=1)
@@ -332,7 +332,7 @@ async def test_a_cancelled_batch_runs_no_longer_anywhere(
     assert (stats["in_flight"], stats["creations_seen"]) == (0, 3)
 
 
-async def test_cancelling_leaves_an_equal_batch_alone(
+async def test_cancelling_does_not_affect_an_equal_batch(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=3)
@@ -366,7 +366,7 @@ async def test_another_process_can_cancel_and_read_a_batch(
         assert (await two.batches.result(two.caller(), batch_id)).status == "canceled"
 
 
-async def test_a_batch_is_seen_by_its_own_caller_alone(app_with: AppFactory) -> None:
+async def test_batch_is_visible_only_to_its_own_caller(app_with: AppFactory) -> None:
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}], token="r8_other_1")
         with pytest.raises(UnknownBatch):
@@ -377,7 +377,7 @@ async def test_a_batch_is_seen_by_its_own_caller_alone(app_with: AppFactory) -> 
             await app.batches.result(app.caller(), None)
 
 
-async def test_the_account_is_asked_for_once_a_token(
+async def test_account_is_fetched_once_per_token(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     for _ in range(2):
@@ -431,7 +431,7 @@ WRONG: list[tuple[Any, dict[str, Any], type[ReplicateMcpError], str]] = [
 
 
 @pytest.mark.parametrize(("tasks", "more", "kind", "sentence"), WRONG, ids=lambda v: str(v)[:40])
-async def test_bad_input_is_refused_whole_with_a_sentence_and_nothing_reaches_the_api(
+async def test_invalid_request_is_rejected_with_a_message_and_nothing_reaches_the_api(
     app_with: AppFactory,
     simulator: Simulator,
     tasks: Any,
@@ -463,13 +463,13 @@ async def test_results_have_the_fields_of_the_contract(app_with: AppFactory) -> 
     assert wire["failed_results"][0]["output_filename"] == "generated_image_2"
 
 
-async def test_an_object_that_holds_the_tasks_is_read_as_them(app_with: AppFactory) -> None:
+async def test_object_wrapping_the_tasks_is_unwrapped(app_with: AppFactory) -> None:
     async with app_with() as app:
         result = await make(app, {"tasks": [{"prompt": "x"}, {"prompt": "y"}]})
     assert result.successful_count == 2
 
 
-async def test_a_passing_fault_of_the_account_gives_it_no_second_limit(
+async def test_transient_account_error_creates_no_second_limit(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.3)
@@ -486,7 +486,7 @@ async def test_a_passing_fault_of_the_account_gives_it_no_second_limit(
     assert (stats["max_in_flight"], stats["succeeded"]) == (4, 16)
 
 
-async def test_where_replicate_is_out_of_reach_the_request_is_refused_in_time(
+async def test_unreachable_replicate_rejects_the_request_in_time(
     app_with: AppFactory,
 ) -> None:
     async with app_with(REPLICATE_BASE_URL="http://127.0.0.1:1") as app:
@@ -494,7 +494,7 @@ async def test_where_replicate_is_out_of_reach_the_request_is_refused_in_time(
             await make(app, [{"prompt": "x"}])
 
 
-async def test_equal_tasks_get_a_prediction_each_also_where_the_list_has_no_deadlines(
+async def test_equal_tasks_get_one_prediction_each_without_listed_deadlines(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(list_deadlines=False, predict_seconds=1.5)
@@ -506,7 +506,7 @@ async def test_equal_tasks_get_a_prediction_each_also_where_the_list_has_no_dead
     assert simulator.account("acme")["created"] == 2
 
 
-async def test_a_cancelled_creation_whose_answer_is_lost_as_well_ends_all_the_same(
+async def test_cancelled_creation_with_lost_response_still_ends(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=30, fault_after_seconds=3, cancel_seconds=6)
@@ -523,7 +523,7 @@ async def test_a_cancelled_creation_whose_answer_is_lost_as_well_ends_all_the_sa
     assert own.in_use == 0
 
 
-async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_judged_by_replicate(
+async def test_unsendable_input_is_rejected_without_a_schema_and_the_rest_is_left_to_replicate(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -538,7 +538,7 @@ async def test_without_a_schema_what_cannot_be_sent_is_refused_and_the_rest_is_j
     assert "num_outputs" in result.failed_results[0].error
 
 
-async def test_a_token_with_blanks_around_it_is_used_and_an_odd_one_refused_unseen(
+async def test_token_is_stripped_and_malformed_token_is_rejected_without_being_shown(
     app_with: AppFactory,
 ) -> None:
     async with app_with() as app:
@@ -548,13 +548,13 @@ async def test_a_token_with_blanks_around_it_is_used_and_an_odd_one_refused_unse
     assert "r8_ac" not in str(refused.value)
 
 
-async def test_a_limit_of_none_is_refused(app_with: AppFactory) -> None:
+async def test_zero_limit_is_rejected(app_with: AppFactory) -> None:
     async with app_with() as app:
         with pytest.raises(InvalidInput, match="limit 0 must be a whole number from 1"):
             await make(app, [{"prompt": "x"}], concurrency_limit=0)
 
 
-async def test_the_end_is_reported_where_a_batch_ends_during_a_report(
+async def test_batch_end_during_a_progress_report_is_still_reported(
     app_with: AppFactory,
 ) -> None:
     reported: list[int] = []

@@ -25,7 +25,7 @@ def state(batch: RunningBatch) -> tuple[int, int, int, int, bool]:
     return batch.total, batch.finished, batch.succeeded, batch.failed, batch.ended.is_set()
 
 
-async def test_a_batch_has_ended_with_its_last_result() -> None:
+async def test_batch_ends_with_its_last_result() -> None:
     batch = running_batch(3)
     batch.add_result(MADE)
     assert state(batch) == (3, 1, 1, 0, False)
@@ -36,7 +36,7 @@ async def test_a_batch_has_ended_with_its_last_result() -> None:
 
 
 @pytest.mark.parametrize("result", [MADE, FAILED], ids=["made", "failed"])
-async def test_each_result_wakes_those_who_watch_once(result: TaskSuccess) -> None:
+async def test_each_result_wakes_watchers_once(result: TaskSuccess) -> None:
     batch = running_batch(3)
     before = batch.changed
     batch.add_result(result)
@@ -59,12 +59,12 @@ async def test_a_batch_begins_without_anything_that_keeps_it_from_its_end() -> N
     assert (batch.stop_reason, batch.began, batch.running, batch.finished) == (None, None, 0, 0)
 
 
-async def test_what_runs_is_what_is_created_and_what_is_followed() -> None:
+async def test_running_counts_created_and_followed_tasks() -> None:
     batch = running_batch(creating={1: 0}, following={2: "p2", 3: "p3"})
     assert batch.running == 3
 
 
-async def test_the_first_reason_for_which_a_batch_is_given_up_stands() -> None:
+async def test_first_stop_reason_of_a_batch_is_kept() -> None:
     batch = running_batch()
     assert not batch.stopping.is_set()
     first: Reason = ("canceled", "First.", True)

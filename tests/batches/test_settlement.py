@@ -61,7 +61,7 @@ class Account:
     settlement: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
-        spawn: Callable[..., object] = self.process.runner._steps.spawn
+        spawn: Callable[..., object] = self.process.runner._services.spawn
         self.settlement = Reconciler("acme", self.process.backend, spawn)
         self.gateway = self.replicate.gateway(TOKEN)
 
@@ -110,7 +110,7 @@ async def account(
 
 
 @in_virtual_time
-async def test_the_listed_prediction_of_an_attempt_is_its_own_from_then_on() -> None:
+async def test_matched_prediction_is_claimed_for_its_attempt() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         prediction = acme.replicate.made()
@@ -123,7 +123,7 @@ async def test_the_listed_prediction_of_an_attempt_is_its_own_from_then_on() -> 
 
 
 @in_virtual_time
-async def test_an_attempt_whose_task_has_its_result_is_unknown(
+async def test_attempt_of_a_finished_task_is_unknown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with account() as acme:
@@ -136,7 +136,7 @@ async def test_an_attempt_whose_task_has_its_result_is_unknown(
 
 
 @in_virtual_time
-async def test_who_leaves_while_the_list_is_read_keeps_nobody_waiting(
+async def test_waiter_cancelled_during_a_list_read_does_not_block_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with account() as acme:
@@ -153,7 +153,7 @@ async def test_who_leaves_while_the_list_is_read_keeps_nobody_waiting(
 
 
 @in_virtual_time
-async def test_an_attempt_that_the_list_does_not_show_was_not_made_after_ten_seconds() -> None:
+async def test_unlisted_attempt_is_not_created_after_ten_seconds() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         await anyio.sleep(100)
@@ -163,7 +163,7 @@ async def test_an_attempt_that_the_list_does_not_show_was_not_made_after_ten_sec
 
 
 @in_virtual_time
-async def test_a_later_prediction_shows_that_an_attempt_was_not_made() -> None:
+async def test_later_listed_prediction_proves_an_attempt_was_not_created() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         waiter = acme.wait(permit)
@@ -177,7 +177,7 @@ async def test_a_later_prediction_shows_that_an_attempt_was_not_made() -> None:
 
 @pytest.mark.parametrize("is_claimed", [True, False])
 @in_virtual_time
-async def test_what_only_another_attempt_can_have_made_leaves_no_doubt(is_claimed: bool) -> None:
+async def test_prediction_of_another_attempt_does_not_delay_the_decision(is_claimed: bool) -> None:
     async with account() as acme:
         permit = await acme.attempt(CAR | {"seed": 1})
         other = await acme.attempt(CAR | {"seed": 2}, batch="b_2")
@@ -189,7 +189,7 @@ async def test_what_only_another_attempt_can_have_made_leaves_no_doubt(is_claime
 
 
 @in_virtual_time
-async def test_what_is_to_be_cancelled_is_waited_for_while_the_list_does_not_show_it() -> None:
+async def test_attempt_to_cancel_is_awaited_until_the_list_shows_it() -> None:
     async with account(list_lag_seconds=30) as acme:
         permit = await acme.attempt()
         prediction = acme.replicate.made()
@@ -201,7 +201,7 @@ async def test_what_is_to_be_cancelled_is_waited_for_while_the_list_does_not_sho
 
 
 @in_virtual_time
-async def test_that_it_was_not_made_is_the_answer_of_those_alone_who_do_not_cancel() -> None:
+async def test_not_created_is_returned_only_to_waiters_that_do_not_cancel() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         cancels, asks = acme.wait(permit, to_cancel=True), acme.wait(permit)
@@ -215,7 +215,7 @@ async def test_that_it_was_not_made_is_the_answer_of_those_alone_who_do_not_canc
 
 @pytest.mark.parametrize("other_is_asked_for", [False, True])
 @in_virtual_time
-async def test_what_could_be_an_equal_attempts_that_goes_on_is_not_given_to_be_cancelled(
+async def test_ambiguous_prediction_is_not_returned_for_cancelling_while_an_equal_attempt_runs(
     other_is_asked_for: bool,
 ) -> None:
     async with account(list_deadlines=False) as acme:
@@ -237,7 +237,7 @@ async def test_what_could_be_an_equal_attempts_that_goes_on_is_not_given_to_be_c
 
 
 @in_virtual_time
-async def test_what_an_equal_attempt_makes_while_the_list_is_read_is_not_cancelled() -> None:
+async def test_prediction_of_an_equal_attempt_made_during_a_list_read_is_not_cancelled() -> None:
     async with account(list_deadlines=False) as acme:
         cancelled = await acme.attempt(batch="b_1")
         acme.replicate.answer("list", slow(0.5))
@@ -250,7 +250,7 @@ async def test_what_an_equal_attempt_makes_while_the_list_is_read_is_not_cancell
 
 
 @in_virtual_time
-async def test_what_fits_attempts_that_are_all_cancelled_is_given_to_them() -> None:
+async def test_prediction_matching_only_cancelled_attempts_is_assigned_to_them() -> None:
     async with account(list_deadlines=False) as acme:
         permits = [await acme.attempt(batch=f"b_{n}") for n in range(3)]
         made = {acme.replicate.made() for _ in permits}
@@ -260,7 +260,7 @@ async def test_what_fits_attempts_that_are_all_cancelled_is_given_to_them() -> N
 
 
 @in_virtual_time
-async def test_a_prediction_that_fits_no_other_attempt_is_given_to_be_cancelled() -> None:
+async def test_prediction_matching_no_other_attempt_is_returned_for_cancelling() -> None:
     async with account() as acme:
         cancelled = await acme.attempt()
         await acme.attempt(batch="b_2")  # Equal, with a `Cancel-After` of its own.
@@ -272,7 +272,7 @@ async def test_a_prediction_that_fits_no_other_attempt_is_given_to_be_cancelled(
 
 
 @in_virtual_time
-async def test_who_follows_an_attempt_gets_a_prediction_that_could_be_an_equal_ones() -> None:
+async def test_following_waiter_gets_an_ambiguous_prediction() -> None:
     async with account(list_deadlines=False) as acme:
         permit = await acme.attempt()
         await acme.attempt(batch="b_2")
@@ -283,7 +283,7 @@ async def test_who_follows_an_attempt_gets_a_prediction_that_could_be_an_equal_o
 
 
 @in_virtual_time
-async def test_an_equal_attempts_prediction_is_no_proof_that_one_was_not_made() -> None:
+async def test_prediction_of_an_equal_attempt_does_not_prove_not_created() -> None:
     async with account(list_deadlines=False) as acme:
         slow_one = await acme.attempt(batch="b_1")
         permit = await acme.attempt(batch="b_2")
@@ -299,7 +299,7 @@ async def test_an_equal_attempts_prediction_is_no_proof_that_one_was_not_made() 
 
 
 @in_virtual_time
-async def test_an_equal_attempt_that_ends_while_the_list_is_read_takes_nothing_from_another() -> (
+async def test_equal_attempt_ending_during_a_list_read_takes_no_prediction_from_another() -> (
     None
 ):
     async with account(list_deadlines=False) as acme:
@@ -317,7 +317,7 @@ async def test_an_equal_attempt_that_ends_while_the_list_is_read_takes_nothing_f
 
 
 @in_virtual_time
-async def test_a_list_counts_from_when_it_is_asked_for_not_from_its_answer() -> None:
+async def test_list_age_counts_from_its_request_not_its_response() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         acme.replicate.answer("list", late(12))
@@ -329,7 +329,7 @@ async def test_a_list_counts_from_when_it_is_asked_for_not_from_its_answer() -> 
 
 
 @in_virtual_time
-async def test_lost_attempts_minutes_apart_are_found_in_one_list() -> None:
+async def test_lost_attempts_minutes_apart_are_matched_from_one_list() -> None:
     async with account() as acme:
         permits, made = [], []
         for number in range(3):
@@ -371,7 +371,7 @@ def by_token(answers: dict[str, Answer]) -> Answer:
 
 @pytest.mark.parametrize(("answers", "at"), ANSWERS)
 @in_virtual_time
-async def test_a_list_that_cannot_be_read_now_is_read_with_another_token_or_again(
+async def test_failed_list_read_is_retried_or_made_with_another_token(
     answers: dict[str, Answer], at: float
 ) -> None:
     async with account() as acme:
@@ -390,7 +390,7 @@ async def test_a_list_that_cannot_be_read_now_is_read_with_another_token_or_agai
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_virtual_time
-async def test_where_every_token_is_refused_that_is_the_answer(status: int) -> None:
+async def test_rejection_is_returned_when_every_token_is_rejected(status: int) -> None:
     async with account() as acme:
         permit = await acme.attempt()
         acme.replicate.always("list", refused(status))
@@ -407,7 +407,7 @@ async def test_where_every_token_is_refused_that_is_the_answer(status: int) -> N
 
 
 @in_virtual_time
-async def test_a_token_that_comes_while_another_is_refused_is_tried_too() -> None:
+async def test_token_added_while_another_is_rejected_is_tried() -> None:
     async with account() as acme:
         first = await acme.attempt()
         second = await acme.attempt(BOAT, batch="b_2")
@@ -421,7 +421,7 @@ async def test_a_token_that_comes_while_another_is_refused_is_tried_too() -> Non
 
 
 @in_virtual_time
-async def test_the_later_of_two_waiters_decides_when_an_attempt_was_not_made() -> None:
+async def test_not_created_is_decided_by_the_later_of_two_waiters() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         first = acme.wait(permit)
@@ -435,7 +435,7 @@ async def test_the_later_of_two_waiters_decides_when_an_attempt_was_not_made() -
 
 
 @in_virtual_time
-async def test_the_later_of_two_waiters_decides_when_a_list_that_is_cut_off_tells_nothing() -> None:
+async def test_truncated_list_becomes_conclusive_for_the_later_of_two_waiters() -> None:
     async with account(page_size=1) as acme:
         permit = await acme.attempt()
         await anyio.sleep(10)
@@ -451,7 +451,7 @@ async def test_the_later_of_two_waiters_decides_when_a_list_that_is_cut_off_tell
 
 
 @in_virtual_time
-async def test_all_who_wait_for_one_attempt_are_answered_and_any_may_leave() -> None:
+async def test_all_waiters_of_one_attempt_are_answered_and_any_may_be_cancelled() -> None:
     async with account(list_lag_seconds=5) as acme:
         permit = await acme.attempt()
         prediction = acme.replicate.made()
@@ -464,7 +464,7 @@ async def test_all_who_wait_for_one_attempt_are_answered_and_any_may_leave() -> 
 
 
 @in_virtual_time
-async def test_the_list_is_read_for_as_long_as_somebody_waits_and_then_again() -> None:
+async def test_list_polling_stops_without_waiters_and_restarts() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         with anyio.move_on_after(2.5):
@@ -477,7 +477,7 @@ async def test_the_list_is_read_for_as_long_as_somebody_waits_and_then_again() -
 
 
 @in_virtual_time
-async def test_a_prediction_that_another_attempt_takes_meanwhile_is_not_given() -> None:
+async def test_prediction_claimed_meanwhile_by_another_attempt_is_not_returned() -> None:
     async def claimed(claim: Any, permit: int, batch: str, prediction: str) -> bool:
         if permit == first and batch == "b_1":
             await claim(second, "b_2", prediction)
@@ -498,7 +498,7 @@ async def test_a_prediction_that_another_attempt_takes_meanwhile_is_not_given() 
 
 @pytest.mark.parametrize("error", [BackendUnavailable("It is away."), KeyError("unforeseen")])
 @in_virtual_time
-async def test_whatever_goes_wrong_with_one_look_the_next_one_tells(
+async def test_reconciler_recovers_from_any_error_on_the_next_poll(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = [error, error]
@@ -518,7 +518,7 @@ async def test_whatever_goes_wrong_with_one_look_the_next_one_tells(
 
 
 @in_virtual_time
-async def test_after_fifty_minutes_an_attempt_is_unknown_even_where_the_list_cannot_be_read() -> (
+async def test_attempt_is_unknown_after_fifty_minutes_even_with_an_unreadable_list() -> (
     None
 ):
     async with account() as acme:
@@ -533,7 +533,7 @@ async def test_after_fifty_minutes_an_attempt_is_unknown_even_where_the_list_can
 
 
 @in_virtual_time
-async def test_an_attempt_that_is_noted_while_the_state_is_read_is_not_called_unknown() -> None:
+async def test_attempt_recorded_during_a_state_read_is_not_unknown() -> None:
     entered, go_on = anyio.Event(), anyio.Event()
 
     async def opened(open_attempts: Any, name: str) -> Any:
@@ -556,7 +556,7 @@ async def test_an_attempt_that_is_noted_while_the_state_is_read_is_not_called_un
 
 
 @in_virtual_time
-async def test_a_row_of_the_list_that_cannot_be_read_keeps_no_other_from_being_found() -> None:
+async def test_unreadable_list_entry_does_not_hide_others() -> None:
     async with account() as acme:
         permit = await acme.attempt()
         prediction = acme.replicate.made()

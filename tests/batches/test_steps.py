@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.observing import NullObserver
-from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.steps import BatchServices
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.semaphores.permits import Offer, AdmissionResult
@@ -35,15 +35,15 @@ class Call:
 AWAY = BackendUnavailable("It is away.")
 
 
-def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[Steps, list[int]]:
+def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[BatchServices, list[int]]:
     """Return steps, and the permits of the offers that reach a batch."""
     holder, permits = OfferDispatcher(backend), list[int]()
     holder.subscribe("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
-    return Steps(backend, holder, group, NullObserver()), permits
+    return BatchServices(backend, holder, group, NullObserver()), permits
 
 
 @in_virtual_time
-async def test_a_call_is_made_once_a_second_until_the_backend_is_there() -> None:
+async def test_call_is_retried_every_second_until_the_backend_is_available() -> None:
     backend = await SqliteBackend.open()
     async with anyio.create_task_group() as group:
         steps, permits = steps_of(group, backend)
@@ -57,7 +57,7 @@ async def test_a_call_is_made_once_a_second_until_the_backend_is_there() -> None
 
 
 @in_virtual_time
-async def test_the_room_that_a_call_leaves_is_handed_on() -> None:
+async def test_admission_returned_by_a_call_is_dispatched() -> None:
     backend = await SqliteBackend.open()
     async with anyio.create_task_group() as group:
         steps, permits = steps_of(group, backend)
@@ -69,7 +69,7 @@ async def test_the_room_that_a_call_leaves_is_handed_on() -> None:
 
 @pytest.mark.parametrize(("errors", "times"), [([], [0]), ([AWAY, AWAY], [0, 0, 1])])
 @in_virtual_time
-async def test_what_cannot_be_done_now_is_done_later_and_nobody_waits(
+async def test_failed_backend_call_is_retried_in_the_background_without_blocking(
     errors: list[Exception], times: list[float]
 ) -> None:
     backend = await SqliteBackend.open()
@@ -85,7 +85,7 @@ async def test_what_cannot_be_done_now_is_done_later_and_nobody_waits(
 
 
 @in_virtual_time
-async def test_a_fault_in_the_background_is_logged_and_ends_nothing_else(
+async def test_background_error_is_logged_and_stops_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = await SqliteBackend.open()

@@ -69,7 +69,7 @@ PACES: list[Any] = [
 
 @pytest.mark.parametrize(("answers", "times"), PACES)
 @in_virtual_time
-async def test_a_cancel_is_sent_again_at_the_pace_that_is_asked_for(
+async def test_cancel_is_retried_honouring_retry_after(
     answers: list[Answer], times: list[float]
 ) -> None:
     replicate = Replicate(predict_seconds=100)
@@ -83,7 +83,7 @@ async def test_a_cancel_is_sent_again_at_the_pace_that_is_asked_for(
 
 
 @in_virtual_time
-async def test_a_cancel_that_never_gets_through_is_given_up_after_five_minutes() -> None:
+async def test_failing_cancel_is_given_up_after_five_minutes() -> None:
     replicate = Replicate(predict_seconds=1_000)
     prediction = replicate.made()
     replicate.always("cancel", refused(500))
@@ -95,7 +95,7 @@ async def test_a_cancel_that_never_gets_through_is_given_up_after_five_minutes()
 
 
 @in_virtual_time
-async def test_a_pause_that_is_asked_for_beyond_five_minutes_is_not_waited_for() -> None:
+async def test_retry_after_beyond_five_minutes_is_not_awaited() -> None:
     replicate = Replicate(predict_seconds=1_000)
     replicate.always("cancel", refused(429, retry_after=3_000))
     await stop_prediction(replicate.gateway(), replicate.made())
@@ -104,7 +104,7 @@ async def test_a_pause_that_is_asked_for_beyond_five_minutes_is_not_waited_for()
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_virtual_time
-async def test_with_a_token_that_is_refused_a_cancel_is_not_sent_again(status: int) -> None:
+async def test_cancel_is_not_retried_with_a_rejected_token(status: int) -> None:
     replicate = Replicate(predict_seconds=100)
     prediction = replicate.made()
     replicate.always("cancel", refused(status))
@@ -134,7 +134,7 @@ async def cancelled_after(
     ],
 )
 @in_virtual_time
-async def test_cancelling_a_batch_cancels_what_runs_and_creates_nothing_more(
+async def test_cancelling_a_batch_cancels_running_predictions_and_creates_nothing_more(
     running_for: float, stopped_within: float
 ) -> None:
     replicate = Replicate(predict_seconds=200)
@@ -153,7 +153,7 @@ async def test_cancelling_a_batch_cancels_what_runs_and_creates_nothing_more(
 
 
 @in_virtual_time
-async def test_cancels_that_are_refused_for_long_get_through_while_the_answer_is_held() -> None:
+async def test_repeatedly_rejected_cancel_succeeds_while_the_creation_is_held() -> None:
     replicate = Replicate(predict_seconds=1_000)
     replicate.answer("cancel", refused(500), refused(500), refused(429, retry_after=20))
     async with running_process() as process:
@@ -164,7 +164,7 @@ async def test_cancels_that_are_refused_for_long_get_through_while_the_answer_is
 
 
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_twice_is_cancelled_once() -> None:
+async def test_cancelling_a_batch_twice_cancels_it_once() -> None:
     replicate = Replicate(predict_seconds=200)
     replicate.answer("cancel", refused(429, retry_after=5))
     async with running_process() as process:
@@ -178,7 +178,7 @@ async def test_a_batch_that_is_cancelled_twice_is_cancelled_once() -> None:
 
 
 @in_virtual_time
-async def test_a_cancelled_creation_that_cannot_be_found_ends_with_its_own_answer() -> None:
+async def test_cancelled_creation_missing_from_the_list_ends_with_its_own_response() -> None:
     replicate = Replicate(predict_seconds=40, list_lag_seconds=1_000)
     async with running_process() as process:
         batch, rows = await cancelled_after(5, process, replicate, task())
@@ -189,7 +189,7 @@ async def test_a_cancelled_creation_that_cannot_be_found_ends_with_its_own_answe
 
 
 @in_virtual_time
-async def test_a_cancelled_creation_whose_answer_comes_late_is_cancelled_by_its_id() -> None:
+async def test_cancelled_creation_with_a_late_response_is_cancelled_by_id() -> None:
     replicate = Replicate(predict_seconds=200, list_lag_seconds=1_000)
     async with running_process() as process:
         _, rows = await cancelled_after(5.5, process, replicate, task())
@@ -198,7 +198,7 @@ async def test_a_cancelled_creation_whose_answer_comes_late_is_cancelled_by_its_
 
 
 @in_virtual_time
-async def test_a_token_that_is_revoked_keeps_no_other_prediction_from_being_cancelled() -> None:
+async def test_revoked_token_does_not_prevent_cancelling_other_predictions() -> None:
     replicate = Replicate(predict_seconds=200)
     replicate.answer("cancel", refused(403))
     async with running_process() as process:
@@ -211,7 +211,7 @@ async def test_a_token_that_is_revoked_keeps_no_other_prediction_from_being_canc
 
 
 @in_virtual_time
-async def test_a_task_that_waits_to_be_sent_again_ends_once_where_its_batch_is_cancelled() -> None:
+async def test_task_waiting_for_a_retry_ends_once_when_its_batch_is_cancelled() -> None:
     replicate = Replicate(predict_seconds=200)
     replicate.answer("create", unsent)
     async with running_process(limit=1) as process:
@@ -226,7 +226,7 @@ async def test_a_task_that_waits_to_be_sent_again_ends_once_where_its_batch_is_c
 
 
 @in_virtual_time
-async def test_waiting_tasks_are_recorded_a_hundred_at_a_time_and_each_is_reported() -> None:
+async def test_waiting_tasks_are_recorded_in_chunks_of_a_hundred_and_reported_each() -> None:
     replicate = Replicate(predict_seconds=200)
     sizes: list[int] = []
     ended: list[tuple[int, float | None]] = []
@@ -251,7 +251,7 @@ async def test_waiting_tasks_are_recorded_a_hundred_at_a_time_and_each_is_report
 
 
 @in_virtual_time
-async def test_a_cancelled_batch_leaves_the_queue_before_its_tasks_are_recorded() -> None:
+async def test_cancelled_batch_is_dequeued_before_its_results_are_recorded() -> None:
     replicate = Replicate(predict_seconds=200)
     waiting: list[int] = []
 
@@ -267,7 +267,7 @@ async def test_a_cancelled_batch_leaves_the_queue_before_its_tasks_are_recorded(
 
 
 @in_virtual_time
-async def test_a_cancelled_creation_is_looked_for_only_until_its_answer_is_there() -> None:
+async def test_cancelled_creation_is_reconciled_only_until_its_response_arrives() -> None:
     replicate = Replicate(predict_seconds=200, list_lag_seconds=1_000, cancel_seconds=30)
     async with running_process() as process:
         await cancelled_after(5, process, replicate, task())
@@ -277,7 +277,7 @@ async def test_a_cancelled_creation_is_looked_for_only_until_its_answer_is_there
 
 
 @in_virtual_time
-async def test_from_the_moment_of_a_cancel_on_nothing_is_created() -> None:
+async def test_nothing_is_created_after_a_cancel() -> None:
     replicate = Replicate()
     async with running_process() as process:
         batch = await process.start(replicate.gateway(), task())
@@ -289,7 +289,7 @@ async def test_from_the_moment_of_a_cancel_on_nothing_is_created() -> None:
 
 
 @in_virtual_time
-async def test_a_creation_that_arrives_late_at_replicate_is_cancelled_there_all_the_same() -> None:
+async def test_creation_arriving_late_at_replicate_is_still_cancelled() -> None:
     replicate = Replicate(predict_seconds=40)
     replicate.answer("create", slow(15))
     async with running_process() as process:
@@ -299,7 +299,7 @@ async def test_a_creation_that_arrives_late_at_replicate_is_cancelled_there_all_
 
 
 @in_virtual_time
-async def test_a_cancel_leaves_what_an_equal_batch_may_have_made_alone() -> None:
+async def test_cancel_leaves_possible_predictions_of_an_equal_batch_untouched() -> None:
     replicate = Replicate(predict_seconds=30, list_deadlines=False)
     replicate.answer("create", slow(5))
     async with running_process() as process:
@@ -313,7 +313,7 @@ async def test_a_cancel_leaves_what_an_equal_batch_may_have_made_alone() -> None
 
 
 @in_virtual_time
-async def test_nothing_is_cancelled_by_the_list_where_the_token_may_not_read_it() -> None:
+async def test_nothing_is_cancelled_from_a_list_the_token_may_not_read() -> None:
     replicate = Replicate(predict_seconds=40)
     replicate.always("list", refused(401))
     async with running_process() as process:
@@ -338,7 +338,7 @@ TIMES_UP: list[Any] = [
 
 @pytest.mark.parametrize(("answers", "why"), TIMES_UP)
 @in_virtual_time
-async def test_tasks_that_were_not_created_in_time_say_why(answers: list[Answer], why: str) -> None:
+async def test_tasks_not_created_in_time_report_the_reason(answers: list[Answer], why: str) -> None:
     replicate = Replicate(predict_seconds=200)
     replicate.answer("create", *answers)
     async with running_process(limit=2, batch_seconds=12) as process:
@@ -365,7 +365,7 @@ async def time_is_up(process: Process, replicate: Replicate, *tasks: PlannedTask
 
 @pytest.mark.parametrize(("rate", "shown"), [(0.3, 1), (1.6, 2), (40.4, 40)])
 @in_virtual_time
-async def test_the_rate_that_is_told_is_rounded_and_one_at_least(rate: float, shown: int) -> None:
+async def test_reported_rate_is_rounded_and_at_least_one(rate: float, shown: int) -> None:
     replicate = Replicate()
     replicate.always("create", refused(429, retry_after=900))
     async with running_process(limit=1, batch_seconds=12) as process:
@@ -376,7 +376,7 @@ async def test_the_rate_that_is_told_is_rounded_and_one_at_least(rate: float, sh
 
 
 @in_virtual_time
-async def test_a_batch_that_waits_because_another_was_throttled_says_so() -> None:
+async def test_batch_waiting_because_another_was_throttled_reports_it() -> None:
     replicate = Replicate()
     replicate.always("create", refused(429, retry_after=900))
     async with running_process(batch_seconds=12) as process:
@@ -397,7 +397,7 @@ async def test_a_batch_that_waits_because_another_was_throttled_says_so() -> Non
     ],
 )
 @in_virtual_time
-async def test_a_backend_that_cannot_be_asked_keeps_no_task_from_ending(
+async def test_unavailable_backend_does_not_prevent_tasks_from_ending(
     answers: list[Answer], why: str
 ) -> None:
     replicate = Replicate(predict_seconds=200)

@@ -32,7 +32,7 @@ from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
 @pytest.mark.parametrize("cancel_at", [30, 70])
 @in_virtual_time
-async def test_a_cancel_stops_no_prediction_that_an_equal_attempt_has_taken(cancel_at: int) -> None:
+async def test_cancel_does_not_stop_a_prediction_claimed_by_an_equal_attempt(cancel_at: int) -> None:
     """Before and after the answer to the cancelled batch's own creation."""
     replicate = Replicate(predict_seconds=100, list_deadlines=False)
     replicate.answer("create", lost(carried_out=False))
@@ -51,7 +51,7 @@ async def test_a_cancel_stops_no_prediction_that_an_equal_attempt_has_taken(canc
 
 
 @in_virtual_time
-async def test_while_the_state_is_out_of_reach_a_cancel_stops_what_runs() -> None:
+async def test_cancel_stops_running_predictions_while_the_backend_is_unreachable() -> None:
     async def away(*_: object) -> None:
         raise BackendUnavailable("It is away.")
 
@@ -82,7 +82,7 @@ ATTEMPT = st.tuples(
 @example([], [(0, 0, "answered"), (0, 0, "lost"), (None, 0, "lost")], False, True)
 @example([], [(15, 0, "answered"), (0, 0, "lost")], False, False)
 @in_virtual_time
-async def test_of_equal_attempts_each_gets_one_prediction_and_none_is_called_not_made(
+async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_created(
     choices: list[int],
     attempts: list[tuple[int | None, int, str]],
     list_deadlines: bool,
@@ -121,7 +121,7 @@ async def test_of_equal_attempts_each_gets_one_prediction_and_none_is_called_not
                 await noted(process.store, gateways[0], {"prompt": "a red car"}, batch=f"b_{n}")
                 for n in range(len(attempts))
             ]
-            names = ("open_attempts", "known_predictions", "claim_prediction", "finish", "put_back")
+            names = ("open_attempts", "list_prediction_ids", "claim_prediction", "finish", "requeue")
             backend = schedule.hold(process.store, *names)
             settlement = Reconciler(ACCOUNT, backend, process.group.start_soon)
             async with anyio.create_task_group() as group:
@@ -153,12 +153,12 @@ WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 """Shrinking a failure of whole batches takes minutes, and the order of calls is printed anyway."""
 
 HELD = (
-    "note_attempts",
+    "record_attempts",
     "open_attempts",
-    "known_predictions",
+    "list_prediction_ids",
     "claim_prediction",
     "finish",
-    "put_back",
+    "requeue",
     "record",
     "leave",
 )
@@ -173,7 +173,7 @@ HELD = (
     cancel_at=st.none() | st.integers(0, 80),
 )
 @in_virtual_time
-async def test_of_equal_batches_each_task_is_made_once_and_a_cancel_stops_its_own_alone(
+async def test_equal_batches_create_each_task_once_and_cancel_only_their_own(
     choices: list[int],
     faults: list[str],
     list_deadlines: bool,

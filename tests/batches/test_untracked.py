@@ -64,7 +64,7 @@ class Entered:
 
 @pytest.mark.parametrize("answers", [[], [refused(500)] * 3, [lost(carried_out=False)] * 3])
 @in_virtual_time
-async def test_an_untracked_prediction_holds_its_permit_to_its_end_and_is_not_stopped(
+async def test_untracked_prediction_holds_its_permit_to_its_end_and_is_not_cancelled(
     answers: list[Answer],
 ) -> None:
     replicate = Replicate(predict_seconds=100)
@@ -80,7 +80,7 @@ async def test_an_untracked_prediction_holds_its_permit_to_its_end_and_is_not_st
 
 
 @in_virtual_time
-async def test_an_untracked_prediction_that_is_not_there_any_more_frees_its_permit() -> None:
+async def test_missing_untracked_prediction_frees_its_permit() -> None:
     entered = Entered("p0")
     async with running_process(wrap=entered.wrap()) as process:
         process.runner.recover(ACCOUNT, Replicate().gateway())
@@ -90,7 +90,7 @@ async def test_an_untracked_prediction_that_is_not_there_any_more_frees_its_perm
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_virtual_time
-async def test_an_untracked_prediction_is_left_where_no_token_works(status: int) -> None:
+async def test_untracked_prediction_is_abandoned_without_a_working_token(status: int) -> None:
     replicate = Replicate(predict_seconds=60)
     entered = Entered(replicate.made())
     replicate.always("get", with_token(TOKEN, refused(status)))
@@ -102,7 +102,7 @@ async def test_an_untracked_prediction_is_left_where_no_token_works(status: int)
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_virtual_time
-async def test_an_untracked_prediction_is_followed_with_another_token(status: int) -> None:
+async def test_untracked_prediction_is_followed_with_another_token(status: int) -> None:
     replicate = Replicate(predict_seconds=60)
     entered = Entered(replicate.made())
     replicate.always("get", with_token(TOKEN, refused(status)))
@@ -114,7 +114,7 @@ async def test_an_untracked_prediction_is_followed_with_another_token(status: in
 
 
 @in_virtual_time
-async def test_an_untracked_prediction_that_fails_in_our_code_is_looked_at_again_later(
+async def test_untracked_prediction_is_retried_later_after_an_internal_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from replicate_mcp.batches import recovery
@@ -122,7 +122,7 @@ async def test_an_untracked_prediction_that_fails_in_our_code_is_looked_at_again
     async def fails(*_: Any) -> None:
         raise KeyError("a fault of our own")
 
-    monkeypatch.setattr(recovery, "see_out", fails)
+    monkeypatch.setattr(recovery, "wait_until_ended", fails)
     entered = Entered("p0")
     async with running_process(wrap=entered.wrap()) as process:
         process.runner.recover(ACCOUNT, Replicate().gateway())

@@ -31,11 +31,11 @@ class Files:
         self._fault = fault
         self._open = 0
         self.sent: list[tuple[bytes, str, str]] = []
-        self.most_at_once = 0
+        self.max_concurrent = 0
 
     async def upload(self, content: bytes, name: str, kind: str) -> str:
         self._open += 1
-        self.most_at_once = max(self.most_at_once, self._open)
+        self.max_concurrent = max(self.max_concurrent, self._open)
         await anyio.sleep(0.01)
         self._open -= 1
         if self._fault is not None:
@@ -57,7 +57,7 @@ async def uploaded(images: LocalImages, files: Files, *inputs: Any) -> list[Any]
     return [task.inputs for task in found]
 
 
-async def test_each_image_is_uploaded_once_and_its_url_stands_for_it_everywhere() -> None:
+async def test_each_image_is_uploaded_once_and_replaced_by_its_url_everywhere() -> None:
     images, (uri, other) = attached(PNG, b"GIF89a")
     files = Files()
     one, two = await uploaded(
@@ -78,7 +78,7 @@ async def test_each_image_is_uploaded_once_and_its_url_stands_for_it_everywhere(
     assert len(files.sent) == 2
 
 
-async def test_images_of_equal_content_are_uploaded_once(tmp_path: Path) -> None:
+async def test_images_with_equal_content_are_uploaded_once(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(PNG)
     images, files = LocalImages(tmp_path), Files()
@@ -89,15 +89,15 @@ async def test_images_of_equal_content_are_uploaded_once(tmp_path: Path) -> None
     assert "a.png" not in files.sent[0][1]
 
 
-async def test_three_images_are_uploaded_at_once() -> None:
+async def test_three_images_are_uploaded_concurrently() -> None:
     images, uris = attached(*(PNG + bytes([number]) for number in range(8)))
     files = Files()
     await uploaded(images, files, {"images": uris})
     assert len(files.sent) == 8
-    assert files.most_at_once == MAX_CONCURRENT_UPLOADS == 3
+    assert files.max_concurrent == MAX_CONCURRENT_UPLOADS == 3
 
 
-async def test_without_images_the_tasks_are_as_they_were() -> None:
+async def test_tasks_without_images_are_unchanged() -> None:
     tasks = [replace(TASK, inputs={"image": "content:x"})]
     assert await upload_images(tasks, LocalImages(None), cast(Gateway, Files())) is tasks
 
@@ -109,7 +109,7 @@ async def test_without_images_the_tasks_are_as_they_were() -> None:
         (RequestNotSent("no route"), ReplicateUnavailable, "Nothing was created: try again."),
     ],
 )
-async def test_an_image_that_cannot_be_uploaded_refuses_the_batch(
+async def test_failed_image_upload_rejects_the_batch(
     fault: ReplicateApiError, kind: type[Exception], end: str
 ) -> None:
     images, (uri,) = attached(PNG)

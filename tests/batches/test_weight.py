@@ -24,13 +24,13 @@ def sizes(*values: object) -> int:
     return sum(map(sys.getsizeof, values))
 
 
-def test_a_batch_and_its_tasks_take_something_without_inputs() -> None:
+def test_batch_and_tasks_without_inputs_have_a_base_size() -> None:
     assert (BATCH_BYTES, TASK_BYTES) == (65_536, 2_048)
     assert weight() == 0
     assert weight({}, {}) == 2 * EMPTY
 
 
-def test_every_name_and_value_counts_however_deep() -> None:
+def test_every_nested_name_and_value_is_counted() -> None:
     text, inner = "x" * 1_000, ["y" * 2_000, {"z": 3.5}]
     inputs = {"prompt": text, "images": inner}
     assert weight(inputs) == sizes(
@@ -38,7 +38,7 @@ def test_every_name_and_value_counts_however_deep() -> None:
     )
 
 
-def test_what_tasks_share_counts_once() -> None:
+def test_inputs_shared_by_tasks_are_counted_once() -> None:
     image, images = "x" * 1_000_000, ["y" * 1_000_000]
     shared = {"image": image, "images": images}
     one = weight(dict(shared))
@@ -80,7 +80,7 @@ def room(new: int, *running: tuple[str, int], most: int) -> None:
         (1, [("other", 1_000)], True),
     ],
 )
-def test_an_account_may_have_a_quarter_and_all_together_the_whole(
+def test_account_may_use_a_quarter_and_all_accounts_the_whole_memory_limit(
     new: int, running: list[tuple[str, int]], is_everybodys: bool | None
 ) -> None:
     if is_everybodys is None:
@@ -92,6 +92,6 @@ def test_an_account_may_have_a_quarter_and_all_together_the_whole(
 
 
 @pytest.mark.parametrize(("new", "sentence"), [(5, "at most 4 MiB"), (4, "at most 16 MiB")])
-def test_a_refusal_names_what_there_is(new: int, sentence: str) -> None:
+def test_rejection_names_the_available_memory(new: int, sentence: str) -> None:
     with pytest.raises(TooManyBatches, match=sentence):
         room(new * 2**20, ("other", 13 * 2**20), most=16 * 2**20)

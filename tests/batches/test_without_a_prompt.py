@@ -39,7 +39,7 @@ async def run(app: App, tasks: Any, **more: Any) -> BatchResult:
 
 
 @pytest.mark.parametrize("prompt", [{}, {"prompt": ""}, {"prompt": None}], ids=str)
-async def test_a_model_that_takes_an_image_alone_needs_no_prompt(
+async def test_image_only_model_needs_no_prompt(
     app_with: AppFactory, simulator: Simulator, prompt: dict[str, Any]
 ) -> None:
     async with app_with() as app:
@@ -51,7 +51,7 @@ async def test_a_model_that_takes_an_image_alone_needs_no_prompt(
     assert "prompt" not in prediction["input"]
 
 
-async def test_an_optional_prompt_may_be_given_or_not(app_with: AppFactory) -> None:
+async def test_optional_prompt_may_be_given_or_omitted(app_with: AppFactory) -> None:
     tasks = [
         {"model": "community/varier", "image": IMAGE, "prompt": "in winter"},
         {"model": "community/varier", "image": IMAGE},
@@ -78,7 +78,7 @@ async def test_an_optional_prompt_may_be_given_or_not(app_with: AppFactory) -> N
         ({"prompt": " \n"}, "task 0: prompt is empty: say what to draw"),
     ],
 )
-async def test_what_the_models_schema_says_of_the_prompt_holds(
+async def test_prompt_rules_of_the_model_schema_apply(
     app_with: AppFactory, simulator: Simulator, task: dict[str, Any], sentence: str
 ) -> None:
     async with app_with() as app:
@@ -87,7 +87,7 @@ async def test_what_the_models_schema_says_of_the_prompt_holds(
     assert simulator.account("acme")["creations_seen"] == 0
 
 
-async def test_without_a_schema_replicate_judges_whether_a_prompt_is_needed(
+async def test_missing_prompt_is_left_to_replicate_without_a_schema(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -101,7 +101,7 @@ async def test_without_a_schema_replicate_judges_whether_a_prompt_is_needed(
     assert "prompt" in refused.failed_results[0].error
 
 
-async def test_what_a_dead_process_left_without_a_prompt_is_delivered_without_one(
+async def test_recovered_task_without_a_prompt_is_delivered_without_one(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=2)

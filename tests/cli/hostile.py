@@ -24,8 +24,8 @@ LONG = "a" * 65_536
 
 def assert_printable(text: str, lines: int) -> None:
     """Fail where a terminal would obey something in `text`, or it has other lines than ours."""
-    odd = {c for c in text if not c.isprintable() and c not in "\n\t"}
-    assert not odd, (odd, text)
+    unprintable = {c for c in text if not c.isprintable() and c not in "\n\t"}
+    assert not unprintable, (unprintable, text)
     assert text.count("\n") == lines, text
 
 

@@ -17,7 +17,7 @@ from replicate_mcp.simulator import Simulator
 TOKEN_IS_FINE = "✓ token: it belongs to the account acme."
 
 
-def test_a_damaged_state_file_is_moved_away_by_the_command_that_is_told(
+def test_command_suggested_by_doctor_moves_damaged_state_file_away(
     replicate_mcp: CommandLine, tmp_path: Path
 ) -> None:
     state = tmp_path / "a state" / "state.db"
@@ -27,17 +27,17 @@ def test_a_damaged_state_file_is_moved_away_by_the_command_that_is_told(
     made = replicate_mcp("generate", "a red car", **named)
     assert made.returncode == 2
     assert "`replicate-mcp doctor` says what to do" in made.stderr
-    told = replicate_mcp("doctor", **named)
-    assert told.returncode == 1
-    assert f"✗ state: {state} is damaged (file is not a database)" in told.stdout
-    assert "the batches of the last 24 hours" in told.stdout
-    assert TOKEN_IS_FINE in told.stdout
-    (command,) = re.findall(r": (mv .*?)\. What it knew", told.stdout)
+    result = replicate_mcp("doctor", **named)
+    assert result.returncode == 1
+    assert f"✗ state: {state} is damaged (file is not a database)" in result.stdout
+    assert "the batches of the last 24 hours" in result.stdout
+    assert TOKEN_IS_FINE in result.stdout
+    (command,) = re.findall(r": (mv .*?)\. What it knew", result.stdout)
     subprocess.run(shlex.split(command), check=True)
     assert "✓ state: " in replicate_mcp("doctor", **named).stdout
 
 
-def test_a_state_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_unwritable_state_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE one (a)")
@@ -59,21 +59,21 @@ def advice(connection: sqlite3.Connection, path: Path) -> str:
     return state_advice(path, error)
 
 
-def test_every_wrong_setting_is_told_and_the_rest_is_checked(replicate_mcp: CommandLine) -> None:
-    told = replicate_mcp(
+def test_doctor_reports_every_invalid_setting_and_runs_the_other_checks(replicate_mcp: CommandLine) -> None:
+    result = replicate_mcp(
         "doctor", REPLICATE_CONCURRENT_LIMIT="many", REPLICATE_MCP_BACKEND="mysql://x"
     )
-    assert told.returncode == 1
-    assert "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong" in told.stdout
-    assert "✗ settings: The setting REPLICATE_MCP_BACKEND is wrong" in told.stdout
-    assert TOKEN_IS_FINE in told.stdout
-    assert "state:" not in told.stdout
-    told = replicate_mcp("doctor", "--env-file", "/nowhere/settings.env")
-    assert "✗ settings: The file /nowhere/settings.env given with --env-file is not" in told.stdout
-    assert TOKEN_IS_FINE in told.stdout
+    assert result.returncode == 1
+    assert "✗ settings: The setting REPLICATE_CONCURRENT_LIMIT is wrong" in result.stdout
+    assert "✗ settings: The setting REPLICATE_MCP_BACKEND is wrong" in result.stdout
+    assert TOKEN_IS_FINE in result.stdout
+    assert "state:" not in result.stdout
+    result = replicate_mcp("doctor", "--env-file", "/nowhere/settings.env")
+    assert "✗ settings: The file /nowhere/settings.env given with --env-file is not" in result.stdout
+    assert TOKEN_IS_FINE in result.stdout
 
 
-def test_it_tells_which_certificates_and_proxy_are_used_and_tries_them(
+def test_doctor_reports_and_tries_certificates_and_proxy(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     with company(tmp_path, int(simulator.url.rpartition(":")[2])) as network:
@@ -84,14 +84,14 @@ def test_it_tells_which_certificates_and_proxy_are_used_and_tries_them(
         assert TOKEN_IS_FINE in fine.stdout
         assert fine.returncode == 0
         untrusted = network.environment | dict.fromkeys(NETWORK_VARIABLES[:4], "")
-        told = replicate_mcp("doctor", **untrusted)
-    assert "✓ certificates: those of the system's store are trusted." in told.stdout
-    assert "✗ Replicate: https://api.replicate.test cannot be reached: the cert" in told.stdout
-    assert "set SSL_CERT_FILE to the file of its certificate authority" in told.stdout
+        result = replicate_mcp("doctor", **untrusted)
+    assert "✓ certificates: those of the system's store are trusted." in result.stdout
+    assert "✗ Replicate: https://api.replicate.test cannot be reached: the cert" in result.stdout
+    assert "set SSL_CERT_FILE to the file of its certificate authority" in result.stdout
     gone = network.environment | {"HTTPS_PROXY": "http://ann:s3cret@127.0.0.1:1"}
-    told = replicate_mcp("doctor", **gone)
-    assert "cannot be reached: the proxy http://127.0.0.1:1 that HTTPS_PROXY names" in told.stdout
-    assert "s3cret" not in told.stdout + told.stderr
+    result = replicate_mcp("doctor", **gone)
+    assert "cannot be reached: the proxy http://127.0.0.1:1 that HTTPS_PROXY names" in result.stdout
+    assert "s3cret" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_it_tells_which_certificates_and_proxy_are_used_and_tries_them(
     [(("doctor",), 1), (("generate", "a red car"), 2), (("models", "flux-dev"), 2)],
 )
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
-def test_a_variable_that_prevents_tls_is_told_without_a_traceback(
+def test_variable_that_breaks_tls_is_reported_without_traceback(
     replicate_mcp: CommandLine, words: tuple[str, ...], code: int, variable: str
 ) -> None:
     wrong = {"REPLICATE_BASE_URL": "https://replicate.invalid", variable: "/nowhere/x"}
@@ -109,9 +109,9 @@ def test_a_variable_that_prevents_tls_is_told_without_a_traceback(
     assert "Traceback" not in ran.stderr
 
 
-def test_what_stands_for_a_token_is_told_and_not_tried(
+def test_doctor_reports_token_placeholder_without_trying_it(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
-    told = replicate_mcp("doctor", REPLICATE_API_TOKEN="${REPLICATE_API_TOKEN}")
-    assert "✗ token: This looks like no Replicate token: it is the name of a var" in told.stdout
-    assert "✓ Replicate: " in told.stdout
+    result = replicate_mcp("doctor", REPLICATE_API_TOKEN="${REPLICATE_API_TOKEN}")
+    assert "✗ token: This looks like no Replicate token: it is the name of a var" in result.stdout
+    assert "✓ Replicate: " in result.stdout

@@ -21,7 +21,7 @@ def file_at(url: str, filename: str = "red_car.webp") -> GeneratedFile:
     )
 
 
-def test_the_latest_batch_is_saved_and_nothing_is_overwritten(
+def test_latest_batch_is_saved_without_overwriting(
     replicate_mcp: CommandLine, tmp_path: Path
 ) -> None:
     made = replicate_mcp("generate", *[f"a red car {number}" for number in range(12)])
@@ -51,7 +51,7 @@ def test_the_latest_batch_is_saved_and_nothing_is_overwritten(
 
 
 @pytest.mark.parametrize("words", [("download", "latest", "--to", "here"), ("batches", "latest")])
-def test_before_the_first_batch_it_says_how_to_start_one(
+def test_download_before_any_batch_explains_how_to_start_one(
     replicate_mcp: CommandLine, words: tuple[str, ...]
 ) -> None:
     ran = replicate_mcp(*words)
@@ -59,7 +59,7 @@ def test_before_the_first_batch_it_says_how_to_start_one(
     assert "There is no batch of the last 24 hours: `replicate-mcp generate`" in ran.stderr
 
 
-def test_a_url_that_has_expired_is_reported_plainly(
+def test_expired_url_is_reported_plainly(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     assert replicate_mcp("generate", "a red car").returncode == 0
@@ -70,7 +70,7 @@ def test_a_url_that_has_expired_is_reported_plainly(
     assert list((tmp_path / "pictures").iterdir()) == []
 
 
-def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+def test_unusable_proxy_is_reported_without_its_password(
     replicate_mcp: CommandLine,
 ) -> None:
     assert replicate_mcp("generate", "a red car").returncode == 0
@@ -87,7 +87,7 @@ def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
     assert "secret" not in ran.stderr
 
 
-def test_an_unknown_batch_is_wrong_use(replicate_mcp: CommandLine) -> None:
+def test_unknown_batch_is_a_usage_error(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("download", "b_nothing", "--to", "pictures")
     assert ran.returncode == 2
     assert "There is no batch 'b_nothing'" in ran.stderr
@@ -107,13 +107,13 @@ def test_an_unknown_batch_is_wrong_use(replicate_mcp: CommandLine) -> None:
         "http://[::1/out-0.webp",
     ],
 )
-async def test_other_hosts_are_not_asked(simulator: Simulator, tmp_path: Path, url: str) -> None:
+async def test_urls_of_other_hosts_are_not_requested(simulator: Simulator, tmp_path: Path, url: str) -> None:
     failed = await Saver(tmp_path, simulator.url).save([file_at(url)])
     assert "its URL is not on replicate.delivery" in failed[0].reason
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_loopback_is_only_asked_where_the_api_itself_is_there(
+async def test_loopback_urls_are_requested_only_when_the_api_is_on_loopback(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     saver = Saver(tmp_path, "https://api.replicate.com")
@@ -125,7 +125,7 @@ async def test_loopback_is_only_asked_where_the_api_itself_is_there(
 @pytest.mark.parametrize(
     "name", ["../red_car.webp", "/tmp/red_car.webp", "a/red_car.webp", "..", "", "con.webp"]
 )
-async def test_a_name_that_is_no_plain_filename_is_not_written(
+async def test_unsafe_filename_is_not_written(
     simulator: Simulator, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "inside"
@@ -136,7 +136,7 @@ async def test_a_name_that_is_no_plain_filename_is_not_written(
     assert list(tmp_path.iterdir()) == [folder]
 
 
-async def test_a_link_is_not_followed_out_of_the_folder(
+async def test_symlink_out_of_the_folder_is_not_followed(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside.txt"

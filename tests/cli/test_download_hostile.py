@@ -18,7 +18,7 @@ NAMES = [
 ]
 
 
-async def test_a_hostile_filename_writes_a_plain_file_into_the_folder_or_nothing(
+async def test_hostile_filename_writes_a_plain_file_into_the_folder_or_nothing(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     folder = tmp_path / "one" / "inside"
@@ -38,7 +38,7 @@ async def test_a_hostile_filename_writes_a_plain_file_into_the_folder_or_nothing
 
 
 @pytest.mark.parametrize("name", ["../red_car.webp", "/tmp/red_car.webp", "..\\red_car.webp"])
-async def test_overwriting_reaches_no_file_outside(
+async def test_overwriting_never_touches_files_outside_the_folder(
     simulator: Simulator, tmp_path: Path, name: str
 ) -> None:
     outside = tmp_path / "red_car.webp"

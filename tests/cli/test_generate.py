@@ -24,7 +24,7 @@ def created(simulator: Simulator) -> int:
     return int(simulator.account("acme")["created"])
 
 
-def test_into_a_pipe_goes_one_line_a_file(replicate_mcp: CommandLine) -> None:
+def test_piped_output_has_one_line_per_file(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp(
         *("generate", "a red car", "a blue house"),
         *("--filename", "red_car.jpg", "--filename", "blue_house.png"),
@@ -37,7 +37,7 @@ def test_into_a_pipe_goes_one_line_a_file(replicate_mcp: CommandLine) -> None:
     assert TOKEN not in ran.stdout + ran.stderr
 
 
-def test_a_failed_task_is_told_on_stderr_and_makes_the_exit_code_1(
+def test_failed_task_is_reported_on_stderr_with_exit_code_1(
     replicate_mcp: CommandLine,
 ) -> None:
     ran = replicate_mcp("generate", "a red car", "a house [nsfw]")
@@ -47,7 +47,7 @@ def test_a_failed_task_is_told_on_stderr_and_makes_the_exit_code_1(
     assert "1 of 2 made, 1 failed" in ran.stderr
 
 
-def test_json_is_the_whole_result_and_nothing_else_is_on_stdout(
+def test_json_output_is_the_whole_result_and_nothing_else(
     replicate_mcp: CommandLine,
 ) -> None:
     prompts = [f"a red car, number {number}" for number in range(59)]
@@ -78,7 +78,7 @@ def test_json_is_the_whole_result_and_nothing_else_is_on_stdout(
         (("a car", "--out", "~nouser-here/x"), "the home folder of '~nouser-here/x' is not known"),
     ],
 )
-def test_wrong_use_is_a_sentence_and_nothing_is_created(
+def test_usage_error_is_one_message_and_nothing_is_created(
     replicate_mcp: CommandLine,
     simulator: Simulator,
     tmp_path: Path,
@@ -94,14 +94,14 @@ def test_wrong_use_is_a_sentence_and_nothing_is_created(
     assert not list(tmp_path.glob("~*"))
 
 
-def test_without_a_token_it_says_how_to_get_one(replicate_mcp: CommandLine) -> None:
+def test_missing_token_message_explains_how_to_get_one(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("generate", "a red car", REPLICATE_API_TOKEN="")
     assert ran.returncode == 2
     assert "https://replicate.com/account/api-tokens" in ran.stderr
 
 
 @pytest.mark.parametrize("words", [("generate", "a red car"), ("models", "flux-dev")])
-def test_a_simulator_that_does_not_run_is_told_with_how_to_start_it(
+def test_stopped_simulator_is_reported_with_its_start_command(
     replicate_mcp: CommandLine, words: tuple[str, ...]
 ) -> None:
     ran = replicate_mcp(*words, REPLICATE_BASE_URL="http://127.0.0.1:1")
@@ -113,7 +113,7 @@ def test_a_simulator_that_does_not_run_is_told_with_how_to_start_it(
     )
 
 
-def test_a_reason_is_told_once_and_without_contradicting_itself(replicate_mcp: CommandLine) -> None:
+def test_failure_reason_is_printed_once_without_contradiction(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("generate", "a house [fail]", "a house [nsfw]")
     failed, flagged, _ = ran.stderr.splitlines()
     assert failed.endswith("The model failed: the model ran out of luck.")
@@ -123,7 +123,7 @@ def test_a_reason_is_told_once_and_without_contradicting_itself(replicate_mcp: C
     )
 
 
-def test_the_bar_is_in_the_terminals_own_colours_and_full_only_where_all_was_made(
+def test_progress_bar_uses_terminal_colours_and_is_full_only_on_success(
     replicate_mcp: CommandLine,
 ) -> None:
     all_made, some_made = (
@@ -154,7 +154,7 @@ def _bar_on_a_terminal(replicate_mcp: CommandLine, *prompts: str) -> str:
     return [line for line in drawn.decode().split("\n") if "━" in line][-1]
 
 
-def test_tasks_come_from_a_json_file(
+def test_tasks_are_read_from_a_json_file(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     tasks = [
@@ -179,7 +179,7 @@ def test_tasks_come_from_a_json_file(
         "a red car\n\na house\n",
     ],
 )
-def test_tasks_come_from_the_standard_input(
+def test_tasks_are_read_from_stdin(
     replicate_mcp: CommandLine, simulator: Simulator, text: str
 ) -> None:
     ran = replicate_mcp("generate", "--file", "-", stdin=text)
@@ -191,7 +191,7 @@ def test_tasks_come_from_the_standard_input(
 @pytest.mark.parametrize(
     "text", ["\ufeffun château d'été\n", '\ufeff[{"prompt": "un château d\'été"}]']
 )
-def test_the_standard_input_is_utf_8_whatever_the_locale(
+def test_stdin_is_decoded_as_utf_8_in_any_locale(
     replicate_mcp: CommandLine, simulator: Simulator, text: str
 ) -> None:
     ran = replicate_mcp("generate", "--file", "-", stdin=text, PYTHONIOENCODING="cp1252")
@@ -200,7 +200,7 @@ def test_the_standard_input_is_utf_8_whatever_the_locale(
     assert made["input"]["prompt"] == "un château d'été"
 
 
-def test_a_standard_input_that_is_not_utf_8_is_refused(
+def test_non_utf_8_stdin_is_rejected(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     process = replicate_mcp.start("generate", "--file", "-", PYTHONIOENCODING="cp1252")
@@ -213,7 +213,7 @@ def test_a_standard_input_that_is_not_utf_8_is_refused(
 
 
 @pytest.mark.parametrize("file", ["-", "tasks.txt"])
-def test_what_begins_like_json_is_never_made_line_by_line(
+def test_input_starting_like_json_is_never_read_line_by_line(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path, file: str
 ) -> None:
     text = '[\n  {"prompt": "a red car"}\n  {"prompt": "a house"}\n]\n'
@@ -224,7 +224,7 @@ def test_what_begins_like_json_is_never_made_line_by_line(
     assert created(simulator) == 0
 
 
-def test_inputs_are_read_as_the_model_wants_them(
+def test_inputs_are_converted_to_the_types_of_the_model(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     pairs = ("megapixels=1", "num_outputs=2", "aspect_ratio=16:9", "go_fast=false")
@@ -237,7 +237,7 @@ def test_inputs_are_read_as_the_model_wants_them(
     assert len(ran.stdout.splitlines()) == 2
 
 
-def test_out_saves_the_images_under_their_names(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+def test_out_option_saves_the_images_under_their_names(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     words = ("generate", "a red car", "--filename", "red_car.png", "--out", "pictures")
     ran = replicate_mcp(*words)
     assert ran.returncode == 0, ran.stderr
@@ -247,7 +247,7 @@ def test_out_saves_the_images_under_their_names(replicate_mcp: CommandLine, tmp_
     assert [each.name for each in saved.parent.iterdir()] == ["red_car.png"]
 
 
-def test_out_takes_the_next_free_name_and_expands_the_home_folder(
+def test_out_option_uses_the_next_free_name_and_expands_home(
     replicate_mcp: CommandLine, tmp_path: Path
 ) -> None:
     folder = tmp_path / "home" / "pics"
@@ -262,7 +262,7 @@ def test_out_takes_the_next_free_name_and_expands_the_home_folder(
     assert len(list(folder.iterdir())) == 3
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_created(
+def test_uncreatable_out_folder_is_rejected_before_any_creation(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     (tmp_path / "pictures").write_text("a file")
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_created(
     assert created(simulator) == 0
 
 
-def test_more_run_at_once_than_a_process_may_open_files_at_first(
+def test_concurrent_tasks_may_exceed_the_initial_open_file_limit(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=2)
@@ -290,7 +290,7 @@ def test_more_run_at_once_than_a_process_may_open_files_at_first(
     assert simulator.account("acme")["max_in_flight"] == 100
 
 
-def test_a_name_that_is_too_long_for_the_folder_is_refused_before_anything_is_created(
+def test_filename_too_long_for_the_folder_is_rejected_before_any_creation(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     folder = Path(*["d" * 200] * 19, "d" * 126)
@@ -308,7 +308,7 @@ def test_a_name_that_is_too_long_for_the_folder_is_refused_before_anything_is_cr
         assert [path.name for path in folder.iterdir()] == ["red_car.png"]
 
 
-def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
+def test_ctrl_c_cancels_the_batch_at_replicate_and_shows_finished_images(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     process = replicate_mcp.start(
@@ -325,7 +325,7 @@ def test_ctrl_c_stops_the_batch_at_replicate_and_shows_what_was_made(
     assert (seen["in_flight"], seen["created"], seen["canceled"]) == (0, 4, 3)
 
 
-def test_a_second_ctrl_c_leaves_at_once(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+def test_second_ctrl_c_exits_immediately(replicate_mcp: CommandLine, simulator: Simulator) -> None:
     process = replicate_mcp.start("generate", "a house [hang]")
     simulator.wait_for(account="acme", in_flight=1)
     simulator.configure(cancel_seconds=60)
@@ -340,7 +340,7 @@ def test_a_second_ctrl_c_leaves_at_once(replicate_mcp: CommandLine, simulator: S
     ]
 
 
-def test_ctrl_c_before_the_batch_has_begun_makes_nothing(
+def test_ctrl_c_before_the_batch_starts_creates_nothing(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     simulator.fault_next("silence", on="get")
@@ -353,7 +353,7 @@ def test_ctrl_c_before_the_batch_has_begun_makes_nothing(
     assert created(simulator) == 0
 
 
-async def test_ctrl_c_is_not_lost_while_the_backend_cannot_be_reached(
+async def test_ctrl_c_works_while_the_backend_is_unreachable(
     replicate_mcp: CommandLine,
     simulator: Simulator,
     servers: Callable[[str], RunningServer],
@@ -366,7 +366,7 @@ async def test_ctrl_c_is_not_lost_while_the_backend_cannot_be_reached(
         await link.cut()
         process.send_signal(signal.SIGINT)
         said = await asyncio.to_thread(read_until, process, "Trying again.")
-        await link.mend()
+        await link.restore()
         _, rest = await asyncio.to_thread(process.communicate, timeout=20)
     assert process.returncode == 1, rest
     assert "Redis at redis://127.0.0.1" in said

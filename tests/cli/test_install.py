@@ -76,9 +76,9 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_an_entry_is_written_where_the_host_looks(home: Home, host: str) -> None:
-    told = home.install(host, "--yes").stdout
-    assert str(home.file(host)) in told
+def test_entry_is_written_to_the_config_file_of_the_host(home: Home, host: str) -> None:
+    report = home.install(host, "--yes").stdout
+    assert str(home.file(host)) in report
     command = str(Path(sysconfig.get_path("scripts")) / "replicate-mcp")
     token = "${input:replicate-api-token}" if host == "vscode" else TOKEN
     expected: dict[str, Any] = {"command": command, "env": {"REPLICATE_API_TOKEN": token}}
@@ -93,7 +93,7 @@ def test_an_entry_is_written_where_the_host_looks(home: Home, host: str) -> None
     assert json.loads(home.file(host).read_text())[SERVERS[host]] == {}
 
 
-def test_vs_code_asks_for_the_token_and_the_file_never_has_it(home: Home) -> None:
+def test_vs_code_entry_prompts_for_the_token_and_never_stores_it(home: Home) -> None:
     home.write("vscode", '{"inputs": [{"id": "other"}], "servers": {}}')
     home.install("vscode", "--yes")
     written = json.loads(home.file("vscode").read_text())
@@ -116,15 +116,15 @@ OTHERS = """\
 """
 
 
-def test_the_rest_of_the_file_and_a_backup_are_kept(home: Home) -> None:
+def test_install_keeps_the_rest_of_the_file_and_a_backup(home: Home) -> None:
     file = home.write("cursor", OTHERS)
-    told = home.install("cursor", "--yes").stdout
-    assert "sk-of" not in told
+    report = home.install("cursor", "--yes").stdout
+    assert "sk-of" not in report
     changed = file.read_text()
     assert changed.startswith(OTHERS.removesuffix("  },\n}\n"))
     (backup,) = file.parent.glob("*.bak")
     assert backup.read_text() == OTHERS
-    assert str(backup) in told
+    assert str(backup) in report
     home.install("cursor", "--remove", "--yes")
     assert file.read_text() == OTHERS
 
@@ -133,7 +133,7 @@ def mode(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
 
 
-def test_a_file_with_the_token_and_its_backup_are_their_users_alone(home: Home) -> None:
+def test_file_with_the_token_and_its_backup_are_private(home: Home) -> None:
     file = home.write("cursor", OTHERS)
     file.chmod(0o644)
     said = "The file and its backup can be read by you alone now (mode 600)"
@@ -150,7 +150,7 @@ def test_a_file_with_the_token_and_its_backup_are_their_users_alone(home: Home) 
     assert {mode(each) for each in file.parent.iterdir()} == {0o400}
 
 
-def test_without_the_token_the_file_keeps_its_mode_and_the_backup_is_private(home: Home) -> None:
+def test_file_without_the_token_keeps_its_mode_and_its_backup_is_private(home: Home) -> None:
     file = home.write("vscode", '{"servers": {}}')
     file.chmod(0o644)
     said = "The backup can be read by you alone now (mode 600)"
@@ -159,7 +159,7 @@ def test_without_the_token_the_file_keeps_its_mode_and_the_backup_is_private(hom
     assert (mode(file), mode(backup)) == (0o644, 0o600)
 
 
-def test_an_entry_without_a_script_imports_nothing_from_the_hosts_folder(
+def test_entry_without_a_script_imports_nothing_from_the_host_folder(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home.folder / "replicate_mcp.py").write_text("print('from the current folder')")
@@ -172,7 +172,7 @@ def test_an_entry_without_a_script_imports_nothing_from_the_hosts_folder(
     assert ran.stdout.startswith("replicate-mcp ")
 
 
-def test_a_link_stays_a_link(home: Home) -> None:
+def test_symlinked_config_file_stays_a_symlink(home: Home) -> None:
     real = home.folder / "dotfiles.json"
     real.write_text("{}")
     home.file("claude-code").symlink_to(real)
@@ -181,15 +181,15 @@ def test_a_link_stays_a_link(home: Home) -> None:
     assert "replicate" in json.loads(real.read_text())["mcpServers"]
 
 
-def test_what_a_user_added_to_the_entry_stays(home: Home) -> None:
+def test_user_additions_to_the_entry_are_kept(home: Home) -> None:
     home.write(
         "claude",
         '{"mcpServers": {"replicate": {"command": "/old/replicate-mcp", "disabled": true,'
         ' "env": {"REPLICATE_MCP_ADMIN_API_KEY": "k3y", "REPLICATE_API_TOKEN": "r8_old"}}}}',
     )
-    told = home.install("claude", "--yes").stdout
-    assert "k3y" not in told
-    assert "r8_old" not in told
+    report = home.install("claude", "--yes").stdout
+    assert "k3y" not in report
+    assert "r8_old" not in report
     assert home.entry("claude")["disabled"] is True
     assert home.entry("claude")["env"] == {
         "REPLICATE_MCP_ADMIN_API_KEY": "k3y", "REPLICATE_API_TOKEN": TOKEN
@@ -227,15 +227,15 @@ NPX = """\
         (NPX, "npx", {}),
     ],
 )
-def test_another_server_of_that_name_is_replaced_by_a_yes_of_its_own_and_its_secrets_are_not_shown(
+def test_replacing_another_server_needs_confirmation_and_hides_its_secrets(
     home: Home, text: str, leads_to: str, settings: dict[str, str]
 ) -> None:
     file = home.write("cursor", text)
-    told = home.install("cursor", "--yes", code=2)
-    assert f"is not this server, it leads to {leads_to}. This server takes its place" in told.stdout
-    assert "give this one another name with --name" in told.stderr
+    report = home.install("cursor", "--yes", code=2)
+    assert f"is not this server, it leads to {leads_to}. This server takes its place" in report.stdout
+    assert "give this one another name with --name" in report.stderr
     for secret in ("sk-of-mine", "hunter2", "r8_theirs"):
-        assert secret not in told.stdout + told.stderr
+        assert secret not in report.stdout + report.stderr
     assert file.read_text() == text
     kept = in_a_terminal(home, (WHETHER_TO_REPLACE, b"n\n"), words=("cursor", "--yes"), token=TOKEN)
     assert kept[0] == 2
@@ -252,7 +252,7 @@ def test_another_server_of_that_name_is_replaced_by_a_yes_of_its_own_and_its_sec
     assert backup.read_text() == text
 
 
-def test_beside_another_server_of_that_name_it_stands_under_a_name_of_its_own(home: Home) -> None:
+def test_entry_can_be_added_under_another_name(home: Home) -> None:
     file = home.write("cursor", NPX)
     home.install("cursor", "--yes", "--name", "images")
     servers = json.loads(file.read_text())["mcpServers"]
@@ -264,7 +264,7 @@ def test_beside_another_server_of_that_name_it_stands_under_a_name_of_its_own(ho
 
 
 @pytest.mark.parametrize("text", [OFFICIAL, NPX])
-def test_another_server_of_that_name_is_not_taken_out(home: Home, text: str) -> None:
+def test_remove_keeps_another_server_of_that_name(home: Home, text: str) -> None:
     file = home.write("cursor", text)
     refused = home.install("cursor", "--remove", "--yes", code=2)
     assert "is not this server" in refused.stderr
@@ -281,14 +281,14 @@ def test_another_server_of_that_name_is_not_taken_out(home: Home, text: str) -> 
         {"command": "C:\\Python\\python.exe", "args": ["-P", "-m", "replicate_mcp", "serve"]},
     ],
 )
-def test_this_server_is_known_however_it_is_started(home: Home, started: dict[str, Any]) -> None:
+def test_own_entry_is_recognised_for_every_start_command(home: Home, started: dict[str, Any]) -> None:
     home.write("cursor", json.dumps({"mcpServers": {"replicate": started | {"cwd": "/here"}}}))
     assert "not this server" not in home.install("cursor", "--yes").stdout
     assert home.entry("cursor")["cwd"] == "/here"
     home.install("cursor", "--remove", "--yes")
 
 
-def test_without_a_token_in_the_environment_the_entry_keeps_its_own(home: Home) -> None:
+def test_entry_keeps_its_token_when_the_environment_has_none(home: Home) -> None:
     home.install("cursor", "--yes")
     assert "no change" in home.install("cursor", "--yes", REPLICATE_API_TOKEN="").stdout
     assert home.entry("cursor")["env"] == {"REPLICATE_API_TOKEN": TOKEN}
@@ -298,17 +298,17 @@ SIMULATED = {"REPLICATE_BASE_URL": "http://127.0.0.1:8765", "REPLICATE_API_TOKEN
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_after_a_trial_with_the_simulator_nothing_of_it_stays(home: Home, host: str) -> None:
+def test_simulator_settings_are_removed_by_a_real_install(home: Home, host: str) -> None:
     home.install(host, "--yes", code=0, **SIMULATED)
     assert home.entry(host)["env"] == SIMULATED  # No host asks for a token that is no secret.
     assert "inputs" not in json.loads(home.file(host).read_text())
-    told = home.install(host, "--yes").stdout
-    assert re.search(r'^- +"REPLICATE_BASE_URL": "http://127.0.0.1:8765"', told, re.MULTILINE)
+    report = home.install(host, "--yes").stdout
+    assert re.search(r'^- +"REPLICATE_BASE_URL": "http://127.0.0.1:8765"', report, re.MULTILINE)
     token = "${input:replicate-api-token}" if host == "vscode" else TOKEN
     assert home.entry(host)["env"] == {"REPLICATE_API_TOKEN": token}
 
 
-def test_a_token_is_not_kept_for_another_address_than_it_was_given_for(home: Home) -> None:
+def test_token_is_not_reused_for_another_base_url(home: Home) -> None:
     home.install("claude", "--yes", code=0, **SIMULATED)
     for url in ({}, {"REPLICATE_BASE_URL": "https://proxy.example"}):
         refused = home.install("claude", "--yes", code=2, REPLICATE_API_TOKEN="", **url).stderr
@@ -319,7 +319,7 @@ def test_a_token_is_not_kept_for_another_address_than_it_was_given_for(home: Hom
     assert "no change" in kept.stdout
 
 
-def test_a_token_in_the_change_is_hidden_in_words(home: Home) -> None:
+def test_token_in_the_diff_is_redacted(home: Home) -> None:
     asked_later = home.install("claude", "--dry-run", REPLICATE_API_TOKEN="").stdout
     assert '"REPLICATE_API_TOKEN": "(your token, asked for without --dry-run)"' in asked_later
     home.install("claude", "--yes", REPLICATE_API_TOKEN="r8_before")
@@ -330,13 +330,13 @@ def test_a_token_in_the_change_is_hidden_in_words(home: Home) -> None:
     assert '+        "REPLICATE_API_TOKEN": "(your token, hidden)"' in changed
 
 
-def test_what_does_not_look_like_a_token_is_told(home: Home) -> None:
+def test_value_unlike_a_token_gives_a_warning(home: Home) -> None:
     doubted = home.install("claude", "--dry-run", REPLICATE_API_TOKEN="sk-of-another")
     assert "does not begin with r8_" in doubted.stderr
     assert "r8_" not in home.install("cursor", "--dry-run").stderr
 
 
-def test_a_dry_run_and_a_missing_yes_write_nothing(home: Home) -> None:
+def test_dry_run_and_missing_confirmation_write_nothing(home: Home) -> None:
     dry = home.install("claude", "--dry-run")
     assert '+    "replicate": {' in dry.stdout
     assert "nothing was written" in dry.stderr
@@ -345,7 +345,7 @@ def test_a_dry_run_and_a_missing_yes_write_nothing(home: Home) -> None:
     assert not home.file("claude").parent.exists()
 
 
-def test_a_broken_file_is_refused_with_what_to_paste(home: Home) -> None:
+def test_malformed_config_file_is_rejected_with_the_entry_to_paste(home: Home) -> None:
     file = home.write("cursor", '{\n  "mcpServers": {\n    "a": {} "b": {}\n  }\n}')
     refused = home.install("cursor", "--yes", code=2).stderr
     assert "line 3, column 13" in refused
@@ -354,20 +354,20 @@ def test_a_broken_file_is_refused_with_what_to_paste(home: Home) -> None:
     assert [each.name for each in file.parent.iterdir()] == ["mcp.json"]
 
 
-def test_set_limits_go_along_and_secrets_do_not(home: Home) -> None:
-    told = home.install(
+def test_limits_are_forwarded_and_secrets_are_not(home: Home) -> None:
+    report = home.install(
         "claude", "--yes",
         REPLICATE_CONCURRENT_LIMIT="7", REPLICATE_MCP_ADMIN_API_KEY="adm1n-of-the-server",
         REPLICATE_MCP_BACKEND="redis://:passw0rd@127.0.0.1/0",
     )  # fmt: skip
-    assert "REPLICATE_MCP_BACKEND holds a password" in told.stderr
+    assert "REPLICATE_MCP_BACKEND holds a password" in report.stderr
     assert home.entry("claude")["env"] == {
         "REPLICATE_CONCURRENT_LIMIT": "7", "REPLICATE_API_TOKEN": TOKEN
     }  # fmt: skip
-    assert "passw0rd" not in told.stdout + told.stderr + home.file("claude").read_text()
+    assert "passw0rd" not in report.stdout + report.stderr + home.file("claude").read_text()
 
 
-def test_each_setting_goes_along_or_is_for_servers_over_http_alone() -> None:
+def test_each_setting_is_forwarded_or_http_only() -> None:
     secret_or_over_http = {
         "REPLICATE_API_TOKEN", "REPLICATE_MCP_ADMIN_API_KEY", "REPLICATE_MCP_ALLOW_ANONYMOUS",
         "REPLICATE_MCP_PUBLIC_URL", "REPLICATE_MCP_ALLOWED_HOSTS", "REPLICATE_MCP_LOCAL",
@@ -375,7 +375,7 @@ def test_each_setting_goes_along_or_is_for_servers_over_http_alone() -> None:
     assert set(FORWARDED_SETTINGS) == set(SETTING_NAMES) - secret_or_over_http
 
 
-def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:
+def test_settings_in_the_user_file_are_not_copied(home: Home) -> None:
     settings = home.folder / ".config" / "replicate-mcp" / "config.env"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"REPLICATE_API_TOKEN={TOKEN}\nREPLICATE_CONCURRENT_LIMIT=5\n")
@@ -386,7 +386,7 @@ def test_what_the_users_own_file_has_is_not_copied(home: Home) -> None:
     assert home.entry("cursor")["args"] == ["serve", "--env-file", str(home.folder / "mine.env")]
 
 
-def test_what_another_program_wrote_meanwhile_is_not_overwritten(home: Home) -> None:
+def test_concurrent_change_of_the_config_file_is_not_overwritten(home: Home) -> None:
     file = home.write("claude-code", "{}")
     read = ConfigFile(file)
     file.write_text('{"theirs": 1}')
@@ -432,7 +432,7 @@ WHETHER_TO_REPLACE = b'Replace the other server "replicate"? [y/N] '
 CTRL_D = b"\x04"
 
 
-def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(home: Home) -> None:
+def test_terminal_prompts_for_hidden_token_and_confirmation(home: Home) -> None:
     token = TOKEN.encode() + b"\n"
     code, seen = in_a_terminal(home, (FOR_THE_TOKEN, token), (WHETHER_TO_WRITE, b"y\n"))
     assert code == 0
@@ -440,7 +440,7 @@ def test_in_a_terminal_it_asks_for_the_token_unseen_and_then_whether_to_write(ho
     assert home.entry("claude")["env"] == {"REPLICATE_API_TOKEN": TOKEN}
 
 
-def test_ctrl_d_at_a_question_changes_nothing(home: Home) -> None:
+def test_ctrl_d_at_a_prompt_changes_nothing(home: Home) -> None:
     token = TOKEN.encode() + b"\n"
     for typed in (
         [(FOR_THE_TOKEN, CTRL_D)],
@@ -453,7 +453,7 @@ def test_ctrl_d_at_a_question_changes_nothing(home: Home) -> None:
     assert not home.file("claude").exists()
 
 
-async def test_a_server_started_as_written_makes_images(
+async def test_server_started_by_the_written_entry_makes_images(
     home: Home, simulator: Simulator, tmp_path: Path
 ) -> None:
     home.environment.update(environment(simulator, tmp_path, token=TOKEN))
@@ -468,7 +468,7 @@ async def test_a_server_started_as_written_makes_images(
     assert made.structured_content["successful_count"] == 1
 
 
-def test_each_system_has_its_own_place_for_it(tmp_path: Path) -> None:
+def test_config_path_depends_on_the_operating_system(tmp_path: Path) -> None:
     mac = Machine("darwin", Path("/Users/you"), {})
     support = Path("/Users/you/Library/Application Support")
     assert HOSTS["claude"].file(mac) == support / "Claude" / "claude_desktop_config.json"
@@ -477,7 +477,7 @@ def test_each_system_has_its_own_place_for_it(tmp_path: Path) -> None:
     assert HOSTS["claude-code"].file(moved) == Path("/elsewhere/.claude.json")
 
 
-def test_a_packaged_claude_on_windows_has_its_own_folder(tmp_path: Path) -> None:
+def test_packaged_claude_on_windows_has_its_own_config_folder(tmp_path: Path) -> None:
     windows = Machine("win32", tmp_path, {})
     usual = tmp_path / "AppData" / "Roaming" / "Claude" / "claude_desktop_config.json"
     assert HOSTS["claude"].file(windows) == usual

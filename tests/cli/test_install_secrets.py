@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.mark.parametrize("host", ["claude", "vscode"])
 @pytest.mark.parametrize("place", BESIDE)
-def test_a_diff_beside_a_secret_does_not_show_it(home: Home, host: str, place: str) -> None:
+def test_diff_next_to_a_secret_does_not_show_it(home: Home, host: str, place: str) -> None:
     line, shown_as = BESIDE[place]
     text = f'{{\n  "{SERVERS[host]}": {{\n    {line}\n  }}\n}}\n'
     file = home.write(host, text)

@@ -22,7 +22,7 @@ SETTINGS = """\
 """
 
 
-def test_a_member_joins_the_others_and_comments_stay() -> None:
+def test_added_member_keeps_others_and_comments() -> None:
     assert set_value(SETTINGS, ("servers", "replicate"), {"command": "/bin/it"}) == SETTINGS.replace(
         '        /* "old": {} */\n',
         '        /* "old": {} */\n'
@@ -30,7 +30,7 @@ def test_a_member_joins_the_others_and_comments_stay() -> None:
     )
 
 
-def test_what_is_missing_on_the_way_is_made() -> None:
+def test_missing_parent_objects_are_created() -> None:
     made = set_value('{\n\t"a": 1\n}\n', ("mcpServers", "replicate", "command"), "/bin/it")
     assert made == (
         '{\n\t"a": 1,\n\t"mcpServers": {\n\t\t"replicate": {\n\t\t\t"command": "/bin/it"\n'
@@ -38,26 +38,26 @@ def test_what_is_missing_on_the_way_is_made() -> None:
     )
 
 
-def test_a_text_of_one_line_stays_one() -> None:
+def test_single_line_text_stays_on_one_line() -> None:
     assert set_value('{"a": {"b": 1}}', ("a", "c"), {"d": 2}) == '{"a": {"b": 1, "c": {"d": 2}}}'
 
 
-def test_line_ends_of_windows_stay() -> None:
+def test_windows_line_endings_are_kept() -> None:
     made = set_value('{\r\n  "a": {}\r\n}\r\n', ("a", "b"), {"c": 1})
     assert "\n" not in made.replace("\r\n", "")
 
 
-def test_the_same_value_changes_no_byte() -> None:
+def test_setting_an_equal_value_changes_no_byte() -> None:
     assert set_value(SETTINGS, ("servers", "files", "command"), "npx") == SETTINGS
 
 
-def test_removing_what_was_put_gives_the_text_back() -> None:
+def test_removing_an_added_value_restores_the_text() -> None:
     put_there = set_value(SETTINGS, ("servers", "replicate"), {"command": "/bin/it"})
     assert remove(put_there, ("servers", "replicate")) == SETTINGS
     assert remove(SETTINGS, ("servers", "replicate")) == SETTINGS
 
 
-def test_an_item_is_appended_and_removed() -> None:
+def test_item_is_appended_and_removed() -> None:
     made = append(SETTINGS, ("inputs",), {"id": "token"})
     assert value_at(made, ("inputs",)) == [{"id": "token"}]
     assert remove(made, ("inputs", 0)) == SETTINGS
@@ -68,13 +68,13 @@ def test_an_item_is_appended_and_removed() -> None:
     ["", "{", '{"a": 1', '{"a" 1}', '{"a": 1 "b": 2}', "{'a': 1}", '{"a": NaN}', "{} {}", "[1,,2]",
      '{"a": /* ', "{,}", "[" * 100_000],
 )  # fmt: skip
-def test_broken_texts_are_refused(broken: str) -> None:
+def test_malformed_json_is_rejected(broken: str) -> None:
     with pytest.raises(NotJson):
         set_value(broken, ("a",), 1)
 
 
 @pytest.mark.parametrize("text", ['{"s": [], "s": {}}', '{"s": 5}', "[]"])
-def test_texts_without_one_place_for_it_are_refused(text: str) -> None:
+def test_texts_with_an_ambiguous_or_unusable_path_are_rejected(text: str) -> None:
     with pytest.raises(NotJson):
         set_value(text, ("s", "replicate"), 1)
 
@@ -97,7 +97,7 @@ def with_comments(text: str) -> str:
 
 
 @given(documents, layouts, keys, values)
-def test_any_document_keeps_the_rest(
+def test_editing_keeps_the_rest_of_any_document(
     document: dict[str, Any], layout: int | str | None, key: str, value: Any
 ) -> None:
     text = with_comments(json.dumps(document, indent=layout, ensure_ascii=False))

@@ -23,14 +23,14 @@ def proxied(replicate_mcp: CommandLine) -> CommandLine:
     return replicate_mcp
 
 
-def test_images_are_made_and_saved_with_the_simulator(proxied: CommandLine, tmp_path: Path) -> None:
+def test_images_are_generated_and_saved_with_the_simulator(proxied: CommandLine, tmp_path: Path) -> None:
     done = proxied("generate", "a red car", "--json", "--out", tmp_path / "pictures")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["successful_count"] == 1
     assert len(list((tmp_path / "pictures").glob("*.webp"))) == 1
 
 
-def test_doctor_reaches_the_simulator_and_says_that_no_proxy_is_used(proxied: CommandLine) -> None:
+def test_doctor_reaches_the_simulator_without_a_proxy(proxied: CommandLine) -> None:
     done = proxied("doctor")
     assert done.returncode == 0, done.stdout
     assert "✓ proxy: none for 127.0.0.1." in done.stdout
@@ -42,7 +42,7 @@ def test_the_demo_runs(proxied: CommandLine) -> None:
     assert "3 images in" in done.stdout
 
 
-def test_a_server_over_http_makes_images(proxied: CommandLine) -> None:
+def test_http_server_makes_images(proxied: CommandLine) -> None:
     server = proxied.start("serve", "--http", "--local", "--port", 0)
     assert server.stderr is not None
     url = server.stderr.readline().split()[2]

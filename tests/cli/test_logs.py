@@ -40,16 +40,16 @@ def sse_session(server: Server) -> Iterator[str]:
         yield next(line.removeprefix("data: ") for line in lines if line.startswith("data: "))
 
 
-def test_what_a_client_sends_forges_no_line_and_its_token_stays_out(
+def test_client_input_cannot_forge_log_lines_or_leak_its_token(
     serving: AbstractContextManager[Server],
 ) -> None:
     forged = "\x1b[2J\r\nCRITICAL forged: \x1b]52;c;aGk=\x07\u202e\u2028\x9b2J"
-    odd = b"evil\x9b2J\x85CRITICAL forged: \xe2\x80\xae.example"
+    hostile_name = b"evil\x9b2J\x85CRITICAL forged: \xe2\x80\xae.example"
     with serving as server:
         refused = server.client.post(f"/messages/?session_id={quote(forged)}", json={})
         assert refused.status_code == 400
         own = urlsplit(server.url).netloc.encode()
-        for host, origin in ((odd, b"null"), (b"evil.example", b"null"), (own, b"http://" + odd)):
+        for host, origin in ((hostile_name, b"null"), (b"evil.example", b"null"), (own, b"http://" + hostile_name)):
             with wire_to(server.url) as wire:
                 head = request(
                     "POST", "/messages/", **JSON, host="HOST", origin="ORIGIN", content_length="0"
@@ -75,7 +75,7 @@ def test_what_a_client_sends_forges_no_line_and_its_token_stays_out(
     assert 'File "' in log  # where it was raised is still there
 
 
-def test_requests_that_are_no_http_are_logged_by_the_same_formatter(
+def test_non_http_requests_are_logged_by_the_same_formatter(
     serving: AbstractContextManager[Server],
 ) -> None:
     with serving as server, wire_to(server.url) as wire:
@@ -111,7 +111,7 @@ def failures() -> list[Exception]:
 
 
 @pytest.mark.parametrize("error", failures(), ids=lambda error: type(error).__name__)
-def test_a_message_that_quotes_a_body_is_withheld_wherever_it_stands(error: Exception) -> None:
+def test_log_messages_quoting_a_body_are_withheld(error: Exception) -> None:
     text = logged("refused: %s", error) + logged(error)
     for outer in (RuntimeError(f"outer: {HOSTILE}"), ExceptionGroup("both", [error, ValueError()])):
         try:
@@ -131,7 +131,7 @@ def test_a_message_that_quotes_a_body_is_withheld_wherever_it_stands(error: Exce
     assert text.endswith("  | ValueError\n")
 
 
-def test_validation_errors_inside_of_other_texts_are_cut() -> None:
+def test_validation_errors_inside_other_messages_are_truncated() -> None:
     quoting = str(failures()[1])
     assert logged(f"Failed: {quoting}. Message was: {TOKEN}") == (
         "WARNING test: Failed: 1 validation error for (withheld)\n"
@@ -139,12 +139,12 @@ def test_validation_errors_inside_of_other_texts_are_cut() -> None:
     assert logged("odd %d", quoting) == "WARNING test: odd %d (its arguments do not fit)\n"
 
 
-def test_a_record_has_a_bound_and_a_token_in_it_is_hidden() -> None:
+def test_log_record_is_bounded_and_hides_tokens() -> None:
     assert len(logged("%s", LONG)) < 5_000
     assert logged("token %s\nforged", TOKEN) == "WARNING test: token r8_… forged\n"
 
 
-def test_a_fault_of_ours_is_logged_without_what_it_quotes(
+def test_internal_error_is_logged_without_quoted_values(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from replicate_mcp.cli import main, models

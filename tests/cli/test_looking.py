@@ -34,7 +34,7 @@ def test_batches_are_listed_and_one_is_shown(replicate_mcp: CommandLine) -> None
     assert json.loads(replicate_mcp("batches", "latest", "--json").stdout)["batch_id"] == batch
 
 
-def test_the_list_on_a_terminal_does_not_call_what_was_cancelled_failed(
+def test_terminal_list_does_not_show_a_cancelled_batch_as_failed(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     process = replicate_mcp.start("generate", "a house [hang]", "a house [fail]")
@@ -47,13 +47,13 @@ def test_the_list_on_a_terminal_does_not_call_what_was_cancelled_failed(
     assert "  canceled  0 of 2  a house [hang]" in shown
 
 
-def test_without_semaphores_it_says_so_beside_the_output(replicate_mcp: CommandLine) -> None:
+def test_missing_semaphores_are_reported_on_stderr(replicate_mcp: CommandLine) -> None:
     none = replicate_mcp("semaphores", REPLICATE_API_TOKEN="")
     assert (none.returncode, none.stdout) == (0, "")
     assert none.stderr == "No process uses a semaphore now, and none was set by hand.\n"
 
 
-def test_models_are_the_catalogue_without_asking_anybody(replicate_mcp: CommandLine) -> None:
+def test_models_lists_recommended_models_without_any_request(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("models", REPLICATE_API_TOKEN="")
     assert ran.returncode == 0
     rows = [line.split("\t") for line in ran.stdout.splitlines()]
@@ -61,13 +61,13 @@ def test_models_are_the_catalogue_without_asking_anybody(replicate_mcp: CommandL
     assert {row[0] for row in rows if row[0]} == set(ALIASES)
 
 
-def test_the_catalogue_holds_names_that_tasks_can_use() -> None:
+def test_listed_model_names_are_usable_in_tasks() -> None:
     assert len({known.name for known in CATALOGUE}) == len(CATALOGUE)
     assert all(str(ModelName.parse(known.name)) == known.name for known in CATALOGUE)
     assert set(ALIASES.values()) <= {known.name for known in CATALOGUE}
 
 
-def test_a_models_inputs_come_from_its_own_schema(replicate_mcp: CommandLine) -> None:
+def test_model_inputs_come_from_its_schema(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("models", "flux-dev")
     assert ran.returncode == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in ran.stdout.splitlines()}
@@ -76,13 +76,13 @@ def test_a_models_inputs_come_from_its_own_schema(replicate_mcp: CommandLine) ->
     assert rows["output_format"][2] == "webp, jpg, png"
 
 
-def test_an_unknown_model_is_told(replicate_mcp: CommandLine) -> None:
+def test_unknown_model_is_reported(replicate_mcp: CommandLine) -> None:
     unknown = replicate_mcp("models", "nobody/nothing")
     assert unknown.returncode == 2
     assert "Replicate knows no model 'nobody/nothing'" in unknown.stderr
 
 
-def test_models_are_searched_for_in_replicates_catalogue_as_well(
+def test_models_search_includes_replicate(
     replicate_mcp: CommandLine,
 ) -> None:
     found = replicate_mcp("models", "--search", "sticker")
@@ -100,7 +100,7 @@ def test_models_are_searched_for_in_replicates_catalogue_as_well(
     assert "https://replicate.com/account/api-tokens" in without.stderr
 
 
-def test_doctor_finds_all_fine_and_never_prints_the_token(
+def test_doctor_passes_and_never_prints_the_token(
     replicate_mcp: CommandLine, tmp_path: Path
 ) -> None:
     settings = tmp_path / "settings.env"
@@ -122,7 +122,7 @@ def test_doctor_finds_all_fine_and_never_prints_the_token(
     assert "no other process uses it" in ran.stdout
 
 
-def test_doctor_counts_the_processes_that_live(
+def test_doctor_counts_living_processes(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     replicate_mcp.start("generate", "a house [hang]")
@@ -132,7 +132,7 @@ def test_doctor_counts_the_processes_that_live(
     assert "1 of 60 in use" in ran.stdout
 
 
-def test_doctor_says_what_to_do_about_a_refused_token(
+def test_doctor_gives_advice_for_a_rejected_token(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     simulator.change_account("acme", revoke=[TOKEN])
@@ -145,7 +145,7 @@ def test_doctor_says_what_to_do_about_a_refused_token(
     assert TOKEN not in ran.stdout + ran.stderr
 
 
-def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: CommandLine) -> None:
+def test_doctor_reports_an_invalid_setting_and_masks_passwords(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp(
         "doctor",
         REPLICATE_CONCURRENT_LIMIT="none",
@@ -166,7 +166,7 @@ def test_doctor_names_a_wrong_setting_and_masks_passwords(replicate_mcp: Command
         "user:hush@example.com",
     ],
 )
-def test_doctor_hides_what_stands_before_the_host_of_a_url(
+def test_doctor_hides_credentials_in_urls(
     replicate_mcp: CommandLine, url: str
 ) -> None:
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL=url, REPLICATE_MCP_PUBLIC_URL=url)
@@ -177,7 +177,7 @@ def test_doctor_hides_what_stands_before_the_host_of_a_url(
         assert shown.startswith("https://…@example.com" if "://" in url else "set"), lines[name]
 
 
-def test_doctor_names_what_is_no_setting(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+def test_doctor_reports_unknown_settings(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     ran = replicate_mcp("doctor", REPLICATE_MCP_MAX_IMAGES_A_DAY="5")
     assert ran.returncode == 1
     assert "✗ settings: REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting" in ran.stdout
@@ -188,7 +188,7 @@ def test_doctor_names_what_is_no_setting(replicate_mcp: CommandLine, tmp_path: P
     assert "✗ settings: In the file of settings, REPLICATE_MCP_MAX_IMAGES_A_DAY" in ran.stdout
 
 
-def test_doctor_looks_for_the_folder_of_images(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+def test_doctor_checks_the_image_folder(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     assert (
         f"✓ images: {tmp_path}" in replicate_mcp("doctor", REPLICATE_MCP_FILES=str(tmp_path)).stdout
     )
@@ -199,7 +199,7 @@ def test_doctor_looks_for_the_folder_of_images(replicate_mcp: CommandLine, tmp_p
     assert "REPLICATE_MCP_FILES is wrong: must be a folder's whole path" in relative.stdout
 
 
-def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLine) -> None:
+def test_doctor_reports_unreachable_replicate(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("doctor", REPLICATE_BASE_URL="https://replicate.invalid")
     assert ran.returncode == 1
     assert "✗ Replicate: https://replicate.invalid cannot be reached" in ran.stdout
@@ -209,7 +209,7 @@ def test_doctor_tells_when_replicate_cannot_be_reached(replicate_mcp: CommandLin
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
-def test_a_settings_file_that_is_not_utf_8_is_one_sentence(
+def test_non_utf_8_settings_file_is_reported_in_one_line(
     replicate_mcp: CommandLine, tmp_path: Path, encoding: str
 ) -> None:
     file = tmp_path / "config.env"

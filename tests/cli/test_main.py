@@ -19,14 +19,14 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])
     assert left.value.code == 0
     assert f"replicate-mcp {name}" in capsys.readouterr().out
 
 
-def test_the_simulators_options_name_the_kind_of_their_values(
+def test_simulator_options_name_their_value_types(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
@@ -36,19 +36,19 @@ def test_the_simulators_options_name_the_kind_of_their_values(
         assert f"{option}\n" in shown or f"{option}  " in shown
 
 
-def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["paint"])
     assert left.value.code == 2
     assert "paint" in capsys.readouterr().err
 
 
-def test_a_port_that_is_none_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_port_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--http", "--port", "70000"]) == 2
     assert "port must be 0-65535" in capsys.readouterr().err
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_no_heavy_modules() -> None:
     program = (
         "import sys\n"
         "from replicate_mcp.cli.main import main\n"
@@ -65,7 +65,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_starting_loads_no_certificates() -> None:
+def test_startup_loads_no_certificates() -> None:
     program = (
         "import sys\n"
         "import replicate_mcp.cli.serve, replicate_mcp.mcp_server.server\n"
@@ -80,15 +80,15 @@ def test_starting_loads_no_certificates() -> None:
 
 
 @pytest.mark.parametrize("words", [("install", "cursor", "--yes"), ("semaphores",), ("batches",)])
-def test_a_user_without_a_home_is_told_to_set_one(
+def test_user_without_a_home_directory_is_asked_to_set_home(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def nobody(_: int) -> None:
+    def no_such_user(_: int) -> None:
         raise KeyError
 
     for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "REPLICATE_MCP_BACKEND"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
     monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_acme_1")
     assert main(words) == 2
     assert "set HOME" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def redirected(
 
 @pytest.mark.parametrize(("redirection", "reason"), UNWRITTEN)
 @pytest.mark.parametrize("words", ["models", "doctor", "batches --json", "models --help"])
-def test_output_that_cannot_be_written_is_one_sentence(
+def test_unwritable_output_is_reported_in_one_line(
     replicate_mcp: CommandLine, redirection: str, reason: str, words: str
 ) -> None:
     ran = redirected(replicate_mcp, redirection, *words.split())
@@ -43,7 +43,7 @@ def test_output_that_cannot_be_written_is_one_sentence(
 
 
 @pytest.mark.parametrize(("redirection", "reason"), UNWRITTEN)
-def test_a_batch_whose_results_cannot_be_written_is_named_and_saved(
+def test_batch_with_unwritable_results_is_named_and_saved(
     replicate_mcp: CommandLine, redirection: str, reason: str, tmp_path: Path
 ) -> None:
     ran = redirected(replicate_mcp, redirection, "generate", "a car", "--out", "pictures")
@@ -61,7 +61,7 @@ def test_a_batch_whose_results_cannot_be_written_is_named_and_saved(
     ("words", "code"),
     [("models", 0), ("batches", 0), ("generate car", 0), ("generate [fail]", 1)],
 )
-def test_a_reader_that_leaves_early_is_no_failure(
+def test_closed_output_pipe_is_not_a_failure(
     replicate_mcp: CommandLine, words: str, code: int
 ) -> None:
     ran = redirected(replicate_mcp, NOT_READ, *words.split())
@@ -70,12 +70,12 @@ def test_a_reader_that_leaves_early_is_no_failure(
     assert "Traceback" not in ran.stderr
 
 
-def test_serving_with_a_closed_stdin_ends_at_once(replicate_mcp: CommandLine) -> None:
+def test_serve_with_closed_stdin_exits_immediately(replicate_mcp: CommandLine) -> None:
     ran = redirected(replicate_mcp, "<&-", "serve")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_results_of_a_state_in_memory_are_not_offered_to_other_commands(
+def test_in_memory_results_are_not_suggested_to_other_commands(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     for redirection in ("", FULL):

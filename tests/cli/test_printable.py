@@ -39,7 +39,7 @@ def hostile(simulator: Simulator, replicate_mcp: CommandLine) -> Iterator[Comman
         yield replicate_mcp
 
 
-def test_results_and_reasons_have_a_line_each_wherever_they_are_shown(
+def test_results_and_reasons_are_single_lines_everywhere(
     hostile: CommandLine, tmp_path: Path
 ) -> None:
     ran = hostile(
@@ -57,7 +57,7 @@ def test_results_and_reasons_have_a_line_each_wherever_they_are_shown(
     assert list((tmp_path / "pictures").iterdir()) == []
 
 
-def test_a_url_that_others_wrote_into_the_journal_has_a_line_as_any_other(
+def test_foreign_url_in_the_journal_is_printed_on_one_line(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     replicate_mcp("generate", "a red car", "--filename", "a.webp")
@@ -85,7 +85,7 @@ def test_a_url_that_others_wrote_into_the_journal_has_a_line_as_any_other(
     assert made["generated_files"][0]["url"].endswith(hostile)
 
 
-def test_json_has_no_character_raw_that_a_terminal_obeys(hostile: CommandLine) -> None:
+def test_json_output_escapes_terminal_control_characters(hostile: CommandLine) -> None:
     for words in (("generate", "a house [fail]", "--json"), ("batches", "latest", "--json")):
         document = hostile(*words).stdout
         assert document.isascii()
@@ -95,7 +95,7 @@ def test_json_has_no_character_raw_that_a_terminal_obeys(hostile: CommandLine) -
         assert "onerror" in row["error"]
 
 
-def test_on_a_terminal_the_only_escape_sequences_are_our_styles(hostile: CommandLine) -> None:
+def test_terminal_output_has_only_our_own_escape_sequences(hostile: CommandLine) -> None:
     hostile("generate", "a red car", "a house [fail]")
     for words in (("batches", "latest"), ("batches",), ("semaphores",)):
         for columns in ("60", "2000"):
@@ -105,7 +105,7 @@ def test_on_a_terminal_the_only_escape_sequences_are_our_styles(hostile: Command
     assert "[/red][bold]" in on_terminal(hostile, "batches", "latest", columns="2000")
 
 
-def test_doctor_and_a_refusal_stay_within_their_lines(
+def test_doctor_and_error_output_stay_on_their_lines(
     hostile: CommandLine, simulator: Simulator
 ) -> None:
     fine = hostile("doctor").stdout
@@ -120,7 +120,7 @@ def test_doctor_and_a_refusal_stay_within_their_lines(
 
 
 @pytest.mark.parametrize("words", [("--search", "sticker"), ("flux-dev",)])
-def test_models_and_their_inputs_have_a_line_each(
+def test_models_and_inputs_are_printed_on_one_line_each(
     replicate_mcp: CommandLine, simulator: Simulator, words: tuple[str, ...]
 ) -> None:
     usual = replicate_mcp("models", *words).stdout
@@ -138,7 +138,7 @@ def test_models_and_their_inputs_have_a_line_each(
         assert_printable(STYLES.sub("", shown), shown.count("\n"))
 
 
-def test_another_process_cannot_name_itself_into_the_table(
+def test_hostile_process_name_cannot_break_the_table(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     name = HOSTILE.replace("/", "").replace("\0", "").replace("\ud800", "")
@@ -179,7 +179,7 @@ def test_another_process_cannot_name_itself_into_the_table(
         ("batches", LONG),
     ],
 )
-def test_an_error_quotes_what_is_wrong_on_one_line(
+def test_error_quotes_the_invalid_value_on_one_line(
     replicate_mcp: CommandLine, words: tuple[str, ...]
 ) -> None:
     given = [word.replace("\0", "").replace("\ud800", "") for word in words]
@@ -191,7 +191,7 @@ def test_an_error_quotes_what_is_wrong_on_one_line(
     assert len(ran.stderr) < 5_000
 
 
-def test_the_demo_shows_a_line_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_shows_one_line_per_file(capsys: pytest.CaptureFixture[str]) -> None:
     from replicate_mcp.cli.demo import _show_files
 
     made = {"task_index": 0, "generated_files": [{"filename": HOSTILE, "url": HOSTILE}]}
@@ -200,7 +200,7 @@ def test_the_demo_shows_a_line_a_file(capsys: pytest.CaptureFixture[str]) -> Non
     assert_printable(capsys.readouterr().out, 4)
 
 
-def test_a_change_of_a_configuration_has_a_line_a_line(replicate_mcp: CommandLine) -> None:
+def test_configuration_diff_has_one_output_line_per_line(replicate_mcp: CommandLine) -> None:
     keys = {f"\u202e\u2028\u2066\x85\x7f{HOSTILE}": "a"}
     file = replicate_mcp.folder / "home" / ".cursor" / "mcp.json"
     file.parent.mkdir(parents=True)
@@ -213,7 +213,7 @@ def test_a_change_of_a_configuration_has_a_line_a_line(replicate_mcp: CommandLin
     )
 
 
-def test_what_a_new_command_prints_is_printable_by_itself(
+def test_guarded_streams_make_any_output_printable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("stdout", "stderr"):
@@ -228,7 +228,7 @@ def test_what_a_new_command_prints_is_printable_by_itself(
     assert written.out.count("end") == 2
 
 
-def test_what_a_new_table_shows_is_printable_by_itself(
+def test_tables_make_any_cell_printable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = Table()

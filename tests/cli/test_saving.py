@@ -122,7 +122,7 @@ def saved(folder: Path) -> list[str]:
         ("a.json", b'{"boxes": []}', "a.json"),
     ],
 )
-async def test_the_content_decides_the_extension(
+async def test_extension_follows_the_content(
     host: Host, tmp_path: Path, name: str, body: bytes, expected: str
 ) -> None:
     host.bodies = [body]
@@ -145,7 +145,7 @@ async def test_the_content_decides_the_extension(
         ("a.png", gzip.compress(PNG, mtime=0)),
     ],
 )
-async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
+async def test_download_with_non_media_content_is_retried_and_not_saved(
     host: Host, tmp_path: Path, name: str, body: bytes
 ) -> None:
     host.bodies = [body]
@@ -156,7 +156,7 @@ async def test_what_should_be_media_and_is_none_is_tried_again_and_not_saved(
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.mp4", "a", "a.safetensors", "a.lnk"])
-async def test_an_empty_file_is_tried_again_and_not_saved(
+async def test_empty_download_is_retried_and_not_saved(
     host: Host, tmp_path: Path, name: str
 ) -> None:
     host.bodies = [b""]
@@ -165,7 +165,7 @@ async def test_an_empty_file_is_tried_again_and_not_saved(
     assert saved(tmp_path) == []
 
 
-async def test_a_file_that_is_cut_short_is_tried_again_and_not_saved(
+async def test_truncated_download_is_retried_and_not_saved(
     host: Host, tmp_path: Path
 ) -> None:
     host.bodies, host.length = [PNG], len(PNG) + 1
@@ -182,7 +182,7 @@ async def test_a_file_that_is_cut_short_is_tried_again_and_not_saved(
         ("empty_file", "its host sent an empty file"),
     ],
 )
-def test_the_command_line_says_what_is_not_saved_and_exits_with_1(
+def test_command_line_reports_unsaved_files_and_exits_with_1(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path, setting: str, reason: str
 ) -> None:
     simulator.configure(**{setting: 1})
@@ -198,13 +198,13 @@ def test_the_command_line_says_what_is_not_saved_and_exits_with_1(
     assert len(saved(tmp_path / "two")) == 2
 
 
-async def test_an_error_page_in_between_costs_an_attempt_only(host: Host, tmp_path: Path) -> None:
+async def test_intermittent_error_page_costs_only_one_attempt(host: Host, tmp_path: Path) -> None:
     host.bodies = [PAGE, b"", PNG]
     assert await save(host, tmp_path, "a.png") == []
     assert (tmp_path / "a.png").read_bytes() == PNG
 
 
-async def test_a_file_that_is_too_large_leaves_nothing(host: Host, tmp_path: Path) -> None:
+async def test_too_large_download_leaves_no_file(host: Host, tmp_path: Path) -> None:
     host.bodies = [PNG + b"\0" * 1_000_000]
     assert await save(host, tmp_path, "a.png", max_mb=1) == [
         "it is over 1 MB (--max-mb allows more)"
@@ -215,7 +215,7 @@ async def test_a_file_that_is_too_large_leaves_nothing(host: Host, tmp_path: Pat
 
 
 @pytest.mark.parametrize("body", [gzip.compress(PNG * 100_000, mtime=0), b"\x1f\x8bbroken"])
-async def test_an_encoded_answer_is_refused_and_not_decoded(
+async def test_content_encoded_response_is_rejected_undecoded(
     host: Host, tmp_path: Path, body: bytes
 ) -> None:
     host.bodies, host.encoding = [body], "gzip"
@@ -225,7 +225,7 @@ async def test_an_encoded_answer_is_refused_and_not_decoded(
     assert saved(tmp_path) == []
 
 
-async def test_files_whose_extensions_were_wrong_do_not_replace_each_other(
+async def test_files_with_corrected_extensions_do_not_overwrite_each_other(
     host: Host, tmp_path: Path
 ) -> None:
     host.bodies = [WEBP]
@@ -242,7 +242,7 @@ async def test_files_whose_extensions_were_wrong_do_not_replace_each_other(
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
-async def test_a_taken_name_is_numbered_or_refused_and_its_file_stays(
+async def test_existing_filename_is_numbered_or_rejected_and_kept(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool
 ) -> None:
     if not hard_links:  # as on exFAT
@@ -261,7 +261,7 @@ async def test_a_taken_name_is_numbered_or_refused_and_its_file_stays(
     assert len(saved(tmp_path)) == 3
 
 
-def test_several_that_save_into_one_folder_at_once_do_not_replace_each_other(
+def test_concurrent_saves_into_one_folder_do_not_overwrite_each_other(
     host: Host, tmp_path: Path
 ) -> None:
     host.bodies = [WEBP]
@@ -279,18 +279,18 @@ def test_several_that_save_into_one_folder_at_once_do_not_replace_each_other(
     ["/\0", "/" + "a" * 70_000, f"/{HOSTILE}", "/\ud800", "/a\r\nHost: evil", "/%00", "/ \x7f"],
     ids=range(7),
 )
-async def test_an_odd_url_is_a_reason_and_no_crash(host: Host, tmp_path: Path, path: str) -> None:
+async def test_malformed_url_is_reported_without_a_crash(host: Host, tmp_path: Path, path: str) -> None:
     host.bodies = [PNG]
     saver = Saver(tmp_path, host.url)
-    odd = file(host.url + "/x", "odd.png").model_copy(update={"url": host.url + path})
-    failed = await saver.save([odd, file(host.url + "/y", "good.png")])
+    malformed = file(host.url + "/x", "odd.png").model_copy(update={"url": host.url + path})
+    failed = await saver.save([malformed, file(host.url + "/y", "good.png")])
     assert [each.filename for each in failed] in ([], ["odd.png"])
     assert "good.png" in saved(tmp_path)
     if path != "/%00":
         assert failed or len(host.asked) == 2
 
 
-def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
+def test_generate_handles_malformed_urls_and_validates_max_mb(
     replicate_mcp: CommandLine, simulator: Any, tmp_path: Path
 ) -> None:
     with hostile_replicate(simulator, ["output"], "\0" + "a" * 70_000) as url:
@@ -307,7 +307,7 @@ def test_the_command_line_survives_odd_urls_and_bounds_what_it_saves(
         assert "must be from 1 to" in wrong.stderr
 
 
-async def test_an_image_is_saved_though_a_virus_scanner_holds_it_for_a_moment(
+async def test_image_is_saved_although_briefly_locked_by_a_virus_scanner(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried_at: list[float] = []
@@ -330,7 +330,7 @@ NFC, NFD = "caf\u00e9.webp", "cafe\u0301.webp"
 
 
 @pytest.mark.parametrize(("name", "on_disk"), [(NFC, NFD), (NFD, NFC)], ids=["NFD", "NFC"])
-async def test_a_file_whose_name_is_in_the_other_normal_form_stays(
+async def test_existing_file_in_another_unicode_normal_form_is_kept(
     host: Host, tmp_path: Path, name: str, on_disk: str
 ) -> None:
     (tmp_path / on_disk).write_text("mine")
@@ -345,7 +345,7 @@ async def test_a_file_whose_name_is_in_the_other_normal_form_stays(
 
 
 @pytest.mark.parametrize(("name", "on_disk"), [(NFC, NFD), (NFD, NFC)], ids=["NFD", "NFC"])
-async def test_a_file_is_found_again_under_its_name_in_the_other_normal_form(
+async def test_saved_file_is_found_in_another_unicode_normal_form(
     host: Host, tmp_path: Path, name: str, on_disk: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / on_disk).write_bytes(WEBP)
@@ -358,7 +358,7 @@ async def test_a_file_is_found_again_under_its_name_in_the_other_normal_form(
     assert (tmp_path / on_disk).read_bytes().endswith(b"newer")
 
 
-async def test_a_name_that_cannot_be_listed_is_still_saved(host: Host, tmp_path: Path) -> None:
+async def test_file_is_saved_into_an_unlistable_folder(host: Host, tmp_path: Path) -> None:
     folder = tmp_path / "drop box"
     folder.mkdir()
     host.bodies = [WEBP]

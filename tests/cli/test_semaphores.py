@@ -12,7 +12,7 @@ from cli.conftest import CommandLine, open_terminal
 from replicate_mcp.simulator import Simulator
 
 
-def test_who_holds_and_who_waits_is_shown_over_all_processes(
+def test_usage_is_shown_across_all_processes(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     for prompts in (["a [hang]", "b [hang]", "c [hang]"], ["d [hang]"]):
@@ -26,11 +26,11 @@ def test_who_holds_and_who_waits_is_shown_over_all_processes(
     assert listed.startswith("replicate-global (acme)\t2\t2\t")
 
 
-def test_a_limit_set_by_hand_stays_and_a_new_name_can_be_given_one(
+def test_manual_limit_persists_and_can_be_set_for_a_new_name(
     replicate_mcp: CommandLine,
 ) -> None:
-    told = replicate_mcp("semaphores", "set", "replicate-global", 3)
-    assert told.stdout == "replicate-global: 3 at once, 0 in use, 0 waiting.\n"
+    result = replicate_mcp("semaphores", "set", "replicate-global", 3)
+    assert result.stdout == "replicate-global: 3 at once, 0 in use, 0 waiting.\n"
     assert replicate_mcp("semaphores", "set", "thumbnails", 5).returncode == 0
     assert replicate_mcp("semaphores", "set", "thumbnails", 4).returncode == 0
     assert replicate_mcp("semaphores").stdout == (
@@ -38,12 +38,12 @@ def test_a_limit_set_by_hand_stays_and_a_new_name_can_be_given_one(
     )
 
 
-def test_a_limit_set_by_hand_is_told_by_doctor_with_the_setting(
+def test_doctor_reports_manual_limit_beside_the_setting(
     replicate_mcp: CommandLine,
 ) -> None:
     assert "by hand" not in replicate_mcp("doctor").stdout
-    told = replicate_mcp("semaphores", "set", "replicate-global", 70)
-    assert told.stderr.endswith("semaphores unset replicate-global\n")
+    result = replicate_mcp("semaphores", "set", "replicate-global", 70)
+    assert result.stderr.endswith("semaphores unset replicate-global\n")
     assert "(70 was set by hand; the setting here says 60)" in replicate_mcp("doctor").stdout
     back = replicate_mcp("semaphores", "unset", "replicate-global")
     assert back.stdout == "replicate-global: 60 at once, 0 in use, 0 waiting.\n"
@@ -55,25 +55,25 @@ def test_a_limit_set_by_hand_is_told_by_doctor_with_the_setting(
     )
 
 
-def test_a_name_registered_by_mistake_is_removed(replicate_mcp: CommandLine) -> None:
+def test_registered_name_can_be_removed(replicate_mcp: CommandLine) -> None:
     for undo in ("remove", "unset"):
         replicate_mcp("semaphores", "set", "thumbnials", 5)
-        told = replicate_mcp("semaphores", undo, "thumbnials")
-        assert (told.returncode, told.stdout[:19]) == (0, "thumbnials: removed")
+        result = replicate_mcp("semaphores", undo, "thumbnials")
+        assert (result.returncode, result.stdout[:19]) == (0, "thumbnials: removed")
         assert replicate_mcp("semaphores").stdout == ""
 
 
-def test_a_name_in_use_is_not_removed(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+def test_name_in_use_cannot_be_removed(replicate_mcp: CommandLine, simulator: Simulator) -> None:
     replicate_mcp("semaphores", "set", "thumbnails", 1)
     replicate_mcp.start("generate", "a [hang]", "b [hang]", "--semaphore", "thumbnails")
     simulator.wait_for(account="acme", in_flight=1)
-    told = replicate_mcp("semaphores", "remove", "thumbnails")
-    assert (told.returncode, told.stdout) == (2, "")
-    assert "semaphore 'thumbnails' is in use (1 in use, 1 waiting)" in told.stderr
+    result = replicate_mcp("semaphores", "remove", "thumbnails")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "semaphore 'thumbnails' is in use (1 in use, 1 waiting)" in result.stderr
     assert "\nthumbnails\t1\t1\t1\n" in replicate_mcp("semaphores").stdout
 
 
-def test_a_wrong_use_is_told_what_would_be_right(replicate_mcp: CommandLine) -> None:
+def test_usage_error_suggests_correct_usage(replicate_mcp: CommandLine) -> None:
     for words, sentence in (
         (["set", "thumbnails"], "semaphores set thumbnails 5"),
         (["set", "thumbnails", "0"], "limit 0 must be a whole number from 1"),
@@ -85,13 +85,13 @@ def test_a_wrong_use_is_told_what_would_be_right(replicate_mcp: CommandLine) -> 
         (["unset", "thumbnails"], "semaphore 'thumbnails' is not registered"),
         (["remove", "replicate-global"], "is the account's own limit and cannot be removed"),
     ):
-        told = replicate_mcp("semaphores", *words)
-        assert (told.returncode, told.stdout) == (2, "")
-        assert sentence in told.stderr
+        result = replicate_mcp("semaphores", *words)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert sentence in result.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_watching_into_a_pipe_prints_each_change_at_once(
+def test_watch_prints_each_change_to_a_pipe_immediately(
     replicate_mcp: CommandLine, words: tuple[str, ...]
 ) -> None:
     replicate_mcp("semaphores", "set", "thumbnails", 5)
@@ -112,7 +112,7 @@ def test_watching_into_a_pipe_prints_each_change_at_once(
     assert printed.read() == ""
 
 
-def test_they_are_watched_until_ctrl_c(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+def test_watch_runs_until_ctrl_c(replicate_mcp: CommandLine, simulator: Simulator) -> None:
     replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
     simulator.wait_for(account="acme", in_flight=1)
     ours, theirs = open_terminal()

@@ -38,18 +38,18 @@ def said_at_the_start(replicate_mcp: CommandLine, *words: str, **environment: st
         ),
     ],
 )
-def test_it_says_at_its_start_who_may_use_the_servers_token_and_doctor_too(
+def test_startup_and_doctor_report_who_may_use_the_server_token(
     replicate_mcp: CommandLine, words: tuple[str, ...], environment: dict[str, str], said: str
 ) -> None:
     sentence = said_at_the_start(replicate_mcp, *words, **environment)
     assert said in sentence
     local = {"REPLICATE_MCP_LOCAL": "1"} if words else {}
-    told = replicate_mcp("doctor", **environment, **local).stdout
-    assert f"who may use the server's token over HTTP: {sentence}" in told
+    report = replicate_mcp("doctor", **environment, **local).stdout
+    assert f"who may use the server's token over HTTP: {sentence}" in report
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "images.example.com"])
-def test_what_is_for_this_machine_alone_is_not_served_to_others(
+def test_local_mode_is_rejected_on_public_addresses(
     host: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPLICATE_API_TOKEN", "r8_acme_1")
@@ -60,13 +60,13 @@ def test_what_is_for_this_machine_alone_is_not_served_to_others(
     assert "REPLICATE_MCP_LOCAL=1" in capsys.readouterr().err
 
 
-def test_on_stdio_there_is_nobody_to_let_in(capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_option_is_rejected_on_stdio(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--local"]) == 2
     assert "--local goes with --http" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [("--port", "9000"), ("--host", "0.0.0.0")])
-def test_an_option_of_http_without_it_is_told(
+def test_http_option_without_http_is_rejected(
     option: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", *option]) == 2
@@ -74,7 +74,7 @@ def test_an_option_of_http_without_it_is_told(
 
 
 @pytest.mark.parametrize("command", [("serve", "--http"), ("simulate",)])
-def test_a_port_that_is_taken_ends_in_a_sentence_and_the_code_of_wrong_use(
+def test_occupied_port_is_reported_with_the_usage_exit_code(
     replicate_mcp: CommandLine, command: tuple[str, ...]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -87,7 +87,7 @@ def test_a_port_that_is_taken_ends_in_a_sentence_and_the_code_of_wrong_use(
 
 
 @pytest.mark.parametrize("host", ["nohost.invalid", "192.0.2.1", "2001:db8::1", "::zz", "a..b"])
-def test_a_host_that_is_not_this_machine_is_told_to_be_another_host(
+def test_foreign_bind_address_is_rejected_with_advice_on_host(
     replicate_mcp: CommandLine, host: str
 ) -> None:
     ran = replicate_mcp(*HTTP, "--host", host)
@@ -97,14 +97,14 @@ def test_a_host_that_is_not_this_machine_is_told_to_be_another_host(
     assert "another --port" not in ran.stderr
 
 
-def test_wrong_settings_end_a_server_over_http(replicate_mcp: CommandLine) -> None:
+def test_invalid_settings_stop_an_http_server(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp(*HTTP, REPLICATE_CONCURRENT_LIMIT="many")
     assert ran.returncode == 2
     assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be a whole number, not many." in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
-def test_a_wrong_token_is_told_once(replicate_mcp: CommandLine, simulator: Simulator) -> None:
+def test_rejected_token_is_reported_once(replicate_mcp: CommandLine, simulator: Simulator) -> None:
     simulator.change_account("acme", revoke=["r8_acme_1"])
     ran = replicate_mcp("generate", "a red car")
     assert ran.returncode == 2

@@ -13,7 +13,7 @@ from replicate_mcp.cli.fullness import fullness
 from .conftest import CommandLine
 
 
-def test_the_demo_makes_its_images_within_the_limit_and_says_how_full_it_was(
+def test_demo_stays_within_the_limit_and_reports_utilisation(
     replicate_mcp: CommandLine,
 ) -> None:
     ran = replicate_mcp("demo", "--tasks", 6, "--limit", 3, "--seconds", 0.2)
@@ -27,32 +27,32 @@ def test_the_demo_makes_its_images_within_the_limit_and_says_how_full_it_was(
     assert ran.stdout.endswith(f"images:\n  {sys.executable} -m replicate_mcp demo --keep\n")
 
 
-def test_the_demo_follows_the_pages_of_a_long_batch(replicate_mcp: CommandLine) -> None:
+def test_demo_reads_all_pages_of_a_long_batch(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("demo", "--tasks", 60, "--limit", 60, "--seconds", 0.05)
     assert ran.returncode == 0, ran.stderr
     assert "… and 50 more" in ran.stdout
     assert "60 images in" in ran.stdout
 
 
-def test_the_demo_refuses_what_is_no_duration(replicate_mcp: CommandLine) -> None:
+def test_demo_rejects_an_invalid_duration(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("demo", "--seconds", "soon")
     assert ran.returncode == 2
     assert "--seconds takes a number" in ran.stderr
 
 
-def test_fullness_leaves_out_the_tail_in_which_nothing_waits() -> None:
+def test_utilisation_excludes_the_tail_without_waiting_tasks() -> None:
     # Two at a time, three tasks of a second: the last runs alone, from 1 to 2.
     timeline = [(0.0, 1), (0.0, 2), (1.0, 1), (1.0, 2), (1.0, 1), (2.0, 0)]
     seen = fullness(timeline, limit=2, tasks=3)
     assert (seen.most, seen.prediction_seconds, seen.share) == (2, 3.0, 1.0)
 
 
-def test_fullness_counts_a_gap_between_an_end_and_the_next_creation() -> None:
+def test_utilisation_counts_gaps_between_an_end_and_the_next_creation() -> None:
     timeline = [(0.0, 1), (1.0, 0), (2.0, 1), (3.0, 0)]
     assert fullness(timeline, limit=1, tasks=2).share == pytest.approx(0.5)
 
 
-def test_fullness_says_nothing_where_nothing_had_to_wait() -> None:
+def test_utilisation_is_omitted_when_no_task_waited() -> None:
     timeline = [(0.0, 1), (0.1, 2), (1.0, 1), (1.1, 0)]
     assert fullness(timeline, limit=8, tasks=2).share is None
 
@@ -68,7 +68,7 @@ def test_simulate_serves_until_ctrl_c(replicate_mcp: CommandLine) -> None:
     assert process.wait(10) in (0, 130)
 
 
-def test_simulate_says_what_to_type_beside_it(replicate_mcp: CommandLine) -> None:
+def test_simulate_prints_the_settings_to_export(replicate_mcp: CommandLine) -> None:
     process = replicate_mcp.start("simulate", "--port", 0)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
@@ -91,7 +91,7 @@ def test_simulate_says_what_to_type_beside_it(replicate_mcp: CommandLine) -> Non
         (("--port", "70000"), "Cannot listen on 127.0.0.1:70000"),
     ],
 )
-def test_a_wrong_option_of_simulate_is_one_sentence(
+def test_invalid_simulate_option_is_reported_in_one_line(
     replicate_mcp: CommandLine, words: tuple[str, ...], said: str
 ) -> None:
     ran = replicate_mcp("simulate", *words)

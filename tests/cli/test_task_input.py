@@ -63,7 +63,7 @@ def read(folder: Path, name: str, content: str | bytes) -> TaskInput:
         ("tasks.csv", "prompt;seed\na red car;\na house\n"),
     ],
 )
-def test_tasks_are_read_whatever_the_form(
+def test_tasks_are_read_from_every_format(
     tmp_path: Path, name: str, content: str, bom: str
 ) -> None:
     assert read(tmp_path, name, bom + content).tasks == [CAR, HOUSE]
@@ -72,11 +72,11 @@ def test_tasks_are_read_whatever_the_form(
 @pytest.mark.parametrize(
     "prompt", ["[masterpiece], a fox", "{a drawing}", "a car, red, at night", "(1.2) cat"]
 )
-def test_a_prompt_that_begins_with_a_bracket_is_a_prompt(tmp_path: Path, prompt: str) -> None:
+def test_text_starting_with_a_bracket_may_be_a_prompt(tmp_path: Path, prompt: str) -> None:
     assert read(tmp_path, "tasks.txt", f"{prompt}\n{prompt}\n").tasks == [{"prompt": prompt}] * 2
 
 
-def test_what_stands_beside_the_tasks_is_meant_for_all_of_them(tmp_path: Path) -> None:
+def test_options_beside_the_tasks_apply_to_all_of_them(tmp_path: Path) -> None:
     for model, semaphore in (("model", "semaphore"), ("model_name", "external_semaphore_id")):
         whole = {
             "tasks": [CAR],
@@ -93,7 +93,7 @@ def test_what_stands_beside_the_tasks_is_meant_for_all_of_them(tmp_path: Path) -
         assert given.shared_inputs == {"aspect_ratio": "16:9", "seed": 7}
 
 
-def test_a_line_of_a_manifest_is_the_task_that_makes_its_image_again(tmp_path: Path) -> None:
+def test_manifest_line_is_read_as_a_task_that_recreates_its_image(tmp_path: Path) -> None:
     line = {
         "prompt": "a red car",
         "model": "black-forest-labs/flux-schnell",
@@ -115,7 +115,7 @@ def test_a_line_of_a_manifest_is_the_task_that_makes_its_image_again(tmp_path: P
     }
 
 
-async def test_cells_are_read_as_the_model_of_their_row_takes_them(tmp_path: Path) -> None:
+async def test_cells_are_converted_by_the_model_of_their_row(tmp_path: Path) -> None:
     given = read(
         tmp_path,
         "tasks.csv",
@@ -182,7 +182,7 @@ WRONG: list[tuple[str, str | bytes, str]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), WRONG)
-def test_what_cannot_be_read_says_where_and_what_would_be_right(
+def test_unreadable_input_reports_its_place_and_the_correct_form(
     tmp_path: Path, name: str, content: str | bytes, sentence: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -190,7 +190,7 @@ def test_what_cannot_be_read_says_where_and_what_would_be_right(
     assert sentence in str(refused.value)
 
 
-def test_a_table_is_made_with_its_columns_as_inputs(
+def test_table_columns_become_model_inputs(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     (tmp_path / "tasks.csv").write_text(
@@ -210,7 +210,7 @@ def test_a_table_is_made_with_its_columns_as_inputs(
     assert sent["a house"]["model"] == "black-forest-labs/flux-kontext-max"
 
 
-def test_the_arguments_of_the_tool_are_a_file_of_tasks(
+def test_tool_arguments_are_accepted_as_a_task_file(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     whole = {"tasks": [CAR, {"prompt": "x", "seed": "y"}], "model": "flux-dev", "seed": 3}
@@ -225,7 +225,7 @@ def test_the_arguments_of_the_tool_are_a_file_of_tasks(
     assert (made["model"], made["input"]["seed"]) == ("black-forest-labs/flux-dev", 3)
 
 
-def test_a_path_is_one_of_the_shells_own(
+def test_input_paths_resolve_like_shell_paths(
     replicate_mcp: CommandLine, simulator: Simulator, tmp_path: Path
 ) -> None:
     (tmp_path / "home").mkdir()
@@ -242,21 +242,21 @@ def test_a_path_is_one_of_the_shells_own(
     assert all(url.startswith(f"{simulator.url}/v1/files/") for url in sent)
 
 
-def test_inputs_without_a_prompt_are_one_task() -> None:
+def test_inputs_without_a_prompt_form_one_task() -> None:
     assert read_tasks([], [], None, has_inputs=True).tasks == [{}]
     assert read_tasks([], ["a.png"], None, has_inputs=True).tasks == [{"output_filename": "a.png"}]
     with pytest.raises(InvalidInput, match="Say what to draw"):
         read_tasks([], [], None)
 
 
-def test_a_model_among_the_inputs_is_refused_with_its_option() -> None:
+def test_model_given_as_input_is_rejected_naming_the_option() -> None:
     with pytest.raises(InvalidInput, match="The model goes into --model, not into --input"):
         read_inputs(["model=flux-dev"], FIELDS)
     own = {"model": field("model", "string")}
     assert read_inputs(["model=small"], own) == {"model": "small"}
 
 
-def test_a_model_without_a_prompt_runs_on_its_inputs(
+def test_model_without_a_prompt_runs_on_its_inputs(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     image = "image=https://example.com/small.png"

@@ -24,7 +24,7 @@ def lines_until(process: subprocess.Popen[str], words: re.Pattern[str]) -> list[
     return lines
 
 
-def test_an_api_that_is_gone_is_told_beside_the_bar_and_the_batch_goes_on_when_it_is_back(
+def test_api_outage_is_shown_beside_progress_bar_and_batch_resumes_afterwards(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=4)
@@ -40,7 +40,7 @@ def test_an_api_that_is_gone_is_told_beside_the_bar_and_the_batch_goes_on_when_i
     assert simulator.account("acme")["created"] == 1
 
 
-def test_after_ctrl_c_without_the_api_the_permit_is_free_when_it_is_back(
+def test_permit_left_by_ctrl_c_during_an_api_outage_is_freed_afterwards(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     process = replicate_mcp.start("generate", "a house [hang]", REPLICATE_CONCURRENT_LIMIT="1")
@@ -58,19 +58,19 @@ def test_after_ctrl_c_without_the_api_the_permit_is_free_when_it_is_back(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_a_new_redis_it_says_what_is_waited_for_and_how_long(
+def test_waiting_for_a_new_redis_is_reported_with_its_duration(
     replicate_mcp: CommandLine, servers: Callable[[str], RunningServer], kind: str
 ) -> None:
     url = servers(kind).url(f"new-{kind}", lease=3)
     ran = replicate_mcp("generate", "a red car", REPLICATE_MCP_BACKEND=url)
     assert ran.returncode == 0, ran.stderr
-    told = "0/1 done, 0 running. Redis is new or was restarted: waiting [1-3] s for the other "
-    assert re.match(told, ran.stderr)
+    notice = "0/1 done, 0 running. Redis is new or was restarted: waiting [1-3] s for the other "
+    assert re.match(notice, ran.stderr)
     again = replicate_mcp("generate", "a red car", REPLICATE_MCP_BACKEND=url)
     assert "Redis" not in again.stderr
 
 
-def test_a_notice_is_drawn_below_the_bar(
+def test_notice_is_drawn_below_the_progress_bar(
     replicate_mcp: CommandLine, servers: Callable[[str], RunningServer]
 ) -> None:
     replicate_mcp.environment["REPLICATE_MCP_BACKEND"] = servers("redis").url("drawn", lease=3)

@@ -31,7 +31,7 @@ def lines_of(shown: str) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
-def test_results_name_the_task_and_its_prompt_with_each_file_or_reason(
+def test_results_show_task_and_prompt_with_each_file_or_reason(
     replicate_mcp: CommandLine, columns: str
 ) -> None:
     made = json.loads(replicate_mcp("generate", LONG, "a house [fail]", "--json").stdout)
@@ -49,7 +49,7 @@ def test_results_name_the_task_and_its_prompt_with_each_file_or_reason(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_a_list_of_batches_has_each_id_whole_its_count_and_first_prompt(
+def test_batch_list_shows_whole_ids_counts_and_first_prompts(
     replicate_mcp: CommandLine, columns: str
 ) -> None:
     ids = [
@@ -64,7 +64,7 @@ def test_a_list_of_batches_has_each_id_whole_its_count_and_first_prompt(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_a_list_of_models_breaks_between_words(replicate_mcp: CommandLine, columns: str) -> None:
+def test_model_list_wraps_between_words(replicate_mcp: CommandLine, columns: str) -> None:
     shown = on_terminal(replicate_mcp, "models", columns=columns)
     assert [known.name for known in CATALOGUE if known.name not in shown] == []
     words = {word for known in CATALOGUE for word in known.good_at.split()}
@@ -75,7 +75,7 @@ def test_a_list_of_models_breaks_between_words(replicate_mcp: CommandLine, colum
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_a_models_inputs_are_in_one_piece(replicate_mcp: CommandLine, columns: str) -> None:
+def test_model_inputs_are_not_split_across_lines(replicate_mcp: CommandLine, columns: str) -> None:
     shown = on_terminal(replicate_mcp, "models", "flux-dev", columns=columns)
     for words in ("num_inference_steps  integer  28", "prompt_strength", "required"):
         assert re.search(words.replace("  ", " +"), shown)
@@ -84,7 +84,7 @@ def test_a_models_inputs_are_in_one_piece(replicate_mcp: CommandLine, columns: s
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_a_table_of_semaphores_cuts_nothing(
+def test_semaphore_table_truncates_nothing(
     replicate_mcp: CommandLine, simulator: Simulator, columns: str
 ) -> None:
     replicate_mcp.start("generate", "a [hang]", "b [hang]", REPLICATE_CONCURRENT_LIMIT="1")
@@ -106,7 +106,7 @@ def test_a_table_of_semaphores_cuts_nothing(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_sentences_break_between_words_and_a_command_has_its_own_line(
+def test_messages_wrap_between_words_and_commands_get_their_own_line(
     replicate_mcp: CommandLine, columns: str
 ) -> None:
     shown = on_terminal(replicate_mcp, "batches", "b_none", columns=columns, stderr=True)
@@ -119,7 +119,7 @@ def test_sentences_break_between_words_and_a_command_has_its_own_line(
     assert re.fullmatch(command, lines_of(shown)[-1])
 
 
-def test_settings_and_checks_of_doctor_break_between_words(replicate_mcp: CommandLine) -> None:
+def test_doctor_output_wraps_between_words(replicate_mcp: CommandLine) -> None:
     lines = lines_of(on_terminal(replicate_mcp, "doctor", columns="80"))
     database = replicate_mcp.environment["REPLICATE_MCP_BACKEND"]
     assert all(len(line) <= 80 for line in lines if database.split("//")[1] not in line)
@@ -130,7 +130,7 @@ def test_settings_and_checks_of_doctor_break_between_words(replicate_mcp: Comman
     assert " ".join(replicate_mcp("doctor").stdout.partition("Checks")[2].split()) in whole
 
 
-def test_a_demo_breaks_between_words(replicate_mcp: CommandLine) -> None:
+def test_demo_output_wraps_between_words(replicate_mcp: CommandLine) -> None:
     words = ("demo", "--tasks", "2", "--seconds", "0.1")
     lines = lines_of(on_terminal(replicate_mcp, *words, columns="60"))
     assert "demo --keep" in lines[-1]
@@ -138,15 +138,15 @@ def test_a_demo_breaks_between_words(replicate_mcp: CommandLine) -> None:
     assert "images:" in lines[-2]
 
 
-def test_a_refused_batch_leaves_no_bar(replicate_mcp: CommandLine) -> None:
+def test_rejected_batch_leaves_no_progress_bar(replicate_mcp: CommandLine) -> None:
     words = ("generate", "a car", "--input", "aspect_ratio=7:1")
     drawn = drawn_on_terminal(replicate_mcp, *words, columns="100", stderr=True)
     # What is drawn last is erased: up to its line, and the line emptied.
     assert drawn.rindex("0/1 done") < drawn.rindex("\x1b[1A\x1b[2K") < drawn.index("7:1")
 
 
-def test_what_is_to_be_typed_is_not_broken() -> None:
-    told = "Nothing answers there: start it with `replicate-mcp simulate --port 8765`, or unset it."
-    lines = wrapped(told, 40).splitlines()
+def test_commands_to_type_are_not_wrapped() -> None:
+    notice = "Nothing answers there: start it with `replicate-mcp simulate --port 8765`, or unset it."
+    lines = wrapped(notice, 40).splitlines()
     assert "`replicate-mcp simulate --port 8765`, or" in lines
-    assert " ".join(lines) == told
+    assert " ".join(lines) == notice

@@ -21,7 +21,7 @@ def client() -> str:
     return "client.mjs"
 
 
-async def test_it_creates_runs_cancels_lists_and_reads(simulator: Simulator, client: str) -> None:
+async def test_npm_client_creates_runs_cancels_lists_and_reads(simulator: Simulator, client: str) -> None:
     process = await asyncio.create_subprocess_exec(
         "node",
         client,

@@ -22,7 +22,7 @@ async def created(
     return await client.post(f"/models/{model}/predictions", json=body, headers=headers)
 
 
-async def test_every_route_answers_as_the_document_says(
+async def test_every_route_matches_the_openapi_document(
     document: Document, client: httpx.AsyncClient
 ) -> None:
     schnell = f"/models/{SCHNELL}"
@@ -61,7 +61,7 @@ async def test_every_route_answers_as_the_document_says(
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)
-async def test_every_model_is_one_and_its_predictions_are(
+async def test_every_model_and_its_predictions_match_the_openapi_document(
     document: Document, client: httpx.AsyncClient, model: Model
 ) -> None:
     document.check(await client.get(f"/models/{model.id}"))
@@ -81,7 +81,7 @@ async def test_every_model_is_one_and_its_predictions_are(
         ("[no-output]", "succeeded"),
     ],
 )
-async def test_a_prediction_that_has_ended_is_one(
+async def test_ended_prediction_matches_the_openapi_document(
     document: Document, client: httpx.AsyncClient, prompt: str, status: str
 ) -> None:
     answer = await created(client, prompt, prefer="wait")
@@ -91,7 +91,7 @@ async def test_a_prediction_that_has_ended_is_one(
 
 
 @pytest.mark.parametrize(("queue", "status"), [(0, "canceled"), (60, "aborted")])
-async def test_a_prediction_that_was_cut_is_one(
+async def test_prediction_stopped_at_its_deadline_matches_the_openapi_document(
     document: Document,
     simulator: Simulator,
     client: httpx.AsyncClient,
@@ -123,7 +123,7 @@ async def test_a_prediction_that_was_cut_is_one(
     ],
     ids=lambda settings: next(iter(settings)),
 )
-async def test_odd_answers_are_allowed_ones(
+async def test_configured_response_variants_match_the_openapi_document(
     document: Document,
     simulator: Simulator,
     client: httpx.AsyncClient,
@@ -144,7 +144,7 @@ async def test_errors_are_problem_documents(
     assert document.check(await created(client))[2] == int(fault[:3])
 
 
-async def test_refusals_are_problem_documents(
+async def test_rejections_are_problem_documents(
     document: Document, simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     answers = [
@@ -179,7 +179,7 @@ async def test_refusals_are_problem_documents(
         {},
     ],
 )
-async def test_a_body_is_taken_where_the_document_lets_it_be_sent(
+async def test_request_body_is_accepted_where_the_openapi_document_allows_it(
     document: Document, client: httpx.AsyncClient, body: dict[str, object]
 ) -> None:
     to_model = await client.post(f"/models/{SCHNELL}/predictions", json=body)

@@ -24,7 +24,7 @@ async def official(simulator: Simulator) -> AsyncIterator[Client]:
     await client._async_client.aclose()  # it has no close of its own
 
 
-async def test_it_creates_and_waits(official: Client) -> None:
+async def test_python_client_creates_and_waits(official: Client) -> None:
     prediction = await official.models.predictions.async_create(
         SCHNELL, input={"prompt": "a", "num_outputs": 2}, wait=True
     )
@@ -34,7 +34,7 @@ async def test_it_creates_and_waits(official: Client) -> None:
     assert prediction.metrics
 
 
-async def test_it_creates_by_version(official: Client) -> None:
+async def test_python_client_creates_by_version(official: Client) -> None:
     model = await official.models.async_get("community/layers")
     assert model.latest_version is not None
     prediction = await official.predictions.async_create(
@@ -44,7 +44,7 @@ async def test_it_creates_by_version(official: Client) -> None:
     assert set(prediction.output) == {"background", "foreground"}
 
 
-async def test_it_creates_by_deployment(official: Client) -> None:
+async def test_python_client_creates_by_deployment(official: Client) -> None:
     deployment = await official.deployments.async_get("acme/fast-flux")
     assert deployment.current_release is not None
     assert deployment.current_release.model == SCHNELL
@@ -52,7 +52,7 @@ async def test_it_creates_by_deployment(official: Client) -> None:
     assert isinstance(prediction, Prediction)
 
 
-async def test_it_gets_and_cancels(official: Client, simulator: Simulator) -> None:
+async def test_python_client_gets_and_cancels(official: Client, simulator: Simulator) -> None:
     prediction = await official.models.predictions.async_create(SCHNELL, {"prompt": "[hang]"})
     assert prediction.status == "starting"
     await simulator.reached(started=1)
@@ -62,7 +62,7 @@ async def test_it_gets_and_cancels(official: Client, simulator: Simulator) -> No
     assert (await official.predictions.async_get(prediction.id)).status == "canceled"
 
 
-async def test_it_lists_page_by_page(official: Client, simulator: Simulator) -> None:
+async def test_python_client_lists_page_by_page(official: Client, simulator: Simulator) -> None:
     simulator.configure(page_size=2)
     for number in range(3):
         await official.models.predictions.async_create(SCHNELL, {"prompt": str(number)})
@@ -72,7 +72,7 @@ async def test_it_lists_page_by_page(official: Client, simulator: Simulator) -> 
     assert [(p.input or {})["prompt"] for p in page.results] == ["0"]
 
 
-async def test_it_reads_models_collections_versions_and_files(
+async def test_python_client_reads_models_collections_versions_and_files(
     official: Client,
 ) -> None:
     models = await official.models.async_list()
@@ -89,12 +89,12 @@ async def test_it_reads_models_collections_versions_and_files(
     assert (await official.webhooks.default.async_secret()).key.startswith("whsec_")
 
 
-async def test_it_runs_a_model(official: Client) -> None:
+async def test_python_client_runs_a_model(official: Client) -> None:
     output: Any = await official.async_run(SCHNELL, input={"prompt": "a"}, use_file_output=False)
     assert output[0].endswith("/out-0.webp")
 
 
-async def test_it_reads_the_errors(official: Client, simulator: Simulator) -> None:
+async def test_python_client_parses_errors(official: Client, simulator: Simulator) -> None:
     with pytest.raises(ReplicateError) as error:
         await official.models.predictions.async_create(SCHNELL, {})
     assert error.value.status == 422

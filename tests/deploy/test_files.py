@@ -25,7 +25,7 @@ REPLICAS = ("replica-1", "replica-2")
 LOCKS = (Path("deploy/image.lock"), Path("deploy/image-build.lock"))
 
 
-def test_the_image_is_made_of_what_is_there() -> None:
+def test_image_build_copies_only_existing_allowed_paths() -> None:
     context = ROOT / ".dockerignore"
     let_in = [line[1:] for line in context.read_text().splitlines() if line.startswith("!")]
     for copied in given("COPY"):
@@ -37,7 +37,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
     assert {".env", ".git", "tests"}.isdisjoint(let_in)
 
 
-def test_the_image_tells_the_version_of_the_package() -> None:
+def test_image_version_label_matches_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"VERSION={project['version']}" in given("ARG")
     (labels,) = given("LABEL")
@@ -45,7 +45,7 @@ def test_the_image_tells_the_version_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
-def test_the_image_has_the_versions_that_are_tested(lock: Path) -> None:
+def test_image_uses_the_tested_versions(lock: Path) -> None:
     def pins(path: Path) -> dict[str, set[str]]:
         requirements = re.split(r"\n(?=\S)", (ROOT / path).read_text().replace("\\\n", ""))
         return {
@@ -60,7 +60,7 @@ def test_the_image_has_the_versions_that_are_tested(lock: Path) -> None:
     assert "pytest" not in lock.read_text()
 
 
-def test_the_image_runs_as_somebody_and_listens_where_it_is_asked() -> None:
+def test_image_runs_unprivileged_and_listens_on_the_exposed_port() -> None:
     (user,) = given("USER")
     assert user.isdigit()
     assert user != "0"
@@ -72,7 +72,7 @@ def test_the_image_runs_as_somebody_and_listens_where_it_is_asked() -> None:
     assert {proxy["REPLICA_1"], proxy["REPLICA_2"]} == {f"{name}:{port}" for name in REPLICAS}
 
 
-def test_every_setting_of_the_compose_file_and_of_its_example_is_known() -> None:
+def test_every_setting_in_compose_file_and_example_exists() -> None:
     example = dotenv_values(ROOT / ".env.example")
     read = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     assert read <= example.keys()
@@ -86,14 +86,14 @@ def test_every_setting_of_the_compose_file_and_of_its_example_is_known() -> None
         assert settings.backend == "redis://valkey:6379/0"
 
 
-def test_the_proxys_configuration_reads_what_the_compose_file_sets() -> None:
+def test_proxy_configuration_uses_the_variables_of_the_compose_file() -> None:
     proxy = compose()["services"]["proxy"]
     read = set(re.findall(r"\{\$(\w+)\}", CADDYFILE.read_text()))
     assert read == proxy["environment"].keys()
     assert "./deploy/Caddyfile:/etc/caddy/Caddyfile:ro" in proxy["volumes"]
 
 
-def test_nothing_but_the_proxy_is_reached_from_outside_and_all_are_stopped_at_once() -> None:
+def test_only_the_proxy_is_exposed_and_services_stop_concurrently() -> None:
     services = compose()["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
     assert services["valkey"]["networks"] == ["state"]
@@ -101,7 +101,7 @@ def test_nothing_but_the_proxy_is_reached_from_outside_and_all_are_stopped_at_on
     assert "depends_on" not in services["proxy"]
 
 
-def test_the_valkey_of_the_compose_file_suits() -> None:
+def test_valkey_of_the_compose_file_passes_the_config_checks() -> None:
     program, *options = compose()["services"]["valkey"]["command"]
     assert program == "valkey-server"
     with running_redis("valkey", *options) as server, Redis(port=server.port) as client:
@@ -109,7 +109,7 @@ def test_the_valkey_of_the_compose_file_suits() -> None:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-def test_the_health_check_tells_healthy_from_not(simulator: Simulator, tmp_path: Path) -> None:
+def test_health_check_distinguishes_healthy_from_unhealthy(simulator: Simulator, tmp_path: Path) -> None:
     with running_server(environment(simulator, tmp_path)) as server:
         check = health_check()[-1].replace("8000", server.url.rpartition(":")[2])
         command = [sys.executable, "-c", check]

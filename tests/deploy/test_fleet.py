@@ -50,7 +50,7 @@ def structured(result: Any) -> dict[str, Any]:
     return cast(dict[str, Any], result.structured_content)
 
 
-def test_a_batch_begun_on_one_replica_is_read_stopped_and_completed_through_the_proxy(
+def test_batch_of_one_replica_is_readable_cancellable_and_completed_through_the_proxy(
     fleet: Fleet, simulator: Simulator
 ) -> None:
     first, second = fleet.replicas
@@ -71,7 +71,7 @@ def test_a_batch_begun_on_one_replica_is_read_stopped_and_completed_through_the_
     assert simulator.account(fleet.account)["max_in_flight"] == LIMIT
 
 
-def test_the_same_request_gets_the_same_batch_from_any_replica(
+def test_repeated_request_gets_the_same_batch_from_any_replica(
     fleet: Fleet, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.5)
@@ -88,7 +88,7 @@ def test_the_same_request_gets_the_same_batch_from_any_replica(
     assert simulator.account(fleet.account)["created"] == 2
 
 
-def test_the_proxy_makes_nobody_local(fleet: Fleet, simulator: Simulator) -> None:
+def test_requests_through_the_proxy_are_not_treated_as_local(fleet: Fleet, simulator: Simulator) -> None:
     for path in ("/generate", "/replica/1/generate", "/replica/2/generate"):
         assert httpx.post(f"{fleet.url}{path}", json={"prompt": "x"}).status_code == 401
         assert fleet.client.post(path, json={"prompt": "x"}).status_code == 200
@@ -96,20 +96,20 @@ def test_the_proxy_makes_nobody_local(fleet: Fleet, simulator: Simulator) -> Non
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_many_mcp_clients_work_and_hear_progress(
+async def test_many_mcp_clients_receive_results_and_progress(
     fleet: Fleet, simulator: Simulator, way: Way
 ) -> None:
     simulator.configure(predict_seconds=0.3)
-    heard: set[int] = set()
+    reporting: set[int] = set()
 
     async def use(number: int, client: Client) -> None:
-        async def hear(progress: float, total: float | None, message: str | None) -> None:
-            heard.add(number)
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            reporting.add(number)
 
         tasks = [{"prompt": f"{number} {n}"} for n in range(2)]
         for _ in range(2):
             result = await client.call_tool(
-                "generate_images", {"tasks": tasks}, progress_callback=hear
+                "generate_images", {"tasks": tasks}, progress_callback=on_progress
             )
             made = structured(result)
             assert made["successful_count"] == 2
@@ -122,13 +122,13 @@ async def test_many_mcp_clients_work_and_hear_progress(
         async with anyio.create_task_group() as group:
             for number, client in enumerate(clients):
                 group.start_soon(use, number, client)
-    assert heard == {0, 1, 2, 3}
+    assert reporting == {0, 1, 2, 3}
     assert simulator.account(fleet.account)["created"] == 16
     assert simulator.account(fleet.account)["max_in_flight"] <= LIMIT
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_whichever_replica_asks_a_person_any_takes_the_answer(
+async def test_elicitation_answer_is_accepted_by_any_replica(
     fleet: Fleet, simulator: Simulator, way: Way
 ) -> None:
     asked: list[str] = []
@@ -147,7 +147,7 @@ async def test_whichever_replica_asks_a_person_any_takes_the_answer(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_a_user_cancels_stops_behind_the_proxy_too(
+async def test_cancellation_by_the_client_works_behind_the_proxy(
     fleet: Fleet, simulator: Simulator, way: Way
 ) -> None:
     simulator.configure(predict_seconds=60)
@@ -161,7 +161,7 @@ async def test_what_a_user_cancels_stops_behind_the_proxy_too(
     assert ended["status"] == "canceled"
 
 
-async def test_sessions_of_a_replica_that_is_gone_are_not_found_and_clients_begin_anew(
+async def test_sessions_of_stopped_replica_return_404_and_clients_reinitialize(
     breakable_fleet: Fleet,
 ) -> None:
     fleet = breakable_fleet
@@ -187,7 +187,7 @@ async def test_sessions_of_a_replica_that_is_gone_are_not_found_and_clients_begi
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
-def test_when_a_replica_is_gone_the_same_request_gets_what_was_created_and_no_more(
+def test_repeated_request_after_losing_a_replica_gets_existing_images_only(
     breakable_fleet: Fleet, simulator: Simulator, how: signal.Signals
 ) -> None:
     fleet = breakable_fleet
@@ -217,7 +217,7 @@ def test_when_a_replica_is_gone_the_same_request_gets_what_was_created_and_no_mo
     assert simulator.account(fleet.account)["max_in_flight"] == LIMIT
 
 
-def test_no_secret_is_in_the_proxys_log(breakable_fleet: Fleet) -> None:
+def test_proxy_log_contains_no_secret(breakable_fleet: Fleet) -> None:
     for server in breakable_fleet.servers:
         server.process.kill()
         server.process.wait()

@@ -24,25 +24,25 @@ MOST_BYTES = 100 * 1024 * 1024
 
 
 @pytest.mark.soak
-def test_the_steps_of_the_image_make_a_server_that_serves(
+def test_image_build_steps_produce_a_working_server(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     context, place = tmp_path / "build", tmp_path / "image"
     context.mkdir()
     build = instructions()[: instructions().index(("FROM", "python:${PYTHON}-slim"))]
-    steps = [(name, told) for name, told in build if name in ("COPY", "RUN")]
+    steps = [(name, argument) for name, argument in build if name in ("COPY", "RUN")]
     assert len(steps) == 5
     # Beside the interpreter of the tests stands that of the image, with its own pip.
     tools = tmp_path / "tools"
     subprocess.run([sys.executable, "-m", "venv", str(tools)], check=True)
     around = {**os.environ, "PATH": f"{tools / 'bin'}:{os.environ['PATH']}"}
-    for name, told in steps:
+    for name, argument in steps:
         if name == "COPY":
-            *sources, target = told.split()
+            *sources, target = argument.split()
             for source in sources:
                 copy(ROOT / source, context / target)
         else:
-            command = told.replace(PLACE, str(place))
+            command = argument.replace(PLACE, str(place))
             subprocess.run(["bash", "-euc", command], cwd=context, env=around, check=True)
     assert size(place) < MOST_BYTES
     program = [str(place / "bin" / "replicate-mcp")]

@@ -24,16 +24,16 @@ TOKEN = "r8_secret_of_mine"
 
 def started(folder: Path, **user_config: Any) -> dict[str, Any] | None:
     """What a host starts, given what the user has filled in."""
-    told = subprocess.run(
+    completed = subprocess.run(
         ["node", str(Path(__file__).with_name("started_by_a_host.mjs")), str(folder),
          json.dumps(user_config)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    config: dict[str, Any] | None = json.loads(told.stdout.splitlines()[-1])
+    config: dict[str, Any] | None = json.loads(completed.stdout.splitlines()[-1])
     return config
 
 
-def test_it_holds_what_it_needs_and_nothing_compiled(unpacked: Path) -> None:
+def test_bundle_contains_its_files_and_nothing_compiled(unpacked: Path) -> None:
     manifest = json.loads((unpacked / "manifest.json").read_text())
     wheel = f"replicate_mcp-{manifest['version']}-py3-none-any.whl"
     assert {file.name for file in unpacked.iterdir()} == {
@@ -42,7 +42,7 @@ def test_it_holds_what_it_needs_and_nothing_compiled(unpacked: Path) -> None:
     assert [tool["name"] for tool in manifest["tools"]] == list(TOOLS)
 
 
-def test_the_token_is_a_secret_that_must_be_given(unpacked: Path) -> None:
+def test_bundle_token_is_a_required_secret(unpacked: Path) -> None:
     manifest = json.loads((unpacked / "manifest.json").read_text())
     assert manifest["user_config"]["api_token"]["sensitive"] is True
     assert started(unpacked) is None
@@ -55,7 +55,7 @@ def test_the_token_is_a_secret_that_must_be_given(unpacked: Path) -> None:
     }
 
 
-def test_what_can_be_filled_in_are_settings(unpacked: Path) -> None:
+def test_bundle_user_config_maps_to_settings(unpacked: Path) -> None:
     manifest = json.loads((unpacked / "manifest.json").read_text())
     variables = manifest["server"]["mcp_config"]["env"]
     assert set(variables) <= set(SETTING_NAMES)
@@ -64,7 +64,7 @@ def test_what_can_be_filled_in_are_settings(unpacked: Path) -> None:
     }
 
 
-def test_it_takes_every_python_that_is_supported_and_no_later_one(unpacked: Path) -> None:
+def test_bundle_accepts_exactly_the_supported_python_versions(unpacked: Path) -> None:
     project = tomllib.loads((unpacked / "pyproject.toml").read_text("utf-8"))["project"]
     taken = SpecifierSet(project["requires-python"])
     newest = max(int(python.partition(".")[2]) for python in PYTHONS)
@@ -80,7 +80,7 @@ async def make_an_image(server: StdioServerParameters) -> dict[str, Any]:
     return dict(made.structured_content)
 
 
-async def test_its_entry_point_makes_images_and_takes_nothing_that_was_left_empty(
+async def test_bundle_entry_point_makes_images_and_ignores_empty_options(
     unpacked: Path, simulator: Simulator, tmp_path: Path
 ) -> None:
     config = started(unpacked, api_token=TOKEN, concurrent_limit=3)
@@ -94,7 +94,7 @@ async def test_its_entry_point_makes_images_and_takes_nothing_that_was_left_empt
 
 
 @pytest.mark.soak
-async def test_a_host_with_uv_starts_it_as_it_is(
+async def test_host_with_uv_starts_the_bundle_unchanged(
     unpacked: Path, simulator: Simulator, tmp_path: Path
 ) -> None:
     config = started(unpacked, api_token=TOKEN)

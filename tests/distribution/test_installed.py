@@ -108,16 +108,16 @@ def variables(simulator: Simulator, tmp_path: Path) -> dict[str, str]:
     return environment(simulator, tmp_path)
 
 
-def test_the_demo_makes_all_its_images(installed: Installation) -> None:
+def test_demo_makes_all_its_images(installed: Installation) -> None:
     shown = installed.run("demo", "--tasks", "4", "--limit", "2", "--seconds", "0.2")
     assert "4" in shown
 
 
-def test_doctor_finds_no_fault(installed: Installation, variables: dict[str, str]) -> None:
+def test_doctor_finds_no_problem(installed: Installation, variables: dict[str, str]) -> None:
     assert "token: it belongs to the account acme" in installed.run("doctor", **variables)
 
 
-def test_a_host_gets_an_entry_that_starts_the_server_and_loses_it_again(
+def test_install_writes_a_working_entry_and_remove_deletes_it(
     installed: Installation, variables: dict[str, str]
 ) -> None:
     installed.run("install", "cursor", "--yes", **variables)
@@ -129,7 +129,7 @@ def test_a_host_gets_an_entry_that_starts_the_server_and_loses_it_again(
     assert json.loads(config.read_text("utf-8")).get("mcpServers", {}) == {}
 
 
-def test_it_starts_in_an_empty_environment(installed: Installation) -> None:
+def test_installed_command_starts_in_an_empty_environment(installed: Installation) -> None:
     # Windows starts nothing that uses the network without this one.
     bare = {"SYSTEMROOT": os.environ["SYSTEMROOT"]} if WINDOWS else {}
     assert "generate_images" in tools_of(installed.command, [], bare)
@@ -162,7 +162,7 @@ def tools_of(command: str | Path, words: list[str], variables: dict[str, str]) -
     return {tool["name"] for tool in answer["result"]["tools"]}
 
 
-def test_of_two_at_a_limit_of_one_the_other_goes_on_when_one_is_killed(
+def test_second_process_continues_when_the_first_is_killed_at_a_limit_of_one(
     installed: Installation, variables: dict[str, str], simulator: Simulator
 ) -> None:
     limit = {**variables, "REPLICATE_CONCURRENT_LIMIT": "1"}
@@ -177,7 +177,7 @@ def test_of_two_at_a_limit_of_one_the_other_goes_on_when_one_is_killed(
     assert (account["created"], account["max_in_flight"]) == (2, 1)
 
 
-def test_names_that_a_file_system_takes_for_one_are_files_of_their_own(
+def test_filenames_folded_by_the_file_system_become_separate_files(
     installed: Installation, variables: dict[str, str], tmp_path: Path
 ) -> None:
     names = ["Café.png", "cafe\N{COMBINING ACUTE ACCENT}.png", "CAFÉ.PNG"]

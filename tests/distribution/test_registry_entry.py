@@ -68,22 +68,22 @@ RULES = {
 """Of the fields used here, what the registry's schema of 2025-12-11 and its documents ask."""
 
 
-def test_it_keeps_the_registrys_rules() -> None:
+def test_entry_follows_the_registry_rules() -> None:
     assert [error.message for error in Draft202012Validator(RULES).iter_errors(ENTRY)] == []
 
 
-def test_its_versions_are_the_packages() -> None:
+def test_entry_versions_match_the_package() -> None:
     (package,) = ENTRY["packages"]
     assert package["identifier"] == PROJECT["name"]
     assert ENTRY["version"] == package["version"] == PROJECT["version"]
 
 
-def test_the_readme_proves_that_the_package_belongs_to_it() -> None:
+def test_readme_contains_the_registry_ownership_marker() -> None:
     readme = (ROOT / PROJECT["readme"]).read_text("utf-8")
     assert re.findall(r"mcp-name: (\S+)", readme) == [ENTRY["name"]]
 
 
-def test_its_variables_are_settings_with_their_defaults() -> None:
+def test_entry_variables_are_settings_with_their_defaults() -> None:
     for variable in ENTRY["packages"][0]["environmentVariables"]:
         field = Settings.model_fields[SETTING_NAMES[variable["name"]]]
         expected = None if field.default is None else str(field.default)

@@ -126,7 +126,7 @@ def audit(project: Path, address: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("target", "program"), [("check", "audit.py"), ("sbom", "sbom.py")])
-def test_a_target_runs_its_program(target: str, program: str) -> None:
+def test_make_target_runs_its_program(target: str, program: str) -> None:
     steps = subprocess.run(
         ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -142,13 +142,13 @@ def test_an_advisory_fails_the_audit(project: Path) -> None:
     assert npm.startswith(f"left <2 ({Path('web', 'package-lock.json')}): GHSA-2222-2222-2222: ")
 
 
-def test_nothing_to_report_passes(project: Path) -> None:
+def test_audit_without_findings_passes(project: Path) -> None:
     with services([], {}) as address:
         code, printed = audit(project, address)
     assert (code, printed) == (0, "No open advisories in 2 audits.\n")
 
 
-def test_an_accepted_advisory_passes_by_any_of_its_ids(project: Path) -> None:
+def test_accepted_advisory_passes_by_any_of_its_ids(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "right"), ("GHSA-2222-2222-2222", "left"), days=0)
     with services([PYTHON_ADVISORY], {"left": [NPM_ADVISORY]}) as address:
         code, printed = audit(project, address)
@@ -180,7 +180,7 @@ def test_an_unused_entry_fails(project: Path) -> None:
     assert "CVE-2026-0001 of right in audit-allowed.toml: no lock file needs it any more" in printed
 
 
-def test_a_service_that_is_down_is_reported_and_fails_nothing(project: Path) -> None:
+def test_unavailable_audit_service_is_reported_without_failing(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "right"))
     code, printed = audit(project, "http://127.0.0.1:1")
     assert code == 0
@@ -200,13 +200,13 @@ def test_the_committed_list_is_readable_and_in_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_lock_file_of_the_project_can_be_audited() -> None:
+def test_every_lock_file_can_be_audited() -> None:
     with services([], {}) as address:
         _, printed = audit(ROOT, address)
     assert "NOT AUDITED" not in printed
 
 
-def test_the_bill_of_materials_lists_what_the_image_installs(tmp_path: Path) -> None:
+def test_sbom_lists_what_the_image_installs(tmp_path: Path) -> None:
     target = tmp_path / "made" / "sbom.cdx.json"
     subprocess.run([sys.executable, ROOT / "tools" / "sbom.py", target], check=True)
     text = target.read_text("utf-8")

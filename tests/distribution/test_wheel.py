@@ -15,7 +15,7 @@ VERSION = json.loads((ROOT / "server.json").read_text("utf-8"))["version"]
 UV = Path(sys.executable).with_name("uv")
 
 
-def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_exactly_the_package_files(wheel: Path) -> None:
     source = ROOT / "src"
     files = {
         file.relative_to(source).as_posix()
@@ -28,7 +28,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
         assert any(name.endswith(kind) for name in inside), kind
 
 
-def test_it_names_its_command_its_licence_and_its_place_in_the_registry(wheel: Path) -> None:
+def test_wheel_metadata_names_command_licence_and_registry_entry(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
         metadata = archive.read(f"{folder}/METADATA").decode()
@@ -68,14 +68,14 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.soak
-def test_uvx_runs_it_and_is_told_that_it_does_not_stay(wheel: Path, machine: Machine) -> None:
+def test_uvx_runs_the_package_and_install_rejects_its_temporary_environment(wheel: Path, machine: Machine) -> None:
     uvx = (str(UV), "tool", "run", "--from", str(wheel), "replicate-mcp")
     assert f"replicate-mcp {VERSION}" in machine.run(*uvx, "--version")
     assert "passing installation" in machine.run(*uvx, "install", "cursor", "--yes", code=2)
 
 
 @pytest.mark.soak
-def test_installed_as_a_tool_it_stays_and_writes_its_own_path(
+def test_tool_installation_is_persistent_and_writes_its_own_path(
     wheel: Path, machine: Machine
 ) -> None:
     machine.run(str(UV), "tool", "install", str(wheel))

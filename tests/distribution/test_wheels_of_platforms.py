@@ -87,7 +87,7 @@ def test_the_package_installs_with_all_extras() -> None:
     assert not missing(targets(ALL), lambda each: each.resolve("pyproject.toml", *extras))
 
 
-def test_the_newest_cryptography_that_is_allowed_has_a_wheel(tmp_path: Path) -> None:
+def test_newest_allowed_cryptography_has_a_wheel(tmp_path: Path) -> None:
     # pip prefers a newer version that has to be compiled to an older one with a wheel.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     bounds = [each for each in project["dependencies"] if each.startswith("cryptography")]
@@ -107,13 +107,13 @@ def test_the_bundle_installs(unpacked: Path) -> None:
     assert not missing(targets(DESKTOPS), lambda each: each.resolve(*words))
 
 
-def test_the_development_lock_installs_as_it_stands() -> None:
+def test_development_lock_installs_unchanged() -> None:
     # PyYAML, which only the tests need, has no wheel there, and builds without a compiler.
     tried = {*targets(DESKTOPS)} - {Target("aarch64-pc-windows-msvc", "3.11")}
     assert not missing(tried, lambda each: each.resolve("--no-deps", "requirements.lock"))
 
 
-def test_the_locks_of_the_image_install_as_they_stand() -> None:
+def test_image_locks_install_unchanged() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     python = dockerfile.partition("ARG PYTHON=")[2].split()[0]
     words = ("--no-deps", "deploy/image.lock", "deploy/image-build.lock")

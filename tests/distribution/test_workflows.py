@@ -39,7 +39,7 @@ def github(tmp_path: Path) -> Path:
     return shutil.copytree(ROOT / ".github", tmp_path / ".github")
 
 
-def test_the_projects_own_workflows_pass() -> None:
+def test_own_workflows_pass() -> None:
     passed, printed = lint(ROOT / ".github")
     assert passed, printed
 
@@ -55,7 +55,7 @@ def test_the_projects_own_workflows_pass() -> None:
         (r"@[0-9a-f]{40} # v7.0.1", "@v7", "unpinned-uses"),
     ],
 )
-def test_a_broken_workflow_is_noticed(github: Path, right: str, wrong: str, found: str) -> None:
+def test_invalid_workflow_is_detected(github: Path, right: str, wrong: str, found: str) -> None:
     workflow = github / WORKFLOW
     text, changed = re.subn(right, wrong, workflow.read_text("utf-8"))
     assert changed
@@ -65,7 +65,7 @@ def test_a_broken_workflow_is_noticed(github: Path, right: str, wrong: str, foun
     assert found in printed
 
 
-def test_every_system_is_tried_with_every_python() -> None:
+def test_every_operating_system_is_tested_with_every_python() -> None:
     workflow: dict[str, Any] = yaml.safe_load((ROOT / ".github" / WORKFLOW).read_text("utf-8"))
     matrix = workflow["jobs"]["systems"]["strategy"]["matrix"]
     assert {"windows-2025", "windows-11-arm", "macos-15", "macos-15-intel"} <= {*matrix["os"]}

@@ -53,7 +53,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
             ), name
 
 
-def test_the_readmes_settings_are_among_them() -> None:
+def test_readme_settings_exist() -> None:
     readme = rows((ROOT / "README.md").read_text("utf-8"))
     documented = {name for name in readme if name.startswith(("REPLICATE", "DEFAULT_"))}
     assert {"REPLICATE_API_TOKEN", "REPLICATE_CONCURRENT_LIMIT"} <= documented <= set(SETTING_NAMES)

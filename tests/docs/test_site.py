@@ -38,13 +38,13 @@ def test_every_page_is_built_and_in_the_navigation(site: Path) -> None:
         assert (site / built).is_file(), name
 
 
-def test_the_python_api_comes_from_the_docstrings(site: Path) -> None:
+def test_python_api_page_is_generated_from_docstrings(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "python-api" / "index.html").read_text("utf-8"))
     assert "objects like {&#34;prompt&#34;" in text or 'objects like {"prompt"' in text
     assert "register_global_semaphore" in text
 
 
-def test_no_page_loads_anything_from_another_host(site: Path) -> None:
+def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
     loaded = re.compile(
         r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//"
         r"|<link\b(?![^>]*rel=[\"']?canonical)[^>]*\bhref=[\"']?(?:https?:)?//"

@@ -24,7 +24,7 @@ def commands(block: Block) -> list[str]:
 
 
 @pytest.mark.parametrize("page", START_PAGES, ids=lambda page: page.stem)
-def test_tabs_of_a_start_page_are_for_all_systems_and_do_the_same_on_each(page: Path) -> None:
+def test_start_page_tabs_cover_all_systems_with_equivalent_commands(page: Path) -> None:
     for tabs in tabs_of(page):
         where = f"{page.name}:{tabs.line}"
         assert sorted(tabs.systems) == sorted(SYSTEMS), f"{where} is not for each system once"
@@ -45,7 +45,7 @@ def test_tabs_of_a_start_page_are_for_all_systems_and_do_the_same_on_each(page: 
 
 
 @pytest.mark.parametrize("page", START_PAGES, ids=lambda page: page.stem)
-def test_commands_outside_of_tabs_are_typed_alike_in_every_shell(page: Path) -> None:
+def test_commands_outside_tabs_work_in_every_shell(page: Path) -> None:
     for block in blocks_of(page):
         if block.language in SHELLS and not block.tab:
             assert block.language == "sh", f"{block} is for Windows alone"
@@ -61,7 +61,7 @@ def test_the_start_pages_have_commands_for_every_system() -> None:
         assert any(tabs.systems for tabs in tabs_of(page)), page.name
 
 
-def test_wheels_on_the_pages_have_this_version() -> None:
+def test_wheel_names_on_pages_have_the_current_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     text = "".join(page.read_text("utf-8") for page in PAGES)
     assert set(re.findall(r"replicate_mcp-([\d.]+\w*)-py3", text)) == {version}

@@ -60,7 +60,7 @@ def test_every_source_of_attacks_has_rows() -> None:
     ]
 
 
-def test_the_security_policy_links_to_it() -> None:
+def test_security_policy_links_to_the_threat_model() -> None:
     policy = (ROOT / "SECURITY.md").read_text("utf-8")
     assert "(docs/threat-model.md)" in policy
     for target in re.findall(r"\]\(([^)#]+)", policy):

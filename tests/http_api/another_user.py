@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 import pytest
 
-NOBODY = 65_534
+UNPRIVILEGED_UID = 65_534
 
 BECOME_ANOTHER_USER = f"""
 import encodings.idna, http.client, json, os, re, socket, sys, threading
 from urllib.parse import urlsplit
 os.setgroups([])
-os.setgid({NOBODY})
-os.setuid({NOBODY})
+os.setgid({UNPRIVILEGED_UID})
+os.setuid({UNPRIVILEGED_UID})
 """
 """Once all is imported: the interpreter may be where no other user reads."""
 

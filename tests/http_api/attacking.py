@@ -110,7 +110,7 @@ def get(path: str, headers: Mapping[str, str]) -> tuple[bytes, bytes]:
     return f"GET {path} HTTP/1.1\r\n{head}\r\n".encode(), b""
 
 
-def send_at_once(
+def send_concurrently(
     server: Server, requests: Sequence[tuple[bytes, bytes]], within: float = 120
 ) -> list[Answer]:
     """Send each request on a connection of its own, all at once, and read all answers."""

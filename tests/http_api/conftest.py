@@ -86,9 +86,9 @@ def described(answer: httpx.Response) -> None:
         return
     for template, methods in description()["paths"].items():
         if method in methods and re.fullmatch(re.sub("{.*?}", "[^/]+", template), path):
-            told = methods[method]["responses"].get(str(answer.status_code))
-            assert told, f"{method} {template} may answer {answer.status_code}: {answer.read()!r}"
-            schema = told["content"]["application/json"]["schema"]
+            documented = methods[method]["responses"].get(str(answer.status_code))
+            assert documented, f"{method} {template} may answer {answer.status_code}: {answer.read()!r}"
+            schema = documented["content"]["application/json"]["schema"]
             answer.read()
             jsonschema.validate(answer.json(), schema | {"components": description()["components"]})
 

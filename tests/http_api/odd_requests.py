@@ -12,7 +12,7 @@ CLIENT = {"name": "odd", "version": "1"}
 Headers = list[tuple[bytes, bytes]]
 
 
-class OddRequest(NamedTuple):
+class MalformedRequest(NamedTuple):
     """A request, as it goes over the wire."""
 
     method: str
@@ -110,7 +110,7 @@ HEADER_NAMES = (
 )  # fmt: skip
 
 
-def odd_request(dice: random.Random, session: str) -> OddRequest:
+def malformed_request(dice: random.Random, session: str) -> MalformedRequest:
     """One of many; the same for the same dice.
 
     Args:
@@ -135,7 +135,7 @@ def odd_request(dice: random.Random, session: str) -> OddRequest:
     if dice.random() < 0.3:
         headers = _misnamed(headers, dice)
     verb = dice.choice(("PUT", "PATCH", "HEAD", "OPTIONS")) if dice.random() < 0.03 else "POST"
-    return OddRequest(verb, headers, content)
+    return MalformedRequest(verb, headers, content)
 
 
 def _message(

@@ -31,7 +31,7 @@ class Place:
     host: str | None = None
     has_token: bool = True
     has_admin_key: bool = True
-    is_for_whoever_connects: bool = False
+    allows_anonymous: bool = False
     is_loopback: bool = True
     lets_local_programs_in: bool = True
     knows_its_names: bool = True
@@ -54,7 +54,7 @@ PLACES = {
             ("REPLICATE_MCP_ALLOWED_HOSTS", "images.example.com"),
         ),
         host="images.example.com",
-        is_for_whoever_connects=True,
+        allows_anonymous=True,
         is_loopback=False,
     ),
 }
@@ -91,7 +91,7 @@ def account_billed(place: Place, way: str, admin: str, own: str, situation: str)
     if from_another_site or not place.has_token:
         return None
     is_local = place.is_loopback and place.lets_local_programs_in
-    if place.is_for_whoever_connects or (is_local and situation != "through a proxy"):
+    if place.allows_anonymous or (is_local and situation != "through a proxy"):
         return SERVERS_ACCOUNT
     return None
 
@@ -130,7 +130,7 @@ def images_by_account(simulator: Simulator) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_each_request_bills_whom_the_three_tiers_say_and_nobody_else(
+def test_each_request_bills_only_the_account_chosen_by_the_three_auth_tiers(
     serve: Serve, traced: Traced, simulator: Simulator, place: Place
 ) -> None:
     with serve(*place.words, program=traced.program, **dict(place.variables)) as server:

@@ -29,7 +29,7 @@ def began(server: Server, token: str, **headers: str) -> str:
 
 
 @pytest.mark.parametrize("headers", OTHERS, ids=OTHERS_IDS)
-def test_over_rest_a_batch_is_found_listed_and_stopped_by_its_caller_alone(
+def test_rest_batch_is_readable_listed_and_cancellable_only_by_its_caller(
     server: Server, headers: dict[str, str]
 ) -> None:
     batch = began(server, ALICE)
@@ -46,7 +46,7 @@ def test_over_rest_a_batch_is_found_listed_and_stopped_by_its_caller_alone(
     assert own["status"] == "completed"
 
 
-def test_a_key_to_send_a_request_again_by_is_its_callers_own(
+def test_idempotency_keys_are_separate_per_caller(
     server: Server, simulator: Simulator
 ) -> None:
     hers, again = (began(server, ALICE, idempotency_key="cars") for _ in range(2))
@@ -57,7 +57,7 @@ def test_a_key_to_send_a_request_again_by_is_its_callers_own(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_over_mcp_a_batch_is_found_completed_read_and_stopped_by_its_caller_alone(
+async def test_mcp_batch_is_readable_completed_and_cancellable_only_by_its_caller(
     server: Server, way: Way
 ) -> None:
     batch = began(server, ALICE)
@@ -86,7 +86,7 @@ async def completed(client: Client) -> list[str]:
     return found.completion.values
 
 
-def test_a_session_lends_nobody_the_token_that_it_was_opened_with(
+def test_session_is_unusable_without_the_credentials_of_its_owner(
     server: Server, simulator: Simulator
 ) -> None:
     asked = {
@@ -116,16 +116,16 @@ def test_a_session_lends_nobody_the_token_that_it_was_opened_with(
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
-def test_a_server_that_cannot_use_tls_says_why_to_its_operator_alone(
+def test_tls_misconfiguration_is_explained_only_to_the_operator(
     serve: Serve, variable: str
 ) -> None:
     wrong = {variable: "/nowhere/x.pem", "REPLICATE_BASE_URL": "https://replicate.invalid"}
     with serve(**wrong, REPLICATE_MCP_ADMIN_API_KEY=ADMIN_KEY) as server:
         body = {"prompt": "a red car"}
-        told = server.post("/generate", body, x_admin_api_key=ADMIN_KEY)
-        assert told.status_code == 502
-        assert f"{variable} is /nowhere/x.pem, which " in told.json()["error"]
-        told = server.post("/generate", body, x_replicate_api_key="r8_acme_2")
-        assert told.status_code == 502
-        assert "/nowhere" not in told.text
-        assert "`replicate-mcp doctor`" in told.json()["error"]
+        response = server.post("/generate", body, x_admin_api_key=ADMIN_KEY)
+        assert response.status_code == 502
+        assert f"{variable} is /nowhere/x.pem, which " in response.json()["error"]
+        response = server.post("/generate", body, x_replicate_api_key="r8_acme_2")
+        assert response.status_code == 502
+        assert "/nowhere" not in response.text
+        assert "`replicate-mcp doctor`" in response.json()["error"]

@@ -37,8 +37,8 @@ class Check(NamedTuple):
 def suite(version: str) -> tuple[str, ...]:
     """The command that runs a suite."""
     program = installed(FOLDER) / f"conformance-{version}" / "dist" / "index.js"
-    told = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
-    older = ["--import", str(FOLDER / "older_node.mjs")] if told < "v22" else []
+    report = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    older = ["--import", str(FOLDER / "older_node.mjs")] if report < "v22" else []
     return ("node", *older, str(program))
 
 
@@ -59,14 +59,14 @@ def checks_in(folder: Path) -> Iterator[Check]:
     """What a suite wrote down."""
     for file in sorted(folder.glob("*/checks.json")):
         scenario = re.sub(r"^server-(.+?)-\d{4}-\d\d-\d\dT.*$", r"\1", file.parent.name)
-        told: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
-        for check in told:
+        report: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+        for check in report:
             succeeded = check["status"] in ("SUCCESS", "INFO")
             yield Check(scenario, check["id"], succeeded, check.get("errorMessage") or "")
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_whatever_can_be_tried_here_passes(server: Server, tmp_path: Path, run: str) -> None:
+def test_applicable_conformance_scenarios_pass(server: Server, tmp_path: Path, run: str) -> None:
     version, options = RUNS[run]
     command = [*suite(version), "server", "--url", f"{server.url}/mcp", "--suite", "all", *options]
     done = subprocess.run(
@@ -93,11 +93,11 @@ def test_whatever_can_be_tried_here_passes(server: Server, tmp_path: Path, run: 
 
 
 @pytest.mark.parametrize("version", ["0.1", "0.2"])
-def test_every_scenario_of_a_suite_is_written_down(version: str) -> None:
-    told = subprocess.run(
+def test_every_conformance_scenario_is_listed(version: str) -> None:
+    report = subprocess.run(
         [*suite(version), "list", "--server"], capture_output=True, text=True, check=True
     ).stdout
-    listed = set(re.findall(r"^ +- (\S+)", told, re.MULTILINE))
+    listed = set(re.findall(r"^ +- (\S+)", report, re.MULTILINE))
     passed, not_tried = written_down()
     assert not passed[version] & set(not_tried)
     assert listed - set(not_tried) == passed[version]

@@ -139,7 +139,7 @@ NOT_DELIVERED = (
 )
 
 
-def test_what_replicate_did_not_deliver_becomes_no_link_and_no_image(
+def test_foreign_urls_become_neither_links_nor_images(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
     made = server.post("/generate-batch", {"prompts": ["x"] * (len(NOT_DELIVERED) + 1)}).json()
@@ -579,7 +579,7 @@ def test_client_not_accepting_html_gets_the_health_response(server: Server) -> N
     assert page.headers["vary"] == "Accept"
 
 
-def test_files_are_sent_once_with_strict_rules(server: Server, simulator: Simulator) -> None:
+def test_static_files_are_cached_and_have_a_strict_content_policy(server: Server, simulator: Simulator) -> None:
     for name, kind in (
         ("dashboard.js", "text/javascript; charset=utf-8"),
         ("dashboard.css", "text/css; charset=utf-8"),

@@ -81,7 +81,7 @@ def test_hostile_prompts_are_shown_as_text(
     expect_no_injection(visit.page, dialogs, server.url, simulator.url)
 
 
-def test_hostile_texts_in_every_field_of_a_result_are_text(
+def test_hostile_result_fields_are_shown_as_text(
     server: Server,
     simulator: Simulator,
     results: dict[str, Any],
@@ -117,7 +117,7 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     expect_no_injection(page, dialogs, server.url, simulator.url)
 
 
-def test_a_hostile_url_is_no_link(
+def test_hostile_url_is_not_a_link(
     server: Server,
     results: dict[str, Any],
     open_dashboard: OpenDashboard,  # noqa: F811

@@ -21,7 +21,7 @@ Sent = tuple[str, str, Any, dict[str, str]]
 Place = Callable[[str], Sent]
 
 
-class Odd(Playback):
+class HostileReplicate(Playback):
     """Replicate, whose models answer with one text wherever they can."""
 
     def __init__(self) -> None:
@@ -43,17 +43,17 @@ class Odd(Playback):
 
 
 @pytest.fixture(scope="module")
-def odd() -> Iterator[Odd]:
-    with running_playback(Odd()) as playback:
+def hostile_replicate() -> Iterator[HostileReplicate]:
+    with running_playback(HostileReplicate()) as playback:
         yield playback
 
 
 @pytest.fixture(scope="module")
-def attacked(odd: Odd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def attacked(hostile_replicate: HostileReplicate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hostile")
     variables = {
         "REPLICATE_API_TOKEN": "r8_acme_1",
-        "REPLICATE_BASE_URL": odd.url,
+        "REPLICATE_BASE_URL": hostile_replicate.url,
         "REPLICATE_MCP_BACKEND": f"sqlite:///{folder / 'state.db'}",
         "REPLICATE_REQUESTS_PER_MINUTE": "600000",
     }
@@ -142,8 +142,8 @@ REST: dict[str, Place] = {
 
 
 @pytest.mark.parametrize("place", REST)
-def test_rest_answers_any_text_with_json(attacked: Server, odd: Odd, place: str) -> None:
-    odd.text, odd.field = "fine", "metrics"
+def test_rest_returns_json_for_any_model_text(attacked: Server, hostile_replicate: HostileReplicate, place: str) -> None:
+    hostile_replicate.text, hostile_replicate.field = "fine", "metrics"
     for text in HOSTILE_TEXTS:
         content = content_of(send(attacked, REST[place](text)))
         assert one_line(content.get("error", "")), text
@@ -170,10 +170,10 @@ MCP: dict[str, Place] = {
 
 
 @pytest.mark.parametrize("place", MCP)
-def test_mcp_answers_any_text_with_lines_that_are_printable(
-    attacked: Server, odd: Odd, place: str
+def test_mcp_returns_printable_lines_for_any_model_text(
+    attacked: Server, hostile_replicate: HostileReplicate, place: str
 ) -> None:
-    odd.text, odd.field = "fine", "metrics"
+    hostile_replicate.text, hostile_replicate.field = "fine", "metrics"
     for text in HOSTILE_TEXTS:
         content = content_of(send(attacked, MCP[place](text)))
         if "result" in content:
@@ -212,7 +212,7 @@ PROTOCOL: dict[str, Place] = {
 
 
 @pytest.mark.parametrize("place", PROTOCOL)
-def test_errors_of_the_protocol_are_printable_lines(attacked: Server, place: str) -> None:
+def test_protocol_errors_are_printable_lines(attacked: Server, place: str) -> None:
     for text in HOSTILE_TEXTS:
         content = content_of(send(attacked, PROTOCOL[place](text)))
         if "error" in content:
@@ -223,11 +223,11 @@ FIELDS = ("error", "url", "url's path", "words", "logs", "model", "metrics")
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_what_models_say_stays_within_its_line_and_field(
-    attacked: Server, odd: Odd, field: str
+def test_model_text_stays_within_its_line_and_field(
+    attacked: Server, hostile_replicate: HostileReplicate, field: str
 ) -> None:
     for text in HOSTILE_TEXTS:
-        odd.text, odd.field = text, field
+        hostile_replicate.text, hostile_replicate.field = text, field
         tasks = [{"prompt": "x", "output_filename": "x.png"}]
         made = content_of(send(attacked, generating(tasks)))
         rows = made["successful_results"] + made["failed_results"]

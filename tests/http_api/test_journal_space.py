@@ -8,7 +8,7 @@ from replicate_mcp.simulator import Simulator
 HALF_A_MEBIBYTE = [{"prompt": "x" * 20_000}] * 30
 
 
-def test_an_account_that_fills_its_part_of_the_journal_is_refused_until_some_has_ended(
+def test_account_with_a_full_journal_quota_is_rejected_until_batches_end(
     serve: Serve, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=60)
@@ -22,10 +22,10 @@ def test_an_account_that_fills_its_part_of_the_journal_is_refused_until_some_has
         assert begun.status_code == 202
         refused = start(HALF_A_MEBIBYTE, "acme")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
-        told = refused.json()
-        assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
-        assert "The journal of your account has no room" in told["error"]
-        assert "of 1 MiB" in told["error"]
+        error_body = refused.json()
+        assert (error_body["error_code"], error_body["retryable"]) == ("too_many_requests", True)
+        assert "The journal of your account has no room" in error_body["error"]
+        assert "of 1 MiB" in error_body["error"]
         assert start(HALF_A_MEBIBYTE, "other").status_code == 202
 
         too_large = start(HALF_A_MEBIBYTE * 2, "third")

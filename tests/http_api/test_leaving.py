@@ -19,7 +19,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("path", "body"), BODIES)
-def test_who_waits_is_told_where_the_batch_goes_on(
+def test_waiting_request_gets_202_with_batch_location_on_shutdown(
     serve: Serve, simulator: Simulator, path: str, body: dict[str, Any]
 ) -> None:
     simulator.configure(predict_seconds=3)
@@ -38,7 +38,7 @@ def test_who_waits_is_told_where_the_batch_goes_on(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_tool_answers_with_what_is_done_so_far(
+async def test_tool_returns_partial_results_on_shutdown(
     serve: Serve, simulator: Simulator, way: Way
 ) -> None:
     simulator.configure(predict_seconds=3)

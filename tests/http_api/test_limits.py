@@ -66,7 +66,7 @@ def length_in(headers: str) -> int:
     return int(headers.lower().partition("content-length: ")[2].partition("\r\n")[0])
 
 
-def test_headers_that_come_slowly_are_waited_for_so_long_while_others_are_served(
+def test_slow_headers_time_out_with_408_while_other_requests_are_served(
     limited: Limited,
 ) -> None:
     with limited(header_seconds=1) as server, wire_to(server.url) as slow:
@@ -86,7 +86,7 @@ def test_headers_that_come_slowly_are_waited_for_so_long_while_others_are_served
             assert silent.rest() == ""
 
 
-def test_a_body_that_comes_slowly_is_waited_for_so_long(limited: Limited) -> None:
+def test_slow_body_times_out_with_408(limited: Limited) -> None:
     with limited(body_seconds=1) as server:
         for path, asked in (("/generate", JSON), ("/mcp", MCP)):
             with wire_to(server.url) as slow:
@@ -97,9 +97,9 @@ def test_a_body_that_comes_slowly_is_waited_for_so_long(limited: Limited) -> Non
         assert server.get("/models").status_code == 200
 
 
-def test_headers_that_are_too_large_are_refused_however_they_come(server: Server) -> None:
-    at_once = server.get("/models", headers={"x-long": "x" * 100_000})
-    assert (at_once.status_code, at_once.json()["error_code"]) == (431, "invalid_input")
+def test_too_large_headers_get_431_in_any_form(server: Server) -> None:
+    immediate = server.get("/models", headers={"x-long": "x" * 100_000})
+    assert (immediate.status_code, immediate.json()["error_code"]) == (431, "invalid_input")
     with wire_to(server.url) as bit_by_bit:
         bit_by_bit.send("GET /models HTTP/1.1\r\n")
         bit_by_bit.drip("x-more: " + "x" * 1_000 + "\r\n", every=0.01)
@@ -112,29 +112,29 @@ def test_headers_that_are_too_large_are_refused_however_they_come(server: Server
 
 
 @pytest.mark.parametrize(("path", "mebibytes"), [("/generate", 16), ("/mcp", 4)])
-def test_a_body_that_is_too_large_is_refused_with_a_length_or_without(
+def test_too_large_body_gets_413_with_or_without_content_length(
     limited: Limited, path: str, mebibytes: int
 ) -> None:
     with limited(linger_seconds=1, linger_total_seconds=3) as server:
-        with wire_to(server.url) as told:
+        with wire_to(server.url) as reply:
             length = str(mebibytes * 1024 * 1024 + 1)
-            told.send(request("POST", path, content_length=length, **MCP))
-            assert told.headers().startswith("HTTP/1.1 413 ")
-            told.drip("x")  # It is not heard for ever.
+            reply.send(request("POST", path, content_length=length, **MCP))
+            assert reply.headers().startswith("HTTP/1.1 413 ")
+            reply.drip("x")  # It is not heard for ever.
         with wire_to(server.url) as chunked:
             chunked.send(request("POST", path, transfer_encoding="chunked", **MCP))
             chunked.drip("10000\r\n" + "x" * 0x10000 + "\r\n", every=0.001)
             answered = chunked.headers()
             assert answered.startswith("HTTP/1.1 413 ")
-            told_body = json.loads(chunked.exactly(length_in(answered)))
-        refused = told_body["error"]
+            error_body = json.loads(chunked.exactly(length_in(answered)))
+        refused = error_body["error"]
         sentence = refused["message"] if path == "/mcp" else refused
         assert sentence == f"The request's body is over {mebibytes} MiB."
 
 
 @pytest.mark.parametrize(("path", "mebibytes"), [("/generate", 16), ("/mcp", 4)])
 @pytest.mark.parametrize("head", [{"transfer_encoding": "chunked"}, {"content_length": "99999999"}])
-def test_a_client_that_sends_its_too_large_body_to_the_end_reads_the_refusal(
+def test_client_sending_a_too_large_body_to_the_end_receives_the_413(
     limited: Limited, path: str, mebibytes: int, head: dict[str, str]
 ) -> None:
     piece = b"x" * 1024 * 1024
@@ -153,7 +153,7 @@ def test_a_client_that_sends_its_too_large_body_to_the_end_reads_the_refusal(
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_a_client_that_asks_to_close_reads_the_refusal_after_its_whole_body(
+def test_client_with_connection_close_receives_the_413_after_its_body(
     limited: Limited, version: str
 ) -> None:
     length = 40 * 1024 * 1024
@@ -167,7 +167,7 @@ def test_a_client_that_asks_to_close_reads_the_refusal_after_its_whole_body(
         assert body_of(answered)["error"] == "The request's body is over 16 MiB."
 
 
-def test_a_client_that_asks_to_close_cannot_send_for_ever(limited: Limited) -> None:
+def test_client_with_connection_close_cannot_send_forever(limited: Limited) -> None:
     head = request("POST", "/generate", content_length="99999999", connection="close", **JSON)
     with limited(linger_total_seconds=1) as server, wire_to(server.url) as wire:
         wire.send(head)
@@ -184,7 +184,7 @@ def _send_slowly(wire: Wire, pieces: int) -> None:
 
 @pytest.mark.parametrize("path", ["/generate", "/generate-batch", "/mcp", "/messages/"])
 @pytest.mark.parametrize("value", ["[]", "{}", "0.5", '"ab"'])
-def test_a_body_of_very_many_values_is_refused_before_it_is_read(
+def test_body_with_too_many_values_is_rejected_before_parsing(
     server: Server, path: str, value: str
 ) -> None:
     body = '{"prompt":[' + ",".join([value] * 500_010) + "]}"
@@ -196,7 +196,7 @@ def test_a_body_of_very_many_values_is_refused_before_it_is_read(
     assert "seed" in server.post("/generate-batch", long).json()["error"]
 
 
-def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
+def test_caller_with_too_many_open_requests_is_rejected_while_others_are_served(
     limited: Limited,
 ) -> None:
     with limited(open_requests=16) as server, ExitStack() as stack:
@@ -210,12 +210,12 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
         first, *_ = [open_stream(**bearer("a")) for _ in range(4)]
         refused = server.get("/models", headers=bearer("a"))
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
-        told = refused.json()
-        assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
-        assert "(at most 4)" in told["error"]
+        reply = refused.json()
+        assert (reply["error_code"], reply["retryable"]) == ("too_many_requests", True)
+        assert "(at most 4)" in reply["error"]
         over_mcp = server.client.post("/mcp", json={}, headers=bearer("a"))
         assert (over_mcp.status_code, over_mcp.headers["retry-after"]) == (429, "5")
-        assert over_mcp.json()["error"]["message"] == told["error"]
+        assert over_mcp.json()["error"]["message"] == reply["error"]
         assert over_mcp.json()["error"]["data"]["retryable"] is True
         # Others are served: another token, the admin, who has none, who has one in the body.
         for headers in (bearer("b"), {"x-admin-api-key": ADMIN_KEY}, {}):
@@ -246,7 +246,7 @@ def test_a_caller_with_too_much_open_is_refused_while_others_are_served(
         assert server.get("/health").status_code == 200
 
 
-def test_requests_whose_clients_have_gone_are_open_no_longer(
+def test_requests_of_disconnected_clients_are_no_longer_counted(
     limited: Limited, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=8)
@@ -283,7 +283,7 @@ def wait_until_served(server: Server, headers: dict[str, str], path: str = "/mod
     raise AssertionError("nothing has ended")
 
 
-def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> None:
+def test_held_request_bodies_count_towards_the_caller_quota(limited: Limited) -> None:
     with (
         limited(held_body_bytes=4 * 1024 * 1024) as server,
         wire_to(server.url) as one,
@@ -302,7 +302,7 @@ def test_bodies_that_are_held_are_counted_to_their_caller(limited: Limited) -> N
         assert server.post("/generate", large, **bearer("b")).status_code == 400
 
 
-def test_values_of_bodies_are_counted_as_what_they_take_once_they_are_parsed(
+def test_body_values_are_counted_by_their_parsed_size(
     limited: Limited,
 ) -> None:
     with limited(held_body_bytes=4 * 1024 * 1024) as server:
@@ -311,7 +311,7 @@ def test_values_of_bodies_are_counted_as_what_they_take_once_they_are_parsed(
             assert server.post("/generate", body, **bearer("a")).status_code == status
 
 
-def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
+def test_inputs_of_unfinished_batches_count_towards_the_account_quota(
     limited: Limited, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=60)
@@ -329,14 +329,14 @@ def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
         for another_token in ("acme_1", "acme_2"):
             refused = start(another_token, **later)
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
-            told = refused.json()
-            assert (told["error_code"], told["retryable"]) == ("too_many_requests", True)
-            assert "batches of your account have not ended" in told["error"]
+            reply = refused.json()
+            assert (reply["error_code"], reply["retryable"]) == ("too_many_requests", True)
+            assert "batches of your account have not ended" in reply["error"]
         again = start("acme_1", idempotency_key="a", **later)
         assert again.json()["batch_id"] == begun.json()["batch_id"]
         path, body, headers = mcp("r8_acme_1", tasks)
         over_mcp = server.client.post(path, json=body, headers=headers).text
-        assert f'"replicate-mcp/refusal":{json.dumps(told, separators=(",", ":"))}' in over_mcp
+        assert f'"replicate-mcp/refusal":{json.dumps(reply, separators=(",", ":"))}' in over_mcp
 
         shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", **large}  # It is there once.
         assert server.post("/generate-batch", shared, **later, **bearer("b_1")).status_code == 202
@@ -357,7 +357,7 @@ def test_inputs_of_batches_that_have_not_ended_are_counted_to_their_account(
             raise AssertionError("it counts on")
 
 
-def test_a_client_that_does_not_read_is_hung_up_on(limited: Limited) -> None:
+def test_client_that_does_not_read_is_disconnected(limited: Limited) -> None:
     with limited(unread_seconds=1) as server:
         with wire_to(server.url, receive_buffer=4_096) as deaf:
             deaf.send(request("GET", "/openapi.json") * 1_000)
@@ -365,7 +365,7 @@ def test_a_client_that_does_not_read_is_hung_up_on(limited: Limited) -> None:
         assert server.get("/models").status_code == 200
 
 
-def test_a_client_that_reads_next_to_nothing_is_hung_up_on(limited: Limited) -> None:
+def test_client_that_reads_too_slowly_is_disconnected(limited: Limited) -> None:
     with (
         limited(unread_seconds=4) as server,
         wire_to(server.url, receive_buffer=4_096) as slow,
@@ -384,7 +384,7 @@ def large_batch(server: Server, **headers: str) -> str:
     return f"/batches/{made.json()['batch_id']}"
 
 
-def test_an_answer_that_is_not_read_keeps_its_request_open(limited: Limited) -> None:
+def test_unread_response_keeps_its_request_counted(limited: Limited) -> None:
     own = bearer("acme_1")
     with limited(open_requests=16) as server, ExitStack() as stack:
         place = large_batch(server, **own)
@@ -394,12 +394,12 @@ def test_an_answer_that_is_not_read_keeps_its_request_open(limited: Limited) -> 
         lengths = [length_in(wire.headers()) for wire in deaf]
         assert server.get("/models", headers=own).status_code == 429
         assert server.get("/models", headers=bearer("other_1")).status_code == 200
-        told = json.loads(deaf[0].exactly(lengths[0]))
+        reply = json.loads(deaf[0].exactly(lengths[0]))
         wait_until_served(server, own)
-        assert told == server.get(place, headers=own).json()
+        assert reply == server.get(place, headers=own).json()
 
 
-def test_answers_that_are_held_are_counted_to_their_caller(limited: Limited) -> None:
+def test_held_responses_count_towards_the_caller_quota(limited: Limited) -> None:
     own = bearer("acme_1")
     with (
         limited(held_body_bytes=12 * 1024 * 1024) as server,
@@ -417,7 +417,7 @@ def test_answers_that_are_held_are_counted_to_their_caller(limited: Limited) -> 
         wait_until_served(server, own, place)
 
 
-def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limited) -> None:
+def test_new_connection_closes_the_longest_idle_one(limited: Limited) -> None:
     with (
         limited(connections=8, open_requests=4) as server,
         ExitStack() as stack,
@@ -438,7 +438,7 @@ def test_a_new_connection_closes_the_one_that_is_idle_for_longest(limited: Limit
         assert "event: endpoint" in stream.socket.recv(1_000).decode()
 
 
-def test_sessions_that_stay_open_are_counted_to_their_caller(limited: Limited) -> None:
+def test_open_sessions_count_towards_the_caller_quota(limited: Limited) -> None:
     asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": CLIENT}
     hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": asked}
     usual = {"accept": "application/json, text/event-stream"}
@@ -461,18 +461,18 @@ def test_sessions_that_stay_open_are_counted_to_their_caller(limited: Limited) -
         assert begin("a").status_code == 429
 
 
-def test_as_many_sessions_may_be_open_as_the_sdk_keeps() -> None:
+def test_session_limits_equal_the_sdk_defaults() -> None:
     sdk = (DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_TIMEOUT, DEFAULT_MAX_REQUEST_BODY_SIZE)
     ours = DEFAULT_LIMITS
     assert (ours.sessions, ours.session_idle_seconds, ours.mcp_body_bytes) == sdk
 
 
-def test_the_documentation_tells_these_numbers() -> None:
+def test_documented_limits_match_the_code() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text("utf-8")
-    told = page.partition("## Request limits")[2].partition("\n## ")[0]
+    reply = page.partition("## Request limits")[2].partition("\n## ")[0]
     ours, shares = DEFAULT_LIMITS, (4, 2, 1)
     kib, mib = 1024, 1024 * 1024
-    assert "three quarters of each" in told
+    assert "three quarters of each" in reply
     requests, held, batches, sessions = (
         [whole // share for share in shares]
         for whole in (
@@ -498,13 +498,13 @@ def test_the_documentation_tells_these_numbers() -> None:
         f"| connections | {ours.connections:,},",
         f"{ours.small_body_bytes // kib} KiB within {ours.unread_seconds} s",
     ):
-        assert sentence in told
+        assert sentence in reply
 
 
 PREFLIGHT = {"access-control-request-method": "POST"}
 
 
-def test_pages_of_allowed_names_may_call_and_others_may_not(serve: Serve) -> None:
+def test_cors_allows_pages_of_allowed_hosts_only(serve: Serve) -> None:
     with serve(REPLICATE_MCP_ALLOWED_HOSTS="app.example.com, localhost") as server:
 
         def preflight(path: str, origin: str) -> Any:
@@ -533,14 +533,14 @@ def test_pages_of_allowed_names_may_call_and_others_may_not(serve: Serve) -> Non
         assert "retry-after" in read.headers["access-control-expose-headers"]
 
 
-def test_where_no_names_are_allowed_no_page_may_call(server: Server) -> None:
+def test_cors_allows_no_page_without_allowed_hosts(server: Server) -> None:
     headers = PREFLIGHT | {"origin": "https://app.example.com"}
     refused = server.client.options("/mcp", headers=headers)
     assert refused.status_code >= 400
     assert "access-control-allow-origin" not in refused.headers
 
 
-def test_what_a_proxy_asks_that_was_told_nothing_is_not_taken_for_local(server: Server) -> None:
+def test_http_1_0_request_of_unconfigured_proxy_is_not_treated_as_local(server: Server) -> None:
     for version, status in (("1.1", 200), ("1.0", 401)):
         with wire_to(server.url) as wire:
             wire.send(

@@ -32,7 +32,7 @@ def made(simulator: Simulator, account: str = "acme") -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_on_loopback_nobody_is_let_in_unless_that_was_asked_for(
+def test_loopback_requests_require_authentication_unless_local_is_enabled(
     serve: Serve, simulator: Simulator, way: str
 ) -> None:
     path, body, headers = WAYS[way](None)
@@ -53,7 +53,7 @@ def test_on_loopback_nobody_is_let_in_unless_that_was_asked_for(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_another_users_program_is_not_let_in(
+def test_local_program_of_another_user_is_rejected(
     server: Server, simulator: Simulator, way: str
 ) -> None:
     require_another_user()
@@ -74,23 +74,23 @@ def test_another_users_program_is_not_let_in(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_proxy_that_hides_itself_gives_nobody_the_servers_token(
+def test_proxy_without_forwarding_headers_does_not_grant_the_server_token(
     server: Server, simulator: Simulator, way: str
 ) -> None:
     require_another_user()
     path, body, headers = WAYS[way](None)
-    with hidden_proxy(server.url) as url, httpx.Client(base_url=url, timeout=60) as stranger:
+    with hidden_proxy(server.url) as url, httpx.Client(base_url=url, timeout=60) as proxied_client:
         named = headers | {"host": "images.example.com"}
-        refused = stranger.post(path, json=body, headers=named)
+        refused = proxied_client.post(path, json=body, headers=named)
         assert "this connection belongs to another user" in refused.text
         assert made(simulator) == 0
-        stranger.post(path, json=body, headers=named | OWN)
+        proxied_client.post(path, json=body, headers=named | OWN)
         assert made(simulator, "other") == 1
-        assert stranger.get("/batches", headers={"host": "images.example.com"}).status_code == 401
+        assert proxied_client.get("/batches", headers={"host": "images.example.com"}).status_code == 401
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the tables are Linux's")
-def test_the_systems_table_is_read_once_a_connection_and_only_where_it_decides(
+def test_socket_table_is_read_once_per_connection_and_only_when_needed(
     serve: Serve,
 ) -> None:
     with serve(program=(sys.executable, "-c", COUNTED)) as server:
@@ -109,7 +109,7 @@ def test_the_systems_table_is_read_once_a_connection_and_only_where_it_decides(
     assert len(tables) == 2
 
 
-def test_a_name_without_a_dot_is_no_name_of_the_server(serve: Serve, simulator: Simulator) -> None:
+def test_host_name_without_a_dot_is_rejected(serve: Serve, simulator: Simulator) -> None:
     anonymous = {"REPLICATE_MCP_LOCAL": "", "REPLICATE_MCP_ALLOW_ANONYMOUS": "1"}
     body = {"prompt": "a red car"}
     with serve("--host", "0.0.0.0", **anonymous) as server:
@@ -130,26 +130,26 @@ def test_a_name_without_a_dot_is_no_name_of_the_server(serve: Serve, simulator: 
         assert httpx.post(f"{url}/generate", json=body, headers=named).status_code == 200
 
 
-def test_health_tells_strangers_nothing_of_the_backend(serve: Serve) -> None:
+def test_health_hides_backend_details_from_unprivileged_clients(serve: Serve) -> None:
     place = "redis://:a-password@127.0.0.1:1/0"
     admin = {"x-admin-api-key": ADMIN_KEY}
     with serve(REPLICATE_MCP_BACKEND=place) as server:
         for path in ("/health", "/"):
             for headers in ({}, admin):  # This machine's program, and the admin.
-                told = server.get(path, headers=headers)
-                assert told.status_code == 503
-                assert "127.0.0.1:1" in told.json()["concurrency_status"]["backend"]
-            strangers: list[dict[str, str]] = [{"via": "x"}, OWN, {"x-admin-api-key": "a guess"}]
-            for headers in strangers:
-                told = server.get(path, headers=headers)
-                assert told.status_code == 503
-                assert told.json()["concurrency_status"]["backend"] == "unavailable"
+                response = server.get(path, headers=headers)
+                assert response.status_code == 503
+                assert "127.0.0.1:1" in response.json()["concurrency_status"]["backend"]
+            unprivileged: list[dict[str, str]] = [{"via": "x"}, OWN, {"x-admin-api-key": "a guess"}]
+            for headers in unprivileged:
+                response = server.get(path, headers=headers)
+                assert response.status_code == 503
+                assert response.json()["concurrency_status"]["backend"] == "unavailable"
         refused = server.get("/batches", headers=OWN)
         assert (refused.status_code, refused.json()["error_code"]) == (503, "backend_unavailable")
         assert "Redis" not in refused.text
         assert "Redis at redis://" in server.get("/batches").json()["error"]
     anonymous = {"REPLICATE_MCP_LOCAL": "", "REPLICATE_MCP_ALLOW_ANONYMOUS": "1"}
     with serve(REPLICATE_MCP_BACKEND=place, **anonymous) as server:
-        told = server.get("/health")
-        assert told.json()["concurrency_status"]["backend"] == "unavailable"
+        response = server.get("/health")
+        assert response.json()["concurrency_status"]["backend"] == "unavailable"
     assert "a-password" not in "".join(server.log)

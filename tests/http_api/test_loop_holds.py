@@ -96,7 +96,7 @@ BODIES = {
 
 @pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("place", [each for all_of in BODIES.values() for each in all_of])
-def test_no_body_of_rest_holds_the_loop(measured: Measured, kind: str, place: Any) -> None:
+def test_no_rest_body_blocks_the_event_loop(measured: Measured, kind: str, place: Any) -> None:
     (path,) = (path for path, places in BODIES.items() if place in places)
     body = place(largest_values(BODY - 20_000, MARKS)[kind])
     for headers in (TOKEN, TOKEN | {"idempotency-key": "a key"}, MADE_UP):
@@ -105,7 +105,7 @@ def test_no_body_of_rest_holds_the_loop(measured: Measured, kind: str, place: An
 
 @pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("path", ["/configure", "/global-semaphores"])
-def test_no_body_of_an_admins_route_holds_the_loop(
+def test_no_admin_body_blocks_the_event_loop(
     measured: Measured, path: str, kind: str
 ) -> None:
     for headers in (ADMIN, MADE_UP):
@@ -145,7 +145,7 @@ def call(arguments: bytes, *, modern: bool) -> tuple[bytes, dict[str, str]]:
 @pytest.mark.parametrize("modern", [True, False])
 @pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("place", ["task", "tasks", "argument", "arguments"])
-def test_no_call_of_mcp_holds_the_loop(
+def test_no_mcp_call_blocks_the_event_loop(
     measured: Measured, session: dict[str, str], place: str, kind: str, modern: bool
 ) -> None:
     value = largest_values(MCP_BODY, MCP_MARKS)[kind]
@@ -162,7 +162,7 @@ def test_no_call_of_mcp_holds_the_loop(
 
 
 @pytest.mark.parametrize("name", ["method", "id", "params", "batch"])
-def test_no_other_message_of_mcp_holds_the_loop(
+def test_no_other_mcp_message_blocks_the_event_loop(
     measured: Measured, session: dict[str, str], name: str
 ) -> None:
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
@@ -194,7 +194,7 @@ LARGE_BATCHES = {
 
 
 @pytest.mark.parametrize("name", LARGE_BATCHES)
-def test_no_large_batch_holds_the_loop_while_it_runs_and_is_read(
+def test_running_or_reading_a_large_batch_does_not_block_the_event_loop(
     measured: Measured, session: dict[str, str], name: str
 ) -> None:
     body = json.dumps(LARGE_BATCHES[name], ensure_ascii=False).encode()
@@ -214,7 +214,7 @@ def test_no_large_batch_holds_the_loop_while_it_runs_and_is_read(
     measured.check()
 
 
-def test_no_cancel_of_a_large_batch_holds_the_loop(measured: Measured) -> None:
+def test_cancelling_a_large_batch_does_not_block_the_event_loop(measured: Measured) -> None:
     body = json.dumps({"prompts": ["x" * 4_000] * 1_000}).encode()
     begun = measured.send("/generate-batch", body, TOKEN, {"prefer": "respond-async"})
     client, address = measured.server.client, begun.headers["location"]

@@ -45,14 +45,14 @@ def call(tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_batch_is_made_with_progress(
+async def test_batch_reports_progress(
     server: Server, simulator: Simulator, way: Way
 ) -> None:
     simulator.configure(predict_seconds="0.2,0.6")
-    heard: list[float] = []
+    reported: list[float] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append(progress)
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        reported.append(progress)
 
     async with client_of(server, way) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
@@ -60,15 +60,15 @@ async def test_a_batch_is_made_with_progress(
         result = await client.call_tool(
             "generate_images",
             {"tasks": [{"prompt": f"car {n}"} for n in range(4)]},
-            progress_callback=hear,
+            progress_callback=on_progress,
         )
     assert structured(result)["successful_count"] == 4
-    assert heard == sorted(heard)
-    assert heard[-1] == 4
+    assert reported == sorted(reported)
+    assert reported[-1] == 4
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_call_that_its_user_cancels_stops_its_batch(
+async def test_call_cancelled_by_its_user_cancels_its_batch(
     server: Server, simulator: Simulator, way: Way
 ) -> None:
     simulator.configure(predict_seconds=60)
@@ -82,7 +82,7 @@ async def test_a_call_that_its_user_cancels_stops_its_batch(
     assert ended["status"] == "canceled"
 
 
-def test_a_connection_that_is_lost_cancels_nothing(server: Server, simulator: Simulator) -> None:
+def test_lost_connection_cancels_nothing(server: Server, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=4)
     usual = {"accept": "application/json, text/event-stream"}
     asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": CLIENT}
@@ -100,7 +100,7 @@ def test_a_connection_that_is_lost_cancels_nothing(server: Server, simulator: Si
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_signal_cancels_nothing_and_the_next_server_delivers(
+async def test_signal_cancels_nothing_and_the_next_server_delivers(
     serve: Serve, simulator: Simulator, way: Way
 ) -> None:
     simulator.configure(predict_seconds=4)
@@ -121,7 +121,7 @@ async def test_a_signal_cancels_nothing_and_the_next_server_delivers(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_caller_brings_its_own_token_in_meta(
+async def test_caller_may_pass_its_own_token_in_meta(
     server: Server, simulator: Simulator, way: Way
 ) -> None:
     token = {"replicate-mcp/credentials": {"replicate_api_token": "r8_other_1"}}
@@ -136,7 +136,7 @@ async def test_a_caller_brings_its_own_token_in_meta(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_resources_completion_and_prompts_are_there_as_well(
+async def test_resources_completion_and_prompts_are_available(
     server: Server, simulator: Simulator, way: Way
 ) -> None:
     token = cast(
@@ -156,7 +156,7 @@ async def test_resources_completion_and_prompts_are_there_as_well(
         assert "8 variations of one idea: a red car" in str(prompt.messages)
 
 
-def test_what_needs_a_caller_is_refused_to_nobody_known(serve: Serve) -> None:
+def test_methods_that_need_a_caller_reject_unauthenticated_requests(serve: Serve) -> None:
     with serve("--host", "0.0.0.0") as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1") + "/mcp"
         usual = {
@@ -194,7 +194,7 @@ async def accept(context: Any, params: Any) -> ElicitResult:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_person_is_asked_before_much_is_spent(
+async def test_expensive_call_requires_elicitation(
     serve: Serve, simulator: Simulator, way: Way
 ) -> None:
     tasks = {"tasks": [{"prompt": "x"}] * 2}
@@ -208,7 +208,7 @@ async def test_a_person_is_asked_before_much_is_spent(
     assert simulator.account("acme")["created"] == 2
 
 
-async def test_any_replica_takes_the_answer_and_one_confirmation_begins_one_batch(
+async def test_any_replica_accepts_the_elicitation_answer_and_it_starts_one_batch(
     serve: Serve, simulator: Simulator
 ) -> None:
     tasks = {"tasks": [{"prompt": "x"}] * 2}
@@ -239,7 +239,7 @@ async def test_any_replica_takes_the_answer_and_one_confirmation_begins_one_batc
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_paths_are_never_read_over_http(
+async def test_local_paths_are_never_read_over_http(
     serve: Serve, simulator: Simulator, tmp_path: Path, way: Way
 ) -> None:
     (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -259,7 +259,7 @@ async def test_paths_are_never_read_over_http(
     assert simulator.account("acme")["creations_seen"] == 0
 
 
-def test_headers_decide_who_calls_as_everywhere(serve: Serve, simulator: Simulator) -> None:
+def test_mcp_requests_are_authenticated_by_http_headers(serve: Serve, simulator: Simulator) -> None:
     with serve("--host", "0.0.0.0") as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1") + "/mcp"
         usual = {
@@ -292,14 +292,14 @@ def test_headers_decide_who_calls_as_everywhere(serve: Serve, simulator: Simulat
 @pytest.mark.parametrize(
     "headers", [{"host": "evil.example.com"}, {"origin": "https://evil.example.com"}]
 )
-def test_a_name_of_somebody_elses_is_not_answered(server: Server, headers: dict[str, str]) -> None:
+def test_foreign_host_or_origin_is_rejected(server: Server, headers: dict[str, str]) -> None:
     for path in ("/mcp", "/messages/"):
         answer = server.client.post(path, json=call("list_semaphores"), headers=headers)
         assert answer.status_code in (403, 421)
 
 
 @pytest.mark.parametrize("host", ["host.docker.internal", "images.example.com:8000", "a b", ""])
-def test_an_unknown_host_is_told_which_setting_adds_names(server: Server, host: str) -> None:
+def test_unknown_host_header_gets_421_naming_the_allowed_hosts_setting(server: Server, host: str) -> None:
     headers = {"host": host}
     for path in ("/mcp", "/messages/", "/sse"):
         method = "GET" if path == "/sse" else "POST"
@@ -325,7 +325,7 @@ INITIALIZE = {
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/*, application/*", "*/*;q=0.1"])
-def test_a_client_that_accepts_anything_is_served_in_both_eras(server: Server, accept: str) -> None:
+def test_client_accepting_anything_is_served_in_both_protocol_eras(server: Server, accept: str) -> None:
     _, body, headers = mcp(None)
     for content, others in ((body, headers), (INITIALIZE, {})):
         named = {**others, "accept": accept}
@@ -338,7 +338,7 @@ def test_a_client_that_accepts_anything_is_served_in_both_eras(server: Server, a
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "text/html", "x"])
-def test_a_client_that_accepts_one_type_is_told_what_to_send(server: Server, accept: str) -> None:
+def test_incomplete_accept_header_gets_406_with_the_required_value(server: Server, accept: str) -> None:
     _, body, headers = mcp(None)
     for content, others in ((body, headers), (INITIALIZE, {})):
         refused = server.client.post("/mcp", json=content, headers={**others, "accept": accept})

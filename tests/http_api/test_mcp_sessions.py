@@ -58,13 +58,13 @@ class Caller:
         scope = {"type": "http", "method": method, "path": "/mcp", "headers": headers}
         answers: list[Message] = []
 
-        async def hear(message: Message) -> None:
+        async def record_message(message: Message) -> None:
             answers.append(message)
 
         async def receive() -> Message:
             return {"type": "http.request"}
 
-        await self._sessions.serve(scope, receive, hear, NAMES, principal)
+        await self._sessions.serve(scope, receive, record_message, NAMES, principal)
         sent_back: bytes = dict(answers[0]["headers"]).get(b"mcp-session-id", b"")
         return sent_back.decode()
 
@@ -74,7 +74,7 @@ def caller() -> Caller:
     return Caller()
 
 
-async def test_a_session_counts_until_it_is_ended(caller: Caller) -> None:
+async def test_session_is_counted_until_it_is_deleted(caller: Caller) -> None:
     first, _ = await caller.send(), await caller.send()
     with pytest.raises(TooManyRequests):
         await caller.send()
@@ -84,14 +84,14 @@ async def test_a_session_counts_until_it_is_ended(caller: Caller) -> None:
         await caller.send()
 
 
-async def test_one_that_the_sdk_does_not_know_any_more_counts_no_more(caller: Caller) -> None:
+async def test_session_unknown_to_the_sdk_is_no_longer_counted(caller: Caller) -> None:
     first, _ = await caller.send(), await caller.send()
     caller.unknown = {first}
     await caller.send(first)
     await caller.send()
 
 
-async def test_one_that_is_left_alone_for_long_counts_no_more(caller: Caller) -> None:
+async def test_idle_session_is_no_longer_counted(caller: Caller) -> None:
     first, _ = await caller.send(), await caller.send()
     caller.clock.now = IDLE_SECONDS - 1
     await caller.send(first)
@@ -101,7 +101,7 @@ async def test_one_that_is_left_alone_for_long_counts_no_more(caller: Caller) ->
         await caller.send()
 
 
-async def test_one_that_another_asks_for_counts_on(caller: Caller) -> None:
+async def test_session_requested_by_another_principal_stays_counted(caller: Caller) -> None:
     first, second = await caller.send(), await caller.send()
     caller.unknown = {first, second}  # As the SDK answers whoever did not begin it.
     for method in ("POST", "GET", "DELETE"):
@@ -110,7 +110,7 @@ async def test_one_that_another_asks_for_counts_on(caller: Caller) -> None:
         await caller.send()
 
 
-async def test_where_there_are_no_sessions_none_is_counted(caller: Caller) -> None:
+async def test_stateless_requests_count_no_sessions(caller: Caller) -> None:
     for _ in range(9):
         assert await caller.send(revision="2026-07-28") == ""
     await caller.send()

@@ -17,7 +17,7 @@ def value(text: str, name: str) -> float:
     return float(found[1])
 
 
-def test_what_happens_is_counted(server: Server, simulator: Simulator) -> None:
+def test_events_are_counted_in_metrics(server: Server, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=0.05)
     simulator.fault_next(Fault("429"))
     simulator.fault_next(Fault("502_after"))
@@ -40,7 +40,7 @@ def test_what_happens_is_counted(server: Server, simulator: Simulator) -> None:
     assert value(text, f"replicate_mcp_semaphore_utilisation{own}") == pytest.approx(2 / 60)
 
 
-def test_metrics_follow_the_tiers(serve: Serve) -> None:
+def test_metrics_endpoint_follows_the_auth_tiers(serve: Serve) -> None:
     with serve("--host", "0.0.0.0") as server:
         server.client.base_url = server.url.replace("0.0.0.0", "127.0.0.1")
         assert server.get("/metrics").status_code == 401
@@ -51,7 +51,7 @@ def test_metrics_follow_the_tiers(serve: Serve) -> None:
         assert "replicate_mcp_creations_total" in admin
 
 
-def test_each_attempt_is_a_span_of_the_callers_trace_without_prompt_or_token(
+def test_each_attempt_is_a_span_in_the_caller_trace_without_prompt_or_token(
     serve: Serve, traced: Traced
 ) -> None:
     with serve(program=traced.program) as server:

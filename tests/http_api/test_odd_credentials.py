@@ -21,14 +21,14 @@ UNREADABLE = ("http://[::1", "http://[", "//[x]", "http://a\u00ff[", "http://[v1
 HOLDING_ADDRESSES = ("origin", "forwarded", "x-forwarded-host", "host", "referer")
 
 
-def test_no_header_that_is_no_address_is_answered_with_a_500(
+def test_malformed_address_headers_never_get_a_500(
     server: Server, simulator: Simulator
 ) -> None:
     ways = [rest(None), mcp(None), ("/batches", None, {}), ("/", None, {}), ("/sse", None, {})]
     for name, value, (path, body, headers) in product(HOLDING_ADDRESSES, UNREADABLE, ways):
         if path == "/sse" and name not in ("host", "origin"):
             continue  # Opening a stream does not depend on it.
-        named = [(each.encode(), told.encode()) for each, told in headers.items()]
+        named = [(each.encode(), found.encode()) for each, found in headers.items()]
         named.append((name.encode(), value.encode("latin-1")))
         for method in ("POST" if body else "GET", "OPTIONS"):
             answer = server.client.request(method, path, headers=named, json=body)
@@ -45,7 +45,7 @@ BROKEN_CREDENTIALS: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def test_credentials_that_are_broken_never_fall_to_the_servers_token(
+def test_malformed_credentials_never_fall_back_to_the_server_token(
     server: Server, simulator: Simulator
 ) -> None:
     for broken in BROKEN_CREDENTIALS:
@@ -66,7 +66,7 @@ def doubled(name: str, *values: str) -> str:
     )
 
 
-ODD_HEADS = [
+MALFORMED_HEADS = [
     doubled("x-admin-api-key", ADMIN_KEY, "wrong"),
     doubled("x-admin-api-key", "wrong", ADMIN_KEY),
     doubled("x-admin-api-key", "", ADMIN_KEY),
@@ -87,8 +87,8 @@ ODD_HEADS = [
 ]
 
 
-def test_headers_that_are_doubled_folded_or_odd_open_nothing(server: Server) -> None:
-    for head in ODD_HEADS:
+def test_duplicate_folded_or_malformed_auth_headers_get_401(server: Server) -> None:
+    for head in MALFORMED_HEADS:
         with wire_to(server.url) as wire:
             wire.send(head + "\r\n")
             assert wire.rest().startswith("HTTP/1.1 401 "), head
@@ -113,7 +113,7 @@ AMBIGUOUS_LINES = [
 ]
 
 
-def test_what_could_be_read_in_two_ways_is_refused_and_what_follows_it_not_answered(
+def test_ambiguous_request_framing_is_rejected_and_closes_the_connection(
     server: Server, simulator: Simulator
 ) -> None:
     path, body, headers = rest(None)
@@ -130,7 +130,7 @@ def test_what_could_be_read_in_two_ways_is_refused_and_what_follows_it_not_answe
     assert simulator.account("acme")["creations_seen"] == 0
 
 
-def test_whoever_makes_up_tokens_is_told_to_wait(serve: Serve, simulator: Simulator) -> None:
+def test_guessing_tokens_is_throttled_with_429(serve: Serve, simulator: Simulator) -> None:
     made_up = [f"r8_nobody_{number}" for number in range(MAX_REFUSED)]
     simulator.change_account("nobody", revoke=made_up)
     with serve("--host", "0.0.0.0") as server:
@@ -154,7 +154,7 @@ def test_whoever_makes_up_tokens_is_told_to_wait(serve: Serve, simulator: Simula
 
 
 @pytest.mark.parametrize("way", [rest, mcp])
-def test_whoever_guesses_admin_keys_is_told_to_wait_by_whichever_way(
+def test_guessing_admin_keys_is_throttled_on_every_endpoint(
     server: Server, simulator: Simulator, way: Any
 ) -> None:
     path, body, headers = way(None)
@@ -168,7 +168,7 @@ def test_whoever_guesses_admin_keys_is_told_to_wait_by_whichever_way(
     assert "too_many_requests" in send("one more")
     assert "too_many_requests" in send(ADMIN_KEY)
     assert simulator.account("acme")["created"] == 0
-    told = server.get("/health", headers={"x-admin-api-key": ADMIN_KEY})
-    assert told.status_code == 200
+    found = server.get("/health", headers={"x-admin-api-key": ADMIN_KEY})
+    assert found.status_code == 200
     send(ADMIN_KEY, **{"x-forwarded-for": "198.51.100.7"})
     assert simulator.account("acme")["created"] == 1

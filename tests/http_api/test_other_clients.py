@@ -31,7 +31,7 @@ TYPESCRIPT = [
 ]
 
 
-def told_by(command: Sequence[str], **variables: str) -> dict[str, Any]:
+def run_client(command: Sequence[str], **variables: str) -> dict[str, Any]:
     """What a client's script prints."""
     done = subprocess.run(
         command,
@@ -47,14 +47,14 @@ def told_by(command: Sequence[str], **variables: str) -> dict[str, Any]:
     return answer
 
 
-def assert_all_went_well(told: dict[str, Any]) -> None:
+def assert_all_went_well(outcome: dict[str, Any]) -> None:
     """The two images were made, in sight; a refusal reads well; the batch is found again."""
-    assert told["tools"][0] == "generate_images"
-    made, again, refused = told["made"], told["again"], told["refused"]
-    assert told["heard"], "no progress"
-    assert told["heard"] == sorted(told["heard"])
+    assert outcome["tools"][0] == "generate_images"
+    made, again, refused = outcome["made"], outcome["again"], outcome["refused"]
+    assert outcome["reported"], "no progress"
+    assert outcome["reported"] == sorted(outcome["reported"])
     # A report that comes together with the answer is dropped by some clients.
-    assert told["heard"][-1] in (1, 2)
+    assert outcome["reported"][-1] in (1, 2)
     lines = made["content"][0]["text"].splitlines()
     assert lines[0].endswith("is completed: 2 of 2 made.")
     assert lines[1].startswith("red_car.jpg http")
@@ -62,8 +62,8 @@ def assert_all_went_well(told: dict[str, Any]) -> None:
     assert again["structuredContent"] == made["structuredContent"]
     assert (refused["isError"], refused["content"][0]["text"]) == (True, REFUSAL)
     assert refused["_meta"]["replicate-mcp/refusal"]["error_code"] == "invalid_input"
-    assert told["unknown"]["code"] == -32602
-    assert "There is no tool 'draw'" in told["unknown"]["message"]
+    assert outcome["unknown"]["code"] == -32602
+    assert "There is no tool 'draw'" in outcome["unknown"]["message"]
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def slowly(simulator: Simulator) -> None:
 
 @pytest.mark.usefixtures("slowly")
 @pytest.mark.parametrize(("script", "way", "path"), TYPESCRIPT)
-def test_the_typescript_sdk_makes_a_batch(server: Server, script: str, way: str, path: str) -> None:
+def test_typescript_sdk_makes_a_batch(server: Server, script: str, way: str, path: str) -> None:
     installed(FOLDER)
-    assert_all_went_well(told_by(["node", script, way, f"{server.url}{path}"]))
+    assert_all_went_well(run_client(["node", script, way, f"{server.url}{path}"]))
 
 
 @cache
@@ -93,7 +93,7 @@ def inspector() -> str:
         ("/sse", []),
     ],
 )
-def test_the_inspector_lists_makes_and_is_refused(
+def test_inspector_lists_calls_and_receives_an_error(
     server: Server, tmp_path: Path, path: str, options: list[str]
 ) -> None:
     def ask(*words: str, tasks: object = None) -> subprocess.CompletedProcess[str]:
@@ -129,7 +129,7 @@ def first_python_sdk(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.usefixtures("slowly")
-def test_the_first_python_sdk_makes_a_batch(server: Server, first_python_sdk: str) -> None:
+def test_first_python_sdk_makes_a_batch(server: Server, first_python_sdk: str) -> None:
     for way, path in (("streamable", "/mcp"), ("sse", "/sse")):
         command = [sys.executable, "python_1x.py", way, f"{server.url}{path}"]
-        assert_all_went_well(told_by(command, PYTHONPATH=first_python_sdk))
+        assert_all_went_well(run_client(command, PYTHONPATH=first_python_sdk))

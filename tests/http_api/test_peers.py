@@ -37,7 +37,7 @@ def endpoint(client: socket.socket) -> Endpoint:
 @pytest.mark.parametrize(
     ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
-def test_a_connections_other_end_belongs_to_who_opened_it(
+def test_peer_user_of_a_connection_is_the_one_who_opened_it(
     family: socket.AddressFamily, host: str
 ) -> None:
     if family == socket.AF_INET6 and not Path("/proc/net/if_inet6").read_bytes():
@@ -49,7 +49,7 @@ def test_a_connections_other_end_belongs_to_who_opened_it(
         assert socket_users((own[0], own[1] ^ 1), listener) == set()
 
 
-def test_an_ipv6_socket_that_calls_an_ipv4_address_is_found() -> None:
+def test_ipv6_socket_connected_to_an_ipv4_address_is_found() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.socket(socket.AF_INET6) as client,
@@ -64,7 +64,7 @@ def test_an_ipv6_socket_that_calls_an_ipv4_address_is_found() -> None:
             assert socket_users(own, (ip_address("127.0.0.1"), port)) == {ME}
 
 
-def test_a_socket_that_was_closed_is_not_taken_for_roots() -> None:
+def test_closed_socket_is_not_attributed_to_root() -> None:
     with connected(socket.AF_INET, "127.0.0.1") as (client, listener):
         own = endpoint(client)
         client.close()  # The table has it on, as user 0.
@@ -87,7 +87,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="rows of a little-endian machine")
-def test_the_row_of_just_this_connection_is_read(table: Callable[..., Path]) -> None:
+def test_only_the_row_of_this_connection_is_used(table: Callable[..., Path]) -> None:
     client, server = (ip_address("127.0.0.1"), 0xD431), (ip_address("127.0.0.1"), 8000)
     folder = table(
         ("0100007F:1F40", "0100007F:D431", 7, 71),  # The server's own end.

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from batches.playback import SCHEMA, Playback, running_playback
-from http_api.attacking import Answer, get, health_in_time, memory_of, post, send_at_once
+from http_api.attacking import Answer, get, health_in_time, memory_of, post, send_concurrently
 from http_api.calling import mcp
 from http_api.conftest import Server, running_server
 from http_api.holding import largest_values
@@ -78,7 +78,7 @@ class Attacked:
     def send(self, requests: Sequence[tuple[bytes, bytes]]) -> list[Answer]:
         """Send all at once; meanwhile `/health` has to answer in time."""
         with health_in_time(self.server):
-            return send_at_once(self.server, requests, within=600)
+            return send_concurrently(self.server, requests, within=600)
 
     def large_batch(self) -> str:
         """Return the address of an ended batch that is read in over 3.4 MB."""
@@ -115,34 +115,34 @@ def batch(tasks: object, **more: object) -> bytes:
     return json.dumps({"tasks": tasks, **more}).encode()
 
 
-def test_large_inputs_beside_very_many_tasks_of_an_unknown_caller(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_large_inputs_with_many_tasks_of_an_unknown_caller(attacked: Attacked) -> None:
     body = batch([{"prompt": "x"}] * 1_000, junk=[1] * 480_000)
     answers = attacked.send([post("/generate-batch", body, MADE_UP)] * 12)
     assert {answer.status for answer in answers} <= {400, 401, 413, 429}
 
 
-def test_a_pattern_that_backtracks(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_a_backtracking_pattern(attacked: Attacked) -> None:
     body = batch([{"prompt": "a" * 60 + "!", "model": "evil/pattern"}])
     answers = attacked.send([post("/generate-batch", body, OWN)] * 20)
     assert {answer.status for answer in answers} == {200}
 
 
-def test_schemas_of_ten_megabytes(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_schemas_of_ten_megabytes(attacked: Attacked) -> None:
     tasks = [{"prompt": "x", "model": f"evil/large-{number}"} for number in range(8)]
     (answer,) = attacked.send([post("/generate-batch", batch(tasks), OWN)])
     assert answer.status == 200
 
 
-def test_a_thousand_models_in_one_batch(attacked: Attacked) -> None:
-    attacked.replicate.most_at_once = 0
+def test_server_stays_responsive_to_a_thousand_models_in_one_batch(attacked: Attacked) -> None:
+    attacked.replicate.max_concurrent_requests = 0
     tasks = [{"prompt": "x", "model": f"evil/ordinary-{number}"} for number in range(1_000)]
     headers = OWN | {"prefer": "respond-async"}
     (answer,) = attacked.send([post("/generate-batch", batch(tasks), headers)])
     assert answer.status == 202
-    assert attacked.replicate.most_at_once < 200
+    assert attacked.replicate.max_concurrent_requests < 200
 
 
-def test_images_that_decode_to_very_many_pixels(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_images_with_very_many_pixels(attacked: Attacked) -> None:
     path, body, headers = mcp(None, [{"prompt": "x"}] * 8)
     body["params"]["arguments"]["preview"] = True
     content = json.dumps(body).encode()
@@ -153,7 +153,7 @@ def test_images_that_decode_to_very_many_pixels(attacked: Attacked) -> None:
 @pytest.mark.parametrize(
     "reads", [200, pytest.param(400, marks=[pytest.mark.soak, pytest.mark.alone])]
 )
-def test_many_reads_of_a_large_batch(attacked: Attacked, reads: int) -> None:
+def test_server_stays_responsive_to_many_reads_of_a_large_batch(attacked: Attacked, reads: int) -> None:
     place = attacked.large_batch()
     answers = attacked.send([get(place, OWN)] * reads)
     read = [answer for answer in answers if answer.status == 200]
@@ -182,9 +182,9 @@ for _kind in largest_values(100, 100):
 
 @pytest.mark.soak
 @pytest.mark.alone
-def test_two_hundred_clients_with_the_largest_requests_of_every_kind(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_two_hundred_clients_with_maximum_requests(attacked: Attacked) -> None:
     pid = attacked.server.process.pid
-    send_at_once(attacked.server, [KINDS["rest text"]()])  # What is imported and kept, is by now.
+    send_concurrently(attacked.server, [KINDS["rest text"]()])  # What is imported and kept, is by now.
     rest = memory_of(pid)
     slow = {}
     for kind, made in KINDS.items():

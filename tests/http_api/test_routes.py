@@ -20,7 +20,7 @@ from replicate_mcp.tasks.models import ALIASES
 OWN = {"x_replicate_api_key": "r8_other_1"}
 
 
-def test_the_service_tells_of_itself(server: Server) -> None:
+def test_service_endpoints_describe_the_server(server: Server) -> None:
     health = server.get("/health").json()
     assert health["status"] == "healthy"
     assert health.keys() >= {"service", "version", "supported_models", "concurrency_status"}
@@ -38,7 +38,7 @@ def test_the_service_tells_of_itself(server: Server) -> None:
 
 
 @pytest.mark.parametrize("model", ["flux-dev", "flux-kontext-max", "qwen-image"])
-def test_one_image_is_answered_with_its_url_and_filename(server: Server, model: str) -> None:
+def test_single_image_response_has_url_and_filename(server: Server, model: str) -> None:
     body = {"model_name": model, "prompt": "a red car", "output_filename": "red_car.jpg"}
     answer = server.post("/generate", body | {"output_dir": "out", "seed": 7})
     assert answer.status_code == 200
@@ -51,7 +51,7 @@ def test_one_image_is_answered_with_its_url_and_filename(server: Server, model: 
     assert (made["external_semaphore_used"], made["semaphore_id"]) == (False, None)
 
 
-def test_a_batch_is_answered_whatever_fails_in_it(server: Server) -> None:
+def test_batch_with_failures_returns_200(server: Server) -> None:
     tasks = [
         {"prompt": "a", "output_filename": "a.png"},
         {"prompt": "b [fail]"},
@@ -68,7 +68,7 @@ def test_a_batch_is_answered_whatever_fails_in_it(server: Server) -> None:
     assert (made["external_semaphore_used"], made["semaphore_id"]) == (False, None)
 
 
-def test_the_older_form_with_prompts_and_filenames_is_taken(
+def test_older_form_with_prompts_and_filenames_is_accepted(
     server: Server, simulator: Simulator
 ) -> None:
     body = {"prompts": ["a", "b"], "custom_filenames": ["a.png", "b.png"], "num_outputs": 2}
@@ -79,7 +79,7 @@ def test_the_older_form_with_prompts_and_filenames_is_taken(
     assert {p["input"]["num_outputs"] for p in simulator.predictions()} == {2}
 
 
-def test_a_model_that_takes_an_image_alone_is_used_without_a_prompt(
+def test_image_only_model_is_used_without_a_prompt(
     server: Server, simulator: Simulator
 ) -> None:
     content = BytesIO()
@@ -95,7 +95,7 @@ def test_a_model_that_takes_an_image_alone_is_used_without_a_prompt(
     assert prediction["input"].keys() == {"image"}
 
 
-def test_the_model_is_named_as_model_or_as_model_name(server: Server, simulator: Simulator) -> None:
+def test_model_is_given_as_model_or_model_name(server: Server, simulator: Simulator) -> None:
     for named in (
         {"model": "qwen-image"},
         {"model": "qwen/qwen-image", "model_name": "qwen-image"},
@@ -109,7 +109,7 @@ def test_the_model_is_named_as_model_or_as_model_name(server: Server, simulator:
     assert {made["model"] for made in simulator.predictions()} == {"qwen/qwen-image"}
 
 
-def test_lists_and_objects_may_be_json_text(server: Server, simulator: Simulator) -> None:
+def test_lists_and_objects_may_be_given_as_json_text(server: Server, simulator: Simulator) -> None:
     inputs = '{"aspect_ratio": "16:9", "num_outputs": 2}'
     for body in (
         {"tasks": '[{"prompt": "a red car"}]', "input": inputs},
@@ -123,20 +123,20 @@ def test_lists_and_objects_may_be_json_text(server: Server, simulator: Simulator
     assert {(each["aspect_ratio"], each["num_outputs"]) for each in sent} == {("16:9", 2)}
 
 
-def test_every_fault_of_a_request_is_told_as_a_problem_of_its_own(server: Server) -> None:
+def test_each_request_error_is_listed_as_its_own_problem(server: Server) -> None:
     tasks = [{"prompt": "x"}, {"prompt": "x", "seed": "y"}, {"prompt": ""}]
-    told = server.post("/generate-batch", {"tasks": tasks}).json()
-    found = [(problem["task_index"], problem["field"]) for problem in told["problems"]]
+    error_body = server.post("/generate-batch", {"tasks": tasks}).json()
+    found = [(problem["task_index"], problem["field"]) for problem in error_body["problems"]]
     assert found == [(1, "seed"), (2, "prompt")]
     body = {"tasks": ["x"], "skip_invalid": "maybe", "concurrency_limit": "many"}
-    told = server.post("/generate-batch", body).json()
-    assert {problem["field"] for problem in told["problems"]} == {
+    error_body = server.post("/generate-batch", body).json()
+    assert {problem["field"] for problem in error_body["problems"]} == {
         "skip_invalid",
         "concurrency_limit",
     }
 
 
-def test_the_valid_tasks_run_where_the_others_may_be_skipped(
+def test_valid_tasks_run_with_skip_invalid(
     server: Server, simulator: Simulator
 ) -> None:
     tasks = [{"prompt": "a red car"}, {"prompt": "x", "aspect_ratio": "16x9"}]
@@ -215,7 +215,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "status", "sentence"), REFUSED)
-def test_what_is_refused_says_why(
+def test_rejected_requests_state_the_reason(
     server: Server, path: str, body: Any, status: int, sentence: str
 ) -> None:
     answer = server.get(path) if body is None else server.post(path, body)
@@ -228,7 +228,7 @@ def test_what_is_refused_says_why(
     "credentials",
     [{}, {"token": "r8_other_1"}, {"replicate_api_token": ""}, {"replicate_api_token": None}, "r8"],
 )
-def test_credentials_that_are_wrong_do_not_fall_to_the_servers_token(
+def test_invalid_credentials_do_not_fall_back_to_the_server_token(
     server: Server, simulator: Simulator, credentials: Any
 ) -> None:
     answer = server.post("/generate", {"prompt": "x", "credentials": credentials})
@@ -237,14 +237,14 @@ def test_credentials_that_are_wrong_do_not_fall_to_the_servers_token(
     assert simulator.account("acme")["created"] == 0
 
 
-def test_a_servers_odd_token_is_told_and_ends_nothing(serve: Serve) -> None:
+def test_malformed_server_token_is_reported_without_stopping_the_server(serve: Serve) -> None:
     with serve(REPLICATE_API_TOKEN="r8_abc…") as server:
         assert "odd characters" in server.post("/generate", {"prompt": "x"}).json()["error"]
         assert server.post("/generate", {"prompt": "x"}, **OWN).status_code == 200
         assert server.get("/health").status_code == 200
 
 
-def test_the_service_tells_which_keys_its_routes_take_and_what_they_answer(server: Server) -> None:
+def test_openapi_describes_security_schemes_and_responses_of_every_route(server: Server) -> None:
     described = server.get("/openapi.json").json()
     keys = described["components"]["securitySchemes"]
     headers = {each.get("name", "Authorization") for each in keys.values()}
@@ -260,18 +260,18 @@ def test_the_service_tells_which_keys_its_routes_take_and_what_they_answer(serve
             for answer in answers.values():
                 (content,) = answer["content"].values()
                 assert content["schema"]
-    codes = described["components"]["schemas"]["Refusal"]["properties"]["error_code"]["enum"]
+    codes = described["components"]["schemas"]["ErrorBody"]["properties"]["error_code"]["enum"]
     assert {"internal_error", "too_many_requests", "invalid_input"} <= set(codes)
 
 
-def test_an_admin_registers_semaphores_where_every_caller_brings_a_token(serve: Serve) -> None:
+def test_admin_registers_semaphores_on_a_server_without_a_token(serve: Serve) -> None:
     with serve(REPLICATE_API_TOKEN="") as server:
         body = {"semaphore_id": "team", "limit": 3}
         answer = server.post("/global-semaphores", body, x_admin_api_key=ADMIN_KEY)
         assert (answer.status_code, answer.json().get("limit")) == (200, 3)
 
 
-def test_health_tells_when_the_state_does_not_answer(server: Server, tmp_path: Path) -> None:
+def test_health_reports_unresponsive_state_file(server: Server, tmp_path: Path) -> None:
     assert server.get("/health").status_code == 200
     with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -289,33 +289,33 @@ def test_health_tells_when_the_state_does_not_answer(server: Server, tmp_path: P
         ("/global-semaphores", {"semaphore_id": "t", "limit": True}, "limit"),
     ],
 )
-def test_true_is_no_limit(server: Server, path: str, body: Any, field: str) -> None:
+def test_boolean_is_rejected_as_a_limit(server: Server, path: str, body: Any, field: str) -> None:
     answer = server.post(path, body, x_admin_api_key=ADMIN_KEY)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"] == f"{field}: must be a number, not true or false."
 
 
-def test_empty_text_leaves_a_limit_as_it_is(server: Server) -> None:
+def test_empty_string_leaves_a_limit_unchanged(server: Server) -> None:
     body = {"concurrent_limit": "", "requests_per_minute": 300}
     answer = server.post("/configure", body, x_admin_api_key=ADMIN_KEY)
     assert answer.status_code == 200, answer.text
 
 
-def test_a_rate_that_an_admin_sets_stays_though_others_start(serve: Serve) -> None:
+def test_admin_rate_persists_when_other_servers_start(serve: Serve) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
     with serve() as first, serve() as second:
         first.post("/configure", {"requests_per_minute": 30}, **admin)
         assert second.get("/status").json()["concurrency"]["requests_per_minute"] == 30
 
 
-def test_half_a_character_is_refused_as_what_it_is(server: Server) -> None:
+def test_lone_surrogate_is_rejected_with_a_clear_message(server: Server) -> None:
     body = b'{"prompt": "x", "model_name": "a\\ud800/b"}'
     headers = {"content-type": "application/json"}
     answer = server.client.post("/generate", content=body, headers=headers)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "invalid_input")
 
 
-def test_only_the_admin_registers_resizes_and_configures(server: Server) -> None:
+def test_only_admin_registers_resizes_and_configures(server: Server) -> None:
     body = {"semaphore_id": "team", "limit": 3}
     for headers in ({}, OWN, {"x_admin_api_key": "wrong"}):
         assert server.post("/global-semaphores", body, **headers).status_code == 401
@@ -343,7 +343,7 @@ def test_only_the_admin_registers_resizes_and_configures(server: Server) -> None
     assert "cannot be removed" in own.json()["error"]
 
 
-def test_a_callers_own_token_and_limit_are_used_for_its_batch(
+def test_own_token_and_limit_of_a_caller_apply_to_its_batch(
     server: Server, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.1)
@@ -362,7 +362,7 @@ def test_a_callers_own_token_and_limit_are_used_for_its_batch(
         assert server.client.delete(batch, headers=headers).status_code == 404
 
 
-def test_a_request_that_is_not_waited_for_is_told_where_to_look(
+def test_respond_async_request_gets_the_batch_location(
     server: Server, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1)
@@ -378,13 +378,13 @@ def test_a_request_that_is_not_waited_for_is_told_where_to_look(
     assert server.get("/batches").json()["batches"][0]["batch_id"] == ended["batch_id"]
 
 
-def test_under_a_path_of_a_proxy_the_place_to_look_is_under_it_too(serve: Serve) -> None:
+def test_location_header_includes_the_public_url_path(serve: Serve) -> None:
     with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9/images/") as server:
         answer = server.post("/generate", {"prompt": "a"}, prefer="respond-async")
         assert answer.headers["location"] == f"/images/batches/{answer.json()['batch_id']}"
 
 
-def test_a_slash_at_the_end_is_answered_as_without_and_never_redirected(server: Server) -> None:
+def test_trailing_slash_is_served_without_redirect(server: Server) -> None:
     routes = {
         (method.upper(), path)
         for path, methods in server.get("/openapi.json").json()["paths"].items()
@@ -405,7 +405,7 @@ def test_a_slash_at_the_end_is_answered_as_without_and_never_redirected(server: 
     assert messages.status_code == 404
 
 
-def test_a_batch_is_stopped_at_replicate_too(server: Server, simulator: Simulator) -> None:
+def test_cancelled_batch_is_cancelled_at_replicate(server: Server, simulator: Simulator) -> None:
     answer = server.post("/generate-batch", {"prompts": ["a [hang]"] * 3}, prefer="respond-async")
     simulator.wait_for(account="acme", in_flight=3)
     assert server.client.delete(answer.headers["location"]).status_code == 200
@@ -414,7 +414,7 @@ def test_a_batch_is_stopped_at_replicate_too(server: Server, simulator: Simulato
     assert (ended["status"], ended["failed_count"]) == ("canceled", 3)
 
 
-def test_a_client_that_went_away_loses_nothing(server: Server, simulator: Simulator) -> None:
+def test_disconnected_client_loses_nothing(server: Server, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=5)
     with pytest.raises(Exception, match="timed out"):
         server.client.post("/generate-batch", json={"prompts": ["a", "b"]}, timeout=3)
@@ -423,7 +423,7 @@ def test_a_client_that_went_away_loses_nothing(server: Server, simulator: Simula
     assert (ended["status"], ended["successful_count"]) == ("completed", 2)
 
 
-def test_the_same_request_sent_again_gets_the_same_batch(
+def test_repeated_request_with_same_idempotency_key_gets_the_same_batch(
     server: Server, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1)
@@ -445,7 +445,7 @@ def test_the_same_request_sent_again_gets_the_same_batch(
     assert mine["batch_id"] != answers[0]["batch_id"]
 
 
-def test_what_failed_under_a_key_is_sent_again_under_a_new_one_and_what_was_refused_under_its_own(
+def test_failed_request_needs_a_new_idempotency_key_and_rejected_request_keeps_its_key(
     server: Server, simulator: Simulator
 ) -> None:
     body = {"prompt": "a red car"}
@@ -465,7 +465,7 @@ def test_what_failed_under_a_key_is_sent_again_under_a_new_one_and_what_was_refu
     assert server.post("/generate", body, idempotency_key="k3").status_code == 200
 
 
-def test_what_is_nested_too_deeply_is_refused_with_a_key_or_without(server: Server) -> None:
+def test_too_deeply_nested_body_is_rejected_with_or_without_a_key(server: Server) -> None:
     body = f'{{"prompt": "a red car", "tree": {"[" * 300}{"]" * 300}}}'
     json = {"content-type": "application/json"}
     for key in ({"idempotency-key": "k1"}, {}):
@@ -474,7 +474,7 @@ def test_what_is_nested_too_deeply_is_refused_with_a_key_or_without(server: Serv
         assert "nested" in answer.json()["error"]
 
 
-def test_after_sigterm_the_same_request_gets_what_was_created_and_nothing_is_made_twice(
+def test_repeated_request_after_sigterm_gets_existing_images_and_creates_none_twice(
     serve: Serve, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=2)
@@ -494,7 +494,7 @@ def test_after_sigterm_the_same_request_gets_what_was_created_and_nothing_is_mad
     assert simulator.account("acme")["created"] == 2
 
 
-def test_on_another_address_than_loopback_everybody_brings_something(serve: Serve) -> None:
+def test_non_loopback_server_requires_credentials(serve: Serve) -> None:
     with serve("--host", "0.0.0.0") as server:
         local = server.url.replace("0.0.0.0", "127.0.0.1")
         server.client.base_url = local
@@ -508,7 +508,7 @@ def test_on_another_address_than_loopback_everybody_brings_something(serve: Serv
         assert server.post("/generate", {"prompt": "x"}, **bearer).status_code == 200
 
 
-def test_a_page_of_another_site_cannot_spend_the_servers_money(
+def test_cross_site_page_cannot_use_the_server_token(
     server: Server, simulator: Simulator
 ) -> None:
     evil = {"origin": "https://evil.example.com"}
@@ -524,7 +524,7 @@ def test_a_page_of_another_site_cannot_spend_the_servers_money(
     assert simulator.account("acme")["created"] == 0
 
 
-def test_what_is_too_large_is_refused(server: Server) -> None:
+def test_too_large_request_is_rejected(server: Server) -> None:
     assert server.post("/generate", {"prompt": "x" * 17_000_000}).status_code == 413
     many = server.get("/health", headers={"x-long": "x" * 100_000})
     assert many.status_code == 431
@@ -539,7 +539,7 @@ def test_what_is_too_large_is_refused(server: Server) -> None:
     assert endless.status_code == 413
 
 
-def test_two_hundred_callers_at_once_stay_under_one_limit(
+def test_two_hundred_concurrent_callers_stay_within_one_limit(
     server: Server, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=0.2)

@@ -17,7 +17,7 @@ from replicate_mcp.simulator import Simulator
 
 ACCEPT = {"accept": "application/json, text/event-stream"}
 ALICE = {"authorization": "Bearer r8_alice_1"}
-STRANGERS: dict[str, dict[str, str]] = {
+OTHER_CALLERS: dict[str, dict[str, str]] = {
     "nobody": {"via": "1.1 proxy"},
     "the server's own user": {},
     "another token": {"x-replicate-api-key": "r8_bob_1"},
@@ -48,12 +48,12 @@ class Session:
     def post(self, message: dict[str, Any], credentials: dict[str, str] | None = None) -> int:
         """The status of an answer; what is streamed goes to `events`."""
         who = self.owner if credentials is None else credentials
-        with self.client.stream("POST", self.url, json=message, headers=self.headers | who) as told:
-            self.hear(told)
-            return told.status_code
+        with self.client.stream("POST", self.url, json=message, headers=self.headers | who) as response:
+            self.read_events(response)
+            return response.status_code
 
-    def hear(self, told: httpx.Response) -> None:
-        for line in told.iter_lines():
+    def read_events(self, response: httpx.Response) -> None:
+        for line in response.iter_lines():
             if line.startswith("data: {"):
                 self.events.put(json.loads(line.removeprefix("data: ")))
 
@@ -104,13 +104,13 @@ def sse(server: Server, owner: dict[str, str]) -> Iterator[Session]:
         place = next(line for line in lines if line.startswith("data: /messages/"))
         session = Session(server.url + place.removeprefix("data: "), dict(ACCEPT), owner, client)
 
-        def hear() -> None:
+        def read_events() -> None:
             with suppress(Exception):  # However the stream ends that is closed while it is read.
                 for line in lines:
                     if line.startswith("data: {"):
                         session.events.put(json.loads(line.removeprefix("data: ")))
 
-        in_background(hear)
+        in_background(read_events)
         session.post(session.initialize())
         session.next(lambda event: event.get("id") == 0)
         session.ready()
@@ -121,10 +121,10 @@ BEGIN = {"streamable": streamable, "sse": sse}
 
 
 @pytest.mark.parametrize("way", BEGIN)
-def test_only_who_began_a_session_may_use_it(server: Server, way: str) -> None:
+def test_session_is_usable_only_by_its_owner(server: Server, way: str) -> None:
     ping = {"jsonrpc": "2.0", "id": 5, "method": "ping"}
     with BEGIN[way](server, ALICE) as session:
-        for who, credentials in STRANGERS.items():
+        for who, credentials in OTHER_CALLERS.items():
             assert session.post(ping, credentials) == 404, who
             if way == "streamable":
                 for method in ("GET", "DELETE"):
@@ -140,7 +140,7 @@ def test_only_who_began_a_session_may_use_it(server: Server, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", BEGIN)
-def test_nobody_else_answers_the_question_whether_images_are_to_be_made(
+def test_elicitation_is_answerable_only_by_the_session_owner(
     serve: Serve, simulator: Simulator, way: str
 ) -> None:
     with serve(REPLICATE_MCP_CONFIRM_ABOVE="1") as server, BEGIN[way](server, ALICE) as session:
@@ -151,7 +151,7 @@ def test_nobody_else_answers_the_question_whether_images_are_to_be_made(
         def answer(action: str) -> dict[str, Any]:
             return {"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}}
 
-        for who, credentials in STRANGERS.items():
+        for who, credentials in OTHER_CALLERS.items():
             assert session.post(answer("accept"), credentials) == 404, who
         session.post(answer("decline"))
         ended = session.next(lambda event: event.get("id") == 1)
@@ -161,7 +161,7 @@ def test_nobody_else_answers_the_question_whether_images_are_to_be_made(
         assert simulator.account(account)["created"] == 0
 
 
-def test_a_session_that_this_process_does_not_know_is_not_found(server: Server) -> None:
+def test_unknown_session_gets_404(server: Server) -> None:
     ping = {"jsonrpc": "2.0", "id": 5, "method": "ping"}
     for revision in ({}, {"mcp-protocol-version": "2025-11-25"}):
         headers = ACCEPT | revision | {"mcp-session-id": uuid4().hex}
@@ -173,7 +173,7 @@ def test_a_session_that_this_process_does_not_know_is_not_found(server: Server) 
     assert unknown.status_code == 404
 
 
-def test_another_spelling_of_an_sse_session_is_the_same_session(server: Server) -> None:
+def test_sse_session_id_in_another_spelling_is_the_same_session(server: Server) -> None:
     ping = {"jsonrpc": "2.0", "id": 5, "method": "ping"}
     with sse(server, ALICE) as session:
         place, _, name = session.url.partition("=")
@@ -184,7 +184,7 @@ def test_another_spelling_of_an_sse_session_is_the_same_session(server: Server) 
 
 
 @pytest.mark.parametrize("way", BEGIN)
-def test_no_request_outside_of_a_session_cancels_one_of_it(
+def test_requests_outside_a_session_cannot_cancel_its_calls(
     server: Server, simulator: Simulator, way: str
 ) -> None:
     simulator.configure(predict_seconds=4)
@@ -213,7 +213,7 @@ def test_no_request_outside_of_a_session_cancels_one_of_it(
                 "mcp-method": "notifications/cancelled",
                 "mcp-session-id": name,
             }
-            for headers in STRANGERS.values():
+            for headers in OTHER_CALLERS.values():
                 place = f"/mcp?session_id={name}"
                 server.client.post(place, json=cancel, headers=stateless | headers)
             assert answer.status_code in (200, 202)

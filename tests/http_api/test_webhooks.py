@@ -27,63 +27,63 @@ def lose_answers(simulator: Simulator, **more: Any) -> None:
 
 def make(server: Server, simulator: Simulator, **headers: str) -> tuple[Any, int]:
     """A batch's answer, and how often its predictions were looked at one by one."""
-    before = looks(simulator)
+    before = count_polls(simulator)
     body = {"model_name": "flux-dev", "tasks": [{"prompt": f"car {n}"} for n in range(5)]}
     answer = server.post("/generate-batch", body, **headers)
     assert answer.status_code == 200, answer.text
-    return answer.json(), looks(simulator) - before
+    return answer.json(), count_polls(simulator) - before
 
 
-def looks(simulator: Simulator) -> int:
+def count_polls(simulator: Simulator) -> int:
     found: int = simulator.stats()["requests"].get("GET /v1/predictions/{id}", 0)
     return found
 
 
-def test_a_webhook_that_reaches_another_server_ends_the_wait_without_polling(
+def test_webhook_received_by_another_server_ends_the_wait_without_polling(
     serve: Serve, simulator: Simulator
 ) -> None:
     lose_answers(simulator)
     with (
-        serve(REPLICATE_MCP_PUBLIC_URL="https://images.example.com") as hears,
-        serve(REPLICATE_MCP_PUBLIC_URL=hears.url, REPLICATE_API_TOKEN="r8_other_1") as makes,
+        serve(REPLICATE_MCP_PUBLIC_URL="https://images.example.com") as receiver,
+        serve(REPLICATE_MCP_PUBLIC_URL=receiver.url, REPLICATE_API_TOKEN="r8_other_1") as makes,
     ):
         assert makes.get("/status").status_code == 200
         # The server that hears has no token of this account: whoever follows verifies.
         for headers in ({}, OWN):
             began = time.monotonic()
-            made, looked = make(makes, simulator, **headers)
+            made, polls = make(makes, simulator, **headers)
             assert made["successful_count"] == 5
             assert time.monotonic() - began < SOONER
-            assert looked == 10, "once when it was found in the list, once when its end was told"
+            assert polls == 10, "once when it was found in the list, once when its end was told"
         assert [each["webhook"] for each in simulator.predictions()] == (
-            [f"{hears.url}/webhooks/replicate/other"] * 10
+            [f"{receiver.url}/webhooks/replicate/other"] * 10
         )
 
 
-def test_a_webhook_that_is_sent_twice_delivers_once(serve: Serve, simulator: Simulator) -> None:
+def test_duplicate_webhook_delivers_once(serve: Serve, simulator: Simulator) -> None:
     lose_answers(simulator, webhook_duplicates=1)
     with (
-        serve(REPLICATE_MCP_PUBLIC_URL="https://images.example.com") as hears,
-        serve(REPLICATE_MCP_PUBLIC_URL=hears.url) as makes,
+        serve(REPLICATE_MCP_PUBLIC_URL="https://images.example.com") as receiver,
+        serve(REPLICATE_MCP_PUBLIC_URL=receiver.url) as makes,
     ):
         began = time.monotonic()
-        made, looked = make(makes, simulator)
+        made, polls = make(makes, simulator)
     assert made["successful_count"] == 5
     assert time.monotonic() - began < SOONER
-    assert looked == 10
+    assert polls == 10
 
 
-def test_where_webhooks_are_lost_predictions_are_looked_at(
+def test_predictions_are_polled_when_webhooks_are_lost(
     serve: Serve, simulator: Simulator
 ) -> None:
     lose_answers(simulator, webhook_lost=1)
     with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9") as server:
-        made, looked = make(server, simulator)
+        made, polls = make(server, simulator)
         assert made["successful_count"] == 5
-        assert looked == 10
+        assert polls == 10
 
 
-def test_what_replicate_did_not_send_is_refused_and_ends_nothing(
+def test_forged_webhook_is_rejected_and_ends_nothing(
     serve: Serve, simulator: Simulator
 ) -> None:
     with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9") as server:
@@ -105,34 +105,34 @@ def test_what_replicate_did_not_send_is_refused_and_ends_nothing(
         assert nowhere.status_code in (404, 405)
 
 
-def test_no_more_than_some_are_kept_that_nobody_can_verify(serve: Serve) -> None:
+def test_unverifiable_webhooks_are_limited_in_number(serve: Serve) -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(time.time())),
         "webhook-signature": "v1,AAAA",
     }
-    heard = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
-    with serve(**heard) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+    webhook_settings = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
+    with serve(**webhook_settings) as server, httpx.Client(base_url=server.url, headers=headers) as client:
 
-        def told(account: str, times: int) -> Counter[int]:
+        def post_statuses(account: str, times: int) -> Counter[int]:
             path = f"/webhooks/replicate/{account}"
             answers = [client.post(path, json={"id": f"p{n}"}) for n in range(times)]
             return Counter(answer.status_code for answer in answers)
 
-        assert told("one", 110) == {204: 100, 503: 10}
-        assert told("two", 5) == {204: 5}, "others have room, whoever knows of one"
-        assert told("three", 110) == {204: 100, 503: 10}
-        assert told("four", 110) == {204: 95, 503: 15}
+        assert post_statuses("one", 110) == {204: 100, 503: 10}
+        assert post_statuses("two", 5) == {204: 5}, "others have room, whoever knows of one"
+        assert post_statuses("three", 110) == {204: 100, 503: 10}
+        assert post_statuses("four", 110) == {204: 95, 503: 15}
 
 
-def test_no_more_bytes_are_kept_than_some_that_nobody_can_verify(serve: Serve) -> None:
+def test_unverifiable_webhooks_are_limited_in_bytes(serve: Serve) -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(time.time())),
         "webhook-signature": "v1,AAAA",
     }
-    heard = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
-    with serve(**heard) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+    webhook_settings = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
+    with serve(**webhook_settings) as server, httpx.Client(base_url=server.url, headers=headers) as client:
 
         def kept(account: str, size: int, times: int) -> int:
             """How many bytes of bodies; each has its prediction's own."""
@@ -147,7 +147,7 @@ def test_no_more_bytes_are_kept_than_some_that_nobody_can_verify(serve: Serve) -
         assert 1_900_000 < of_one + sum(others) < MAX_UNVERIFIED_BYTES_PER_MINUTE
 
 
-def test_without_a_public_url_no_webhook_is_asked_for(server: Server, simulator: Simulator) -> None:
+def test_no_webhook_is_requested_without_a_public_url(server: Server, simulator: Simulator) -> None:
     make(server, simulator)
     assert {each["webhook"] for each in simulator.predictions()} == {None}
     assert server.post("/webhooks/replicate/acme", {}).status_code == 404

@@ -44,12 +44,12 @@ def schemas_of(value: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("tool", "name"), [*product(TOOLS, FROM_CLIENTS)])
-def test_an_argument_that_only_says_who_calls_is_ignored(tool: str, name: str) -> None:
+def test_caller_metadata_argument_is_ignored(tool: str, name: str) -> None:
     for value in ("call_1", {"id": 1}, ["x"], 7):
         assert read(tool, **MINIMAL.get(tool, {}), **{name: value}) == MINIMAL.get(tool, {})
 
 
-def test_what_is_ignored_is_logged_once_by_its_name_alone(
+def test_ignored_argument_is_logged_once_by_name_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -64,7 +64,7 @@ def test_what_is_ignored_is_logged_once_by_its_name_alone(
 
 @pytest.mark.parametrize("nothing", [None, "", "  "])
 @pytest.mark.parametrize("tool", TOOLS)
-def test_nothing_stands_for_an_argument_that_is_not_given(tool: str, nothing: str | None) -> None:
+def test_empty_values_count_as_omitted_arguments(tool: str, nothing: str | None) -> None:
     schema = TOOLS[tool].tool.input_schema
     optional = dict.fromkeys(set(schema["properties"]) - set(schema.get("required", ())), nothing)
     assert read(tool, **MINIMAL.get(tool, {}), **optional) == MINIMAL.get(tool, {})
@@ -84,7 +84,7 @@ def test_nothing_stands_for_an_argument_that_is_not_given(tool: str, nothing: st
         ("generate_images", {"tasks": ["x"], "skip_invalid": "false"}, {"skip_invalid": False}),
     ],
 )
-def test_numbers_and_truth_values_are_read_from_text(
+def test_numbers_and_booleans_are_parsed_from_text(
     tool: str, given: dict[str, Any], meant: dict[str, Any]
 ) -> None:
     found = read(tool, **given)
@@ -137,7 +137,7 @@ WRONG += [
 
 
 @pytest.mark.parametrize(("tool", "given", "sentence"), WRONG)
-def test_what_was_meant_to_have_an_effect_is_refused_with_what_would_be_right(
+def test_near_miss_argument_is_rejected_with_the_correct_name(
     tool: str, given: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -146,7 +146,7 @@ def test_what_was_meant_to_have_an_effect_is_refused_with_what_would_be_right(
     assert refused.value.problems[0].field in given
 
 
-def test_an_argument_that_asks_for_what_is_the_case_anyway_is_ignored() -> None:
+def test_unknown_argument_with_a_no_op_value_is_ignored() -> None:
     assert read("generate_images", tasks=["x"], dry_run=False, dryRun="") == {"tasks": ["x"]}
 
 
@@ -165,7 +165,7 @@ def test_an_argument_that_asks_for_what_is_the_case_anyway_is_ignored() -> None:
         ("anything", " Bearer r8_carol_1234567890"),
     ],
 )
-def test_a_token_among_the_arguments_is_refused_with_its_place_and_not_repeated(
+def test_token_argument_is_rejected_with_the_proper_place_and_not_repeated(
     tool: str, name: str, value: Any
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -177,7 +177,7 @@ def test_a_token_among_the_arguments_is_refused_with_its_place_and_not_repeated(
     assert "carol" not in str(refused.value)
 
 
-async def test_a_call_with_a_token_among_its_arguments_makes_nothing(
+async def test_call_with_a_token_argument_creates_nothing(
     connect: Connect, simulator: Simulator
 ) -> None:
     credentials = {"replicate_api_token": "r8_carol_1"}
@@ -191,22 +191,22 @@ async def test_a_call_with_a_token_among_its_arguments_makes_nothing(
     assert simulator.account("acme")["created"] == 0
 
 
-def test_all_faults_of_the_arguments_are_told_at_once() -> None:
+def test_all_argument_errors_are_reported_together() -> None:
     with pytest.raises(InvalidInput) as refused:
         read("get_batch", limit=0, after=-1, batchId="x")
-    told = {problem.field: problem.error for problem in refused.value.problems}
-    assert set(told) == {"limit", "after", "batchId"}
-    assert all(why.rstrip("?.") in str(refused.value) for why in told.values())
+    errors_by_field = {problem.field: problem.error for problem in refused.value.problems}
+    assert set(errors_by_field) == {"limit", "after", "batchId"}
+    assert all(why.rstrip("?.") in str(refused.value) for why in errors_by_field.values())
 
 
-def test_a_hundred_thousand_unknown_arguments_are_answered_at_once() -> None:
+def test_hundred_thousand_unknown_arguments_are_rejected_quickly() -> None:
     many = {f"seeds{number}": "x" * 1_000 for number in range(100_000)}
     with pytest.raises(InvalidInput, match=r"^'seed' is not an argument of generate_images"):
         read("generate_images", tasks=["x"], **many, seed=1)
 
 
 @pytest.mark.parametrize("era", ["auto"])
-async def test_no_published_schema_is_closed_and_the_common_inputs_are_named(
+async def test_published_schemas_allow_extra_properties_and_name_common_inputs(
     connect: Connect,
 ) -> None:
     async with connect() as client:
@@ -220,7 +220,7 @@ async def test_no_published_schema_is_closed_and_the_common_inputs_are_named(
     assert "required" not in task
 
 
-async def test_a_call_with_a_clients_own_arguments_is_answered(
+async def test_call_with_client_specific_arguments_succeeds(
     connect: Connect, simulator: Simulator
 ) -> None:
     own = {"toolCallId": "call_1", "sessionId": "s", "action": "sendMessage", "chatInput": "hi"}

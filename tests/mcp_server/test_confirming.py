@@ -37,7 +37,7 @@ class Person:
         return ElicitResult(action=self.action)
 
 
-async def test_a_person_is_asked_with_count_models_and_prices_and_accepts(
+async def test_elicitation_shows_count_models_and_prices_and_can_be_accepted(
     connect: Connect, simulator: Simulator
 ) -> None:
     person = Person()
@@ -61,7 +61,7 @@ async def test_a_person_is_asked_with_count_models_and_prices_and_accepts(
 
 
 @pytest.mark.parametrize("action", ["decline", "cancel", "error"])
-async def test_without_consent_nothing_is_made_and_the_answer_says_so(
+async def test_declined_elicitation_creates_nothing_and_is_reported(
     connect: Connect,
     simulator: Simulator,
     capfd: pytest.CaptureFixture[str],
@@ -82,7 +82,7 @@ async def test_without_consent_nothing_is_made_and_the_answer_says_so(
     assert "Traceback" not in capfd.readouterr().err
 
 
-async def test_a_client_that_cannot_ask_is_told_what_to_do(
+async def test_client_without_elicitation_gets_an_explanatory_error(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect(REPLICATE_MCP_CONFIRM_ABOVE="2") as client:
@@ -98,7 +98,7 @@ async def test_a_client_that_cannot_ask_is_told_what_to_do(
 
 
 @pytest.mark.parametrize("era", ["legacy"])
-async def test_a_call_that_is_cancelled_while_a_person_thinks_begins_nothing(
+async def test_call_cancelled_during_elicitation_starts_nothing(
     connect: Connect, simulator: Simulator
 ) -> None:
     thinking = anyio.Event()
@@ -140,7 +140,7 @@ async def answered(
 
 
 @pytest.mark.parametrize("era", ["auto"])
-async def test_one_confirmation_begins_one_batch_however_often_it_is_sent(
+async def test_repeated_confirmation_starts_one_batch(
     connect: Connect, simulator: Simulator
 ) -> None:
     other: RequestParamsMeta = {
@@ -174,7 +174,7 @@ async def test_one_confirmation_begins_one_batch_however_often_it_is_sent(
 
 
 @pytest.mark.parametrize("era", ["auto"])
-async def test_another_process_of_the_same_settings_takes_the_answer(
+async def test_another_process_with_the_same_settings_accepts_the_elicitation_answer(
     connect: Connect, simulator: Simulator
 ) -> None:
     person = Person()

@@ -21,9 +21,9 @@ def test_the_readme_shows_the_example_file() -> None:
     assert example.strip() in (ROOT / "README.md").read_text()
 
 
-async def test_a_server_started_from_it_answers(simulator: Simulator, tmp_path: Path) -> None:
-    told = await answer_with(simulator, tmp_path)
-    assert "This looks like no Replicate token" in text(told)
+async def test_server_started_from_the_example_responds(simulator: Simulator, tmp_path: Path) -> None:
+    result = await answer_with(simulator, tmp_path)
+    assert "This looks like no Replicate token" in text(result)
     made = await answer_with(simulator, tmp_path, REPLICATE_API_TOKEN="r8_acme_1")
     assert made.structured_content is not None
     assert made.structured_content["successful_count"] == 1

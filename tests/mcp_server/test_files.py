@@ -48,7 +48,7 @@ def inputs_of(simulator: Simulator, prediction_id: str) -> dict[str, Any]:
     return found
 
 
-async def test_a_path_in_the_folder_is_uploaded_once_for_all_tasks_that_name_the_same(
+async def test_path_used_by_several_tasks_is_uploaded_once(
     connect: Connect, simulator: Simulator, pictures: Path
 ) -> None:
     remote = "https://example.com/dog.png"
@@ -114,7 +114,7 @@ def wrong_paths(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("era", ["auto"])
-async def test_a_path_that_may_not_be_read_is_refused_before_anything_is_sent(
+async def test_forbidden_path_is_rejected_before_anything_is_sent(
     connect: Connect, simulator: Simulator, pictures: Path
 ) -> None:
     async with connect(REPLICATE_MCP_FILES=str(pictures)) as client:
@@ -156,7 +156,7 @@ async def test_a_path_that_may_not_be_read_is_refused_before_anything_is_sent(
         ),
     ],
 )
-async def test_an_image_in_a_form_that_the_model_does_not_take_is_refused_as_it_was_given(
+async def test_image_in_an_unsupported_form_is_rejected_as_given(
     connect: Connect,
     simulator: Simulator,
     pictures: Path,
@@ -173,7 +173,7 @@ async def test_an_image_in_a_form_that_the_model_does_not_take_is_refused_as_it_
     assert simulator.account("acme")["creations_seen"] == 0
 
 
-async def test_without_the_setting_a_path_is_told_what_to_set(
+async def test_path_input_without_files_setting_names_the_setting(
     connect: Connect, simulator: Simulator, pictures: Path
 ) -> None:
     tasks = [{"prompt": "x", "input_image": str(pictures / "red.png"), "model": EDIT}]
@@ -191,7 +191,7 @@ async def test_without_the_setting_a_path_is_told_what_to_set(
     assert uploaded(simulator) == []
 
 
-async def test_an_upload_that_fails_fails_the_call_and_nothing_is_created(
+async def test_failed_upload_fails_the_call_and_creates_nothing(
     connect: Connect, simulator: Simulator, pictures: Path
 ) -> None:
     tasks = [{"prompt": "x", "input_image": "red.png", "model": EDIT}]

@@ -67,7 +67,7 @@ def expect_no_injection(page: HostPage, dialogs: list[str], simulator: Simulator
     assert {urlsplit(each).scheme for each in urls} <= {"http"}
 
 
-def test_hostile_tasks_that_a_model_writes_are_text(
+def test_hostile_task_text_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
 ) -> None:
@@ -88,7 +88,7 @@ def test_hostile_tasks_that_a_model_writes_are_text(
 
 
 @pytest.mark.parametrize("half", [HOSTILE_TEXTS[:12], HOSTILE_TEXTS[-12:]], ids=["first", "last"])
-def test_hostile_texts_in_every_field_of_a_result_are_text(
+def test_hostile_result_fields_are_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
     half: tuple[str, ...],
@@ -119,7 +119,7 @@ def test_hostile_texts_in_every_field_of_a_result_are_text(
     expect_no_injection(page, dialogs, simulator)
 
 
-def test_a_hostile_url_is_no_link_and_is_not_asked_for(
+def test_hostile_url_is_neither_linked_nor_requested(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
 ) -> None:

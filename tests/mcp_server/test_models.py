@@ -8,7 +8,7 @@ from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.catalogue import CATALOGUE
 
 
-async def test_the_known_models_are_told_without_a_token(
+async def test_recommended_models_are_listed_without_a_token(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect(REPLICATE_API_TOKEN="") as client:
@@ -25,7 +25,7 @@ async def test_the_known_models_are_told_without_a_token(
     assert not simulator.stats()["requests"]
 
 
-async def test_a_search_gives_the_known_ones_first_and_then_replicates_catalogue(
+async def test_search_lists_recommended_models_before_those_of_replicate(
     connect: Connect,
 ) -> None:
     async with connect() as client:
@@ -44,7 +44,7 @@ async def test_a_search_gives_the_known_ones_first_and_then_replicates_catalogue
     assert "No model was found" in text(nothing)
 
 
-async def test_a_search_without_a_token_gives_what_is_known_and_says_how_to_get_one(
+async def test_search_without_a_token_lists_recommended_models_and_explains_how_to_get_one(
     connect: Connect,
 ) -> None:
     async with connect(REPLICATE_API_TOKEN="") as client:
@@ -59,7 +59,7 @@ async def test_a_search_without_a_token_gives_what_is_known_and_says_how_to_get_
         assert "https://replicate.com/account/api-tokens" in text(refused)
 
 
-async def test_a_search_that_replicate_does_not_answer_gives_what_is_known(
+async def test_search_without_replicate_lists_recommended_models(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(other_requests_per_minute=1, other_burst=1)
@@ -70,7 +70,7 @@ async def test_a_search_that_replicate_does_not_answer_gives_what_is_known(
     assert "was not searched: Replicate did not answer" in answer["note"]
 
 
-async def test_a_models_inputs_are_told_one_a_line_from_its_own_schema_asked_for_once(
+async def test_model_inputs_are_listed_one_per_line_from_a_schema_fetched_once(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect() as client:
@@ -79,9 +79,9 @@ async def test_a_models_inputs_are_told_one_a_line_from_its_own_schema_asked_for
         banana = await client.call_tool("find_models", {"model": "google/nano-banana"})
     answer = structured(result)
     assert answer["model"] == "black-forest-labs/flux-dev"
-    told = {field["name"]: field for field in answer["inputs"]}
-    assert told["prompt"]["required"] is True
-    assert told["num_outputs"] == {
+    inputs_by_name = {field["name"]: field for field in answer["inputs"]}
+    assert inputs_by_name["prompt"]["required"] is True
+    assert inputs_by_name["num_outputs"] == {
         "name": "num_outputs",
         "type": "integer",
         "default": 1,
@@ -89,7 +89,7 @@ async def test_a_models_inputs_are_told_one_a_line_from_its_own_schema_asked_for
         "maximum": 4,
         "description": "How many images to make",
     }
-    assert told["output_format"]["choices"] == ["webp", "jpg", "png"]
+    assert inputs_by_name["output_format"]["choices"] == ["webp", "jpg", "png"]
     lines = text(result).splitlines()
     assert lines[0] == "black-forest-labs/flux-dev takes:"
     assert "prompt (string; required): Prompt for the image" in lines
@@ -109,7 +109,7 @@ WRONG_CALLS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_wrong_call_is_told_what_would_be_right(connect: Connect) -> None:
+async def test_invalid_call_is_rejected_with_the_correct_usage(connect: Connect) -> None:
     async with connect() as client:
         for arguments, sentence in WRONG_CALLS:
             result = await client.call_tool("find_models", arguments)
@@ -117,7 +117,7 @@ async def test_a_wrong_call_is_told_what_would_be_right(connect: Connect) -> Non
             assert sentence in text(result)
 
 
-async def test_a_task_with_a_wrong_model_is_told_the_right_one(connect: Connect) -> None:
+async def test_misspelt_model_is_rejected_with_a_suggestion(connect: Connect) -> None:
     async with connect() as client:
         short = await client.call_tool(
             "generate_images", {"tasks": [{"prompt": "x"}], "model": "flux-shnell"}

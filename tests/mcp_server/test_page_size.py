@@ -54,7 +54,7 @@ def chinese(number: int, characters: int) -> str:
     [(english, 15, 1), (english, 15, 4), (english, 300, 1), (chinese, 900, 1)],
     ids=["usual", "four each", "long prompts", "Chinese"],
 )
-async def test_each_page_of_a_large_batch_is_one_that_hosts_hand_to_a_model(
+async def test_each_page_of_a_large_batch_fits_the_limit_of_hosts(
     connect: Connect,
     simulator: Simulator,
     prompt_of: Callable[[int, int], str],

@@ -32,7 +32,7 @@ def seen(answer: CallToolResult) -> tuple[list[str], list[Image.Image]]:
     return text.text.splitlines(), pictures
 
 
-async def test_each_image_has_a_thumbnail_and_the_text_says_which_is_which(
+async def test_each_image_has_a_thumbnail_identified_in_the_text(
     connect: Connect,
 ) -> None:
     tasks: list[dict[str, Any]] = [
@@ -53,7 +53,7 @@ async def test_each_image_has_a_thumbnail_and_the_text_says_which_is_which(
     assert plain.structured_content == made.structured_content
 
 
-async def test_a_page_with_thumbnails_is_one_that_hosts_take(connect: Connect) -> None:
+async def test_page_with_thumbnails_fits_the_limit_of_hosts(connect: Connect) -> None:
     tasks = [{"prompt": f"picture {number}", "megapixels": "0.25"} for number in range(26)]
     async with connect() as client:
         first = await client.call_tool("generate_images", {"tasks": tasks, "preview": True})
@@ -66,7 +66,7 @@ async def test_a_page_with_thumbnails_is_one_that_hosts_take(connect: Connect) -
     assert len(whole.model_dump_json(by_alias=True)) < MOST_CHARACTERS
 
 
-async def test_what_cannot_be_fetched_is_named_and_fails_nothing(
+async def test_unfetchable_image_is_named_without_failing_the_call(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(public_url="https://elsewhere.example")
@@ -86,7 +86,7 @@ async def test_what_cannot_be_fetched_is_named_and_fails_nothing(
     assert seen(answer)[1] == seen(gone)[1] == []
 
 
-async def test_without_the_extra_the_images_are_made_and_a_sentence_says_what_to_install(
+async def test_missing_preview_extra_still_makes_images_and_names_the_package(
     connect: Connect, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text('import sys; sys.modules["PIL"] = None')
@@ -100,7 +100,7 @@ async def test_without_the_extra_the_images_are_made_and_a_sentence_says_what_to
     assert pictures == []
 
 
-async def test_a_proxy_that_cannot_be_used_fails_nothing_that_was_made(
+async def test_unusable_proxy_does_not_fail_finished_images(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connect() as client:

@@ -14,7 +14,7 @@ async def written(client: Client, name: str, **arguments: str) -> str:
     return text
 
 
-async def test_each_prompt_asks_for_one_call_with_all_tasks(connect: Connect) -> None:
+async def test_each_prompt_requests_one_call_with_all_tasks(connect: Connect) -> None:
     async with connect(REPLICATE_API_TOKEN="") as client:
         listed = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
         assert set(listed) == {"variations", "storyboard", "edit_image"}
@@ -64,7 +64,7 @@ WRONG = [
 ]
 
 
-async def test_wrong_arguments_are_told_what_would_be_right(
+async def test_invalid_prompt_arguments_are_rejected_with_the_correct_usage(
     connect: Connect, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with connect() as client:

@@ -29,7 +29,7 @@ async def completed(client: Client, uri: str, name: str, value: str, **before: s
     return answer.completion.values
 
 
-async def test_resources_are_what_the_tools_tell(connect: Connect) -> None:
+async def test_resources_equal_the_results_of_the_tools(connect: Connect) -> None:
     async with connect() as client:
         listed = (await client.list_resources()).resources
         templates = (await client.list_resource_templates()).resource_templates
@@ -49,7 +49,7 @@ async def test_resources_are_what_the_tools_tell(connect: Connect) -> None:
     assert model == inputs
 
 
-async def test_what_is_not_there_is_told_in_a_sentence(connect: Connect) -> None:
+async def test_missing_resource_is_reported_with_a_message(connect: Connect) -> None:
     wrong = {
         "replicate://batches/b_nope": "There is no batch 'b_nope'",
         "replicate://models/google/nano-bananna": "did you mean google/nano-banana?",
@@ -63,14 +63,14 @@ async def test_what_is_not_there_is_told_in_a_sentence(connect: Connect) -> None
             assert sentence in refused.value.error.message
 
 
-async def test_a_resource_without_a_token_says_how_to_get_one(connect: Connect) -> None:
+async def test_resource_without_a_token_explains_how_to_get_one(connect: Connect) -> None:
     async with connect(REPLICATE_API_TOKEN="") as client:
         assert (await client.list_resources()).resources
         with pytest.raises(MCPError, match="account/api-tokens"):
             await client.read_resource("replicate://semaphores")
 
 
-async def test_batch_ids_are_completed_with_the_callers_own(
+async def test_batch_id_completion_offers_only_batches_of_the_caller(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect() as client:

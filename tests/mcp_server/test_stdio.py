@@ -20,7 +20,7 @@ from mcp_server.conftest import Connect
 from replicate_mcp.simulator import Simulator
 
 
-async def test_a_batch_is_made_and_told_in_text_as_well(connect: Connect) -> None:
+async def test_batch_result_has_a_text_summary(connect: Connect) -> None:
     async with connect() as client:
         result = await client.call_tool(
             "generate_images",
@@ -39,7 +39,7 @@ async def test_a_batch_is_made_and_told_in_text_as_well(connect: Connect) -> Non
     assert lines[2].startswith("task 1 (generated_image_2) failed, prediction_failed: ")
 
 
-async def test_the_tools_are_listed_within_an_agents_means(connect: Connect) -> None:
+async def test_tool_list_stays_within_its_size_limit(connect: Connect) -> None:
     async with connect() as client:
         listed = await client.list_tools()
     size = len(listed.model_dump_json(by_alias=True, exclude_none=True))
@@ -60,7 +60,7 @@ async def test_the_tools_are_listed_within_an_agents_means(connect: Connect) -> 
         assert tool.description
 
 
-async def test_both_tools_of_a_batch_point_to_the_gallery_which_any_host_can_read(
+async def test_batch_tools_link_to_the_gallery_resource(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect() as client:
@@ -75,7 +75,7 @@ async def test_both_tools_of_a_batch_point_to_the_gallery_which_any_host_can_rea
     assert simulator.url in (content.meta or {})["ui"]["csp"]["resourceDomains"]
 
 
-async def test_a_long_batch_comes_in_pages_each_row_once_while_it_runs_and_after(
+async def test_long_batch_is_paged_with_each_row_once(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds="0.02-0.3")
@@ -116,7 +116,7 @@ async def test_a_long_batch_comes_in_pages_each_row_once_while_it_runs_and_after
     assert len(set(names)) == 130
 
 
-async def test_the_answer_comes_after_wait_seconds_and_the_batch_goes_on(
+async def test_call_returns_after_wait_seconds_and_the_batch_continues(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1.5)
@@ -129,7 +129,7 @@ async def test_the_answer_comes_after_wait_seconds_and_the_batch_goes_on(
     assert (late["status"], late["successful_count"]) == ("completed", 1)
 
 
-async def test_null_stands_for_an_argument_that_is_not_given(
+async def test_null_counts_as_an_omitted_argument(
     connect: Connect, simulator: Simulator
 ) -> None:
     def without(tool: Tool) -> dict[str, None]:
@@ -151,40 +151,40 @@ async def test_progress_is_reported_in_order_to_the_end(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds="0.1,0.4,0.7")
-    heard: list[tuple[float, float | None, str | None]] = []
+    reported: list[tuple[float, float | None, str | None]] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append((progress, total, message))
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        reported.append((progress, total, message))
 
     async with connect() as client:
         await client.call_tool(
             "generate_images",
             {"tasks": [{"prompt": f"car {n}"} for n in range(3)]},
-            progress_callback=hear,
+            progress_callback=on_progress,
         )
-    assert [done for done, _, _ in heard] == sorted(done for done, _, _ in heard)
-    assert heard[-1][:2] == (3, 3)
-    assert "3/3 done" in str(heard[-1][2])
+    assert [done for done, _, _ in reported] == sorted(done for done, _, _ in reported)
+    assert reported[-1][:2] == (3, 3)
+    assert "3/3 done" in str(reported[-1][2])
 
 
-async def test_progress_says_what_is_waited_for_on_a_new_redis(
+async def test_progress_reports_the_wait_for_a_new_redis(
     connect: Connect, servers: Callable[[str], RunningServer], era: str
 ) -> None:
-    heard: list[str] = []
+    reported: list[str] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append(str(message))
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        reported.append(str(message))
 
     async with connect(REPLICATE_MCP_BACKEND=servers("redis").url(f"new-{era}", lease=3)) as client:
         made = await client.call_tool(
-            "generate_images", {"tasks": [{"prompt": "a car"}]}, progress_callback=hear
+            "generate_images", {"tasks": [{"prompt": "a car"}]}, progress_callback=on_progress
         )
     assert structured(made)["successful_count"] == 1
-    assert "Redis is new or was restarted: waiting" in heard[0]
-    assert "Redis" not in heard[-1]
+    assert "Redis is new or was restarted: waiting" in reported[0]
+    assert "Redis" not in reported[-1]
 
 
-async def test_cancel_batch_stops_it_at_replicate_too(
+async def test_cancel_batch_cancels_at_replicate(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=30, cancel_seconds=5)
@@ -215,7 +215,7 @@ async def test_cancel_batch_stops_it_at_replicate_too(
     assert simulator.account("acme")["creations_seen"] == 2
 
 
-async def test_a_call_that_its_user_cancels_stops_its_batch(
+async def test_call_cancelled_by_its_user_cancels_its_batch(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=30)
@@ -229,7 +229,7 @@ async def test_a_call_that_its_user_cancels_stops_its_batch(
     assert ended["status"] == "canceled"
 
 
-async def test_a_get_batch_that_is_cancelled_cancels_nothing(
+async def test_cancelled_get_batch_call_cancels_nothing(
     connect: Connect, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=2)
@@ -241,7 +241,7 @@ async def test_a_get_batch_that_is_cancelled_cancels_nothing(
     assert (ended["status"], ended["successful_count"]) == ("completed", 1)
 
 
-async def test_semaphores_are_listed_with_the_accounts_own(connect: Connect) -> None:
+async def test_semaphores_include_that_of_the_account(connect: Connect) -> None:
     async with connect(REPLICATE_CONCURRENT_LIMIT="7") as client:
         answer = await call(client, "list_semaphores")
     (own,) = answer["semaphores"]
@@ -277,7 +277,7 @@ WRONG_CALLS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-async def test_a_wrong_call_is_told_what_would_be_right(
+async def test_invalid_call_is_rejected_with_the_correct_usage(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect() as client:
@@ -297,7 +297,7 @@ async def test_a_wrong_call_is_told_what_would_be_right(
     assert simulator.account("acme")["creations_seen"] == 0
 
 
-async def test_without_a_token_the_tools_are_listed_and_a_call_says_how_to_get_one(
+async def test_tools_are_listed_without_a_token_and_calls_explain_how_to_get_one(
     connect: Connect,
 ) -> None:
     async with connect(REPLICATE_API_TOKEN="") as client:
@@ -307,7 +307,7 @@ async def test_without_a_token_the_tools_are_listed_and_a_call_says_how_to_get_o
     assert "https://replicate.com/account/api-tokens" in text(result)
 
 
-async def test_a_caller_brings_its_own_token_in_meta(
+async def test_caller_may_pass_its_own_token_in_meta(
     connect: Connect, simulator: Simulator
 ) -> None:
     async with connect() as client:
@@ -325,7 +325,7 @@ async def test_a_caller_brings_its_own_token_in_meta(
 
 
 @pytest.mark.parametrize("end", ["stdin", "terminate"])
-def test_the_server_ends_at_once_with_its_client_or_a_signal(
+def test_server_exits_immediately_on_closed_stdin_or_signal(
     simulator: Simulator, tmp_path: Path, end: str
 ) -> None:
     with subprocess.Popen(

@@ -67,19 +67,19 @@ VALUES = {kind: LONG_VALUES[kind] for kind in ("text", "escapes", "utf8", "data 
 
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("place", PLACES)
-def test_no_call_on_stdin_holds_the_loop(measured: Measured, place: str, kind: str) -> None:
+def test_no_stdin_call_blocks_the_event_loop(measured: Measured, place: str, kind: str) -> None:
     answer = measured.answer_to(called("generate_images", PLACES[place] % VALUES[kind]))
     assert "error" in answer or answer["result"].get("isError") or kind == "many numbers"
 
 
 @pytest.mark.parametrize("name", ["method", "id", "params"])
-def test_no_other_message_on_stdin_holds_the_loop(measured: Measured, name: str) -> None:
+def test_no_other_stdin_message_blocks_the_event_loop(measured: Measured, name: str) -> None:
     value = VALUES["many names" if name == "params" else "text"]
     message = {"jsonrpc": "2.0", "id": 1, "method": "ping", name: "VALUE"}
     measured.answer_to(json.dumps(message).encode().replace(b'"VALUE"', value))
 
 
-def test_no_line_that_is_refused_holds_the_loop(measured: Measured) -> None:
+def test_no_rejected_line_blocks_the_event_loop(measured: Measured) -> None:
     for line in (
         b"[" * MAX_LINE_BYTES,
         b'"' * MAX_LINE_BYTES,
@@ -92,7 +92,7 @@ def test_no_line_that_is_refused_holds_the_loop(measured: Measured) -> None:
         assert "error" in answer
 
 
-def test_no_large_answer_holds_the_loop(measured: Measured) -> None:
+def test_no_large_response_blocks_the_event_loop(measured: Measured) -> None:
     tasks = [{"prompt": "é" * 600}] * 1_000
     begun = measured.answer_to(
         called("generate_images", json.dumps({"tasks": tasks, "wait_seconds": 0}).encode())

@@ -71,7 +71,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("name", NO_JSON)
-def test_a_line_that_is_no_json_is_refused_under_its_id_and_the_next_one_answered(
+def test_non_json_line_is_rejected_under_its_id_and_the_next_is_answered(
     wire: StdioWire, name: str
 ) -> None:
     line, request_id, reason = NO_JSON[name]
@@ -110,7 +110,7 @@ NO_REQUEST: dict[str, tuple[object, object]] = {
 
 
 @pytest.mark.parametrize("name", NO_REQUEST)
-def test_json_that_is_no_message_is_refused_and_the_next_line_answered(
+def test_json_that_is_not_a_message_is_rejected_and_the_next_line_is_answered(
     wire: StdioWire, name: str
 ) -> None:
     content, request_id = NO_REQUEST[name]
@@ -120,7 +120,7 @@ def test_json_that_is_no_message_is_refused_and_the_next_line_answered(
     assert "A line on stdin cannot be read: " in wire.log()
 
 
-def test_what_is_odd_but_a_message_is_served(wire: StdioWire) -> None:
+def test_unusual_but_valid_lines_are_served(wire: StdioWire) -> None:
     wire.log()
     ping = json.dumps(PING).encode()
     for line in (ping + b"\r", b"\xef\xbb\xbf" + ping, b" \t" + ping + b" "):
@@ -134,7 +134,7 @@ def test_what_is_odd_but_a_message_is_served(wire: StdioWire) -> None:
     assert wire.log() == ""
 
 
-def test_a_byte_order_mark_before_the_handshake_changes_nothing(
+def test_byte_order_mark_before_the_handshake_is_ignored(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     with stdio_server(environment(simulator, tmp_path), tmp_path) as wire:
@@ -144,7 +144,7 @@ def test_a_byte_order_mark_before_the_handshake_changes_nothing(
         assert wire.answers_to(b"") == []
 
 
-def test_what_no_request_can_carry_is_refused_with_its_task_and_nothing_is_made(
+def test_unsendable_value_is_rejected_naming_its_task_and_nothing_is_created(
     wire: StdioWire, own_simulator: Simulator
 ) -> None:
     for prompt, reason in (
@@ -163,7 +163,7 @@ def test_what_no_request_can_carry_is_refused_with_its_task_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("where", ["start", "end"])
-def test_a_line_that_is_too_long_is_skipped_and_refused_under_its_id(
+def test_too_long_line_is_skipped_and_rejected_under_its_id(
     wire: StdioWire, where: str
 ) -> None:
     long = b"x" * (MAX_LINE_BYTES + 1_000)
@@ -178,7 +178,7 @@ def test_a_line_that_is_too_long_is_skipped_and_refused_under_its_id(
     assert wire.answers_to(b"") == []
 
 
-def test_a_long_image_in_a_line_arrives(wire: StdioWire) -> None:
+def test_long_data_uri_in_a_line_is_parsed(wire: StdioWire) -> None:
     junk = "A" * (MAX_LINE_BYTES // 4)
     answer = wire.answer_to(call(json.dumps(f"data:image/png;base64,{junk}")))
     assert answer["result"]["isError"]
@@ -205,7 +205,7 @@ PLACES: dict[str, Callable[[str], tuple[str, Any]]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_hostile_text_anywhere_in_a_message_is_answered(wire: StdioWire, place: str) -> None:
+def test_hostile_text_anywhere_in_a_message_gets_a_response(wire: StdioWire, place: str) -> None:
     for number, text in enumerate(HOSTILE_TEXTS):
         method, params = PLACES[place](text)
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
@@ -218,7 +218,7 @@ def test_hostile_text_anywhere_in_a_message_is_answered(wire: StdioWire, place: 
                 assert all(line.isprintable() for line in content["text"].split("\n"))
 
 
-def test_a_client_that_stops_reading_loses_its_answers_and_its_batches_go_on(
+def test_client_that_stops_reading_loses_responses_but_its_batches_continue(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=0.5)
@@ -237,9 +237,9 @@ def test_a_client_that_stops_reading_loses_its_answers_and_its_batches_go_on(
         assert "Traceback" not in log
 
 
-def test_the_documentation_tells_these_numbers() -> None:
+def test_documented_limits_match_the_code() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text("utf-8")
-    told = " ".join(page.partition("### Limits on stdio")[2].partition("\n## ")[0].split())
+    documented = " ".join(page.partition("### Limits on stdio")[2].partition("\n## ")[0].split())
     longest = f"{MAX_LINE_BYTES // MIB} MiB, and {MAX_LINE_MARKS:,} commas, `[` and `{{`"
-    assert f"A line has at most {longest}." in told
+    assert f"A line has at most {longest}." in documented
     assert DEFAULT_LIMITS.mcp_body_marks == MAX_LINE_MARKS

@@ -18,7 +18,7 @@ def encoded(image: Image.Image, kind: str, **more: Any) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
 @pytest.mark.parametrize("size", [(1344, 768), (768, 1344), (64, 48)])
-def test_it_is_of_the_same_shape_and_never_larger(kind: str, size: tuple[int, int]) -> None:
+def test_thumbnail_keeps_the_aspect_ratio_and_is_never_larger(kind: str, size: tuple[int, int]) -> None:
     small = Image.open(io.BytesIO(thumbnail(encoded(Image.new("RGB", size, "teal"), kind))))
     assert small.format == "WEBP"
     assert max(small.size) == min(MAX_SIDE_PIXELS, max(size))
@@ -26,18 +26,18 @@ def test_it_is_of_the_same_shape_and_never_larger(kind: str, size: tuple[int, in
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
-def test_any_kind_of_pixels_will_do(mode: str) -> None:
+def test_thumbnail_accepts_every_pixel_mode(mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
     assert thumbnail(encoded(Image.new(mode, (300, 300)), kind))
 
 
-def test_a_picture_that_is_hard_to_shrink_fits_all_the_same() -> None:
+def test_incompressible_image_fits_the_size_limit() -> None:
     noise = Image.frombytes("RGB", (512, 512), random.Random(1).randbytes(512 * 512 * 3))
     assert len(thumbnail(encoded(noise, "PNG"))) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("side", [8_000, 11_000, 20_000])
-def test_a_bomb_of_pixels_is_not_opened(side: int) -> None:
+def test_decompression_bomb_is_not_opened(side: int) -> None:
     bomb = encoded(Image.new("1", (side, side)), "PNG")
     assert len(bomb) < 200_000
     with pytest.raises(ThumbnailError, match="pixels"):
@@ -54,6 +54,6 @@ def test_a_bomb_of_pixels_is_not_opened(side: int) -> None:
     ],
     ids=["empty", "svg", "cut off", "tiff"],
 )
-def test_what_is_no_picture_is_named_so(data: bytes) -> None:
+def test_non_image_raises_a_clear_error(data: bytes) -> None:
     with pytest.raises(ThumbnailError, match="cannot be read as a picture"):
         thumbnail(data)

@@ -68,7 +68,7 @@ gives a server its own HOME where none is given."""
         ({"HOME": "none", "REPLICATE_MCP_BACKEND": None}, "this user has none: set HOME, or this"),
     ],
 )
-async def test_every_call_is_answered_with_what_is_wrong(
+async def test_every_call_reports_the_invalid_settings(
     start: Start, simulator: Simulator, variables: dict[str, str | None], said: str, tmp_path: Path
 ) -> None:
     async with start(**variables) as client:
@@ -83,23 +83,23 @@ async def test_every_call_is_answered_with_what_is_wrong(
     assert simulator.stats()["requests"] == {}
 
 
-async def test_every_wrong_setting_is_told_at_once(start: Start) -> None:
+async def test_all_invalid_settings_are_reported_together(start: Start) -> None:
     async with start(REPLICATE_CONCURRENT_LIMIT="0", REPLICATE_MCP_WAIT_SECONDS="90") as client:
-        told = text(await client.call_tool("list_semaphores", {}))
-    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be at least 1, not 0." in told
-    assert "REPLICATE_MCP_WAIT_SECONDS is wrong: must be at most 50, not 90." in told
+        error = text(await client.call_tool("list_semaphores", {}))
+    assert "REPLICATE_CONCURRENT_LIMIT is wrong: must be at least 1, not 0." in error
+    assert "REPLICATE_MCP_WAIT_SECONDS is wrong: must be at most 50, not 90." in error
 
 
-async def test_a_settings_file_that_cannot_be_read_is_told(start: Start, tmp_path: Path) -> None:
+async def test_unreadable_settings_file_is_reported(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text('$env:REPLICATE_API_TOKEN="r8_secret"\n')
     async with start("serve", "--env-file", str(file)) as client:
-        told = text(await client.call_tool("list_semaphores", {}))
-    assert f"Line 1 of {file} is not NAME=value: leave out what a shell needs" in told
-    assert "r8_secret" not in told
+        error = text(await client.call_tool("list_semaphores", {}))
+    assert f"Line 1 of {file} is not NAME=value: leave out what a shell needs" in error
+    assert "r8_secret" not in error
 
 
-async def test_memory_needs_no_home(start: Start) -> None:
+async def test_memory_backend_needs_no_home_directory(start: Start) -> None:
     async with start(HOME="none", REPLICATE_MCP_BACKEND="memory") as client:
         result = await client.call_tool("generate_images", CALLS["generate_images"])
     assert text(result).splitlines()[0].endswith("is completed: 1 of 1 made.")
@@ -108,23 +108,23 @@ async def test_memory_needs_no_home(start: Start) -> None:
 @pytest.mark.parametrize(
     "token", ["${REPLICATE_API_TOKEN}", '"r8_secret"', "<token>", "undefined", "your-token-here"]
 )
-async def test_what_stands_for_a_token_is_told_and_not_sent(
+async def test_token_placeholder_is_reported_and_never_sent(
     start: Start, simulator: Simulator, token: str
 ) -> None:
     async with start(REPLICATE_API_TOKEN=token) as client:
-        told = text(await client.call_tool("generate_images", CALLS["generate_images"]))
-    assert "This looks like no Replicate token: it " in told
-    assert "r8_secret" not in told
+        error = text(await client.call_tool("generate_images", CALLS["generate_images"]))
+    assert "This looks like no Replicate token: it " in error
+    assert "r8_secret" not in error
     assert simulator.stats()["requests"] == {}
 
 
-async def test_a_simulator_that_does_not_run_is_told_with_how_to_start_it(start: Start) -> None:
+async def test_stopped_simulator_is_reported_with_its_start_command(start: Start) -> None:
     async with start(REPLICATE_BASE_URL="http://127.0.0.1:1") as client:
-        told = text(await client.call_tool("generate_images", CALLS["generate_images"]))
-    assert "start it with `replicate-mcp simulate --port 1`" in told
+        error = text(await client.call_tool("generate_images", CALLS["generate_images"]))
+    assert "start it with `replicate-mcp simulate --port 1`" in error
 
 
-async def test_a_companys_network_works_and_without_its_certificates_says_why(
+async def test_custom_ca_network_works_and_missing_certificates_are_reported(
     start: Start, simulator: Simulator, tmp_path: Path
 ) -> None:
     port = int(simulator.url.rpartition(":")[2])
@@ -141,8 +141,8 @@ async def test_a_companys_network_works_and_without_its_certificates_says_why(
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
-async def test_a_variable_that_prevents_tls_is_answered(start: Start, variable: str) -> None:
+async def test_variable_that_breaks_tls_is_reported_by_calls(start: Start, variable: str) -> None:
     wrong = {"REPLICATE_BASE_URL": f"https://{API}", variable: "/nowhere/x.pem"}
     async with start(**wrong) as client:
-        told = text(await client.call_tool("generate_images", CALLS["generate_images"]))
-    assert f"Replicate could not be reached: {variable} is /nowhere/x.pem, which " in told
+        error = text(await client.call_tool("generate_images", CALLS["generate_images"]))
+    assert f"Replicate could not be reached: {variable} is /nowhere/x.pem, which " in error

@@ -37,7 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Sleeping:
     return Sleeping(monkeypatch)
 
 
-def test_a_batch_creates_nothing_past_its_deadline_though_the_machine_slept(
+def test_batch_creates_nothing_past_its_deadline_after_machine_sleep(
     machine: Sleeping,
 ) -> None:
     async def run(playback: Playback) -> None:
@@ -63,7 +63,7 @@ def test_a_batch_creates_nothing_past_its_deadline_though_the_machine_slept(
         anyio.run(run, playback)
 
 
-def test_a_connection_that_was_idle_while_the_machine_slept_is_not_used_again(
+def test_connection_idle_during_machine_sleep_is_not_reused(
     machine: Sleeping,
 ) -> None:
     async def run(playback: Playback) -> None:
@@ -84,7 +84,7 @@ def test_a_connection_that_was_idle_while_the_machine_slept_is_not_used_again(
         anyio.run(run, playback)
 
 
-async def test_a_sleep_of_minutes_ends_though_the_machine_slept_through_it(
+async def test_timer_of_minutes_ends_after_machine_sleep(
     machine: Sleeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "SLEEP_POLL_SECONDS", 0.01)
@@ -110,7 +110,7 @@ def reloaded() -> Iterator[Callable[[], int | None]]:
     importlib.reload(clock)
 
 
-def test_each_system_has_a_clock_that_counts_sleep(
+def test_every_operating_system_has_a_clock_that_counts_sleep(
     reloaded: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sys.platform == "linux":

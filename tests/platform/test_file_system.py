@@ -19,7 +19,7 @@ MOUNTINFO = """\
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs", "fuse"])
-async def test_a_file_on_a_network_is_refused_with_a_way_out(
+async def test_state_file_on_a_network_file_system_is_rejected_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     table = tmp_path / "mountinfo"
@@ -33,7 +33,7 @@ async def test_a_file_on_a_network_is_refused_with_a_way_out(
 
 
 @pytest.mark.parametrize("kind", ["ext4", "fuseblk", "overlay", "tmpfs", "btrfs"])
-def test_a_disk_of_ones_own_is_none(kind: str, tmp_path: Path) -> None:
+def test_local_disk_is_not_a_network_file_system(kind: str, tmp_path: Path) -> None:
     mounted = file_system.mounts(MOUNTINFO.format(folder=tmp_path, kind=kind))
     assert mounted[str(tmp_path)] == kind
     assert file_system.network_file_system(tmp_path) is None
@@ -52,7 +52,7 @@ def macos(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["smbfs", "nfs", "macfuse", "webdav"])
-def test_macos_tells_shared_folders_and_those_of_macfuse(
+def test_macos_detects_network_and_macfuse_mounts(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     macos(monkeypatch, lambda *_, **__: SimpleNamespace(stdout=MACOS.format(kind=kind)))
@@ -61,7 +61,7 @@ def test_macos_tells_shared_folders_and_those_of_macfuse(
     assert file_system.network_file_system(Path("/Users/you/state.db")) is None
 
 
-def test_a_mount_that_does_not_answer_on_macos_hinders_nobody(
+def test_macos_mount_timeout_is_treated_as_local_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def hang(command: list[str], *, timeout: float, **_: object) -> None:
@@ -83,7 +83,7 @@ def test_a_mount_that_does_not_answer_on_macos_hinders_nobody(
         (r"\\wsl.localhost\Ubuntu", "a network share"),
     ],
 )
-def test_windows_tells_drives_of_other_machines(
+def test_windows_detects_network_drives(
     monkeypatch: pytest.MonkeyPatch, drive: str, kind: str | None
 ) -> None:
     asked = []

@@ -22,7 +22,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("windows")
-def test_on_windows_nothing_gets_a_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_files_get_no_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
     mkdir = Path.mkdir
 
@@ -38,7 +38,7 @@ def test_on_windows_nothing_gets_a_mode(tmp_path: Path, monkeypatch: pytest.Monk
     assert not files.is_readable_by_others(tmp_path / "shared")
 
 
-def test_a_lock_that_cannot_be_opened_proves_no_death(tmp_path: Path) -> None:
+def test_unopenable_lock_file_does_not_prove_a_dead_process(tmp_path: Path) -> None:
     lock = LifeLock(str(tmp_path / "state.db"), "own")
     (tmp_path / "state.db.other.lock").mkdir()  # As a file that access to is denied.
     gone = LifeLock(str(tmp_path / "state.db"), "gone")
@@ -48,7 +48,7 @@ def test_a_lock_that_cannot_be_opened_proves_no_death(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_file_that_another_program_holds_for_a_moment_is_tried_again() -> None:
+def test_briefly_locked_file_is_retried() -> None:
     free = threading.Event()
     threading.Timer(0.3, free.set).start()
 
@@ -61,7 +61,7 @@ def test_a_file_that_another_program_holds_for_a_moment_is_tried_again() -> None
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_file_that_stays_denied_is_given_up_after_about_a_second(
+def test_denied_file_is_given_up_after_about_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
@@ -77,7 +77,7 @@ def test_a_file_that_stays_denied_is_given_up_after_about_a_second(
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_file_that_is_read_only_or_held_for_a_moment_is_removed(
+def test_read_only_or_briefly_locked_file_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "settings.json"
@@ -96,7 +96,7 @@ def test_a_file_that_is_read_only_or_held_for_a_moment_is_removed(
 
 
 @pytest.mark.usefixtures("windows")
-def test_no_copy_of_a_configuration_stays_behind_that_could_not_be_replaced(
+def test_failed_configuration_replacement_leaves_no_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "settings.json"
@@ -120,7 +120,7 @@ def test_no_copy_of_a_configuration_stays_behind_that_could_not_be_replaced(
     assert [each.name for each in tmp_path.iterdir()] == ["settings.json"]
 
 
-def test_elsewhere_what_is_denied_is_denied_at_once() -> None:
+def test_permission_error_is_not_retried_off_windows() -> None:
     calls = []
 
     def step() -> None:
@@ -133,7 +133,7 @@ def test_elsewhere_what_is_denied_is_denied_at_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_folder_that_refuses_writing_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_unwritable_folder_is_rejected_before_any_creation(tmp_path: Path) -> None:
     tmp_path.chmod(0o333)
     make_folder(tmp_path)  # It cannot be listed, and that is not needed.
     tmp_path.chmod(0o555)
@@ -141,7 +141,7 @@ def test_a_folder_that_refuses_writing_is_told_before_anything_is_made(tmp_path:
         make_folder(tmp_path)
 
 
-def test_a_folder_that_the_system_guards_is_told_before_anything_is_made(
+def test_folder_protected_by_macos_is_rejected_before_any_creation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []
@@ -159,7 +159,7 @@ def test_a_folder_that_the_system_guards_is_told_before_anything_is_made(
 @pytest.mark.parametrize(
     ("longest", "units"), [("é" * 100, "utf-8"), ("a" * 199, "utf-16-le")], ids=["bytes", "UTF-16"]
 )
-def test_the_longest_name_is_tried_as_file_systems_count_it(
+def test_maximum_filename_length_is_checked_as_file_systems_count_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: str, units: str
 ) -> None:
     length = len(longest.encode(units))

@@ -69,7 +69,7 @@ Hint = Callable[[pytest.MonkeyPatch, pytest.CaptureFixture[str]], str]
 
 @pytest.mark.parametrize("hint", HINTS, ids=lambda hint: hint.__name__)
 @pytest.mark.parametrize("system", ["windows", "git bash", "posix"])
-def test_a_hint_is_read_as_it_is_meant(
+def test_hint_is_valid_in_the_shell_it_is_for(
     hint: Hint, system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shell, "IS_WINDOWS", system != "posix")

@@ -7,7 +7,7 @@ import pytest
 from replicate_mcp.platform import paths
 
 
-def test_on_windows_the_state_is_outside_appdata(
+def test_windows_state_folder_is_outside_appdata(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "IS_WINDOWS", True)

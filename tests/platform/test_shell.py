@@ -14,7 +14,7 @@ from replicate_mcp.platform import processes, shell
 WORDS = ["/Applications/My Tools/replicate-mcp", "generate", "it's a fox", "$HOME"]
 
 
-def test_a_posix_shell_reads_a_command_back_as_it_was() -> None:
+def test_posix_shell_parses_the_quoted_command_unchanged() -> None:
     assert shlex.split(shell.command_line(WORDS)) == WORDS
     variables = shell.set_variables({"NAME": "it's $HOME", "OTHER": "1"})
     assert shlex.split(variables) == ["export", "NAME=it's $HOME", "OTHER=1"]
@@ -28,7 +28,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_powershell_gets_its_own_spelling(windows: pytest.MonkeyPatch) -> None:
+def test_powershell_command_uses_powershell_quoting(windows: pytest.MonkeyPatch) -> None:
     variables = shell.set_variables({"NAME": "it's $HOME", "OTHER": "1"})
     assert variables == "$env:NAME = 'it''s $HOME'; $env:OTHER = '1'"
     assert shell.program("replicate-mcp") == "replicate-mcp.exe"
@@ -47,13 +47,13 @@ def test_powershell_gets_its_own_spelling(windows: pytest.MonkeyPatch) -> None:
         (["x", "-a.b"], "x '-a.b'"),
     ],
 )
-def test_powershell_reads_a_command_as_it_was(
+def test_powershell_parses_the_quoted_command_unchanged(
     windows: pytest.MonkeyPatch, words: list[str], typed: str
 ) -> None:
     assert shell.command_line(words) == typed
 
 
-def test_git_bash_on_windows_gets_the_spelling_of_a_posix_shell(
+def test_git_bash_on_windows_uses_posix_quoting(
     windows: pytest.MonkeyPatch,
 ) -> None:
     windows.setenv("MSYSTEM", "MINGW64")
@@ -62,7 +62,7 @@ def test_git_bash_on_windows_gets_the_spelling_of_a_posix_shell(
     assert shell.set_variables({"NAME": "1"}) == "export NAME=1"
 
 
-def test_packages_are_added_with_what_the_environment_was_made_with(
+def test_package_hint_uses_the_tool_that_created_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/my tools/python")
@@ -71,7 +71,7 @@ def test_packages_are_added_with_what_the_environment_was_made_with(
     assert shell.install_command("a[b]") == "uv pip install --python '/my tools/python' 'a[b]'"
 
 
-def test_a_hint_names_the_program_as_it_was_started(
+def test_hint_names_the_program_as_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "replicate-mcp.exe"
@@ -98,7 +98,7 @@ def test_a_hint_names_the_program_as_it_was_started(
         "/Users/you/AppData/Local/pipx/Cache/abc",
     ],
 )
-def test_an_environment_of_uvx_or_pipx_run_is_told_as_passing(
+def test_uvx_or_pipx_run_environment_is_reported_as_temporary(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "prefix", prefix)
@@ -106,7 +106,7 @@ def test_an_environment_of_uvx_or_pipx_run_is_told_as_passing(
         executable.own_command()
 
 
-def test_windows_says_einval_of_a_pipe_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_einval_means_closed_pipe_only_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     invalid = OSError(errno.EINVAL, "Invalid argument")
     assert not processes.is_closed_pipe(invalid)
     monkeypatch.setattr(processes, "IS_WINDOWS", True)

@@ -19,7 +19,7 @@ class LoopWithoutSignals(asyncio.SelectorEventLoop):
 
 
 @pytest.mark.parametrize("number", END_SIGNALS)
-def test_a_signal_is_received_where_the_event_loop_has_no_handlers(number: int) -> None:
+def test_signal_is_received_without_event_loop_signal_handlers(number: int) -> None:
     async def run() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(wait_for_end_signal)
@@ -35,7 +35,7 @@ def test_a_signal_is_received_where_the_event_loop_has_no_handlers(number: int) 
             signal.signal(each, handler)
 
 
-def test_handlers_are_restored_where_no_signal_came() -> None:
+def test_signal_handlers_are_restored_without_a_signal() -> None:
     before = [signal.getsignal(each) for each in END_SIGNALS]
 
     async def run() -> None:

@@ -68,7 +68,7 @@ def bound() -> Datagrams:
 
 @pytest.mark.usefixtures("waited_for_in_a_thread")
 @pytest.mark.parametrize("was_cancelled", [True, False])
-def test_a_socket_is_not_closed_while_a_thread_waits_for_it(was_cancelled: bool) -> None:
+def test_socket_is_not_closed_while_a_thread_waits_on_it(was_cancelled: bool) -> None:
     async def run() -> None:
         for _ in range(20):
             watched = bound()
@@ -90,7 +90,7 @@ def test_a_socket_is_not_closed_while_a_thread_waits_for_it(was_cancelled: bool)
 
 
 @pytest.mark.usefixtures("waited_for_in_a_thread")
-def test_one_that_a_task_waits_for_stays_open_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_a_task_waits_on_stays_open_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "IS_WINDOWS", True)
 
     async def wait(watched: Datagrams) -> None:
@@ -109,7 +109,7 @@ def test_one_that_a_task_waits_for_stays_open_on_windows(monkeypatch: pytest.Mon
         runner.run(run())
 
 
-def test_dead_connections_are_noticed_by_the_options_of_each_system(
+def test_keepalive_options_detect_dead_connections_on_each_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
@@ -118,28 +118,28 @@ def test_dead_connections_are_noticed_by_the_options_of_each_system(
     assert keepalive_options(15)[0x10] == 15
 
 
-class AfterAnotherThatReachedNobody:
+class SocketFailingOnce:
     """A socket as on Windows, where the next call fails instead of the one that was in vain."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int]] = []
-        self._is_told = False
+        self._has_failed = False
 
     def sendto(self, data: bytes, address: tuple[str, int]) -> None:
-        if not self._is_told:
-            self._is_told = True
+        if not self._has_failed:
+            self._has_failed = True
             raise ConnectionResetError(10054, "WSAECONNRESET")
         self.sent.append(address)
 
 
-def test_a_datagram_is_sent_though_one_before_it_reached_nobody() -> None:
-    sender = AfterAnotherThatReachedNobody()
+def test_datagram_is_sent_after_an_earlier_one_was_undeliverable() -> None:
+    sender = SocketFailingOnce()
     send_datagram(cast(socket.socket, sender), ("127.0.0.1", 9))
     assert sender.sent == [("127.0.0.1", 9)]
 
 
 @pytest.mark.skipif(not TCP_TABLE.is_file(), reason="Linux shows the timers of connections")
-async def test_connections_to_replicate_notice_that_the_other_end_is_gone(
+async def test_connections_to_replicate_detect_a_dead_peer(
     simulator: Simulator,
 ) -> None:
     gateway = Gateway("r8_acme_1", simulator.url)

@@ -41,14 +41,14 @@ def pipe() -> Iterator[TextIO]:
         ("", False),
     ],
 )
-def test_a_pipe_is_a_terminal_by_its_name(
+def test_named_pipe_of_git_bash_is_a_terminal(
     git_bash: pytest.MonkeyPatch, pipe: TextIO, name: str, is_terminal: bool
 ) -> None:
     git_bash.setattr(terminal, "_pipe_name", lambda descriptor: name)
     assert terminal.is_terminal(pipe) is is_terminal
 
 
-def test_a_pipe_elsewhere_and_a_stream_without_a_descriptor_are_none(
+def test_other_pipes_and_streams_without_a_descriptor_are_not_terminals(
     git_bash: pytest.MonkeyPatch, pipe: TextIO
 ) -> None:
     assert not terminal.is_terminal(io.StringIO())
@@ -56,7 +56,7 @@ def test_a_pipe_elsewhere_and_a_stream_without_a_descriptor_are_none(
     assert not terminal.is_terminal(pipe)
 
 
-def test_what_is_drawn_there_is_drawn_as_on_a_terminal(
+def test_git_bash_output_is_rendered_as_on_a_terminal(
     git_bash: pytest.MonkeyPatch, pipe: TextIO
 ) -> None:
     git_bash.setattr("sys.stdout", pipe)
@@ -65,7 +65,7 @@ def test_what_is_drawn_there_is_drawn_as_on_a_terminal(
     assert not console.legacy_windows
 
 
-def test_text_for_it_is_in_utf_8_and_comes_line_by_line(
+def test_git_bash_output_is_utf_8_and_line_buffered(
     git_bash: pytest.MonkeyPatch,
 ) -> None:
     near, far = os.pipe()
@@ -80,7 +80,7 @@ def test_text_for_it_is_in_utf_8_and_comes_line_by_line(
         assert reader.read(100).decode() == "✓ café\n"
 
 
-def test_the_token_is_not_asked_for_where_typing_cannot_be_hidden(
+def test_token_is_not_prompted_for_where_input_cannot_be_hidden(
     git_bash: pytest.MonkeyPatch, pipe: TextIO
 ) -> None:
     git_bash.setattr("sys.stdin", pipe)
@@ -88,7 +88,7 @@ def test_the_token_is_not_asked_for_where_typing_cannot_be_hidden(
         install_questions.prompt_token()
 
 
-def test_a_question_is_asked_there(
+def test_confirmation_is_prompted_in_git_bash(
     git_bash: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     near, far = os.pipe()

@@ -10,7 +10,7 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.soak
-def test_the_suite_is_collected_without_the_modules_of_posix() -> None:
+def test_suite_is_collected_without_posix_modules() -> None:
     words = ("-p", "without_posix", "--collect-only", "-q", "-p", "no:cacheprovider")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, str(TESTS)],

@@ -56,7 +56,7 @@ MakeAccounts = Callable[..., Accounts]
 
 
 @in_virtual_time
-async def test_a_name_is_asked_for_once_and_remembered_for_a_month(
+async def test_account_name_is_fetched_once_and_cached_for_a_month(
     accounts_of: MakeAccounts,
 ) -> None:
     replicate, kept = Replicate(), Kept()
@@ -73,7 +73,7 @@ async def test_a_name_is_asked_for_once_and_remembered_for_a_month(
 
 @pytest.mark.parametrize("status", [403, 404])
 @in_virtual_time
-async def test_where_replicate_does_not_tell_a_name_the_tokens_fingerprint_is_it(
+async def test_token_fingerprint_is_used_when_account_name_is_unavailable(
     accounts_of: MakeAccounts, status: int
 ) -> None:
     replicate, kept = Replicate(), Kept()
@@ -97,7 +97,7 @@ FAILURES: list[tuple[Answer, type[ReplicateMcpError], str, int]] = [
 
 @pytest.mark.parametrize(("answer", "kind", "sentence", "asked"), FAILURES)
 @in_virtual_time
-async def test_without_a_name_there_is_no_second_limit_but_an_error(
+async def test_unavailable_account_name_raises_instead_of_creating_a_second_limit(
     accounts_of: MakeAccounts,
     answer: Answer,
     kind: type[ReplicateMcpError],
@@ -117,7 +117,7 @@ async def test_without_a_name_there_is_no_second_limit_but_an_error(
 
 
 @in_virtual_time
-async def test_settings_that_prevent_every_connection_are_told_as_such(
+async def test_misconfigured_connection_is_reported_without_retrying(
     accounts_of: MakeAccounts,
 ) -> None:
     async def misconfigured(*_: Any) -> Any:
@@ -131,7 +131,7 @@ async def test_settings_that_prevent_every_connection_are_told_as_such(
 
 
 @in_virtual_time
-async def test_a_name_that_does_not_come_in_twenty_seconds_is_not_waited_for(
+async def test_account_name_lookup_times_out_after_twenty_seconds(
     accounts_of: MakeAccounts,
 ) -> None:
     async def silent(*_: Any) -> Any:
@@ -177,7 +177,7 @@ async def errors_of(*calls: Callable[[], Awaitable[object]]) -> list[Exception |
 
 
 @in_virtual_time
-async def test_those_who_ask_at_once_share_one_question_and_its_failure(
+async def test_concurrent_name_requests_share_one_call_and_its_error(
     accounts_of: MakeAccounts,
 ) -> None:
     async def slow(*_: Any) -> Any:
@@ -253,7 +253,7 @@ async def test_connections_of_a_token_are_closed_to_the_end_though_its_bringer_l
 
 
 @in_virtual_time
-async def test_a_refused_token_over_http_is_refused_for_a_minute_without_a_call(
+async def test_rejected_http_token_is_rejected_for_a_minute_without_a_call(
     accounts_of: MakeAccounts,
 ) -> None:
     replicate = Replicate()
@@ -276,7 +276,7 @@ async def test_a_refused_token_over_http_is_refused_for_a_minute_without_a_call(
 
 
 @in_virtual_time
-async def test_the_oldest_refused_tokens_are_forgotten_first(
+async def test_oldest_rejected_tokens_are_evicted_first(
     accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_REFUSED_TOKENS", 2)
@@ -295,7 +295,7 @@ async def test_the_oldest_refused_tokens_are_forgotten_first(
 
 
 @in_virtual_time
-async def test_an_address_that_tries_too_many_tokens_keeps_no_other_from_a_token(
+async def test_address_trying_too_many_tokens_does_not_block_other_addresses(
     accounts_of: MakeAccounts,
 ) -> None:
     replicate = Replicate()
@@ -315,7 +315,7 @@ async def test_an_address_that_tries_too_many_tokens_keeps_no_other_from_a_token
 
 
 @in_virtual_time
-async def test_refused_tokens_of_this_machines_user_count_for_no_address(
+async def test_rejected_tokens_of_the_local_user_count_for_no_address(
     accounts_of: MakeAccounts,
 ) -> None:
     replicate = Replicate()
@@ -336,7 +336,7 @@ def message(size: int = 0, prediction: str = "p1") -> Message:
 
 
 @in_virtual_time
-async def test_webhooks_of_accounts_unknown_here_are_kept_up_to_a_number_a_minute(
+async def test_webhooks_of_unknown_accounts_are_limited_per_minute(
     accounts_of: MakeAccounts,
 ) -> None:
     kept = Kept()
@@ -355,7 +355,7 @@ async def test_webhooks_of_accounts_unknown_here_are_kept_up_to_a_number_a_minut
 
 
 @in_virtual_time
-async def test_webhooks_of_accounts_unknown_here_are_kept_up_to_so_many_bytes(
+async def test_webhooks_of_unknown_accounts_are_limited_in_bytes(
     accounts_of: MakeAccounts,
 ) -> None:
     accounts = accounts_of(Replicate())
@@ -383,7 +383,7 @@ class Signed:
 
 @pytest.mark.parametrize("answer", [True, False, None])
 @in_virtual_time
-async def test_a_webhook_of_a_known_account_is_verified_and_kept_without_a_bound(
+async def test_webhook_of_a_known_account_is_verified_and_stored_without_a_limit(
     accounts_of: MakeAccounts, answer: bool | None
 ) -> None:
     kept = Kept()
@@ -399,8 +399,8 @@ async def test_a_webhook_of_a_known_account_is_verified_and_kept_without_a_bound
             await accounts.receive(ACCOUNT, message())
         assert kept.values == {}
         return
-    heard = [await accounts.receive(ACCOUNT, message()) for _ in range(101)]
-    assert heard == [True] * 100 + [answer is True]
+    accepted = [await accounts.receive(ACCOUNT, message()) for _ in range(101)]
+    assert accepted == [True] * 100 + [answer is True]
     assert list(kept.values) == ["webhook:p1"]
 
 
@@ -429,7 +429,7 @@ async def test_without_a_public_url_webhooks_are_kept_unverified(accounts_of: Ma
 
 
 @in_virtual_time
-async def test_a_token_has_one_gateway_and_an_odd_one_none(accounts_of: MakeAccounts) -> None:
+async def test_token_has_one_gateway_and_malformed_token_is_rejected(accounts_of: MakeAccounts) -> None:
     accounts = accounts_of(Replicate())
     assert accounts.gateway(TOKEN) is accounts.gateway(TOKEN)
     assert accounts.gateway("r8_other_1") is not accounts.gateway(TOKEN)
@@ -438,7 +438,7 @@ async def test_a_token_has_one_gateway_and_an_odd_one_none(accounts_of: MakeAcco
 
 
 @in_virtual_time
-async def test_idle_connections_are_closed_now_and_then_and_all_at_the_end(
+async def test_idle_connections_are_closed_periodically_and_all_on_close(
     accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[tuple[str, float]] = []

@@ -29,7 +29,7 @@ from replicate_mcp.simulator import Simulator
 T = TypeVar("T")
 
 
-async def test_many_who_bring_one_refused_token_cost_one_call(
+async def test_concurrent_requests_with_one_rejected_token_cost_one_call(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.change_account("acme", revoke=["r8_acme_9"])
@@ -52,7 +52,7 @@ async def test_many_who_bring_one_refused_token_cost_one_call(
         assert sum(simulator.stats()["requests"].values()) == before + 1
 
 
-async def test_a_token_that_was_refused_is_asked_for_again_by_who_comes_later(
+async def test_rejected_token_is_checked_again_by_later_requests(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.change_account("acme", revoke=["r8_acme_9"])
@@ -75,7 +75,7 @@ def asked(simulator: Simulator) -> int:
     return found
 
 
-async def test_a_token_over_http_that_was_refused_is_not_sent_again_for_a_while(
+async def test_rejected_http_token_is_not_resent_for_a_while(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.change_account("acme", revoke=["r8_acme_9"])
@@ -91,9 +91,9 @@ async def test_a_token_over_http_that_was_refused_is_not_sent_again_for_a_while(
         assert len(await app.semaphores.list_for(over_http(app, "r8_acme_9"))) == 1
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-async def test_an_address_may_try_so_many_tokens_and_no_more(
-    app_with: AppFactory, simulator: Simulator, at_once: bool
+@pytest.mark.parametrize("concurrently", [False, True])
+async def test_rejected_tokens_are_limited_per_address(
+    app_with: AppFactory, simulator: Simulator, concurrently: bool
 ) -> None:
     made_up = refused_tokens(simulator, MAX_REFUSED * 3)
     outcomes: Counter[type[Exception]] = Counter()
@@ -109,7 +109,7 @@ async def test_an_address_may_try_so_many_tokens_and_no_more(
 
         async with anyio.create_task_group() as group:
             for token in made_up:
-                group.start_soon(ask, token) if at_once else await ask(token)
+                group.start_soon(ask, token) if concurrently else await ask(token)
         assert asked(simulator) - before == MAX_REFUSED
         assert outcomes == {Unauthorized: MAX_REFUSED, TooManyAttempts: 2 * MAX_REFUSED}
         with pytest.raises(TooManyAttempts, match=r"send it again in [1-9]"):
@@ -121,7 +121,7 @@ async def test_an_address_may_try_so_many_tokens_and_no_more(
         await app.semaphores.list_for(app.caller("r8_third_1"))
 
 
-async def test_many_good_tokens_from_one_address_are_all_let_in(
+async def test_many_valid_tokens_from_one_address_are_all_accepted(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     known = 0
@@ -139,10 +139,10 @@ async def test_many_good_tokens_from_one_address_are_all_let_in(
     assert known == MAX_REFUSED * 3
 
 
-async def test_a_silent_replicate_refuses_a_request_while_its_host_still_waits(
+async def test_silent_replicate_rejects_a_request_before_its_client_times_out(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers_batches, "LOOK_UP_SECONDS", 1.5)
+    monkeypatch.setattr(callers_batches, "PREPARE_TIMEOUT_SECONDS", 1.5)
     async with app_with() as app:
         simulator.fault_next("silence", 20, on="get")
         with (
@@ -160,7 +160,7 @@ def refused_tokens(simulator: Simulator, count: int = 20) -> list[str]:
     return tokens
 
 
-async def test_nothing_is_kept_of_tokens_that_are_made_up(
+async def test_invalid_tokens_leave_no_gateways(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     made_up = refused_tokens(simulator)
@@ -173,7 +173,7 @@ async def test_nothing_is_kept_of_tokens_that_are_made_up(
         assert len(new_objects(Gateway, before)) == 1
 
 
-async def test_nothing_is_kept_of_made_up_tokens_that_look_for_models(
+async def test_model_search_with_invalid_tokens_leaves_no_gateways(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     made_up = refused_tokens(simulator)
@@ -192,7 +192,7 @@ async def test_nothing_is_kept_of_made_up_tokens_that_look_for_models(
         assert len(new_objects(Gateway, before)) == 1
 
 
-async def test_nothing_is_kept_of_a_token_whose_bringer_went_before_it_was_known(
+async def test_cancelled_request_with_an_unknown_token_leaves_no_gateway(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     before = new_objects(Gateway)
@@ -207,7 +207,7 @@ async def test_nothing_is_kept_of_a_token_whose_bringer_went_before_it_was_known
         assert len(new_objects(Gateway, before)) == 1
 
 
-async def test_connections_that_nobody_uses_are_closed(
+async def test_idle_connections_are_closed(
     app_with: AppFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = new_objects(AsyncHTTPTransport)

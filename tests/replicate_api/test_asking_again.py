@@ -49,7 +49,7 @@ LASTING = [
 
 
 @in_virtual_time
-async def test_a_question_that_is_answered_is_asked_once() -> None:
+async def test_successful_read_is_made_once() -> None:
     question = Question()
     assert await retry_read(question) == "an answer"
     assert question.times == [0]
@@ -57,7 +57,7 @@ async def test_a_question_that_is_answered_is_asked_once() -> None:
 
 @pytest.mark.parametrize("fault", PASSING, ids=repr)
 @in_virtual_time
-async def test_a_question_is_asked_three_times_where_the_fault_may_pass(fault: Exception) -> None:
+async def test_transient_read_error_is_retried_up_to_three_attempts(fault: Exception) -> None:
     twice = Question(fault, fault)
     assert await retry_read(twice) == "an answer"
     assert twice.times == pytest.approx([0, 0.3, 1.3])
@@ -68,7 +68,7 @@ async def test_a_question_is_asked_three_times_where_the_fault_may_pass(fault: E
 
 @pytest.mark.parametrize("fault", LASTING, ids=repr)
 @in_virtual_time
-async def test_a_question_whose_fault_would_last_is_asked_once(fault: Exception) -> None:
+async def test_permanent_read_error_is_not_retried(fault: Exception) -> None:
     question = Question(fault)
     with pytest.raises(type(fault)) as caught:
         await retry_read(question)
@@ -77,7 +77,7 @@ async def test_a_question_whose_fault_would_last_is_asked_once(fault: Exception)
 
 
 @in_virtual_time
-async def test_a_question_counts_as_lost_after_twenty_seconds_in_all() -> None:
+async def test_read_times_out_after_twenty_seconds_in_total() -> None:
     question = Question(RequestNotSent("no connection"), seconds=(12, 60))
     with pytest.raises(ResponseLost, match=r"^not within 20 s$"):
         await retry_read(question)
@@ -86,5 +86,5 @@ async def test_a_question_counts_as_lost_after_twenty_seconds_in_all() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_within_twenty_seconds_is_waited_for() -> None:
+async def test_read_response_within_twenty_seconds_is_awaited() -> None:
     assert await retry_read(Question(seconds=[19.9])) == "an answer"

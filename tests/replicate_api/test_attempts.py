@@ -53,24 +53,24 @@ def ids(assigned: dict[int, ListedPrediction]) -> dict[int, str]:
     return {permit: prediction.id for permit, prediction in assigned.items()}
 
 
-def test_the_prediction_with_the_same_model_inputs_and_life_is_the_attempts() -> None:
+def test_prediction_with_equal_model_inputs_and_lifetime_matches_the_attempt() -> None:
     listed = [made("other", "a blue car"), made("mine"), made("elsewhere", model="o/other")]
     assert ids(match_predictions([attempt(1)], listed, set())) == {1: "mine"}
 
 
-def test_inputs_that_the_api_adds_do_not_matter() -> None:
+def test_inputs_added_by_the_api_are_ignored() -> None:
     assert ids(match_predictions([attempt(1)], [made("mine", num_outputs=1)], set())) == {1: "mine"}
 
 
-def test_a_prediction_made_before_the_attempt_is_not_its() -> None:
+def test_prediction_created_before_the_attempt_does_not_match() -> None:
     assert match_predictions([attempt(1)], [made("old", created=SENT - 60)], set()) == {}
 
 
-def test_a_prediction_that_belongs_to_another_attempt_stays_with_it() -> None:
+def test_claimed_prediction_stays_with_its_attempt() -> None:
     assert match_predictions([attempt(1)], [made("taken")], {"taken"}) == {}
 
 
-def test_equal_inputs_are_told_apart_by_their_life() -> None:
+def test_attempts_with_equal_inputs_are_matched_by_lifetime() -> None:
     attempts = [attempt(1, cancel_after=600), attempt(2, cancel_after=599)]
     listed = [
         made("second", lives=599.0, created=SENT),
@@ -79,12 +79,12 @@ def test_equal_inputs_are_told_apart_by_their_life() -> None:
     assert ids(match_predictions(attempts, listed, set())) == {1: "first", 2: "second"}
 
 
-def test_without_deadlines_the_earliest_goes_first_and_none_twice() -> None:
+def test_predictions_without_deadlines_are_matched_earliest_first_and_once() -> None:
     listed = [made("b", created=SENT + 1, lives=None), made("a", lives=None)]
     assert sorted(ids(match_predictions([attempt(1), attempt(2)], listed, set())).values()) == ["a", "b"]
 
 
-def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
+def test_long_inputs_are_not_compared() -> None:
     picture = "data:image/png;base64," + "A" * 20_000
     sent = OpenAttempt(1, "o/m", hash_inputs({"prompt": "p", "image": picture}), 600, SENT - 5)
     listed = [made("mine", "p", image="https://replicate.delivery/x")]
@@ -92,7 +92,7 @@ def test_a_long_input_is_not_compared_because_the_api_may_rewrite_it() -> None:
 
 
 @pytest.mark.parametrize("length", [20, 20_000])
-def test_a_data_uri_is_not_compared_wherever_it_is(length: int) -> None:
+def test_data_uris_are_not_compared_at_any_depth(length: int) -> None:
     picture = "data:image/png;base64," + "A" * length
     inputs = {"prompt": "p", "images": [picture], "more": {"mask": picture}, "strength": 1}
     sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
@@ -103,31 +103,31 @@ def test_a_data_uri_is_not_compared_wherever_it_is(length: int) -> None:
 
 
 @pytest.mark.parametrize("version", ["a" * 64, "hidden", "dp-4d0bcc010b3049749a251855f12800be"])
-def test_a_version_that_the_list_does_not_tell_fits_any(version: str) -> None:
+def test_listed_prediction_without_version_matches_any_version(version: str) -> None:
     sent = replace(attempt(1), model=f"o/m:{'a' * 64}")
     assert ids(match_predictions([sent], [replace(made("mine"), version=version)], set())) == {1: "mine"}
     assert match_predictions([sent], [replace(made("other"), version="b" * 64)], set()) == {}
 
 
-def test_a_models_name_is_the_same_in_capitals() -> None:
+def test_model_names_match_case_insensitively() -> None:
     sent = replace(attempt(1), model="Owner/Model")
     assert ids(match_predictions([sent], [made("mine", model="owner/model")], set())) == {1: "mine"}
 
 
-def test_hundreds_of_attempts_are_told_apart_in_the_time_in_which_their_inputs_are_read() -> None:
+def test_matching_hundreds_of_attempts_takes_time_comparable_to_reading_their_inputs() -> None:
     begun = time.process_time()
     listed = [made(f"p{n}", f"car {n}", seed=n, num_outputs=1) for n in range(500)]
     read = time.process_time()
     inputs = [hash_inputs({"prompt": f"car {n}", "seed": n}) for n in range(500)]
     attempts = [OpenAttempt(n, "o/m", inputs[n], 600, SENT - 5) for n in range(500)]
-    told = time.process_time()
+    started = time.process_time()
     assigned = match_predictions(attempts, listed, set())
     done = time.process_time()
     assert ids(assigned) == {n: f"p{n}" for n in range(500)}
-    assert done - told < 20 * (read - begun)
+    assert done - started < 20 * (read - begun)
 
 
-def test_attempts_of_other_inputs_than_the_rest_are_told_apart_too() -> None:
+def test_attempts_with_different_input_keys_are_matched() -> None:
     attempts = [
         OpenAttempt(1, "o/m", hash_inputs({"prompt": "a"}), 600, SENT - 5),
         OpenAttempt(2, "o/m", hash_inputs({"prompt": "a", "seed": 2}), 600, SENT - 5),
@@ -143,7 +143,7 @@ def test_attempts_of_other_inputs_than_the_rest_are_told_apart_too() -> None:
 @example(600, {600, 597})
 @example(6, {6, 5})
 @example(11, {11, 8})
-def test_the_longest_life_that_no_equal_attempt_comes_near_is_chosen(
+def test_longest_lifetime_distinct_from_equal_attempts_is_chosen(
     wanted: int, used: set[int]
 ) -> None:
     allowed = range(max(5, wanted // 2), wanted + 1)
@@ -152,26 +152,26 @@ def test_the_longest_life_that_no_equal_attempt_comes_near_is_chosen(
     assert distinct_cancel_after(wanted, used) == max(apart or unused or [wanted])
 
 
-def test_hundreds_of_equal_attempts_are_given_a_life_each() -> None:
+def test_hundreds_of_equal_attempts_get_distinct_lifetimes() -> None:
     used: set[int] = set()
     for _ in range(301):
         used.add(distinct_cancel_after(600, used))
     assert used == set(range(300, 601))
 
 
-def test_an_attempt_is_not_made_when_the_list_is_up_to_date_without_it() -> None:
+def test_attempt_missing_from_an_up_to_date_list_was_not_created() -> None:
     newer = made("newer", "another", created=SENT + 1.5)
     assert not is_certainly_not_created(attempt(1), whole(), set(), since=SENT, now=SENT + 3)
     assert is_certainly_not_created(attempt(1), whole(newer), {"newer"}, since=SENT, now=SENT + 3)
     assert is_certainly_not_created(attempt(1), whole(), set(), since=SENT, now=SENT + 11)
 
 
-def test_a_slow_upload_counts_from_when_its_answer_was_lost() -> None:
+def test_slow_upload_counts_from_the_loss_of_its_response() -> None:
     newer = made("newer", "another", created=SENT + 9)
     assert not is_certainly_not_created(attempt(1), whole(newer), {"newer"}, since=SENT + 12, now=SENT + 13)
 
 
-def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> None:
+def test_attempt_stays_open_while_a_similar_prediction_is_unclaimed() -> None:
     assert not is_certainly_not_created(
         attempt(1), whole(made("like", lives=30.0)), set(), since=SENT, now=SENT + 60
     )
@@ -186,13 +186,13 @@ def test_an_attempt_is_not_given_up_while_a_like_prediction_has_no_owner() -> No
     ],
     ids=lambda like: like.id,
 )
-def test_what_could_be_it_is_judged_loosely(like: ListedPrediction) -> None:
+def test_loosely_similar_prediction_prevents_not_created(like: ListedPrediction) -> None:
     sent = replace(attempt(1), model="o/m:a")
     assert not is_certainly_not_created(sent, whole(like), set(), since=SENT, now=SENT + 60)
     assert is_certainly_not_created(sent, whole(like), {like.id}, since=SENT, now=SENT + 60)
 
 
-def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made() -> None:
+def test_truncated_list_does_not_prove_an_older_attempt_was_not_created() -> None:
     newest = cut_off(made("newest", "another", created=SENT + 30))
     older, now = attempt(1), SENT + 60
     assert not is_certainly_not_created(older, newest, {"newest"}, since=SENT, now=now)
@@ -202,12 +202,12 @@ def test_a_list_that_was_cut_off_does_not_say_that_an_older_attempt_was_not_made
     assert not is_undecidable(younger, newest, since=SENT + 36, now=now)
 
 
-def test_a_list_that_was_cut_off_may_still_lag_behind_an_answer_just_lost() -> None:
+def test_truncated_list_may_lag_behind_a_just_lost_response() -> None:
     newest = cut_off(made("newest", "another", created=SENT + 30))
     assert not is_undecidable(attempt(1), newest, since=SENT + 30, now=SENT + 31)
 
 
-def test_an_attempt_older_than_fifty_minutes_cannot_be_told() -> None:
+def test_attempt_older_than_fifty_minutes_is_undecidable() -> None:
     for listed in (None, whole()):
         assert not is_undecidable(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60)
         assert is_undecidable(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60 + 0.1)
@@ -220,12 +220,12 @@ LIKE: list[Any] = [
     pytest.param({"created_at": SENT - 5.001}, False, id="created before"),
     pytest.param({"created_at": SENT + 3_000}, True, id="created long after"),
     pytest.param({"created_at": -math.inf}, False, id="created nobody knows when"),
-    pytest.param({"lives": 601.0}, True, id="a life within the tolerance"),
-    pytest.param({"lives": 599.0}, True, id="a life within the tolerance below"),
-    pytest.param({"lives": 601.01}, False, id="a longer life"),
-    pytest.param({"lives": 598.99}, False, id="a shorter life"),
-    pytest.param({"lives": 0.0}, False, id="no life"),
-    pytest.param({"lives": None}, True, id="a life that is not told"),
+    pytest.param({"lifetime": 601.0}, True, id="a life within the tolerance"),
+    pytest.param({"lifetime": 599.0}, True, id="a life within the tolerance below"),
+    pytest.param({"lifetime": 601.01}, False, id="a longer life"),
+    pytest.param({"lifetime": 598.99}, False, id="a shorter life"),
+    pytest.param({"lifetime": 0.0}, False, id="no life"),
+    pytest.param({"lifetime": None}, True, id="a life that is not told"),
     pytest.param({"model": "O/M"}, True, id="capitals"),
     pytest.param({"model": "o/m2"}, False, id="another model"),
     pytest.param({"model": ""}, False, id="no model"),
@@ -237,7 +237,7 @@ LIKE: list[Any] = [
 
 
 @pytest.mark.parametrize(("changes", "expected"), LIKE)
-def test_a_prediction_fits_an_attempt_that_could_have_made_it(
+def test_prediction_matches_an_attempt_that_could_have_created_it(
     changes: dict[str, Any], expected: bool
 ) -> None:
     assert matches(attempt(1), replace(made("it"), **changes)) is expected
@@ -261,14 +261,14 @@ def test_a_prediction_fits_an_attempt_that_could_have_made_it(
         ("o/deployments/", "x/y", "b", False),
     ],
 )
-def test_a_model_is_compared_by_its_path_and_a_version_that_is_told(
+def test_model_matches_by_path_and_known_version(
     model: str, found: str, version: str, expected: bool
 ) -> None:
     listed = replace(made("it", model=found), version=version)
     assert matches(replace(attempt(1), model=model), listed) is expected
 
 
-def test_every_input_that_was_sent_has_to_agree() -> None:
+def test_every_sent_input_must_match() -> None:
     sent = replace(attempt(1), inputs=hash_inputs({"prompt": "a red car", "seed": 1}))
     assert matches(sent, made("mine", seed=1, num_outputs=1))
     assert not matches(sent, made("other", seed=2))
@@ -323,7 +323,7 @@ ORDERS: list[Any] = [
 
 
 @pytest.mark.parametrize(("sent", "found", "expected"), ORDERS)
-def test_predictions_go_to_attempts_in_order(
+def test_predictions_are_matched_to_attempts_in_order(
     sent: list[tuple[int, float, int]],
     found: list[tuple[str, float, float | None]],
     expected: dict[int, str],
@@ -334,7 +334,7 @@ def test_predictions_go_to_attempts_in_order(
         assert ids(match_predictions(attempts, listed[::-1], set())) == expected
 
 
-def test_lives_three_seconds_apart_are_never_confused_and_one_second_apart_may_be() -> None:
+def test_lifetimes_three_seconds_apart_are_unambiguous() -> None:
     attempts = attempts_of((1, 0, 600), (2, 0, 597))
     for life in (596.0, 597.0, 598.0, 599.0, 600.0, 601.0):
         listed = [made("it", lives=life)]
@@ -355,7 +355,7 @@ EVIDENCE: list[Any] = [
 
 
 @pytest.mark.parametrize(("created", "read", "expected"), EVIDENCE)
-def test_how_long_an_attempt_may_still_be_made(
+def test_grace_period_for_unlisted_attempts(
     created: float | None, read: float, expected: bool
 ) -> None:
     others = [] if created is None else [made("other", created=SENT + created, model="x/y")]
@@ -382,7 +382,7 @@ UNOWNED: list[Any] = [
 
 
 @pytest.mark.parametrize(("other", "may_be_it"), UNOWNED)
-def test_an_attempt_was_made_as_long_as_something_like_it_has_no_owner(
+def test_unclaimed_similar_prediction_prevents_not_created(
     other: ListedPrediction, may_be_it: bool
 ) -> None:
     sent = replace(attempt(1), model="o/m:a")
@@ -392,7 +392,7 @@ def test_an_attempt_was_made_as_long_as_something_like_it_has_no_owner(
 
 
 @pytest.mark.parametrize("inputs", [{}, {"image": "x"}, {"prompt": "data:,"}])
-def test_an_attempt_without_a_prompt_may_have_made_anything_of_its_model(
+def test_attempt_without_a_prompt_may_match_any_prediction_of_its_model(
     inputs: dict[str, Any],
 ) -> None:
     sent = OpenAttempt(1, "o/m", hash_inputs(inputs), 600, SENT - 5)
@@ -401,7 +401,7 @@ def test_an_attempt_without_a_prompt_may_have_made_anything_of_its_model(
         assert judged is not may_be_it
 
 
-def test_hashes_stay_the_same_since_the_journal_keeps_them() -> None:
+def test_input_hashes_are_stable_across_versions() -> None:
     sent = {"prompt": "a red car", "more": {"b": [1, 2.5], "a": None}, "steps": 4.0}
     assert hash_inputs(sent) == {
         "prompt": "a125ce8dde784db8",
@@ -424,7 +424,7 @@ def test_hashes_stay_the_same_since_the_journal_keeps_them() -> None:
         ("x" * 10_000, "x" * 9_999, False),
     ],
 )
-def test_values_that_the_api_writes_alike_have_one_hash(
+def test_values_serialised_alike_by_the_api_have_equal_hashes(
     one: object, other: object, equal: bool
 ) -> None:
     first, second = hash_inputs({"a": one, "b": other}).values()
@@ -437,14 +437,14 @@ REWRITTEN = ["x" * 10_001, "data:,", "DATA:image/png;base64,AA", "Data:x"]
 
 
 @pytest.mark.parametrize("value", REWRITTEN)
-def test_a_value_that_the_api_may_rewrite_is_not_compared(value: str) -> None:
+def test_rewritable_values_are_not_compared(value: str) -> None:
     mapping = {"a": value, "b": 1}
     for holder in (value, [value], ["a", value, "b"], ("a", value), mapping, [{"a": [value]}]):
         assert hash_inputs({"x": holder}) == {"x": ""}
 
 
 @pytest.mark.parametrize("value", ["x" * 10_000, "data", " data:,", "", None, 5, [], {"data:,": 1}])
-def test_any_other_value_is_compared(value: object) -> None:
+def test_all_other_values_are_compared(value: object) -> None:
     assert hash_inputs({"x": value})["x"]
 
 
@@ -454,7 +454,7 @@ def test_any_other_value_is_compared(value: object) -> None:
         st.tuples(st.sampled_from("ab"), st.integers(590, 600), st.floats(-20, 20)), max_size=8
     ),
 )
-def test_an_assignment_is_one_to_one(
+def test_matching_is_one_to_one(
     sent: list[tuple[str, int]], found: list[tuple[str, int, float]]
 ) -> None:
     attempts = [attempt(number, prompt, life) for number, (prompt, life) in enumerate(sent)]

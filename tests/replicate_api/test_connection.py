@@ -65,7 +65,7 @@ async def account(url: str = URL) -> str:
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-async def test_a_companys_authority_is_trusted_where_a_variable_names_it(
+async def test_custom_ca_is_trusted_when_a_variable_names_it(
     network: Company, environment: pytest.MonkeyPatch, variable: str
 ) -> None:
     use(environment, network.proxy.environment())
@@ -74,7 +74,7 @@ async def test_a_companys_authority_is_trusted_where_a_variable_names_it(
     assert network.proxy.asked == [f"{API}:443"]
 
 
-async def test_a_folder_of_certificates_is_used_as_openssl_names_them(
+async def test_certificate_folder_is_used_with_openssl_hash_names(
     network: Company, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "certificates"
@@ -87,7 +87,7 @@ async def test_a_folder_of_certificates_is_used_as_openssl_names_them(
     assert await account() == "acme"
 
 
-async def test_an_authority_that_nobody_trusts_is_no_reason_to_try_again(
+async def test_untrusted_certificate_authority_is_not_retried(
     network: Company, environment: pytest.MonkeyPatch
 ) -> None:
     use(environment, network.proxy.environment())
@@ -110,7 +110,7 @@ async def test_an_authority_that_nobody_trusts_is_no_reason_to_try_again(
     ("days", "name", "advice"),
     [(-1, API, "check this machine's clock"), (1, "portal.example", "another server answers")],
 )
-async def test_an_expired_or_foreign_certificate_is_told_for_what_it_is(
+async def test_expired_or_mismatched_certificate_is_reported_with_its_cause(
     simulator: Simulator,
     tmp_path: Path,
     environment: pytest.MonkeyPatch,
@@ -142,7 +142,7 @@ async def test_an_expired_or_foreign_certificate_is_told_for_what_it_is(
         ("SSLKEYLOGFILE", "/nowhere/keys", r"cannot be written \(No such file or directory\)"),
     ],
 )
-async def test_a_variable_that_prevents_tls_is_named_with_its_value(
+async def test_variable_that_breaks_tls_is_named_with_its_value(
     environment: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, said: str
 ) -> None:
     (tmp_path / "empty").touch()
@@ -159,7 +159,7 @@ async def test_a_variable_that_prevents_tls_is_named_with_its_value(
         await Delivery(URL).client()
 
 
-async def test_a_variable_that_was_wrong_works_as_soon_as_its_file_is_there(
+async def test_tls_variable_works_once_its_file_exists(
     network: Company, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "later.pem"
@@ -170,7 +170,7 @@ async def test_a_variable_that_was_wrong_works_as_soon_as_its_file_is_there(
     assert await account() == "acme"
 
 
-def test_macos_and_windows_verify_with_their_own_stores(environment: pytest.MonkeyPatch) -> None:
+def test_macos_and_windows_verify_with_their_system_stores(environment: pytest.MonkeyPatch) -> None:
     import truststore
 
     tls._client_context.cache_clear()
@@ -180,7 +180,7 @@ def test_macos_and_windows_verify_with_their_own_stores(environment: pytest.Monk
     tls._client_context.cache_clear()
 
 
-def test_a_context_is_made_once_and_checks_hosts() -> None:
+def test_tls_context_is_created_once_and_checks_hostnames() -> None:
     context = tls.client_context()
     assert context is tls.client_context()
     assert context.check_hostname
@@ -191,7 +191,7 @@ def test_a_context_is_made_once_and_checks_hosts() -> None:
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
-async def test_a_proxy_that_is_not_there_is_named_without_its_password(
+async def test_unreachable_proxy_is_named_without_its_password(
     environment: pytest.MonkeyPatch, name: str
 ) -> None:
     environment.setenv(name, "http://ann:s3cr@t@127.0.0.1:1")
@@ -203,7 +203,7 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_password(
     )
 
 
-async def test_a_proxy_that_wants_another_password_is_named_and_not_asked_again(
+async def test_proxy_rejecting_its_password_is_named_and_not_retried(
     environment: pytest.MonkeyPatch, simulator: Simulator
 ) -> None:
     with proxy(port_of(simulator), "ann:right") as running:
@@ -232,14 +232,14 @@ def proxied(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-async def test_loopback_has_no_proxy_whatever_is_set(
+async def test_loopback_never_uses_a_proxy(
     environment: pytest.MonkeyPatch, host: str, proxied: None
 ) -> None:
     assert await find_proxy("http", host) is None
     assert await find_proxy("http", "replicate.example") is not None
 
 
-async def test_the_simulator_is_reached_beside_a_proxy(
+async def test_simulator_is_reached_without_the_configured_proxy(
     environment: pytest.MonkeyPatch, simulator: Simulator, proxied: None
 ) -> None:
     assert await account(simulator.url) == "acme"
@@ -248,13 +248,13 @@ async def test_the_simulator_is_reached_beside_a_proxy(
             await fetch(f"{simulator.url}/delivery/none/out-0.png", 1_000)
 
 
-async def test_names_are_resolved_for_the_proxys_exceptions_off_the_event_loop(
+async def test_proxy_bypass_names_are_resolved_off_the_event_loop(
     environment: pytest.MonkeyPatch,
 ) -> None:
-    looked_up = threading.Event()
+    may_resolve = threading.Event()
 
     def resolve(host: str) -> bool:
-        assert looked_up.wait(10), "the event loop waits for the name"
+        assert may_resolve.wait(10), "the event loop waits for the name"
         return True
 
     environment.setenv("HTTPS_PROXY", CLOSED)
@@ -262,10 +262,10 @@ async def test_names_are_resolved_for_the_proxys_exceptions_off_the_event_loop(
     async with anyio.create_task_group() as group:
         group.start_soon(connection_options, URL)
         await anyio.sleep(0.05)
-        looked_up.set()
+        may_resolve.set()
 
 
-async def test_no_name_is_resolved_where_no_proxy_is_named(environment: pytest.MonkeyPatch) -> None:
+async def test_no_name_is_resolved_without_a_proxy(environment: pytest.MonkeyPatch) -> None:
     def resolve(host: str) -> bool:
         raise AssertionError(host)
 
@@ -289,13 +289,13 @@ async def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, hosts: str)
         ("http://proxy.example:80:s3cret", "the proxy that"),
     ],
 )
-def test_a_proxy_is_shown_without_user_and_password(url: str, shown: str) -> None:
+def test_proxy_is_shown_without_credentials(url: str, shown: str) -> None:
     setting = ProxySetting(url, "HTTPS_PROXY")
     assert str(setting) == f"{shown} HTTPS_PROXY names"
     assert "s3" not in repr(setting)
 
 
-async def test_a_socks_proxy_says_which_package_it_needs(environment: pytest.MonkeyPatch) -> None:
+async def test_socks_proxy_error_names_the_required_package(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConnectionMisconfigured, match=r"pip install .*'httpx\[socks\]'"):
         await connection_options(URL)
@@ -304,7 +304,7 @@ async def test_a_socks_proxy_says_which_package_it_needs(environment: pytest.Mon
 # What else goes out
 
 
-async def test_images_are_fetched_through_the_same_proxy_and_certificates(
+async def test_images_are_fetched_with_the_same_proxy_and_certificates(
     network: Company, environment: pytest.MonkeyPatch
 ) -> None:
     use(environment, network.environment)
@@ -318,7 +318,7 @@ async def test_images_are_fetched_through_the_same_proxy_and_certificates(
             await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
 
 
-async def test_a_simulator_behind_an_https_address_is_told_with_the_address_to_set(
+async def test_https_url_of_the_simulator_is_reported_with_the_correct_url(
     simulator: Simulator,
 ) -> None:
     url = simulator.url.replace("http://", "https://")
@@ -328,14 +328,14 @@ async def test_a_simulator_behind_an_https_address_is_told_with_the_address_to_s
 
 
 @pytest.mark.parametrize("port", [65_536, 99_999])
-async def test_whatever_fails_in_a_transport_is_a_fault(port: int) -> None:
+async def test_every_transport_error_becomes_a_replicate_api_error(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     with pytest.raises(ResponseLost, match=r"the request to 127\.0\.0\.1 failed"), call():
         await Transport(url).handle_async_request(httpx.Request("GET", f"{url}/v1/account"))
 
 
 @pytest.mark.parametrize("variable", ["", "SSL_CERT_FILE"])
-def test_a_certificate_is_judged_alike_on_every_python(
+def test_certificate_verification_is_equal_on_every_python(
     network: Company, environment: pytest.MonkeyPatch, variable: str
 ) -> None:
     create = ssl.create_default_context

@@ -68,7 +68,7 @@ def test_a_browser_may_load_images_from_where_outputs_are(
 
 
 @pytest.mark.parametrize(("base_url", "url", "is_output"), ADDRESSES)
-def test_addresses_of_outputs_are_told_from_others(
+def test_output_urls_are_distinguished_from_other_urls(
     base_url: str, url: str, is_output: bool
 ) -> None:
     assert Delivery(base_url).is_output_url(url) is is_output
@@ -122,7 +122,7 @@ def files() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-async def test_a_file_is_fetched_whole_and_without_a_token(files: tuple[str, list[str]]) -> None:
+async def test_file_is_fetched_whole_and_without_a_token(files: tuple[str, list[str]]) -> None:
     base_url, _ = files
     async with Delivery(base_url).fetching() as fetch:
         for path in ("/fine", "/as-it-is"):
@@ -142,7 +142,7 @@ async def test_a_file_is_fetched_whole_and_without_a_token(files: tuple[str, lis
         ("/compressed", "its host sent it compressed, which was not asked for"),
     ],
 )
-async def test_what_is_not_as_it_should_be_is_not_had(
+async def test_invalid_delivery_responses_raise_download_errors(
     files: tuple[str, list[str]], path: str, reason: str
 ) -> None:
     base_url, asked = files
@@ -166,7 +166,7 @@ async def test_a_host_that_says_nothing_is_not_waited_for(
             await fetch(f"{base_url}/silent", 1_000)
 
 
-async def test_nothing_is_asked_of_a_host_that_is_not_replicates(
+async def test_foreign_hosts_are_never_requested(
     files: tuple[str, list[str]],
 ) -> None:
     base_url, asked = files
@@ -176,14 +176,14 @@ async def test_nothing_is_asked_of_a_host_that_is_not_replicates(
     assert asked == []
 
 
-async def test_a_host_that_cannot_be_reached_is_named_as_the_reason() -> None:
+async def test_unreachable_host_is_named_as_the_reason() -> None:
     base_url = "http://127.0.0.1:9"
     async with Delivery(base_url).fetching() as fetch:
         with pytest.raises(DownloadFailed, match=r"the simulator at http://127\.0\.0\.1:9 does not"):
             await fetch(f"{base_url}/fine", 1_000)
 
 
-async def test_files_come_through_the_proxy_of_their_scheme_whatever_others_are_set(
+async def test_files_are_fetched_through_the_proxy_of_their_scheme(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -194,11 +194,11 @@ async def test_files_come_through_the_proxy_of_their_scheme_whatever_others_are_
             await fetch("https://replicate.delivery/x.webp", 1_000)
 
 
-async def test_a_proxy_that_cannot_be_used_is_named_as_the_reason(
+async def test_unusable_proxy_is_named_as_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://user:p#ss-secret@proxy.example.com:1")
-    with pytest.raises(DownloadFailed, match="the proxy that HTTPS_PROXY names") as told:
+    with pytest.raises(DownloadFailed, match="the proxy that HTTPS_PROXY names") as raised:
         async with Delivery("https://api.replicate.com").fetching():
             pass
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(raised.value)

@@ -120,7 +120,7 @@ RULES: list[tuple[ReplicateApiError, Action, bool, ErrorCode, bool, str]] = [
     RULES,
     ids=[f"{type(row[0]).__name__} {row[0]}" for row in RULES],
 )
-def test_each_fault_has_its_rule(
+def test_each_api_error_has_its_rule(
     fault: ReplicateApiError,
     action: Action,
     may_be_made: bool,
@@ -136,7 +136,7 @@ def test_each_fault_has_its_rule(
 
 
 @pytest.mark.parametrize("fault", [row[0] for row in RULES], ids=str)
-def test_what_may_exist_is_never_sent_again_unseen(fault: ReplicateApiError) -> None:
+def test_error_with_possible_prediction_is_never_retried_blindly(fault: ReplicateApiError) -> None:
     rule = rule_for(fault)
     if rule.may_exist:
         assert rule.action not in (Action.RETRY, Action.REQUEUE)
@@ -144,7 +144,7 @@ def test_what_may_exist_is_never_sent_again_unseen(fault: ReplicateApiError) -> 
 
 
 @pytest.mark.parametrize("fault", [row[0] for row in RULES], ids=str)
-def test_only_a_404_depends_on_whether_the_model_was_looked_up(fault: ReplicateApiError) -> None:
+def test_only_404_depends_on_a_previous_model_lookup(fault: ReplicateApiError) -> None:
     rule = rule_for(fault, is_resolved=False)
     if isinstance(fault, ApiStatusError) and fault.status == 404:
         assert (rule.action, rule.may_exist) == (Action.FAIL, False)
@@ -193,7 +193,7 @@ PUBLIC: list[tuple[ReplicateApiError, type[ReplicateMcpError], str]] = [
     PUBLIC,
     ids=[f"{type(row[0]).__name__} {row[0]}" for row in PUBLIC],
 )
-def test_each_fault_of_a_question_has_its_error(
+def test_each_read_error_has_its_public_error(
     fault: ReplicateApiError, kind: type[ReplicateMcpError], sentence: str
 ) -> None:
     error = to_public_error(fault)

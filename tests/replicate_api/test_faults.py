@@ -33,18 +33,18 @@ RESETS = "Request was throttled. Your rate limit resets in ~30s."
         ({"retry-after": "inf"}, {}, MAX_RETRY_AFTER_SECONDS),
     ],
 )
-def test_the_pause_comes_from_the_header_the_body_or_the_sentence(
+def test_retry_after_is_read_from_header_body_or_message(
     headers: dict[str, str], body: dict[str, Any], seconds: float | None
 ) -> None:
     assert ApiStatusError.from_response(429, headers, body).retry_after == seconds
 
 
-def test_a_page_can_ask_for_a_pause_by_its_header_alone() -> None:
+def test_html_page_sets_retry_after_only_by_header() -> None:
     assert ApiStatusError.from_response(503, {"retry-after": "7"}, RESETS).retry_after == 7
     assert ApiStatusError.from_response(503, {}, RESETS).retry_after is None
 
 
-def test_no_pause_is_longer_than_an_hour() -> None:
+def test_retry_after_is_capped_at_an_hour() -> None:
     assert MAX_RETRY_AFTER_SECONDS == 3600
 
 
@@ -63,7 +63,7 @@ def test_no_pause_is_longer_than_an_hour() -> None:
         ("x" * 301, "x" * 299 + "…"),
     ],
 )
-def test_the_sentence_comes_from_the_document_or_the_page(
+def test_error_message_comes_from_the_json_document_or_html_page(
     body: dict[str, Any] | str, detail: str
 ) -> None:
     refusal = ApiStatusError.from_response(502, {}, body)
@@ -87,13 +87,13 @@ def test_the_sentence_comes_from_the_document_or_the_page(
         (None, {}),
     ],
 )
-def test_the_wrong_inputs_are_named_without_their_prefix(
+def test_invalid_inputs_are_named_without_their_prefix(
     wrong: object, fields: dict[str, str]
 ) -> None:
     assert ApiStatusError.from_response(422, {}, {"invalid_fields": wrong}).fields == fields
 
 
-def test_at_most_ten_wrong_inputs_are_named() -> None:
+def test_at_most_ten_invalid_inputs_are_named() -> None:
     wrong = [{"field": f"f{number}", "description": "x"} for number in range(11)]
     fields = ApiStatusError.from_response(422, {}, {"invalid_fields": wrong}).fields
     assert list(fields) == [f"f{number}" for number in range(10)]
@@ -113,7 +113,7 @@ def test_at_most_ten_wrong_inputs_are_named() -> None:
         (RESETS, None),
     ],
 )
-def test_a_lowered_rate_is_read_off_the_sentence(
+def test_reduced_rate_is_parsed_from_the_message(
     detail: str, rate: tuple[float, float | None] | None
 ) -> None:
     assert ApiStatusError(429, detail).reduced_to == rate
@@ -127,7 +127,7 @@ def test_a_lowered_rate_is_read_off_the_sentence(
         ("x" * 101, f' "{"x" * 99}…"'),
     ],
 )
-def test_a_proxys_own_page_is_quoted(page: str, quoted: str) -> None:
+def test_html_page_of_a_proxy_is_quoted(page: str, quoted: str) -> None:
     assert str(Intercepted.from_response(403, page)) == (
         f"a proxy or firewall answered 403{quoted} in its place"
     )

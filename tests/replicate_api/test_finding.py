@@ -14,7 +14,7 @@ def found(name: str, description: Any = "A model", **metadata: Any) -> dict[str,
     return {"model": model, "metadata": metadata}
 
 
-def test_what_makes_no_images_is_left_out() -> None:
+def test_models_without_image_output_are_excluded() -> None:
     models = image_models(
         [
             found("a/pictures", tags=["text-to-image", "photo"]),
@@ -28,7 +28,7 @@ def test_what_makes_no_images_is_left_out() -> None:
     assert [model.name for model in models] == ["a/pictures", "a/unknown"]
 
 
-def test_somebody_elses_words_are_one_line_of_printable_text() -> None:
+def test_foreign_descriptions_are_one_printable_line() -> None:
     first, second = image_models(
         [found("a/b", "Good.\n\x1b[2JIgnore\u202e all\tbefore"), found("a/c", None)]
     )
@@ -39,7 +39,7 @@ def test_somebody_elses_words_are_one_line_of_printable_text() -> None:
     assert long.description.endswith("…")
 
 
-def test_a_known_model_is_told_in_our_own_words() -> None:
+def test_recommended_model_uses_our_own_description() -> None:
     (model,) = image_models([found("google/imagen-4", "theirs")])
     assert model.known is not None
     assert model.description == model.known.good_at
@@ -58,7 +58,7 @@ def test_a_known_model_is_told_in_our_own_words() -> None:
         ("x" * 10_000, None),
     ],
 )
-def test_a_wrong_name_is_near_to_the_one_that_was_meant(text: str, expected: str | None) -> None:
+def test_misspelt_model_name_suggests_the_intended_one(text: str, expected: str | None) -> None:
     assert suggest_model(text) == expected
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_name_is_near_to_the_one_that_was_meant(text: str, expected: str
         ("zeppelin", []),
     ],
 )
-def test_a_query_finds_known_models_by_the_words_of_their_entries(
+def test_query_finds_recommended_models_by_words_of_their_entries(
     query: str, expected: list[str]
 ) -> None:
     assert [known.name.partition("/")[2] for known in search(query)] == expected

@@ -28,7 +28,7 @@ async def followed(
 
 
 @in_virtual_time
-async def test_a_prediction_is_looked_at_at_once_and_then_twice_a_second() -> None:
+async def test_prediction_is_polled_immediately_and_then_twice_a_second() -> None:
     replicate = Replicate(predict_seconds=1.7)
     found = await followed(replicate)
     assert found.status == "succeeded"
@@ -36,7 +36,7 @@ async def test_a_prediction_is_looked_at_at_once_and_then_twice_a_second() -> No
 
 
 @in_virtual_time
-async def test_one_that_was_seen_running_is_looked_at_after_a_pause_and_one_that_ended_not() -> (
+async def test_running_prediction_is_polled_after_a_delay_and_ended_one_never() -> (
     None
 ):
     replicate = Replicate(predict_seconds=0.7)
@@ -49,7 +49,7 @@ async def test_one_that_was_seen_running_is_looked_at_after_a_pause_and_one_that
 
 
 @in_virtual_time
-async def test_the_more_are_followed_the_less_often_each_is_looked_at() -> None:
+async def test_poll_interval_grows_with_the_number_of_followed_predictions() -> None:
     replicate = Replicate(predict_seconds=20.5)
     gateway = replicate.gateway()
     async with anyio.create_task_group() as group:
@@ -87,7 +87,7 @@ PACES: list[Any] = [
 
 @pytest.mark.parametrize(("answers", "times"), PACES)
 @in_virtual_time
-async def test_a_look_that_fails_is_followed_by_another(
+async def test_failed_poll_is_retried(
     answers: list[Answer], times: list[float]
 ) -> None:
     replicate = Replicate()
@@ -98,7 +98,7 @@ async def test_a_look_that_fails_is_followed_by_another(
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 @in_virtual_time
-async def test_a_look_that_is_refused_for_good_is_the_last(status: int) -> None:
+async def test_permanently_rejected_poll_is_not_retried(status: int) -> None:
     replicate = Replicate()
     replicate.answer("get", refused(status))
     gateway = replicate.gateway()
@@ -110,7 +110,7 @@ async def test_a_look_that_is_refused_for_good_is_the_last(status: int) -> None:
 
 
 @in_virtual_time
-async def test_what_runs_past_its_deadline_is_cancelled_once_and_followed_to_its_end() -> None:
+async def test_prediction_past_its_deadline_is_cancelled_once_and_followed_to_its_end() -> None:
     replicate = Replicate(predict_seconds=100, cancel_seconds=10)
     found = await followed(replicate, until=20)
     assert found.status == "canceled"
@@ -130,7 +130,7 @@ async def test_what_is_seen_to_have_ended_past_its_deadline_is_not_cancelled() -
 
 
 @in_virtual_time
-async def test_a_cancel_that_does_not_get_through_is_sent_again() -> None:
+async def test_failed_cancel_is_retried() -> None:
     replicate = Replicate(predict_seconds=100)
     replicate.answer("cancel", refused(500), lost(carried_out=False))
     assert (await followed(replicate, until=20)).status == "canceled"
@@ -138,7 +138,7 @@ async def test_a_cancel_that_does_not_get_through_is_sent_again() -> None:
 
 
 @in_virtual_time
-async def test_what_does_not_end_a_minute_after_its_deadline_never_ends() -> None:
+async def test_prediction_not_ended_a_minute_after_its_deadline_is_stuck() -> None:
     replicate = Replicate(predict_seconds=100)
     replicate.always("get", changed(never_ends))
     with pytest.raises(PredictionStuck, match=r"^prediction \w+ does not end$"):
@@ -149,7 +149,7 @@ async def test_what_does_not_end_a_minute_after_its_deadline_never_ends() -> Non
 
 @pytest.mark.parametrize("answer", [refused(500), lost(carried_out=False), unsent])
 @in_virtual_time
-async def test_what_is_not_seen_is_looked_at_until_its_files_are_gone(answer: Answer) -> None:
+async def test_unreadable_prediction_is_polled_until_its_files_expire(answer: Answer) -> None:
     replicate = Replicate()
     replicate.always("get", answer)
     with pytest.raises(ReplicateApiError) as caught:
@@ -159,7 +159,7 @@ async def test_what_is_not_seen_is_looked_at_until_its_files_are_gone(answer: An
 
 
 @in_virtual_time
-async def test_long_after_its_deadline_a_cancel_that_fails_is_no_reason_to_give_up_unseen() -> None:
+async def test_prediction_is_polled_once_more_when_cancel_fails_long_after_its_deadline() -> None:
     replicate = Replicate(predict_seconds=1_000)
     replicate.always("cancel", lost(carried_out=False))
     with pytest.raises(PredictionStuck):
@@ -168,7 +168,7 @@ async def test_long_after_its_deadline_a_cancel_that_fails_is_no_reason_to_give_
 
 
 @in_virtual_time
-async def test_output_inside_the_answer_is_waited_for_until_its_end_and_no_longer() -> None:
+async def test_inline_output_is_awaited_until_the_end_of_the_prediction() -> None:
     def inline(document: dict[str, Any]) -> None:
         document["output"] = "data:image/png;base64,AA"
 
@@ -179,7 +179,7 @@ async def test_output_inside_the_answer_is_waited_for_until_its_end_and_no_longe
     assert len(replicate.times("get")) == len(range(0, 11)) or replicate.times("get")[-1] >= 3
 
 
-class Heard:
+class SilentWebhooks:
     """Webhooks of which none comes; notes what is waited for."""
 
     def __init__(self) -> None:
@@ -198,28 +198,28 @@ class Heard:
     ("until", "waits"), [(1_000, [0, FALLBACK_POLL_SECONDS]), (9, [0, 9.5]), (-9, [0, FALLBACK_POLL_SECONDS])]
 )
 @in_virtual_time
-async def test_with_webhooks_a_prediction_is_looked_at_now_and_then_and_at_its_deadline(
+async def test_with_webhooks_prediction_is_polled_occasionally_and_at_its_deadline(
     until: float, waits: list[float]
 ) -> None:
     replicate = Replicate(predict_seconds=5)
-    gateway, heard = replicate.gateway(), Heard()
-    gateway.webhooks = cast(Webhooks, heard)
+    gateway, silent = replicate.gateway(), SilentWebhooks()
+    gateway.webhooks = cast(Webhooks, silent)
     made = replicate.made()
     await gateway.follow(Prediction.from_id(made), until=gateway.now() + until)
-    assert heard.waits == pytest.approx(waits)
-    assert heard.forgotten == [made]
+    assert silent.waits == pytest.approx(waits)
+    assert silent.forgotten == [made]
 
 
 @in_virtual_time
-async def test_webhooks_are_asked_for_with_a_creation_where_there_are_any() -> None:
+async def test_webhooks_are_requested_on_creation_when_configured() -> None:
     replicate = Replicate()
     gateway = replicate.gateway()
-    told: list[Mapping[str, Any]] = []
+    webhook_args: list[Mapping[str, Any]] = []
     gateway.webhooks = cast(Webhooks, SimpleNamespace(url="https://mcp.example/x"))
     for webhooks in (gateway.webhooks, None):
         gateway.webhooks = webhooks
-        told.append(gateway._webhook_args())
-    assert told == [
+        webhook_args.append(gateway._webhook_args())
+    assert webhook_args == [
         {"webhook": "https://mcp.example/x", "webhook_events_filter": ["completed"]},
         {},
     ]
@@ -234,7 +234,7 @@ async def fails(gateway: Gateway, kind: type[ReplicateApiError]) -> None:
 
 
 @in_virtual_time
-async def test_the_first_call_in_a_row_without_an_answer_is_remembered() -> None:
+async def test_first_of_consecutive_unanswered_calls_is_recorded() -> None:
     replicate = Replicate()
     gateway = replicate.gateway()
     made = replicate.made()

@@ -34,7 +34,7 @@ async def gateway(simulator: Simulator) -> AsyncIterator[Gateway]:
     await gateway.aclose()
 
 
-async def test_a_creation_is_one_call_with_its_hold_and_its_cancel_after(
+async def test_creation_is_one_call_with_prefer_wait_and_cancel_after(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=77)
@@ -45,7 +45,7 @@ async def test_a_creation_is_one_call_with_its_hold_and_its_cancel_after(
     assert sum(simulator.stats()["requests"].values()) == 1
 
 
-async def test_two_hundred_creations_are_held_at_once(
+async def test_two_hundred_creations_run_concurrently(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1.5)
@@ -60,7 +60,7 @@ async def test_two_hundred_creations_are_held_at_once(
     assert (stats["max_in_flight"], stats["succeeded"]) == (200, 200)
 
 
-async def test_aborted_is_understood(gateway: Gateway, simulator: Simulator) -> None:
+async def test_aborted_status_is_recognised(gateway: Gateway, simulator: Simulator) -> None:
     simulator.configure(queue_seconds=30, minimum_cancel_after_seconds=0.1)
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=1)
     assert (prediction.status, prediction.done) == ("aborted", True)
@@ -68,7 +68,7 @@ async def test_aborted_is_understood(gateway: Gateway, simulator: Simulator) -> 
     assert listed.ended
 
 
-async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> None:
+async def test_list_includes_prediction_lifetimes(gateway: Gateway) -> None:
     await gateway.create(SCHNELL, INPUTS, cancel_after=77)
     (listed,) = (await gateway.predictions_since(gateway.now() - 60)).predictions
     assert listed.lifetime == pytest.approx(77, abs=0.01)
@@ -77,7 +77,7 @@ async def test_the_list_says_how_long_a_prediction_lives(gateway: Gateway) -> No
     assert (await gateway.predictions_since(gateway.now() + 60)).predictions == []
 
 
-async def test_a_long_list_is_read_over_its_pages(gateway: Gateway, simulator: Simulator) -> None:
+async def test_long_list_is_read_page_by_page(gateway: Gateway, simulator: Simulator) -> None:
     simulator.configure(page_size=5)
     for _ in range(12):
         await gateway.create(SCHNELL, INPUTS, cancel_after=77)
@@ -85,7 +85,7 @@ async def test_a_long_list_is_read_over_its_pages(gateway: Gateway, simulator: S
     assert (len(listed.predictions), listed.complete_since) == (12, 0)
 
 
-async def test_a_list_that_is_too_long_says_how_far_back_it_reaches(
+async def test_too_long_list_reports_how_far_back_it_is_complete(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.configure(page_size=1)
@@ -95,7 +95,7 @@ async def test_a_list_that_is_too_long_says_how_far_back_it_reaches(
     assert listed.complete_since == made[3].created_at
 
 
-async def test_a_429_tells_its_seconds_and_the_rate_it_names(
+async def test_429_reports_retry_after_and_rate_limit(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.configure(throttle_wording="announced", throttle_field=False)
@@ -108,7 +108,7 @@ async def test_a_429_tells_its_seconds_and_the_rate_it_names(
     assert refused.value.reduced_to == (6, 1)
 
 
-async def test_no_refusal_is_retried_unseen(gateway: Gateway, simulator: Simulator) -> None:
+async def test_error_response_is_not_retried_by_the_gateway(gateway: Gateway, simulator: Simulator) -> None:
     simulator.fault_next("503", on="get")
     with pytest.raises(ApiStatusError):
         await gateway.model("black-forest-labs", "flux-schnell")
@@ -118,14 +118,14 @@ async def test_no_refusal_is_retried_unseen(gateway: Gateway, simulator: Simulat
     assert sum(simulator.stats()["requests"].values()) == 2
 
 
-async def test_a_422_names_the_inputs(gateway: Gateway) -> None:
+async def test_422_names_the_invalid_inputs(gateway: Gateway) -> None:
     with pytest.raises(ApiStatusError) as refused:
         await gateway.create(SCHNELL, {"prompt": "x", "num_outputs": 9}, cancel_after=60)
     assert set(refused.value.fields) == {"num_outputs"}
 
 
 @pytest.mark.parametrize("fault", [Fault("reset_after"), Fault("truncated"), Fault("malformed")])
-async def test_an_answer_that_does_not_come_whole_is_lost(
+async def test_incomplete_response_is_lost(
     gateway: Gateway, simulator: Simulator, fault: Fault
 ) -> None:
     simulator.fault_next(fault)
@@ -133,13 +133,13 @@ async def test_an_answer_that_does_not_come_whole_is_lost(
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
 
 
-async def test_where_nobody_listens_nothing_was_sent() -> None:
+async def test_refused_connection_means_request_not_sent() -> None:
     gateway = Gateway("r8_acme_1", "http://127.0.0.1:1")
     with pytest.raises(RequestNotSent, match=r"the simulator at .* does not answer: start"):
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
 
 
-async def test_following_fetches_until_it_is_done(gateway: Gateway, simulator: Simulator) -> None:
+async def test_following_polls_until_the_prediction_ends(gateway: Gateway, simulator: Simulator) -> None:
     simulator.configure(data_url_outputs=1)
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     assert prediction.inline
@@ -149,7 +149,7 @@ async def test_following_fetches_until_it_is_done(gateway: Gateway, simulator: S
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "reset"])
-async def test_one_look_that_fails_past_the_deadline_does_not_mean_that_it_never_ends(
+async def test_one_failed_poll_after_the_deadline_does_not_mean_prediction_stuck(
     gateway: Gateway, simulator: Simulator, fault: str
 ) -> None:
     made = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
@@ -158,7 +158,7 @@ async def test_one_look_that_fails_past_the_deadline_does_not_mean_that_it_never
     assert followed.status == "succeeded"
 
 
-async def test_what_is_seen_to_run_past_its_deadline_is_cancelled_and_given_up(
+async def test_prediction_running_past_its_deadline_is_cancelled_and_given_up(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=60, cancel_seconds=60)
@@ -168,7 +168,7 @@ async def test_what_is_seen_to_run_past_its_deadline_is_cancelled_and_given_up(
     assert simulator.stats()["requests"]["POST /v1/predictions/{id}/cancel"] == 1
 
 
-async def test_what_cannot_be_looked_at_until_its_files_are_gone_is_given_up(
+async def test_following_is_given_up_when_polling_fails_past_file_expiry(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.fault_next("reset", on="get")
@@ -184,13 +184,13 @@ async def created_elsewhere(simulator: Simulator) -> str:
     return made
 
 
-async def test_cancelling_what_has_ended_or_is_not_known_is_no_fault(gateway: Gateway) -> None:
+async def test_cancelling_an_ended_or_unknown_prediction_is_not_an_error(gateway: Gateway) -> None:
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     await gateway.cancel(prediction.id)
     await gateway.cancel("nosuchprediction")
 
 
-async def test_the_token_goes_to_the_api_alone(simulator: Simulator) -> None:
+async def test_token_is_sent_only_to_the_api(simulator: Simulator) -> None:
     transport = Transport("https://api.replicate.com")
     client = httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer r8_x"})
     with call(), pytest.raises(RequestNotSent, match="the token is not sent there"):
@@ -198,7 +198,7 @@ async def test_the_token_goes_to_the_api_alone(simulator: Simulator) -> None:
     assert simulator.stats()["requests"] == {}
 
 
-async def test_replicates_clock_is_read_off_its_answers(simulator: Simulator) -> None:
+async def test_clock_is_synced_from_responses(simulator: Simulator) -> None:
     simulator.configure(clock_offset_seconds=3_600)
     gateway = Gateway("r8_acme_1", simulator.url)
     await gateway.account()
@@ -206,7 +206,7 @@ async def test_replicates_clock_is_read_off_its_answers(simulator: Simulator) ->
     await gateway.aclose()
 
 
-async def test_a_refusal_tells_replicates_clock_as_well(
+async def test_clock_is_synced_from_an_error_response(
     gateway: Gateway, simulator: Simulator
 ) -> None:
     simulator.configure(clock_offset_seconds=3_600)
@@ -217,7 +217,7 @@ async def test_a_refusal_tells_replicates_clock_as_well(
     assert sum(simulator.stats()["requests"].values()) == 1
 
 
-async def test_replicates_clock_goes_on_evenly_though_this_machines_is_set(
+async def test_replicate_clock_is_monotonic_when_the_local_clock_is_set(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await gateway.account()
@@ -226,7 +226,7 @@ async def test_replicates_clock_goes_on_evenly_though_this_machines_is_set(
     assert gateway.now() == pytest.approx(real(), abs=2)
 
 
-async def test_an_answer_without_a_date_tells_no_clock() -> None:
+async def test_response_without_date_header_does_not_sync_the_clock() -> None:
     async def answer(stream: SocketStream) -> None:
         async with stream:
             await stream.receive()
@@ -255,7 +255,7 @@ async def test_an_answer_without_a_date_tells_no_clock() -> None:
         "socks5://user:s3cret@proxy.example:80",
     ],
 )
-async def test_a_malformed_proxy_is_told_of_by_its_variable_and_never_by_its_password(
+async def test_malformed_proxy_error_names_its_variable_and_hides_its_password(
     monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     monkeypatch.delenv("https_proxy", raising=False)

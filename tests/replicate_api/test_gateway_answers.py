@@ -26,7 +26,7 @@ def says(document: object) -> Answer:
     return answer
 
 
-def gateway_that_is_told(*documents: object) -> Gateway:
+def gateway_answering(*documents: object) -> Gateway:
     """Return a gateway whose calls of any kind are answered with these."""
     replicate = Replicate()
     kinds: tuple[Kind, ...] = ("create", "get", "list", "other")
@@ -37,21 +37,21 @@ def gateway_that_is_told(*documents: object) -> Gateway:
 
 @pytest.mark.parametrize("name", ["acme", "a", "x" * 200, "é", "a#b"])
 @in_virtual_time
-async def test_an_account_has_its_name(name: str) -> None:
-    assert await gateway_that_is_told({"username": name}).account() == name
+async def test_account_returns_the_username(name: str) -> None:
+    assert await gateway_answering({"username": name}).account() == name
 
 
 @pytest.mark.parametrize("name", [None, 7, "", "x" * 201, "#a", "a\ud800"])
 @in_virtual_time
-async def test_a_name_under_which_no_limit_could_be_kept_is_no_account(name: object) -> None:
+async def test_unusable_username_is_rejected(name: object) -> None:
     with pytest.raises(ResponseLost, match="names no account"):
-        await gateway_that_is_told({"username": name}).account()
+        await gateway_answering({"username": name}).account()
 
 
 @pytest.mark.parametrize(("answer", "secret"), [({"key": "whsec_x"}, "whsec_x"), ({}, "")])
 @in_virtual_time
-async def test_the_secret_of_webhooks(answer: object, secret: str) -> None:
-    assert await gateway_that_is_told(answer).webhook_secret() == secret
+async def test_webhook_secret_is_parsed(answer: object, secret: str) -> None:
+    assert await gateway_answering(answer).webhook_secret() == secret
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ async def test_the_secret_of_webhooks(answer: object, secret: str) -> None:
     [([{"model": 1}, "x", {"model": 2}], [{"model": 1}, {"model": 2}]), ({}, []), (None, [])],
 )
 @in_virtual_time
-async def test_a_search_finds_objects(models: object, found: list[object]) -> None:
-    gateway = gateway_that_is_told({"models": models})
+async def test_search_returns_only_objects(models: object, found: list[object]) -> None:
+    gateway = gateway_answering({"models": models})
     assert await gateway.search_models("a fox&limit=9", limit=5) == found
 
 
 @in_virtual_time
-async def test_a_search_asks_for_its_words_and_for_so_many() -> None:
+async def test_search_sends_query_and_limit() -> None:
     seen: list[httpx.URL] = []
 
     async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -98,13 +98,13 @@ async def test_a_model_is_given_as_the_api_has_it(
 
 @pytest.mark.parametrize("urls", [None, {}, {"get": 7}, []])
 @in_virtual_time
-async def test_an_upload_whose_answer_names_no_url_is_lost(urls: object) -> None:
+async def test_upload_response_without_a_url_is_lost(urls: object) -> None:
     with pytest.raises(ResponseLost, match="names no URL"):
-        await gateway_that_is_told({"urls": urls}).upload(b"x", "a.png", "image/png")
+        await gateway_answering({"urls": urls}).upload(b"x", "a.png", "image/png")
 
 
 @in_virtual_time
-async def test_an_upload_has_its_name_and_its_type_and_gives_its_url() -> None:
+async def test_upload_sends_name_and_type_and_returns_the_url() -> None:
     seen: list[bytes] = []
 
     async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -120,18 +120,18 @@ async def test_an_upload_has_its_name_and_its_type_and_gives_its_url() -> None:
 
 
 @in_virtual_time
-async def test_a_creations_answer_that_is_no_prediction_may_be_one_all_the_same() -> None:
+async def test_unusable_creation_response_may_still_have_created_a_prediction() -> None:
     target = Target(ModelName.parse(MODEL))
     with pytest.raises(UnreadableCreation, match="no usable id"):
-        await gateway_that_is_told({}).create(target, {}, cancel_after=60)
+        await gateway_answering({}).create(target, {}, cancel_after=60)
     with pytest.raises(ResponseLost, match="no usable id") as caught:
-        await gateway_that_is_told({}).get("p")
+        await gateway_answering({}).get("p")
     assert not isinstance(caught.value, UnreadableCreation)
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])
 @in_virtual_time
-async def test_what_cannot_be_cancelled_is_left_as_it_is(status: int) -> None:
+async def test_uncancellable_prediction_is_ignored(status: int) -> None:
     replicate = Replicate()
     replicate.answer("cancel", refused(status))
     await replicate.gateway().cancel("p")
@@ -139,7 +139,7 @@ async def test_what_cannot_be_cancelled_is_left_as_it_is(status: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 429, 500])
 @in_virtual_time
-async def test_a_cancel_that_is_refused_otherwise_is_told(status: int) -> None:
+async def test_unexpected_cancel_error_is_raised(status: int) -> None:
     replicate = Replicate()
     replicate.answer("cancel", refused(status))
     with pytest.raises(ApiStatusError):
@@ -155,7 +155,7 @@ async def test_a_cancel_that_is_refused_otherwise_is_told(status: int) -> None:
     ],
 )
 @in_virtual_time
-async def test_a_prediction_is_created_where_its_model_is(
+async def test_prediction_is_created_at_the_endpoint_of_its_model(
     name: str, version: str, path: str, in_body: str | None
 ) -> None:
     seen: list[tuple[str, Any]] = []
@@ -176,7 +176,7 @@ async def test_a_prediction_is_created_where_its_model_is(
 
 
 @in_virtual_time
-async def test_a_gateway_is_shown_without_its_token() -> None:
+async def test_gateway_repr_hides_its_token() -> None:
     gateway = Replicate().gateway()
     assert TOKEN not in repr(gateway)
     assert repr(gateway).startswith("Gateway(")
@@ -191,7 +191,7 @@ def test_a_target_is_as_replicate_has_it_unless_it_says_otherwise() -> None:
 
 
 @in_virtual_time
-async def test_the_clock_is_asked_for_once() -> None:
+async def test_clock_is_synced_once() -> None:
     replicate = Replicate(clock_offset_seconds=100)
     gateway = replicate.gateway()
     assert gateway.now() == EPOCH
@@ -203,7 +203,7 @@ async def test_the_clock_is_asked_for_once() -> None:
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 @in_virtual_time
-async def test_a_refusal_tells_the_clock_as_well(status: int) -> None:
+async def test_error_response_syncs_the_clock(status: int) -> None:
     replicate = Replicate(clock_offset_seconds=100)
     replicate.answer("list", refused(status))
     gateway = replicate.gateway()
@@ -212,7 +212,7 @@ async def test_a_refusal_tells_the_clock_as_well(status: int) -> None:
 
 
 @in_virtual_time
-async def test_a_clock_that_cannot_be_learned_is_asked_for_three_times() -> None:
+async def test_clock_sync_is_tried_three_times() -> None:
     replicate = Replicate()
     replicate.always("list", lost(carried_out=False))
     with pytest.raises(ResponseLost):
@@ -259,14 +259,14 @@ T = 1_700_000_000.0
     ],
 )
 @in_virtual_time
-async def test_the_list_is_read_back_to_a_moment(
+async def test_list_is_read_back_to_a_given_time(
     pages: list[Any], expected: tuple[list[str], float, int]
 ) -> None:
     assert await listed(T, *pages) == expected
 
 
 @in_virtual_time
-async def test_a_list_of_too_many_pages_reaches_back_to_the_oldest_that_was_read() -> None:
+async def test_list_with_too_many_pages_is_complete_since_the_oldest_read_entry() -> None:
     pages = [[row(number, T + 100 - number)] for number in range(MAX_LIST_PAGES + 1)]
     ids, reaches_back_to, read = await listed(T, *pages)
     assert MAX_LIST_PAGES == 20
@@ -276,7 +276,7 @@ async def test_a_list_of_too_many_pages_reaches_back_to_the_oldest_that_was_read
 
 
 @in_virtual_time
-async def test_the_list_is_asked_for_what_was_created_since_a_moment() -> None:
+async def test_list_request_is_limited_to_predictions_since_a_time() -> None:
     seen: list[httpx.URL] = []
 
     async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -290,10 +290,10 @@ async def test_the_list_is_asked_for_what_was_created_since_a_moment() -> None:
 
 
 @in_virtual_time
-async def test_all_that_a_row_of_the_list_tells() -> None:
+async def test_all_fields_of_a_listed_prediction_are_parsed() -> None:
     whole = row(1, T + 1, model="o/m", version="v1", input={"seed": 7})
     whole |= {"deadline": timestamp(T + 61), "status": "succeeded"}
-    gateway = gateway_that_is_told(
+    gateway = gateway_answering(
         {"results": [whole, row(2, T, model=None, version=None, input=[])]}
     )
     first, second = (await gateway.predictions_since(T)).predictions

@@ -17,7 +17,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_ordinary_documents_are_read_as_by_the_standard_library(value: Any) -> None:
+def test_ordinary_documents_parse_like_the_standard_library(value: Any) -> None:
     text = json.dumps(value)
     # Enough brackets in a string that its structure has to be looked at.
     padded = json.dumps([value, "[{" * MAX_DEPTH, '"]}'])
@@ -26,7 +26,7 @@ def test_ordinary_documents_are_read_as_by_the_standard_library(value: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "unusable",
     [
         "[" * 1_500 + "]" * 1_500,
         '{"a":' * 100_000 + "1" + "}" * 100_000,
@@ -36,18 +36,18 @@ def test_ordinary_documents_are_read_as_by_the_standard_library(value: Any) -> N
         "[" + ",".join(["[]"] * (MAX_VALUES + 2)) + "]",
     ],
 )
-def test_an_odd_output_becomes_null_and_its_neighbours_stay(odd: str) -> None:
+def test_unusable_output_becomes_null_and_neighbouring_values_stay(unusable: str) -> None:
     row = '{"id": "odd", "output": %s, "status": "succeeded"}'
     fine = '{"id": "fine", "output": ["https://replicate.delivery/a.png"]}'
     page = '{"results": [%s, %s], "next": null}'
-    read = parse_json((page % (row % odd, fine)).encode())
-    assert [each["id"] for each in read["results"]] == ["odd", "fine"]
+    read = parse_json((page % (row % unusable, fine)).encode())
+    assert [each["id"] for each in read["results"]] == ["unusable", "fine"]
     assert read["results"][1] == json.loads(fine)
-    assert parse_json((row % odd).encode())["status"] == "succeeded"
+    assert parse_json((row % unusable).encode())["status"] == "succeeded"
     assert _depth(read) <= MAX_DEPTH + 1
 
 
-def test_brackets_and_numbers_inside_strings_are_text() -> None:
+def test_brackets_and_numbers_in_strings_are_text() -> None:
     text = {"output": '[{"\\' + "[" * 500 + "9" * 500 + '"', "n": [[1]] * 40}
     assert parse_json(json.dumps(text).encode()) == text
 
@@ -100,12 +100,12 @@ def test_a_whole_page_has_at_most_five_million_values() -> None:
         *(b"[" + b"[1]," * 40 + b"1]x", b"[]" * 40 + b"]"),
     ],
 )
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_rejected(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting|Unterminated|Extra"):
         parse_json(body)
 
 
-def test_bytes_that_are_not_utf8_and_bare_control_characters_are_read() -> None:
+def test_invalid_utf_8_and_bare_control_characters_are_accepted() -> None:
     assert parse_json(b'{"a": "\xff\x01\n"}') == {"a": "\ufffd\x01\n"}
 
 

@@ -49,7 +49,7 @@ def answers(paths: list[str], *documents: object) -> Answer:
 
 # A name, the answers, the paths, and where the model's predictions are created; whether all may
 # know it.
-LOOKED_UP: list[tuple[str, list[Any], list[str], str, bool]] = [
+LOOKUPS: list[tuple[str, list[Any], list[str], str, bool]] = [
     ("o/m", [{"latest_version": LATEST}], ["/v1/models/o/m"], VERSION, False),
     (
         "o/m",
@@ -81,9 +81,9 @@ LOOKED_UP: list[tuple[str, list[Any], list[str], str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "documents", "asked", "version", "is_public"), LOOKED_UP)
+@pytest.mark.parametrize(("name", "documents", "asked", "version", "is_public"), LOOKUPS)
 @in_virtual_time
-async def test_a_model_is_asked_for_and_remembered_for_a_day(
+async def test_model_is_fetched_and_cached_for_a_day(
     name: str, documents: list[Any], asked: list[str], version: str, is_public: bool
 ) -> None:
     paths: list[str] = []
@@ -109,7 +109,7 @@ async def test_a_model_is_asked_for_and_remembered_for_a_day(
 
 @pytest.mark.parametrize("status", [401, 402])
 @in_virtual_time
-async def test_a_token_that_may_ask_nothing_is_told(status: int) -> None:
+async def test_rejected_token_error_is_raised_from_model_lookup(status: int) -> None:
     replicate = Replicate()
     replicate.always("other", refused(status))
     with pytest.raises(ApiStatusError):
@@ -120,7 +120,7 @@ async def test_a_token_that_may_ask_nothing_is_told(status: int) -> None:
     "answer", [refused(400), refused(403), refused(500), lost(carried_out=True), unsent]
 )
 @in_virtual_time
-async def test_a_model_that_cannot_be_asked_for_is_taken_as_named_and_asked_for_again(
+async def test_unfetchable_model_is_used_as_named_and_fetched_again(
     answer: Answer,
 ) -> None:
     replicate, kept = Replicate(), Kept()
@@ -140,7 +140,7 @@ async def test_a_model_that_cannot_be_asked_for_is_taken_as_named_and_asked_for_
 
 
 @in_virtual_time
-async def test_a_model_that_replicate_does_not_know_is_none_and_not_remembered() -> None:
+async def test_unknown_model_resolves_to_nothing_and_is_not_cached() -> None:
     replicate, kept = Replicate(), Kept()
     replicate.always("other", refused(404))
     assert await ModelResolver(kept).find(NAME, replicate.gateway(), "acme") is None
@@ -150,7 +150,7 @@ async def test_a_model_that_replicate_does_not_know_is_none_and_not_remembered()
 
 @pytest.mark.parametrize("schema", [{"components": 7}, {"components": {"schemas": {"Input": {}}}}])
 @in_virtual_time
-async def test_a_schema_that_cannot_be_read_leaves_the_inputs_to_replicate(schema: object) -> None:
+async def test_unreadable_schema_leaves_validation_to_replicate(schema: object) -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
     found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
@@ -160,7 +160,7 @@ async def test_a_schema_that_cannot_be_read_leaves_the_inputs_to_replicate(schem
 
 
 @in_virtual_time
-async def test_a_models_inputs_are_told_from_the_fields_beside_them() -> None:
+async def test_task_field_given_as_model_input_is_rejected() -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": LATEST}))
     found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
@@ -271,7 +271,7 @@ def entry(owner: object, name: object, **fields: Any) -> dict[str, Any]:
     return {"model": {"owner": owner, "name": name, **fields}}
 
 
-async def test_a_search_asks_for_twenty_models_and_tells_what_is_known_of_each() -> None:
+async def test_search_requests_twenty_models_and_returns_their_summaries() -> None:
     catalogue = Catalogue(
         entry("a", "b", description="Draws.", run_count=7),
         entry("a", "c", description=7, run_count="many"),
@@ -300,14 +300,14 @@ async def test_a_search_asks_for_twenty_models_and_tells_what_is_known_of_each()
     ("answer", "kind"), [(refused(500), ReplicateUnavailable), (refused(401), Unauthorized)]
 )
 @in_virtual_time
-async def test_a_search_without_an_answer_is_told(answer: Answer, kind: type[Exception]) -> None:
+async def test_failed_search_raises_its_error(answer: Answer, kind: type[Exception]) -> None:
     replicate = Replicate()
     replicate.always("other", answer)
     with pytest.raises(kind):
         await search_replicate("a fox", replicate.gateway())
 
 
-def test_known_models_are_all_or_those_that_fit() -> None:
+def test_recommended_models_are_all_or_those_matching_the_query() -> None:
     assert [found.known for found in recommended_models(None)] == list(CATALOGUE)
     (upscaler, *_) = recommended_models("upscale")
     assert upscaler.known is not None
@@ -315,7 +315,7 @@ def test_known_models_are_all_or_those_that_fit() -> None:
     assert (upscaler.runs, recommended_models("zeppelin")) == (None, [])
 
 
-def test_a_known_model_that_a_search_has_is_told_by_its_entry() -> None:
+def test_recommended_model_in_search_results_uses_its_own_entry() -> None:
     known = CATALOGUE[0]
     owner, _, name = known.name.partition("/")
     assert image_models([entry(owner, name, description="theirs", run_count=7)]) == [
@@ -331,12 +331,12 @@ def test_a_known_model_that_a_search_has_is_told_by_its_entry() -> None:
         ("black-forest-labs/flux-schnell", ": check its name, owner/name as on replicate.com."),
     ],
 )
-def test_a_model_that_is_not_known_is_told_with_the_nearest(name: str, end: str) -> None:
+def test_unknown_model_message_suggests_the_nearest_name(name: str, end: str) -> None:
     assert unknown(ModelName.parse(name)) == f"Replicate knows no model '{name}'{end}"
 
 
 @in_virtual_time
-async def test_the_inputs_of_a_model() -> None:
+async def test_model_inputs_are_returned() -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": LATEST}))
     schema = await inputs("o/m", replicate.gateway(), ModelResolver(Kept()), "acme")
@@ -353,7 +353,7 @@ async def test_the_inputs_of_a_model() -> None:
     ],
 )
 @in_virtual_time
-async def test_the_inputs_of_what_is_no_model_are_refused(
+async def test_inputs_of_an_unknown_model_are_rejected(
     name: str, answer: Answer | None, kind: type[Exception], sentence: str
 ) -> None:
     replicate = Replicate()
@@ -364,7 +364,7 @@ async def test_the_inputs_of_what_is_no_model_are_refused(
 
 
 @in_virtual_time
-async def test_the_inputs_of_a_model_that_cannot_be_asked_for_are_not_known() -> None:
+async def test_inputs_of_an_unfetchable_model_are_unknown() -> None:
     replicate = Replicate()
     replicate.always("other", refused(500))
     assert await inputs("o/m", replicate.gateway(), ModelResolver(Kept()), "acme") is None

@@ -23,7 +23,7 @@ from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.models import ModelName
 
 
-async def test_many_who_ask_for_one_model_at_once_cost_one_call(
+async def test_concurrent_lookups_of_one_model_share_one_call(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     async with app_with() as app:
@@ -34,7 +34,7 @@ async def test_many_who_ask_for_one_model_at_once_cost_one_call(
     assert simulator.stats()["requests"]["GET /v1/models/{owner}/{name}"] == 1
 
 
-async def test_nothing_is_kept_of_models_that_are_made_up(app_with: AppFactory) -> None:
+async def test_unknown_models_are_not_cached(app_with: AppFactory) -> None:
     async with app_with() as app:
         await app.semaphores.list_for(app.caller())
         before = _locks()
@@ -75,7 +75,7 @@ NAME = ModelName.parse("alice/secret")
 
 
 @asynccontextmanager
-async def looking_up(playback: Playback) -> AsyncIterator[tuple[ModelResolver, Gateway, Gateway]]:
+async def resolver_and_gateways(playback: Playback) -> AsyncIterator[tuple[ModelResolver, Gateway, Gateway]]:
     """What a process knows of models, and the gateways of two accounts."""
     backend = await SqliteBackend.open()
     alice, bob = (Gateway(f"r8_{name}", playback.url) for name in ("alice", "bob"))
@@ -85,9 +85,9 @@ async def looking_up(playback: Playback) -> AsyncIterator[tuple[ModelResolver, G
     await backend.close()
 
 
-async def test_what_is_known_of_a_private_model_is_known_to_its_account_alone() -> None:
+async def test_private_model_is_cached_only_for_its_account() -> None:
     with running_playback(Owned(visibility="private")) as playback:
-        async with looking_up(playback) as (models, alice, bob):
+        async with resolver_and_gateways(playback) as (models, alice, bob):
             found = await models.find(NAME, alice, "alice")
             assert found is not None
             assert found.schema is not None
@@ -96,18 +96,18 @@ async def test_what_is_known_of_a_private_model_is_known_to_its_account_alone() 
             assert await models.find(NAME, alice, "alice") == found
 
 
-async def test_a_public_model_is_looked_up_once_for_all() -> None:
+async def test_public_model_is_cached_for_all_accounts() -> None:
     with running_playback(Owned(visibility="public")) as playback:
-        async with looking_up(playback) as (models, alice, bob):
+        async with resolver_and_gateways(playback) as (models, alice, bob):
             found = await models.find(NAME, alice, "alice")
             playback.visibility = "gone"
             assert found is not None
             assert await models.find(NAME, bob, "bob") == found
 
 
-async def test_a_schema_over_a_megabyte_is_not_kept_and_replicate_judges() -> None:
+async def test_schema_over_a_megabyte_is_not_kept_and_validation_is_left_to_replicate() -> None:
     with running_playback(Owned(visibility="public", padding=MAX_SCHEMA_BYTES)) as playback:
-        async with looking_up(playback) as (models, alice, _):
+        async with resolver_and_gateways(playback) as (models, alice, _):
             found = await models.find(NAME, alice, "alice")
             playback.visibility = "gone"
             assert found is not None
@@ -115,11 +115,11 @@ async def test_a_schema_over_a_megabyte_is_not_kept_and_replicate_judges() -> No
             assert await models.find(NAME, alice, "alice") == found  # That much is kept.
 
 
-async def test_a_batch_of_many_models_asks_for_sixteen_at_once() -> None:
+async def test_model_lookups_are_limited_to_sixteen_concurrently() -> None:
     with running_playback(Owned(visibility="public")) as playback:
         playback.delay_seconds = 0.2
-        async with looking_up(playback) as (models, alice, _), anyio.create_task_group() as group:
+        async with resolver_and_gateways(playback) as (models, alice, _), anyio.create_task_group() as group:
             for number in range(100):
                 name = ModelName.parse(f"alice/m{number}")
                 group.start_soon(models.find, name, alice, "alice")
-        assert playback.most_at_once == MAX_CONCURRENT_LOOKUPS
+        assert playback.max_concurrent_requests == MAX_CONCURRENT_LOOKUPS

@@ -43,7 +43,7 @@ A, B = "https://replicate.delivery/a.png", "https://replicate.delivery/b.png"
         (["http://example.com/a.png"], ("http://example.com/a.png",)),
     ],
 )
-def test_the_files_of_an_output(output: object, urls: tuple[str, ...]) -> None:
+def test_output_files_are_extracted(output: object, urls: tuple[str, ...]) -> None:
     assert outputs_of(output).urls == urls
 
 
@@ -79,19 +79,19 @@ def test_the_words_of_an_output(output: object, words: str) -> None:
     assert outputs_of(output).words == words
 
 
-def test_an_output_that_came_inline_has_its_urls_only_later() -> None:
+def test_inline_output_is_detected() -> None:
     assert outputs_of(["DATA:image/png;base64,AAAA"]).inline
     assert not outputs_of(["database", A]).inline
 
 
-def test_a_deep_output_is_no_file_and_no_fault() -> None:
+def test_deeply_nested_output_yields_no_file_and_no_error() -> None:
     deep: object = A
     for _ in range(20_000):
         deep = [deep]
     assert outputs_of(deep).urls == ()
 
 
-def test_a_wide_output_is_looked_at_so_far() -> None:
+def test_wide_output_is_searched_up_to_a_limit() -> None:
     assert outputs_of([1] * 1_000_000 + [A]).urls == ()
     assert outputs_of([1] * 9_998 + [A]).urls == (A,)
     assert outputs_of([1] * 9_999 + [A]).urls == ()
@@ -114,7 +114,7 @@ def test_a_wide_output_is_looked_at_so_far() -> None:
         "https://a/" + "b" * 4_087,
     ],
 )
-def test_what_is_no_url_of_a_file(text: str) -> None:
+def test_non_file_urls_are_not_outputs(text: str) -> None:
     assert not is_file_url(text)
 
 
@@ -124,7 +124,7 @@ def test_what_is_a_url_of_a_file(text: str) -> None:
 
 
 @given(st.text())
-def test_no_text_is_a_fault(text: str) -> None:
+def test_file_url_functions_accept_any_text(text: str) -> None:
     for each in (text, f"https://{text}", f"https://a/{text}"):
         is_file_url(each)
         extension_of(each)

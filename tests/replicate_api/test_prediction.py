@@ -22,7 +22,7 @@ def read(**answer: Any) -> Prediction:
     return Prediction.from_response({"id": "p1", "status": "succeeded", **answer})
 
 
-def test_all_that_is_kept_of_an_answer() -> None:
+def test_all_kept_fields_of_a_response_are_parsed() -> None:
     found = read(
         output=URL,
         error="two\nlines",
@@ -53,30 +53,30 @@ def test_all_that_is_kept_of_an_answer() -> None:
     assert "words" not in repr(without_files)
 
 
-def test_an_answer_may_hold_nothing_but_id_and_status() -> None:
+def test_response_may_contain_only_id_and_status() -> None:
     assert read() == Prediction("p1", "succeeded", (), False, "", None, None, None, None)
     assert Prediction.from_id("p1") == Prediction("p1", "", (), False, "", None, None, None, None)
 
 
-@pytest.mark.parametrize("odd", [7, None, [], {}])
-def test_a_field_of_another_type_is_taken_as_absent(odd: object) -> None:
+@pytest.mark.parametrize("wrong_type", [7, None, [], {}])
+def test_field_of_a_wrong_type_counts_as_absent(wrong_type: object) -> None:
     names = ("error", "created_at", "completed_at", "deadline", "metrics", "input", "logs")
-    assert read(**dict.fromkeys(names, odd)) == read()
+    assert read(**dict.fromkeys(names, wrong_type)) == read()
 
 
 @pytest.mark.parametrize("good", ["p", "a-B_9", "x" * 64])
-def test_an_id_may_be_part_of_an_address(good: str) -> None:
+def test_url_safe_id_is_accepted(good: str) -> None:
     assert read(id=good).id == good
 
 
 @pytest.mark.parametrize("bad", [None, 7, "", "x" * 65, "a/b", "a.b", "a b", "é", "a\n", "a%2Fb"])
-def test_an_id_that_could_be_another_address_is_refused(bad: object) -> None:
+def test_id_unsafe_in_a_url_is_rejected(bad: object) -> None:
     with pytest.raises(ValueError, match="no usable id"):
         read(id=bad)
 
 
 @pytest.mark.parametrize("bad", [None, 7, ["succeeded"]])
-def test_an_answer_without_a_status_is_refused(bad: object) -> None:
+def test_response_without_a_status_is_rejected(bad: object) -> None:
     with pytest.raises(ValueError, match="no status"):
         read(status=bad)
 
@@ -101,7 +101,7 @@ DONE = [
 
 
 @pytest.mark.parametrize(("status", "output", "done", "with_one", "with_two"), DONE)
-def test_a_prediction_is_done_when_it_has_ended_or_its_files_are_there(
+def test_prediction_is_complete_when_ended_or_all_files_exist(
     status: str, output: object, done: bool, with_one: bool, with_two: bool
 ) -> None:
     found = read(status=status, output=output)
@@ -111,7 +111,7 @@ def test_a_prediction_is_done_when_it_has_ended_or_its_files_are_there(
     assert found.is_complete_with(2) is with_two
 
 
-def test_nothing_runs_after_four_statuses() -> None:
+def test_four_statuses_are_terminal() -> None:
     assert {"succeeded", "failed", "canceled", "aborted"} == ENDED_STATUSES
 
 
@@ -132,7 +132,7 @@ def test_nothing_runs_after_four_statuses() -> None:
         (10, None),
     ],
 )
-def test_a_timestamp_is_read_in_seconds(text: object, seconds: float | None) -> None:
+def test_timestamp_is_parsed_to_seconds(text: object, seconds: float | None) -> None:
     assert seconds_of(text) == seconds
 
 
@@ -151,7 +151,7 @@ def test_a_timestamp_without_a_time_zone_is_utc_whatever_this_machines_is(
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("reported", "kept"),
     [
         (1.5, 1.5),
         (2, 2.0),
@@ -164,12 +164,12 @@ def test_a_timestamp_without_a_time_zone_is_utc_whatever_this_machines_is(
         (None, None),
     ],
 )
-def test_a_time_at_the_model_is_kept_where_it_can_be_one(told: object, kept: float | None) -> None:
-    assert read(metrics={"predict_time": told}).predict_seconds == kept
+def test_plausible_predict_time_is_kept(reported: object, kept: float | None) -> None:
+    assert read(metrics={"predict_time": reported}).predict_seconds == kept
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("reported", "kept"),
     [
         (7, 7),
         (0, 0),
@@ -185,11 +185,11 @@ def test_a_time_at_the_model_is_kept_where_it_can_be_one(told: object, kept: flo
         ("7", None),
     ],
 )
-def test_a_seed_is_kept_where_it_is_a_whole_number_of_64_bits(
-    told: object, kept: int | None
+def test_64_bit_integer_seed_is_kept(
+    reported: object, kept: int | None
 ) -> None:
-    assert read(input={"seed": told}).seed == kept
-    assert type(read(input={"seed": told}).seed) is type(kept)
+    assert read(input={"seed": reported}).seed == kept
+    assert type(read(input={"seed": reported}).seed) is type(kept)
 
 
 LOG = "".join(map(str, range(3_000)))
@@ -204,7 +204,7 @@ LOG = "".join(map(str, range(3_000)))
         ({"status": "processing"}, ""),
     ],
 )
-def test_the_end_of_a_log_is_kept_where_there_is_no_file(answer: dict[str, Any], kept: str) -> None:
+def test_end_of_the_log_is_kept_without_a_file(answer: dict[str, Any], kept: str) -> None:
     found = read(logs=LOG, **answer)
     assert found.logs == kept
     assert MAX_LOG_CHARACTERS == 4_000
@@ -214,5 +214,5 @@ def test_the_end_of_a_log_is_kept_where_there_is_no_file(answer: dict[str, Any],
 @pytest.mark.parametrize(
     ("output", "listed"), [([URL], True), ([], True), (URL, False), ({"images": [URL]}, False)]
 )
-def test_only_a_list_of_files_may_grow(output: object, listed: bool) -> None:
+def test_only_a_list_output_may_grow(output: object, listed: bool) -> None:
     assert read(output=output).listed is listed

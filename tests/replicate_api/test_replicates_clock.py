@@ -26,7 +26,7 @@ class Trickle(httpx.AsyncByteStream):
 
 @pytest.mark.parametrize("offset", [0, 3_600, -40])
 @in_virtual_time
-async def test_a_body_that_comes_slowly_does_not_set_the_clock_back(offset: float) -> None:
+async def test_slow_response_body_does_not_set_the_clock_back(offset: float) -> None:
     replicate = Replicate(clock_offset_seconds=offset)
 
     async def slowly(request: httpx.Request, forward: Forward) -> httpx.Response:

@@ -69,21 +69,21 @@ def webhooks(memory: Remembering, *secrets: str) -> Webhooks:
     ],
     ids=["another key", "another body", "another id", "none", "nonsense", "odd", "old", "early"],
 )
-async def test_what_replicate_did_not_sign_lately_is_not_genuine(changed: Message) -> None:
+async def test_webhook_with_stale_or_wrong_signature_is_rejected(changed: Message) -> None:
     hooks = webhooks(Remembering(), secret(KEY))
     for at in (NOW, NOW - 300, NOW + 300):
         assert await hooks.verify(message(at=at))
     assert not await hooks.verify(changed)
 
 
-async def test_one_of_several_signatures_suffices() -> None:
+async def test_one_valid_signature_of_several_suffices() -> None:
     fits = message()
     two = replace(fits, signature=f"{message(key=OTHER_KEY).signature} {fits.signature}")
     assert await webhooks(Remembering(), secret(KEY)).verify(two)
 
 
 @in_virtual_time
-async def test_a_secret_that_was_changed_is_asked_for_again_but_not_for_every_forgery() -> None:
+async def test_changed_secret_is_refetched_but_not_for_every_forgery() -> None:
     hooks = webhooks(Remembering(), secret(KEY), secret(OTHER_KEY))
     assert await hooks.verify(message())
     await anyio.sleep(59.9)
@@ -95,7 +95,7 @@ async def test_a_secret_that_was_changed_is_asked_for_again_but_not_for_every_fo
 
 
 @in_virtual_time
-async def test_of_many_at_once_one_asks_for_the_secret() -> None:
+async def test_concurrent_verifications_fetch_the_secret_once() -> None:
     asked = 0
 
     async def ask() -> str:
@@ -128,7 +128,7 @@ class Ailing(Remembering):
 
 
 @in_virtual_time
-async def test_a_message_is_looked_for_once_a_second_whatever_is_found_before() -> None:
+async def test_stored_message_is_polled_every_second_despite_invalid_entries() -> None:
     about_another = json.dumps(asdict(message("other")))
     memory = Ailing(
         BackendUnavailable("It is away."), "no JSON", "[]", "{}", '{"id": 1}', about_another
@@ -140,7 +140,7 @@ async def test_a_message_is_looked_for_once_a_second_whatever_is_found_before() 
 
 
 @in_virtual_time
-async def test_a_secret_that_cannot_be_had_now_is_asked_for_again() -> None:
+async def test_unavailable_secret_is_fetched_again() -> None:
     faults = [ResponseLost("reset")]
 
     async def ask() -> str:
@@ -156,7 +156,7 @@ async def test_a_secret_that_cannot_be_had_now_is_asked_for_again() -> None:
 
 
 @in_virtual_time
-async def test_without_a_message_the_wait_ends_when_it_should() -> None:
+async def test_wait_without_a_message_ends_at_its_timeout() -> None:
     memory = Ailing()
     await webhooks(memory).wait("abc", seconds=15)
     assert asyncio.get_running_loop().time() == 15
@@ -164,7 +164,7 @@ async def test_without_a_message_the_wait_ends_when_it_should() -> None:
 
 
 @in_virtual_time
-async def test_who_follows_a_prediction_again_hears_of_it_again() -> None:
+async def test_message_is_delivered_again_when_a_prediction_is_followed_again() -> None:
     memory = Remembering()
     hooks = webhooks(memory, secret(KEY))
     await store(message(), memory)
@@ -177,7 +177,7 @@ async def test_who_follows_a_prediction_again_hears_of_it_again() -> None:
     assert asyncio.get_running_loop().time() == 60
 
 
-async def test_a_message_is_kept_for_two_minutes_under_its_prediction() -> None:
+async def test_message_is_stored_for_two_minutes_under_its_prediction() -> None:
     kept: list[tuple[str, str, float]] = []
 
     class Memory(Remembering):
@@ -188,11 +188,11 @@ async def test_a_message_is_kept_for_two_minutes_under_its_prediction() -> None:
     assert kept == [("webhook:abc", json.dumps(asdict(message())), 120)]
 
 
-def test_a_messages_size_counts_all_its_parts() -> None:
+def test_message_size_counts_all_parts() -> None:
     assert Message("a", "22", "é", "body").size == 1 + 2 + 2 + 4
 
 
-async def test_whoever_follows_a_prediction_hears_of_it_once() -> None:
+async def test_message_is_delivered_once_per_follower() -> None:
     memory = Remembering()
     hooks = webhooks(memory, secret(KEY))
     await store(message(), memory)
@@ -204,7 +204,7 @@ async def test_whoever_follows_a_prediction_hears_of_it_once() -> None:
     await hooks.wait("other", seconds=0.01)
 
 
-async def test_a_forged_message_that_is_kept_is_not_heard() -> None:
+async def test_stored_forged_message_is_ignored() -> None:
     memory = Remembering()
     hooks = webhooks(memory, secret(KEY))
     await store(message(key=OTHER_KEY), memory)
@@ -213,7 +213,7 @@ async def test_a_forged_message_that_is_kept_is_not_heard() -> None:
     await hooks.wait("abc", seconds=60)
 
 
-def test_what_is_no_webhook_is_refused() -> None:
+def test_non_webhook_request_is_rejected() -> None:
     headers = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(NOW)),
@@ -246,14 +246,14 @@ def test_what_is_no_webhook_is_refused() -> None:
         Message.from_response(headers | {"webhook-timestamp": "soon"}, b'{"id": "abc"}')
 
 
-def test_an_accounts_name_cannot_lead_elsewhere() -> None:
+def test_account_name_is_escaped_in_the_webhook_url() -> None:
     assert address("https://x.example", "a/../b") == (
         "https://x.example/webhooks/replicate/a%2F..%2Fb"
     )
 
 
 @in_virtual_time
-async def test_a_prediction_whose_webhook_is_lost_is_looked_at_every_fifteen_seconds() -> None:
+async def test_prediction_with_lost_webhook_is_polled_every_fifteen_seconds() -> None:
     replicate = Replicate(predict_seconds=100, webhook_lost=1)
     gateway = replicate.gateway()
     gateway.webhooks = Webhooks(

@@ -94,8 +94,8 @@ class Impossible:
 
 def _cells(remedy: str, ends: Mapping[str, str | tuple[str, str]]) -> Iterator[Cell]:
     """Cells of a remedy; keys name faults, with spaces between them."""
-    for faults, told in ends.items():
-        code, why = (told, "") if isinstance(told, str) else told
+    for faults, expected in ends.items():
+        code, why = (expected, "") if isinstance(expected, str) else expected
         for fault in faults.split():
             yield Cell(remedy, fault, code, why)
 

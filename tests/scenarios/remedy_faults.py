@@ -32,22 +32,22 @@ TIMEOUT_SECONDS = 0.4
 PACKAGE = "replicate_mcp"
 
 SHORT: Mapping[str, object] = {
-    "batches.settlement.LOOK_SECONDS": 0.05,
-    "batches.stopping.PAUSES": (0.05, 0.1),
-    "batches.attempting.SEND_AGAIN_SECONDS": (0.05,) * 5,
-    "batches.recovery.LOOK_SECONDS": 0.05,
-    "batches.recovery.IDLE_LOOK_SECONDS": 0.05,
-    "batches.recovery.CANCEL_LOOK_SECONDS": 0.05,
-    "batches.runner.LOOK_SECONDS": 0.1,
-    "semaphores.steps.TRY_AGAIN_SECONDS": 0.05,
-    "semaphores.holder.LOOK_AGAIN_SECONDS": 0.1,
-    "backends.sqlite.backend.LOOK_SECONDS": 0.05,
-    "replicate_api.attempts.GRACE_SECONDS": 0.6,
-    "replicate_api.asking_again.ASK_AGAIN_SECONDS": (0.02, 0.05),
-    "replicate_api.gateway.SHORTEST_POLL_SECONDS": 0.1,
+    "batches.reconciliation.LIST_POLL_SECONDS": 0.05,
+    "batches.cancellation.RETRY_DELAYS_SECONDS": (0.05, 0.1),
+    "batches.task_execution.RETRY_DELAYS_SECONDS": (0.05,) * 5,
+    "batches.recovery.POLL_SECONDS": 0.05,
+    "batches.recovery.IDLE_POLL_SECONDS": 0.05,
+    "batches.recovery.CANCEL_POLL_SECONDS": 0.05,
+    "batches.runner.CANCEL_POLL_SECONDS": 0.1,
+    "semaphores.backend_calls.RETRY_DELAY_SECONDS": 0.05,
+    "semaphores.offer_dispatcher.ADMIT_POLL_SECONDS": 0.1,
+    "backends.sqlite.backend.REAP_POLL_SECONDS": 0.05,
+    "replicate_api.attempt_matching.GRACE_SECONDS": 0.6,
+    "replicate_api.retry.RETRY_DELAYS_SECONDS": (0.02, 0.05),
+    "replicate_api.gateway.MIN_POLL_SECONDS": 0.1,
     "replicate_api.gateway.NET_SECONDS": 0.8,
-    "replicate_api.webhooks.LOOK_SECONDS": 0.05,
-    "callers_batches.JOURNAL_POLL_SECONDS": 0.05,
+    "replicate_api.webhooks.MESSAGE_POLL_SECONDS": 0.05,
+    "app.batches.JOURNAL_POLL_SECONDS": 0.05,
 }
 """Pauses of the package that would make a cell last for seconds."""
 
@@ -64,14 +64,14 @@ ROUTES: Mapping[str, tuple[Call, str]] = {
 STEPS: Mapping[str, str] = {
     "cancel": "cancel_batch",
     "list": "open_attempts",
-    "account": "recall",
+    "account": "get_cached",
     "adopt": "adopt",
     "claim": "claim_prediction",
     "finish": "finish",
-    "put-back": "put_back",
+    "put-back": "requeue",
     "release": "release",
     "wake-up": "finish",
-    "webhook": "remember",
+    "webhook": "set_cached",
 }
 """The step at the backend that a fault strikes, by remedy."""
 
@@ -80,7 +80,7 @@ KILLED_AT: Mapping[str, tuple[type, str]] = {
     "list": (Gateway, "predictions_since"),
     "account": (Gateway, "account"),
     "upload": (Gateway, "upload"),
-    "webhook": (Accounts, "hear"),
+    "webhook": (Accounts, "receive"),
     **{
         remedy: (SqliteBackend, STEPS[remedy])
         for remedy in ("adopt", "claim", "finish", "put-back", "release")
@@ -117,20 +117,20 @@ class Outage:
         self.over = anyio.Event()
         self._remedy, self._fault, self._folder = remedy, fault, folder
         self._patch, self._server, self._link = patch, server, link
-        self._mending: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
         """Break the backend, and mend it after a while whatever becomes of the step."""
-        self._patch.setattr(sqlite_backend, "LONG_PATIENCE", 0.05)
-        self._patch.setattr(redis_server, "LONGEST_PATIENCE", 0.2)
-        mend = await self._break()
-        self._mending = asyncio.create_task(self._mend(mend))
+        self._patch.setattr(sqlite_backend, "LONG_LOCK_TIMEOUT_SECONDS", 0.05)
+        self._patch.setattr(redis_server, "MAX_TIMEOUT_SECONDS", 0.2)
+        restore = await self._break()
+        self._restoring = asyncio.create_task(self._restore(restore))
 
-    async def _mend(self, mend: Callable[[], Awaitable[None]]) -> None:
+    async def _restore(self, restore: Callable[[], Awaitable[None]]) -> None:
         await anyio.sleep(OUTAGE_SECONDS)
-        await mend()
-        self._patch.setattr(redis_server, "LONGEST_PATIENCE", 5.0)
-        self._patch.setattr(sqlite_backend, "LONG_PATIENCE", 10.0)
+        await restore()
+        self._patch.setattr(redis_server, "MAX_TIMEOUT_SECONDS", 5.0)
+        self._patch.setattr(sqlite_backend, "LONG_LOCK_TIMEOUT_SECONDS", 10.0)
         self.over.set()
 
     async def _break(self) -> Callable[[], Awaitable[None]]:
@@ -183,8 +183,8 @@ class Outage:
         return _later(lambda: self._patch.setattr(Database, "run", run))
 
 
-def _later(mend: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+def _later(restore: Callable[[], object]) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
-        await anyio.to_thread.run_sync(mend)
+        await anyio.to_thread.run_sync(restore)
 
     return work

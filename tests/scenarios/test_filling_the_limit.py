@@ -68,7 +68,7 @@ def greedy_schedule(simulator: Simulator, limit: int) -> float:
     return max(free_at)
 
 
-async def test_the_limit_is_as_good_as_full_while_tasks_wait(tmp_path: Path) -> None:
+async def test_limit_is_nearly_full_while_tasks_wait(tmp_path: Path) -> None:
     with replicate(predict_seconds="1-4", seed=7) as simulator:
         async with App.running(settings_for(simulator, tmp_path)) as app:
             result = await made(app, 600)
@@ -78,7 +78,7 @@ async def test_the_limit_is_as_good_as_full_while_tasks_wait(tmp_path: Path) -> 
         assert seconds_used(simulator) <= 1.02 * greedy_schedule(simulator, 60)
 
 
-async def test_one_image_beside_a_batch_of_five_hundred_starts_at_its_next_turn(
+async def test_single_image_starts_at_its_next_turn_beside_a_batch_of_five_hundred(
     tmp_path: Path,
 ) -> None:
     with replicate(predict_seconds=3) as simulator:
@@ -93,7 +93,7 @@ async def test_one_image_beside_a_batch_of_five_hundred_starts_at_its_next_turn(
             await app.batches.wait_until_stopped(large)
 
 
-async def test_an_account_that_was_lowered_unannounced_is_used_as_it_allows(tmp_path: Path) -> None:
+async def test_silently_lowered_account_rate_is_fully_used(tmp_path: Path) -> None:
     with replicate(requests_per_minute=120, burst=1) as simulator:
         async with App.running(settings_for(simulator, tmp_path)) as app:
             result = await made(app, 60)
@@ -103,7 +103,7 @@ async def test_an_account_that_was_lowered_unannounced_is_used_as_it_allows(tmp_
         assert account["throttled"] <= 75
 
 
-async def test_an_account_that_says_it_was_lowered_is_asked_hardly_too_often(
+async def test_announced_lower_rate_causes_few_429s(
     tmp_path: Path,
 ) -> None:
     wording = {"throttle_wording": "announced"}
@@ -117,7 +117,7 @@ async def test_an_account_that_says_it_was_lowered_is_asked_hardly_too_often(
         assert account["throttled"] <= 10
 
 
-async def test_at_replicates_own_rate_nothing_is_ever_refused(tmp_path: Path) -> None:
+async def test_default_rate_of_replicate_causes_no_429s(tmp_path: Path) -> None:
     with replicate(requests_per_minute=600, burst=600) as simulator:
         settings = settings_for(simulator, tmp_path, REPLICATE_REQUESTS_PER_MINUTE="600")
         async with App.running(settings) as app:
@@ -127,7 +127,7 @@ async def test_at_replicates_own_rate_nothing_is_ever_refused(tmp_path: Path) ->
         assert seconds_used(simulator) <= 1.02 * (1_000 - 600) / 10
 
 
-async def test_following_two_hundred_long_predictions_stays_under_the_rate_of_other_calls(
+async def test_following_two_hundred_long_predictions_stays_within_the_rate_of_other_calls(
     tmp_path: Path,
 ) -> None:
     # Held for a minute each, then followed: any call over the rate would be refused and counted.

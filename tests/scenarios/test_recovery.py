@@ -47,7 +47,7 @@ async def ended(app: App, batch_id: str) -> BatchResult:
 
 
 @pytest.mark.parametrize("prompts", [("a", "b", "c", "d", "e"), ("same",) * 5], ids=["own", "same"])
-async def test_a_killed_process_gives_its_permits_back_and_its_images_are_delivered(
+async def test_permits_of_a_killed_process_are_freed_and_its_images_delivered(
     app_with: AppFactory, simulator: Simulator, tmp_path: Path, prompts: tuple[str, ...]
 ) -> None:
     simulator.configure(predict_seconds=2.5)
@@ -76,7 +76,7 @@ async def test_a_killed_process_gives_its_permits_back_and_its_images_are_delive
     assert account.in_use == 0
 
 
-async def test_a_process_that_starts_later_delivers_what_was_left(
+async def test_later_process_delivers_orphaned_predictions(
     app_with: AppFactory, simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=1)
@@ -102,7 +102,7 @@ async def left_with_two_running(app_with: AppFactory, simulator: Simulator) -> s
     return batch_id
 
 
-async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
+async def test_running_predictions_of_a_stopped_app_pass_to_the_next(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1.5)
@@ -115,7 +115,7 @@ async def test_a_stopped_app_leaves_its_running_predictions_to_the_next(
     assert simulator.account("acme")["created"] == 2
 
 
-async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
+async def test_connection_resets_during_reconciliation_lose_no_image(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1)
@@ -129,7 +129,7 @@ async def test_connections_that_break_while_it_is_looked_for_lose_no_image(
     assert (account["faults"], account["created"]) == (8, 2)
 
 
-async def test_what_was_left_is_delivered_though_the_host_was_closed_past_its_deadline(
+async def test_orphans_are_delivered_after_a_downtime_past_their_deadline(
     app_with: AppFactory, simulator: Simulator, tmp_path: Path
 ) -> None:
     simulator.configure(predict_seconds=0.5)
@@ -147,7 +147,7 @@ async def test_what_was_left_is_delivered_though_the_host_was_closed_past_its_de
     assert simulator.account("acme")["created"] == 2
 
 
-async def test_a_list_too_long_to_show_what_was_left_is_no_reason_to_send_it_again(
+async def test_too_long_list_does_not_cause_orphans_to_be_recreated(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=1, page_size=1)
@@ -165,7 +165,7 @@ async def test_a_list_too_long_to_show_what_was_left_is_no_reason_to_send_it_aga
     assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
 
 
-async def test_a_batch_that_is_brought_home_is_stopped_at_replicate_when_it_is_cancelled(
+async def test_cancelling_a_recovered_batch_cancels_its_predictions(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=60)

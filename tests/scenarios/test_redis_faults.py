@@ -105,7 +105,7 @@ async def nothing_in_use(app: App) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_redis_that(server: RunningServer, programs: Programs, fault: str) -> None:
+async def test_redis_failure_loses_and_duplicates_no_image(server: RunningServer, programs: Programs, fault: str) -> None:
     simulator = programs.simulator
     async with programs.app() as app:
         other = programs.start([{"prompt": f"theirs {n}", "seed": 1} for n in range(THEIRS)])
@@ -137,12 +137,12 @@ async def test_a_redis_that(server: RunningServer, programs: Programs, fault: st
     if left is None:
         return
     assert left.successful_count + left.failed_count == THEIRS
-    told = {row.prediction_id: row.prompt for row in left.successful_results}
+    reported = {row.prediction_id: row.prompt for row in left.successful_results}
     unknown = {
         row.prompt for row in left.failed_results if row.error_code == "create_outcome_unknown"
     }
     for prediction, prompt in made.items():
-        assert "mine" in prompt or told.get(prediction) == prompt or prompt in unknown
+        assert "mine" in prompt or reported.get(prediction) == prompt or prompt in unknown
     if fault != "comes_back_from_its_last_snapshot":
         assert not unknown
     for row in left.failed_results:

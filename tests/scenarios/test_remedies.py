@@ -111,19 +111,19 @@ def parametrised(*faults: str) -> pytest.MarkDecorator:
 
 
 @parametrised(*CALLS)
-async def test_a_call_or_an_answer_that_fails(play: Play, cell: Cell) -> None:
+async def test_failed_call_or_response_has_its_documented_outcome(play: Play, cell: Cell) -> None:
     async with play(cell) as stage:
         assert await SCENARIOS[cell.remedy](stage) == cell.ends
 
 
 @parametrised(*BACKEND)
-async def test_a_backend_that_is_gone_for_a_while(play: Play, cell: Cell) -> None:
+async def test_temporary_backend_outage_has_its_documented_outcome(play: Play, cell: Cell) -> None:
     async with play(cell) as stage:
         assert await SCENARIOS[cell.remedy](stage) == cell.ends
 
 
 @parametrised(*KILLS)
-async def test_a_process_that_is_killed_at_that_moment(play: Play, cell: Cell) -> None:
+async def test_process_kill_has_its_documented_outcome(play: Play, cell: Cell) -> None:
     async with play(cell) as stage:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "scenarios.remedy_program"),
@@ -164,7 +164,7 @@ async def _killed(process: asyncio.subprocess.Process) -> None:
         assert await process.wait() == -signal.SIGKILL
 
 
-def test_every_combination_is_a_cell_or_cannot_occur() -> None:
+def test_every_combination_is_a_cell_or_impossible() -> None:
     named = [(each.remedy, each.fault) for each in CELLS]
     named += [(each.remedy, each.fault) for each in IMPOSSIBLE]
     assert sorted(named) == sorted((remedy, fault) for remedy in REMEDIES for fault in FAULTS)

@@ -10,7 +10,7 @@ PAGE = ROOT / "docs" / "failures.md"
 MARK = "<!-- matrix -->\n\n"
 
 
-def test_the_page_has_the_matrix_as_it_is_tested() -> None:
+def test_documented_matrix_matches_the_tested_one() -> None:
     text = PAGE.read_text("utf-8")
     head, mark, _ = text.partition(MARK)
     assert mark

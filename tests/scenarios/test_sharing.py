@@ -73,7 +73,7 @@ async def test_eight_processes_fill_one_limit_and_share_it_fairly(programs_at: P
 
 @pytest.mark.alone
 @pytest.mark.parametrize("prompt", ["car {n}", "the same car"], ids=["own", "same"])
-async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_predictions_end(
+async def test_killed_process_loses_nothing_and_its_permits_are_freed_as_predictions_end(
     programs_at: ProgramsAt, prompt: str
 ) -> None:
     programs = programs_at(10, predict_seconds="3-5")
@@ -103,7 +103,7 @@ async def test_killing_a_process_loses_nothing_and_frees_its_permits_as_its_pred
         assert follower - ended <= 1.0
 
 
-async def test_killed_at_any_moment_every_image_is_delivered_once(
+async def test_every_image_is_delivered_once_after_a_kill_at_any_moment(
     programs_at: ProgramsAt, request: pytest.FixtureRequest
 ) -> None:
     moments = random.Random(5)
@@ -136,7 +136,7 @@ async def test_killed_at_any_moment_every_image_is_delivered_once(
     assert simulator.account("acme")["max_in_flight"] == 5
 
 
-async def test_after_every_process_was_killed_a_new_one_delivers_what_was_created(
+async def test_new_process_delivers_all_predictions_after_every_process_was_killed(
     programs_at: ProgramsAt,
 ) -> None:
     programs = programs_at(6, predict_seconds="2-3")
@@ -160,7 +160,7 @@ async def test_after_every_process_was_killed_a_new_one_delivers_what_was_create
 
 
 @pytest.mark.alone
-async def test_a_stopped_process_stalls_nobody_and_goes_on_where_it_was(
+async def test_suspended_process_does_not_stall_others_and_resumes(
     programs_at: ProgramsAt,
 ) -> None:
     programs = programs_at(6, lease=30, predict_seconds="0.3-0.6")
@@ -181,7 +181,7 @@ async def test_a_stopped_process_stalls_nobody_and_goes_on_where_it_was(
     assert simulator.account("acme")["max_in_flight"] == 6
 
 
-async def test_a_clock_an_hour_off_at_replicate_changes_nothing(programs_at: ProgramsAt) -> None:
+async def test_replicate_clock_an_hour_off_changes_nothing(programs_at: ProgramsAt) -> None:
     programs = programs_at(5, predict_seconds="1-2", clock_offset_seconds=3_600)
     simulator = programs.simulator
     async with programs.app() as app:
@@ -209,7 +209,7 @@ replicate_mcp.generate_images = generate_images
 """
 
 
-async def test_a_forked_child_that_lives_on_does_not_pass_for_its_dead_parent(
+async def test_surviving_forked_child_does_not_keep_its_dead_parent_alive(
     programs_at: ProgramsAt,
 ) -> None:
     programs = programs_at(2, predict_seconds=1)

@@ -26,7 +26,7 @@ from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
 
 @pytest.mark.soak
-async def test_after_a_stop_at_any_moment_nothing_runs_and_nothing_is_created(
+async def test_nothing_runs_or_is_created_after_a_cancel_at_any_moment(
     tmp_path: Path,
 ) -> None:
     moments = random.Random(3)
@@ -92,7 +92,7 @@ def server(simulator: Simulator, folder: Path) -> Iterator[subprocess.Popen[str]
 
 
 @pytest.mark.parametrize("end", ["stdin", "terminate", "kill"])
-async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_delivers_it(
+async def test_disconnect_or_exit_cancels_nothing_and_the_next_process_delivers(
     simulator: Simulator, tmp_path: Path, end: str
 ) -> None:
     simulator.configure(predict_seconds=2)
@@ -123,7 +123,7 @@ async def test_what_merely_went_away_cancels_nothing_and_the_next_to_start_deliv
     assert simulator.account("acme")["created"] == 2
 
 
-async def test_what_is_stopped_while_the_state_is_out_of_reach_stops_at_replicate_all_the_same(
+async def test_cancel_during_a_backend_outage_still_cancels_at_replicate(
     simulator: Simulator,
     tmp_path: Path,
     servers: Callable[[str], RunningServer],
@@ -149,7 +149,7 @@ async def test_what_is_stopped_while_the_state_is_out_of_reach_stops_at_replicat
                 with pytest.raises(BackendUnavailable):
                     await app.batches.cancel(asks, batch_id)
             await simulator.reached(account="acme", in_flight=0)
-            await link.mend()
+            await link.restore()
             with anyio.fail_after(20):
                 await app.batches.wait(caller, batch_id, seconds=None)
             result = await app.batches.result(caller, batch_id)

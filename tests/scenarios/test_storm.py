@@ -15,7 +15,7 @@ TASKS = 300
 
 
 @pytest.mark.soak
-async def test_a_storm_of_faults_loses_nothing_and_makes_each_image_once(tmp_path: Path) -> None:
+async def test_fault_storm_loses_nothing_and_makes_each_image_once(tmp_path: Path) -> None:
     with running_simulator_process(
         predict_seconds="0.3-1",
         requests_per_minute=60_000,

@@ -215,7 +215,7 @@ async def check_permits(app: App) -> None:
     ],
     indirect=["programs_at"],
 )
-async def test_a_process_that_was_suspended_in_the_middle_of_its_batch_comes_back(
+async def test_process_suspended_during_its_batch_resumes(
     programs_at: ProgramsAt, before: str, seconds: float, lease: float, others: int
 ) -> None:
     count = 24
@@ -254,7 +254,7 @@ async def test_a_process_that_was_suspended_in_the_middle_of_its_batch_comes_bac
 
 
 @pytest.mark.parametrize("programs_at", ["sqlite"], indirect=True)
-async def test_a_suspended_process_uses_no_connection_that_its_network_forgot_meanwhile(
+async def test_resumed_process_reuses_no_dead_connection(
     programs_at: ProgramsAt,
 ) -> None:
     programs = programs_at(LIMIT)
@@ -279,7 +279,7 @@ async def test_a_suspended_process_uses_no_connection_that_its_network_forgot_me
     indirect=["programs_at"],
     ids=["noted", "running"],
 )
-async def test_a_batch_whose_deadline_passed_in_suspension_creates_nothing_more(
+async def test_batch_past_its_deadline_after_suspension_creates_nothing_more(
     programs_at: ProgramsAt, before: str, made: int
 ) -> None:
     programs = programs_at(1, lease=30, predict_seconds=0.5)
@@ -304,7 +304,7 @@ async def test_a_batch_whose_deadline_passed_in_suspension_creates_nothing_more(
 
 
 @pytest.mark.parametrize("programs_at", ["sqlite"], indirect=True)
-async def test_an_attempt_that_was_noted_before_a_suspension_is_sent_once_after_it(
+async def test_attempt_recorded_before_suspension_is_sent_once_afterwards(
     programs_at: ProgramsAt,
 ) -> None:
     programs = programs_at(4, predict_seconds=0.3)
@@ -328,7 +328,7 @@ async def test_an_attempt_that_was_noted_before_a_suspension_is_sent_once_after_
     assert simulator.account("acme")["max_in_flight"] <= 4
 
 
-async def test_a_dead_connection_to_redis_costs_no_longer_than_an_answer_is_waited_for_on_macos(
+async def test_dead_redis_connection_costs_at_most_the_call_timeout_on_macos(
     servers: Callable[[str], RunningServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # There, one has another name, and the other is missing.

@@ -160,7 +160,7 @@ def reachable(hosts: list[Host], simulator: Simulator, tmp_path: Path) -> Iterat
         each.communicate()
 
 
-async def test_a_host_that_is_cut_off_passes_no_limit_and_all_completes_when_it_is_back(
+async def test_partitioned_host_exceeds_no_limit_and_completes_after_reconnecting(
     hosts: list[Host], redis: RunningServer, simulator: Simulator, reachable: None, tmp_path: Path
 ) -> None:
     programs = []

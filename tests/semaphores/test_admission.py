@@ -34,32 +34,32 @@ def entry(
     )
 
 
-def test_what_is_free_is_given_and_no_more() -> None:
+def test_grants_equal_the_free_units() -> None:
     assert admit([entry("a", 5)], {"s": 3}, {}, now=NOW).grants == ("a", "a", "a")
 
 
-def test_batches_take_turns() -> None:
+def test_batches_are_served_round_robin() -> None:
     decision = admit([entry("a", 5), entry("b", 5), entry("c", 1)], {"s": 5}, {}, now=NOW)
     assert decision.grants == ("a", "b", "c", "a", "b")
 
 
-def test_a_small_batch_is_served_at_its_turn_beside_a_large_one() -> None:
+def test_small_batch_is_served_at_its_turn_beside_a_large_one() -> None:
     assert admit([entry("small", 1), entry("large", 500)], {"s": 1}, {}, now=NOW).grants == (
         "small",
     )
 
 
-def test_what_does_not_fit_is_passed_over() -> None:
+def test_entries_that_do_not_fit_are_skipped() -> None:
     queue = [entry("both", 1, "s", "full"), entry("one", 1, "s")]
     assert admit(queue, {"s": 2, "full": 0}, {}, now=NOW).grants == ("one",)
 
 
-def test_the_first_in_turn_keeps_what_it_finds_while_it_waits_for_the_rest() -> None:
+def test_first_entry_reserves_units_while_waiting_for_the_rest() -> None:
     queue = [entry("both", 1, "s", "full"), entry("one", 1, "s")]
     assert admit(queue, {"s": 1, "full": 0}, {}, now=NOW).grants == ()
 
 
-def test_only_the_first_in_turn_keeps_anything() -> None:
+def test_only_the_first_entry_reserves_units() -> None:
     queue = [
         entry("first", 1, "s", "full"),
         entry("second", 1, "t", "full"),
@@ -68,13 +68,13 @@ def test_only_the_first_in_turn_keeps_anything() -> None:
     assert admit(queue, {"s": 1, "t": 1, "full": 0}, {}, now=NOW).grants == ("third",)
 
 
-def test_a_stalled_holder_is_offered_nothing_and_keeps_nothing() -> None:
+def test_stalled_holder_is_granted_and_reserves_nothing() -> None:
     queue = [entry("stopped", 5, holder="stopped"), entry("alive", 5, holder="alive")]
     decision = admit(queue, {"s": 2}, {}, stalled={"stopped"}, now=NOW)
     assert decision.grants == ("alive", "alive")
 
 
-def test_a_batch_stays_under_its_own_limit_and_keeps_nothing_beyond_it() -> None:
+def test_batch_respects_its_own_limit_and_reserves_nothing_beyond_it() -> None:
     queue = [entry("few", 9, at_most=3, running=1), entry("many", 9)]
     grants = admit(queue, {"s": 8}, {}, now=NOW).grants
     assert Counter(grants) == {"few": 2, "many": 6}
@@ -87,14 +87,14 @@ def test_an_entry_of_which_nothing_runs_may_start_as_many_as_its_own_limit() -> 
     )
 
 
-def test_a_start_uses_a_slot_of_its_accounts_rate() -> None:
+def test_start_uses_a_rate_slot_of_its_account() -> None:
     rates = {"acme": Rate.initial(60, NOW).consume(full_burst(60) - 2)}
     decision = admit([entry("a", 5, account="acme")], {"s": 9}, rates, now=NOW)
     assert decision.grants == ("a", "a")
     assert decision.next_at == pytest.approx(NOW + 1)
 
 
-def test_a_paused_account_holds_up_nobody_else() -> None:
+def test_paused_account_does_not_delay_other_accounts() -> None:
     paused = on_throttled(Rate.initial(60, NOW), Throttling(30, 6, 1), sent_at=NOW)
     queue = [entry("a", 5, "s", account="paused"), entry("b", 5, "s", account="free")]
     decision = admit(queue, {"s": 2}, {"paused": paused, "free": Rate.initial(60, NOW)}, now=NOW)
@@ -102,12 +102,12 @@ def test_a_paused_account_holds_up_nobody_else() -> None:
     assert decision.next_at == pytest.approx(NOW + 30)
 
 
-def test_nothing_is_decided_again_by_time_alone_where_only_a_release_makes_room() -> None:
+def test_next_time_is_unset_when_only_a_release_can_free_units() -> None:
     rates = {"acme": Rate.initial(60, NOW)}
     assert admit([entry("a", 5, account="acme")], {"s": 2}, rates, now=NOW).next_at is None
 
 
-def test_a_limit_lowered_under_what_is_out_lets_nobody_in() -> None:
+def test_nothing_is_admitted_while_more_units_are_held_than_the_limit() -> None:
     assert admit([entry("a", 5)], {"s": -3}, {}, now=NOW).grants == ()
 
 
@@ -116,14 +116,14 @@ def slots(tokens: float, *, paused_until: float = 0.0) -> Rate:
     return replace(Rate.initial(60, NOW), tokens=tokens, paused_until=paused_until)
 
 
-def test_the_first_in_turn_keeps_a_slot_of_its_rate_while_it_waits_for_the_rest() -> None:
+def test_first_entry_reserves_a_rate_slot_while_waiting_for_units() -> None:
     queue = [entry("first", 1, "full", account="acme"), entry("second", 5, "s", account="acme")]
     free = {"s": 9, "full": 0}
     assert admit(queue, free, {"acme": slots(1)}, now=NOW).grants == ()
     assert admit(queue, free, {"acme": slots(3)}, now=NOW).grants == ("second", "second")
 
 
-def test_the_second_that_waits_keeps_no_slot() -> None:
+def test_second_waiting_entry_reserves_no_rate_slot() -> None:
     queue = [
         entry("first", 1, "full", account="acme"),
         entry("second", 1, "full", account="acme"),
@@ -133,44 +133,44 @@ def test_the_second_that_waits_keeps_no_slot() -> None:
     assert decision.grants == ("third",)
 
 
-def test_the_first_in_turn_that_lacks_a_slot_keeps_its_units_and_waits_for_one_slot() -> None:
+def test_first_entry_without_a_rate_slot_reserves_units_and_waits_for_one_slot() -> None:
     queue = [entry("first", 1, "s", account="acme"), entry("second", 5, "s")]
     decision = admit(queue, {"s": 2}, {"acme": slots(0.25)}, now=NOW)
     assert decision.grants == ("second",)
     assert decision.next_at == pytest.approx(NOW + 0.75)
 
 
-def test_a_unit_that_is_kept_is_one_of_each_semaphore_alone() -> None:
+def test_reservation_holds_one_unit_of_each_semaphore() -> None:
     queue = [entry("first", 1, "s", "full"), entry("second", 9, "s"), entry("third", 9, "full")]
     assert admit(queue, {"s": 3, "full": 0}, {}, now=NOW).grants == ("second", "second")
     assert admit(queue, {"s": 3}, {}, now=NOW).grants == ("second", "second")
 
 
-def test_one_slot_is_enough_and_less_is_not() -> None:
+def test_one_whole_rate_slot_is_required() -> None:
     queue = [entry("a", 5, account="acme")]
     assert admit(queue, {"s": 9}, {"acme": slots(1)}, now=NOW).grants == ("a",)
     assert admit(queue, {"s": 9}, {"acme": slots(0.999)}, now=NOW).grants == ()
 
 
-def test_nothing_starts_for_an_account_without_a_rate_or_at_an_unknown_semaphore() -> None:
+def test_nothing_starts_without_a_rate_or_at_an_unknown_semaphore() -> None:
     queue = [entry("a", 5, "s", account="nobody's"), entry("b", 5, "unknown"), entry("c", 1, "t")]
     decision = admit(queue, {"s": 9, "t": 9}, {}, now=NOW)
     assert decision == Decision(("c",), None)
 
 
-def test_a_start_needs_all_of_its_semaphores() -> None:
+def test_start_requires_all_its_semaphores() -> None:
     for free in ({"s": 0, "t": 1}, {"s": 1, "t": 0}, {"s": 1}):
         assert admit([entry("a", 1, "s", "t")], free, {}, now=NOW).grants == ()
     assert admit([entry("a", 3, "s", "t")], {"s": 2, "t": 2}, {}, now=NOW).grants == ("a", "a")
 
 
-def test_entries_that_wait_for_nothing_keep_nothing() -> None:
+def test_entries_without_waiting_starts_reserve_nothing() -> None:
     idle = entry("idle", 0, "s", "full", account="acme")
     decision = admit([idle, entry("b", 1)], {"s": 1, "full": 0}, {"acme": slots(0)}, now=NOW)
     assert decision == Decision(("b",), None)
 
 
-def test_an_entry_at_its_own_limit_keeps_nothing_and_one_below_it_does() -> None:
+def test_entry_reserves_units_only_below_its_own_limit() -> None:
     def second_gets(running: int) -> bool:
         first = entry("first", 1, "s", "full", running=running, at_most=2)
         return bool(admit([first, entry("b", 1)], {"s": 1, "full": 0}, {}, now=NOW).grants)
@@ -181,12 +181,12 @@ def test_an_entry_at_its_own_limit_keeps_nothing_and_one_below_it_does() -> None
 
 
 @pytest.mark.parametrize(("paused_for", "starts"), [(0.001, 0), (0, 3)])
-def test_a_pause_ends_at_its_moment(paused_for: float, starts: int) -> None:
+def test_pause_ends_at_its_exact_time(paused_for: float, starts: int) -> None:
     rates = {"acme": slots(3, paused_until=NOW + paused_for)}
     assert len(admit([entry("a", 9, account="acme")], {"s": 9}, rates, now=NOW).grants) == starts
 
 
-def test_it_is_decided_again_at_the_earliest_time_that_helps_somebody_who_waits() -> None:
+def test_next_time_is_the_earliest_that_helps_a_waiting_entry() -> None:
     rates = {
         "slow": slots(0, paused_until=NOW + 9),
         "soon": slots(0.5),
@@ -206,7 +206,7 @@ def test_it_is_decided_again_at_the_earliest_time_that_helps_somebody_who_waits(
     assert admit(queue[2:], {"s": 9}, rates, now=NOW).next_at is None
 
 
-def test_how_long_an_offer_may_lie() -> None:
+def test_offer_timeout_constants() -> None:
     assert (OFFER_STALE_SECONDS, OFFER_TTL_SECONDS) == (0.05, 0.5)
 
 
@@ -228,7 +228,7 @@ QUEUES = st.lists(
 
 
 @given(QUEUES, st.dictionaries(NAMES, st.integers(-2, 8)), st.sets(st.sampled_from(["p", "q"])))
-def test_no_limit_is_passed_and_nothing_that_fits_is_left(
+def test_admission_exceeds_no_limit_and_leaves_nothing_that_fits(
     queue: list[Entry], free: dict[str, int], stalled: set[str]
 ) -> None:
     grants = Counter(admit(queue, free, {}, stalled=stalled, now=NOW).grants)

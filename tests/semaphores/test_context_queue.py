@@ -222,7 +222,7 @@ async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
 async def test_a_process_looks_for_units_while_contexts_wait_and_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 0.01)
 
     async def looks(here: Process) -> bool:
         await anyio.sleep(0.02)

@@ -35,8 +35,8 @@ LIMIT = 2
 @pytest.fixture(autouse=True, scope="module")
 def hurry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "TRY_AGAIN_SECONDS", 0.001)
-        patch.setattr(holder, "LOOK_AGAIN_SECONDS", 0.01)
+        patch.setattr(steps, "RETRY_DELAY_SECONDS", 0.001)
+        patch.setattr(holder, "ADMIT_POLL_SECONDS", 0.01)
         yield
 
 
@@ -140,7 +140,7 @@ async def process(
     await state.close()
 
 
-async def test_a_unit_comes_back_though_the_disk_was_full_as_its_context_ended(
+async def test_unit_is_released_although_the_disk_was_full_when_its_context_ended(
     tmp_path: Path,
 ) -> None:
     async with process(tmp_path / "state.db") as (state, queue, _):
@@ -153,7 +153,7 @@ async def test_a_unit_comes_back_though_the_disk_was_full_as_its_context_ended(
         await state.reached(in_use=0, waiting=0)
 
 
-async def test_one_that_gave_up_while_the_disk_was_full_waits_no_more(tmp_path: Path) -> None:
+async def test_waiter_that_gave_up_while_the_disk_was_full_leaves_the_queue(tmp_path: Path) -> None:
     async with process(tmp_path / "state.db") as (state, queue, group):
         for _ in range(LIMIT):
             await queue.acquire(ContextPermit("team"))
@@ -168,7 +168,7 @@ async def test_one_that_gave_up_while_the_disk_was_full_waits_no_more(tmp_path: 
         await state.reached(in_use=LIMIT, waiting=0)
 
 
-async def test_a_unit_that_comes_after_its_context_gave_up_is_given_back_though_the_disk_was_full(
+async def test_unit_offered_after_its_context_gave_up_is_released_despite_a_full_disk(
     tmp_path: Path,
 ) -> None:
     lease = ContextPermit("team")
@@ -187,7 +187,7 @@ async def test_a_unit_that_comes_after_its_context_gave_up_is_given_back_though_
         assert next(full, None) is None
 
 
-async def test_one_that_waits_on_gets_its_unit_though_others_gave_up_at_once(
+async def test_remaining_waiter_gets_its_unit_when_others_give_up_together(
     tmp_path: Path,
 ) -> None:
     async with process(tmp_path / "state.db") as (state, queue, group):
@@ -204,7 +204,7 @@ async def test_one_that_waits_on_gets_its_unit_though_others_gave_up_at_once(
         await state.reached(in_use=1, waiting=0)
 
 
-async def test_one_that_gave_up_while_another_could_not_join_waits_no_more(tmp_path: Path) -> None:
+async def test_waiter_that_gave_up_while_another_failed_to_enqueue_leaves_the_queue(tmp_path: Path) -> None:
     async with process(tmp_path / "state.db") as (state, queue, group):
         held, waiting = [ContextPermit("team"), ContextPermit("team")], ContextPermit("team")
         for lease in held:
@@ -234,7 +234,7 @@ HAPPENINGS = st.sampled_from(["enter", "enter", "give up", "go", "time passes"])
     pauses=st.lists(st.integers(0, 3), max_size=100),
 )
 @settings(max_examples=80, deadline=None)
-def test_whatever_happens_while_the_disk_is_full_at_times_everybody_gets_a_unit_and_gives_it_back(
+def test_all_contexts_get_and_release_a_unit_with_an_intermittently_full_disk(
     happenings: list[str], full: list[bool], pauses: list[int]
 ) -> None:
     async def live(folder: str) -> None:

@@ -65,7 +65,7 @@ def offers(*numbers: int, entry: str = "a") -> tuple[Offer, ...]:
     return tuple(Offer(number, entry) for number in numbers)
 
 
-async def test_each_offer_goes_once_to_the_entry_that_it_is_for() -> None:
+async def test_each_offer_is_dispatched_once_to_its_entry() -> None:
     async with watched() as (_, holder):
         taken: list[tuple[str, Sequence[Offer]]] = []
         holder.subscribe("a", lambda offers: taken.append(("a", offers)))
@@ -79,7 +79,7 @@ async def test_each_offer_goes_once_to_the_entry_that_it_is_for() -> None:
         assert taken[2:] == [("a", [Offer(4, "a")])]
 
 
-async def test_offers_to_an_entry_that_nobody_attends_go_to_nobody() -> None:
+async def test_offers_to_an_unsubscribed_entry_are_dropped() -> None:
     async with watched() as (_, holder):
         taken: list[Sequence[Offer]] = []
         holder.subscribe("a", taken.append)
@@ -102,7 +102,7 @@ async def test_the_first_offer_of_all_is_handed_on_after_steps_that_offered_noth
         assert taken == [[Offer(1, "a")]]
 
 
-async def test_a_pause_of_admission_is_said_for_as_long_as_it_lasts() -> None:
+async def test_admission_pause_is_reported_while_it_lasts() -> None:
     async with watched() as (_, holder):
         assert holder.paused_for == 0
         holder.dispatch(AdmissionResult(paused_for=60))
@@ -114,7 +114,7 @@ async def test_a_pause_of_admission_is_said_for_as_long_as_it_lasts() -> None:
         assert holder.paused_for == 0
 
 
-async def test_it_is_decided_again_when_the_last_decision_said_so() -> None:
+async def test_admission_runs_again_at_the_time_of_the_last_decision() -> None:
     async with watched() as (backend, holder), running(holder):
         await anyio.wait_all_tasks_blocked()
         holder.dispatch(AdmissionResult(retry_in=600))
@@ -131,10 +131,10 @@ async def test_it_is_decided_again_when_the_last_decision_said_so() -> None:
         await backend.decided(3)
 
 
-async def test_who_attends_nothing_sleeps_and_who_waits_looks_now_and_then(
+async def test_dispatcher_polls_only_while_an_entry_is_subscribed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", SOON)
+    monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", SOON)
     async with watched() as (backend, holder), running(holder):
         await anyio.sleep(4 * SOON)
         assert backend.decided_at == []
@@ -152,7 +152,7 @@ async def test_who_attends_nothing_sleeps_and_who_waits_looks_now_and_then(
 async def test_who_waits_is_decided_for_as_soon_as_the_last_decision_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 600)
+    monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 600)
     async with watched() as (backend, holder), running(holder):
         holder.subscribe("a", lambda _: None)
         holder.dispatch(AdmissionResult(retry_in=SOON))
@@ -161,14 +161,14 @@ async def test_who_waits_is_decided_for_as_soon_as_the_last_decision_said(
         assert len(backend.decided_at) == 1
 
 
-def test_who_waits_looks_each_second_and_a_step_is_tried_again_after_one() -> None:
+def test_admission_poll_and_retry_intervals_are_one_second() -> None:
     assert (holder_module.ADMIT_POLL_SECONDS, steps_module.RETRY_DELAY_SECONDS) == (1.0, 1.0)
 
 
-async def test_a_backend_that_cannot_be_used_is_asked_again(
+async def test_unavailable_backend_is_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", SOON)
+    monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", SOON)
     async with watched() as (backend, holder), running(holder):
         backend.rooms = [BackendUnavailable("It is away."), AdmissionResult(offers(7))]
         taken: list[Sequence[Offer]] = []
@@ -185,10 +185,10 @@ async def test_a_backend_that_cannot_be_used_is_asked_again(
         await backend.decided(seen + 2)
 
 
-async def test_another_process_that_rings_is_heard_at_once_each_time(
+async def test_each_ring_of_another_process_is_received_immediately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_module, "LOOK_AGAIN_SECONDS", 600)
+    monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 600)
     async with watched() as (backend, holder), running(holder):
         other = await SqliteBackend.open(":memory:")
         for each in (backend, other):
@@ -198,10 +198,10 @@ async def test_another_process_that_rings_is_heard_at_once_each_time(
         taken: list[Sequence[Offer]] = []
         holder.subscribe("mine", taken.append)
         holder.dispatch(await backend.enqueue(QueueEntry("mine", ("team",), None, 1)))
-        heard = [asyncio.ensure_future(holder.wait_for_wakeup()) for _ in range(2)]
+        wakeups = [asyncio.ensure_future(holder.wait_for_wakeup()) for _ in range(2)]
         await other.release(held.offers[0].permit)
         with anyio.fail_after(5):
-            await asyncio.gather(*heard)
+            await asyncio.gather(*wakeups)
             while not taken:
                 await anyio.sleep(0.002)
         assert [offer.entry for offer in taken[0]] == ["mine"]
@@ -219,7 +219,7 @@ async def test_another_process_that_rings_is_heard_at_once_each_time(
 async def sure_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[tuple[BackendCalls, list[Sequence[Offer]]]]:
-    monkeypatch.setattr(steps_module, "TRY_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(steps_module, "RETRY_DELAY_SECONDS", 0.01)
     async with watched() as (_, holder), anyio.create_task_group() as group:
         taken: list[Sequence[Offer]] = []
         holder.subscribe("a", taken.append)
@@ -238,7 +238,7 @@ def failing(times: int, error: Exception) -> Callable[..., Awaitable[AdmissionRe
     return step
 
 
-async def test_a_step_that_may_not_be_lost_is_tried_until_it_is_done(
+async def test_critical_call_is_retried_until_it_succeeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with sure_steps(monkeypatch) as (steps, taken):
@@ -248,13 +248,13 @@ async def test_a_step_that_may_not_be_lost_is_tried_until_it_is_done(
         assert taken == [[Offer(2, "a")]]
 
 
-async def test_another_fault_of_a_step_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_errors_of_a_call_are_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with sure_steps(monkeypatch) as (steps, _):
         with pytest.raises(KeyError):
             await steps.retry_until_available(failing(1, KeyError("a fault")), 1)
 
 
-async def test_nobody_waits_for_a_step_that_cannot_be_done_now(
+async def test_failed_backend_call_is_retried_in_the_background(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with sure_steps(monkeypatch) as (steps, taken):
@@ -268,7 +268,7 @@ async def test_nobody_waits_for_a_step_that_cannot_be_done_now(
         assert taken[1] == [Offer(2, "a")]
 
 
-async def test_a_fault_in_the_background_is_logged_and_ends_nothing_else(
+async def test_background_error_is_logged_and_stops_nothing_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with sure_steps(monkeypatch) as (steps, taken):

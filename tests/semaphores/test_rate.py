@@ -11,7 +11,7 @@ NOW = 100_000.0
 LOWERED = replace(Rate.initial(600, NOW), per_minute=6, burst=1, tokens=0, paused_until=NOW + 30)
 
 
-def test_the_bucket_begins_full_and_refills_evenly() -> None:
+def test_bucket_starts_full_and_refills_evenly() -> None:
     rate = Rate.initial(600, NOW)
     rate = rate.consume(rate.tokens)
     assert rate.next_available_at() == pytest.approx(NOW + 0.1)
@@ -19,40 +19,40 @@ def test_the_bucket_begins_full_and_refills_evenly() -> None:
     assert rate.refilled_at(NOW + 3_600).tokens == 600 - 10 * BURST_HEADROOM_SECONDS
 
 
-def test_a_slot_that_was_not_used_returns() -> None:
+def test_unused_slot_is_refunded() -> None:
     assert Rate.initial(60, NOW).consume(10).refund(4).tokens == 54 - 1 * BURST_HEADROOM_SECONDS
 
 
-def test_a_rate_is_restored_as_it_was_also_from_another_version() -> None:
+def test_rate_round_trips_also_from_another_version() -> None:
     state = json.loads(json.dumps(asdict(LOWERED)))
     assert Rate.from_dict(state) == LOWERED
     del state["since"]
     assert Rate.from_dict({**state, "of_another_version": 1}) == LOWERED
 
 
-def test_another_configured_rate_replaces_one_of_which_nothing_was_learned() -> None:
+def test_new_configured_rate_replaces_an_unlearned_one() -> None:
     assert Rate.initial(600, NOW).with_configured(6_000, NOW).per_minute == 6_000
     assert LOWERED.with_configured(6_000, NOW).per_minute == 6
     assert LOWERED.with_configured(3, NOW).per_minute == 3
 
 
-def test_another_configured_rate_ends_no_pause() -> None:
+def test_new_configured_rate_does_not_end_a_pause() -> None:
     declared = LOWERED.with_configured(300, NOW + 1)
     assert declared.next_available_at() >= NOW + 30
     assert declared.burst == 1
 
 
-def test_a_clock_that_goes_back_stops_nothing_for_long() -> None:
+def test_clock_set_back_does_not_stop_creations_for_long() -> None:
     assert Rate.initial(600, NOW).consume(595).refilled_at(NOW - 3_600).next_available_at() <= NOW - 3_600 + 1
     assert LOWERED.refilled_at(NOW - 3_600).next_available_at() <= NOW - 3_600 + 10
 
 
-def test_the_full_burst_keeps_half_a_second_of_the_rate_unused_and_is_one_at_least() -> None:
+def test_full_burst_leaves_half_a_second_of_headroom_and_is_at_least_one() -> None:
     assert [full_burst(rate) for rate in (600, 60, 1.0, 0.5)] == [595, 59.5, 1.0, 1.0]
     assert (REQUESTS_PER_MINUTE, BURST_HEADROOM_SECONDS) == (600, 0.5)
 
 
-def test_a_rate_is_lowered_where_it_or_its_burst_is_less_than_the_full_one() -> None:
+def test_rate_counts_as_lowered_when_it_or_its_burst_is_below_the_full_one() -> None:
     full = Rate.initial(600, NOW)
     assert not full.lowered
     assert replace(full, per_minute=599).lowered
@@ -64,21 +64,21 @@ def test_a_rate_is_lowered_where_it_or_its_burst_is_less_than_the_full_one() -> 
     ("tokens", "paused_for", "ready_in"),
     [(1, 0, 0), (0.4, 0, 0.6), (-1, 0, 2), (5, 0, 0), (5, 3, 3), (0, 0.5, 1)],
 )
-def test_a_creation_may_start_when_there_is_a_slot_and_no_pause(
+def test_creation_may_start_with_a_slot_and_no_pause(
     tokens: float, paused_for: float, ready_in: float
 ) -> None:
     rate = replace(Rate.initial(60, NOW), tokens=tokens, paused_until=NOW + paused_for)
     assert rate.next_available_at() == pytest.approx(NOW + ready_in)
 
 
-def test_slots_that_return_fill_the_bucket_and_no_more() -> None:
+def test_refunded_slots_do_not_overfill_the_bucket() -> None:
     rate = Rate.initial(60, NOW)
     assert rate.consume(10).refund(4).tokens == 53.5
     assert rate.consume(2).refund(4).tokens == 59.5
     assert rate.consume(1.5).consume(2).tokens == 56
 
 
-def test_another_full_rate_changes_what_may_start_at_once() -> None:
+def test_new_configured_rate_adjusts_available_tokens_immediately() -> None:
     rate = Rate.initial(600, NOW).consume(595).refilled_at(NOW + 1)
     slower = rate.with_configured(60, NOW + 2)
     assert (slower.full_per_minute, slower.per_minute, slower.burst) == (60, 60, 59.5)
@@ -90,7 +90,7 @@ def test_another_full_rate_changes_what_may_start_at_once() -> None:
     assert Rate.initial(600, NOW).with_configured(600, NOW + 5).at == NOW
 
 
-def test_a_lowered_rate_stays_under_another_full_one() -> None:
+def test_lowered_rate_stays_capped_by_a_new_full_rate() -> None:
     lowered = replace(Rate.initial(600, NOW), per_minute=30, burst=5, tokens=2)
     for full, expected in ((60, (30, 5)), (6, (6, 5)), (6_000, (30, 5)), (2, (2, 1.9833333))):
         rate = lowered.with_configured(full, NOW)
@@ -99,7 +99,7 @@ def test_a_lowered_rate_stays_under_another_full_one() -> None:
         assert rate.full_per_minute == full
 
 
-def test_a_rate_that_was_set_by_hand_is_changed_by_hand_alone() -> None:
+def test_manual_rate_is_changed_only_manually() -> None:
     by_hand = Rate.initial(600, NOW).with_manual(60, NOW)
     assert by_hand.by_hand
     assert by_hand.with_configured(300, NOW) == by_hand
@@ -108,7 +108,7 @@ def test_a_rate_that_was_set_by_hand_is_changed_by_hand_alone() -> None:
     assert not Rate.initial(600, NOW).with_configured(6, NOW).by_hand
 
 
-def test_no_time_lies_ahead_of_a_clock_that_was_set_back() -> None:
+def test_stored_times_are_moved_back_with_the_clock() -> None:
     later = replace(
         LOWERED, episode_at=NOW - 1, since=NOW - 2, last_sent=NOW - 3, ceiling_until=NOW + 600,
         accepted=7, steady=1, pauses=2, lowerings=3, refused=0.25, tokens=-2,
@@ -122,12 +122,12 @@ def test_no_time_lies_ahead_of_a_clock_that_was_set_back() -> None:
     assert later.refilled_at(NOW).paused_until == NOW + 30, "the same moment is none"
 
 
-def test_a_bucket_refills_up_to_its_burst() -> None:
+def test_bucket_refills_up_to_its_burst() -> None:
     rate = replace(Rate.initial(60, NOW), tokens=-3, burst=2)
     assert [rate.refilled_at(NOW + seconds).tokens for seconds in (0, 1, 4, 5, 9)] == [-3, -2, 1, 2, 2]
 
 
-def test_a_rate_of_which_nothing_is_known_has_nothing_else_noted() -> None:
+def test_initial_rate_has_only_its_bucket_fields_set() -> None:
     known = {"full_per_minute": 60, "per_minute": 60, "burst": 59.5, "tokens": 59.5, "at": NOW}
     noted = asdict(Rate.initial(60, NOW))
     assert {name: noted.pop(name) for name in known} == known

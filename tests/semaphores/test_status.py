@@ -9,7 +9,7 @@ from replicate_mcp.semaphores.permits import SemaphoreState
 from replicate_mcp.semaphores.status import SemaphoreStatus
 
 
-def test_an_accounts_semaphore_is_shown_with_its_rate_and_its_pause() -> None:
+def test_account_semaphore_status_has_rate_and_pause() -> None:
     before = datetime.now(UTC)
     shown = SemaphoreStatus.of(SemaphoreState("mine", 60, 3, 2, 5.44, 90), "fleet")
     assert (shown.name, shown.limit, shown.in_use, shown.waiting) == ("mine", 60, 3, 2)
@@ -19,7 +19,7 @@ def test_an_accounts_semaphore_is_shown_with_its_rate_and_its_pause() -> None:
     assert timedelta(seconds=90) <= pause < timedelta(seconds=95)
 
 
-def test_a_named_semaphore_is_shown_without_them() -> None:
+def test_named_semaphore_status_has_no_rate_or_pause() -> None:
     shown = SemaphoreStatus.of(SemaphoreState("team", 2, 3, 0), "process")
     assert (shown.available, shown.scope) == (0, "process")
     assert (shown.requests_per_minute, shown.throttled_until) == (None, None)

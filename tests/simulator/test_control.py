@@ -24,7 +24,7 @@ from replicate_mcp.simulator.durations import sampler
 from simulator.calls import create
 
 
-async def test_stats_count_what_has_happened(
+async def test_stats_count_events(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(predict_seconds=0.1)
@@ -46,7 +46,7 @@ async def test_stats_count_what_has_happened(
     assert [count for _, count in simulator.timeline("acme")] == [1, 0, 1, 0]
 
 
-async def test_predictions_are_known_with_all_there_is_to_them(
+async def test_control_api_lists_predictions_with_all_fields(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     await create(client, "a cat", seed=3, cancel_after="60")
@@ -59,7 +59,7 @@ async def test_predictions_are_known_with_all_there_is_to_them(
     assert (known["account"], known["status"]) == ("acme", "succeeded")
 
 
-async def test_settings_change_at_once_and_a_reset_takes_them_back(
+async def test_settings_change_immediately_and_reset_restores_defaults(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     assert simulator.configure(predict_seconds="1-4")["predict_seconds"] == "1-4"
@@ -78,19 +78,19 @@ async def test_settings_change_at_once_and_a_reset_takes_them_back(
         {"fault_next": ["nothing"]},
     ],
 )
-def test_a_wrong_setting_is_refused(simulator: Simulator, settings: dict[str, object]) -> None:
+def test_invalid_setting_is_rejected(simulator: Simulator, settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         simulator.configure(**settings)
 
 
-def test_a_count_that_is_never_reached_times_out(simulator: Simulator) -> None:
+def test_waiting_for_an_unreached_count_times_out(simulator: Simulator) -> None:
     with pytest.raises(TimeoutError, match="created"):
         simulator.wait_for(created=1, within=0.05)
     with pytest.raises(ValueError, match="Not counted: nonsense"):
         simulator.account("acme") and simulator.wait_for(nonsense=1)
 
 
-async def test_the_clock_can_be_wrong(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_clock_offset_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(clock_offset_seconds=3600)
     response = await create(client)
     stated = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp()
@@ -100,13 +100,13 @@ async def test_the_clock_can_be_wrong(simulator: Simulator, client: httpx.AsyncC
     assert simulator.predictions()[0]["created"] == pytest.approx(time.time(), abs=5)
 
 
-async def test_urls_can_start_elsewhere(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_public_url_of_predictions_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(public_url="http://simulator:8765/")
     prediction = (await create(client)).json()
     assert prediction["urls"]["get"].startswith("http://simulator:8765/v1/predictions/")
 
 
-def test_it_stops_though_a_creation_is_held() -> None:
+def test_simulator_stops_while_a_creation_is_held() -> None:
     with running_simulator() as simulator:
         host = simulator.url.removeprefix("http://")
         held = http.client.HTTPConnection(host, timeout=5)
@@ -122,7 +122,7 @@ def test_it_stops_though_a_creation_is_held() -> None:
     held.close()
 
 
-def test_it_runs_in_a_process_of_its_own() -> None:
+def test_simulator_runs_in_its_own_process() -> None:
     with running_simulator_process(predict_seconds="1-4", page_size=7) as simulator:
         assert simulator.settings()["page_size"] == 7
         assert simulator.pid
@@ -130,7 +130,7 @@ def test_it_runs_in_a_process_of_its_own() -> None:
         simulator.stats()
 
 
-def test_its_process_ends_with_its_standard_input() -> None:
+def test_simulator_process_exits_when_stdin_closes() -> None:
     command = [sys.executable, "-m", "replicate_mcp.simulator", "--port=0", "--exit-on-stdin-close"]
     ended = subprocess.run(command, input="", capture_output=True, text=True, timeout=30)
     assert ended.returncode == 0
@@ -144,7 +144,7 @@ def parsed(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def test_every_setting_is_an_option() -> None:
+def test_every_setting_has_an_option() -> None:
     options = vars(parsed())
     for name, field in SimulatorSettings.model_fields.items():
         if isinstance(field.default, bool):
@@ -154,7 +154,7 @@ def test_every_setting_is_an_option() -> None:
     assert set(SimulatorSettings.model_fields) <= set(options)
 
 
-def test_a_wrong_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(parsed("--failing", "7")) == 2
     assert "failing" in capsys.readouterr().err
 
@@ -168,7 +168,7 @@ def test_a_wrong_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None
         ([1, 2, 3], (1, 2, 3), [1, 2, 3]),
     ],
 )
-def test_a_duration_is_a_number_or_a_list(
+def test_duration_is_a_number_or_a_list(
     given: object, kept: object, first_three: list[float]
 ) -> None:
     import random
@@ -182,7 +182,7 @@ def test_a_duration_is_a_number_or_a_list(
 @pytest.mark.parametrize(
     ("given", "low", "high"), [("1-4", 1, 4), ("model", 7.2, 10.8), ("lognormal(2, 0.1)", 1, 4)]
 )
-def test_a_duration_can_be_drawn(given: str, low: float, high: float) -> None:
+def test_duration_range_is_sampled(given: str, low: float, high: float) -> None:
     import random
 
     settings = SimulatorSettings(predict_seconds=given)
@@ -193,6 +193,6 @@ def test_a_duration_can_be_drawn(given: str, low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "x", "1-", -1, [], [-1], True, "1,x", None, {}])
-def test_what_is_no_duration_is_refused(given: object) -> None:
+def test_invalid_duration_is_rejected(given: object) -> None:
     with pytest.raises(ValidationError):
         SimulatorSettings.model_validate({"predict_seconds": given})

@@ -42,7 +42,7 @@ async def image(client: httpx.AsyncClient, prediction: dict[str, Any]) -> Image.
     return Image.open(io.BytesIO((await client.get(prediction["output"])).content))
 
 
-async def test_a_background_remover_gives_the_image_with_transparency(
+async def test_background_remover_returns_a_transparent_image(
     client: httpx.AsyncClient,
 ) -> None:
     cut = await image(client, await run(client, REMOVER, image=data_uri(png())))
@@ -53,7 +53,7 @@ async def test_a_background_remover_gives_the_image_with_transparency(
     assert corner[3] == 0
 
 
-async def test_a_background_remover_can_remove_the_subject_instead(
+async def test_background_remover_can_remove_the_subject_instead(
     client: httpx.AsyncClient,
 ) -> None:
     asked = {"image": data_uri(png()), "reverse": True}
@@ -62,7 +62,7 @@ async def test_a_background_remover_can_remove_the_subject_instead(
     assert alphas == (0, 255)
 
 
-async def test_a_background_remover_gives_the_colour_and_format_that_are_asked_for(
+async def test_background_remover_returns_the_requested_colour_and_format(
     client: httpx.AsyncClient,
 ) -> None:
     asked = {"image": data_uri(png()), "background_type": "green", "format": "jpg"}
@@ -84,7 +84,7 @@ async def test_a_background_remover_gives_the_colour_and_format_that_are_asked_f
         (CRISP, {}, (160, 80)),
     ],
 )
-async def test_an_upscaler_gives_the_image_so_many_times_larger(
+async def test_upscaler_enlarges_the_image_by_its_factor(
     client: httpx.AsyncClient, model: str, inputs: dict[str, object], size: tuple[int, int]
 ) -> None:
     larger = await image(client, await run(client, model, image=data_uri(png()), **inputs))
@@ -94,7 +94,7 @@ async def test_an_upscaler_gives_the_image_so_many_times_larger(
     assert colour[0] > 240
 
 
-async def test_a_vectorizer_gives_an_svg_in_the_images_colours(client: httpx.AsyncClient) -> None:
+async def test_vectorizer_returns_an_svg_in_the_colours_of_the_image(client: httpx.AsyncClient) -> None:
     prediction = await run(client, VECTORIZER, image=data_uri(png(colour="#ff0000")))
     response = await client.get(prediction["output"])
     assert response.headers["content-type"] == "image/svg+xml"
@@ -104,7 +104,7 @@ async def test_a_vectorizer_gives_an_svg_in_the_images_colours(client: httpx.Asy
     assert fills == {"#ff0000"}
 
 
-async def test_an_output_is_read_by_its_url_and_edited_again(
+async def test_output_url_can_be_edited_again(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     (drawn,) = (await create(client, megapixels="0.25", output_format="png")).json()["output"]
@@ -119,7 +119,7 @@ async def test_an_output_is_read_by_its_url_and_edited_again(
     assert all(abs(a - b) < 12 for a, b in zip(middle, found, strict=False))
 
 
-async def test_an_uploaded_file_is_read_by_its_own_account_alone(
+async def test_uploaded_file_is_readable_only_by_its_account(
     client: httpx.AsyncClient,
 ) -> None:
     upload = {"content": ("cat.png", png(), "image/png")}
@@ -133,7 +133,7 @@ async def test_an_uploaded_file_is_read_by_its_own_account_alone(
     assert (await run(client, UPSCALER, image=url))["status"] == "failed"
 
 
-async def test_an_image_elsewhere_is_drawn_and_not_fetched(
+async def test_foreign_image_url_is_drawn_and_not_fetched(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     before = simulator.stats()["requests"]
@@ -154,13 +154,13 @@ async def test_an_image_elsewhere_is_drawn_and_not_fetched(
         data_uri(b"<html></html>"),
     ],
 )
-async def test_what_is_no_image_fails_as_the_models_do(client: httpx.AsyncClient, url: str) -> None:
+async def test_non_image_input_fails_like_the_real_models(client: httpx.AsyncClient, url: str) -> None:
     prediction = await run(client, REMOVER, image=url)
     assert (prediction["status"], prediction["output"]) == ("failed", None)
     assert prediction["error"] == "cannot identify image file"
 
 
-async def test_an_image_that_is_too_large_for_the_upscaler_fails(client: httpx.AsyncClient) -> None:
+async def test_image_too_large_for_the_upscaler_fails(client: httpx.AsyncClient) -> None:
     prediction = await run(client, UPSCALER, image=data_uri(png(2000, 1100)))
     assert prediction["status"] == "failed"
     assert "greater than the max size that fits in GPU memory" in prediction["error"]

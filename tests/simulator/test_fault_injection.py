@@ -22,7 +22,7 @@ from simulator.calls import SCHNELL, create
         ("429", 429, 0),
     ],
 )
-async def test_an_error_is_answered_before_or_after_the_prediction_is_made(
+async def test_error_is_returned_before_or_after_the_prediction_is_created(
     simulator: Simulator, client: httpx.AsyncClient, fault: str, status: int, made: int
 ) -> None:
     simulator.fault_next(fault)
@@ -32,7 +32,7 @@ async def test_an_error_is_answered_before_or_after_the_prediction_is_made(
 
 
 @pytest.mark.parametrize(("fault", "made"), [("reset", 0), ("reset_after", 1)])
-async def test_a_connection_is_really_reset(
+async def test_connection_is_reset(
     simulator: Simulator, client: httpx.AsyncClient, fault: str, made: int
 ) -> None:
     simulator.fault_next(fault)
@@ -43,7 +43,7 @@ async def test_a_connection_is_really_reset(
 
 
 @pytest.mark.parametrize(("fault", "made"), [("silence", 0), ("silence_after", 1)])
-async def test_silence_lasts_until_the_client_gives_up(
+async def test_silence_fault_lasts_until_the_client_gives_up(
     simulator: Simulator, client: httpx.AsyncClient, fault: str, made: int
 ) -> None:
     simulator.fault_next(fault)
@@ -52,7 +52,7 @@ async def test_silence_lasts_until_the_client_gives_up(
     assert simulator.account("acme")["created"] == made
 
 
-async def test_a_truncated_answer_promises_more_than_it_holds(
+async def test_truncated_response_is_shorter_than_its_content_length(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.fault_next("truncated")
@@ -61,7 +61,7 @@ async def test_a_truncated_answer_promises_more_than_it_holds(
     assert simulator.account("acme")["created"] == 1
 
 
-async def test_a_malformed_answer_is_no_json(
+async def test_malformed_response_is_not_json(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.fault_next("malformed")
@@ -71,7 +71,7 @@ async def test_a_malformed_answer_is_no_json(
         response.json()
 
 
-async def test_a_fault_can_strike_some_time_after_acceptance(
+async def test_fault_can_occur_some_time_after_acceptance(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(fault_after_seconds=0.1)
@@ -85,7 +85,7 @@ async def test_a_fault_can_strike_some_time_after_acceptance(
     assert simulator.predictions()[0]["fault"] == "reset_after"
 
 
-async def test_gets_and_cancels_have_faults_of_their_own(
+async def test_gets_and_cancels_have_their_own_faults(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.fault_next("503", on="get")
@@ -98,7 +98,7 @@ async def test_gets_and_cancels_have_faults_of_their_own(
     assert (await client.get(path)).json()["status"] in ("canceled", "aborted")
 
 
-async def test_ordered_faults_strike_in_order(
+async def test_queued_faults_occur_in_order(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.fault_next("500", count=2)
@@ -107,7 +107,7 @@ async def test_ordered_faults_strike_in_order(
     assert statuses == [500, 500, 429, 503, 201]
 
 
-async def test_an_empty_order_takes_back_what_was_ordered(
+async def test_empty_fault_list_clears_queued_faults(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.fault_next("500", count=5)
@@ -115,7 +115,7 @@ async def test_an_empty_order_takes_back_what_was_ordered(
     assert (await create(client)).status_code == 201
 
 
-async def test_a_rate_of_one_strikes_always(
+async def test_fault_rate_of_one_always_occurs(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(creation_5xx=True, get_429=1)
@@ -123,7 +123,7 @@ async def test_a_rate_of_one_strikes_always(
     assert (await client.get("/v1/account")).status_code == 429
 
 
-def test_a_seed_repeats_the_faults() -> None:
+def test_seed_makes_faults_reproducible() -> None:
     faults = SimulatorSettings(creation_5xx=0.2, creation_reset_after=0.3)
 
     def drawn(seed: int) -> list[Fault | None]:
@@ -134,12 +134,12 @@ def test_a_seed_repeats_the_faults() -> None:
     assert 30 < sum(fault is Fault.RESET_AFTER for fault in drawn(1)) < 90
 
 
-def test_rates_that_add_up_to_more_than_one_are_refused() -> None:
+def test_fault_rates_above_one_in_total_are_rejected() -> None:
     with pytest.raises(ValueError, match="more than 1"):
         Faults(creation_reset=0.6, creation_5xx=0.6)
 
 
-async def test_a_get_of_one_kind_is_struck_by_its_own_faults_and_then_by_those_of_all(
+async def test_faults_of_a_get_kind_take_precedence_over_general_get_faults(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.fault_next("403", on="list")
@@ -150,7 +150,7 @@ async def test_a_get_of_one_kind_is_struck_by_its_own_faults_and_then_by_those_o
 
 
 @pytest.mark.parametrize("fault", ["400", "401", "403", "404"])
-async def test_a_call_can_be_refused_as_replicate_refuses(
+async def test_call_can_be_rejected_like_replicate_does(
     simulator: Simulator, client: httpx.AsyncClient, fault: str
 ) -> None:
     simulator.fault_next(fault, on="cancel")
@@ -159,7 +159,7 @@ async def test_a_call_can_be_refused_as_replicate_refuses(
 
 
 @pytest.mark.parametrize(("fault", "made"), [("520", 0), ("529_after", 1)])
-async def test_what_the_network_in_front_of_replicate_answers_is_a_page(
+async def test_gateway_error_is_an_html_page(
     simulator: Simulator, client: httpx.AsyncClient, fault: str, made: int
 ) -> None:
     simulator.fault_next(fault)
@@ -174,7 +174,7 @@ ORDERED_ALONE = {Fault(each) for each in ("400", "401", "403", "404")} | {
 }
 
 
-def test_every_rate_has_its_faults() -> None:
+def test_every_fault_rate_has_a_fault() -> None:
     struck = {
         fault
         for name in Faults.model_fields

@@ -9,7 +9,7 @@ import httpx
 from replicate_mcp.simulator import Simulator
 
 
-async def test_a_file_is_kept_until_it_is_deleted(client: httpx.AsyncClient) -> None:
+async def test_file_is_kept_until_deleted(client: httpx.AsyncClient) -> None:
     content = bytes(range(256)) * 100
     upload = {"content": ("cat.png", content, "image/png")}
     response = await client.post("/v1/files", files=upload, data={"metadata": '{"a": 1}'})
@@ -23,16 +23,16 @@ async def test_a_file_is_kept_until_it_is_deleted(client: httpx.AsyncClient) -> 
     assert (await client.get(f"/v1/files/{file['id']}")).status_code == 404
 
 
-async def test_a_file_belongs_to_its_account(
+async def test_file_is_visible_only_to_its_account(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     upload = {"content": ("cat.png", b"cat", "image/png")}
     file = (await client.post("/v1/files", files=upload)).json()
-    stranger = {"authorization": "Bearer r8_other"}
-    assert (await client.get(f"/v1/files/{file['id']}", headers=stranger)).status_code == 404
+    other_account = {"authorization": "Bearer r8_other"}
+    assert (await client.get(f"/v1/files/{file['id']}", headers=other_account)).status_code == 404
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_is_sent(simulator: Simulator) -> None:
+def test_too_large_file_is_rejected_before_upload(simulator: Simulator) -> None:
     connection = http.client.HTTPConnection(simulator.url.removeprefix("http://"), timeout=5)
     connection.putrequest("POST", "/v1/files")
     connection.putheader("authorization", "Bearer r8_acme")

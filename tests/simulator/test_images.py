@@ -18,7 +18,7 @@ async def fetched(simulator: Simulator, url: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize(("extension", "kind"), [("webp", "WEBP"), ("png", "PNG"), ("jpg", "JPEG")])
-async def test_an_image_is_fetched_without_a_token(
+async def test_image_is_fetched_without_a_token(
     simulator: Simulator, client: httpx.AsyncClient, extension: str, kind: str
 ) -> None:
     prediction = (await create(client, output_format=extension, megapixels="0.25")).json()
@@ -30,7 +30,7 @@ async def test_an_image_is_fetched_without_a_token(
     assert response.headers["content-type"] == f"image/{kind.lower()}"
 
 
-async def test_an_output_url_can_come_without_an_extension(
+async def test_output_url_can_lack_an_extension(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(delivery_extensions=False)
@@ -40,7 +40,7 @@ async def test_an_output_url_can_come_without_an_extension(
     assert response.headers["content-type"] == "image/webp"
 
 
-async def test_a_seed_repeats_the_image(client: httpx.AsyncClient) -> None:
+async def test_seed_makes_the_image_reproducible(client: httpx.AsyncClient) -> None:
     images = []
     for seed in (5, 5, 6):
         (url,) = (await create(client, seed=seed, megapixels="0.25")).json()["output"]
@@ -48,7 +48,7 @@ async def test_a_seed_repeats_the_image(client: httpx.AsyncClient) -> None:
     assert images[0] == images[1] != images[2]
 
 
-async def test_there_is_no_image_before_the_end_nor_beyond_the_last(
+async def test_no_image_exists_before_the_end_or_beyond_the_last_output(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     running = (await create(client, "[hang]", wait=None)).json()
@@ -59,13 +59,13 @@ async def test_there_is_no_image_before_the_end_nor_beyond_the_last(
     assert (await fetched(simulator, url.replace("webp", "png"))).status_code == 404
 
 
-async def test_a_model_has_a_cover(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_model_has_a_cover_image(simulator: Simulator, client: httpx.AsyncClient) -> None:
     model = (await client.get("/v1/models/google/imagen-4")).json()
     cover = await fetched(simulator, model["cover_image_url"])
     assert cover.headers["content-type"] == "image/webp"
 
 
-async def test_an_image_can_be_asked_for_its_size_only(
+async def test_head_request_returns_the_image_size(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     (url,) = (await create(client, megapixels="0.25")).json()["output"]
@@ -86,13 +86,13 @@ async def test_an_image_can_be_asked_for_its_size_only(
         ({"width": 256, "height": 512}, (256, 512)),
     ],
 )
-def test_an_image_has_the_size_that_its_inputs_ask_for(
+def test_image_has_the_requested_size(
     inputs: dict[str, Any], size: tuple[int, int]
 ) -> None:
     assert picture_size(inputs) == size
 
 
 @pytest.mark.parametrize("prompt", ["", "火车", "Ein müder Kater", "x" * 5000, "word " * 1000])
-def test_any_prompt_can_be_drawn(prompt: str) -> None:
+def test_any_prompt_is_drawable(prompt: str) -> None:
     image = Image.open(io.BytesIO(draw(Picture(prompt, 1, 256, 256, "png", "test"))))
     assert image.size == (256, 256)

@@ -33,7 +33,7 @@ async def run(client: httpx.AsyncClient, model: Model, **inputs: object) -> dict
     return prediction
 
 
-def test_it_has_every_model_that_is_recommended_with_the_inputs_that_are_listed() -> None:
+def test_every_recommended_model_exists_with_its_listed_inputs() -> None:
     for known in CATALOGUE:
         types = {each.name: each.type for each in MODELS_BY_ID[known.name].inputs}
         assert ("prompt" in types) == known.takes_prompt
@@ -44,7 +44,7 @@ def test_it_has_every_model_that_is_recommended_with_the_inputs_that_are_listed(
 
 
 @pytest.mark.parametrize("model", MODELS, ids=name)
-async def test_a_model_refuses_to_run_without_what_it_requires(
+async def test_model_rejects_missing_required_inputs(
     client: httpx.AsyncClient, model: Model
 ) -> None:
     for required in least(model):
@@ -56,7 +56,7 @@ async def test_a_model_refuses_to_run_without_what_it_requires(
 
 
 @pytest.mark.parametrize("model", MODELS, ids=name)
-async def test_each_file_is_of_the_type_that_its_url_says(
+async def test_each_file_has_the_type_of_its_url_extension(
     client: httpx.AsyncClient, model: Model
 ) -> None:
     prediction = await run(client, model)
@@ -71,7 +71,7 @@ async def test_each_file_is_of_the_type_that_its_url_says(
 
 
 @pytest.mark.parametrize("model", OFFICIAL, ids=name)
-async def test_an_official_model_runs_by_its_name(client: httpx.AsyncClient, model: Model) -> None:
+async def test_official_model_runs_by_name(client: httpx.AsyncClient, model: Model) -> None:
     body = {"input": least(model)}
     response = await client.post(
         f"/v1/models/{model.id}/predictions", json=body, headers={"prefer": "wait"}
@@ -85,7 +85,7 @@ async def test_an_official_model_runs_by_its_name(client: httpx.AsyncClient, mod
 
 
 @pytest.mark.parametrize("model", COMMUNITY, ids=name)
-async def test_a_community_model_runs_by_its_version_only(
+async def test_community_model_runs_only_by_version(
     client: httpx.AsyncClient, model: Model
 ) -> None:
     path = f"/v1/models/{model.id}"
@@ -102,7 +102,7 @@ async def test_a_community_model_runs_by_its_version_only(
     assert (await client.post("/v1/predictions", json=body)).status_code == 422
 
 
-async def test_an_official_model_runs_as_a_version_too(client: httpx.AsyncClient) -> None:
+async def test_official_model_also_runs_by_version(client: httpx.AsyncClient) -> None:
     body = {"version": "google/imagen-4", "input": {"prompt": "a"}}
     response = await client.post("/v1/predictions", json=body)
     assert (response.status_code, response.json()["version"]) == (201, "hidden")
@@ -111,14 +111,14 @@ async def test_an_official_model_runs_as_a_version_too(client: httpx.AsyncClient
 @pytest.mark.parametrize(
     "version", ["0" * 64, "google/imagen-4:latest", "nobody/nothing", "google/imagen-4:" + "0" * 64]
 )
-async def test_what_is_no_version_is_refused(client: httpx.AsyncClient, version: str) -> None:
+async def test_invalid_version_is_rejected(client: httpx.AsyncClient, version: str) -> None:
     body = {"version": version, "input": {"prompt": "a"}}
     response = await client.post("/v1/predictions", json=body)
     assert response.status_code == 422
     assert response.json()["title"] == "Invalid version or not permitted"
 
 
-async def test_a_deployment_runs_its_model(client: httpx.AsyncClient) -> None:
+async def test_deployment_runs_its_model(client: httpx.AsyncClient) -> None:
     prediction = (await create(client, path="/v1/deployments/acme/fast-flux/predictions")).json()
     assert prediction["deployment"] == "acme/fast-flux"
     assert prediction["model"] == "black-forest-labs/flux-schnell"
@@ -126,7 +126,7 @@ async def test_a_deployment_runs_its_model(client: httpx.AsyncClient) -> None:
     assert missing.status_code == 404
 
 
-async def test_an_output_can_be_a_dict_of_urls(client: httpx.AsyncClient) -> None:
+async def test_output_can_be_a_dict_of_urls(client: httpx.AsyncClient) -> None:
     body = {"version": MODELS_BY_ID["community/layers"].version, "input": {"prompt": "a"}}
     response = await client.post("/v1/predictions", json=body, headers={"prefer": "wait"})
     output = response.json()["output"]
@@ -144,7 +144,7 @@ async def test_an_output_can_be_a_dict_of_urls(client: httpx.AsyncClient) -> Non
         ("bytedance/seedream-4", {"max_images": 3, "sequential_image_generation": "auto"}, 3),
     ],
 )
-async def test_one_prediction_makes_as_many_files_as_asked_for(
+async def test_prediction_makes_the_requested_number_of_files(
     client: httpx.AsyncClient, model: str, inputs: dict[str, Any], files: int
 ) -> None:
     response = await create(client, path=f"/v1/models/{model}/predictions", **inputs)
@@ -186,7 +186,7 @@ SCHNELL = "black-forest-labs/flux-schnell"
         ),
     ],
 )
-async def test_inputs_that_do_not_fit_are_named(
+async def test_invalid_inputs_are_named(
     client: httpx.AsyncClient, model: str, inputs: dict[str, Any], kind: str, text: str
 ) -> None:
     response = await create(client, path=f"/v1/models/{model}/predictions", **inputs)
@@ -207,31 +207,31 @@ async def test_inputs_that_do_not_fit_are_named(
         ([], "- Invalid type. Expected: object, given: array\n"),
     ],
 )
-async def test_bodies_that_do_not_fit_are_refused(
+async def test_invalid_bodies_are_rejected(
     client: httpx.AsyncClient, body: object, detail: str
 ) -> None:
     response = await client.post(f"/v1/models/{SCHNELL}/predictions", json=body)
     assert (response.status_code, response.json()["detail"]) == (422, detail)
 
 
-async def test_a_body_that_is_no_json_is_refused(client: httpx.AsyncClient) -> None:
+async def test_non_json_body_is_rejected(client: httpx.AsyncClient) -> None:
     response = await client.post(f"/v1/models/{SCHNELL}/predictions", content=b"{")
     assert response.status_code == 400
 
 
-async def test_unknown_inputs_can_be_let_through(
+async def test_unknown_inputs_can_be_accepted(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(reject_unknown_inputs=False)
     assert (await create(client, sead=1)).status_code == 201
 
 
-async def test_null_is_as_good_as_leaving_an_optional_input_out(client: httpx.AsyncClient) -> None:
+async def test_null_counts_as_an_omitted_optional_input(client: httpx.AsyncClient) -> None:
     assert (await create(client, seed=None)).status_code == 201
 
 
 @pytest.mark.parametrize("model", MODELS, ids=name)
-def test_a_schema_is_written_as_replicate_writes_it(model: Model) -> None:
+def test_schema_has_the_form_replicate_uses(model: Model) -> None:
     schemas: dict[str, Any] = model.openapi_schema["components"]["schemas"]
     properties = schemas["Input"]["properties"]
     assert schemas["Input"]["required"] == ["image" if model.effect else "prompt"]
@@ -243,7 +243,7 @@ def test_a_schema_is_written_as_replicate_writes_it(model: Model) -> None:
     assert "Output" in schemas
 
 
-async def test_a_search_finds_models_by_words(client: httpx.AsyncClient) -> None:
+async def test_search_finds_models_by_words(client: httpx.AsyncClient) -> None:
     answer = (await client.get("/v1/search", params={"query": "FLUX billion"})).json()
     assert [found["model"]["name"] for found in answer["models"]] == ["flux-dev"]
     limited = (await client.get("/v1/search", params={"query": "flux", "limit": 2})).json()
@@ -253,7 +253,7 @@ async def test_a_search_finds_models_by_words(client: httpx.AsyncClient) -> None
     assert [found["name"] for found in queried["results"]] == ["nano-banana", "nano-banana-pro"]
 
 
-async def test_what_does_not_exist_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_unknown_resources_get_404(client: httpx.AsyncClient) -> None:
     for path in ("/v1/models/a/b", "/v1/nothing", "/nothing", "/v1/predictions/x", "/v1/files/x"):
         response = await client.get(path)
         assert response.status_code == 404

@@ -11,7 +11,7 @@ from replicate_mcp.simulator.problems import Problem
 from simulator.calls import create, get
 
 
-async def test_a_held_creation_answers_the_output_when_the_prediction_ends(
+async def test_held_creation_returns_the_output_when_the_prediction_ends(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(predict_seconds=0.05)
@@ -26,7 +26,7 @@ async def test_a_held_creation_answers_the_output_when_the_prediction_ends(
     assert prediction["version"] == "hidden"
 
 
-async def test_a_creation_without_prefer_answers_at_once(
+async def test_creation_without_prefer_header_returns_immediately(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     response = await create(client, wait=None)
@@ -37,7 +37,7 @@ async def test_a_creation_without_prefer_answers_at_once(
     assert (await get(client, response.json()))["status"] == "succeeded"
 
 
-async def test_a_hold_that_ends_first_answers_the_prediction_as_it_is(
+async def test_expired_hold_returns_the_running_prediction(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     response = await create(client, "[hang]", wait="wait=1")
@@ -46,7 +46,7 @@ async def test_a_hold_that_ends_first_answers_the_prediction_as_it_is(
     assert "completed_at" not in response.json()
 
 
-async def test_a_prediction_waits_in_the_queue_before_it_starts(
+async def test_prediction_is_queued_before_it_starts(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(queue_seconds=0.1)
@@ -68,7 +68,7 @@ async def test_cancelling_a_running_prediction_ends_its_held_creation(
     assert (await held).json()["status"] == "canceled"
 
 
-async def test_cancelling_what_has_not_started_aborts_it(
+async def test_cancelling_a_queued_prediction_aborts_it(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(queue_seconds=60)
@@ -79,7 +79,7 @@ async def test_cancelling_what_has_not_started_aborts_it(
     assert "metrics" not in prediction
 
 
-async def test_cancelling_what_has_ended_changes_nothing(
+async def test_cancelling_an_ended_prediction_changes_nothing(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     prediction = (await create(client)).json()
@@ -87,7 +87,7 @@ async def test_cancelling_what_has_ended_changes_nothing(
     assert answer.json() == prediction
 
 
-async def test_a_cancel_can_take_a_while(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_cancel_duration_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(cancel_seconds=0.05)
     prediction = (await create(client, "[hang]", wait=None)).json()
     await wait_until_started(simulator)
@@ -97,7 +97,7 @@ async def test_a_cancel_can_take_a_while(simulator: Simulator, client: httpx.Asy
 
 
 @pytest.mark.parametrize(("queue_seconds", "status"), [(0, "canceled"), (60, "aborted")])
-async def test_a_prediction_past_its_deadline_is_cut(
+async def test_prediction_past_its_deadline_is_stopped(
     simulator: Simulator, client: httpx.AsyncClient, queue_seconds: float, status: str
 ) -> None:
     simulator.configure(minimum_cancel_after_seconds=1, queue_seconds=queue_seconds)
@@ -107,7 +107,7 @@ async def test_a_prediction_past_its_deadline_is_cut(
     assert prediction["output"] is None
 
 
-async def test_a_deadline_not_reached_does_no_harm(
+async def test_unreached_deadline_has_no_effect(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     assert (await create(client, cancel_after="5m")).json()["status"] == "succeeded"
@@ -117,23 +117,23 @@ async def test_a_deadline_not_reached_does_no_harm(
     ("text", "seconds"),
     [(b"30", 30), (b"30s", 30), (b"5m", 300), (b"1h30m", 5400), (b"1h30m45s", 5445), (b"", None)],
 )
-def test_cancel_after_is_understood(text: bytes, seconds: float | None) -> None:
+def test_cancel_after_is_parsed(text: bytes, seconds: float | None) -> None:
     assert cancel_after(text, 5) == seconds
 
 
 @pytest.mark.parametrize("text", [b"4", b"25h", b"soon", b"1.5s", b"30s5m"])
-def test_a_wrong_cancel_after_is_refused(text: bytes) -> None:
+def test_invalid_cancel_after_is_rejected(text: bytes) -> None:
     with pytest.raises(Problem) as refusal:
         cancel_after(text, 5)
     assert refusal.value.status == 422
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=100", "wait=500", "wait=x"])
-async def test_a_wrong_wait_is_refused(client: httpx.AsyncClient, prefer: str) -> None:
+async def test_invalid_wait_is_rejected(client: httpx.AsyncClient, prefer: str) -> None:
     assert (await create(client, wait=prefer)).status_code == 422
 
 
-async def test_a_prediction_outlives_the_client_that_made_it(
+async def test_prediction_continues_after_its_client_disconnects(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(predict_seconds=0.3)
@@ -151,7 +151,7 @@ async def test_a_prediction_outlives_the_client_that_made_it(
     ("word", "status", "error"),
     [("[fail]", "failed", "Prediction failed"), ("[nsfw]", "failed", "NSFW content detected")],
 )
-async def test_a_word_in_the_prompt_makes_it_fail(
+async def test_word_in_the_prompt_makes_the_prediction_fail(
     client: httpx.AsyncClient, word: str, status: str, error: str
 ) -> None:
     prediction = (await create(client, f"a cat {word}")).json()
@@ -164,7 +164,7 @@ async def test_a_word_in_the_prompt_makes_it_fail(
     ("model", "nothing"),
     [("black-forest-labs/flux-schnell", []), ("black-forest-labs/flux-1.1-pro", None)],
 )
-async def test_a_prediction_can_succeed_without_output(
+async def test_prediction_can_succeed_without_output(
     client: httpx.AsyncClient, model: str, nothing: object
 ) -> None:
     path = f"/v1/models/{model}/predictions"
@@ -172,7 +172,7 @@ async def test_a_prediction_can_succeed_without_output(
     assert (prediction["status"], prediction["output"]) == ("succeeded", nothing)
 
 
-async def test_a_prediction_can_refuse_the_content_in_its_log_or_answer_in_words(
+async def test_prediction_can_reject_content_in_its_log_or_as_text(
     client: httpx.AsyncClient,
 ) -> None:
     refused = (await create(client, "[nsfw-log]")).json()
@@ -182,14 +182,14 @@ async def test_a_prediction_can_refuse_the_content_in_its_log_or_answer_in_words
     assert (worded["status"], worded["output"]) == ("succeeded", "I cannot draw that.")
 
 
-async def test_words_in_the_prompt_can_be_just_words(
+async def test_prompt_words_can_be_disabled(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(prompt_words=False)
     assert (await create(client, "[fail]")).json()["status"] == "succeeded"
 
 
-async def test_a_prediction_runs_no_longer_than_replicate_lets_it(
+async def test_prediction_is_stopped_at_the_run_limit(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(run_limit_seconds=0.05)
@@ -198,7 +198,7 @@ async def test_a_prediction_runs_no_longer_than_replicate_lets_it(
     assert "longer" in prediction["error"]
 
 
-async def test_output_before_the_end_counts_as_ended(
+async def test_prediction_with_early_output_is_no_longer_in_flight(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(output_before_end=True, settle_seconds=0.2)
@@ -214,7 +214,7 @@ async def test_output_before_the_end_counts_as_ended(
     assert simulator.account("acme")["in_flight"] == 0
 
 
-async def test_files_can_show_one_by_one_the_first_of_them_in_the_held_answer(
+async def test_files_can_appear_one_by_one_starting_in_the_held_response(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(files_one_by_one=True, predict_seconds=0.5)
@@ -231,7 +231,7 @@ async def test_files_can_show_one_by_one_the_first_of_them_in_the_held_answer(
     assert output["x-cog-array-type"] == "iterator"
 
 
-async def test_what_was_shown_before_a_cancel_stays(
+async def test_output_shown_before_a_cancel_is_kept(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(files_one_by_one=True, predict_seconds=3)
@@ -241,7 +241,7 @@ async def test_what_was_shown_before_a_cancel_stays(
     assert (canceled["status"], canceled["output"]) == ("canceled", prediction["output"])
 
 
-async def test_data_urls_come_in_held_answers_only(
+async def test_data_urls_appear_only_in_held_responses(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(data_url_outputs=True)
@@ -256,14 +256,14 @@ async def test_metrics_can_be_missing(simulator: Simulator, client: httpx.AsyncC
     assert "metrics" not in (await create(client)).json()
 
 
-async def test_a_creation_can_be_answered_202(
+async def test_creation_can_return_202(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(answer_202=True)
     assert (await create(client)).status_code == 202
 
 
-async def test_input_output_and_files_are_deleted_in_the_end(
+async def test_input_output_and_files_are_deleted_after_the_retention_time(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     prediction = (await create(client)).json()
@@ -274,7 +274,7 @@ async def test_input_output_and_files_are_deleted_in_the_end(
     assert (await client.get(prediction["output"][0])).status_code == 404
 
 
-async def test_a_reset_ends_what_is_held(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_reset_ends_held_creations(simulator: Simulator, client: httpx.AsyncClient) -> None:
     held = asyncio.create_task(create(client, "[hang]"))
     await simulator.reached(in_flight=1)
     simulator.reset()

@@ -19,14 +19,14 @@ async def pages(client: httpx.AsyncClient, path: str = "/v1/predictions") -> lis
     return found
 
 
-async def test_the_newest_comes_first(client: httpx.AsyncClient) -> None:
+async def test_list_is_newest_first(client: httpx.AsyncClient) -> None:
     for number in range(3):
         await create(client, str(number))
     assert await pages(client) == [["2", "1", "0"]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
-async def test_every_prediction_is_on_one_page(
+async def test_each_prediction_is_on_exactly_one_page(
     simulator: Simulator, client: httpx.AsyncClient, count: int
 ) -> None:
     simulator.configure(page_size=2)
@@ -39,7 +39,7 @@ async def test_every_prediction_is_on_one_page(
     ]
 
 
-async def test_previous_leads_back(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_previous_link_leads_back(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(page_size=2)
     for number in range(5):
         await create(client, str(number))
@@ -49,7 +49,7 @@ async def test_previous_leads_back(simulator: Simulator, client: httpx.AsyncClie
     assert (await client.get(second["previous"])).json() == first
 
 
-async def test_a_page_stays_where_it_is_while_new_ones_come(
+async def test_pages_are_stable_while_predictions_are_added(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(page_size=2)
@@ -61,7 +61,7 @@ async def test_a_page_stays_where_it_is_while_new_ones_come(
     assert [prediction["input"]["prompt"] for prediction in second["results"]] == ["1", "0"]
 
 
-async def test_a_time_narrows_the_list(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_created_after_and_created_before_filter_the_list(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(page_size=1)
     for number in range(3):
         await create(client, str(number))
@@ -73,12 +73,12 @@ async def test_a_time_narrows_the_list(simulator: Simulator, client: httpx.Async
     assert await pages(client, str(httpx.URL("/v1/predictions", params=before))) == [["0"]]
 
 
-async def test_a_wrong_time_is_refused(client: httpx.AsyncClient) -> None:
+async def test_invalid_time_is_rejected(client: httpx.AsyncClient) -> None:
     response = await client.get("/v1/predictions", params={"created_after": "yesterday"})
     assert response.status_code == 400
 
 
-async def test_the_list_can_lag(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_list_lag_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(list_lag_seconds=60)
     prediction = (await create(client)).json()
     assert await pages(client) == [[]]
@@ -87,7 +87,7 @@ async def test_the_list_can_lag(simulator: Simulator, client: httpx.AsyncClient)
     assert await pages(client) == [["a red car"]]
 
 
-async def test_the_list_tells_deadlines_unless_it_is_set_not_to(
+async def test_list_includes_deadlines_unless_disabled(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     prediction = (await create(client, cancel_after="90")).json()
@@ -101,7 +101,7 @@ async def test_the_list_tells_deadlines_unless_it_is_set_not_to(
     assert "deadline" not in listed
 
 
-async def test_an_account_sees_its_own_predictions_only(client: httpx.AsyncClient) -> None:
+async def test_account_sees_only_its_own_predictions(client: httpx.AsyncClient) -> None:
     prediction = (await create(client, token="r8_other")).json()
     assert await pages(client) == [[]]
     assert (await client.get(f"/v1/predictions/{prediction['id']}")).status_code == 404

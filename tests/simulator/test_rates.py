@@ -10,20 +10,20 @@ from replicate_mcp.simulator.accounts import TokenBucket
 from simulator.calls import create
 
 
-async def test_no_token_is_unauthenticated(simulator: Simulator) -> None:
-    async with httpx.AsyncClient(base_url=simulator.url) as stranger:
-        response = await create(stranger)
+async def test_missing_token_is_unauthenticated(simulator: Simulator) -> None:
+    async with httpx.AsyncClient(base_url=simulator.url) as unauthenticated:
+        response = await create(unauthenticated)
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["title"] == "Unauthenticated"
 
 
 @pytest.mark.parametrize("token", ["sk_other", "r8_", "r8"])
-async def test_what_is_no_token_is_unauthenticated(client: httpx.AsyncClient, token: str) -> None:
+async def test_malformed_token_is_unauthenticated(client: httpx.AsyncClient, token: str) -> None:
     assert (await create(client, token=token)).status_code == 401
 
 
-async def test_a_revoked_token_is_unauthenticated_until_it_is_restored(
+async def test_revoked_token_is_unauthenticated_until_restored(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     assert (await create(client)).status_code == 201
@@ -34,7 +34,7 @@ async def test_a_revoked_token_is_unauthenticated_until_it_is_restored(
     assert (await create(client)).status_code == 201
 
 
-async def test_an_account_without_credit_creates_nothing(
+async def test_account_without_credit_creates_nothing(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.change_account("acme", out_of_credit=True)
@@ -44,7 +44,7 @@ async def test_an_account_without_credit_creates_nothing(
     assert simulator.account("acme")["created"] == 0
 
 
-async def test_two_tokens_share_their_accounts_rate(
+async def test_two_tokens_share_the_rate_of_their_account(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(requests_per_minute=6, burst=2)
@@ -80,7 +80,7 @@ async def test_two_tokens_share_their_accounts_rate(
         ("bare", "Request was throttled."),
     ],
 )
-async def test_a_429_is_worded_as_set(
+async def test_429_wording_is_configurable(
     simulator: Simulator, client: httpx.AsyncClient, wording: str, detail: str
 ) -> None:
     simulator.configure(requests_per_minute=6, burst=1, throttle_wording=ThrottleWording(wording))
@@ -90,7 +90,7 @@ async def test_a_429_is_worded_as_set(
 
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("field", [True, False])
-async def test_a_429_tells_its_seconds_where_it_is_set_to(
+async def test_429_reports_retry_after_where_configured(
     simulator: Simulator, client: httpx.AsyncClient, header: bool, field: bool
 ) -> None:
     simulator.configure(throttle_header=header, throttle_field=field, throttle_seconds=7)
@@ -100,7 +100,7 @@ async def test_a_429_tells_its_seconds_where_it_is_set_to(
     assert response.json().get("retry_after") == (7 if field else None)
 
 
-async def test_low_credit_lowers_the_rate_and_says_so(
+async def test_low_credit_lowers_the_rate_and_reports_it(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.change_account("acme", low_credit=True)
@@ -109,7 +109,7 @@ async def test_low_credit_lowers_the_rate_and_says_so(
     assert "reduced to 6 requests per minute with a burst of 1" in throttled.json()["detail"]
 
 
-async def test_an_account_can_have_a_rate_of_its_own(
+async def test_account_can_have_its_own_rate(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.change_account("acme", requests_per_minute=60, burst=1)
@@ -118,7 +118,7 @@ async def test_an_account_can_have_a_rate_of_its_own(
     assert (await create(client, token="r8_other")).headers["ratelimit-remaining"] == "599"
 
 
-async def test_other_calls_have_a_rate_of_their_own(
+async def test_other_calls_have_a_separate_rate(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     simulator.configure(other_requests_per_minute=60, other_burst=1)
@@ -127,7 +127,7 @@ async def test_other_calls_have_a_rate_of_their_own(
     assert (await create(client)).status_code == 201
 
 
-async def test_an_account_tells_its_name(client: httpx.AsyncClient) -> None:
+async def test_account_endpoint_returns_the_username(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/account")).json()["username"] == "acme"
 
 
@@ -136,7 +136,7 @@ async def test_an_account_tells_its_name(client: httpx.AsyncClient) -> None:
     st.integers(1, 100),
     st.lists(st.floats(0, 5), min_size=1, max_size=100),
 )
-def test_a_bucket_never_gives_more_than_its_burst_and_what_came_in_since(
+def test_bucket_never_yields_more_than_burst_plus_refill(
     per_minute: float, burst: int, pauses: list[float]
 ) -> None:
     bucket = TokenBucket(per_minute, burst, now=0)
@@ -149,7 +149,7 @@ def test_a_bucket_never_gives_more_than_its_burst_and_what_came_in_since(
 
 
 @given(st.floats(1, 6000))
-def test_a_bucket_gives_after_the_seconds_it_names(per_minute: float) -> None:
+def test_bucket_yields_after_the_seconds_it_reports(per_minute: float) -> None:
     bucket = TokenBucket(per_minute, 1, now=0)
     assert bucket.take(0) == 0
     seconds = bucket.take(0)

@@ -48,7 +48,7 @@ async def created(client: httpx.AsyncClient, url: str, *events: str) -> httpx.Re
     return await client.post(SCHNELL, json=body, headers={"prefer": "wait"})
 
 
-async def test_the_end_of_a_prediction_is_announced_and_signed(
+async def test_end_of_a_prediction_sends_a_signed_webhook(
     client: httpx.AsyncClient,
 ) -> None:
     with receiver([]) as (url, received):
@@ -62,7 +62,7 @@ async def test_the_end_of_a_prediction_is_announced_and_signed(
     )
 
 
-async def test_events_are_those_asked_for(client: httpx.AsyncClient) -> None:
+async def test_only_requested_events_are_sent(client: httpx.AsyncClient) -> None:
     with receiver([]) as (url, received):
         await created(client, url, "start", "completed")
         statuses = {json.loads(received.get(timeout=5)[1])["status"] for _ in range(2)}
@@ -71,7 +71,7 @@ async def test_events_are_those_asked_for(client: httpx.AsyncClient) -> None:
     assert statuses == {"processing", "succeeded"}
 
 
-async def test_a_terminal_event_is_sent_again_until_it_is_taken(
+async def test_terminal_webhook_is_retried_until_accepted(
     client: httpx.AsyncClient,
 ) -> None:
     with receiver([500]) as (url, received):
@@ -81,7 +81,7 @@ async def test_a_terminal_event_is_sent_again_until_it_is_taken(
     assert first["webhook-id"] == second["webhook-id"]
 
 
-async def test_a_webhook_can_come_twice_or_never(
+async def test_webhook_can_be_duplicated_or_lost(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     with receiver([]) as (url, received):
@@ -94,7 +94,7 @@ async def test_a_webhook_can_come_twice_or_never(
 
 
 @pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://example.com"])
-async def test_a_webhook_has_to_be_https_or_loopback(
+async def test_webhook_url_must_be_https_or_loopback(
     simulator: Simulator, client: httpx.AsyncClient, url: str
 ) -> None:
     assert (await created(client, url, "completed")).status_code == 422

@@ -24,7 +24,7 @@ from replicate_mcp.tasks.file_urls import is_input_url, is_local
         "data:image/svg+xml,<svg width='8'/>",
     ],
 )
-def test_what_a_model_can_load_is_a_url_of_a_file(text: str) -> None:
+def test_loadable_text_is_a_file_url(text: str) -> None:
     assert is_input_url(text)
     assert not is_local(text)
 
@@ -65,7 +65,7 @@ def test_what_a_model_can_load_is_a_url_of_a_file(text: str) -> None:
         "data:,",
     ],
 )
-def test_what_no_model_can_load_is_neither_a_url_of_a_file_nor_a_path(text: str) -> None:
+def test_unloadable_text_is_neither_a_file_url_nor_a_path(text: str) -> None:
     assert not is_input_url(text)
     assert not is_local(text)
 
@@ -82,12 +82,12 @@ def test_what_no_model_can_load_is_neither_a_url_of_a_file_nor_a_path(text: str)
         "~/cat.png",
     ],
 )
-def test_what_has_no_scheme_may_be_a_path(text: str) -> None:
+def test_text_without_a_scheme_may_be_a_path(text: str) -> None:
     assert is_local(text)
     assert not is_input_url(text)
 
 
 @pytest.mark.parametrize("text", ["file:///home/you/cat.png", "FILE:cat.png", "content:abc"])
-def test_the_url_of_a_local_image_may_be_looked_up(text: str) -> None:
+def test_url_on_the_local_machine_is_recognised(text: str) -> None:
     assert is_local(text)
     assert is_input_url(text)

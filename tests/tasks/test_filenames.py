@@ -65,7 +65,7 @@ def folded(name: str) -> str:
     ],
     ids=ascii,
 )
-def test_a_name_is_refused_with_its_reason(name: str, why: str) -> None:
+def test_invalid_filename_is_rejected_with_its_reason(name: str, why: str) -> None:
     assert problem(name) == why
 
 
@@ -86,7 +86,7 @@ def test_only_controls_of_the_text_direction_are_refused_among_their_neighbours(
 
 
 @pytest.mark.parametrize("character", '<>:"|?*')
-def test_what_windows_refuses_in_a_name_is_refused(character: str) -> None:
+def test_windows_reserved_filename_is_rejected(character: str) -> None:
     assert problem(f"a{character}b") == f"contains '{character}', which Windows refuses"
 
 
@@ -98,7 +98,7 @@ def test_what_windows_refuses_in_a_name_is_refused(character: str) -> None:
         "x" * MAX_BYTES,
     ],
 )
-def test_a_plain_name_is_accepted(name: str) -> None:
+def test_plain_filename_is_accepted(name: str) -> None:
     assert problem(name) is None
 
 
@@ -117,7 +117,7 @@ def test_a_plain_name_is_accepted(name: str) -> None:
         ],
     ],
 )
-def test_an_image_extension_requests_its_format(name: str, format: str | None) -> None:  # noqa: A002
+def test_image_extension_requests_its_format(name: str, format: str | None) -> None:  # noqa: A002
     assert requested_format(name) == format
 
 
@@ -143,7 +143,7 @@ def test_an_image_extension_requests_its_format(name: str, format: str | None) -
         ("cat.png", "x/y", "cat.png"),
     ],
 )
-def test_the_extension_tells_the_truth(name: str, extension: str | None, delivered: str) -> None:
+def test_delivered_extension_matches_the_actual_format(name: str, extension: str | None, delivered: str) -> None:
     assert delivered_name(name, extension) == delivered
 
 
@@ -151,11 +151,11 @@ def test_the_extension_tells_the_truth(name: str, extension: str | None, deliver
     ("name", "expected"),
     [("red_car.jpg", "red_car_1.jpg"), ("red_car", "red_car_1"), ("my.file", "my.file_1")],
 )
-def test_the_number_goes_before_the_image_extension(name: str, expected: str) -> None:
+def test_number_is_inserted_before_the_image_extension(name: str, expected: str) -> None:
     assert with_suffix_number(name, 1) == expected
 
 
-def test_a_task_without_a_name_is_called_by_its_number_from_one() -> None:
+def test_task_without_a_filename_is_named_by_its_one_based_number() -> None:
     assert default_name(0) == "generated_image_1"
     assert BatchFilenames([None, None], ["png", None]).deliver(1, ["webp"]) == [
         "generated_image_2.webp"
@@ -167,40 +167,40 @@ def deliver_all(batch: BatchFilenames, outcomes: list[list[str | None]]) -> list
 
 
 @pytest.mark.parametrize("last_first", [False, True], ids=["in order", "last first"])
-def test_a_later_task_of_the_same_name_takes_the_next_free_number(last_first: bool) -> None:
+def test_later_task_with_the_same_filename_gets_the_next_free_number(last_first: bool) -> None:
     batch = BatchFilenames(["cat.png", "CAT.png", "cat_2.png", "cat.png"], ["png"] * 4)
     order = [3, 2, 1, 0] if last_first else [0, 1, 2, 3]
     given = {index: batch.deliver(index, ["png"]) for index in order}
     assert given == {0: ["cat.png"], 1: ["CAT_2.png"], 2: ["cat_2_2.png"], 3: ["cat_3.png"]}
 
 
-def test_names_that_differ_only_in_their_normal_form_are_the_same_name() -> None:
+def test_filenames_differing_only_in_normal_form_are_equal() -> None:
     batch = BatchFilenames(["é.png", "e\u0301.png"], ["png"] * 2)
     assert deliver_all(batch, [["png"], ["png"]]) == [["é.png"], ["e\u0301_2.png"]]
 
 
-def test_several_outputs_are_numbered() -> None:
+def test_multiple_outputs_are_numbered() -> None:
     batch = BatchFilenames(["red_car.jpg"], ["jpg"])
     assert batch.deliver(0, ["jpg", "jpg"]) == ["red_car_1.jpg", "red_car_2.jpg"]
 
 
-def test_each_of_several_outputs_has_its_own_format() -> None:
+def test_each_of_multiple_outputs_has_its_own_format() -> None:
     assert BatchFilenames(["a.jpg"], ["jpg"]).deliver(0, ["png", "jpg"]) == ["a_1.png", "a_2.jpg"]
 
 
-def test_a_task_without_outputs_gets_no_names() -> None:
+def test_task_without_outputs_gets_no_filenames() -> None:
     assert BatchFilenames(["cat"], ["png"]).deliver(0, []) == []
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_with_expected_counts_each_of_equal_names_counts_from_one(order: tuple[int, int]) -> None:
+def test_equal_filenames_with_expected_counts_are_each_numbered_from_one(order: tuple[int, int]) -> None:
     batch = BatchFilenames(["cat.jpg", "cat.jpg"], ["jpg", "jpg"], [2, 2])
     given = {index: batch.deliver(index, ["jpg", "jpg"]) for index in order}
     assert given == {0: ["cat_1.jpg", "cat_2.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_number_that_would_make_another_tasks_name_is_passed_over(order: tuple[int, int]) -> None:
+def test_number_that_collides_with_another_filename_is_skipped(order: tuple[int, int]) -> None:
     batch = BatchFilenames(["cat.jpg", "cat.jpg"], ["jpg", "jpg"])
     given = {index: batch.deliver(index, ["jpg", "jpg"]) for index in order}
     assert given == {0: ["cat_1.jpg", "cat_3.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
@@ -218,39 +218,39 @@ def test_a_number_that_a_task_asked_for_is_passed_over() -> None:
     ]
 
 
-def test_another_format_than_expected_never_takes_a_name_that_is_planned() -> None:
+def test_unexpected_format_never_takes_a_planned_filename() -> None:
     batch = BatchFilenames(["cat.png", "cat.jpg"], ["png", "jpg"])
     assert deliver_all(batch, [["jpg"], ["jpg"]]) == [["cat_2.jpg"], ["cat.jpg"]]
 
 
-def test_where_the_delivered_format_is_unknown_the_expected_one_stands() -> None:
+def test_expected_format_applies_when_the_delivered_one_is_unknown() -> None:
     batch = BatchFilenames(["cat", "dog", "cow.PNG"], ["webp", None, "png"])
     assert deliver_all(batch, [[None], [None], [None]]) == [["cat.webp"], ["dog"], ["cow.PNG"]]
 
 
-def test_a_name_as_written_returns_where_its_format_is_delivered_after_all() -> None:
+def test_written_filename_is_used_when_its_format_is_delivered_unexpectedly() -> None:
     assert BatchFilenames(["cat.PNG"], ["jpg"]).deliver(0, ["png"]) == ["cat.PNG"]
 
 
-def test_names_delivered_before_a_resumption_are_not_given_again() -> None:
+def test_filenames_delivered_before_a_resumption_are_not_reused() -> None:
     batch = BatchFilenames(["cat", "cat.webp", "cat"], ["png", "png", "png"])
     batch.claim(0, ["cat_2.png", "Cat_3.PNG"])
     assert [batch.deliver(index, ["png"]) for index in (1, 2)] == [["cat_4.png"], ["cat_5.png"]]
 
 
-def test_a_long_name_keeps_its_number_and_extension() -> None:
+def test_truncated_filename_keeps_its_number_and_extension() -> None:
     name = "x" * MAX_BYTES
     batch = BatchFilenames([name, name], ["webp", "webp"])
     assert deliver_all(batch, [["webp"], ["webp"]]) == [[f"{name}.webp"], [f"{name}_2.webp"]]
 
 
-def test_lists_of_different_lengths_are_refused() -> None:
+def test_lists_of_different_lengths_are_rejected() -> None:
     with pytest.raises(ValueError, match="shorter"):
         BatchFilenames(["cat", "dog"], ["png"])
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
-def test_a_thousand_equal_names_do_not_take_quadratic_time(outputs: int) -> None:
+def test_thousand_equal_filenames_take_no_quadratic_time(outputs: int) -> None:
     started = time.process_time()
     batch = BatchFilenames(["cat.png"] * 1000, ["png"] * 1000)
     seen = {name for i in range(1000) for name in batch.deliver(i, ["jpg"] * outputs)}
@@ -267,7 +267,7 @@ def batches(draw: st.DrawFn) -> tuple[list[tuple[str | None, str | None, int]], 
 
 
 @given(batches(), st.data(), st.booleans())
-def test_no_two_files_of_a_batch_have_the_same_name(
+def test_delivered_filenames_are_unique_within_a_batch(
     case: tuple[list[tuple[str | None, str | None, int]], list[int]],
     data: st.DataObject,
     with_counts: bool,
@@ -288,7 +288,7 @@ def test_no_two_files_of_a_batch_have_the_same_name(
 
 
 @given(batches())
-def test_when_all_comes_as_expected_names_do_not_depend_on_the_order(
+def test_filenames_are_order_independent_when_outputs_are_as_expected(
     case: tuple[list[tuple[str | None, str | None, int]], list[int]],
 ) -> None:
     tasks, order = case
@@ -303,7 +303,7 @@ def test_when_all_comes_as_expected_names_do_not_depend_on_the_order(
 
 
 @given(names, formats)
-def test_a_name_that_nobody_else_asks_for_comes_back_unchanged(
+def test_unique_filename_is_delivered_unchanged(
     name: str, extension: str | None
 ) -> None:
     expected = delivered_name(name, extension)
@@ -314,7 +314,7 @@ def test_a_name_that_nobody_else_asks_for_comes_back_unchanged(
 
 
 @given(names, formats, st.integers(1, 9))
-def test_what_becomes_of_an_accepted_name_is_acceptable_but_for_its_length(
+def test_delivered_form_of_an_accepted_filename_is_acceptable_except_its_length(
     name: str, extension: str | None, number: int
 ) -> None:
     why = problem(delivered_name(with_suffix_number(name, number), extension))
@@ -322,7 +322,7 @@ def test_what_becomes_of_an_accepted_name_is_acceptable_but_for_its_length(
 
 
 @given(st.text())
-def test_a_refusal_can_be_printed_whatever_the_name(name: str) -> None:
+def test_rejection_message_is_printable_for_any_filename(name: str) -> None:
     assert (problem(name) or "").isprintable()
 
 
@@ -336,19 +336,19 @@ def test_a_refusal_can_be_printed_whatever_the_name(name: str) -> None:
         ("\u015b.png", "\u017f\u0301.png"),
     ],
 )
-def test_names_that_a_file_system_folds_into_one_are_the_same_name(first: str, second: str) -> None:
+def test_filenames_folded_by_file_systems_are_equal(first: str, second: str) -> None:
     batch = BatchFilenames([first, second], ["png"] * 2)
     stem = second.removesuffix(".png")
     assert deliver_all(batch, [["png"], ["png"]]) == [[first], [f"{stem}_2.png"]]
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1])
-def test_a_task_is_planned_with_one_file_at_least(count: int) -> None:
+def test_task_is_planned_with_at_least_one_file(count: int) -> None:
     batch = BatchFilenames(["cat.png", "cat.png"], ["png"] * 2, [count, 1])
     assert batch.deliver(1, ["png"]) == ["cat_2.png"]
 
 
-def test_at_most_a_hundred_files_are_planned_for_one_task() -> None:
+def test_task_is_planned_with_at_most_a_hundred_files() -> None:
     batch = BatchFilenames(["cat.png", "cat_100.png", "cat_101.png"], ["png"] * 3, [500, 1, 1])
     assert batch.deliver(1, ["png"]) == ["cat_100_2.png"]
     assert batch.deliver(2, ["png"]) == ["cat_101.png"]
@@ -357,11 +357,11 @@ def test_at_most_a_hundred_files_are_planned_for_one_task() -> None:
 @pytest.mark.parametrize(
     ("extension", "delivered"), [("a" * 12, f"cat.{'a' * 12}"), ("a" * 13, "cat"), ("7z", "cat.7z")]
 )
-def test_an_extension_has_twelve_letters_and_digits_at_most(extension: str, delivered: str) -> None:
+def test_extension_has_at_most_twelve_alphanumeric_characters(extension: str, delivered: str) -> None:
     assert delivered_name("cat", extension) == delivered
 
 
-def test_names_that_were_given_by_another_process_stay_the_tasks_own() -> None:
+def test_filenames_claimed_by_another_process_stay_with_their_task() -> None:
     batch = BatchFilenames(["cat.png", "dog.png"], ["png"] * 2)
     batch.claim(0, ["Dog.PNG"])
     assert batch.deliver(0, ["png"]) == ["cat.png"]

@@ -95,7 +95,7 @@ CAT, DOG = "https://x.y/cat.png", "https://x.y/dog.png"
         ("unknown", 4.0, 4.0),
     ],
 )
-def test_values_are_sent_as_the_schema_takes_them(field: str, given: Any, sent: Any) -> None:
+def test_values_are_converted_to_schema_types(field: str, given: Any, sent: Any) -> None:
     inputs = MODEL.converted({"prompt": "x", field: given})
     assert inputs == {"prompt": "x", field: sent}
     assert json.dumps(inputs[field]) == json.dumps(sent)
@@ -106,11 +106,11 @@ def test_values_are_sent_as_the_schema_takes_them(field: str, given: Any, sent: 
 @pytest.mark.parametrize(
     "field", ["seed", "scale", "image", "images", "aspect_ratio", "options", "of_another_model"]
 )
-def test_blank_text_is_left_out_where_the_model_could_not_take_it(field: str) -> None:
+def test_blank_text_is_omitted_where_the_model_cannot_accept_it(field: str) -> None:
     assert MODEL.converted({"prompt": "x", field: ""}) == {"prompt": "x"}
 
 
-def test_a_required_input_that_is_blank_is_told() -> None:
+def test_blank_required_input_is_reported() -> None:
     required = schema(required=("prompt", "image"), subject="acme/model")
     inputs = required.converted({"prompt": " ", "image": ""})
     assert [each.sentence for each in required.problems(inputs)] == [
@@ -119,7 +119,7 @@ def test_a_required_input_that_is_blank_is_told() -> None:
     ]
 
 
-def test_a_blank_prompt_of_a_model_that_needs_none_is_left_out() -> None:
+def test_blank_optional_prompt_is_omitted() -> None:
     assert schema(required=()).converted({"prompt": ""}) == {}
     upscaler = schema({"image": URI}, required=("image",))
     assert upscaler.converted({"prompt": "", "image": CAT}) == {"image": CAT}
@@ -142,7 +142,7 @@ def test_a_blank_prompt_of_a_model_that_needs_none_is_left_out() -> None:
         ("width", 1020, "width 1020 is not a multiple of 8"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_converted_is_told(field: str, value: Any, sentence: str) -> None:
+def test_unconvertible_value_is_reported(field: str, value: Any, sentence: str) -> None:
     inputs = MODEL.converted({"prompt": "x", field: value})
     (problem,) = MODEL.problems(inputs)
     assert problem.sentence.startswith(sentence)
@@ -151,12 +151,12 @@ def test_what_cannot_be_converted_is_told(field: str, value: Any, sentence: str)
 @pytest.mark.parametrize(
     ("factor", "value"), [(0.1, 0.3), (0.1, 1.1), (0.01, 0.07), (0.25, 7), (1e-3, 12.345)]
 )
-def test_a_multiple_is_one_whatever_floats_make_of_it(factor: float, value: float) -> None:
+def test_multiple_of_tolerates_float_rounding(factor: float, value: float) -> None:
     assert schema({"x": {"type": "number", "multipleOf": factor}}, ()).problems({"x": value}) == []
 
 
 @pytest.mark.parametrize("value", [2**63 + 1, 1e308, -0.0, 5e-324])
-def test_a_multiple_of_an_extreme_number_is_left_to_replicate_or_judged(value: float) -> None:
+def test_multiple_of_with_extreme_numbers_raises_no_error(value: float) -> None:
     for factor in (1e-308, 10**400, 3, 0.1):
         found = schema({"x": {"multipleOf": factor}}, ()).problems({"x": value})
         assert all("is not a multiple of" in each.sentence for each in found)
@@ -168,7 +168,7 @@ def unknown(name: str, properties: JSON, **more: Any) -> str:
     return found[-1].sentence
 
 
-def test_a_prompt_for_a_model_without_one_is_refused_with_the_inputs_that_it_has() -> None:
+def test_prompt_for_a_promptless_model_is_rejected_listing_its_inputs() -> None:
     upscaler = {"image": URI, "scale": {"type": "number"}}
     assert unknown("prompt", upscaler) == (
         "'prompt' is not an input of acme/model. Its inputs: image, scale"
@@ -176,13 +176,13 @@ def test_a_prompt_for_a_model_without_one_is_refused_with_the_inputs_that_it_has
 
 
 @pytest.mark.parametrize("name", ["text", "instruction", "text_prompt", "caption"])
-def test_a_prompt_is_not_mapped_to_the_models_own_text_input_but_told(name: str) -> None:
+def test_prompt_for_model_with_another_text_input_is_rejected_with_a_suggestion(name: str) -> None:
     assert unknown("prompt", {"image": URI, name: {"type": "string"}}) == (
         f"'prompt' is not an input of acme/model: did you mean '{name}'? Its inputs: image, {name}"
     )
 
 
-def test_an_image_for_a_model_that_takes_none_is_answered_with_models_that_edit() -> None:
+def test_image_for_a_text_only_model_is_rejected_suggesting_editing_models() -> None:
     assert unknown("input_image", {"prompt": {"type": "string"}}) == (
         "'input_image' is not an input of acme/model. Its inputs: prompt. Models that edit images: "
         "black-forest-labs/flux-kontext-max (more with find_models)"
@@ -199,19 +199,19 @@ def test_an_image_for_a_model_that_takes_none_is_answered_with_models_that_edit(
         ("promt", "prompt"),
     ],
 )
-def test_a_near_miss_of_a_tasks_own_field_is_answered_with_it(name: str, meant: str) -> None:
+def test_near_miss_of_a_task_field_suggests_it(name: str, meant: str) -> None:
     beside = ("output_filename", "model", "input")
     sentence = unknown(name, {"prompt": {"type": "string"}}, beside=beside)
     assert f": did you mean '{meant}'? Its inputs: prompt" in sentence
 
 
-def test_a_misspelt_required_input_is_one_fault() -> None:
+def test_misspelt_required_input_is_one_problem() -> None:
     model = schema({"prompt": {"type": "string"}, "image": URI}, ("prompt", "image"))
     assert [each.field for each in model.problems({"promt": "x", "image": CAT})] == ["promt"]
     assert [each.field for each in model.problems({"prompt": "x"})] == ["image"]
 
 
-def test_hints_for_many_tasks_with_faults_are_bounded() -> None:
+def test_hints_for_many_invalid_tasks_are_bounded() -> None:
     model = schema({f"input_{n}": {"type": "integer"} for n in range(300)}, ())
     effort, began = Effort(), time.process_time()
     found = [
@@ -244,7 +244,7 @@ def test_each_value_takes_one_step_of_the_allowance() -> None:
         assert json.dumps(MODEL.converted({"sizes": [1.0] * 5}, Effort(steps))["sizes"]) == sent
 
 
-def test_conversion_ends_with_its_allowance() -> None:
+def test_conversion_stops_at_its_effort_limit() -> None:
     effort = Effort(1_000)
     inputs = {"prompt": "x", "lora_scales": [1.0] * 5_000, "seed": 7.0}
     assert MODEL.converted(inputs, effort) == inputs

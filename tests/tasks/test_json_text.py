@@ -174,14 +174,14 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize(("text", "value"), READ, ids=[text[:40] for text, _ in READ])
-def test_json_text_is_read_in_the_forms_that_clients_and_models_write(
+def test_json_text_is_parsed_in_all_client_and_model_forms(
     text: str, value: Any
 ) -> None:
     assert read_json_text(text, "tasks") == value
 
 
 @pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=[text[:40] for text, _ in REFUSED])
-def test_what_begins_like_json_and_cannot_be_read_is_refused_with_the_place(
+def test_malformed_json_text_is_rejected_with_its_position(
     text: str, sentence: str
 ) -> None:
     assert begins_like_json(text)
@@ -192,13 +192,13 @@ def test_what_begins_like_json_and_cannot_be_read_is_refused_with_the_place(
 
 
 @pytest.mark.parametrize("text", PROMPTS)
-def test_a_prompt_stays_a_prompt_though_it_has_brackets(text: str) -> None:
+def test_prompt_with_brackets_stays_a_prompt(text: str) -> None:
     assert not begins_like_json(text)
     assert read_json_text(text, "tasks") is text
 
 
 @pytest.mark.parametrize("text", HOLDING_CODE)
-def test_text_with_a_list_of_tasks_in_it_is_no_prompt(text: str) -> None:
+def test_text_containing_a_task_list_is_not_a_prompt(text: str) -> None:
     with pytest.raises(
         InvalidInput, match=r"^tasks holds a task or a list as code.* only a prompt"
     ):
@@ -206,13 +206,13 @@ def test_text_with_a_list_of_tasks_in_it_is_no_prompt(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", FAULTY_LISTS)
-def test_a_faulty_list_of_tasks_is_no_prompt_though_it_begins_otherwise(text: str) -> None:
+def test_malformed_task_list_with_leading_text_is_not_a_prompt(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is .* at character"):
         read_json_text(text, "tasks")
 
 
 @pytest.mark.parametrize("text", NO_VALUES)
-def test_what_programs_write_in_place_of_a_value_is_no_prompt(text: str) -> None:
+def test_placeholder_text_of_programs_is_not_a_prompt(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^tasks holds '.*', which a program writes in place"):
         read_json_text(text, "tasks")
 
@@ -280,12 +280,12 @@ def test_text_that_is_not_strictly_json_is_read_a_hundred_deep() -> None:
         assert str(refused.value) == "tasks is JSON text that is nested too deeply."
 
 
-def test_a_prompt_that_is_json_text_loses_its_quotation_marks() -> None:
+def test_quoted_json_string_prompt_is_unquoted() -> None:
     assert read_json_text('"a \\"quoted\\" prompt"', "tasks") == 'a "quoted" prompt'
     assert read_json_text('"a sign" and "another"', "tasks") == '"a sign" and "another"'
 
 
-def test_a_bare_list_of_numbers_is_json_though_a_prompt_may_begin_so() -> None:
+def test_bare_list_of_numbers_is_parsed_as_json() -> None:
     assert read_json_text("[1, 2]", "x") == [1, 2]
     assert read_json_text("[1, 2] cats", "x") == "[1, 2] cats"
     assert not begins_like_json("[1, 2]")
@@ -317,7 +317,7 @@ def test_a_bare_list_of_numbers_is_json_though_a_prompt_may_begin_so() -> None:
     ],
     ids=lambda text: text[:8],
 )
-def test_large_text_takes_no_longer_than_its_length_explains(text: str) -> None:
+def test_parsing_time_is_linear_in_text_length(text: str) -> None:
     began = time.process_time()
     with contextlib.suppress(InvalidInput):
         read_json_text(text, "tasks")
@@ -348,19 +348,19 @@ TASKS = st.lists(
 
 
 @given(VALUES)
-def test_every_object_and_list_is_read_from_its_json(value: Any) -> None:
+def test_every_object_and_list_is_parsed_from_its_json(value: Any) -> None:
     assert read_json_text(json.dumps(value), "x") == value
     assert read_json_text(json.dumps(value, ensure_ascii=False, indent=1), "x") == value
     assert read_json_text(f"```json\n{json.dumps(value)}\n```", "x") == value
 
 
 @given(TASKS)
-def test_every_list_of_tasks_is_read_from_its_python_text(tasks: Any) -> None:
+def test_every_task_list_is_parsed_from_its_python_repr(tasks: Any) -> None:
     assert read_json_text(repr(tasks), "tasks") == tasks
 
 
 @given(TASKS, st.data(), st.booleans())
-def test_tasks_that_are_cut_off_anywhere_are_refused(
+def test_task_list_truncated_anywhere_is_rejected(
     tasks: Any, data: st.DataObject, is_python: bool
 ) -> None:
     text = repr(tasks) if is_python else json.dumps(tasks)
@@ -370,7 +370,7 @@ def test_tasks_that_are_cut_off_anywhere_are_refused(
 
 
 @given(st.text() | st.text("[]{}\"':,`\\ \nabjsontruefalseTFN0123456789", max_size=60))
-def test_any_text_is_read_refused_or_returned_as_it_is(text: str) -> None:
+def test_any_text_is_parsed_rejected_or_returned_unchanged(text: str) -> None:
     try:
         value = read_json_text(text, "x")
     except InvalidInput:
@@ -392,17 +392,17 @@ WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
     WORDS,
     WORDS,
 )
-def test_words_in_brackets_before_others_are_a_prompt(form: str, first: str, second: str) -> None:
+def test_text_starting_with_bracketed_words_is_a_prompt(form: str, first: str, second: str) -> None:
     text = form.format("z" + first, "z" + second)
     assert read_json_text(text, "tasks") is text
 
 
 @pytest.mark.parametrize("text", ["```", "```\n", "```json\n", "```\n```"])
-def test_a_fence_around_nothing_is_refused(text: str) -> None:
+def test_empty_code_fence_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^tasks is JSON text that is cut off"):
         read_json_text(text, "tasks")
 
 
-def test_an_empty_object_or_list_in_quotation_marks_is_read() -> None:
+def test_quoted_empty_object_or_list_is_parsed() -> None:
     assert read_json_text('"{}"', "tasks") == {}
     assert read_json_text('"[]"', "tasks") == []

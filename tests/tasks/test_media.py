@@ -55,12 +55,12 @@ BEGINNINGS = [
 
 
 @pytest.mark.parametrize(("beginning", "name"), BEGINNINGS)
-def test_media_are_told_by_their_first_bytes(beginning: bytes, name: str | None) -> None:
+def test_media_type_is_detected_from_the_first_bytes(beginning: bytes, name: str | None) -> None:
     found = media_type(beginning)
     assert (found and found.name) == name
 
 
-def test_a_signature_counts_at_its_place_alone() -> None:
+def test_signature_counts_only_at_its_offset() -> None:
     for each in MEDIA_TYPES:
         for signature in each.signatures:
             size = max(offset + len(part) for offset, part in signature)
@@ -105,7 +105,7 @@ def test_a_signature_counts_at_its_place_alone() -> None:
         ("cat.a-b", b"text", None),
     ],
 )
-def test_a_file_is_saved_under_an_extension_of_its_content(
+def test_saved_extension_matches_the_content(
     name: str, beginning: bytes, saved: str | None
 ) -> None:
     assert name_to_save(name, beginning) == saved
@@ -115,11 +115,11 @@ def test_a_file_is_saved_under_an_extension_of_its_content(
     ("name", "without"),
     [("cat.png", "cat"), ("cat.MP4", "cat"), ("cat.zip", "cat.zip"), (".png", ".png"), ("a", "a")],
 )
-def test_only_an_extension_of_media_may_be_replaced(name: str, without: str) -> None:
+def test_only_media_extensions_may_be_replaced(name: str, without: str) -> None:
     assert without_media_extension(name) == without
 
 
-def test_each_type_has_its_usual_extension_and_no_extension_is_of_two() -> None:
+def test_each_media_type_has_its_usual_and_unique_extension() -> None:
     assert extension_of_type("image/jpeg") == "jpg"
     assert extension_of_type("image/svg+xml") == "svg"
     with pytest.raises(StopIteration):
@@ -175,5 +175,5 @@ def test_the_head_of_a_file_holds_a_comment_before_its_first_element() -> None:
 
 
 @pytest.mark.parametrize("extension", ["exe", "sh", "html", "js", "bat", "py", "lnk", "url"])
-def test_nothing_that_a_system_executes_is_media_or_data(extension: str) -> None:
+def test_executable_extensions_are_neither_media_nor_data(extension: str) -> None:
     assert extension not in MEDIA_EXTENSIONS | DATA_EXTENSIONS

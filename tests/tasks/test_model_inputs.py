@@ -206,7 +206,7 @@ SCHNELL_INPUTS = (
         ),
     ],
 )
-def test_a_wrong_input_of_flux_schnell(field: str, value: Any, sentence: str | None) -> None:
+def test_invalid_input_of_flux_schnell_is_reported(field: str, value: Any, sentence: str | None) -> None:
     expected = [] if sentence is None else [InputProblem(field, sentence)]
     assert MODELS["flux-schnell"].problems({"prompt": "a red car", field: value}) == expected
 
@@ -319,11 +319,11 @@ def test_a_wrong_input_of_flux_schnell(field: str, value: Any, sentence: str | N
         ),
     ],
 )
-def test_a_wrong_input_of_other_models(model: str, inputs: JSON, sentence: str) -> None:
+def test_invalid_input_of_other_models_is_reported(model: str, inputs: JSON, sentence: str) -> None:
     assert [one.sentence for one in MODELS[model].problems(inputs)] == [sentence]
 
 
-def test_a_value_nested_too_deep_is_refused() -> None:
+def test_too_deeply_nested_value_is_rejected() -> None:
     value: Any = 1
     for _ in range(5000):
         value = [value]
@@ -331,18 +331,18 @@ def test_a_value_nested_too_deep_is_refused() -> None:
     assert problems == [InputProblem("options", "options is nested more than 30 deep")]
 
 
-def test_problems_come_in_the_order_of_the_models_inputs_and_the_unknown_last() -> None:
+def test_problems_follow_the_model_input_order_with_unknown_inputs_last() -> None:
     wrong = {"x": 1, "seed": "?", "num_outputs": 9, "y": 2}
     problems = MODELS["flux-schnell"].problems(wrong)
     assert [one.field for one in problems] == ["prompt", "num_outputs", "seed", "x", "y"]
 
 
 @pytest.mark.parametrize("url", ["https://x/1.png", "data:image/png;base64,AAAA", "http://h:1/a b"])
-def test_a_link_and_a_data_uri_are_files(url: str) -> None:
+def test_link_and_data_uri_are_accepted_as_files(url: str) -> None:
     assert MODELS["flux-kontext-max"].problems({"prompt": "a", "input_image": url}) == []
 
 
-def test_a_null_is_an_input_that_is_not_given() -> None:
+def test_null_input_counts_as_omitted() -> None:
     assert without_nulls({"prompt": "a", "seed": None, "go_fast": False}) == {
         "prompt": "a",
         "go_fast": False,
@@ -351,24 +351,24 @@ def test_a_null_is_an_input_that_is_not_given() -> None:
     assert problems == [InputProblem("prompt", "prompt is required by this model")]
 
 
-def test_a_list_may_hold_a_null_where_its_items_are_nullable() -> None:
+def test_list_with_nullable_items_may_contain_null() -> None:
     tags = {"type": "array", "items": {"type": "string", "nullable": True}}
     schema = InputSchema.from_openapi(openapi({"tags": tags}, required=[], enums={}))
     assert schema.problems({"tags": ["a", None]}) == []
 
 
-def test_a_model_that_takes_other_inputs_is_given_them() -> None:
+def test_additional_properties_of_a_model_are_accepted() -> None:
     document = openapi({"prompt": PROMPT}, required=[], enums={}, additionalProperties=True)
     assert InputSchema.from_openapi(document).problems({"anything": 1}) == []
 
 
-def test_fields_come_in_the_models_order() -> None:
+def test_fields_are_in_the_order_of_the_model() -> None:
     backwards = {"b": {"type": "string", "x-order": 1}, "a": {"type": "string", "x-order": 0}}
     schema = InputSchema.from_openapi(openapi(backwards, required=[], enums={}))
     assert list(schema.fields) == ["a", "b"]
 
 
-def test_a_field_tells_its_choices_default_and_range() -> None:
+def test_field_has_choices_default_and_range() -> None:
     fields = MODELS["flux-schnell"].fields
     ratio, count = fields["aspect_ratio"], fields["num_outputs"]
     assert (ratio.type, ratio.default, ratio.description) == ("string", "1:1", "Aspect ratio")
@@ -392,7 +392,7 @@ def test_a_field_tells_its_choices_default_and_range() -> None:
         ("odds", "options", "object"),
     ],
 )
-def test_a_field_has_the_type_that_a_value_other_than_null_has(
+def test_nullable_field_has_its_non_null_type(
     model: str, field: str, kind: str
 ) -> None:
     assert MODELS[model].fields[field].type == kind
@@ -407,7 +407,7 @@ def test_a_field_has_the_type_that_a_value_other_than_null_has(
         ("seedream-4", None),
     ],
 )
-def test_the_range_of_seeds(model: str, expected: tuple[int, int] | None) -> None:
+def test_seed_range_is_read_from_the_schema(model: str, expected: tuple[int, int] | None) -> None:
     assert MODELS[model].seed_range == expected
 
 
@@ -423,11 +423,11 @@ def test_the_range_of_seeds(model: str, expected: tuple[int, int] | None) -> Non
         ("seedream-4", "png", None),
     ],
 )
-def test_the_value_that_delivers_a_format(model: str, wanted: str, value: str | None) -> None:
+def test_format_value_of_each_model(model: str, wanted: str, value: str | None) -> None:
     assert MODELS[model].format_value(wanted) == value
 
 
-def test_the_format_that_is_delivered_by_default() -> None:
+def test_default_format_of_each_model() -> None:
     assert {name: schema.default_format for name, schema in MODELS.items()} == {
         "flux-schnell": "webp",
         "flux-kontext-max": "png",
@@ -450,7 +450,7 @@ def test_the_format_that_is_delivered_by_default() -> None:
         ("seedream-4", {"max_images": 5, "sequential_image_generation": "auto"}, 5),
     ],
 )
-def test_how_many_images_are_asked_for(model: str, inputs: JSON, count: int) -> None:
+def test_requested_image_count_of_each_model(model: str, inputs: JSON, count: int) -> None:
     assert MODELS[model].count(inputs) == count
 
 
@@ -485,12 +485,12 @@ def document_of(properties: Any, **others: Any) -> JSON:
         ),
     ],
 )
-def test_a_schema_that_cannot_be_checked_against_is_told(document: JSON, why: str) -> None:
+def test_unusable_schema_raises_an_error(document: JSON, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         InputSchema.from_openapi(document)
 
 
-def test_constraints_that_cannot_be_laid_flat_all_hold() -> None:
+def test_constraints_that_cannot_be_flattened_all_apply() -> None:
     document = document_of(
         {"a": {"minimum": 2, "allOf": [{"$ref": SCHEMAS + "b"}, {"$ref": SCHEMAS + "c"}]}},
         b={"type": "integer", "minimum": 0, "allOf": [{"maximum": 8}, {"maximum": 9}]},
@@ -500,7 +500,7 @@ def test_constraints_that_cannot_be_laid_flat_all_hold() -> None:
     assert [value for value in range(12) if not schema.problems({"a": value})] == [5, 6, 7, 8]
 
 
-def test_a_thousand_tasks_are_checked_in_well_under_200_ms() -> None:
+def test_thousand_tasks_are_validated_in_under_200_ms() -> None:
     schema = MODELS["flux-schnell"]
     inputs = {"aspect_ratio": "16:9", "num_outputs": 2, "output_format": "png", "go_fast": True}
     best = 1.0
@@ -512,7 +512,7 @@ def test_a_thousand_tasks_are_checked_in_well_under_200_ms() -> None:
     assert best < 0.2
 
 
-def test_importing_the_module_leaves_the_validator_alone() -> None:
+def test_importing_the_module_does_not_import_the_validator() -> None:
     code = "import sys, replicate_mcp.tasks.model_inputs; sys.exit('jsonschema' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -551,7 +551,7 @@ def reference_validator(model: str) -> Draft202012Validator:
 
 @pytest.mark.parametrize("model", DOCUMENTS)
 @given(data=st.data())
-def test_no_input_makes_the_check_fail_and_what_it_accepts_the_schema_accepts(
+def test_validation_never_crashes_and_accepts_only_schema_valid_inputs(
     model: str, data: st.DataObject
 ) -> None:
     schema = MODELS[model]
@@ -568,7 +568,7 @@ def test_no_input_makes_the_check_fail_and_what_it_accepts_the_schema_accepts(
 
 @pytest.mark.parametrize("model", DOCUMENTS)
 @given(data=st.data())
-def test_what_the_schema_refuses_is_a_problem_of_the_field_it_is_refused_for(
+def test_schema_violation_is_a_problem_of_its_field(
     model: str, data: st.DataObject
 ) -> None:
     schema = MODELS[model]
@@ -591,7 +591,7 @@ def test_what_the_schema_refuses_is_a_problem_of_the_field_it_is_refused_for(
         ({"num_images": 10**30}, 10_000),
     ],
 )
-def test_without_a_schema_as_many_images_count_as_any_known_input_asks_for(
+def test_image_count_without_a_schema_uses_any_known_count_input(
     inputs: dict[str, Any], count: int
 ) -> None:
     assert count_unchecked(inputs) == count
@@ -613,13 +613,13 @@ ITERATOR = {"type": "array", "items": URI, "x-cog-array-type": "iterator"}
         ({"Output": {"$ref": "https://example.com/schema"}}, True),
     ],
 )
-def test_an_output_gives_files_one_by_one_unless_its_schema_says_otherwise(
+def test_output_streams_files_unless_its_schema_excludes_it(
     schemas: JSON, expected: bool
 ) -> None:
     assert streams_output({"components": {"schemas": schemas}}) is expected
 
 
-def test_without_a_schema_an_output_may_give_files_one_by_one() -> None:
+def test_output_may_stream_files_without_a_schema() -> None:
     assert streams_output(None)
 
 
@@ -639,14 +639,14 @@ EXPONENTIAL = "^(a|aa)+$"
         {"prompt": {"pattern": "("}},
     ],
 )
-def test_no_pattern_of_a_schema_is_ever_run(properties: JSON) -> None:
+def test_schema_patterns_are_never_executed(properties: JSON) -> None:
     text = {"type": "string", "pattern": EXPONENTIAL}
     schema = InputSchema.from_openapi(document_of(properties, Text=text))
     for value in ("a" * 60 + "!", {"a" * 60 + "!": 1}):
         schema.problems({"prompt": value})
 
 
-def test_names_that_a_pattern_may_allow_are_left_to_replicate() -> None:
+def test_inputs_possibly_allowed_by_pattern_properties_are_left_to_replicate() -> None:
     inputs = {
         "properties": {"prompt": {"type": "string"}},
         "patternProperties": {EXPONENTIAL: {"type": "integer"}},
@@ -656,7 +656,7 @@ def test_names_that_a_pattern_may_allow_are_left_to_replicate() -> None:
     assert schema.problems({"prompt": "x", "a" * 60 + "!": 1}) == []
 
 
-def test_checking_a_batch_costs_a_bounded_number_of_steps() -> None:
+def test_validating_a_batch_takes_a_bounded_number_of_steps() -> None:
     branches = [{"type": "object", "required": [f"field_{i}"]} for i in range(500)]
     wide = InputSchema.from_openapi(document_of({"items": {"items": {"anyOf": branches}}}))
     effort = Effort(100_000)
@@ -667,7 +667,7 @@ def test_checking_a_batch_costs_a_bounded_number_of_steps() -> None:
         effort.spend(1)
 
 
-def test_an_ordinary_batch_is_far_below_the_bound_on_checking() -> None:
+def test_ordinary_batch_is_far_below_the_validation_limit() -> None:
     effort = Effort()
     for _ in range(1_000):
         found = MODELS["flux-schnell"].problems({"prompt": "x", "num_outputs": 9}, effort)
@@ -686,7 +686,7 @@ def test_an_ordinary_batch_is_far_below_the_bound_on_checking() -> None:
         ({"samples": -5}, 1),
     ],
 )
-def test_images_are_counted_under_whatever_name_a_model_has_for_them(
+def test_image_count_is_read_from_any_count_input_name(
     inputs: JSON, count: int
 ) -> None:
     assert count_unchecked(inputs) == count
@@ -714,24 +714,24 @@ def seeds(**limits: Any) -> tuple[int, int] | None:
         ({"minimum": MAX_SEED + 1}, None),
     ],
 )
-def test_a_range_of_seeds_may_hold_one_value_and_never_none(
+def test_seed_range_may_have_one_value_but_never_be_empty(
     limits: dict[str, float], expected: tuple[int, int] | None
 ) -> None:
     assert seeds(**limits) == expected
 
 
-def test_only_an_integer_is_a_seed_that_can_be_chosen() -> None:
+def test_only_integer_seeds_are_chosen() -> None:
     assert MAX_SEED == 2**31 - 1
     assert seeds(type="string") is None
 
 
-def test_a_million_wrong_items_cost_as_much_as_two_hundred(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at = 0
+def test_million_invalid_items_cost_as_much_as_two_hundred(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated = 0
     weight = model_inputs._weight
 
     def counted(error: Any) -> int:
-        nonlocal looked_at
-        looked_at += 1
+        nonlocal evaluated
+        evaluated += 1
         return weight(error)
 
     monkeypatch.setattr(model_inputs, "_weight", counted)
@@ -740,17 +740,17 @@ def test_a_million_wrong_items_cost_as_much_as_two_hundred(monkeypatch: pytest.M
     )
     (problem,) = schema.problems({"tags": list(range(5_000))})
     assert problem.sentence.startswith("tags[0] 0 is a number, text is wanted")
-    assert looked_at <= 2 * 200
+    assert evaluated <= 2 * 200
 
 
-def test_of_several_faults_of_one_input_the_first_that_says_most_is_told() -> None:
+def test_most_specific_of_several_problems_of_one_input_is_reported() -> None:
     text = {"minLength": 9, "type": "integer", "enum": [1, 2]}
     schema = InputSchema.from_openapi(document_of({"a": text}))
     (problem,) = schema.problems({"a": "x"})
     assert problem.sentence == "a 'x' is not one of 1, 2"
 
 
-def test_at_most_twenty_unknown_inputs_are_told() -> None:
+def test_at_most_twenty_unknown_inputs_are_reported() -> None:
     inputs = {"prompt": "x"} | {f"unknown{number}": 1 for number in range(30)}
     problems = MODELS["flux-schnell"].problems(inputs)
     assert [problem.field for problem in problems] == [f"unknown{number}" for number in range(20)]

@@ -7,7 +7,7 @@ from replicate_mcp.tasks.catalogue import CATALOGUE, RecommendedModel, unambiguo
 from replicate_mcp.tasks.models import ALIASES, SHORT_NAMES, ModelName
 
 
-def test_every_recommended_model_has_its_name_without_the_owner_as_a_short_name() -> None:
+def test_every_recommended_model_has_its_short_name() -> None:
     for known in CATALOGUE:
         short = known.name.partition("/")[2]
         assert str(ModelName.parse(short)) == known.name
@@ -15,7 +15,7 @@ def test_every_recommended_model_has_its_name_without_the_owner_as_a_short_name(
     assert list(SHORT_NAMES)[: len(ALIASES)] == list(ALIASES)
 
 
-def test_a_short_name_that_two_owners_share_stands_for_neither(
+def test_short_name_shared_by_two_owners_is_ambiguous(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rival = RecommendedModel("somebody/flux-schnell", "x", "$", ())
@@ -26,7 +26,7 @@ def test_a_short_name_that_two_owners_share_stands_for_neither(
 
 
 @pytest.mark.parametrize("text", ["flux-shnell", "owner", "a/b/c", "", "x\x1b[2J"])
-def test_what_is_no_name_is_refused_with_the_forms_and_the_nearest(text: str) -> None:
+def test_invalid_model_name_is_rejected_with_the_forms_and_nearest_name(text: str) -> None:
     with pytest.raises(ValueError, match="write owner/name, owner/name:version") as refused:
         ModelName.parse(text)
     assert str(refused.value).isprintable()
@@ -35,13 +35,13 @@ def test_what_is_no_name_is_refused_with_the_forms_and_the_nearest(text: str) ->
 
 
 @pytest.mark.parametrize("text", ["owner", "", "a/b/c"])
-def test_what_is_no_name_is_refused_with_every_short_name(text: str) -> None:
+def test_invalid_model_name_is_rejected_listing_every_short_name(text: str) -> None:
     with pytest.raises(ValueError, match="or a short name: ") as refused:
         ModelName.parse(text)
     assert all(name in str(refused.value) for name in SHORT_NAMES)
 
 
-def test_the_beginning_of_short_names_is_refused_with_those() -> None:
+def test_prefix_of_short_names_is_rejected_listing_the_matches() -> None:
     with pytest.raises(ValueError, match="'flux' is not a model's name") as refused:
         ModelName.parse("flux")
     listed = str(refused.value).partition("a short name: ")[2].split(")")[0].split(", ")

@@ -78,11 +78,11 @@ def counts(**fields: Any) -> BatchCounts:
         (failed(0, error_code="create_outcome_unknown"), True),
     ],
 )
-def test_what_was_made_or_may_have_been_counts_as_created(row: TaskResult, created: bool) -> None:
+def test_created_and_possibly_created_tasks_count_as_created(row: TaskResult, created: bool) -> None:
     assert was_created(row) is created
 
 
-def test_a_page_sorts_its_rows_and_counts_on_from_those_before() -> None:
+def test_page_sorts_its_rows_and_continues_the_cursor() -> None:
     found = page(counts(), [failed(4), success(2), success(0), failed(1)], after=1, now=NOW)
     assert [row.task_index for row in found.successful_results] == [0, 2]
     assert [row.task_index for row in found.failed_results] == [1, 4]
@@ -110,7 +110,7 @@ AGAIN = "call get_batch with batch_id=b1 and after="
         ({"status": "canceled"}, 5, 0, None),
     ],
 )
-def test_a_page_says_what_to_call_next(
+def test_page_names_the_next_call(
     state: dict[str, Any], after: int, rows: int, step: str | None
 ) -> None:
     found = page(counts(**state), [failed(n) for n in range(rows)], after=after, now=NOW)
@@ -126,7 +126,7 @@ def test_a_page_says_what_to_call_next(
         ({"status": "canceled"}, "canceled"),
     ],
 )
-def test_a_batch_that_is_being_stopped_is_called_so_in_sentences_only(
+def test_stopping_state_appears_only_in_messages(
     fields: dict[str, Any], state: str
 ) -> None:
     found = page(counts(**fields), [], after=0, now=NOW)
@@ -134,7 +134,7 @@ def test_a_batch_that_is_being_stopped_is_called_so_in_sentences_only(
     assert "is_stopping" not in as_json(found)
 
 
-def test_files_are_marked_as_expired_from_their_hour_on() -> None:
+def test_files_are_marked_expired_after_their_hour() -> None:
     rows: list[TaskResult] = [
         success(0, NOW + SECOND, NOW + SECOND),
         success(1, NOW, NOW + SECOND, NOW - SECOND),
@@ -154,7 +154,7 @@ def test_files_are_marked_as_expired_from_their_hour_on() -> None:
     ]
 
 
-def test_without_a_time_files_are_compared_with_now() -> None:
+def test_file_expiry_defaults_to_the_current_time() -> None:
     past, future = datetime.now(UTC) - SECOND, datetime.now(UTC) + 60 * SECOND
     (row,) = page(counts(), [success(0, past, future)], after=0).successful_results
     assert [file.expired for file in row.generated_files] == [True, None]
@@ -173,7 +173,7 @@ def size(row: TaskResult) -> int:
     [failed(0), failed(0, error="é" * 50), success(0, NOW), success(0, NOW, NOW)],
     ids=["failed", "not ASCII", "one file", "two files"],
 )
-def test_as_many_rows_as_fit_and_one_at_least(row: TaskResult) -> None:
+def test_page_takes_as_many_rows_as_fit_and_at_least_one(row: TaskResult) -> None:
     rows = [row] * 5
     assert take_within(rows, 3 * size(row)) == rows[:3]
     assert take_within(rows, 3 * size(row) - 1) == rows[:2]
@@ -182,13 +182,13 @@ def test_as_many_rows_as_fit_and_one_at_least(row: TaskResult) -> None:
     assert take_within([], 0) == []
 
 
-def test_the_size_of_a_page_grows_with_its_rows_files_and_prompts() -> None:
+def test_page_size_grows_with_rows_files_and_prompts() -> None:
     rows: list[TaskResult] = [success(0, NOW, NOW, prompt="x" * 10), failed(1, prompt="x" * 5)]
     assert page(counts(), rows, after=0, now=NOW).size_bytes == 4 * 400 + 15
     assert page(counts(), [], after=0, now=NOW).size_bytes == 0
 
 
-def test_half_a_character_of_somebody_elses_becomes_a_question_mark() -> None:
+def test_foreign_lone_surrogate_becomes_a_question_mark() -> None:
     assert failed(0, error="no \ud83d for é").error == "no ? for é"
 
 

@@ -55,7 +55,7 @@ PLAIN: list[object] = [None, "", "é", "x" * 99, True, 0, -1, 1.5, [], {}, [{}]]
         (nested(MAX_DEPTH + 2), "is nested more than 30 deep"),
     ],
 )
-def test_what_no_request_can_carry_is_told(value: object, why: str | None) -> None:
+def test_unserialisable_value_is_reported(value: object, why: str | None) -> None:
     assert json_problem(value) == why
 
 
@@ -63,11 +63,11 @@ def test_what_no_request_can_carry_is_told(value: object, why: str | None) -> No
     ("value", "count"),
     [(1, 1), ("abc", 1), (None, 1), ([], 1), ([1, 2], 3), ({"a": 1}, 3), ({"a": [1, {}]}, 5)],
 )
-def test_a_value_holds_itself_and_each_key_and_item(value: object, count: int) -> None:
+def test_value_count_includes_each_key_and_item(value: object, count: int) -> None:
     assert count_values(value) == count
 
 
-def test_an_allowance_reaches_so_far() -> None:
+def test_effort_limit_raises_when_exceeded() -> None:
     effort = Effort(10)
     effort.spend(4)
     effort.spend(6)
@@ -79,14 +79,14 @@ def test_an_allowance_reaches_so_far() -> None:
         whole.spend(1)
 
 
-def test_comparisons_for_hints_have_an_allowance_of_their_own() -> None:
+def test_hint_comparisons_have_their_own_limit() -> None:
     effort = Effort(1)
     assert effort.allows(50_000)
     assert not effort.allows(1)
     effort.spend(1)
 
 
-def test_outside_a_check_there_is_no_allowance_and_inside_it_is_that_checks() -> None:
+def test_comparison_limit_applies_only_inside_a_check() -> None:
     assert may_compare(MAX_COMPARISONS + 1)
     with spending(Effort()):
         assert may_compare(MAX_COMPARISONS)
@@ -121,7 +121,7 @@ def cost(value: object, instance: object, **options: bool) -> int:
         (True, {"a": 1}, True, 2),
     ],
 )
-def test_a_check_costs_by_the_lengths_of_what_it_compares(
+def test_comparison_cost_grows_with_the_compared_lengths(
     value: object, instance: object, squared: bool, steps: int
 ) -> None:
     assert cost(value, instance, squared=squared) == steps
@@ -129,7 +129,7 @@ def test_a_check_costs_by_the_lengths_of_what_it_compares(
         assert cost(value, instance) == steps
 
 
-def test_a_metered_check_finds_what_the_check_finds() -> None:
+def test_metered_check_finds_the_same_problems() -> None:
     seen: list[tuple[Any, ...]] = []
 
     def check(*arguments: Any) -> list[str]:

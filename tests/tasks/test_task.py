@@ -52,19 +52,19 @@ RED = {"prompt": "a red car", "aspect_ratio": "16:9"}
     ],
     ids=str,
 )
-def test_a_task_is_read_from_every_form_in_which_clients_send_it(raw: object) -> None:
+def test_task_is_parsed_from_every_client_form(raw: object) -> None:
     (task,) = parse(raw)
     assert (task.prompt, dict(task.inputs), task.problems) == ("a red car", RED, ())
 
 
 @pytest.mark.parametrize("prompt", ["a fox", "[masterpiece], a fox", "{a drawing}", '"Hi" in neon'])
-def test_a_string_is_a_task_with_that_prompt(prompt: str) -> None:
+def test_string_is_a_task_with_that_prompt(prompt: str) -> None:
     assert [task.prompt for task in parse([prompt, {"prompt": prompt}])] == [prompt, prompt]
     assert [task.prompt for task in parse(prompt)] == [prompt]
 
 
 @pytest.mark.parametrize("prompt", ['{"scene": "a fox", "style": "ink"}', "{'scene': 'a fox',}"])
-def test_a_prompt_may_be_json_text_that_describes_the_image(prompt: str) -> None:
+def test_prompt_may_be_json_text_describing_the_image(prompt: str) -> None:
     (task,) = parse([{"prompt": prompt}])
     assert (task.prompt, task.problems) == (prompt, ())
 
@@ -84,7 +84,7 @@ def test_a_prompt_may_be_json_text_that_describes_the_image(prompt: str) -> None
         ("undefined", "prompt holds 'undefined', which a program writes"),
     ],
 )
-def test_a_prompt_that_is_json_text_of_tasks_is_not_drawn(prompt: str, sentence: str) -> None:
+def test_prompt_containing_a_json_task_list_is_rejected(prompt: str, sentence: str) -> None:
     ((index, field, error),) = faults([{"prompt": prompt}])
     assert (index, field) == (0, "prompt")
     assert error.startswith(sentence)
@@ -104,26 +104,26 @@ def test_a_prompt_that_is_json_text_of_tasks_is_not_drawn(prompt: str, sentence:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_request_that_holds_no_tasks_is_refused_alone(raw: object, sentence: str) -> None:
+def test_request_without_tasks_is_rejected_without_task_problems(raw: object, sentence: str) -> None:
     with pytest.raises(InvalidInput, match=sentence) as refused:
         parse(raw)
     assert refused.value.problems == ()
 
 
-def test_a_model_beside_the_tasks_is_theirs_unless_another_was_asked_for() -> None:
+def test_model_beside_the_tasks_applies_unless_another_is_given() -> None:
     wrapped = {"tasks": [RED, {**RED, "model": "a/b"}], "model": "flux-dev"}
     assert [str(task.model) for task in parse(wrapped)] == ["black-forest-labs/flux-dev", "a/b"]
     assert str(parse(wrapped, model="c/d")[0].model) == "c/d"
 
 
-def test_blank_text_for_an_optional_field_is_as_if_it_were_not_given() -> None:
+def test_blank_optional_field_counts_as_omitted() -> None:
     blank = {"prompt": "x", "model": "", "output_filename": "", "input": ""}
     (task,) = parse([blank], model="")
     assert (str(task.model), task.output_filename) == (DEFAULT, "generated_image_1")
     assert (task.named, dict(task.inputs), task.problems) == (False, {"prompt": "x"}, ())
 
 
-def test_every_fault_of_every_task_is_found() -> None:
+def test_every_problem_of_every_task_is_found() -> None:
     assert faults(
         [
             {"prompt": 7, "output_filename": "a/b", "model": "nope", "input": [1]},
@@ -154,14 +154,14 @@ def test_every_fault_of_every_task_is_found() -> None:
     ]
 
 
-def test_the_faults_of_one_task_are_bounded_and_nothing_of_it_is_kept_that_cannot_be() -> None:
+def test_problems_of_one_task_are_bounded_and_its_kept_prompt_is_sanitised() -> None:
     wrong = {f"input_{n}": float("nan") for n in range(50)}
     (task,) = parse([{**wrong, "prompt": "\ud83d" + "x" * MAX_PROMPT_CHARACTERS}])
     assert len(task.problems) == MAX_TASK_PROBLEMS
     assert task.prompt == "?" + "x" * (MAX_PROMPT_CHARACTERS - 1)
 
 
-def test_a_filename_with_a_fault_is_not_used() -> None:
+def test_invalid_filename_is_not_used() -> None:
     (task,) = parse([{"prompt": "x", "output_filename": "../../etc/passwd"}])
     assert (task.output_filename, task.named) == ("generated_image_1", False)
 
@@ -175,7 +175,7 @@ def test_a_filename_with_a_fault_is_not_used() -> None:
         (" nano-banana ", "google/nano-banana"),
     ],
 )
-def test_a_recommended_model_has_its_name_without_the_owner_as_a_short_name(
+def test_recommended_model_has_its_short_name(
     short: str, name: str
 ) -> None:
     assert str(ModelName.parse(short)) == name
@@ -205,7 +205,7 @@ ANYTHING = st.recursive(
 
 
 @given(ANYTHING, st.booleans())
-def test_whatever_is_sent_is_read_or_refused_with_sentences(raw: object, as_text: bool) -> None:
+def test_arbitrary_input_is_parsed_or_rejected_with_messages(raw: object, as_text: bool) -> None:
     try:
         tasks = parse(json.dumps(raw) if as_text else raw)
     except InvalidInput:

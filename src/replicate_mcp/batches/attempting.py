@@ -11,7 +11,7 @@ from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Verdict
-from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.steps import BatchServices
 from replicate_mcp.batches.stopping import Cancellation
 from replicate_mcp.batches.tracing import attempt_span, record_result
 from replicate_mcp.platform.clock import steady_time
@@ -53,13 +53,13 @@ class TaskExecutor:
 
     def __init__(
         self,
-        steps: Steps,
+        steps: BatchServices,
         stopping: Cancellation,
         *,
         prediction_seconds: int,
         images_per_day: int | None,
     ) -> None:
-        self._steps = steps
+        self._services = steps
         self._stopping = stopping
         self._prediction_seconds = prediction_seconds
         self._images_per_day = images_per_day
@@ -87,10 +87,10 @@ class TaskExecutor:
             for permit, index in chosen.items()
         }
         note = partial(
-            self._steps.backend.record_attempts, attempts, images_per_day=self._images_per_day
+            self._services.backend.record_attempts, attempts, images_per_day=self._images_per_day
         )
         try:
-            noted = await self._steps.retry_until_available(note)
+            noted = await self._services.retry_until_available(note)
         except Exception:
             # Nothing was sent: the tasks wait for the offers that follow these.
             batch.pending.extendleft(reversed(chosen.values()))
@@ -100,14 +100,14 @@ class TaskExecutor:
             if permit in noted.cancel_after:
                 batch.began = batch.began or steady_time()
                 batch.creating[permit] = index
-                self._steps.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
+                self._services.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
             else:
                 batch.pending.append(index)
-        self._steps.dispatcher.dispatch(noted.room)
+        self._services.dispatcher.dispatch(noted.room)
         if noted.quota_resets_in is not None:
             # After what was noted just now has begun: that still fitted.
             reason = self._cap_reached(noted.quota_resets_in)
-            return self._steps.spawn(self._stopping.abandon_pending, batch, reason)
+            return self._services.spawn(self._stopping.abandon_pending, batch, reason)
         return await self._stopping.fail_pending(batch)
 
     def _cap_reached(self, opens_in: float) -> Reason:
@@ -122,12 +122,12 @@ class TaskExecutor:
         if batch.stop_reason is not None:
             return await self._requeue(batch, permit, index)
         task, sent_at = batch.tasks[index], steady_time()
-        self._steps.observer.creation_sent(sent_at - batch.opened)
+        self._services.observer.creation_sent(sent_at - batch.opened)
         with attempt_span(batch.trace, batch=batch.id, task=index, model=task.model) as span:
             result = await self._attempt(batch, permit, task, cancel_after)
             if result is not None:
                 record_result(span, result)
-                self._steps.observer.task_ended(result, steady_time() - sent_at)
+                self._services.observer.task_ended(result, steady_time() - sent_at)
         return None
 
     async def _attempt(
@@ -173,7 +173,7 @@ class TaskExecutor:
             reopened = True
         self._untrack(batch, permit)
         batch.add_result(result)
-        self._steps.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(room)
         return result
 
     async def _recorded(
@@ -186,14 +186,14 @@ class TaskExecutor:
         ended: bool,
     ) -> tuple[TaskResult, AdmissionResult | None]:
         """The task's row as it was recorded, and the room that its permit leaves."""
-        finish = partial(self._steps.backend.finish, permit, batch.id, ended=ended)
+        finish = partial(self._services.backend.finish, permit, batch.id, ended=ended)
         try:
-            return result, await self._steps.retry_until_available(finish, result)
+            return result, await self._services.retry_until_available(finish, result)
         except Exception:
             # A row that cannot be kept may not keep its batch from ending, nor its permit.
             log.exception("the row of task %d of %s cannot be kept", task.index, batch.id)
         plain = failure(task, "create_outcome_unknown", LOST, prediction_id=result.prediction_id)
-        return plain, await self._steps.retry_until_available(finish, plain)
+        return plain, await self._services.retry_until_available(finish, plain)
 
     async def _created(
         self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
@@ -208,7 +208,7 @@ class TaskExecutor:
             batch.server_error = status if status >= 500 else 0
             if rule_for(fault).action is not Action.RECONCILE:
                 raise
-            self._steps.observer.answer_lost()
+            self._services.observer.answer_lost()
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
             was_made = isinstance(fault, UnreadableCreation)
         try:
@@ -234,8 +234,8 @@ class TaskExecutor:
         known = batch.following.get(permit)
         if known is not None:
             # It was made: nothing that says otherwise holds.
-            told = isinstance(fault, PredictionStuck) or rule.code == "unauthorized"
-            code = rule.code if told else "create_outcome_unknown"
+            is_definite = isinstance(fault, PredictionStuck) or rule.code == "unauthorized"
+            code = rule.code if is_definite else "create_outcome_unknown"
             sentence = f"Its prediction could not be followed to its end: {fault}."
             return failure(task, code, sentence, prediction_id=known)
         if rule.action is Action.FAIL:
@@ -248,13 +248,13 @@ class TaskExecutor:
             per_minute, burst = fault.reduced_to or (None, None)
             throttling = Throttling(fault.retry_after, per_minute, burst)
             batch.throttled = True
-            self._steps.observer.creation_throttled()
+            self._services.observer.creation_throttled()
         else:
             tries = batch.retries.get(task.index, 0)
             if tries >= len(RETRY_DELAYS_SECONDS):
                 return failure(task, rule.code, rule.sentence, rule.retryable)
             batch.retries[task.index] = tries + 1
-            self._steps.observer.creation_retried()
+            self._services.observer.creation_retried()
             # The permit is kept meanwhile: to others it is of no use either.
             with anyio.move_on_after(RETRY_DELAYS_SECONDS[tries]):
                 await batch.stopping.wait()
@@ -266,9 +266,9 @@ class TaskExecutor:
     ) -> None:
         """Nothing was created: give the permit back, and let the task wait its turn."""
         batch.pending.append(index)
-        room = await self._steps.retry_until_available(self._steps.backend.requeue, permit, throttling)
+        room = await self._services.retry_until_available(self._services.backend.requeue, permit, throttling)
         self._untrack(batch, permit)
-        self._steps.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(room)
         await self._stopping.fail_pending(batch)
 
     def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:

@@ -109,7 +109,7 @@ class Attempt:
         inputs: a hash of each input, or "" for one that the API may rewrite.
         cancel_after: the longest `Cancel-After` allowed, in whole seconds.
         sent_at: the time on Replicate's clock, in seconds since the epoch.
-        seconds_at_most: from now until its prediction has ended, whatever happens.
+        max_seconds: from now until its prediction has ended, whatever happens.
         images: how many it asks for, counted against the day's.
     """
 

@@ -181,7 +181,7 @@ class LocalImages:
         follow = self._followed_anywhere if self._anywhere else self._followed
         folder, path = follow(self._folder, text, shown)
         if folder / path not in self._seen:
-            self._seen[folder / path] = _looked_at(folder, path, where, shown)
+            self._seen[folder / path] = _inspect(folder, path, where, shown)
         return self._seen[folder / path]
 
     @staticmethod
@@ -251,7 +251,7 @@ def named_path(text: str, folder: PurePath) -> PurePath | None:
     return None if names_root and path.drive.lower() != folder.drive.lower() else path
 
 
-def _looked_at(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:
+def _inspect(folder: Path, path: PurePath, where: str, shown: str) -> LocalImage:
     with _opened(folder, path, shown) as file:
         _check_size(shown, os.fstat(file.fileno()).st_size)
         kind = _image_type(shown, file.read(HEAD_BYTES))

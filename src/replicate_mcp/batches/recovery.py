@@ -18,7 +18,7 @@ from replicate_mcp.batches.forgotten import wait_until_ended, import_running_pre
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.settlement import Reconciler, Verdict
-from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.steps import BatchServices
 from replicate_mcp.batches.stopping import cancel_quietly
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.platform.clock import steady_sleep
@@ -64,12 +64,12 @@ class Recovery:
     """One account's: what its dead processes left is adopted, followed and recorded."""
 
     def __init__(
-        self, account: str, settlement: Reconciler, steps: Steps, is_busy: Callable[[], bool]
+        self, account: str, settlement: Reconciler, steps: BatchServices, is_busy: Callable[[], bool]
     ) -> None:
         self._account = account
         self._is_busy = is_busy
         self._settlement = settlement
-        self._steps = steps
+        self._services = steps
         self._backend = steps.backend
         self._gateways: list[Gateway] = []
         self._on_their_way: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class Recovery:
             await self._import_running()
         for orphan in await self._backend.orphans(self._account):
             if await self._backend.adopt(orphan.permit):
-                self._steps.spawn(self._recover, orphan)
+                self._services.spawn(self._recover, orphan)
 
     async def _import_running(self) -> None:
         gateway = self._gateways[0]
@@ -107,15 +107,15 @@ class Recovery:
         except ApiStatusError as refusal:
             self._discard_rejected_token(gateway, refusal)
             raise
-        self._steps.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(room)
 
     async def _recover(self, orphan: AttemptRecord) -> None:
         self._on_their_way[orphan.batch] += 1
         try:
-            await self._steps.retry_until_available(self._follow, orphan)
+            await self._services.retry_until_available(self._follow, orphan)
         except Exception:
             log.exception("task %d of %s cannot be recovered", orphan.task, orphan.batch)
-            await self._steps.retry_until_available(self._end, orphan)
+            await self._services.retry_until_available(self._end, orphan)
         finally:
             self._on_their_way[orphan.batch] -= 1
             if not self._on_their_way[orphan.batch]:
@@ -143,7 +143,7 @@ class Recovery:
             retryable=False,
         )
         try:
-            self._steps.dispatcher.dispatch(
+            self._services.dispatcher.dispatch(
                 await self._backend.record_results(orphan.batch, [result], waited=False)
             )
         except BackendUnavailable:
@@ -152,7 +152,7 @@ class Recovery:
             log.exception("the row of task %d of %s cannot be recorded", orphan.task, orphan.batch)
         now = self._gateways[0].now() if self._gateways else time.time()
         await steady_sleep(_ends_by(orphan) - now)
-        self._steps.dispatcher.dispatch(await self._backend.release(orphan.permit))
+        self._services.dispatcher.dispatch(await self._backend.release(orphan.permit))
 
     async def _follow(self, orphan: AttemptRecord) -> None:
         """Find the attempt's prediction, follow it to its end, and record what came of it."""
@@ -203,7 +203,7 @@ class Recovery:
                     log.info("prediction %s is looked at again: %s", entered.prediction_id, fault)
                     await anyio.sleep(POLL_SECONDS)
                 continue
-            return self._steps.dispatcher.dispatch(await self._backend.release(entered.permit))
+            return self._services.dispatcher.dispatch(await self._backend.release(entered.permit))
         return await self._backend.abandon(entered.permit)
 
     async def _hold_until_deadline(
@@ -212,7 +212,7 @@ class Recovery:
         """Tell that it is not known what was made, and hold the permit while that may run."""
         # Its batch may run on in another process: none of its tasks waits any less.
         record = partial(self._backend.record_results, orphan.batch, [result], waited=False)
-        await self._steps.retry_and_dispatch(record)
+        await self._services.retry_and_dispatch(record)
         await steady_sleep(_ends_by(orphan) - gateway.now())
 
     async def _resolve(self, orphan: AttemptRecord, gateway: Gateway) -> str | None:
@@ -272,7 +272,7 @@ class Recovery:
         if room is None:
             # Another attempt has taken that prediction: what became of this one is looked for.
             return await self._follow(replace(orphan, prediction_id=None))
-        return self._steps.dispatcher.dispatch(room)
+        return self._services.dispatcher.dispatch(room)
 
     async def _task(self, orphan: AttemptRecord) -> PlannedTask:
         tasks = await self._backend.tasks(orphan.batch)

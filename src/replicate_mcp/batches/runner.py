@@ -16,7 +16,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.settlement import Reconciler
-from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.steps import BatchServices
 from replicate_mcp.batches.stopping import Cancellation
 from replicate_mcp.batches.tracing import present_context
 from replicate_mcp.batches.weight import check_memory, estimate_bytes
@@ -70,10 +70,10 @@ class BatchRunner:
         max_bytes: int | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._steps = Steps(backend, holder, group, observer or NullObserver())
-        self._stopping = Cancellation(self._steps)
+        self._services = BatchServices(backend, holder, group, observer or NullObserver())
+        self._stopping = Cancellation(self._services)
         self._attempting = TaskExecutor(
-            self._steps,
+            self._services,
             self._stopping,
             prediction_seconds=prediction_seconds,
             images_per_day=images_per_day,
@@ -122,7 +122,7 @@ class BatchRunner:
             tasks=tasks,
             gateway=gateway,
             settlement=self._settlement(account),
-            holder=self._steps.dispatcher,
+            holder=self._services.dispatcher,
             names=names,
             deadline=steady_time() + self._batch_seconds,
             opened=steady_time(),
@@ -137,12 +137,12 @@ class BatchRunner:
                 check_memory(batch, self._batches.values(), self._most_bytes)
             except TooManyBatches:
                 if key is not None:  # It may have come twice at once.
-                    await self._steps.backend.check_idempotency_key(caller, key.key)
+                    await self._services.backend.check_idempotency_key(caller, key.key)
                 raise
         journal_tasks = tuple(
             JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
         )
-        steps = self._steps
+        steps = self._services
         self._batches[batch.id] = batch
         self._started.set()
         steps.dispatcher.subscribe(
@@ -174,9 +174,9 @@ class BatchRunner:
         """Take over, from now on and with this token, what the account's dead processes left."""
         if account not in self._recoveries:
             settlement = self._settlement(account)
-            recovery = Recovery(account, settlement, self._steps, lambda: bool(self._batches))
+            recovery = Recovery(account, settlement, self._services, lambda: bool(self._batches))
             self._recoveries[account] = recovery
-            self._steps.spawn(recovery.run)
+            self._services.spawn(recovery.run)
         self._recoveries[account].use(gateway)
 
     async def watch_cancellations(self) -> None:
@@ -187,13 +187,13 @@ class BatchRunner:
                 await self._started.wait()
             # Being woken is only a hint: while batches run, the journal is looked at anyway.
             with anyio.move_on_after(CANCEL_POLL_SECONDS):
-                await self._steps.dispatcher.wait_for_wakeup()
-            for batch_id in await self._steps.retry_until_available(self._steps.backend.canceled_batches):
+                await self._services.dispatcher.wait_for_wakeup()
+            for batch_id in await self._services.retry_until_available(self._services.backend.canceled_batches):
                 if batch := self._batches.get(batch_id):
                     self.cancel(batch)
-            for batch_id in await self._steps.retry_until_available(self._steps.backend.interrupted_batches):
+            for batch_id in await self._services.retry_until_available(self._services.backend.interrupted_batches):
                 if batch := self._batches.get(batch_id):
-                    self._steps.spawn(self._stopping.abandon_pending, batch, TAKEN_OVER_REASON)
+                    self._services.spawn(self._stopping.abandon_pending, batch, TAKEN_OVER_REASON)
 
     async def _watch(self, batch: RunningBatch) -> None:
         """See to the batch's deadline, and to its end."""
@@ -209,11 +209,11 @@ class BatchRunner:
 
     def _forget(self, batch: RunningBatch) -> None:
         self._batches.pop(batch.id, None)
-        self._steps.dispatcher.unsubscribe(batch.id)
+        self._services.dispatcher.unsubscribe(batch.id)
 
     def _settlement(self, account: str) -> Reconciler:
         if account not in self._settlements:
-            self._settlements[account] = Reconciler(account, self._steps.backend, self._steps.spawn)
+            self._settlements[account] = Reconciler(account, self._services.backend, self._services.spawn)
         return self._settlements[account]
 
 

@@ -8,7 +8,7 @@ from replicate_mcp.semaphores.holder import OfferDispatcher
 from replicate_mcp.semaphores.steps import BackendCalls
 
 
-class Steps(BackendCalls):
+class BatchServices(BackendCalls):
     """A process's steps at its backend, and the background in which its batches run."""
 
     def __init__(

@@ -8,7 +8,7 @@ import anyio
 
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
-from replicate_mcp.batches.steps import Steps
+from replicate_mcp.batches.steps import BatchServices
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.faults import ReplicateApiError, ApiStatusError
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -33,8 +33,8 @@ _OUT_OF_TIME = "The batch's time was up before this task was created{why}: send 
 class Cancellation:
     """Gives up on tasks that wait, and stops what runs."""
 
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
+    def __init__(self, steps: BatchServices) -> None:
+        self._services = steps
 
     def cancel(self, batch: RunningBatch) -> None:
         """Stop a batch because somebody asked for it, on Replicate too.
@@ -44,13 +44,13 @@ class Cancellation:
         if not batch.canceled:
             batch.canceled = True
             batch.stop_creating(CANCELED)
-            self._steps.spawn(self.abandon_pending, batch, CANCELED)
-            self._steps.spawn(self._stop_predictions, batch)
+            self._services.spawn(self.abandon_pending, batch, CANCELED)
+            self._services.spawn(self._stop_predictions, batch)
 
     async def abandon_pending(self, batch: RunningBatch, reason: Reason) -> None:
         """Give up on every task that was not created, now and later, for this reason."""
         batch.stop_creating(reason)
-        await self._steps.retry_and_dispatch(self._steps.backend.dequeue, batch.id)
+        await self._services.retry_and_dispatch(self._services.backend.dequeue, batch.id)
         await self.fail_pending(batch)
 
     async def drop_out_of_time(self, batch: RunningBatch) -> None:
@@ -64,7 +64,7 @@ class Cancellation:
     async def _throttling(self, batch: RunningBatch) -> str:
         """Say that Replicate throttled the account while the batch waited; "" where it did not."""
         try:
-            states = await self._steps.backend.semaphores()
+            states = await self._services.backend.semaphores()
         except BackendUnavailable:
             states = []
         own = next((s for s in states if s.name == account_semaphore(batch.account)), None)
@@ -83,10 +83,10 @@ class Cancellation:
         for start in range(0, len(dropped), ROWS_A_STEP):
             part = dropped[start : start + ROWS_A_STEP]
             given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
-            await self._steps.retry_and_dispatch(self._steps.backend.record_results, batch.id, given_up)
+            await self._services.retry_and_dispatch(self._services.backend.record_results, batch.id, given_up)
             for result in given_up:
                 batch.add_result(result)
-                self._steps.observer.task_ended(result, None)
+                self._services.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
         """Cancel what runs at Replicate, whether its id is known yet or has to be found."""
@@ -103,7 +103,7 @@ class Cancellation:
             Refusal: the token is good for nothing any more.
         """
         try:
-            is_own = await self._steps.backend.claim_prediction(permit, batch.id, prediction_id)
+            is_own = await self._services.backend.claim_prediction(permit, batch.id, prediction_id)
         except BackendUnavailable:
             is_own = True
         if is_own:

@@ -47,10 +47,10 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
     """The URL of each image, by the URI that stands for it."""
     one_of_each = {image.digest: image for image in images.values()}
     urls: dict[str, str] = {}
-    at_once = anyio.CapacityLimiter(MAX_CONCURRENT_UPLOADS)
+    limiter = anyio.CapacityLimiter(MAX_CONCURRENT_UPLOADS)
 
     async def upload(image: Image) -> None:
-        async with at_once:
+        async with limiter:
             content = await anyio.to_thread.run_sync(image.read)
             # Not the name it has on this machine, which may say more than the image does.
             name = f"{image.digest[:16]}.{extension_of_type(image.kind)}"

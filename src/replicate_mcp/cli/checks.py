@@ -76,7 +76,7 @@ def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
         problems: the settings that are wrong: what depends on them is left out.
     """
 
-    async def look(app: App) -> list[Check]:
+    async def check(app: App) -> list[Check]:
         checks = [] if BACKEND in problems else await _state(app, settings)
         has_state = bool(checks) and checks[0].fine
         checks += [
@@ -88,7 +88,7 @@ def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
             return checks
         return [*checks, *(await _network(settings)), *(await _replicate(app, has_state=has_state))]
 
-    return run_in_app(settings, look)
+    return run_in_app(settings, check)
 
 
 async def _state(app: App, settings: Settings) -> list[Check]:

@@ -40,7 +40,7 @@ async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace)
     saver = Saver(
         arguments.to, app.settings.replicate_base_url, arguments.overwrite, arguments.max_mb
     )
-    code = await saver.save_and_tell(result)
+    code = await saver.save_and_report(result)
     if result.pending_count:
         say(f"The batch still runs, {result.pending_count} of its tasks are to come.")
         return SOME_FAILED

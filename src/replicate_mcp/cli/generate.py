@@ -140,7 +140,7 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
             arguments.max_mb,
             number=True,
         )
-        code = max(code, await saver.save_and_tell(result))
+        code = max(code, await saver.save_and_report(result))
     elif result.successful_count and keeps_batches:
         bar.say(
             "The URLs work for one hour. To save the images:",

@@ -26,7 +26,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._previous = signal.signal(signal.SIGINT, self._hear)
+        self._previous = signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(
@@ -37,7 +37,7 @@ class Interrupts:
     ) -> None:
         signal.signal(signal.SIGINT, self._previous)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         if self._count > 1:
             try:

@@ -49,7 +49,7 @@ def show(result: BatchResult, *, as_document: bool) -> None:
         for made in result.successful_results:
             for file in made.generated_files:
                 print_row(file.filename, file.url)
-        for failed in _told(result):
+        for failed in _to_print(result):
             say(f"{failed.output_filename}{_which(failed)}: {_reason(failed)}")
         return
     rows = sorted(_rows(result), key=lambda row: row.task_index)
@@ -83,7 +83,7 @@ def exit_code(result: BatchResult) -> int:
     return OK if result.successful_count == result.total_tasks else SOME_FAILED
 
 
-def _told(result: BatchResult) -> list[TaskFailure]:
+def _to_print(result: BatchResult) -> list[TaskFailure]:
     """The failures worth a line: what its user cancelled is no news, task by task."""
     return [
         row
@@ -111,7 +111,7 @@ def _rows(result: BatchResult) -> Iterator[_Row]:
             name = cell(file.filename) + (" (expired)" if file.expired else "")
             url = Text(cell(file.url), style="dim strike" if file.expired else "cyan")
             yield _Row(made.task_index, _prompt(made), Text(name), url, is_url=True)
-    for failed in _told(result):
+    for failed in _to_print(result):
         label, reason = Text(cell(failed.output_filename)), Text(_reason(failed), style="red")
         yield _Row(failed.task_index, _prompt(failed), label, reason, is_url=False)
 

@@ -87,7 +87,7 @@ class Saver:
         self._there = 0
         self._delivery = Delivery(base_url)
 
-    async def save_and_tell(self, result: BatchResult) -> int:
+    async def save_and_report(self, result: BatchResult) -> int:
         """Save all files of a batch, say on stderr what became of them, and give the exit code."""
         files = [file for row in result.successful_results for file in row.generated_files]
         failed = await self.save(files)

@@ -102,14 +102,14 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
         )
     from replicate_mcp.http_api.server import serve_http
 
-    def tell(url: str) -> None:
+    def on_listening(url: str) -> None:
         print(
             f"Serving on {url} (MCP at /mcp and /sse, a dashboard for browsers at /).",
             file=sys.stderr,
         )
         print(server_token_users(settings), file=sys.stderr, flush=True)
 
-    anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=tell))
+    anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=on_listening))
     return 0
 
 

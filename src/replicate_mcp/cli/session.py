@@ -53,10 +53,10 @@ async def result_of(app: App, caller: Caller, batch: str) -> BatchResult:
 
 def _reason(group: ExceptionGroup[Exception]) -> Exception:
     """The first of a task group's errors, where each of them has a sentence for a person."""
-    told, untold = group.split(ReplicateMcpError)
-    if told is None or untold is not None:
+    ours, others = group.split(ReplicateMcpError)
+    if ours is None or others is not None:
         return group
-    first: Exception = told
+    first: Exception = ours
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
     return first

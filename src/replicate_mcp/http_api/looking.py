@@ -166,23 +166,23 @@ async def health(request: Request, app: AppDep) -> JSONResponse:
 
 async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
     """The backend's scope, once it has answered; else why it does not."""
-    told: list[Scope | BackendUnavailable] = []
+    outcome: list[Scope | BackendUnavailable] = []
     answered = anyio.Event()
 
     async def ask() -> None:
         try:
             backend = await app.backend()
             await backend.get_cached("health")
-            told.append(backend.scope)
+            outcome.append(backend.scope)
         except BackendUnavailable as error:
-            told.append(error)
+            outcome.append(error)
         answered.set()
 
     app.start_background(ask)  # A step that waits for a lock cannot be broken off.
     with anyio.move_on_after(HEALTH_SECONDS):
         await answered.wait()
     late = BackendUnavailable(f"The state did not answer within {HEALTH_SECONDS:.0f} s.")
-    return told[0] if told else late
+    return outcome[0] if outcome else late
 
 
 @router.get("/models")

@@ -98,8 +98,8 @@ def body(path: str, error: HTTPException) -> dict[str, Any]:
     busy = error.status_code in (429, 503)
     code = "internal_error" if error.status_code >= 500 else "invalid_input"
     sentence = f"{error.detail}."
-    told = {"error_code": TOO_MANY_REQUESTS if busy else code, "retryable": busy}
+    fields = {"error_code": TOO_MANY_REQUESTS if busy else code, "retryable": busy}
     if path in MCP_PATHS:
-        rpc = {"code": _SERVER_ERROR, "message": sentence, "data": told}
+        rpc = {"code": _SERVER_ERROR, "message": sentence, "data": fields}
         return {"jsonrpc": "2.0", "id": None, "error": rpc}
-    return {"error": sentence, **told}
+    return {"error": sentence, **fields}

@@ -70,7 +70,7 @@ def _model_line(model: "ModelSummary") -> str:
 
 def _model(model: "ModelSummary") -> dict[str, Any]:
     known = model.known
-    told = {
+    fields = {
         "name": model.name,
         "alias": known.alias if known else None,
         "description": model.description,
@@ -78,7 +78,7 @@ def _model(model: "ModelSummary") -> dict[str, Any]:
         "inputs": list(known.inputs) if known else None,
         "runs": model.runs,
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _input_line(field: "InputField") -> str:
@@ -95,7 +95,7 @@ def _input_line(field: "InputField") -> str:
 
 
 def _input(field: "InputField") -> dict[str, Any]:
-    told = {
+    fields = {
         "name": field.name,
         "type": field.full_type,
         "required": field.required or None,
@@ -105,7 +105,7 @@ def _input(field: "InputField") -> dict[str, Any]:
         "maximum": field.maximum,
         "description": _described(field.description) or None,
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _described(text: str) -> str:

@@ -111,7 +111,7 @@ def _with(
 ) -> CallToolResult:
     (text,) = answer.content
     assert isinstance(text, TextContent)
-    told = "\n".join([text.text, *lines])
+    lines_text = "\n".join([text.text, *lines])
     for_the_model = Annotations(audience=["assistant"])
     images = [
         ImageContent(
@@ -123,5 +123,5 @@ def _with(
         )
         for file, each in thumbnails
     ]
-    content = [TextContent(type="text", text=told), *images]
+    content = [TextContent(type="text", text=lines_text), *images]
     return answer.model_copy(update={"content": content})

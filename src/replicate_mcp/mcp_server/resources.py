@@ -82,9 +82,9 @@ async def read(
                 content = await reader(app, caller(), *map(unquote, found.groups()))
             except ReplicateMcpError as error:
                 code = INTERNAL_ERROR if error.retryable else INVALID_PARAMS
-                told = {"uri": uri, "error_code": error.code, "retryable": error.retryable}
+                content = {"uri": uri, "error_code": error.code, "retryable": error.retryable}
                 message = str(to_public_error(error))
-                raise MCPError(code=code, message=message, data=told) from None
+                raise MCPError(code=code, message=message, data=content) from None
             return json.dumps(content, indent=1)
     known = ", ".join((SEMAPHORES, BATCH, MODEL))
     raise MCPError(
@@ -111,8 +111,8 @@ async def batch(app: App, caller: Caller, batch_id: str) -> dict[str, Any]:
 
 async def model(app: App, caller: Caller, owner: str, name: str) -> dict[str, Any]:
     """As find_models tells one."""
-    _, told = await model_inputs(app, caller, f"{owner}/{name}")
-    return told
+    _, content = await model_inputs(app, caller, f"{owner}/{name}")
+    return content
 
 
 def _as_json(answer: "BaseModel") -> dict[str, Any]:

@@ -305,8 +305,8 @@ async def _recent_batches(call: ToolCall) -> list[dict[str, Any]]:
     for batch in await call.app.batches.list(call.caller, limit=MAX_RECENT_BATCHES):
         age = (now - batch.created_at).total_seconds()
         if age < RECENT_SECONDS:
-            told = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}
-            found.append(told)
+            entry = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}
+            found.append(entry)
     return found
 
 

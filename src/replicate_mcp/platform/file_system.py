@@ -61,7 +61,7 @@ def _mounts_of_macos() -> dict[str, str]:
     import subprocess
 
     try:
-        told = subprocess.run(
+        completed = subprocess.run(
             ["/sbin/mount"],
             capture_output=True,
             encoding="utf-8",
@@ -71,7 +71,7 @@ def _mounts_of_macos() -> dict[str, str]:
         )
     except subprocess.TimeoutExpired as error:  # A mount whose server does not answer.
         raise OSError(str(error)) from error
-    lines = re.findall(r"^.* on (.*) \((\w+)", told.stdout, re.MULTILINE)
+    lines = re.findall(r"^.* on (.*) \((\w+)", completed.stdout, re.MULTILINE)
     return dict(lines)
 
 

@@ -305,13 +305,13 @@ class Gateway:
         return self._lazy_client
 
     def _creation(self, target: Target, inputs: dict[str, Any]) -> "Awaitable[object]":
-        name, client, told = target.name, self._client, self._webhook_args()
+        name, client, webhook_args = target.name, self._client, self._webhook_args()
         address = name.owner, name.name
         if name.kind == "deployment":
-            return client.deployments.predictions.async_create(address, inputs, **told)
+            return client.deployments.predictions.async_create(address, inputs, **webhook_args)
         if target.version:
-            return client.predictions.async_create(target.version, inputs, **told)
-        return client.models.predictions.async_create(address, inputs, **told)
+            return client.predictions.async_create(target.version, inputs, **webhook_args)
+        return client.models.predictions.async_create(address, inputs, **webhook_args)
 
     def _webhook_args(self) -> dict[str, Any]:
         if self.webhooks is None:

@@ -192,12 +192,12 @@ class Transport(httpx.AsyncBaseTransport):
 
     def _set_clock(self, date: str | None) -> None:
         try:
-            told = parsedate_to_datetime(date or "").timestamp()
+            server_time = parsedate_to_datetime(date or "").timestamp()
         except (TypeError, ValueError):
             return
         own = time.time()
         # `Date` has whole seconds: a clock that agrees to within one is taken as right.
-        self._clock = (own if -1.5 < told - own < 0.5 else told) - steady_time()
+        self._clock = (own if -1.5 < server_time - own < 0.5 else server_time) - steady_time()
         self.clock_known = True
 
 

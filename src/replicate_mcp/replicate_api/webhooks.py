@@ -76,8 +76,8 @@ class Message:
         if len(body) > MAX_BYTES:
             raise InvalidInput(f"A webhook has at most {MAX_BYTES} bytes.")
         try:
-            told = {name: headers[header] for name, header in _HEADERS.items()}
-            message = cls(**told, body=body.decode())
+            parsed = {name: headers[header] for name, header in _HEADERS.items()}
+            message = cls(**parsed, body=body.decode())
             float(message.timestamp)
             message.prediction  # noqa: B018 - whether there is one
         except (KeyError, ValueError, RecursionError):
@@ -92,8 +92,8 @@ class Message:
     @property
     def prediction(self) -> str:
         """The id of the prediction that it is about."""
-        told = json.loads(self.body)
-        found = told.get("id") if isinstance(told, dict) else None
+        parsed = json.loads(self.body)
+        found = parsed.get("id") if isinstance(parsed, dict) else None
         if not isinstance(found, str) or not _ID.fullmatch(found):
             raise ValueError("no id")
         return found
@@ -123,19 +123,19 @@ class Webhooks:
         self._secret: str | None = None
         self._secret_at = -NEW_SECRET_SECONDS
         self._asking = anyio.Lock()
-        self._heard: set[str] = set()
+        self._delivered: set[str] = set()
 
     async def wait(self, prediction: str, *, seconds: float) -> None:
         """Wait until a prediction's webhook has come, at most so long; each is told of once."""
         with anyio.move_on_after(seconds):
             # It may come to another process, and what is kept wakes nobody.
-            while prediction in self._heard or not await self._arrived(prediction):  # noqa: ASYNC110
+            while prediction in self._delivered or not await self._arrived(prediction):  # noqa: ASYNC110
                 await anyio.sleep(MESSAGE_POLL_SECONDS)
-            self._heard.add(prediction)
+            self._delivered.add(prediction)
 
     def forget(self, prediction: str) -> None:
         """Nobody follows it any more."""
-        self._heard.discard(prediction)
+        self._delivered.discard(prediction)
 
     async def verify(self, message: Message) -> bool:
         """Whether it was signed by Replicate, for this account, lately.
@@ -164,8 +164,8 @@ class Webhooks:
 
 async def store(message: Message, memory: Cache) -> None:
     """Keep a message for whoever follows its prediction, in whatever process."""
-    told = json.dumps(asdict(message))
-    await memory.set_cached(_key(message.prediction), told, seconds=MESSAGE_TTL_SECONDS)
+    parsed = json.dumps(asdict(message))
+    await memory.set_cached(_key(message.prediction), parsed, seconds=MESSAGE_TTL_SECONDS)
 
 
 def _key(prediction: str) -> str:

@@ -31,7 +31,7 @@ class OfferDispatcher:
         self._wake_at: float | None = None
         self._paused_until: float | None = None
         self._sooner = anyio.Event()
-        self._heard = anyio.Event()
+        self._wakeup = anyio.Event()
 
     @property
     def paused_for(self) -> float:
@@ -77,21 +77,21 @@ class OfferDispatcher:
 
     async def wait_for_wakeup(self) -> None:
         """Wait for the next time that another process wakes this one."""
-        await self._heard.wait()
+        await self._wakeup.wait()
 
     async def _listen(self) -> None:
         while True:
             await self._permits.wait_for_wakeup()
             self._wake_by(anyio.current_time())
-            self._heard.set()
-            self._heard = anyio.Event()
+            self._wakeup.set()
+            self._wakeup = anyio.Event()
 
     async def _sleep(self) -> None:
         while True:
             until = self._wake_at
             if self._entries:
-                look_again = anyio.current_time() + ADMIT_POLL_SECONDS
-                until = look_again if until is None else min(until, look_again)
+                next_poll = anyio.current_time() + ADMIT_POLL_SECONDS
+                until = next_poll if until is None else min(until, next_poll)
             self._sooner = anyio.Event()
             with anyio.move_on_at(float("inf") if until is None else until):
                 await self._sooner.wait()

@@ -128,14 +128,14 @@ def _same_episode(rate: Rate, throttling: Throttling) -> Rate:
 
 def _reset_old_counts(rate: Rate) -> Rate:
     """The count of accepted creations, begun anew at an episode and after a time of none."""
-    lately = max(RECENT_SECONDS, RECENT_CREATIONS * 60 / rate.per_minute)
+    window = max(RECENT_SECONDS, RECENT_CREATIONS * 60 / rate.per_minute)
     if rate.episode_at > rate.since:
         return replace(rate, accepted=0.0, since=rate.episode_at)
-    if rate.at - rate.last_sent > lately:
+    if rate.at - rate.last_sent > window:
         return replace(rate, accepted=0.0, since=rate.at)
     counted = rate.at - rate.since
-    if counted > 2 * lately:
-        return replace(rate, accepted=rate.accepted * lately / counted, since=rate.at - lately)
+    if counted > 2 * window:
+        return replace(rate, accepted=rate.accepted * window / counted, since=rate.at - window)
     return rate
 
 

@@ -33,18 +33,18 @@ class Service:
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
-        self._told_to_stop = False
+        self._stop_requested = False
 
     def stop(self) -> None:
         """Stop serving, without waiting for what is held."""
-        self._told_to_stop = True
+        self._stop_requested = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def serve(self) -> None:
         """Serve until stopped or interrupted."""
         self._loop = asyncio.get_running_loop()
-        if self._told_to_stop:
+        if self._stop_requested:
             self._stopping.set()
         simulation = Simulation(self._settings, LoopClock(self._loop), self.url)
         api = Api(simulation)

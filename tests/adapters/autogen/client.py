@@ -16,9 +16,9 @@ async def main():
         command=command, args=words, env=given["environment"], read_timeout_seconds=60
     )
     tools = {tool.name: tool for tool in await mcp_server_tools(server)}
-    told = await tools["generate_images"].run_json(given["arguments"], CancellationToken())
+    result = await tools["generate_images"].run_json(given["arguments"], CancellationToken())
     schemas = {name: tool.schema["parameters"] for name, tool in tools.items()}
-    print(json.dumps({"tools": schemas, "told": told[0].text}))
+    print(json.dumps({"tools": schemas, "told": result[0].text}))
 
 
 asyncio.run(main())

@@ -48,8 +48,8 @@ async def main():
             config={"tools": [session]},
         )
     declared = [one for tool in requests[0]["tools"] for one in tool["functionDeclarations"]]
-    told = json.dumps(requests[1]["contents"][-1])
-    print(json.dumps({"tools": {one["name"]: one for one in declared}, "told": told}))
+    result = json.dumps(requests[1]["contents"][-1])
+    print(json.dumps({"tools": {one["name"]: one for one in declared}, "told": result}))
     assert answer.text == "Done."
 
 

@@ -28,8 +28,8 @@ async def main():
         *_, last = arguments["tasks"]
         inputs = {name: last.pop(name) for name in list(last) if name != "prompt"}
         last["input"] = json.dumps(inputs)
-    told = await tools["generate_images"].ainvoke(arguments)
-    print(json.dumps({"tools": schemas, "told": str(told), "sent": arguments}))
+    result = await tools["generate_images"].ainvoke(arguments)
+    print(json.dumps({"tools": schemas, "told": str(result), "sent": arguments}))
 
 
 asyncio.run(main())

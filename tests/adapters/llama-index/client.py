@@ -16,8 +16,8 @@ async def main():
     schemas = {name: tool.metadata.fn_schema.model_json_schema() for name, tool in tools.items()}
     checked = tools["generate_images"].metadata.fn_schema(**given["arguments"])
     arguments = checked.model_dump(exclude_unset=True)
-    told = await tools["generate_images"].acall(**arguments)
-    print(json.dumps({"tools": schemas, "told": str(told), "sent": arguments}))
+    result = await tools["generate_images"].acall(**arguments)
+    print(json.dumps({"tools": schemas, "told": str(result), "sent": arguments}))
 
 
 asyncio.run(main())

@@ -44,9 +44,9 @@ async def main():
         arguments = filled(strict, given["arguments"])
         text = json.dumps(arguments)
         context = ToolContext(None, tool_name=tool.name, tool_call_id="1", tool_arguments=text)
-        told = await tool.on_invoke_tool(context, text)
+        result = await tool.on_invoke_tool(context, text)
     schemas = {name: tool.params_json_schema for name, tool in tools.items()}
-    print(json.dumps({"tools": schemas, "told": str(told), "sent": arguments}))
+    print(json.dumps({"tools": schemas, "told": str(result), "sent": arguments}))
 
 
 asyncio.run(main())

@@ -7,10 +7,10 @@ const tasks = [
 /** Prints what `client` gets as JSON; `call(params, options)` calls a tool through it. */
 export async function tryBatch(client, call) {
   const { tools } = await client.listTools();
-  const heard = [];
+  const reported = [];
   const made = await call(
     { name: "generate_images", arguments: { tasks } },
-    { onprogress: ({ progress }) => heard.push(progress), resetTimeoutOnProgress: true },
+    { onprogress: ({ progress }) => reported.push(progress), resetTimeoutOnProgress: true },
   );
   const refused = await call({
     name: "generate_images",
@@ -28,6 +28,6 @@ export async function tryBatch(client, call) {
   }
   await client.close();
   console.log(
-    JSON.stringify({ tools: tools.map(({ name }) => name), heard, made, refused, again, unknown }),
+    JSON.stringify({ tools: tools.map(({ name }) => name), reported, made, refused, again, unknown }),
   );
 }

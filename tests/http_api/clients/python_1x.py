@@ -17,23 +17,23 @@ TASKS = [
 async def main(way, address):
     connect = sse_client if way == "sse" else streamable_http_client
     async with connect(address) as (read, write, *_), ClientSession(read, write) as session:
-        print(json.dumps(await told(session)))
+        print(json.dumps(await run_batch(session)))
 
 
-async def told(session):
+async def run_batch(session):
     """What a host does with a batch: as in batch.mjs."""
     await session.initialize()
-    heard = []
+    reported = []
 
-    async def hear(progress, total, message):
-        heard.append(progress)
+    async def on_progress(progress, total, message):
+        reported.append(progress)
 
     async def call(name, arguments, **more):
         result = await session.call_tool(name, arguments, **more)
         return result.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     listed = await session.list_tools()
-    made = await call("generate_images", {"tasks": TASKS}, progress_callback=hear)
+    made = await call("generate_images", {"tasks": TASKS}, progress_callback=on_progress)
     refused = await call(
         "generate_images", {"tasks": [{"prompt": "a red car", "aspect_ratio": "16x9"}]}
     )
@@ -44,7 +44,7 @@ async def told(session):
         unknown = {"code": error.error.code, "message": error.error.message}
     return {
         "tools": [tool.name for tool in listed.tools],
-        "heard": heard,
+        "reported": reported,
         "made": made,
         "refused": refused,
         "again": again,

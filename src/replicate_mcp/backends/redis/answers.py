@@ -16,9 +16,9 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 
-def decode_admission(told: Sequence[str]) -> AdmissionResult:
+def decode_admission(reply: Sequence[str]) -> AdmissionResult:
     """A holder's offers, when to decide again, and how long admission is paused."""
-    next_in, paused_for, *offers = told
+    next_in, paused_for, *offers = reply
     return AdmissionResult(
         tuple(
             Offer(int(permit), entry)
@@ -29,9 +29,9 @@ def decode_admission(told: Sequence[str]) -> AdmissionResult:
     )
 
 
-def decode_semaphore(told: Sequence[str]) -> SemaphoreState:
+def decode_semaphore(reply: Sequence[str]) -> SemaphoreState:
     """A semaphore as it stands."""
-    name, limit, in_use, waiting, *rate = told
+    name, limit, in_use, waiting, *rate = reply
     per_minute, paused = rate or ("", "")
     return SemaphoreState(
         name,
@@ -43,9 +43,9 @@ def decode_semaphore(told: Sequence[str]) -> SemaphoreState:
     )
 
 
-def decode_attempt(told: Sequence[Any]) -> AttemptRecord:
+def decode_attempt(reply: Sequence[Any]) -> AttemptRecord:
     """An attempt, with its permit."""
-    permit, batch, task, model, inputs, cancel_after, sent_at, prediction = told
+    permit, batch, task, model, inputs, cancel_after, sent_at, prediction = reply
     return AttemptRecord(
         int(permit), batch, int(task), model, json.loads(inputs), int(cancel_after),
         float(sent_at), prediction or None,
@@ -61,9 +61,9 @@ class BatchOpened:
     created_at: float
 
 
-def decode_recorded_attempts(told: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
+def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
     """Attempts that were noted."""
-    chosen, opens_in = told
+    chosen, opens_in = reply
     return RecordedAttempts(
         {int(permit): int(seconds) for permit, seconds in chosen},
         room,
@@ -71,12 +71,12 @@ def decode_recorded_attempts(told: Sequence[Any], room: AdmissionResult) -> Reco
     )
 
 
-def decode_batch(told: Sequence[str]) -> BatchState:
+def decode_batch(reply: Sequence[str]) -> BatchState:
     """A batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
         *first_task,
-    ) = told  # fmt: skip
+    ) = reply  # fmt: skip
     return BatchState(
         batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
         bool(canceled), float(created), float(ended) if ended else None,

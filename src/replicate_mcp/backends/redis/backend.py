@@ -110,8 +110,8 @@ class RedisBackend:
         backend = cls(server, label, journal_bytes)
         try:
             await backend._server.listen(backend._session.holder)
-            async with backend._session.lock() as turn:
-                await turn.renew()
+            async with backend._session.lock() as session:
+                await session.renew()
         except BaseException:
             # Cancelled too: nobody else knows of the connections that it has opened.
             with anyio.CancelScope(shield=True):
@@ -122,8 +122,8 @@ class RedisBackend:
     async def close(self) -> None:
         """Leave: offers and places in the queue are gone, permits of running predictions stay."""
         try:
-            async with self._session.lock() as turn:
-                await turn.call("close", reasons=REASONS)
+            async with self._session.lock() as session:
+                await session.call("close", reasons=REASONS)
         except BackendUnavailable as error:
             log.info("%s Its lease ends by itself.", error)
         finally:
@@ -137,66 +137,66 @@ class RedisBackend:
 
     async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account."""
-        async with self._session.lock() as turn:
-            await turn.call("declare", semaphore=semaphore, limit=limit, per_minute=per_minute)
+        async with self._session.lock() as session:
+            await session.call("declare", semaphore=semaphore, limit=limit, per_minute=per_minute)
             self._mirror.declared[semaphore] = (limit, per_minute)
 
     async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
         """Set an account's rate by hand."""
-        async with self._session.lock() as turn:
-            answer = await turn.call("set_rate", semaphore=semaphore, per_minute=per_minute)
+        async with self._session.lock() as session:
+            answer = await session.call("set_rate", semaphore=semaphore, per_minute=per_minute)
             found = self._admission_result(answer)
-            await turn.renew()  # It is kept here, too.
+            await session.renew()  # It is kept here, too.
             return found
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
         """Make a name known while this process lives."""
-        async with self._session.lock() as turn:
-            ((told,),) = await turn.call("register_name", semaphore=semaphore, limit=limit)
-            state = decode_semaphore(told)
+        async with self._session.lock() as session:
+            ((reply,),) = await session.call("register_name", semaphore=semaphore, limit=limit)
+            state = decode_semaphore(reply)
             self._mirror.declared[semaphore] = (state.limit, None)
-            await turn.renew()  # What was set is kept here, too.
+            await session.renew()  # What was set is kept here, too.
             return state
 
     async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> AdmissionResult:
         """Set a limit by hand."""
-        async with self._session.lock() as turn:
-            answer = await turn.call("resize", semaphore=semaphore, limit=limit, by_admin=by_admin)
+        async with self._session.lock() as session:
+            answer = await session.call("resize", semaphore=semaphore, limit=limit, by_admin=by_admin)
             found = self._admission_result(answer, semaphore)
-            await turn.renew()
+            await session.renew()
             return found
 
     async def unset(self, semaphore: str) -> AdmissionResult:
         """Drop a limit that was set by hand."""
-        async with self._session.lock() as turn:
-            found = self._admission_result(await turn.call("unset", semaphore=semaphore), semaphore)
-            await turn.renew()  # What is kept here of it is older.
+        async with self._session.lock() as session:
+            found = self._admission_result(await session.call("unset", semaphore=semaphore), semaphore)
+            await session.renew()  # What is kept here of it is older.
             return found
 
     async def remove(self, semaphore: str) -> None:
         """Remove a registered name that nothing uses."""
-        async with self._session.lock() as turn:
-            outcome, *about = await turn.call("remove", semaphore=semaphore, **self._reap_arguments())
+        async with self._session.lock() as session:
+            outcome, *about = await session.call("remove", semaphore=semaphore, **self._reap_arguments())
             if outcome == "unknown":
                 raise _unknown([semaphore], about[0])
             if outcome == "used":
                 in_use, waiting, processes = map(int, about)
                 check_removable(semaphore, in_use=in_use, waiting=waiting, processes=processes)
             self._mirror.remove_semaphore(semaphore)
-            await turn.renew()
+            await session.renew()
 
     async def semaphores(self) -> list[SemaphoreState]:
         """Every semaphore as it stands."""
-        async with self._session.lock() as turn:
-            (told,) = await turn.call("semaphores", **self._reap_arguments())
-        return sorted(map(decode_semaphore, told), key=lambda state: state.name)
+        async with self._session.lock() as session:
+            (reply,) = await session.call("semaphores", **self._reap_arguments())
+        return sorted(map(decode_semaphore, reply), key=lambda state: state.name)
 
     async def usage_by_holder(self) -> list[HolderUsage]:
         """Who holds and who waits."""
-        (told,) = await self._session.read("shares")
+        (reply,) = await self._session.read("shares")
         in_use: Counter[tuple[str, str]] = Counter()
         waiting: Counter[tuple[str, str]] = Counter()
-        for label, name, used, waits in told:
+        for label, name, used, waits in reply:
             in_use[name, label] += int(used)
             waiting[name, label] += int(waits)
         return [
@@ -206,18 +206,18 @@ class RedisBackend:
 
     async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
         """Wait in the queue."""
-        async with self._session.lock() as turn:
+        async with self._session.lock() as session:
             wanted = self._mirror.waiting(entry.id) + entry.waiting
-            answer = await turn.call("join", **encode_entry(entry, wanted))
+            answer = await session.call("join", **encode_entry(entry, wanted))
             found = self._admission_result(answer, *entry.semaphores)
             self._mirror.enqueue(MirroredEntry(entry, wanted), answer[1])
             return found
 
     async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
         """Wait for less, or not at all."""
-        async with self._session.lock() as turn:
+        async with self._session.lock() as session:
             wanted = 0 if count is None else max(0, self._mirror.waiting(entry) - count)
-            answer = await turn.call("leave", entry=entry, wanted=wanted, wholly=count is None)
+            answer = await session.call("leave", entry=entry, wanted=wanted, entirely=count is None)
             # Not before: asked for again, it counts once.
             self._mirror.set_waiting(entry, wanted)
             if count is None:
@@ -226,23 +226,23 @@ class RedisBackend:
 
     async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
         """Turn offers into permits."""
-        async with self._session.priority_lock() as turn:
-            told, now, taken = await turn.call("take", permits=[str(each) for each in permits])
+        async with self._session.priority_lock() as session:
+            reply, now, taken = await session.call("take", permits=[str(each) for each in permits])
             for permit, entry in taken:
                 self._mirror.add_permit(int(permit), entry, taken_at=float(now))
-            return AcceptedOffers(frozenset(int(permit) for permit, _ in taken), self._admission_result([told]))
+            return AcceptedOffers(frozenset(int(permit) for permit, _ in taken), self._admission_result([reply]))
 
     async def release(self, permit: int) -> AdmissionResult:
         """Give a permit back."""
-        async with self._session.lock() as turn:
+        async with self._session.lock() as session:
             # It is given back in any case: if not by this step, then when all is said again.
             self._mirror.permits.pop(permit, None)
-            return self._admission_result(await turn.call("release", permit=str(permit)))
+            return self._admission_result(await session.call("release", permit=str(permit)))
 
     async def admit(self) -> AdmissionResult:
         """Clear what the dead left, and make offers."""
-        async with self._session.lock() as turn:
-            return self._admission_result(await turn.call("admit", **self._reap_arguments()))
+        async with self._session.lock() as session:
+            return self._admission_result(await session.call("admit", **self._reap_arguments()))
 
     async def run(self) -> None:
         """Renew the lease."""
@@ -264,12 +264,12 @@ class RedisBackend:
         raise answer
 
     async def _open_coalesced(
-        self, turn: Session, asked: Sequence[OpenBatchCall]
+        self, session: Session, calls: Sequence[OpenBatchCall]
     ) -> list[BatchOpened | BatchNotOpened]:
-        told, answers = await turn.call("open_batch", asked=[each.encode() for each in asked])
-        found = self._admission_result([told])
+        reply, answers = await session.call("open_batch", calls=[each.encode() for each in calls])
+        found = self._admission_result([reply])
         opened: list[BatchOpened | BatchNotOpened] = []
-        for each, (outcome, *rest) in zip(asked, answers, strict=True):
+        for each, (outcome, *rest) in zip(calls, answers, strict=True):
             if outcome == "taken":
                 opened.append(IdempotencyKeyExists(*rest))
             elif outcome == "full":
@@ -283,10 +283,10 @@ class RedisBackend:
                 opened.append(BatchOpened(found, rest[0], float(rest[1])))
         return opened
 
-    def _mirror_opened(self, asked: OpenBatchCall, answer: BatchOpened | BatchNotOpened) -> None:
+    def _mirror_opened(self, calls: OpenBatchCall, answer: BatchOpened | BatchNotOpened) -> None:
         if isinstance(answer, BatchOpened):
-            self._mirror.enqueue(MirroredEntry(asked.entry, asked.entry.waiting), answer.limits)
-            self._mirror.batches[asked.batch.id] = MirroredBatch(asked.batch, answer.created_at)
+            self._mirror.enqueue(MirroredEntry(calls.entry, calls.entry.waiting), answer.limits)
+            self._mirror.batches[calls.batch.id] = MirroredBatch(calls.batch, answer.created_at)
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
@@ -302,25 +302,25 @@ class RedisBackend:
         return answer
 
     async def _record_attempts_coalesced(
-        self, turn: Session, asked: Sequence[RecordAttemptsCall]
+        self, session: Session, calls: Sequence[RecordAttemptsCall]
     ) -> list[tuple[RecordedAttempts, float]]:
         """With each, when it was noted."""
-        told, now, answers = await turn.call("note_attempts", asked=[each.encode() for each in asked])
-        found = self._admission_result([told])
+        reply, now, answers = await session.call("note_attempts", calls=[each.encode() for each in calls])
+        found = self._admission_result([reply])
         return [(decode_recorded_attempts(answer, found), float(now)) for answer in answers]
 
-    def _mirror_recorded(self, asked: RecordAttemptsCall, answer: tuple[RecordedAttempts, float]) -> None:
-        told, now = answer
-        for permit, seconds in told.cancel_after.items():
-            self._mirror.add_attempt(permit, asked.attempts[permit], seconds, now)
+    def _mirror_recorded(self, calls: RecordAttemptsCall, answer: tuple[RecordedAttempts, float]) -> None:
+        reply, now = answer
+        for permit, seconds in reply.cancel_after.items():
+            self._mirror.add_attempt(permit, calls.attempts[permit], seconds, now)
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Let a task wait anew; a 429 is learned from."""
-        async with self._session.lock() as turn:
+        async with self._session.lock() as session:
             kept = self._mirror.permits.get(permit)
             entry = kept.entry if kept and kept.entry in self._mirror.entries else None
             wanted = None if entry is None else self._mirror.waiting(entry) + 1
-            answer = await turn.call(
+            answer = await session.call(
                 "put_back",
                 permit=str(permit),
                 entry=entry,
@@ -341,47 +341,47 @@ class RedisBackend:
         return await self._finishing.call(finished)
 
     async def _finish_coalesced(
-        self, turn: Session, asked: Sequence[FinishCall]
+        self, session: Session, calls: Sequence[FinishCall]
     ) -> list[AdmissionResult | None]:
-        told, outcomes = await turn.call("finish", asked=[each.encode() for each in asked])
+        reply, outcomes = await session.call("finish", calls=[each.encode() for each in calls])
         running = set(self._mirror.running())
-        for each, outcome in zip(asked, outcomes, strict=True):
+        for each, outcome in zip(calls, outcomes, strict=True):
             if outcome != "taken":
                 self._mirror.permits.pop(each.permit, None)
                 self._mirror.add_results(each.batch, [each.row])
         unknown = {
             each.batch
-            for each, outcome in zip(asked, outcomes, strict=True)
+            for each, outcome in zip(calls, outcomes, strict=True)
             if outcome == "unknown" and each.batch in running
         }
         for batch in unknown:
-            await self._restore(turn, batch)
-        found = self._admission_result([told])
+            await self._restore(session, batch)
+        found = self._admission_result([reply])
         return [None if outcome == "taken" else found for outcome in outcomes]
 
     async def record_results(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
     ) -> AdmissionResult:
         """Record results without a permit's end."""
-        async with self._session.lock() as turn:
+        async with self._session.lock() as session:
             rows = [encode_row(result) for result in results]
-            told: dict[str, Any] = {"batch": batch_id, "results": [row[:3] for row in rows]}
+            reply: dict[str, Any] = {"batch": batch_id, "results": [row[:3] for row in rows]}
             wanted = max(0, self._mirror.waiting(batch_id) - len(rows)) if waited else None
             if wanted is not None:
-                told["wanted"] = wanted
-            answer = await turn.call("record", **told)
+                reply["wanted"] = wanted
+            answer = await session.call("record", **reply)
             if wanted is not None:
                 self._mirror.set_waiting(batch_id, wanted)
             was_running = batch_id in self._mirror.running()
             self._mirror.add_results(batch_id, rows)
             if not answer[1] and was_running:
-                await self._restore(turn, batch_id)
+                await self._restore(session, batch_id)
             return self._admission_result(answer)
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
         """Give a prediction to an attempt, for ever."""
-        async with self._session.lock() as turn:
-            (given,) = await turn.call(
+        async with self._session.lock() as session:
+            (given,) = await session.call(
                 "claim", permit=str(permit), batch=batch_id, prediction=prediction_id
             )
             if given and permit in self._mirror.permits:
@@ -390,19 +390,19 @@ class RedisBackend:
 
     async def open_attempts(self, account: str) -> list[AttemptRecord]:
         """The account's attempts, oldest first."""
-        (told,) = await self._session.read("open_attempts", account=account)
-        return sorted(map(decode_attempt, told), key=lambda each: each.permit)
+        (reply,) = await self._session.read("open_attempts", account=account)
+        return sorted(map(decode_attempt, reply), key=lambda each: each.permit)
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
         """The account's attempts whose processes are gone, oldest first."""
-        async with self._session.lock() as turn:
-            (told,) = await turn.call("orphans", account=account, **self._reap_arguments())
-        return sorted(map(decode_attempt, told), key=lambda each: each.permit)
+        async with self._session.lock() as session:
+            (reply,) = await session.call("orphans", account=account, **self._reap_arguments())
+        return sorted(map(decode_attempt, reply), key=lambda each: each.permit)
 
     async def adopt(self, permit: int) -> bool:
         """Take over a permit whose process is gone; False where another was quicker."""
-        async with self._session.lock() as turn:
-            answer = await turn.call(
+        async with self._session.lock() as session:
+            answer = await session.call(
                 "adopt", permit=str(permit), unbroken=self._session.is_connected_for_a_lease
             )
             if answer:
@@ -411,9 +411,9 @@ class RedisBackend:
 
     async def abandon(self, permit: int) -> None:
         """Leave a permit to whoever can follow its prediction."""
-        async with self._session.lock() as turn:
+        async with self._session.lock() as session:
             self._mirror.permits.pop(permit, None)
-            await turn.call("abandon", permit=str(permit))
+            await session.call("abandon", permit=str(permit))
 
     async def has_lost_state(self, account: str) -> bool:
         """Whether it is time to tell what runs of the account: the lease after a loss is over."""
@@ -426,8 +426,8 @@ class RedisBackend:
 
         They may not where the memory was lost once more since `forgot` was asked.
         """
-        async with self._session.lock() as turn:
-            answer = await turn.call(
+        async with self._session.lock() as session:
+            answer = await session.call(
                 "enter_running",
                 account=account,
                 generation=self._forgotten_in.get(account, ""),
@@ -440,24 +440,24 @@ class RedisBackend:
 
     async def list_prediction_ids(self, account: str) -> set[str]:
         """Predictions that belong to an attempt, as far back as a list is looked at."""
-        (told,) = await self._session.read("known_predictions", account=account)
-        return set(told)
+        (reply,) = await self._session.read("known_predictions", account=account)
+        return set(reply)
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Mark a batch as canceled, and wake the process that runs it."""
-        async with self._session.lock() as turn:
-            await turn.call("cancel_batch", batch=batch_id)
+        async with self._session.lock() as session:
+            await session.call("cancel_batch", batch=batch_id)
 
     async def canceled_batches(self) -> list[str]:
         """This process's running batches that were marked."""
         running = self._mirror.running()
         if not running:
             return []
-        (told,) = await self._session.read("canceled", batches=running)
-        for batch in told:
+        (reply,) = await self._session.read("canceled", batches=running)
+        for batch in reply:
             if batch in self._mirror.batches:
                 self._mirror.batches[batch].canceled = True
-        return list(told)
+        return list(reply)
 
     async def interrupted_batches(self) -> list[str]:
         """Those that were taken over while this process had no contact for longer than a lease."""
@@ -465,19 +465,19 @@ class RedisBackend:
 
     async def get_batch(self, batch_id: str) -> BatchState | None:
         """One batch."""
-        told = await self._session.read("batch", batch=batch_id)
-        return decode_batch(told[0]) if told else None
+        reply = await self._session.read("batch", batch=batch_id)
+        return decode_batch(reply[0]) if reply else None
 
     async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
         """Those callers' batches, the newest first."""
-        (told,) = await self._session.read("batches", callers=list(callers), limit=limit)
-        states = sorted(map(decode_batch, told), key=lambda state: state.created_at, reverse=True)
+        (reply,) = await self._session.read("batches", callers=list(callers), limit=limit)
+        states = sorted(map(decode_batch, reply), key=lambda state: state.created_at, reverse=True)
         return states[:limit]
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
         """What the journal keeps of a batch's tasks, in order."""
-        (told,) = await self._session.read("tasks", batch=batch_id)
-        return [JournalTask(**json.loads(task)) for task in told]
+        (reply,) = await self._session.read("tasks", batch=batch_id)
+        return [JournalTask(**json.loads(task)) for task in reply]
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None
@@ -486,16 +486,16 @@ class RedisBackend:
         if limit == 0:
             return []
         last = -1 if limit is None else after + limit - 1
-        (told,) = await self._session.read("results", batch=batch_id, after=after, last=last)
-        rows: Sequence[str] = told
+        (reply,) = await self._session.read("results", batch=batch_id, after=after, last=last)
+        rows: Sequence[str] = reply
         return await run_cpu_bound(
             lambda: [decode_result(row) for row in rows], size_bytes=sum(map(len, rows))
         )
 
     async def get_cached(self, key: str) -> str | None:
         """A remembered answer of Replicate's."""
-        told = await self._session.read("recall", key=key)
-        return str(told[0]) if told else None
+        reply = await self._session.read("recall", key=key)
+        return str(reply[0]) if reply else None
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         """Keep an answer of Replicate's for `seconds`, unless it is too large."""
@@ -518,14 +518,14 @@ class RedisBackend:
         self._mirror.newest = max(self._mirror.newest, *(o.permit for o in found.offers), 0)
         return found
 
-    async def _restore(self, turn: Session, batch_id: str) -> None:
+    async def _restore(self, session: Session, batch_id: str) -> None:
         """Write a batch anew that the server has lost while it ran, with its results.
 
         One that had ended was forgotten there to make room for newer ones.
         """
         kept = self._mirror.batches.get(batch_id)
         if kept is not None:
-            await turn.restore(kept, wholly=True)
+            await session.restore(kept, entirely=True)
 
 
 def _unknown(semaphores: Iterable[str], known: Iterable[str]) -> UnknownSemaphore:

@@ -47,12 +47,12 @@ class Session:
         self._turn = anyio.Lock(fast_acquire=True)
         self._sequence = 0
         self._generation = ""
-        self._known = False
-        self._is_telling = False
-        self._told = 0
+        self._is_registered = False
+        self._is_resyncing = False
+        self._resyncs = 0
         self._answered_at = float("-inf")
         self._unbroken_since = float("inf")
-        self._left: list[str] = []
+        self._taken_over: list[str] = []
 
     @property
     def is_connected_for_a_lease(self) -> bool:
@@ -78,25 +78,25 @@ class Session:
             BackendUnavailable: it may have been done, or not; asked for again, it is done once.
         """
         for _ in range(2):
-            if not self._known:
+            if not self._is_registered:
                 await self._resync()
             self._sequence += 1
-            answer = await self._ask(name, arguments, self._sequence)
+            answer = await self._call(name, arguments, self._sequence)
             if answer[0] == "ok":
                 return answer[1:]
-            self._known = False
+            self._is_registered = False
         raise self._state_lost_error()
 
     async def read(self, name: str, **arguments: Any) -> list[Any]:
         """A step that changes nothing, at any time but while the server is told again."""
         for _ in range(3):
-            told = self._told
-            answer = await self._ask(name, arguments, 0)
-            is_settled = told == self._told and not self._is_telling
+            resyncs = self._resyncs
+            answer = await self._call(name, arguments, 0)
+            is_settled = resyncs == self._resyncs and not self._is_resyncing
             if answer[0] == "ok" and is_settled:
                 return answer[1:]
             async with self._turn:
-                if told == self._told:
+                if resyncs == self._resyncs:
                     await self._resync()
         raise self._state_lost_error()
 
@@ -117,17 +117,17 @@ class Session:
         limits, rates, images = await self.call("renew", accounts=self._mirror.accounts())
         self._mirror.set_shared_limits(limits, rates, images)
 
-    async def restore(self, kept: MirroredBatch, *, wholly: bool) -> None:
+    async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:
         """Write a batch's results again, in one's turn; and the batch itself, if `wholly`."""
         rows = list(kept.rows.values())
-        told = kept.encode() if wholly else None
+        resyncs = kept.encode() if entirely else None
         for start in range(0, len(rows) or 1, ROWS_A_CALL):
             self._sequence += 1
-            await self._ask(
+            await self._call(
                 "restore_batch",
                 {
                     "batch": kept.batch.id,
-                    "told": told,
+                    "told": resyncs,
                     "results": [
                         (task, succeeded, text, prediction or False, str(permit or 0))
                         for task, succeeded, text, prediction, permit in rows[
@@ -142,29 +142,29 @@ class Session:
 
     def invalidate(self) -> None:
         """Say all again before the next step: what was done just now is not kept here."""
-        self._known = False
+        self._is_registered = False
 
     def pop_taken_over(self) -> list[str]:
         """Batches whose waiting tasks others have ended, each told once."""
-        left, self._left = self._left, []
-        return left
+        taken_over, self._taken_over = self._taken_over, []
+        return taken_over
 
     async def _resync(self) -> None:
         """Say what this process has; then what was forgotten of its batches is written again."""
-        self._is_telling = True
+        self._is_resyncing = True
         try:
             await self._send_state()
         finally:
-            self._is_telling = False
-        self._told += 1
+            self._is_resyncing = False
+        self._resyncs += 1
 
     async def _send_state(self) -> None:
         arguments = {
             **self._mirror.encode(), "label": self._label, "generation": self._generation,
         }  # fmt: skip
         self._sequence += 1
-        answer = await self._ask("register", arguments, self._sequence)
-        _, generation, lost, left = answer
+        answer = await self._call("register", arguments, self._sequence)
+        _, generation, lost, taken_over = answer
         if self._generation and generation != self._generation:
             log.warning(
                 "Redis at %s has forgotten what it knew, or was restarted: it is told again, and "
@@ -173,22 +173,22 @@ class Session:
                 self._server.address.lease,
             )
         for batch, kept in list(self._mirror.batches.items()):
-            if batch in left and self._mirror.mark_taken_over(batch):
-                self._left.append(batch)
+            if batch in taken_over and self._mirror.mark_taken_over(batch):
+                self._taken_over.append(batch)
             if generation == self._generation and batch in lost and kept.closed_at is not None:
                 self._mirror.drop_batch(batch)  # The server made room for newer ones.
             elif generation != self._generation or batch in lost:
-                await self.restore(kept, wholly=batch in lost)
-        self._generation, self._known = generation, True
+                await self.restore(kept, entirely=batch in lost)
+        self._generation, self._is_registered = generation, True
 
-    async def _ask(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
+    async def _call(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
         try:
             answer = await self._server.call(name, self.holder, arguments, sequence=sequence)
         except InvalidInput:
             raise  # It was not sent.
         except BaseException:
             # Whether it was done is not known.
-            self._known = self._known and not sequence
+            self._is_registered = self._is_registered and not sequence
             self._answered_at = float("-inf")
             raise
         now = self._monotonic()

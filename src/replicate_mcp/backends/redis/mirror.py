@@ -54,12 +54,12 @@ class MirroredPermit:
     sent_at: float = 0.0
 
     @classmethod
-    def decode(cls, told: Sequence[Any]) -> "MirroredPermit":
+    def decode(cls, fields: Sequence[Any]) -> "MirroredPermit":
         """One that the server told of, as `permits.told` in Lua has it."""
         (
             _, entry, semaphores, account, limited, taken_at, task, cancel_after, alike, ends_by,
             images, prediction, model, inputs, sent_at,
-        ) = told  # fmt: skip
+        ) = fields  # fmt: skip
         return cls(
             entry, semaphores, account or None, bool(limited), float(taken_at), int(task),
             int(cancel_after), alike, float(ends_by), int(images), prediction or None, model,
@@ -72,15 +72,15 @@ class MirroredPermit:
             "entry": self.entry, "semaphores": self.semaphores, "account": self.account,
             "limited": self.limited or None, "taken_at": self.taken_at,
         }  # fmt: skip
-        told: dict[str, Any] = {"permit": str(permit), "record": record}
+        fields: dict[str, Any] = {"permit": str(permit), "record": record}
         if self.task is not None:
             record |= {
                 "task": self.task, "cancel_after": self.cancel_after, "alike": self.fingerprint or None,
                 "ends_by": self.ends_by, "images": self.images, "prediction": self.prediction,
             }  # fmt: skip
-            told["about"] = {"model": self.model, "inputs": self.inputs, "sent_at": self.sent_at}
-        told["record"] = {name: value for name, value in record.items() if value is not None}
-        return told
+            fields["about"] = {"model": self.model, "inputs": self.inputs, "sent_at": self.sent_at}
+        fields["record"] = {name: value for name, value in record.items() if value is not None}
+        return fields
 
 
 @dataclass(slots=True)

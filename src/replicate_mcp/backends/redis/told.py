@@ -107,8 +107,8 @@ class RecordAttemptsCall:
 
     def encode(self) -> dict[str, Any]:
         """As the server takes them."""
-        told = {"attempts": [encode_attempt(permit, each) for permit, each in self.attempts.items()]}
-        return told | (
+        fields = {"attempts": [encode_attempt(permit, each) for permit, each in self.attempts.items()]}
+        return fields | (
             {} if self.images_per_day is None else {"images_per_day": self.images_per_day}
         )
 
@@ -123,7 +123,7 @@ def encode_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
         "alike": attempt_fingerprint(attempt),
         "cancel_after": attempt.cancel_after,
         "sent_at": attempt.sent_at,
-        "seconds_at_most": attempt.max_seconds,
+        "max_seconds": attempt.max_seconds,
         "images": attempt.images,
     }
 

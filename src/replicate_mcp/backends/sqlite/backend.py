@@ -73,7 +73,7 @@ class SqliteBackend:
         self._clock = clock
         self._journal_bytes = journal_bytes
         self._turn = anyio.Lock(fast_acquire=True)
-        self._looked_at = 0.0
+        self._reaped_at = 0.0
 
     @classmethod
     async def open(
@@ -340,23 +340,23 @@ class SqliteBackend:
 
     async def _poll_dead_holders(self) -> None:
         """Bury them, at most once a second; at once where the clock was set back."""
-        if not 0 <= self._clock() - self._looked_at < REAP_POLL_SECONDS:
+        if not 0 <= self._clock() - self._reaped_at < REAP_POLL_SECONDS:
             await self._reap_dead_holders()
 
     async def _reap_dead_holders(self) -> None:
-        self._looked_at = self._clock()
+        self._reaped_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
         lock = self._lock  # In memory there is none, since all are of this process.
         dead = await anyio.to_thread.run_sync(lock.dead, others) if lock and others else []
 
-        def bury(permits: PermitTables, journal: JournalTables) -> None:
+        def reap(permits: PermitTables, journal: JournalTables) -> None:
             for holder in dead:
                 _remove_holder(permits, journal, holder)
             for batch, task, prediction in permits.release_ended_orphans():
                 lost = _failure(task, journal.task(batch, task), *_LOST, prediction_id=prediction)
                 journal.record_results(batch, [lost])
 
-        await self._step(bury)
+        await self._step(reap)
         if lock:
             for holder in dead:
                 lock.clear(holder)
