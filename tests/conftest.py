@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from backends.servers import RunningServer, running_server
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator, running_simulator
 

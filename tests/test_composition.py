@@ -4,9 +4,9 @@ import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp import composition
-from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.composition import Components
+from replicate_mcp.app import composition
+from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.composition import Components
 from replicate_mcp.errors import ReplicateUnreachable
 
 

@@ -51,9 +51,7 @@ def test_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Path)
     assert printed.split() == ["60", "60", "car_2.png"]
 
 
-def test_images_may_be_paths_bytes_or_open_files(
-    simulator: Simulator, tmp_path: Path
-) -> None:
+def test_images_may_be_paths_bytes_or_open_files(simulator: Simulator, tmp_path: Path) -> None:
     folder = tmp_path / "assets"
     folder.mkdir()
     Image.new("RGB", (8, 8), "red").save(folder / "red.png")
@@ -95,9 +93,7 @@ def test_images_may_be_paths_bytes_or_open_files(
     assert sent["g"]["image_input"] == [red, red]
 
 
-def test_every_unusable_file_is_a_problem_of_its_task(
-    simulator: Simulator, tmp_path: Path
-) -> None:
+def test_every_unusable_file_is_a_problem_of_its_task(simulator: Simulator, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("notes")
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
     printed = run(
@@ -223,9 +219,7 @@ def test_contexts_of_threads_and_tasks_stay_within_one_limit(
     assert printed == "40 3 0"
 
 
-def test_program_and_server_share_the_account_limit(
-    simulator: Simulator, tmp_path: Path
-) -> None:
+def test_program_and_server_share_the_account_limit(simulator: Simulator, tmp_path: Path) -> None:
     printed = run(
         simulator,
         tmp_path,

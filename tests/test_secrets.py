@@ -101,7 +101,9 @@ def _content(client: Any, key: str) -> object:
             return [*fields, *fields.values()] if isinstance(fields, dict) else fields
 
 
-async def test_token_is_absent_from_every_repr(app_with: AppFactory, simulator: Simulator, tmp_path: Path) -> None:
+async def test_token_is_absent_from_every_repr(
+    app_with: AppFactory, simulator: Simulator, tmp_path: Path
+) -> None:
     settings = settings_for(simulator, tmp_path, REPLICATE_API_TOKEN=SECRET)
     async with app_with(REPLICATE_API_TOKEN=SECRET) as app:
         gateway = await app.gateway(app.caller())

@@ -10,7 +10,7 @@ from redis import Redis
 from backends.servers import running_server as running_redis
 from conftest import environment
 from http_api.conftest import ADMIN_KEY, Server, running_server
-from replicate_mcp.access import fingerprint
+from replicate_mcp.auth import fingerprint
 from replicate_mcp.simulator import Simulator
 
 SERVERS = "r8_acme_ThisIsTheServers"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import settings_for
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.settings import load_settings, read_settings, read_sources, state_file
 from replicate_mcp.simulator import Simulator
@@ -216,9 +216,7 @@ def test_misspelt_setting_warns_with_the_correct_name(
         ("export r8_s3cret", "Line 3 of {file} is not NAME=value: correct it"),
     ],
 )
-def test_file_with_an_unknown_setting_is_rejected(
-    line: str, sentence: str, tmp_path: Path
-) -> None:
+def test_file_with_an_unknown_setting_is_rejected(line: str, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "own.env"
     file.write_text(f"# Mine\n\n{line}\n")
     with pytest.raises(InvalidInput, match=re.escape(sentence.format(file=file))) as raised:

@@ -10,8 +10,8 @@ import httpx
 from replicate.client import Client
 
 from benchmarks.measuring.scenario import RATE
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.settings import Settings
 
 _MODEL = "black-forest-labs/flux-schnell"

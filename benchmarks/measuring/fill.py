@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Sequence
 
-from replicate_mcp.cli.fullness import fullness
+from replicate_mcp.cli.utilisation import fullness
 
 
 def utilisation(timeline: Sequence[tuple[float, int]], *, limit: int, tasks: int) -> float | None:

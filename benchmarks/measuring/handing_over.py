@@ -11,8 +11,8 @@ import anyio
 
 from benchmarks.measuring.crew import Crew, Step
 from benchmarks.measuring.sharing import settings_for, watched_stretch
-from replicate_mcp.app import App
-from replicate_mcp.semaphores.context import ContextPermit
+from replicate_mcp.app.app import App
+from replicate_mcp.semaphores.context_permits import ContextPermit
 
 NAME = "handed-over"
 TIMES = 200

@@ -86,7 +86,9 @@ async def measure(simulator: Simulator) -> list[Asked]:
         for asker in askers:  # Imports, schemas and the account count for none; of each process.
             await asyncio.gather(*(asker.ask(1) for _ in range(2)))
         simulator.configure(predict_seconds=PREDICT_SECONDS)
-        totals = [await _run_concurrently(asker, [None, simulator.pid, *asker.pids]) for asker in askers]
+        totals = [
+            await _run_concurrently(asker, [None, simulator.pid, *asker.pids]) for asker in askers
+        ]
         simulator.configure(predict_seconds=SINGLE_PREDICT_SECONDS)
         took: dict[str, list[float]] = {asker.account: [] for asker in askers}
         made = dict.fromkeys(took, 0)

@@ -17,8 +17,8 @@ from benchmarks.measuring.cost import seconds_without_core
 from benchmarks.measuring.crew import Crew, Step
 from benchmarks.measuring.fill import utilisation
 from benchmarks.measuring.scenario import RATE
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
 

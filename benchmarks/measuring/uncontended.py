@@ -13,12 +13,12 @@ from typing import Any
 import anyio
 
 from benchmarks.measuring.sharing import ACCOUNT, watched_stretch
-from replicate_mcp.backends.redis.server import Address
+from replicate_mcp.app.composition import open_backend
+from replicate_mcp.backends.redis.connection import Address
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
-from replicate_mcp.composition import open_backend
-from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.replicate_api.attempt_matching import hash_inputs
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 from replicate_mcp.tasks.result import GeneratedFile, TaskSuccess
 
 TASKS = 500

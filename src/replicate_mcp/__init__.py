@@ -35,5 +35,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'replicate_mcp' has no attribute '{name}'")
     import importlib
 
-    room = "errors" if name == "ReplicateMcpError" else "python_api"
-    return getattr(importlib.import_module(f"replicate_mcp.{room}"), name)
+    module = "errors" if name == "ReplicateMcpError" else "python_api"
+    return getattr(importlib.import_module(f"replicate_mcp.{module}"), name)

@@ -17,12 +17,12 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.platform.processes import after_fork_in_child
-from replicate_mcp.semaphores.context import ContextPermit
-from replicate_mcp.semaphores.registry import unknown_semaphore
+from replicate_mcp.semaphores.context_permits import ContextPermit
+from replicate_mcp.semaphores.names import unknown_semaphore
 from replicate_mcp.settings import load_settings
 
 if TYPE_CHECKING:

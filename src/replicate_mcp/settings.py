@@ -237,9 +237,15 @@ def read_settings(
         from_file = _read_file(env_file)
     except InvalidInput as error:
         problems["the file of settings"] = str(error)
-    for name, sentence in {**unknown_setting_warnings(from_file), **_without_value(from_file)}.items():
+    for name, sentence in {
+        **unknown_setting_warnings(from_file),
+        **_without_value(from_file),
+    }.items():
         problems[name] = f"In the file of settings, {sentence}"
-    for sentence in (*unknown_setting_warnings(environ).values(), *_of_the_environment_alone(environ, from_file)):
+    for sentence in (
+        *unknown_setting_warnings(environ).values(),
+        *_of_the_environment_alone(environ, from_file),
+    ):
         log.warning("%s", sentence)
     values, _ = _merged(environ, from_file)
     try:

@@ -9,8 +9,8 @@ from secrets import token_hex
 import anyio
 import pytest
 
-from backends.acting import OWN
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
+from backends.steps import OWN
 from backends.worlds import Clock, World
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.space import JOURNAL_BYTES

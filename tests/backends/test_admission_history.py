@@ -32,10 +32,10 @@ from backends.servers import KINDS, RunningServer, open_for_admission
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
-from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.admission import OFFER_TTL_SECONDS, OFFER_STALE_SECONDS
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, SemaphoreState
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.replicate_api.attempt_matching import hash_inputs
+from replicate_mcp.semaphores.admission import OFFER_STALE_SECONDS, OFFER_TTL_SECONDS
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ class Entry:
     holder: Holder
     semaphores: tuple[str, ...]
     is_batch: bool
-    at_most: int | None = None
+    max_running: int | None = None
     pending: deque[int] = field(default_factory=deque)
     in_queue: bool = True
 
@@ -223,7 +223,9 @@ class Counts:
             if holder.decided_since is None:
                 holder.decided_since = self._clock.now
 
-    def shown(self, holder: Holder, room: AdmissionResult, *, given_up: Entry | None = None) -> None:
+    def shown(
+        self, holder: Holder, room: AdmissionResult, *, given_up: Entry | None = None
+    ) -> None:
         """Compare what a decision left to its holder with what that was shown before."""
         now, before = self._clock.now, holder.offers
         shown = {offer.permit: self.entries[offer.entry] for offer in room.offers}
@@ -320,7 +322,7 @@ class Counts:
         for entry in self.entries.values():
             offered = self.offered(entry)
             assert offered <= len(entry.pending)
-            assert entry.at_most is None or offered + self.held(entry) <= entry.at_most
+            assert entry.max_running is None or offered + self.held(entry) <= entry.max_running
 
     def what_is_free_is_kept_from_the_others_for_one_entry_at_most(self) -> None:
         """Nobody waits beside free units, but beside a unit each of what one other waits for.
@@ -375,7 +377,7 @@ class Counts:
             return False
         offered = self.offered(entry) if entry.holder in self.known else 0
         running = self.held(entry) + offered
-        below = entry.at_most is None or running < entry.at_most
+        below = entry.max_running is None or running < entry.max_running
         return below and len(entry.pending) > offered
 
 
@@ -384,7 +386,7 @@ class NewEntry(NamedTuple):
 
     semaphores: tuple[str, ...]
     starts: int
-    at_most: int | None = None
+    max_running: int | None = None
 
 
 NEW_BATCHES = st.builds(
@@ -728,11 +730,13 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _begin_batch(self, holder: Holder, new: NewEntry) -> None:
         tasks = deque(range(new.starts))
         name = f"{holder.name}-batch{next(self._ids)}"
-        self._counts.entries[name] = Entry(name, holder, new.semaphores, True, new.at_most, tasks)
+        self._counts.entries[name] = Entry(
+            name, holder, new.semaphores, True, new.max_running, tasks
+        )
         journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in tasks)
         room = await holder.backend.open_batch(
             NewBatch(name, "server", "acme", "replicate-global", journal),
-            QueueEntry(name, new.semaphores, "acme", new.starts, new.at_most),
+            QueueEntry(name, new.semaphores, "acme", new.starts, new.max_running),
         )
         self._counts.shown(holder, room)
 
@@ -805,7 +809,9 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _leave_some(self, entry: Entry, most: int) -> None:
         gone = [entry.pending.pop() for _ in range(min(most, len(entry.pending)))]
         if entry.is_batch:
-            room = await entry.holder.backend.record_results(entry.id, [failed(task) for task in gone])
+            room = await entry.holder.backend.record_results(
+                entry.id, [failed(task) for task in gone]
+            )
         else:
             room = await entry.holder.backend.dequeue(entry.id, len(gone))
         self._counts.shown(entry.holder, room, given_up=entry)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
 from replicate_mcp.batches.backend import Backend
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, SemaphoreState
-from replicate_mcp.semaphores.rate_learning import Throttling
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import Offer, QueueEntry, SemaphoreState
 
 OTHER = account_semaphore("other")
 
@@ -134,7 +134,7 @@ async def test_429_for_creation_sent_after_the_episode_lowers_the_rate_again(wor
 
 async def test_lowered_rate_grows_with_sent_creations(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
-    (permit,) = await take_all(backend, await begin(backend, "b", 9, at_most=1))
+    (permit,) = await take_all(backend, await begin(backend, "b", 9, max_running=1))
     await backend.requeue(permit, Throttling(retry_after=1, per_minute=60, burst=1))
     for task in range(2):
         world.clock.now += 5
@@ -223,7 +223,7 @@ async def test_uncreated_images_are_refunded_to_the_day_of_their_request(
 ) -> None:
     backend = await world.holder(limit=9)
     world.clock.now = 20 * UTC_DAY - 0.2
-    (offer,) = (await begin(backend, "b", 3, at_most=1)).offers
+    (offer,) = (await begin(backend, "b", 3, max_running=1)).offers
     (yesterdays,) = await note(backend, [offer], [1], a_day=1)
     world.clock.now = 20 * UTC_DAY + 0.2
     (todays,) = (await begin(backend, "b2", 1)).offers

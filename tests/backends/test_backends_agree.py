@@ -16,22 +16,22 @@ from typing import Any
 
 import pytest
 
-from backends.acting import OWN, attempt, failed
 from backends.servers import RunningServer, open_for_admission
+from backends.steps import OWN, attempt, failed
 from backends.worlds import Clock
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
-    JournalTask,
     IdempotencyKeyExists,
+    JournalTask,
     NewBatch,
     RecordedAttempts,
 )
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, AcceptedOffers
-from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import AcceptedOffers, AdmissionResult, QueueEntry
 
 NAMES = ("team", "studio")
 
@@ -218,13 +218,13 @@ class History:
         self.count += 1
         holder, batch = self.pick(self.living()), f"b{self.count}"
         also = self.pick([(), (), *[(name,) for name in NAMES]])
-        tasks, at_most = self.chance.randint(1, 6), self.pick([None, None, 1, 2])
+        tasks, max_running = self.chance.randint(1, 6), self.pick([None, None, 1, 2])
         key = IdempotencyKey(f"k{self.chance.randint(1, 30)}", batch)
         key_or_none = self.pick([None, None, key])
         journal_tasks = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
         invalid = (failed(0),) if tasks > 2 and self.chance.random() < 0.2 else ()
         new = NewBatch(batch, "server", "acme", "g", journal_tasks, key_or_none, invalid)
-        entry = QueueEntry(batch, (OWN, *also), "acme", tasks - len(invalid), at_most)
+        entry = QueueEntry(batch, (OWN, *also), "acme", tasks - len(invalid), max_running)
         waiting = list(range(len(invalid), tasks))
         self.batches[batch] = Batch(holder, entry.semaphores, True, waiting)
         room = await self.both(f"begin {entry}", holder, lambda b, _: b.open_batch(new, entry))

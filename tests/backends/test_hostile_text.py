@@ -6,20 +6,20 @@ from secrets import token_hex
 
 import pytest
 
-from backends.acting import OWN, failed, state, take_all
 from backends.servers import KINDS, RunningServer, open_for_admission
+from backends.steps import OWN, failed, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import (
     Backend,
     IdempotencyKey,
-    JournalTask,
     IdempotencyKeyExists,
+    JournalTask,
     NewBatch,
 )
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.semaphores.permits import QueueEntry
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 HOSTILE = [

@@ -2,11 +2,11 @@
 
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
 from replicate_mcp.batches.backend import Backend
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, HolderUsage
+from replicate_mcp.semaphores.permit_store import HolderUsage, QueueEntry
 
 
 async def limits(backend: Backend) -> dict[str, int]:

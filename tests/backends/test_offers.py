@@ -5,17 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World, wake_ups
 from replicate_mcp.batches.backend import Backend
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult, HolderUsage
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import AdmissionResult, HolderUsage, Offer, QueueEntry
 
 
 @pytest.mark.parametrize(("age", "taken"), [(0.499, True), (0.501, False)])
-async def test_offer_is_acceptable_for_half_a_second(
-    world: World, age: float, taken: bool
-) -> None:
+async def test_offer_is_acceptable_for_half_a_second(world: World, age: float, taken: bool) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
     room = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
@@ -248,7 +246,7 @@ async def test_first_entry_reserves_a_rate_slot_while_waiting_for_a_unit(
 async def test_only_own_permits_count_against_the_limit_of_an_entry(world: World) -> None:
     backend = await world.holder(limit=9)
     await take_all(backend, await begin(backend, "other", 3))
-    room = await begin(backend, "b", 5, at_most=2)
+    room = await begin(backend, "b", 5, max_running=2)
     assert [offer.entry for offer in room.offers] == ["b", "b"]
     (permit, second) = await take_all(backend, room)
     assert (await backend.admit()).offers == ()
@@ -324,9 +322,7 @@ async def test_cancel_after_is_reused_once_its_attempt_has_ended(world: World) -
 
 
 @pytest.mark.parametrize("place", range(3))
-async def test_cancel_after_of_the_ended_attempt_becomes_free(
-    world: World, place: int
-) -> None:
+async def test_cancel_after_of_the_ended_attempt_becomes_free(world: World, place: int) -> None:
     backend = await world.holder(limit=3)
     offers = (await begin(backend, "b", 4)).offers
     chosen = await noted(backend, offers)

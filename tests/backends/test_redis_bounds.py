@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import Site
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import JournalFull
-from replicate_mcp.semaphores.permits import QueueEntry
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import QueueEntry
 
 DAY = 86_400
 

@@ -16,12 +16,12 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from backends.acting import OWN, attempt, failed
 from backends.servers import KINDS, RunningServer, running_server
+from backends.steps import OWN, attempt, failed
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import JournalTask, NewBatch, AttemptRecord, RunningPrediction
+from replicate_mcp.batches.backend import AttemptRecord, JournalTask, NewBatch, RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 
 T = TypeVar("T")
 
@@ -114,7 +114,9 @@ class Process:
                 await anyio.sleep(POLL_SECONDS)
 
     async def _declare(self) -> None:
-        await self._retry_until_available(lambda: self.backend.declare_limit(OWN, LIMIT, per_minute=60_000))
+        await self._retry_until_available(
+            lambda: self.backend.declare_limit(OWN, LIMIT, per_minute=60_000)
+        )
 
     async def _begin_a_batch(self) -> None:
         batch, tasks = f"{self.name}-{len(self.begun)}", self.random.randint(1, 6)
@@ -162,7 +164,9 @@ class Process:
             return
         self.replicate.create(permit)
         if self.random.random() < 0.5:
-            await self._retry_until_available(lambda: self.backend.claim_prediction(permit, batch, id_of(permit)))
+            await self._retry_until_available(
+                lambda: self.backend.claim_prediction(permit, batch, id_of(permit))
+            )
         await self.replicate.ended(permit)
         result = failed(task, id_of(permit))
         room = await self._retry_until_available(lambda: self.backend.finish(permit, batch, result))
@@ -172,7 +176,9 @@ class Process:
     async def _drop(self, batch: str, tasks: list[int]) -> None:
         """Record what is not made any more: else nobody knows of it, once all is forgotten."""
         results = [failed(task) for task in tasks]
-        self._accept(await self._retry_until_available(lambda: self.backend.record_results(batch, results)))
+        self._accept(
+            await self._retry_until_available(lambda: self.backend.record_results(batch, results))
+        )
 
     async def _recover(self) -> None:
         while True:
@@ -198,10 +204,14 @@ class Process:
         made = int(orphan.prediction_id[1:]) if orphan.prediction_id else orphan.permit
         was_made = await self.replicate.ended(made)
         if not orphan.batch:
-            self._accept(await self._retry_until_available(lambda: self.backend.release(orphan.permit)))
+            self._accept(
+                await self._retry_until_available(lambda: self.backend.release(orphan.permit))
+            )
             return
         result = failed(orphan.task, id_of(made) if was_made else None)
-        room = await self._retry_until_available(lambda: self.backend.finish(orphan.permit, orphan.batch, result))
+        room = await self._retry_until_available(
+            lambda: self.backend.finish(orphan.permit, orphan.batch, result)
+        )
         assert room is not None
         self._accept(room)
 
@@ -293,9 +303,7 @@ async def is_done(process: Process) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(2))
-async def test_limits_hold_and_living_holders_progress_under_chaos(
-    kind: str, seed: int
-) -> None:
+async def test_limits_hold_and_living_holders_progress_under_chaos(kind: str, seed: int) -> None:
     replicate = Replicate(random.Random(seed))
     with running_server(kind) as server:
         chaos = Chaos(server, replicate, seed)

@@ -12,33 +12,33 @@ import anyio
 import pytest
 from redis import exceptions
 
-from backends.acting import OWN, attempt, failed
-from replicate_mcp.backends.redis.advice import config_warnings
-from replicate_mcp.backends.redis.answers import (
+from backends.steps import OWN, attempt, failed
+from replicate_mcp.backends.redis.config_checks import config_warnings
+from replicate_mcp.backends.redis.connection import Address, RedisConnection, lua, masked
+from replicate_mcp.backends.redis.decoding import (
     REASONS,
+    decode_admission,
+    decode_attempt,
     decode_batch,
     decode_recorded_attempts,
-    decode_attempt,
-    decode_admission,
-    decode_semaphore,
     decode_result,
+    decode_semaphore,
 )
-from replicate_mcp.backends.redis.mirror import MirroredBatch, MirroredEntry, MirroredPermit, Mirror
-from replicate_mcp.backends.redis.server import Address, RedisConnection, lua, masked
-from replicate_mcp.backends.redis.told import (
+from replicate_mcp.backends.redis.encoding import (
     FinishCall,
-    RecordAttemptsCall,
     OpenBatchCall,
+    RecordAttemptsCall,
     attempt_fingerprint,
     encode_inputs,
     encode_reason,
     encode_row,
     encode_throttling,
 )
+from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry, MirroredPermit
 from replicate_mcp.batches.backend import BatchState, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult, SemaphoreState
-from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, QueueEntry, SemaphoreState
 from replicate_mcp.tasks.result import GeneratedFile, TaskSuccess
 
 SUCCESS = TaskSuccess(
@@ -140,7 +140,11 @@ def test_an_attempt_is_read_with_its_prediction_where_that_is_known() -> None:
 
 def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
     read = decode_recorded_attempts([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
-    assert (read.cancel_after, read.room, read.quota_resets_in) == ({7: 600, 8: 597}, AdmissionResult(), None)
+    assert (read.cancel_after, read.room, read.quota_resets_in) == (
+        {7: 600, 8: 597},
+        AdmissionResult(),
+        None,
+    )
     assert decode_recorded_attempts([[], "3600.5"], AdmissionResult()).quota_resets_in == 3600.5
 
 
@@ -215,8 +219,8 @@ def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> Non
         },
     }  # fmt: skip
     batch = new_batch(key=IdempotencyKey("k", "d"), failures=(failed(1),))
-    told = OpenBatchCall(batch, dataclasses.replace(entry, account=None, at_most=4)).encode()
-    assert (told["batch"]["key"], told["batch"]["digest"], told["at_most"]) == ("k", "d", 4)
+    told = OpenBatchCall(batch, dataclasses.replace(entry, account=None, max_running=4)).encode()
+    assert (told["batch"]["key"], told["batch"]["digest"], told["max_running"]) == ("k", "d", 4)
     assert "account" not in told
     assert told["batch"]["failures"] == [
         (1, '"error": "It failed.", "error_code": "prediction_failed", "retryable": true')
@@ -241,14 +245,17 @@ def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
     one = attempt("b", 2, cancel_after=60, images=3)
     (told,) = RecordAttemptsCall({7: one}, None).encode()["attempts"]
     assert told == {
-        "permit": "7", "task": 2, "model": "o/m", "inputs": encode_inputs(one), "alike": attempt_fingerprint(one),
+        "permit": "7", "task": 2, "model": "o/m", "inputs": encode_inputs(one),
+        "fingerprint": attempt_fingerprint(one),
         "cancel_after": 60, "sent_at": 1_000.0, "max_seconds": 700, "images": 3,
     }  # fmt: skip
     assert "images_per_day" not in RecordAttemptsCall({}, None).encode()
     assert RecordAttemptsCall({}, 0).encode() == {"attempts": [], "images_per_day": 0}
     assert json.loads(encode_inputs(one)) == dict(one.inputs)
     assert (
-        attempt_fingerprint(one) == attempt_fingerprint(attempt("b2", 9, cancel_after=9)) != attempt_fingerprint(attempt("b", 2, prompt="q"))
+        attempt_fingerprint(one)
+        == attempt_fingerprint(attempt("b2", 9, cancel_after=9))
+        != attempt_fingerprint(attempt("b", 2, prompt="q"))
     )
     assert attempt_fingerprint(one) != attempt_fingerprint(dataclasses.replace(one, model="o/n"))
     swapped = dataclasses.replace(one, inputs={"b": "2", "a": "1"})

@@ -14,17 +14,17 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
 from backends.link import Link, link_to
 from backends.servers import KINDS, RunningServer
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
+from replicate_mcp.app.composition import open_backend
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.backends.redis.server import Address, RedisConnection, masked
+from replicate_mcp.backends.redis.connection import Address, RedisConnection, masked
 from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
-from replicate_mcp.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
-from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 
 T = TypeVar("T")
 
@@ -468,7 +468,11 @@ async def test_calls_coalesced_with_a_failed_call_are_still_answered(
         for task, permit in enumerate(permits):
             queue.ask(f"{task}", partial(finish, one, permit, "b", failed(task)))
         link.lose_answers(2)
-    assert [type(queue.answers[f"{task}"]) for task in range(3)] == [BackendUnavailable, AdmissionResult, AdmissionResult]
+    assert [type(queue.answers[f"{task}"]) for task in range(3)] == [
+        BackendUnavailable,
+        AdmissionResult,
+        AdmissionResult,
+    ]
     assert {row.task_index for row in await one.results("b")} == {0, 1, 2}
     assert await state(one) == (2, 0)
 

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, Site, until
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import wake_ups
-from replicate_mcp.backends.redis.answers import REASONS
 from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.redis.decoding import REASONS
 from replicate_mcp.batches.backend import RunningPrediction
 from replicate_mcp.errors import SemaphoreInUse
-from replicate_mcp.semaphores import rate_learning
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
-from replicate_mcp.semaphores.rate import Rate
-from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores import adaptive_rate
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
+from replicate_mcp.semaphores.rate_limit import Rate
 
 
 class Kept:
@@ -283,13 +283,13 @@ async def test_daily_image_counts_expire_after_two_days(fleet: Fleet) -> None:
 async def test_finished_batch_leaves_no_queue_or_permit_keys(fleet: Fleet) -> None:
     one = await fleet.holder()
     await one.register("team", 3)
-    (permit,) = await take_all(one, await begin(one, "b", 1, also=("team",), at_most=1))
+    (permit,) = await take_all(one, await begin(one, "b", 1, also=("team",), max_running=1))
     await finish(one, permit, "b", failed(0, "p1"))
     room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
     await one.accept_offers([offer.permit for offer in room.offers])
     await one.release(room.offers[0].permit)
     await one.dequeue("c")
-    for key in ("permits", "offers", "entries", "units", "held", "alike"):
+    for key in ("permits", "offers", "entries", "units", "held", "cancel_afters"):
         with fleet.server.client as client:
             assert client.hkeys(fleet.key(key)) == ["#"], key
     with fleet.server.client as client:
@@ -323,7 +323,7 @@ async def test_dead_holders_are_reaped_once_a_second_across_all_holders(
     fleet: Fleet, ago: float, reaps: bool
 ) -> None:
     kept, alive = await with_one_gone(fleet)
-    kept.set("generation", looked_at=kept.now() - ago)
+    kept.set("generation", reaped_at=kept.now() - ago)
     await alive.admit()
     with fleet.server.client as client:
         assert client.hlen(fleet.key("holders")) == (2 if reaps else 3)
@@ -388,12 +388,12 @@ async def test_the_dead_are_looked_for_once_a_second(
     site: Site, seconds: float, reaps: bool
 ) -> None:
     alive, _, permit = await left_by_one_that_is_gone(site)
-    site.set("generation", looked_at=site.clock.now)
+    site.set("generation", reaped_at=site.clock.now)
     site.clock.now += seconds
     await alive.admit()
     assert [share.holder for share in await alive.usage_by_holder()] == ["" if reaps else "gone"]
     if reaps:
-        assert site.get("generation", "looked_at") == str(site.clock.now).removesuffix(".0")
+        assert site.get("generation", "reaped_at") == str(site.clock.now).removesuffix(".0")
     assert await alive.adopt(permit) is reaps
 
 
@@ -427,7 +427,10 @@ async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stay
     with site.server.client as client:
         assert gone._session.holder not in client.hgetall(site.key("holders"))
         assert client.smembers(site.key("stalled")) == set()
-    assert len(await take_all(alive, AdmissionResult(tuple(o for o in offers if o.entry == "mine")))) == 3
+    assert (
+        len(await take_all(alive, AdmissionResult(tuple(o for o in offers if o.entry == "mine"))))
+        == 3
+    )
 
 
 @pytest.mark.parametrize(("later", "in_use"), [(699.5, 1), (700.0, 1), (700.5, 0)])
@@ -592,7 +595,9 @@ async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_aga
     room = await begin(one, "b", 3)
     server, me = one._server, one._session.holder
     last = one._session._sequence
-    assert await server.call("leave", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == ["late"]
+    assert await server.call("leave", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == [
+        "late"
+    ]
     assert await state(one) == (3, 0)
     last = one._session._sequence
     for _ in range(2):
@@ -622,7 +627,7 @@ async def test_what_keeps_a_process_known_renews_its_lease_before_all(
             if which == "renew":
                 await turn.renew()
             elif which == "restore_batch":
-                await turn.restore(one._mirror.batches["b"], wholly=False)
+                await turn.restore(one._mirror.batches["b"], entirely=False)
             else:
                 await turn.call("close", reasons=REASONS)
         stats = client.info("commandstats")
@@ -654,7 +659,7 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     assert await kept_rate(site, one) == in_python(rate)
     site.clock.now += 0.03125
     await one.record_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
-    rate = rate_learning.on_sent(rate.refilled_at(site.clock.now), 2)
+    rate = adaptive_rate.on_sent(rate.refilled_at(site.clock.now), 2)
     assert await kept_rate(site, one) == in_python(rate)
     site.clock.now += 0.5
     await one.dequeue("b")
@@ -664,7 +669,7 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     site.clock.now += 1.25
     told = Throttling(retry_after=8, burst=2)
     await one.requeue(first.permit, told)
-    rate = rate_learning.on_throttled(rate.refilled_at(site.clock.now), told, sent_at=at + 0.03125)
+    rate = adaptive_rate.on_throttled(rate.refilled_at(site.clock.now), told, sent_at=at + 0.03125)
     assert await kept_rate(site, one) == in_python(rate)
     await one.requeue(second.permit)
     assert await kept_rate(site, one) == in_python(rate), "it was no 429"

@@ -6,10 +6,10 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import LEASE, Fleet, until
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.errors import BackendUnavailable
-from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 

@@ -6,11 +6,11 @@ import logging
 import anyio
 import pytest
 
-from backends.acting import begin, failed
 from backends.conftest import Site
-from replicate_mcp.backends.redis.membership import Session
+from backends.steps import begin, failed
+from replicate_mcp.backends.redis.connection import Address, RedisConnection
 from replicate_mcp.backends.redis.mirror import Mirror
-from replicate_mcp.backends.redis.server import Address, RedisConnection
+from replicate_mcp.backends.redis.session import Session
 from replicate_mcp.errors import BackendUnavailable
 
 
@@ -107,7 +107,9 @@ async def test_however_many_results_are_written_again_and_the_batch_is_whole(
     one = await site.holder()
     await begin(one, "b", 410)
     for start in range(0, results, 200):
-        await one.record_results("b", [failed(task) for task in range(start, min(start + 200, results))])
+        await one.record_results(
+            "b", [failed(task) for task in range(start, min(start + 200, results))]
+        )
     site.forget()
     batch = await one.get_batch("b")
     assert batch is not None

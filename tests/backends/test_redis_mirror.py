@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
-from backends.acting import OWN, attempt, failed
-from replicate_mcp.backends.redis.membership import RENEWALS_A_LEASE, ROWS_A_CALL
+from backends.steps import OWN, attempt, failed
+from replicate_mcp.backends.redis.encoding import attempt_fingerprint, encode_inputs, encode_row
 from replicate_mcp.backends.redis.mirror import (
-    MAX_ENDED_BATCH_BYTES,
     ENDED_BATCH_TTL_SECONDS,
+    MAX_ENDED_BATCH_BYTES,
+    Mirror,
     MirroredBatch,
     MirroredEntry,
     MirroredPermit,
-    Mirror,
 )
-from replicate_mcp.backends.redis.told import attempt_fingerprint, encode_inputs, encode_row
+from replicate_mcp.backends.redis.session import RENEWALS_A_LEASE, ROWS_A_CALL
 from replicate_mcp.batches.backend import JournalTask, NewBatch
-from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.permit_store import QueueEntry
 
 
 class Clock:
@@ -52,8 +52,8 @@ def test_accepted_offer_leaves_the_queue_and_is_mirrored_with_its_attempt() -> N
     noted = attempt("b", 1)
     assert mirror.permits == {
         5: MirroredPermit(
-            "b", (OWN,), "acme", False, 100.0, 1, 597, attempt_fingerprint(noted), 800.0, 3, None, "o/m",
-            encode_inputs(noted), 1_000.0,
+            "b", (OWN,), "acme", False, 100.0, 1, 597, attempt_fingerprint(noted), 800.0, 3,
+            None, "o/m", encode_inputs(noted), 1_000.0,
         )
     }  # fmt: skip
     assert mirror.encode()["permits"] == [
@@ -61,7 +61,8 @@ def test_accepted_offer_leaves_the_queue_and_is_mirrored_with_its_attempt() -> N
             "permit": "5",
             "record": {
                 "entry": "b", "semaphores": (OWN,), "account": "acme", "taken_at": 100.0, "task": 1,
-                "cancel_after": 597, "alike": attempt_fingerprint(noted), "ends_by": 800.0, "images": 3,
+                "cancel_after": 597, "fingerprint": attempt_fingerprint(noted),
+                "ends_by": 800.0, "images": 3,
             },
             "about": {"model": "o/m", "inputs": encode_inputs(noted), "sent_at": 1_000.0},
         }
@@ -89,12 +90,28 @@ def test_permit_of_an_entry_with_its_own_limit_is_marked_limited() -> None:
         }
     ]
     assert mirror.encode()["entries"] == [
-        {"entry": "c", "semaphores": ("team",), "wanted": 1, "at_most": 1}
+        {"entry": "c", "semaphores": ("team",), "wanted": 1, "max_running": 1}
     ]
 
 
 def test_taken_over_permit_is_decoded_from_server_reply() -> None:
-    encoded = ["9", "b", [OWN], "acme", "1", "5.5", "2", "30", "x", "70.25", "4", "p1", "m", "{}", "6"]
+    encoded = [
+        "9",
+        "b",
+        [OWN],
+        "acme",
+        "1",
+        "5.5",
+        "2",
+        "30",
+        "x",
+        "70.25",
+        "4",
+        "p1",
+        "m",
+        "{}",
+        "6",
+    ]
     assert MirroredPermit.decode(encoded) == MirroredPermit(
         "b", [OWN], "acme", True, 5.5, 2, 30, "x", 70.25, 4, "p1", "m", "{}", 6.0
     )

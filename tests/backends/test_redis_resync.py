@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
 from backends.conftest import Site
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.mirror import MirroredPermit
 from replicate_mcp.batches.backend import RunningPrediction
-from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.semaphores.permits import QueueEntry
-from replicate_mcp.semaphores.rate_learning import Throttling
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.replicate_api.attempt_matching import hash_inputs
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 GENERATION_LONG = [
     "generation", "permits", "offers", "entries", "units", "held", "limits", "set", "declared",
-    "alike", "entered", "holders", "queue",
+    "cancel_afters", "entered", "holders", "queue",
 ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ async def test_whatever_key_is_lost_the_state_is_the_same_once_all_is_told(
 ) -> None:
     one, two = await site.holder(), await site.holder()
     await one.register("team", 9)
-    permits = await take_all(one, await begin(one, "b1", 4, also=("team",), at_most=2))
+    permits = await take_all(one, await begin(one, "b1", 4, also=("team",), max_running=2))
     await begin(two, "b2", 2)
     before = await one.open_attempts("acme")
     generation = site.get("generation", "id")
@@ -166,9 +166,9 @@ async def test_a_restart_is_remembered_through_later_losses(site: Site) -> None:
     await site.admit_again(one)
 
 
-@pytest.mark.parametrize(("back", "at_most"), [(0.0, 60.0), (3_600.0, 60.0), (-1_000.0, 0.0)])
+@pytest.mark.parametrize(("back", "max_running"), [(0.0, 60.0), (3_600.0, 60.0), (-1_000.0, 0.0)])
 async def test_a_pause_ends_a_lease_after_it_began_whatever_the_clock_does(
-    site: Site, back: float, at_most: float
+    site: Site, back: float, max_running: float
 ) -> None:
     one = await site.holder()
     await begin(one, "b", 1)
@@ -177,12 +177,12 @@ async def test_a_pause_ends_a_lease_after_it_began_whatever_the_clock_does(
     began_at = site.now() + back
     site.set("generation", began_at=began_at, opens_at=began_at + 60)
     paused = (await one.admit()).paused_for
-    if at_most:
+    if max_running:
         assert paused is not None
-        assert at_most - 1 < paused <= at_most
+        assert max_running - 1 < paused <= max_running
         kept = site.get("generation", "opens_at")
         assert kept is not None
-        assert float(kept) - site.now() <= at_most, "it ends, too"
+        assert float(kept) - site.now() <= max_running, "it ends, too"
     else:
         assert paused is None
 
@@ -365,7 +365,7 @@ async def test_a_permit_that_is_not_there_any_more_was_seen_to_but_a_contexts(si
 
 async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
-    first, second, third = await take_all(one, await begin(one, "b", 4, at_most=3))
+    first, second, third = await take_all(one, await begin(one, "b", 4, max_running=3))
     assert await one.claim_prediction(first, "b", "p1")
     before = await two.open_attempts("acme")
     assert [(each.permit, each.task, each.cancel_after) for each in before] == [
@@ -658,9 +658,7 @@ async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(s
     one, two, three = [await site.holder() for _ in range(3)]
     (offer,) = (await begin(one, "b", 1)).offers
     site.clock.now += 0.25
-    await one.record_attempts(
-        {offer.permit: replace(attempt("b", 0, images=3), max_seconds=90.5)}
-    )
+    await one.record_attempts({offer.permit: replace(attempt("b", 0, images=3), max_seconds=90.5)})
     assert await one.claim_prediction(offer.permit, "b", "p1")
     kept = one._mirror.permits[offer.permit]
     assert kept.ends_by == 1_000_090.75

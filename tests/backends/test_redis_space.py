@@ -2,8 +2,8 @@
 
 import pytest
 
-from backends.acting import begin, failed
 from backends.conftest import Fleet, until
+from backends.steps import begin, failed
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.mirror import MAX_ENDED_BATCH_BYTES
 from replicate_mcp.errors import BackendUnavailable, JournalFull

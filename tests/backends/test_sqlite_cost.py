@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from backends.acting import begin, failed
+from backends.steps import begin, failed
 from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import IdempotencyKey
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.names import account_semaphore
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from backends.acting import OWN, begin, failed
+from backends.steps import OWN, begin, failed
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, succeeded, take_all
+from backends.steps import OWN, attempt, begin, failed, finish, succeeded, take_all
 from replicate_mcp.backends.sqlite import journal as journal_module
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import IdempotencyKey

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.acting import OWN, begin, failed
+from backends.steps import OWN, begin, failed
 from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.database import APPLICATION_ID

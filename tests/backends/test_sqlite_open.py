@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.acting import OWN, begin, failed
+from backends.steps import OWN, begin, failed
 from replicate_mcp.backends.sqlite import database
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.database import Busy, Database, open_database

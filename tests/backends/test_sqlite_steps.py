@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from backends.acting import OWN, begin, failed, finish, state, take_all
+from backends.steps import OWN, begin, failed, finish, state, take_all
 from replicate_mcp.backends.sqlite import backend as backend_module
 from replicate_mcp.backends.sqlite import database
 from replicate_mcp.backends.sqlite.backend import SqliteBackend

@@ -9,11 +9,11 @@ from typing import TypeVar
 import anyio
 import pytest
 
-from backends.acting import OWN, attempt, begin, failed, finish, state, take_all
+from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 T = TypeVar("T")
@@ -56,7 +56,9 @@ async def orphan(world: World, *, limit: int = 3) -> int:
 
 
 @in_each_order
-async def test_orphan_adopted_concurrently_is_followed_by_one_holder(world: World, order: str) -> None:
+async def test_orphan_adopted_concurrently_is_followed_by_one_holder(
+    world: World, order: str
+) -> None:
     one, two, three = [await world.holder() for _ in range(3)]
     permit = await orphan(world)
     adopted = await both(order, lambda: one.adopt(permit), lambda: two.adopt(permit))
@@ -73,7 +75,9 @@ async def test_orphan_adopted_concurrently_is_followed_by_one_holder(world: Worl
 async def test_concurrent_requests_with_one_key_open_one_batch(world: World, order: str) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
 
-    async def request(holder: Backend, batch: str, digest: str) -> AdmissionResult | IdempotencyKeyExists:
+    async def request(
+        holder: Backend, batch: str, digest: str
+    ) -> AdmissionResult | IdempotencyKeyExists:
         try:
             return await begin(holder, batch, 2, key=IdempotencyKey("k", digest))
         except IdempotencyKeyExists as taken:
@@ -155,9 +159,7 @@ async def test_limit_changed_while_offers_are_accepted_applies_next(
 
 
 @in_each_order
-async def test_limit_unset_while_tasks_wait_lets_them_continue(
-    world: World, order: str
-) -> None:
+async def test_limit_unset_while_tasks_wait_lets_them_continue(world: World, order: str) -> None:
     one, two = await world.holder(), await world.holder()
     await one.register("team", 2)
     await two.resize("team", 1, by_admin=True)

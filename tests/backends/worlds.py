@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
-from backends.acting import OWN
+from backends.steps import OWN
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.batches.backend import Backend
 

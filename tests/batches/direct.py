@@ -24,19 +24,19 @@ from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatc
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.batches.running_batch import RunningBatch
-from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, hash_inputs
+from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, hash_inputs
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.semaphores.holder import OfferDispatcher
-from replicate_mcp.semaphores.permits import QueueEntry, SemaphoreState
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
+from replicate_mcp.semaphores.permit_store import QueueEntry, SemaphoreState
 from replicate_mcp.simulator.api import Api
-from replicate_mcp.simulator.catalogue import MODELS_BY_ID
-from replicate_mcp.simulator.clock import LoopClock
-from replicate_mcp.simulator.predictions import Creation, Prediction
-from replicate_mcp.simulator.problems import Problem, of_status
+from replicate_mcp.simulator.engine.clock import LoopClock
+from replicate_mcp.simulator.engine.predictions import Creation, Prediction
+from replicate_mcp.simulator.model_fixtures import MODELS_BY_ID
+from replicate_mcp.simulator.problem_details import Problem, of_status
+from replicate_mcp.simulator.route_context import Simulation
 from replicate_mcp.simulator.settings import SimulatorSettings
-from replicate_mcp.simulator.simulation import Simulation
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.result import TaskFailure, TaskResult
 
 URL = "http://127.0.0.1:9"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from replicate_mcp.batches.attachments import Attachments
-from replicate_mcp.tasks.sendable import Unreadable
+from replicate_mcp.tasks.json_limits import Unreadable
 
 PNG = b"\x89PNG\r\n\x1a\n"
 GIF = b"GIF89a"

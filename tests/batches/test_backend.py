@@ -7,16 +7,16 @@ from batches.test_outcome import TASK
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import (
     Attempt,
+    AttemptRecord,
     BatchState,
     IdempotencyKey,
-    JournalTask,
     IdempotencyKeyExists,
+    JournalTask,
     NewBatch,
     RecordedAttempts,
-    AttemptRecord,
 )
 from replicate_mcp.batches.outcome import failure
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 from replicate_mcp.tasks.result import BatchStatus
 
 

@@ -6,17 +6,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicate_mcp.app.batches import counts_of
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import JournalTask, NewBatch
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.batches.planning import PlannedTask
-from replicate_mcp.callers_batches import counts_of
 from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.replicate_api.prediction import Prediction
-from replicate_mcp.semaphores.permits import QueueEntry
-from replicate_mcp.semaphores.registry import account_semaphore
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.filenames import BatchFilenames
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.result import TaskResult, page
 
 OWN = account_semaphore("acme")

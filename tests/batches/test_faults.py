@@ -9,11 +9,11 @@ import anyio
 import pytest
 
 from conftest import AppFactory, settings_for
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.backends.sqlite.journal import JournalTables
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
-from replicate_mcp.replicate_api import attempts
+from replicate_mcp.replicate_api import attempt_matching
 from replicate_mcp.simulator import Fault, Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskResult, TaskSuccess
 
@@ -96,7 +96,7 @@ async def test_permanent_error_is_reported_with_its_reason(
 async def test_clock_ahead_of_replicate_creates_nothing_twice(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(attempt_matching, "GRACE_SECONDS", 2)
     simulator.configure(clock_offset_seconds=-20, predict_seconds=0.4)
     async with app_with() as app:
         await make(app, [{"prompt": "what is known of account and model is remembered"}])

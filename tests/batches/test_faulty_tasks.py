@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateMcpError, TaskProblem
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult, as_json
@@ -99,7 +99,9 @@ async def test_thousand_invalid_tasks_are_rejected_quickly_and_briefly(
     assert len(error.problems) == 1_000
 
 
-async def test_model_not_found_is_raised_only_when_all_problems_are_unknown_models(app_with: AppFactory) -> None:
+async def test_model_not_found_is_raised_only_when_all_problems_are_unknown_models(
+    app_with: AppFactory,
+) -> None:
     async with app_with() as app:
         error = await refusal(app, [{"prompt": "x", "model": "no/such"}] * 2)
         mixed = await refusal(app, [{"prompt": "x", "model": "no/such"}, {"prompt": 7}])

@@ -7,13 +7,13 @@ import anyio
 import pytest
 
 from conftest import AppFactory
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.batches.local_images import (
     ImageContent,
     ImagePaths,
     LocalImages,
     named_path,
 )
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import InvalidInput, ReplicateUnavailable
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.file_urls import is_local

@@ -10,7 +10,7 @@ from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
 TASK = PlannedTask(
@@ -119,9 +119,7 @@ def test_quoted_rejection_omits_contradictory_advice(error: str, quoted: str) ->
         "returned instead. Try again with a different prompt and/or seed.",
     ],
 )
-def test_content_rejection_in_logs_counts_when_there_is_no_file(
-    output: object, line: str
-) -> None:
+def test_content_rejection_in_logs_counts_when_there_is_no_file(output: object, line: str) -> None:
     logs = f"Using seed: 7\n100%|####| 4/4 [00:01<00:00]\n{line}\nTotal safe images: 0 out of 1\n"
     failure = failed(output=output, logs=logs)
     assert (failure.error_code, failure.retryable) == ("content_flagged", False)

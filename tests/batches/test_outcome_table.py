@@ -216,7 +216,11 @@ def test_failure_before_creation_is_not_retryable_by_default() -> None:
     plain = failure(TASK, "create_outcome_unknown", "It is not\nknown.")
     assert (plain.error, plain.retryable, plain.prediction_id) == ("It is not known.", False, None)
     reported = failure(TASK, "interrupted", "It ended.", True, prediction_id="p2")
-    assert (reported.error_code, reported.retryable, reported.prediction_id) == ("interrupted", True, "p2")
+    assert (reported.error_code, reported.retryable, reported.prediction_id) == (
+        "interrupted",
+        True,
+        "p2",
+    )
 
 
 def problem(number: int, code: ErrorCode = "invalid_input") -> TaskProblem:

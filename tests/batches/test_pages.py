@@ -5,10 +5,10 @@ import pytest
 
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import ended, settings_of
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.errors import ReplicateUnavailable
-from replicate_mcp.replicate_api.faults import ApiStatusError
+from replicate_mcp.replicate_api.exceptions import ApiStatusError
 from replicate_mcp.tasks.result import TaskFailure
 
 PAGE = (

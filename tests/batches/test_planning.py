@@ -11,9 +11,9 @@ from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.batches.planning import PlannedTask, check_problems, find_models, plan
 from replicate_mcp.errors import InvalidInput, ModelNotFound, TaskProblem
 from replicate_mcp.replicate_api.gateway import Target
-from replicate_mcp.replicate_api.models import Model, ModelResolver
-from replicate_mcp.tasks.model_inputs import InputSchema
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.replicate_api.model_resolver import Model, ModelResolver
+from replicate_mcp.tasks.input_schema import InputSchema
+from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
 
 NAME = ModelName.parse("o/m")

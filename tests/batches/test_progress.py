@@ -8,7 +8,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from batches.running import running_batch
+from batches.running_batches import running_batch
 from batches.test_running_batch import FAILED, MADE
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches import progress as module

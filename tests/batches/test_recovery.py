@@ -21,7 +21,7 @@ from batches.direct import (
     task,
     unsent,
 )
-from batches.leaving import (
+from batches.orphans import (
     CAR,
     MADE,
     freed,
@@ -181,7 +181,9 @@ async def test_undecidable_attempt_ends_as_unknown_and_keeps_its_permit_to_its_d
 
 @pytest.mark.parametrize("answer", [unsent, lost(carried_out=False)])
 @in_virtual_time
-async def test_prediction_list_is_polled_until_the_attempt_becomes_undecidable(answer: Answer) -> None:
+async def test_prediction_list_is_polled_until_the_attempt_becomes_undecidable(
+    answer: Answer,
+) -> None:
     adopted: list[int] = []
 
     async def noted(adopt: Any, permit: int) -> bool:

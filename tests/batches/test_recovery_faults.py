@@ -9,10 +9,10 @@ import pytest
 
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import settings_of
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.batches import recovery
 from replicate_mcp.batches.outcome import outcome
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.settings import Settings
 
 PREDICTION_SECONDS = 8

@@ -10,7 +10,7 @@ from batches.direct import (
     Replicate,
     running_process,
 )
-from batches.leaving import CAR, failing, freed, kind, left, now, recovered, recovery_of, wrapped
+from batches.orphans import CAR, failing, freed, kind, left, now, recovered, recovery_of, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure
@@ -19,7 +19,9 @@ from replicate_mcp.tasks.result import TaskFailure
 
 
 @in_virtual_time
-async def test_internal_error_ends_the_task_immediately_and_frees_its_permit_at_the_deadline() -> None:
+async def test_internal_error_ends_the_task_immediately_and_frees_its_permit_at_the_deadline() -> (
+    None
+):
     replicate = Replicate()
     async with running_process(limit=1, wrap=wrapped(tasks=failing(KeyError("x")))) as process:
         await left(process, CAR, waiting=2)

@@ -16,7 +16,7 @@ from batches.direct import (
     refused,
     running_process,
 )
-from batches.leaving import CAR, MADE, kind, left, now, recovered, recovery_of, with_token, wrapped
+from batches.orphans import CAR, MADE, kind, left, now, recovered, recovery_of, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
@@ -27,9 +27,7 @@ from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("known", [True, False])
 @in_virtual_time
-async def test_recovery_uses_another_token_when_one_is_rejected(
-    known: bool, status: int
-) -> None:
+async def test_recovery_uses_another_token_when_one_is_rejected(known: bool, status: int) -> None:
     adopted: list[int] = []
 
     async def noted(adopt: Any, permit: int) -> bool:

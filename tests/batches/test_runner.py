@@ -17,12 +17,12 @@ from batches.direct import (
     running_process,
     task,
 )
-from batches.leaving import CAR, freed, left, now, recovered, with_token, wrapped
+from batches.orphans import CAR, freed, left, now, recovered, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
-from replicate_mcp.batches.observing import NullObserver
+from replicate_mcp.batches.memory_limit import estimate_bytes
+from replicate_mcp.batches.observer import NullObserver
 from replicate_mcp.batches.running_batch import RunningBatch
-from replicate_mcp.batches.weight import estimate_bytes
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
@@ -109,7 +109,7 @@ async def test_invalid_tasks_fail_immediately_and_valid_tasks_run() -> None:
 async def test_batch_may_have_its_own_limit() -> None:
     replicate = Replicate(predict_seconds=20)
     async with running_process() as process:
-        batch = await start(process, replicate, *map(task, range(4)), at_most=2)
+        batch = await start(process, replicate, *map(task, range(4)), max_running=2)
         await anyio.sleep(1)
         assert (batch.running, len(batch.pending)) == (2, 2)
         await process.rows(batch)

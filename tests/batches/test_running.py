@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.batches.progress import Progress
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import (
     InvalidInput,
     ModelNotFound,
@@ -60,9 +60,7 @@ async def test_every_prompt_comes_back_with_a_url_and_a_filename(
     }
 
 
-async def test_chosen_seed_is_sent_and_reported(
-    app_with: AppFactory, simulator: Simulator
-) -> None:
+async def test_chosen_seed_is_sent_and_reported(app_with: AppFactory, simulator: Simulator) -> None:
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}, {"prompt": "x", "seed": 7}])
     chosen, given = result.successful_results
@@ -71,7 +69,9 @@ async def test_chosen_seed_is_sent_and_reported(
     assert sent[chosen.prediction_id] == chosen.seed
 
 
-async def test_model_without_seed_input_gets_no_seed(app_with: AppFactory, simulator: Simulator) -> None:
+async def test_model_without_seed_input_gets_no_seed(
+    app_with: AppFactory, simulator: Simulator
+) -> None:
     async with app_with() as app:
         result = await make(app, [{"prompt": "x"}], model="google/imagen-4")
     assert result.successful_results[0].seed is None
@@ -305,9 +305,7 @@ async def test_exhausted_daily_quota_ends_the_batch_with_the_reset_time(
     assert simulator.account("acme")["created"] == 3
 
 
-async def test_cancelled_batch_stops_everywhere(
-    app_with: AppFactory, simulator: Simulator
-) -> None:
+async def test_cancelled_batch_stops_everywhere(app_with: AppFactory, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=30, cancel_seconds=1)
     lines: list[str] = []
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batches.running import running_batch
+from batches.running_batches import running_batch
 from batches.test_outcome import TASK
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.running_batch import Reason, RunningBatch

@@ -25,14 +25,16 @@ from batches.direct import (
 )
 from batches.virtual_time import Schedule, in_virtual_time
 from replicate_mcp.batches.backend import Backend
-from replicate_mcp.batches.settlement import Reconciler, Verdict
+from replicate_mcp.batches.reconciliation import Reconciler, Verdict
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
 
 @pytest.mark.parametrize("cancel_at", [30, 70])
 @in_virtual_time
-async def test_cancel_does_not_stop_a_prediction_claimed_by_an_equal_attempt(cancel_at: int) -> None:
+async def test_cancel_does_not_stop_a_prediction_claimed_by_an_equal_attempt(
+    cancel_at: int,
+) -> None:
     """Before and after the answer to the cancelled batch's own creation."""
     replicate = Replicate(predict_seconds=100, list_deadlines=False)
     replicate.answer("create", lost(carried_out=False))
@@ -121,7 +123,13 @@ async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_c
                 await noted(process.store, gateways[0], {"prompt": "a red car"}, batch=f"b_{n}")
                 for n in range(len(attempts))
             ]
-            names = ("open_attempts", "list_prediction_ids", "claim_prediction", "finish", "requeue")
+            names = (
+                "open_attempts",
+                "list_prediction_ids",
+                "claim_prediction",
+                "finish",
+                "requeue",
+            )
             backend = schedule.hold(process.store, *names)
             settlement = Reconciler(ACCOUNT, backend, process.group.start_soon)
             async with anyio.create_task_group() as group:

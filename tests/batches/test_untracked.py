@@ -16,7 +16,7 @@ from batches.direct import (
     refused,
     running_process,
 )
-from batches.leaving import now, with_token, wrapped
+from batches.orphans import now, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import AttemptRecord
 

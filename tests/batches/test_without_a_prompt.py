@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.simulator import Simulator, catalogue
+from replicate_mcp.simulator import Simulator, model_fixtures
 from replicate_mcp.simulator.input_schemas import Input
 from replicate_mcp.simulator.models import Model
 from replicate_mcp.tasks.result import BatchResult, as_json
@@ -27,8 +27,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> None:
         "varier": (image, Input("prompt", "What to change")),
     }.items():
         model = Model("community", name, "For tests", "single", inputs)
-        monkeypatch.setitem(catalogue.MODELS_BY_ID, model.id, model)
-        monkeypatch.setitem(catalogue.MODELS_BY_VERSION, model.version, model)
+        monkeypatch.setitem(model_fixtures.MODELS_BY_ID, model.id, model)
+        monkeypatch.setitem(model_fixtures.MODELS_BY_VERSION, model.version, model)
 
 
 async def run(app: App, tasks: Any, **more: Any) -> BatchResult:

@@ -11,7 +11,7 @@ import pytest
 from cli.conftest import CommandLine
 from network import NETWORK_VARIABLES, company
 from replicate_mcp.backends.sqlite.database import _unavailable
-from replicate_mcp.cli.checks import state_advice
+from replicate_mcp.cli.diagnostics import state_advice
 from replicate_mcp.simulator import Simulator
 
 TOKEN_IS_FINE = "✓ token: it belongs to the account acme."
@@ -59,7 +59,9 @@ def advice(connection: sqlite3.Connection, path: Path) -> str:
     return state_advice(path, error)
 
 
-def test_doctor_reports_every_invalid_setting_and_runs_the_other_checks(replicate_mcp: CommandLine) -> None:
+def test_doctor_reports_every_invalid_setting_and_runs_the_other_checks(
+    replicate_mcp: CommandLine,
+) -> None:
     result = replicate_mcp(
         "doctor", REPLICATE_CONCURRENT_LIMIT="many", REPLICATE_MCP_BACKEND="mysql://x"
     )
@@ -69,7 +71,9 @@ def test_doctor_reports_every_invalid_setting_and_runs_the_other_checks(replicat
     assert TOKEN_IS_FINE in result.stdout
     assert "state:" not in result.stdout
     result = replicate_mcp("doctor", "--env-file", "/nowhere/settings.env")
-    assert "✗ settings: The file /nowhere/settings.env given with --env-file is not" in result.stdout
+    assert (
+        "✗ settings: The file /nowhere/settings.env given with --env-file is not" in result.stdout
+    )
     assert TOKEN_IS_FINE in result.stdout
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate_mcp.cli.saving import Saver
+from replicate_mcp.cli.downloader import Saver
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import GeneratedFile
 
@@ -107,7 +107,9 @@ def test_unknown_batch_is_a_usage_error(replicate_mcp: CommandLine) -> None:
         "http://[::1/out-0.webp",
     ],
 )
-async def test_urls_of_other_hosts_are_not_requested(simulator: Simulator, tmp_path: Path, url: str) -> None:
+async def test_urls_of_other_hosts_are_not_requested(
+    simulator: Simulator, tmp_path: Path, url: str
+) -> None:
     failed = await Saver(tmp_path, simulator.url).save([file_at(url)])
     assert "its URL is not on replicate.delivery" in failed[0].reason
     assert list(tmp_path.iterdir()) == []

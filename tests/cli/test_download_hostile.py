@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hostile import HOSTILE_TEXTS
-from replicate_mcp.cli.saving import Saver
+from replicate_mcp.cli.downloader import Saver
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks import filenames
 

@@ -200,9 +200,7 @@ def test_stdin_is_decoded_as_utf_8_in_any_locale(
     assert made["input"]["prompt"] == "un château d'été"
 
 
-def test_non_utf_8_stdin_is_rejected(
-    replicate_mcp: CommandLine, simulator: Simulator
-) -> None:
+def test_non_utf_8_stdin_is_rejected(replicate_mcp: CommandLine, simulator: Simulator) -> None:
     process = replicate_mcp.start("generate", "--file", "-", PYTHONIOENCODING="cp1252")
     assert process.stdin is not None
     os.write(process.stdin.fileno(), "un château\n".encode("cp1252"))
@@ -237,7 +235,9 @@ def test_inputs_are_converted_to_the_types_of_the_model(
     assert len(ran.stdout.splitlines()) == 2
 
 
-def test_out_option_saves_the_images_under_their_names(replicate_mcp: CommandLine, tmp_path: Path) -> None:
+def test_out_option_saves_the_images_under_their_names(
+    replicate_mcp: CommandLine, tmp_path: Path
+) -> None:
     words = ("generate", "a red car", "--filename", "red_car.png", "--out", "pictures")
     ran = replicate_mcp(*words)
     assert ran.returncode == 0, ran.stderr

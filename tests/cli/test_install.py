@@ -17,10 +17,10 @@ from mcp.client.stdio import stdio_client
 
 from cli.conftest import CommandLine, of_the_system, open_terminal
 from conftest import environment
-from replicate_mcp.cli.config_file import ConfigFile
 from replicate_mcp.cli.executable import own_command
-from replicate_mcp.cli.forwarded_settings import FORWARDED_SETTINGS
-from replicate_mcp.cli.hosts import HOSTS
+from replicate_mcp.cli.install.config_file import ConfigFile
+from replicate_mcp.cli.install.forwarded_settings import FORWARDED_SETTINGS
+from replicate_mcp.cli.install.hosts import HOSTS
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform.paths import Machine
 from replicate_mcp.settings import SETTING_NAMES
@@ -232,7 +232,9 @@ def test_replacing_another_server_needs_confirmation_and_hides_its_secrets(
 ) -> None:
     file = home.write("cursor", text)
     report = home.install("cursor", "--yes", code=2)
-    assert f"is not this server, it leads to {leads_to}. This server takes its place" in report.stdout
+    assert (
+        f"is not this server, it leads to {leads_to}. This server takes its place" in report.stdout
+    )
     assert "give this one another name with --name" in report.stderr
     for secret in ("sk-of-mine", "hunter2", "r8_theirs"):
         assert secret not in report.stdout + report.stderr
@@ -281,7 +283,9 @@ def test_remove_keeps_another_server_of_that_name(home: Home, text: str) -> None
         {"command": "C:\\Python\\python.exe", "args": ["-P", "-m", "replicate_mcp", "serve"]},
     ],
 )
-def test_own_entry_is_recognised_for_every_start_command(home: Home, started: dict[str, Any]) -> None:
+def test_own_entry_is_recognised_for_every_start_command(
+    home: Home, started: dict[str, Any]
+) -> None:
     home.write("cursor", json.dumps({"mcpServers": {"replicate": started | {"cwd": "/here"}}}))
     assert "not this server" not in home.install("cursor", "--yes").stdout
     assert home.entry("cursor")["cwd"] == "/here"

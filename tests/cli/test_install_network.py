@@ -40,7 +40,9 @@ def test_proxy_password_is_stored_privately_and_never_shown(
     file.chmod(0o644)
     installed = home.install(host, "--yes", code=0, HTTPS_PROXY=url)
     assert home.entry(host)["env"]["HTTPS_PROXY"] == url
-    assert "HTTPS_PROXY holds a password, which is kept in that file in the clear" in installed.stderr
+    assert (
+        "HTTPS_PROXY holds a password, which is kept in that file in the clear" in installed.stderr
+    )
     assert "hunter2" not in installed.stdout + installed.stderr
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -80,13 +82,13 @@ def test_byte_order_mark_is_dropped(home: Home) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a": 1, // mine\n}', '{"a": [1,],\n}', "{/* mine */}"])
-def test_commented_config_of_a_strict_json_host_is_reported(
-    home: Home, text: str
-) -> None:
+def test_commented_config_of_a_strict_json_host_is_reported(home: Home, text: str) -> None:
     home.write("claude", text)
     for _ in range(2):
         installed = home.install("claude", "--yes")
-        assert "Claude Desktop reads strict JSON: take the comments and trailing" in installed.stderr
+        assert (
+            "Claude Desktop reads strict JSON: take the comments and trailing" in installed.stderr
+        )
     home.write("vscode", text)
     assert "strict JSON" not in home.install("vscode", "--yes").stderr
 

@@ -23,7 +23,9 @@ def proxied(replicate_mcp: CommandLine) -> CommandLine:
     return replicate_mcp
 
 
-def test_images_are_generated_and_saved_with_the_simulator(proxied: CommandLine, tmp_path: Path) -> None:
+def test_images_are_generated_and_saved_with_the_simulator(
+    proxied: CommandLine, tmp_path: Path
+) -> None:
     done = proxied("generate", "a red car", "--json", "--out", tmp_path / "pictures")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["successful_count"] == 1

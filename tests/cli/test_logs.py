@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from cli.hostile import HOSTILE, LONG, assert_printable
 from conftest import environment
 from http_api.conftest import Server, running_server
-from http_api.wire import request, wire_to
+from http_api.raw_client import request, wire_to
 from replicate_mcp.cli.logs import LineFormatter
 from replicate_mcp.simulator import Simulator
 
@@ -49,7 +49,11 @@ def test_client_input_cannot_forge_log_lines_or_leak_its_token(
         refused = server.client.post(f"/messages/?session_id={quote(forged)}", json={})
         assert refused.status_code == 400
         own = urlsplit(server.url).netloc.encode()
-        for host, origin in ((hostile_name, b"null"), (b"evil.example", b"null"), (own, b"http://" + hostile_name)):
+        for host, origin in (
+            (hostile_name, b"null"),
+            (b"evil.example", b"null"),
+            (own, b"http://" + hostile_name),
+        ):
             with wire_to(server.url) as wire:
                 head = request(
                     "POST", "/messages/", **JSON, host="HOST", origin="ORIGIN", content_length="0"
@@ -147,7 +151,8 @@ def test_log_record_is_bounded_and_hides_tokens() -> None:
 def test_internal_error_is_logged_without_quoted_values(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from replicate_mcp.cli import main, models
+    from replicate_mcp.cli import main
+    from replicate_mcp.cli.commands import models
 
     def fail(_: object) -> int:
         TypeAdapter(int).validate_python(TOKEN)

@@ -68,7 +68,7 @@ def test_help_imports_no_heavy_modules() -> None:
 def test_startup_loads_no_certificates() -> None:
     program = (
         "import sys\n"
-        "import replicate_mcp.cli.serve, replicate_mcp.mcp_server.server\n"
+        "import replicate_mcp.cli.commands.serve, replicate_mcp.mcp_server.server\n"
         "from replicate_mcp.settings import load_settings\n"
         "from replicate_mcp import tls\n"
         "load_settings()\n"

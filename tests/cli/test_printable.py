@@ -192,7 +192,7 @@ def test_error_quotes_the_invalid_value_on_one_line(
 
 
 def test_demo_shows_one_line_per_file(capsys: pytest.CaptureFixture[str]) -> None:
-    from replicate_mcp.cli.demo import _show_files
+    from replicate_mcp.cli.commands.demo import _show_files
 
     made = {"task_index": 0, "generated_files": [{"filename": HOSTILE, "url": HOSTILE}]}
     failed = {"output_filename": HOSTILE, "error": HOSTILE}

@@ -9,7 +9,7 @@ import pytest
 from replicate_mcp.cli.task_input import TaskInput, read_cells, read_inputs, read_tasks
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.tasks.schema_reading import InputField
+from replicate_mcp.tasks.openapi_schema import InputField
 
 from .conftest import CommandLine
 

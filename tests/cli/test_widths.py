@@ -8,8 +8,8 @@ import pytest
 
 from replicate_mcp.cli.printing import wrapped
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.tasks.catalogue import CATALOGUE
-from replicate_mcp.tasks.models import ALIASES
+from replicate_mcp.tasks.model_name import ALIASES
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 
 from .conftest import CommandLine
 from .conftest import on_terminal as drawn_on_terminal
@@ -146,7 +146,9 @@ def test_rejected_batch_leaves_no_progress_bar(replicate_mcp: CommandLine) -> No
 
 
 def test_commands_to_type_are_not_wrapped() -> None:
-    notice = "Nothing answers there: start it with `replicate-mcp simulate --port 8765`, or unset it."
+    notice = (
+        "Nothing answers there: start it with `replicate-mcp simulate --port 8765`, or unset it."
+    )
     lines = wrapped(notice, 40).splitlines()
     assert "`replicate-mcp simulate --port 8765`, or" in lines
     assert " ".join(lines) == notice

@@ -9,7 +9,7 @@ import pytest
 
 from npm import installed
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.simulator.catalogue import MODELS
+from replicate_mcp.simulator.model_fixtures import MODELS
 
 FOLDER = Path(__file__).with_name("npm")
 
@@ -21,7 +21,9 @@ def client() -> str:
     return "client.mjs"
 
 
-async def test_npm_client_creates_runs_cancels_lists_and_reads(simulator: Simulator, client: str) -> None:
+async def test_npm_client_creates_runs_cancels_lists_and_reads(
+    simulator: Simulator, client: str
+) -> None:
     process = await asyncio.create_subprocess_exec(
         "node",
         client,

@@ -8,7 +8,7 @@ import pytest
 from contract.document import Document
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.simulator.api import route_names
-from replicate_mcp.simulator.catalogue import MODELS, MODELS_BY_ID
+from replicate_mcp.simulator.model_fixtures import MODELS, MODELS_BY_ID
 from replicate_mcp.simulator.models import Model
 
 SCHNELL = "black-forest-labs/flux-schnell"

@@ -16,7 +16,7 @@ from conftest import environment
 from deploy.files import ROOT, compose, given, health_check
 from deploy.proxy import CADDYFILE
 from http_api.conftest import running_server
-from replicate_mcp.backends.redis.advice import config_warnings
+from replicate_mcp.backends.redis.config_checks import config_warnings
 from replicate_mcp.settings import SETTING_NAMES, load_settings
 from replicate_mcp.simulator import Simulator
 
@@ -109,7 +109,9 @@ def test_valkey_of_the_compose_file_passes_the_config_checks() -> None:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-def test_health_check_distinguishes_healthy_from_unhealthy(simulator: Simulator, tmp_path: Path) -> None:
+def test_health_check_distinguishes_healthy_from_unhealthy(
+    simulator: Simulator, tmp_path: Path
+) -> None:
     with running_server(environment(simulator, tmp_path)) as server:
         check = health_check()[-1].replace("8000", server.url.rpartition(":")[2])
         command = [sys.executable, "-c", check]

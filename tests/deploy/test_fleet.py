@@ -88,7 +88,9 @@ def test_repeated_request_gets_the_same_batch_from_any_replica(
     assert simulator.account(fleet.account)["created"] == 2
 
 
-def test_requests_through_the_proxy_are_not_treated_as_local(fleet: Fleet, simulator: Simulator) -> None:
+def test_requests_through_the_proxy_are_not_treated_as_local(
+    fleet: Fleet, simulator: Simulator
+) -> None:
     for path in ("/generate", "/replica/1/generate", "/replica/2/generate"):
         assert httpx.post(f"{fleet.url}{path}", json={"prompt": "x"}).status_code == 401
         assert fleet.client.post(path, json={"prompt": "x"}).status_code == 200

@@ -24,9 +24,7 @@ MOST_BYTES = 100 * 1024 * 1024
 
 
 @pytest.mark.soak
-def test_image_build_steps_produce_a_working_server(
-    simulator: Simulator, tmp_path: Path
-) -> None:
+def test_image_build_steps_produce_a_working_server(simulator: Simulator, tmp_path: Path) -> None:
     context, place = tmp_path / "build", tmp_path / "image"
     context.mkdir()
     build = instructions()[: instructions().index(("FROM", "python:${PYTHON}-slim"))]

@@ -68,7 +68,9 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.soak
-def test_uvx_runs_the_package_and_install_rejects_its_temporary_environment(wheel: Path, machine: Machine) -> None:
+def test_uvx_runs_the_package_and_install_rejects_its_temporary_environment(
+    wheel: Path, machine: Machine
+) -> None:
     uvx = (str(UV), "tool", "run", "--from", str(wheel), "replicate-mcp")
     assert f"replicate-mcp {VERSION}" in machine.run(*uvx, "--version")
     assert "passing installation" in machine.run(*uvx, "install", "cursor", "--yes", code=2)

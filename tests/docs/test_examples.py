@@ -18,10 +18,10 @@ from mcp.client.streamable_http import streamable_http_client
 from docs.blocks import Block, blocks_of
 from docs.powershell import in_bash
 from docs.sandbox import Sandbox
-from replicate_mcp.access import Access, HttpRequest
-from replicate_mcp.cli.hosts import HOSTS
-from replicate_mcp.http_api.answers import ErrorBody
-from replicate_mcp.mcp_server.callers import token_in
+from replicate_mcp.auth import Access, HttpRequest
+from replicate_mcp.cli.install.hosts import HOSTS
+from replicate_mcp.http_api.responses import ErrorBody
+from replicate_mcp.mcp_server.auth import token_in
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.platform.paths import Machine
 from replicate_mcp.settings import SETTING_NAMES, load_settings

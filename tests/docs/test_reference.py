@@ -12,7 +12,7 @@ from http_api.conftest import Serve, Server
 from replicate_mcp import __all__ as public_names
 from replicate_mcp.cli.main import COMMANDS, Command
 from replicate_mcp.errors import ERROR_CODES, IdempotencyKeyConflict, UnknownBatch
-from replicate_mcp.http_api.answers import STATUSES, ErrorBody, refusal
+from replicate_mcp.http_api.responses import STATUSES, ErrorBody, refusal
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS

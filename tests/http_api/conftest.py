@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 from conftest import environment
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
 from replicate_mcp.http_api.server import build
 from replicate_mcp.mcp_server.server import ReplicateMcpServer
 from replicate_mcp.settings import Settings
@@ -87,7 +87,9 @@ def described(answer: httpx.Response) -> None:
     for template, methods in description()["paths"].items():
         if method in methods and re.fullmatch(re.sub("{.*?}", "[^/]+", template), path):
             documented = methods[method]["responses"].get(str(answer.status_code))
-            assert documented, f"{method} {template} may answer {answer.status_code}: {answer.read()!r}"
+            assert documented, (
+                f"{method} {template} may answer {answer.status_code}: {answer.read()!r}"
+            )
             schema = documented["content"]["application/json"]["schema"]
             answer.read()
             jsonschema.validate(answer.json(), schema | {"components": description()["components"]})

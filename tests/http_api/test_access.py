@@ -7,8 +7,8 @@ from itertools import product
 import httpx
 import pytest
 
-from http_api.calling import WAYS
 from http_api.conftest import ADMIN_KEY, Serve, Traced
+from http_api.entry_points import WAYS
 from replicate_mcp.simulator import Simulator
 
 SERVERS_ACCOUNT, OWN_ACCOUNT = "acme", "other"

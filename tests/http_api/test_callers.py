@@ -46,9 +46,7 @@ def test_rest_batch_is_readable_listed_and_cancellable_only_by_its_caller(
     assert own["status"] == "completed"
 
 
-def test_idempotency_keys_are_separate_per_caller(
-    server: Server, simulator: Simulator
-) -> None:
+def test_idempotency_keys_are_separate_per_caller(server: Server, simulator: Simulator) -> None:
     hers, again = (began(server, ALICE, idempotency_key="cars") for _ in range(2))
     his = began(server, BOB, idempotency_key="cars")
     assert hers == again != his

@@ -37,7 +37,9 @@ class Check(NamedTuple):
 def suite(version: str) -> tuple[str, ...]:
     """The command that runs a suite."""
     program = installed(FOLDER) / f"conformance-{version}" / "dist" / "index.js"
-    report = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    report = subprocess.run(
+        ["node", "--version"], capture_output=True, text=True, check=True
+    ).stdout
     older = ["--import", str(FOLDER / "older_node.mjs")] if report < "v22" else []
     return ("node", *older, str(program))
 

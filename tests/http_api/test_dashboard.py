@@ -579,7 +579,9 @@ def test_client_not_accepting_html_gets_the_health_response(server: Server) -> N
     assert page.headers["vary"] == "Accept"
 
 
-def test_static_files_are_cached_and_have_a_strict_content_policy(server: Server, simulator: Simulator) -> None:
+def test_static_files_are_cached_and_have_a_strict_content_policy(
+    server: Server, simulator: Simulator
+) -> None:
     for name, kind in (
         ("dashboard.js", "text/javascript; charset=utf-8"),
         ("dashboard.css", "text/css; charset=utf-8"),

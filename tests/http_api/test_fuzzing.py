@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
 from http_api.conftest import ADMIN_KEY, Server
-from http_api.odd_requests import CLIENT, ERAS, TORN, MalformedRequest, malformed_request
+from http_api.malformed_requests import CLIENT, ERAS, TORN, MalformedRequest, malformed_request
 
 ANSWER_SECONDS = 30
 """Beyond which a request counts as hanging; the longest that a tool may wait is less, see VALID."""
@@ -100,9 +100,7 @@ def codes(answer: str) -> set[Any]:
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.soak)])
-async def test_malformed_mcp_requests_never_fail_or_hang(
-    server: Server, count: int
-) -> None:
+async def test_malformed_mcp_requests_never_fail_or_hang(server: Server, count: int) -> None:
     statuses: Counter[int] = Counter()
 
     async def send(client: httpx.AsyncClient, request: MalformedRequest) -> None:

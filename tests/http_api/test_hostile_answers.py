@@ -10,8 +10,8 @@ import pytest
 
 from batches.playback import Playback, running_playback
 from hostile import HOSTILE_TEXTS, LONE_SURROGATE, LONG
-from http_api.calling import mcp
 from http_api.conftest import Server, running_server
+from http_api.entry_points import mcp
 
 OWN = {"authorization": "Bearer r8_acme_1"}
 
@@ -49,7 +49,9 @@ def hostile_replicate() -> Iterator[HostileReplicate]:
 
 
 @pytest.fixture(scope="module")
-def attacked(hostile_replicate: HostileReplicate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def attacked(
+    hostile_replicate: HostileReplicate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hostile")
     variables = {
         "REPLICATE_API_TOKEN": "r8_acme_1",
@@ -142,7 +144,9 @@ REST: dict[str, Place] = {
 
 
 @pytest.mark.parametrize("place", REST)
-def test_rest_returns_json_for_any_model_text(attacked: Server, hostile_replicate: HostileReplicate, place: str) -> None:
+def test_rest_returns_json_for_any_model_text(
+    attacked: Server, hostile_replicate: HostileReplicate, place: str
+) -> None:
     hostile_replicate.text, hostile_replicate.field = "fine", "metrics"
     for text in HOSTILE_TEXTS:
         content = content_of(send(attacked, REST[place](text)))

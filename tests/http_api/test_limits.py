@@ -16,17 +16,17 @@ from mcp.server.streamable_http_manager import (
     DEFAULT_SESSION_IDLE_TIMEOUT,
 )
 
-from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
-from http_api.wire import Wire, first_answered, request, wire_to
-from replicate_mcp.batches.weight import BATCH_BYTES, TASK_BYTES
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MARK_BYTES
+from http_api.entry_points import mcp
+from http_api.raw_client import Wire, first_answered, request, wire_to
+from replicate_mcp.batches.memory_limit import BATCH_BYTES, TASK_BYTES
+from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MARK_BYTES
 from replicate_mcp.simulator import Simulator
 
 LIMITED = """
 import functools, json, sys
 from replicate_mcp.http_api import server
-from replicate_mcp.http_api.limits import Limits
+from replicate_mcp.http_api.limits.config import Limits
 limits = Limits(**json.loads(sys.argv.pop()))
 server.serve_http = functools.partial(server.serve_http, limits=limits)
 from replicate_mcp.cli.main import main

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from http_api.another_user import asked_by_another_user, hidden_proxy, require_another_user
-from http_api.calling import WAYS
 from http_api.conftest import ADMIN_KEY, Serve, Server
-from http_api.wire import request, wire_to
+from http_api.entry_points import WAYS
+from http_api.raw_client import request, wire_to
 from replicate_mcp.simulator import Simulator
 
 OWN = {"authorization": "Bearer r8_other_1"}
@@ -86,7 +86,10 @@ def test_proxy_without_forwarding_headers_does_not_grant_the_server_token(
         assert made(simulator) == 0
         proxied_client.post(path, json=body, headers=named | OWN)
         assert made(simulator, "other") == 1
-        assert proxied_client.get("/batches", headers={"host": "images.example.com"}).status_code == 401
+        assert (
+            proxied_client.get("/batches", headers={"host": "images.example.com"}).status_code
+            == 401
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the tables are Linux's")

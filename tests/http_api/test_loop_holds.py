@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from conftest import environment, simulator_without_a_rate
-from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Server, running_server
-from http_api.holding import MAX_HOLD_SECONDS, Holds, largest_values
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MIB
+from http_api.entry_points import mcp
+from http_api.loop_holds import MAX_HOLD_SECONDS, Holds, largest_values
+from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MIB
 
 TOKEN = {"authorization": "Bearer r8_acme_1"}
 MADE_UP = {"authorization": "Bearer r8_nobody_1"}
@@ -105,9 +105,7 @@ def test_no_rest_body_blocks_the_event_loop(measured: Measured, kind: str, place
 
 @pytest.mark.parametrize("kind", largest_values(100, 100))
 @pytest.mark.parametrize("path", ["/configure", "/global-semaphores"])
-def test_no_admin_body_blocks_the_event_loop(
-    measured: Measured, path: str, kind: str
-) -> None:
+def test_no_admin_body_blocks_the_event_loop(measured: Measured, path: str, kind: str) -> None:
     for headers in (ADMIN, MADE_UP):
         answer = measured.send(path, largest_values(BODY, MARKS)[kind], headers)
         assert answer.status_code in (400, 401, 413)

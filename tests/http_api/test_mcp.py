@@ -13,8 +13,8 @@ from mcp.client.session import ElicitationFnT
 from mcp.client.sse import sse_client
 from mcp_types import ElicitResult, RequestParamsMeta, ResourceTemplateReference
 
-from http_api.calling import mcp
 from http_api.conftest import ADMIN_KEY, Serve, Server
+from http_api.entry_points import mcp
 from replicate_mcp.simulator import Simulator
 
 Way = Literal["stateless", "sessions", "sse"]
@@ -45,9 +45,7 @@ def call(tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_batch_reports_progress(
-    server: Server, simulator: Simulator, way: Way
-) -> None:
+async def test_batch_reports_progress(server: Server, simulator: Simulator, way: Way) -> None:
     simulator.configure(predict_seconds="0.2,0.6")
     reported: list[float] = []
 
@@ -299,7 +297,9 @@ def test_foreign_host_or_origin_is_rejected(server: Server, headers: dict[str, s
 
 
 @pytest.mark.parametrize("host", ["host.docker.internal", "images.example.com:8000", "a b", ""])
-def test_unknown_host_header_gets_421_naming_the_allowed_hosts_setting(server: Server, host: str) -> None:
+def test_unknown_host_header_gets_421_naming_the_allowed_hosts_setting(
+    server: Server, host: str
+) -> None:
     headers = {"host": host}
     for path in ("/mcp", "/messages/", "/sse"):
         method = "GET" if path == "/sse" else "POST"
@@ -325,7 +325,9 @@ INITIALIZE = {
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/*, application/*", "*/*;q=0.1"])
-def test_client_accepting_anything_is_served_in_both_protocol_eras(server: Server, accept: str) -> None:
+def test_client_accepting_anything_is_served_in_both_protocol_eras(
+    server: Server, accept: str
+) -> None:
     _, body, headers = mcp(None)
     for content, others in ((body, headers), (INITIALIZE, {})):
         named = {**others, "accept": accept}
@@ -338,7 +340,9 @@ def test_client_accepting_anything_is_served_in_both_protocol_eras(server: Serve
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "text/html", "x"])
-def test_incomplete_accept_header_gets_406_with_the_required_value(server: Server, accept: str) -> None:
+def test_incomplete_accept_header_gets_406_with_the_required_value(
+    server: Server, accept: str
+) -> None:
     _, body, headers = mcp(None)
     for content, others in ((body, headers), (INITIALIZE, {})):
         refused = server.client.post("/mcp", json=content, headers={**others, "accept": accept})

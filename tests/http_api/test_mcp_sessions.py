@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from replicate_mcp.http_api.limits import Limits
-from replicate_mcp.http_api.mcp_sessions import McpSessions
-from replicate_mcp.http_api.refusals import TooManyRequests
-from replicate_mcp.http_api.shares import quota_keys
+from replicate_mcp.http_api.error_responses import TooManyRequests
+from replicate_mcp.http_api.limits.config import Limits
+from replicate_mcp.http_api.limits.mcp_sessions import McpSessions
+from replicate_mcp.http_api.limits.quota import quota_keys
 
 IDLE_SECONDS = 60
 

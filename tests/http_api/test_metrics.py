@@ -29,7 +29,7 @@ def test_events_are_counted_in_metrics(server: Server, simulator: Simulator) -> 
     text = server.get("/metrics").text
     assert value(text, "replicate_mcp_creations_total") == 7
     assert value(text, "replicate_mcp_throttled_total") == 1
-    assert value(text, "replicate_mcp_lost_answers_total") == 1
+    assert value(text, "replicate_mcp_responses_lost_total") == 1
     assert value(text, 'replicate_mcp_tasks_total{outcome="succeeded"}') == 3
     assert value(text, 'replicate_mcp_tasks_total{outcome="content_flagged"}') == 1
     assert value(text, "replicate_mcp_waiting_seconds_count") == 7

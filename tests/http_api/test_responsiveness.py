@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from batches.playback import SCHEMA, Playback, running_playback
-from http_api.attacking import Answer, get, health_in_time, memory_of, post, send_concurrently
-from http_api.calling import mcp
+from http_api.attacks import Answer, get, health_in_time, memory_of, post, send_concurrently
 from http_api.conftest import Server, running_server
-from http_api.holding import largest_values
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS, MIB
+from http_api.entry_points import mcp
+from http_api.loop_holds import largest_values
+from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MIB
 
 MAX_MEMORY_LEFT = 100 * MIB
 
@@ -115,7 +115,9 @@ def batch(tasks: object, **more: object) -> bytes:
     return json.dumps({"tasks": tasks, **more}).encode()
 
 
-def test_server_stays_responsive_to_large_inputs_with_many_tasks_of_an_unknown_caller(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_large_inputs_with_many_tasks_of_an_unknown_caller(
+    attacked: Attacked,
+) -> None:
     body = batch([{"prompt": "x"}] * 1_000, junk=[1] * 480_000)
     answers = attacked.send([post("/generate-batch", body, MADE_UP)] * 12)
     assert {answer.status for answer in answers} <= {400, 401, 413, 429}
@@ -153,7 +155,9 @@ def test_server_stays_responsive_to_images_with_very_many_pixels(attacked: Attac
 @pytest.mark.parametrize(
     "reads", [200, pytest.param(400, marks=[pytest.mark.soak, pytest.mark.alone])]
 )
-def test_server_stays_responsive_to_many_reads_of_a_large_batch(attacked: Attacked, reads: int) -> None:
+def test_server_stays_responsive_to_many_reads_of_a_large_batch(
+    attacked: Attacked, reads: int
+) -> None:
     place = attacked.large_batch()
     answers = attacked.send([get(place, OWN)] * reads)
     read = [answer for answer in answers if answer.status == 200]
@@ -182,9 +186,13 @@ for _kind in largest_values(100, 100):
 
 @pytest.mark.soak
 @pytest.mark.alone
-def test_server_stays_responsive_to_two_hundred_clients_with_maximum_requests(attacked: Attacked) -> None:
+def test_server_stays_responsive_to_two_hundred_clients_with_maximum_requests(
+    attacked: Attacked,
+) -> None:
     pid = attacked.server.process.pid
-    send_concurrently(attacked.server, [KINDS["rest text"]()])  # What is imported and kept, is by now.
+    send_concurrently(
+        attacked.server, [KINDS["rest text"]()]
+    )  # What is imported and kept, is by now.
     rest = memory_of(pid)
     slow = {}
     for kind, made in KINDS.items():

@@ -14,8 +14,8 @@ from PIL import Image
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.tasks.catalogue import CATALOGUE
-from replicate_mcp.tasks.models import ALIASES
+from replicate_mcp.tasks.model_name import ALIASES
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 
 OWN = {"x_replicate_api_key": "r8_other_1"}
 
@@ -79,9 +79,7 @@ def test_older_form_with_prompts_and_filenames_is_accepted(
     assert {p["input"]["num_outputs"] for p in simulator.predictions()} == {2}
 
 
-def test_image_only_model_is_used_without_a_prompt(
-    server: Server, simulator: Simulator
-) -> None:
+def test_image_only_model_is_used_without_a_prompt(server: Server, simulator: Simulator) -> None:
     content = BytesIO()
     Image.new("RGB", (8, 8), "red").save(content, "PNG")
     image = f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
@@ -136,9 +134,7 @@ def test_each_request_error_is_listed_as_its_own_problem(server: Server) -> None
     }
 
 
-def test_valid_tasks_run_with_skip_invalid(
-    server: Server, simulator: Simulator
-) -> None:
+def test_valid_tasks_run_with_skip_invalid(server: Server, simulator: Simulator) -> None:
     tasks = [{"prompt": "a red car"}, {"prompt": "x", "aspect_ratio": "16x9"}]
     made = server.post("/generate-batch", {"tasks": tasks, "skip_invalid": True}).json()
     assert [row["task_index"] for row in made["successful_results"]] == [0]
@@ -508,9 +504,7 @@ def test_non_loopback_server_requires_credentials(serve: Serve) -> None:
         assert server.post("/generate", {"prompt": "x"}, **bearer).status_code == 200
 
 
-def test_cross_site_page_cannot_use_the_server_token(
-    server: Server, simulator: Simulator
-) -> None:
+def test_cross_site_page_cannot_use_the_server_token(server: Server, simulator: Simulator) -> None:
     evil = {"origin": "https://evil.example.com"}
     assert server.post("/generate", {"prompt": "x"}, **evil).status_code == 401
     form = server.client.post(

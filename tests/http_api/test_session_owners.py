@@ -48,7 +48,9 @@ class Session:
     def post(self, message: dict[str, Any], credentials: dict[str, str] | None = None) -> int:
         """The status of an answer; what is streamed goes to `events`."""
         who = self.owner if credentials is None else credentials
-        with self.client.stream("POST", self.url, json=message, headers=self.headers | who) as response:
+        with self.client.stream(
+            "POST", self.url, json=message, headers=self.headers | who
+        ) as response:
             self.read_events(response)
             return response.status_code
 

@@ -73,9 +73,7 @@ def test_duplicate_webhook_delivers_once(serve: Serve, simulator: Simulator) -> 
     assert polls == 10
 
 
-def test_predictions_are_polled_when_webhooks_are_lost(
-    serve: Serve, simulator: Simulator
-) -> None:
+def test_predictions_are_polled_when_webhooks_are_lost(serve: Serve, simulator: Simulator) -> None:
     lose_answers(simulator, webhook_lost=1)
     with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9") as server:
         made, polls = make(server, simulator)
@@ -83,9 +81,7 @@ def test_predictions_are_polled_when_webhooks_are_lost(
         assert polls == 10
 
 
-def test_forged_webhook_is_rejected_and_ends_nothing(
-    serve: Serve, simulator: Simulator
-) -> None:
+def test_forged_webhook_is_rejected_and_ends_nothing(serve: Serve, simulator: Simulator) -> None:
     with serve(REPLICATE_MCP_PUBLIC_URL="http://127.0.0.1:9") as server:
         make(server, simulator)
         forged = {
@@ -112,7 +108,10 @@ def test_unverifiable_webhooks_are_limited_in_number(serve: Serve) -> None:
         "webhook-signature": "v1,AAAA",
     }
     webhook_settings = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
-    with serve(**webhook_settings) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+    with (
+        serve(**webhook_settings) as server,
+        httpx.Client(base_url=server.url, headers=headers) as client,
+    ):
 
         def post_statuses(account: str, times: int) -> Counter[int]:
             path = f"/webhooks/replicate/{account}"
@@ -132,7 +131,10 @@ def test_unverifiable_webhooks_are_limited_in_bytes(serve: Serve) -> None:
         "webhook-signature": "v1,AAAA",
     }
     webhook_settings = {"REPLICATE_MCP_PUBLIC_URL": "https://images.example.com"}
-    with serve(**webhook_settings) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+    with (
+        serve(**webhook_settings) as server,
+        httpx.Client(base_url=server.url, headers=headers) as client,
+    ):
 
         def kept(account: str, size: int, times: int) -> int:
             """How many bytes of bodies; each has its prediction's own."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mcp_server.answers import call, text
 from mcp_server.conftest import Connect
+from mcp_server.tool_results import call, text
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.mcp_server.arguments import read_arguments
 from replicate_mcp.mcp_server.tools import TOOLS

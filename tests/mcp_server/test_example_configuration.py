@@ -10,7 +10,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import CallToolResult
 
 from conftest import environment
-from mcp_server.answers import text
+from mcp_server.tool_results import text
 from replicate_mcp.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,9 @@ def test_the_readme_shows_the_example_file() -> None:
     assert example.strip() in (ROOT / "README.md").read_text()
 
 
-async def test_server_started_from_the_example_responds(simulator: Simulator, tmp_path: Path) -> None:
+async def test_server_started_from_the_example_responds(
+    simulator: Simulator, tmp_path: Path
+) -> None:
     result = await answer_with(simulator, tmp_path)
     assert "This looks like no Replicate token" in text(result)
     made = await answer_with(simulator, tmp_path, REPLICATE_API_TOKEN="r8_acme_1")

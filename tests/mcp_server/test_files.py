@@ -9,8 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from mcp_server.answers import call, text
 from mcp_server.conftest import Connect
+from mcp_server.tool_results import call, text
 from replicate_mcp.simulator import Simulator
 
 EDIT = "black-forest-labs/flux-kontext-max"

@@ -41,9 +41,7 @@ def ask(inspector: Path, simulator: Simulator, folder: Path, *words: str) -> dic
     return answer
 
 
-def test_inspector_lists_the_tools(
-    inspector: Path, simulator: Simulator, tmp_path: Path
-) -> None:
+def test_inspector_lists_the_tools(inspector: Path, simulator: Simulator, tmp_path: Path) -> None:
     listed = ask(inspector, simulator, tmp_path, "--method", "tools/list")
     assert "generate_images" in {tool["name"] for tool in listed["tools"]}
 

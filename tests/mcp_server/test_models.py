@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from mcp_server.answers import call, structured, text
 from mcp_server.conftest import Connect
+from mcp_server.tool_results import call, structured, text
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 
 
 async def test_recommended_models_are_listed_without_a_token(

@@ -7,8 +7,8 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import PromptReference, RequestParamsMeta, ResourceTemplateReference
 
-from mcp_server.answers import call
 from mcp_server.conftest import Connect
+from mcp_server.tool_results import call
 from replicate_mcp.simulator import Simulator
 
 OTHER = cast(

@@ -15,8 +15,8 @@ from mcp_types import RequestParamsMeta, TextResourceContents, Tool
 
 from backends.servers import RunningServer
 from conftest import environment
-from mcp_server.answers import call, structured, text
 from mcp_server.conftest import Connect
+from mcp_server.tool_results import call, structured, text
 from replicate_mcp.simulator import Simulator
 
 
@@ -129,9 +129,7 @@ async def test_call_returns_after_wait_seconds_and_the_batch_continues(
     assert (late["status"], late["successful_count"]) == ("completed", 1)
 
 
-async def test_null_counts_as_an_omitted_argument(
-    connect: Connect, simulator: Simulator
-) -> None:
+async def test_null_counts_as_an_omitted_argument(connect: Connect, simulator: Simulator) -> None:
     def without(tool: Tool) -> dict[str, None]:
         schema = tool.input_schema
         return dict.fromkeys(set(schema["properties"]) - set(schema.get("required", [])))
@@ -184,9 +182,7 @@ async def test_progress_reports_the_wait_for_a_new_redis(
     assert "Redis" not in reported[-1]
 
 
-async def test_cancel_batch_cancels_at_replicate(
-    connect: Connect, simulator: Simulator
-) -> None:
+async def test_cancel_batch_cancels_at_replicate(connect: Connect, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=30, cancel_seconds=5)
     async with connect(REPLICATE_CONCURRENT_LIMIT="2") as client:
         started = await call(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import environment, simulator_without_a_rate
-from http_api.holding import MAX_HOLD_SECONDS, Holds, largest_values
+from http_api.loop_holds import MAX_HOLD_SECONDS, Holds, largest_values
 from mcp_server.stdio_wire import StdioWire, stdio_server
 from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_BYTES, MAX_LINE_MARKS, MIB
 

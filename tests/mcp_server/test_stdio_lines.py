@@ -10,7 +10,7 @@ import pytest
 from conftest import environment, simulator_without_a_rate
 from hostile import HOSTILE_TEXTS
 from mcp_server.stdio_wire import INITIALIZE, INITIALIZED, StdioWire, stdio_server
-from replicate_mcp.http_api.limits import DEFAULT_LIMITS
+from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS
 from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_BYTES, MAX_LINE_MARKS, MIB
 from replicate_mcp.simulator import Simulator
 
@@ -163,9 +163,7 @@ def test_unsendable_value_is_rejected_naming_its_task_and_nothing_is_created(
 
 
 @pytest.mark.parametrize("where", ["start", "end"])
-def test_too_long_line_is_skipped_and_rejected_under_its_id(
-    wire: StdioWire, where: str
-) -> None:
+def test_too_long_line_is_skipped_and_rejected_under_its_id(wire: StdioWire, where: str) -> None:
     long = b"x" * (MAX_LINE_BYTES + 1_000)
     line = {
         "start": b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"junk":"%s"}}',

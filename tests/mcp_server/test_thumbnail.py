@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from replicate_mcp.mcp_server.thumbnail import MAX_SIDE_PIXELS, MAX_BYTES, ThumbnailError, thumbnail
+from replicate_mcp.mcp_server.thumbnail import MAX_BYTES, MAX_SIDE_PIXELS, ThumbnailError, thumbnail
 
 
 def encoded(image: Image.Image, kind: str, **more: Any) -> bytes:
@@ -18,7 +18,9 @@ def encoded(image: Image.Image, kind: str, **more: Any) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
 @pytest.mark.parametrize("size", [(1344, 768), (768, 1344), (64, 48)])
-def test_thumbnail_keeps_the_aspect_ratio_and_is_never_larger(kind: str, size: tuple[int, int]) -> None:
+def test_thumbnail_keeps_the_aspect_ratio_and_is_never_larger(
+    kind: str, size: tuple[int, int]
+) -> None:
     small = Image.open(io.BytesIO(thumbnail(encoded(Image.new("RGB", size, "teal"), kind))))
     assert small.format == "WEBP"
     assert max(small.size) == min(MAX_SIDE_PIXELS, max(size))

@@ -12,7 +12,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from conftest import environment
-from mcp_server.answers import text
+from mcp_server.tool_results import text
 from network import API, NETWORK_VARIABLES, company
 from replicate_mcp.simulator import Simulator
 

@@ -11,9 +11,9 @@ import pytest
 
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import settings_of
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.batches import runner
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.platform import clock
 
 

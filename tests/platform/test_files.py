@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from replicate_mcp.backends.sqlite.life_lock import LifeLock
+from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
 from replicate_mcp.backends.sqlite.private_file import make_private_file
-from replicate_mcp.cli.config_file import ConfigFile
-from replicate_mcp.cli.saving import make_folder
+from replicate_mcp.cli.downloader import make_folder
+from replicate_mcp.cli.install.config_file import ConfigFile
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import files
 

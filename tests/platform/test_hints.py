@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from docs.powershell import faults
-from replicate_mcp.cli import checks, executable, simulate
+from replicate_mcp.cli import diagnostics, executable
+from replicate_mcp.cli.commands import simulate
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.platform import shell
 from replicate_mcp.settings import load_settings
@@ -45,7 +46,11 @@ def of_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     error.__cause__ = damaged = sqlite3.DatabaseError("malformed")
     damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     file = Path("/Users/you/Library/Application Support/replicate-mcp/state.db")
-    return checks.state_advice(file, error).partition("where they are: ")[2].partition(". What")[0]
+    return (
+        diagnostics.state_advice(file, error)
+        .partition("where they are: ")[2]
+        .partition(". What")[0]
+    )
 
 
 def of_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

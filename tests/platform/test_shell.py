@@ -71,9 +71,7 @@ def test_package_hint_uses_the_tool_that_created_the_environment(
     assert shell.install_command("a[b]") == "uv pip install --python '/my tools/python' 'a[b]'"
 
 
-def test_hint_names_the_program_as_started(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_hint_names_the_program_as_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "replicate-mcp.exe"
     program.touch()
     # As Windows starts a program: without its ending.

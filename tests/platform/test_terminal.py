@@ -7,8 +7,9 @@ from typing import TextIO
 
 import pytest
 
-from replicate_mcp.cli import install_questions, printing
+from replicate_mcp.cli import printing
 from replicate_mcp.cli.console import PrintableConsole
+from replicate_mcp.cli.install import questions
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import terminal
 
@@ -85,7 +86,7 @@ def test_token_is_not_prompted_for_where_input_cannot_be_hidden(
 ) -> None:
     git_bash.setattr("sys.stdin", pipe)
     with pytest.raises(InvalidInput, match="run this in PowerShell"):
-        install_questions.prompt_token()
+        questions.prompt_token()
 
 
 def test_confirmation_is_prompted_in_git_bash(
@@ -96,5 +97,5 @@ def test_confirmation_is_prompted_in_git_bash(
     os.close(far)
     with os.fdopen(near, encoding="utf-8") as stream:
         git_bash.setattr("sys.stdin", stream)
-        assert install_questions.confirm()
+        assert questions.confirm()
     assert capsys.readouterr().out == "Write this? [y/N] "

@@ -7,9 +7,9 @@ import anyio
 import pytest
 
 from batches.direct import ACCOUNT, TOKEN, URL, Answer, Replicate, lost, refused, slow, unsent
-from batches.leaving import now
+from batches.orphans import now
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.access import fingerprint
+from replicate_mcp.auth import fingerprint
 from replicate_mcp.errors import (
     ReplicateMcpError,
     ReplicateUnavailable,
@@ -20,7 +20,7 @@ from replicate_mcp.errors import (
 from replicate_mcp.refused_credentials import MAX_REFUSED, RefusedCredentials
 from replicate_mcp.replicate_api import accounts as module
 from replicate_mcp.replicate_api.accounts import Accounts
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
+from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured
 from replicate_mcp.replicate_api.webhooks import Message
 
 HOME = "192.0.2.1"
@@ -422,14 +422,18 @@ async def test_without_a_public_url_webhooks_are_kept_unverified(accounts_of: Ma
     accounts = accounts_of(Replicate())
     await accounts.name(TOKEN)
     assert accounts.gateway(TOKEN).webhooks is None
-    assert [await accounts.receive(ACCOUNT, message()) for _ in range(101)] == [True] * 100 + [False]
+    assert [await accounts.receive(ACCOUNT, message()) for _ in range(101)] == [True] * 100 + [
+        False
+    ]
 
 
 # Gateways.
 
 
 @in_virtual_time
-async def test_token_has_one_gateway_and_malformed_token_is_rejected(accounts_of: MakeAccounts) -> None:
+async def test_token_has_one_gateway_and_malformed_token_is_rejected(
+    accounts_of: MakeAccounts,
+) -> None:
     accounts = accounts_of(Replicate())
     assert accounts.gateway(TOKEN) is accounts.gateway(TOKEN)
     assert accounts.gateway("r8_other_1") is not accounts.gateway(TOKEN)

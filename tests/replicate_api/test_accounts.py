@@ -4,17 +4,17 @@ import gc
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 import pytest
 from httpx import AsyncHTTPTransport
 
 from conftest import AppFactory
-from replicate_mcp import callers_batches
-from replicate_mcp.access import Caller, HttpRequest
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app import batches
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.auth import Caller, HttpRequest
 from replicate_mcp.errors import (
     ReplicateMcpError,
     ReplicateUnavailable,
@@ -142,7 +142,7 @@ async def test_many_valid_tokens_from_one_address_are_all_accepted(
 async def test_silent_replicate_rejects_a_request_before_its_client_times_out(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers_batches, "PREPARE_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(batches, "PREPARE_TIMEOUT_SECONDS", 1.5)
     async with app_with() as app:
         simulator.fault_next("silence", 20, on="get")
         with (
@@ -160,9 +160,7 @@ def refused_tokens(simulator: Simulator, count: int = 20) -> list[str]:
     return tokens
 
 
-async def test_invalid_tokens_leave_no_gateways(
-    app_with: AppFactory, simulator: Simulator
-) -> None:
+async def test_invalid_tokens_leave_no_gateways(app_with: AppFactory, simulator: Simulator) -> None:
     made_up = refused_tokens(simulator)
     before = new_objects(Gateway)
     async with app_with() as app:

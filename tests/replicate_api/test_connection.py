@@ -17,13 +17,17 @@ from network import API, NETWORK_VARIABLES, Company, company, proxy
 from replicate_mcp import tls
 from replicate_mcp.errors import ReplicateUnreachable
 from replicate_mcp.platform import certificates
-from replicate_mcp.replicate_api.asking_again import retry_read
 from replicate_mcp.replicate_api.connection import connection_options
 from replicate_mcp.replicate_api.delivery import Delivery, DownloadFailed
-from replicate_mcp.replicate_api.fault_policy import Action, to_public_error, rule_for
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, ResponseLost, RequestNotSent
+from replicate_mcp.replicate_api.error_policy import Action, rule_for, to_public_error
+from replicate_mcp.replicate_api.exceptions import (
+    ConnectionMisconfigured,
+    RequestNotSent,
+    ResponseLost,
+)
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.replicate_api.proxies import ProxySetting, find_proxy
+from replicate_mcp.replicate_api.retry import retry_read
 from replicate_mcp.replicate_api.transport import Transport, call
 from replicate_mcp.simulator import Simulator
 
@@ -244,7 +248,9 @@ async def test_simulator_is_reached_without_the_configured_proxy(
 ) -> None:
     assert await account(simulator.url) == "acme"
     async with Delivery(simulator.url).fetching() as fetch:
-        with pytest.raises(DownloadFailed, match="expired"):  # The simulator's answer: no such file.
+        with pytest.raises(
+            DownloadFailed, match="expired"
+        ):  # The simulator's answer: no such file.
             await fetch(f"{simulator.url}/delivery/none/out-0.png", 1_000)
 
 
@@ -295,7 +301,9 @@ def test_proxy_is_shown_without_credentials(url: str, shown: str) -> None:
     assert "s3" not in repr(setting)
 
 
-async def test_socks_proxy_error_names_the_required_package(environment: pytest.MonkeyPatch) -> None:
+async def test_socks_proxy_error_names_the_required_package(
+    environment: pytest.MonkeyPatch,
+) -> None:
     environment.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConnectionMisconfigured, match=r"pip install .*'httpx\[socks\]'"):
         await connection_options(URL)
@@ -309,7 +317,9 @@ async def test_images_are_fetched_with_the_same_proxy_and_certificates(
 ) -> None:
     use(environment, network.environment)
     async with Delivery(URL).fetching() as fetch:
-        with pytest.raises(DownloadFailed, match="expired"):  # The simulator's answer: no such file.
+        with pytest.raises(
+            DownloadFailed, match="expired"
+        ):  # The simulator's answer: no such file.
             await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
     assert network.proxy.asked == ["replicate.delivery:443"]
     environment.delenv("SSL_CERT_FILE")

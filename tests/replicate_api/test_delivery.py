@@ -179,7 +179,9 @@ async def test_foreign_hosts_are_never_requested(
 async def test_unreachable_host_is_named_as_the_reason() -> None:
     base_url = "http://127.0.0.1:9"
     async with Delivery(base_url).fetching() as fetch:
-        with pytest.raises(DownloadFailed, match=r"the simulator at http://127\.0\.0\.1:9 does not"):
+        with pytest.raises(
+            DownloadFailed, match=r"the simulator at http://127\.0\.0\.1:9 does not"
+        ):
             await fetch(f"{base_url}/fine", 1_000)
 
 
@@ -190,7 +192,9 @@ async def test_files_are_fetched_through_the_proxy_of_their_scheme(
     monkeypatch.setenv("ALL_PROXY", "socks5://nobody.example.com:1080")
     monkeypatch.setenv("HTTP_PROXY", "http://us#er:1")
     async with Delivery("https://api.replicate.com").fetching() as fetch:
-        with pytest.raises(DownloadFailed, match=r"the proxy http://127\.0\.0\.1:1 that HTTPS_PROXY"):
+        with pytest.raises(
+            DownloadFailed, match=r"the proxy http://127\.0\.0\.1:1 that HTTPS_PROXY"
+        ):
             await fetch("https://replicate.delivery/x.webp", 1_000)
 
 

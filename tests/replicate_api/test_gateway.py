@@ -9,19 +9,19 @@ import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.replicate_api.faults import (
+from replicate_mcp.replicate_api.attempt_matching import hash_inputs
+from replicate_mcp.replicate_api.exceptions import (
+    ApiStatusError,
     ConnectionMisconfigured,
-    ResponseLost,
     PredictionStuck,
     RequestNotSent,
-    ApiStatusError,
+    ResponseLost,
 )
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.replicate_api.transport import Transport, call
 from replicate_mcp.simulator import Fault, Simulator
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 
 SCHNELL = Target(ModelName.parse("black-forest-labs/flux-schnell"))
 INPUTS = {"prompt": "a red car"}
@@ -108,7 +108,9 @@ async def test_429_reports_retry_after_and_rate_limit(
     assert refused.value.reduced_to == (6, 1)
 
 
-async def test_error_response_is_not_retried_by_the_gateway(gateway: Gateway, simulator: Simulator) -> None:
+async def test_error_response_is_not_retried_by_the_gateway(
+    gateway: Gateway, simulator: Simulator
+) -> None:
     simulator.fault_next("503", on="get")
     with pytest.raises(ApiStatusError):
         await gateway.model("black-forest-labs", "flux-schnell")
@@ -139,7 +141,9 @@ async def test_refused_connection_means_request_not_sent() -> None:
         await gateway.create(SCHNELL, INPUTS, cancel_after=60)
 
 
-async def test_following_polls_until_the_prediction_ends(gateway: Gateway, simulator: Simulator) -> None:
+async def test_following_polls_until_the_prediction_ends(
+    gateway: Gateway, simulator: Simulator
+) -> None:
     simulator.configure(data_url_outputs=1)
     prediction = await gateway.create(SCHNELL, INPUTS, cancel_after=60)
     assert prediction.inline

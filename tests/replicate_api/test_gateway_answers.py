@@ -10,11 +10,11 @@ import pytest
 
 from batches.direct import MODEL, TOKEN, URL, Answer, Forward, Kind, Replicate, lost, refused
 from batches.virtual_time import EPOCH, in_virtual_time
-from replicate_mcp.replicate_api.attempts import hash_inputs
-from replicate_mcp.replicate_api.faults import ResponseLost, ApiStatusError, UnreadableCreation
+from replicate_mcp.replicate_api.attempt_matching import hash_inputs
+from replicate_mcp.replicate_api.exceptions import ApiStatusError, ResponseLost, UnreadableCreation
 from replicate_mcp.replicate_api.gateway import MAX_LIST_PAGES, Gateway, Target
-from replicate_mcp.simulator.clock import timestamp
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.simulator.engine.clock import timestamp
+from replicate_mcp.tasks.model_name import ModelName
 
 
 def says(document: object) -> Answer:
@@ -293,9 +293,7 @@ async def test_list_request_is_limited_to_predictions_since_a_time() -> None:
 async def test_all_fields_of_a_listed_prediction_are_parsed() -> None:
     whole = row(1, T + 1, model="o/m", version="v1", input={"seed": 7})
     whole |= {"deadline": timestamp(T + 61), "status": "succeeded"}
-    gateway = gateway_answering(
-        {"results": [whole, row(2, T, model=None, version=None, input=[])]}
-    )
+    gateway = gateway_answering({"results": [whole, row(2, T, model=None, version=None, input=[])]})
     first, second = (await gateway.predictions_since(T)).predictions
     assert (first.id, first.model, first.version, first.ended) == ("p1", "o/m", "v1", True)
     assert first.created_at == T + 1

@@ -13,23 +13,28 @@ from batches.playback import SCHEMA
 from batches.virtual_time import in_virtual_time
 from replicate_api.test_account_names import Kept
 from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateUnavailable, Unauthorized
-from replicate_mcp.replicate_api import models as module
-from replicate_mcp.replicate_api.faults import ApiStatusError
-from replicate_mcp.replicate_api.finding import (
+from replicate_mcp.replicate_api import model_resolver as module
+from replicate_mcp.replicate_api.exceptions import ApiStatusError
+from replicate_mcp.replicate_api.gateway import Gateway, Target
+from replicate_mcp.replicate_api.model_resolver import (
+    MAX_SCHEMA_BYTES,
+    Model,
+    ModelResolver,
+    _CompiledModels,
+)
+from replicate_mcp.replicate_api.model_search import (
     MAX_RESULTS,
-    SearchResult,
     ModelSummary,
+    SearchResult,
     image_models,
     inputs,
     recommended_models,
     search_replicate,
     unknown,
 )
-from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.replicate_api.models import MAX_SCHEMA_BYTES, Model, ModelResolver, _CompiledModels
-from replicate_mcp.tasks.catalogue import CATALOGUE
-from replicate_mcp.tasks.model_inputs import InputSchema
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.input_schema import InputSchema
+from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 
 NAME = ModelName.parse("o/m")
 VERSION = "f" * 64

@@ -185,9 +185,7 @@ def test_plausible_predict_time_is_kept(reported: object, kept: float | None) ->
         ("7", None),
     ],
 )
-def test_64_bit_integer_seed_is_kept(
-    reported: object, kept: int | None
-) -> None:
+def test_64_bit_integer_seed_is_kept(reported: object, kept: int | None) -> None:
     assert read(input={"seed": reported}).seed == kept
     assert type(read(input={"seed": reported}).seed) is type(kept)
 

@@ -13,7 +13,7 @@ import pytest
 from network import NETWORK_VARIABLES
 from replicate_mcp import tls
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured, RequestNotSent
+from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured, RequestNotSent
 from replicate_mcp.replicate_api.proxies import (
     ProxySetting,
     find_proxy,
@@ -195,9 +195,21 @@ UNTRUSTED = f"the certificate of {HOST} is not trusted"
 
 # The variables, the URL, the error, the kind of fault, and how it begins.
 FAULTS: list[tuple[dict[str, str], str, Any, type[RequestNotSent], str]] = [
-    ({}, REMOTE, httpx.ConnectError("refused"), RequestNotSent, f"no connection to {HOST} (refused)"),
+    (
+        {},
+        REMOTE,
+        httpx.ConnectError("refused"),
+        RequestNotSent,
+        f"no connection to {HOST} (refused)",
+    ),
     ({}, REMOTE, httpx.ConnectTimeout(""), RequestNotSent, f"no connection to {HOST} (timed out)"),
-    ({}, REMOTE, httpx.ConnectError("x" * 201), RequestNotSent, f"no connection to {HOST} ({'x' * 199}…)"),
+    (
+        {},
+        REMOTE,
+        httpx.ConnectError("x" * 201),
+        RequestNotSent,
+        f"no connection to {HOST} ({'x' * 199}…)",
+    ),
     ({}, LOCAL, httpx.ConnectError("x"), RequestNotSent, SIMULATOR.format(LOCAL, 9001)),
     *[
         ({}, url, httpx.ConnectError("x"), RequestNotSent, SIMULATOR.format(url, port))

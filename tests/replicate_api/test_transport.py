@@ -14,12 +14,12 @@ import pytest
 from batches.virtual_time import EPOCH, in_virtual_time
 from replicate_mcp.platform.sockets import keepalive_socket_options
 from replicate_mcp.replicate_api import transport as module
-from replicate_mcp.replicate_api.faults import (
-    ReplicateApiError,
-    Intercepted,
-    ResponseLost,
-    RequestNotSent,
+from replicate_mcp.replicate_api.exceptions import (
     ApiStatusError,
+    Intercepted,
+    ReplicateApiError,
+    RequestNotSent,
+    ResponseLost,
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -235,9 +235,21 @@ async def test_a_request_that_is_given_up_takes_its_connection_with_it() -> None
 
 TOO_LONG = "x" * 201
 BROKEN: list[tuple[Exception, type[ReplicateApiError], str]] = [
-    (httpx.ConnectError("refused"), RequestNotSent, "the simulator at http://127.0.0.1:9 does not answer"),
-    (httpx.ConnectTimeout(""), RequestNotSent, "the simulator at http://127.0.0.1:9 does not answer"),
-    (httpx.ProxyError("502 x"), RequestNotSent, "the proxy refuses the connection to 127.0.0.1 (502 x)"),
+    (
+        httpx.ConnectError("refused"),
+        RequestNotSent,
+        "the simulator at http://127.0.0.1:9 does not answer",
+    ),
+    (
+        httpx.ConnectTimeout(""),
+        RequestNotSent,
+        "the simulator at http://127.0.0.1:9 does not answer",
+    ),
+    (
+        httpx.ProxyError("502 x"),
+        RequestNotSent,
+        "the proxy refuses the connection to 127.0.0.1 (502 x)",
+    ),
     (httpx.LocalProtocolError("odd"), RequestNotSent, "the request cannot be sent as it is"),
     (httpx.UnsupportedProtocol("odd"), RequestNotSent, "the request cannot be sent as it is"),
     (httpx.ReadError("reset"), ResponseLost, "the answer of 127.0.0.1 was lost (reset)"),

@@ -13,10 +13,10 @@ import pytest
 from batches.direct import MODEL, Replicate
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
-from replicate_mcp.replicate_api.faults import ResponseLost
+from replicate_mcp.replicate_api.exceptions import ResponseLost
 from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, store
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 
 NOW = 1_800_000_000.0
 KEY, OTHER_KEY = b"k" * 24, b"o" * 24
@@ -220,7 +220,10 @@ def test_non_webhook_request_is_rejected() -> None:
         "webhook-signature": "v1,x",
     }
     assert Message.from_response(headers, b'{"id": "abc"}').prediction == "abc"
-    assert Message.from_response(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction == "abc"
+    assert (
+        Message.from_response(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction
+        == "abc"
+    )
     assert Message.from_response(headers, f'{{"id": "{"a" * 64}"}}'.encode()).prediction == "a" * 64
     assert Message.from_response(headers, b'{"id": "abc"}') == Message(
         "msg_1", headers["webhook-timestamp"], "v1,x", '{"id": "abc"}'

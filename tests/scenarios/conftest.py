@@ -14,7 +14,7 @@ import pytest
 
 from backends.servers import KINDS, RunningServer, open_for_admission
 from conftest import environment, settings_for
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
 from replicate_mcp.simulator import Simulator, running_simulator_process
 
 PROGRAM = """

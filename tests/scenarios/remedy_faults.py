@@ -12,14 +12,14 @@ import pytest
 
 from backends.link import Link
 from backends.servers import RunningServer
-from replicate_mcp.backends.redis import server as redis_server
+from replicate_mcp.backends.redis import connection as redis_server
 from replicate_mcp.backends.sqlite import backend as sqlite_backend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.database import Database
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
 from replicate_mcp.replicate_api.accounts import Accounts
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.simulator.fault_injection import Call
+from replicate_mcp.simulator.engine.fault_injection import Call
 from scenarios.remedy_cells import ANSWERS
 
 LEASE = 1.0

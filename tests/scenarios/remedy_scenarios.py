@@ -7,9 +7,9 @@ from socket import socket
 
 import anyio
 
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
 from replicate_mcp.platform.sockets import listening_socket
-from replicate_mcp.semaphores.context import ContextPermit
+from replicate_mcp.semaphores.context_permits import ContextPermit
 from scenarios.remedy_cells import KILLS
 from scenarios.remedy_stage import LIMIT, PATIENCE, Stage
 

@@ -17,11 +17,11 @@ import pytest
 from backends.link import Link
 from backends.servers import RunningServer
 from conftest import settings_for
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.replicate_api import transport
 from replicate_mcp.simulator import Simulator, ThrottleWording

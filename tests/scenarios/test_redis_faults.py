@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.errors import UnknownBatch
 from replicate_mcp.simulator import running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
@@ -105,7 +105,9 @@ async def nothing_in_use(app: App) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_redis_failure_loses_and_duplicates_no_image(server: RunningServer, programs: Programs, fault: str) -> None:
+async def test_redis_failure_loses_and_duplicates_no_image(
+    server: RunningServer, programs: Programs, fault: str
+) -> None:
     simulator = programs.simulator
     async with programs.app() as app:
         other = programs.start([{"prompt": f"theirs {n}", "seed": 1} for n in range(THEIRS)])

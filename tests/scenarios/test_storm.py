@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from conftest import settings_for
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.simulator import running_simulator_process
 
 TASKS = 300

@@ -17,9 +17,9 @@ import anyio.to_thread
 import pytest
 
 from backends.servers import KINDS, RunningServer
-from replicate_mcp.app import App
-from replicate_mcp.callers_batches import BatchRequest
-from replicate_mcp.composition import open_backend
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.composition import open_backend
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import BatchResult, TaskResult
 from scenarios.conftest import LEASE_SECONDS, Programs
@@ -67,7 +67,7 @@ Gateway.create = create
 
 STOPPED_AS_NOTED = """
 import os, signal, time
-from replicate_mcp.batches.attempting import Attempting
+from replicate_mcp.batches.task_execution import Attempting
 _run = Attempting._run
 async def run(self, *arguments):
     Attempting._run = _run

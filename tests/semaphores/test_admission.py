@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicate_mcp.semaphores.adaptive_rate import Throttling, on_throttled
 from replicate_mcp.semaphores.admission import (
-    OFFER_TTL_SECONDS,
     OFFER_STALE_SECONDS,
+    OFFER_TTL_SECONDS,
     Decision,
     Entry,
     admit,
 )
-from replicate_mcp.semaphores.rate import Rate, full_burst
-from replicate_mcp.semaphores.rate_learning import Throttling, on_throttled
+from replicate_mcp.semaphores.rate_limit import Rate, full_burst
 
 NOW = 1_000.0
 
@@ -27,10 +27,16 @@ def entry(
     account: str | None = None,
     holder: str = "p",
     running: int = 0,
-    at_most: int | None = None,
+    max_running: int | None = None,
 ) -> Entry:
     return Entry(
-        name, holder, semaphores or ("s",), account, waiting, running=running, max_running=at_most
+        name,
+        holder,
+        semaphores or ("s",),
+        account,
+        waiting,
+        running=running,
+        max_running=max_running,
     )
 
 
@@ -75,13 +81,15 @@ def test_stalled_holder_is_granted_and_reserves_nothing() -> None:
 
 
 def test_batch_respects_its_own_limit_and_reserves_nothing_beyond_it() -> None:
-    queue = [entry("few", 9, at_most=3, running=1), entry("many", 9)]
+    queue = [entry("few", 9, max_running=3, running=1), entry("many", 9)]
     grants = admit(queue, {"s": 8}, {}, now=NOW).grants
     assert Counter(grants) == {"few": 2, "many": 6}
 
 
 def test_an_entry_of_which_nothing_runs_may_start_as_many_as_its_own_limit() -> None:
-    assert admit([Entry("a", "p", ("s",), None, 5, max_running=2)], {"s": 9}, {}, now=NOW).grants == (
+    assert admit(
+        [Entry("a", "p", ("s",), None, 5, max_running=2)], {"s": 9}, {}, now=NOW
+    ).grants == (
         "a",
         "a",
     )
@@ -172,7 +180,7 @@ def test_entries_without_waiting_starts_reserve_nothing() -> None:
 
 def test_entry_reserves_units_only_below_its_own_limit() -> None:
     def second_gets(running: int) -> bool:
-        first = entry("first", 1, "s", "full", running=running, at_most=2)
+        first = entry("first", 1, "s", "full", running=running, max_running=2)
         return bool(admit([first, entry("b", 1)], {"s": 1, "full": 0}, {}, now=NOW).grants)
 
     assert second_gets(3)
@@ -213,8 +221,8 @@ def test_offer_timeout_constants() -> None:
 NAMES = st.sampled_from(["s", "t", "u"])
 QUEUES = st.lists(
     st.builds(
-        lambda number, semaphores, waiting, holder, at_most: Entry(
-            f"e{number}", holder, tuple(semaphores), None, waiting, max_running=at_most
+        lambda number, semaphores, waiting, holder, max_running: Entry(
+            f"e{number}", holder, tuple(semaphores), None, waiting, max_running=max_running
         ),
         st.integers(0, 10_000),
         st.lists(NAMES, min_size=1, max_size=2, unique=True),

@@ -12,11 +12,11 @@ from anyio.abc import TaskGroup
 
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
-from replicate_mcp.semaphores import holder as holder_module
-from replicate_mcp.semaphores.context import ContextQueue, ContextPermit
-from replicate_mcp.semaphores.holder import OfferDispatcher
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, AcceptedOffers
-from replicate_mcp.semaphores.steps import BackendCalls
+from replicate_mcp.semaphores import offer_dispatcher as holder_module
+from replicate_mcp.semaphores.backend_calls import BackendCalls
+from replicate_mcp.semaphores.context_permits import ContextPermit, ContextQueue
+from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
+from replicate_mcp.semaphores.permit_store import AcceptedOffers, AdmissionResult, QueueEntry
 
 
 class Recorded(SqliteBackend):

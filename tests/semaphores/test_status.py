@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from replicate_mcp.semaphores.permits import SemaphoreState
+from replicate_mcp.semaphores.permit_store import SemaphoreState
 from replicate_mcp.semaphores.status import SemaphoreStatus
 
 

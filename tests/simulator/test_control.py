@@ -20,13 +20,11 @@ from replicate_mcp.simulator import (
     running_simulator_process,
 )
 from replicate_mcp.simulator.__main__ import add_arguments, main
-from replicate_mcp.simulator.durations import sampler
+from replicate_mcp.simulator.engine.durations import sampler
 from simulator.calls import create
 
 
-async def test_stats_count_events(
-    simulator: Simulator, client: httpx.AsyncClient
-) -> None:
+async def test_stats_count_events(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(predict_seconds=0.1)
     await create(client)
     await create(client, "[fail]")
@@ -90,7 +88,9 @@ def test_waiting_for_an_unreached_count_times_out(simulator: Simulator) -> None:
         simulator.account("acme") and simulator.wait_for(nonsense=1)
 
 
-async def test_clock_offset_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_clock_offset_is_configurable(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
     simulator.configure(clock_offset_seconds=3600)
     response = await create(client)
     stated = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp()
@@ -100,7 +100,9 @@ async def test_clock_offset_is_configurable(simulator: Simulator, client: httpx.
     assert simulator.predictions()[0]["created"] == pytest.approx(time.time(), abs=5)
 
 
-async def test_public_url_of_predictions_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_public_url_of_predictions_is_configurable(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
     simulator.configure(public_url="http://simulator:8765/")
     prediction = (await create(client)).json()
     assert prediction["urls"]["get"].startswith("http://simulator:8765/v1/predictions/")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.simulator.catalogue import MODELS_BY_ID
+from replicate_mcp.simulator.model_fixtures import MODELS_BY_ID
 from simulator.calls import create
 
 REMOVER = "851-labs/background-remover"
@@ -94,7 +94,9 @@ async def test_upscaler_enlarges_the_image_by_its_factor(
     assert colour[0] > 240
 
 
-async def test_vectorizer_returns_an_svg_in_the_colours_of_the_image(client: httpx.AsyncClient) -> None:
+async def test_vectorizer_returns_an_svg_in_the_colours_of_the_image(
+    client: httpx.AsyncClient,
+) -> None:
     prediction = await run(client, VECTORIZER, image=data_uri(png(colour="#ff0000")))
     response = await client.get(prediction["output"])
     assert response.headers["content-type"] == "image/svg+xml"
@@ -154,7 +156,9 @@ async def test_foreign_image_url_is_drawn_and_not_fetched(
         data_uri(b"<html></html>"),
     ],
 )
-async def test_non_image_input_fails_like_the_real_models(client: httpx.AsyncClient, url: str) -> None:
+async def test_non_image_input_fails_like_the_real_models(
+    client: httpx.AsyncClient, url: str
+) -> None:
     prediction = await run(client, REMOVER, image=url)
     assert (prediction["status"], prediction["output"]) == ("failed", None)
     assert prediction["error"] == "cannot identify image file"

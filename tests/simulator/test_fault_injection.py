@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from replicate_mcp.simulator import Fault, Simulator, SimulatorSettings
-from replicate_mcp.simulator.fault_injection import FaultInjector, Faults
+from replicate_mcp.simulator.engine.fault_injection import FaultInjector, Faults
 from simulator.calls import SCHNELL, create
 
 

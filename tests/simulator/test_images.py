@@ -86,9 +86,7 @@ async def test_head_request_returns_the_image_size(
         ({"width": 256, "height": 512}, (256, 512)),
     ],
 )
-def test_image_has_the_requested_size(
-    inputs: dict[str, Any], size: tuple[int, int]
-) -> None:
+def test_image_has_the_requested_size(inputs: dict[str, Any], size: tuple[int, int]) -> None:
     assert picture_size(inputs) == size
 
 

@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.simulator.catalogue import MODELS, MODELS_BY_ID
+from replicate_mcp.simulator.model_fixtures import MODELS, MODELS_BY_ID
 from replicate_mcp.simulator.models import Model
-from replicate_mcp.tasks.catalogue import CATALOGUE
 from replicate_mcp.tasks.media import media_type
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 from simulator.calls import create
 
 OFFICIAL = [model for model in MODELS if model.is_official]

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from replicate_mcp.simulator import Simulator
-from replicate_mcp.simulator.prediction_routes import cancel_after
-from replicate_mcp.simulator.problems import Problem
+from replicate_mcp.simulator.problem_details import Problem
+from replicate_mcp.simulator.routes.predictions import cancel_after
 from simulator.calls import create, get
 
 
@@ -87,7 +87,9 @@ async def test_cancelling_an_ended_prediction_changes_nothing(
     assert answer.json() == prediction
 
 
-async def test_cancel_duration_is_configurable(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_cancel_duration_is_configurable(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
     simulator.configure(cancel_seconds=0.05)
     prediction = (await create(client, "[hang]", wait=None)).json()
     await wait_until_started(simulator)
@@ -256,9 +258,7 @@ async def test_metrics_can_be_missing(simulator: Simulator, client: httpx.AsyncC
     assert "metrics" not in (await create(client)).json()
 
 
-async def test_creation_can_return_202(
-    simulator: Simulator, client: httpx.AsyncClient
-) -> None:
+async def test_creation_can_return_202(simulator: Simulator, client: httpx.AsyncClient) -> None:
     simulator.configure(answer_202=True)
     assert (await create(client)).status_code == 202
 

@@ -61,7 +61,9 @@ async def test_pages_are_stable_while_predictions_are_added(
     assert [prediction["input"]["prompt"] for prediction in second["results"]] == ["1", "0"]
 
 
-async def test_created_after_and_created_before_filter_the_list(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_created_after_and_created_before_filter_the_list(
+    simulator: Simulator, client: httpx.AsyncClient
+) -> None:
     simulator.configure(page_size=1)
     for number in range(3):
         await create(client, str(number))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.simulator import Simulator, ThrottleWording
-from replicate_mcp.simulator.accounts import TokenBucket
+from replicate_mcp.simulator.engine.accounts import TokenBucket
 from simulator.calls import create
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicate_mcp.tasks.catalogue import (
+from replicate_mcp.tasks.recommended_models import (
     BY_NAME,
     CATALOGUE,
     PRICE_CLASSES,

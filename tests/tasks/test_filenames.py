@@ -13,9 +13,9 @@ from replicate_mcp.tasks.filenames import (
     default_name,
     delivered_name,
     image_format,
-    with_suffix_number,
     problem,
     requested_format,
+    with_suffix_number,
 )
 
 EXTENSIONS = ["jpg", "jpeg", "JPG", "png", "webp", "WEBP", "gif", "avif"]
@@ -143,7 +143,9 @@ def test_image_extension_requests_its_format(name: str, format: str | None) -> N
         ("cat.png", "x/y", "cat.png"),
     ],
 )
-def test_delivered_extension_matches_the_actual_format(name: str, extension: str | None, delivered: str) -> None:
+def test_delivered_extension_matches_the_actual_format(
+    name: str, extension: str | None, delivered: str
+) -> None:
     assert delivered_name(name, extension) == delivered
 
 
@@ -193,7 +195,9 @@ def test_task_without_outputs_gets_no_filenames() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_equal_filenames_with_expected_counts_are_each_numbered_from_one(order: tuple[int, int]) -> None:
+def test_equal_filenames_with_expected_counts_are_each_numbered_from_one(
+    order: tuple[int, int],
+) -> None:
     batch = BatchFilenames(["cat.jpg", "cat.jpg"], ["jpg", "jpg"], [2, 2])
     given = {index: batch.deliver(index, ["jpg", "jpg"]) for index in order}
     assert given == {0: ["cat_1.jpg", "cat_2.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
@@ -303,9 +307,7 @@ def test_filenames_are_order_independent_when_outputs_are_as_expected(
 
 
 @given(names, formats)
-def test_unique_filename_is_delivered_unchanged(
-    name: str, extension: str | None
-) -> None:
+def test_unique_filename_is_delivered_unchanged(name: str, extension: str | None) -> None:
     expected = delivered_name(name, extension)
     assert BatchFilenames([name], [extension]).deliver(0, [extension]) == [expected]
     assert BatchFilenames([name], [None]).deliver(0, [extension]) == [expected]
@@ -357,7 +359,9 @@ def test_task_is_planned_with_at_most_a_hundred_files() -> None:
 @pytest.mark.parametrize(
     ("extension", "delivered"), [("a" * 12, f"cat.{'a' * 12}"), ("a" * 13, "cat"), ("7z", "cat.7z")]
 )
-def test_extension_has_at_most_twelve_alphanumeric_characters(extension: str, delivered: str) -> None:
+def test_extension_has_at_most_twelve_alphanumeric_characters(
+    extension: str, delivered: str
+) -> None:
     assert delivered_name("cat", extension) == delivered
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from replicate_mcp.tasks.effort import Effort
 from replicate_mcp.tasks.input_conversion import whole_number
-from replicate_mcp.tasks.model_inputs import InputSchema
+from replicate_mcp.tasks.input_schema import InputSchema
 
 JSON = dict[str, Any]
 URI = {"type": "string", "format": "uri"}

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from replicate_mcp.tasks.effort import Effort, spending
-from replicate_mcp.tasks.input_sentences import (
+from replicate_mcp.tasks.input_schema import InputSchema
+from replicate_mcp.tasks.validation_messages import (
     INPUT_SYNONYMS,
     did_you_mean,
     is_hinted,
@@ -15,7 +16,6 @@ from replicate_mcp.tasks.input_sentences import (
     quoted,
     unknown_input,
 )
-from replicate_mcp.tasks.model_inputs import InputSchema
 
 JSON = dict[str, Any]
 FILE = {"type": "string", "format": "uri"}

@@ -174,16 +174,12 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize(("text", "value"), READ, ids=[text[:40] for text, _ in READ])
-def test_json_text_is_parsed_in_all_client_and_model_forms(
-    text: str, value: Any
-) -> None:
+def test_json_text_is_parsed_in_all_client_and_model_forms(text: str, value: Any) -> None:
     assert read_json_text(text, "tasks") == value
 
 
 @pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=[text[:40] for text, _ in REFUSED])
-def test_malformed_json_text_is_rejected_with_its_position(
-    text: str, sentence: str
-) -> None:
+def test_malformed_json_text_is_rejected_with_its_position(text: str, sentence: str) -> None:
     assert begins_like_json(text)
     with pytest.raises(InvalidInput) as refused:
         read_json_text(text, "tasks")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from replicate_mcp.tasks import catalogue
-from replicate_mcp.tasks.catalogue import CATALOGUE, RecommendedModel, unambiguous_names
-from replicate_mcp.tasks.models import ALIASES, SHORT_NAMES, ModelName
+from replicate_mcp.tasks import recommended_models
+from replicate_mcp.tasks.model_name import ALIASES, SHORT_NAMES, ModelName
+from replicate_mcp.tasks.recommended_models import CATALOGUE, RecommendedModel, unambiguous_names
 
 
 def test_every_recommended_model_has_its_short_name() -> None:
@@ -19,7 +19,7 @@ def test_short_name_shared_by_two_owners_is_ambiguous(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rival = RecommendedModel("somebody/flux-schnell", "x", "$", ())
-    monkeypatch.setattr(catalogue, "CATALOGUE", (*CATALOGUE, rival))
+    monkeypatch.setattr(recommended_models, "CATALOGUE", (*CATALOGUE, rival))
     names = unambiguous_names()
     assert "flux-schnell" not in names
     assert names["flux-2-pro"] == "black-forest-labs/flux-2-pro"

@@ -78,7 +78,9 @@ def counts(**fields: Any) -> BatchCounts:
         (failed(0, error_code="create_outcome_unknown"), True),
     ],
 )
-def test_created_and_possibly_created_tasks_count_as_created(row: TaskResult, created: bool) -> None:
+def test_created_and_possibly_created_tasks_count_as_created(
+    row: TaskResult, created: bool
+) -> None:
     assert was_created(row) is created
 
 
@@ -126,9 +128,7 @@ def test_page_names_the_next_call(
         ({"status": "canceled"}, "canceled"),
     ],
 )
-def test_stopping_state_appears_only_in_messages(
-    fields: dict[str, Any], state: str
-) -> None:
+def test_stopping_state_appears_only_in_messages(fields: dict[str, Any], state: str) -> None:
     found = page(counts(**fields), [], after=0, now=NOW)
     assert found.state == state
     assert "is_stopping" not in as_json(found)

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from replicate_mcp.tasks.model_inputs import count_unchecked
-from replicate_mcp.tasks.schema_reading import (
+from replicate_mcp.tasks.input_schema import count_unchecked
+from replicate_mcp.tasks.openapi_schema import (
     InputField,
     Resolver,
     choices_of,
     constraints,
     field_of,
-    streams_output,
     is_count,
     kinds_of,
+    streams_output,
     without_null,
 )
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.tasks.models import SHORT_NAMES, ModelName
+from replicate_mcp.tasks.model_name import SHORT_NAMES, ModelName
 from replicate_mcp.tasks.task import (
     MAX_PROMPT_CHARACTERS,
     MAX_TASK_PROBLEMS,
@@ -104,7 +104,9 @@ def test_prompt_containing_a_json_task_list_is_rejected(prompt: str, sentence: s
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_request_without_tasks_is_rejected_without_task_problems(raw: object, sentence: str) -> None:
+def test_request_without_tasks_is_rejected_without_task_problems(
+    raw: object, sentence: str
+) -> None:
     with pytest.raises(InvalidInput, match=sentence) as refused:
         parse(raw)
     assert refused.value.problems == ()
@@ -175,9 +177,7 @@ def test_invalid_filename_is_not_used() -> None:
         (" nano-banana ", "google/nano-banana"),
     ],
 )
-def test_recommended_model_has_its_short_name(
-    short: str, name: str
-) -> None:
+def test_recommended_model_has_its_short_name(short: str, name: str) -> None:
     assert str(ModelName.parse(short)) == name
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from replicate_mcp.batches.local_images import Image, ImageContent, LocalImages
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.tasks.sendable import MAX_DEPTH, Unreadable
+from replicate_mcp.tasks.json_limits import MAX_DEPTH, Unreadable
 
 _TEXT_FIELDS = ("prompt", "output_filename", "model")
 """Fields of a task that hold no file."""

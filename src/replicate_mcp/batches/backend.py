@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from replicate_mcp.semaphores.permits import PermitStore, QueueEntry, AdmissionResult
-from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import AdmissionResult, PermitStore, QueueEntry
 from replicate_mcp.tasks.result import BatchStatus, TaskFailure, TaskResult
 
 JOURNAL_SECONDS = 24 * 3600
@@ -244,7 +244,9 @@ class Backend(PermitStore, Protocol):
         Nothing of it is admitted then until `enter_running` has told.
         """
 
-    async def import_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
+    async def import_running(
+        self, account: str, running: Sequence[RunningPrediction]
+    ) -> AdmissionResult:
         """Give a permit without a batch to each that has none; nobody holds them as yet."""
 
     async def list_prediction_ids(self, account: str) -> set[str]:

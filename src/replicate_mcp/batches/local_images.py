@@ -18,8 +18,8 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.tasks.input_sentences import quoted
 from replicate_mcp.tasks.media import HEAD_BYTES, media_type
+from replicate_mcp.tasks.validation_messages import quoted
 
 MAX_BYTES = 100_000_000
 """Replicate takes files of less than 100 MB."""

@@ -11,16 +11,16 @@ import anyio.to_thread
 from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, TaskProblem, refusal_of
-from replicate_mcp.replicate_api.finding import unknown
 from replicate_mcp.replicate_api.gateway import Gateway, Target
-from replicate_mcp.replicate_api.models import Model, ModelResolver
+from replicate_mcp.replicate_api.model_resolver import Model, ModelResolver
+from replicate_mcp.replicate_api.model_search import unknown
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.effort import Effort
 from replicate_mcp.tasks.file_urls import is_local
 from replicate_mcp.tasks.input_conversion import whole_number
+from replicate_mcp.tasks.input_schema import InputSchema, count_unchecked
 from replicate_mcp.tasks.json_text import READING_COST, begins_like_json
-from replicate_mcp.tasks.model_inputs import InputSchema, count_unchecked
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
 from replicate_mcp.text import with_full_stop
 

@@ -14,25 +14,30 @@ from functools import partial
 import anyio
 
 from replicate_mcp.batches.backend import AttemptRecord
-from replicate_mcp.batches.forgotten import wait_until_ended, import_running_predictions
+from replicate_mcp.batches.cancellation import cancel_quietly
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
-from replicate_mcp.batches.settlement import Reconciler, Verdict
-from replicate_mcp.batches.steps import BatchServices
-from replicate_mcp.batches.stopping import cancel_quietly
+from replicate_mcp.batches.reconciliation import Reconciler, Verdict
+from replicate_mcp.batches.services import BatchServices
+from replicate_mcp.batches.state_rebuild import import_running_predictions, wait_until_ended
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.platform.clock import steady_sleep
-from replicate_mcp.replicate_api.attempts import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
-from replicate_mcp.replicate_api.faults import ReplicateApiError, PredictionStuck, OutcomeUnknown, ApiStatusError
+from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, SETTLED_WITHIN_SECONDS
+from replicate_mcp.replicate_api.exceptions import (
+    ApiStatusError,
+    OutcomeUnknown,
+    PredictionStuck,
+    ReplicateApiError,
+)
 from replicate_mcp.replicate_api.gateway import (
-    HOLD_SECONDS,
     DEADLINE_GRACE_SECONDS,
+    HOLD_SECONDS,
     Gateway,
     Target,
 )
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 log = logging.getLogger(__name__)
@@ -64,7 +69,11 @@ class Recovery:
     """One account's: what its dead processes left is adopted, followed and recorded."""
 
     def __init__(
-        self, account: str, settlement: Reconciler, steps: BatchServices, is_busy: Callable[[], bool]
+        self,
+        account: str,
+        settlement: Reconciler,
+        steps: BatchServices,
+        is_busy: Callable[[], bool],
     ) -> None:
         self._account = account
         self._is_busy = is_busy

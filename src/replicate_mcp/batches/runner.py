@@ -8,25 +8,25 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from replicate_mcp.batches.attempting import TaskExecutor
 from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
-from replicate_mcp.batches.observing import NullObserver, Observer
+from replicate_mcp.batches.cancellation import Cancellation
+from replicate_mcp.batches.memory_limit import check_memory, estimate_bytes
+from replicate_mcp.batches.observer import NullObserver, Observer
 from replicate_mcp.batches.outcome import refusal
 from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.reconciliation import Reconciler
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
-from replicate_mcp.batches.settlement import Reconciler
-from replicate_mcp.batches.steps import BatchServices
-from replicate_mcp.batches.stopping import Cancellation
+from replicate_mcp.batches.services import BatchServices
+from replicate_mcp.batches.task_execution import TaskExecutor
 from replicate_mcp.batches.tracing import present_context
-from replicate_mcp.batches.weight import check_memory, estimate_bytes
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.platform.clock import steady_time
-from replicate_mcp.replicate_api.attempts import MIN_CANCEL_AFTER_SECONDS
+from replicate_mcp.replicate_api.attempt_matching import MIN_CANCEL_AFTER_SECONDS
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.semaphores.holder import OfferDispatcher
-from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
 
 TAKEN_OVER_REASON: Reason = (
@@ -188,10 +188,14 @@ class BatchRunner:
             # Being woken is only a hint: while batches run, the journal is looked at anyway.
             with anyio.move_on_after(CANCEL_POLL_SECONDS):
                 await self._services.dispatcher.wait_for_wakeup()
-            for batch_id in await self._services.retry_until_available(self._services.backend.canceled_batches):
+            for batch_id in await self._services.retry_until_available(
+                self._services.backend.canceled_batches
+            ):
                 if batch := self._batches.get(batch_id):
                     self.cancel(batch)
-            for batch_id in await self._services.retry_until_available(self._services.backend.interrupted_batches):
+            for batch_id in await self._services.retry_until_available(
+                self._services.backend.interrupted_batches
+            ):
                 if batch := self._batches.get(batch_id):
                     self._services.spawn(self._stopping.abandon_pending, batch, TAKEN_OVER_REASON)
 
@@ -213,7 +217,9 @@ class BatchRunner:
 
     def _settlement(self, account: str) -> Reconciler:
         if account not in self._settlements:
-            self._settlements[account] = Reconciler(account, self._services.backend, self._services.spawn)
+            self._settlements[account] = Reconciler(
+                account, self._services.backend, self._services.spawn
+            )
         return self._settlements[account]
 
 

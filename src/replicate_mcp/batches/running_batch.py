@@ -8,10 +8,10 @@ import anyio
 from opentelemetry.context import Context
 
 from replicate_mcp.batches.planning import PlannedTask
-from replicate_mcp.batches.settlement import Reconciler
+from replicate_mcp.batches.reconciliation import Reconciler
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.semaphores.holder import OfferDispatcher
+from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 

@@ -5,7 +5,7 @@ import io
 import re
 
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.tasks.input_sentences import quoted
+from replicate_mcp.tasks.validation_messages import quoted
 
 TEXT_COLUMNS = ("prompt", "output_filename", "model")
 """Columns whose values are text whatever the model takes."""

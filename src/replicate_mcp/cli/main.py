@@ -74,7 +74,7 @@ def _run(words: list[str]) -> int:
         return WRONG_USE
     logs.configure()
     raise_descriptor_limit()
-    command = cast(Command, importlib.import_module(f"replicate_mcp.cli.{name}"))
+    command = cast(Command, importlib.import_module(f"replicate_mcp.cli.commands.{name}"))
     parser = argparse.ArgumentParser(prog=f"replicate-mcp {name}", description=_sentence(name))
     parser.add_argument("--env-file", metavar="FILE", help="a file of settings, NAME=value a line")
     command.add_arguments(parser)

@@ -10,7 +10,7 @@ from typing import Any
 from replicate_mcp.cli import csv_tasks
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.json_text import begins_like_json, read_json_text
-from replicate_mcp.tasks.schema_reading import InputField
+from replicate_mcp.tasks.openapi_schema import InputField
 
 JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv")

@@ -6,8 +6,8 @@ from mcp.server.streamable_http import check_accept_headers
 from starlette.requests import Request
 from starlette.types import Scope
 
-from replicate_mcp.access import host_name
-from replicate_mcp.http_api.refusals import MCP_ACCEPT, NotAcceptable, UnknownHost
+from replicate_mcp.auth import host_name
+from replicate_mcp.http_api.error_responses import MCP_ACCEPT, NotAcceptable, UnknownHost
 
 
 def check_mcp_headers(scope: Scope, hosts: Collection[str] | None) -> Scope:

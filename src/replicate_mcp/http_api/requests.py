@@ -10,9 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.tasks.input_sentences import quoted
 from replicate_mcp.tasks.json_text import read_json_text
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.validation_messages import quoted
 
 IGNORED = ("output_dir",)
 """Fields of the service that this one re-imagines: no image is written on the server."""

@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from replicate_mcp.access import is_loopback
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.auth import is_loopback
 from replicate_mcp.cpu_bound import SWITCH_INTERVAL_SECONDS
 from replicate_mcp.errors import (
     InvalidInput,
@@ -29,20 +29,21 @@ from replicate_mcp.errors import (
     TooManyAttempts,
     refusal_of,
 )
-from replicate_mcp.http_api import dashboard, generating, looking, metrics, refusals, webhooks
-from replicate_mcp.http_api.answers import refusal
-from replicate_mcp.http_api.callers import app_of
-from replicate_mcp.http_api.connections import CHECKED_EVERY_SECONDS, Connection
-from replicate_mcp.http_api.cross_origin import cross_origin
-from replicate_mcp.http_api.describing import COMMON_ERRORS, DescribedAPI
-from replicate_mcp.http_api.edge import RequestLimitsMiddleware
+from replicate_mcp.http_api import dashboard, error_responses
+from replicate_mcp.http_api.cors import cross_origin
+from replicate_mcp.http_api.dependencies import app_of
 from replicate_mcp.http_api.http_request import http_request_of
-from replicate_mcp.http_api.limits import (
+from replicate_mcp.http_api.limits.config import (
     DEFAULT_LIMITS,
     RETRY_AFTER_SECONDS,
     Limits,
 )
-from replicate_mcp.http_api.metrics import Metrics
+from replicate_mcp.http_api.limits.http_protocol import CHECKED_EVERY_SECONDS, Connection
+from replicate_mcp.http_api.limits.middleware import RequestLimitsMiddleware
+from replicate_mcp.http_api.openapi import COMMON_ERRORS, DescribedAPI
+from replicate_mcp.http_api.responses import refusal
+from replicate_mcp.http_api.routes import generate, metrics, reads, webhooks
+from replicate_mcp.http_api.routes.metrics import Metrics
 from replicate_mcp.platform.processes import raise_descriptor_limit
 from replicate_mcp.platform.sockets import listening_socket
 from replicate_mcp.settings import Settings
@@ -64,7 +65,7 @@ def build(
     app: App, server: "ReplicateMcpServer", *, host: str, limits: Limits = DEFAULT_LIMITS
 ) -> FastAPI:
     """All routes over one app and one MCP server."""
-    from replicate_mcp.mcp_server.transports import http_routes
+    from replicate_mcp.mcp_server.http_transports import http_routes
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -84,8 +85,8 @@ def build(
     names = _names(app, host)
     api.state.replicate_mcp = app
     api.state.metrics = app.observer = Metrics()
-    api.include_router(generating.router)
-    api.include_router(looking.router)
+    api.include_router(generate.router)
+    api.include_router(reads.router)
     api.include_router(metrics.router)
     if app.settings.public_url is not None:
         api.include_router(webhooks.router)
@@ -168,9 +169,9 @@ def _load_and_freeze() -> None:
     A full collection holds the event loop for as long as it takes to visit every object: 100 ms
     were measured, most of it for modules, which are never freed.
     """
-    import replicate_mcp.composition  # noqa: F401
+    import replicate_mcp.app.composition  # noqa: F401
     from replicate_mcp.replicate_api.gateway import import_client
-    from replicate_mcp.tasks.model_inputs import import_validator
+    from replicate_mcp.tasks.input_schema import import_validator
 
     import_client()
     import_validator()
@@ -253,9 +254,11 @@ def _problem(error: Mapping[str, Any]) -> TaskProblem:
 
 async def _failed(request: Request, _: Exception) -> JSONResponse:
     """A fault of ours, which is logged: the answer has at least the form of every other."""
-    return refusals.answer(request.url.path, HTTPException(500, "This server failed: see its log"))
+    return error_responses.answer(
+        request.url.path, HTTPException(500, "This server failed: see its log")
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return refusals.answer(request.url.path, error)
+    return error_responses.answer(request.url.path, error)

@@ -14,12 +14,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from replicate_mcp.errors import TaskProblem, refusal_of
-from replicate_mcp.mcp_server.callers import CREDENTIALS_KEY
+from replicate_mcp.mcp_server.auth import CREDENTIALS_KEY
 from replicate_mcp.mcp_server.schemas import Schema
 from replicate_mcp.text import one_line, with_full_stop
 
 if TYPE_CHECKING:
-    from replicate_mcp.tasks.model_inputs import InputSchema
+    from replicate_mcp.tasks.input_schema import InputSchema
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _right_place(name: str, value: object) -> str | None:
     text = value.strip() if isinstance(value, str) else ""
     if value is False or text.lower() == "false":  # What it asks for is the case.
         return None
-    from replicate_mcp.tasks.schema_reading import is_count
+    from replicate_mcp.tasks.openapi_schema import is_count
 
     is_number = isinstance(value, (int, float)) or _NUMBER.fullmatch(text) is not None
     return _INSTEAD.get("count" if is_number and is_count(_words(name)) else _normalise(name))
@@ -170,7 +170,7 @@ def _right_place(name: str, value: object) -> str | None:
 
 def _suggest(tool: str, name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
     """Return the argument that an unknown one is most likely a misspelling of."""
-    from replicate_mcp.tasks.input_sentences import nearest
+    from replicate_mcp.tasks.validation_messages import nearest
 
     if isinstance(value, str) and _BATCH_ID.fullmatch(value) and "batch_id" in properties:
         return "batch_id"
@@ -206,8 +206,8 @@ _INSTEAD = {_normalise(name): right for right, names in NOT_ARGUMENTS.items() fo
 @cache
 def _task_names() -> frozenset[str]:
     """Return what belongs into a task: its fields, and the inputs of well-known models."""
-    from replicate_mcp.tasks.catalogue import CATALOGUE
-    from replicate_mcp.tasks.schema_reading import COUNT_FIELDS
+    from replicate_mcp.tasks.openapi_schema import COUNT_FIELDS
+    from replicate_mcp.tasks.recommended_models import CATALOGUE
 
     inputs = {name.removesuffix("[]") for known in CATALOGUE for name in known.inputs}
     return frozenset(map(_normalise, {*inputs, *COUNT_FIELDS, *TASK_FIELDS, *OTHER_MODEL_INPUTS}))
@@ -237,7 +237,7 @@ _input_schemas: dict[str, "InputSchema"] = {}
 
 
 def _input_schema(tool: str, schema: Schema) -> "InputSchema":
-    from replicate_mcp.tasks.model_inputs import InputSchema
+    from replicate_mcp.tasks.input_schema import InputSchema
 
     if tool not in _input_schemas:
         optional = {**schema, "required": []}

@@ -10,12 +10,12 @@ from mcp_types import (
     ResourceTemplateReference,
 )
 
-from replicate_mcp.access import Caller
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.auth import Caller
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server.prompts import edit_image
 from replicate_mcp.mcp_server.resources import BATCH, MODEL
-from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 
 MAX_VALUES = 100
 """Values in one answer: the protocol's own bound."""

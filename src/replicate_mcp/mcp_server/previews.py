@@ -10,7 +10,7 @@ import anyio.to_thread
 from mcp_types import Annotations, CallToolResult, ImageContent, TextContent
 
 from replicate_mcp.mcp_server.thumbnail import MIME_TYPE, ThumbnailError, thumbnail
-from replicate_mcp.replicate_api.delivery import Delivery, Fetch, DownloadFailed
+from replicate_mcp.replicate_api.delivery import Delivery, DownloadFailed, Fetch
 
 if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchResult, GeneratedFile
@@ -71,7 +71,9 @@ class Previews:
             names = ", ".join(file.filename for file, _ in shown)
             lines.insert(0, f"Thumbnails, in this order: {names}.")
         if len(files) > MAX_THUMBNAILS:
-            lines.append(f"{len(files) - MAX_THUMBNAILS} more files have no thumbnail here: ask for fewer.")
+            lines.append(
+                f"{len(files) - MAX_THUMBNAILS} more files have no thumbnail here: ask for fewer."
+            )
         return _with(answer, lines, shown)
 
     async def _seen(

@@ -13,8 +13,8 @@ from mcp_types import (
     TextContent,
 )
 
-from replicate_mcp.tasks.catalogue import BY_NAME, CATALOGUE
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.recommended_models import BY_NAME, CATALOGUE
 from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
 from replicate_mcp.text import escaped, with_full_stop
 

@@ -9,11 +9,11 @@ from urllib.parse import unquote
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, Resource, ResourceTemplate
 
-from replicate_mcp.access import Caller
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.auth import Caller
 from replicate_mcp.errors import ReplicateMcpError
-from replicate_mcp.mcp_server.model_answers import model_inputs
-from replicate_mcp.tasks.catalogue import CATALOGUE
+from replicate_mcp.mcp_server.model_results import model_inputs
+from replicate_mcp.tasks.recommended_models import CATALOGUE
 from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:

@@ -34,14 +34,14 @@ from mcp_types import (
 )
 from pydantic import AnyUrl
 
-from replicate_mcp.access import Caller
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import prompts, resources
-from replicate_mcp.mcp_server.callers import Request, authenticate, to_public_error
+from replicate_mcp.mcp_server.auth import Request, authenticate, to_public_error
 from replicate_mcp.mcp_server.completion import complete
-from replicate_mcp.mcp_server.confirming import Confirmation, request_state_security
+from replicate_mcp.mcp_server.elicitation import Confirmation, request_state_security
 from replicate_mcp.mcp_server.gallery import GALLERY_URI, gallery
 from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.mcp_server.prompts import PROMPTS
@@ -142,7 +142,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
                 # The request is gone; whether its batch goes too is decided outside of it.
                 key = _key(context.request_context)
                 closing_cancels = _closing_cancels(context)
-                self._app.start_background(self._cancel_if_requested, key, call, batches[0], closing_cancels)
+                self._app.start_background(
+                    self._cancel_if_requested, key, call, batches[0], closing_cancels
+                )
             raise
 
     async def list_resources(self) -> list[Resource]:
@@ -190,7 +192,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         argument: CompletionArgument,
         context: CompletionContext | None,
     ) -> Completion:
-        return await complete(self._app, self._caller_resolver(_current_request.get()), ref, argument, context)
+        return await complete(
+            self._app, self._caller_resolver(_current_request.get()), ref, argument, context
+        )
 
     def _caller_resolver(self, request: Request | None) -> Callable[[], Caller]:
         return partial(authenticate, self._app.access, request, is_local=self._is_local)

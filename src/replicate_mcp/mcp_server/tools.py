@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
 
-from replicate_mcp.access import Caller
-from replicate_mcp.app import App
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import OnProgress
-from replicate_mcp.callers_batches import BatchRequest
 from replicate_mcp.cpu_bound import INLINE_BYTES, VALUE_BYTES, json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
 from replicate_mcp.mcp_server import schemas
 from replicate_mcp.mcp_server.arguments import TASKS, read_arguments
-from replicate_mcp.mcp_server.confirming import ElicitationRequired, Confirmation
+from replicate_mcp.mcp_server.elicitation import Confirmation, ElicitationRequired
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
-from replicate_mcp.mcp_server.model_answers import found_models, model_inputs
+from replicate_mcp.mcp_server.model_results import found_models, model_inputs
 from replicate_mcp.mcp_server.previews import MAX_THUMBNAILS as MOST_PREVIEWS
 from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.text import one_line
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 REFUSAL_KEY = "replicate-mcp/refusal"
 """The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
 
-RECENT_BATCHES_KEY = "replicate-mcp/lately"
+RECENT_BATCHES_KEY = "replicate-mcp/recent-batches"
 """The key of `_meta` under which who asks for no batch by name finds those that began lately: the
 gallery tells its call's own by it before that is answered."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from replicate_mcp.access import validate_token, fingerprint
+from replicate_mcp.auth import fingerprint, validate_token
 from replicate_mcp.errors import (
     ReplicateMcpError,
     ReplicateUnavailable,
@@ -15,11 +15,11 @@ from replicate_mcp.errors import (
     Unauthorized,
 )
 from replicate_mcp.refused_credentials import RefusedCredentials
-from replicate_mcp.replicate_api.asking_again import retry_read
-from replicate_mcp.replicate_api.fault_policy import to_public_error, rule_for
-from replicate_mcp.replicate_api.faults import ReplicateApiError, RequestNotSent, ApiStatusError
+from replicate_mcp.replicate_api.cache import Cache
+from replicate_mcp.replicate_api.error_policy import rule_for, to_public_error
+from replicate_mcp.replicate_api.exceptions import ApiStatusError, ReplicateApiError, RequestNotSent
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.replicate_api.memory import Cache
+from replicate_mcp.replicate_api.retry import retry_read
 from replicate_mcp.replicate_api.transport import KEEPALIVE_SECONDS
 from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, store
 
@@ -204,7 +204,9 @@ class Accounts:
                 raise  # Of this address alone: others may ask.
             except (ReplicateMcpError, TimeoutError) as error:
                 asking.failed_at = anyio.current_time()
-                asking.failure = error if isinstance(error, ReplicateMcpError) else _account_unknown()
+                asking.failure = (
+                    error if isinstance(error, ReplicateMcpError) else _account_unknown()
+                )
                 raise asking.failure from None
             else:
                 self._give_webhooks(self.gateway(token), name)

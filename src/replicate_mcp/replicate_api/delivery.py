@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from replicate_mcp.access import is_loopback
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
+from replicate_mcp.auth import is_loopback
+from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST, is_delivery_host, is_file_url
 from replicate_mcp.text import one_line
 
@@ -95,7 +95,9 @@ class Delivery:
         try:
             async with client.stream("GET", url) as response:
                 if response.status_code in (404, 410):
-                    raise DownloadFailed("its URL has expired: Replicate deletes files after an hour")
+                    raise DownloadFailed(
+                        "its URL has expired: Replicate deletes files after an hour"
+                    )
                 if response.status_code != 200:
                     raise DownloadFailed(f"its host answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity").lower() != "identity":

@@ -13,26 +13,26 @@ from urllib.parse import urlencode
 
 import anyio
 
-from replicate_mcp.access import fingerprint
+from replicate_mcp.auth import fingerprint
 from replicate_mcp.cpu_bound import run_cpu_bound
-from replicate_mcp.replicate_api.asking_again import retry_read
-from replicate_mcp.replicate_api.attempts import (
+from replicate_mcp.replicate_api.attempt_matching import (
     SETTLED_WITHIN_SECONDS,
     ListedPrediction,
     PredictionList,
     hash_inputs,
 )
-from replicate_mcp.replicate_api.faults import (
+from replicate_mcp.replicate_api.exceptions import (
+    ApiStatusError,
+    PredictionStuck,
     ReplicateApiError,
     ResponseLost,
-    PredictionStuck,
-    ApiStatusError,
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.prediction import ENDED_STATUSES, Prediction, seconds_of
+from replicate_mcp.replicate_api.retry import retry_read
 from replicate_mcp.replicate_api.transport import Call, Transport, call
 from replicate_mcp.replicate_api.webhooks import EVENTS, FALLBACK_POLL_SECONDS, Webhooks
-from replicate_mcp.tasks.models import ModelName
+from replicate_mcp.tasks.model_name import ModelName
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from anyio import to_thread
 
-from replicate_mcp.access import is_loopback
+from replicate_mcp.auth import is_loopback
 from replicate_mcp.platform.shell import install_command
-from replicate_mcp.replicate_api.faults import ConnectionMisconfigured
+from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured
 from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.platform.sockets import keepalive_socket_options
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
-from replicate_mcp.replicate_api.faults import (
-    ReplicateApiError,
-    Intercepted,
-    ResponseLost,
-    RequestNotSent,
+from replicate_mcp.replicate_api.exceptions import (
     ApiStatusError,
+    Intercepted,
+    ReplicateApiError,
+    RequestNotSent,
+    ResponseLost,
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.json_body import parse_json
@@ -110,7 +110,9 @@ class Transport(httpx.AsyncBaseTransport):
         """Send one request and read its answer whole."""
         this = _call.get()
         if _origin(request.url) != _origin(self._base):
-            raise RequestNotSent(f"{request.url.host} is not Replicate's API: the token is not sent there")
+            raise RequestNotSent(
+                f"{request.url.host} is not Replicate's API: the token is not sent there"
+            )
         if this.hold:
             request.headers["Prefer"] = f"wait={this.hold}"
         if this.cancel_after is not None:

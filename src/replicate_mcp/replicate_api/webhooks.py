@@ -16,8 +16,8 @@ from urllib.parse import quote
 import anyio
 
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
-from replicate_mcp.replicate_api.faults import ReplicateApiError
-from replicate_mcp.replicate_api.memory import Cache
+from replicate_mcp.replicate_api.cache import Cache
+from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 
 PATH = "/webhooks/replicate"
 """Where they are received, below the public URL; the account's name follows."""

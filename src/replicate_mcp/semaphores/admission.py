@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate_limit import Rate
 
 OFFER_STALE_SECONDS = 0.05
 """Seconds after which an offer that was not taken keeps its holder from being offered more."""

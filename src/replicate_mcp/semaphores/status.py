@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from replicate_mcp.semaphores.permits import Scope, SemaphoreState
+from replicate_mcp.semaphores.permit_store import Scope, SemaphoreState
 
 
 class SemaphoreStatus(BaseModel):

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from replicate_mcp.simulator import catalogue_routes, control_routes, delivery_routes
-from replicate_mcp.simulator import prediction_routes as predictions
-from replicate_mcp.simulator.accounts import Account, TokenBucket
-from replicate_mcp.simulator.clock import DateHeader
-from replicate_mcp.simulator.exchange import Answer, Exchange
-from replicate_mcp.simulator.fault_injection import Call, Fault
-from replicate_mcp.simulator.problems import Problem, not_found, of_status, throttled
-from replicate_mcp.simulator.simulation import Simulation
+from replicate_mcp.simulator.engine.accounts import Account, TokenBucket
+from replicate_mcp.simulator.engine.clock import DateHeader
+from replicate_mcp.simulator.engine.fault_injection import Call, Fault
+from replicate_mcp.simulator.http_exchange import Answer, Exchange
+from replicate_mcp.simulator.problem_details import Problem, not_found, of_status, throttled
+from replicate_mcp.simulator.route_context import Simulation
+from replicate_mcp.simulator.routes import control, delivery, models, predictions
 
 Handler = Callable[[Simulation, Exchange, Account], Awaitable[Answer]]
 OpenHandler = Callable[[Simulation, Exchange], Awaitable[Answer]]
@@ -178,49 +177,47 @@ _ROUTES: dict[str, tuple[Route, ...]] = {
             "creation",
         ),
         ("/v1/predictions/{id}/cancel", predictions.cancel, "cancel"),
-        ("/v1/files", catalogue_routes.create_file, "upload"),
+        ("/v1/files", models.create_file, "upload"),
     ),
     **_routes(
         "GET",
         ("/v1/predictions/{id}", predictions.get, "prediction"),
         ("/v1/predictions", predictions.list_newest_first, "list"),
-        ("/v1/models/{owner}/{name}", catalogue_routes.get_model, "model"),
-        ("/v1/models/{owner}/{name}/versions", catalogue_routes.list_versions, "get"),
-        ("/v1/models/{owner}/{name}/versions/{id}", catalogue_routes.get_version, "model"),
-        ("/v1/models", catalogue_routes.list_models, "get"),
-        ("/v1/search", catalogue_routes.search, "get"),
-        ("/v1/account", catalogue_routes.get_account, "account"),
-        ("/v1/collections", catalogue_routes.list_collections, "get"),
-        ("/v1/collections/{slug}", catalogue_routes.get_collection, "get"),
-        ("/v1/deployments", catalogue_routes.list_deployments, "get"),
-        ("/v1/deployments/{owner}/{name}", catalogue_routes.get_deployment, "model"),
-        ("/v1/files", catalogue_routes.list_files, "get"),
-        ("/v1/files/{id}", catalogue_routes.get_file, "get"),
-        ("/v1/webhooks/default/secret", catalogue_routes.get_webhook_secret, "secret"),
+        ("/v1/models/{owner}/{name}", models.get_model, "model"),
+        ("/v1/models/{owner}/{name}/versions", models.list_versions, "get"),
+        ("/v1/models/{owner}/{name}/versions/{id}", models.get_version, "model"),
+        ("/v1/models", models.list_models, "get"),
+        ("/v1/search", models.search, "get"),
+        ("/v1/account", models.get_account, "account"),
+        ("/v1/collections", models.list_collections, "get"),
+        ("/v1/collections/{slug}", models.get_collection, "get"),
+        ("/v1/deployments", models.list_deployments, "get"),
+        ("/v1/deployments/{owner}/{name}", models.get_deployment, "model"),
+        ("/v1/files", models.list_files, "get"),
+        ("/v1/files/{id}", models.get_file, "get"),
+        ("/v1/webhooks/default/secret", models.get_webhook_secret, "secret"),
     ),
-    **_routes("QUERY", ("/v1/models", catalogue_routes.search_models, "get")),
-    **_routes("DELETE", ("/v1/files/{id}", catalogue_routes.delete_file, None)),
+    **_routes("QUERY", ("/v1/models", models.search_models, "get")),
+    **_routes("DELETE", ("/v1/files/{id}", models.delete_file, None)),
 }
 
 _DELIVERY = (
-    OpenRoute(
-        re.compile(r"/delivery/([^/]+)/out-(\d{1,3})(?:\.(\w+))?"), delivery_routes.get_output
-    ),
-    OpenRoute(re.compile(r"/delivery/covers/([^/]+)/(.+)\.webp"), delivery_routes.get_cover),
+    OpenRoute(re.compile(r"/delivery/([^/]+)/out-(\d{1,3})(?:\.(\w+))?"), delivery.get_output),
+    OpenRoute(re.compile(r"/delivery/covers/([^/]+)/(.+)\.webp"), delivery.get_cover),
 )
 _OPEN_ROUTES: dict[str, tuple[OpenRoute, ...]] = {
     "HEAD": _DELIVERY,
     "GET": (
         *_DELIVERY,
-        OpenRoute(re.compile("/simulator/stats"), control_routes.get_stats),
-        OpenRoute(re.compile("/simulator/settings"), control_routes.get_settings),
-        OpenRoute(re.compile("/simulator/predictions"), control_routes.get_predictions),
-        OpenRoute(re.compile("/simulator/timeline"), control_routes.get_timeline),
-        OpenRoute(re.compile("/simulator/wait"), control_routes.wait),
+        OpenRoute(re.compile("/simulator/stats"), control.get_stats),
+        OpenRoute(re.compile("/simulator/settings"), control.get_settings),
+        OpenRoute(re.compile("/simulator/predictions"), control.get_predictions),
+        OpenRoute(re.compile("/simulator/timeline"), control.get_timeline),
+        OpenRoute(re.compile("/simulator/wait"), control.wait),
     ),
     "POST": (
-        OpenRoute(re.compile("/simulator/configure"), control_routes.configure),
-        OpenRoute(re.compile("/simulator/reset"), control_routes.reset),
-        OpenRoute(re.compile("/simulator/accounts/([^/]+)"), control_routes.change_account),
+        OpenRoute(re.compile("/simulator/configure"), control.configure),
+        OpenRoute(re.compile("/simulator/reset"), control.reset),
+        OpenRoute(re.compile("/simulator/accounts/([^/]+)"), control.change_account),
     ),
 }

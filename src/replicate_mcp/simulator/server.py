@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from replicate_mcp.platform.sockets import listening_socket
-from replicate_mcp.simulator.handle import Simulator
+from replicate_mcp.simulator.client import Simulator
 from replicate_mcp.simulator.settings import SimulatorSettings
 
 _BACKLOG = 4096
@@ -27,7 +27,7 @@ def run(
     exit_on_stdin_close: bool = False,
 ) -> None:
     """Serve until interrupted; `on_ready` gets the URL once requests are answered."""
-    from replicate_mcp.simulator.serving import Service
+    from replicate_mcp.simulator.uvicorn_server import Service
 
     with listening_socket(host, port, _BACKLOG) as listener:
         service = Service(settings, listener, on_ready)
@@ -41,7 +41,7 @@ def running_simulator(
     settings: SimulatorSettings | None = None, *, port: int = 0, **changes: object
 ) -> Iterator[Simulator]:
     """Run the simulator in a thread of its own, on a free loopback port."""
-    from replicate_mcp.simulator.serving import Service
+    from replicate_mcp.simulator.uvicorn_server import Service
 
     settings = (settings or SimulatorSettings()).changed(changes)
     ready = threading.Event()

@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import Field
 
-from replicate_mcp.simulator.durations import Duration
-from replicate_mcp.simulator.fault_injection import Faults, Rate
+from replicate_mcp.simulator.engine.durations import Duration
+from replicate_mcp.simulator.engine.fault_injection import Faults, Rate
 
 
 class ThrottleWording(StrEnum):

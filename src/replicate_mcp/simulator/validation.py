@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from replicate_mcp.simulator.models import Model
-from replicate_mcp.simulator.problems import invalid
+from replicate_mcp.simulator.problem_details import invalid
 
 _EVENTS = ["start", "output", "logs", "completed"]
 _BODY: dict[str, Any] = {

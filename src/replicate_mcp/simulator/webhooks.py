@@ -12,9 +12,9 @@ from collections.abc import Callable
 from email.message import Message
 from typing import IO
 
-from replicate_mcp.simulator.predictions import Prediction
-from replicate_mcp.simulator.representations import Representations
-from replicate_mcp.simulator.world import World
+from replicate_mcp.simulator.engine.predictions import Prediction
+from replicate_mcp.simulator.engine.world import World
+from replicate_mcp.simulator.serializers import Representations
 
 _RETRY_SECONDS = (1, 2, 4, 8, 16, 29)
 """Pauses before the retries of a terminal event: the last is a minute after the end."""

@@ -9,7 +9,7 @@ from typing import Any
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.effort import Effort, EffortSpent
 from replicate_mcp.tasks.json_text import read_json_text
-from replicate_mcp.tasks.schema_reading import JSON, choices_of, kinds_of
+from replicate_mcp.tasks.openapi_schema import JSON, choices_of, kinds_of
 
 
 def converted_inputs(

@@ -6,10 +6,10 @@ from typing import Any
 
 from replicate_mcp.errors import InvalidInput, TaskProblem
 from replicate_mcp.tasks import filenames
-from replicate_mcp.tasks.input_sentences import quoted
+from replicate_mcp.tasks.json_limits import count_values, json_problem
 from replicate_mcp.tasks.json_text import read_json_text
-from replicate_mcp.tasks.models import ModelName
-from replicate_mcp.tasks.sendable import count_values, json_problem
+from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.validation_messages import quoted
 from replicate_mcp.text import escaped, with_full_stop
 
 MAX_TASKS = 1_000

@@ -23,45 +23,52 @@ from typing import Any
 import anyio
 
 from replicate_mcp.backends.names import check_encodable
-from replicate_mcp.backends.redis.advice import config_warnings
-from replicate_mcp.backends.redis.answers import (
+from replicate_mcp.backends.redis.call_coalescing import CallCoalescer
+from replicate_mcp.backends.redis.config_checks import config_warnings
+from replicate_mcp.backends.redis.connection import Address, RedisConnection
+from replicate_mcp.backends.redis.decoding import (
     REASONS,
     BatchOpened,
+    decode_admission,
+    decode_attempt,
     decode_batch,
     decode_recorded_attempts,
-    decode_attempt,
-    decode_admission,
-    decode_semaphore,
     decode_result,
+    decode_semaphore,
 )
-from replicate_mcp.backends.redis.membership import Session
-from replicate_mcp.backends.redis.mirror import MirroredBatch, MirroredEntry, MirroredPermit, Mirror
-from replicate_mcp.backends.redis.server import Address, RedisConnection
-from replicate_mcp.backends.redis.together import CallCoalescer
-from replicate_mcp.backends.redis.told import (
+from replicate_mcp.backends.redis.encoding import (
     FinishCall,
-    RecordAttemptsCall,
     OpenBatchCall,
-    encode_row,
+    RecordAttemptsCall,
     encode_entry,
+    encode_row,
     encode_throttling,
 )
-from replicate_mcp.backends.space import JOURNAL_BYTES, MEMO_BYTES, memo_size, journal_full
+from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry, MirroredPermit
+from replicate_mcp.backends.redis.session import Session
+from replicate_mcp.backends.space import JOURNAL_BYTES, MEMO_BYTES, journal_full, memo_size
 from replicate_mcp.batches.backend import (
     Attempt,
+    AttemptRecord,
     BatchState,
-    JournalTask,
     IdempotencyKeyExists,
+    JournalTask,
     NewBatch,
     RecordedAttempts,
-    AttemptRecord,
     RunningPrediction,
 )
 from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ReplicateMcpError, UnknownSemaphore
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, Scope, SemaphoreState, HolderUsage, AcceptedOffers
-from replicate_mcp.semaphores.rate_learning import Throttling
-from replicate_mcp.semaphores.registry import check_removable, unknown_semaphore
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.names import check_removable, unknown_semaphore
+from replicate_mcp.semaphores.permit_store import (
+    AcceptedOffers,
+    AdmissionResult,
+    HolderUsage,
+    QueueEntry,
+    Scope,
+    SemaphoreState,
+)
 from replicate_mcp.tasks.result import TaskResult, was_created
 
 log = logging.getLogger(__name__)
@@ -81,7 +88,9 @@ class RedisBackend:
         self._mirror = Mirror()
         self._session = Session(server, self._mirror, label)
         self._opening = CallCoalescer(self._session, self._open_coalesced, self._mirror_opened)
-        self._recording = CallCoalescer(self._session, self._record_attempts_coalesced, self._mirror_recorded)
+        self._recording = CallCoalescer(
+            self._session, self._record_attempts_coalesced, self._mirror_recorded
+        )
         self._finishing = CallCoalescer(self._session, self._finish_coalesced)
         self._forgotten_in: dict[str, str] = {}
 
@@ -138,7 +147,9 @@ class RedisBackend:
     async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account."""
         async with self._session.lock() as session:
-            await session.call("declare", semaphore=semaphore, limit=limit, per_minute=per_minute)
+            await session.call(
+                "declare_limit", semaphore=semaphore, limit=limit, per_minute=per_minute
+            )
             self._mirror.declared[semaphore] = (limit, per_minute)
 
     async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
@@ -158,10 +169,14 @@ class RedisBackend:
             await session.renew()  # What was set is kept here, too.
             return state
 
-    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> AdmissionResult:
+    async def resize(
+        self, semaphore: str, limit: int, *, by_admin: bool = False
+    ) -> AdmissionResult:
         """Set a limit by hand."""
         async with self._session.lock() as session:
-            answer = await session.call("resize", semaphore=semaphore, limit=limit, by_admin=by_admin)
+            answer = await session.call(
+                "resize", semaphore=semaphore, limit=limit, by_admin=by_admin
+            )
             found = self._admission_result(answer, semaphore)
             await session.renew()
             return found
@@ -169,14 +184,18 @@ class RedisBackend:
     async def unset(self, semaphore: str) -> AdmissionResult:
         """Drop a limit that was set by hand."""
         async with self._session.lock() as session:
-            found = self._admission_result(await session.call("unset", semaphore=semaphore), semaphore)
+            found = self._admission_result(
+                await session.call("unset", semaphore=semaphore), semaphore
+            )
             await session.renew()  # What is kept here of it is older.
             return found
 
     async def remove(self, semaphore: str) -> None:
         """Remove a registered name that nothing uses."""
         async with self._session.lock() as session:
-            outcome, *about = await session.call("remove", semaphore=semaphore, **self._reap_arguments())
+            outcome, *about = await session.call(
+                "remove", semaphore=semaphore, **self._reap_arguments()
+            )
             if outcome == "unknown":
                 raise _unknown([semaphore], about[0])
             if outcome == "used":
@@ -193,7 +212,7 @@ class RedisBackend:
 
     async def usage_by_holder(self) -> list[HolderUsage]:
         """Who holds and who waits."""
-        (reply,) = await self._session.read("shares")
+        (reply,) = await self._session.read("usage_by_holder")
         in_use: Counter[tuple[str, str]] = Counter()
         waiting: Counter[tuple[str, str]] = Counter()
         for label, name, used, waits in reply:
@@ -208,7 +227,7 @@ class RedisBackend:
         """Wait in the queue."""
         async with self._session.lock() as session:
             wanted = self._mirror.waiting(entry.id) + entry.waiting
-            answer = await session.call("join", **encode_entry(entry, wanted))
+            answer = await session.call("enqueue", **encode_entry(entry, wanted))
             found = self._admission_result(answer, *entry.semaphores)
             self._mirror.enqueue(MirroredEntry(entry, wanted), answer[1])
             return found
@@ -217,7 +236,9 @@ class RedisBackend:
         """Wait for less, or not at all."""
         async with self._session.lock() as session:
             wanted = 0 if count is None else max(0, self._mirror.waiting(entry) - count)
-            answer = await session.call("leave", entry=entry, wanted=wanted, entirely=count is None)
+            answer = await session.call(
+                "dequeue", entry=entry, wanted=wanted, entirely=count is None
+            )
             # Not before: asked for again, it counts once.
             self._mirror.set_waiting(entry, wanted)
             if count is None:
@@ -227,10 +248,14 @@ class RedisBackend:
     async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
         """Turn offers into permits."""
         async with self._session.priority_lock() as session:
-            reply, now, taken = await session.call("take", permits=[str(each) for each in permits])
+            reply, now, taken = await session.call(
+                "accept_offers", permits=[str(each) for each in permits]
+            )
             for permit, entry in taken:
                 self._mirror.add_permit(int(permit), entry, taken_at=float(now))
-            return AcceptedOffers(frozenset(int(permit) for permit, _ in taken), self._admission_result([reply]))
+            return AcceptedOffers(
+                frozenset(int(permit) for permit, _ in taken), self._admission_result([reply])
+            )
 
     async def release(self, permit: int) -> AdmissionResult:
         """Give a permit back."""
@@ -275,7 +300,9 @@ class RedisBackend:
             elif outcome == "full":
                 needed, running, keys = map(int, rest[0])
                 opened.append(
-                    journal_full(needed=needed, running=running, keys=keys, allowed=self._journal_bytes)
+                    journal_full(
+                        needed=needed, running=running, keys=keys, allowed=self._journal_bytes
+                    )
                 )
             elif outcome == "unknown":
                 opened.append(_unknown(each.entry.semaphores, rest[0]))
@@ -290,7 +317,7 @@ class RedisBackend:
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `KeyTaken` where a batch of the caller's has that key."""
-        (taken,) = await self._session.read("check_key", caller=caller, key=key)
+        (taken,) = await self._session.read("check_idempotency_key", caller=caller, key=key)
         if taken:
             raise IdempotencyKeyExists(*taken)
 
@@ -305,11 +332,15 @@ class RedisBackend:
         self, session: Session, calls: Sequence[RecordAttemptsCall]
     ) -> list[tuple[RecordedAttempts, float]]:
         """With each, when it was noted."""
-        reply, now, answers = await session.call("note_attempts", calls=[each.encode() for each in calls])
+        reply, now, answers = await session.call(
+            "record_attempts", calls=[each.encode() for each in calls]
+        )
         found = self._admission_result([reply])
         return [(decode_recorded_attempts(answer, found), float(now)) for answer in answers]
 
-    def _mirror_recorded(self, calls: RecordAttemptsCall, answer: tuple[RecordedAttempts, float]) -> None:
+    def _mirror_recorded(
+        self, calls: RecordAttemptsCall, answer: tuple[RecordedAttempts, float]
+    ) -> None:
         reply, now = answer
         for permit, seconds in reply.cancel_after.items():
             self._mirror.add_attempt(permit, calls.attempts[permit], seconds, now)
@@ -321,7 +352,7 @@ class RedisBackend:
             entry = kept.entry if kept and kept.entry in self._mirror.entries else None
             wanted = None if entry is None else self._mirror.waiting(entry) + 1
             answer = await session.call(
-                "put_back",
+                "requeue",
                 permit=str(permit),
                 entry=entry,
                 wanted=wanted,
@@ -369,7 +400,7 @@ class RedisBackend:
             wanted = max(0, self._mirror.waiting(batch_id) - len(rows)) if waited else None
             if wanted is not None:
                 reply["wanted"] = wanted
-            answer = await session.call("record", **reply)
+            answer = await session.call("record_results", **reply)
             if wanted is not None:
                 self._mirror.set_waiting(batch_id, wanted)
             was_running = batch_id in self._mirror.running()
@@ -382,7 +413,7 @@ class RedisBackend:
         """Give a prediction to an attempt, for ever."""
         async with self._session.lock() as session:
             (given,) = await session.call(
-                "claim", permit=str(permit), batch=batch_id, prediction=prediction_id
+                "claim_prediction", permit=str(permit), batch=batch_id, prediction=prediction_id
             )
             if given and permit in self._mirror.permits:
                 self._mirror.permits[permit].prediction = prediction_id
@@ -417,18 +448,20 @@ class RedisBackend:
 
     async def has_lost_state(self, account: str) -> bool:
         """Whether it is time to tell what runs of the account: the lease after a loss is over."""
-        answer = await self._session.read("forgot", account=account)
+        answer = await self._session.read("has_lost_state", account=account)
         self._forgotten_in[account] = answer[0]
         return bool(answer[0])
 
-    async def import_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
+    async def import_running(
+        self, account: str, running: Sequence[RunningPrediction]
+    ) -> AdmissionResult:
         """Enter what nobody is known to have made; then the account's tasks may start.
 
         They may not where the memory was lost once more since `forgot` was asked.
         """
         async with self._session.lock() as session:
             answer = await session.call(
-                "enter_running",
+                "import_running",
                 account=account,
                 generation=self._forgotten_in.get(account, ""),
                 running=[
@@ -440,7 +473,7 @@ class RedisBackend:
 
     async def list_prediction_ids(self, account: str) -> set[str]:
         """Predictions that belong to an attempt, as far back as a list is looked at."""
-        (reply,) = await self._session.read("known_predictions", account=account)
+        (reply,) = await self._session.read("list_prediction_ids", account=account)
         return set(reply)
 
     async def cancel_batch(self, batch_id: str) -> None:
@@ -453,7 +486,7 @@ class RedisBackend:
         running = self._mirror.running()
         if not running:
             return []
-        (reply,) = await self._session.read("canceled", batches=running)
+        (reply,) = await self._session.read("list_canceled", batches=running)
         for batch in reply:
             if batch in self._mirror.batches:
                 self._mirror.batches[batch].canceled = True
@@ -465,12 +498,12 @@ class RedisBackend:
 
     async def get_batch(self, batch_id: str) -> BatchState | None:
         """One batch."""
-        reply = await self._session.read("batch", batch=batch_id)
+        reply = await self._session.read("get_batch", batch=batch_id)
         return decode_batch(reply[0]) if reply else None
 
     async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
         """Those callers' batches, the newest first."""
-        (reply,) = await self._session.read("batches", callers=list(callers), limit=limit)
+        (reply,) = await self._session.read("list_batches", callers=list(callers), limit=limit)
         states = sorted(map(decode_batch, reply), key=lambda state: state.created_at, reverse=True)
         return states[:limit]
 
@@ -494,7 +527,7 @@ class RedisBackend:
 
     async def get_cached(self, key: str) -> str | None:
         """A remembered answer of Replicate's."""
-        reply = await self._session.read("recall", key=key)
+        reply = await self._session.read("get_cached", key=key)
         return str(reply[0]) if reply else None
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
@@ -502,7 +535,7 @@ class RedisBackend:
         size = memo_size(key, value)
         if size is not None:
             await self._session.read(
-                "remember", key=key, value=value, seconds=seconds, size=size, most=MEMO_BYTES
+                "set_cached", key=key, value=value, seconds=seconds, size=size, max_bytes=MEMO_BYTES
             )
 
     # What all of it stands on

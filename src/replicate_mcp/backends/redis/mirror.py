@@ -9,10 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicate_mcp.backends.redis.told import Row, attempt_fingerprint, encode_inputs, encode_batch, encode_entry
+from replicate_mcp.backends.redis.encoding import (
+    Row,
+    attempt_fingerprint,
+    encode_batch,
+    encode_entry,
+    encode_inputs,
+)
 from replicate_mcp.batches.backend import Attempt, NewBatch
 from replicate_mcp.platform.clock import steady_time
-from replicate_mcp.semaphores.permits import QueueEntry
+from replicate_mcp.semaphores.permit_store import QueueEntry
 
 ENDED_BATCH_TTL_SECONDS = 3600.0
 """For how long an ended batch is kept, in case that a server comes back with an older state: by
@@ -75,7 +81,8 @@ class MirroredPermit:
         fields: dict[str, Any] = {"permit": str(permit), "record": record}
         if self.task is not None:
             record |= {
-                "task": self.task, "cancel_after": self.cancel_after, "alike": self.fingerprint or None,
+                "task": self.task, "cancel_after": self.cancel_after,
+                "fingerprint": self.fingerprint or None,
                 "ends_by": self.ends_by, "images": self.images, "prediction": self.prediction,
             }  # fmt: skip
             fields["about"] = {"model": self.model, "inputs": self.inputs, "sent_at": self.sent_at}

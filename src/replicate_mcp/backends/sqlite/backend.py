@@ -18,30 +18,37 @@ import anyio.to_thread
 from replicate_mcp.backends.names import unencodable
 from replicate_mcp.backends.space import JOURNAL_BYTES
 from replicate_mcp.backends.sqlite.database import (
+    LOCK_TIMEOUT_SECONDS,
     LONG_LOCK_TIMEOUT_SECONDS,
     MEMORY,
-    LOCK_TIMEOUT_SECONDS,
     Busy,
     Database,
     open_database,
 )
 from replicate_mcp.backends.sqlite.journal import JournalTables
-from replicate_mcp.backends.sqlite.life_lock import LifeLock
+from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
 from replicate_mcp.backends.sqlite.permits import PermitTables
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
 from replicate_mcp.batches.backend import (
     Attempt,
+    AttemptRecord,
     BatchState,
     JournalTask,
     NewBatch,
     RecordedAttempts,
-    AttemptRecord,
     RunningPrediction,
 )
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
-from replicate_mcp.semaphores.permits import QueueEntry, AdmissionResult, Scope, SemaphoreState, HolderUsage, AcceptedOffers
-from replicate_mcp.semaphores.rate_learning import Throttling
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import (
+    AcceptedOffers,
+    AdmissionResult,
+    HolderUsage,
+    QueueEntry,
+    Scope,
+    SemaphoreState,
+)
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, was_created
 
 T = TypeVar("T")
@@ -99,7 +106,9 @@ class SqliteBackend:
         lock = None if location == MEMORY else LifeLock(location, holder)
         backend = cls(database, holder, Doorbell(), lock, clock, journal_bytes)
         await backend._step(lambda permits, journal: journal.forget_old())
-        await backend._step(lambda permits, journal: permits.add_holder(backend._doorbell.port, label))
+        await backend._step(
+            lambda permits, journal: permits.add_holder(backend._doorbell.port, label)
+        )
         await backend._reap_dead_holders()
         return backend
 
@@ -120,7 +129,9 @@ class SqliteBackend:
 
     async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
         """Say which limit and rate this process allows an account."""
-        await self._step(lambda permits, _: permits.limits.declare_limit(semaphore, limit, per_minute))
+        await self._step(
+            lambda permits, _: permits.limits.declare_limit(semaphore, limit, per_minute)
+        )
 
     async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
         """Set an account's rate by hand."""
@@ -135,7 +146,9 @@ class SqliteBackend:
         """Make a name known while this process lives."""
         return await self._step(lambda permits, _: permits.limits.register(semaphore, limit))
 
-    async def resize(self, semaphore: str, limit: int, *, by_admin: bool = False) -> AdmissionResult:
+    async def resize(
+        self, semaphore: str, limit: int, *, by_admin: bool = False
+    ) -> AdmissionResult:
         """Set a limit by hand."""
 
         def resize(permits: PermitTables, _: JournalTables) -> AdmissionResult:
@@ -224,7 +237,9 @@ class SqliteBackend:
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
     ) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
-        return await self._step(lambda permits, _: permits.record_attempts(attempts, images_per_day))
+        return await self._step(
+            lambda permits, _: permits.record_attempts(attempts, images_per_day)
+        )
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Let a task wait anew."""
@@ -285,7 +300,9 @@ class SqliteBackend:
         """A file does not forget; and what was in memory went with the only process."""
         return False
 
-    async def import_running(self, account: str, running: Sequence[RunningPrediction]) -> AdmissionResult:
+    async def import_running(
+        self, account: str, running: Sequence[RunningPrediction]
+    ) -> AdmissionResult:
         """Never needed, since nothing is forgotten."""
         return AdmissionResult()
 
@@ -419,7 +436,9 @@ def _remove_holder(permits: PermitTables, journal: JournalTables, holder: str) -
     permits.remove_holder(holder)
     for batch in journal.unfinished(holder):
         missing = journal.missing(batch)
-        journal.record_results(batch, [_failure(index, task, *_INTERRUPTED) for index, task in missing])
+        journal.record_results(
+            batch, [_failure(index, task, *_INTERRUPTED) for index, task in missing]
+        )
 
 
 def _failure(

@@ -98,7 +98,10 @@ class Database:
     @staticmethod
     def _connect(location: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            location, isolation_level=None, check_same_thread=False, timeout=LONG_LOCK_TIMEOUT_SECONDS
+            location,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=LONG_LOCK_TIMEOUT_SECONDS,
         )
         try:
             _prepare_patiently(connection, location)

@@ -13,17 +13,17 @@ from replicate_mcp.backends.space import (
     BATCH_BYTES,
     KEY_BYTES,
     MEMO_BYTES,
-    memo_size,
     journal_full,
+    memo_size,
 )
 from replicate_mcp.batches.backend import (
     JOURNAL_SECONDS,
     BatchState,
-    JournalTask,
     IdempotencyKeyExists,
+    JournalTask,
     NewBatch,
 )
-from replicate_mcp.semaphores.daily_cap import day_of
+from replicate_mcp.semaphores.daily_quota import day_of
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)

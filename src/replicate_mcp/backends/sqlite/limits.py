@@ -6,14 +6,14 @@ from collections.abc import Collection
 
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.errors import UnknownSemaphore
-from replicate_mcp.semaphores.permits import SemaphoreState, HolderUsage
-from replicate_mcp.semaphores.rate import Rate
-from replicate_mcp.semaphores.registry import (
+from replicate_mcp.semaphores.names import (
     account_of,
     check_removable,
     is_account,
     unknown_semaphore,
 )
+from replicate_mcp.semaphores.permit_store import HolderUsage, SemaphoreState
+from replicate_mcp.semaphores.rate_limit import Rate
 
 _HELD = "permit WHERE ends_by IS NOT 0"
 """Permits and offers that take units."""

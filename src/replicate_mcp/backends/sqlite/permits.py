@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from replicate_mcp.backends.sqlite.limits import LimitTables
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.backends.sqlite.usage import UsageTable
-from replicate_mcp.batches.backend import Attempt, RecordedAttempts, AttemptRecord
-from replicate_mcp.replicate_api.attempts import (
+from replicate_mcp.batches.backend import Attempt, AttemptRecord, RecordedAttempts
+from replicate_mcp.replicate_api.attempt_matching import (
     SETTLED_WITHIN_SECONDS,
     distinct_cancel_after,
 )
+from replicate_mcp.semaphores.adaptive_rate import Throttling, on_sent, on_throttled
 from replicate_mcp.semaphores.admission import (
-    OFFER_TTL_SECONDS,
     OFFER_STALE_SECONDS,
+    OFFER_TTL_SECONDS,
     Entry,
     admit,
 )
-from replicate_mcp.semaphores.daily_cap import seconds_until_reset
-from replicate_mcp.semaphores.permits import Offer, QueueEntry, AdmissionResult
-from replicate_mcp.semaphores.rate import Rate
-from replicate_mcp.semaphores.rate_learning import Throttling, on_sent, on_throttled
+from replicate_mcp.semaphores.daily_quota import seconds_until_reset
+from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, QueueEntry
+from replicate_mcp.semaphores.rate_limit import Rate
 
 _ORPHANED = "holder NOT IN (SELECT id FROM holder)"
 """Whose process is gone."""
@@ -137,7 +137,9 @@ class PermitTables:
         stalled = self._now - oldest > OFFER_STALE_SECONDS
         return frozenset(taken), self.admit() if stalled else AdmissionResult()
 
-    def record_attempts(self, attempts: Mapping[int, Attempt], images_per_day: int | None) -> RecordedAttempts:
+    def record_attempts(
+        self, attempts: Mapping[int, Attempt], images_per_day: int | None
+    ) -> RecordedAttempts:
         """Turn offers into permits, each with its attempt."""
         beyond = self._usage.beyond_the_day(attempts, images_per_day)
         for permit in beyond:
@@ -197,7 +199,9 @@ class PermitTables:
             (account,),
         )
         return [
-            AttemptRecord(permit, batch, task, model, json.loads(inputs), after, sent_at, prediction)
+            AttemptRecord(
+                permit, batch, task, model, json.loads(inputs), after, sent_at, prediction
+            )
             for permit, batch, task, model, inputs, after, sent_at, prediction in rows
         ]
 

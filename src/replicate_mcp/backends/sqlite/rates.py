@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from replicate_mcp.semaphores.rate import Rate
+from replicate_mcp.semaphores.rate_limit import Rate
 
 
 class RateTable:

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from replicate_mcp.batches.backend import Attempt
-from replicate_mcp.semaphores.daily_cap import day_of
+from replicate_mcp.semaphores.daily_quota import day_of
 
 
 class UsageTable:

@@ -9,8 +9,8 @@ from importlib import resources
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from replicate_mcp.http_api import looking
-from replicate_mcp.http_api.callers import AppDep
+from replicate_mcp.http_api.dependencies import AppDep
+from replicate_mcp.http_api.routes import reads
 from replicate_mcp.replicate_api.delivery import image_origins, simulator_origins
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +28,7 @@ async def home(request: Request, app: AppDep) -> Response:
     """The dashboard for browsers, the JSON of `/health` for the rest."""
     if prefers_html(request.headers.get("accept", "")):
         return _answer(request, "index.html", app.settings.replicate_base_url)
-    answer = await looking.health(request, app)
+    answer = await reads.health(request, app)
     answer.headers["Vary"] = "Accept"
     return answer
 

@@ -3,8 +3,8 @@
 
 local admission = {}
 
-admission.OFFER_STALLS_AFTER = 0.05
-admission.OFFER_LASTS = 0.5
+admission.OFFER_STALE_SECONDS = 0.05
+admission.OFFER_TTL_SECONDS = 0.5
 
 -- When a paused or empty bucket next allows a creation that somebody waits for.
 local function next_time(queue, waiting, rates, slots, now)
@@ -49,7 +49,7 @@ function admission.admit(queue, free, rates, stalled, now)
     in_turn[first] = nil
     first = first + 1
     local id, account = entry.id, entry.account
-    local done = entry.at_most and running[id] >= entry.at_most
+    local done = entry.max_running and running[id] >= entry.max_running
     if not done and waiting[id] > 0 then
       local slot = not account or (slots[account] or 0) >= 1
       local fits = slot

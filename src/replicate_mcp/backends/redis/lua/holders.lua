@@ -20,8 +20,8 @@ end
 
 -- Whether this process may declare others dead: it was itself in contact for a whole lease, by this
 -- server's clock and by its own, so they have had the time to say that they live.
-local function may_bury()
-  if args.unbroken ~= true or not memory.is_open() then return false end
+local function may_declare_dead()
+  if args.unbroken ~= true or not generation.is_admitting() then return false end
   local since = redis.call('HGET', holder_key(me), 'since')
   if not since then return false end
   if tonumber(since) > server_time then
@@ -82,14 +82,14 @@ function holders.declare(name, units, per_minute)
 end
 
 function holders.set_rate(account, per_minute)
-  local state = record_of(key.rates, account) or rate.full(per_minute, now)
-  rates.put(account, rate.set(state, per_minute, now))
+  local state = record_of(key.rates, account) or rate_limit.initial(per_minute, now)
+  rates.put(account, rate_limit.with_manual(state, per_minute, now))
 end
 
 function holders.declare_account(name, units, per_minute)
   local account = queue.account_of(name)
-  local state = record_of(key.rates, account) or rate.full(per_minute, now)
-  rates.put(account, rate.declared(state, per_minute, now))
+  local state = record_of(key.rates, account) or rate_limit.initial(per_minute, now)
+  rates.put(account, rate_limit.with_configured(state, per_minute, now))
   holders.declare(name, units, per_minute)
 end
 
@@ -112,7 +112,7 @@ function holders.unset_limit(name)
   if not queue.is_account(name) then units = found and found.units or holders.limit(name) end
   put_record(key.set, name, {units = units, by_admin = false, at = server_time})
   holders.refresh(name)
-  holders.forget_unused_names()
+  holders.delete_unused_names()
 end
 
 -- How many other processes have registered a name.
@@ -138,14 +138,14 @@ function holders.remove_name(name)
 end
 
 -- Whoever waits for a name keeps it alive.
-function holders.use(name)
+function holders.touch_name(name)
   if redis.call('HEXISTS', key.declared, me .. ' ' .. name) == 0 then
     holders.declare(name, holders.limit(name))
   end
 end
 
--- Names that were set by nobody's hand but a registration, and that nobody uses any more.
-function holders.forget_unused_names()
+-- Names that were set by nobody's hand but a resync, and that nobody uses any more.
+function holders.delete_unused_names()
   for name, set in each_record(key.set) do
     if not set.by_admin and not declared(name) and permits.in_use(name) == 0 then
       redis.call('HDEL', key.set, name)
@@ -158,14 +158,14 @@ end
 
 local entered = {}   -- what this call has read
 
-function holders.is_entered(account)
+function holders.is_imported(account)
   if entered[account] == nil then
     entered[account] = redis.call('HEXISTS', key.entered, account) == 1
   end
   return entered[account]
 end
 
-function holders.enter(account)
+function holders.mark_imported(account)
   redis.call('HSET', key.entered, account, '1')
   entered[account] = true
 end
@@ -192,7 +192,7 @@ end
 -- The dead
 
 -- Take out all that a process leaves, but the permits of its predictions.
-function holders.depart(holder, reasons)
+function holders.remove(holder, reasons)
   permits.withdraw_from(holder)
   for id, entry in each_record(key.entries) do
     if entry.holder == holder then queue.remove(id) end
@@ -213,20 +213,20 @@ function holders.depart(holder, reasons)
   redis.call('HDEL', key.holders, holder)
   redis.call('DEL', holder_key(holder))
   redis.call('SREM', key.stalled, holder)
-  holders.forget_unused_names()
+  holders.delete_unused_names()
   journal.end_waiting_tasks(holder, reasons)
 end
 
 -- Leave the permits of this process's predictions to whoever can follow them.
-function holders.leave_permits()
+function holders.abandon_permits()
   for permit, record in each_record(key.permits) do
     if record.holder == me and record.task then permits.give_to(permit, record, '') end
   end
 end
 
 -- Whether a permit is there to be adopted.
-function holders.is_left(record)
-  return record.holder == '' or (not holders.is_known(record.holder) and may_bury())
+function holders.is_orphaned(record)
+  return record.holder == '' or (not holders.is_known(record.holder) and may_declare_dead())
 end
 
 local SETTLED_WITHIN = 50 * 60   -- see attempts.py
@@ -239,36 +239,36 @@ end
 
 -- Give back the units of what nobody holds and what has ended by now, whatever happened to it. It
 -- stays for whoever can settle it.
-local function see_to_what_has_ended(reasons)
-  if not permits.left_behind() then return end
+local function release_ended(reasons)
+  if not permits.has_orphans() then return end
   for permit, record in each_record(key.permits) do
-    if record.ends_by and record.ends_by < now and holders.is_left(record) then
+    if record.ends_by and record.ends_by < now and holders.is_orphaned(record) then
       if is_closed(record) then
         permits.free(permit, true)
         journal.end_task(record.entry, record.task, reasons.lost, record.prediction)
       elseif record.ends_by ~= 0 then
-        permits.give_units_back(permit, record)
+        permits.release_units(permit, record)
       end
     end
   end
 end
 
 -- Look for the dead among the others, and see to what they left.
-function holders.look()
+function holders.reap_dead()
   local reasons = args.reasons
-  if may_bury() then
+  if may_declare_dead() then
     for holder in each_field(key.holders) do
-      if not holders.is_alive(holder) then holders.depart(holder, reasons) end
+      if not holders.is_alive(holder) then holders.remove(holder, reasons) end
     end
-    journal.end_batches_of_the_unknown(reasons)
-    redis.call('HSET', key.generation, 'looked_at', exact(now))
+    journal.end_batches_of_unknown_holders(reasons)
+    redis.call('HSET', key.generation, 'reaped_at', exact(now))
   end
   journal.end_waiting_tasks('', reasons)
-  see_to_what_has_ended(reasons)
+  release_ended(reasons)
 end
 
 -- The same, at most once a second for all who share the server.
-function holders.look_sometimes()
-  local since = now - tonumber(redis.call('HGET', key.generation, 'looked_at'))
-  if since >= 1 or since < 0 then holders.look() end
+function holders.reap_dead_if_due()
+  local since = now - tonumber(redis.call('HGET', key.generation, 'reaped_at'))
+  if since >= 1 or since < 0 then holders.reap_dead() end
 end

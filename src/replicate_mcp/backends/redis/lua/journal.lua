@@ -22,34 +22,34 @@ local function row(task, kept, reason)
 end
 
 -- Write a batch that begins, or that this server has forgotten.
-function journal.open(batch, told)
-  redis.call('HSET', batch_key(batch), 'caller', told.caller, 'account', told.account,
-    'semaphore', told.semaphore, 'total', whole(#told.tasks), 'succeeded', '0', 'failed', '0',
-    'created_at', exact(told.created_at or now), 'generation', generation)
-  if told.key then
-    local request = request_key(told.caller, told.key)
-    redis.call('SET', request, batch .. ' ' .. told.digest)
+function journal.open(batch, fields)
+  redis.call('HSET', batch_key(batch), 'caller', fields.caller, 'account', fields.account,
+    'semaphore', fields.semaphore, 'total', whole(#fields.tasks), 'succeeded', '0', 'failed', '0',
+    'created_at', exact(fields.created_at or now), 'generation', generation_id)
+  if fields.key then
+    local request = request_key(fields.caller, fields.key)
+    redis.call('SET', request, batch .. ' ' .. fields.digest)
     redis.call('HSET', batch_key(batch), 'request', request)
   end
   redis.call('DEL', tasks_key(batch), results_key(batch))
-  redis.call('RPUSH', tasks_key(batch), unpack(told.tasks))
+  redis.call('RPUSH', tasks_key(batch), unpack(fields.tasks))
   redis.call('HSET', key.running, batch, me)
-  local caller = caller_key(told.caller)
-  redis.call('ZADD', caller, exact(told.created_at or now), batch)
-  redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - LIVES))
-  redis.call('EXPIRE', caller, LIVES)
-  keep(batch, LIVES)
-  space.begin(told.account, batch, told.tasks)
+  local caller = caller_key(fields.caller)
+  redis.call('ZADD', caller, exact(fields.created_at or now), batch)
+  redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - RUNNING_BATCH_SECONDS))
+  redis.call('EXPIRE', caller, RUNNING_BATCH_SECONDS)
+  keep(batch, RUNNING_BATCH_SECONDS)
+  space.begin(fields.account, batch, fields.tasks)
   local rows = {}
-  for place, failure in ipairs(told.failures or {}) do
-    rows[place] = row(failure[1], told.tasks[failure[1] + 1], failure[2])
+  for place, failure in ipairs(fields.failures or {}) do
+    rows[place] = row(failure[1], fields.tasks[failure[1] + 1], failure[2])
   end
   if #rows > 0 then journal.record(batch, rows) end
 end
 
 -- Forget an ended batch early; true where its idempotency key is left, so that its request is not
 -- carried out again.
-function journal.forget(batch, expires_at)
+function journal.delete(batch, expires_at)
   local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request')
   redis.call('DEL', batch_key(batch), tasks_key(batch), results_key(batch))
   if kept[1] then redis.call('ZREM', caller_key(kept[1]), batch) end
@@ -62,7 +62,7 @@ end
 
 -- The batch that the caller's request of that name began, what stood for its content, and whether
 -- it was forgotten early.
-function journal.begun_by(caller, name)
+function journal.find_by_key(caller, name)
   local kept = name and redis.call('GET', request_key(caller, name))
   if not kept then return nil end
   local expires_at, batch, digest = string.match(kept, '^!(%S+) (%S+) (.*)$')
@@ -94,7 +94,7 @@ function journal.record(batch, results)
   redis.call('HSET', batch_key(batch), 'succeeded', whole(succeeded), 'failed', whole(failed))
   space.grow(account, batch, rows)
   if succeeded + failed < total then
-    redis.call('EXPIRE', results_key(batch), LIVES)
+    redis.call('EXPIRE', results_key(batch), RUNNING_BATCH_SECONDS)
   elseif not kept[4] then
     redis.call('HSET', batch_key(batch), 'ended_at', exact(now))
     redis.call('HDEL', key.running, batch)
@@ -121,7 +121,7 @@ local function end_waiting_tasks_of(batch, out, reasons)
   redis.call('HDEL', key.running, batch)
   if not since then return end
   redis.call('HSET', batch_key(batch), 'left', '1')
-  local reason = memory.may_be_rolled_back(since) and reasons.unsure or reasons.interrupted
+  local reason = generation.may_be_rolled_back(since) and reasons.unsure or reasons.interrupted
   local rows = {}
   for place, kept in ipairs(redis.call('LRANGE', tasks_key(batch), 0, -1)) do
     local task = place - 1
@@ -152,13 +152,13 @@ function journal.end_waiting_tasks(holder, reasons)
 end
 
 -- What was written before the memory was lost, by processes that never came back.
-function journal.end_batches_of_the_unknown(reasons)
+function journal.end_batches_of_unknown_holders(reasons)
   local is_unknown = function(each) return each ~= '' and not holders.is_known(each) end
   end_batches(batches_of(is_unknown), reasons)
 end
 
 -- Whether a process that was thought to be gone had its batch's waiting tasks ended by others.
-function journal.was_left(batch) return redis.call('HEXISTS', batch_key(batch), 'left') == 1 end
+function journal.was_taken_over(batch) return redis.call('HEXISTS', batch_key(batch), 'left') == 1 end
 
 -- Predictions
 
@@ -180,7 +180,7 @@ function journal.claim(account, prediction, permit)
     redis.call('EXPIRE', predictions, 2 * DAY)
   end
   local record = permits.get(permit)
-  if record then permits.note_prediction(permit, record, prediction) end
+  if record then permits.set_prediction(permit, record, prediction) end
   return true
 end
 
@@ -191,7 +191,7 @@ function journal.is_claimed(account, prediction)
 end
 
 -- One that nobody is known to have made: an attempt that remembers it takes it over.
-function journal.claim_for_nobody(account, prediction, permit)
+function journal.claim_untracked(account, prediction, permit)
   redis.call('ZADD', predictions_key(account), '-' .. permit, prediction)
   redis.call('EXPIRE', predictions_key(account), 2 * DAY)
 end
@@ -213,7 +213,7 @@ function journal.state(batch)
 end
 
 -- The same, with the beginning of its first task.
-function journal.listed(batch)
+function journal.summary(batch)
   local state = journal.state(batch)
   if state then
     state[#state + 1] = string.sub(redis.call('LINDEX', tasks_key(batch), 0) or '', 1, 2000)

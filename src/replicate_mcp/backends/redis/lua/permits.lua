@@ -1,7 +1,7 @@
 -- Permits and offers, and the units of semaphores that they take.
 --
 -- A permit's record: entry, holder, semaphores, account, limited (its entry has a limit of its own),
--- taken_at; with an attempt also task, cancel_after, alike, ends_by (0 once its units were given
+-- taken_at; with an attempt also task, cancel_after, fingerprint, ends_by (0 once its units were given
 -- back), images, and prediction where it is known. An offer has offered_at instead of taken_at.
 
 -- Rates
@@ -12,23 +12,23 @@ function rates.of(account)
     -- Never declared, or lost: what living processes declare is where it begins.
     local per_minute = holders.declared_rate(account)
     if not per_minute then return nil end
-    state = rate.full(per_minute, now)
+    state = rate_limit.initial(per_minute, now)
   end
-  return rate.at_time(state, now)
+  return rate_limit.refilled_at(state, now)
 end
 
 function rates.put(account, state) put_record(key.rates, account, state) end
 
 -- Counting
 
-local function bump(hash, field, by)
+local function increment(hash, field, by)
   if redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
 end
 
 local function count(record, by)
   if record.ends_by == 0 then return end  -- Its units were given back.
-  for _, semaphore in ipairs(record.semaphores) do bump(key.units, 's:' .. semaphore, by) end
-  if record.limited then bump(key.units, 'e:' .. record.entry, by) end
+  for _, semaphore in ipairs(record.semaphores) do increment(key.units, 's:' .. semaphore, by) end
+  if record.limited then increment(key.units, 'e:' .. record.entry, by) end
 end
 
 local function units_of(field)
@@ -48,24 +48,24 @@ end
 
 -- Equal open attempts, told apart by their Cancel-After
 
-local function cancel_afters(like)
-  local used, list = {}, redis.call('HGET', key.alike, like)
+local function used_cancel_afters(like)
+  local used, list = {}, redis.call('HGET', key.cancel_afters, like)
   for seconds in string.gmatch(list or '', '%d+') do used[tonumber(seconds)] = true end
   return used, list
 end
 
-local function alike_of(record) return record.account .. ' ' .. record.alike end
+local function fingerprint_of(record) return record.account .. ' ' .. record.fingerprint end
 
-local function add_alike(record)
-  if not record.alike then return end
-  local _, list = cancel_afters(alike_of(record))
+local function add_cancel_after(record)
+  if not record.fingerprint then return end
+  local _, list = used_cancel_afters(fingerprint_of(record))
   local seconds = string.format('%d', record.cancel_after)
-  redis.call('HSET', key.alike, alike_of(record), list and list .. ' ' .. seconds or seconds)
+  redis.call('HSET', key.cancel_afters, fingerprint_of(record), list and list .. ' ' .. seconds or seconds)
 end
 
-local function remove_alike(record)
-  if not record.alike then return end
-  local _, list = cancel_afters(alike_of(record))
+local function remove_cancel_after(record)
+  if not record.fingerprint then return end
+  local _, list = used_cancel_afters(fingerprint_of(record))
   local kept, removed = {}, false
   for seconds in string.gmatch(list or '', '%d+') do
     if removed or tonumber(seconds) ~= record.cancel_after then
@@ -75,9 +75,9 @@ local function remove_alike(record)
     end
   end
   if #kept == 0 then
-    redis.call('HDEL', key.alike, alike_of(record))
+    redis.call('HDEL', key.cancel_afters, fingerprint_of(record))
   else
-    redis.call('HSET', key.alike, alike_of(record), table.concat(kept, ' '))
+    redis.call('HSET', key.cancel_afters, fingerprint_of(record), table.concat(kept, ' '))
   end
 end
 
@@ -89,8 +89,8 @@ function permits.get(permit) return record_of(key.permits, permit) end
 function permits.put(permit, record, about)
   put_record(key.permits, permit, record)
   if about then put_record(key.attempts, permit, {record = record, about = about}) end
-  bump(key.held, record.holder, 1)
-  add_alike(record)
+  increment(key.held, record.holder, 1)
+  add_cancel_after(record)
 end
 
 -- Enter one that took no units as an offer before.
@@ -100,24 +100,24 @@ function permits.enter(permit, record, about)
 end
 
 -- Take a permit back, if it is out; its images count no more where none were asked for after all.
-function permits.free(permit, asked_for)
+function permits.free(permit, counts_images)
   local record = permits.get(permit)
   if not record or redis.call('HDEL', key.permits, permit) == 0 then return nil end
   redis.call('HDEL', key.attempts, permit)
-  bump(key.held, record.holder, -1)
+  increment(key.held, record.holder, -1)
   count(record, -1)
-  remove_alike(record)
-  if not asked_for then count_images(record, -(record.images or 0)) end
+  remove_cancel_after(record)
+  if not counts_images then count_images(record, -(record.images or 0)) end
   return record
 end
 
 -- A permit in full, for a process to keep.
-function permits.told(permit, record)
+function permits.encode(permit, record)
   local about = permits.about(permit)
   return {
     permit, record.entry, record.semaphores, record.account or '', record.limited and '1' or '',
     exact(record.taken_at), whole(record.task or 0), whole(record.cancel_after or 0),
-    record.alike or '', exact(record.ends_by or 0), whole(record.images or 0),
+    record.fingerprint or '', exact(record.ends_by or 0), whole(record.images or 0),
     record.prediction or '', about.model or '', about.inputs or '', exact(about.sent_at or 0),
   }
 end
@@ -136,47 +136,47 @@ local function change(permit, record)
 end
 
 function permits.give_to(permit, record, holder)
-  bump(key.held, record.holder, -1)
+  increment(key.held, record.holder, -1)
   record.holder = holder
-  bump(key.held, holder, 1)
+  increment(key.held, holder, 1)
   change(permit, record)
 end
 
 -- Its prediction has ended, but nobody has learned yet what came of it.
-function permits.give_units_back(permit, record)
+function permits.release_units(permit, record)
   count(record, -1)
   record.ends_by = 0
   change(permit, record)
 end
 
-function permits.note_prediction(permit, record, prediction)
+function permits.set_prediction(permit, record, prediction)
   if record.prediction == prediction then return end
   record.prediction = prediction
   change(permit, record)
 end
 
 -- What the journal still knows of attempts when a new generation begins.
-function permits.enter_noted()
+function permits.reload_attempts()
   for permit, noted in each_record(key.attempts) do permits.enter(permit, noted.record) end
 end
 
 -- Whether anybody has permits who is not registered.
-function permits.left_behind()
+function permits.has_orphans()
   for holder in each_field(key.held) do
     if holder == '' or not holders.is_known(holder) then return true end
   end
   return false
 end
 
-function permits.next_numbers(how_many)
+function permits.next_numbers(count)
   local last = tonumber(redis.call('HGET', key.generation, 'permit') or 0)
   local first = math.max(last + 1, math.floor(server_time * 1000000))
-  redis.call('HSET', key.generation, 'permit', whole(first + how_many - 1))
+  redis.call('HSET', key.generation, 'permit', whole(first + count - 1))
   return first
 end
 
 -- Numbers rise for ever, also where a server took over whose clock is behind.
-function permits.number_above(newest)
+function permits.advance_sequence(newest)
   if newest > tonumber(redis.call('HGET', key.generation, 'permit') or 0) then
     redis.call('HSET', key.generation, 'permit', whole(newest))
   end
@@ -210,7 +210,7 @@ local function make_offer(permit, record)
 end
 
 -- An offer becomes a permit; what it takes was counted when it was made.
-function permits.take(permit, attempt)
+function permits.accept(permit, attempt)
   local record = permits.offers()[permit]
   if not record or record.holder ~= me then return nil end
   redis.call('HDEL', key.offers, permit)
@@ -218,9 +218,9 @@ function permits.take(permit, attempt)
   local offered_at = record.offered_at
   record.offered_at, record.taken_at = nil, now
   if attempt then
-    record.task, record.images, record.alike = attempt.task, attempt.images, attempt.alike
-    record.ends_by = now + attempt.seconds_at_most
-    local used = cancel_afters(alike_of(record))
+    record.task, record.images, record.fingerprint = attempt.task, attempt.images, attempt.fingerprint
+    record.ends_by = now + attempt.max_seconds
+    local used = used_cancel_afters(fingerprint_of(record))
     record.cancel_after = distinct_cancel_after(attempt.cancel_after, used)
     count_images(record, attempt.images)
   end
@@ -242,7 +242,7 @@ function permits.withdraw(numbers)
   end
   for account, slots in pairs(returned) do
     local state = rates.of(account)
-    if state then rates.put(account, rate.given_back(state, slots)) end
+    if state then rates.put(account, rate_limit.refund(state, slots)) end
   end
 end
 
@@ -258,7 +258,7 @@ local function withdraw_stale()
   local numbers, lying = {}, {}
   for permit, record in pairs(permits.offers()) do
     -- One from the future was made before the clock was set back.
-    if record.offered_at < now - admission.OFFER_LASTS or record.offered_at > now + 1 then
+    if record.offered_at < now - admission.OFFER_TTL_SECONDS or record.offered_at > now + 1 then
       numbers[#numbers + 1] = permit
       lying[record.holder] = true
     end
@@ -275,21 +275,21 @@ local function make_offers(grants, entries, states)
     local entry = entries[id]
     make_offer(whole(number + place - 1), {
       entry = id, holder = entry.holder, semaphores = entry.semaphores, account = entry.account,
-      limited = entry.at_most and true or nil, offered_at = now,
+      limited = entry.max_running and true or nil, offered_at = now,
     })
     entry.granted = (entry.granted or 0) + 1
     if entry.account then spent[entry.account] = (spent[entry.account] or 0) + 1 end
     if entry.holder ~= me then others[entry.holder] = true end
   end
-  queue.to_the_end(grants, entries)
+  queue.rotate(grants, entries)
   for account, slots in pairs(spent) do
-    rates.put(account, rate.spent(states[account], slots))
+    rates.put(account, rate_limit.consume(states[account], slots))
   end
   for holder in pairs(others) do redis.call('PUBLISH', channel(holder), '') end
 end
 
 -- Holders whose offers were withdrawn; this one goes on, as its step shows.
-local function stalled_holders()
+local function list_stalled_holders()
   local stalled = {}
   for _, holder in ipairs(redis.call('SMEMBERS', key.stalled)) do stalled[holder] = true end
   if stalled[me] then
@@ -318,15 +318,15 @@ local function decide()
       states[entry.account] = rates.of(entry.account)
     end
   end
-  local oldest, stalled = {}, stalled_holders()
+  local oldest, stalled = {}, list_stalled_holders()
   for _, record in pairs(permits.offers()) do
     local at = oldest[record.holder]
     oldest[record.holder] = at and math.min(at, record.offered_at) or record.offered_at
   end
   for holder, at in pairs(oldest) do
-    if at < now - admission.OFFER_STALLS_AFTER then
+    if at < now - admission.OFFER_STALE_SECONDS then
       stalled[holder] = true
-      next_at = sooner(next_at, at + admission.OFFER_LASTS + 0.001)
+      next_at = sooner(next_at, at + admission.OFFER_TTL_SECONDS + 0.001)
     end
   end
   local grants, again_at = admission.admit(waiting, free, states, stalled, now)

@@ -33,7 +33,7 @@ local function put(id, entry)
   entry.waiting = math.max(0, entry.waiting)
   local kept = {
     holder = entry.holder, semaphores = entry.semaphores, account = entry.account,
-    at_most = entry.at_most, waiting = entry.waiting, turn = entry.turn,
+    max_running = entry.max_running, waiting = entry.waiting, turn = entry.turn,
   }
   put_record(key.entries, id, kept)
   known[id] = entry
@@ -46,7 +46,7 @@ end
 
 function queue.get(id) return entry_of(id) end
 
-function queue.join(id, entry)
+function queue.add(id, entry)
   entry.turn = redis.call('HINCRBY', key.generation, 'turn', 1)
   put(id, entry)
 end
@@ -85,7 +85,7 @@ function queue.set_wanted(id, wanted)
   end
 end
 
-function queue.to_the_end(grants, entries)
+function queue.rotate(grants, entries)
   local turn = redis.call('HINCRBY', key.generation, 'turn', #grants) - #grants
   for place, id in ipairs(grants) do entries[id].turn = turn + place end
   for id, entry in pairs(entries) do
@@ -99,7 +99,7 @@ end
 -- An account takes part when what it runs was entered after the memory was lost.
 local function may_start(entry)
   for _, name in ipairs(entry.semaphores) do
-    if queue.is_account(name) and not holders.is_entered(queue.account_of(name)) then
+    if queue.is_account(name) and not holders.is_imported(queue.account_of(name)) then
       return false
     end
   end
@@ -110,13 +110,13 @@ end
 -- others, which a lease keeps waiting.
 function queue.waiting()
   local ids = redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf')
-  if not memory.is_open() then return {}, #ids > 0 end
+  if not generation.is_admitting() then return {}, #ids > 0 end
   local waiting = {}
   read(ids)
   for _, id in ipairs(ids) do
     local entry = known[id]
     if entry and may_start(entry) then
-      entry.id, entry.running = id, entry.at_most and permits.running(id) or 0
+      entry.id, entry.running = id, entry.max_running and permits.running(id) or 0
       waiting[#waiting + 1] = entry
     end
   end

@@ -24,8 +24,8 @@ local function enter(account, batch, state, bytes, seconds)
   redis.call('HSET', bytes_key(account), 'b:' .. batch, whole(bytes))
   redis.call('ZADD', state_key(state, account), exact(now + seconds), batch)
   add(account, state, bytes)
-  redis.call('EXPIRE', bytes_key(account), LIVES)
-  redis.call('EXPIRE', state_key(state, account), LIVES)
+  redis.call('EXPIRE', bytes_key(account), RUNNING_BATCH_SECONDS)
+  redis.call('EXPIRE', state_key(state, account), RUNNING_BATCH_SECONDS)
 end
 
 local function bytes_of(account, batch)
@@ -84,7 +84,7 @@ local function forget_ended(account, excess, keep)
     else
       excess = excess - (bytes_of(account, batch) or 0)
       remove(account, batch, 'ended')
-      if journal.forget(batch, expires_at) then
+      if journal.delete(batch, expires_at) then
         enter(account, batch, 'forgotten', KEY_BYTES, expires_at - now)
         excess = excess + KEY_BYTES
       end
@@ -124,7 +124,7 @@ function space.begin(account, batch, tasks)
   for _, state in ipairs(STATES) do  -- It may have been lost alone, and be written again.
     if redis.call('ZSCORE', state_key(state, account), batch) then remove(account, batch, state) end
   end
-  enter(account, batch, 'running', BATCH_BYTES + size_of(tasks), LIVES)
+  enter(account, batch, 'running', BATCH_BYTES + size_of(tasks), RUNNING_BATCH_SECONDS)
   note(account, batch)
 end
 

@@ -3,7 +3,7 @@
 const PROTOCOL_VERSION = "2026-01-26";
 const TOOL_CALL_TIMEOUT_SECONDS = 90; // Longer than a host's own timeout.
 const METHOD_NOT_FOUND = -32601;
-const LATELY_KEY = "replicate-mcp/lately";
+const RECENT_BATCHES_KEY = "replicate-mcp/recent-batches";
 
 export class Host {
   #pending = new Map();
@@ -151,6 +151,6 @@ export function readToolResult(result) {
   return {
     page: result.structuredContent,
     images: content.filter(({ type }) => type === "image"),
-    recentBatches: result._meta?.[LATELY_KEY] ?? [],
+    recentBatches: result._meta?.[RECENT_BATCHES_KEY] ?? [],
   };
 }

@@ -1,0 +1,1 @@
+"""Operations offered to MCP, HTTP, the command line and Python programs."""

@@ -1,0 +1,163 @@
+"""The composition root: settings become a backend, gateways and the engine."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from replicate_mcp.backends.space import JOURNAL_BYTES
+from replicate_mcp.batches.runner import BatchRunner
+from replicate_mcp.errors import ReplicateMcpError, Unauthorized
+from replicate_mcp.refused_credentials import RefusedCredentials
+from replicate_mcp.replicate_api.accounts import Accounts
+from replicate_mcp.replicate_api.model_resolver import ModelResolver
+from replicate_mcp.semaphores.backend_calls import BackendCalls
+from replicate_mcp.semaphores.context_permits import ContextQueue
+from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
+from replicate_mcp.settings import Settings, state_file
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from replicate_mcp.batches.backend import Backend
+    from replicate_mcp.batches.observer import Observer
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAY_SECONDS = 30.0
+"""How long a server waits before it asks again whose its token is, where Replicate did not tell."""
+
+
+class Components:
+    """The engine and all that it stands on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: "Backend",
+        holder: OfferDispatcher,
+        runner: BatchRunner,
+        contexts: ContextQueue,
+        refused: RefusedCredentials | None = None,
+    ) -> None:
+        self.backend = backend
+        self.dispatcher = holder
+        self.runner = runner
+        self.contexts = contexts
+        self.models = ModelResolver(backend)
+        self._settings = settings
+        self.accounts = Accounts(
+            settings.replicate_base_url,
+            backend,
+            public_url=settings.public_url,
+            refused=refused or RefusedCredentials(),
+        )
+        self._declared: set[str] = set()
+        self._declaring = anyio.Lock()
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        group: "TaskGroup",
+        observer: "Observer | None" = None,
+        *,
+        batch_bytes: int | None = None,
+        refused: RefusedCredentials | None = None,
+    ) -> "Components":
+        """Put the parts together, and start what runs in the background."""
+        backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
+        holder = OfferDispatcher(backend)
+        runner = BatchRunner(
+            backend,
+            holder,
+            group,
+            prediction_seconds=settings.prediction_seconds,
+            batch_seconds=settings.batch_seconds,
+            images_per_day=settings.images_per_day,
+            max_bytes=batch_bytes,
+            observer=observer,
+        )
+        group.start_soon(backend.run)
+        group.start_soon(holder.run)
+        group.start_soon(runner.watch_cancellations)
+        contexts = ContextQueue(backend, BackendCalls(holder, group))
+        parts = cls(settings, backend, holder, runner, contexts, refused)
+        group.start_soon(parts.accounts.close_idle)
+        if settings.token:
+            group.start_soon(parts.recover_own_account)
+        return parts
+
+    async def recover_own_account(self) -> None:
+        """Take over what an earlier process left of the server's own account."""
+        while True:
+            try:
+                await self.account(self._settings.token or "")
+                return
+            except Unauthorized as error:
+                log.warning("%s", error)
+                return
+            except ReplicateMcpError as error:
+                log.info("what earlier processes left is looked for later: %s", error)
+            except Exception:
+                # Whatever it was, the server goes on.
+                log.exception("what earlier processes left is looked for later")
+            await anyio.sleep(RETRY_DELAY_SECONDS)
+
+    async def account(self, token: str, source: str = "") -> str:
+        """The account behind a token, its limit and rate declared once.
+
+        Args:
+            source: the address that sent the token over HTTP, if one did.
+        """
+        account = await self.accounts.name(token, source)
+        async with self._declaring:
+            if account not in self._declared:
+                await self.backend.declare_limit(
+                    account_semaphore(account),
+                    self._settings.concurrent_limit,
+                    per_minute=self._settings.requests_per_minute,
+                )
+                self._declared.add(account)
+        self.runner.recover(account, self.accounts.gateway(token))
+        return account
+
+    async def close(self) -> None:
+        """Leave the backend, and close every client."""
+        await self.backend.close()
+        await self.accounts.close()
+
+
+async def open_backend(value: str, *, journal_bytes: int = JOURNAL_BYTES) -> "Backend":
+    """The backend that `REPLICATE_MCP_BACKEND` names.
+
+    Args:
+        journal_bytes: the allowance of each account in the journal.
+
+    Raises:
+        BackendUnavailable: it cannot be used; the message says why and what to do.
+    """
+    if value.startswith(("redis://", "rediss://")):
+        from replicate_mcp.backends.redis.backend import RedisBackend
+
+        return await RedisBackend.open(value, label=_label(), journal_bytes=journal_bytes)
+
+    from replicate_mcp.backends.sqlite.backend import SqliteBackend
+    from replicate_mcp.backends.sqlite.database import MEMORY
+
+    path = state_file(value)
+    return await SqliteBackend.open(
+        MEMORY if path is None else str(path), label=_label(), journal_bytes=journal_bytes
+    )
+
+
+def _label() -> str:
+    """What people know this process by: its program, and the command where it has one."""
+    called = Path(sys.argv[0])
+    program = called.parent.name if called.stem == "__main__" else called.stem
+    command = [word for word in sys.argv[1:2] if word.isalpha()]
+    return f"{' '.join([program if program.strip('-') else 'python', *command])} [{os.getpid()}]"

@@ -1,0 +1,159 @@
+"""What a process offers of semaphores: to look at them, to set them, and to hold them."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from replicate_mcp.auth import NO_TOKEN_MESSAGE, Access, Caller
+from replicate_mcp.errors import InvalidInput, Unauthorized
+from replicate_mcp.semaphores.names import (
+    account_semaphore,
+    check_limit,
+    check_name,
+    unknown_semaphore,
+    visible_to,
+)
+from replicate_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from replicate_mcp.app.composition import Components
+    from replicate_mcp.semaphores.context_permits import ContextPermit
+    from replicate_mcp.semaphores.status import SemaphoreStatus
+
+
+class SemaphoreOperations:
+    """The semaphores of the backend, by the names under which callers know them.
+
+    Args:
+        opened: gives the process's parts, put together at the first call that needs them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        access: Access,
+        get_components: Callable[[], Awaitable["Components"]],
+    ) -> None:
+        self._settings = settings
+        self._access = access
+        self._get_components = get_components
+
+    async def list_for(self, caller: Caller) -> "list[SemaphoreStatus]":
+        """What the caller sees: its own account's, and the registered ones."""
+        account = await (await self._get_components()).account(caller.token, caller.source)
+        return await self._shown(account, own_name=self._settings.default_semaphore)
+
+    async def list_own(self) -> "list[SemaphoreStatus]":
+        """The registered ones, and the server's own account's where it has a token."""
+        if self._settings.token:
+            return await self.list_for(self._access.authenticate_local())
+        return await self._shown("", own_name="")
+
+    async def register(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Make a name known while this process lives; a known one is returned unchanged."""
+        check_name(name)
+        check_limit(limit)
+        if name != self._settings.default_semaphore:
+            await (await self._get_components()).backend.register(name, limit)
+        return await self._known(name)
+
+    async def resize(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Change a known limit, as a program does that registered it."""
+        return await self._resized(name, limit, by_admin=False)
+
+    async def set(self, name: str, limit: int) -> "SemaphoreStatus":
+        """Set a limit by hand: it stays until it is set again. A new name becomes known."""
+        if name not in {state.name for state in await self.list_own()}:
+            await self.register(name, limit)
+        return await self._resized(name, limit, by_admin=True)
+
+    async def unset(self, name: str) -> "SemaphoreStatus | None":
+        """Drop a limit that was set by hand: the lowest that running processes declare applies.
+
+        Returns:
+            The semaphore; None where only that limit kept its name known.
+
+        Raises:
+            UnknownSemaphore: no such name.
+        """
+        parts = await self._get_components()
+        inside = await self._inside(name)
+        parts.dispatcher.dispatch(await parts.backend.unset(inside))
+        return next((each for each in await self.list_own() if each.name == name), None)
+
+    async def remove(self, name: str) -> None:
+        """Remove a registered name.
+
+        Raises:
+            UnknownSemaphore: no such name.
+            SemaphoreInUse: it is in use, or another running process has registered it.
+        """
+        if name == self._settings.default_semaphore:
+            raise InvalidInput(
+                f"'{name}' is the account's own limit and cannot be removed: `replicate-mcp "
+                f"semaphores unset {name}` drops a limit that was set by hand."
+            )
+        await (await self._get_components()).backend.remove(check_name(name))
+
+    async def set_rate(self, per_minute: float) -> None:
+        """Set how many creations a minute the server's own account is allowed: that stays."""
+        own = await self.account_semaphore_of(self._access.authenticate_local())
+        parts = await self._get_components()
+        parts.dispatcher.dispatch(await parts.backend.set_rate(own, per_minute))
+
+    async def acquire(self, lease: "ContextPermit") -> None:
+        """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
+        lease.semaphore = await self._inside(lease.semaphore)
+        await (await self._get_components()).contexts.acquire(lease)
+
+    async def release(self, lease: "ContextPermit") -> None:
+        """Give a unit back, or stop waiting for it."""
+        await (await self._get_components()).contexts.release(lease)
+
+    async def account_semaphore_of(self, caller: Caller) -> str:
+        """The backend's name for the semaphore of the caller's account."""
+        return account_semaphore(
+            await (await self._get_components()).account(caller.token, caller.source)
+        )
+
+    async def resolve(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
+        """For a batch: the name to show, and the semaphores of which each task needs a unit.
+
+        Raises:
+            InvalidInput: nobody registered the name.
+        """
+        own = account_semaphore(account)
+        if named is None or named == self._settings.default_semaphore:
+            return self._settings.default_semaphore, (own,)
+        name = check_name(named)
+        known = {state.name for state in await (await self._get_components()).backend.semaphores()}
+        if name not in known:
+            raise InvalidInput(unknown_semaphore(name, known))
+        return name, (own, name)
+
+    async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
+        check_limit(limit)
+        parts = await self._get_components()
+        inside = await self._inside(name)
+        parts.dispatcher.dispatch(await parts.backend.resize(inside, limit, by_admin=by_admin))
+        return await self._known(name)
+
+    async def _known(self, name: str) -> "SemaphoreStatus":
+        for each in await self.list_own():
+            if each.name == name:
+                return each
+        raise Unauthorized(
+            NO_TOKEN_MESSAGE
+        )  # An account's own: without a token there is no account.
+
+    async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
+        from replicate_mcp.semaphores.status import SemaphoreStatus
+
+        backend = (await self._get_components()).backend
+        states = visible_to(account, await backend.semaphores(), own_name=own_name)
+        return [SemaphoreStatus.of(state, backend.scope) for state in states]
+
+    async def _inside(self, name: str) -> str:
+        """The name that the backend knows a semaphore by."""
+        if name == self._settings.default_semaphore:
+            return await self.account_semaphore_of(self._access.authenticate_local())
+        return name

@@ -1,0 +1,434 @@
+"""Who is calling, and whose token their predictions are made with: three tiers, one decision.
+
+1. The admin key: the server's token, and the right to register, resize and configure.
+2. The caller's own token: their own account, and their own batches.
+3. The server's token: for this machine's user on stdio, on the command line and in Python. Over
+   HTTP only where the operator asked for it: for programs of the server's own user on the same
+   machine, or for whoever can connect.
+
+What was presented and is wrong is refused; it never falls to the next tier.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from replicate_mcp.errors import (
+    BackendUnavailable,
+    InvalidInput,
+    ReplicateMcpError,
+    ReplicateUnreachable,
+    TooManyAttempts,
+    Unauthorized,
+)
+from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
+from replicate_mcp.refused_credentials import RefusedCredentials
+
+NO_TOKEN_MESSAGE = (  # noqa: S105
+    "No Replicate token is set. Make one at https://replicate.com/account/api-tokens and put it "
+    "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."
+)
+UNKNOWN_CALLER = (
+    "Authentication required: send your own Replicate token as `Authorization: Bearer r8_…`, or "
+    "the admin key as `X-Admin-API-Key`. The server's operator can let programs of the same "
+    "machine in with `serve --http --local` (REPLICATE_MCP_LOCAL=1), or whoever can connect with "
+    "REPLICATE_MCP_ALLOW_ANONYMOUS=1; loopback callers were let in by themselves before."
+)
+NOT_LOCAL = (
+    "Authentication required: this server lets programs of its own user on the same machine in "
+    "without credentials, and {reason}. Send your own Replicate token as `Authorization: Bearer "
+    "r8_…`, or the admin key as `X-Admin-API-Key`."
+)
+UNKNOWN_HOST = (
+    "The name in `Host` is not one of this server's: its operator can add it to "
+    "REPLICATE_MCP_ALLOWED_HOSTS."
+)
+FOREIGN_HOST = (
+    "`Host` does not name this machine (names in REPLICATE_MCP_ALLOWED_HOSTS are served as well, "
+    "to callers with a token or key)"
+)
+WRONG_ADMIN_KEY = "The X-Admin-API-Key is wrong, or this server has none: leave it out, or mend it."
+NOT_JSON = (
+    "Without a token or key of your own the body has to be sent as `Content-Type: "
+    "application/json`: a form of any web page could be sent otherwise."
+)
+EMPTY_CREDENTIALS = (
+    "What was sent as a Replicate token is empty, or no token: send one that begins with r8_, or "
+    "none."
+)
+WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token."
+
+HTTP_REQUEST = "http_request"
+"""Under which an ASGI scope's state has the `HttpRequest`."""
+
+BACKEND_UNAVAILABLE = (
+    "The server's backend is unavailable, so nothing was created: try again later. Its operator "
+    "sees the reason at /health with the admin key, or with `replicate-mcp doctor`."
+)
+
+REPLICATE_UNREACHABLE = (
+    "This server cannot reach Replicate, so nothing was created. Its operator sees the reason with "
+    "`replicate-mcp doctor`."
+)
+
+ADMIN_HEADER = "x-admin-api-key"
+OWN_KEY_HEADER = "x-replicate-api-key"
+
+_PROXY_HEADERS = frozenset(
+    {
+        "cdn-loop",
+        "client-ip",
+        "forwarded",
+        "true-client-ip",
+        "via",
+        "x-arr-log-id",
+        "x-arr-ssl",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "x-from-cdn",
+        "x-host",
+        "x-proxyuser-ip",
+        "x-real-ip",
+        "x-request-start",
+        "x-scheme",
+        "x-url-scheme",
+        "x-varnish",
+    }
+)
+_PROXY_PREFIXES = (
+    "ali-cdn-",
+    "cf-",
+    "cloudfront-",
+    "do-connecting-",
+    "fastly-",
+    "fly-",
+    "incap-",
+    "ngrok-",
+    "rndr-",
+    "tailscale-",
+    "x-akamai-",
+    "x-amz-cf-",
+    "x-amzn-",
+    "x-appengine-",
+    "x-azure-",
+    "x-cloud-trace-",
+    "x-envoy-",
+    "x-fastly-",
+    "x-fd-",
+    "x-forwarded-",
+    "x-goog-",
+    "x-ms-proxy",
+    "x-nf-",
+    "x-ngrok-",
+    "x-original-",
+    "x-railway-",
+    "x-sucuri-",
+    "x-vercel-",
+)
+"""Headers that proxies and tunnels add, and how those of the known vendors begin."""
+
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]*)?")
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One who may see batches of their own.
+
+    Attributes:
+        name: `admin`, `server` for those who use the server's token, else `token:` and a
+            fingerprint.
+        own_token: the token that is theirs, or the server's; None where a server has none.
+        source: the address that an own token was sent from over HTTP; "" for every other token.
+    """
+
+    name: str
+    own_token: str | None = field(repr=False)
+    source: str = ""
+
+    @property
+    def token(self) -> str:
+        """What their predictions are made with; never shown.
+
+        Raises:
+            Unauthorized: there is none.
+        """
+        if self.own_token is None:
+            raise Unauthorized(NO_TOKEN_MESSAGE)
+        return self.own_token
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may register, resize and configure for all."""
+        return self.name == "admin"
+
+    @property
+    def has_own_token(self) -> bool:
+        """Whether their predictions are made with a token of their own."""
+        return self.name.startswith("token:")
+
+    @property
+    def visible_callers(self) -> tuple[str, ...]:
+        """The callers whose batches this one may see."""
+        return ("admin", "server") if self.is_admin else (self.name,)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What an HTTP request shows of its caller.
+
+    Attributes:
+        headers: by names in lower case; the values of a repeated one are joined with commas.
+        has_json: whether the body, if there is one, is declared as JSON: a form of a web page
+            cannot be.
+        source: the address that the request came from.
+        is_of_own_user: whether the connection's other end belongs to the server's own user; called
+            only where the answer decides.
+    """
+
+    headers: Mapping[str, str] = field(repr=False)
+    has_json: bool = True
+    source: str = ""
+    is_of_own_user: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+    def credential_mark(self) -> str:
+        """Return what stands for the key or token in the headers; "" where there is none.
+
+        Whether it is the right one does not show.
+
+        Raises:
+            Unauthorized: a token was sent, and it cannot be one.
+        """
+        if (key := self.headers.get(ADMIN_HEADER)) is not None:
+            return f"key:{fingerprint(key)}"
+        token = _own_token(None, self.headers)
+        return f"token:{fingerprint(token)}" if token else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a server has to tell its callers apart by.
+
+    Attributes:
+        allow_local: whether the server's token is for programs of its own user that connect over
+            loopback.
+        listens_on_loopback: whether only this machine can connect; without meaning on stdio.
+        allow_anonymous: whether the server's token is for whoever can connect.
+        allowed_hosts: names under which it is reached beside loopback, for `Host` and `Origin`;
+            without ports, in lower case.
+        refused: wrong admin keys and refused tokens, by the address that sent them.
+        settings_error: why the settings cannot be used: every local caller is answered with it.
+    """
+
+    server_token: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
+    listens_on_loopback: bool = False
+    allow_local: bool = False
+    allow_anonymous: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    refused: RefusedCredentials = field(default_factory=RefusedCredentials, repr=False)
+    settings_error: InvalidInput | None = None
+
+    def check_settings(self) -> None:
+        """Raise `InvalidInput` where the settings cannot be used."""
+        if self.settings_error is not None:
+            raise InvalidInput(str(self.settings_error))
+
+    def authenticate_local(self, own_token: object = None) -> Caller:
+        """Return the caller on stdio, on the command line or in Python: this machine's user.
+
+        Args:
+            own_token: a token to use in place of the server's.
+
+        Raises:
+            Unauthorized: there is no token, or it is none.
+            InvalidInput: the settings cannot be used.
+        """
+        self.check_settings()
+        if (token := validate_token(own_token)) is not None:
+            return Caller(f"token:{fingerprint(token)}", token)
+        return self._server()
+
+    def authenticate(self, request: HttpRequest, own_token: object = None) -> Caller:
+        """Return the caller of an HTTP request.
+
+        Args:
+            own_token: what came as a token inside the request, as `credentials` in a body or in
+                MCP's `_meta`; None where nothing did.
+
+        Raises:
+            Unauthorized: the caller is unknown, or what was presented is wrong.
+            TooManyAttempts: too many wrong keys or tokens came from the same address.
+        """
+        if (key := request.headers.get(ADMIN_HEADER)) is not None:
+            mark = fingerprint(key)
+            self.refused.check(request.source, mark)
+            if not self._is_admin_key(key):
+                self.refused.add(request.source, mark)
+                raise Unauthorized(WRONG_ADMIN_KEY)
+            return Caller("admin", validate_token(self.server_token or None))
+        if token := _own_token(own_token, request.headers):
+            return Caller(f"token:{fingerprint(token)}", token, request.source)
+        if (reason := self._why_not_the_servers_token(request)) is not None:
+            raise Unauthorized(reason)
+        return self._server()
+
+    def principal(self, request: HttpRequest) -> str:
+        """Return what stands for whoever sent a request, by its headers alone.
+
+        Requests with the same one come from the same caller. Nothing is raised, and whether an
+        admin key is right does not show.
+        """
+        try:
+            if mark := request.credential_mark():
+                return mark
+        except Unauthorized:  # What was sent as a token is none.
+            return f"unknown at {request.source}"
+        if self._why_not_the_servers_token(request) is None:
+            return "server"
+        return f"unknown at {request.source}"
+
+    def is_operator(self, request: HttpRequest) -> bool:
+        """Return whether a request has the admin key, or is of a program that `--local` lets in."""
+        if ADMIN_HEADER not in request.headers and self.allow_anonymous:
+            return False
+        with suppress(Unauthorized, TooManyAttempts):
+            return not self.authenticate(request).has_own_token
+        return False
+
+    def to_public_error(self, error: ReplicateMcpError, request: HttpRequest) -> ReplicateMcpError:
+        """Return the error that a request may be answered with.
+
+        Which backend, proxy or certificates a server has, and where, is for its operator alone.
+        """
+        if isinstance(error, ReplicateUnreachable) and not self.is_operator(request):
+            return ReplicateUnreachable(REPLICATE_UNREACHABLE)
+        if isinstance(error, BackendUnavailable) and not self.is_operator(request):
+            return BackendUnavailable(BACKEND_UNAVAILABLE)
+        return error
+
+    def _server(self) -> Caller:
+        if not self.server_token:
+            raise Unauthorized(NO_TOKEN_MESSAGE)
+        return Caller("server", validate_token(self.server_token))
+
+    def _is_admin_key(self, key: str) -> bool:
+        if not self.admin_key:
+            return False  # An unset key matches nothing.
+        return hmac.compare_digest(key.encode(), self.admin_key.encode())
+
+    def _why_not_the_servers_token(self, request: HttpRequest) -> str | None:
+        """Return why a request without credentials may not use the server's token, or None."""
+        host = request.headers.get("host", "")
+        if not request.has_json:
+            return NOT_JSON
+        if not self._is_own_origin(request.headers.get("origin"), host):
+            return UNKNOWN_CALLER
+        if self.allow_anonymous:
+            return None if self._is_own_host(host_name(host)) else UNKNOWN_HOST
+        # Under another name it is reached through a proxy, which may hide that it is one.
+        has_another_name = any(name not in _LOOPBACK for name in self.allowed_hosts)
+        if not (self.allow_local and self.listens_on_loopback) or has_another_name:
+            return UNKNOWN_CALLER
+        if host_name(host) not in _LOOPBACK:
+            return NOT_LOCAL.format(reason=FOREIGN_HOST)
+        if any(map(_is_of_a_proxy, request.headers)):
+            return NOT_LOCAL.format(reason="this request came through a proxy")
+        if not request.is_of_own_user():
+            return NOT_LOCAL.format(reason="this connection belongs to another user")
+        return None
+
+    def _is_own_host(self, name: str) -> bool:
+        """Return whether no other name than this server's own could have led to it."""
+        return name in _LOOPBACK or _is_address(name) or name in self.allowed_hosts
+
+    def _is_own_origin(self, origin: str | None, host: str) -> bool:
+        """Return whether a browser's page, if it is one that calls, came from this server.
+
+        That `Origin` and `Host` agree is not enough: a name of somebody else's can be made to
+        point here.
+        """
+        if origin is None:
+            return True
+        try:
+            place = urlsplit(origin).netloc
+        except ValueError:
+            return False
+        name = host_name(place)
+        if name in self.allowed_hosts:
+            return True
+        return place == host and (name in _LOOPBACK or _is_address(name))
+
+
+def fingerprint(token: str) -> str:
+    """What stands for a token wherever one may not be written: 16 hexadecimal digits."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()[:16]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to what listens on `host`."""
+    return host in _LOOPBACK
+
+
+def _own_token(inside: object, headers: Mapping[str, str]) -> str | None:
+    """The token that a caller brought: inside the request, else in a header of its own."""
+    brought = (inside, headers.get(OWN_KEY_HEADER), _bearer(headers.get("authorization")))
+    return next((validate_token(each) for each in brought if each is not None), None)
+
+
+def _bearer(authorization: str | None) -> str | None:
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer" and (what := placeholder(token)) is not None:
+        raise Unauthorized(NOT_A_TOKEN.format(what=what))
+    if scheme.lower() != "bearer" or not token.strip().startswith("r8_"):
+        raise Unauthorized(WRONG_BEARER)
+    return token
+
+
+def validate_token(token: object) -> str | None:
+    """A token without the blanks around it; None for None.
+
+    Raises:
+        Unauthorized: it is empty, or no header can carry it.
+    """
+    if token is None:
+        return None
+    if not isinstance(token, str) or not token.strip():
+        raise Unauthorized(EMPTY_CREDENTIALS)
+    token = token.strip()
+    if (what := placeholder(token)) is not None:
+        raise Unauthorized(NOT_A_TOKEN.format(what=what))
+    if any(not "!" <= character <= "~" for character in token):
+        raise Unauthorized(
+            "The Replicate token has blanks or other odd characters in it: copy it anew."
+        )
+    return token
+
+
+def _is_of_a_proxy(header: str) -> bool:
+    # Some servers take `_` for `-` in the names of headers.
+    name = header.replace("_", "-")
+    return name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def host_name(host: str) -> str:
+    """Return a host without its port (`localhost:8000`, `[::1]:8000`); "" where it is none."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return (found["address"] or found["name"]) if found else ""

@@ -1,0 +1,383 @@
+"""A Redis or Valkey server: its address, the script that does every step there, and its errors."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+
+import anyio
+
+from replicate_mcp.backends.names import unencodable
+from replicate_mcp.backends.space import JOURNAL_BYTES
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.shell import install_command
+from replicate_mcp.platform.sockets import keepalive_options
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+    from redis.asyncio.connection import SSLConnection
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15.0
+"""For how long a process counts as living without a word from it: the same for all who share."""
+
+MIN_LEASE_SECONDS = 0.1
+
+PREFIX = "replicate-mcp"
+"""What every key begins with, in braces: on a cluster, they are all in one slot."""
+
+MAX_TIMEOUT_SECONDS = 5.0
+MIN_TIMEOUT_SECONDS = 1.0
+"""Bounds on how long an answer is waited for, in seconds; between them, a third of the lease."""
+
+HIDDEN = "the address in REPLICATE_MCP_BACKEND"
+"""What is said of an address where no part of it may be told."""
+
+RECONNECT_SECONDS = 0.2
+"""Pause before the connection for wake-ups is made again."""
+
+_RULES = {
+    "rate_limit": "rate_limit",
+    "admission": "admission",
+    "distinct_cancel_after": "cancel_after",
+}
+"""What is decided by the same rules in Python, each a value that its file returns."""
+
+_LUA_FILES = (
+    "generation",
+    "queue",
+    "permits",
+    "holders",
+    "space",
+    "journal",
+    "cache",
+    "resync",
+    "commands",
+)
+"""What the script does, in files that share what `prelude.lua` knows of the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, and what is shared there.
+
+    Attributes:
+        url: as the client takes it, with its password.
+        shown: the same for people, without.
+        lease: seconds.
+        prefix: what every key begins with.
+    """
+
+    url: str = field(repr=False)
+    shown: str
+    lease: float
+    prefix: str
+
+    @classmethod
+    def parse(cls, value: str) -> "Address":
+        """From `redis://` or `rediss://`; `?lease=` and `?prefix=` are ours.
+
+        Raises:
+            BackendUnavailable: it is no address; the message says what would be right.
+        """
+        try:
+            parts = urlsplit(value)
+            query = dict(parse_qsl(parts.query))
+            lease = float(query.pop("lease", LEASE_SECONDS))
+            fine = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+            fine = fine and not _is_broken_by_a_password(parts)
+        except ValueError:
+            # Not what it says: a part of a password may be in it.
+            fine = False
+        if not fine or not MIN_LEASE_SECONDS <= lease < math.inf:
+            raise BackendUnavailable(
+                f"{masked(value)} is not the address of a Redis: set REPLICATE_MCP_BACKEND to "
+                "redis://user:password@host:6379/0, or rediss:// for TLS. What is special in a "
+                "password has to be escaped (/ as %2F, @ as %40); ?lease= is in seconds."
+            ) from None
+        prefix = query.pop("prefix", PREFIX)
+        url = urlunsplit(parts._replace(query=urlencode(query)))
+        return cls(url, masked(value), lease, f"{{{prefix}}}:")
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for which an answer is waited for."""
+        return min(MAX_TIMEOUT_SECONDS, max(MIN_TIMEOUT_SECONDS, self.lease / 3))
+
+
+def masked(url: str) -> str:
+    """The address without what is secret in it."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return HIDDEN
+    if _is_broken_by_a_password(parts):
+        return HIDDEN
+    user = f"{parts.username}:***@" if parts.username else "***@" if parts.password else ""
+    return f"{parts.scheme}://{user}{parts.hostname or ''}{port}{parts.path}"
+
+
+def _is_broken_by_a_password(parts: SplitResult) -> bool:
+    """Whether what follows the host has an @: then a password's /, ? or # was not escaped."""
+    return any("@" in part for part in (parts.path, parts.query, parts.fragment))
+
+
+class RedisConnection:
+    """Asks for steps, each in one round trip, and translates what goes wrong.
+
+    Args:
+        clock: tests say by it what the time is, in seconds since the epoch; None for the server's
+            own, by which everything goes that processes share.
+        journal_bytes: the allowance of each account in the journal.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        clock: Callable[[], float] | None = None,
+        journal_bytes: int = JOURNAL_BYTES,
+    ) -> None:
+        self.address = address
+        self._journal_bytes = journal_bytes
+        self._clock = clock
+        self._script = _script()
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._client = self._connect()
+        self._wake_ups: PubSub | None = None
+
+    async def call(
+        self, step: str, holder: str, arguments: dict[str, Any], *, sequence: int = 0
+    ) -> list[Any]:
+        """Do a step; a connection that was lost is made again once.
+
+        Args:
+            sequence: a number that rises with each step that changes something. A step may be
+                asked for again, by the same arguments, where its answer was lost.
+
+        Raises:
+            BackendUnavailable: it may have been done, or not.
+            InvalidInput: a text in `arguments` is not Unicode; nothing was done.
+        """
+        from redis import exceptions
+
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            body = json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise unencodable() from None
+        argv = (
+            self.address.prefix, step, holder, sequence, round(self.address.lease * 1000),
+            "" if self._clock is None else repr(self._clock()), self._journal_bytes,
+            body,
+        )  # fmt: skip
+        for tries_left in (1, 0):
+            try:
+                answer: list[Any] = await self._evaluate(argv)
+                return answer
+            except (exceptions.RedisError, OSError) as error:
+                # A connection may have been idle while the server was restarted.
+                if tries_left and type(error) is exceptions.ConnectionError:
+                    continue
+                raise BackendUnavailable(self._error_message(error)) from error
+        raise AssertionError("unreachable")
+
+    async def server_info(self) -> dict[str, Any]:
+        """What the server's INFO tells.
+
+        Raises:
+            BackendUnavailable: it did not answer.
+        """
+        from redis.exceptions import RedisError
+
+        try:
+            return dict(await self._client.info())
+        except (RedisError, OSError) as error:
+            raise BackendUnavailable(self._error_message(error)) from error
+
+    async def listen(self, holder: str) -> None:
+        """Have this process's wake-ups kept from now on, for `woken`.
+
+        It is the first that is asked of the server: what is wrong with the address shows here.
+
+        Raises:
+            BackendUnavailable: it did not answer, or the address has an option that is none.
+        """
+        from redis.exceptions import RedisError
+
+        wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
+        try:
+            with anyio.fail_after(self.address.timeout):
+                await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
+                await wake_ups.get_message(timeout=None)  # What confirms it is no wake-up.
+        except BaseException as error:
+            # Cancelled too: nobody else knows of this connection. What is no fault of the network
+            # is one of an option, which the client checks only as it connects.
+            with anyio.CancelScope(shield=True):
+                await wake_ups.aclose()  # type: ignore[no-untyped-call]
+            if not isinstance(error, Exception):
+                raise
+            if not isinstance(error, RedisError | OSError):
+                raise BackendUnavailable(self._wrong_option(error)) from error
+            raise BackendUnavailable(self._error_message(error)) from error
+        self._wake_ups = wake_ups
+
+    async def wait_for_wakeup(self, holder: str) -> None:
+        """Wait for the next wake-up, or for the connection to be there again after it was lost."""
+        from redis.exceptions import RedisError
+
+        while self._wake_ups is not None:
+            try:
+                if await self._wake_ups.get_message(timeout=None):
+                    return
+                # Where the system has given a connection up, the client answers nothing, at once
+                # and for ever: the loop would have no turn for anything else.
+                await self._stop_listening()
+            except (RedisError, OSError) as error:
+                log.info("wake-ups of %s are interrupted: %s", self.address.shown, error)
+                await self._stop_listening()
+        while self._wake_ups is None:
+            await anyio.sleep(RECONNECT_SECONDS)
+            try:
+                await self.listen(holder)
+            except BackendUnavailable as error:
+                log.debug("%s", error)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._stop_listening()
+        await self._client.aclose()
+
+    async def _stop_listening(self) -> None:
+        if self._wake_ups is not None:
+            wake_ups, self._wake_ups = self._wake_ups, None
+            await wake_ups.aclose()  # type: ignore[no-untyped-call]
+
+    async def _evaluate(self, argv: tuple[Any, ...]) -> Any:
+        from redis.exceptions import NoScriptError
+
+        generation = f"{self.address.prefix}generation"
+        with anyio.fail_after(self.address.timeout):
+            try:
+                return await self._client.evalsha(self._sha, 1, generation, *argv)
+            except NoScriptError:
+                return await self._client.eval(self._script, 1, generation, *argv)
+
+    def _connect(self) -> "Redis":
+        # Imported here: start-up is a feature, and most processes share a file.
+        try:
+            from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+        except ImportError:
+            raise BackendUnavailable(
+                f"The backend redis:// needs the client: {install_command('redis')}"
+            ) from None
+        try:
+            client = Redis.from_url(
+                self.address.url,
+                decode_responses=True,
+                protocol=2,
+                # Time is limited around a whole step: the client's own limit on sending may swallow
+                # a cancellation (asyncio.wait_for, before Python 3.12).
+                socket_timeout=None,
+                socket_connect_timeout=self.address.timeout,
+                socket_keepalive=True,
+                socket_keepalive_options=keepalive_options(self.address.timeout),
+                retry=Retry(NoBackoff(), 0),
+            )
+        except Exception as error:  # Of any kind: each option is converted in a way of its own.
+            raise BackendUnavailable(self._wrong_option(error)) from None
+        if (
+            self.address.url.startswith("rediss:")
+            and "ssl_" not in urlsplit(self.address.url).query
+        ):
+            client.connection_pool.connection_class = _tls_connection(self.address.shown)
+        return client
+
+    def _wrong_option(self, error: Exception) -> str:
+        """Which option the client cannot use: it is named in the error, or is one of all."""
+        options = [name for name, _ in parse_qsl(urlsplit(self.address.url).query)]
+        named = [name for name in options if repr(name) in str(error)]
+        return (
+            f"The address in REPLICATE_MCP_BACKEND ({self.address.shown}) has an option that the "
+            f"Redis client cannot use: {', '.join(named or options)}."
+        )
+
+    def _error_message(self, error: Exception) -> str:
+        """What went wrong, for a person."""
+        where, said = f"Redis at {self.address.shown}", str(error).strip().rstrip(".")
+        if isinstance(error, TimeoutError):
+            said = f"no answer within {self.address.timeout:g} s"
+        for marks, sentence in _SENTENCES.items():
+            if type(error).__name__ in marks or any(mark in said for mark in marks):
+                return f"{where} {sentence}"
+        return (
+            f"{where} cannot be used ({said or type(error).__name__}): no work begins until it "
+            "can, and what runs is followed to its end."
+        )
+
+
+def _tls_connection(shown: str) -> "type[SSLConnection]":
+    """Return the client's connection over TLS, with the certificates that this machine trusts.
+
+    Raises:
+        BackendUnavailable: an environment variable prevents TLS.
+    """
+    from redis.asyncio.connection import SSLConnection
+
+    from replicate_mcp.tls import TlsSettingsError, client_context
+
+    try:
+        context = client_context()
+    except TlsSettingsError as error:
+        raise BackendUnavailable(f"Redis at {shown} cannot be reached: {error}.") from None
+
+    class TlsConnection(SSLConnection):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.ssl_context.context = context
+
+    return TlsConnection
+
+
+_SENTENCES = {
+    ("CERTIFICATE_VERIFY_FAILED",): "has a certificate that this machine does not trust: set "
+    "SSL_CERT_FILE to the file of its certificate authority, or end REPLICATE_MCP_BACKEND in "
+    "?ssl_ca_certs=/a/whole/path.pem.",
+    ("OutOfMemoryError", "-OOM"): "is out of memory, so it takes no new work, and what runs is "
+    "followed to its end: raise its maxmemory, or remove what else fills it.",
+    ("MISCONF",): "takes no writes, since it cannot save its memory to disk: see its log.",
+    ("ReadOnlyError", "-READONLY"): "is a replica, which takes no writes: set "
+    "REPLICATE_MCP_BACKEND to the primary.",
+    ("AuthenticationError", "NOAUTH"): "refuses the user or the "
+    "password in REPLICATE_MCP_BACKEND (redis://user:password@host:6379/0), or misses them.",
+    ("NoPermissionError", "NOPERM"): "does not allow this user what is needed: EVAL, EVALSHA, "
+    "SUBSCRIBE, what scripts do (INFO and TIME among it), and the keys and channels that begin "
+    "with the prefix.",
+    ("MovedError", "ClusterCrossSlotError", "-MOVED"): "is one of a cluster's nodes, and not the "
+    "one that keeps these keys: one primary is needed.",
+}
+"""By the client's name of an error, or what a script says of one."""
+
+
+def _script() -> str:
+    # Each file is a function of its own: so what it shares with the others is looked up once for
+    # all of its functions, which are made anew at every call.
+    rules = [f"local {name} = (function()\n{lua(file)}end)()\n" for name, file in _RULES.items()]
+    files = [f"(function()\n{lua(file)}end)();\n" for file in _LUA_FILES]
+    return "".join([*rules, lua("prelude"), *files, "return answer()\n"])
+
+
+def lua(file: str) -> str:
+    """A file of the script."""
+    folder = resources.files("replicate_mcp.backends.redis").joinpath("lua")
+    return folder.joinpath(f"{file}.lua").read_text("utf-8")

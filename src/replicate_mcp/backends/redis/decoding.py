@@ -1,0 +1,114 @@
+"""What the script answers, in the backend's own terms; all of it comes as text."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from replicate_mcp.backends.first_prompt import first_prompt
+from replicate_mcp.backends.redis.encoding import encode_reason
+from replicate_mcp.batches.backend import AttemptRecord, BatchState, RecordedAttempts
+from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, SemaphoreState
+from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
+
+_RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
+
+
+def decode_admission(reply: Sequence[str]) -> AdmissionResult:
+    """A holder's offers, when to decide again, and how long admission is paused."""
+    next_in, paused_for, *offers = reply
+    return AdmissionResult(
+        tuple(
+            Offer(int(permit), entry)
+            for permit, entry in zip(offers[::2], offers[1::2], strict=True)
+        ),
+        float(next_in) if next_in else None,
+        float(paused_for) if paused_for else None,
+    )
+
+
+def decode_semaphore(reply: Sequence[str]) -> SemaphoreState:
+    """A semaphore as it stands."""
+    name, limit, in_use, waiting, *rate = reply
+    per_minute, paused = rate or ("", "")
+    return SemaphoreState(
+        name,
+        int(limit),
+        int(in_use),
+        int(waiting),
+        float(per_minute) if per_minute else None,
+        float(paused) if paused else None,
+    )
+
+
+def decode_attempt(reply: Sequence[Any]) -> AttemptRecord:
+    """An attempt, with its permit."""
+    permit, batch, task, model, inputs, cancel_after, sent_at, prediction = reply
+    return AttemptRecord(
+        int(permit), batch, int(task), model, json.loads(inputs), int(cancel_after),
+        float(sent_at), prediction or None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOpened:
+    """A batch that began, by the server's clock, with the limits of its semaphores there."""
+
+    room: AdmissionResult
+    limits: Sequence[Sequence[str]]
+    created_at: float
+
+
+def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
+    """Attempts that were noted."""
+    chosen, opens_in = reply
+    return RecordedAttempts(
+        {int(permit): int(seconds) for permit, seconds in chosen},
+        room,
+        float(opens_in) if opens_in else None,
+    )
+
+
+def decode_batch(reply: Sequence[str]) -> BatchState:
+    """A batch of the journal."""
+    (
+        batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
+        *first_task,
+    ) = reply  # fmt: skip
+    return BatchState(
+        batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
+        bool(canceled), float(created), float(ended) if ended else None,
+        first_prompt(first_task[0]) if first_task else None,
+    )  # fmt: skip
+
+
+def decode_result(row: str) -> TaskResult:
+    """A task's result."""
+    return _RESULT.validate_json(row)
+
+
+REASONS = {
+    "interrupted": encode_reason(
+        "interrupted",
+        "The process that ran this batch ended before this task was created. Nothing was billed: "
+        "send it again.",
+        retryable=True,
+    ),
+    "lost": encode_reason(
+        "create_outcome_unknown",
+        "The process that ran this batch ended while this task's prediction ran, so its outcome "
+        "is not known. It may have been billed: look at replicate.com/predictions before sending "
+        "it again.",
+        retryable=False,
+    ),
+    "unsure": encode_reason(
+        "create_outcome_unknown",
+        "The process that ran this batch ended, and Redis was restarted and may have forgotten "
+        "what became of this task. It may have been billed: look at replicate.com/predictions "
+        "before sending it again.",
+        retryable=False,
+    ),
+}
+"""By what is known of such a task; the script chooses."""

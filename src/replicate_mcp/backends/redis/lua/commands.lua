@@ -1,0 +1,473 @@
+-- What a process can ask for, each in one call: a backend's promise, in batches/backend.py.
+--
+-- The answer is 'ok' and what was asked for, or 'register' and the generation where this server
+-- does not know the process (any more): it says again what it has, and asks again.
+
+local commands = {}
+
+-- Steps that free something, or must not be lost: they go on when the memory is full. A script that
+-- has written once may write on, and renewing the lease is a write that is always allowed.
+local ALLOWED_WHEN_FULL = {}
+for _, name in ipairs({
+  'renew', 'dequeue', 'release', 'requeue', 'finish', 'record_results', 'abandon', 'adopt', 'claim_prediction',
+  'cancel_batch', 'close', 'restore_batch', 'admit', 'orphans', 'semaphores',
+}) do ALLOWED_WHEN_FULL[name] = true end
+
+-- Holders
+
+-- Say (again) what this process has; `args.generation` is the one in which it last did. It lives
+-- from then on: whoever cannot say what it has is gone for the others.
+function commands.register()
+  redis.call('DEL', holder_key(me))  -- A write that a full memory allows.
+  redis.call('SREM', key.stalled, me)
+  generation.extend_to_lease()
+  local lost, left = resync.apply()
+  redis.call('HSET', holder_key(me), 'since', exact(server_time), 'sequence', whole(sequence))
+  holders.renew()
+  redis.call('HSET', key.holders, me, args.label)
+  redis.call('PUBLISH', channel(me), '')
+  return {generation_id, lost, left}
+end
+
+-- Renew the lease; what a process keeps in case that the memory is lost comes with it.
+function commands.renew()
+  local set, known_rates, images = {}, {}, {}
+  for name, each in each_record(key.set) do
+    set[#set + 1] = {name, whole(each.units), each.by_admin and '1' or '', exact(each.at)}
+  end
+  local today = math.floor(now / DAY)
+  for _, account in ipairs(args.accounts) do
+    local state = record_of(key.rates, account)
+    if state then
+      local values = {account}
+      for _, field in ipairs(rate_limit.FIELDS) do values[#values + 1] = exact(state[field] or 0) end
+      known_rates[#known_rates + 1] = values
+    end
+    local count = redis.call('GET', images_key(account, today))
+    if count then images[#images + 1] = {account, whole(today), count} end
+  end
+  return {set, known_rates, images}
+end
+
+function commands.close()
+  holders.abandon_permits()
+  holders.remove(me, args.reasons)
+  return {permits.admit()}
+end
+
+-- Semaphores
+
+function commands.declare_limit()
+  holders.declare_account(args.semaphore, args.limit, args.per_minute)
+  return {}
+end
+
+function commands.set_rate()
+  holders.set_rate(queue.account_of(args.semaphore), args.per_minute)
+  return {permits.admit()}
+end
+
+function commands.register_name()
+  holders.register_name(args.semaphore, args.limit)
+  return {holders.states(args.semaphore)}
+end
+
+local function known_names()
+  local names = {}
+  for name in each_field(key.limits) do names[#names + 1] = name end
+  return names
+end
+
+function commands.resize()
+  if not holders.limit(args.semaphore) then return {'', known_names()} end
+  holders.set_limit(args.semaphore, args.limit, args.by_admin)
+  return {permits.admit()}
+end
+
+function commands.unset()
+  if not holders.limit(args.semaphore) then return {'', known_names()} end
+  holders.unset_limit(args.semaphore)
+  return {permits.admit()}
+end
+
+function commands.remove()
+  holders.reap_dead()
+  local name = args.semaphore
+  if not holders.limit(name) then return {'unknown', known_names()} end
+  local in_use, waiting = permits.in_use(name), queue.by_semaphore()[name] or 0
+  local others = holders.others_with(name)
+  if in_use + waiting + others > 0 then
+    return {'used', whole(in_use), whole(waiting), whole(others)}
+  end
+  holders.remove_name(name)
+  return {'removed'}
+end
+
+function commands.semaphores()
+  holders.reap_dead()
+  return {holders.states()}
+end
+
+function commands.usage_by_holder()
+  local labels, shares = {}, {}
+  for holder, label in each_field(key.holders) do labels[holder] = label end
+  local function add(holder, semaphores, in_use, waiting)
+    for _, name in ipairs(semaphores) do
+      shares[#shares + 1] = {labels[holder] or '', name, whole(in_use), whole(waiting)}
+    end
+  end
+  for _, hash in ipairs({key.permits, key.offers}) do
+    for _, record in each_record(hash) do
+      if record.ends_by ~= 0 then add(record.holder, record.semaphores, 1, 0) end
+    end
+  end
+  for _, entry in each_record(key.entries) do
+    add(entry.holder, entry.semaphores, 0, entry.waiting)
+  end
+  return {shares}
+end
+
+-- The queue and its permits
+
+function commands.check_idempotency_key()
+  local batch, digest = journal.find_by_key(args.caller, args.key)
+  return {batch and {batch, digest} or {}}
+end
+
+local function are_known(names)
+  for _, name in ipairs(names) do
+    if not holders.limit(name) then return false end
+  end
+  return true
+end
+
+-- Let an entry wait; the limits of its semaphores.
+local function enqueue(call)
+  local limits = {}
+  for place, name in ipairs(call.semaphores) do
+    holders.touch_name(name)
+    limits[place] = {name, whole(holders.limit(name))}
+  end
+  if not queue.get(call.entry) then
+    queue.add(call.entry, {
+      holder = me, semaphores = call.semaphores, account = call.account,
+      max_running = call.max_running, waiting = 0,
+    })
+  end
+  queue.set_wanted(call.entry, call.wanted)
+  return limits
+end
+
+function commands.enqueue()
+  if not are_known(args.semaphores) then return {'', known_names()} end
+  local limits = enqueue(args)
+  return {permits.admit(), limits}
+end
+
+local function open_batch(call)
+  local batch, digest, is_forgotten = journal.find_by_key(call.batch.caller, call.batch.key)
+  if batch and (is_forgotten or batch ~= call.entry) then return {'taken', batch, digest} end
+  if not are_known(call.semaphores) then return {'unknown', known_names()} end
+  if not journal.exists(call.entry) then
+    local refused = space.make(call.batch.account, call.batch.tasks)
+    if refused then return {'full', refused} end
+    journal.open(call.entry, call.batch)
+  end
+  local limits = enqueue(call)
+  return {'opened', limits, redis.call('HGET', batch_key(call.entry), 'created_at')}
+end
+
+function commands.open_batch()
+  local answers, opened = {}, false
+  for place, call in ipairs(args.calls) do
+    answers[place] = open_batch(call)
+    opened = opened or answers[place][1] == 'opened'
+  end
+  return {opened and permits.admit() or {'', ''}, answers}
+end
+
+function commands.dequeue()
+  if args.entirely then
+    queue.remove(args.entry)
+  else
+    queue.set_wanted(args.entry, args.wanted)
+  end
+  return {permits.admit()}
+end
+
+-- Whoever kept the queue waiting with its offers lets it go on as it takes them.
+local function admission_after_accepting(oldest)
+  if now - oldest > admission.OFFER_STALE_SECONDS then return permits.admit() end
+  return {'', ''}
+end
+
+function commands.accept_offers()
+  local accepted, oldest = {}, now
+  for _, permit in ipairs(args.permits) do
+    local record = permits.get(permit)
+    if record and record.holder == me then
+      accepted[#accepted + 1] = {permit, record.entry}  -- An answer was lost.
+    else
+      local offered_at
+      record, offered_at = permits.accept(permit)
+      if record then
+        accepted[#accepted + 1] = {permit, record.entry}
+        oldest = math.min(oldest, offered_at)
+      end
+    end
+  end
+  return {admission_after_accepting(oldest), exact(now), accepted}
+end
+
+local function images_remaining(account, a_day)
+  if not a_day or not account then return nil end
+  local counter = images_key(account, math.floor(now / DAY))
+  return a_day - tonumber(redis.call('GET', counter) or 0)
+end
+
+-- Note what one caller asks for, and count it in `sent` by account; also, when the oldest of its
+-- offers was made.
+local function record_attempts(call, sent)
+  local recorded, oldest, left, cap_reached = {}, now, nil, false
+  for _, attempt in ipairs(call.attempts) do
+    local permit = attempt.permit
+    local record, offer = permits.get(permit), permits.offers()[permit]
+    if record and record.holder == me then
+      recorded[#recorded + 1] = {permit, whole(record.cancel_after)}  -- An answer was lost.
+    elseif offer and offer.holder == me then
+      left = left or images_remaining(offer.account, call.images_per_day)
+      if left and attempt.images > left then
+        cap_reached = true
+        permits.withdraw({permit})
+      else
+        if left then left = left - attempt.images end
+        local offered_at
+        record, offered_at = permits.accept(permit, attempt)
+        recorded[#recorded + 1] = {permit, whole(record.cancel_after)}
+        oldest = math.min(oldest, offered_at)
+        sent[record.account] = (sent[record.account] or 0) + 1
+      end
+    end
+  end
+  local opens_in = cap_reached and exact((math.floor(now / DAY) + 1) * DAY - now) or ''
+  return {recorded, opens_in}, oldest
+end
+
+function commands.record_attempts()
+  local answers, sent, oldest = {}, {}, now
+  for place, call in ipairs(args.calls) do
+    local offered_at
+    answers[place], offered_at = record_attempts(call, sent)
+    oldest = math.min(oldest, offered_at)
+  end
+  for account, creations in pairs(sent) do
+    local state = rates.of(account)
+    if state then rates.put(account, rate_limit.on_sent(state, creations)) end
+  end
+  return {admission_after_accepting(oldest), exact(now), answers}
+end
+
+function commands.release()
+  permits.free(args.permit, true)
+  return {permits.admit()}
+end
+
+function commands.requeue()
+  local record = permits.free(args.permit, false)
+  if record and record.account and args.throttling then
+    local state = rates.of(record.account)
+    if state then
+      rates.put(record.account, rate_limit.on_throttled(state, args.throttling, record.taken_at))
+    end
+  end
+  if args.entry then queue.set_wanted(args.entry, args.wanted) end
+  return {permits.admit()}
+end
+
+function commands.admit()
+  holders.reap_dead_if_due()
+  return {permits.admit()}
+end
+
+-- Attempts
+
+-- Record one result: whether its batch is known, or its prediction taken by another attempt.
+local function finish(call)
+  local record = permits.get(call.permit)
+  local account = journal.account_of(call.batch) or (record and record.account)
+  if call.prediction and account and
+    not journal.claim(account, call.prediction, call.permit) then return 'taken' end
+  if call.ended then
+    permits.free(call.permit, call.counts_images)
+  elseif record and record.holder == me then
+    permits.give_to(call.permit, permits.get(call.permit), '')
+  end
+  return journal.record(call.batch, {call.result}) and 'known' or 'unknown'
+end
+
+function commands.finish()
+  local outcomes, recorded = {}, false
+  for place, call in ipairs(args.calls) do
+    outcomes[place] = finish(call)
+    recorded = recorded or outcomes[place] ~= 'taken'
+  end
+  return {recorded and permits.admit() or {'', ''}, outcomes}
+end
+
+function commands.record_results()
+  local known = journal.record(args.batch, args.results)
+  if args.wanted then queue.set_wanted(args.batch, args.wanted) end
+  return {permits.admit(), known and '1' or ''}
+end
+
+function commands.claim_prediction()
+  local record = permits.get(args.permit)
+  local account = journal.account_of(args.batch) or (record and record.account)
+  local given = account and journal.claim(account, args.prediction, args.permit)
+  return {given and '1' or ''}
+end
+
+local function list_attempts(account, only_orphaned)
+  local found = {}
+  for permit, record in each_record(key.permits) do
+    if record.task and record.account == account and
+      (not only_orphaned or holders.is_orphaned(record)) then
+      local about = permits.about(permit)
+      found[#found + 1] = {
+        permit, record.entry, whole(record.task), about.model or '', about.inputs or '{}',
+        whole(record.cancel_after or 0), exact(about.sent_at or 0), record.prediction or '',
+      }
+    end
+  end
+  return found
+end
+
+function commands.open_attempts() return {list_attempts(args.account, false)} end
+
+function commands.orphans()
+  holders.reap_dead()
+  if not permits.has_orphans() then return {{}} end
+  return {list_attempts(args.account, true)}
+end
+
+function commands.adopt()
+  local record = permits.get(args.permit)
+  if not record then return {} end
+  if record.holder ~= me then
+    if not holders.is_orphaned(record) then return {} end
+    permits.give_to(args.permit, record, me)
+  end
+  return {permits.encode(args.permit, record)}
+end
+
+function commands.abandon()
+  local record = permits.get(args.permit)
+  if record and record.holder == me then permits.give_to(args.permit, record, '') end
+  return {}
+end
+
+-- What was forgotten
+
+-- Whether the account's predictions have to be entered; the generation, if so.
+function commands.has_lost_state()
+  if not generation.is_admitting() or holders.is_imported(args.account) then return {''} end
+  return {generation_id}
+end
+
+function commands.import_running()
+  local account, number = args.account, permits.next_numbers(#args.running)
+  for place, running in ipairs(args.running) do
+    if not journal.is_claimed(account, running.id) then
+      local permit = whole(number + place - 1)
+      permits.enter(permit, {
+        entry = '', holder = '', semaphores = {queue.account_semaphore(account)}, account = account,
+        taken_at = now, task = 0, ends_by = now + running.ends_in, prediction = running.id,
+      }, {model = running.model, inputs = '{}', sent_at = 0})
+      journal.claim_untracked(account, running.id, permit)
+    end
+  end
+  if generation.is_admitting() and args.generation == generation_id then
+    holders.mark_imported(account)
+  end
+  return {permits.admit()}
+end
+
+-- The journal
+
+-- Write a batch that this server has forgotten, or what it lacks of its results.
+function commands.restore_batch()
+  if not journal.exists(args.batch) then
+    if not args.fields then return {} end
+    journal.open(args.batch, args.fields)
+  end
+  local account = journal.account_of(args.batch)
+  for _, result in ipairs(args.results) do
+    if result[4] and not journal.is_claimed(account, result[4]) then
+      journal.claim(account, result[4], result[5])
+    end
+  end
+  journal.record(args.batch, args.results)
+  if args.canceled then redis.call('HSET', batch_key(args.batch), 'canceled', '1') end
+  if args.is_complete then redis.call('HSET', batch_key(args.batch), 'generation', generation_id) end
+  return {}
+end
+
+function commands.cancel_batch()
+  journal.cancel(args.batch)
+  return {}
+end
+
+function commands.list_canceled()
+  local canceled = {}
+  for _, batch in ipairs(args.batches) do
+    local marks = redis.call('HMGET', batch_key(batch), 'canceled', 'ended_at')
+    if marks[1] and not marks[2] then canceled[#canceled + 1] = batch end
+  end
+  return {canceled}
+end
+
+function commands.get_batch() return {journal.state(args.batch)} end
+
+function commands.list_batches()
+  local found = {}
+  for _, caller in ipairs(args.callers) do
+    local newest = redis.call('ZREVRANGE', caller_key(caller), 0, args.limit - 1)
+    for _, batch in ipairs(newest) do found[#found + 1] = journal.summary(batch) end
+  end
+  return {found}
+end
+
+function commands.tasks() return {redis.call('LRANGE', tasks_key(args.batch), 0, -1)} end
+
+function commands.results()
+  return {redis.call('LRANGE', results_key(args.batch), args.after, args.last)}
+end
+
+function commands.list_prediction_ids() return {journal.recent_predictions(args.account)} end
+
+-- Answers of Replicate's
+
+function commands.set_cached()
+  cache.put(args.key, args.value, args.seconds, args.size, args.max_bytes)
+  return {}
+end
+
+function commands.get_cached() return {cache.get(args.key)} end
+
+-- The call
+
+function answer()
+  generation.check()
+  if command ~= 'register' and not holders.is_registered() then return {'register', generation_id} end
+  if sequence > 0 then
+    -- A step that was given up and arrives after a later one must do nothing any more.
+    if holders.is_late() then return {'late'} end
+    if ALLOWED_WHEN_FULL[command] then holders.renew() end
+    if command ~= 'register' then
+      redis.call('HSET', holder_key(me), 'sequence', whole(sequence))
+    end
+  end
+  local reply = commands[command]()
+  space.settle()
+  return {'ok', unpack(reply)}
+end

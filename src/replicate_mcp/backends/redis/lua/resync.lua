@@ -1,0 +1,130 @@
+-- A process says what it has: at its start, when its lease has lapsed, when the memory was lost, and
+-- when the answer to one of its steps was. What it says is true; what is written here is not, where
+-- it differs, but for what others have done while it was thought to be gone.
+
+local function as_keys(list)
+  local found = {}
+  for _, each in ipairs(list) do found[each] = true end
+  return found
+end
+
+-- Limits that were set; where both know one, the later counts. A name that is not declared here may
+-- have been forgotten for good reason, while the memory was whole.
+local function sync_limits(same)
+  local declared = {}
+  for _, item in ipairs(args.declared) do
+    declared[item.semaphore] = true
+    holders.write_declaration(item.semaphore, item.limit, item.per_minute)
+  end
+  for _, item in ipairs(args.set) do
+    local set = record_of(key.set, item.name)
+    if (not same or declared[item.name]) and (not set or set.at < item.at) then
+      put_record(key.set, item.name, {units = item.units, by_admin = item.by_admin, at = item.at})
+      holders.refresh(item.name)
+    end
+  end
+  for name in pairs(declared) do holders.refresh(name) end
+end
+
+-- Rates that were learned and images that were asked for, where they were forgotten.
+local function sync_rates()
+  for _, item in ipairs(args.rates) do
+    if redis.call('HEXISTS', key.rates, item.account) == 0 then
+      local state = {}
+      for place, field in ipairs(rate_limit.FIELDS) do state[field] = tonumber(item.values[place] or 0) end
+      rates.put(item.account, state)
+    end
+  end
+  for _, item in ipairs(args.images) do
+    local counter = images_key(item.account, item.day)
+    if tonumber(redis.call('GET', counter) or 0) < item.count then
+      redis.call('SET', counter, whole(item.count), 'EX', 2 * DAY)
+    end
+  end
+end
+
+-- One that was entered stays nobody's: whoever made it may yet say so.
+local function sync_prediction(permit, record)
+  if record.entry ~= '' then
+    journal.claim(record.account, record.prediction, permit)
+  elseif not journal.is_claimed(record.account, record.prediction) then
+    journal.claim_untracked(record.account, record.prediction, permit)
+  end
+end
+
+local function sync_permits(same, batches)
+  local mine = {}
+  for _, item in ipairs(args.permits) do mine[item.permit] = item end
+  for permit, record in each_record(key.permits) do
+    if record.holder == me and not mine[permit] then
+      if record.task and not batches[record.entry] then
+        permits.give_to(permit, record, '')  -- Whatever it was: somebody will see to it.
+      else
+        permits.free(permit, false)
+      end
+    end
+  end
+  for permit, item in pairs(mine) do
+    -- One that is not here any more was seen to by another, unless the memory was lost.
+    if not permits.get(permit) and (not same or not item.record.task) then
+      item.record.holder = me
+      permits.enter(permit, item.record, item.about)
+    end
+    if item.record.prediction then sync_prediction(permit, item.record) end
+  end
+end
+
+local function sync_entries(left)
+  local mine = {}
+  for _, item in ipairs(args.entries) do mine[item.entry] = true end
+  for id, entry in each_record(key.entries) do
+    if entry.holder == me and not mine[id] then queue.remove(id) end
+  end
+  for _, item in ipairs(args.entries) do
+    if left[item.entry] then
+      queue.remove(item.entry)
+    else
+      if not queue.get(item.entry) then
+        queue.add(item.entry, {
+          holder = me, semaphores = item.semaphores, account = item.account,
+          max_running = item.max_running, waiting = 0,
+        })
+      end
+      queue.set_wanted(item.entry, item.wanted)
+    end
+  end
+end
+
+local function sync_batches(batches, left)
+  for batch, holder in each_field(key.running) do
+    if holder == me and not batches[batch] then redis.call('HSET', key.running, batch, '') end
+  end
+  for batch in pairs(batches) do
+    if journal.exists(batch) and not left[batch] and
+      redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
+      redis.call('HSET', key.running, batch, me)
+    end
+  end
+end
+
+-- Returns the batches that this server does not know, and those whose waiting tasks were ended.
+function resync.apply()
+  local same = args.generation == generation_id
+  local batches, lost, left, left_list = as_keys(args.batches), {}, {}, {}
+  for _, batch in ipairs(args.batches) do
+    if not journal.exists(batch) then
+      lost[#lost + 1] = batch
+    elseif journal.was_taken_over(batch) then
+      left[batch] = true
+      left_list[#left_list + 1] = batch
+    end
+  end
+  permits.advance_sequence(tonumber(args.newest))
+  permits.withdraw_from(me)
+  sync_limits(same)
+  sync_rates()
+  sync_permits(same, batches)
+  sync_entries(left)
+  sync_batches(batches, left)
+  return lost, left_list
+end

@@ -1,0 +1,204 @@
+"""This process as a holder at a Redis server: its lease, its steps, and what it says again."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from replicate_mcp.backends.redis.connection import RedisConnection
+from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
+from replicate_mcp.platform.clock import steady_time
+
+log = logging.getLogger(__name__)
+
+RENEWALS_A_LEASE = 3
+"""How often a lease is renewed in its time: one may be lost, and one may be late."""
+
+ROWS_A_CALL = 200
+"""Results that are written again at once: what others ask for goes on in between."""
+
+
+class Session:
+    """Does this process's steps one at a time, and makes it known again where it was forgotten.
+
+    A step whose answer was lost may have been done. Every step can be asked for again, and until
+    one is answered, the server is told all that this process has before anything else: so what it
+    has, and what the server thinks that it has, never drift apart.
+    """
+
+    def __init__(
+        self,
+        server: RedisConnection,
+        mirror: Mirror,
+        label: str,
+        monotonic: Callable[[], float] = steady_time,
+    ) -> None:
+        self.holder = secrets.token_hex(8)
+        self._server = server
+        self._mirror = mirror
+        self._label = label
+        self._monotonic = monotonic
+        # Steps that have time wait for each other first: so only one of them waits for the turn.
+        self._with_time = anyio.Lock(fast_acquire=True)
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._sequence = 0
+        self._generation = ""
+        self._is_registered = False
+        self._is_resyncing = False
+        self._resyncs = 0
+        self._answered_at = float("-inf")
+        self._unbroken_since = float("inf")
+        self._taken_over: list[str] = []
+
+    @property
+    def is_connected_for_a_lease(self) -> bool:
+        """Whether the contact was unbroken for a whole lease, as far as this process can tell."""
+        return self._monotonic() - self._unbroken_since >= self._server.address.lease
+
+    @asynccontextmanager
+    async def lock(self) -> AsyncIterator["Session"]:
+        """This process's turn to do steps: what it has does not change meanwhile but by them."""
+        async with self._with_time, self._turn:
+            yield self
+
+    @asynccontextmanager
+    async def priority_lock(self) -> AsyncIterator["Session"]:
+        """The same, before the steps that have time."""
+        async with self._turn:
+            yield self
+
+    async def call(self, name: str, **arguments: Any) -> list[Any]:
+        """A step that changes something, in one's turn.
+
+        Raises:
+            BackendUnavailable: it may have been done, or not; asked for again, it is done once.
+        """
+        for _ in range(2):
+            if not self._is_registered:
+                await self._resync()
+            self._sequence += 1
+            answer = await self._call(name, arguments, self._sequence)
+            if answer[0] == "ok":
+                return answer[1:]
+            self._is_registered = False
+        raise self._state_lost_error()
+
+    async def read(self, name: str, **arguments: Any) -> list[Any]:
+        """A step that changes nothing, at any time but while the server is told again."""
+        for _ in range(3):
+            resyncs = self._resyncs
+            answer = await self._call(name, arguments, 0)
+            is_settled = resyncs == self._resyncs and not self._is_resyncing
+            if answer[0] == "ok" and is_settled:
+                return answer[1:]
+            async with self._turn:
+                if resyncs == self._resyncs:
+                    await self._resync()
+        raise self._state_lost_error()
+
+    async def renew_lease(self) -> None:
+        """Renew the lease until cancelled."""
+        interval = self._server.address.lease / RENEWALS_A_LEASE
+        while True:
+            await anyio.sleep(interval)
+            try:
+                async with self.priority_lock():
+                    await self.renew()
+            except BackendUnavailable as error:
+                log.warning("%s", error)
+
+    async def renew(self) -> None:
+        """Renew the lease, and keep what is to be said again."""
+        self._mirror.drop_expired()
+        limits, rates, images = await self.call("renew", accounts=self._mirror.accounts())
+        self._mirror.set_shared_limits(limits, rates, images)
+
+    async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:
+        """Write a batch's results again, in one's turn; and the batch itself, if `wholly`."""
+        rows = list(kept.rows.values())
+        fields = kept.encode() if entirely else None
+        for start in range(0, len(rows) or 1, ROWS_A_CALL):
+            self._sequence += 1
+            await self._call(
+                "restore_batch",
+                {
+                    "batch": kept.batch.id,
+                    "fields": fields,
+                    "results": [
+                        (task, succeeded, text, prediction or False, str(permit or 0))
+                        for task, succeeded, text, prediction, permit in rows[
+                            start : start + ROWS_A_CALL
+                        ]
+                    ],
+                    "canceled": kept.canceled,
+                    "is_complete": start + ROWS_A_CALL >= len(rows),
+                },
+                self._sequence,
+            )
+
+    def invalidate(self) -> None:
+        """Say all again before the next step: what was done just now is not kept here."""
+        self._is_registered = False
+
+    def pop_taken_over(self) -> list[str]:
+        """Batches whose waiting tasks others have ended, each told once."""
+        taken_over, self._taken_over = self._taken_over, []
+        return taken_over
+
+    async def _resync(self) -> None:
+        """Say what this process has; then what was forgotten of its batches is written again."""
+        self._is_resyncing = True
+        try:
+            await self._send_state()
+        finally:
+            self._is_resyncing = False
+        self._resyncs += 1
+
+    async def _send_state(self) -> None:
+        arguments = {
+            **self._mirror.encode(), "label": self._label, "generation": self._generation,
+        }  # fmt: skip
+        self._sequence += 1
+        answer = await self._call("register", arguments, self._sequence)
+        _, generation, lost, taken_over = answer
+        if self._generation and generation != self._generation:
+            log.warning(
+                "Redis at %s has forgotten what it knew, or was restarted: it is told again, and "
+                "nothing is started for %g s.",
+                self._server.address.shown,
+                self._server.address.lease,
+            )
+        for batch, kept in list(self._mirror.batches.items()):
+            if batch in taken_over and self._mirror.mark_taken_over(batch):
+                self._taken_over.append(batch)
+            if generation == self._generation and batch in lost and kept.closed_at is not None:
+                self._mirror.drop_batch(batch)  # The server made room for newer ones.
+            elif generation != self._generation or batch in lost:
+                await self.restore(kept, entirely=batch in lost)
+        self._generation, self._is_registered = generation, True
+
+    async def _call(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
+        try:
+            answer = await self._server.call(name, self.holder, arguments, sequence=sequence)
+        except InvalidInput:
+            raise  # It was not sent.
+        except BaseException:
+            # Whether it was done is not known.
+            self._is_registered = self._is_registered and not sequence
+            self._answered_at = float("-inf")
+            raise
+        now = self._monotonic()
+        if now - self._answered_at > self._server.address.lease:
+            self._unbroken_since = now
+        self._answered_at = now
+        return answer
+
+    def _state_lost_error(self) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"Redis at {self._server.address.shown} forgets this process again and again: its "
+            "memory is too small, or its lease (?lease= in REPLICATE_MCP_BACKEND) too short."
+        )

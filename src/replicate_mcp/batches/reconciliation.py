@@ -1,0 +1,194 @@
+"""Finding out what became of attempts whose answer is not there, from the list of predictions."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import chain
+
+import anyio
+
+from replicate_mcp.batches.backend import AttemptRecord, Backend
+from replicate_mcp.platform.clock import steady_time
+from replicate_mcp.replicate_api.attempt_matching import (
+    ListedPrediction,
+    OpenAttempt,
+    PredictionList,
+    is_certainly_not_created,
+    is_undecidable,
+    match_predictions,
+    matches,
+)
+from replicate_mcp.replicate_api.exceptions import ApiStatusError, ReplicateApiError
+from replicate_mcp.replicate_api.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+LIST_POLL_SECONDS = 1.0
+"""How often the list is read while somebody waits for it: one reader for all of an account's."""
+
+
+class Verdict(Enum):
+    """What became of an attempt that has no prediction."""
+
+    NOT_MADE = auto()
+    UNKNOWN = auto()
+    REFUSED = auto()
+    """No token that was asked with may read the list any more."""
+
+
+@dataclass(eq=False, slots=True)
+class _Query:
+    """What somebody asks about an attempt."""
+
+    gateway: Gateway
+    to_cancel: bool
+    since: float
+    answer: "str | Verdict | None" = None
+    known: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Reconciler:
+    """One account's attempts, settled one to one against its list, for all who ask at once."""
+
+    def __init__(self, account: str, backend: Backend, spawn: Callable[..., object]) -> None:
+        self._account = account
+        self._backend = backend
+        self._spawn = spawn
+        self._wanted: defaultdict[int, list[_Query]] = defaultdict(list)
+        self._reading = False
+
+    async def resolve(
+        self, permit: int, gateway: Gateway, *, to_cancel: bool = False
+    ) -> str | Verdict:
+        """The id of the attempt's prediction, or why it has none.
+
+        Args:
+            to_cancel: the prediction is to be stopped while its answer is still held: one that
+                could also be another attempt's, which is not, is not given, and that there is
+                none is never the answer.
+        """
+        wanted = _Query(gateway, to_cancel, gateway.now())
+        self._wanted[permit].append(wanted)
+        if not self._reading:
+            self._reading = True
+            self._spawn(self._read)
+        try:
+            await wanted.known.wait()
+        finally:
+            self._wanted[permit].remove(wanted)
+            if not self._wanted[permit]:
+                del self._wanted[permit]
+        assert wanted.answer is not None
+        return wanted.answer
+
+    async def _read(self) -> None:
+        try:
+            while self._wanted:
+                try:
+                    await self._poll_list()
+                except Exception as error:
+                    # Whatever it was, somebody waits for the answer: look again.
+                    log.warning("the list of predictions could not be read: %s", error)
+                await anyio.sleep(LIST_POLL_SECONDS)
+        finally:
+            self._reading = False
+
+    async def _poll_list(self) -> None:
+        wanted = list(self._wanted)  # Calls of `find` from now on wait for the next look.
+        noted = await self._open_attempts()
+        for permit in wanted:
+            if permit not in noted:
+                self._answer(permit, Verdict.UNKNOWN)
+            elif known := noted[permit].prediction_id:
+                self._answer(permit, known)
+        asked = [each for each in _open(noted) if each.permit in self._wanted]
+        if not asked:
+            return
+        began = steady_time()
+        listed = await self._list(min(each.sent_at for each in asked))
+        # Read both after the list, in this order: each listed prediction is then known as taken, or
+        # its attempt is open still.
+        taken = await self._backend.list_prediction_ids(self._account)
+        noted = await self._open_attempts()
+        open_attempts = _open(noted)
+        assigned = match_predictions(open_attempts, listed.predictions if listed else (), taken)
+        for attempt in open_attempts:
+            waiters = self._wanted.get(attempt.permit)
+            if not waiters:
+                continue
+            # What was created while the list was read may be missing from it.
+            now = waiters[0].gateway.now() - (steady_time() - began)
+            since = max(each.since for each in waiters)
+            prediction = assigned.get(attempt.permit)
+            if prediction is not None:
+                batch = noted[attempt.permit].batch
+                if self._can_assign(attempt, prediction, open_attempts) and (
+                    await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
+                ):
+                    self._answer(attempt.permit, prediction.id)
+            elif listed is not None and is_certainly_not_created(
+                attempt, listed, taken | _others(attempt, assigned), since=since, now=now
+            ):
+                self._answer(attempt.permit, Verdict.NOT_MADE)
+            elif is_undecidable(attempt, listed, since=since, now=now):
+                self._answer(attempt.permit, Verdict.UNKNOWN)
+
+    async def _open_attempts(self) -> dict[int, AttemptRecord]:
+        return {each.permit: each for each in await self._backend.open_attempts(self._account)}
+
+    async def _list(self, since: float) -> PredictionList | None:
+        """Return the account's list, read with any token of those who wait; None if not now."""
+        refused: set[int] = set()
+        for gateway in self._gateways():
+            try:
+                return await gateway.predictions_since(since)
+            except ApiStatusError as refusal:
+                if refusal.status in (401, 403):
+                    refused.add(id(gateway))
+            except ReplicateApiError:
+                continue
+        if refused.issuperset(map(id, self._gateways())):
+            for permit in list(self._wanted):
+                self._answer(permit, Verdict.REFUSED)
+        return None
+
+    def _gateways(self) -> list[Gateway]:
+        waiters = chain.from_iterable(self._wanted.values())
+        return list({id(each.gateway): each.gateway for each in waiters}.values())
+
+    def _can_assign(
+        self, attempt: OpenAttempt, prediction: ListedPrediction, others: list[OpenAttempt]
+    ) -> bool:
+        """Return whether what is given to be cancelled fits no attempt that goes on."""
+        if not self._is_cancelled(attempt.permit):
+            return True
+        return all(
+            self._is_cancelled(each.permit) or not matches(each, prediction) for each in others
+        )
+
+    def _is_cancelled(self, permit: int) -> bool:
+        """Return whether an attempt is asked for, and only by those who cancel it."""
+        waiters = self._wanted.get(permit, [])
+        return bool(waiters) and all(each.to_cancel for each in waiters)
+
+    def _answer(self, permit: int, answer: str | Verdict) -> None:
+        for wanted in self._wanted.get(permit, ()):
+            if answer is not Verdict.NOT_MADE or not wanted.to_cancel:
+                wanted.answer = answer
+                wanted.known.set()
+
+
+def _open(noted: Mapping[int, AttemptRecord]) -> list[OpenAttempt]:
+    """Return the attempts that no prediction is known of."""
+    return [
+        OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
+        for each in noted.values()
+        if each.prediction_id is None
+    ]
+
+
+def _others(attempt: OpenAttempt, assigned: Mapping[int, ListedPrediction]) -> set[str]:
+    """Return the ids that are assigned to other attempts and could not be this one's as well."""
+    return {each.id for each in assigned.values() if not matches(attempt, each)}

@@ -1,0 +1,82 @@
+"""Telling a backend that has lost its memory what runs: the account's list of predictions knows."""
+
+import logging
+import math
+
+from replicate_mcp.batches.backend import AttemptRecord, Backend, RunningPrediction
+from replicate_mcp.replicate_api.attempt_matching import (
+    ListedPrediction,
+    OpenAttempt,
+    match_predictions,
+)
+from replicate_mcp.replicate_api.exceptions import ApiStatusError
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.prediction import Prediction
+from replicate_mcp.semaphores.permit_store import AdmissionResult
+
+log = logging.getLogger(__name__)
+
+LISTED_SECONDS = 3600.0
+"""How far back the list is read: Replicate runs a prediction for half an hour at most."""
+
+MAX_LIFETIME_SECONDS = 24 * 3600.0
+"""How long a prediction lives that the list shows without a deadline: the longest that there is."""
+
+
+CLOSING_SECONDS = 60.0
+"""What a prediction may take past its deadline until it has ended."""
+
+
+async def import_running_predictions(
+    account: str, gateway: Gateway, backend: Backend
+) -> AdmissionResult:
+    """Enter what the account's list shows as running, but what belongs to known attempts.
+
+    Raises:
+        Fault: the list could not be read.
+    """
+    await gateway.sync_clock()
+    since = gateway.now() - LISTED_SECONDS
+    listed = await gateway.predictions_since(since)
+    if listed.complete_since > since:
+        log.warning(
+            "the list of predictions of %s is too long to be read whole: what runs for longer than "
+            "%.0f s and nobody remembers is not counted",
+            account,
+            gateway.now() - listed.complete_since,
+        )
+    known = await backend.list_prediction_ids(account)
+    attempts = [
+        OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
+        for each in await backend.open_attempts(account)
+        if each.prediction_id is None
+    ]
+    known |= {each.id for each in match_predictions(attempts, listed.predictions, known).values()}
+    running = [
+        RunningPrediction(each.id, each.model, _ends_in(each, gateway.now()))
+        for each in listed.predictions
+        if not each.ended and each.id not in known
+    ]
+    log.info("entering %d predictions of %s that nobody remembers", len(running), account)
+    return await backend.import_running(account, running)
+
+
+async def wait_until_ended(entered: AttemptRecord, gateway: Gateway) -> None:
+    """Follow a prediction that was entered to its end; it may be somebody's: it is not stopped.
+
+    Raises:
+        Refusal: the token is good for nothing any more.
+        Fault: it could not be followed for now.
+    """
+    assert entered.prediction_id is not None
+    try:
+        await gateway.follow(Prediction.from_id(entered.prediction_id), until=math.inf)
+    except ApiStatusError as refusal:
+        if refusal.status in (401, 403):
+            raise
+        log.info("prediction %s is not there any more: %s", entered.prediction_id, refusal)
+
+
+def _ends_in(prediction: ListedPrediction, now: float) -> float:
+    lives = MAX_LIFETIME_SECONDS if prediction.lifetime is None else prediction.lifetime
+    return max(0.0, prediction.created_at + lives - now) + CLOSING_SECONDS

@@ -1,0 +1,287 @@
+"""A task's attempts, each from its offer to its result: note it, send it, follow it, record it."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import anyio
+
+from replicate_mcp.batches.backend import Attempt
+from replicate_mcp.batches.cancellation import Cancellation
+from replicate_mcp.batches.outcome import failure, outcome
+from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.reconciliation import Verdict
+from replicate_mcp.batches.running_batch import Reason, RunningBatch
+from replicate_mcp.batches.services import BatchServices
+from replicate_mcp.batches.tracing import attempt_span, record_result
+from replicate_mcp.platform.clock import steady_time
+from replicate_mcp.replicate_api.attempt_matching import (
+    CLOCK_SLACK,
+    MIN_CANCEL_AFTER_SECONDS,
+    hash_inputs,
+)
+from replicate_mcp.replicate_api.error_policy import UNKNOWN, Action, rule_for
+from replicate_mcp.replicate_api.exceptions import (
+    ApiStatusError,
+    OutcomeUnknown,
+    PredictionNotCreated,
+    PredictionStuck,
+    ReplicateApiError,
+    UnreadableCreation,
+)
+from replicate_mcp.replicate_api.gateway import DEADLINE_GRACE_SECONDS, HOLD_SECONDS
+from replicate_mcp.replicate_api.prediction import Prediction
+from replicate_mcp.semaphores import daily_quota
+from replicate_mcp.semaphores.adaptive_rate import Throttling
+from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer
+from replicate_mcp.tasks.result import TaskResult
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses before a creation that could not be sent is sent again; then it fails."""
+
+LOST = (
+    "What became of this task could not be kept. It may have been billed: look at "
+    "https://replicate.com/predictions before sending it again."
+)
+
+
+class TaskExecutor:
+    """Turns offers into creations, and each of those into a result.
+
+    Args:
+        prediction_seconds: after which Replicate cancels a prediction by itself.
+        images_per_day: how many images an account may be asked for; None for any number.
+    """
+
+    def __init__(
+        self,
+        steps: BatchServices,
+        stopping: Cancellation,
+        *,
+        prediction_seconds: int,
+        images_per_day: int | None,
+    ) -> None:
+        self._services = steps
+        self._stopping = stopping
+        self._prediction_seconds = prediction_seconds
+        self._images_per_day = images_per_day
+
+    async def start_tasks(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
+        """Note an attempt for each offer, then send it."""
+        seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
+        if seconds < MIN_CANCEL_AFTER_SECONDS:
+            return await self._stopping.drop_out_of_time(batch)
+        chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
+        if not chosen:
+            return None
+        sent_at = batch.gateway.now() - CLOCK_SLACK
+        attempts = {
+            permit: Attempt(
+                batch=batch.id,
+                task=index,
+                model=batch.tasks[index].model,
+                inputs=hash_inputs(batch.tasks[index].inputs),
+                cancel_after=seconds,
+                sent_at=sent_at,
+                max_seconds=seconds + HOLD_SECONDS + DEADLINE_GRACE_SECONDS,
+                images=batch.tasks[index].expected_count,
+            )
+            for permit, index in chosen.items()
+        }
+        note = partial(
+            self._services.backend.record_attempts, attempts, images_per_day=self._images_per_day
+        )
+        try:
+            noted = await self._services.retry_until_available(note)
+        except Exception:
+            # Nothing was sent: the tasks wait for the offers that follow these.
+            batch.pending.extendleft(reversed(chosen.values()))
+            await self._stopping.fail_pending(batch)
+            raise
+        for permit, index in chosen.items():
+            if permit in noted.cancel_after:
+                batch.began = batch.began or steady_time()
+                batch.creating[permit] = index
+                self._services.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
+            else:
+                batch.pending.append(index)
+        self._services.dispatcher.dispatch(noted.room)
+        if noted.quota_resets_in is not None:
+            # After what was noted just now has begun: that still fitted.
+            reason = self._cap_reached(noted.quota_resets_in)
+            return self._services.spawn(self._stopping.abandon_pending, batch, reason)
+        return await self._stopping.fail_pending(batch)
+
+    def _cap_reached(self, opens_in: float) -> Reason:
+        assert self._images_per_day is not None
+        return "daily_limit", daily_quota.sentence(self._images_per_day, opens_in), True
+
+    async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
+        """One attempt, from its creation to its result, or back to where its task waits."""
+        # Noting it may have taken long: the backend was not there, or the machine slept.
+        if batch.deadline - steady_time() < MIN_CANCEL_AFTER_SECONDS:
+            await self._stopping.drop_out_of_time(batch)
+        if batch.stop_reason is not None:
+            return await self._requeue(batch, permit, index)
+        task, sent_at = batch.tasks[index], steady_time()
+        self._services.observer.creation_sent(sent_at - batch.opened)
+        with attempt_span(batch.trace, batch=batch.id, task=index, model=task.model) as span:
+            result = await self._attempt(batch, permit, task, cancel_after)
+            if result is not None:
+                record_result(span, result)
+                self._services.observer.task_ended(result, steady_time() - sent_at)
+        return None
+
+    async def _attempt(
+        self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
+    ) -> TaskResult | None:
+        """The task's result, recorded; None where it waits its turn anew."""
+        until = batch.gateway.now() + cancel_after
+        reopened = False
+        while True:
+            ended = True
+            try:
+                prediction = await (
+                    self._reconcile(batch, permit)
+                    if reopened
+                    else self._created(batch, permit, task, cancel_after)
+                )
+                self._found(batch, permit, prediction.id)
+                if not prediction.is_complete_with(task.complete_at_count):
+                    if batch.canceled:
+                        await self._stopping.stop(batch, permit, prediction.id)
+                    prediction = await batch.gateway.follow(prediction, until=until)
+                result: TaskResult | None = outcome(
+                    task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
+                )
+            except ReplicateApiError as fault:
+                result = await self._after_fault(batch, permit, task, fault)
+                ended = permit not in batch.following and not rule_for(fault).may_exist
+            except Exception:
+                # A fault of our own: the task still ends, and its permit still comes back.
+                log.exception(
+                    "task %d of %s failed in a way nobody thought of", task.index, batch.id
+                )
+                known = batch.following.get(permit)
+                result = failure(task, "create_outcome_unknown", UNKNOWN, prediction_id=known)
+                ended = False
+            if result is None:
+                return None
+            result, room = await self._recorded(batch, permit, task, result, ended=ended)
+            if room is not None:
+                break
+            # Another attempt, equal to this one, has taken that prediction: this one is open again.
+            batch.following.pop(permit, None)
+            reopened = True
+        self._untrack(batch, permit)
+        batch.add_result(result)
+        self._services.dispatcher.dispatch(room)
+        return result
+
+    async def _recorded(
+        self,
+        batch: RunningBatch,
+        permit: int,
+        task: PlannedTask,
+        result: TaskResult,
+        *,
+        ended: bool,
+    ) -> tuple[TaskResult, AdmissionResult | None]:
+        """The task's row as it was recorded, and the room that its permit leaves."""
+        finish = partial(self._services.backend.finish, permit, batch.id, ended=ended)
+        try:
+            return result, await self._services.retry_until_available(finish, result)
+        except Exception:
+            # A row that cannot be kept may not keep its batch from ending, nor its permit.
+            log.exception("the row of task %d of %s cannot be kept", task.index, batch.id)
+        plain = failure(task, "create_outcome_unknown", LOST, prediction_id=result.prediction_id)
+        return plain, await self._services.retry_until_available(finish, plain)
+
+    async def _created(
+        self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
+    ) -> Prediction:
+        """The attempt's prediction: from its answer, or where that was lost, from the list."""
+        try:
+            made = await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
+            batch.server_error = 0
+            return made
+        except ReplicateApiError as fault:
+            status = fault.status if isinstance(fault, ApiStatusError) else 0
+            batch.server_error = status if status >= 500 else 0
+            if rule_for(fault).action is not Action.RECONCILE:
+                raise
+            self._services.observer.answer_lost()
+            log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
+            was_made = isinstance(fault, UnreadableCreation)
+        try:
+            return await self._reconcile(batch, permit)
+        except PredictionNotCreated:
+            if was_made:  # Whatever the list shows: to send it again would bill it twice.
+                raise OutcomeUnknown from None
+            raise
+
+    async def _reconcile(self, batch: RunningBatch, permit: int) -> Prediction:
+        found = await batch.settlement.resolve(permit, batch.gateway)
+        if found is Verdict.NOT_MADE:
+            raise PredictionNotCreated("the creation did not arrive")
+        if isinstance(found, Verdict):
+            raise OutcomeUnknown
+        return Prediction.from_id(found)
+
+    async def _after_fault(
+        self, batch: RunningBatch, permit: int, task: PlannedTask, fault: ReplicateApiError
+    ) -> TaskResult | None:
+        """The task's result, or None where it waits its turn anew."""
+        rule = rule_for(fault, is_resolved=task.target.is_resolved)
+        known = batch.following.get(permit)
+        if known is not None:
+            # It was made: nothing that says otherwise holds.
+            is_definite = isinstance(fault, PredictionStuck) or rule.code == "unauthorized"
+            code = rule.code if is_definite else "create_outcome_unknown"
+            sentence = f"Its prediction could not be followed to its end: {fault}."
+            return failure(task, code, sentence, prediction_id=known)
+        if rule.action is Action.FAIL:
+            return failure(task, rule.code, rule.sentence, rule.retryable)
+        if rule.action is Action.FAIL_BATCH:
+            await self._stopping.abandon_pending(batch, (rule.code, rule.sentence, rule.retryable))
+            return failure(task, rule.code, rule.sentence, rule.retryable)
+        throttling = None
+        if isinstance(fault, ApiStatusError):
+            per_minute, burst = fault.reduced_to or (None, None)
+            throttling = Throttling(fault.retry_after, per_minute, burst)
+            batch.throttled = True
+            self._services.observer.creation_throttled()
+        else:
+            tries = batch.retries.get(task.index, 0)
+            if tries >= len(RETRY_DELAYS_SECONDS):
+                return failure(task, rule.code, rule.sentence, rule.retryable)
+            batch.retries[task.index] = tries + 1
+            self._services.observer.creation_retried()
+            # The permit is kept meanwhile: to others it is of no use either.
+            with anyio.move_on_after(RETRY_DELAYS_SECONDS[tries]):
+                await batch.stopping.wait()
+        await self._requeue(batch, permit, task.index, throttling)
+        return None
+
+    async def _requeue(
+        self, batch: RunningBatch, permit: int, index: int, throttling: Throttling | None = None
+    ) -> None:
+        """Nothing was created: give the permit back, and let the task wait its turn."""
+        batch.pending.append(index)
+        room = await self._services.retry_until_available(
+            self._services.backend.requeue, permit, throttling
+        )
+        self._untrack(batch, permit)
+        self._services.dispatcher.dispatch(room)
+        await self._stopping.fail_pending(batch)
+
+    def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
+        batch.creating.pop(permit, None)
+        batch.following[permit] = prediction_id
+        batch.notify()
+
+    def _untrack(self, batch: RunningBatch, permit: int) -> None:
+        batch.creating.pop(permit, None)
+        batch.following.pop(permit, None)

@@ -1,0 +1,257 @@
+"""`replicate-mcp generate`: a batch from the command line, with a live bar and a table."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from replicate_mcp.cli.main import INTERRUPTED, SOME_FAILED
+from replicate_mcp.cli.options import add_max_mb, folder
+from replicate_mcp.cli.printing import OutputFailed, drop_output
+from replicate_mcp.errors import BackendUnavailable, InvalidInput, ModelNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replicate_mcp.app.app import App
+    from replicate_mcp.app.batches import BatchRequest
+    from replicate_mcp.auth import Caller
+    from replicate_mcp.cli.interrupts import Interrupts
+    from replicate_mcp.cli.progress_bar import ProgressBar
+    from replicate_mcp.cli.task_input import TaskInput
+    from replicate_mcp.tasks.openapi_schema import InputField
+    from replicate_mcp.tasks.result import BatchResult
+
+PROGRESS_POLL_SECONDS = 0.2
+"""How often the bar is brought up to date."""
+
+RETRY_DELAY_SECONDS = 1.0
+"""Until a batch is asked to stop again, where the backend could not be reached."""
+
+INTERRUPTED_MESSAGE = (
+    "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to draw, with what, and where to."""
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, one an image")
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help='tasks instead of prompts: JSON like [{"prompt": "a red car", "output_filename": '
+        '"red_car.jpg"}], JSON Lines, a .csv whose columns are inputs, a .txt with one prompt a '
+        "line, or - for the standard input",
+    )
+    parser.add_argument(
+        "--filename", action="append", default=[], metavar="NAME", help="one for each prompt"
+    )
+    parser.add_argument("--model", metavar="MODEL", help="see `replicate-mcp models`")
+    parser.add_argument(
+        "--semaphore", metavar="NAME", help="a named limit to stay under, beside the account's"
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an input of the model for every task, like aspect_ratio=16:9; may be repeated",
+    )
+    parser.add_argument(
+        "--skip-invalid",
+        action="store_true",
+        help="make the valid tasks, and list those with faults among the failed",
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--out", type=folder, metavar="DIR", help="save the images there too")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="with --out: replace files that are there; otherwise the next free name is taken",
+    )
+    add_max_mb(parser, "with --out: ")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the images, show them, and save them where that was asked for."""
+    from replicate_mcp.cli.app_session import run_in_app
+    from replicate_mcp.cli.task_input import read_tasks
+    from replicate_mcp.settings import load_settings
+
+    if arguments.out is None:
+        for option, value in (
+            ("--overwrite", arguments.overwrite),
+            ("--max-mb", arguments.max_mb),
+        ):
+            if value:
+                raise InvalidInput(f"{option} goes with --out DIR: without it, no file is saved.")
+    settings = load_settings(env_file=arguments.env_file)
+    given = read_tasks(
+        arguments.prompts, arguments.filename, arguments.file, has_inputs=bool(arguments.input)
+    )
+    if arguments.out is not None:
+        from replicate_mcp.cli.downloader import make_folder
+
+        make_folder(arguments.out, _names(given.tasks))  # Before anything is created and billed.
+    return run_in_app(settings, lambda app: _generate(app, arguments, given))
+
+
+def _names(tasks: "Sequence[object]") -> list[str]:
+    """Return the filenames of tasks that nothing has checked yet."""
+    from replicate_mcp.tasks.filenames import default_name
+
+    names = (
+        (task.get("output_filename") if isinstance(task, dict) else None) or default_name(index)
+        for index, task in enumerate(tasks)
+    )
+    return [name for name in names if isinstance(name, str)]
+
+
+async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput") -> int:
+    from replicate_mcp.cli import output
+    from replicate_mcp.cli.executable import as_typed
+    from replicate_mcp.cli.interrupts import Interrupts
+    from replicate_mcp.cli.progress_bar import ProgressBar
+
+    caller = app.caller()
+    with ProgressBar(len(given.tasks)) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
+        batch_id = await _start(app, caller, arguments, given, interrupts)
+        if batch_id is None:
+            bar.say("Nothing was made.")
+            return INTERRUPTED
+        result = await _run_batch(app, caller, batch_id, bar, interrupts)
+    code = output.exit_code(result)
+    keeps_batches = app.settings.backend != "memory"
+    try:
+        output.show(result, as_document=arguments.json)
+        sys.stdout.flush()
+    except OutputFailed as error:
+        # What is made is billed: it is still counted, and saved where --out says so.
+        drop_output()
+        if not error.was_closed:
+            code = SOME_FAILED
+            show = as_typed("batches", batch_id) if keeps_batches else ""
+            bar.say(f"{error}{' To show the results:' if show else ''}", show)
+    bar.say(output.summary(result))
+    if arguments.out is not None:
+        from replicate_mcp.cli.downloader import Saver
+
+        saver = Saver(
+            arguments.out,
+            app.settings.replicate_base_url,
+            arguments.overwrite,
+            arguments.max_mb,
+            number=True,
+        )
+        code = max(code, await saver.save_and_report(result))
+    elif result.successful_count and keeps_batches:
+        bar.say(
+            "The URLs work for one hour. To save the images:",
+            as_typed("download", result.batch_id, "--to", "DIR"),
+        )
+    elif result.successful_count:
+        bar.say("The URLs work for one hour. To save the images, give --out DIR next time.")
+    return code
+
+
+def _leave(bar: "ProgressBar") -> None:
+    import os
+
+    bar.stop()
+    # Past the console and its buffers: the signal may have come in the middle of a line.
+    os.write(sys.stderr.fileno(), f"{INTERRUPTED_MESSAGE}\n".encode())
+
+
+async def _start(
+    app: "App",
+    caller: "Caller",
+    arguments: argparse.Namespace,
+    given: "TaskInput",
+    interrupts: "Interrupts",
+) -> str | None:
+    """Begin a batch and give its id; None where Ctrl-C was heard before it began."""
+    import anyio
+
+    batch_id: str | None = None
+    async with anyio.create_task_group() as group:
+
+        async def give_up_when_asked() -> None:
+            await interrupts.interrupted.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(give_up_when_asked)
+        request = await _request(app, caller, arguments, given)
+        batch_id = await app.batches.start(caller, request)
+        group.cancel_scope.cancel()
+    return batch_id
+
+
+async def _request(
+    app: "App", caller: "Caller", arguments: argparse.Namespace, given: "TaskInput"
+) -> "BatchRequest":
+    """Return what is asked for; options override what a file says of all its tasks."""
+    from replicate_mcp.app.batches import BatchRequest
+    from replicate_mcp.cli.task_input import read_cells, read_inputs
+
+    async def fields(name: str | None) -> "Mapping[str, InputField]":
+        try:
+            schema = await app.model_inputs(caller, name or app.settings.default_model)
+        except (InvalidInput, ModelNotFound):
+            return {}  # It is refused with the tasks that name it.
+        return schema.fields if schema else {}
+
+    model = arguments.model or given.model
+    inputs = read_inputs(arguments.input, await fields(model)) if arguments.input else {}
+    return BatchRequest(
+        await read_cells(given, model, fields) if given.has_cells else given.tasks,
+        model=model,
+        semaphore=arguments.semaphore or given.semaphore,
+        concurrency_limit=given.concurrency_limit,
+        shared_inputs={**given.shared_inputs, **inputs},
+        image_paths="any",
+        skip_invalid=arguments.skip_invalid or given.skip_invalid,
+    )
+
+
+async def _run_batch(
+    app: "App", caller: "Caller", batch_id: str, bar: "ProgressBar", interrupts: "Interrupts"
+) -> "BatchResult":
+    """See a batch to its end; Ctrl-C stops it, at Replicate too."""
+    import anyio
+
+    from replicate_mcp.cli.output import not_made
+
+    async def keep_bar() -> None:
+        while True:
+            if progress := await app.batches.progress(batch_id):
+                bar.update(progress.finished, progress.line, progress.notice)
+            await anyio.sleep(PROGRESS_POLL_SECONDS)
+
+    async def stop_when_asked() -> None:
+        await interrupts.interrupted.wait()
+        progress = await app.batches.progress(batch_id)
+        running = progress.running if progress else 0
+        # Recorded before it is said: whoever leaves at once must have stopped the batch for good.
+        while True:
+            try:
+                await app.batches.cancel(caller, batch_id)
+                break
+            except BackendUnavailable as error:
+                bar.say(f"{error} Trying again.")
+                await anyio.sleep(RETRY_DELAY_SECONDS)
+        bar.say(
+            f"Stopping: cancelling {running} at Replicate; press Ctrl-C again to leave at once."
+        )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(keep_bar)
+        group.start_soon(stop_when_asked)
+        await app.batches.wait(caller, batch_id, seconds=None)
+        await app.batches.wait_until_stopped(batch_id)
+        group.cancel_scope.cancel()
+    result = await app.batches.result(caller, batch_id)
+    made = result.successful_count
+    if made == result.total_tasks:
+        bar.update(made, f"{made}/{made} done")
+    else:
+        bar.update(made, f"{made} made{not_made(result)}")
+    return result

@@ -1,0 +1,360 @@
+"""`replicate-mcp install`: writes this server into a host's configuration, or takes it out."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replicate_mcp.cli.install.hosts import ALIASES, HOSTS, SERVER
+from replicate_mcp.cli.install.questions import (
+    BASE_URL,
+    PROMPTED_LATER,
+    TOKEN,
+    agreed_to_replace,
+    asked_later,
+    checked_token,
+    confirm,
+    prompt_token,
+)
+from replicate_mcp.cli.main import OK, WRONG_USE
+from replicate_mcp.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from replicate_mcp.cli.install.config_file import ConfigFile
+    from replicate_mcp.cli.install.hosts import Host
+    from replicate_mcp.cli.install.jsonc_edit import Path as Way
+
+HIDDEN = "(hidden: it holds a password)"
+
+UNKNOWN = ""
+"""The token, as long as it is still to be found in the entry that is there, or with the user."""
+
+INPUT = "replicate-api-token"
+"""The id under which a host that asks for the token itself keeps it."""
+
+REFERENCE = f"${{input:{INPUT}}}"
+"""What stands for the token there."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the entry stands: in a host's file, under a name."""
+
+    file: "ConfigFile"
+    host: "Host"
+    name: str
+
+    @property
+    def way(self) -> "Way":
+        """The way to the entry in the file."""
+        return self.host.servers, self.name
+
+    def present(self, text: str) -> Any:
+        """Return what stands there in a text of the file; None where nothing does."""
+        from replicate_mcp.cli.install.jsonc_edit import value_at
+
+        return value_at(text, self.way) if text.strip() else None
+
+    def not_this_server(self, other: str) -> str:
+        """Return the beginning of a sentence on another server that has the name."""
+        return f'"{self.name}" in {self.file.path} is not this server, it leads to {other}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which host, and how far to go."""
+    parser.add_argument(
+        "host",
+        choices=HOSTS,
+        type=lambda word: ALIASES.get(word.lower(), word),
+        metavar="HOST",
+        help=", ".join(HOSTS),
+    )
+    parser.add_argument("--remove", action="store_true", help="take the server out again")
+    parser.add_argument(
+        "--name", default=SERVER, help=f"what the server is called there ({SERVER})"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the change, write nothing")
+    parser.add_argument("--yes", action="store_true", help="write without asking")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the change, ask, and write it."""
+    from replicate_mcp.cli.install.jsonc_edit import NotJson
+    from replicate_mcp.cli.install.server_entry import other_server
+
+    place = _place(arguments)
+    file = place.file
+    entry = {} if arguments.remove else _entry(place.host, arguments.env_file)
+    try:
+        other = other_server(place.present(file.text))
+        if arguments.remove:
+            if other:
+                raise InvalidInput(
+                    f"{place.not_this_server(other)}. Nothing was changed: take it out by hand if "
+                    "you mean it."
+                )
+            changed = _without_server(place)
+        else:
+            ask = asked_later if arguments.dry_run else prompt_token
+            changed = _with_server(place, entry, ask)
+    except NotJson as error:
+        _refuse(place, entry, str(error))
+        return WRONG_USE
+    if arguments.remove and changed == file.text:
+        print(f'There is no "{place.name}" in {file.path}: nothing to remove.')
+        return OK
+    _warn_of_comments(place, changed)
+    if changed == file.text and not file.has_mark:
+        print(f"{file.path} needs no change.")
+        return OK
+    return _write(place, entry, changed, other, arguments)
+
+
+def _place(arguments: argparse.Namespace) -> Place:
+    """Return where the entry goes.
+
+    Raises:
+        InvalidInput: the name cannot be one, or the user has no home folder.
+    """
+
+    from replicate_mcp.cli.install.config_file import ConfigFile
+    from replicate_mcp.platform.paths import Machine
+
+    if not _NAME.fullmatch(arguments.name):
+        raise InvalidInput("--name takes letters, digits, - and _, 64 at most.")
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise InvalidInput("This user has no home folder: set HOME to it.") from None
+    host = HOSTS[arguments.host]
+    return Place(ConfigFile(host.file(Machine.current(home))), host, arguments.name)
+
+
+def _write(
+    place: Place,
+    entry: Mapping[str, Any],
+    changed: str,
+    other: str | None,
+    arguments: argparse.Namespace,
+) -> int:
+    """Show a change and write it, as far as the user agrees."""
+    from replicate_mcp.cli.install.forwarded_settings import NETWORK_VARIABLES, describe_network
+    from replicate_mcp.cli.install.server_entry import holds_password
+
+    env: Mapping[str, str] = entry.get("env", {})
+    if other:
+        print(f"{place.not_this_server(other)}. This server takes its place there.")
+    _show(place, changed)
+    if place.file.has_mark:
+        print(f"The byte order mark at the beginning goes: {place.host.title} may not read it.")
+    network = {name: value for name, value in env.items() if name in NETWORK_VARIABLES}
+    for sentence in describe_network(network):
+        print(sentence, file=sys.stderr)
+    if not str(env.get(TOKEN, REFERENCE)).startswith(("r8_", "${", "(")):
+        print("This token does not begin with r8_, as Replicate's do: check it.", file=sys.stderr)
+    if arguments.dry_run:
+        print("A dry run: nothing was written.", file=sys.stderr)
+        return OK
+    if other and not agreed_to_replace(place.name):
+        print("Nothing was written.", file=sys.stderr)
+        return WRONG_USE
+    if not arguments.yes and not confirm():
+        print("Nothing was written.", file=sys.stderr)
+        return WRONG_USE
+    was_open = place.file.is_open_to_others()
+    has_password = any(holds_password(value, name) for name, value in network.items())
+    holds_secret = has_password or env.get(TOKEN, REFERENCE) != REFERENCE
+    backup = place.file.replace(changed, holds_secret=holds_secret)
+    _print_next_steps(place, backup, entry)
+    if was_open:
+        private = "The file and its backup" if holds_secret else "The backup"
+        print(f"{private} can be read by you alone now (mode 600): secrets may be in there.")
+    return OK
+
+
+def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
+    """What the host has to know: the command, and what is set in this environment alone."""
+    import os
+
+    from replicate_mcp.cli.executable import own_command
+    from replicate_mcp.cli.install.forwarded_settings import forwarded_network, forwarded_settings
+    from replicate_mcp.settings import load_settings, read_sources
+
+    settings = load_settings(env_file=env_file)
+    values, origins = read_sources(os.environ, env_file)
+    command, *words = own_command()
+    if env_file is not None:
+        words += ["serve", "--env-file", str(Path(env_file).expanduser().resolve())]
+    env = forwarded_settings(values, origins)
+    if not settings.is_local:  # Loopback needs neither a proxy nor certificates.
+        env |= forwarded_network(os.environ)
+    if origins[TOKEN] != "file":
+        # What is on this machine is the simulator, whose tokens are no secrets.
+        asks = host.asks_for_secrets and not settings.is_local
+        env[TOKEN] = REFERENCE if asks else checked_token(str(values.get(TOKEN, UNKNOWN)))
+    entry: dict[str, Any] = {"type": "stdio"} if host.says_type else {}
+    return entry | {"command": command, "args": words, "env": env}
+
+
+def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) -> str:
+    """The configuration with the server in it; what a user has added to its entry stays.
+
+    Of an entry that was another server's, only the settings of this one stay.
+    """
+    from replicate_mcp.cli.install.jsonc_edit import append, set_value, value_at
+    from replicate_mcp.cli.install.server_entry import other_server
+    from replicate_mcp.settings import SETTING_NAMES
+
+    text = place.file.text
+    text = text if text.strip() else "{}\n"
+    present = place.present(text)
+    present = present if isinstance(present, dict) else {}
+    there = present.get("env")
+    there = dict(there) if isinstance(there, dict) else {}
+    if other_server(present):
+        present, there = {}, {name: there[name] for name in SETTING_NAMES if name in there}
+    env: dict[str, str] = entry["env"]
+    if there.get(BASE_URL) != env.get(BASE_URL):
+        # A token goes nowhere but where it was meant for.
+        there = {name: value for name, value in there.items() if name not in (BASE_URL, TOKEN)}
+    if TOKEN not in env:
+        there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
+    elif env[TOKEN] == UNKNOWN:
+        env[TOKEN] = _existing_token(there.get(TOKEN)) or ask()
+    merged = present | entry | {"env": there | env}
+    if not merged["args"]:
+        del merged["args"]
+    if not merged["env"]:
+        del merged["env"]
+    if env.get(TOKEN) == REFERENCE:
+        inputs = value_at(text, ("inputs",)) or []
+        if not any(_is_ours(each) for each in inputs):
+            text = append(text, ("inputs",), _token_input())
+    return set_value(text, place.way, merged)
+
+
+def _existing_token(token: Any) -> str | None:
+    """Return the token of an entry; None for none, or for text that stands for one."""
+    from replicate_mcp.placeholders import placeholder
+
+    if not isinstance(token, str) or not token:
+        return None
+    # Some hosts fill in a variable by themselves.
+    return token if token.startswith("${") or placeholder(token) is None else None
+
+
+def _without_server(place: Place) -> str:
+    from replicate_mcp.cli.install.jsonc_edit import remove, value_at
+
+    text = place.file.text
+    if not text.strip():
+        return text
+    text = remove(text, place.way)
+    if place.host.asks_for_secrets and REFERENCE not in text:
+        for position, each in enumerate(value_at(text, ("inputs",)) or []):
+            if _is_ours(each):
+                return remove(text, ("inputs", position))
+    return text
+
+
+def _warn_of_comments(place: Place, text: str) -> None:
+    """Say that the host cannot read its own file, where it takes strict JSON alone."""
+    import json
+
+    if place.host.takes_comments or not text.strip():
+        return
+    try:
+        json.loads(text)
+    except ValueError:
+        print(
+            f"{place.host.title} reads strict JSON: take the comments and trailing commas out of "
+            f"{place.file.path}.",
+            file=sys.stderr,
+        )
+
+
+def _token_input() -> dict[str, Any]:
+    return {
+        "type": "promptString",
+        "id": INPUT,
+        "description": "Replicate's API token, from replicate.com/account/api-tokens",
+        "password": True,
+    }
+
+
+def _is_ours(host_input: Any) -> bool:
+    return isinstance(host_input, dict) and host_input.get("id") == INPUT
+
+
+def _show(place: Place, changed: str) -> None:
+    from replicate_mcp.cli.install.forwarded_settings import FORWARDED_SETTINGS, NETWORK_VARIABLES
+    from replicate_mcp.cli.install.jsonc_edit import value_at
+    from replicate_mcp.cli.install.redacted_diff import difference
+    from replicate_mcp.cli.install.server_entry import is_shown, other_server, words_of
+
+    file, host = place.file, place.host
+    words = [
+        word
+        for entry in (place.present(file.text), place.present(changed))
+        if not other_server(entry)
+        for word in words_of(entry)
+    ]
+    variables = (*FORWARDED_SETTINGS, *NETWORK_VARIABLES)
+
+    def shown(way: "Way", value: str) -> bool:
+        is_of_input = len(way) == 1 and value in _token_input().values()
+        return (
+            is_of_input
+            or value == PROMPTED_LATER
+            or is_shown(way, value, variables=variables, words=words)
+        )
+
+    inputs = (value_at(changed, ("inputs",)) or []) if host.asks_for_secrets else []
+    ours: list[Way] = [
+        place.way,
+        *(("inputs", position) for position, each in enumerate(inputs) if _is_ours(each)),
+    ]
+    print(difference(file.path, file.text, changed, ours=ours, is_shown=shown))
+
+
+def _print_next_steps(place: Place, backup: Path | None, entry: Mapping[str, Any]) -> None:
+    """Say what was written where, and what is next."""
+    file, host = place.file, place.host
+    print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))
+    if not entry:
+        print(f"{host.title} forgets the server when it is restarted.")
+        if backup and not host.asks_for_secrets:
+            print("The backup may still hold its token: delete it when you do not need it.")
+        return
+    if entry["env"].get(TOKEN, REFERENCE) != REFERENCE:
+        print(f"The token is in that file, where {host.title} reads it.")
+    print(host.then)
+    if entry["env"].get(TOKEN) == REFERENCE:
+        print(f"{host.title} asks for the token once, and keeps it encrypted.")
+
+
+def _refuse(place: Place, entry: Mapping[str, Any], reason: str) -> None:
+    """Print why nothing was changed, and what the user can put there by hand."""
+    import json
+
+    from replicate_mcp.cli.printing import say
+
+    said = f"{place.file.path} was not changed: {reason}."
+    if not entry:
+        say(said)
+        return
+    from replicate_mcp.cli.install.server_entry import holds_password
+
+    env = dict(entry["env"])
+    env |= {name: HIDDEN for name, value in env.items() if holds_password(value, name)}
+    shown = dict(entry) | {"env": env}
+    if shown["env"].get(TOKEN, REFERENCE) != REFERENCE:
+        shown["env"] = shown["env"] | {TOKEN: "r8_your_token"}
+    snippet = json.dumps({place.name: shown}, indent=2)
+    say(f'{said} Correct it, or put this under "{place.host.servers}" yourself:')
+    print(snippet, file=sys.stderr)

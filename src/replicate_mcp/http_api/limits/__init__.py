@@ -1,0 +1,1 @@
+"""Limits on requests: size, time, number and share of each client."""

@@ -1,0 +1,155 @@
+"""`POST /generate` and `POST /generate-batch`."""
+
+import hashlib
+import json
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from replicate_mcp.app.app import App
+from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.auth import Caller
+from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.batches.tracing import joined_to
+from replicate_mcp.cpu_bound import json_size, read_limiter, run_cpu_bound
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.http_api.client_disconnect import cancel_on_disconnect
+from replicate_mcp.http_api.dependencies import AppDep, caller_of
+from replicate_mcp.http_api.limits.large_bodies import LargeBodyRoute, json_response
+from replicate_mcp.http_api.openapi import FOR_CALLERS, Responses, error_responses
+from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateBody, GenerateRequest
+from replicate_mcp.http_api.responses import (
+    Batch,
+    GeneratedBatch,
+    GeneratedImage,
+    failed_image,
+    made_batch,
+    made_image,
+)
+from replicate_mcp.tasks.result import as_json
+
+router = APIRouter(route_class=LargeBodyRoute)
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=255,
+        description="the same request under the same key gets the same batch, whatever became of "
+        "it, for 24 hours: what failed in it is sent again under a new key",
+    ),
+]
+Prefer = Annotated[str | None, Header()]
+
+_ANSWERS: Responses = {
+    202: {"model": Batch, "description": "It runs; `Location` says where to look."},
+    **error_responses(401, 402, 404, 422, 502, 504),
+}
+
+
+@router.post(
+    "/generate", response_model=GeneratedImage, responses=_ANSWERS, openapi_extra=FOR_CALLERS
+)
+async def generate(
+    body: GenerateRequest, request: Request, app: AppDep, key: Key = None, prefer: Prefer = None
+) -> Response:
+    """Make one image, and answer with its URL; a failed one answers with an error's status."""
+    caller = caller_of(request, body.own_token)
+    batch_id = await _started(request, app, caller, body, key)
+    if _is_asynchronous(prefer):
+        return await _accepted(app, caller, batch_id, applied=True)
+    with cancel_on_disconnect(request):
+        await app.batches.wait(caller, batch_id, seconds=None)
+    result = await app.batches.result(caller, batch_id)
+    if result.status == "running":
+        return await _accepted(app, caller, batch_id)
+    if result.failed_results:
+        status, answer = failed_image(result.failed_results[0], batch_id)
+        return JSONResponse(answer, status)
+    (made,) = result.successful_results
+    answer = made_image(made, batch_id, body.named_model, body.named_semaphore)
+    return JSONResponse(answer)
+
+
+@router.post(
+    "/generate-batch", response_model=GeneratedBatch, responses=_ANSWERS, openapi_extra=FOR_CALLERS
+)
+async def generate_batch(
+    body: GenerateBatchRequest,
+    request: Request,
+    app: AppDep,
+    key: Key = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Make many images, all at once as far as the limits allow; answers 200 whatever fails."""
+    caller = caller_of(request, body.own_token)
+    batch_id = await _started(request, app, caller, body, key)
+    if _is_asynchronous(prefer):
+        return await _accepted(app, caller, batch_id, applied=True)
+    with cancel_on_disconnect(request):
+        await app.batches.wait(caller, batch_id, seconds=None)
+    async with read_limiter():
+        result = await app.batches.result(caller, batch_id)
+        if result.status == "running":
+            return await _accepted(app, caller, batch_id)
+        model = body.named_model or app.settings.default_model
+        return await json_response(
+            lambda: made_batch(result, model, body.named_semaphore),
+            size_bytes=result.size_bytes,
+        )
+
+
+async def _started(
+    request: Request, app: App, caller: Caller, body: GenerateBody, key: str | None
+) -> str:
+    """The batch of this request: a new one, or the one that its key began before."""
+    if body.concurrency_limit is not None and not caller.has_own_token:
+        raise InvalidInput(
+            "concurrency_limit goes with a token of your own: the limit of the server's account is "
+            "set with POST /configure."
+        )
+
+    def read() -> BatchRequest:
+        return BatchRequest(
+            body.all_tasks,
+            model=body.named_model,
+            semaphore=body.named_semaphore,
+            concurrency_limit=body.concurrency_limit,
+            shared_inputs=body.shared_inputs,
+            key=IdempotencyKey(key, _digest(body)) if key else None,
+            skip_invalid=bool(body.skip_invalid),
+        )
+
+    given = [getattr(body, name) for name in type(body).model_fields]
+    size = json_size([given, body.model_extra or {}])
+    with joined_to(request.headers):
+        return await app.batches.start(caller, await run_cpu_bound(read, size_bytes=size))
+
+
+def _digest(body: BaseModel) -> str:
+    """Return what stands for a request, to tell another under the same key apart."""
+    try:
+        content = body.model_dump(mode="json", exclude={"credentials"})
+    except ValueError:  # What is over 255 levels deep; no input may be.
+        raise InvalidInput("The request's body is nested too deeply.") from None
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_asynchronous(prefer: str | None) -> bool:
+    return "respond-async" in (prefer or "").lower().replace(",", " ").split()
+
+
+async def _accepted(
+    app: App, caller: Caller, batch_id: str, *, applied: bool = False
+) -> JSONResponse:
+    """It runs: the caller did not want to wait, or this process leaves and others go on."""
+    result = await app.batches.result(caller, batch_id, limit=0)
+    counts = as_json(result.model_copy(update={"next_step": None}))
+    prefix = urlsplit(app.settings.public_url or "").path
+    headers = {"Location": f"{prefix}/batches/{batch_id}"}
+    if applied:
+        headers["Preference-Applied"] = "respond-async"
+    return JSONResponse(counts, 202, headers)

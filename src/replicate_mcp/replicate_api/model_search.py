@@ -1,0 +1,135 @@
+"""Finding a model: the known ones first, then Replicate's catalogue; and one model's inputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replicate_mcp.errors import InvalidInput, ModelNotFound
+from replicate_mcp.replicate_api.error_policy import to_public_error
+from replicate_mcp.replicate_api.exceptions import ReplicateApiError
+from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.model_resolver import ModelResolver
+from replicate_mcp.tasks.input_schema import InputSchema
+from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.recommended_models import (
+    BY_NAME,
+    CATALOGUE,
+    RecommendedModel,
+    search,
+    suggest_model,
+)
+from replicate_mcp.text import one_line, with_full_stop
+
+MAX_RESULTS = 20
+"""Models that are asked for of Replicate's catalogue."""
+
+DESCRIPTION_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """A model that a search has found.
+
+    Attributes:
+        description: what it is good at, in one line; its owner's words where it is not `known`.
+        known: its entry, if it is one of those chosen by hand.
+        runs: how often it was run, as far as Replicate says.
+    """
+
+    name: str
+    description: str
+    known: RecommendedModel | None = None
+    runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search has found, and why it is not all, where it is not."""
+
+    models: list[ModelSummary]
+    note: str = ""
+
+
+def recommended_models(query: str | None) -> list[ModelSummary]:
+    """Those chosen by hand that fit; all of them without a query."""
+    fitting = CATALOGUE if query is None else search(query)
+    return [ModelSummary(known.name, known.good_at, known) for known in fitting]
+
+
+async def search_replicate(query: str, gateway: Gateway) -> list[ModelSummary]:
+    """Image models of Replicate's catalogue, in its order.
+
+    Raises:
+        ReplicateMcpError: there is no answer.
+    """
+    try:
+        found = await gateway.search_models(query, limit=MAX_RESULTS)
+    except ReplicateApiError as fault:
+        raise to_public_error(fault) from None
+    return image_models(found)
+
+
+def image_models(found: Sequence[Mapping[str, Any]]) -> list[ModelSummary]:
+    """Those of a search's models that make images, as far as their tags tell."""
+    read = [_read(each) for each in found if _makes_images(each)]
+    return [model for model in read if model is not None]
+
+
+async def inputs(
+    name: str, gateway: Gateway, models: ModelResolver, account: str
+) -> InputSchema | None:
+    """The schema of a model's inputs; None where Replicate could not say.
+
+    Args:
+        account: whose token `gateway` has.
+
+    Raises:
+        InvalidInput: that is no model's name.
+        ModelNotFound: Replicate knows no such model.
+        ReplicateMcpError: Replicate refused to tell.
+    """
+    try:
+        parsed = ModelName.parse(name)
+    except ValueError as error:
+        raise InvalidInput(with_full_stop(f"model {error}")) from None
+    try:
+        model = await models.find(parsed, gateway, account)
+    except ReplicateApiError as fault:
+        raise to_public_error(fault) from None
+    if model is None:
+        raise ModelNotFound(unknown(parsed))
+    return model.schema
+
+
+def unknown(name: ModelName) -> str:
+    """What is told of a model that Replicate does not know."""
+    near = suggest_model(name.path)
+    if near is not None and near != name.path:
+        return f"Replicate knows no model '{name}': did you mean {near}?"
+    return f"Replicate knows no model '{name}': check its name, owner/name as on replicate.com."
+
+
+def _makes_images(found: Mapping[str, Any]) -> bool:
+    """By its tags; the catalogue holds models for sound, video and text as well."""
+    metadata = found.get("metadata")
+    tags = metadata.get("tags") if isinstance(metadata, Mapping) else None
+    if not isinstance(tags, list) or not tags:
+        return True
+    return any("image" in str(tag) and "video" not in str(tag) for tag in tags)
+
+
+def _read(found: Mapping[str, Any]) -> ModelSummary | None:
+    model = found.get("model")
+    if not isinstance(model, Mapping):
+        return None
+    try:
+        name = str(ModelName.parse(f"{model.get('owner')}/{model.get('name')}"))
+    except ValueError:
+        return None
+    if name in BY_NAME:
+        known = BY_NAME[name]
+        return ModelSummary(name, known.good_at, known)
+    runs = model.get("run_count")
+    words = model.get("description")
+    described = one_line(words, DESCRIPTION_CHARACTERS) if isinstance(words, str) else ""
+    return ModelSummary(name, described, runs=runs if isinstance(runs, int) else None)

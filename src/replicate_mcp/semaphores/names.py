@@ -1,0 +1,96 @@
+"""The names of semaphores: the ones that people register, and each account's own."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from replicate_mcp.errors import InvalidInput, SemaphoreInUse
+from replicate_mcp.semaphores.permit_store import SemaphoreState
+
+MAX_LIMIT = 10_000
+"""More predictions in flight than any account is allowed; a larger limit is a slip of the hand."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ACCOUNT_PREFIX = "account:"
+
+
+def account_semaphore(account: str) -> str:
+    """The name under which a backend keeps an account's own semaphore."""
+    return _ACCOUNT_PREFIX + account
+
+
+def is_account(semaphore: str) -> bool:
+    """Whether it is an account's own semaphore."""
+    return semaphore.startswith(_ACCOUNT_PREFIX)
+
+
+def account_of(semaphore: str) -> str:
+    """The account whose own semaphore it is."""
+    return semaphore.removeprefix(_ACCOUNT_PREFIX)
+
+
+def check_name(name: object) -> str:
+    """A name that may be registered.
+
+    Raises:
+        InvalidInput: it is none; the message says what one looks like.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"semaphore {str(name)[:60]!r} is not a name: use 1 to 100 letters, digits, '.', '_' "
+            "and '-', beginning with a letter or a digit."
+        )
+    return name
+
+
+def check_limit(limit: object) -> int:
+    """A limit that may be set.
+
+    Raises:
+        InvalidInput: it is not a whole number from 1 to `MAX_LIMIT`.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidInput(f"limit {limit!r} must be a whole number from 1 to {MAX_LIMIT}.")
+    return limit
+
+
+def visible_to(
+    account: str, states: Iterable[SemaphoreState], *, own_name: str
+) -> list[SemaphoreState]:
+    """What a caller sees: the registered ones, and its own account's under `own_name`, first."""
+    own, named = [], []
+    for state in states:
+        if not is_account(state.name):
+            named.append(state)
+        elif account_of(state.name) == account:
+            own.append(replace(state, name=own_name))
+    return own + named
+
+
+def check_removable(name: str, *, in_use: int, waiting: int, processes: int) -> None:
+    """Check that nothing uses a name that is to be removed.
+
+    Args:
+        processes: other living processes that have registered it.
+
+    Raises:
+        SemaphoreInUse: something does.
+    """
+    if in_use or waiting:
+        raise SemaphoreInUse(
+            f"semaphore '{name}' is in use ({in_use} in use, {waiting} waiting): remove it when "
+            "its batches have ended, or cancel them."
+        )
+    if processes:
+        others = "another running process" if processes == 1 else f"{processes} other processes"
+        raise SemaphoreInUse(
+            f"semaphore '{name}' is registered by {others}: stop them before you remove it. "
+            f"`replicate-mcp semaphores unset {name}` only drops the limit that was set by hand."
+        )
+
+
+def unknown_semaphore(name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that nobody registered."""
+    names = sorted(each for each in known if not is_account(each))
+    there = f"known are {', '.join(names)}" if names else "none is registered"
+    return f"semaphore '{name}' is not registered ({there}): register it first, or leave it out."

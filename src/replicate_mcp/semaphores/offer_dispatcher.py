@@ -1,0 +1,105 @@
+"""This process as a holder: it hears of its offers, and hands each to the entry it is for."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, PermitStore
+
+log = logging.getLogger(__name__)
+
+ADMIT_POLL_SECONDS = 1.0
+"""How long a process with waiting entries sleeps at most: wake-ups are hints, and may be lost."""
+
+TakeOffers = Callable[[Sequence[Offer]], None]
+
+
+class OfferDispatcher:
+    """Routes offers to entries, and decides anew when the last decision said so.
+
+    Every step's `Room` goes through `accept`; `run` sees to the rooms that come of other
+    processes' steps and of time.
+    """
+
+    def __init__(self, permits: PermitStore) -> None:
+        self._permits = permits
+        self._entries: dict[str, TakeOffers] = {}
+        self._newest = 0
+        self._wake_at: float | None = None
+        self._paused_until: float | None = None
+        self._sooner = anyio.Event()
+        self._wakeup = anyio.Event()
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which the backend admits nothing, as of the last step; 0 where it does."""
+        if self._paused_until is None:
+            return 0.0
+        return max(0.0, self._paused_until - anyio.current_time())
+
+    def subscribe(self, entry: str, take: TakeOffers) -> None:
+        """Have an entry's offers handed to `take`, which must see to them at once."""
+        self._entries[entry] = take
+        self._sooner.set()
+
+    def unsubscribe(self, entry: str) -> None:
+        """Hand that entry nothing more."""
+        self._entries.pop(entry, None)
+
+    def dispatch(self, room: AdmissionResult) -> None:
+        """Hand on what a step offered, each offer once: a later offer has a higher number."""
+        if room.paused_for is not None:
+            self._paused_until = anyio.current_time() + room.paused_for
+        if room.retry_in is not None:
+            self._wake_by(anyio.current_time() + room.retry_in)
+        by_entry: dict[str, list[Offer]] = defaultdict(list)
+        for offer in room.offers:
+            if offer.permit > self._newest and offer.entry in self._entries:
+                by_entry[offer.entry].append(offer)
+        self._newest = max(self._newest, *(offer.permit for offer in room.offers), 0)
+        for entry, offers in by_entry.items():
+            self._entries[entry](offers)
+
+    async def run(self) -> None:
+        """Hear of offers until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen)
+            while True:
+                await self._sleep()
+                try:
+                    self.dispatch(await self._permits.admit())
+                except BackendUnavailable as error:
+                    log.warning("%s", error)
+                    self._wake_by(anyio.current_time() + ADMIT_POLL_SECONDS)
+
+    async def wait_for_wakeup(self) -> None:
+        """Wait for the next time that another process wakes this one."""
+        await self._wakeup.wait()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._permits.wait_for_wakeup()
+            self._wake_by(anyio.current_time())
+            self._wakeup.set()
+            self._wakeup = anyio.Event()
+
+    async def _sleep(self) -> None:
+        while True:
+            until = self._wake_at
+            if self._entries:
+                next_poll = anyio.current_time() + ADMIT_POLL_SECONDS
+                until = next_poll if until is None else min(until, next_poll)
+            self._sooner = anyio.Event()
+            with anyio.move_on_at(float("inf") if until is None else until):
+                await self._sooner.wait()
+                continue
+            self._wake_at = None
+            return
+
+    def _wake_by(self, at: float) -> None:
+        if self._wake_at is None or at < self._wake_at:
+            self._wake_at = at
+            self._sooner.set()

@@ -1,0 +1,1 @@
+"""The routes of Replicate's API that the simulator answers."""

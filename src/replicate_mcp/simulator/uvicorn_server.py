@@ -1,0 +1,94 @@
+"""uvicorn around one simulation. Imported late, since only a running simulator needs it."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from replicate_mcp.simulator.api import Api
+from replicate_mcp.simulator.engine.clock import LoopClock
+from replicate_mcp.simulator.route_context import Simulation
+from replicate_mcp.simulator.settings import SimulatorSettings
+
+_BACKLOG = 4096
+_KEEP_ALIVE_SECONDS = 75
+
+
+class Service:
+    """A server that can be told from any thread to stop."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        listener: socket.socket,
+        on_ready: Callable[[str], None],
+    ) -> None:
+        host, port = listener.getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # noqa: S104 - compared
+        self.url = f"http://{shown.get(host, host)}:{port}"
+        self._settings = settings
+        self._listener = listener
+        self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._stop_requested = False
+
+    def stop(self) -> None:
+        """Stop serving, without waiting for what is held."""
+        self._stop_requested = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def serve(self) -> None:
+        """Serve until stopped or interrupted."""
+        self._loop = asyncio.get_running_loop()
+        if self._stop_requested:
+            self._stopping.set()
+        simulation = Simulation(self._settings, LoopClock(self._loop), self.url)
+        api = Api(simulation)
+        server = _Uvicorn(_config(api), lambda: self._on_ready(self.url), self.stop)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[self._listener]))
+            await self._stopping.wait()
+            api.hang_up()
+            await simulation.close()
+            server.should_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells when it has started, and when a signal asks it to stop."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[], None],
+        on_exit: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._on_exit = on_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._on_exit()
+
+
+def _config(api: Api) -> uvicorn.Config:
+    return uvicorn.Config(
+        api,
+        lifespan="off",
+        ws="none",
+        loop="none",
+        access_log=False,
+        log_config=None,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        date_header=False,
+        server_header=False,
+    )

@@ -1,0 +1,220 @@
+"""What processes left that are gone without a word: the others find out, and take it back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.steps import OWN, begin, state, take_all
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
+from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.semaphores.permit_store import QueueEntry
+from replicate_mcp.tasks.result import TaskFailure
+
+HOLD_A_UNIT = """
+import sys, anyio
+from replicate_mcp.backends.sqlite.backend import SqliteBackend
+from replicate_mcp.semaphores.permit_store import QueueEntry
+
+async def main():
+    backend = await SqliteBackend.open(sys.argv[1])
+    await backend.register("team", 1)
+    room = await backend.join(QueueEntry("theirs", ("team",), None, 1))
+    await backend.take([offer.permit for offer in room.offers])
+    print("held", flush=True)
+    sys.stdin.read()
+
+anyio.run(main)
+"""
+
+
+def holding(path: Path) -> subprocess.Popen[bytes]:
+    """A process that holds the only unit of a semaphore."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_UNIT, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_a_process_is_dead_once_it_holds_its_lock_no_more(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    here, living, leaving = (LifeLock(path, name) for name in ("here", "living", "leaving"))
+    assert here.dead(["living", "leaving"]) == []
+    leaving._lock.release(force=True)  # As the system does when a process dies.
+    for _ in range(2):
+        assert here.dead(["living", "leaving", "unknown"]) == ["leaving", "unknown"]
+        assert living.dead(["here"]) == []
+    for name in ("leaving", "unknown", "never seen"):
+        here.clear(name)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "state.db.here.lock",
+        "state.db.living.lock",
+    }
+    living.release()
+    assert [file.name for file in tmp_path.iterdir()] == ["state.db.here.lock"]
+    assert here.dead(["living"]) == ["living"]
+    here.release()
+
+
+def test_a_lock_that_cannot_be_opened_is_no_sign_of_death(tmp_path: Path) -> None:
+    here = LifeLock(str(tmp_path / "state.db"), "here")
+    (tmp_path / "state.db.other.lock").mkdir()
+    assert here.dead(["other"]) == []
+    here.release()
+
+
+def test_a_lock_that_cannot_be_held_is_named_with_a_way_out(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    (tmp_path / "state.db.folder.lock").mkdir()
+    held = LifeLock(path, "held")
+    for name in ("folder", "held"):
+        with pytest.raises(
+            BackendUnavailable, match=rf"\.{name}\.lock cannot be held \(.*or to mem"
+        ):
+            LifeLock(path, name)
+    held.release()
+
+
+class Machine:
+    """Processes with one state file, which die when the test says so."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = 1_000_000.0
+
+    async def open(self, label: str = "") -> SqliteBackend:
+        backend = await SqliteBackend.open(str(self.path), label=label, clock=lambda: self.now)
+        await backend.declare_limit(OWN, 1, per_minute=60_000)
+        await backend.register("team", 1)
+        return backend
+
+    async def die(self, backend: SqliteBackend) -> None:
+        """Free what the system frees of a process that is gone."""
+        assert backend._lock is not None
+        backend._lock._lock.release(force=True)
+        await backend._doorbell.close()
+        backend._database.close()
+
+    def files(self) -> int:
+        return len(list(self.path.parent.glob("*.lock")))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "state.db")
+
+
+async def test_the_dead_are_looked_for_once_a_second(machine: Machine) -> None:
+    living, dying = await machine.open(), await machine.open()
+    machine.now += 10
+    assert (await living.admit()).offers == ()
+    (offer,) = (await dying.enqueue(QueueEntry("theirs", ("team",), None, 1))).offers
+    await dying.accept_offers([offer.permit])
+    await living.enqueue(QueueEntry("mine", ("team",), None, 1))
+    await machine.die(dying)
+    for passed, offers in ((0.0, 0), (0.5, 0), (0.499, 0), (0.001, 1)):
+        machine.now += passed
+        assert len((await living.admit()).offers) == offers
+    assert machine.files() == 1, "its lock is taken away"
+    await living.close()
+    assert machine.files() == 0
+
+
+async def test_orphans_are_looked_for_as_often(machine: Machine) -> None:
+    living, dying = await machine.open(), await machine.open()
+    permits = await take_all(dying, await begin(dying, "b", 2))
+    await machine.die(dying)
+    assert await living.orphans("acme") == []
+    machine.now += 1
+    assert [each.permit for each in await living.orphans("acme")] == permits
+    rows = [row for row in await living.results("b") if isinstance(row, TaskFailure)]
+    assert [(row.task_index, row.error_code, row.retryable) for row in rows] == [
+        (1, "interrupted", True)
+    ]
+    assert (rows[0].prompt, rows[0].output_filename) == ("prompt 1", "1.png")
+    assert await state(living) == (1, 0)
+    await living.close()
+
+
+async def test_whoever_asks_who_holds_what_or_removes_a_name_finds_the_dead_at_once(
+    machine: Machine,
+) -> None:
+    living, first, second = [await machine.open() for _ in range(3)]
+    await first.register("first's", 1)
+    for backend in (living, second):
+        await backend.register("shared", 1)
+    await machine.die(first)
+    assert {each.name for each in await living.semaphores()} == {OWN, "team", "shared"}
+    await machine.die(second)
+    await living.remove("shared")
+    assert {each.name for each in await living.semaphores()} == {OWN, "team"}
+    await living.close()
+
+
+async def test_a_process_that_comes_finds_the_dead_and_takes_their_batches_to_an_end(
+    machine: Machine,
+) -> None:
+    dying = await machine.open("dying")
+    await take_all(dying, await begin(dying, "b", 2))
+    assert [share.holder for share in await dying.usage_by_holder()] == ["dying"]
+    await machine.die(dying)
+    coming = await SqliteBackend.open(str(machine.path), clock=lambda: machine.now)
+    assert [share.holder for share in await coming.usage_by_holder()] == [""]
+    machine.now += 60 * 60
+    await coming.admit()
+    await coming.admit()
+    rows = [row for row in await coming.results("b") if isinstance(row, TaskFailure)]
+    assert [(row.task_index, row.error_code, row.retryable) for row in rows] == [
+        (1, "interrupted", True),
+        (0, "create_outcome_unknown", False),
+    ]
+    assert (rows[1].prompt, rows[1].output_filename) == ("prompt 0", "0.png")
+    await coming.register("mine", 1)
+    await coming.enqueue(QueueEntry("mine", ("mine",), None, 1))
+    assert [share.holder for share in await coming.usage_by_holder()] == [""], "it has no label"
+    await coming.close()
+
+
+async def test_who_shares_a_semaphore_is_said(machine: Machine) -> None:
+    file, memory = await machine.open(), await SqliteBackend.open(":memory:")
+    assert (file.scope, memory.scope) == ("machine", "process")
+    for backend in (file, memory):
+        await backend.close()
+
+
+async def test_undeletable_lock_file_of_a_dead_holder_blocks_no_reaping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        living = await SqliteBackend.open(str(path))
+        await living.register("team", 1)
+        other.kill()
+
+    def open_elsewhere(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "used by another process", str(self))
+
+    # As Windows does.
+    monkeypatch.setattr(Path, "unlink", open_elsewhere)
+    assert await state(living, "team") == (0, 0)
+    await living.close()
+
+
+async def test_permits_of_dead_holders_are_reoffered_after_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
+    now = 1_000_000.0
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        living = await SqliteBackend.open(str(path), clock=lambda: now)
+        assert (await living.enqueue(QueueEntry("mine", ("team",), None, 1))).offers == ()
+        other.kill()
+    now -= 3_600
+    assert len((await living.admit()).offers) == 1
+    await living.close()
