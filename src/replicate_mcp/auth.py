@@ -29,9 +29,9 @@ from replicate_mcp.errors import (
 from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
 from replicate_mcp.refused_credentials import RefusedCredentials
 
-NO_TOKEN_MESSAGE = (  # noqa: S105
+NO_TOKEN_MESSAGE = (
     "No Replicate token is set. Make one at https://replicate.com/account/api-tokens and put it "
-    "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."
+    "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."  # noqa: S105
 )
 UNKNOWN_CALLER = (
     "Authentication required: send your own Replicate token as `Authorization: Bearer r8_…`, or "
