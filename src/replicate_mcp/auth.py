@@ -29,9 +29,9 @@ from replicate_mcp.errors import (
 from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
 from replicate_mcp.refused_credentials import RefusedCredentials
 
-NO_TOKEN_MESSAGE = (
+NO_CREDENTIALS_MESSAGE = (
     "No Replicate token is set. Make one at https://replicate.com/account/api-tokens and put it "
-    "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."  # noqa: S105
+    "into REPLICATE_API_TOKEN: in the host's configuration of this server, or in the environment."
 )
 UNKNOWN_CALLER = (
     "Authentication required: send your own Replicate token as `Authorization: Bearer r8_…`, or "
@@ -161,7 +161,7 @@ class Caller:
             Unauthorized: there is none.
         """
         if self.own_token is None:
-            raise Unauthorized(NO_TOKEN_MESSAGE)
+            raise Unauthorized(NO_CREDENTIALS_MESSAGE)
         return self.own_token
 
     @property
@@ -316,7 +316,7 @@ class Access:
 
     def _server(self) -> Caller:
         if not self.server_token:
-            raise Unauthorized(NO_TOKEN_MESSAGE)
+            raise Unauthorized(NO_CREDENTIALS_MESSAGE)
         return Caller("server", validate_token(self.server_token))
 
     def _is_admin_key(self, key: str) -> bool:

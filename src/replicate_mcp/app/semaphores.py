@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from replicate_mcp.auth import NO_TOKEN_MESSAGE, Access, Caller
+from replicate_mcp.auth import NO_CREDENTIALS_MESSAGE, Access, Caller
 from replicate_mcp.errors import InvalidInput, Unauthorized
 from replicate_mcp.semaphores.names import (
     account_semaphore,
@@ -142,7 +142,7 @@ class SemaphoreOperations:
             if each.name == name:
                 return each
         raise Unauthorized(
-            NO_TOKEN_MESSAGE
+            NO_CREDENTIALS_MESSAGE
         )  # An account's own: without a token there is no account.
 
     async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
