@@ -1,9 +1,10 @@
-"""Whatever holders do, in whatever order: limits hold, no start is lost, and everybody gets a turn.
+"""Stateful test of admission: limits hold, no start is lost, and no entry starves.
 
-A state machine lets several holders of one backend join, take, finish, give up, stop, go on and
-leave, on a clock that goes when told to. Beside it stand plain counts: what each entry asked for,
-the permits it holds, and the offers that its holder was shown. What others' steps may have done to
-a holder's offers is not known before it looks; until then, only what is certain is checked.
+A Hypothesis state machine lets several holders of one backend enqueue, accept, finish, give up,
+stop, resume and close, on a clock that the test advances. A model keeps plain counts beside it: the
+starts that each entry requested, the permits that it holds, and the offers that its holder
+received. Calls of other holders may change a holder's offers before that holder reads them again;
+until then, only facts that are certain are checked.
 """
 
 from asyncio import Runner
@@ -68,7 +69,7 @@ ROUNDS_A_STOPPED_HOLDER_COSTS = 8
 
 
 class Clock:
-    """A clock that goes when told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -104,14 +105,14 @@ def at_a_server(server: RunningServer) -> Callable[[Clock], AbstractAsyncContext
 
 @dataclass(eq=False)
 class Holder:
-    """A holder, and what it was last shown.
+    """A holder and the last state that it received.
 
     Attributes:
-        declared: the limit that it allows the account.
-        stopped: it makes no steps.
-        offers: those it was shown and has not taken, by number.
-        newest: the highest number it was offered.
-        decided_since: when the first decision after that may have been made; None if none was.
+        declared: the limit that it declares for the account.
+        stopped: whether it makes no calls.
+        offers: received offers that it has not accepted, by number.
+        newest: the highest offer number received.
+        decided_since: earliest possible time of the first decision after that; None without one.
     """
 
     name: str
@@ -125,11 +126,11 @@ class Holder:
 
 @dataclass(eq=False)
 class Entry:
-    """An entry: a batch, or all the contexts of a holder on the same semaphores.
+    """An entry: a batch, or all contexts of a holder on the same semaphores.
 
     Attributes:
-        pending: its starts that wait or are offered; a batch's are the numbers of its tasks.
-        in_queue: whether it has not left.
+        pending: starts that wait or are offered; for a batch, the numbers of its tasks.
+        in_queue: whether it has not been dequeued.
     """
 
     id: str
@@ -143,7 +144,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Seen:
-    """An offer as its holder was shown it: made no earlier than one time, no later than another."""
+    """An offer as its holder received it, with its earliest and latest possible time."""
 
     entry: Entry
     earliest: float
@@ -152,7 +153,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Permit:
-    """A permit of an entry's start, whose prediction has ended by `ends_by`."""
+    """A permit of an entry's start, whose prediction ends at `ends_by` at the latest."""
 
     entry: Entry
     start: int
@@ -160,14 +161,14 @@ class Permit:
 
 
 class Counts:
-    """What is known of a history, and what has to be true of it after every step.
+    """The model of a history, and the invariants checked after every call.
 
     Attributes:
-        known: holders whose offers are exactly those that they were shown.
-        decided: those of them for whom nothing has changed since the last decision.
-        decided_at: when a decision was last made, for certain.
-        states: the semaphores, as an onlooker last saw them.
-        allowed: how many units of each may be out, by the state before.
+        known: holders whose offers are exactly the ones that they received.
+        decided: holders in `known` with no change since the last decision.
+        decided_at: latest time known for certain at which a decision was made.
+        states: the semaphores as the observer last read them.
+        allowed: how many units of each may be held, by the previous state.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -196,7 +197,7 @@ class Counts:
         return sum(offer.entry is entry for offer in entry.holder.offers.values())
 
     def units_held(self, *, by_the_living: bool = True) -> Counter[str]:
-        """Units of permits; those of holders that left are out until their predictions end."""
+        """Return the held units; those of closed holders are held until their predictions end."""
         return Counter(
             name
             for permit in self.permits.values()
@@ -205,10 +206,10 @@ class Counts:
             for name in permit.entry.semaphores
         )
 
-    # What changes
+    # Changes.
 
     def left(self, holder: Holder) -> None:
-        """All that it had is gone, but the permits of its predictions."""
+        """Remove all state of a closed holder except the permits of its predictions."""
         del self.holders[holder.name]
         for entry in [each for each in self.entries.values() if each.holder is holder]:
             del self.entries[entry.id]
@@ -226,7 +227,7 @@ class Counts:
     def shown(
         self, holder: Holder, room: AdmissionResult, *, given_up: Entry | None = None
     ) -> None:
-        """Compare what a decision left to its holder with what that was shown before."""
+        """Compare the offers that a decision left to a holder with those received before."""
         now, before = self._clock.now, holder.offers
         shown = {offer.permit: self.entries[offer.entry] for offer in room.offers}
         assert len(shown) == len(room.offers)
@@ -256,10 +257,10 @@ class Counts:
         taken: Collection[int],
         room: AdmissionResult,
     ) -> None:
-        """Turn offers into permits, each of which could be taken, or had to.
+        """Turn offers into permits, checking that each could be accepted, or had to be.
 
         Args:
-            asked: each offer as it was shown, and the start that it is for.
+            asked: each offer as it was received, and the start that it is for.
         """
         assert set(taken) <= asked.keys()
         for number, (offer, start) in asked.items():
@@ -279,7 +280,7 @@ class Counts:
             self.shown(holder, room)
 
     def seen(self, states: Sequence[SemaphoreState]) -> None:
-        """Check what an onlooker sees after a step."""
+        """Check the state that the observer reads after a call."""
         before = {name: state.in_use for name, state in self.states.items()}
         self.states = {state.name: state for state in states}
         self.allowed = {name: max(self.limit(name), before.get(name, 0)) for name in self.states}
@@ -290,7 +291,7 @@ class Counts:
         self.offers_are_for_starts_that_wait_and_within_an_entrys_own_limit()
         self.what_is_free_is_kept_from_the_others_for_one_entry_at_most()
 
-    # What always holds
+    # Invariants.
 
     def no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered(self) -> None:
         assert self.states.keys() == set(SEMAPHORES)
@@ -325,9 +326,10 @@ class Counts:
             assert entry.max_running is None or offered + self.held(entry) <= entry.max_running
 
     def what_is_free_is_kept_from_the_others_for_one_entry_at_most(self) -> None:
-        """Nobody waits beside free units, but beside a unit each of what one other waits for.
+        """Check that free units are withheld for one entry at most.
 
-        That one lacks a unit of another of its semaphores, and could start if it were free.
+        No entry waits beside free units, except beside one unit each of the semaphores of one other
+        entry, which lacks a unit of another semaphore and could start if it were free.
         """
         free = {name: state.limit - state.in_use for name, state in self.states.items()}
 
@@ -342,10 +344,10 @@ class Counts:
         ]
         assert any(not any(fits(entry, kept) for entry in in_turn) for kept in [(), *kept_for_one])
 
-    # What is certain, and what may be
+    # Certain and possible facts.
 
     def _learn_from_what_is_in_use(self) -> None:
-        """Where the offers that are certainly there account for all of it, there are no others."""
+        """Exclude other offers where the certain ones account for all units in use."""
         offers = [offer for holder in self.holders.values() for offer in holder.offers.values()]
         if any(map(self._may_be_withdrawn, offers)):
             return
@@ -367,7 +369,7 @@ class Counts:
         return offer.latest < self._clock.now - OFFER_STALE_SECONDS - SLACK
 
     def _is_in_turn(self, entry: Entry) -> bool:
-        """Whether it waited, for certain, when the last decision was made."""
+        """Return whether an entry was certainly waiting when the last decision was made."""
         offers = entry.holder.offers.values()
         certain = entry.holder in self.decided and not any(map(self._may_be_late, offers))
         return certain and self._may_be_in_turn(entry)
@@ -382,7 +384,7 @@ class Counts:
 
 
 class NewEntry(NamedTuple):
-    """What joins: a batch where the account's own semaphore comes first, else contexts."""
+    """A new entry: a batch if the account's own semaphore comes first, else contexts."""
 
     semaphores: tuple[str, ...]
     starts: int
@@ -407,19 +409,19 @@ LIMITS = st.tuples(*[st.integers(1, 3)] * len(SEMAPHORES))
 
 
 def one_of(choices: "Callable[[AdmissionHistory], list[T]]") -> st.SearchStrategy[T]:
-    """One of what the history has at that moment."""
+    """Draw one of the items that the history has at that moment."""
     return st.runner().flatmap(lambda history: st.sampled_from(choices(history)))
 
 
 def while_any(
     choices: "Callable[[AdmissionHistory], list[T]]",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Only while the history has any."""
+    """Enable a rule only while the history has any of these items."""
     return precondition(lambda history: bool(choices(history)))
 
 
 class AdmissionHistory(RuleBasedStateMachine):
-    """A history of one backend's holders; somebody who takes no part looks on after every step."""
+    """One backend's holders over time; an uninvolved observer reads the state after each call."""
 
     world: Callable[[Clock], AbstractAsyncContextManager[Open]]
 
@@ -435,7 +437,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         self._opened: list[Backend] = []
         self._onlooker: Backend
 
-    # Whom it can happen to
+    # Targets of the rules.
 
     def living(self) -> list[str]:
         return [holder.name for holder in self._counts.holders.values() if not holder.stopped]
@@ -470,7 +472,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         entries = self._counts.entries.values()
         return [entry for entry in entries if entry.pending or self._counts.held(entry)]
 
-    # What happens
+    # Rules.
 
     @initialize(
         limits=LIMITS,
@@ -580,10 +582,10 @@ class AdmissionHistory(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self._run(self._wait(seconds))
 
-    # How it ends
+    # Teardown.
 
     def teardown(self) -> None:
-        """Whatever happened, it ends well."""
+        """End the history and check that every entry is served and no state remains."""
         try:
             if self._sound:
                 self._run(self._living_holders_progress_without_starvation())
@@ -593,7 +595,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             self._loop.close()
 
     async def _living_holders_progress_without_starvation(self) -> None:
-        """Every entry gets its turns, in a crowd too, while the stopped never go on."""
+        """Check that every entry gets its turns, also in a crowd, while stopped holders stay so."""
         await self._make_room_beside_what_stays_out()
         living = [self._counts.holders[name] for name in self.living()]
         for holder in living:
@@ -617,7 +619,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         assert not self.held()
 
     async def _make_room_beside_what_stays_out(self) -> None:
-        """A unit or two beside what stopped and gone holders will not give back."""
+        """Add a unit or two beside those that stopped and closed holders will not release."""
         stays_out = self._counts.units_held(by_the_living=False)
         for name in SEMAPHORES:
             least, limit = stays_out[name] + 1, self._counts.limit(name)
@@ -628,7 +630,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             await self._observe()
 
     async def _crowd(self, holder: Holder) -> set[str]:
-        """Contexts that wait for each semaphore alone, joined by more as they become few."""
+        """Queue contexts for each semaphore alone, and add more as they become few."""
         crowd = [self._contexts(holder, (name,)) for name in SEMAPHORES]
         for entry in crowd:
             if len(entry.pending) < CROWD:
@@ -636,7 +638,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         return {entry.id for entry in crowd}
 
     async def _work_for_a_round(self, living: Collection[Holder]) -> set[str]:
-        """Finish all that runs, one by one, and take at once what is offered for it.
+        """Finish all running work one by one, and accept the offers that follow immediately.
 
         Returns:
             The entries that were served.
@@ -656,7 +658,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         return {entry.id for entry in entries if entry.pending and self._counts.lives(entry)}
 
     async def _all_leave_and_no_trace_stays(self) -> None:
-        """What runs stays out while its holder is there, else until its prediction has ended."""
+        """Close all holders: units stay held until that, or until their predictions end."""
         living = [self._counts.holders[name] for name in self.living()]
         await self._begin_a_task_each(living)
         await self._wait(ENDS_WITHIN + 1)
@@ -680,7 +682,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             for backend in self._opened:
                 self._stack.push_async_callback(backend.close)
 
-    # Steps
+    # Helpers.
 
     def _run(self, steps: Coroutine[Any, Any, None]) -> None:
         async def run_and_observe() -> None:
@@ -776,7 +778,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             self._counts.took(holder, contexts, taken.permits, taken.admission)
 
     async def _admit_and_accept_all(self, holder: Holder) -> set[str]:
-        """The entries that were served."""
+        """Accept offers until there are none; return the entries that were served."""
         await self._admit(holder)
         served = {offer.entry.id for offer in holder.offers.values()}
         await self._take(holder, len(holder.offers))

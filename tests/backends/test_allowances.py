@@ -1,4 +1,4 @@
-"""What an account may create, over every backend: its rate, what 429s teach, the day's images."""
+"""Account allowances on every backend: rate, learning from 429s, and the daily image quota."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ async def account(backend: Backend, name: str = OWN) -> SemaphoreState:
     return next(each for each in await backend.semaphores() if each.name == name)
 
 
-# Rates
+# Rates.
 
 
 async def test_last_declared_rate_applies(world: World) -> None:
@@ -149,13 +149,13 @@ async def test_lowered_rate_grows_with_sent_creations(world: World) -> None:
     assert (await account(backend)).requests_per_minute == pytest.approx(54 * 1.25**2)
 
 
-# The day's images
+# Daily image quota.
 
 
 async def note(
     backend: Backend, offers: Sequence[Offer], images: Sequence[int], *, a_day: int | None
 ) -> list[int]:
-    """The permits of those that were noted."""
+    """Return the permits of the attempts that were recorded."""
     attempts = {
         offer.permit: attempt(offer.entry, task, prompt=f"{task}", images=count)
         for task, (offer, count) in enumerate(zip(offers, images, strict=True))
@@ -241,7 +241,7 @@ async def test_releasing_a_permit_keeps_its_images_counted(world: World) -> None
 
 
 async def test_withdrawn_offer_uses_no_quota_of_offers_recorded_with_it(world: World) -> None:
-    """The first was withdrawn before it could be noted: the others count as they do alone."""
+    """Record offers of which the first was withdrawn: the others count as they do alone."""
     backend = await world.holder(limit=9)
     (spent,) = (await begin(backend, "spent", 1)).offers
     assert await note(backend, [spent], [4], a_day=5) == [spent.permit]

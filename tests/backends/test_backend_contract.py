@@ -1,4 +1,4 @@
-"""What every backend promises, over each of them."""
+"""The backend contract, on every backend."""
 
 import pytest
 
@@ -270,7 +270,7 @@ async def test_unset_limit_falls_back_to_the_declared_limit(world: World) -> Non
     assert len((await begin(one, "b", 4)).offers) == 1
     assert len((await one.unset(OWN)).offers) == 3
     assert await limits(one) == {OWN: 3}
-    assert len((await one.unset(OWN)).offers) == 3  # Nothing was set: nothing changes.
+    assert len((await one.unset(OWN)).offers) == 3  # No manual limit was set, so nothing changes.
     await two.declare_limit(OWN, 2, per_minute=60_000)
     assert await limits(one) == {OWN: 2}
 
@@ -560,7 +560,7 @@ async def test_permits_of_running_predictions_outlive_their_holder_until_expiry(
 
 
 async def left_behind(world: World, *, prediction: str | None = None) -> tuple[Backend, int]:
-    """Who stays, and the permit of an attempt that another left 12 minutes ago."""
+    """Return a remaining holder, and the permit of an attempt orphaned 12 minutes ago."""
     staying = await world.holder(limit=2)
     leaving = await world.open()
     await leaving.declare_limit(OWN, 2, per_minute=60_000)
@@ -720,7 +720,7 @@ def test_journal_and_cache_size_constants() -> None:
 
 
 async def end(backend: Backend, batch: str, prompt: str = "prompt") -> None:
-    """Record that the batch's only task was canceled before it was made."""
+    """Record that the batch's only task was canceled before it was created."""
     await backend.record_results(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
 
 
@@ -729,7 +729,7 @@ async def kept(backend: Backend, caller: str = "server") -> list[str]:
 
 
 async def stored_bytes(backend: Backend, caller: str = "server") -> int:
-    """What can be read of a caller's batches takes at least as much where it is stored."""
+    """Return a lower bound of the bytes stored for a caller: the size of what can be read."""
     size = 0
     for batch in await kept(backend, caller):
         size += sum(len(task.prompt or "") for task in await backend.tasks(batch))

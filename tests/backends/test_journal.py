@@ -1,4 +1,4 @@
-"""The journal, over every backend: what is read of it, by whom, and for how long."""
+"""The journal on every backend: what is returned, to which caller, and for how long."""
 
 import pytest
 
@@ -89,7 +89,7 @@ async def test_attempt_may_be_reconciled_for_fifty_minutes(
     await take_all(leaving, await begin(leaving, "b", 1))
     await leaving.close()
     world.clock.now += 60 * minutes
-    await staying.semaphores()  # Its units come back in any case.
+    await staying.semaphores()  # Its units are released in any case.
     await staying.semaphores()
     assert await state(staying) == (0, 0)
     assert bool(await staying.orphans("acme")) is not ends

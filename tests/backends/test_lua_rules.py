@@ -1,4 +1,4 @@
-"""The rules in Lua decide what the pure functions decide, on the same random histories."""
+"""The rules in Lua decide like the pure functions in Python, on the same random histories."""
 
 import json
 import math
@@ -29,7 +29,7 @@ quietly = settings(
 
 
 class Lua:
-    """Runs a rule of `backends/redis/lua` at a real server, with JSON in and out."""
+    """Runs a rule of `backends/redis/lua` on a real server, with JSON in and out."""
 
     def __init__(self, server: RunningServer, file: str, body: str) -> None:
         self._client = server.client
@@ -49,7 +49,7 @@ def server(
     return servers(request.param)
 
 
-# Rates
+# Rates.
 
 RATE_HISTORIES = """
 local rate = rule
@@ -93,7 +93,7 @@ events = st.one_of(
 
 
 def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[list[Rate], Any]:
-    """The rate after each event, and the history as Lua takes it."""
+    """Return the rate after each event, and the history in the format of the Lua rule."""
     rate, now, events_for_lua = Rate.initial(per_minute, NOW), NOW, []
     states = []
     for what, *how in history:
@@ -103,7 +103,7 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
             rate = rate.refilled_at(now)
             event["now"] = now
         elif what == "later":
-            now += how[0]  # The bucket is not asked for.
+            now += how[0]  # This event does not read the bucket.
         elif what in ("declared", "set"):
             rate = (
                 rate.with_manual(how[0], now)
@@ -169,11 +169,11 @@ BENTS = (
 
 
 def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tuple[Any, ...]]:
-    """Events at round times, which meet bounds exactly."""
+    """Return random events at round times, which meet bounds exactly."""
     history: list[tuple[Any, ...]] = []
     for name in chance.choices([*bent], [*bent.values()], k=30):
         if name in ("time", "later"):
-            # A clock is seldom set back; small steps are the usual ones.
+            # Clocks are seldom set back; small advances are the most common.
             history.append((name, chance.choices(TIMES, [9] * 9 + [3] * 4 + [1])[0]))
         elif name in ("declared", "set"):
             history.append((name, chance.choice(PER_MINUTE)))
@@ -188,7 +188,7 @@ def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tu
 
 
 def refused_again_and_again(chance: random.Random) -> list[tuple[Any, ...]]:
-    """One 429 after another, with few creations in between, and now and then many."""
+    """Return repeated 429s with few creations in between, and occasionally many."""
     history: list[tuple[Any, ...]] = []
     is_hopeless = chance.random() < 0.3
     for _ in range(26):
@@ -250,7 +250,7 @@ def test_rate_fields_are_identical_in_lua(server: RunningServer) -> None:
     assert Lua(server, "rate_limit", "return rule.FIELDS")() == FIELDS
 
 
-# Admission
+# Admission.
 
 ADMISSION = """
 local decisions = {}
@@ -310,7 +310,7 @@ Given = tuple[Sequence[Entry], Mapping[str, int], Mapping[str, Rate], set[str]]
 
 
 def queue_by_chance(chance: random.Random) -> Given:
-    """A queue with much that is free, little, or in turn for the second of two semaphores."""
+    """Return a random queue: ample or scarce units, or a first entry that lacks one unit."""
     rates = {
         account: replace(
             Rate.initial(chance.choice((6, 60, 600)), NOW),
@@ -363,7 +363,7 @@ def _without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-# Cancel-After
+# Cancel-After.
 
 CANCEL_AFTER = """
 local chosen = {}

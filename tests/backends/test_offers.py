@@ -1,4 +1,4 @@
-"""Offers, over every backend: how long they last, who may take them, and what returns with them."""
+"""Offers on every backend: how long they last, who may accept them, and what they return."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -225,7 +225,7 @@ async def test_offer_requires_all_semaphores_of_its_entry_simultaneously(world: 
     await backend.register("team", 1)
     (first,) = (await begin(backend, "both", 3, also=("team",))).offers
     await backend.record_attempts({first.permit: attempt("both", 0)})
-    # It is first in turn, and keeps the unit that it finds.
+    # It is first in the queue and keeps the free unit.
     assert (await begin(backend, "one", 2)).offers == ()
     room = await finish(backend, first.permit, "both", failed(0))
     assert [offer.entry for offer in room.offers] == ["both", "one"]
@@ -299,11 +299,11 @@ async def test_attempt_of_a_closed_holder_expires_after_its_maximum_duration(wor
         assert await state(staying) == (in_use, 0)
 
 
-# The Cancel-After of equal attempts
+# Cancel-After of equal attempts.
 
 
 async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") -> list[int]:
-    """The Cancel-After of each attempt that was noted, in the order of its offers."""
+    """Return the Cancel-After of each recorded attempt, in the order of the offers."""
     attempts = {
         offer.permit: attempt(offer.entry, task, prompt=prompt) for task, offer in enumerate(offers)
     }

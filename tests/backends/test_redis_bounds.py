@@ -1,4 +1,4 @@
-"""Meet the bounds of what a Redis keeps exactly: bytes of batches and answers, and large reads."""
+"""Exact size bounds of the journal and the cache in Redis, and large reads."""
 
 import json
 from typing import Any
@@ -26,11 +26,11 @@ async def kept(backend: RedisBackend, caller: str = "server") -> list[str]:
 
 
 def packed(site: Site) -> Redis:
-    """Return a client for records, which are no text."""
+    """Return a client for packed records, which are not text."""
     return Redis(port=site.server.port)
 
 
-# Batches
+# Batches.
 
 
 async def test_a_batch_fits_exactly(site: Site) -> None:
@@ -122,7 +122,7 @@ async def test_a_key_that_is_left_counts_for_its_day(site: Site) -> None:
 
 
 async def test_the_key_of_another_batch_is_left_alone(site: Site) -> None:
-    """`b1` was lost without its key, under which another batch began."""
+    """Open another batch under the key of `b1`, which was lost without its key."""
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "b1", 1, key=IdempotencyKey("k", "d1"))
     await one.record_results("b1", [failed(0)])
@@ -204,7 +204,7 @@ async def test_the_state_of_what_is_kept_lives_for_two_days(site: Site) -> None:
         assert expires == [("b1", site.clock.now + 2 * DAY)]
 
 
-# Answers of Replicate's
+# Cached responses of Replicate.
 
 
 async def remember(
@@ -279,7 +279,7 @@ async def test_an_answer_is_recalled_as_it_was_remembered(site: Site) -> None:
     assert await one.get_cached("unknown") is None
 
 
-# Large queues
+# Large queues.
 
 
 @pytest.mark.parametrize("count", [999, 1_000, 1_001, 2_001])
@@ -299,7 +299,7 @@ async def test_all_that_wait_are_read(site: Site, count: int) -> None:
     assert offer in room.offers
 
 
-# What is recorded
+# Recorded data.
 
 
 async def test_a_batch_of_an_unknown_name_or_key_is_not_looked_for(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Encode what is sent to a Redis, decode its answers, and word its errors: no server is needed."""
+"""Encoding of Redis calls, decoding of replies, and error messages, without a server."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ SUCCESS = TaskSuccess(
     ),
 )
 
-# Settings of the server
+# Server settings.
 
 SUITS: dict[str, Any] = {
     "redis_version": "7.2.4",
@@ -110,7 +110,7 @@ def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() ->
     assert config_warnings({"redis_version": "7.0", "aof_enabled": 1, "maxmemory": 1}) == []
 
 
-# Answers
+# Replies.
 
 
 def test_a_room_is_read_with_its_offers_in_order() -> None:
@@ -190,7 +190,7 @@ def test_what_ends_a_dead_processs_task_completes_its_row(
     assert read.prompt == "a"
 
 
-# What is sent
+# Calls.
 
 
 def new_batch(**changes: Any) -> NewBatch:
@@ -271,7 +271,7 @@ def test_what_a_429_named_is_sent() -> None:
     assert encode_throttling(Throttling(per_minute=6)) == {"per_minute": 6}
 
 
-# What is kept, to be sent again
+# Mirrored state, encoded for a resync.
 
 
 def test_a_process_that_has_nothing_tells_nothing() -> None:
@@ -333,7 +333,7 @@ def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -
     assert mirror.encode()["declared"] == []
 
 
-# The address
+# URL.
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> Non
     assert masked(url) == shown
 
 
-# Errors
+# Errors.
 
 
 def at_nowhere(url: str = "redis://u:secret@127.0.0.1:1/0", lease: float = 3.0) -> RedisConnection:

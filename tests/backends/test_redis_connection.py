@@ -1,4 +1,4 @@
-"""The way to the server: it may be cut, lose answers, want a password, be encrypted."""
+"""The connection to Redis: cut connections, lost responses, passwords, TLS and call coalescing."""
 
 import ssl
 import traceback
@@ -33,17 +33,17 @@ Linked = tuple[Fleet, Link, RedisBackend]
 
 @pytest.fixture
 async def linked(fleet: Fleet) -> AsyncIterator[Linked]:
-    """A process whose way to the server can be disturbed."""
+    """Return a process whose connection to the server can be disturbed."""
     async with link_to(fleet.server) as link:
         yield fleet, link, await fleet.holder(port=link.port)
         await fleet.close()
 
 
-# Answers that are lost
+# Lost responses.
 
 
 async def again_until_answered(step: Callable[[], Awaitable[T]], link: Link) -> T:
-    """A step that is done, but whose answers are lost twice, and that is asked for again."""
+    """Have a call carried out and its response lost twice, so that it is repeated."""
     link.lose_answers(2)
     with pytest.raises(BackendUnavailable, match="cannot be used"):
         await step()
@@ -97,7 +97,7 @@ async def test_enqueue_and_dequeue_with_lost_response_are_applied_once(
     link.lose_answers(1)
     await one.dequeue("contexts", 2)
     assert await state(one, "team") == (1, 0)
-    # One that is given up counts for nothing.
+    # Cancelled calls have no effect.
     link.lose_answers(2)
     with pytest.raises(BackendUnavailable):
         await one.enqueue(entry)
@@ -149,7 +149,7 @@ async def test_call_that_arrives_out_of_order_is_ignored(fleet: Fleet) -> None:
     assert await take_all(one, room) == []
 
 
-# Connections that are cut
+# Cut connections.
 
 
 async def test_unreachable_server_raises_a_clear_error_and_reconnects_later(
@@ -174,7 +174,7 @@ async def test_holder_receives_wakeups_again_after_reconnecting(
     await link.cut()
     await link.restore()
     with anyio.fail_after(10):
-        await one.wait_for_wakeup()  # It is there again: something may have been missed.
+        await one.wait_for_wakeup()  # The connection is back: wake-ups may have been missed.
     await finish(two, permit, "b2", failed(0))
     with anyio.fail_after(10):
         await one.wait_for_wakeup()
@@ -249,7 +249,7 @@ def test_masked_url_shows_no_secrets() -> None:
     assert masked("redis://host") == "redis://host"
 
 
-# Passwords and TLS
+# Passwords and TLS.
 
 
 async def test_password_is_read_from_the_url_and_a_wrong_one_is_reported(
@@ -267,7 +267,7 @@ async def test_password_is_read_from_the_url_and_a_wrong_one_is_reported(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for loopback with its key, in one file."""
+    """Return a file with a certificate for loopback and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -315,14 +315,14 @@ async def test_rediss_encrypts_and_trusts_only_the_configured_ca(
         await backend.close()
 
 
-# Wake-ups
+# Wake-ups.
 
 
 @pytest.fixture(params=KINDS)
 async def listening(
     request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
 ) -> AsyncIterator[tuple[RedisConnection, RunningServer]]:
-    """The way of a process to a server, by which it hears of wake-ups."""
+    """Return a process's connection to a server, which receives its wake-ups."""
     running = servers(request.param)
     server = RedisConnection(Address.parse(running.url("wakes")))
     await server.listen("me")
@@ -375,11 +375,11 @@ async def test_no_connection_is_left_of_a_process_that_closes(
         await until(is_gone)
 
 
-# Many who wait for the same turn
+# Calls that wait for the same lock.
 
 
 class Queue:
-    """Steps that wait, until the process has its turn."""
+    """Calls that wait until the process has its lock."""
 
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
@@ -403,7 +403,7 @@ class Queue:
 
 @asynccontextmanager
 async def waiting(backend: RedisBackend, group: TaskGroup) -> AsyncIterator[Queue]:
-    """What is asked for in the block waits for its turn, which comes at the end of the block."""
+    """Hold the lock during the block, so that its calls wait until the block ends."""
     async with backend._session.lock():
         yield Queue(group)
         await anyio.wait_all_tasks_blocked()
@@ -512,11 +512,11 @@ async def test_response_received_before_caller_was_cancelled_is_returned(fleet: 
     assert queue.answers == {"first": [first.permit], "second": [second.permit]}
 
 
-# Round trips
+# Round trips.
 
 
 async def test_task_costs_two_round_trips(fleet: Fleet) -> None:
-    # Without `run`: it renews no lease besides.
+    # Not started with `run`, so no lease renewals are counted.
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
     await one.declare_limit(OWN, 1, per_minute=60_000)
     tasks = 20

@@ -1,4 +1,4 @@
-"""For how long Redis keeps what, and what a process says again: what is kept is set by hand."""
+"""Expiry of Redis keys, and what a process resyncs; the tests set the stored state by hand."""
 
 import anyio
 import pytest

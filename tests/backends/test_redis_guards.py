@@ -1,4 +1,4 @@
-"""Each guard of the script alone, with the others satisfied: the tests set what Redis keeps."""
+"""Each guard of the Redis script alone: the tests set the stored state so that all others pass."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields, replace
@@ -21,7 +21,7 @@ from replicate_mcp.semaphores.rate_limit import Rate
 
 
 class Kept:
-    """What the server keeps for a fleet."""
+    """The stored state of a fleet's server."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -56,7 +56,7 @@ def holder_key(backend: RedisBackend) -> str:
 
 
 async def with_one_gone(fleet: Fleet) -> tuple[Kept, RedisBackend]:
-    """Who has been in contact for a lease, beside one that is gone with a prediction."""
+    """Return a holder in contact for a lease, and a dead one with a running prediction."""
     alive, gone = await fleet.holder(), await fleet.holder()
     await take_all(gone, await begin(gone, "b", 1))
     await fleet.lapses(gone)
@@ -126,7 +126,7 @@ async def test_permit_of_a_dead_holder_is_adopted_only_by_a_holder_allowed_to_de
     await until(lambda: alive.adopt(attempt_.permit))
 
 
-# The memory
+# Generation.
 
 
 @pytest.mark.parametrize("began_ago", [-3_600, 0])
@@ -225,7 +225,7 @@ async def test_resynced_holder_is_woken_for_its_offers(fleet: Fleet) -> None:
     assert [offer.entry for offer in (await one.admit()).offers] == ["b"]
 
 
-# Numbers
+# Sequence numbers.
 
 
 async def test_imported_permits_and_offers_of_the_same_call_have_distinct_numbers(
@@ -269,7 +269,7 @@ async def test_permit_numbers_stay_above_those_already_seen_after_state_loss(
     assert [offer.permit for offer in room.offers] == [ahead + 2]
 
 
-# What goes by itself
+# Expiry.
 
 
 async def test_daily_image_counts_expire_after_two_days(fleet: Fleet) -> None:
@@ -305,7 +305,7 @@ async def test_closed_holder_leaves_no_keys(fleet: Fleet) -> None:
     me = one._session.holder
     await one.close()
     assert [each.name for each in await other.semaphores()] == [OWN]
-    with Redis(port=fleet.server.port) as client:  # Records are packed: they are no text.
+    with Redis(port=fleet.server.port) as client:  # Records are packed, not text.
         read = {
             b"hash": client.hgetall,
             b"set": client.smembers,
@@ -329,13 +329,13 @@ async def test_dead_holders_are_reaped_once_a_second_across_all_holders(
         assert client.hlen(fleet.key("holders")) == (2 if reaps else 3)
 
 
-# By a clock of the test's
+# With a clock set by the test.
 
 
 async def left_by_one_that_is_gone(
     site: Site, *, max_seconds: float = 700, prediction: str | None = None
 ) -> tuple[RedisBackend, RedisBackend, int]:
-    """Who lives, who is gone without a word, and the permit of its attempt."""
+    """Return a live holder, a dead one, and the permit of the dead one's attempt."""
     alive, gone = await site.holder(label="alive"), await site.holder(label="gone")
     (offer,) = (await begin(gone, "b", 1)).offers
     noted = replace(attempt("b", 0), max_seconds=max_seconds)
@@ -512,7 +512,7 @@ async def test_a_permit_is_taken_over_once_and_by_itself_again(site: Site) -> No
     assert not await alive.adopt(permit + 1), "there is none"
 
 
-# Names
+# Names.
 
 
 async def limits(backend: RedisBackend) -> dict[str, int]:
@@ -563,7 +563,7 @@ async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
         await two.remove("team")
 
 
-# Steps that are asked for again
+# Repeated calls.
 
 
 async def test_what_was_taken_is_answered_again_and_counts_once(site: Site) -> None:
@@ -605,7 +605,7 @@ async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_aga
         assert answer[0] == "ok"
     assert await state(one) == (1, 0)
     assert len(await take_all(one, room)) == 1
-    # What is read has no number, and a step of an unknown process is answered so.
+    # Reads have no number, and calls of an unknown process are answered like this.
     assert (await server.call("batch", me, {"batch": "b"}))[0] == "ok"
     generation = site.get("generation", "id")
     for sequence in (0, 1):
@@ -634,11 +634,11 @@ async def test_what_keeps_a_process_known_renews_its_lease_before_all(
     assert stats["cmdstat_pexpire"]["calls"] == 1
 
 
-# What creations teach, as in Python
+# Rates learned from creations, as in Python.
 
 
 async def kept_rate(site: Site, backend: RedisBackend) -> dict[str, float]:
-    """Return what a process keeps of the rate, by field."""
+    """Return the fields of a process's stored rate."""
     await backend._session.renew()
     (told,) = backend._mirror.encode()["rates"]
     names = [each.name for each in fields(Rate)]

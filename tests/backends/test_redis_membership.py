@@ -1,4 +1,4 @@
-"""Follow a process's contact with a Redis: unbroken, lost, renewed, or forgotten at once."""
+"""A process's session with Redis: contact that is unbroken, lost, renewed, or rejected."""
 
 import dataclasses
 import logging
@@ -33,7 +33,7 @@ async def test_contact_is_unbroken_after_a_lease_without_a_longer_silence(site: 
     server = at(site.server.url(site.prefix), 60.0)
     membership = Session(server, Mirror(), "label", clock)
     found = [membership.is_connected_for_a_lease]
-    # It renews at each of these times; before and after, it is asked whether contact is unbroken.
+    # The lease is renewed at each of these times; contact is checked before and after.
     for clock.now in (100.0, 159.5, 160.0, 220.0, 280.5, 340.0, 340.5):
         found.append(membership.is_connected_for_a_lease)
         await membership.renew()
@@ -116,7 +116,7 @@ async def test_however_many_results_are_written_again_and_the_batch_is_whole(
     assert (batch.total, batch.failed) == (410, results)
     assert [row.task_index for row in await one.results("b")] == [*range(results)]
     assert site.get("batch:b", "generation") == site.get("generation", "id")
-    # Lost once more, but for the batch itself.
+    # State is lost again, except for the batch itself.
     site.forget("results:b", "permits")
     with site.server.client as client:
         client.hdel(site.key("batch:b"), *(f"t{task}" for task in range(410)))

@@ -1,4 +1,4 @@
-"""Tell a Redis again what a process has, after a loss of memory or of an answer, key by key."""
+"""Resync of a Redis after a loss of state or of a response, key by key."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ GENERATION_LONG = [
 
 
 async def tell_again(backend: RedisBackend) -> None:
-    """Let the process tell what it has, as after an answer that was lost."""
+    """Make the process resync, as after a lost response."""
     backend._session.invalidate()
     await backend.admit()
 
@@ -35,7 +35,7 @@ def codes(rows: list[object]) -> dict[int, str]:
     return {row.task_index: row.error_code for row in rows if isinstance(row, TaskFailure)}
 
 
-# What a new generation begins with
+# Start of a new generation.
 
 
 @pytest.mark.parametrize("lost", GENERATION_LONG)
@@ -206,7 +206,7 @@ async def test_the_longest_lease_of_those_that_come_back_counts(site: Site) -> N
     assert (await begin(late, "b2", 1)).paused_for is None
 
 
-# What a process tells
+# State that a process resyncs.
 
 
 async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site) -> None:
@@ -379,12 +379,12 @@ async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> N
     assert not await one.claim_prediction(second, "b", "p1")
     await site.admit_again(one)
     assert (await one.admit()).offers == (), "the batch has three of its own"
-    # Equal attempts are told apart as before.
+    # Equal attempts keep their distinct `Cancel-After`.
     await finish(one, second, "b", failed(1))
     (offer,) = (await one.admit()).offers
     noted = await one.record_attempts({offer.permit: attempt("b", 3)})
     assert noted.cancel_after == {offer.permit: 597}
-    # Their time goes on as before, and so do the day's images.
+    # Their deadlines and the day's image count are unchanged.
     await one.close()
     await two.close()
     other = await site.holder()
@@ -589,7 +589,7 @@ async def test_a_batch_is_its_process_again_after_a_loss_of_who_runs_it(site: Si
 
 
 async def test_what_a_process_leaves_is_seen_to_whoever_it_was(site: Site) -> None:
-    """A process that is in no list of processes any more, as after a loss of memory."""
+    """Remove a process that is in no list of processes any more, as after a loss of state."""
     one, gone = await site.holder(), await site.holder()
     await begin(gone, "b", 1)
     site.forget("holders")
@@ -644,7 +644,7 @@ async def test_a_result_is_written_again_where_its_batch_is_known_and_the_genera
     batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.failed, batch.total) == (1, 3)
-    # It is whole again: its tasks that wait were surely not made.
+    # The batch is complete again: its waiting tasks were certainly not created.
     two = await site.holder()
     site.end_pause()
     site.lapse(one, by=two)
@@ -669,7 +669,7 @@ async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(s
     assert taken_over.semaphores == [OWN]
     assert (taken_over.taken_at, taken_over.images, taken_over.task) == (1_000_000.25, 3, 0)
     assert (taken_over.cancel_after, taken_over.prediction) == (600, "p1")
-    # So it is told again, and ends by that time though another takes it over.
+    # The resync contains that time, so the attempt ends by it although another process adopts it.
     site.forget()
     await two.admit()
     await three.admit()

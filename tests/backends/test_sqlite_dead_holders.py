@@ -1,4 +1,4 @@
-"""What processes left that are gone without a word: the others find out, and take it back."""
+"""Dead processes on SQLite: others detect them and take over their permits and batches."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ anyio.run(main)
 
 
 def holding(path: Path) -> subprocess.Popen[bytes]:
-    """A process that holds the only unit of a semaphore."""
+    """Return a process that holds the only unit of a semaphore."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD_A_UNIT, str(path)],
         stdin=subprocess.PIPE,
@@ -46,7 +46,7 @@ def test_a_process_is_dead_once_it_holds_its_lock_no_more(tmp_path: Path) -> Non
     path = str(tmp_path / "state.db")
     here, living, leaving = (LifeLock(path, name) for name in ("here", "living", "leaving"))
     assert here.dead(["living", "leaving"]) == []
-    leaving._lock.release(force=True)  # As the system does when a process dies.
+    leaving._lock.release(force=True)  # The system does this when a process dies.
     for _ in range(2):
         assert here.dead(["living", "leaving", "unknown"]) == ["leaving", "unknown"]
         assert living.dead(["here"]) == []
@@ -82,7 +82,7 @@ def test_a_lock_that_cannot_be_held_is_named_with_a_way_out(tmp_path: Path) -> N
 
 
 class Machine:
-    """Processes with one state file, which die when the test says so."""
+    """Processes with one state file, which the test can kill."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,7 +95,7 @@ class Machine:
         return backend
 
     async def die(self, backend: SqliteBackend) -> None:
-        """Free what the system frees of a process that is gone."""
+        """Release what the system releases for a dead process."""
         assert backend._lock is not None
         backend._lock._lock.release(force=True)
         await backend._doorbell.close()
@@ -200,7 +200,7 @@ async def test_undeletable_lock_file_of_a_dead_holder_blocks_no_reaping(
     def open_elsewhere(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "used by another process", str(self))
 
-    # As Windows does.
+    # As on Windows.
     monkeypatch.setattr(Path, "unlink", open_elsewhere)
     assert await state(living, "team") == (0, 0)
     await living.close()

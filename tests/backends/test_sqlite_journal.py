@@ -1,4 +1,4 @@
-"""The journal's tables: what a batch counts as, which batches go, and for how long all is kept."""
+"""The journal's tables: sizes of batches, eviction order and retention."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,14 +23,14 @@ DAY = 24 * 3600
 
 
 class Journal:
-    """A backend in memory, on a clock of its own."""
+    """A backend in memory with its own clock."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
         self.backend: SqliteBackend
 
     async def make(self, name: str, key: str | None = None, *, ends: bool = True) -> None:
-        """Begin a batch of one task, which ends without a result that counts."""
+        """Open a batch of one task and end it with a result of negligible size."""
         self.now += 1
         named = None if key is None else IdempotencyKey(key, "digest")
         await begin(self.backend, name, 1, key=named)

@@ -1,4 +1,4 @@
-"""Open a state file: what is written into it, whom it waits for, and where it is refused."""
+"""Opening a state file: initial content, waiting for other processes, and rejected files."""
 
 import operator
 import sqlite3
@@ -20,7 +20,7 @@ from replicate_mcp.platform import file_system
 
 @contextmanager
 def raw(path: Path) -> Iterator[sqlite3.Connection]:
-    """Another program's connection."""
+    """Return the connection of another program."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0.05)) as connection:
         yield connection
 
@@ -183,7 +183,7 @@ async def test_a_file_is_closed_with_its_backend(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
 
 
-# A step
+# Transactions.
 
 
 def test_a_step_returns_what_it_found_and_is_undone_where_it_fails(tmp_path: Path) -> None:

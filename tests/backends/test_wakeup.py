@@ -1,4 +1,4 @@
-"""Wake-ups of another process on this machine: at once, and bounded whoever sends them."""
+"""Wake-ups between processes of one machine: immediate, and limited whoever sends them."""
 
 import socket
 import subprocess
@@ -53,7 +53,7 @@ async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
     monkeypatch.setattr(anyio, "sleep", sleep)
 
     async def wake_up(times: int) -> list[float]:
-        """Return the delays of so many wake-ups that come at the same moment."""
+        """Return the delays of `count` wake-ups that arrive at the same moment."""
         slept.clear()
         for _ in range(times):
             doorbell.ring([doorbell.port])
@@ -108,7 +108,7 @@ async def test_datagram_flood_wakes_the_doorbell_no_more_often_than_the_limit(
         finally:
             flood.kill()
     assert returns <= WAKEUP_BURST + (elapsed + 0.1) * WAKEUPS_PER_SECOND
-    with anyio.move_on_after(1):  # What is left of the flood.
+    with anyio.move_on_after(1):  # Drain the rest of the flood.
         while True:
             await doorbell.rung()
     other = Doorbell()

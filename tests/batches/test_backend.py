@@ -1,4 +1,4 @@
-"""Values that a backend takes and gives, and how long its journal reaches back."""
+"""Values passed to and returned by a backend, and the retention of its journal."""
 
 import pytest
 

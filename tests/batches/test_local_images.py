@@ -1,4 +1,4 @@
-"""Images of this machine, as they are looked at and read again."""
+"""Local images: which are accepted, and how they are read again for the upload."""
 
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -99,7 +99,7 @@ def test_a_log_of_an_image_holds_none_of_its_content() -> None:
     assert "PNG" not in repr(ImageContent.of("task 0: image", PNG))
 
 
-# Which paths a caller may name.
+# The paths that a caller may use.
 
 
 ATTACHED = ImageContent.of("task 0: image", PNG)

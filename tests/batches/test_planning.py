@@ -1,4 +1,4 @@
-"""A task as it will be created: its inputs, the seed and the format chosen for it, its faults."""
+"""Planning of a task: its inputs, the seed and format chosen for it, and its problems."""
 
 import random
 from pathlib import Path
@@ -141,13 +141,13 @@ async def test_whole_number_seed_is_reported_without_a_schema(
 @pytest.mark.parametrize(
     ("name", "inputs", "asked", "expected"),
     [
-        # The filename asks for a format, in the model's own word for it.
+        # The filename requests a format, translated to the model's own value.
         ("fox.png", {}, "png", "png"),
         ("fox.jpg", {}, "jpeg", "jpeg"),
         ("fox.JPEG", {}, "jpeg", "jpeg"),
-        # The task's own input comes first.
+        # The task's own input takes precedence.
         ("fox.png", {"output_format": "jpeg"}, "jpeg", "jpeg"),
-        # A format that the model does not have, or no format.
+        # A format that the model lacks, or no format.
         ("fox.gif", {}, None, "webp"),
         ("fox", {}, None, "webp"),
         (None, {}, None, "webp"),
@@ -201,7 +201,7 @@ async def test_blank_prompt_is_omitted_without_a_schema(prompt: str) -> None:
     assert kept.inputs == {"prompt": " x"}
 
 
-# Faults.
+# Problems.
 
 
 async def test_invalid_task_has_all_problems_and_no_inputs() -> None:
@@ -261,7 +261,7 @@ async def test_problems_of_a_task_are_limited_to_the_maximum() -> None:
 
 
 def faulty(*codes: str) -> list[PlannedTask]:
-    """Tasks with a fault of each of these codes; "" for none."""
+    """Return tasks with one problem of each code; "" for none."""
     problems = [
         (TaskProblem(n, None, "Wrong.", cast(Any, code)),) if code else ()
         for n, code in enumerate(codes)
@@ -295,7 +295,7 @@ def test_invalid_tasks_reject_a_batch_unless_skipped_with_valid_tasks_left(
     return None
 
 
-# Images of this machine.
+# Local images.
 
 
 async def test_path_in_a_file_input_is_replaced_by_its_attachment(

@@ -1,4 +1,4 @@
-"""How far a batch is, in the words of its progress."""
+"""Progress messages of a batch, and when they are reported."""
 
 import time
 from collections import deque
@@ -22,11 +22,11 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "steady_time", lambda: NOW)
 
 
-# Fields of a batch of ten tasks, and its line.
+# Fields of a batch of ten tasks, and its progress line.
 LINES: list[tuple[dict[str, Any], str]] = [
     ({}, "0/10 done, 0 running"),
     ({"began": NOW - 8, "creating": {1: 0}, "following": {2: "p"}}, "0/10 done, 2 running"),
-    # Half of what runs is done: 4 + 1 of 10 took 10 s.
+    # Half of the running tasks count as done: 4 + 1 of 10 took 10 s.
     (
         {"succeeded": 4, "began": NOW - 10, "creating": {1: 0}, "following": {2: "p"}},
         "4/10 done, 2 running, about 10 s left",
@@ -37,7 +37,7 @@ LINES: list[tuple[dict[str, Any], str]] = [
         {"succeeded": 3, "failed": 1, "began": NOW - 4},
         "4/10 done, 0 running, 1 failed, about 6 s left",
     ),
-    # Tasks that failed before it began took no time, and none is left for them.
+    # Tasks that failed before the start took no time, and no estimate includes them.
     (
         {"succeeded": 2, "failed": 5, "invalid": 5, "began": NOW - 4},
         "7/10 done, 0 running, 5 failed, about 6 s left",
@@ -123,14 +123,14 @@ def test_a_message_without_a_notice_is_the_line() -> None:
     assert Progress(1, 2, 1, "1/2 done").message == "1/2 done"
 
 
-# When it is reported.
+# When progress is reported.
 
 
 class Reports:
-    """Notes each report: when it came, and the number of finished tasks.
+    """Records each report: its time and the number of finished tasks.
 
     Args:
-        seconds: how long the caller takes for each.
+        seconds: the duration of each callback.
     """
 
     def __init__(self, seconds: float = 0) -> None:

@@ -1,4 +1,4 @@
-"""A fault in our own code while an attempt is recovered: its row now, its permit later."""
+"""Internal errors during recovery: the row is recorded immediately, the permit freed later."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure
 
-# Faults of our own.
+# Internal errors.
 
 
 @in_virtual_time

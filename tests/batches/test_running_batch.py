@@ -1,4 +1,4 @@
-"""What a running batch counts, and what it tells those who watch."""
+"""Counts of a running batch, and the notification of its watchers."""
 
 from typing import Any
 

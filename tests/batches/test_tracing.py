@@ -1,4 +1,4 @@
-"""The span of an attempt: its attributes, its status, and the trace that it belongs to."""
+"""The span of an attempt: its attributes, its status and its trace."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ ATTRIBUTES = {
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Collect the spans that have ended."""
+    """Return a list that collects ended spans."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("replicate-mcp"))

@@ -1,4 +1,4 @@
-"""A proxy of the environment is not asked for programs of this machine."""
+"""Proxies of the environment are not used for programs on this machine."""
 
 import http.client
 import json

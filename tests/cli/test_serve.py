@@ -1,4 +1,4 @@
-"""`replicate-mcp serve --http`: who may use the server's token is asked for, and said."""
+"""`replicate-mcp serve --http`: who may use the server's token is explicit and printed."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The official conformance suites of MCP, each scenario of them, against the server at /mcp."""
+"""The official MCP conformance suites, with all scenarios, against the server at /mcp."""
 
 import json
 import re
@@ -25,7 +25,7 @@ RUNS = {
 
 
 class Check(NamedTuple):
-    """A check that a suite made."""
+    """A check made by a suite."""
 
     scenario: str
     name: str
@@ -35,7 +35,7 @@ class Check(NamedTuple):
 
 @cache
 def suite(version: str) -> tuple[str, ...]:
-    """The command that runs a suite."""
+    """Return the command that runs a suite."""
     program = installed(FOLDER) / f"conformance-{version}" / "dist" / "index.js"
     report = subprocess.run(
         ["node", "--version"], capture_output=True, text=True, check=True
@@ -46,7 +46,7 @@ def suite(version: str) -> tuple[str, ...]:
 
 @cache
 def written_down() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """The scenarios that pass whole, by suite; the checks that are not tried, by scenario."""
+    """Return the expected passing scenarios by suite, and the skipped checks by scenario."""
     known = tomllib.loads(Path(__file__).with_name("conformance.toml").read_text("utf-8"))
     not_tried: dict[str, set[str]] = {}
     for group in known["not_tried"]:
@@ -58,7 +58,7 @@ def written_down() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
 
 
 def checks_in(folder: Path) -> Iterator[Check]:
-    """What a suite wrote down."""
+    """Return the checks that a suite recorded."""
     for file in sorted(folder.glob("*/checks.json")):
         scenario = re.sub(r"^server-(.+?)-\d{4}-\d\d-\d\dT.*$", r"\1", file.parent.name)
         report: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Files are fetched from Replicate's delivery hosts only, and only what is as it should be."""
+"""Downloads: files are fetched only from Replicate's delivery hosts, and only valid ones."""
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,7 @@ from replicate_mcp.replicate_api.delivery import (
 
 MEGABYTE = 2**20
 
-# Where Replicate's API is called, an address, and whether it is one of an output.
+# The API's base URL, a URL, and whether it is an output URL.
 ADDRESSES: list[tuple[str, str, bool]] = [
     ("https://api.replicate.com", "https://replicate.delivery/a/out.png", True),
     ("https://api.replicate.com", "https://pbxt.replicate.delivery/a/out.png", True),
@@ -75,7 +75,7 @@ def test_output_urls_are_distinguished_from_other_urls(
 
 
 class Files(BaseHTTPRequestHandler):
-    """A host of files, some of them odd."""
+    """A host of files, some of them invalid."""
 
     asked: list[str]
     silent: Event
@@ -109,7 +109,7 @@ class Files(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def files() -> Iterator[tuple[str, list[str]]]:
-    """Its address, and the paths that are asked for."""
+    """Run a file host; yield its address and the requested paths."""
     asked: list[str] = []
     silent = Event()
     handler = type("Handler", (Files,), {"asked": asked, "silent": silent})

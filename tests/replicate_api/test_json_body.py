@@ -1,4 +1,4 @@
-"""What a model wrote is parsed whatever its depth, width and numbers, and takes nothing with it."""
+"""JSON of models is parsed at any depth, width and size of numbers, without affecting the rest."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_ordinary_documents_parse_like_the_standard_library(value: Any) -> None:
     text = json.dumps(value)
-    # Enough brackets in a string that its structure has to be looked at.
+    # Enough brackets in a string to make the parser inspect the structure.
     padded = json.dumps([value, "[{" * MAX_DEPTH, '"]}'])
     assert repr(parse_json(text.encode())) == repr(json.loads(text))
     assert repr(parse_json(padded.encode())) == repr(json.loads(padded))

@@ -1,4 +1,4 @@
-"""What is asked about a model, what is remembered of it, and what a search tells of one."""
+"""Model lookup: requests, cached results, and search results."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ LATEST = {"id": VERSION, "openapi_schema": SCHEMA}
 
 
 def answers(paths: list[str], *documents: object) -> Answer:
-    """Answer with these documents, one each, and note the paths."""
+    """Respond with these documents, one each, and record the paths."""
     left = list(documents)
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -52,8 +52,8 @@ def answers(paths: list[str], *documents: object) -> Answer:
     return answer
 
 
-# A name, the answers, the paths, and where the model's predictions are created; whether all may
-# know it.
+# A name, the responses, the paths, where the model's predictions are created, and whether the
+# model is public.
 LOOKUPS: list[tuple[str, list[Any], list[str], str, bool]] = [
     ("o/m", [{"latest_version": LATEST}], ["/v1/models/o/m"], VERSION, False),
     (
@@ -208,7 +208,7 @@ async def test_sixteen_models_are_asked_for_at_once() -> None:
 
 
 def text_of(characters: int, mark: int = 0) -> str:
-    """Return what is remembered of a model, in a text that has so many characters."""
+    """Return the cached text of a model, with `characters` characters."""
     text = json.dumps({"version": f"v{mark}", "schema": None, "padding": ""})
     return json.dumps(
         {"version": f"v{mark}", "schema": None, "padding": "x" * (characters - len(text))}
@@ -257,11 +257,11 @@ async def test_a_schema_over_eight_kibibytes_is_compiled_off_the_event_loop(
     assert in_loop == [True, True, False]
 
 
-# Searching.
+# Search.
 
 
 class Catalogue:
-    """Answers searches."""
+    """Responds to searches."""
 
     def __init__(self, *found: Any) -> None:
         self._found = found

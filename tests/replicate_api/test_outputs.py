@@ -1,4 +1,4 @@
-"""Which files an output has, whatever JSON a model gave."""
+"""Output files extracted from arbitrary JSON of models."""
 
 import pytest
 from hypothesis import given
@@ -65,11 +65,11 @@ def test_an_output_without_more_is_neither_inline_nor_has_it_words() -> None:
         (["No.", "Sorry."], "No. Sorry."),
         (["a b", "c  d"], "a b c  d"),
         ({"why": "No.", "file": A, "more": [1, "Sorry."]}, "No. Sorry."),
-        # Tokens of a language model bring their own spaces.
+        # Tokens of a language model contain their own spaces.
         (["It", " can", "not"], "It cannot"),
         (["Not ", "that", "."], "Not that."),
         (["", "x", ""], " x "),
-        # What is kept is bounded, and what comes after it is not looked at.
+        # The kept text is limited, and the rest is not read.
         ("x" * 2_001, "x" * 2_000),
         ([" " + "x" * 1_998, "yz"], " " + "x" * 1_998 + "y"),
         (["a", "b" * 1_999, " c"], "a " + "b" * 1_998),

@@ -1,4 +1,4 @@
-"""Which proxy a host has, what is told of it, and why a connection could not be made."""
+"""Proxies: which one a host has, how it is shown, and the causes of connection errors."""
 
 import importlib.util
 import ssl
@@ -26,7 +26,7 @@ HOST = "api.example"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Without what this machine itself needs for its network."""
+    """Remove the variables that this machine needs for its own network."""
     for name in NETWORK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -160,11 +160,11 @@ def test_an_address_is_shown_without_its_user(url: str, shown: str | None) -> No
     assert without_user(url) == shown
 
 
-# Why a connection could not be made.
+# Causes of connection errors.
 
 
 def caused_by(error: Exception, cause: Exception, *, context: bool = False) -> Exception:
-    """Return `error` with what has caused it, two levels below."""
+    """Return `error` with its cause two levels below."""
     between = OSError("between")
     between.__cause__ = cause
     if context:
@@ -193,7 +193,7 @@ SIMULATOR = (
 
 UNTRUSTED = f"the certificate of {HOST} is not trusted"
 
-# The variables, the URL, the error, the kind of fault, and how it begins.
+# The variables, the URL, the error, its class, and the beginning of its message.
 FAULTS: list[tuple[dict[str, str], str, Any, type[RequestNotSent], str]] = [
     (
         {},

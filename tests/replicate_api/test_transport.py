@@ -1,4 +1,4 @@
-"""The transport below the client: headers, time-outs, connections, broken answers, the clock."""
+"""The transport below the client: headers, timeouts, connections, broken responses, the clock."""
 
 import asyncio
 import ssl
@@ -31,7 +31,7 @@ Answer = Callable[[], Awaitable[httpx.Response]]
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """A connection that answers as `answer` says; `made` has all of them, oldest first."""
+    """A connection that responds with `answer`; `made` has all connections, oldest first."""
 
     made: ClassVar[list["Wire"]] = []
     answer: ClassVar[Answer]
@@ -59,7 +59,7 @@ def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Answer:
 
 @pytest.fixture(autouse=True)
 def wires(monkeypatch: pytest.MonkeyPatch) -> list[Wire]:
-    """All connections that are made, in place of real ones."""
+    """Return all created connections, which replace real ones."""
     Wire.made.clear()
     Wire.answer = staticmethod(answers())
     monkeypatch.setattr(httpx, "AsyncHTTPTransport", Wire)
@@ -67,14 +67,14 @@ def wires(monkeypatch: pytest.MonkeyPatch) -> list[Wire]:
 
 
 async def sent(transport: Transport, url: str = f"{URL}/v1/account", **options: Any) -> Call:
-    """Send one request; return its call with the answer."""
+    """Send one request; return its call with the response."""
     with call(**options) as this:
         response = await transport.handle_async_request(httpx.Request("GET", url))
     assert (response.headers["content-type"], response.json()) == ("application/json", {})
     return this
 
 
-# What is sent.
+# Requests.
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ async def test_the_newest_idle_connection_is_used_again_and_the_old_ones_are_clo
     await anyio.sleep(10)
     await sent(transport)
     assert used() == [1, 1, 2]
-    await anyio.sleep(9)  # Twenty seconds after the three, to the second.
+    await anyio.sleep(9)  # Exactly twenty seconds after the three.
     await transport.close_idle()
     assert closed() == [None, None, None]
     await anyio.sleep(0.5)
@@ -231,7 +231,7 @@ async def test_a_request_that_is_given_up_takes_its_connection_with_it() -> None
     assert used() == [1, 1]
 
 
-# Answers that break.
+# Broken responses.
 
 TOO_LONG = "x" * 201
 BROKEN: list[tuple[Exception, type[ReplicateApiError], str]] = [
@@ -301,7 +301,7 @@ async def test_a_connection_that_cannot_be_closed_hides_no_fault(
 
 
 class Body(httpx.AsyncByteStream):
-    """A body that comes in pieces."""
+    """A body that arrives in pieces."""
 
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = pieces
@@ -328,7 +328,7 @@ async def test_an_answer_has_at_most_64_mebibytes() -> None:
     assert closed() == [0.0]
 
 
-# What an answer is.
+# Response documents.
 
 
 @pytest.mark.parametrize(
@@ -391,13 +391,13 @@ async def test_a_refusals_pause_is_read_off_its_headers() -> None:
     assert refused.value.retry_after == 7
 
 
-# The clock.
+# Clock.
 
 
 @pytest.mark.parametrize(
     ("elapsed", "date", "now"),
     [
-        # One that agrees to within a second is this machine's.
+        # A clock that agrees to within a second is this machine's.
         (0, 0, 0),
         (0.75, 0, 0.75),
         (0.75, 1, 0.75),

@@ -1,4 +1,4 @@
-"""Many processes on one account: together they fill its limit, and nothing of theirs is lost."""
+"""Many processes share one account: together they fill its limit, and no result is lost."""
 
 import random
 import signal
@@ -29,7 +29,7 @@ async def result_of(process: subprocess.Popen[str]) -> BatchResult:
 
 
 async def batch_of_the_dead(app: App) -> BatchResult:
-    """The one batch of the caller's that no living process of the test runs, once it has ended."""
+    """Return the caller's only batch that no live process of the test runs, once it has ended."""
     batches = await app.batches.list(app.caller())
     batch_id = batches[-1].batch_id
     with anyio.fail_after(60):
@@ -62,7 +62,7 @@ async def test_eight_processes_fill_one_limit_and_share_it_fairly(programs_at: P
     account = programs.simulator.account("acme")
     assert (account["created"], account["max_in_flight"]) == (8 * each, limit)
     assert utilisation(programs.simulator, limit) >= 0.98
-    # Each one's share while all wait: the first to come took all that was free then.
+    # Each one's share while all wait: the first to arrive took all units that were free then.
     owners = [p["input"]["prompt"].split()[0] for p in programs.simulator.predictions("acme")]
     first_done = min(max(n for n, owner in enumerate(owners) if owner == str(o)) for o in range(8))
     all_wait = owners[limit:first_done]

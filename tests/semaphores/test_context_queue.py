@@ -1,6 +1,7 @@
-"""Hand units of named semaphores to the contexts of one process, over a backend in memory.
+"""Units of named semaphores for the contexts of one process, over a backend in memory.
 
-No test runs the holder's loop unless it says so: units have to come with the answers of the steps.
+The dispatcher's loop runs only in tests that start it: units have to arrive with the responses of
+the calls.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -20,12 +21,12 @@ from replicate_mcp.semaphores.permit_store import AcceptedOffers, AdmissionResul
 
 
 class Recorded(SqliteBackend):
-    """A backend in memory that records its steps.
+    """A backend in memory that records its calls.
 
     Attributes:
-        steps: name and argument of each step.
-        gates: events for which a step of that name waits before it is done.
-        failures: errors that the next steps of a name raise.
+        steps: name and argument of each call.
+        gates: events that a call of that name awaits before it is made.
+        failures: errors that the next calls of a name raise.
     """
 
     def begin(self) -> None:
@@ -63,7 +64,7 @@ class Recorded(SqliteBackend):
             raise self.failures[name].pop(0)
 
     async def state(self, name: str = "team") -> tuple[int, int]:
-        """Return the units in use and the starts that wait, once nothing goes on any more."""
+        """Return the units in use and the waiting starts, once all tasks are idle."""
         await anyio.wait_all_tasks_blocked()
         found = next(each for each in await self.semaphores() if each.name == name)
         return found.in_use, found.waiting

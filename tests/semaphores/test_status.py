@@ -1,4 +1,4 @@
-"""A semaphore as callers are shown it."""
+"""The status of a semaphore as shown to callers."""
 
 from datetime import UTC, datetime, timedelta
 

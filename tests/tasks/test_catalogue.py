@@ -1,4 +1,4 @@
-"""Recommended models: what each entry says, what a search finds, and the nearest name to a typo."""
+"""Recommended models: their entries, search, and the nearest name to a typo."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from replicate_mcp.tasks.recommended_models import (
     unambiguous_names,
 )
 
-# Name, price, inputs; "-" stands for a model without an image input, "=" for one without a prompt.
+# Name, price, inputs; "-" marks a model without an image input, "=" one without a prompt.
 ENTRIES = """\
 black-forest-labs/flux-schnell $ - aspect_ratio megapixels num_outputs output_format seed
 black-forest-labs/flux-2-klein-4b $ images aspect_ratio output_megapixels output_format seed images[]

@@ -1,4 +1,4 @@
-"""Filenames: what is refused, which extension a file gets, and that no two of a batch are alike."""
+"""Filenames: rejected ones, file extensions, and uniqueness within a batch."""
 
 import time
 import unicodedata
@@ -259,12 +259,12 @@ def test_thousand_equal_filenames_take_no_quadratic_time(outputs: int) -> None:
     batch = BatchFilenames(["cat.png"] * 1000, ["png"] * 1000)
     seen = {name for i in range(1000) for name in batch.deliver(i, ["jpg"] * outputs)}
     assert len(seen) == 1000 * outputs
-    assert time.process_time() - started < 1.0  # quadratic: half a million searches, several s
+    assert time.process_time() - started < 1.0  # quadratic: 500,000 searches, several s
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[list[tuple[str | None, str | None, int]], list[int]]:
-    """Requests with format and count, and an order in which the tasks finish."""
+    """Return requests with format and count, and an order in which the tasks finish."""
     one = st.tuples(st.none() | names, formats, st.integers(0, 4))
     tasks = draw(st.lists(one, min_size=1, max_size=12))
     return tasks, draw(st.permutations(range(len(tasks))))

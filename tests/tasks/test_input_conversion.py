@@ -1,4 +1,4 @@
-"""Model inputs as clients write them, converted to what the schema takes, or told."""
+"""Conversion of model inputs to the types of the schema, and errors of unsuitable values."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The sentence about each kind of wrong input, and the names and values that it suggests."""
+"""The message about each kind of invalid input, and the suggested names and values."""
 
 import math
 from typing import Any
@@ -39,7 +39,7 @@ def unknown(name: str, *fields: str, beside: tuple[str, ...] = ()) -> str:
             ": did you mean 'aspect_ratio'? Its inputs: aspect_ratio",
         ),
         ("x" * 61, ["x" * 60], f". Its inputs: {'x' * 60}"),
-        # Other names for the same; the first that the model has.
+        # Synonyms; the first one that the model has.
         ("n", ["seed", "num_images"], ": did you mean 'num_images'? Its inputs: seed, num_images"),
         ("image", ["images"], ": did you mean 'images'? Its inputs: images"),
         ("text", ["caption", "prompt"], ": did you mean 'prompt'? Its inputs: caption, prompt"),
@@ -114,7 +114,7 @@ OBJECT = {"type": "object"}
 @pytest.mark.parametrize(
     ("schema", "value", "sentence"),
     [
-        # Types
+        # Types.
         (WHOLE, "4", "x '4' is text, a whole number is wanted: did you mean 4?"),
         (WHOLE, " 4.0 ", "x ' 4.0 ' is text, a whole number is wanted: did you mean 4?"),
         (WHOLE, "4.5", "x '4.5' is not a whole number"),
@@ -156,12 +156,12 @@ OBJECT = {"type": "object"}
         ({"type": ["integer", "boolean"]}, "4", "x '4' is not a whole number or true or false"),
         ({"type": ["array", "object"]}, "a", "x 'a' is not a list or an object"),
         ({"type": ["string", "boolean"]}, 4, "x 4 is not text or true or false"),
-        # JSON text
+        # JSON text.
         (LIST, '["a', "x is JSON text that is cut off at character 4"),
         (OBJECT, '{"a', "x is JSON text that is cut off at character 4"),
         (OBJECT, '["a"]', "x '[\"a\"]' is not an object"),
         (WHOLE, '["a', "x '[\"a' is not a whole number"),
-        # URLs
+        # URLs.
         (FILE, "a.png", "x 'a.png' is not a URL: give an https:// link or a data: URI"),
         (FILE, '["a"]', "x '[\"a\"]' is JSON text, one URL is wanted: give it alone"),
         (
@@ -169,7 +169,7 @@ OBJECT = {"type": "object"}
             ["a.png"],
             "x[0] 'a.png' is not a URL: give an https:// link or a data: URI",
         ),
-        # Values
+        # Values.
         (
             {"enum": ["16:9", "1:1", None]},
             "16x9",
@@ -206,7 +206,7 @@ OBJECT = {"type": "object"}
             [],
             "x [] is not a whole number or a URL or text",
         ),
-        # Where it is
+        # Location.
         (
             {"properties": {"a": {"items": WHOLE}}},
             {"a": [1, "b"]},

@@ -1,4 +1,4 @@
-"""JSON text: read where it can be, refused where it begins like JSON, and else a prompt."""
+"""JSON text: parsed where possible, rejected where it begins like JSON, and otherwise a prompt."""
 
 import contextlib
 import json
@@ -373,10 +373,10 @@ def test_any_text_is_parsed_rejected_or_returned_unchanged(text: str) -> None:
         return
     assert isinstance(value, (dict, list, str))
     if begins_like_json(text):
-        # A fence may hold a quoted prompt, and quotation marks JSON text that is none.
+        # A fence may contain a quoted prompt, and quotation marks may enclose invalid JSON text.
         assert value is not text
     elif isinstance(value, str) and value is not text:
-        assert value.strip() in text or "\\" in text  # Its quotation marks are gone.
+        assert value.strip() in text or "\\" in text  # Its quotation marks were removed.
         assert len(value) < len(text)
 
 

@@ -1,4 +1,4 @@
-"""Media by their bytes, and the names under which files may be saved."""
+"""Media types by content, and the names under which files may be saved."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from replicate_mcp.tasks.media import (
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# The beginning of a file, and its media type.
+# The first bytes of a file, and its media type.
 BEGINNINGS = [
     (PNG, "image/png"),
     (b"\xff\xd8\xff\xe0", "image/jpeg"),
@@ -94,7 +94,7 @@ def test_signature_counts_only_at_its_offset() -> None:
         ("run.sh", b"#!/bin/sh", "run.bin"),
         ("page.html", b"<html>", "page.bin"),
         ("notes.txt", b"<html>", "notes.txt"),
-        # A page, or nothing, where data was promised.
+        # An HTML page, or nothing, where data was expected.
         ("data.json", b"<!DOCTYPE html>", None),
         ("data.json", b"\xef\xbb\xbf \n<HTML>", None),
         ("data.json", b"<htmlx>", "data.json"),

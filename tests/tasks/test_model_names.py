@@ -1,4 +1,4 @@
-"""Names of models, as requests write them."""
+"""Model names as requests write them."""
 
 import pytest
 

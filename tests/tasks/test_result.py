@@ -1,4 +1,4 @@
-"""Rows in pages: their order, what fits, and what to call next."""
+"""Pages of result rows: order, size, and the next call."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -161,7 +161,7 @@ def test_file_expiry_defaults_to_the_current_time() -> None:
 
 
 def size(row: TaskResult) -> int:
-    """Of a row in an answer: as JSON, and its files once more as text."""
+    """Return the size of a row in a response: as JSON, and its files again as text."""
     files = row.generated_files if isinstance(row, TaskSuccess) else ()
     texts = [f"{file.url} {file.filename}" for file in files]
     json = row.model_dump_json(exclude_none=True)

@@ -1,4 +1,4 @@
-"""Schemas of models: references resolved, parts merged, and what is known of each input."""
+"""OpenAPI schemas of models: resolved references, merged parts, and the facts of each input."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def resolve(node: Any) -> JSON:
         *(({key: [REF, True]}, {key: [WHOLE, {}]}) for key in ("anyOf", "oneOf", "prefixItems")),
         *(({key: {"a": REF}}, {key: {"a": WHOLE}}) for key in ("properties", "dependentSchemas")),
         ({"default": REF, "enum": [REF]}, {"default": REF, "enum": [REF]}),
-        # What cannot be checked, or says nothing, is left out.
+        # Keywords that cannot be checked, or have no effect, are left out.
         ({"pattern": "x", "type": "string"}, {"type": "string"}),
         ({"$comment": "x", "$defs": {}, "cost$": 1}, {"cost$": 1}),
         (
@@ -66,14 +66,14 @@ def resolve(node: Any) -> JSON:
             {"unevaluatedProperties": False, "patternProperties": {"x": {}}, "minProperties": 1},
             {"additionalProperties": {}, "minProperties": 1},
         ),
-        # Null
+        # Null.
         ({"type": "integer", "nullable": False}, WHOLE),
         ({"type": "integer", "nullable": 1}, WHOLE),
         (
             {"type": "integer", "nullable": True, "title": "T", "default": 1, "minimum": 0},
             {"title": "T", "default": 1, "anyOf": [{**WHOLE, "minimum": 0}, {"type": "null"}]},
         ),
-        # Parts
+        # Merged parts.
         ({"allOf": [REF, {"minimum": 1}], "maximum": 3}, {**WHOLE, "minimum": 1, "maximum": 3}),
         ({**REF, "maximum": 3}, {**WHOLE, "maximum": 3}),
         ({"allOf": [REF, REF]}, WHOLE),

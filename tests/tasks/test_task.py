@@ -1,4 +1,4 @@
-"""Tasks as callers send them: every form is read, and every fault is found."""
+"""Tasks as callers send them: every form is parsed, and every problem is found."""
 
 import json
 from typing import Any
