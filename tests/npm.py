@@ -14,7 +14,7 @@ INSTALL_SECONDS = 280
 
 
 def installed(folder: Path) -> Path:
-    """Return the folder's `node_modules`, installed once; without npm, skip the test or fail in CI."""
+    """Return the `node_modules` of a folder, installed once; without npm, skip or fail in CI."""
     npm = shutil.which("npm")
     if npm is None:
         assert not os.environ.get("CI"), f"npm is missing: {folder.name} was not tried"

@@ -287,7 +287,7 @@ def test_admin_and_server_callers_have_the_server_token_and_no_address() -> None
     )
 
 
-def test_no_repr_shows_credentials_or_who_was_refused() -> None:
+def test_reprs_show_no_credentials_or_rejected_senders() -> None:
     found = Access(server_token=SERVER, admin_key=ADMIN)
     found.refused.add("192.0.2.1", "a mark")
     assert repr(found) == (

@@ -216,9 +216,9 @@ class Counts:
         for number, permit in list(self.permits.items()):
             if permit.entry.holder is holder and not permit.entry.is_batch:
                 del self.permits[number]
-        self.somebody_may_have_decided()
+        self.invalidate_decisions()
 
-    def somebody_may_have_decided(self) -> None:
+    def invalidate_decisions(self) -> None:
         self.known, self.decided = set(), set()
         for holder in self.holders.values():
             if holder.decided_since is None:
@@ -246,7 +246,7 @@ class Counts:
         offers = {number: Seen(entry, since, now) for number, entry in shown.items()}
         holder.offers = offers | {number: before[number] for number in kept}
         holder.newest = max(holder.newest, *new, 0)
-        self.somebody_may_have_decided()
+        self.invalidate_decisions()
         self.decided_at, holder.decided_since = now, None
         self.known, self.decided = {holder}, {holder}
 
@@ -275,7 +275,7 @@ class Counts:
                 assert self._may_be_withdrawn(offer)
         self.decided = set()
         if any(self._may_be_late(asked[number][0]) for number in taken):
-            self.somebody_may_have_decided()
+            self.invalidate_decisions()
         if room.offers:
             self.shown(holder, room)
 
@@ -284,22 +284,22 @@ class Counts:
         before = {name: state.in_use for name, state in self.states.items()}
         self.states = {state.name: state for state in states}
         self.allowed = {name: max(self.limit(name), before.get(name, 0)) for name in self.states}
-        self._learn_from_what_is_in_use()
-        self.no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered()
-        self.every_start_is_held_or_offered_or_waits()
-        self.what_is_in_use_is_held_or_offered()
-        self.offers_are_for_starts_that_wait_and_within_an_entrys_own_limit()
-        self.what_is_free_is_kept_from_the_others_for_one_entry_at_most()
+        self._learn_from_units_in_use()
+        self.held_units_stay_within_the_limit_or_their_count_when_it_was_lowered()
+        self.every_start_is_held_offered_or_waiting()
+        self.units_in_use_are_held_or_offered()
+        self.offers_are_for_waiting_starts_within_the_own_limit()
+        self.free_units_are_withheld_for_at_most_one_entry()
 
     # Invariants.
 
-    def no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered(self) -> None:
+    def held_units_stay_within_the_limit_or_their_count_when_it_was_lowered(self) -> None:
         assert self.states.keys() == set(SEMAPHORES)
         for name, state in self.states.items():
             assert state.limit == self.limit(name)
             assert state.in_use <= self.allowed[name]
 
-    def every_start_is_held_or_offered_or_waits(self) -> None:
+    def every_start_is_held_offered_or_waiting(self) -> None:
         starts = self.units_held()
         for entry in self.entries.values():
             starts.update(dict.fromkeys(entry.semaphores, len(entry.pending)))
@@ -307,7 +307,7 @@ class Counts:
             assert state.waiting >= 0
             assert state.in_use + state.waiting == starts[name]
 
-    def what_is_in_use_is_held_or_offered(self) -> None:
+    def units_in_use_are_held_or_offered(self) -> None:
         out = self.units_held()
         for holder in self.holders.values():
             for offer in holder.offers.values():
@@ -319,13 +319,13 @@ class Counts:
         for name, state in self.states.items():
             assert state.in_use == out[name] if all_known else state.in_use >= out[name]
 
-    def offers_are_for_starts_that_wait_and_within_an_entrys_own_limit(self) -> None:
+    def offers_are_for_waiting_starts_within_the_own_limit(self) -> None:
         for entry in self.entries.values():
             offered = self.offered(entry)
             assert offered <= len(entry.pending)
             assert entry.max_running is None or offered + self.held(entry) <= entry.max_running
 
-    def what_is_free_is_kept_from_the_others_for_one_entry_at_most(self) -> None:
+    def free_units_are_withheld_for_at_most_one_entry(self) -> None:
         """Check that free units are withheld for one entry at most.
 
         No entry waits beside free units, except beside one unit each of the semaphores of one other
@@ -336,17 +336,17 @@ class Counts:
         def fits(entry: Entry, kept: Collection[str] = ()) -> bool:
             return all(free[name] > (name in kept) for name in entry.semaphores)
 
-        in_turn = [entry for entry in self.entries.values() if self._is_in_turn(entry)]
+        in_turn = [entry for entry in self.entries.values() if self._is_certainly_waiting(entry)]
         kept_for_one = [
             entry.semaphores
             for entry in self.entries.values()
-            if self._may_be_in_turn(entry) and not fits(entry)
+            if self._may_be_waiting(entry) and not fits(entry)
         ]
         assert any(not any(fits(entry, kept) for entry in in_turn) for kept in [(), *kept_for_one])
 
     # Certain and possible facts.
 
-    def _learn_from_what_is_in_use(self) -> None:
+    def _learn_from_units_in_use(self) -> None:
         """Exclude other offers where the certain ones account for all units in use."""
         offers = [offer for holder in self.holders.values() for offer in holder.offers.values()]
         if any(map(self._may_be_withdrawn, offers)):
@@ -368,13 +368,13 @@ class Counts:
     def _is_late(self, offer: Seen) -> bool:
         return offer.latest < self._clock.now - OFFER_STALE_SECONDS - SLACK
 
-    def _is_in_turn(self, entry: Entry) -> bool:
+    def _is_certainly_waiting(self, entry: Entry) -> bool:
         """Return whether an entry was certainly waiting when the last decision was made."""
         offers = entry.holder.offers.values()
         certain = entry.holder in self.decided and not any(map(self._may_be_late, offers))
-        return certain and self._may_be_in_turn(entry)
+        return certain and self._may_be_waiting(entry)
 
-    def _may_be_in_turn(self, entry: Entry) -> bool:
+    def _may_be_waiting(self, entry: Entry) -> bool:
         if any(map(self._is_late, entry.holder.offers.values())):
             return False
         offered = self.offered(entry) if entry.holder in self.known else 0
@@ -479,7 +479,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         holders=st.integers(2, MOST_HOLDERS),
         entries=st.lists(NEW_ENTRIES, min_size=1, max_size=5),
     )
-    def holders_come_and_begin(
+    def open_holders_with_entries(
         self, limits: tuple[int, ...], holders: int, entries: list[NewEntry]
     ) -> None:
         async def begin() -> None:
@@ -493,7 +493,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self._counts.holders) < MOST_HOLDERS)
     @rule(limits=LIMITS, entry=NEW_ENTRIES)
-    def another_holder_comes_and_begins(self, limits: tuple[int, ...], entry: NewEntry) -> None:
+    def open_holder_with_entry(self, limits: tuple[int, ...], entry: NewEntry) -> None:
         async def begin() -> None:
             await self._join(await self._come(limits), entry)
 
@@ -501,7 +501,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(idle_enough)
     @rule(holder=one_of(idle_enough), entry=NEW_ENTRIES)
-    def an_entry_joins(self, holder: str, entry: NewEntry) -> None:
+    def enqueue_entry(self, holder: str, entry: NewEntry) -> None:
         self._run(self._join(self._counts.holders[holder], entry))
 
     @rule(holder=one_of(living))
@@ -521,7 +521,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(shown_offers)
     @rule(holder=one_of(shown_offers), most=st.sampled_from([1, 2, 99]))
-    def a_holder_takes_what_it_was_shown(self, holder: str, most: int) -> None:
+    def accept_received_offers(self, holder: str, most: int) -> None:
         self._run(self._take(self._counts.holders[holder], most))
 
     @rule(holder=one_of(living), most=st.sampled_from([1, 2, 99]))
@@ -537,26 +537,26 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(held)
     @rule(permit=one_of(held))
-    def a_start_finishes(self, permit: int) -> None:
+    def finish_start(self, permit: int) -> None:
         self._run(self._finish(permit))
 
     @while_any(held_by_batches)
     @rule(permit=one_of(held_by_batches))
-    def a_task_is_put_back(self, permit: int) -> None:
+    def requeue_task(self, permit: int) -> None:
         self._run(self._put_back(permit))
 
     @while_any(in_queue)
     @rule(entry=one_of(in_queue))
-    def an_entry_leaves(self, entry: str) -> None:
+    def dequeue_entry(self, entry: str) -> None:
         self._run(self._leave(self._counts.entries[entry]))
 
     @while_any(in_queue)
     @rule(entry=one_of(in_queue), most=st.sampled_from([1, 2, 4]))
-    def some_starts_of_an_entry_leave(self, entry: str, most: int) -> None:
+    def dequeue_some_starts(self, entry: str, most: int) -> None:
         self._run(self._leave_some(self._counts.entries[entry], most))
 
     @rule(holder=one_of(living), semaphore=st.sampled_from(SEMAPHORES), limit=st.integers(1, 5))
-    def a_limit_is_set(self, holder: str, semaphore: str, limit: int) -> None:
+    def set_limit(self, holder: str, semaphore: str, limit: int) -> None:
         async def resize(of: Holder) -> None:
             self._counts.limits_by_hand[semaphore] = limit
             self._counts.shown(of, await of.backend.resize(semaphore, limit))
@@ -565,17 +565,17 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(one_of_several)
     @rule(holder=one_of(one_of_several))
-    def a_holder_stops(self, holder: str) -> None:
+    def stop_holder(self, holder: str) -> None:
         self._counts.holders[holder].stopped = True
 
     @while_any(stopped)
     @rule(holder=one_of(stopped))
-    def a_stopped_holder_goes_on(self, holder: str) -> None:
+    def resume_holder(self, holder: str) -> None:
         self._counts.holders[holder].stopped = False
 
     @while_any(one_of_several)
     @rule(holder=one_of(one_of_several))
-    def a_holder_leaves(self, holder: str) -> None:
+    def close_holder(self, holder: str) -> None:
         self._run(self._go(self._counts.holders[holder]))
 
     @rule(seconds=st.sampled_from(CLOCK_STEPS))
@@ -589,14 +589,14 @@ class AdmissionHistory(RuleBasedStateMachine):
         try:
             if self._sound:
                 self._run(self._living_holders_progress_without_starvation())
-                self._run(self._all_leave_and_no_trace_stays())
+                self._run(self._close_all_and_check_no_state_remains())
         finally:
             self._loop.run(self._close())
             self._loop.close()
 
     async def _living_holders_progress_without_starvation(self) -> None:
         """Check that every entry gets its turns, also in a crowd, while stopped holders stay so."""
-        await self._make_room_beside_what_stays_out()
+        await self._add_units_beside_held_ones()
         living = [self._counts.holders[name] for name in self.living()]
         for holder in living:
             await self._admit_and_accept_all(holder)
@@ -618,7 +618,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         assert not self._pending()
         assert not self.held()
 
-    async def _make_room_beside_what_stays_out(self) -> None:
+    async def _add_units_beside_held_ones(self) -> None:
         """Add a unit or two beside those that stopped and closed holders will not release."""
         stays_out = self._counts.units_held(by_the_living=False)
         for name in SEMAPHORES:
@@ -626,7 +626,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             self._counts.limits_by_hand[name] = min(max(limit, least), least + 1)
             room = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
             assert room.offers == ()
-            self._counts.somebody_may_have_decided()
+            self._counts.invalidate_decisions()
             await self._observe()
 
     async def _crowd(self, holder: Holder) -> set[str]:
@@ -657,7 +657,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         entries = self._counts.entries.values()
         return {entry.id for entry in entries if entry.pending and self._counts.lives(entry)}
 
-    async def _all_leave_and_no_trace_stays(self) -> None:
+    async def _close_all_and_check_no_state_remains(self) -> None:
         """Close all holders: units stay held until that, or until their predictions end."""
         living = [self._counts.holders[name] for name in self.living()]
         await self._begin_a_task_each(living)

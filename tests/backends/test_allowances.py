@@ -38,7 +38,7 @@ async def test_lower_manual_rate_limits_offers_immediately(
     assert len((await begin(backend, "b", 9)).offers) == 5
 
 
-async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world: World) -> None:
+async def test_higher_manual_rate_reports_the_next_start_time(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=60)
     room = await begin(backend, "b", 90)
     await take_all(backend, room)
@@ -110,7 +110,7 @@ async def test_429s_for_creations_sent_before_the_episode_do_not_lower_the_rate_
     assert lowered.throttled_for == pytest.approx(9)
 
 
-async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: World) -> None:
+async def test_429_without_a_rate_sets_the_recently_accepted_rate(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     await backend.declare_limit(OTHER, 9, per_minute=600)
     await take_all(backend, await begin(backend, "theirs", 3, account="other"))

@@ -171,7 +171,7 @@ async def test_only_the_batch_that_is_canceled_is(world: World) -> None:
     }  # fmt: skip
 
 
-async def test_a_hundred_batches_are_listed_where_no_number_is_asked_for(world: World) -> None:
+async def test_batch_list_has_a_hundred_entries_by_default(world: World) -> None:
     backend = await world.holder(limit=1)
     for number in range(101):
         await begin(backend, f"b{number}", 1)

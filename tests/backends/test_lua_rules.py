@@ -135,7 +135,7 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
 def test_rate_evolves_identically_in_lua(
     server: RunningServer, per_minute: float, history: list[tuple[Any, ...]]
 ) -> None:
-    assert_the_same_way(server, (per_minute, history))
+    assert_same_rates(server, (per_minute, history))
 
 
 @given(runs=st.lists(st.integers(0, 6), min_size=11, max_size=30))
@@ -147,7 +147,7 @@ def test_occasional_429s_are_tolerated_identically_in_lua(
     for run in runs:
         history += [("sent", run)] if run else []
         history += [("time", 1.5), ("sent", 1), ("throttled", Throttling(retry_after=1), 0.0)]
-    assert_the_same_way(server, (600, history))
+    assert_same_rates(server, (600, history))
 
 
 TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 5.0, 9.0, 10.0, 20.0, 40.0, 100.0, 300.0, 600.0, -3_600.0)
@@ -168,7 +168,7 @@ BENTS = (
 )
 
 
-def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tuple[Any, ...]]:
+def random_history(chance: random.Random, bent: Mapping[str, int]) -> list[tuple[Any, ...]]:
     """Return random events at round times, which meet bounds exactly."""
     history: list[tuple[Any, ...]] = []
     for name in chance.choices([*bent], [*bent.values()], k=30):
@@ -187,7 +187,7 @@ def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tu
     return history
 
 
-def refused_again_and_again(chance: random.Random) -> list[tuple[Any, ...]]:
+def repeatedly_throttled(chance: random.Random) -> list[tuple[Any, ...]]:
     """Return repeated 429s with few creations in between, and occasionally many."""
     history: list[tuple[Any, ...]] = []
     is_hopeless = chance.random() < 0.3
@@ -208,28 +208,28 @@ EXACTLY_TWICE_THE_TIME: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 
-def test_many_rates_go_the_same_way_in_lua(server: RunningServer) -> None:
+def test_many_random_rates_evolve_identically_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
     histories = [
-        (chance.choice((1, 6, 60, 600)), history_by_chance(chance, bent))
+        (chance.choice((1, 6, 60, 600)), random_history(chance, bent))
         for bent in BENTS
         for _ in range(40)
     ]
-    assert_the_same_way(server, *histories)
+    assert_same_rates(server, *histories)
 
 
-def test_many_rates_that_are_refused_again_and_again_go_the_same_way_in_lua(
+def test_many_repeatedly_throttled_rates_evolve_identically_in_lua(
     server: RunningServer,
 ) -> None:
     chance = random.Random(0)
-    assert_the_same_way(server, *((600, refused_again_and_again(chance)) for _ in range(20)))
+    assert_same_rates(server, *((600, repeatedly_throttled(chance)) for _ in range(20)))
 
 
-def test_many_creations_are_counted_over_the_same_time_in_lua(server: RunningServer) -> None:
-    assert_the_same_way(server, (600, EXACTLY_TWICE_THE_TIME), (60, EXACTLY_TWICE_THE_TIME))
+def test_many_creations_are_counted_identically_in_lua(server: RunningServer) -> None:
+    assert_same_rates(server, (600, EXACTLY_TWICE_THE_TIME), (60, EXACTLY_TWICE_THE_TIME))
 
 
-def assert_the_same_way(
+def assert_same_rates(
     server: RunningServer, *histories: tuple[float, Sequence[tuple[Any, ...]]]
 ) -> None:
     in_python_all = [in_python(per_minute, history) for per_minute, history in histories]
@@ -303,13 +303,13 @@ def test_admission_decides_identically_in_lua(
     by_account: dict[str, Rate],
     stalled: set[str],
 ) -> None:
-    assert_the_same_decisions(server, (queue, free, by_account, stalled))
+    assert_same_decisions(server, (queue, free, by_account, stalled))
 
 
 Given = tuple[Sequence[Entry], Mapping[str, int], Mapping[str, Rate], set[str]]
 
 
-def queue_by_chance(chance: random.Random) -> Given:
+def random_queue(chance: random.Random) -> Given:
     """Return a random queue: ample or scarce units, or a first entry that lacks one unit."""
     rates = {
         account: replace(
@@ -333,12 +333,12 @@ def queue_by_chance(chance: random.Random) -> Given:
     return queue, free, rates, {holder for holder in "pq" if chance.random() < 0.15}
 
 
-def test_many_queues_are_decided_the_same_in_lua(server: RunningServer) -> None:
+def test_many_random_queues_are_admitted_identically_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
-    assert_the_same_decisions(server, *(queue_by_chance(chance) for _ in range(1_000)))
+    assert_same_decisions(server, *(random_queue(chance) for _ in range(1_000)))
 
 
-def assert_the_same_decisions(server: RunningServer, *queues: Given) -> None:
+def assert_same_decisions(server: RunningServer, *queues: Given) -> None:
     events_for_lua = [
         {
             "queue": [_without_none(asdict(entry)) for entry in queue],
@@ -381,20 +381,20 @@ return chosen
 def test_distinct_cancel_after_is_chosen_identically_in_lua(
     server: RunningServer, wanted: int, used: set[int]
 ) -> None:
-    assert_the_same_cancel_after(server, (wanted, used))
+    assert_same_cancel_after(server, (wanted, used))
 
 
-def test_many_equal_attempts_are_told_apart_the_same_way_in_lua(server: RunningServer) -> None:
+def test_many_equal_attempts_get_identical_cancel_after_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
     attempts = [
         (wanted, set(chance.sample(range(5, 41), chance.randint(0, 36))))
         for wanted in range(5, 41)
         for _ in range(20)
     ]
-    assert_the_same_cancel_after(server, *attempts)
+    assert_same_cancel_after(server, *attempts)
 
 
-def assert_the_same_cancel_after(server: RunningServer, *attempts: tuple[int, set[int]]) -> None:
+def assert_same_cancel_after(server: RunningServer, *attempts: tuple[int, set[int]]) -> None:
     given = [{"wanted": wanted, "used": sorted(used)} for wanted, used in attempts]
     chosen = Lua(server, "cancel_after", CANCEL_AFTER)(attempts=given)
     assert chosen == [distinct_cancel_after(wanted, used) for wanted, used in attempts]

@@ -131,7 +131,7 @@ async def test_holder_with_stale_offers_is_not_woken_for_more(world: World) -> N
         await woken.none_after(lambda: finish(alive, permit, "b2", failed(0)))
 
 
-async def test_of_two_stopped_holders_only_the_one_that_goes_on_is_offered_something(
+async def test_only_the_resumed_one_of_two_stopped_holders_gets_offers(
     world: World,
 ) -> None:
     first, second = await world.holder(limit=2), await world.holder(limit=2)

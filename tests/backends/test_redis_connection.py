@@ -42,7 +42,7 @@ async def linked(fleet: Fleet) -> AsyncIterator[Linked]:
 # Lost responses.
 
 
-async def again_until_answered(step: Callable[[], Awaitable[T]], link: Link) -> T:
+async def lose_two_responses(step: Callable[[], Awaitable[T]], link: Link) -> T:
     """Have a call carried out and its response lost twice, so that it is repeated."""
     link.lose_answers(2)
     with pytest.raises(BackendUnavailable, match="cannot be used"):
@@ -60,7 +60,7 @@ async def test_attempt_with_lost_response_is_recorded_once_or_its_task_is_requeu
     assert permits == [offer.permit for offer in room.offers]
     await finish(one, permits[0], "b", failed(0))
     more = await one.admit()
-    assert await again_until_answered(lambda: take_all(one, more), link) == []
+    assert await lose_two_responses(lambda: take_all(one, more), link) == []
     assert await state(one) == (2, 2)
     assert len((await one.admit()).offers) == 1
 
@@ -69,7 +69,7 @@ async def test_result_with_lost_response_is_recorded_once(linked: Linked) -> Non
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 5))
     result = failed(0, "p1")
-    room = await again_until_answered(lambda: finish(one, permits[0], "b", result), link)
+    room = await lose_two_responses(lambda: finish(one, permits[0], "b", result), link)
     assert await state(one) == (3, 1)
     assert len(room.offers) == 1
     assert [row.prediction_id for row in await one.results("b")] == ["p1"]
@@ -79,7 +79,7 @@ async def test_permit_requeued_twice_makes_its_task_wait_once(linked: Linked) ->
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 3))
     throttling = Throttling(retry_after=60, per_minute=6, burst=1)
-    await again_until_answered(lambda: one.requeue(permits[0], throttling), link)
+    await lose_two_responses(lambda: one.requeue(permits[0], throttling), link)
     assert await state(one) == (2, 1)
     (account,) = await one.semaphores()
     assert account.requests_per_minute == pytest.approx(5.4)
@@ -108,7 +108,7 @@ async def test_repeated_dequeue_is_applied_once(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
     await one.enqueue(QueueEntry("contexts", ("team",), None, 4))
-    await again_until_answered(lambda: one.dequeue("contexts", 1), link)
+    await lose_two_responses(lambda: one.dequeue("contexts", 1), link)
     assert await state(one, "team") == (1, 2)
 
 
@@ -337,7 +337,7 @@ async def wakes(server: RedisConnection, within: float) -> bool:
     return False
 
 
-async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
+async def test_only_a_wakeup_of_the_own_holder_ends_the_wait(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
@@ -349,7 +349,7 @@ async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
         assert not await wakes(server, 0.05)
 
 
-async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
+async def test_wakeups_are_received_again_after_their_connection_was_cut(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
@@ -361,7 +361,7 @@ async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
             assert await wakes(server, 5)
 
 
-async def test_no_connection_is_left_of_a_process_that_closes(
+async def test_closing_a_holder_leaves_no_connection(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening

@@ -249,7 +249,7 @@ async def test_imported_prediction_is_replaced_by_the_attempt_that_created_it(
     assert await one.list_prediction_ids("acme") == {"p1"}
 
 
-async def adopts_what_was_entered(fleet: Fleet, one: RedisBackend) -> None:
+async def adopt_imported_predictions(fleet: Fleet, one: RedisBackend) -> None:
     """Lose the server's state while `p1` and `p2` run; `one` then follows them."""
     fleet.forget("permits")
     await until(lambda: one.has_lost_state("acme"))
@@ -263,7 +263,7 @@ async def test_adopted_imported_prediction_keeps_its_permit_after_resync(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
-    await adopts_what_was_entered(fleet, one)
+    await adopt_imported_predictions(fleet, one)
     await fleet.lapses(one)
     assert await state(one) == (2, 0)
     assert len((await begin(one, "b", 3)).offers) == 1
@@ -274,7 +274,7 @@ async def test_imported_prediction_keeps_its_permit_after_a_second_state_loss(
 ) -> None:
     one = await fleet.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
-    await adopts_what_was_entered(fleet, one)
+    await adopt_imported_predictions(fleet, one)
     with fleet.server.client as client:
         client.delete(*client.keys(fleet.key("*")))
     await until(lambda: one.has_lost_state("acme"))

@@ -149,7 +149,7 @@ async def test_writable_state_file_of_another_user_is_rejected_with_advice(
 
 
 @needs_modes
-async def test_a_mode_that_keeps_others_out_is_left_as_it_is(tmp_path: Path) -> None:
+async def test_restrictive_file_mode_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     await (await SqliteBackend.open(str(path))).close()
     path.chmod(0o700)

@@ -1,4 +1,4 @@
-"""Wake-ups between processes of one machine: immediate, and limited whoever sends them."""
+"""Wake-ups between processes of one machine: immediate, and limited for any sender."""
 
 import socket
 import subprocess
@@ -39,7 +39,7 @@ async def test_hundred_rings_are_each_received_without_delay(doorbell: Doorbell)
     await other.close()
 
 
-async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
+async def test_wakeups_beyond_a_burst_of_two_hundred_are_limited_to_fifty_a_second(
     doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, slept = 1_000_000.0, list[float]()
@@ -70,7 +70,7 @@ async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
     assert await wake_up(202) == [0.02, 0.02]
 
 
-async def test_rings_that_came_together_are_heard_as_one(doorbell: Doorbell) -> None:
+async def test_simultaneous_rings_are_received_as_one(doorbell: Doorbell) -> None:
     for _ in range(5):
         doorbell.ring([doorbell.port, doorbell.port])
     await doorbell.rung()
@@ -82,7 +82,7 @@ async def test_rings_that_came_together_are_heard_as_one(doorbell: Doorbell) -> 
         await doorbell.rung()
 
 
-async def test_doorbells_that_are_gone_are_passed_over(doorbell: Doorbell) -> None:
+async def test_ringing_skips_closed_doorbells(doorbell: Doorbell) -> None:
     gone = Doorbell()
     port = gone.port
     await gone.close()

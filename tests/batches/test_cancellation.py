@@ -345,7 +345,7 @@ async def test_tasks_not_created_in_time_report_the_reason(answers: list[Answer]
         await process.store.register("a-name", 5)
         await process.store.set_rate(OWN, 7.4)
         tasks = [task(n, f"car {n}") for n in range(3)]
-        assert reason(await time_is_up(process, replicate, *tasks)) == out_of_time(why)
+        assert reason(await last_row_at_deadline(process, replicate, *tasks)) == out_of_time(why)
 
 
 def out_of_time(why: str) -> tuple[str, str, bool]:
@@ -353,7 +353,9 @@ def out_of_time(why: str) -> tuple[str, str, bool]:
     return "deadline_exceeded", sentence, True
 
 
-async def time_is_up(process: Process, replicate: Replicate, *tasks: PlannedTask) -> TaskResult:
+async def last_row_at_deadline(
+    process: Process, replicate: Replicate, *tasks: PlannedTask
+) -> TaskResult:
     """Start a batch and return the row of its last task."""
     batch = await process.start(replicate.gateway(), *tasks)
     while True:
@@ -383,7 +385,7 @@ async def test_batch_waiting_because_another_was_throttled_reports_it() -> None:
         await process.store.set_rate(OWN, 30)
         await process.start(replicate.gateway(), task())
         await anyio.sleep(1)
-        assert reason(await time_is_up(process, replicate, task())) == out_of_time(
+        assert reason(await last_row_at_deadline(process, replicate, task())) == out_of_time(
             THROTTLED.format(30)
         )
         assert len(replicate.times("create")) == 1
@@ -409,5 +411,5 @@ async def test_unavailable_backend_does_not_prevent_tasks_from_ending(
     async with running_process(
         limit=1, batch_seconds=12, wrap=wrapped("semaphores", away)
     ) as process:
-        row = await time_is_up(process, replicate, task(0), task(1))
+        row = await last_row_at_deadline(process, replicate, task(0), task(1))
         assert reason(row) == out_of_time(why)

@@ -47,7 +47,7 @@ def test_inputs_shared_by_tasks_are_counted_once() -> None:
     assert weight(shared, shared) == one
 
 
-def test_what_comes_after_something_shared_counts_too() -> None:
+def test_values_after_a_shared_one_are_counted() -> None:
     image, text = "x" * 1_000, "y" * 2_000
     assert weight({"text": text, "image": image}, {"image": image}) == sizes(
         *({"text": text, "image": image}, "text", text, {"image": image}, "image", image)

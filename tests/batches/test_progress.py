@@ -119,7 +119,7 @@ def test_unresponsive_replicate_notice_takes_precedence_over_redis_pause() -> No
     assert found.notice.startswith("Replicate has not answered")
 
 
-def test_a_message_without_a_notice_is_the_line() -> None:
+def test_message_without_a_notice_is_the_progress_line() -> None:
     assert Progress(1, 2, 1, "1/2 done").message == "1/2 done"
 
 
@@ -143,7 +143,7 @@ class Reports:
 
 
 @in_virtual_time
-async def test_each_change_is_reported_soon_and_the_same_again_every_five_seconds() -> None:
+async def test_changes_are_reported_soon_and_unchanged_progress_every_five_seconds() -> None:
     batch, reports = running_batch(3), Reports()
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
@@ -158,7 +158,7 @@ async def test_each_change_is_reported_soon_and_the_same_again_every_five_second
 
 
 @in_virtual_time
-async def test_a_change_of_what_runs_alone_is_not_reported_before_its_turn() -> None:
+async def test_change_of_only_the_running_count_is_not_reported_early() -> None:
     batch, reports = running_batch(1), Reports()
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
@@ -170,7 +170,7 @@ async def test_a_change_of_what_runs_alone_is_not_reported_before_its_turn() -> 
 
 
 @in_virtual_time
-async def test_an_end_during_a_report_is_reported_all_the_same() -> None:
+async def test_batch_end_during_a_report_is_reported() -> None:
     batch, reports = running_batch(1), Reports(seconds=2)
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
@@ -180,7 +180,7 @@ async def test_an_end_during_a_report_is_reported_all_the_same() -> None:
 
 
 @in_virtual_time
-async def test_a_batch_that_has_ended_is_reported_once() -> None:
+async def test_ended_batch_is_reported_once() -> None:
     batch, reports = running_batch(1), Reports()
     batch.add_result(MADE)
     await watch(batch, reports.note)
@@ -188,7 +188,7 @@ async def test_a_batch_that_has_ended_is_reported_once() -> None:
 
 
 @in_virtual_time
-async def test_without_reports_the_end_is_waited_for() -> None:
+async def test_batch_end_is_awaited_without_reports() -> None:
     batch = running_batch(1)
 
     async def end() -> None:

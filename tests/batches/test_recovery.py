@@ -263,7 +263,7 @@ async def test_orphan_deadline_uses_the_replicate_clock() -> None:
 
 
 @in_virtual_time
-async def test_the_room_of_a_recovered_permit_goes_to_a_waiting_batch_at_once() -> None:
+async def test_recovered_permit_is_offered_immediately_to_a_waiting_batch() -> None:
     replicate = Replicate(predict_seconds=40)
     async with running_process(limit=1) as process:
         (permit,) = await left(process, CAR)
@@ -277,7 +277,7 @@ async def test_the_room_of_a_recovered_permit_goes_to_a_waiting_batch_at_once() 
 
 
 @in_virtual_time
-async def test_a_batch_that_left_the_journal_meanwhile_is_not_taken_for_cancelled() -> None:
+async def test_batch_evicted_from_the_journal_does_not_count_as_cancelled() -> None:
     async def gone(batch: Any, batch_id: str) -> None:
         return None
 

@@ -77,7 +77,7 @@ async def test_result_is_recorded_after_a_temporary_backend_outage() -> None:
 
 
 @in_virtual_time
-async def test_with_a_token_the_deadline_is_on_replicates_clock() -> None:
+async def test_deadline_uses_the_replicate_clock_with_a_token() -> None:
     replicate = Replicate(clock_offset_seconds=3_600)
     gateway = replicate.gateway()
     await gateway.sync_clock()

@@ -166,7 +166,7 @@ def filenames(row: TaskResult) -> list[str]:
 
 
 @in_virtual_time
-async def test_a_file_in_the_journal_keeps_its_name_from_another_task_that_asks_for_it() -> None:
+async def test_filename_in_the_journal_is_not_given_to_another_task() -> None:
     replicate = Replicate(predict_seconds=5)
     replicate.always("get", changed(with_two_files))
     async with running_process() as process:
@@ -183,7 +183,7 @@ async def test_a_file_in_the_journal_keeps_its_name_from_another_task_that_asks_
 
 
 @in_virtual_time
-async def test_a_name_is_not_given_again_while_its_row_is_not_recorded_yet() -> None:
+async def test_filename_of_an_unrecorded_result_is_not_reused() -> None:
     async def slow(finish: Any, permit: int, *args: Any, **kwargs: Any) -> Any:
         if permit == first:
             await anyio.sleep(10)

@@ -259,7 +259,7 @@ async def test_batch_deadline_holds_across_machine_sleep(
 
 
 @in_virtual_time
-async def test_what_a_dead_process_left_is_recovered_with_any_of_the_accounts_tokens() -> None:
+async def test_orphans_are_recovered_with_any_token_of_the_account() -> None:
     replicate = Replicate(predict_seconds=5)
     replicate.always("get", with_token(TOKEN, refused(401)))
     async with running_process() as process:

@@ -106,7 +106,7 @@ async def test_models_of_every_kind_deliver_correct_extensions(
         assert files == names
 
 
-async def test_a_version_can_be_named(app_with: AppFactory, simulator: Simulator) -> None:
+async def test_model_version_can_be_specified(app_with: AppFactory, simulator: Simulator) -> None:
     async with httpx.AsyncClient(headers={"Authorization": "Bearer r8_acme_1"}) as client:
         url = f"{simulator.url}/v1/models/community/sticker-maker"
         version = (await client.get(url)).json()["latest_version"]["id"]

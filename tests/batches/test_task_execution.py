@@ -75,7 +75,7 @@ async def test_permanent_error_ends_its_task_and_frees_its_permit(
 
 
 @in_virtual_time
-async def test_a_404_says_nothing_of_a_model_that_was_not_looked_up() -> None:
+async def test_404_without_a_model_lookup_does_not_mean_unknown_model() -> None:
     replicate = Replicate()
     replicate.always("create", refused(404))
     named = replace(task(), target=Target(task().target.name, is_resolved=False))
@@ -158,7 +158,7 @@ async def test_batch_cancelled_during_a_retry_delay_ends_without_waiting() -> No
 
 
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_before_a_429_ends_with_it() -> None:
+async def test_batch_cancelled_before_a_429_ends_with_the_429() -> None:
     replicate = Replicate()
     replicate.always("create", slow(5, refused(429)))
     async with running_process() as process:
@@ -174,7 +174,7 @@ async def test_a_batch_that_is_cancelled_before_a_429_ends_with_it() -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError("a fault of our own")])
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_while_an_attempt_is_noted_ends_at_once(
+async def test_batch_cancelled_while_an_attempt_is_recorded_ends_immediately(
     error: Exception | None,
 ) -> None:
     async def late(note: Any, attempts: Any, **kwargs: Any) -> Any:
@@ -196,7 +196,7 @@ async def test_a_batch_that_is_cancelled_while_an_attempt_is_noted_ends_at_once(
 
 
 @in_virtual_time
-async def test_a_batch_has_begun_with_its_first_creation() -> None:
+async def test_batch_has_started_with_its_first_creation() -> None:
     replicate = Replicate(predict_seconds=20)
     await anyio.sleep(50)
     async with running_process(limit=1) as process:
@@ -356,7 +356,7 @@ async def test_attempt_is_reconciled_again_when_its_prediction_was_claimed_by_an
 
 
 @in_virtual_time
-async def test_a_task_whose_prediction_was_another_attempts_is_sent_again() -> None:
+async def test_task_is_retried_when_its_prediction_belongs_to_another_attempt() -> None:
     others: list[str] = []
 
     async def taken(finish: Any, permit: int, batch: str, result: Any, **kwargs: Any) -> Any:
@@ -586,7 +586,7 @@ async def test_observer_receives_each_creation_event(
 
 @pytest.mark.parametrize("answer", [unsent, refused(429), lost(carried_out=False)])
 @in_virtual_time
-async def test_what_is_no_server_error_is_not_remembered_as_one(answer: Answer) -> None:
+async def test_other_errors_are_not_kept_as_server_errors(answer: Answer) -> None:
     replicate = Replicate()
     replicate.answer("create", refused(503))
     replicate.always("create", answer)

@@ -68,7 +68,7 @@ def attempt_ended(exporter: InMemorySpanExporter, result: TaskResult) -> Readabl
         ),
     ],
 )
-def test_a_span_has_the_prediction_and_the_error_of_its_attempt(
+def test_span_has_the_prediction_and_error_of_its_attempt(
     spans: InMemorySpanExporter,
     result: TaskResult,
     more: dict[str, str],
@@ -80,7 +80,7 @@ def test_a_span_has_the_prediction_and_the_error_of_its_attempt(
     assert (span.status.status_code, span.status.description) == status
 
 
-def test_a_span_joins_the_trace_that_the_headers_name_and_no_other(
+def test_span_joins_only_the_trace_named_in_the_headers(
     spans: InMemorySpanExporter,
 ) -> None:
     with tracing.joined_to(HEADERS):
@@ -97,7 +97,7 @@ def test_a_span_joins_the_trace_that_the_headers_name_and_no_other(
 
 
 @in_virtual_time
-async def test_each_attempt_of_a_batch_is_a_span_of_the_trace_that_began_it(
+async def test_each_attempt_of_a_batch_is_a_span_in_its_trace(
     spans: InMemorySpanExporter,
 ) -> None:
     replicate = Replicate(predict_seconds=5)

@@ -39,7 +39,7 @@ async def test_cancel_does_not_stop_a_prediction_claimed_by_an_equal_attempt(
     replicate = Replicate(predict_seconds=100, list_deadlines=False)
     replicate.answer("create", lost(carried_out=False))
     async with running_process() as process:
-        # Its creation never arrived. The other's prediction looks equal, and is assigned to it.
+        # Its creation never arrived. The other's prediction is equal, and is assigned to it.
         kept = await process.start(replicate.gateway(), task())
         other = await process.start(replicate.gateway(), task())
         await anyio.sleep(cancel_at)

@@ -89,7 +89,7 @@ def request(method: str, path: str, **headers: str) -> str:
     return "\r\n".join(lines) + "\r\n\r\n"
 
 
-def first_answered(*wires: Wire) -> list[Wire]:
+def wires_with_response(*wires: Wire) -> list[Wire]:
     """Wait until a connection has a response; return all that have one."""
     ready, _, _ = select.select([wire.socket for wire in wires], [], [], GIVE_UP_SECONDS)
     return [wire for wire in wires if wire.socket in ready]

@@ -45,7 +45,7 @@ def suite(version: str) -> tuple[str, ...]:
 
 
 @cache
-def written_down() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+def expected_results() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     """Return the expected passing scenarios by suite, and the skipped checks by scenario."""
     known = tomllib.loads(Path(__file__).with_name("conformance.toml").read_text("utf-8"))
     not_tried: dict[str, set[str]] = {}
@@ -76,7 +76,7 @@ def test_applicable_conformance_scenarios_pass(server: Server, tmp_path: Path, r
     )
     checks = list(checks_in(tmp_path))
     assert len(checks) > 30, done.stdout + done.stderr
-    passed, not_tried = written_down()
+    passed, not_tried = expected_results()
 
     failed = [
         check
@@ -100,7 +100,7 @@ def test_every_conformance_scenario_is_listed(version: str) -> None:
         [*suite(version), "list", "--server"], capture_output=True, text=True, check=True
     ).stdout
     listed = set(re.findall(r"^ +- (\S+)", report, re.MULTILINE))
-    passed, not_tried = written_down()
+    passed, not_tried = expected_results()
     assert not passed[version] & set(not_tried)
     assert listed - set(not_tried) == passed[version]
     if version == "0.2":

@@ -18,7 +18,7 @@ from mcp.server.streamable_http_manager import (
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.entry_points import mcp
-from http_api.raw_client import Wire, first_answered, request, wire_to
+from http_api.raw_client import Wire, request, wire_to, wires_with_response
 from replicate_mcp.batches.memory_limit import BATCH_BYTES, TASK_BYTES
 from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MARK_BYTES
 from replicate_mcp.simulator import Simulator
@@ -293,7 +293,7 @@ def test_held_request_bodies_count_towards_the_caller_quota(limited: Limited) ->
             length = {"content_length": "900000"}
             wire.send(request("POST", "/generate", **length, **JSON, **bearer("a")))
             wire.send("x" * 899_999)
-        answered = first_answered(one, other)
+        answered = wires_with_response(one, other)
         assert len(answered) == 1
         assert answered[0].headers().startswith("HTTP/1.1 429 ")
         small = {"prompt": "x" * 1_000, "aspect_ratio": "none"}

@@ -83,14 +83,14 @@ def as_the_prompt(value: bytes) -> bytes:
     return b'{"prompts": [%s]}' % value
 
 
-def beside_a_thousand_tasks(value: bytes) -> bytes:
+def among_a_thousand_tasks(value: bytes) -> bytes:
     tasks = b",".join([b'{"prompt":"x"}'] * 1_000)
     return b'{"tasks": [%s], "junk": %s}' % (tasks, value)
 
 
 BODIES = {
     "/generate": (in_the_body, as_the_body),
-    "/generate-batch": (in_a_task, as_the_prompt, beside_a_thousand_tasks),
+    "/generate-batch": (in_a_task, as_the_prompt, among_a_thousand_tasks),
 }
 
 

@@ -47,7 +47,7 @@ def run_client(command: Sequence[str], **variables: str) -> dict[str, Any]:
     return answer
 
 
-def assert_all_went_well(outcome: dict[str, Any]) -> None:
+def check_output(outcome: dict[str, Any]) -> None:
     """Check the output: two images with progress, a readable rejection, and a batch found again."""
     assert outcome["tools"][0] == "generate_images"
     made, again, refused = outcome["made"], outcome["again"], outcome["refused"]
@@ -76,7 +76,7 @@ def slowly(simulator: Simulator) -> None:
 @pytest.mark.parametrize(("script", "way", "path"), TYPESCRIPT)
 def test_typescript_sdk_makes_a_batch(server: Server, script: str, way: str, path: str) -> None:
     installed(FOLDER)
-    assert_all_went_well(run_client(["node", script, way, f"{server.url}{path}"]))
+    check_output(run_client(["node", script, way, f"{server.url}{path}"]))
 
 
 @cache
@@ -132,4 +132,4 @@ def first_python_sdk(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_first_python_sdk_makes_a_batch(server: Server, first_python_sdk: str) -> None:
     for way, path in (("streamable", "/mcp"), ("sse", "/sse")):
         command = [sys.executable, "python_1x.py", way, f"{server.url}{path}"]
-        assert_all_went_well(run_client(command, PYTHONPATH=first_python_sdk))
+        check_output(run_client(command, PYTHONPATH=first_python_sdk))

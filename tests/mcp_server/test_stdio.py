@@ -123,7 +123,7 @@ async def test_call_returns_after_wait_seconds_and_the_batch_continues(
     async with connect() as client:
         early = await call(client, "generate_images", tasks=[{"prompt": "x"}], wait_seconds=0)
         assert (early["status"], early["pending_count"]) == ("running", 1)
-        # The model is told to wait, because polling immediately returns the same response.
+        # The model has to wait, because polling immediately returns the same response.
         assert early["next_step"].endswith("and wait_seconds=45 for what finishes next.")
         late = await call(client, "get_batch", batch_id=early["batch_id"], wait_seconds=20)
     assert (late["status"], late["successful_count"]) == ("completed", 1)

@@ -147,7 +147,7 @@ async def test_account_name_lookup_times_out_after_twenty_seconds(
 
 
 @in_virtual_time
-async def test_a_memory_that_does_not_answer_in_twenty_seconds_is_not_waited_for(
+async def test_cache_read_times_out_after_twenty_seconds(
     accounts_of: MakeAccounts,
 ) -> None:
     class Hanging(Kept):
@@ -197,7 +197,7 @@ async def test_concurrent_name_requests_share_one_call_and_its_error(
 
 
 @in_virtual_time
-async def test_those_who_ask_at_once_share_an_answer_that_is_not_remembered(
+async def test_concurrent_requests_share_an_uncached_response(
     accounts_of: MakeAccounts,
 ) -> None:
     replicate = Replicate()
@@ -208,7 +208,7 @@ async def test_those_who_ask_at_once_share_an_answer_that_is_not_remembered(
 
 
 @in_virtual_time
-async def test_a_failed_question_is_asked_again_for_who_comes_after_the_failure(
+async def test_failed_request_is_repeated_for_later_callers(
     accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replicate = Replicate()
@@ -231,7 +231,7 @@ async def test_a_failed_question_is_asked_again_for_who_comes_after_the_failure(
 
 
 @in_virtual_time
-async def test_connections_of_a_token_are_closed_to_the_end_though_its_bringer_leaves(
+async def test_connections_of_a_token_are_closed_although_its_request_was_cancelled(
     accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replicate = Replicate()
@@ -405,7 +405,7 @@ async def test_webhook_of_a_known_account_is_verified_and_stored_without_a_limit
 
 
 @in_virtual_time
-async def test_a_webhook_is_verified_with_the_secret_of_its_own_account(
+async def test_webhook_is_verified_with_the_secret_of_its_own_account(
     accounts_of: MakeAccounts,
 ) -> None:
     accounts = accounts_of(Replicate(), public_url="https://mcp.example")
@@ -418,7 +418,9 @@ async def test_a_webhook_is_verified_with_the_secret_of_its_own_account(
 
 
 @in_virtual_time
-async def test_without_a_public_url_webhooks_are_kept_unverified(accounts_of: MakeAccounts) -> None:
+async def test_webhooks_are_stored_unverified_without_a_public_url(
+    accounts_of: MakeAccounts,
+) -> None:
     accounts = accounts_of(Replicate())
     await accounts.name(TOKEN)
     assert accounts.gateway(TOKEN).webhooks is None

@@ -60,9 +60,7 @@ DELIVERY = ("https://replicate.delivery", "https://*.replicate.delivery")
         ("http://[::1]:9001", ("http://127.0.0.1:9001",)),
     ],
 )
-def test_a_browser_may_load_images_from_where_outputs_are(
-    base_url: str, own: tuple[str, ...]
-) -> None:
+def test_browser_may_load_images_from_output_hosts(base_url: str, own: tuple[str, ...]) -> None:
     assert simulator_origins(base_url) == own
     assert image_origins(base_url) == (*DELIVERY, *own)
 
@@ -153,7 +151,7 @@ async def test_invalid_delivery_responses_raise_download_errors(
     assert asked == [path], "no redirect is followed"
 
 
-async def test_a_host_that_says_nothing_is_not_waited_for(
+async def test_unresponsive_host_times_out(
     files: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base_url, _ = files

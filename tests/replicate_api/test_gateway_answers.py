@@ -87,7 +87,7 @@ async def test_search_sends_query_and_limit() -> None:
     ],
 )
 @in_virtual_time
-async def test_a_model_is_given_as_the_api_has_it(
+async def test_model_document_is_returned_unchanged(
     ask: Callable[[Gateway], Awaitable[Mapping[str, Any]]], path: str
 ) -> None:
     replicate = Replicate()
@@ -183,7 +183,7 @@ async def test_gateway_repr_hides_its_token() -> None:
     assert gateway.base_url == URL
 
 
-def test_a_target_is_as_replicate_has_it_unless_it_says_otherwise() -> None:
+def test_target_defaults_are_those_of_replicate() -> None:
     assert Target(ModelName.parse(MODEL)) == Target(ModelName.parse(MODEL), "", is_resolved=True)
 
 

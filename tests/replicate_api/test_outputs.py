@@ -47,13 +47,13 @@ def test_output_files_are_extracted(output: object, urls: tuple[str, ...]) -> No
     assert outputs_of(output).urls == urls
 
 
-def test_the_files_of_an_output_are_at_most_a_hundred() -> None:
+def test_output_has_at_most_a_hundred_files() -> None:
     urls = [f"https://replicate.delivery/{number}.png" for number in range(150)]
     assert outputs_of(urls).urls == tuple(urls[:100])
     assert outputs_of(urls[:99]).urls == tuple(urls[:99])
 
 
-def test_an_output_without_more_is_neither_inline_nor_has_it_words() -> None:
+def test_output_is_by_default_not_inline_and_has_no_text() -> None:
     assert outputs_of(A) == Outputs((A,)) == Outputs((A,), inline=False, words="")
     assert outputs_of(None) == Outputs()
 
@@ -75,7 +75,7 @@ def test_an_output_without_more_is_neither_inline_nor_has_it_words() -> None:
         (["a", "b" * 1_999, " c"], "a " + "b" * 1_998),
     ],
 )
-def test_the_words_of_an_output(output: object, words: str) -> None:
+def test_text_of_an_output_is_extracted(output: object, words: str) -> None:
     assert outputs_of(output).words == words
 
 
@@ -119,7 +119,7 @@ def test_non_file_urls_are_not_outputs(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [A, "http://a/b", "HTTP://a:80/b?c#d", "https://a/" + "b" * 4_086])
-def test_what_is_a_url_of_a_file(text: str) -> None:
+def test_file_urls_are_recognised(text: str) -> None:
     assert is_file_url(text)
 
 

@@ -121,7 +121,7 @@ async def test_prediction_past_its_deadline_is_cancelled_once_and_followed_to_it
 
 
 @in_virtual_time
-async def test_what_is_seen_to_have_ended_past_its_deadline_is_not_cancelled() -> None:
+async def test_prediction_found_ended_past_its_deadline_is_not_cancelled() -> None:
     replicate = Replicate(predict_seconds=1)
     made = replicate.made()
     await anyio.sleep(5)

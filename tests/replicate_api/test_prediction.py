@@ -137,7 +137,7 @@ def test_timestamp_is_parsed_to_seconds(text: object, seconds: float | None) -> 
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has one time zone a process.")
-def test_a_timestamp_without_a_time_zone_is_utc_whatever_this_machines_is(
+def test_timestamp_without_a_time_zone_is_utc(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     try:

@@ -353,14 +353,14 @@ def test_further_429s_of_an_episode_never_shorten_its_pause() -> None:
     assert on_throttled(at(first, 1), Throttling(1e6), sent_at=NOW).paused_until == NOW + 301
 
 
-def test_an_answer_of_an_episode_that_names_no_time_makes_its_pause_no_longer() -> None:
+def test_429_of_an_episode_without_retry_after_does_not_extend_the_pause() -> None:
     first = on_throttled(FULL, Throttling(0.5), sent_at=NOW)
     for named, pause in ((None, 0.5), (0, 0.5), (0.25, 0.5), (0.75, 1)):
         rate = on_throttled(at(first, 0.25), Throttling(named), sent_at=NOW)
         assert rate.paused_until == NOW + pause
 
 
-def test_an_answer_of_an_episode_lowers_nothing_by_what_was_counted_since() -> None:
+def test_429_of_an_episode_ignores_creations_counted_since() -> None:
     first = on_throttled(at(on_sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
     recounted = replace(at(first, 30), since=NOW + 15, accepted=2)
     assert on_throttled(recounted, A_SECOND, sent_at=NOW).per_minute == first.per_minute

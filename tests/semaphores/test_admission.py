@@ -86,7 +86,7 @@ def test_batch_respects_its_own_limit_and_reserves_nothing_beyond_it() -> None:
     assert Counter(grants) == {"few": 2, "many": 6}
 
 
-def test_an_entry_of_which_nothing_runs_may_start_as_many_as_its_own_limit() -> None:
+def test_entry_without_running_starts_may_start_up_to_its_own_limit() -> None:
     assert admit(
         [Entry("a", "p", ("s",), None, 5, max_running=2)], {"s": 9}, {}, now=NOW
     ).grants == (

@@ -124,7 +124,7 @@ async def test_contexts_get_their_units_first_come_first_served() -> None:
         assert await here.backend.state() == (0, 0)
 
 
-async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
+async def test_context_with_a_free_unit_costs_three_calls() -> None:
     async with process() as here:
         lease = await here.hold()
         permit = lease.permit
@@ -134,7 +134,7 @@ async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
         assert here.backend.steps == [("join", 1), ("take", 1), ("release", permit)]
 
 
-async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
+async def test_context_released_before_acquire_takes_no_unit() -> None:
     async with process() as here:
         lease = ContextPermit("team")
         await here.queue.release(lease)
@@ -143,7 +143,7 @@ async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
         assert (lease.permit, here.backend.steps) == (None, [])
 
 
-async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
+async def test_released_waiters_leave_the_queue_and_others_stay(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with process() as here:
@@ -169,7 +169,7 @@ async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
     assert caplog.records == []
 
 
-async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
+async def test_waiter_released_while_enqueuing_leaves_the_queue() -> None:
     async with process() as here:
         await here.hold()
         gate = here.backend.gates["join"] = anyio.Event()
@@ -182,7 +182,7 @@ async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
         assert await here.backend.state() == (1, 1)
 
 
-async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
+async def test_failed_enqueue_leaves_other_waiters_queued() -> None:
     async with process() as here:
         held, waiting = await here.hold(), await here.wait()
         here.backend.failures["join"] = [BackendUnavailable("Away.")]
@@ -195,7 +195,7 @@ async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
         await waiting.held.wait()
 
 
-async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came() -> None:
+async def test_unit_of_a_released_waiter_goes_to_another_context() -> None:
     async with process(limit=2) as here:
         gate = here.backend.gates["take"] = anyio.Event()
         first, second = await here.wait(), await here.wait()
@@ -207,7 +207,7 @@ async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came
         assert await here.backend.state() == (0, 0)
 
 
-async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
+async def test_accepting_a_stale_offer_gives_other_contexts_their_units() -> None:
     async with process() as here:
         gate = here.backend.gates["take"] = anyio.Event()
         team = await here.wait()
@@ -220,12 +220,12 @@ async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
             assert lease.permit is not None
 
 
-async def test_a_process_looks_for_units_while_contexts_wait_and_no_longer(
+async def test_process_polls_for_units_only_while_contexts_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 0.01)
 
-    async def looks(here: Process) -> bool:
+    async def polls(here: Process) -> bool:
         await anyio.sleep(0.02)
         here.backend.steps.clear()
         await anyio.sleep(0.05)
@@ -234,12 +234,12 @@ async def test_a_process_looks_for_units_while_contexts_wait_and_no_longer(
     async with process() as here:
         here.group.start_soon(here.holder.run)
         held = await here.hold()
-        assert not await looks(here)
+        assert not await polls(here)
         for waiting in (await here.wait(), await here.wait()):
-            assert await looks(here)
+            assert await polls(here)
             await here.queue.release(waiting)
-        assert not await looks(here)
+        assert not await polls(here)
         waiting = await here.wait()
         await here.queue.release(held)
         await waiting.held.wait()
-        assert not await looks(here)
+        assert not await polls(here)

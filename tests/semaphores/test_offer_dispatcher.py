@@ -93,7 +93,7 @@ async def test_offers_to_an_unsubscribed_entry_are_dropped() -> None:
         assert taken == [[Offer(6, "a")]]
 
 
-async def test_the_first_offer_of_all_is_handed_on_after_steps_that_offered_nothing() -> None:
+async def test_first_offer_is_dispatched_after_calls_without_offers() -> None:
     async with watched() as (_, holder):
         taken: list[Sequence[Offer]] = []
         holder.subscribe("a", taken.append)
@@ -149,7 +149,7 @@ async def test_dispatcher_polls_only_while_an_entry_is_subscribed(
         assert len(backend.decided_at) == seen
 
 
-async def test_who_waits_is_decided_for_as_soon_as_the_last_decision_said(
+async def test_admission_runs_for_waiting_entries_at_the_time_last_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 600)

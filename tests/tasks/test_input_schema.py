@@ -850,13 +850,13 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
         ),
     ],
 )
-def test_what_is_wrong_with_the_inputs_of_a_small_schema(
+def test_invalid_inputs_of_a_small_schema_are_reported(
     properties: JSON, others: JSON, inputs: JSON, expected: list[str]
 ) -> None:
     assert sentences(schema_of(properties, **others), inputs) == expected
 
 
-def test_what_the_allowance_does_not_reach_is_left_to_replicate() -> None:
+def test_values_beyond_the_effort_limit_are_left_to_replicate() -> None:
     model = MODELS["flux-schnell"]
     wrong = {"prompt": "x", "num_outputs": 9.0}
     assert sentences(model, wrong, Effort(0)) == []
@@ -865,7 +865,7 @@ def test_what_the_allowance_does_not_reach_is_left_to_replicate() -> None:
     assert sentences(model, {"num_outputs": 9}, Effort(0)) == ["prompt is required by this model"]
 
 
-def test_only_the_comparison_of_items_with_each_other_costs_their_square() -> None:
+def test_only_pairwise_comparison_of_items_costs_its_square() -> None:
     unique = schema_of({"a": {"uniqueItems": True}})
     few = schema_of({"a": {"maxItems": 2}})
     inputs = {"a": [1] * 100}
@@ -883,7 +883,7 @@ def test_only_the_comparison_of_items_with_each_other_costs_their_square() -> No
         ({"type": "string", "default": "webp"}, "webp", None, "webp"),
     ],
 )
-def test_the_values_of_an_output_format(
+def test_output_format_values_are_read(
     output_format: JSON, wanted: str, value: str | None, default: str | None
 ) -> None:
     schema = schema_of({"output_format": output_format})
@@ -916,12 +916,12 @@ SEQUENCE = {
         ({"seed": {}}, {}, {"seed": 5}, 1),
     ],
 )
-def test_the_images_that_inputs_ask_for_are_counted_with_their_defaults(
+def test_requested_images_are_counted_with_schema_defaults(
     properties: JSON, others: JSON, inputs: JSON, count: int
 ) -> None:
     assert schema_of(properties, **others).count(inputs) == count
 
 
-def test_a_seed_is_chosen_from_the_numbers_of_31_bits() -> None:
+def test_chosen_seed_has_at_most_31_bits() -> None:
     assert seeds() == (0, 2_147_483_647)
     assert seeds(minimum=1) == (1, 2_147_483_647)

@@ -151,7 +151,7 @@ audio/flac flac
 
 
 @pytest.mark.parametrize("line", EXTENSIONS.splitlines())
-def test_a_medium_keeps_each_extension_of_its_type_and_else_gets_the_usual_one(line: str) -> None:
+def test_media_file_keeps_an_extension_of_its_type_else_gets_the_usual_one(line: str) -> None:
     name, *extensions = line.split()
     assert extension_of_type(name) == extensions[0]
     beginnings = [beginning for beginning, kind in BEGINNINGS if kind == name]
@@ -162,14 +162,14 @@ def test_a_medium_keeps_each_extension_of_its_type_and_else_gets_the_usual_one(l
             assert name_to_save(f"x.{extension}", beginning) == f"x.{extension}"
 
 
-def test_each_extension_of_data_is_kept() -> None:
+def test_each_data_extension_is_kept() -> None:
     kept = "safetensors zip tar gz npz npy json jsonl txt csv pdf glb gltf ply obj stl splat"
     for extension in kept.split():
         assert name_to_save(f"x.{extension}", b"data") == f"x.{extension}"
     assert frozenset(kept.split()) == DATA_EXTENSIONS
 
 
-def test_the_head_of_a_file_holds_a_comment_before_its_first_element() -> None:
+def test_sniffed_head_covers_a_comment_before_the_first_element() -> None:
     file = b"<?xml version='1.0'?><!--" + b" licence" * 500 + b"--><svg><!-- more -->"
     assert media_type(file[:HEAD_BYTES]) == media_type(b"<svg>")
 
