@@ -234,11 +234,11 @@ def test_a_result_is_sent_with_its_prediction_where_it_has_one() -> None:
     told = FinishCall(7, "b", encode_row(SUCCESS), ended=True, counts_images=False).encode()
     assert told == {
         "permit": "7", "batch": "b", "result": encode_row(SUCCESS)[:3], "ended": True,
-        "asked_for": False, "prediction": "p3",
+        "counts_images": False, "prediction": "p3",
     }  # fmt: skip
     told = FinishCall(7, "b", encode_row(failed(1)), ended=False, counts_images=True).encode()
     assert "prediction" not in told
-    assert (told["ended"], told["asked_for"]) == (False, True)
+    assert (told["ended"], told["counts_images"]) == (False, True)
 
 
 def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
@@ -465,7 +465,7 @@ async def test_a_server_that_is_not_there_is_told_by_every_step_without_its_pass
 async def test_a_text_that_is_not_unicode_is_not_sent() -> None:
     server = at_nowhere()
     with pytest.raises(InvalidInput):
-        await server.call("recall", "me", {"key": "\ud800"})
+        await server.call("get_cached", "me", {"key": "\ud800"})
     await server.close()
 
 
@@ -514,8 +514,8 @@ def test_of_many_options_the_one_in_the_error_is_named() -> None:
 def test_the_script_is_of_all_its_files_in_their_order() -> None:
     script = at_nowhere()._script
     for file in (
-        "rate", "admission", "cancel_after", "call", "memory", "queue", "permits", "holders",
-        "space", "journal", "memos", "registration", "steps",
+        "rate_limit", "admission", "cancel_after", "prelude", "generation", "queue", "permits",
+        "holders", "space", "journal", "cache", "resync", "commands",
     ):  # fmt: skip
         assert lua(file) in script
     assert script.endswith("return answer()\n")

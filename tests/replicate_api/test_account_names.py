@@ -151,7 +151,7 @@ async def test_a_memory_that_does_not_answer_in_twenty_seconds_is_not_waited_for
     accounts_of: MakeAccounts,
 ) -> None:
     class Hanging(Kept):
-        async def recall(self, key: str) -> str | None:
+        async def get_cached(self, key: str) -> str | None:
             await anyio.sleep_forever()
             raise AssertionError
 
