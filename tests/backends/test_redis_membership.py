@@ -79,7 +79,9 @@ async def test_a_server_that_forgets_a_process_at_once_is_an_error(site: Site, k
         anyio.fail_after(10),
         pytest.raises(BackendUnavailable, match="forgets this process again and again: its memory"),
     ):
-        await (membership.call("set_rate") if kind == "step" else membership.read("usage_by_holder"))
+        await (
+            membership.call("set_rate") if kind == "step" else membership.read("usage_by_holder")
+        )
     await server.close()
 
 

@@ -39,13 +39,13 @@ class Components:
         self,
         settings: Settings,
         backend: "Backend",
-        holder: OfferDispatcher,
+        dispatcher: OfferDispatcher,
         runner: BatchRunner,
         contexts: ContextQueue,
         refused: RefusedCredentials | None = None,
     ) -> None:
         self.backend = backend
-        self.dispatcher = holder
+        self.dispatcher = dispatcher
         self.runner = runner
         self.contexts = contexts
         self.models = ModelResolver(backend)
@@ -71,10 +71,10 @@ class Components:
     ) -> "Components":
         """Put the parts together, and start what runs in the background."""
         backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
-        holder = OfferDispatcher(backend)
+        dispatcher = OfferDispatcher(backend)
         runner = BatchRunner(
             backend,
-            holder,
+            dispatcher,
             group,
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
@@ -83,10 +83,10 @@ class Components:
             observer=observer,
         )
         group.start_soon(backend.run)
-        group.start_soon(holder.run)
+        group.start_soon(dispatcher.run)
         group.start_soon(runner.watch_cancellations)
-        contexts = ContextQueue(backend, BackendCalls(holder, group))
-        parts = cls(settings, backend, holder, runner, contexts, refused)
+        contexts = ContextQueue(backend, BackendCalls(dispatcher, group))
+        parts = cls(settings, backend, dispatcher, runner, contexts, refused)
         group.start_soon(parts.accounts.close_idle)
         if settings.token:
             group.start_soon(parts.recover_own_account)

@@ -33,8 +33,8 @@ _OUT_OF_TIME = "The batch's time was up before this task was created{why}: send 
 class Cancellation:
     """Gives up on tasks that wait, and stops what runs."""
 
-    def __init__(self, steps: BatchServices) -> None:
-        self._services = steps
+    def __init__(self, services: BatchServices) -> None:
+        self._services = services
 
     def cancel(self, batch: RunningBatch) -> None:
         """Stop a batch because somebody asked for it, on Replicate too.
@@ -122,7 +122,7 @@ class Cancellation:
         async with anyio.create_task_group() as group:
 
             async def find() -> None:
-                found = await batch.settlement.resolve(permit, batch.gateway, to_cancel=True)
+                found = await batch.reconciler.resolve(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
                     await cancel_quietly(batch.gateway, found)
 

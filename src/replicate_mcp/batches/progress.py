@@ -86,7 +86,7 @@ def _notice(batch: "RunningBatch") -> str:
     if since is not None and time.time() - since >= UNANSWERED_SECONDS:
         clock = datetime.fromtimestamp(since).astimezone().strftime("%H:%M")
         return f"Replicate has not answered since {clock}, trying again."
-    pause = math.ceil(batch.holder.paused_for)
+    pause = math.ceil(batch.dispatcher.paused_for)
     if pause and batch.pending and not batch.running:
         return (
             f"Redis is new or was restarted: waiting {pause} s for the other processes to report "

@@ -71,15 +71,15 @@ class Recovery:
     def __init__(
         self,
         account: str,
-        settlement: Reconciler,
-        steps: BatchServices,
+        reconciler: Reconciler,
+        services: BatchServices,
         is_busy: Callable[[], bool],
     ) -> None:
         self._account = account
         self._is_busy = is_busy
-        self._settlement = settlement
-        self._services = steps
-        self._backend = steps.backend
+        self._reconciler = reconciler
+        self._services = services
+        self._backend = services.backend
         self._gateways: list[Gateway] = []
         self._on_their_way: Counter[str] = Counter()
         self._names: dict[str, BatchFilenames] = {}
@@ -227,7 +227,7 @@ class Recovery:
     async def _resolve(self, orphan: AttemptRecord, gateway: Gateway) -> str | None:
         """The id of the attempt's prediction; None where none was made."""
         await gateway.sync_clock()
-        found = await self._settlement.resolve(orphan.permit, gateway)
+        found = await self._reconciler.resolve(orphan.permit, gateway)
         if found is Verdict.REFUSED:
             raise ApiStatusError(401, "the token was refused")
         if found is Verdict.UNKNOWN:

@@ -61,7 +61,7 @@ class BatchRunner:
     def __init__(
         self,
         backend: Backend,
-        holder: OfferDispatcher,
+        dispatcher: OfferDispatcher,
         group: TaskGroup,
         *,
         prediction_seconds: int,
@@ -70,18 +70,18 @@ class BatchRunner:
         max_bytes: int | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._services = BatchServices(backend, holder, group, observer or NullObserver())
-        self._stopping = Cancellation(self._services)
+        self._services = BatchServices(backend, dispatcher, group, observer or NullObserver())
+        self._cancellation = Cancellation(self._services)
         self._attempting = TaskExecutor(
             self._services,
-            self._stopping,
+            self._cancellation,
             prediction_seconds=prediction_seconds,
             images_per_day=images_per_day,
         )
         self._batch_seconds = batch_seconds
         self._most_bytes = max_bytes
         self._batches: dict[str, RunningBatch] = {}
-        self._settlements: dict[str, Reconciler] = {}
+        self._reconcilers: dict[str, Reconciler] = {}
         self._recoveries: dict[str, Recovery] = {}
         self._started = anyio.Event()
 
@@ -121,8 +121,8 @@ class BatchRunner:
             account=account,
             tasks=tasks,
             gateway=gateway,
-            settlement=self._settlement(account),
-            holder=self._services.dispatcher,
+            reconciler=self._reconciler(account),
+            dispatcher=self._services.dispatcher,
             names=names,
             deadline=steady_time() + self._batch_seconds,
             opened=steady_time(),
@@ -142,14 +142,14 @@ class BatchRunner:
         journal_tasks = tuple(
             JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
         )
-        steps = self._services
+        services = self._services
         self._batches[batch.id] = batch
         self._started.set()
-        steps.dispatcher.subscribe(
-            batch.id, lambda offers: steps.spawn(self._attempting.start_tasks, batch, offers)
+        services.dispatcher.subscribe(
+            batch.id, lambda offers: services.spawn(self._attempting.start_tasks, batch, offers)
         )
         try:
-            room = await steps.backend.open_batch(
+            room = await services.backend.open_batch(
                 NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key, failures),
                 QueueEntry(batch.id, semaphores, account, len(batch.pending), at_most),
             )
@@ -157,9 +157,9 @@ class BatchRunner:
             self._forget(batch)
             raise
         for each in failures:
-            steps.observer.task_ended(each, None)
-        steps.spawn(self._watch, batch)
-        steps.dispatcher.dispatch(room)
+            services.observer.task_ended(each, None)
+        services.spawn(self._watch, batch)
+        services.dispatcher.dispatch(room)
         return batch
 
     def running(self, batch_id: str) -> RunningBatch | None:
@@ -168,13 +168,13 @@ class BatchRunner:
 
     def cancel(self, batch: RunningBatch) -> None:
         """Stop a batch for good: create nothing more, and stop on Replicate what runs."""
-        self._stopping.cancel(batch)
+        self._cancellation.cancel(batch)
 
     def recover(self, account: str, gateway: Gateway) -> None:
         """Take over, from now on and with this token, what the account's dead processes left."""
         if account not in self._recoveries:
-            settlement = self._settlement(account)
-            recovery = Recovery(account, settlement, self._services, lambda: bool(self._batches))
+            reconciler = self._reconciler(account)
+            recovery = Recovery(account, reconciler, self._services, lambda: bool(self._batches))
             self._recoveries[account] = recovery
             self._services.spawn(recovery.run)
         self._recoveries[account].use(gateway)
@@ -197,7 +197,9 @@ class BatchRunner:
                 self._services.backend.interrupted_batches
             ):
                 if batch := self._batches.get(batch_id):
-                    self._services.spawn(self._stopping.abandon_pending, batch, TAKEN_OVER_REASON)
+                    self._services.spawn(
+                        self._cancellation.abandon_pending, batch, TAKEN_OVER_REASON
+                    )
 
     async def _watch(self, batch: RunningBatch) -> None:
         """See to the batch's deadline, and to its end."""
@@ -207,7 +209,7 @@ class BatchRunner:
                 await batch.ended.wait()
                 break
         if not batch.ended.is_set():
-            await self._stopping.drop_out_of_time(batch)
+            await self._cancellation.drop_out_of_time(batch)
             await batch.ended.wait()
         self._forget(batch)
 
@@ -215,12 +217,12 @@ class BatchRunner:
         self._batches.pop(batch.id, None)
         self._services.dispatcher.unsubscribe(batch.id)
 
-    def _settlement(self, account: str) -> Reconciler:
-        if account not in self._settlements:
-            self._settlements[account] = Reconciler(
+    def _reconciler(self, account: str) -> Reconciler:
+        if account not in self._reconcilers:
+            self._reconcilers[account] = Reconciler(
                 account, self._services.backend, self._services.spawn
             )
-        return self._settlements[account]
+        return self._reconcilers[account]
 
 
 def _names_and_weight(

@@ -49,8 +49,8 @@ class RunningBatch:
     account: str
     tasks: Sequence[PlannedTask]
     gateway: Gateway = field(repr=False)
-    settlement: Reconciler = field(repr=False)
-    holder: OfferDispatcher = field(repr=False)
+    reconciler: Reconciler = field(repr=False)
+    dispatcher: OfferDispatcher = field(repr=False)
     names: BatchFilenames = field(repr=False)
     deadline: float
     opened: float

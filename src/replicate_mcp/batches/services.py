@@ -12,8 +12,8 @@ class BatchServices(BackendCalls):
     """A process's steps at its backend, and the background in which its batches run."""
 
     def __init__(
-        self, backend: Backend, holder: OfferDispatcher, group: TaskGroup, observer: Observer
+        self, backend: Backend, dispatcher: OfferDispatcher, group: TaskGroup, observer: Observer
     ) -> None:
-        super().__init__(holder, group)
+        super().__init__(dispatcher, group)
         self.backend = backend
         self.observer = observer

@@ -57,14 +57,14 @@ class TaskExecutor:
 
     def __init__(
         self,
-        steps: BatchServices,
-        stopping: Cancellation,
+        services: BatchServices,
+        cancellation: Cancellation,
         *,
         prediction_seconds: int,
         images_per_day: int | None,
     ) -> None:
-        self._services = steps
-        self._stopping = stopping
+        self._services = services
+        self._cancellation = cancellation
         self._prediction_seconds = prediction_seconds
         self._images_per_day = images_per_day
 
@@ -72,7 +72,7 @@ class TaskExecutor:
         """Note an attempt for each offer, then send it."""
         seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
         if seconds < MIN_CANCEL_AFTER_SECONDS:
-            return await self._stopping.drop_out_of_time(batch)
+            return await self._cancellation.drop_out_of_time(batch)
         chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
         if not chosen:
             return None
@@ -98,7 +98,7 @@ class TaskExecutor:
         except Exception:
             # Nothing was sent: the tasks wait for the offers that follow these.
             batch.pending.extendleft(reversed(chosen.values()))
-            await self._stopping.fail_pending(batch)
+            await self._cancellation.fail_pending(batch)
             raise
         for permit, index in chosen.items():
             if permit in noted.cancel_after:
@@ -111,8 +111,8 @@ class TaskExecutor:
         if noted.quota_resets_in is not None:
             # After what was noted just now has begun: that still fitted.
             reason = self._cap_reached(noted.quota_resets_in)
-            return self._services.spawn(self._stopping.abandon_pending, batch, reason)
-        return await self._stopping.fail_pending(batch)
+            return self._services.spawn(self._cancellation.abandon_pending, batch, reason)
+        return await self._cancellation.fail_pending(batch)
 
     def _cap_reached(self, opens_in: float) -> Reason:
         assert self._images_per_day is not None
@@ -122,7 +122,7 @@ class TaskExecutor:
         """One attempt, from its creation to its result, or back to where its task waits."""
         # Noting it may have taken long: the backend was not there, or the machine slept.
         if batch.deadline - steady_time() < MIN_CANCEL_AFTER_SECONDS:
-            await self._stopping.drop_out_of_time(batch)
+            await self._cancellation.drop_out_of_time(batch)
         if batch.stop_reason is not None:
             return await self._requeue(batch, permit, index)
         task, sent_at = batch.tasks[index], steady_time()
@@ -151,7 +151,7 @@ class TaskExecutor:
                 self._found(batch, permit, prediction.id)
                 if not prediction.is_complete_with(task.complete_at_count):
                     if batch.canceled:
-                        await self._stopping.stop(batch, permit, prediction.id)
+                        await self._cancellation.stop(batch, permit, prediction.id)
                     prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
@@ -223,7 +223,7 @@ class TaskExecutor:
             raise
 
     async def _reconcile(self, batch: RunningBatch, permit: int) -> Prediction:
-        found = await batch.settlement.resolve(permit, batch.gateway)
+        found = await batch.reconciler.resolve(permit, batch.gateway)
         if found is Verdict.NOT_MADE:
             raise PredictionNotCreated("the creation did not arrive")
         if isinstance(found, Verdict):
@@ -245,7 +245,9 @@ class TaskExecutor:
         if rule.action is Action.FAIL:
             return failure(task, rule.code, rule.sentence, rule.retryable)
         if rule.action is Action.FAIL_BATCH:
-            await self._stopping.abandon_pending(batch, (rule.code, rule.sentence, rule.retryable))
+            await self._cancellation.abandon_pending(
+                batch, (rule.code, rule.sentence, rule.retryable)
+            )
             return failure(task, rule.code, rule.sentence, rule.retryable)
         throttling = None
         if isinstance(fault, ApiStatusError):
@@ -261,7 +263,7 @@ class TaskExecutor:
             self._services.observer.creation_retried()
             # The permit is kept meanwhile: to others it is of no use either.
             with anyio.move_on_after(RETRY_DELAYS_SECONDS[tries]):
-                await batch.stopping.wait()
+                await batch.cancellation.wait()
         await self._requeue(batch, permit, task.index, throttling)
         return None
 
@@ -275,7 +277,7 @@ class TaskExecutor:
         )
         self._untrack(batch, permit)
         self._services.dispatcher.dispatch(room)
-        await self._stopping.fail_pending(batch)
+        await self._cancellation.fail_pending(batch)
 
     def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
         batch.creating.pop(permit, None)

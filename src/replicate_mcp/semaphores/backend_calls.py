@@ -21,8 +21,8 @@ RETRY_DELAY_SECONDS = 1.0
 class BackendCalls:
     """A process's steps at its backend, done however long that cannot be used."""
 
-    def __init__(self, holder: OfferDispatcher, group: TaskGroup) -> None:
-        self.dispatcher = holder
+    def __init__(self, dispatcher: OfferDispatcher, group: TaskGroup) -> None:
+        self.dispatcher = dispatcher
         self._group = group
 
     async def retry_until_available(self, step: Callable[..., Awaitable[T]], *arguments: Any) -> T:
