@@ -167,8 +167,8 @@ HELD = (
     "claim_prediction",
     "finish",
     "requeue",
-    "record",
-    "leave",
+    "record_results",
+    "dequeue",
 )
 
 

@@ -263,7 +263,7 @@ class TaskExecutor:
             self._services.observer.creation_retried()
             # The permit is kept meanwhile: to others it is of no use either.
             with anyio.move_on_after(RETRY_DELAYS_SECONDS[tries]):
-                await batch.cancellation.wait()
+                await batch.stopping.wait()
         await self._requeue(batch, permit, task.index, throttling)
         return None
 
