@@ -35,16 +35,16 @@ class Recorded(SqliteBackend):
         self.gates: dict[str, anyio.Event] = {}
         self.failures: dict[str, list[Exception]] = {}
 
-    async def join(self, entry: QueueEntry) -> AdmissionResult:
-        await self._record("join", entry.waiting)
+    async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
+        await self._record("enqueue", entry.waiting)
         return await super().enqueue(entry)
 
-    async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
-        await self._record("leave", count)
+    async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
+        await self._record("dequeue", count)
         return await super().dequeue(entry, count)
 
-    async def take(self, permits: Sequence[int]) -> AcceptedOffers:
-        await self._record("take", len(permits))
+    async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
+        await self._record("accept_offers", len(permits))
         return await super().accept_offers(permits)
 
     async def release(self, permit: int) -> AdmissionResult:
@@ -130,7 +130,7 @@ async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
         await here.queue.release(lease)
         await here.queue.release(lease)
         assert await here.backend.state() == (0, 0)
-        assert here.backend.steps == [("join", 1), ("take", 1), ("release", permit)]
+        assert here.backend.steps == [("enqueue", 1), ("accept_offers", 1), ("release", permit)]
 
 
 async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
@@ -153,7 +153,7 @@ async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
         for lease in waiting[1:3]:
             await here.queue.release(lease)
         assert await here.backend.state() == (1, 1)
-        leaves = [argument for name, argument in here.backend.steps if name == "leave"]
+        leaves = [argument for name, argument in here.backend.steps if name == "dequeue"]
         assert leaves == [1, 2], "two that give up at once are one step"
         last = await here.wait()
         assert await here.backend.state() == (1, 2)
@@ -171,7 +171,7 @@ async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
 async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
     async with process() as here:
         await here.hold()
-        gate = here.backend.gates["join"] = anyio.Event()
+        gate = here.backend.gates["enqueue"] = anyio.Event()
         lease = await here.wait()
         await here.queue.release(lease)
         assert await here.backend.state() == (1, 0)
@@ -184,7 +184,7 @@ async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
 async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
     async with process() as here:
         held, waiting = await here.hold(), await here.wait()
-        here.backend.failures["join"] = [BackendUnavailable("Away.")]
+        here.backend.failures["enqueue"] = [BackendUnavailable("Away.")]
         with pytest.raises(BackendUnavailable):
             await here.queue.acquire(ContextPermit("team"))
         with pytest.raises(UnknownSemaphore):
@@ -196,7 +196,7 @@ async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
 
 async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came() -> None:
     async with process(limit=2) as here:
-        gate = here.backend.gates["take"] = anyio.Event()
+        gate = here.backend.gates["accept_offers"] = anyio.Event()
         first, second = await here.wait(), await here.wait()
         await here.queue.release(first)
         gate.set()
@@ -208,7 +208,7 @@ async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came
 
 async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
     async with process() as here:
-        gate = here.backend.gates["take"] = anyio.Event()
+        gate = here.backend.gates["accept_offers"] = anyio.Event()
         team = await here.wait()
         here.backend.now += 0.06
         studio = await here.wait("studio")
