@@ -1,6 +1,6 @@
 -- Cached responses of Replicate's, each in a key that expires, and their sizes.
 --
--- `cache` is a hash with the bytes of each ('m:' and its name) and of all ('all'); `memos_written`
+-- `memos` is a hash with the bytes of each ('m:' and its name) and of all ('all'); `memos_written`
 -- and `memos_expire` are sorted sets of their names, by these times.
 
 local sizes, written, expire = prefix .. 'memos', prefix .. 'memos_written', prefix .. 'memos_expire'
