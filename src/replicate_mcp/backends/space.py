@@ -52,5 +52,5 @@ def journal_full(*, needed: int, running: int, keys: int, allowed: int) -> Repli
 
 
 def _mib(size: int) -> str:
-    """Return a size in MiB, rounded up to a tenth, so that what is too large looks too large."""
+    """Return a size in MiB, rounded up to a tenth, so that an excess is never rounded away."""
     return f"{math.ceil(size * 10 / 1024**2) / 10:.1f}".removesuffix(".0")

@@ -203,7 +203,7 @@ class Accounts:
             if mark in self._names:
                 return
             if asking.failure is not None and asking.failed_at >= arrived:
-                raise type(asking.failure)(str(asking.failure))  # Looked up meanwhile.
+                raise type(asking.failure)(str(asking.failure))  # A concurrent lookup failed.
             try:
                 with anyio.fail_after(ASK_SECONDS):
                     name = await self._ask(token, mark, source)

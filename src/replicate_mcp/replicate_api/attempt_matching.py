@@ -26,11 +26,12 @@ CLOCK_SLACK = 5.0
 rounded."""
 
 EVIDENCE_SECONDS = 1.0
-"""Seconds by which a prediction must be newer than an attempt to prove that the list is up to date.
-"""
+"""Seconds after the loss of a response from which on a listed creation proves that the list is up
+to date."""
 
 GRACE_SECONDS = 10.0
-"""Seconds without such proof after which an attempt missing from the list counts as not created."""
+"""Seconds without such a proof after which an attempt missing from the list counts as not created.
+"""
 
 SETTLED_WITHIN_SECONDS = 50 * 60.0
 """Maximum age in seconds of an attempt that can be matched: Replicate deletes inputs after an hour.
@@ -126,7 +127,8 @@ def match_predictions(
     """Match predictions to attempts, one to one.
 
     A prediction matches an attempt if the model, every input that was sent, and the lifetime agree
-    and it was created later. Among several, the nearest lifetime wins, then the earliest creation.
+    and it was not created earlier. Among several, the nearest lifetime wins, then the earliest
+    creation.
 
     Args:
         attempts: the attempts without a prediction.

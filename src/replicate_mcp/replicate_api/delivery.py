@@ -34,7 +34,7 @@ class Delivery:
     """A client for outputs, which recognises their URLs and downloads them."""
 
     def __init__(self, base_url: str) -> None:
-        """Set the base URL of Replicate's API."""
+        """Create a client for outputs of the API at `base_url`."""
         base = urlsplit(base_url)
         self._simulator = base if is_loopback(base.hostname or "") else None
         self._delivered_from = f"https://{DELIVERY_HOST}" if self._simulator is None else base_url

@@ -139,7 +139,7 @@ TABLE: tuple[tuple[Callable[[ReplicateApiError], bool], Rule], ...] = (
 
 
 VERSION_UNKNOWN = Rule(_A.FAIL, False, "replicate_unavailable", True, _VERSION_UNKNOWN_MESSAGE)
-"""Replaces the rule of 404 where the model was not resolved."""
+"""The rule that replaces that of 404 for a model that was not resolved."""
 
 
 def rule_for(fault: ReplicateApiError, *, is_resolved: bool = True) -> Rule:

@@ -369,7 +369,7 @@ def import_client() -> None:
 
 
 def _is_usable_name(account: str) -> bool:
-    """Return whether an account can be known by this name wherever its limits are kept."""
+    """Return whether every backend can store limits under the account name."""
     # Redis marks the generation of a hash by the field "#".
     encodable = account.isascii() or account.encode(errors="replace").decode() == account
     return 0 < len(account) <= MAX_ACCOUNT_CHARACTERS and encodable and account[0] != "#"

@@ -12,8 +12,8 @@ MAX_FILES = 100
 """Maximum number of files of one prediction: more than any image model makes."""
 
 MAX_URL_CHARACTERS = 4_096
-"""Maximum length of a URL: delivery URLs have some 100 characters, and many programs reject longer
-ones than this."""
+"""Maximum length of a URL: delivery URLs have some 100 characters, and longer ones than this are
+unusable in practice."""
 
 MAX_WORD_CHARACTERS = 2_000
 """Maximum length of the text kept from an output: more than an error message quotes."""

@@ -51,7 +51,7 @@ SILENCE_SECONDS = 30.0
 held: after the machine slept or changed networks, that response would never arrive."""
 
 _PROXY_STATUSES = frozenset({413, 414, 429, 431})
-"""Statuses that are final even if a proxy returns them: the request is too large, or there are too
+"""Statuses that are valid even if a proxy returns them: the request is too large, or there are too
 many."""
 
 

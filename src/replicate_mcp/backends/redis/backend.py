@@ -347,7 +347,7 @@ class RedisBackend:
             self._mirror.add_attempt(permit, calls.attempts[permit], seconds, now)
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
-        """Give the permit back and requeue its task; adapt the rate to a 429."""
+        """Release the permit and requeue its task; adapt the rate to a 429."""
         async with self._session.lock() as session:
             kept = self._mirror.permits.get(permit)
             entry = kept.entry if kept and kept.entry in self._mirror.entries else None

@@ -243,7 +243,7 @@ class SqliteBackend:
         )
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
-        """Give the permit back and requeue its task; adapt the rate to a 429."""
+        """Release the permit and requeue its task; adapt the rate to a 429."""
         return await self._step(lambda permits, _: permits.requeue(permit, throttling))
 
     async def finish(
@@ -320,7 +320,7 @@ class SqliteBackend:
         return await self._step(lambda _, journal: journal.canceled())
 
     async def interrupted_batches(self) -> list[str]:
-        """Return nothing: a held lock proves that its process lives."""
+        """Return an empty list: a held lock proves that its process lives."""
         return []
 
     async def get_batch(self, batch_id: str) -> BatchState | None:
@@ -351,7 +351,7 @@ class SqliteBackend:
         await self._step(lambda _, journal: journal.set_cached(key, value, seconds))
 
     async def config_warnings(self) -> list[str]:
-        """Return nothing: an unsuitable file is rejected when it is opened."""
+        """Return an empty list: an unsuitable file is rejected when it is opened."""
         return []
 
     # Dead holders

@@ -26,11 +26,11 @@ MIN_SQLITE = (3, 35, 0)
 MEMORY = ":memory:"
 
 LOCK_TIMEOUT_SECONDS = 0.02
-"""Timeout on the event loop for another process's transaction; after it, wait in a worker thread.
-"""
+"""Seconds to wait on the event loop for another process's transaction; then wait in a worker
+thread."""
 
 LONG_LOCK_TIMEOUT_SECONDS = 10.0
-"""Timeout in a worker thread, for a process that was suspended inside its transaction."""
+"""Seconds to wait in a worker thread, for a process that was suspended inside its transaction."""
 
 
 class Busy(Exception):

@@ -169,7 +169,7 @@ class PermitTables:
         return RecordedAttempts(chosen, room, seconds_until_reset(self._now) if beyond else None)
 
     def requeue(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
-        """Give the permit back and requeue its task; adapt the rate to a 429."""
+        """Release the permit and requeue its task; adapt the rate to a 429."""
         self._usage.uncount(permit)
         rows = self._db.execute(
             "DELETE FROM permit WHERE id = ? RETURNING entry, account, taken_at", (permit,)

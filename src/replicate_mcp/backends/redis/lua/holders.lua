@@ -70,8 +70,8 @@ function holders.refresh(name)
   end
 end
 
--- Write a declaration without `refresh`: a caller with many refreshes them after the last, so that
--- the declarations are read only once.
+-- Write a declaration without `refresh`: a caller that declares many names refreshes them
+-- afterwards, so that the declarations are read only once.
 function holders.write_declaration(name, units, per_minute)
   local value = per_minute and whole(units) .. ' ' .. exact(per_minute) or whole(units)
   redis.call('HSET', key.declared, me .. ' ' .. name, value)

@@ -24,8 +24,8 @@ local GENERATION_KEYS = {
   'permits',    -- permit: its record
   'offers',     -- permit: the record of an offer that was not accepted yet
   'entries',    -- entry of the queue: its record
-  'units',      -- the number of its permits and offers
-  'held',       -- the number of its permits, '' for abandoned ones
+  'units',      -- s:semaphore, e:entry: the number of its permits and offers
+  'held',       -- holder ('' for abandoned permits): the number of its permits
   'limits',     -- semaphore: the limit in effect
   'set',        -- semaphore: the limit that was set, at its registration or by hand
   'declared',   -- holder, semaphore: the limit and rate that the process declares

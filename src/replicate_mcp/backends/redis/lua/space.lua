@@ -121,7 +121,7 @@ local function note(account, batch)
 end
 
 function space.begin(account, batch, tasks)
-  for _, state in ipairs(STATES) do  -- It may be a restored batch.
+  for _, state in ipairs(STATES) do  -- A restored batch may be listed.
     if redis.call('ZSCORE', state_key(state, account), batch) then remove(account, batch, state) end
   end
   enter(account, batch, 'running', BATCH_BYTES + size_of(tasks), RUNNING_BATCH_SECONDS)
