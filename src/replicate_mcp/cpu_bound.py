@@ -15,7 +15,7 @@ from anyio.lowlevel import RunVar
 T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024
-"""Maximum input of work done on the event loop; it takes a few milliseconds."""
+"""Maximum input, in bytes, of work done on the event loop; it takes a few milliseconds."""
 
 VALUE_BYTES = 32
 """Bytes counted for each value of a JSON document, besides the characters of its text."""

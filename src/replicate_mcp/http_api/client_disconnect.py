@@ -13,7 +13,7 @@ def cancel_on_disconnect(request: Request) -> Iterator[None]:
     """Cancel the block when the client disconnects; the batch that it waits for goes on.
 
     Raises:
-        HTTPException: the client sent something that is refused instead of disconnecting.
+        HTTPException: receiving from the client failed, for example because its body is refused.
     """
     with anyio.CancelScope() as waiting:
 

@@ -31,9 +31,9 @@ KEYS: dict[str, dict[str, str]] = {
 FOR_ADMINS: dict[str, Any] = {"security": [{"adminKey": []}]}
 
 FOR_CALLERS: dict[str, Any] = {"security": [*({name: []} for name in KEYS), {}]}
-"""Security of a route for any caller: one of the schemes, or none.
+"""Security of a route for any caller: one of the schemes, or no credentials.
 
-None is for programs of the same machine, or where anonymous access is allowed.
+The latter is for programs of the same machine, or for servers that allow anonymous access.
 """
 
 

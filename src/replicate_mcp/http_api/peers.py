@@ -12,7 +12,7 @@ from replicate_mcp.platform.sockets import TCP_TABLES
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _READS = 2
-"""Reads of the table: one that changes during the read can lack a row."""
+"""Times that the tables are read: a table that changes during a read can lack a row."""
 
 
 class Peer:

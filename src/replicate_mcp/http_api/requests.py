@@ -15,7 +15,7 @@ from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.validation_messages import quoted
 
 IGNORED = ("output_dir",)
-"""Accepted fields without effect, from a compatible service: the server writes no images."""
+"""Fields of the compatible API without effect here: the server writes no images."""
 
 _WAITING = (
     "is no field of this request: the answer comes when all is made, or at once with the header "

@@ -110,7 +110,7 @@ def _message_of(content: Any) -> JSONRPCMessage:
             INVALID_REQUEST,
             'The message is none of JSON-RPC 2.0: a request has `"jsonrpc": "2.0"`, an `id`, a '
             "`method`, and `params` that are an object, if any",
-            # The id of a response is an id of the server's own request.
+            # A response has the id of one of this server's requests.
             None if {"result", "error"} & content.keys() and not is_request else request_id,
         ) from None
 

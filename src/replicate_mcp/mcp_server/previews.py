@@ -46,7 +46,7 @@ WITHOUT_PILLOW = (
 
 
 class Previews:
-    """Downloads images, and adds their thumbnails to answers."""
+    """Thumbnails of downloaded images, for answers of tools."""
 
     def __init__(self, base_url: str) -> None:
         """Create a source of thumbnails.

@@ -40,7 +40,7 @@ batch of its own call before that call is answered.
 """
 
 MAX_FAILURE_CHARACTERS = 800
-"""Maximum of the line on a failed task: its filename has up to 200, its error up to 500."""
+"""Maximum characters of a failed task's line: its filename has up to 200, its error 500."""
 
 RECENT_SECONDS = 60.0
 """Maximum age of a recent batch: a call that created an older one has been answered."""
@@ -109,9 +109,9 @@ class ToolCall:
 async def generate_images(call: ToolCall) -> CallToolResult:
     """Make images from prompts and get their URLs.
 
-    Give all prompts in one call: they run at once, as many as the account allows. The answer
-    comes when all are done, or after wait_seconds with what is done so far; then call get_batch
-    as next_step says. URLs work for one hour.
+    Give all prompts in one call: they run in parallel, as many as the account allows. The answer
+    comes when all are done, or after wait_seconds with what is done so far; then call get_batch as
+    next_step says. URLs work for one hour.
     """
     arguments, confirmation = call.arguments, call.confirmation
     batch_id = await call.app.batches.start(
@@ -156,9 +156,9 @@ async def get_batch(call: ToolCall) -> CallToolResult:
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
-    """Stop a batch: nothing more is created, and what runs is cancelled at Replicate.
+    """Cancel a batch: create nothing more, and cancel running predictions on Replicate.
 
-    Images that are done stay available through get_batch.
+    Finished images stay available through get_batch.
     """
     from replicate_mcp.tasks.result import NEXT_WAIT_SECONDS
 

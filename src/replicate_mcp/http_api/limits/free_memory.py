@@ -12,7 +12,7 @@ DELAY_SECONDS = 5.0
 
 
 class FreeMemory:
-    """Returns freed memory in a thread, since that takes some milliseconds per gigabyte."""
+    """Scheduled return of freed memory, in a thread: it takes some milliseconds per gigabyte."""
 
     def __init__(self) -> None:
         self._is_scheduled = False

@@ -35,7 +35,7 @@ class _Session:
 
 
 class McpSessions:
-    """MCP through the app, with a limit on each caller's sessions."""
+    """Server of MCP through the app, with a limit on each caller's sessions."""
 
     def __init__(
         self, app: ASGIApp, limits: Limits, now: Callable[[], float] = time.monotonic

@@ -108,7 +108,7 @@ class RequestLimitsMiddleware:
 
 
 class _Body:
-    """Receives a body of limited size within limited time, then any other messages."""
+    """Receiver of a body of limited size within limited time, then of any other messages."""
 
     def __init__(
         self, receive: Receive, request: OpenRequest, limits: Limits, most: int, most_marks: int
@@ -150,7 +150,7 @@ class _Body:
 
 
 class _Answer:
-    """Sends an answer in pieces, so that its request stays open until nearly all of it is read."""
+    """Sender of an answer in pieces; the request stays open until nearly all of it is read."""
 
     def __init__(
         self, send: Send, request: OpenRequest, limits: Limits, scope: Scope, *, is_refusable: bool
