@@ -145,7 +145,7 @@ class _Body:
             self._request.reserve(beyond)
 
     def _cost(self) -> int:
-        """Return the bytes counted for the body and for the values parsed from it."""
+        """Return the bytes counted for the body and its parsed values, less the uncounted part."""
         return max(0, self._seen + self._marks * MARK_BYTES - self._small)
 
 
