@@ -41,7 +41,7 @@ class ProgressBar:
         self._printed = ""
         self._progress = _Bars(
             TextColumn("  {task.description:<9}", markup=False),
-            # Standard colours only: 16-colour terminals replace others with near ones, such as grey.
+            # Standard colours only: 16-colour terminals replace others with near ones, like grey.
             BarColumn(
                 bar_width=36,
                 complete_style="cyan",

@@ -19,7 +19,7 @@ SLEEP_POLL_SECONDS = 10.0
 
 
 async def steady_sleep(seconds: float) -> None:
-    """Sleep for `seconds` of the steady clock; the event loop's clock excludes the machine's sleep."""
+    """Sleep for `seconds` of the steady clock; the event loop's clock may stop during sleep."""
     end = steady_time() + seconds
     while (left := end - steady_time()) > 0:  # noqa: ASYNC110 - no event signals a jump
         await anyio.sleep(min(left, SLEEP_POLL_SECONDS))

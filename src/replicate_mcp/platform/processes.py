@@ -18,7 +18,7 @@ def after_fork_in_child(forget: Callable[[], None]) -> None:
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Return whether a write failed because the reader closed the pipe, which is EINVAL on Windows."""
+    """Return whether a write failed because the reader closed the pipe (EINVAL on Windows)."""
     if isinstance(error, BrokenPipeError):
         return True
     return IS_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL

@@ -17,7 +17,7 @@ _SINGLE_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
 
 
 def is_posix() -> bool:
-    """Return whether commands are for a POSIX shell, which includes Git Bash and MSYS2 on Windows."""
+    """Return whether commands are for a POSIX shell, on Windows those of Git Bash and MSYS2."""
     return not IS_WINDOWS or bool(os.environ.get("MSYSTEM"))
 
 

@@ -25,7 +25,7 @@ def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
         OverflowError: the port is out of range.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only with an explicit protocol; without it small responses wait 40 ms.
+    # asyncio sets TCP_NODELAY only with an explicit protocol; else small responses wait 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if not IS_WINDOWS:  # On Windows the option lets two programs listen on one port.
@@ -42,7 +42,7 @@ def keepalive_options(idle: float, unacknowledged: float | None = None) -> dict[
     """Return the TCP options that detect a dead connection.
 
     macOS calls the idle time TCP_KEEPALIVE. Only Linux can also limit how long sent data stays
-    unacknowledged: elsewhere whoever waits for a response needs a timeout.
+    unacknowledged: elsewhere a request needs a timeout of its own.
 
     Args:
         idle: seconds without data after which three probes are sent, within the same time again.

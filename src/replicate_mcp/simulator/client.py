@@ -62,7 +62,14 @@ class Simulator:
         restore: Iterable[str] = (),
         **changes: object,
     ) -> JSON:
-        """Change an account's `out_of_credit`, `low_credit`, `requests_per_minute`, `burst` or tokens."""
+        """Change settings of an account (`out_of_credit`, `burst`, …) or revoke its tokens.
+
+        Args:
+            name: name of the account.
+            revoke: tokens that are rejected from now on.
+            restore: revoked tokens that are accepted again.
+            **changes: `out_of_credit`, `low_credit`, `requests_per_minute` and `burst`.
+        """
         body = {"revoke": list(revoke), "restore": list(restore), **changes}
         return self._object("POST", f"/simulator/accounts/{name}", body=body)
 

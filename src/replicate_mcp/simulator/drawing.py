@@ -134,7 +134,7 @@ def _write(canvas: "ImageDraw.ImageDraw", picture: Picture) -> None:
 def _fitting(
     canvas: "ImageDraw.ImageDraw", picture: Picture, margin: int
 ) -> "tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]":
-    """Return the largest font, and wrapped text, with which the prompt covers at most half the image."""
+    """Return the largest font with which the prompt covers at most half the image, and its text."""
     prompt = " ".join(_writable(picture.prompt).split())[:600] or "…"
     width = picture.width - 2 * margin
     size = max(10, min(picture.width, picture.height) // 14)

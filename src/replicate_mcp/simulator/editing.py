@@ -42,7 +42,7 @@ class Edit:
 
 
 Recipe = Union[Picture, Edit, bytes]  # noqa: UP007 - `|` takes no forward reference
-"""Image file, or the description of one that is made when fetched, with the same bytes each time."""
+"""Image file, or the description of one, which always renders to the same bytes."""
 
 
 def render(recipe: Recipe) -> bytes:

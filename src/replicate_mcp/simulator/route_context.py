@@ -36,7 +36,7 @@ class Simulation:
         self.representations = Representations(self.world, base_url)
         self.webhooks = Webhooks(self.world, self.representations, self.happens)
         self.world.announce = self.webhooks.announce
-        self._rng = random.Random(f"answers {settings.seed}")  # noqa: S311 - reproducible on purpose
+        self._rng = random.Random(f"answers {settings.seed}")  # noqa: S311 - reproducible
         self._drawing = asyncio.Semaphore(_MAX_CONCURRENT_DRAWINGS)
 
     def happens(self, rate: float) -> bool:
@@ -99,7 +99,7 @@ class Simulation:
         )
 
     async def data_urls(self, prediction: Prediction) -> object:
-        """Return the output with data URLs, as Replicate sometimes returns it for held creations."""
+        """Return the output with data URLs, as Replicate sometimes does for held creations."""
         output = self.representations.output(prediction)
         if not output:
             return output

@@ -29,7 +29,7 @@ class Representations:
         return self._world.settings.public_url.rstrip("/") or self._bound_url
 
     def prediction(self, prediction: Prediction, *, in_list: bool = False) -> JSON:
-        """Return a prediction as every route shows it; `in_list` for the list's shorter form."""
+        """Return a prediction; `in_list` leaves out its deadline unless the settings list them."""
         world, asked = self._world, prediction.asked
         settings = world.settings
         offset = settings.clock_offset_seconds

@@ -26,7 +26,7 @@ class Service:
         on_ready: Callable[[str], None],
     ) -> None:
         host, port = listener.getsockname()[:2]
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # noqa: S104 - compared, not bound
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # noqa: S104 - compared
         self.url = f"http://{shown.get(host, host)}:{port}"
         self._settings = settings
         self._listener = listener

@@ -199,7 +199,7 @@ class World:
         return list(self.predictions.values())
 
     def _next(self, prediction: Prediction, at: float, what: Callable[[Prediction], None]) -> None:
-        """Schedule the prediction's single timer: `what` at `at`, or the deadline if that is earlier."""
+        """Schedule the prediction's single timer, for `what` or for an earlier deadline."""
         if prediction.deadline is not None and prediction.deadline <= at:
             at, what = prediction.deadline, self._on_deadline
         if at != NEVER:
@@ -241,7 +241,7 @@ class World:
             self._end(prediction, Status.SUCCEEDED)
 
     def _shown(self, prediction: Prediction) -> None:
-        """Release held creations: Replicate responds with the first file, even if more will follow."""
+        """Release held creations: Replicate responds with the first file, even if more follow."""
         for waiter in prediction.waiters:
             _wake(waiter)
         prediction.waiters.clear()

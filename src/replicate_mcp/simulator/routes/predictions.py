@@ -173,7 +173,7 @@ def _hold(prefer: bytes) -> tuple[float, bytes]:
 
 
 def cancel_after(header: bytes, minimum: float) -> float | None:
-    """Return the seconds of a `Cancel-After` such as `30`, `30s`, `5m` or `1h30m`; None if empty."""
+    """Return the seconds of a `Cancel-After` like `30`, `30s`, `5m` or `1h30m`; None if empty."""
     text = header.decode("latin-1").strip()
     if not text:
         return None
