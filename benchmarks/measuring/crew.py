@@ -47,7 +47,7 @@ class Crew:
     def run(
         self, count: int, work: Callable[[int, Step], T], lead: Callable[[Step], None]
     ) -> list[T]:
-        """Run `work` with a number in each of `count` processes, and `lead` here in the same steps."""
+        """Run `work` with a number in each of `count` processes, and `lead` with the same steps."""
         step = Step(self.manager.Barrier(count + 1, timeout=PATIENCE_SECONDS))
         running: list[Future[T]] = [
             process.submit(_work, work, number, step)

@@ -26,7 +26,7 @@ class Survivor:
         function: qualified name of the function or class around the change.
         change: the changed lines before and after.
         reached: whether any test runs the changed statement.
-        reason: why no test detects it, written by hand; empty if there is none yet.
+        reason: why no test detects it, written by hand; empty until then.
     """
 
     function: str

@@ -21,7 +21,7 @@ class PrintableConsole(Console):
             markup=False,
             emoji=False,
             highlight=False,
-            # rich sees a pipe here, and would otherwise use the Windows console API.
+            # rich detects a pipe, and would otherwise use the Windows console API.
             force_terminal=True if is_msys else None,
             legacy_windows=False if is_msys else None,
         )

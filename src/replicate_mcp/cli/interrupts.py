@@ -13,7 +13,7 @@ from replicate_mcp.cli.main import INTERRUPTED
 
 
 class Interrupts:
-    """Context manager in which the first Ctrl-C sets `interrupted` and the second exits at once.
+    """Context manager in which the first Ctrl-C sets `interrupted`; the second exits immediately.
 
     Use it in the main thread's event loop. It uses `signal.signal` because the event loop's own
     signal handlers do not exist on Windows.

@@ -28,7 +28,7 @@ def fill_closed_descriptors() -> None:
     """Open the null device for each of the descriptors 0, 1 and 2 that is closed.
 
     Otherwise the next file or socket would get that number, and printed text would go into it.
-    Reading from 0 ends at once; writing to 1 fails, since it is opened for reading only.
+    Reading from 0 ends immediately; writing to 1 fails, since it is opened for reading only.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:

@@ -230,7 +230,7 @@ async def _run_batch(
         await interrupts.interrupted.wait()
         progress = await app.batches.progress(batch_id)
         running = progress.running if progress else 0
-        # Record the cancellation before announcing it: a second Ctrl-C exits at once.
+        # Record the cancellation before announcing it: a second Ctrl-C exits immediately.
         while True:
             try:
                 await app.batches.cancel(caller, batch_id)

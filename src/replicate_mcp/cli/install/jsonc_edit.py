@@ -126,7 +126,7 @@ def append(text: str, path: Path, value: Any) -> str:
 
 
 def remove(text: str, path: Path) -> str:
-    """Return the text without the member at `path`; unchanged if there is none."""
+    """Return the text without the member at `path`; unchanged if it is missing."""
     parent = _node_at(read(text), path[:-1])
     member = None if parent is None else parent.find(path[-1])
     if parent is None or parent.members is None or member is None:
