@@ -52,7 +52,7 @@ class NotSaved:
 
 
 class CannotSave(Exception):
-    """A file cannot be saved, and retrying will not help."""
+    """A file cannot be saved; the message is the reason."""
 
 
 class Saver:
