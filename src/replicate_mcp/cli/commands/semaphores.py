@@ -209,7 +209,7 @@ async def _watch_live(app: "App", console: "Console") -> None:
 async def _show_table(app: "App") -> "tuple[list[SemaphoreState], list[HolderUsage]]":
     """Return all semaphores with their usage by holder.
 
-    No filter by caller is needed: whoever can open the backend's state can read all of it.
+    They are not filtered by caller: any user who can open the backend can read all of its state.
     """
     backend = await app.backend()
     return await backend.semaphores(), await backend.usage_by_holder()
