@@ -1,1 +1,1 @@
-"""Figures, each beside a baseline that is measured in the same run."""
+"""Benchmarks, each measured together with a baseline."""

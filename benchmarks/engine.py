@@ -1,11 +1,12 @@
-"""The engine beside the raw `replicate` client under a plain semaphore, in the same run.
+"""Compare the engine with the raw `replicate` client under a plain semaphore.
 
-Both make the same images against the same simulator, in turn, each in a process of its own, after
-one image that does not count. Prints one table and whether each bound was held, draws one plot,
-and exits with 1 where a bound was not held and other programs on the machine were not to blame.
+Both make the same images on the same simulator, in turn, each in a separate process, after one
+image that is not measured. Prints one table and the result of each bound, draws one plot, and exits
+with 1 if a bound is missed and other programs on the machine were not the cause.
 
-Utilisation is the simulator's: the integral of what was in flight from when the limit is first
-reached to the last creation, divided by the limit times that span; for both alike.
+Utilisation is computed from the simulator's timeline, for both alike: the integral of the number of
+predictions in flight, from when the limit is first reached to the last creation, divided by the
+limit times that span.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Else a program finds only what is beside it.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for running this file directly
 
 from benchmarks.measuring.bounds import bounds
 from benchmarks.measuring.comparison import compare
@@ -48,7 +49,7 @@ def main() -> int:
     found = list(bounds(comparisons))
     console.print(figures(comparisons, about=about), outcome(found))
 
-    from benchmarks.measuring.plot import draw  # Matplotlib is none of the contestants' business.
+    from benchmarks.measuring.plot import draw  # not for the contestants
 
     draw(comparisons, options.plot, about=about)
     rest = "" if options.full else " Every limit, and 10,000 tasks at once: --full."

@@ -1,12 +1,12 @@
-"""What our process adds to a request over HTTP, beside the raw `replicate` client.
+"""Measure the overhead that the server adds to HTTP requests, compared with the raw client.
 
-Many callers at once, whose time is mostly waiting for the limit: so their total counts, beside that
-of the raw client under a plain semaphore. And single requests one after another, in turn with the
-raw client's: there, what the simulator took is taken away from each, and our overhead is left. Two
-replicas that share a Redis are asked for the same, in turn: together they have one limit.
+Many concurrent callers spend most of their time waiting for the limit, so their total duration is
+compared with that of the raw `replicate` client under a plain semaphore. Sequential requests
+alternate with those of the raw client; the simulator's time is subtracted from each, which leaves
+the overhead. The same requests are sent in turn to two replicas that share a Redis and one limit.
 
-Callers, server and simulator share the machine's cores. Exits with 1 only where an image was not
-made, or the limit was exceeded.
+Callers, server and simulator share the machine's cores. Exits with 1 only if an image was not made
+or the limit was exceeded.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Else a program finds only what is beside it.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for running this file directly
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
 from benchmarks.measuring.http_callers import (
@@ -39,11 +39,11 @@ from benchmarks.measuring.scenario import RATE
 from replicate_mcp.simulator import running_simulator_process
 
 IDEAL_SECONDS = -(-CALLERS * TASKS_EACH // LIMIT) * PREDICT_SECONDS
-"""Of all at once: in rounds of the limit, each as long as a prediction."""
+"""Duration of the concurrent requests in full rounds of the limit, each as long as a prediction."""
 
 
 def main() -> int:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -1,11 +1,11 @@
-"""Processes that share one limit, over each backend, beside its raw round trip in the same run.
+"""Measure processes that share one limit, with each backend, beside its raw round trip.
 
-How full they keep the limit together, whether each gets its share, what a task costs them, how
-long a freed permit takes to another process, and what a task's two steps take with nobody in the
-way. Prints two tables and whether each bound was held, and exits with 1 where one was not and
-other programs on the machine were not to blame.
+Measures the utilisation of the limit, the fairness between processes, the CPU time per task, the
+latency of handing a freed permit to another process, and the duration of a task's two steps without
+contention. Prints two tables and the result of each bound, and exits with 1 if a bound is missed
+and other programs on the machine were not the cause.
 
-Every process waits with more tasks than it can make; they are watched from when all wait.
+Every process has more tasks than it can finish; the measurement starts when all of them wait.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Else a program finds only what is beside it.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for running this file directly
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
 from benchmarks.measuring.crew import Crew, crew
@@ -31,7 +31,7 @@ from replicate_mcp.simulator import Simulator, running_simulator_process
 
 QUICK, QUICK_SECONDS = (1, 4, 8), 8.0
 FULL, FULL_SECONDS = (1, 2, 4, 8, 16), 20.0
-"""How many processes, and for how long they are watched."""
+"""Numbers of processes, and the seconds for which each is measured."""
 
 
 def main() -> int:

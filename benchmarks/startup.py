@@ -1,6 +1,6 @@
-"""From process start to the answer to `initialize`, beside a bare SDK server in the same run.
+"""Measure the time from process start to the response to `initialize`, beside a bare SDK server.
 
-Interleaved runs, medians. Exits with 1 where ours takes over 1.10 times as long.
+Reports medians of interleaved runs. Exits with 1 if this server takes more than 1.10 times as long.
 """
 
 import argparse
@@ -32,7 +32,7 @@ INITIALIZE = {
 
 
 def seconds_to_answer(command: list[str]) -> float:
-    """Start a server, ask it to initialize, and stop it."""
+    """Start a server, send `initialize`, stop it, and return the seconds until its response."""
     own = {"REPLICATE_API_TOKEN": "r8_bench", "REPLICATE_MCP_BACKEND": "memory"}
     environment = {**os.environ, **own}
     started = time.perf_counter()
@@ -52,7 +52,7 @@ def seconds_to_answer(command: list[str]) -> float:
 
 
 def main() -> int:
-    """Run both, in turn, and print the table."""
+    """Run both servers in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=15)
     options = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> int:
     for run in range(options.runs + 1):
         for name, command in commands.items():
             seconds = seconds_to_answer(command)
-            if run:  # The first only fills the caches of the disk.
+            if run:  # The first run only fills the disk caches.
                 took[name].append(seconds)
     medians = {name: statistics.median(times) for name, times in took.items()}
     table = Table(title=f"Process start to the answer to initialize, {options.runs} runs")

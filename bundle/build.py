@@ -1,9 +1,9 @@
-"""Builds `dist/replicate-mcp-VERSION.mcpb`, which Claude Desktop installs with a double click.
+"""Build `dist/replicate-mcp-VERSION.mcpb`, which Claude Desktop installs with a double click.
 
-The bundle is of the type `uv`: the host brings uv, and uv brings a fitting Python and the packages.
-Packages with compiled parts (pydantic's core, cryptography) are different for each system and
-Python, so that a bundle which carries them works on one kind of machine only; this one carries this
-project's own wheel and the versions that its tests ran with.
+The bundle has the type `uv`: the host provides uv, and uv installs a suitable Python and the
+packages. Packages with compiled parts (pydantic's core, cryptography) differ by system and Python
+version, so a bundle that contained them would work on one kind of machine only. This one contains
+the project's own wheel, and pins the versions that its tests ran with.
 """
 
 import json
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 PYTHON = ">=3.11,<3.15"
-"""The versions that all packages have wheels for, on every system; uv chooses no later one."""
+"""Python versions for which all packages have wheels on every system; uv installs no later one."""
 
 PYPROJECT = """\
 [project]
@@ -39,7 +39,7 @@ replicate-mcp = {{ path = "{wheel}" }}
 
 
 def build(target: Path) -> Path:
-    """Pack the bundle into a folder, with the official tool, and give the file's path."""
+    """Pack the bundle into the folder `target` with the official tool; return the file's path."""
     mcpb = HERE / "node_modules" / ".bin" / "mcpb"
     version = project()["version"]
     packed = target.resolve() / f"replicate-mcp-{version}.mcpb"
@@ -54,7 +54,7 @@ def build(target: Path) -> Path:
 
 
 def project() -> dict[str, Any]:
-    """What `pyproject.toml` says of the project."""
+    """Return the `project` table of `pyproject.toml`."""
     read: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     return read
 
@@ -79,14 +79,14 @@ def _lay_out(stage: Path, version: str) -> None:
 
 
 def _pins() -> list[str]:
-    """The versions with which the tests run."""
+    """Return the versions that the tests run with."""
     lock = (ROOT / "requirements.lock").read_text("utf-8")
     pins = re.findall(r"^([\w.-]+==\S+(?: ; [^\\\n]+)?)", lock, re.MULTILINE)
     return [pin.strip() for pin in pins]
 
 
 def _tools() -> list[dict[str, str]]:
-    """What the host shows before the server has ever run."""
+    """Return the tools that the host shows before the server has run for the first time."""
     from replicate_mcp.mcp_server.tools import TOOLS
 
     tools = [spec.tool for spec in TOOLS.values()]

@@ -1,10 +1,10 @@
-"""Where a host starts the bundle: the MCP server on stdin and stdout."""
+"""Entry point of the bundle: run the MCP server on stdin and stdout."""
 
 import os
 
 from replicate_mcp.cli.main import main
 
-# What the user left empty comes as its placeholder.
+# The host passes the placeholder of each setting that the user left empty.
 for name, value in list(os.environ.items()):
     if value.startswith("${user_config."):
         del os.environ[name]

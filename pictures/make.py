@@ -1,4 +1,4 @@
-"""Makes the README's pictures, of real runs against the simulator, so that they stay true."""
+"""Make the README's pictures from actual runs against the simulator."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 from playwright.sync_api import Browser, Page, expect
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))  # The host's page and the browser are those of the tests.
+sys.path.insert(0, str(ROOT / "tests"))  # for the host page and the browser
 
 from browser import running_browser  # noqa: E402
 from conftest import environment  # noqa: E402
@@ -51,7 +51,7 @@ TASKS: list[dict[str, Any]] = [
 ]
 
 SECONDS = "0.6,0.9,0.8,0.7,60,0.8,0.9,60,0.7,60,60,60"
-"""Of each prediction: six are made, one fails, and five are still to come."""
+"""Seconds of each prediction: six are made, one fails, and five are still running."""
 
 IN_A_CONVERSATION = """
   body { padding: 14px } iframe { border: 1px solid %s; border-radius: 14px }
@@ -59,7 +59,7 @@ IN_A_CONVERSATION = """
 
 
 def main() -> None:
-    """Make them all."""
+    """Make all pictures."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with running_browser() as browser, tempfile.TemporaryDirectory() as folder:
         script = host_script(Path(folder))
@@ -74,7 +74,7 @@ def main() -> None:
 
 @contextmanager
 def playground() -> Iterator[tuple[Simulator, Server]]:
-    """A simulator, and a server with room for four predictions at once."""
+    """Run a simulator, and a server with a limit of four concurrent predictions."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running_simulator(predict_seconds=SECONDS) as simulator,
@@ -89,7 +89,7 @@ def playground() -> Iterator[tuple[Simulator, Server]]:
 def gallery(
     browser: Browser, script: str, simulator: Simulator, server: Server, theme: str
 ) -> None:
-    """The gallery, in the middle of a batch."""
+    """Take a picture of the gallery in the middle of a batch."""
     ground, line = ("#ffffff", "#e3e4dd") if theme == "light" else ("#1b1c1a", "#343733")
     context, host = open_host(
         browser, server.url, script, width=800, ground=ground, device_scale_factor=1.25
@@ -109,7 +109,7 @@ def gallery(
 
 
 def dashboard(browser: Browser, simulator: Simulator, server: Server) -> None:
-    """The dashboard, while two batches share a limit."""
+    """Take a picture of the dashboard while two batches share a limit."""
     admin = {"x_admin_api_key": ADMIN_KEY}
     server.post("/global-semaphores", {"semaphore_id": "posters", "limit": 3}, **admin)
     context = browser.new_context(
@@ -126,7 +126,7 @@ def dashboard(browser: Browser, simulator: Simulator, server: Server) -> None:
 
 
 def terminal(browser: Browser) -> None:
-    """`replicate-mcp demo` on a terminal, when half of it is done."""
+    """Take a picture of `replicate-mcp demo` on a terminal with half of its images made."""
     page = browser.new_page(device_scale_factor=1.5)
     library = installed(Path(__file__).parent / "terminal") / "@xterm" / "xterm"
     page.set_content("<div id='terminal' style='display: inline-block; padding: 14px'></div>")
@@ -148,7 +148,7 @@ def terminal(browser: Browser) -> None:
 
 
 def figures(folder: Path) -> None:
-    """The plot of the benchmarks: of every limit, for some 12 minutes."""
+    """Plot the benchmarks for every limit, which takes about 12 minutes."""
     plot = folder / "figures.png"
     program = [sys.executable, str(ROOT / "benchmarks" / "engine.py")]
     subprocess.run([*program, "--full", "--runs", "1", "--plot", str(plot)], check=True)
@@ -156,7 +156,7 @@ def figures(folder: Path) -> None:
 
 
 def run_until_half(command: str) -> str:
-    """What a command has written on a terminal when 30 of 60 images are done."""
+    """Return the terminal output of `command` up to when at least 30 of its 60 images are done."""
     process, terminal = pty.fork()
     if process == 0:
         os.environ.update(TERM="xterm-256color", COLUMNS=str(COLUMNS), LINES=str(LINES))
@@ -164,10 +164,10 @@ def run_until_half(command: str) -> str:
     written = f"$ {command}\r\n"
     while not re.search(r"[3-4]\d/60 done", written):
         written += os.read(terminal, 65_536).decode(errors="replace")
-    # A frame is whole when the next one begins.
+    # A frame is complete when the next one begins.
     whole, _, _ = written.rpartition("\r\x1b[2K\x1b[1A")
     os.kill(process, signal.SIGINT)
-    with suppress(OSError):  # Which is how a terminal ends.
+    with suppress(OSError):  # raised at the end of the terminal's output
         while os.read(terminal, 65_536):
             pass
     os.waitpid(process, 0)
@@ -176,12 +176,12 @@ def run_until_half(command: str) -> str:
 
 
 def settle(page: Page) -> None:
-    """Let what fades in be there."""
+    """Wait until the page's fade-in animations have ended."""
     page.wait_for_timeout(700)
 
 
 def write(picture: bytes, name: str) -> None:
-    """Write a picture in 256 colours, by whichever choice of them is nearer to it."""
+    """Write a picture with 256 colours, in the quantization that is closer to the original."""
     whole = Image.open(io.BytesIO(picture)).convert("RGB")
     choices = [
         whole.quantize(palette=whole.quantize(256, method))
@@ -193,7 +193,7 @@ def write(picture: bytes, name: str) -> None:
 
 
 def difference(picture: Image.Image, other: Image.Image) -> float:
-    """How far two pictures are from each other, as the eye sees it: dots are not seen."""
+    """Return the difference between two blurred pictures, so that dithering is ignored."""
     soft = ImageFilter.GaussianBlur(2)
     pair = (each.convert("RGB").filter(soft) for each in (picture, other))
     return sum(ImageStat.Stat(ImageChops.difference(*pair)).rms)

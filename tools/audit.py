@@ -1,9 +1,9 @@
 """Compare the lock files with published security advisories: `make audit`.
 
-Python packages are checked by pip-audit against OSV, npm packages by `npm audit`. A service that
-cannot be reached is reported and is not a failure; an advisory that `audit-allowed.toml` does not
-list, an expired entry and an unused entry are. Packages that only other systems install are not
-audited.
+Python packages are checked by pip-audit against OSV, npm packages by `npm audit`. An unreachable
+service is reported and does not fail the audit. An advisory that is not listed in
+`audit-allowed.toml` fails it, and so does an expired or unused entry. Packages that are installed
+on other systems only are not audited.
 """
 
 import json
@@ -32,14 +32,14 @@ NOT_SEARCHED = {"node_modules", ".venv", "site", "dist"}
 
 CONNECT_TIMEOUT_SECONDS = 15
 AUDIT_TIMEOUT_SECONDS = 120
-"""Maximum duration of one audit, with all its requests."""
+"""Maximum duration of one audit, including all its requests."""
 
 MAX_CONCURRENT_AUDITS = 4
 
 
 @dataclass(frozen=True)
 class Advisory:
-    """A known vulnerability of a locked package."""
+    """Known vulnerability of a locked package."""
 
     package: str
     version: str
@@ -54,7 +54,7 @@ class Advisory:
 
 @dataclass(frozen=True)
 class Allowed:
-    """An advisory that is accepted until a date, for a reason."""
+    """Advisory that is accepted until a date, with the reason."""
 
     id: str
     package: str
@@ -70,11 +70,11 @@ class Allowed:
 
 
 class NotAudited(Exception):
-    """An audit could not be done; the message says why."""
+    """An audit failed; the message says why."""
 
 
 def read_allowed(file: Path) -> list[Allowed]:
-    """Return the entries of the list of accepted advisories."""
+    """Return the accepted advisories."""
     entries = tomllib.loads(file.read_text("utf-8")).get("advisory", [])
     return [Allowed(**entry) for entry in entries]
 
@@ -124,7 +124,7 @@ def audit_npm(root: Path, lock: Path) -> list[Advisory]:
     answer = run(command, root / lock.parent)
     if "vulnerabilities" not in answer:
         raise NotAudited(str(answer.get("message") or answer.get("error")))
-    # A package appears once for each advisory of its own, and by name where it only depends on one.
+    # An entry is an object for the package's own advisory, and a name for one of a dependency.
     return [
         Advisory(
             found["name"],
@@ -164,7 +164,7 @@ def run(command: list[str], folder: Path) -> dict[str, Any]:
 def problems(
     advisories: Iterable[Advisory], allowed: list[Allowed], today: date, complete: bool
 ) -> list[str]:
-    """Return what has to be changed; unused entries are known only after a `complete` audit."""
+    """Return the problems to solve; unused entries are detected only after a `complete` audit."""
     found = list(advisories)
     open_advisories = [a for a in found if not any(entry.covers(a) for entry in allowed)]
     expired = [entry for entry in allowed if entry.review_by < today]
@@ -177,7 +177,7 @@ def problems(
 
 
 def npm_locks(root: Path) -> list[Path]:
-    """Return the lock files of npm below `root`, relative to it."""
+    """Return npm's lock files below `root`, as relative paths."""
     found = (lock.relative_to(root) for lock in root.rglob("package-lock.json"))
     return sorted(lock for lock in found if not NOT_SEARCHED & {*lock.parts})
 

@@ -1,7 +1,7 @@
 """Write a CycloneDX bill of materials of the Docker image's Python packages: `make sbom`.
 
-It names what `deploy/image.lock` installs on the image's system and Python, and this package. The
-base image's own packages are not in it: scan the built image for those.
+It lists this package and what `deploy/image.lock` installs on the image's system and Python. The
+base image's own packages are not included: scan the built image for those.
 """
 
 import re
@@ -29,14 +29,14 @@ LINUX = {
 
 
 def image_environment() -> dict[str, str]:
-    """Return the image's values for the markers of requirements."""
+    """Return the image's values for requirement markers."""
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     (python,) = re.findall(r"^ARG PYTHON=(\S+)$", dockerfile, re.MULTILINE)
     return {**LINUX, "python_version": python, "python_full_version": f"{python}.0"}
 
 
 def component(name: str, version: str, kind: ComponentType = ComponentType.LIBRARY) -> Component:
-    """Return the entry of a package of PyPI."""
+    """Return the component of a package from PyPI."""
     purl = PackageURL("pypi", name=name, version=version)
     return Component(name=name, version=version, type=kind, purl=purl, bom_ref=str(purl))
 
@@ -48,7 +48,7 @@ def image_lock() -> list[Requirement]:
 
 
 def bill_of_materials() -> Bom:
-    """Return this package as the subject, and what the image installs for it as components."""
+    """Return the bill of materials: this package, and the packages its image installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     subject = component(project["name"], project["version"], ComponentType.APPLICATION)
     environment = image_environment()

@@ -1,1 +1,1 @@
-"""The engine and the raw client, measured side by side: scenarios, contestants, table and plot."""
+"""Comparison of the engine with the raw client: scenarios, contestants, table and plot."""

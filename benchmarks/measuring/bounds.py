@@ -1,4 +1,4 @@
-"""What the engine has to keep, and whether it did."""
+"""Bounds on the engine's figures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,28 +14,32 @@ from benchmarks.measuring.scenario import (
 )
 
 NAIVE_UTILISATION = {60: 0.996, 200: 0.983, 500: 0.872}
-"""By limit, with predictions of 1-4 s: what a naive prototype reached. The figures to beat."""
+"""Utilisation of a naive prototype, by limit, with predictions of 1-4 s: the baseline to exceed."""
 
 BUSY = 0.02
-"""Share of the time held up by others, from which on a missed bound of time says nothing."""
+"""Share of time without a core from which a missed time bound is inconclusive."""
 
 
 class Verdict(StrEnum):
-    """How a bound came out."""
+    """Result of a bound."""
 
     HELD = "held"
     NOT_HELD = "not held"
     NOISE = "noise"
-    """Not held, but others kept the machine busy: to be measured again."""
+    """Missed while other programs kept the machine busy: measure again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What is asked of one figure.
+    """Bound on one figure.
 
     Attributes:
-        held_up: share of the time for which others had the cores; 0 where that changes nothing.
-        binding: whether a miss is a failure, and not only worth knowing.
+        what: what the figure measures.
+        figure: measured value; None if it could not be measured.
+        at_least: lower bound.
+        at_most: upper bound.
+        held_up: share of time without a core; 0 for figures that this does not affect.
+        binding: whether a miss is a failure instead of a remark.
     """
 
     what: str
@@ -47,19 +51,19 @@ class Bound:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it held."""
+        """Result of the bound."""
         if self.figure is not None and self.at_least <= self.figure <= self.at_most:
             return Verdict.HELD
         return Verdict.NOISE if (self.held_up or 0) >= BUSY else Verdict.NOT_HELD
 
     @property
     def broken(self) -> bool:
-        """Whether it is a failure."""
+        """Whether the miss is a failure."""
         return self.binding and self.verdict is Verdict.NOT_HELD
 
 
 def bounds(comparisons: Sequence[Comparison]) -> Iterator[Bound]:
-    """Every bound that these comparisons tell about."""
+    """Yield all bounds that these comparisons cover."""
     for comparison in comparisons:
         yield from _of(comparison)
     runs = [run for comparison in comparisons for run in comparison.engine]

@@ -1,4 +1,4 @@
-"""Both contestants in the same scenario, in turn."""
+"""Comparison of both contestants in the same scenario, run in turn."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ from benchmarks.measuring.measurement import Measurement, measure
 from benchmarks.measuring.scenario import Scenario
 
 Figure = Callable[[Measurement], float | None]
-"""Reads one figure of a measurement; None where its scenario says nothing about it."""
+"""Function that returns a figure of a measurement; None if its scenario has no such figure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A scenario, and what each run of it came to; the two at one place followed each other."""
+    """Measurements of a scenario; those with the same index were made in succession."""
 
     scenario: Scenario
     raw: Sequence[Measurement]
     engine: Sequence[Measurement]
 
     def ratio(self, figure: Figure) -> float:
-        """The engine's figure divided by the raw client's: the median over the pairs."""
+        """Return the median over all pairs of the engine's figure divided by the raw client's."""
         pairs = zip(self.engine, self.raw, strict=True)
         return statistics.median(
             (figure(engine) or 0) / (figure(raw) or 1) for engine, raw in pairs
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(scenario: Scenario, *, runs: int, backend: str, patience: float | None) -> Comparison:
-    """Let both run, in turn, so often; the rest as in `measure`."""
+    """Run both contestants in turn, `runs` times; the other arguments are those of `measure`."""
     comparison = Comparison(scenario, raw := [], engine := [])
     for _ in range(runs):
         raw.append(measure(scenario, "raw client", backend=backend, patience=patience))
@@ -37,6 +37,6 @@ def compare(scenario: Scenario, *, runs: int, backend: str, patience: float | No
 
 
 def median(runs: Sequence[Measurement], figure: Figure) -> float | None:
-    """The median of a figure; None where the scenario says nothing about it."""
+    """Return the median of a figure; None if the scenario has no such figure."""
     found = [value for run in runs if (value := figure(run)) is not None]
     return statistics.median(found) if found else None

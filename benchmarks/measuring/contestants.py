@@ -1,4 +1,4 @@
-"""The two contestants. Each gives a function that makes a batch of so many images."""
+"""The two contestants, each of which provides a function that makes a batch of images."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,18 +19,18 @@ _MODEL = "black-forest-labs/flux-schnell"
 Contestant = Literal["engine", "raw client"]
 
 MakeBatch = Callable[[int], Coroutine[Any, Any, None]]
-"""Makes so many images, and returns when all are there."""
+"""Makes the given number of images, and returns when all are finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What both are given.
+    """Conditions that are the same for both contestants.
 
     Attributes:
-        base_url: where the API is.
-        account: whom the simulator counts for.
-        limit: predictions in flight at once.
-        backend: the engine's.
+        base_url: URL of the API.
+        account: account at the simulator.
+        limit: maximum number of concurrent predictions.
+        backend: backend setting of the engine.
     """
 
     base_url: str
@@ -40,12 +40,12 @@ class Conditions:
 
     @property
     def token(self) -> str:
-        """One of the account's: the simulator reads its name from it."""
+        """Token of the account, from which the simulator takes the account's name."""
         return f"r8_{self.account}_1"
 
 
 def contestant(name: Contestant, conditions: Conditions) -> AbstractAsyncContextManager[MakeBatch]:
-    """Set a contestant up; it makes batches until the end of the block."""
+    """Set up a contestant that makes batches until the end of the block."""
     return _engine(conditions) if name == "engine" else _raw_client(conditions)
 
 
@@ -79,8 +79,8 @@ async def _engine(conditions: Conditions) -> AsyncIterator[MakeBatch]:
 
 @asynccontextmanager
 async def _raw_client(conditions: Conditions) -> AsyncIterator[MakeBatch]:
-    # As anyone would write it. From some 200 connections on, most of its time goes to httpx's pool,
-    # which goes through all of them, many times over, for every request and every answer.
+    # Written the obvious way. From about 200 connections on, most of its time is spent in httpx's
+    # pool, which iterates over all connections several times for every request and response.
     connections = httpx.Limits(max_connections=conditions.limit + 10)
     transport = httpx.AsyncHTTPTransport(limits=connections)
     client = Client(api_token=conditions.token, base_url=conditions.base_url, transport=transport)

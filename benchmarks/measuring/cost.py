@@ -1,4 +1,4 @@
-"""What a stretch of work costs this process: time, CPU time and memory."""
+"""Cost of a piece of work in this process: time, CPU time and memory."""
 
 import resource
 import sys
@@ -14,14 +14,14 @@ _SAMPLE_SECONDS = 0.02
 
 @dataclass(slots=True)
 class Cost:
-    """Of one stretch of work, over all threads of the process.
+    """Cost of a piece of work, over all threads of the process.
 
     Attributes:
-        seconds: that went by.
-        cpu_seconds: of user and system time.
-        waited_seconds: without a core, as `seconds_without_core` tells.
-        grown_bytes: how far resident memory rose above where it began, at its highest.
-        finished: whether the work came to its end, and was not given up.
+        seconds: elapsed time.
+        cpu_seconds: user and system time.
+        waited_seconds: time without a core, as `seconds_without_core` returns it.
+        grown_bytes: maximum growth of resident memory since the start.
+        finished: whether the work ended by itself instead of being given up.
     """
 
     seconds: float = 0.0
@@ -33,7 +33,7 @@ class Cost:
 
 @contextmanager
 def counted() -> Iterator[Cost]:
-    """Count what the block costs; known when it ends."""
+    """Measure the cost of the block; the result is complete when the block ends."""
     cost, ended, at_first = Cost(), threading.Event(), _resident_bytes()
 
     def sample_memory() -> None:
@@ -56,9 +56,9 @@ def counted() -> Iterator[Cost]:
 
 
 def seconds_without_core(pid: int | None = None) -> float:
-    """How long a process's main thread could have run, but others had the cores, since its start.
+    """Return the seconds since its start that a process's main thread was runnable without a core.
 
-    Always 0 where the system does not tell: only Linux does.
+    Always 0 on systems other than Linux, which do not report it.
     """
     schedule = Path("/proc", str(pid or "self"), "schedstat")
     return int(schedule.read_text().split()[1]) / 1e9 if schedule.exists() else 0.0
@@ -68,6 +68,6 @@ def _resident_bytes() -> int:
     memory = Path("/proc/self/statm")
     if memory.exists():
         return int(memory.read_text().split()[1]) * resource.getpagesize()
-    # The highest so far, where the system does not tell the present one: its growth is no larger.
+    # Peak memory where the current value is unavailable: its growth is not larger.
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if sys.platform == "darwin" else highest * 1024

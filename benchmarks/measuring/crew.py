@@ -1,4 +1,4 @@
-"""Processes that measure together, started once, so that their imports count for nothing."""
+"""Processes that measure together, started once so that their imports are not measured."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,31 +15,31 @@ import anyio.to_thread
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 120.0
-"""How long one waits for the others, before something must have gone wrong."""
+"""Timeout of a step, after which one of the processes must have failed."""
 
 
 class Step:
-    """Where all of the crew, and who leads it, wait for each other."""
+    """Barrier for all processes of the crew and for its leader."""
 
     def __init__(self, barrier: Barrier) -> None:
         self._barrier = barrier
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait until all have arrived."""
         self._barrier.wait()
 
     async def reached(self) -> None:
-        """The same, while the event loop goes on."""
+        """Wait until all have arrived, without blocking the event loop."""
         await anyio.to_thread.run_sync(self._barrier.wait)
 
     def abort(self) -> None:
-        """Nobody need wait any more: one has failed."""
+        """Release all waiting processes with an error, since one has failed."""
         self._barrier.abort()
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Processes that do the same at the same time."""
+    """Processes that do the same work at the same time."""
 
     processes: Sequence[ProcessPoolExecutor]
     manager: SyncManager
@@ -47,13 +47,13 @@ class Crew:
     def run(
         self, count: int, work: Callable[[int, Step], T], lead: Callable[[Step], None]
     ) -> list[T]:
-        """Have so many of them work, each told its number, while `lead` waits at the same steps."""
+        """Run `work` with a number in each of `count` processes, and `lead` with the same steps."""
         step = Step(self.manager.Barrier(count + 1, timeout=PATIENCE_SECONDS))
         running: list[Future[T]] = [
             process.submit(_work, work, number, step)
             for number, process in enumerate(self.processes[:count])
         ]
-        with suppress(BrokenBarrierError):  # What broke it comes with the results.
+        with suppress(BrokenBarrierError):  # the results have the original error
             lead(step)
         failures = [error for each in running if (error := each.exception())]
         if failures:
@@ -61,13 +61,13 @@ class Crew:
         return [each.result() for each in running]
 
     def run_alone(self, work: Callable[[], T]) -> T:
-        """Have one of them work."""
+        """Run `work` in one process."""
         return self.processes[0].submit(work).result()
 
 
 @contextmanager
 def crew(size: int) -> Iterator[Crew]:
-    """So many processes, until the end of the block."""
+    """Run `size` processes until the end of the block."""
     context = get_context("spawn")
     with ExitStack() as stack:
         manager = stack.enter_context(context.Manager())
@@ -80,8 +80,6 @@ def crew(size: int) -> Iterator[Crew]:
 def _work(work: Callable[[int, Step], T], number: int, step: Step) -> T:
     try:
         return work(number, step)
-    except (
-        BaseException
-    ):  # Whatever ends this one: the others would wait for it at their next step.
+    except BaseException:  # the others would wait for this one at their next step
         step.abort()
         raise

@@ -1,4 +1,4 @@
-"""How long a freed permit takes to another process: two hand one back and forth."""
+"""Latency of handing a freed permit to another process, measured between two processes."""
 
 import asyncio
 import statistics
@@ -16,21 +16,22 @@ from replicate_mcp.semaphores.context_permits import ContextPermit
 
 NAME = "handed-over"
 TIMES = 200
-"""How often each of the two holds it."""
+"""Number of times that each process holds the permit."""
 
 HELD_SECONDS = 0.01
-"""How long it is held: the other waits again since half of that, and is in nobody's way."""
+"""Time for which the permit is held; the other process starts to wait after half of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandingOver:
-    """What came of it; milliseconds.
+    """Latencies in milliseconds.
 
     Attributes:
-        median_ms: from release's return in one process to the grant in the other.
-        p99_ms: the same, for all but one of a hundred.
-        from_call_ms: the median from release's call, so with the releasing step itself.
-        held_up: the share of the time that the two waited for a core that others had.
+        times: number of handovers.
+        median_ms: median from release's return in one process to the grant in the other.
+        p99_ms: 99th percentile of the same latency.
+        from_call_ms: median from the call of release, which includes the release itself.
+        held_up: share of the time for which the processes waited for a core.
     """
 
     times: int
@@ -42,7 +43,7 @@ class HandingOver:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """One time that a process held it, on the clock that all processes of a system share."""
+    """Time for which a process held the permit, on the clock that all processes share."""
 
     process: int
     granted: float
@@ -51,7 +52,7 @@ class _Held:
 
 
 def hand_over(crew: Crew, *, backend: str) -> HandingOver:
-    """Let two processes hand a named semaphore of limit 1 back and forth."""
+    """Hand a named semaphore of limit 1 back and forth between two processes."""
     results = crew.run(2, partial(_take_turns, backend), lambda step: step.wait())
     held = sorted((each for one, _ in results for each in one), key=lambda each: each.granted)
     handed = [
@@ -73,7 +74,7 @@ def _take_turns(backend: str, process: int, step: Step) -> tuple[list[_Held], fl
 
 
 async def _turns(backend: str, process: int, step: Step) -> tuple[list[_Held], float]:
-    # Nothing is asked of Replicate, so nobody need be at its address.
+    # Replicate is not called, so nothing needs to listen at its address.
     settings = settings_for("http://127.0.0.1:9", backend)
     held: list[_Held] = []
     async with App.running(settings.model_copy(update={"replicate_api_token": None})) as app:

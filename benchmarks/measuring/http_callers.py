@@ -1,4 +1,4 @@
-"""Those who ask for images: callers over HTTP of one server and of two, and the raw client."""
+"""Load from HTTP callers of one server and of two replicas, compared with the raw client."""
 
 import asyncio
 import time
@@ -18,28 +18,31 @@ from replicate_mcp.simulator import Simulator
 
 LIMIT = 60
 CALLERS, TASKS_EACH, PREDICT_SECONDS = 200, 5, 0.5
-"""All at once."""
+"""Load of the concurrent requests."""
 
 SINGLES, SINGLE_PREDICT_SECONDS = 100, 0.2
-"""One after another."""
+"""Load of the sequential requests."""
 
 ASKED_FOR = CALLERS * TASKS_EACH + SINGLES
-"""By each asker."""
+"""Number of images requested in each setup."""
 
 _MODEL = "black-forest-labs/flux-schnell"
 
 Batch = Callable[[int], Awaitable[int]]
-"""Asks for so many images at once, and tells how many were made."""
+"""Requests the given number of images at once, and returns how many were made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """One of them.
+    """Setup that requests images.
 
     Attributes:
-        account: whom the simulator counts its predictions for.
-        pids: of the servers that it asks.
-        batches: how many batches it asks for at once, and `batch_tasks` in each.
+        name: name in the table.
+        account: account at the simulator.
+        ask: requests a batch.
+        batches: number of concurrent batches.
+        batch_tasks: number of tasks in each.
+        pids: process ids of its servers.
     """
 
     name: str
@@ -52,14 +55,15 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What became of one asker's images.
+    """Results of one setup.
 
     Attributes:
-        total_seconds: of all that were asked for at once.
-        held_up: how much of that its processes and the simulator waited for a core, together.
-        overhead_ms: of each single request: its time without what the simulator took.
-        made: images, of all that were asked for.
-        most_at_once: predictions in flight.
+        name: name in the table.
+        total_seconds: duration of the concurrent requests.
+        held_up: share of that for which its processes and the simulator waited for a core, summed.
+        overhead_ms: duration of each sequential request minus that of its prediction.
+        made: number of images made.
+        peak_in_flight: maximum number of concurrent predictions.
     """
 
     name: str
@@ -71,19 +75,19 @@ class Asked:
 
     @property
     def is_right(self) -> bool:
-        """Whether every image was made, and the limit never exceeded."""
+        """Whether every image was made and the limit was never exceeded."""
         return self.made == ASKED_FOR and self.peak_in_flight <= LIMIT
 
 
 async def measure(simulator: Simulator) -> list[Asked]:
-    """Have all ask for the same, in turn; the single requests even one by one."""
+    """Send the same load in each setup in turn, and the sequential requests alternately."""
     async with AsyncExitStack() as stack:
         askers = [await stack.enter_async_context(_raw_client(simulator.url))]
         one = stack.enter_context(running_http_server(simulator.url, account="ours", limit=LIMIT))
         askers.append(await stack.enter_async_context(_http("one server", "ours", one)))
         replicas = await anyio.to_thread.run_sync(stack.enter_context, _fleet(simulator.url))
         askers.append(await stack.enter_async_context(_http("two replicas", "fleet", *replicas)))
-        for asker in askers:  # Imports, schemas and the account count for none; of each process.
+        for asker in askers:  # Not measured: imports, schemas and the account.
             await asyncio.gather(*(asker.ask(1) for _ in range(2)))
         simulator.configure(predict_seconds=PREDICT_SECONDS)
         totals = [
@@ -105,7 +109,7 @@ async def measure(simulator: Simulator) -> list[Asked]:
 
 @contextmanager
 def _fleet(base_url: str) -> Iterator[list[HttpServer]]:
-    """Two servers that share a Redis."""
+    """Run two servers that share a Redis."""
     with places("redis") as new_place, ExitStack() as stack:
         place = new_place("fleet")
         yield [
@@ -150,7 +154,7 @@ def _asked(
 
 @asynccontextmanager
 async def _http(name: str, account: str, *servers: HttpServer) -> AsyncIterator[Asker]:
-    """Callers who ask the servers in turn, as a proxy sends them there."""
+    """Provide callers that use the servers in turn, as behind a load balancer."""
     connections, turn = httpx.Limits(max_connections=CALLERS), count()
     async with httpx.AsyncClient(timeout=None, limits=connections) as client:
 

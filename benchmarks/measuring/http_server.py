@@ -1,4 +1,4 @@
-"""The real server over HTTP in a process of its own, beside a simulator."""
+"""HTTP server in a separate process, connected to a simulator."""
 
 import os
 import re
@@ -18,7 +18,7 @@ STARTS_WITHIN_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class HttpServer:
-    """Where it is, and its process."""
+    """Address and process id of a server."""
 
     address: str
     pid: int
@@ -28,7 +28,7 @@ class HttpServer:
 def running_http_server(
     base_url: str, *, account: str, limit: int, backend: str | None = None
 ) -> Iterator[HttpServer]:
-    """Serve until the end of the block; without a backend to share, with a new state file."""
+    """Serve until the end of the block; without `backend`, with a new state file."""
     with tempfile.TemporaryDirectory() as folder:
         own = {
             "REPLICATE_API_TOKEN": f"r8_{account}_1",
@@ -40,7 +40,7 @@ def running_http_server(
         command = [sys.executable, "-m", "replicate_mcp", "serve", "--http", "--local"]
         command += ["--port", "0"]
         said = Path(folder, "said")
-        # Into a file: nobody need read along, so it never waits for a reader.
+        # A file, since a pipe that is not read could block the server.
         with (
             said.open("wb") as file,
             subprocess.Popen(command, env={**os.environ, **own}, stderr=file) as process,

@@ -1,4 +1,4 @@
-"""What one run came to: its cost, and what the simulator saw of it."""
+"""Measurement of one run: its cost, and the simulator's statistics."""
 
 import secrets
 import tempfile
@@ -17,18 +17,18 @@ from replicate_mcp.simulator import Simulator, running_simulator_process
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one run came to; None where its scenario says nothing about it.
+    """Figures of one run; None for a figure that its scenario does not have.
 
     Attributes:
-        of_ideal: its time, divided by that of greedy list scheduling of the same predictions; for a
-            batch that came late, by that of one prediction.
-        given_up: whether it came to no end, so that it would have been more.
-        utilisation: the share of the limit that was in flight while tasks waited.
-        cpu_ms: CPU time of the contestant's process, an image.
-        grown_mb: millions of bytes by which its resident memory rose, at its highest.
-        held_up: how much of the time contestant or simulator waited for a core that others had.
-        exceeded: by how many predictions in flight the limit was exceeded.
-        other_calls: of the API, beside one creation an image.
+        of_ideal: duration relative to greedy list scheduling of the same predictions; for a late
+            batch, relative to one prediction.
+        given_up: whether the run was stopped, so that the actual duration is longer.
+        utilisation: share of the limit in flight while tasks waited.
+        cpu_ms: CPU time of the contestant's process, per image.
+        grown_mb: maximum growth of its resident memory, in megabytes (10⁶ bytes).
+        held_up: share of the time for which contestant or simulator waited for a core.
+        exceeded: number of predictions in flight above the limit.
+        other_calls: number of API calls other than one creation per image.
     """
 
     of_ideal: float | None
@@ -44,11 +44,13 @@ class Measurement:
 def measure(
     scenario: Scenario, name: Contestant, *, backend: str, patience: float | None
 ) -> Measurement:
-    """Run a scenario once, contestant and simulator each in a process of its own.
+    """Run a scenario once, with contestant and simulator in separate processes.
 
     Args:
-        backend: the engine's: `sqlite` for a new file, or any other value that its setting takes.
-        patience: seconds after which a late batch is given up; None waits for ever.
+        scenario: scenario to run.
+        name: contestant.
+        backend: backend of the engine: `sqlite` for a new file, or any value of the setting.
+        patience: seconds after which a late batch is given up; None for no timeout.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -62,7 +64,7 @@ def measure(
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own_process,
     ):
         location = f"sqlite:///{Path(folder, 'state.db')}" if backend == "sqlite" else backend
-        # An account that no backend has heard of: nothing of an earlier run is in this one's way.
+        # A new account, so that a shared backend has no state of earlier runs for it.
         account = f"bench{secrets.token_hex(4)}"
         conditions = Conditions(simulator.url, account, scenario.limit, location)
         waited = seconds_without_core(simulator.pid)

@@ -1,4 +1,4 @@
-"""Where processes keep what they share: a new file, or a new prefix at a server that runs."""
+"""Locations of shared state: a new file, or a new prefix on a running server."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,15 +14,14 @@ from benchmarks.measuring.sharing import ACCOUNT
 KINDS = ("sqlite", "redis", "valkey")
 
 NewPlace = Callable[..., str]
-"""Gives the setting of a place where nothing is known yet, and which admits at once.
+"""Function that returns the backend setting of an empty location that admits tasks at once.
 
-It may be told the accounts that this is for.
-"""
+Its arguments are the accounts that will use it."""
 
 
 @contextmanager
 def places(kind: str) -> Iterator[NewPlace]:
-    """Places of one kind, for as long as the block lasts; a server of its own is started."""
+    """Provide locations of one kind until the end of the block, starting a server if needed."""
     names = (f"benchmark-{number}" for number in count())
     if kind == "sqlite":
         with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +31,7 @@ def places(kind: str) -> Iterator[NewPlace]:
 
         def new_place(*accounts: str) -> str:
             prefix = next(names)
-            # An empty server admits nothing for one lease: a short one, which is over here.
+            # An empty server admits no task for one lease; wait for the end of a short one.
             anyio.run(open_for_admission, server, prefix, *(accounts or (ACCOUNT,)))
             return server.url(prefix)
 

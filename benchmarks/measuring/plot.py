@@ -1,4 +1,4 @@
-"""The figures as one picture, to be read at a width of about 800 pixels."""
+"""Plot of the figures, designed for a width of about 800 pixels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -39,10 +39,12 @@ _Panel = Callable[[Axes, Sequence[Comparison]], None]
 
 
 def draw(comparisons: Sequence[Comparison], path: Path, *, about: str) -> None:
-    """Write the picture; what was not measured has no panel.
+    """Write the picture, with panels for the measured scenarios.
 
     Args:
-        about: a line on the conditions, for its foot.
+        comparisons: measured comparisons.
+        path: path of the picture.
+        about: footer with the conditions.
     """
     panels: list[tuple[_Panel, list[Comparison]]] = [
         (_utilisation, [each for each in comparisons if each.scenario.predict_seconds == VARYING]),
@@ -114,7 +116,7 @@ def _cpu(axes: Axes, comparisons: Sequence[Comparison]) -> None:
 def _lines(
     axes: Axes, places: Sequence[str], comparisons: Sequence[Comparison], figure: Figure, form: str
 ) -> None:
-    """A line for each contestant, its figures written beside it."""
+    """Draw a line with labelled values for each contestant."""
     ours = [median(each.engine, figure) or 0 for each in comparisons]
     raw = [median(each.raw, figure) or 0 for each in comparisons]
     for name, heights, others, colour in (
@@ -140,5 +142,5 @@ def _lines(
 
 
 def _labels(numbers: Sequence[int]) -> list[str]:
-    """Names, so that each has the same room beside the next."""
+    """Return the numbers as category labels, so that they are evenly spaced."""
     return [f"{number:,}" for number in numbers]

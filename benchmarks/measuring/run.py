@@ -1,4 +1,4 @@
-"""One contestant going through one scenario, alone in its process."""
+"""Run of one contestant through one scenario, alone in its process."""
 
 import asyncio
 
@@ -11,10 +11,13 @@ from replicate_mcp.simulator import Simulator
 def run(
     scenario: Scenario, name: Contestant, conditions: Conditions, patience: float | None
 ) -> Cost:
-    """Go through the scenario, and tell what it cost.
+    """Run the scenario and return its cost.
 
     Args:
-        patience: seconds after which a late batch is given up; None waits for ever.
+        scenario: scenario to run.
+        name: contestant.
+        conditions: conditions of the run.
+        patience: seconds after which a late batch is given up; None for no timeout.
     """
     return asyncio.run(_run(scenario, name, conditions, patience))
 
@@ -24,7 +27,7 @@ async def _run(
 ) -> Cost:
     simulator = Simulator(conditions.base_url)
     async with contestant(name, conditions) as make_batch:
-        # One image before the clock starts: imports, schemas and the account count for neither.
+        # One image before the measurement loads imports, schemas and the account.
         simulator.configure(predict_seconds=0)
         await make_batch(1)
         simulator.reset()

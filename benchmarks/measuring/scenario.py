@@ -1,25 +1,25 @@
-"""What is measured: how many tasks at which limit, and how long each prediction takes."""
+"""Scenarios: number of tasks, limit, and duration of the predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 RATE = 60_000
-"""Creations a minute that the account is allowed in every scenario: out of the way."""
+"""Creations per minute allowed in every scenario, high enough not to matter."""
 
 LARGEST_BATCH = 1_000
-"""Tasks: what a batch of the engine may hold."""
+"""Maximum number of tasks in a batch of the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Some batches at a limit.
+    """Batches that run under a limit.
 
     Attributes:
-        limit: predictions in flight at once.
-        batches: the tasks of each batch; all of them begin at once.
-        predict_seconds: of each prediction: `3.0`, or `"1-4"` for anything between, evenly.
-        late: tasks of one more batch, which arrives as soon as the limit is full. Its time is then
-            the one that is measured, and what is left of the others is left alone.
+        limit: maximum number of concurrent predictions.
+        batches: number of tasks of each batch; all batches start at the same time.
+        predict_seconds: duration of a prediction: `3.0`, or `"1-4"` for a uniform distribution.
+        late: number of tasks of another batch, which starts as soon as the limit is full. Only this
+            batch is measured then, and the others are not waited for.
     """
 
     limit: int
@@ -29,12 +29,12 @@ class Scenario:
 
     @property
     def tasks(self) -> int:
-        """Of all the batches that begin at once."""
+        """Total number of tasks in the batches that start at the same time."""
         return sum(self.batches)
 
     @property
     def shown_tasks(self) -> str:
-        """The same for a person, with how they come."""
+        """Number and grouping of the tasks, for display."""
         if self.late:
             return f"{self.late} beside {self.tasks}"
         if len(self.batches) > 1:
@@ -43,30 +43,30 @@ class Scenario:
 
 
 def _fixed_size(limit: int, tasks: int, predict_seconds: float | str) -> Scenario:
-    """So many tasks, in as few batches as hold them."""
+    """Return a scenario of `tasks` tasks in as few batches as possible."""
     full, rest = divmod(tasks, LARGEST_BATCH)
     return Scenario(limit, (LARGEST_BATCH,) * full + (rest,) * bool(rest), predict_seconds)
 
 
 def _filling(limit: int, predict_seconds: float | str) -> Scenario:
-    """Ten times the limit, or 2,000: long enough that the beginning does not decide."""
+    """Return a scenario of ten times the limit, at most 2,000 tasks, to outweigh the start."""
     return _fixed_size(limit, min(10 * limit, 2_000), predict_seconds)
 
 
 FIXED, VARYING = 2.5, "1-4"
-"""Seconds of a prediction, with the same mean."""
+"""Duration of a prediction in seconds, with the same mean."""
 
 SIXTY = _filling(60, VARYING)
-"""600 tasks at the limit that accounts have by default."""
+"""600 tasks at the default limit of accounts."""
 
 SMALL_BESIDE_LARGE = Scenario(10, (500,), 3.0, late=1)
-"""The late one comes at the worst moment: just after everything free was taken."""
+"""The late task arrives at the worst moment: just after all permits were taken."""
 
 PATIENCE_SECONDS = 7.5
-"""How long the quick run waits for the late one: 2.5 prediction times."""
+"""Timeout for the late task in the quick run: 2.5 predictions."""
 
 THOUSAND_AT_NO_LATENCY = _fixed_size(60, 1_000, 0.0)
-"""Predictions that end at once: what is left is what an image costs on our side."""
+"""Predictions without duration, so that only the overhead per image remains."""
 
 TEN_THOUSAND_AT_NO_LATENCY = _fixed_size(60, 10_000, 0.0)
 

@@ -1,4 +1,4 @@
-"""What processes share, as tables, and what it has to keep."""
+"""Tables and bounds of the benchmark of shared limits."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,16 @@ from benchmarks.measuring.sharing import LIMIT, PREDICT_SECONDS, Shared
 from benchmarks.measuring.uncontended import Uncontended
 
 MOST_LATENCY_MS = {"sqlite": 15.0, "redis": 5.0, "valkey": 5.0}
-"""Median, until a freed permit is another process's."""
+"""Maximum median latency of handing a freed permit to another process."""
 
 MOST_TASK_MS = 1.0
-"""On SQLite, for both steps of a task."""
+"""Maximum duration of both steps of a task on SQLite."""
 
 MOST_ROUND_TRIPS = 2.0
-"""At a server, for both steps of a task."""
+"""Maximum number of round trips to a server for both steps of a task."""
 
 LEAST_UTILISATION = {8: 0.98}
-"""By the number of processes."""
+"""Minimum utilisation, by number of processes."""
 
 _SHARING = """\
 utilisation: of the limit, while all processes waited
@@ -39,7 +39,7 @@ freed permit: from release's return to the grant in
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that was measured over one backend."""
+    """All measurements of one backend."""
 
     backend: str
     alone: Uncontended
@@ -48,7 +48,7 @@ class Measured:
 
 
 def sharing_table(measured: Sequence[Measured], *, seconds: float) -> Table:
-    """A row for each number of processes."""
+    """Return a table with a row for each number of processes."""
     last = measured[0].shared[-1]
     shown = _table(
         f"Processes sharing a limit of {LIMIT}\n"
@@ -81,7 +81,7 @@ def sharing_table(measured: Sequence[Measured], *, seconds: float) -> Table:
 
 
 def steps_table(measured: Sequence[Measured]) -> Table:
-    """A row for each backend: its steps beside the raw round trip."""
+    """Return a table with a row for each backend: its steps and the raw round trip."""
     shown = _table(
         "Steps beside the raw round trip, in ms: medians",
         _STEPS,
@@ -103,7 +103,7 @@ def steps_table(measured: Sequence[Measured]) -> Table:
 
 
 def bounds(measured: Sequence[Measured]) -> Iterator[Bound]:
-    """Every bound that these figures tell about."""
+    """Yield all bounds that these measurements cover."""
     for each in measured:
         alone, handed, name = each.alone, each.handed, each.backend
         yield Bound(

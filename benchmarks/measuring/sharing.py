@@ -1,4 +1,4 @@
-"""Processes that share one limit, each with more tasks than it can make while they are watched."""
+"""Processes that share one limit, each with more tasks than it can finish while measured."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
 
 ACCOUNT = "shared"
-"""The simulator reads it from the token."""
+"""Account at the simulator, as named in the token."""
 
 LIMIT = 20
 PREDICT_SECONDS, MEAN_SECONDS = "1-2", 1.5
@@ -31,7 +31,7 @@ PREDICT_SECONDS, MEAN_SECONDS = "1-2", 1.5
 
 @dataclass(slots=True)
 class Stretch:
-    """What a stretch of work cost one process."""
+    """Cost of a piece of work for one process."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -39,22 +39,23 @@ class Stretch:
 
     @property
     def held_up(self) -> float:
-        """The share of it that was spent waiting for a core that others had."""
+        """Share of the time for which the process waited for a core."""
         return self.waited_seconds / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What came of a limit that so many processes shared.
+    """Figures of a limit shared by several processes.
 
     Attributes:
-        tasks: that were created while they were watched; all of them waited meanwhile.
-        utilisation: the share of the limit that was in flight.
-        luckiest: its grants, beside an equal share; None where nobody else was there.
-        unluckiest: the same for the one with the fewest.
-        cpu_ms: CPU time of all processes, a task.
-        held_up: the share of the time that a process waited for a core that others had.
-        exceeded: by how many predictions in flight the limit was exceeded.
+        processes: number of processes.
+        tasks: number of tasks created during the measurement, while all processes waited.
+        utilisation: share of the limit in flight.
+        luckiest: most grants of a process relative to an equal share; None for a single process.
+        unluckiest: fewest grants of a process relative to an equal share.
+        cpu_ms: CPU time of all processes, per task.
+        held_up: share of the time for which a process waited for a core.
+        exceeded: number of predictions in flight above the limit.
     """
 
     processes: int
@@ -75,21 +76,21 @@ class _Part:
 
 
 def share(crew: Crew, simulator: Simulator, *, backend: str, count: int, seconds: float) -> Shared:
-    """Let so many processes share the limit, and watch them for so long."""
-    # The first to come takes all that is free; it must not run dry before the others.
+    """Share the limit among `count` processes, and measure for `seconds`."""
+    # The first process takes all free permits; it must not run out of tasks before the others.
     tasks = LIMIT + math.ceil(1.5 * LIMIT * seconds / MEAN_SECONDS / count)
     part = _Part(settings_for(simulator.url, backend), tasks, seconds)
     watched = [0.0, 0.0]
 
     def lead(step: Step) -> None:
-        step.wait()  # All have made an image each, so that nothing is imported any more.
+        step.wait()  # Every process has made an image, so that all imports are done.
         simulator.configure(predict_seconds=PREDICT_SECONDS)
-        step.wait()  # They begin.
-        step.wait()  # All wait for the limit, which the first of them fill.
+        step.wait()  # Start.
+        step.wait()  # All processes wait; the first of them fill the limit.
         simulator.wait_for(account=ACCOUNT, in_flight=LIMIT)
         step.wait()
         watched[0] = simulator.stats()["now"]
-        step.wait()  # They have been watched for long enough.
+        step.wait()  # End of the measurement.
         watched[1] = simulator.stats()["now"]
 
     simulator.reset()
@@ -114,7 +115,7 @@ def share(crew: Crew, simulator: Simulator, *, backend: str, count: int, seconds
 
 
 def settings_for(base_url: str, backend: str) -> Settings:
-    """The settings of a process that takes part."""
+    """Return the settings of a process."""
     return Settings.model_validate(
         {
             "REPLICATE_API_TOKEN": f"r8_{ACCOUNT}_1",
@@ -128,7 +129,7 @@ def settings_for(base_url: str, backend: str) -> Settings:
 
 @contextmanager
 def watched_stretch() -> Iterator[Stretch]:
-    """Count what the block costs, without costing anything itself; known when it ends."""
+    """Measure the cost of the block with minimal overhead; complete when the block ends."""
     stretch = Stretch()
     waited, cpu, began = seconds_without_core(), time.process_time(), time.perf_counter()
     yield stretch

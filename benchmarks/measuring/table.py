@@ -1,4 +1,4 @@
-"""The figures as one table, and how the bounds came out."""
+"""Tables of the figures and of the bounds."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ _STYLES = {Verdict.HELD: "green", Verdict.NOISE: "yellow", Verdict.NOT_HELD: "bo
 
 
 def conditions(backend: str, runs: int) -> str:
-    """A line on what was the same for all. The backend by its kind: it can hold a password."""
+    """Return a line on the common conditions; of the backend only its kind, which is not secret."""
     return (
         f"{RATE:,} creations a minute · backend {backend.partition(':')[0]} · "
         f"{f'medians of {runs} runs' if runs > 1 else 'one run of each'} · "
@@ -42,7 +42,7 @@ def conditions(backend: str, runs: int) -> str:
 
 
 def figures(comparisons: Iterable[Comparison], *, about: str) -> Table:
-    """A row for each scenario and contestant."""
+    """Return a table with a row for each scenario and contestant."""
     shown = Table(
         title=f"The engine beside the raw replicate client under a semaphore\n{about}",
         caption=_CAPTION,
@@ -66,7 +66,7 @@ def figures(comparisons: Iterable[Comparison], *, about: str) -> Table:
 
 
 def outcome(bounds: Iterable[Bound]) -> Table:
-    """A line for each bound: whether it held, its figure, and what was asked."""
+    """Return a table with a row for each bound: result, figure and limit."""
     shown = Table.grid(padding=(0, 2, 0, 0))
     for bound in bounds:
         least = bound.at_least > float("-inf")

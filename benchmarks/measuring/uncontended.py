@@ -1,4 +1,4 @@
-"""What the two steps of a task take with nobody in the way, beside the raw round trip."""
+"""Duration of a task's two steps without contention, compared with the raw round trip."""
 
 import asyncio
 import sqlite3
@@ -23,24 +23,24 @@ from replicate_mcp.tasks.result import GeneratedFile, TaskSuccess
 
 TASKS = 500
 _WARM = 20
-"""Tasks before those that count."""
+"""Number of tasks before the measured ones."""
 
 _MODEL = "black-forest-labs/flux-schnell"
 _OWN = account_semaphore(ACCOUNT)
 _RATE = 1_000_000
 _STEPS = ("evalsha", "eval")
-"""The commands of a round trip; all others that the server counts, scripts call inside it."""
+"""Commands that are a round trip; the other commands counted by the server run inside scripts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Uncontended:
-    """Medians, in milliseconds.
+    """Medians of one backend.
 
     Attributes:
-        raw_ms: of a PING, or of an empty write transaction in a file beside ours.
-        task_ms: of `note_attempts` and `finish` together.
-        round_trips: a task, as the server counts them; None where there is no server.
-        held_up: the share of the time that was spent waiting for a core that others had.
+        raw_ms: duration of a PING, or of an empty write transaction in another file beside ours.
+        task_ms: duration of `record_attempts` and `finish` together.
+        round_trips: round trips per task, as counted by the server; None without a server.
+        held_up: share of the time for which the process waited for a core.
     """
 
     raw_ms: float
@@ -51,14 +51,14 @@ class Uncontended:
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """The raw round trip, and how many steps the server has counted, where there is one."""
+    """Raw round trip, and the server's count of steps, None without a server."""
 
     round_trip: Callable[[], Awaitable[object]]
     steps: Callable[[], Awaitable[int | None]]
 
 
 def uncontended(backend: str) -> Uncontended:
-    """Take tasks through their two steps, one after another, a raw round trip before each."""
+    """Run the two steps of tasks one after another, with a raw round trip before each task."""
     return asyncio.run(_uncontended(backend))
 
 
@@ -71,7 +71,7 @@ async def _uncontended(location: str) -> Uncontended:
             before = await raw.steps()
             with watched_stretch() as stretch:
                 for task in range(TASKS + _WARM):
-                    while not room.offers:  # Never, but where the rate is in the way.
+                    while not room.offers:  # only if the rate is exhausted
                         await anyio.sleep(room.retry_in or 0)
                         room, other_steps = await backend.admit(), other_steps + 1
                     raw_seconds.append(await _timed(raw.round_trip))
@@ -91,7 +91,7 @@ async def _uncontended(location: str) -> Uncontended:
 
 
 async def _open(backend: Backend) -> AdmissionResult:
-    """A batch whose tasks are let in one at a time, each by the end of the one before."""
+    """Open a batch whose tasks are admitted one at a time, each when the previous one ends."""
     count = TASKS + _WARM
     await backend.declare_limit(_OWN, 1, per_minute=_RATE)
     tasks = tuple(JournalTask(f"a red car {task}", f"{task}.png", _MODEL) for task in range(count))
@@ -100,7 +100,7 @@ async def _open(backend: Backend) -> AdmissionResult:
 
 
 async def _make(backend: Backend, permit: int, task: int) -> AdmissionResult:
-    """A task's two steps, without what is between them."""
+    """Run a task's two steps without the prediction between them."""
     prompt = f"a red car {task}"
     attempt = Attempt(
         "uncontended", task, _MODEL, hash_inputs({"prompt": prompt}), 600, time.time(), 700

@@ -1,4 +1,4 @@
-"""Prompts in, image URLs out, through Replicate, under shared global semaphores.
+"""Image generation on Replicate from lists of prompts, under shared global semaphores.
 
 from replicate_mcp import generate_images
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is: the server needs none of it to start."""
+    """Import a public name on first access: starting the server requires none of them."""
     if name not in __all__:
         raise AttributeError(f"module 'replicate_mcp' has no attribute '{name}'")
     import importlib

@@ -1,4 +1,4 @@
-"""`python -m replicate_mcp`: the command line."""
+"""Entry point of `python -m replicate_mcp`."""
 
 from replicate_mcp.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Checks the addresses of servers that settings name."""
+"""Validation of the server addresses in settings."""
 
 import contextlib
 import ipaddress
@@ -12,14 +12,17 @@ _HOST_AND_PORT = re.compile(r"[a-z]+://([^/\[\]]*|\[[^/\]]*\]):[^/]*", re.IGNORE
 
 
 def is_loopback_url(url: str) -> bool:
-    """Return whether a URL names this machine."""
+    """Return whether the host of `url` is this machine."""
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def address_problem(url: str) -> str | None:
-    """Return what `url` must be to name a server, as a clause; None where it does.
+    """Return what is wrong with a server's `url`, as a clause that begins with "must".
 
     The clause does not repeat the address, which may hold a password.
+
+    Returns:
+        The clause, or None if `url` is valid.
     """
     if "@" in url:
         return "must not have a user name or a password in it: it would be shown"
@@ -40,7 +43,7 @@ def address_problem(url: str) -> str | None:
 
 
 def _is_host(name: str) -> bool:
-    """Return whether `name` is an IP address, or a name that can be looked up."""
+    """Return whether `name` is an IP address or has the form of a host name."""
     with contextlib.suppress(ValueError):
         return bool(ipaddress.ip_address(name))
     if name.isascii() and "xn--" not in name:

@@ -1,12 +1,14 @@
-"""Who is calling, and whose token their predictions are made with: three tiers, one decision.
+"""Authentication of callers, and the choice of the Replicate token for their predictions.
+
+There are three tiers:
 
 1. The admin key: the server's token, and the right to register, resize and configure.
-2. The caller's own token: their own account, and their own batches.
+2. The caller's own token: the caller's own account and batches.
 3. The server's token: for this machine's user on stdio, on the command line and in Python. Over
-   HTTP only where the operator asked for it: for programs of the server's own user on the same
-   machine, or for whoever can connect.
+   HTTP only if the operator has enabled it: for programs of the server's own user on the same
+   machine, or for every client that can connect.
 
-What was presented and is wrong is refused; it never falls to the next tier.
+Invalid credentials are refused; they never fall through to the next tier.
 """
 
 import hashlib
@@ -64,7 +66,7 @@ EMPTY_CREDENTIALS = (
 WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token."
 
 HTTP_REQUEST = "http_request"
-"""Under which an ASGI scope's state has the `HttpRequest`."""
+"""Key of an ASGI scope's state that holds the `HttpRequest`."""
 
 BACKEND_UNAVAILABLE = (
     "The server's backend is unavailable, so nothing was created: try again later. Its operator "
@@ -131,7 +133,7 @@ _PROXY_PREFIXES = (
     "x-sucuri-",
     "x-vercel-",
 )
-"""Headers that proxies and tunnels add, and how those of the known vendors begin."""
+"""Headers that proxies and tunnels add, and the prefixes of known vendors' headers."""
 
 _HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]*)?")
 
@@ -140,13 +142,14 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One who may see batches of their own.
+    """A user of the server, with batches of their own.
 
     Attributes:
-        name: `admin`, `server` for those who use the server's token, else `token:` and a
+        name: `admin`; `server` for users of the server's token; else `token:` and the token's
             fingerprint.
-        own_token: the token that is theirs, or the server's; None where a server has none.
-        source: the address that an own token was sent from over HTTP; "" for every other token.
+        own_token: the token of the caller's predictions: their own or the server's; None if the
+            server has none.
+        source: the address that sent the caller's own token over HTTP; "" for every other token.
     """
 
     name: str
@@ -155,10 +158,10 @@ class Caller:
 
     @property
     def token(self) -> str:
-        """What their predictions are made with; never shown.
+        """The token that the caller's predictions are created with; never to be shown.
 
         Raises:
-            Unauthorized: there is none.
+            Unauthorized: the caller has no token of their own, and the server has none.
         """
         if self.own_token is None:
             raise Unauthorized(NO_CREDENTIALS_MESSAGE)
@@ -166,31 +169,31 @@ class Caller:
 
     @property
     def is_admin(self) -> bool:
-        """Whether they may register, resize and configure for all."""
+        """Whether the caller may register, resize and configure for all."""
         return self.name == "admin"
 
     @property
     def has_own_token(self) -> bool:
-        """Whether their predictions are made with a token of their own."""
+        """Whether the caller's predictions are created with a token of their own."""
         return self.name.startswith("token:")
 
     @property
     def visible_callers(self) -> tuple[str, ...]:
-        """The callers whose batches this one may see."""
+        """The callers whose batches this caller may see."""
         return ("admin", "server") if self.is_admin else (self.name,)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What an HTTP request shows of its caller.
+    """Properties of an HTTP request that identify its caller.
 
     Attributes:
-        headers: by names in lower case; the values of a repeated one are joined with commas.
-        has_json: whether the body, if there is one, is declared as JSON: a form of a web page
-            cannot be.
-        source: the address that the request came from.
-        is_of_own_user: whether the connection's other end belongs to the server's own user; called
-            only where the answer decides.
+        headers: by names in lower case; the values of a repeated header are joined with commas.
+        has_json: whether the body, if there is one, is declared as JSON, which an HTML form cannot
+            do.
+        source: the client address of the request.
+        is_of_own_user: returns whether the connection's other end belongs to the server's own user;
+            called only if the decision depends on it.
     """
 
     headers: Mapping[str, str] = field(repr=False)
@@ -199,12 +202,12 @@ class HttpRequest:
     is_of_own_user: Callable[[], bool] = field(default=lambda: False, repr=False)
 
     def credential_mark(self) -> str:
-        """Return what stands for the key or token in the headers; "" where there is none.
+        """Return a fingerprint of the key or token in the headers; "" if there is none.
 
-        Whether it is the right one does not show.
+        It does not reveal whether the credential is valid.
 
         Raises:
-            Unauthorized: a token was sent, and it cannot be one.
+            Unauthorized: the value sent as a token cannot be one.
         """
         if (key := self.headers.get(ADMIN_HEADER)) is not None:
             return f"key:{fingerprint(key)}"
@@ -214,17 +217,19 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a server has to tell its callers apart by.
+    """Rules and credentials with which a server authenticates its callers.
 
     Attributes:
-        allow_local: whether the server's token is for programs of its own user that connect over
-            loopback.
-        listens_on_loopback: whether only this machine can connect; without meaning on stdio.
-        allow_anonymous: whether the server's token is for whoever can connect.
-        allowed_hosts: names under which it is reached beside loopback, for `Host` and `Origin`;
-            without ports, in lower case.
+        server_token: the server's own Replicate token; None if there is none.
+        admin_key: the admin key; None if there is none, and then no key matches.
+        listens_on_loopback: whether only this machine can connect; meaningless on stdio.
+        allow_local: whether programs of the server's own user that connect over loopback may use
+            the server's token.
+        allow_anonymous: whether every client that can connect may use the server's token.
+        allowed_hosts: host names of the server besides loopback, for `Host` and `Origin`; without
+            ports, in lower case.
         refused: wrong admin keys and refused tokens, by the address that sent them.
-        settings_error: why the settings cannot be used: every local caller is answered with it.
+        settings_error: why the settings cannot be used; every local call fails with it.
     """
 
     server_token: str | None = field(default=None, repr=False)
@@ -237,7 +242,7 @@ class Access:
     settings_error: InvalidInput | None = None
 
     def check_settings(self) -> None:
-        """Raise `InvalidInput` where the settings cannot be used."""
+        """Raise `InvalidInput` if the settings cannot be used."""
         if self.settings_error is not None:
             raise InvalidInput(str(self.settings_error))
 
@@ -245,10 +250,10 @@ class Access:
         """Return the caller on stdio, on the command line or in Python: this machine's user.
 
         Args:
-            own_token: a token to use in place of the server's.
+            own_token: a token to use in place of the server's; None for the server's.
 
         Raises:
-            Unauthorized: there is no token, or it is none.
+            Unauthorized: there is no token, or `own_token` is invalid.
             InvalidInput: the settings cannot be used.
         """
         self.check_settings()
@@ -260,12 +265,13 @@ class Access:
         """Return the caller of an HTTP request.
 
         Args:
-            own_token: what came as a token inside the request, as `credentials` in a body or in
-                MCP's `_meta`; None where nothing did.
+            request: the request's headers and source.
+            own_token: the token sent inside the request, as `credentials` in a body or in MCP's
+                `_meta`; None if there is none.
 
         Raises:
-            Unauthorized: the caller is unknown, or what was presented is wrong.
-            TooManyAttempts: too many wrong keys or tokens came from the same address.
+            Unauthorized: the caller is unknown, or a credential is wrong.
+            TooManyAttempts: the same address has sent too many wrong keys or tokens.
         """
         if (key := request.headers.get(ADMIN_HEADER)) is not None:
             mark = fingerprint(key)
@@ -281,22 +287,22 @@ class Access:
         return self._server()
 
     def principal(self, request: HttpRequest) -> str:
-        """Return what stands for whoever sent a request, by its headers alone.
+        """Return an identifier for the sender of a request, from its headers alone.
 
-        Requests with the same one come from the same caller. Nothing is raised, and whether an
-        admin key is right does not show.
+        Requests with the same identifier come from the same caller. It never raises, and does not
+        reveal whether an admin key is valid.
         """
         try:
             if mark := request.credential_mark():
                 return mark
-        except Unauthorized:  # What was sent as a token is none.
+        except Unauthorized:  # The value sent as a token cannot be one.
             return f"unknown at {request.source}"
         if self._why_not_the_servers_token(request) is None:
             return "server"
         return f"unknown at {request.source}"
 
     def is_operator(self, request: HttpRequest) -> bool:
-        """Return whether a request has the admin key, or is of a program that `--local` lets in."""
+        """Return whether a request has the admin key, or is let in by `--local`."""
         if ADMIN_HEADER not in request.headers and self.allow_anonymous:
             return False
         with suppress(Unauthorized, TooManyAttempts):
@@ -304,9 +310,10 @@ class Access:
         return False
 
     def to_public_error(self, error: ReplicateMcpError, request: HttpRequest) -> ReplicateMcpError:
-        """Return the error that a request may be answered with.
+        """Return the error that may be shown to the sender of a request.
 
-        Which backend, proxy or certificates a server has, and where, is for its operator alone.
+        Only the operator may see which backend, proxy or certificates a server uses, and where they
+        are.
         """
         if isinstance(error, ReplicateUnreachable) and not self.is_operator(request):
             return ReplicateUnreachable(REPLICATE_UNREACHABLE)
@@ -333,7 +340,7 @@ class Access:
             return UNKNOWN_CALLER
         if self.allow_anonymous:
             return None if self._is_own_host(host_name(host)) else UNKNOWN_HOST
-        # Under another name it is reached through a proxy, which may hide that it is one.
+        # A server with another name is reached through a proxy, which may not identify itself.
         has_another_name = any(name not in _LOOPBACK for name in self.allowed_hosts)
         if not (self.allow_local and self.listens_on_loopback) or has_another_name:
             return UNKNOWN_CALLER
@@ -346,14 +353,14 @@ class Access:
         return None
 
     def _is_own_host(self, name: str) -> bool:
-        """Return whether no other name than this server's own could have led to it."""
+        """Return whether `name` cannot be a foreign DNS name that resolves to this machine."""
         return name in _LOOPBACK or _is_address(name) or name in self.allowed_hosts
 
     def _is_own_origin(self, origin: str | None, host: str) -> bool:
-        """Return whether a browser's page, if it is one that calls, came from this server.
+        """Return whether a calling web page, if there is one, was served by this server.
 
-        That `Origin` and `Host` agree is not enough: a name of somebody else's can be made to
-        point here.
+        Equal `Origin` and `Host` do not suffice: a foreign name can be made to resolve to this
+        machine.
         """
         if origin is None:
             return True
@@ -368,17 +375,17 @@ class Access:
 
 
 def fingerprint(token: str) -> str:
-    """What stands for a token wherever one may not be written: 16 hexadecimal digits."""
+    """Return 16 hexadecimal digits that identify a token where it must not be written."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()[:16]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to what listens on `host`."""
+    """Return whether a server that listens on `host` is reachable from this machine only."""
     return host in _LOOPBACK
 
 
 def _own_token(inside: object, headers: Mapping[str, str]) -> str | None:
-    """The token that a caller brought: inside the request, else in a header of its own."""
+    """Return the caller's own token: from inside the request, else from its headers."""
     brought = (inside, headers.get(OWN_KEY_HEADER), _bearer(headers.get("authorization")))
     return next((validate_token(each) for each in brought if each is not None), None)
 
@@ -395,10 +402,10 @@ def _bearer(authorization: str | None) -> str | None:
 
 
 def validate_token(token: object) -> str | None:
-    """A token without the blanks around it; None for None.
+    """Return `token` without surrounding whitespace; None for None.
 
     Raises:
-        Unauthorized: it is empty, or no header can carry it.
+        Unauthorized: the token is empty or a placeholder, or cannot be sent in a header.
     """
     if token is None:
         return None
@@ -415,7 +422,7 @@ def validate_token(token: object) -> str | None:
 
 
 def _is_of_a_proxy(header: str) -> bool:
-    # Some servers take `_` for `-` in the names of headers.
+    # Some servers treat `_` in header names as `-`.
     name = header.replace("_", "-")
     return name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES)
 
@@ -429,6 +436,6 @@ def _is_address(name: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """Return a host without its port (`localhost:8000`, `[::1]:8000`); "" where it is none."""
+    """Return a host without its port (`localhost:8000`, `[::1]:8000`); "" if it is invalid."""
     found = _HOST.fullmatch(host.strip().lower())
     return (found["address"] or found["name"]) if found else ""

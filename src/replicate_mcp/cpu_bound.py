@@ -1,8 +1,8 @@
-"""Run work whose time grows with its input without holding up the event loop.
+"""CPU-bound work whose time grows with its input, kept off the event loop.
 
 Parsing, validating, hashing and serialising take milliseconds for an ordinary request, and seconds
-for the largest one allowed. What is small is done in place; what is large goes to a worker thread,
-one at a time in a process, so that the loop and small requests always get their turn.
+for the largest one allowed. Small work runs in place. Large work runs in a worker thread, one call
+at a time per process, so that the event loop and small requests are never blocked for long.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,27 +15,30 @@ from anyio.lowlevel import RunVar
 T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024
-"""Work on at most so much is done on the event loop: it takes a few milliseconds."""
+"""Maximum input, in bytes, of work done on the event loop; it takes a few milliseconds."""
 
 VALUE_BYTES = 32
-"""What a value of a JSON document counts as, beside the characters of its text."""
+"""Bytes counted for each value of a JSON document, besides the characters of its text."""
 
 MAX_CONCURRENT_READS = 4
-"""Batches that are read and encoded at the same time; each may take 20 MB until it is encoded."""
+"""Batches read and encoded concurrently; each may take 20 MB until it is encoded."""
 
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""For `sys.setswitchinterval`, in place of 5 ms: for so long a thread keeps the interpreter from
-the event loop, each time that the loop has given it away, as it does with every piece it sends."""
+"""Value for `sys.setswitchinterval`, in place of the default 5 ms.
+
+Each time the event loop releases the interpreter, as it does with every piece it sends, a busy
+worker thread keeps it for this long.
+"""
 
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("replicate_mcp.cpu_bound")
 _read_limiter: RunVar[anyio.CapacityLimiter] = RunVar("replicate_mcp.read_limiter")
 
 
 async def run_cpu_bound(work: Callable[[], T], *, size_bytes: int) -> T:
-    """Return `work()`, called in a worker thread where `size_bytes` is over `INLINE_BYTES`.
+    """Return `work()`, called in a worker thread if `size_bytes` exceeds `INLINE_BYTES`.
 
-    One call at a time runs in a thread; further ones wait. Work in a thread is not interrupted
-    when its caller is cancelled, but nobody waits for it any longer.
+    Threaded calls run one at a time; others wait. Cancelling the caller does not interrupt work in
+    a thread, but no longer waits for it.
     """
     if size_bytes <= INLINE_BYTES:
         return work()
@@ -43,7 +46,7 @@ async def run_cpu_bound(work: Callable[[], T], *, size_bytes: int) -> T:
 
 
 def json_size(value: object, stop_at: int = INLINE_BYTES + 1) -> int:
-    """Estimate the size in bytes of a JSON value; walks no further than `stop_at` bytes."""
+    """Estimate the size of a JSON value in bytes; stop counting at `stop_at` bytes."""
     size = 0
     left: list[Any] = [value]
     while left and size < stop_at:
@@ -64,7 +67,7 @@ def json_size(value: object, stop_at: int = INLINE_BYTES + 1) -> int:
 
 
 def read_limiter() -> anyio.CapacityLimiter:
-    """Return what to hold while a whole batch is read and encoded, first come first served."""
+    """Return the first-come, first-served limiter for reading and encoding whole batches."""
     return _get(_read_limiter, MAX_CONCURRENT_READS)
 
 

@@ -1,6 +1,6 @@
-"""Every error a caller can meet: a stable code, a sentence for a person, and whether to retry.
+"""Errors that callers can receive, each with a stable code, a message, and whether to retry.
 
-The inside raises these; the edges (MCP tools, the command line) translate them.
+Inner packages raise them; the interfaces (MCP tools, HTTP routes, the command line) translate them.
 """
 
 from collections.abc import Sequence
@@ -27,21 +27,21 @@ ErrorCode = Literal[
 ]
 
 RefusalCode = Literal[ErrorCode, "too_many_requests"]
-"""With the code of what is refused only because much is going on; no task ends with it."""
+"""`ErrorCode`, or `too_many_requests` for a request over a limit; no task fails with that."""
 
 ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
 
 MAX_PROBLEMS = 1_000
-"""Problems of one refused request that are listed."""
+"""Problems listed for one refused request."""
 
 MAX_PROBLEM_CHARACTERS = 800
-"""Of one problem's sentence."""
+"""Characters of one problem's sentence."""
 
 MAX_PROBLEMS_IN_SENTENCE = 10
-"""Different problems in the sentence of a refused request."""
+"""Distinct problems in the message of a refused request."""
 
 MAX_RANGES = 5
-"""Ranges of task numbers in front of one problem."""
+"""Ranges of task numbers before one problem in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class TaskProblem:
     """One fault of a request.
 
     Attributes:
-        task_index: the position of the task in the request, from 0; None for the request itself.
+        task_index: the task's position in the request, from 0; None for the request itself.
         field: the field or model input with the fault; None for the task as a whole.
         error: a sentence that names the field, without the task's number.
         code: the `error_code` of a task that fails with it.
@@ -67,12 +67,12 @@ class TaskProblem:
 
 
 class ReplicateMcpError(Exception):
-    """The root of this package's errors; `str(error)` is a sentence that says what to do.
+    """Base class of this package's errors; `str(error)` is a sentence that says what to do.
 
     Attributes:
-        code: one of `ERROR_CODES`, or `too_many_requests`; programs branch on it.
-        retryable: whether sending the same request again can help and cannot bill twice.
-        problems: each fault of a refused request that has tasks, ordered by task.
+        code: one of `ERROR_CODES`, or `too_many_requests`; stable, for programs to branch on.
+        retryable: whether sending the same request again can help and cannot be billed twice.
+        problems: every fault of a refused request that has tasks, ordered by task.
     """
 
     code: RefusalCode = "invalid_input"
@@ -80,12 +80,12 @@ class ReplicateMcpError(Exception):
     problems: tuple[TaskProblem, ...] = ()
 
     def __str__(self) -> str:
-        """The sentence; what it quotes may hold half a character, which cannot be sent."""
+        """Return the message, with `?` for unpaired surrogates, which cannot be encoded."""
         return super().__str__().encode(errors="replace").decode()
 
 
 class InvalidInput(ReplicateMcpError):
-    """The request is wrong as it stands; nothing was created."""
+    """The request is invalid; nothing was created."""
 
     code = "invalid_input"
 
@@ -95,15 +95,15 @@ class InvalidInput(ReplicateMcpError):
 
 
 class UnknownBatch(InvalidInput):
-    """No batch of that id is visible to the caller."""
+    """No batch with this id is visible to the caller."""
 
 
 class IdempotencyKeyConflict(InvalidInput):
-    """The key under which a request can be sent again belongs to another request."""
+    """The idempotency key belongs to another request."""
 
 
 class UnknownSemaphore(InvalidInput):
-    """No semaphore of that name is registered."""
+    """No semaphore with this name is registered."""
 
 
 class SemaphoreInUse(InvalidInput):
@@ -111,7 +111,7 @@ class SemaphoreInUse(InvalidInput):
 
 
 class ModelNotFound(ReplicateMcpError):
-    """Replicate knows no such model, version or deployment."""
+    """The model, version or deployment does not exist on Replicate."""
 
     code = "model_not_found"
 
@@ -133,7 +133,7 @@ class InsufficientCredit(ReplicateMcpError):
 
 
 class ReplicateUnavailable(ReplicateMcpError):
-    """Replicate could not be reached or answered with a fault of its own."""
+    """Replicate could not be reached, or answered with an error of its own."""
 
     code = "replicate_unavailable"
     retryable = True
@@ -146,17 +146,18 @@ class ReplicateUnreachable(ReplicateUnavailable):
 
 
 class BackendUnavailable(ReplicateMcpError):
-    """The place where semaphores and the journal live could not be used."""
+    """The backend, which stores semaphores and the journal, could not be used."""
 
     code = "backend_unavailable"
     retryable = True
 
 
 class TooManyBatches(ReplicateMcpError):
-    """Those that run take the memory that a server has for them; nothing was created.
+    """The running batches use all the memory that the server has for them; nothing was created.
 
     Attributes:
-        is_everybodys: whether all accounts' together do, or those of the caller's account.
+        is_global: whether the batches of all accounts together use it, not the caller's account
+            alone.
     """
 
     code = "too_many_requests"
@@ -172,7 +173,7 @@ class TooManyBatches(ReplicateMcpError):
 
 
 class JournalFull(ReplicateMcpError):
-    """The account's batches take all of its allowance in the journal; nothing was created."""
+    """The account's batches use all of its journal space; nothing was created."""
 
     code = "too_many_requests"
     retryable = True
@@ -186,7 +187,7 @@ class JournalFull(ReplicateMcpError):
 
 
 class TooManyAttempts(ReplicateMcpError):
-    """Too many refused tokens or admin keys came from one address; nothing was created.
+    """One address sent too many invalid tokens or admin keys; nothing was created.
 
     Attributes:
         retry_after: seconds until the address may send another one.
@@ -204,10 +205,10 @@ class TooManyAttempts(ReplicateMcpError):
 
 
 def refusal_of(problems: Sequence[TaskProblem]) -> InvalidInput | ModelNotFound:
-    """Return the error of a request with these faults, at least one.
+    """Return the error for a request with these faults, at least one.
 
-    The sentence holds the first `MAX_PROBLEMS_IN_SENTENCE`, equal ones of several tasks once; the
-    error's `problems` the first `MAX_PROBLEMS`.
+    Its message contains the first `MAX_PROBLEMS_IN_SENTENCE` distinct faults, each once for all its
+    tasks. Its `problems` contain the first `MAX_PROBLEMS`.
     """
     kept = [_shortened(each) for each in problems[:MAX_PROBLEMS]]
     codes = {each.code for each in problems}
@@ -238,7 +239,7 @@ def _sentence(problems: Sequence[TaskProblem], total: int) -> str:
 
 
 def _tasks(indexes: Sequence[int | None]) -> str:
-    """Name tasks as `task 3` or `tasks 0-4, 7`."""
+    """Return tasks as `task 3` or `tasks 0-4, 7`."""
     ranges: list[list[int]] = []
     for index in sorted({each for each in indexes if each is not None}):
         if ranges and index == ranges[-1][-1] + 1:

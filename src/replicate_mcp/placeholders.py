@@ -1,4 +1,4 @@
-"""Texts that are sent in place of a Replicate token: examples, variables, keys of others."""
+"""Detection of texts sent in place of a Replicate token: examples, variables, other keys."""
 
 import re
 
@@ -34,7 +34,7 @@ _PLACEHOLDERS = (
 
 
 def placeholder(token: str) -> str | None:
-    """Return why a text is no token but stands for one, as a clause; None for any other.
+    """Return why `token` is a placeholder, as a clause; None if it is not.
 
     The clause does not repeat the text: a part of it may be a real token.
     """

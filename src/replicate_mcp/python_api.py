@@ -1,7 +1,7 @@
-"""The public Python API: a program's own calls under the same limits as the server's.
+"""Public Python API, which puts a program's own calls under the same limits as the server's.
 
-All of it works on one app of the process, on a thread of its own, so that it can be used from
-any thread and any event loop, and counts as one holder.
+All functions use one app per process, which runs in a thread of its own. So they can be called from
+any thread and any event loop, and the process counts as one holder.
 """
 
 import asyncio
@@ -32,38 +32,51 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Work = Callable[[App], Coroutine[Any, Any, T]]
-"""Something to do on the app's thread."""
+"""Coroutine function to run in the app's thread."""
 
 STOP_SECONDS = 20.0
-"""How long the end of the program waits for what it asked to stop, and to leave its backend."""
+"""Maximum seconds to wait for a batch to be cancelled, and at exit for the app to close."""
 
 
 def register_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus":
-    """Make a named limit on predictions in flight known, for as long as this process lives.
+    """Register a named limit on predictions in flight, for the lifetime of this process.
 
-    Registering a known name again returns it unchanged.
+    If the name is already registered, the semaphore is returned unchanged.
+
+    Args:
+        semaphore_id: the name of the semaphore.
+        limit: the maximum number of predictions in flight.
 
     Raises:
-        InvalidInput: the name or the limit is none; the message says what is.
+        InvalidInput: the name or the limit is invalid; the message says what is allowed.
         BackendUnavailable: the shared state cannot be used.
     """
     return _call(lambda app: app.semaphores.register(semaphore_id, limit))
 
 
 def resize_global_semaphore(semaphore_id: str, limit: int) -> "SemaphoreStatus":
-    """Change a limit without disturbing holders: a lower one is reached as permits return.
+    """Change the limit of a semaphore without interrupting running predictions.
+
+    A lower limit takes effect as running predictions end.
+
+    Args:
+        semaphore_id: the name of the semaphore.
+        limit: the new maximum number of predictions in flight.
 
     Raises:
-        UnknownSemaphore: no such name.
+        UnknownSemaphore: no semaphore with this name is registered.
     """
     return _call(lambda app: app.semaphores.resize(semaphore_id, limit))
 
 
 def get_global_semaphore(semaphore_id: str) -> "SemaphoreStatus":
-    """A semaphore as it stands.
+    """Return the current state of a semaphore.
+
+    Args:
+        semaphore_id: the name of the semaphore.
 
     Raises:
-        UnknownSemaphore: no such name.
+        UnknownSemaphore: no semaphore with this name is registered.
     """
     states = list_global_semaphores()
     for state in states:
@@ -73,7 +86,10 @@ def get_global_semaphore(semaphore_id: str) -> "SemaphoreStatus":
 
 
 def list_global_semaphores() -> "list[SemaphoreStatus]":
-    """The named semaphores, and, where a token is set, the own account's first."""
+    """Return the state of every named semaphore.
+
+    If a Replicate token is set, the semaphore of its account comes first.
+    """
     return _call(lambda app: app.semaphores.list_own())
 
 
@@ -86,23 +102,25 @@ async def generate_images(
     replicate_api_token: str | None = None,
     skip_invalid: bool = False,
 ) -> "BatchResult":
-    """Make images and await the whole batch: every task ends in exactly one of the two lists.
+    """Generate images and wait until the whole batch has ended.
+
+    Every task ends in exactly one of the result's two lists, `successful_results` or
+    `failed_results`. Cancelling the awaiting asyncio task also cancels the batch on Replicate.
 
     Args:
         tasks: prompts, or objects like `{"prompt": "a red car", "output_filename": "red_car.jpg"}`.
-            An input that takes an image takes a URL, a path (text or `Path`), `bytes`, or a file
-            that is open for reading in binary mode.
-        model: of the tasks that name none.
-        semaphore: a registered name to stay under besides the account's own limit.
-        concurrency_limit: how many of this batch may run at once.
-        replicate_api_token: whose account is used; else `REPLICATE_API_TOKEN`.
-        skip_invalid: run the valid tasks; those with faults fail as `invalid_input`.
-
-    Cancelling the awaiting task stops the batch, on Replicate too.
+            An image input accepts a URL, a path (string or `Path`), `bytes`, or a file opened for
+            reading in binary mode.
+        model: the model of all tasks that do not name one; None for the default model.
+        semaphore: the name of a registered semaphore that limits the batch in addition to the
+            account's own limit.
+        concurrency_limit: the maximum number of this batch's predictions in flight.
+        replicate_api_token: the token of the account to use; None for `REPLICATE_API_TOKEN`.
+        skip_invalid: run the valid tasks; invalid ones fail with `invalid_input`.
 
     Raises:
-        ReplicateMcpError: the request is refused whole; nothing was created. Its `problems` list
-            every fault, as `task_index`, `field` and `error`.
+        ReplicateMcpError: the request is refused as a whole, and nothing was created. Its
+            `problems` list every fault, each with `task_index`, `field` and `error`.
     """
 
     async def run(app: App) -> "BatchResult":
@@ -135,24 +153,24 @@ async def generate_images(
 
 
 _held: ContextVar[Mapping[str, ContextPermit]] = ContextVar("held", default=MappingProxyType({}))
-"""What surrounds this code, by name; a task inherits it, and may outlive it."""
+"""Permits of the surrounding contexts, by name; asyncio tasks inherit and may outlive them."""
 
 
 class ExternalSemaphoreContext:
-    """Holds one unit of a named semaphore around a program's own call to Replicate.
+    """Context manager that holds one unit of a named semaphore during your own Replicate call.
 
-    `with` or `async with` (asyncio):
+    Use it with `with`, or in asyncio with `async with`:
 
         async with ExternalSemaphoreContext("replicate-global"):
             output = await replicate.async_run("owner/model", {"prompt": "a red car"})
 
-    Where the shared state cannot be used as the block ends, the unit is given back as soon as it
-    can be.
+    If the shared state cannot be used when the block ends, the unit is returned as soon as the
+    state is available again.
 
     Raises:
-        UnknownSemaphore: on entering; there is no such name.
-        RuntimeError: on entering; `with` inside a running event loop, which it would block, or a
-            context of the same name inside another, which could wait for itself.
+        UnknownSemaphore: on entry, if no semaphore with this name is registered.
+        RuntimeError: on entry, if `with` is used in a running event loop, which it would block, or
+            if a context of the same name surrounds this one, which could then wait for itself.
     """
 
     def __init__(self, semaphore_id: str) -> None:
@@ -186,11 +204,11 @@ class ExternalSemaphoreContext:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the unit back."""
+        """Return the unit."""
         _start(self._give_back()).result()
 
     async def __aenter__(self) -> Self:
-        """Wait for a unit; a cancelled wait leaves no trace."""
+        """Wait for a unit; a cancelled wait holds nothing."""
         self._check()
         lease = ContextPermit(self.semaphore_id)
         try:
@@ -209,7 +227,7 @@ class ExternalSemaphoreContext:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the unit back."""
+        """Return the unit."""
         await asyncio.shield(asyncio.wrap_future(_start(self._give_back())))
 
     def _check(self) -> None:
@@ -234,7 +252,7 @@ class ExternalSemaphoreContext:
 
 
 class _Process:
-    """The app of this process, on a thread of its own."""
+    """The app of this process, in a thread of its own."""
 
     def __init__(self) -> None:
         ready: Future[tuple[BlockingPortal, App]] = Future()
@@ -257,7 +275,7 @@ class _Process:
             ready.set_exception(error)
 
     def stop(self) -> None:
-        """Leave the backend, so that others need not find out."""
+        """Close the app, so that other processes need not detect that this one has ended."""
         if self._thread.is_alive():
             self.portal.start_task_soon(self.portal.stop, True)
             self._thread.join(STOP_SECONDS)
@@ -281,7 +299,7 @@ def _call(work: Work[T]) -> T:
 
 
 def _forget() -> None:
-    """In a forked child the parent's thread is not there; the child makes its own app."""
+    """Discard the app in a forked child, which lacks the parent's thread and starts its own."""
     global _process, _starting
     _process = None
     _starting = threading.Lock()

@@ -1,8 +1,8 @@
-"""Refused tokens and admin keys, counted by the address that sent them.
+"""Counts of refused tokens and admin keys, by the address that sent them.
 
-Tokens can be made up and admin keys guessed. An address may have `MAX_REFUSED` distinct ones
-refused within `WINDOW_SECONDS`; further unknown ones from there are not tried until the oldest
-refusal is that old.
+Anyone can invent tokens and guess admin keys. An address may have `MAX_REFUSED` distinct
+credentials refused within `WINDOW_SECONDS`; further unknown ones from it are rejected without being
+tried, until its oldest refusal has left the window.
 """
 
 import math
@@ -16,25 +16,25 @@ import anyio
 from replicate_mcp.errors import TooManyAttempts
 
 WINDOW_SECONDS = 60.0
-"""How long a refusal counts."""
+"""Seconds for which a refusal counts."""
 
 MAX_REFUSED = 20
 """Distinct refused credentials from one address within the window."""
 
 MAX_SOURCES = 10_000
-"""Addresses whose refusals are kept; the one that was quiet for longest is dropped."""
+"""Addresses whose refusals are stored; the one without refusals for longest is dropped."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """Unknown tokens of one address that Replicate is being asked about."""
+    """Unknown tokens of one address that are being checked with Replicate."""
 
     count: int = 0
     changed: anyio.Event = field(default_factory=anyio.Event)
 
 
 class RefusedCredentials:
-    """Counts refusals by address, and bounds how many more an address may cause."""
+    """Refusals by address, and a bound on how many more an address may cause."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -42,18 +42,18 @@ class RefusedCredentials:
         self._pending: dict[str, _Pending] = {}
 
     def add(self, source: str, mark: str) -> None:
-        """Record that `source` sent a credential, with the fingerprint `mark`, that was refused."""
+        """Record that a credential of `source` with the fingerprint `mark` was refused."""
         if source not in self._refused and len(self._refused) >= MAX_SOURCES:
             del self._refused[next(iter(self._refused))]
         self._refused.setdefault(source, {})[mark] = self._now()
 
     def check(self, source: str, mark: str) -> None:
-        """Raise unless `source` may have the credential with the fingerprint `mark` compared.
+        """Raise unless a credential of `source` with the fingerprint `mark` may be compared.
 
-        One that was refused within the window may be: its answer reveals nothing new.
+        A credential already refused within the window may be: the result reveals nothing new.
 
         Raises:
-            TooManyAttempts: too many others from there were refused.
+            TooManyAttempts: too many other credentials of `source` were refused.
         """
         recent = self._recent(source)
         if mark not in recent and len(recent) >= MAX_REFUSED:
@@ -61,13 +61,13 @@ class RefusedCredentials:
 
     @asynccontextmanager
     async def trying(self, source: str) -> AsyncIterator[None]:
-        """Let the block try an unknown token of `source`, and `add` it where it is refused.
+        """Allow the block to try an unknown token of `source`, and to `add` it if it is refused.
 
-        While tokens that are being tried could use up what is left to `source`, their answers are
-        awaited first. Without a source, nothing is bounded.
+        If pending tokens of `source` could use up its remaining refusals, wait for their results
+        first. An empty `source` is not limited.
 
         Raises:
-            TooManyAttempts: too many others from there were refused.
+            TooManyAttempts: too many other credentials of `source` were refused.
         """
         if not source:
             yield
@@ -93,7 +93,7 @@ class RefusedCredentials:
                 del self._pending[source]
 
     def _recent(self, source: str) -> dict[str, float]:
-        """Return the refusals of `source` within the window; older ones are dropped."""
+        """Return the refusals of `source` within the window; discard older ones."""
         since = self._now() - WINDOW_SECONDS
         recent = {mark: at for mark, at in self._refused.pop(source, {}).items() if at > since}
         if recent:

@@ -1,4 +1,4 @@
-"""What a user can set, from the environment or a file, and where each setting came from."""
+"""User settings from the environment or a file, with the origin of each value."""
 
 import contextlib
 import ipaddress
@@ -39,7 +39,7 @@ Origin = Literal["environment", "file", "default"]
 TOKEN, BACKEND = "REPLICATE_API_TOKEN", "REPLICATE_MCP_BACKEND"
 
 _TOKEN_NAMES = ("REPLICATE_API_KEY", "REPLICATE_KEY", "REPLICATE_TOKEN", "REPLICATE_APIKEY")
-"""Names under which other programs take a Replicate token."""
+"""Variables in which other programs expect a Replicate token."""
 
 _ENVIRONMENT_ONLY = (
     "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", KEY_LOG_VARIABLE, *CERTIFICATE_VARIABLES
@@ -61,7 +61,7 @@ def _backend(value: str) -> str:
     if value == "memory" or state_file(value) is not None:
         return value
     if value.startswith(("redis://", "rediss://")):
-        # Never the value in a message: it may hold a password.
+        # The value is never in a message: it may hold a password.
         return value
     raise ValueError("must be memory, sqlite, sqlite:///a/path, redis://host or rediss://host")
 
@@ -84,10 +84,10 @@ def _folder(value: object) -> object:
 
 
 def _absolute_path(text: str) -> Path | None:
-    """The path, `~` being the user's home; None for one that begins at the current folder."""
+    """Return the path with `~` expanded; None if it is relative or the user is unknown."""
     try:
         path = Path(text).expanduser()
-    except RuntimeError:  # There is no such user.
+    except RuntimeError:  # The user is unknown.
         return None
     return path if path.is_absolute() else None
 
@@ -97,7 +97,7 @@ def _hosts(value: object) -> object:
 
 
 def _host(word: str) -> str:
-    """A name as `Host` and `Origin` are compared with: without scheme and port, in lower case."""
+    """Return a name as `Host` and `Origin` are compared: lower case, without scheme and port."""
     bare = (word.partition("://")[2] or word).rstrip("/").lower()
     with contextlib.suppress(ValueError):
         return str(ipaddress.ip_address(bare.strip("[]")))
@@ -124,7 +124,7 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_blank_to_none)]
 
 
 class Settings(BaseModel):
-    """Each setting under its environment variable's name (`alias`); blank means not set."""
+    """All settings; each field's `alias` is its environment variable. Blank means not set."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -172,20 +172,20 @@ class Settings(BaseModel):
 
     @property
     def token(self) -> str | None:
-        """The server's own token, in the clear."""
+        """The server's own token in plain text."""
         return self.replicate_api_token.get_secret_value() if self.replicate_api_token else None
 
     @property
     def is_local(self) -> bool:
-        """Whether Replicate's API is asked for on this machine, where a simulator stands in."""
+        """Whether Replicate's API is on this machine, which means that it is a simulator."""
         return is_loopback_url(self.replicate_base_url)
 
 
 SETTING_NAMES = {field.alias or name: name for name, field in Settings.model_fields.items()}
-"""Environment variable to field."""
+"""Field names by environment variable."""
 
 SETTING_ALIASES = {"REPLICATE_MCP_ADMIN_API_KEY": "CONCURRENT_DOCKER_ADMIN_API_KEY"}
-"""Another name under which a setting is read, where it is not set under its own."""
+"""Alternative variable of a setting, read if the setting's own one is not set."""
 
 _NOT_SHOWN = (
     TOKEN, BACKEND, *SETTING_ALIASES, "REPLICATE_BASE_URL", "REPLICATE_MCP_PUBLIC_URL"
@@ -200,7 +200,7 @@ _WRONG = {
     "less_than_equal": "must be at most {le:.0f}",
     "string_too_long": "must have at most {max_length} characters",
 }
-"""What is wrong with a value, by pydantic's name for it, for those who do not know pydantic."""
+"""Error clauses by pydantic's error type, for readers who do not know pydantic."""
 
 
 def load_settings(
@@ -209,11 +209,12 @@ def load_settings(
     """Read the settings: the environment first, then the file, then the defaults.
 
     Args:
-        env_file: a file of `NAME=value` lines; without one, `config.env` in the user's
-            configuration folder is read where it is. The current folder is never looked at.
+        environ: environment variables; None for those of this process.
+        env_file: a file of `NAME=value` lines; None for `config.env` in the user's configuration
+            folder, if it exists. The current folder is never searched.
 
     Raises:
-        InvalidInput: settings are wrong; the message names each and says what would be right.
+        InvalidInput: settings are invalid; the message names each and says what is allowed.
     """
     settings, problems = read_settings(environ, env_file)
     if problems:
@@ -227,8 +228,8 @@ def read_settings(
     """Read the settings as `load_settings` does, and return every problem beside them.
 
     Returns:
-        The settings, with the default in place of each wrong value and `memory` in place of a
-        wrong backend; and a sentence on each problem, by the setting's name.
+        The settings, with the default in place of each invalid value and `memory` in place of an
+        invalid backend; and a sentence on each problem, by the setting's name.
     """
     environ = os.environ if environ is None else environ
     problems: dict[str, str] = {}
@@ -252,18 +253,18 @@ def read_settings(
         return Settings.model_validate(values), problems
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False):
-            name = str(each["loc"][0])  # The field's own name where its default is wrong.
+            name = str(each["loc"][0])  # The field's own name if its default is invalid.
             field = Settings.model_fields.get(name)
             name = (field and field.alias) or name
             value = values.pop(name, None)
             problems[name] = f"The setting {name} is wrong: {_reason(each)}{_instead(name, value)}."
             if name == BACKEND:
-                values[name] = "memory"  # Never another file than the one that was meant.
+                values[name] = "memory"  # Never use another file than the intended one.
     return Settings.model_validate(values), problems
 
 
 def _instead(name: str, value: object) -> str:
-    """Return the wrong value as the end of a sentence; "" where it may hold a secret."""
+    """Return the invalid value as the end of a sentence; "" if it may hold a secret."""
     if name in _NOT_SHOWN or not isinstance(value, str) or "r8_" in value or len(value) > 40:
         return ""
     hint = ": leave out the quotation marks" if value[:1] in "\"'" and value[-1:] in "\"'" else ""
@@ -285,7 +286,7 @@ def _reason(error: "ErrorDetails") -> str:
 def read_sources(
     environ: Mapping[str, str], env_file: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
-    """Return the values that are set, and where each comes from; no file if it cannot be read."""
+    """Return the values that are set, and their origins; an unreadable file is skipped."""
     from_file: Mapping[str, str | None] = {}
     with contextlib.suppress(InvalidInput):
         from_file = _read_file(env_file)
@@ -310,7 +311,7 @@ def _merged(
 
 
 def unknown_setting_warnings(names: Iterable[str]) -> dict[str, str]:
-    """Return a sentence on each name that is meant as a setting, by its looks, and is none."""
+    """Return a warning for each name that resembles a setting but is not one."""
     from difflib import get_close_matches
 
     names, said = list(names), {}
@@ -318,7 +319,7 @@ def unknown_setting_warnings(names: Iterable[str]) -> dict[str, str]:
         like = name.upper()
         if name in SETTING_NAMES or not like.startswith("REPLICATE_"):
             continue
-        is_ours = like.startswith("REPLICATE_MCP_")  # Else it may be another program's.
+        is_ours = like.startswith("REPLICATE_MCP_")  # Other names may belong to another program.
         near = get_close_matches(like, SETTING_NAMES, 1, 0.85 if is_ours else 0.9)
         if like in _TOKEN_NAMES and TOKEN not in names:
             near = [TOKEN]
@@ -329,7 +330,7 @@ def unknown_setting_warnings(names: Iterable[str]) -> dict[str, str]:
 
 
 def _without_value(from_file: Mapping[str, str | None]) -> dict[str, str]:
-    """Return a sentence on each setting that stands alone in its line."""
+    """Return an error message for each setting whose line has no `=`."""
     return {
         name: f"{name} has no value: a line is NAME=value."
         for name, value in from_file.items()
@@ -340,7 +341,7 @@ def _without_value(from_file: Mapping[str, str | None]) -> dict[str, str]:
 def _of_the_environment_alone(
     environ: Mapping[str, str], from_file: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """Yield a sentence on each name in the file that is read from the environment only."""
+    """Yield a warning for each name in the file that only the environment can set."""
     for name in from_file:
         if name.upper() in _ENVIRONMENT_ONLY and not environ.get(name):
             yield (
@@ -350,7 +351,7 @@ def _of_the_environment_alone(
 
 
 def default_env_file() -> Path | None:
-    """Return where settings are read from when no file is named; None for a user without a home."""
+    """Return the settings file used when none is named; None if the user has no home folder."""
     from platformdirs import user_config_path
 
     folder = _user_folder(partial(user_config_path, appauthor=False))
@@ -358,13 +359,13 @@ def default_env_file() -> Path | None:
 
 
 def state_file(backend: str) -> Path | None:
-    """The file that a backend keeps its state in; None for one that has none.
+    """Return the file in which a backend stores its state; None for a backend without one.
 
-    The same from whatever folder it is asked for: hosts start servers in folders of their own,
-    which would have a limit each.
+    The result does not depend on the current folder: hosts start servers in different folders, and
+    each would have a limit of its own otherwise.
 
     Raises:
-        ValueError: the path is not whole, or the user has no home folder.
+        ValueError: the path is not absolute, or the user has no home folder.
     """
     if backend == "sqlite":
         return default_state_file()
@@ -380,7 +381,7 @@ def state_file(backend: str) -> Path | None:
 
 
 def default_state_file() -> Path:
-    """Return where the `sqlite` backend keeps its state when no path is named.
+    """Return the state file of the `sqlite` backend for when no path is named.
 
     Raises:
         ValueError: the user has no home folder.
@@ -397,6 +398,6 @@ def default_state_file() -> Path:
 def _user_folder(find: Callable[..., Path]) -> Path | None:
     try:
         folder = find("replicate-mcp")
-    except RuntimeError:  # Neither HOME nor the system's list of users names a home.
+    except RuntimeError:  # Neither HOME nor the user database has a home folder.
         return None
     return folder if folder.is_absolute() else None

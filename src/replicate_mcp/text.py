@@ -1,13 +1,13 @@
-"""Text of strangers, made safe to show: on a terminal, in a log, in a line for a model.
+"""Untrusted text, made safe to show on a terminal, in a log, or in a line for a model.
 
-Models, accounts, proxies and callers choose names, errors and URLs. Printed as they are, these can
-move a terminal's cursor, forge log lines, or read as something else.
+Models, accounts, proxies and callers choose names, errors and URLs. Printed unchanged, these can
+move a terminal's cursor, forge log lines, or look like other text.
 """
 
 import re
 
 MAX_LINE_CHARACTERS = 500
-"""Longest error or reason that is shown or stored; nothing longer is kept."""
+"""Maximum characters of an error or reason that is shown or stored."""
 
 
 def one_line(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
@@ -16,7 +16,7 @@ def one_line(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
     Control characters, line ends, bidirectional marks and unpaired surrogates become spaces, and
     runs of spaces become one.
     """
-    # Cut first: an error may have megabytes, most of which may be spaces.
+    # Cut first: an error may have megabytes, mostly of spaces.
     line = " ".join(printable(text[: 4 * max_characters]).split())
     if len(line) <= max_characters:
         return line
@@ -33,21 +33,21 @@ def without_markup(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with a space in place of what is not printable, `?` for half a character."""
+    """Return `text` with spaces for non-printable characters, and `?` for unpaired surrogates."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _replacement(c) for c in text)
 
 
 def escaped(text: str) -> str:
-    r"""Return `text` with characters that are not printable written as `\u001b`, for quoting."""
+    r"""Return `text` for quoting, with non-printable characters written as `\u001b`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def with_full_stop(sentence: str) -> str:
-    """Return `sentence` with a full stop, unless it ends with a question or exclamation mark."""
+    """Return `sentence` with a full stop, unless it ends with `.`, `?` or `!`."""
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 

@@ -1,4 +1,4 @@
-"""TLS contexts for outgoing connections: the one place where trusted certificates are chosen.
+"""TLS contexts for all outgoing connections, with the choice of trusted certificates.
 
 A file or folder that the environment names replaces the system's store, as it does for OpenSSL and
 curl. The system's store on macOS and Windows is read through `truststore`.
@@ -25,34 +25,35 @@ CERTIFICATE_VARIABLES = (
 KEY_LOG_VARIABLE = "SSLKEYLOGFILE"
 
 _CLOCK_CODES = (9, 10)
-"""OpenSSL's verification codes for a certificate that is not valid yet, or not any more."""
+"""OpenSSL's verification codes for a certificate that is not yet valid, or has expired."""
 
 _HOSTNAME_CODES = (62, 63, 64)
 """OpenSSL's verification codes for a certificate of another host, e-mail or IP address."""
 
 
 class TlsSettingsError(Exception):
-    """An environment variable prevents TLS; the message is a clause that names it and its value."""
+    """An environment variable prevents TLS; the message is a clause with its name and value."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrustSource:
-    """Where trusted certificates come from.
+    """Source of the trusted certificates.
 
     Attributes:
         variable: the environment variable that names `path`; empty for the system's store.
+        path: the file or folder of certificates; empty for the system's store.
     """
 
     variable: str = ""
     path: str = ""
 
     def __str__(self) -> str:
-        """A few words for people."""
+        """Return a short description for messages."""
         return f"{self.variable}={one_line(self.path)}" if self.variable else "the system's store"
 
 
 def trust_source(environ: Mapping[str, str] | None = None) -> TrustSource:
-    """Return where trusted certificates come from, by the environment."""
+    """Return the source of the trusted certificates, according to the environment."""
     environ = os.environ if environ is None else environ
     for variable in CERTIFICATE_VARIABLES:
         if path := environ.get(variable):
@@ -70,7 +71,7 @@ def client_context() -> ssl.SSLContext:
 
 
 def describe_certificate_fault(error: ssl.SSLError, host: str) -> str:
-    """Return a clause on why `host` is not trusted, and what to do about it."""
+    """Return a clause on why `host` is not trusted, and how to fix it."""
     reason = one_line(str(getattr(error, "verify_message", "") or error), 200)
     found = f"the certificate of {host} is not trusted ({reason}, by {trust_source()})"
     code = getattr(error, "verify_code", None)
@@ -86,7 +87,7 @@ def describe_certificate_fault(error: ssl.SSLError, host: str) -> str:
 
 @lru_cache(maxsize=4)
 def _client_context(source: TrustSource, key_log: str) -> ssl.SSLContext:
-    # A context takes a megabyte, and 20 ms to make.
+    # A context takes a megabyte of memory, and 20 ms to create.
     _check_key_log(key_log)
     if not source.variable:
         return _system_context()
@@ -107,7 +108,7 @@ def _system_context() -> ssl.SSLContext:
         import truststore
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Elsewhere the system's store is files, which `truststore` loads anew for each connection.
+    # Elsewhere the store consists of files, which `truststore` reloads for each connection.
     context = _default_context()
     paths = ssl.get_default_verify_paths()
     if not context.cert_store_stats()["x509_ca"] and not _has_certificates(paths.capath):
@@ -118,11 +119,11 @@ def _system_context() -> ssl.SSLContext:
 
 
 def _default_context(cafile: str | None = None, capath: str | None = None) -> ssl.SSLContext:
-    """Return a context that judges certificates alike on every Python.
+    """Return a context that validates certificates in the same way on every Python.
 
-    Since 3.13 Python also refuses those that break a rule of RFC 5280 in their form, as certificate
-    authorities of companies often do ("Missing Authority Key Identifier"); browsers and curl accept
-    them (https://docs.python.org/3/library/ssl.html#ssl.create_default_context).
+    Since 3.13 Python also refuses certificates that violate a formal rule of RFC 5280, as those of
+    company certificate authorities often do ("Missing Authority Key Identifier"); browsers and curl
+    accept them (https://docs.python.org/3/library/ssl.html#ssl.create_default_context).
     """
     context = ssl.create_default_context(cafile=cafile, capath=capath)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -135,7 +136,7 @@ def _check_path(source: TrustSource) -> None:
     path = Path(source.path)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
-    except (OSError, ValueError):  # A path that no system can have, or that may not be looked at.
+    except (OSError, ValueError):  # The path is invalid, or access is denied.
         is_folder = is_there = False
     if not is_there:
         home = " (`~` is not expanded here: write the whole path)"
@@ -164,7 +165,7 @@ def _check_key_log(path: str) -> None:
 
 
 def _has_certificates(folder: str | None) -> bool:
-    """Return whether OpenSSL finds certificates in a folder, by the names that it looks for."""
+    """Return whether `folder` has file names under which OpenSSL finds certificates."""
     try:
         names = [each.name for each in Path(folder).iterdir()] if folder else []
     except OSError:

@@ -213,7 +213,7 @@ async def remember(
     backend: RedisBackend, key: str, size: int, *, seconds: float = 100, value: str = "v"
 ) -> None:
     await backend._session.read(
-        "remember", key=key, value=value, seconds=seconds, size=size, most=1_000
+        "set_cached", key=key, value=value, seconds=seconds, size=size, max_bytes=1_000
     )
 
 

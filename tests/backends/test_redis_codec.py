@@ -238,11 +238,11 @@ def test_result_is_encoded_with_an_optional_prediction() -> None:
     encoded = FinishCall(7, "b", encode_row(SUCCESS), ended=True, counts_images=False).encode()
     assert encoded == {
         "permit": "7", "batch": "b", "result": encode_row(SUCCESS)[:3], "ended": True,
-        "asked_for": False, "prediction": "p3",
+        "counts_images": False, "prediction": "p3",
     }  # fmt: skip
     encoded = FinishCall(7, "b", encode_row(failed(1)), ended=False, counts_images=True).encode()
     assert "prediction" not in encoded
-    assert (encoded["ended"], encoded["asked_for"]) == (False, True)
+    assert (encoded["ended"], encoded["counts_images"]) == (False, True)
 
 
 def test_attempts_are_encoded_with_all_identifying_fields() -> None:
@@ -467,7 +467,7 @@ async def test_every_call_reports_an_unreachable_server_without_its_password() -
 async def test_non_unicode_text_is_not_sent() -> None:
     server = at_nowhere()
     with pytest.raises(InvalidInput):
-        await server.call("recall", "me", {"key": "\ud800"})
+        await server.call("get_cached", "me", {"key": "\ud800"})
     await server.close()
 
 
@@ -516,8 +516,8 @@ def test_option_in_the_client_error_is_named_among_several() -> None:
 def test_script_contains_all_lua_files_in_order() -> None:
     script = at_nowhere()._script
     for file in (
-        "rate", "admission", "cancel_after", "call", "memory", "queue", "permits", "holders",
-        "space", "journal", "memos", "registration", "steps",
+        "rate_limit", "admission", "cancel_after", "prelude", "generation", "queue", "permits",
+        "holders", "space", "journal", "cache", "resync", "commands",
     ):  # fmt: skip
         assert lua(file) in script
     assert script.endswith("return answer()\n")

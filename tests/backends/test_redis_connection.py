@@ -143,7 +143,7 @@ async def test_call_that_arrives_out_of_order_is_ignored(fleet: Fleet) -> None:
     late = membership._sequence
     await one.dequeue("b")
     arguments = {"entry": "b", "semaphores": ["account:acme"], "account": "acme", "wanted": 9}
-    answer = await one._server.call("join", membership.holder, arguments, sequence=late)
+    answer = await one._server.call("enqueue", membership.holder, arguments, sequence=late)
     assert answer == ["late"]
     assert await state(one) == (0, 0)
     assert await take_all(one, room) == []

@@ -595,18 +595,18 @@ async def test_call_is_late_after_a_later_one_but_not_when_repeated(
     room = await begin(one, "b", 3)
     server, me = one._server, one._session.holder
     last = one._session._sequence
-    assert await server.call("leave", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == [
+    assert await server.call("dequeue", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == [
         "late"
     ]
     assert await state(one) == (3, 0)
     last = one._session._sequence
     for _ in range(2):
-        answer = await server.call("leave", me, {"entry": "b", "wanted": 1}, sequence=last)
+        answer = await server.call("dequeue", me, {"entry": "b", "wanted": 1}, sequence=last)
         assert answer[0] == "ok"
     assert await state(one) == (1, 0)
     assert len(await take_all(one, room)) == 1
     # Reads have no number, and calls of an unknown process are answered like this.
-    assert (await server.call("batch", me, {"batch": "b"}))[0] == "ok"
+    assert (await server.call("get_batch", me, {"batch": "b"}))[0] == "ok"
     generation = site.get("generation", "id")
     for sequence in (0, 1):
         answer = await server.call("admit", "nobody", {}, sequence=sequence)

@@ -81,7 +81,9 @@ async def test_server_that_repeatedly_loses_the_session_raises_an_error(
         anyio.fail_after(10),
         pytest.raises(BackendUnavailable, match="forgets this process again and again: its memory"),
     ):
-        await (membership.call("set_rate") if kind == "step" else membership.read("shares"))
+        await (
+            membership.call("set_rate") if kind == "step" else membership.read("usage_by_holder")
+        )
     await server.close()
 
 

@@ -21,8 +21,8 @@ from replicate_mcp.semaphores.permit_store import QueueEntry
 async def main():
     backend = await SqliteBackend.open(sys.argv[1])
     await backend.register("team", 1)
-    room = await backend.join(QueueEntry("theirs", ("team",), None, 1))
-    await backend.take([offer.permit for offer in room.offers])
+    room = await backend.enqueue(QueueEntry("theirs", ("team",), None, 1))
+    await backend.accept_offers([offer.permit for offer in room.offers])
     print("held", flush=True)
     sys.stdin.read()
 

@@ -259,10 +259,10 @@ class Process:
         self.store = backend
         self.backend = engine_backend
         self.group = group
-        self.holder = OfferDispatcher(engine_backend)
+        self.dispatcher = OfferDispatcher(engine_backend)
         self.runner = BatchRunner(
             engine_backend,
-            self.holder,
+            self.dispatcher,
             group,
             **{"prediction_seconds": 600, "batch_seconds": 3600, **options},
         )
@@ -310,7 +310,7 @@ async def running_process(
         await backend.declare_limit(OWN, limit, per_minute=60_000)
         async with anyio.create_task_group() as group:
             process = Process(backend, wrap(backend), group, **options)
-            group.start_soon(process.holder.run)
+            group.start_soon(process.dispatcher.run)
             group.start_soon(process.runner.watch_cancellations)
             try:
                 yield process

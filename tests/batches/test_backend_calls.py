@@ -37,9 +37,9 @@ AWAY = BackendUnavailable("It is away.")
 
 def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[BatchServices, list[int]]:
     """Return backend calls, and the permits of the offers dispatched to a batch."""
-    holder, permits = OfferDispatcher(backend), list[int]()
-    holder.subscribe("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
-    return BatchServices(backend, holder, group, NullObserver()), permits
+    dispatcher, permits = OfferDispatcher(backend), list[int]()
+    dispatcher.subscribe("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
+    return BatchServices(backend, dispatcher, group, NullObserver()), permits
 
 
 @in_virtual_time

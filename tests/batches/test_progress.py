@@ -76,7 +76,7 @@ def paused(seconds: float) -> Any:
 async def test_unresponsive_replicate_is_reported_after_two_seconds(
     seconds: float | None, is_reported: bool
 ) -> None:
-    found = progress(running_batch(gateway=unanswered(seconds), holder=paused(0)))
+    found = progress(running_batch(gateway=unanswered(seconds), dispatcher=paused(0)))
     if not is_reported:
         assert found.notice == ""
         return
@@ -100,7 +100,7 @@ def test_redis_admission_pause_is_reported_while_all_tasks_wait(
 ) -> None:
     found = progress(
         running_batch(
-            holder=paused(pause),
+            dispatcher=paused(pause),
             pending=deque(range(pending)),
             creating={number: number for number in range(creating)},
         )
@@ -114,7 +114,7 @@ def test_redis_admission_pause_is_reported_while_all_tasks_wait(
 
 def test_unresponsive_replicate_notice_takes_precedence_over_redis_pause() -> None:
     found = progress(
-        running_batch(gateway=unanswered(60), holder=paused(7), pending=deque(range(1)))
+        running_batch(gateway=unanswered(60), dispatcher=paused(7), pending=deque(range(1)))
     )
     assert found.notice.startswith("Replicate has not answered")
 

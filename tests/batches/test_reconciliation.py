@@ -58,11 +58,11 @@ class Account:
     replicate: Replicate
     process: Process
     group: TaskGroup
-    settlement: Reconciler = field(init=False)
+    reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
         spawn: Callable[..., object] = self.process.runner._services.spawn
-        self.settlement = Reconciler("acme", self.process.backend, spawn)
+        self.reconciler = Reconciler("acme", self.process.backend, spawn)
         self.gateway = self.replicate.gateway(TOKEN)
 
     @property
@@ -85,7 +85,7 @@ class Account:
         waiter = Waiter()
 
         async def find() -> None:
-            waiter.answer = await self.settlement.resolve(
+            waiter.answer = await self.reconciler.resolve(
                 permit, gateway or self.gateway, to_cancel=to_cancel
             )
             waiter.at = now()
@@ -95,7 +95,7 @@ class Account:
 
     async def find(self, permit: int, gateway: Gateway | None = None) -> str | Verdict:
         """Resolve an attempt."""
-        return await self.settlement.resolve(permit, gateway or self.gateway)
+        return await self.reconciler.resolve(permit, gateway or self.gateway)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from batches.virtual_time import Schedule, in_virtual_time
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.tasks.result import TaskSuccess
 
-STEPS = ("orphans", "adopt", "claim_prediction", "finish", "record", "release", "abandon")
+STEPS = ("orphans", "adopt", "claim_prediction", "finish", "record_results", "release", "abandon")
 
 
 @given(st.lists(st.integers(0, 7), max_size=25))

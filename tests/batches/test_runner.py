@@ -60,7 +60,7 @@ async def test_runner_tracks_a_batch_until_its_end() -> None:
         await process.rows(batch)
         await anyio.sleep(0)
         assert process.runner.running(batch.id) is None
-        assert process.holder._entries == {}
+        assert process.dispatcher._entries == {}
 
 
 @in_virtual_time
@@ -179,7 +179,7 @@ async def test_batch_that_fails_to_start_leaves_no_state() -> None:
         with pytest.raises(BackendUnavailable):
             await start(process, Replicate())
         assert process.runner._batches == {}
-        assert process.holder._entries == {}
+        assert process.dispatcher._entries == {}
 
 
 @in_virtual_time

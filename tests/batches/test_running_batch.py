@@ -45,7 +45,7 @@ async def test_each_result_wakes_watchers_once(result: TaskSuccess) -> None:
     assert not batch.changed.is_set()
 
 
-@pytest.mark.parametrize("field", ["gateway", "settlement", "holder", "names", "trace"])
+@pytest.mark.parametrize("field", ["gateway", "reconciler", "dispatcher", "names", "trace"])
 async def test_batch_repr_omits_the_token(field: str) -> None:
     fields: dict[str, Any] = {field: "r8_secret"}
     shown = repr(running_batch(**fields))

@@ -202,5 +202,5 @@ async def test_no_orphan_is_adopted_before_import_and_its_admission_is_dispatche
         await anyio.sleep(5)
         assert len(await process.store.orphans(ACCOUNT)) == 1
         await forgetful.entered()
-        assert process.holder.paused_for == pytest.approx(7, abs=1)
+        assert process.dispatcher.paused_for == pytest.approx(7, abs=1)
         await recovered(process)

@@ -101,12 +101,12 @@ async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_c
             prediction = replicate.made(cancel_after=life)
         await anyio.sleep(answer_after)
         if prediction is None or end == "lost":
-            prediction = await settlement.resolve(permit, gateways[permit % 2])
+            prediction = await reconciler.resolve(permit, gateways[permit % 2])
         while isinstance(prediction, str):
             row = finished(prediction=prediction)
             if await backend.finish(permit, batch, row) is not None:
                 break
-            prediction = await settlement.resolve(permit, gateways[permit % 2])
+            prediction = await reconciler.resolve(permit, gateways[permit % 2])
         else:
             await backend.requeue(permit)
         results[permit] = prediction
@@ -131,7 +131,7 @@ async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_c
                 "requeue",
             )
             backend = schedule.hold(process.store, *names)
-            settlement = Reconciler(ACCOUNT, backend, process.group.start_soon)
+            reconciler = Reconciler(ACCOUNT, backend, process.group.start_soon)
             async with anyio.create_task_group() as group:
                 for number, (each, fate) in enumerate(zip(noted_attempts, attempts, strict=True)):
                     ((permit, life),) = each.items()
@@ -167,8 +167,8 @@ HELD = (
     "claim_prediction",
     "finish",
     "requeue",
-    "record",
-    "leave",
+    "record_results",
+    "dequeue",
 )
 
 

@@ -79,7 +79,7 @@ def test_every_error_has_its_solution_and_its_status() -> None:
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != DOCUMENTED_BY_HELP])
 def test_every_option_of_a_command_is_documented(name: str) -> None:
     parser = argparse.ArgumentParser(add_help=False)
-    command = cast(Command, importlib.import_module(f"replicate_mcp.cli.{name}"))
+    command = cast(Command, importlib.import_module(f"replicate_mcp.cli.commands.{name}"))
     command.add_arguments(parser)
     documented = section(page("command-line.md"), name)
     for action in parser._actions:

@@ -151,7 +151,7 @@ async def test_cache_read_times_out_after_twenty_seconds(
     accounts_of: MakeAccounts,
 ) -> None:
     class Hanging(Kept):
-        async def recall(self, key: str) -> str | None:
+        async def get_cached(self, key: str) -> str | None:
             await anyio.sleep_forever()
             raise AssertionError
 

@@ -181,7 +181,7 @@ async def test_message_is_stored_for_two_minutes_under_its_prediction() -> None:
     kept: list[tuple[str, str, float]] = []
 
     class Memory(Remembering):
-        async def remember(self, key: str, value: str, *, seconds: float) -> None:
+        async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
             kept.append((key, value, seconds))
 
     await store(message(), Memory())

@@ -45,7 +45,7 @@ SHORT: Mapping[str, object] = {
     "replicate_api.attempt_matching.GRACE_SECONDS": 0.6,
     "replicate_api.retry.RETRY_DELAYS_SECONDS": (0.02, 0.05),
     "replicate_api.gateway.MIN_POLL_SECONDS": 0.1,
-    "replicate_api.gateway.NET_SECONDS": 0.8,
+    "replicate_api.gateway.FALLBACK_POLL_SECONDS": 0.8,
     "replicate_api.webhooks.MESSAGE_POLL_SECONDS": 0.05,
     "app.batches.JOURNAL_POLL_SECONDS": 0.05,
 }

@@ -67,14 +67,14 @@ Gateway.create = create
 
 STOPPED_AS_NOTED = """
 import os, signal, time
-from replicate_mcp.batches.task_execution import Attempting
-_run = Attempting._run
+from replicate_mcp.batches.task_execution import TaskExecutor
+_run = TaskExecutor._run
 async def run(self, *arguments):
-    Attempting._run = _run
+    TaskExecutor._run = _run
     os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(0.2)  # The stop may reach another thread first.
     await _run(self, *arguments)
-Attempting._run = run
+TaskExecutor._run = run
 """
 """Stops itself once, as its first attempt has just been noted."""
 

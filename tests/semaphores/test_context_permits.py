@@ -175,7 +175,7 @@ async def test_unit_offered_after_its_context_gave_up_is_released_despite_a_full
     full = iter([True, True])
 
     class GivesUpMeanwhile(State):
-        async def take(self, permits: Sequence[int]) -> AcceptedOffers:
+        async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
             taken = await super().accept_offers(permits)
             await queue.release(lease)
             self.disk_is_full = lambda: next(full, False)

@@ -36,16 +36,16 @@ class Recorded(SqliteBackend):
         self.gates: dict[str, anyio.Event] = {}
         self.failures: dict[str, list[Exception]] = {}
 
-    async def join(self, entry: QueueEntry) -> AdmissionResult:
-        await self._record("join", entry.waiting)
+    async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
+        await self._record("enqueue", entry.waiting)
         return await super().enqueue(entry)
 
-    async def leave(self, entry: str, count: int | None = None) -> AdmissionResult:
-        await self._record("leave", count)
+    async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
+        await self._record("dequeue", count)
         return await super().dequeue(entry, count)
 
-    async def take(self, permits: Sequence[int]) -> AcceptedOffers:
-        await self._record("take", len(permits))
+    async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
+        await self._record("accept_offers", len(permits))
         return await super().accept_offers(permits)
 
     async def release(self, permit: int) -> AdmissionResult:
@@ -131,7 +131,7 @@ async def test_context_with_a_free_unit_costs_three_calls() -> None:
         await here.queue.release(lease)
         await here.queue.release(lease)
         assert await here.backend.state() == (0, 0)
-        assert here.backend.steps == [("join", 1), ("take", 1), ("release", permit)]
+        assert here.backend.steps == [("enqueue", 1), ("accept_offers", 1), ("release", permit)]
 
 
 async def test_context_released_before_acquire_takes_no_unit() -> None:
@@ -154,7 +154,7 @@ async def test_released_waiters_leave_the_queue_and_others_stay(
         for lease in waiting[1:3]:
             await here.queue.release(lease)
         assert await here.backend.state() == (1, 1)
-        leaves = [argument for name, argument in here.backend.steps if name == "leave"]
+        leaves = [argument for name, argument in here.backend.steps if name == "dequeue"]
         assert leaves == [1, 2], "two that give up at once are one step"
         last = await here.wait()
         assert await here.backend.state() == (1, 2)
@@ -172,7 +172,7 @@ async def test_released_waiters_leave_the_queue_and_others_stay(
 async def test_waiter_released_while_enqueuing_leaves_the_queue() -> None:
     async with process() as here:
         await here.hold()
-        gate = here.backend.gates["join"] = anyio.Event()
+        gate = here.backend.gates["enqueue"] = anyio.Event()
         lease = await here.wait()
         await here.queue.release(lease)
         assert await here.backend.state() == (1, 0)
@@ -185,7 +185,7 @@ async def test_waiter_released_while_enqueuing_leaves_the_queue() -> None:
 async def test_failed_enqueue_leaves_other_waiters_queued() -> None:
     async with process() as here:
         held, waiting = await here.hold(), await here.wait()
-        here.backend.failures["join"] = [BackendUnavailable("Away.")]
+        here.backend.failures["enqueue"] = [BackendUnavailable("Away.")]
         with pytest.raises(BackendUnavailable):
             await here.queue.acquire(ContextPermit("team"))
         with pytest.raises(UnknownSemaphore):
@@ -197,7 +197,7 @@ async def test_failed_enqueue_leaves_other_waiters_queued() -> None:
 
 async def test_unit_of_a_released_waiter_goes_to_another_context() -> None:
     async with process(limit=2) as here:
-        gate = here.backend.gates["take"] = anyio.Event()
+        gate = here.backend.gates["accept_offers"] = anyio.Event()
         first, second = await here.wait(), await here.wait()
         await here.queue.release(first)
         gate.set()
@@ -209,7 +209,7 @@ async def test_unit_of_a_released_waiter_goes_to_another_context() -> None:
 
 async def test_accepting_a_stale_offer_gives_other_contexts_their_units() -> None:
     async with process() as here:
-        gate = here.backend.gates["take"] = anyio.Event()
+        gate = here.backend.gates["accept_offers"] = anyio.Event()
         team = await here.wait()
         here.backend.now += 0.06
         studio = await here.wait("studio")

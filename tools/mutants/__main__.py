@@ -1,8 +1,8 @@
-"""List the small faults in the core that no test notices: `make mutants`.
+"""List small faults in the core that no test detects: `make mutants`.
 
-Each mutant has one fault, and the direct tests of its module are run against it.
-The scores and the survivors are kept in `survivors.toml`. A module whose text and tests have not
-changed since its last run is not run again, unless it is named.
+Each mutant has one fault and is run against the direct tests of its module. Scores and surviving
+mutants are saved in `survivors.toml`. A module is skipped if neither its text nor its tests have
+changed since its last run, unless it is named.
 """
 
 import argparse
@@ -33,13 +33,13 @@ TABLE = tomllib.loads(Path(__file__).with_name("tests.toml").read_text("utf-8"))
 ARGUMENTS = (
     "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not soak", "--hypothesis-seed=0",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
-    "--tb=no", "--assert=plain",  # Nobody reads what a failed test tells.
+    "--tb=no", "--assert=plain",  # The output of failed tests is not used.
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Modules that are tried with the same tests."""
+    """Modules that share the same tests."""
 
     modules: list[str]
     tests: list[str]
@@ -48,17 +48,17 @@ class Group:
 
     @property
     def arguments(self) -> list[str]:
-        """What pytest is given besides the files."""
+        """Arguments of pytest other than the test files."""
         return [*ARGUMENTS, *(["-k", self.keyword] if self.keyword else [])]
 
     @property
     def files(self) -> list[str]:
-        """The files with the tests."""
+        """Test files."""
         found = (str(path.relative_to(ROOT)) for name in self.tests for path in ROOT.glob(name))
         return sorted(dict.fromkeys(found))
 
     def digest(self, source: Source) -> str:
-        """What changes with a module or its tests."""
+        """Return a digest that changes with the module or its tests."""
         digest = hashlib.blake2b(source.text, digest_size=8)
         for file in self.files:
             digest.update((ROOT / file).read_bytes())
@@ -66,7 +66,7 @@ class Group:
 
 
 def main() -> int:
-    """Run what is asked for; return 1 where a package is under its bound."""
+    """Run the selected modules; return 1 if a package scores below its bound."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("only", nargs="*", help="modules or packages, such as batches/settlement")
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
@@ -112,7 +112,7 @@ def _hot_results(
 ) -> Iterator[dict[str, Any]]:
     """Fork a process that runs the group's tests against the mutants of functions.
 
-    It waits with the next module until the caller asks for the next result.
+    The process starts the next module only when the caller requests the next result.
     """
     wait_end, go_end = os.pipe()
 
@@ -144,7 +144,7 @@ def _hot_results(
 
 
 def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder: Path) -> None:
-    """Try what the hot process could not, and keep what came out."""
+    """Run the mutants that the hot process could not apply, and save the results."""
     begun = time.monotonic()
     verdicts = [Verdict(verdict) for verdict in result["verdicts"]]
     if Verdict.NOT_APPLIED in verdicts:
@@ -176,7 +176,7 @@ def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder:
 
 
 def _conclude(only: Sequence[str]) -> int:
-    """Tell the scores, and whether they suffice."""
+    """Print the scores and return 1 if any is too low or a survivor has no reason."""
     results = kept.load()
     packages: dict[str, list[ModuleResult]] = {}
     failures = []

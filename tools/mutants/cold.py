@@ -1,4 +1,4 @@
-"""Try a mutant of what runs at import: in a fork that has imported nothing of the project yet."""
+"""Run mutants of import-time code in a fork that has not imported the project yet."""
 
 import importlib
 import importlib.abc
@@ -17,14 +17,14 @@ from tools.mutants.isolation import clear_folder, use_folder, use_short_hypothes
 from tools.mutants.mutant import PACKAGE, Mutant
 
 IMPORT_SECONDS = 20.0
-"""How long the first test may take longer than the others."""
+"""Additional time for the first test, which imports the project."""
 
 BUDGET_SECONDS = 20.0
-"""Tests run, until they take so long together."""
+"""Maximum total duration of the tests of one mutant."""
 
 
 def import_early(names: Iterable[str]) -> None:
-    """Import packages of others, which forks then need not."""
+    """Import third-party packages once, so that forks need not import them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in names:
@@ -40,7 +40,10 @@ def try_cold(
     """Run tests against a mutant of a module's constants, tables or classes.
 
     Args:
-        tests: node id and duration of each: those that run the module first, the fastest first.
+        mutant: mutant to import in place of its module.
+        tests: node id and duration of each test: those that run the module first, then by duration.
+        arguments: arguments of pytest other than the test files.
+        folder: folder for the log and the temporary files.
     """
     chosen: list[tuple[str, float]] = []
     for nodeid, seconds in tests:
@@ -83,7 +86,7 @@ class _ColdRun:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the mutated module in place of the real one."""
+    """Finder that loads the mutated module in place of the original."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._path = str(mutant.source.path)

@@ -1,4 +1,4 @@
-"""Run a function in a fork that tells, test by test, how it goes."""
+"""Run a function in a forked process that reports the result of each test."""
 
 import os
 import select
@@ -15,41 +15,42 @@ PASSED, FAILED, NOT_APPLIED = b"p", b"f", b"n"
 
 MIN_TEST_SECONDS = 5.0
 SLOWDOWN = 10
-"""A test that takes so many times as long as without the mutant hangs, which counts as noticed."""
+"""Factor of a test's normal duration; beyond it the test hangs and the mutant is detected."""
 
 
 class Verdict(StrEnum):
-    """What the tests make of a mutant."""
+    """Result of running the tests against a mutant."""
 
     KILLED = "killed"
     TIMED_OUT = "timed out"
     SURVIVED = "survived"
     UNREACHED = "unreached"
     INVALID = "invalid"
-    """It is no program, and does not count."""
+    """The mutant is not a valid program and does not count."""
     NOT_APPLIED = "not applied"
-    """The mutated code runs at import: it has to be tried in a process that imports it anew."""
+    """The mutated code runs at import and needs a process that has not imported it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verdict, and how many tests had passed by then."""
+    """Verdict on a mutant, and the number of tests that passed before it."""
 
     verdict: Verdict
     passed: int = 0
 
 
 def patience(seconds: float) -> float:
-    """Return how long to wait for a test that takes so long without a mutant."""
+    """Return the timeout of a test that takes `seconds` without a mutant."""
     return MIN_TEST_SECONDS + SLOWDOWN * seconds
 
 
 def run_forked(run: Callable[[int], None], limits: Sequence[float]) -> Outcome:
-    """Fork, and follow the tests that the child runs.
+    """Fork and follow the results of the tests that the child runs.
 
     Args:
-        run: writes `PASSED` or `FAILED` to the descriptor after each test, or `NOT_APPLIED`.
-        limits: seconds, for each test.
+        run: runs the tests; writes `PASSED` or `FAILED` to the descriptor after each test, or
+            `NOT_APPLIED`.
+        limits: timeout of each test, in seconds.
     """
     child, read_end = fork(run)
     try:
@@ -62,7 +63,7 @@ def run_forked(run: Callable[[int], None], limits: Sequence[float]) -> Outcome:
                 case b"n":
                     return Outcome(Verdict.NOT_APPLIED)
                 case _:
-                    # A test failed, or the process ended before its time.
+                    # A test failed, or the process ended early.
                     return Outcome(Verdict.KILLED, passed)
         return Outcome(Verdict.SURVIVED, len(limits))
     finally:
@@ -71,7 +72,7 @@ def run_forked(run: Callable[[int], None], limits: Sequence[float]) -> Outcome:
 
 
 def fork(run: Callable[[int], None]) -> tuple[int, int]:
-    """Run in a child with a process group of its own; return its id, and where to read from."""
+    """Run `run` in a child with its own process group; return its id and the pipe's read end."""
     read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -91,7 +92,7 @@ def fork(run: Callable[[int], None]) -> tuple[int, int]:
 
 
 def ask_to_end(child: int) -> None:
-    """Let a child end its own children first, as it does by `sys.exit`, then kill it."""
+    """Send SIGTERM, so that the child ends its own children, then kill it."""
     os.kill(child, signal.SIGTERM)
     for _ in range(50):
         if os.waitpid(child, os.WNOHANG)[0]:
@@ -101,12 +102,12 @@ def ask_to_end(child: int) -> None:
 
 
 def exit_when_asked() -> None:
-    """Let SIGTERM end this process as `sys.exit` does."""
+    """Handle SIGTERM by `sys.exit`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def end(child: int) -> None:
-    """Kill a child with all that it started."""
+    """Kill a child and all the processes that it started."""
     for kill in (os.killpg, os.kill):
         try:
             kill(child, signal.SIGKILL)
@@ -117,7 +118,7 @@ def end(child: int) -> None:
 
 
 def log_to(path: Path) -> None:
-    """Send what this process prints into a file."""
+    """Redirect this process's output to a file."""
     with path.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -1,7 +1,7 @@
-"""Try the mutants of functions, each in a fork of a process that has imported everything.
+"""Run mutants of functions, each in a fork of a process that has imported everything.
 
-The code of a mutated function takes the place of the imported one's. What runs while modules are
-imported (constants, tables, classes) cannot be tried like that: see `cold.py`.
+The code object of the mutated function replaces that of the imported one. Code that runs at import
+(constants, tables, classes) needs another way: see `cold.py`.
 """
 
 import gc
@@ -42,27 +42,27 @@ if TYPE_CHECKING:
     from backends.servers import RunningServer
 
 Ran = set[tuple[str, int]]
-"""Lines that ran: file and number."""
+"""Executed lines as pairs of file and line number."""
 
 MARKS = "mutants:ran"
-"""The key in which marked Lua notes which of its functions ran."""
+"""Redis key in which instrumented Lua files record the functions that ran."""
 
 
 class Tracer:
-    """Notes which lines of the mutated files run."""
+    """Recorder of executed lines in the mutated files."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._files = frozenset(str(each.path) for each in sources if not each.is_lua)
         self._ran: Ran = set()
 
     def start(self) -> None:
-        """Begin to note."""
+        """Start recording."""
         if self._files:
             threading.settrace(self._trace)
             sys.settrace(self._trace)
 
     def stop(self) -> Ran:
-        """Return what ran since the start."""
+        """Stop recording and return the lines that ran."""
         sys.settrace(None)
         threading.settrace(None)
         ran, self._ran = self._ran, set()
@@ -77,11 +77,14 @@ class Tracer:
 
 
 class HotRun:
-    """A plugin of pytest that runs the collected tests against mutants.
+    """Pytest plugin that runs the collected tests against mutants.
 
     Args:
-        mutants: of each source.
-        report: takes what came out for each source, as soon as it is there.
+        mutants: mutants by module.
+        sources: mutated files.
+        max_test_seconds: maximum duration of a test; slower ones are left out.
+        folder: folder for temporary files.
+        report: called with the results of each source as soon as they are available.
     """
 
     def __init__(
@@ -105,12 +108,12 @@ class HotRun:
         self.tracer = Tracer(sources)
 
     def pytest_configure(self) -> None:
-        """Let Hypothesis repeat itself, keep nothing, and not look for smaller examples."""
+        """Configure Hypothesis for reproducible runs without database and shrinking."""
         use_short_hypothesis()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> Any:
-        """Give all tests the servers that were started once."""
+        """Return the shared servers for the fixture `servers`."""
         if fixturedef.argname != "servers":
             return None
         fixturedef.cached_result = (self._servers.get, fixturedef.cache_key(request), None)
@@ -118,7 +121,7 @@ class HotRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Try every mutant."""
+        """Run every mutant."""
         at_import = self.tracer.stop()
         if session.testsfailed or not session.items:
             self._report({"error": "the tests could not be collected"})
@@ -145,7 +148,7 @@ class HotRun:
     # Without mutants
 
     def _measure(self, items: Sequence[pytest.Item]) -> None:
-        """Find how long each test takes, then which lines it runs."""
+        """Measure the duration of each test, then the lines that it runs."""
         seconds = self._in_child(lambda: dict(self._durations(items)))
         fit = [place for place, took in seconds.items() if 0 <= took <= self._max_test_seconds]
         self._items = [items[place] for place in fit]
@@ -240,7 +243,7 @@ class HotRun:
         }
 
     def _tests_for(self, mutant: Mutant, at_import: Ran) -> list[int] | None:
-        """The tests that run the mutated statement; None where importing runs it."""
+        """Return the tests that run the mutated statement; None if it runs at import."""
         file = str(mutant.source.path)
         lines = [(file, line) for line in range(mutant.first_line, mutant.last_line + 1)]
         if any(line in at_import for line in lines):
@@ -268,12 +271,12 @@ class HotRun:
         outcome = run_forked(run, [patience(self._seconds[place]) for place in tests])
         if outcome.verdict == Verdict.TIMED_OUT:
             for server in self._servers.values():
-                server.restart()  # A script of its may run for ever.
+                server.restart()  # a script may be in an endless loop
         clear_folder(self._folder / "mutant")
         return outcome
 
     def _apply(self, mutant: Mutant) -> bool:
-        """Let the mutated code take the place of the imported; return whether any does."""
+        """Replace the code of the imported functions; return whether any changed."""
         if mutant.source.is_lua:
             read_instead({mutant.source.path: mutant.text.decode()})
             return True
@@ -291,7 +294,7 @@ class HotRun:
         return applied
 
     def _restart_busy_servers(self) -> None:
-        """Restart a server in which a mutant runs for ever, though its test has failed by then."""
+        """Restart servers that still run a mutant's endless loop after its test has failed."""
         from redis.exceptions import RedisError
 
         for server in self._servers.values():
@@ -302,7 +305,7 @@ class HotRun:
                     server.restart()
 
     def _is_lua(self, text: str) -> bool:
-        """Whether a server can compile a file of the script."""
+        """Return whether a server can compile the text of a Lua file."""
         from redis.exceptions import ResponseError
 
         with next(iter(self._servers.values())).client as client:
@@ -314,7 +317,7 @@ class HotRun:
 
 
 def read_instead(texts: Mapping[Path, str]) -> None:
-    """Let who reads one of these files find another text."""
+    """Patch `Path.read_text` to return `texts` for these files."""
     read_text = Path.read_text
 
     def read(path: Path, *arguments: Any, **options: Any) -> str:
@@ -340,14 +343,14 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _new_codes(mutant: Mutant) -> dict[tuple[str, int], types.CodeType]:
-    """The mutated code of each function, by its name and first line without the mutant."""
+    """Return the mutated code objects by the name and first line of the original function."""
     file = str(mutant.source.path)
     old, new = (
         list(_nested(compile(text, file, "exec", dont_inherit=True)))
         for text in (mutant.source.text, mutant.text)
     )
     if [each.co_qualname for each in old] != [each.co_qualname for each in new]:
-        # A lambda or a comprehension is gone.
+        # A lambda or a comprehension was removed.
         by_name = {each.co_qualname: each for each in new}
         old = [each for each in old if each.co_qualname in by_name]
         new = [by_name[each.co_qualname] for each in old]
@@ -357,7 +360,7 @@ def _new_codes(mutant: Mutant) -> dict[tuple[str, int], types.CodeType]:
 
 
 def _imported_from_elsewhere() -> list[str]:
-    """The modules of other packages that are imported by now."""
+    """Return the imported modules of third-party packages."""
     return [
         name
         for name, module in list(sys.modules.items())

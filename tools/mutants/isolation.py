@@ -1,4 +1,4 @@
-"""Keep what tests of mutants draw and write away from each other."""
+"""Isolation of tests from each other: random draws and temporary files."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def use_short_hypothesis() -> None:
-    """Let Hypothesis repeat itself, keep nothing, and not look for smaller examples."""
+    """Configure Hypothesis for reproducible runs without database and shrinking."""
     from hypothesis import Phase, settings
 
     settings.register_profile(
@@ -21,7 +21,7 @@ def use_short_hypothesis() -> None:
 
 
 def warm_hypothesis() -> None:
-    """Let Hypothesis read here, once, what it would read in each fork: it takes seconds."""
+    """Load Hypothesis's data once before forking: it takes several seconds."""
     from hypothesis import given
     from hypothesis import strategies as st
 
@@ -33,12 +33,12 @@ def warm_hypothesis() -> None:
 
 
 def use_folder(folder: Path) -> None:
-    """Let temporary files of this process be in a folder of its own."""
+    """Use `folder` for this process's temporary files."""
     folder.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
     tempfile.tempdir = None
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove what tests left."""
+    """Remove the files that tests left behind."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The file with the scores of all modules and the mutants that their tests do not notice."""
+"""File with the scores of all modules and the mutants that no test detects."""
 
 import json
 import tomllib
@@ -9,7 +9,7 @@ from pathlib import Path
 KEPT = Path(__file__).with_name("survivors.toml")
 
 EQUIVALENT = "equivalent"
-"""How the reason of a survivor begins that no test could notice: it does not count."""
+"""Prefix of the reason for a survivor that no test could detect; it does not count."""
 
 HEADER = """\
 # Written by `make mutants`: the last run of each module, and the mutants that no test noticed.
@@ -20,11 +20,13 @@ HEADER = """\
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A mutant that no test noticed.
+    """Mutant that no test detected.
 
     Attributes:
-        change: the line before and after.
-        reached: whether any test runs it.
+        function: qualified name of the function or class around the change.
+        change: the changed lines before and after.
+        reached: whether any test runs the changed statement.
+        reason: why no test detects it, written by hand; empty until then.
     """
 
     function: str
@@ -34,17 +36,18 @@ class Survivor:
 
     @property
     def is_equivalent(self) -> bool:
-        """Whether nothing could be noticed."""
+        """Whether no test could detect the mutant."""
         return self.reason.startswith(EQUIVALENT)
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleResult:
-    """What the last run of a module came to.
+    """Result of a module's last run.
 
     Attributes:
-        digest: of the module and its tests.
-        mutants: how many were tried.
+        digest: digest of the module and its tests.
+        mutants: number of mutants that were run.
+        survivors: mutants that no test detected.
     """
 
     digest: str
@@ -53,24 +56,24 @@ class ModuleResult:
 
     @property
     def counted(self) -> int:
-        """How many could be noticed."""
+        """Number of mutants that a test could detect."""
         return self.mutants - sum(each.is_equivalent for each in self.survivors)
 
     @property
     def killed(self) -> int:
-        """How many were noticed."""
+        """Number of mutants that a test detected."""
         return self.mutants - len(self.survivors)
 
 
 def score(results: Iterable[ModuleResult]) -> float:
-    """Return the share of the mutants that were noticed, in percent."""
+    """Return the percentage of detected mutants."""
     known = list(results)
     counted = sum(each.counted for each in known)
     return 100 * sum(each.killed for each in known) / counted if counted else 100.0
 
 
 def load() -> dict[str, ModuleResult]:
-    """Read the results of each module that was ever run."""
+    """Return the saved results by module."""
     if not KEPT.exists():
         return {}
     return {
@@ -104,7 +107,7 @@ def save(results: dict[str, ModuleResult]) -> None:
 
 
 def with_reasons(found: Iterable[Survivor], before: ModuleResult | None) -> list[Survivor]:
-    """Give survivors the reasons that the same changes had before."""
+    """Return the survivors with the reasons that earlier survivors with the same change had."""
     reasons = {
         (each.function, each.change): each.reason for each in (before.survivors if before else ())
     }
@@ -117,5 +120,5 @@ def with_reasons(found: Iterable[Survivor], before: ModuleResult | None) -> list
 
 
 def _quoted(text: str) -> str:
-    # A basic string of TOML is written as JSON's, but for DEL.
+    # TOML's basic strings are JSON strings, except that DEL must be escaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,7 +1,6 @@
-"""The mutants of a Lua file.
+"""Mutants of a Lua file: changed comparisons and numbers, negated conditions, removed effects.
 
-A comparison is weakened or turned, a number changed, a condition negated, an effect left out.
-Comments and strings stay.
+Comments and strings are not mutated.
 """
 
 import re
@@ -45,7 +44,7 @@ STATEMENT = re.compile(
     r"(?P<effect>[\w.]+\(|\w+(?:\.\w+|\[[^=\n]*\])+(?:, *[\w.]+)* = )",
     re.MULTILINE,
 )
-"""The beginning of a call, or of what gives a field of a table its value."""
+"""Start of a call, or of an assignment to a table's field."""
 
 END_OF_STATEMENT = re.compile(r"[(\[{]|[)\]}]|\n|\0|\b(?:end|else|elseif|return)\b")
 
@@ -58,7 +57,7 @@ NUMBER_SCALE = 2
 
 
 def lua_mutants(source: Source) -> list[Mutant]:
-    """List every mutant of a Lua file; one that Lua does not understand counts as noticed."""
+    """List all mutants of a Lua file; one that does not compile does not count."""
     text = source.text.decode("ascii")
     visible = HIDDEN.sub(_blank, text)
     return [
@@ -77,10 +76,11 @@ def lua_mutants(source: Source) -> list[Mutant]:
 
 
 def with_markers(source: Source, key: str) -> str:
-    """Return the file with functions that note in a Redis set that they ran.
+    """Return the file with functions instrumented to record their execution in a Redis set.
 
     Args:
-        key: of the set; its members are file, first and last line.
+        source: Lua file.
+        key: key of the set; its members are `file:first line:last line`.
     """
     text = source.text.decode("ascii")
     parts: list[str] = []
@@ -96,9 +96,9 @@ def with_markers(source: Source, key: str) -> str:
 
 
 def _functions(text: str) -> Iterator[tuple[str, int, int, int, int]]:
-    """Each part of a file: its function's name, first and last line, first and last offset.
+    """Yield each part of a file: function name, first and last line, start and end offset.
 
-    Functions begin and end in the first column; what is between them has no name.
+    Functions begin and end in the first column; code between them has an empty name.
     """
     name, first, begin, offset = "", 1, 0, 0
     lines = text.splitlines(keepends=True)
@@ -131,14 +131,14 @@ def _changes(text: str, visible: str, begin: int, finish: int) -> Iterator[tuple
 
 
 def _effects(visible: str, begin: int, finish: int) -> Iterator[tuple[int, int, str]]:
-    """Leave out each statement that calls something or changes a table."""
+    """Yield the removal of each statement that is a call or changes a table."""
     for match in STATEMENT.finditer(visible, begin, finish):
         start = match.start("effect")
         yield (start, _end_of_statement(visible, start, finish), "")
 
 
 def _end_of_statement(visible: str, start: int, finish: int) -> int:
-    """Find where a statement ends: outside of brackets, at a word, a comment or a line's end."""
+    """Return the end of a statement: outside brackets, at a keyword, a comment or a line end."""
     depth = 0
     for match in END_OF_STATEMENT.finditer(visible, start, finish):
         if match.group() in tuple("([{"):
@@ -151,7 +151,7 @@ def _end_of_statement(visible: str, start: int, finish: int) -> int:
 
 
 def _blank(match: re.Match[str]) -> str:
-    """Put other characters in the place of a comment's, and of a string's."""
+    """Replace a comment or a string with filler characters of the same length."""
     return ("\0" if match.group().startswith("--") else "\1") * len(match.group())
 
 

@@ -1,4 +1,4 @@
-"""One mutant: a file with one small fault in it."""
+"""Mutants: files with one small fault."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ MAX_SHOWN_CHARACTERS = 160
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to be mutated.
+    """File to be mutated.
 
     Attributes:
-        module: its path below `src/replicate_mcp`, without `.py`.
+        module: path below `src/replicate_mcp`, without `.py`.
     """
 
     module: str
@@ -24,32 +24,33 @@ class Source:
 
     @classmethod
     def read(cls, module: str) -> "Source":
-        """Read a module by its name, such as `batches/settlement` or `…/lua/rate.lua`."""
+        """Read a module by its name, such as `batches/reconciliation` or `…/lua/rate.lua`."""
         path = PACKAGE / (module if module.endswith(".lua") else f"{module}.py")
         return cls(module, path, path.read_bytes())
 
     @property
     def is_lua(self) -> bool:
-        """Whether it runs at a Redis server."""
+        """Whether the file runs on a Redis server."""
         return self.path.suffix == ".lua"
 
     @property
     def digest(self) -> str:
-        """What changes with the text."""
+        """Digest of the text."""
         return hashlib.blake2b(self.text, digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change of a source.
+    """Single change of a source.
 
     Attributes:
         function: qualified name of the function or class around the change; "" at module level.
         start: offset of the first changed byte.
-        end: offset behind the last.
-        replacement: bytes in their place, with as many line breaks.
-        first_line: of the statement: a test that runs none of its lines cannot notice the change.
-        last_line: of the statement, or of its header.
+        end: offset after the last changed byte.
+        replacement: new bytes, with the same number of line breaks.
+        first_line: first line of the statement; a test that runs none of its lines cannot detect
+            the change.
+        last_line: last line of the statement, or of its header.
     """
 
     source: Source
@@ -62,12 +63,12 @@ class Mutant:
 
     @property
     def text(self) -> bytes:
-        """The whole file with the fault."""
+        """Whole file with the fault."""
         return self.source.text[: self.start] + self.replacement + self.source.text[self.end :]
 
     @property
     def change(self) -> str:
-        """The changed lines before and after, in one line."""
+        """Changed lines before and after, on one line."""
         text = self.source.text
         begin = text.rfind(b"\n", 0, self.start) + 1
         finish = text.find(b"\n", self.end)
@@ -80,7 +81,7 @@ class Mutant:
 
 
 def padded(replacement: str, original: bytes) -> bytes:
-    """Give a replacement as many line breaks as the original, so that no line number changes."""
+    """Append line breaks to a replacement, so that the line numbers after it do not change."""
     missing = original.count(b"\n") - replacement.count("\n")
     return replacement.encode() + b"\n" * missing
 
@@ -90,7 +91,7 @@ def _one_line(text: bytes) -> str:
 
 
 def _excerpt(text: str, place: int) -> str:
-    """The part of a long text around a place."""
+    """Return the part of a long text around `place`."""
     begin = max(0, place - MAX_SHOWN_CHARACTERS // 2) if len(text) > MAX_SHOWN_CHARACTERS else 0
     part = text[begin : begin + MAX_SHOWN_CHARACTERS]
     return f"{'...' * (begin > 0)}{part}{'...' * (begin + len(part) < len(text))}"

@@ -1,7 +1,7 @@
-"""The mutants of a Python module.
+"""Mutants of a Python module.
 
-Not mutated, since no test has to notice it: docstrings, annotations, decorators, assertions, what
-is logged, and texts for people (a string with a blank in it, unless it is SQL).
+Not mutated, since tests need not detect the change: docstrings, annotations, decorators,
+assertions, log calls, and texts for people (strings with a space, unless they are SQL).
 """
 
 import ast
@@ -50,7 +50,7 @@ NAMES = {
     "ceil": "floor",
     "floor": "ceil",
 }
-"""Calls that are replaced by their opposite."""
+"""Functions that are replaced with their opposite."""
 
 LOGGERS = {"log", "logger", "logging", "warnings"}
 
@@ -66,11 +66,11 @@ ATOMS = (
 )
 
 Change = tuple[ast.AST, str]
-"""What is replaced, and by what."""
+"""Replaced node and its replacement."""
 
 
 def python_mutants(source: Source) -> list[Mutant]:
-    """List every mutant of a module that is still Python and not the same program."""
+    """List all mutants of a module that compile and differ from the original."""
     return list(_Mutator(source).mutants())
 
 
@@ -172,7 +172,7 @@ class _Mutator:
     def _without_each(
         self, elements: list[tuple[ast.expr, ast.expr]]
     ) -> Iterator[tuple[int, int, str]]:
-        """Leave out each element of a table: its first and last expression are given."""
+        """Yield the removal of each element of a table, given its first and last expression."""
         if len(elements) > 1:
             for first, last in elements:
                 yield from self._without(first, last)
@@ -191,7 +191,7 @@ class _Mutator:
                 yield (*self._span(case.guard), "True")
 
     def _forced(self, test: ast.expr) -> Iterator[tuple[int, int, str]]:
-        """Take a condition that has no operator of its own for true, and for false."""
+        """Yield True and False in place of a condition that has no operator of its own."""
         if not isinstance(test, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Constant):
             yield (*self._span(test), "True")
             yield (*self._span(test), "False")
@@ -264,7 +264,7 @@ def _statement_changes(statement: ast.stmt) -> Iterator[Change]:
 
 
 def _statements(body: Iterable[ast.stmt], name: str) -> Iterator[tuple[ast.stmt, str]]:
-    """Each statement that may be mutated, with the qualified name of what holds it."""
+    """Yield each statement to mutate, with the qualified name of its function or class."""
     for statement in body:
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -292,18 +292,18 @@ def _statements(body: Iterable[ast.stmt], name: str) -> Iterator[tuple[ast.stmt,
 
 
 def _expressions(statement: ast.stmt) -> Iterator[ast.AST]:
-    """Each expression of a statement itself: not of the statements that it holds."""
+    """Yield the expressions of a statement, without those of the statements within it."""
     stack = list(reversed(_own_parts(statement)))
     while stack:
         node = stack.pop()
         yield node
-        # Positions inside of an f-string are not told before Python 3.12.
+        # Before Python 3.12 positions within an f-string are not available.
         if not isinstance(node, ast.JoinedStr) and not _is_about_types(node):
             stack.extend(reversed(_children(node)))
 
 
 def _table(value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """The elements of a constant that is a table: the first and last expression of each."""
+    """Return the elements of a constant table, each as its first and last expression."""
     match value:
         case ast.Tuple(elements) | ast.List(elements) | ast.Set(elements):
             return [(each, each) for each in elements]
@@ -366,7 +366,7 @@ def _numbers(number: float, constant: bool) -> list[str]:
 
 
 def _last_line(statement: ast.stmt) -> int:
-    """The last line of a statement, or of its header where it holds others."""
+    """Return the last line of a statement, or of the header of a compound statement."""
     body = getattr(statement, "body", None) or getattr(statement, "cases", None)
     first = body[0] if body else None
     if isinstance(first, ast.stmt):

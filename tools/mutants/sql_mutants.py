@@ -1,4 +1,4 @@
-"""The mutants of an SQL statement inside of a string."""
+"""Mutants of an SQL statement within a string."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ SWAPS = {
     "NOT EXISTS": "EXISTS",
     "NOT IN": "IN",
 }
-"""What is replaced, the longest that fits."""
+"""Replacements; where several match, the longest is used."""
 
 _ALL = re.compile(
     "|".join(re.escape(each) for each in sorted(SWAPS, key=len, reverse=True)).encode()
@@ -34,11 +34,11 @@ _ALL = re.compile(
 
 
 def is_sql(literal: bytes) -> bool:
-    """Whether a string, as it stands in the source, is SQL."""
+    """Return whether a string literal from the source is SQL."""
     return bool(STATEMENT.match(literal))
 
 
 def sql_changes(literal: bytes) -> Iterator[tuple[int, int, str]]:
-    """Each change: where it begins and ends, and what comes in its place."""
+    """Yield the start, the end and the replacement of each change."""
     for match in _ALL.finditer(literal):
         yield (match.start(), match.end(), SWAPS[match.group().decode()])

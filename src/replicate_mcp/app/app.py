@@ -1,4 +1,4 @@
-"""What a process offers to its edges: MCP, HTTP, the command line and Python programs alike.
+"""Operations of one process, shared by MCP, HTTP, the command line and Python programs.
 
 Nothing heavy is imported before the first call that needs it.
 """
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class App:
-    """All that a process shares between its callers, made at the first call that needs it.
+    """Components that the callers of a process share, opened by the first call that needs them.
 
     Args:
-        batch_bytes: how much memory the batches of all callers may take; None for any amount.
+        batch_bytes: memory that the batches of all callers may use, in bytes; None for no limit.
         settings_error: why the settings cannot be used; every call raises it.
     """
 
@@ -78,10 +78,10 @@ class App:
         batch_bytes: int | None = None,
         settings_error: InvalidInput | None = None,
     ) -> AsyncIterator["App"]:
-        """An app whose work goes on in the background until the end of the block.
+        """Yield an app whose background work runs until the end of the block.
 
-        Nothing is opened before the first call that needs it: hosts start servers for every
-        window, and most of them are never asked for an image.
+        Nothing is opened before the first call that needs it: hosts start a server for every
+        window, and most of those servers never receive a request.
         """
         app: App | None = None
         error: Exception | None = None
@@ -97,11 +97,11 @@ class App:
                 try:
                     yield app
                 except Exception as raised:
-                    error = raised  # As it is, not in the group's wrapping.
+                    error = raised  # Raised below, outside the group that would wrap it.
                 group.cancel_scope.cancel()
         finally:
-            # After the background's end, which stands on it; and even when cancelled: others learn
-            # at once that this process is gone.
+            # Close after the background work has ended, since it uses the backend, and even when
+            # cancelled: other processes then learn at once that this process is gone.
             with anyio.CancelScope(shield=True):
                 if app is not None:
                     await app.close()
@@ -109,27 +109,26 @@ class App:
             raise error
 
     def begin_shutdown(self) -> None:
-        """The process is about to leave: nobody is kept waiting for a batch any longer."""
+        """End every wait for a batch, now and from now on, because the process is about to exit."""
         self.is_shutting_down = True
         self.batches.begin_shutdown()
 
     async def close(self) -> None:
-        """Tell the other processes that this one goes; what runs on Replicate keeps its permit."""
+        """Leave the backend; predictions that run on Replicate keep their permits."""
         if self._parts is not None:
             parts, self._parts = self._parts, None
             await parts.close()
 
     def caller(self, own_token: str | None = None) -> Caller:
-        """Return this machine's user, by the token they brought, else the server's."""
+        """Return this machine's user, with `own_token`, else with the server's token."""
         return self.access.authenticate_local(own_token)
 
-    # What the edges offer
-
     async def recover(self) -> None:
-        """Take over, from now on, what other processes of the server's own account leave.
+        """Start to take over work that other processes of the server's own account leave.
 
-        Any call begins that as well; a server does it though nobody calls. Without a token of its
-        own it waits for a caller that brings one, and memory has nothing to recover.
+        Any call starts this as well; this method starts it without a call. Do nothing if the server
+        has no token of its own (recovery then starts with the first caller that sends one), or if
+        the backend is `memory`, which has nothing to recover.
         """
         if self.access.settings_error is not None:
             return
@@ -140,22 +139,23 @@ class App:
                 log.warning("%s", error)
 
     async def backend(self) -> "Backend":
-        """Where semaphores, permits and the journal live."""
+        """Return the store of semaphores, permits and the journal."""
         return (await self._open()).backend
 
     async def dispatcher(self) -> "OfferDispatcher":
-        """This process, as the backend's holder."""
+        """Return the dispatcher of this process's offers."""
         return (await self._open()).dispatcher
 
     async def find_models(self, query: str | None, caller: Callable[[], Caller]) -> "SearchResult":
-        """The models chosen by hand that fit, then what Replicate's catalogue has for the query.
+        """Return the recommended models that match, then the results of Replicate's own search.
 
         Args:
-            query: None for all that were chosen by hand; Replicate is not asked then.
-            caller: tells who asks; it may raise `Unauthorized`.
+            query: search terms; None for all recommended models, without a request to Replicate.
+            caller: returns the caller; it may raise `Unauthorized`.
 
         Raises:
-            ReplicateMcpError: Replicate was not asked, or did not answer, and nothing else fits.
+            ReplicateMcpError: Replicate's search failed or was not possible, and no recommended
+                model matches.
         """
         from replicate_mcp.replicate_api.model_search import (
             SearchResult,
@@ -177,10 +177,10 @@ class App:
         return SearchResult([*known, *(model for model in others if model.name not in names)])
 
     async def model_inputs(self, caller: Caller, name: str) -> "InputSchema | None":
-        """What a model takes, by its own schema; None where Replicate could not say.
+        """Return a model's inputs by its own schema; None if Replicate has no readable schema.
 
         Raises:
-            ReplicateMcpError: there is no such model, or Replicate refused to tell.
+            ReplicateMcpError: no such model exists, or Replicate refused the request.
         """
         from replicate_mcp.replicate_api.model_search import inputs
 
@@ -189,25 +189,25 @@ class App:
         return await inputs(name, accounts.gateway(caller.token), await self.models(), account)
 
     async def models(self) -> "ModelResolver":
-        """What is known of models."""
+        """Return the resolver of model names, with its cached results."""
         return (await self._open()).models
 
     async def gateway(self, caller: Caller) -> "Gateway":
-        """The caller's way to Replicate, once it is known whose their token is.
+        """Return the caller's gateway to Replicate, once the account of their token is known.
 
         Raises:
             ReplicateMcpError: Replicate refused the token, or did not answer.
         """
         accounts = (await self._open()).accounts
-        # A token may be made up, and nothing is kept of those.
+        # The token may be made up, and no gateway is created for such a token.
         await accounts.name(caller.token, caller.source)
         return accounts.gateway(caller.token)
 
     async def receive_webhook(self, account: str, headers: Mapping[str, str], body: bytes) -> bool:
-        """Keep a webhook for whoever follows its prediction; False where there is no room now.
+        """Store a webhook for the code that follows its prediction; False if the store is full.
 
         Raises:
-            InvalidInput: it is no webhook.
+            InvalidInput: the request is not a webhook.
             Unauthorized: Replicate did not send it.
         """
         from replicate_mcp.replicate_api.webhooks import Message
@@ -218,10 +218,8 @@ class App:
     def start_background(
         self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any
     ) -> None:
-        """Do something for as long as the app runs, whatever becomes of who asked for it."""
+        """Run `work` in the background of the app, independently of the request that started it."""
         self._group.start_soon(work, *arguments)
-
-    # How it is put together
 
     async def _open(self) -> "Components":
         self.access.check_settings()

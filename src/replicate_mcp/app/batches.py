@@ -1,4 +1,4 @@
-"""What a process offers of batches: each caller starts, follows and stops its own."""
+"""Operations on batches: each caller starts, follows and cancels their own."""
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -35,32 +35,33 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.task import Task
 
 PREPARE_TIMEOUT_SECONDS = 30.0
-"""For how long Replicate is asked about an account and its models before a request is refused."""
+"""Longest time for requests about an account and its models before a batch is refused."""
 
 JOURNAL_POLL_SECONDS = 0.5
-"""How often a batch that another process runs is looked at while a caller waits for it."""
+"""Interval at which the journal is read while a caller waits for another process's batch."""
 
 ConfirmCallback = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
-"""Is awaited once all is checked, before anything is sent; it may raise."""
+"""Awaited with the valid tasks once all is checked, before anything is sent; it may raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """What a caller asks for.
+    """A caller's request for a batch.
 
     Attributes:
-        tasks: a list of mappings, as the caller gave it; nothing of it is checked yet.
-        model: of the tasks that name none; None for the default one.
-        semaphore: of which each task needs a unit beside the account's own; None for that alone.
-        concurrency_limit: how many of the tasks may run at once; None for the semaphores' limits.
-        shared_inputs: inputs of all tasks that do not say otherwise.
-        key: under which the request may be sent again: it gets the same batch then.
-        image_paths: which images of this machine may be named by a path.
-        attached: images that are not named by a path, by the URIs that stand for them in `tasks`.
-        upload_seconds: for how long such images may be on their way to Replicate before the
-            request is refused; None for as long as it takes.
-        skip_invalid: run the valid tasks where others have faults, which fail with a row each;
-            without it, one fault refuses the request.
+        tasks: a list of mappings, as the caller gave it, not checked yet.
+        model: model of the tasks that name none; None for the default model.
+        semaphore: name of the semaphore of which each task needs a unit, in addition to the
+            account's own; None for the account's own alone.
+        concurrency_limit: number of tasks that may run at once; None for the semaphores' limits.
+        shared_inputs: inputs of all tasks; a task's own inputs override them.
+        key: idempotency key; a repeated request with it gets the same batch.
+        image_paths: which images of this machine the tasks may name by a path.
+        attached: images without a path, by the URIs that stand for them in `tasks`.
+        upload_seconds: longest time for the upload of images, after which the request is refused;
+            None for no limit.
+        skip_invalid: run the valid tasks if others are invalid, and report each invalid one as
+            failed; otherwise one invalid task refuses the request.
     """
 
     tasks: object
@@ -77,7 +78,7 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class _PreparedRequest:
-    """What Replicate and the backend were asked for a request; nothing was created for it."""
+    """A request checked against Replicate and the backend; nothing has been created for it."""
 
     gateway: "Gateway"
     account: str
@@ -88,10 +89,10 @@ class _PreparedRequest:
 
 
 class BatchOperations:
-    """The batches of the journal, and those that this process runs.
+    """Operations on the journal's batches and on those that this process runs.
 
     Args:
-        opened: gives the process's parts, put together at the first call that needs them.
+        get_components: returns the process's components, opened by the first call that needs them.
     """
 
     def __init__(
@@ -109,10 +110,15 @@ class BatchOperations:
     async def start(
         self, caller: Caller, request: BatchRequest, *, consent: ConfirmCallback | None = None
     ) -> str:
-        """Check a request whole, begin its batch, and give its id.
+        """Check a whole request, start its batch, and return the batch's id.
+
+        Args:
+            caller: the authenticated caller.
+            request: the request to check.
+            consent: confirms the valid tasks before anything is sent; None to send without it.
 
         Raises:
-            ReplicateMcpError: it is refused whole; nothing was created.
+            ReplicateMcpError: the whole request is refused; nothing was created.
         """
         from replicate_mcp.batches.backend import IdempotencyKeyExists
         from replicate_mcp.batches.planning import check_problems
@@ -126,7 +132,8 @@ class BatchOperations:
             if key is not None:
                 await parts.backend.check_idempotency_key(caller.name, key.key)
             if tasks is None:
-                # A token may be made up: a large request is read for those that Replicate knows.
+                # The token may be made up: a large request is parsed only once Replicate knows its
+                # token.
                 with _prepare_timeout():
                     await parts.account(caller.token, caller.source)
                 tasks = await self._parse(request, size)
@@ -144,7 +151,7 @@ class BatchOperations:
                 at_most=request.concurrency_limit,
                 key=key,
             )
-        except ExceptionGroup as group:  # Models are looked up, and images sent, in task groups.
+        except ExceptionGroup as group:  # Models are resolved, and images uploaded, in task groups.
             raise _first_error(group) from None
         except IdempotencyKeyExists as taken:
             if key is None or taken.digest != key.digest:
@@ -162,10 +169,13 @@ class BatchOperations:
         seconds: float | None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Wait until the batch ends, or this process leaves; at most so long. Report how far it is.
+        """Wait until the batch ends or this process shuts down, and report progress.
 
         Args:
-            seconds: None for as long as it takes.
+            caller: the authenticated caller.
+            batch_id: id of the batch.
+            seconds: longest time to wait; None for no limit.
+            on_progress: receives progress while this process runs the batch.
         """
         parts = await self._get_components()
         await self._load_visible_batch(parts, caller, batch_id)
@@ -174,7 +184,8 @@ class BatchOperations:
             if running is not None:
                 await watch(running, on_progress)
             while await self._is_running(parts, batch_id):  # noqa: ASYNC110
-                # Another process runs it, and wakes only those who wait for permits.
+                # Another process runs it; backend wake-ups are only for processes that wait for
+                # permits.
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
 
     async def result(
@@ -186,12 +197,14 @@ class BatchOperations:
         limit: int | None = None,
         characters: int | None = None,
     ) -> "BatchResult":
-        """A batch's counts and its finished tasks, without the first `after` of them.
+        """Return a batch's counts and its finished tasks, without the first `after` of them.
 
         Args:
-            batch_id: None for the caller's newest.
-            limit: rows at most; None for all.
-            characters: what rows have room for; None for any number.
+            caller: the authenticated caller.
+            batch_id: None for the caller's newest batch.
+            after: number of finished tasks to skip, in the order in which they finished.
+            limit: maximum number of rows; None for all.
+            characters: maximum length of all rows together; None for any length.
 
         Raises:
             UnknownBatch: the caller has no such batch.
@@ -206,7 +219,7 @@ class BatchOperations:
         return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
 
     async def list(self, caller: Caller, *, limit: int = 100) -> "list[ListedBatch]":
-        """The caller's batches, the newest first."""
+        """Return the caller's batches, newest first."""
         from replicate_mcp.tasks.result import ListedBatch
 
         parts = await self._get_components()
@@ -223,11 +236,11 @@ class BatchOperations:
         ]
 
     async def cancel(self, caller: Caller, batch_id: str) -> "BatchCounts":
-        """Stop a batch for good, on Replicate too.
+        """Cancel a batch, including its predictions on Replicate.
 
         Raises:
-            BackendUnavailable: the state is out of reach; what this process runs of it is stopped
-                all the same.
+            BackendUnavailable: the journal cannot be reached; the tasks that this process runs are
+                stopped all the same.
         """
         parts = await self._get_components()
         running = parts.runner.running(batch_id)
@@ -242,20 +255,20 @@ class BatchOperations:
         return counts_of(await self._load_visible_batch(parts, caller, batch_id))
 
     async def progress(self, batch_id: str) -> Progress | None:
-        """How far a batch is at this moment, if this process runs it."""
+        """Return the current progress of a batch; None if this process does not run it."""
         running = (await self._get_components()).runner.running(batch_id)
         if running is None:
             return None
         return progress(running)
 
     async def wait_until_stopped(self, batch_id: str) -> None:
-        """Wait until nothing of a batch of this process runs at Replicate any more."""
+        """Wait until no prediction of a batch of this process runs on Replicate."""
         parts = await self._get_components()
         if running := parts.runner.running(batch_id):
             await running.ended.wait()
 
     def begin_shutdown(self) -> None:
-        """Keep nobody waiting any longer, now and from now on."""
+        """End every wait for a batch, now and from now on."""
         self._is_shutting_down = True
         for waiting in self._waits:
             waiting.cancel()
@@ -280,8 +293,8 @@ class BatchOperations:
         """Check a request's tasks against their models.
 
         Raises:
-            InvalidInput: with what is wrong with the tasks as well, where Replicate or the backend
-                could not be asked for the rest.
+            InvalidInput: the tasks have problems. Raised with those found so far, too, if the
+                request to Replicate or to the backend failed.
         """
         from replicate_mcp.batches.local_images import LocalImages
         from replicate_mcp.batches.planning import find_models, plan
@@ -323,7 +336,8 @@ class BatchOperations:
         state = await self._load_batch(parts, caller, batch_id)
         is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
         if is_elsewhere and caller.has_own_token:
-            # Its process may be gone: then it is brought home with the token that is brought here.
+            # The process that runs it may be gone; the caller's token then allows its recovery
+            # here.
             with contextlib.suppress(ReplicateMcpError):
                 await parts.account(caller.token, caller.source)
         return state
@@ -354,10 +368,10 @@ class BatchOperations:
 
 @contextlib.contextmanager
 def _prepare_timeout() -> Iterator[None]:
-    """Bound how long Replicate is asked before anything is created.
+    """Bound the time that Replicate has to answer before anything is created.
 
     Raises:
-        ReplicateUnavailable: it took too long.
+        ReplicateUnavailable: `PREPARE_TIMEOUT_SECONDS` have passed.
     """
     try:
         with anyio.fail_after(PREPARE_TIMEOUT_SECONDS):
@@ -370,7 +384,7 @@ def _prepare_timeout() -> Iterator[None]:
 
 
 async def _sync_clock(gateway: "Gateway") -> None:
-    """Without Replicate's time, what was made for an attempt cannot be told from what was not."""
+    """Synchronise with Replicate's clock, which reconciling attempts with predictions needs."""
     from replicate_mcp.replicate_api.error_policy import to_public_error
     from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 
@@ -386,7 +400,7 @@ def _moment(seconds: float) -> datetime:
 
 
 def counts_of(state: "BatchState") -> "BatchCounts":
-    """A batch's counts, in the contract's form."""
+    """Return a batch's counts, in the form that callers receive."""
     from replicate_mcp.tasks.result import BatchCounts
 
     return BatchCounts(
@@ -413,7 +427,7 @@ async def _uploaded(found: _PreparedRequest, seconds: float | None) -> "Sequence
 
 
 def _first_error(group: BaseExceptionGroup[Exception]) -> Exception:
-    """The first reason why models could not be looked up, in our own terms."""
+    """Return the first error in `group`, as an error for callers."""
     from replicate_mcp.replicate_api.error_policy import to_public_error
     from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 

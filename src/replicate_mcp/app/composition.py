@@ -1,4 +1,4 @@
-"""The composition root: settings become a backend, gateways and the engine."""
+"""Composition root: builds the backend, the gateways and the batch runner from the settings."""
 
 import logging
 import os
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_DELAY_SECONDS = 30.0
-"""How long a server waits before it asks again whose its token is, where Replicate did not tell."""
+"""Delay before the account of the server's token is requested again after a failure."""
 
 
 class Components:
-    """The engine and all that it stands on."""
+    """The backend, the batch runner, and everything that they depend on."""
 
     def __init__(
         self,
         settings: Settings,
         backend: "Backend",
-        holder: OfferDispatcher,
+        dispatcher: OfferDispatcher,
         runner: BatchRunner,
         contexts: ContextQueue,
         refused: RefusedCredentials | None = None,
     ) -> None:
         self.backend = backend
-        self.dispatcher = holder
+        self.dispatcher = dispatcher
         self.runner = runner
         self.contexts = contexts
         self.models = ModelResolver(backend)
@@ -69,12 +69,12 @@ class Components:
         batch_bytes: int | None = None,
         refused: RefusedCredentials | None = None,
     ) -> "Components":
-        """Put the parts together, and start what runs in the background."""
+        """Build the components, and start their background work."""
         backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
-        holder = OfferDispatcher(backend)
+        dispatcher = OfferDispatcher(backend)
         runner = BatchRunner(
             backend,
-            holder,
+            dispatcher,
             group,
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
@@ -83,17 +83,17 @@ class Components:
             observer=observer,
         )
         group.start_soon(backend.run)
-        group.start_soon(holder.run)
+        group.start_soon(dispatcher.run)
         group.start_soon(runner.watch_cancellations)
-        contexts = ContextQueue(backend, BackendCalls(holder, group))
-        parts = cls(settings, backend, holder, runner, contexts, refused)
+        contexts = ContextQueue(backend, BackendCalls(dispatcher, group))
+        parts = cls(settings, backend, dispatcher, runner, contexts, refused)
         group.start_soon(parts.accounts.close_idle)
         if settings.token:
             group.start_soon(parts.recover_own_account)
         return parts
 
     async def recover_own_account(self) -> None:
-        """Take over what an earlier process left of the server's own account."""
+        """Take over the work that earlier processes of the server's own account left."""
         while True:
             try:
                 await self.account(self._settings.token or "")
@@ -104,15 +104,16 @@ class Components:
             except ReplicateMcpError as error:
                 log.info("what earlier processes left is looked for later: %s", error)
             except Exception:
-                # Whatever it was, the server goes on.
+                # No failure here may stop the server.
                 log.exception("what earlier processes left is looked for later")
             await anyio.sleep(RETRY_DELAY_SECONDS)
 
     async def account(self, token: str, source: str = "") -> str:
-        """The account behind a token, its limit and rate declared once.
+        """Return the account of `token`, and declare its limit and rate once.
 
         Args:
-            source: the address that sent the token over HTTP, if one did.
+            token: a Replicate token.
+            source: the address that sent the token over HTTP; "" if none did.
         """
         account = await self.accounts.name(token, source)
         async with self._declaring:
@@ -133,10 +134,11 @@ class Components:
 
 
 async def open_backend(value: str, *, journal_bytes: int = JOURNAL_BYTES) -> "Backend":
-    """The backend that `REPLICATE_MCP_BACKEND` names.
+    """Open the backend that a value of `REPLICATE_MCP_BACKEND` selects.
 
     Args:
-        journal_bytes: the allowance of each account in the journal.
+        value: a value of the setting: `memory`, `sqlite`, or a URL.
+        journal_bytes: journal space of each account, in bytes.
 
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.
@@ -156,7 +158,7 @@ async def open_backend(value: str, *, journal_bytes: int = JOURNAL_BYTES) -> "Ba
 
 
 def _label() -> str:
-    """What people know this process by: its program, and the command where it has one."""
+    """Return a readable name of this process: its program, its command if any, and its pid."""
     called = Path(sys.argv[0])
     program = called.parent.name if called.stem == "__main__" else called.stem
     command = [word for word in sys.argv[1:2] if word.isalpha()]

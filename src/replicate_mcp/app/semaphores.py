@@ -1,4 +1,4 @@
-"""What a process offers of semaphores: to look at them, to set them, and to hold them."""
+"""Operations on semaphores: list, register, resize, and hold units of them."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class SemaphoreOperations:
-    """The semaphores of the backend, by the names under which callers know them.
+    """Operations on the backend's semaphores, by the names that callers use for them.
 
     Args:
-        opened: gives the process's parts, put together at the first call that needs them.
+        get_components: returns the process's components, opened by the first call that needs them.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class SemaphoreOperations:
         self._get_components = get_components
 
     async def list_for(self, caller: Caller) -> "list[SemaphoreStatus]":
-        """What the caller sees: its own account's, and the registered ones."""
+        """Return the semaphore of the caller's account, and the registered ones."""
         account = await (await self._get_components()).account(caller.token, caller.source)
         return await self._shown(account, own_name=self._settings.default_semaphore)
 
     async def list_own(self) -> "list[SemaphoreStatus]":
-        """The registered ones, and the server's own account's where it has a token."""
+        """Return the registered semaphores, and the server's own account's if it has a token."""
         if self._settings.token:
             return await self.list_for(self._access.authenticate_local())
         return await self._shown("", own_name="")
 
     async def register(self, name: str, limit: int) -> "SemaphoreStatus":
-        """Make a name known while this process lives; a known one is returned unchanged."""
+        """Register a name for this process's lifetime; return a known semaphore unchanged."""
         check_name(name)
         check_limit(limit)
         if name != self._settings.default_semaphore:
@@ -57,20 +57,20 @@ class SemaphoreOperations:
         return await self._known(name)
 
     async def resize(self, name: str, limit: int) -> "SemaphoreStatus":
-        """Change a known limit, as a program does that registered it."""
+        """Change a known semaphore's limit on behalf of a program."""
         return await self._resized(name, limit, by_admin=False)
 
     async def set(self, name: str, limit: int) -> "SemaphoreStatus":
-        """Set a limit by hand: it stays until it is set again. A new name becomes known."""
+        """Set a limit manually, which persists until it is set again; register a new name."""
         if name not in {state.name for state in await self.list_own()}:
             await self.register(name, limit)
         return await self._resized(name, limit, by_admin=True)
 
     async def unset(self, name: str) -> "SemaphoreStatus | None":
-        """Drop a limit that was set by hand: the lowest that running processes declare applies.
+        """Remove a limit that was set manually; the lowest that running processes declare applies.
 
         Returns:
-            The semaphore; None where only that limit kept its name known.
+            The semaphore; None if only the removed limit kept its name known.
 
         Raises:
             UnknownSemaphore: no such name.
@@ -95,31 +95,31 @@ class SemaphoreOperations:
         await (await self._get_components()).backend.remove(check_name(name))
 
     async def set_rate(self, per_minute: float) -> None:
-        """Set how many creations a minute the server's own account is allowed: that stays."""
+        """Set the creations a minute of the server's own account; the setting persists."""
         own = await self.account_semaphore_of(self._access.authenticate_local())
         parts = await self._get_components()
         parts.dispatcher.dispatch(await parts.backend.set_rate(own, per_minute))
 
     async def acquire(self, lease: "ContextPermit") -> None:
-        """Wait for a unit of the semaphore that the lease names, for a caller's own code."""
+        """Wait for a unit of the semaphore that `lease` names, for a caller's own code."""
         lease.semaphore = await self._inside(lease.semaphore)
         await (await self._get_components()).contexts.acquire(lease)
 
     async def release(self, lease: "ContextPermit") -> None:
-        """Give a unit back, or stop waiting for it."""
+        """Release a unit, or stop waiting for it."""
         await (await self._get_components()).contexts.release(lease)
 
     async def account_semaphore_of(self, caller: Caller) -> str:
-        """The backend's name for the semaphore of the caller's account."""
+        """Return the backend's name of the semaphore of the caller's account."""
         return account_semaphore(
             await (await self._get_components()).account(caller.token, caller.source)
         )
 
     async def resolve(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
-        """For a batch: the name to show, and the semaphores of which each task needs a unit.
+        """Return a batch's displayed semaphore name, and the semaphores that each task needs.
 
         Raises:
-            InvalidInput: nobody registered the name.
+            InvalidInput: the name is not registered.
         """
         own = account_semaphore(account)
         if named is None or named == self._settings.default_semaphore:
@@ -143,7 +143,7 @@ class SemaphoreOperations:
                 return each
         raise Unauthorized(
             NO_CREDENTIALS_MESSAGE
-        )  # An account's own: without a token there is no account.
+        )  # The name is an account's own: without a token there is no account.
 
     async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
         from replicate_mcp.semaphores.status import SemaphoreStatus
@@ -153,7 +153,7 @@ class SemaphoreOperations:
         return [SemaphoreStatus.of(state, backend.scope) for state in states]
 
     async def _inside(self, name: str) -> str:
-        """The name that the backend knows a semaphore by."""
+        """Return the backend's name of a semaphore."""
         if name == self._settings.default_semaphore:
             return await self.account_semaphore_of(self._access.authenticate_local())
         return name

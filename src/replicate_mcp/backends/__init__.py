@@ -1,1 +1,1 @@
-"""Where semaphores, permits and the journal live: what keeps the promise."""
+"""Backends: storage of semaphores, permits, rates and the journal."""

@@ -1,17 +1,17 @@
-"""What neither SQLite nor Redis can hold as a name."""
+"""Validation of names, which SQLite and Redis store as UTF-8."""
 
 from replicate_mcp.errors import InvalidInput
 
 
 def unencodable() -> InvalidInput:
-    """Return the error for text that has no UTF-8, as half of a surrogate pair has none."""
+    """Return the error for text that UTF-8 cannot encode, such as an unpaired surrogate."""
     return InvalidInput(
         "A name, an id or a key contains half a character (an unpaired surrogate): send it without."
     )
 
 
 def check_encodable(text: str) -> None:
-    """Raise InvalidInput for text that has no UTF-8."""
+    """Raise `InvalidInput` for text that UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

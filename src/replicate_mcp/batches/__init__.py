@@ -1,1 +1,1 @@
-"""Running batches, and what a backend promises them."""
+"""Running batches, and the interface of the backend that stores them."""

@@ -1,4 +1,4 @@
-"""Images that a Python program gives as objects: paths, bytes, and files open for reading."""
+"""Images that a Python program passes as objects: paths, bytes, and files open for reading."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ _TEXT_FIELDS = ("prompt", "output_filename", "model")
 
 
 class Attachments:
-    """Replaces a program's objects in tasks by URIs, and keeps the image of each.
+    """Replaces a program's image objects in tasks with URIs, and collects the images.
 
     Attributes:
-        images: by the URIs that stand for them.
+        images: the images, by the URIs that stand for them.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Attachments:
         self._read: dict[int, tuple[object, str | Unreadable]] = {}
 
     def replaced(self, tasks: Any) -> Any:
-        """Return `tasks` with text in place of objects; the rest is not checked.
+        """Return `tasks` with URIs in place of image objects; the rest is not checked.
 
         Reads files: call it in a thread.
         """
@@ -60,7 +60,7 @@ class Attachments:
         )
 
     def _object(self, where: str, value: Any) -> str | Unreadable:
-        """Return what stands for an object; a file that several tasks share is read once."""
+        """Return the URI that stands for `value`; a file that several tasks share is read once."""
         if id(value) not in self._read:
             self._read[id(value)] = value, self._uri(where, value)
         return self._read[id(value)][1]

@@ -1,4 +1,4 @@
-"""What a backend promises: permits, and the journal of batches in the same step."""
+"""The interface of a backend: permits and the journal of batches, changed in one transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, PermitStore, 
 from replicate_mcp.tasks.result import BatchStatus, TaskFailure, TaskResult
 
 JOURNAL_SECONDS = 24 * 3600
-"""How long batches and their results are remembered."""
+"""Retention of batches and their results."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalTask:
-    """What the journal keeps of a task: nothing that could be megabytes, and no token.
+    """A task in the journal, without tokens and without values that could take megabytes.
 
     Attributes:
         prompt: None for a task without one.
@@ -27,10 +27,10 @@ class JournalTask:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a caller named a request by, so that the same one is not carried out twice.
+    """A caller's key for a request, so that a repeated request is not executed twice.
 
     Attributes:
-        digest: what stands for the request's content.
+        digest: hash of the request's content.
     """
 
     key: str
@@ -38,11 +38,11 @@ class IdempotencyKey:
 
 
 class IdempotencyKeyExists(Exception):
-    """A batch of the caller's was begun under that key.
+    """The key belongs to another batch of the caller.
 
     Attributes:
-        batch_id: the batch.
-        digest: of the request that began it.
+        batch_id: id of that batch.
+        digest: hash of the content of the request that started it.
     """
 
     def __init__(self, batch_id: str, digest: str) -> None:
@@ -53,14 +53,14 @@ class IdempotencyKeyExists(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch as it enters the journal.
+    """A batch to be written to the journal.
 
     Attributes:
         caller: who may see it: `admin`, `server`, or `token:` with a token's fingerprint.
-        account: whose predictions its tasks are.
-        semaphore: the name its caller knows it by.
-        key: under which the request can be sent again; None where it has none.
-        failures: results of tasks that are never created; not of all tasks.
+        account: the account of its predictions.
+        semaphore: the semaphore's name, as its caller knows it.
+        key: idempotency key of the request; None if it has none.
+        failures: results of the tasks that are never created, which are not all tasks.
     """
 
     id: str
@@ -74,11 +74,12 @@ class NewBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch in the journal; times are in seconds since the epoch.
+    """The state of a batch in the journal; times are in seconds since the epoch.
 
     Attributes:
-        first_prompt: the beginning of its first prompt; None where there is none, or where it was
-            not asked for: `batches` gives it.
+        ended_at: when its last task got its result; None while it runs.
+        first_prompt: the beginning of its first prompt; None if absent, or if the state is not from
+            `list_batches`.
     """
 
     id: str
@@ -95,7 +96,7 @@ class BatchState:
 
     @property
     def status(self) -> BatchStatus:
-        """`running` until every task has its result."""
+        """`running` until every task has its result, then `completed` or `canceled`."""
         if self.succeeded + self.failed < self.total:
             return "running"
         return "canceled" if self.canceled else "completed"
@@ -103,14 +104,14 @@ class BatchState:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One creation, noted before it is sent.
+    """One creation, recorded before it is sent.
 
     Attributes:
-        inputs: a hash of each input, or "" for one that the API may rewrite.
+        inputs: a hash of each input; "" for one that the API may rewrite.
         cancel_after: the longest `Cancel-After` allowed, in whole seconds.
-        sent_at: the time on Replicate's clock, in seconds since the epoch.
-        max_seconds: from now until its prediction has ended, whatever happens.
-        images: how many it asks for, counted against the day's.
+        sent_at: time on Replicate's clock, in seconds since the epoch.
+        max_seconds: longest time from now until its prediction has certainly ended.
+        images: number of images that it requests, which count against the daily quota.
     """
 
     batch: str
@@ -125,9 +126,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """An attempt in the journal, with its permit, and its prediction where that is known.
+    """An attempt in the journal, with its permit.
 
-    One that was entered by `enter_running` has no batch ("").
+    Attributes:
+        batch: id of its batch; "" for a prediction that `import_running` added.
+        prediction_id: id of its prediction; None while that is unknown.
     """
 
     permit: int
@@ -142,10 +145,10 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunningPrediction:
-    """A prediction that the account's list shows as running and no attempt is known of.
+    """A prediction that the account's list shows as running, without a known attempt.
 
     Attributes:
-        ends_in: seconds from now until it has ended, whatever happens.
+        ends_in: seconds from now until it has certainly ended.
     """
 
     id: str
@@ -155,11 +158,12 @@ class RunningPrediction:
 
 @dataclass(frozen=True, slots=True)
 class RecordedAttempts:
-    """The attempts that were noted; the others' offers are gone, and their tasks wait again.
+    """The attempts that were recorded; the others' offers had been withdrawn, and their tasks wait.
 
     Attributes:
-        cancel_after: the `Cancel-After` of each that was noted, by permit.
-        cap_opens_in: seconds until the day's images are counted anew, where one did not fit.
+        cancel_after: the `Cancel-After` of each recorded attempt, in seconds, by permit.
+        room: the outcome of the call for this holder: further offers.
+        quota_resets_in: seconds until the daily quota resets, if an attempt exceeded it; else None.
     """
 
     cancel_after: Mapping[int, int]
@@ -168,22 +172,23 @@ class RecordedAttempts:
 
 
 class Backend(PermitStore, Protocol):
-    """Where semaphores, permits, rates and the journal live.
+    """The store of semaphores, permits, rates and the journal.
 
-    In steady state a task costs two steps: `note_attempts` (an offer becomes a permit, and the
-    attempt is noted before it is sent) and `finish` (the result is recorded, the permit freed and
-    its room handed on).
+    In steady state a task costs two calls: `record_attempts` (an offer becomes a permit, and the
+    attempt is recorded before it is sent) and `finish` (the result is recorded, and the permit
+    released and offered on).
     """
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
-        """Write a batch and its first failures into the journal, and let its other tasks wait.
+        """Write a batch and its first failures to the journal, and queue its other tasks.
 
         Raises:
-            KeyTaken: another batch of the caller's has its key; nothing was done.
+            IdempotencyKeyExists: the key belongs to another batch of the caller; nothing was
+                written.
         """
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
-        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        """Raise `IdempotencyKeyExists` if a batch of the caller has that key."""
 
     async def record_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None
@@ -191,101 +196,116 @@ class Backend(PermitStore, Protocol):
         """Turn offers of one account, by permit, into permits with an attempt each.
 
         Args:
-            images_per_day: how many images the account may be asked for in a day of UTC, by all
-                who share the backend; an attempt that does not fit is not noted.
+            attempts: the attempts to record, by the permit of their offer.
+            images_per_day: daily quota of images of the account, in days of UTC, over all processes
+                that share the backend; an attempt that exceeds it is not recorded. None for no
+                quota.
         """
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
-        """Nothing was created: give the permit back, and let the task wait its turn anew."""
+        """Release the permit of an attempt that created nothing, and queue its task again.
+
+        Args:
+            permit: the attempt's permit.
+            throttling: details of the 429, if the creation was refused with one; else None.
+        """
 
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
     ) -> AdmissionResult | None:
-        """Record a task's result, free its permit, and hand the room on.
+        """Record a task's result, release its permit, and offer the freed units.
 
         Args:
-            ended: whether its prediction, if any, is known to have ended. Where it may still run,
-                its permit stays out, left to whoever can follow it, or to its deadline.
+            permit: the permit of the task's attempt.
+            batch_id: id of the batch.
+            result: the result to record.
+            ended: whether its prediction, if any, is known to have ended. If it may still run, its
+                permit stays held, until another process can follow the prediction, or until its
+                deadline.
 
-        None where its prediction belongs to another attempt: then nothing is done.
+        Returns:
+            None if the prediction belongs to another attempt; then nothing is recorded.
         """
 
     async def record_results(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
     ) -> AdmissionResult:
-        """Record results without a permit's end.
+        """Record results that release no permit.
 
         Args:
-            waited: whether their tasks waited for a start; they wait no longer.
+            batch_id: id of the batch.
+            results: the results to record.
+            waited: whether their tasks are queued; if so, they are removed from the queue.
         """
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
-        """Give a prediction to an attempt, for ever; False where another attempt has it."""
+        """Assign a prediction to an attempt, permanently; False if another attempt has it."""
 
     async def open_attempts(self, account: str) -> list[AttemptRecord]:
-        """The account's attempts whose tasks have no result yet, oldest first."""
+        """Return the account's attempts whose tasks have no result yet, oldest first."""
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
-        """The account's attempts whose processes are gone, oldest first.
+        """Return the account's attempts whose processes have ended, oldest first.
 
-        One whose prediction must have ended takes no units any more, but stays for as long as
-        anybody can learn what became of it.
+        An attempt whose prediction must have ended holds no units any more, but stays in the list
+        as long as its outcome can still be determined.
         """
 
     async def adopt(self, permit: int) -> bool:
-        """Take over a permit whose process is gone; False where another was quicker."""
+        """Take over a permit whose process has ended; False if another process already has."""
 
     async def abandon(self, permit: int) -> None:
-        """Leave a permit, whose result is not recorded, to whoever can follow its prediction."""
+        """Leave a permit without a result to any process that can follow its prediction."""
 
     async def has_lost_state(self, account: str) -> bool:
-        """Whether what runs of the account may have been forgotten here.
+        """Return whether the backend may have lost running predictions of the account.
 
-        Nothing of it is admitted then until `enter_running` has told.
+        If so, nothing of the account is admitted until `import_running` is called.
         """
 
     async def import_running(
         self, account: str, running: Sequence[RunningPrediction]
     ) -> AdmissionResult:
-        """Give a permit without a batch to each that has none; nobody holds them as yet."""
+        """Add a permit without a batch and without a holder for each prediction that has none."""
 
     async def list_prediction_ids(self, account: str) -> set[str]:
-        """Ids of the account's predictions that belong to an attempt, open or finished."""
+        """Return the ids of the account's predictions that belong to an attempt, open or not."""
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Mark a batch as canceled, and wake the process that runs it."""
 
     async def canceled_batches(self) -> list[str]:
-        """This process's running batches that were marked as canceled."""
+        """Return the ids of this process's running batches that are marked as canceled."""
 
     async def interrupted_batches(self) -> list[str]:
-        """This process's batches whose waiting tasks others have ended, as if it were gone.
+        """Return the ids of this process's batches whose queued tasks other processes have ended.
 
-        Each is told once; nothing more of it may be created.
+        Other processes end them when they consider this process dead. Each id is returned once;
+        nothing more of these batches may be created.
         """
 
     async def get_batch(self, batch_id: str) -> BatchState | None:
-        """One batch of the journal."""
+        """Return a batch of the journal; None if no batch has that id."""
 
     async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
-        """List those callers' batches with their first prompts, the newest first."""
+        """Return those callers' batches with their first prompts, newest first."""
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
-        """What the journal keeps of a batch's tasks, in order."""
+        """Return a batch's tasks in the journal, in order."""
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[TaskResult]:
-        """Finished tasks in the order in which they finished, without the first `after`."""
+        """Return finished tasks in the order in which they finished, without the first `after`."""
 
     async def get_cached(self, key: str) -> str | None:
-        """A remembered answer of Replicate's, unless it is too old."""
+        """Return a cached response of Replicate; None if absent or expired."""
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
-        """Keep an answer of Replicate's for so long."""
+        """Cache a response of Replicate for `seconds`."""
 
     async def config_warnings(self) -> list[str]:
-        """Sentences on what would suit better where all this is kept, for `doctor`."""
+        """Return advice on the backend's configuration, in sentences, for `doctor`."""
 
     async def close(self) -> None:
-        """Give back what this process holds and leave; what runs on Replicate keeps its permit."""
+        """Release what this process holds, except permits of running predictions, and leave."""

@@ -1,4 +1,4 @@
-"""Stopping a batch: nothing more of it is created, and what runs at Replicate is cancelled."""
+"""Cancellation: create nothing more of a batch, and cancel its running predictions."""
 
 import contextlib
 import logging
@@ -17,13 +17,13 @@ from replicate_mcp.semaphores.names import account_semaphore
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 300.0
-"""For how long a prediction is asked to stop; its `Cancel-After` ends it if none gets through."""
+"""Longest time to retry a cancel request; after it, `Cancel-After` ends the prediction."""
 
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between such requests, the last one from then on; a 429 may ask for more."""
+"""Delays between cancel requests, the last one repeated; a 429 may ask for longer ones."""
 
 ROWS_A_STEP = 100
-"""Results recorded in one step: a thousand hold the event loop for a tenth of a second."""
+"""Results recorded in one call: a thousand block the event loop for a tenth of a second."""
 
 CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
 
@@ -31,15 +31,15 @@ _OUT_OF_TIME = "The batch's time was up before this task was created{why}: send 
 
 
 class Cancellation:
-    """Gives up on tasks that wait, and stops what runs."""
+    """Fails pending tasks of a batch, and cancels its running predictions."""
 
-    def __init__(self, steps: BatchServices) -> None:
-        self._services = steps
+    def __init__(self, services: BatchServices) -> None:
+        self._services = services
 
     def cancel(self, batch: RunningBatch) -> None:
-        """Stop a batch because somebody asked for it, on Replicate too.
+        """Cancel a batch on request, including its predictions on Replicate.
 
-        It is seen to in the background: the request that asks for it may itself go away.
+        The work is done in the background, since the request for it may itself be cancelled.
         """
         if not batch.canceled:
             batch.canceled = True
@@ -48,13 +48,13 @@ class Cancellation:
             self._services.spawn(self._stop_predictions, batch)
 
     async def abandon_pending(self, batch: RunningBatch, reason: Reason) -> None:
-        """Give up on every task that was not created, now and later, for this reason."""
+        """Fail every task that is not created yet with `reason`, now and from now on."""
         batch.stop_creating(reason)
         await self._services.retry_and_dispatch(self._services.backend.dequeue, batch.id)
         await self.fail_pending(batch)
 
     async def drop_out_of_time(self, batch: RunningBatch) -> None:
-        """Give up on every task that was not created, since the batch's time is up."""
+        """Fail every task that is not created yet, because the batch's deadline has passed."""
         why = await self._throttling(batch)
         if not why and batch.server_error:
             why = f", because Replicate answered {batch.server_error} to its creations"
@@ -62,7 +62,7 @@ class Cancellation:
         await self.abandon_pending(batch, ("deadline_exceeded", sentence, True))
 
     async def _throttling(self, batch: RunningBatch) -> str:
-        """Say that Replicate throttled the account while the batch waited; "" where it did not."""
+        """Return a clause on the throttling during the batch's wait; "" if there was none."""
         try:
             states = await self._services.backend.semaphores()
         except BackendUnavailable:
@@ -75,7 +75,7 @@ class Cancellation:
         return f", because Replicate throttled the account{now}"
 
     async def fail_pending(self, batch: RunningBatch) -> None:
-        """Where the batch was given up, end its tasks that wait."""
+        """Fail the pending tasks of a batch that creates nothing more."""
         if batch.stop_reason is None:
             return
         dropped = list(batch.pending)
@@ -91,7 +91,7 @@ class Cancellation:
                 self._services.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
-        """Cancel what runs at Replicate, whether its id is known yet or has to be found."""
+        """Cancel the batch's running predictions, including those whose id is not known yet."""
         async with anyio.create_task_group() as group:
             for permit in batch.creating:
                 group.start_soon(self._stop_creation, batch, permit)
@@ -99,10 +99,10 @@ class Cancellation:
                 group.start_soon(self._try_to_stop, batch, permit, prediction_id)
 
     async def stop(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
-        """Cancel an attempt's prediction at Replicate, unless an equal attempt has taken it.
+        """Cancel an attempt's prediction on Replicate, unless it belongs to an equal attempt.
 
         Raises:
-            Refusal: the token is good for nothing any more.
+            ApiStatusError: the token is no longer valid.
         """
         try:
             is_own = await self._services.backend.claim_prediction(permit, batch.id, prediction_id)
@@ -114,15 +114,15 @@ class Cancellation:
     async def _try_to_stop(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
         with contextlib.suppress(
             ApiStatusError
-        ):  # Whoever follows it meets the same, and reports it.
+        ):  # The task that follows it gets the same error, and reports it.
             await self.stop(batch, permit, prediction_id)
 
     async def _stop_creation(self, batch: RunningBatch, permit: int) -> None:
-        # Its answer is held until it ends: the list of predictions tells its id before that.
+        # The creation's response is held until the prediction ends; the list shows the id earlier.
         async with anyio.create_task_group() as group:
 
             async def find() -> None:
-                found = await batch.settlement.resolve(permit, batch.gateway, to_cancel=True)
+                found = await batch.reconciler.resolve(permit, batch.gateway, to_cancel=True)
                 if isinstance(found, str):
                     await cancel_quietly(batch.gateway, found)
 
@@ -133,10 +133,10 @@ class Cancellation:
 
 
 async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
-    """Cancel a prediction at Replicate; it ends by its `Cancel-After` if that does not get through.
+    """Cancel a prediction on Replicate; `Cancel-After` ends it if no request succeeds.
 
     Raises:
-        Refusal: the token is good for nothing any more.
+        ApiStatusError: the token is no longer valid.
     """
     with anyio.move_on_after(CANCEL_SECONDS):
         for pause in chain(RETRY_DELAYS_SECONDS, repeat(RETRY_DELAYS_SECONDS[-1])):
@@ -154,6 +154,6 @@ async def stop_prediction(gateway: Gateway, prediction_id: str) -> None:
 
 
 async def cancel_quietly(gateway: Gateway, prediction_id: str) -> None:
-    """Cancel a prediction that somebody follows, as far as its token is good for that."""
-    with contextlib.suppress(ApiStatusError):  # Whoever follows it meets the same, and reports it.
+    """Cancel a prediction that another task follows, and ignore a rejected token."""
+    with contextlib.suppress(ApiStatusError):  # The task that follows it reports the error.
         await stop_prediction(gateway, prediction_id)

@@ -1,8 +1,9 @@
-"""Recognise that a model refused the content, from what it printed.
+"""Detection of content refusals in a model's messages.
 
-Replicate has no field for it: a refusal is reported in `error`, in `logs` of a prediction that
-succeeds without a file, or in words where a file should be. Each pattern below is what one provider
-prints. Words that occur in ordinary failures too ("sensitive", "safety checker") never suffice.
+Replicate has no field for them: a refusal is reported in `error`, in the `logs` of a prediction
+that succeeds without a file, or as text where a file should be. Each pattern below matches the
+messages of one provider. Words that occur in ordinary failures, too ("sensitive", "safety
+checker"), never suffice.
 """
 
 import re
@@ -10,11 +11,11 @@ from typing import NamedTuple
 
 
 class RefusalPattern(NamedTuple):
-    """A pattern of text that reports refused content, and who prints such text.
+    """A pattern of text that reports refused content.
 
     Attributes:
-        pattern: matched anywhere in the text, whatever its case.
-        source: the models or providers that print it, with examples.
+        pattern: matched anywhere in the text, ignoring case.
+        source: the models or providers that print such text, with examples.
     """
 
     pattern: str
@@ -90,15 +91,15 @@ _ADVICE = re.compile(
 
 
 def reports_refused_content(text: str) -> bool:
-    """Return whether `text`, which a model printed, says that it refused the content."""
+    """Return whether `text`, a model's message, reports that the content was refused."""
     return _REFUSED.search(text) is not None
 
 
 def refusing_line(logs: str) -> str:
-    """Return the first line of `logs` that says that the content was refused; "" without one."""
+    """Return the first line of `logs` that reports refused content; "" if absent."""
     return next((line for line in logs.splitlines() if reports_refused_content(line)), "")
 
 
 def without_advice(text: str) -> str:
-    """Return `text` without its own advice to try again, which a refusal's row contradicts."""
+    """Return `text` without its advice to try again, which contradicts the task's result."""
     return " ".join(_ADVICE.sub("", text).split()).rstrip(" ,;:")

@@ -1,8 +1,8 @@
-"""Images of this machine as inputs: by a path, or the content that a program has in memory.
+"""Images of this machine as inputs, by a path or as content in memory.
 
-A model that writes tasks can be talked into naming any file. So on stdio a path is followed to
-where it leads in the end, and only the one folder that the user allowed is read. A person's own
-command line and program may name any path. Only images leave the machine.
+A model that writes tasks can be talked into naming any file. On stdio, therefore, a path is
+resolved through all its links, and only files in the one folder that the user allowed are read. A
+person's own command line or program may name any path. Only images leave the machine.
 """
 
 import hashlib
@@ -22,32 +22,32 @@ from replicate_mcp.tasks.media import HEAD_BYTES, media_type
 from replicate_mcp.tasks.validation_messages import quoted
 
 MAX_BYTES = 100_000_000
-"""Replicate takes files of less than 100 MB."""
+"""Replicate accepts files of less than 100 MB."""
 
 SETTING = "REPLICATE_MCP_FILES"
 
 ImagePaths = Literal["none", "folder", "any"]
-"""Which images of this machine may be named by a path: those in the folder that the user allowed,
-or `any`, relative to the current folder, `~` for the home folder."""
+"""Images of this machine that may be named by a path: `none`; those in the folder that the user
+allowed (`folder`); or `any`, relative to the current folder, with `~` for the home folder."""
 
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
     _FLAGS |= getattr(os, _name, 0)
 
 _ACCEPTED = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif", "heic")
-"""The image types that leave this machine, each with `image/` before it."""
+"""Image types that may leave this machine, without their `image/` prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalImage:
-    """An image that was looked at, and what is needed to send the same one.
+    """An inspected image, with what is needed to send exactly the same one.
 
     Attributes:
         where: the task and the input that named it first.
-        folder: what was allowed, every link followed.
-        path: where it lies in that folder, every link followed.
+        folder: the allowed folder, with every link resolved.
+        path: its path in that folder, with every link resolved.
         digest: SHA-256 of its content.
-        kind: its type, like `image/png`.
+        kind: its media type, like `image/png`.
     """
 
     where: str
@@ -58,14 +58,14 @@ class LocalImage:
 
     @property
     def uri(self) -> str:
-        """What stands for it among a task's inputs until it has its URL at Replicate."""
+        """URI that stands for it in a task's inputs until it is uploaded to Replicate."""
         return (self.folder / self.path).as_uri()
 
     def read(self) -> bytes:
-        """Its content.
+        """Return its content.
 
         Raises:
-            InvalidInput: it is no longer what was looked at.
+            InvalidInput: the file has changed since it was inspected.
         """
         with _opened(self.folder, self.path, self.where) as file:
             content = file.read(MAX_BYTES)
@@ -81,7 +81,7 @@ class ImageContent:
     Attributes:
         where: the task and the input that had it first.
         digest: SHA-256 of its content.
-        kind: its type, like `image/png`.
+        kind: its media type, like `image/png`.
     """
 
     where: str
@@ -91,10 +91,10 @@ class ImageContent:
 
     @classmethod
     def of(cls, where: str, content: bytes) -> "ImageContent":
-        """Check an image and return it.
+        """Check the content of an image, and return the image.
 
         Raises:
-            InvalidInput: it is no image, or too large.
+            InvalidInput: the content is not an image, or is too large.
         """
         _check_size(where, len(content))
         kind = _image_type(where, content[:HEAD_BYTES])
@@ -102,7 +102,7 @@ class ImageContent:
 
     @property
     def uri(self) -> str:
-        """What stands for it among a task's inputs until it has its URL at Replicate."""
+        """URI that stands for it in a task's inputs until it is uploaded to Replicate."""
         return f"content:{self.digest}"
 
     def read(self) -> bytes:
@@ -118,10 +118,10 @@ class LocalImages:
 
     Args:
         folder: the folder to which paths are relative, and outside of which nothing is read; None
-            where no path may be read.
-        instead: what a caller that names a path is told where nothing may be read.
+            if no path may be read.
+        instead: advice in the error for a path where no path may be read.
         anywhere: whether paths that lead out of the folder are read, too.
-        attached: images that are found already, by their URIs.
+        attached: images that are already found, by their URIs.
     """
 
     def __init__(
@@ -142,10 +142,12 @@ class LocalImages:
     def allowed(
         cls, paths: ImagePaths, folder: Path | None, attached: Mapping[str, Image]
     ) -> "LocalImages":
-        """Return what finds the images that a caller may name by `paths`.
+        """Return a finder of the images that a caller may name by `paths`.
 
         Args:
-            folder: the one that the user allowed.
+            paths: which images the caller may name by a path.
+            folder: the folder that the user allowed; None if absent.
+            attached: images without a path, by their URIs.
         """
         if paths == "any":
             return cls(Path.cwd(), anywhere=True, attached=attached)
@@ -158,18 +160,19 @@ class LocalImages:
 
     @property
     def found(self) -> dict[str, Image]:
-        """Those found so far, by the URI that stands for each."""
+        """Images found so far, by the URI that stands for each."""
         return {**self._attached, **{image.uri: image for image in self._seen.values()}}
 
     def find(self, where: str, text: str) -> Image:
-        """The image at a path: relative to the folder, or absolute inside it.
+        """Return the image at a path, relative to the folder or absolute inside it.
 
         Args:
-            where: the task and the input, for sentences.
-            text: one that `is_local`.
+            where: the task and the input, for error messages.
+            text: the path or URI, for which `is_local` is true.
 
         Raises:
-            InvalidInput: it is not there, leads elsewhere, is no image, or may not be read.
+            InvalidInput: the file does not exist, is outside the folder, is not an image, or may
+                not be read.
         """
         if text in self._attached:
             return self._attached[text]
@@ -186,7 +189,7 @@ class LocalImages:
 
     @staticmethod
     def _followed_anywhere(folder: Path, text: str, shown: str) -> tuple[Path, PurePath]:
-        """Return the folder in which a path ends, and its name there."""
+        """Return the file's folder, with links resolved, and the file's name in it."""
         try:
             named = named_path(text, folder)
             if named is None:
@@ -198,7 +201,7 @@ class LocalImages:
 
     @staticmethod
     def _followed(folder: Path, text: str, shown: str) -> tuple[Path, PurePath]:
-        """Where the folder lies, and where the path leads in it."""
+        """Return the resolved folder, and the resolved path in it."""
         if not folder.is_dir():
             raise InvalidInput(
                 f"{shown} cannot be read: {folder}, the folder that {SETTING} names, is not there."
@@ -221,17 +224,17 @@ class LocalImages:
 
 
 def named_path(text: str, folder: PurePath) -> PurePath | None:
-    """Return the path that `text`, a path or a `file:` URL, names; decide by the text alone.
+    """Return the path that `text`, a path or a `file:` URL, names, without reading the disk.
 
     Args:
-        text: one that `is_local`.
-        folder: its class says which system's rules hold.
+        text: a path or URL, for which `is_local` is true.
+        folder: its class decides which system's path rules apply.
 
     Returns:
-        None where `text` names another host, drive or device than the folder's.
+        None if `text` names another host, drive or device than the folder's.
 
     Raises:
-        ValueError: a URL that cannot be read.
+        ValueError: `text` is a malformed URL.
     """
     is_windows = isinstance(folder, PureWindowsPath)
     if text.lower().startswith("file:"):
@@ -278,9 +281,9 @@ def _image_type(shown: str, head: bytes) -> str:
 
 @contextmanager
 def _opened(folder: Path, path: PurePath, shown: str) -> Iterator[BufferedReader]:
-    """An ordinary file in the folder, opened without waiting for anybody."""
+    """Yield an ordinary file in the folder, opened without blocking."""
     try:
-        if (folder / path).is_dir():  # Windows opens no folder.
+        if (folder / path).is_dir():  # Windows cannot open a folder.
             raise IsADirectoryError
         with os.fdopen(_descriptor(folder, path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -295,7 +298,7 @@ def _opened(folder: Path, path: PurePath, shown: str) -> Iterator[BufferedReader
 
 
 def _descriptor(folder: Path, path: PurePath) -> int:
-    """The file, by a way on which no folder can be exchanged for a link since it was followed."""
+    """Open the file along a path on which no folder can have been replaced by a link meanwhile."""
     if os.open not in os.supports_dir_fd:
         return os.open(folder / path, _FLAGS)
     *folders, name = path.parts

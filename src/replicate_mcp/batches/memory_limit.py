@@ -1,4 +1,4 @@
-"""How much memory batches take that have not ended: a server keeps their inputs until they have."""
+"""Memory that running batches use: a server holds their inputs until they have ended."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 64 * 1024
 TASK_BYTES = 2 * 1024
-"""What a batch and each of its tasks take beside the inputs, rounded up."""
+"""Memory of a batch and of each of its tasks besides the inputs, in bytes, rounded up."""
 
 ACCOUNTS_PART = 4
-"""An account may have a quarter of the whole, as a caller has of what is counted at the edge."""
+"""Divisor of the total for one account: a quarter, like a caller's share of the HTTP limits."""
 
 
 def estimate_bytes(tasks: "Sequence[PlannedTask]") -> int:
-    """What a batch takes, in bytes. An input that tasks share is there once, and counts once."""
+    """Return the memory of a batch in bytes; an input that tasks share counts once."""
     weight = BATCH_BYTES + TASK_BYTES * len(tasks)
     seen: set[int] = set()
     left: list[Any] = [task.inputs for task in tasks]
@@ -39,10 +39,15 @@ def estimate_bytes(tasks: "Sequence[PlannedTask]") -> int:
 
 
 def check_memory(new: "RunningBatch", running: "Iterable[RunningBatch]", most: int) -> None:
-    """See whether one more batch may run, where all together may take so many bytes.
+    """Check that `new` fits into the memory limits beside the running batches.
+
+    Args:
+        new: the batch to start.
+        running: the batches that run.
+        most: limit of all batches together, in bytes.
 
     Raises:
-        TooManyBatches: it may not.
+        TooManyBatches: its account's limit or the total would be exceeded.
     """
     whole = of_the_account = new.weight
     for batch in running:

@@ -1,4 +1,4 @@
-"""What can be counted of running batches, for whoever wants to: the metrics of the HTTP server."""
+"""Interface to count events of running batches, for the metrics of the HTTP server."""
 
 from typing import Protocol
 
@@ -6,38 +6,43 @@ from replicate_mcp.tasks.result import TaskResult
 
 
 class Observer(Protocol):
-    """Is told what happens; nothing waits for it."""
+    """Receives execution events; callbacks must not block."""
 
     def creation_sent(self, waited_seconds: float) -> None:
-        """A creation is sent; its task waited for so long."""
+        """Count a creation as sent, `waited_seconds` after its batch was opened."""
 
     def creation_throttled(self) -> None:
-        """A creation was answered with 429."""
+        """Count a 429 in response to a creation."""
 
     def answer_lost(self) -> None:
-        """A creation's answer was lost, and is looked for in the list of predictions."""
+        """Count a creation whose response was lost, which is then reconciled."""
 
     def creation_retried(self) -> None:
-        """A task waits to be sent again because nothing was made."""
+        """Count a task that is queued again because nothing was created."""
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
-        """A task has its result; None where nothing of it was sent."""
+        """Count a task's result.
+
+        Args:
+            result: the result.
+            seconds_at_replicate: time since its creation was sent; None if none was sent.
+        """
 
 
 class NullObserver:
-    """Watches nothing."""
+    """Observer that ignores every event."""
 
     def creation_sent(self, waited_seconds: float) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def creation_throttled(self) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def answer_lost(self) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def creation_retried(self) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
-        """Nothing."""
+        """Ignore the event."""

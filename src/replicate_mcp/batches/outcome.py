@@ -1,4 +1,4 @@
-"""From a prediction to a task's row, as pure functions."""
+"""Conversion of a prediction into a task's result, as pure functions."""
 
 import re
 from datetime import UTC, datetime
@@ -25,23 +25,26 @@ from replicate_mcp.text import one_line
 _FAILED = re.compile(r"^prediction failed[:.]?\s*", re.I)
 
 MAX_REASON_CHARACTERS = 300
-"""Of a model's own reason: with the words around it, it stays within a line of 500."""
+"""Maximum length of a model's own reason: with the text around it, it fits a line of 500."""
 
 MAX_REASONS = 3
-"""Problems of a task that its row reports."""
+"""Maximum number of a task's problems that its result reports."""
 
 _CLOCK_SECONDS = 24 * 3600.0
-"""A prediction that says it ended longer ago, or later than now, has no usable time."""
+"""An end longer ago than this, or later than now, is not a usable time."""
 
 
 def outcome(
     task: PlannedTask, prediction: Prediction, names: BatchFilenames, *, canceled: bool, now: float
 ) -> TaskResult:
-    """The row of a task whose prediction is done.
+    """Return the result of a task whose prediction is done.
 
     Args:
-        canceled: whether somebody asked for the task to be stopped.
-        now: on Replicate's clock, for a prediction that does not say when it ended.
+        task: the task.
+        prediction: its prediction, with files or ended.
+        names: the filenames of the batch.
+        canceled: whether the caller cancelled the batch.
+        now: time on Replicate's clock, for a prediction that does not report when it ended.
     """
     if prediction.urls and prediction.status in ("succeeded", "processing"):
         return _success(task, prediction, names, now)
@@ -56,7 +59,7 @@ def failure(
     *,
     prediction_id: str | None = None,
 ) -> TaskFailure:
-    """The row of a task that has no image."""
+    """Return the result of a task without an image."""
     return TaskFailure(
         task_index=task.index,
         prompt=task.prompt,
@@ -69,7 +72,7 @@ def failure(
 
 
 def refusal(task: PlannedTask) -> TaskFailure:
-    """Return the row of a task that is not created because of its problems."""
+    """Return the result of a task that is not created because of its problems."""
     is_unknown_model = all(each.code == "model_not_found" for each in task.problems)
     code: ErrorCode = "model_not_found" if is_unknown_model else "invalid_input"
     return failure(task, code, " ".join(each.error for each in task.problems[:MAX_REASONS]))
@@ -103,7 +106,7 @@ def _ended_at(prediction: Prediction, now: float) -> float:
 
 
 def _reason(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, bool]:
-    """Return why there is no image: the code, the sentence, and whether sending it again helps."""
+    """Return why there is no image: the code, the message, and whether a retry can help."""
     if prediction.status in ("canceled", "aborted"):
         return _stopped(prediction, canceled)
     if refusal := _refusal(prediction):
@@ -141,14 +144,14 @@ def _stopped(prediction: Prediction, canceled: bool) -> tuple[ErrorCode, str, bo
 
 
 def _refusal(prediction: Prediction) -> str:
-    """Return the text by which the model refused the content; "" where it did not."""
+    """Return the text in which the model refused the content; "" if it did not."""
     for said in (prediction.error, prediction.words):
         if reports_refused_content(said):
             return said
-    # What a log mentions counts only where no error says why there is no file.
+    # Text in a log counts only if no error explains the missing file.
     return "" if prediction.error else refusing_line(prediction.logs)
 
 
 def _quoted(text: str) -> str:
-    """Return what a model said, as a part of a line and without its full stop."""
+    """Return a model's message as a part of a line, without its full stop."""
     return one_line(_FAILED.sub("", text.lstrip()), MAX_REASON_CHARACTERS).rstrip(".")

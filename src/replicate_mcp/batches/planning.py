@@ -1,4 +1,4 @@
-"""Prepares a batch: checks each task against its model's schema before anything runs."""
+"""Preparation of a batch: checks each task against its model's schema before anything runs."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,14 @@ class PlannedTask:
     """A task as it will be created.
 
     Attributes:
-        model: the name its result carries.
-        inputs: all that the model receives, the chosen seed and format included.
-        expected_format: the image format it should come in; None where nothing says so.
-        expected_count: how many images it asks for.
-        whole_with: the number of files with which a list of them is whole though its prediction
-            still runs; None where only its end tells.
-        problems: the task's faults; with one, it is never created, and has no inputs.
+        model: the model's name in the task's result.
+        inputs: all inputs for the model, including the chosen seed and format.
+        seed: the seed among the inputs; None if absent.
+        expected_format: image format of the files to expect; None if it is unknown.
+        expected_count: number of images that it requests.
+        complete_at_count: number of files at which the output is complete although the prediction
+            still runs; None if only the prediction's end shows that.
+        problems: problems of the task; a task with problems is never created, and has no inputs.
     """
 
     index: int
@@ -59,13 +60,15 @@ async def plan(
     *,
     dice: random.Random | None = None,
 ) -> list[PlannedTask]:
-    """Check every task and fill in what the server chooses: a seed, and a format from the filename.
+    """Check every task, and fill in what the server chooses: seed, and format by the filename.
 
-    A task with faults is planned without inputs, with all its problems.
+    A task with problems is planned without inputs.
 
     Args:
-        found: each task's model, as `find_models` gives them.
-        images: finds what inputs name by a path; a URI stands for each in what is planned.
+        tasks: the tasks.
+        found: each task's model, as `find_models` returns them.
+        images: finds images that inputs name by a path; planned inputs have a URI in their place.
+        dice: source of seeds; None for the system's.
     """
     dice = dice or random.SystemRandom()
     effort = Effort()
@@ -89,11 +92,11 @@ async def plan(
 
 
 def check_problems(tasks: Sequence[PlannedTask], *, skip_invalid: bool) -> None:
-    """Refuse tasks with faults, unless those are to be skipped and others are left.
+    """Refuse tasks with problems, unless these are skipped and valid tasks are left.
 
     Raises:
-        InvalidInput: with all problems.
-        ModelNotFound: the same, where no model of theirs is known.
+        InvalidInput: tasks have problems; lists all of them.
+        ModelNotFound: likewise, if none of the tasks' models is known.
     """
     problems = [problem for task in tasks for problem in task.problems]
     if problems and not (skip_invalid and any(not task.problems for task in tasks)):
@@ -103,13 +106,16 @@ def check_problems(tasks: Sequence[PlannedTask], *, skip_invalid: bool) -> None:
 async def find_models(
     tasks: Sequence[Task], gateway: Gateway, models: ModelResolver, account: str
 ) -> dict[ModelName, Model | None]:
-    """Return the model of each task; None where Replicate knows none of that name.
+    """Return the model of each task; None for a name that Replicate does not know.
 
     Args:
-        account: whose token `gateway` has.
+        tasks: the tasks.
+        gateway: gateway to Replicate with a token of `account`.
+        models: resolver of model names.
+        account: the account of the gateway's token.
 
     Raises:
-        ExceptionGroup: Replicate did not answer for one.
+        ExceptionGroup: Replicate did not answer for at least one model.
     """
     found: dict[ModelName, Model | None] = {}
 
@@ -123,7 +129,7 @@ async def find_models(
 
 
 def _converted(task: Task, schema: InputSchema | None, effort: Effort) -> Task:
-    """Return the task with its inputs as the model takes them, without a blank prompt."""
+    """Return the task with its inputs as the model accepts them, without a blank prompt."""
     if schema is not None:
         return replace(task, inputs=schema.converted(task.inputs, effort))
     inputs = task.inputs
@@ -159,7 +165,7 @@ def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) ->
 
 
 def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
-    """Return the inputs of a task that are files by the model's schema, in the form it takes."""
+    """Return the names of a task's inputs that are files by the schema, in the form it accepts."""
     fields = schema.fields if schema is not None else {}
     return [
         name
@@ -169,7 +175,7 @@ def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
 
 
 def _names_path(value: Any) -> bool:
-    # JSON text that could not be read is no path: the check against the schema reports it.
+    # JSON text that could not be parsed is not a path: the check against the schema reports it.
     return isinstance(value, str) and is_local(value) and not begins_like_json(value)
 
 
@@ -216,7 +222,7 @@ def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effor
 
 
 def _problems(task: Task, model: Model | None, effort: Effort) -> list[TaskProblem]:
-    """Return what is wrong with a task's model, or by its schema, besides its known problems."""
+    """Return problems of a task's model, or by its schema, besides its known problems."""
     known = {problem.field for problem in task.problems}
     if known & {None, "model"}:
         return []
@@ -232,7 +238,7 @@ def _problems(task: Task, model: Model | None, effort: Effort) -> list[TaskProbl
 
 
 def _settle_format(task: Task, schema: InputSchema, inputs: dict[str, Any]) -> str | None:
-    """Ask for the format that the filename means, unless the task names one; the one to expect."""
+    """Set the format input by the filename, unless the task sets it; return the expected format."""
     if schema.format_field not in inputs:
         wanted = filenames.requested_format(task.output_filename) if task.named else None
         value = schema.format_value(wanted) if wanted else None

@@ -1,4 +1,4 @@
-"""How far a batch is, told to those who wait for it."""
+"""Progress of a batch, for callers that wait for it."""
 
 import math
 import time
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from replicate_mcp.batches.running_batch import RunningBatch
 
 PROGRESS_SECONDS = 0.1
-"""The shortest time between two reports."""
+"""Shortest interval between two reports."""
 
 QUIET_SECONDS = 5.0
-"""The longest time between two reports."""
+"""Longest interval between two reports."""
 
 
 UNANSWERED_SECONDS = 2.0
-"""After which an unanswered call is reported: single calls fail now and then."""
+"""Time after which an unanswered request is reported: single requests fail now and then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is, for a person.
+    """Progress of a batch, for display.
 
     Attributes:
-        line: its counts, and an estimate of the time that is left.
-        notice: what it waits for, where that is neither room nor a prediction; else "".
+        line: its counts, and an estimate of the time left.
+        notice: the reason for a wait other than for permits or predictions; "" if absent.
     """
 
     finished: int
@@ -50,11 +50,14 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 
 
 async def watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
-    """Report until the batch has ended: at every finished task, within the two times above."""
+    """Report progress at every finished task until the batch ends.
+
+    The interval between reports is from `PROGRESS_SECONDS` to `QUIET_SECONDS`.
+    """
     if on_progress is None:
         return await batch.ended.wait()
     reported = -1
-    # It may end while a report is being delivered, and its end is reported all the same.
+    # The batch may end while a report is being delivered; its end is reported all the same.
     while not batch.ended.is_set() or batch.finished != reported:
         with anyio.move_on_after(PROGRESS_SECONDS):
             await batch.ended.wait()
@@ -67,12 +70,12 @@ async def watch(batch: "RunningBatch", on_progress: OnProgress | None) -> None:
 
 
 def progress(batch: "RunningBatch") -> Progress:
-    """How far it is now."""
+    """Return the current progress of `batch`."""
     line = f"{batch.finished}/{batch.total} done, {batch.running} running"
     if batch.failed:
         line += f", {batch.failed} {'not made' if batch.canceled else 'failed'}"
     if not batch.canceled and 0 < batch.finished < batch.total and batch.began is not None:
-        # What runs is half done, on average.
+        # Running tasks are half done, on average.
         done = batch.finished - batch.invalid + batch.running / 2
         to_do = batch.total - batch.invalid - done
         if done:
@@ -86,7 +89,7 @@ def _notice(batch: "RunningBatch") -> str:
     if since is not None and time.time() - since >= UNANSWERED_SECONDS:
         clock = datetime.fromtimestamp(since).astimezone().strftime("%H:%M")
         return f"Replicate has not answered since {clock}, trying again."
-    pause = math.ceil(batch.holder.paused_for)
+    pause = math.ceil(batch.dispatcher.paused_for)
     if pause and batch.pending and not batch.running:
         return (
             f"Redis is new or was restarted: waiting {pause} s for the other processes to report "

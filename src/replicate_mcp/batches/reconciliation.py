@@ -1,4 +1,4 @@
-"""Finding out what became of attempts whose answer is not there, from the list of predictions."""
+"""Reconciliation: matches attempts without a response to the account's list of predictions."""
 
 import logging
 from collections import defaultdict
@@ -26,21 +26,28 @@ from replicate_mcp.replicate_api.gateway import Gateway
 log = logging.getLogger(__name__)
 
 LIST_POLL_SECONDS = 1.0
-"""How often the list is read while somebody waits for it: one reader for all of an account's."""
+"""Interval at which the list is read while an attempt is unresolved, by one reader per account."""
 
 
 class Verdict(Enum):
-    """What became of an attempt that has no prediction."""
+    """The outcome of an attempt that has no prediction."""
 
     NOT_MADE = auto()
     UNKNOWN = auto()
     REFUSED = auto()
-    """No token that was asked with may read the list any more."""
+    """None of the tokens tried may read the list any longer."""
 
 
 @dataclass(eq=False, slots=True)
 class _Query:
-    """What somebody asks about an attempt."""
+    """A waiting call of `Reconciler.resolve`.
+
+    Attributes:
+        to_cancel: whether the prediction is to be cancelled.
+        since: when the call was made, on Replicate's clock.
+        answer: the prediction's id, or the verdict; None while unresolved.
+        known: set together with `answer`.
+    """
 
     gateway: Gateway
     to_cancel: bool
@@ -50,7 +57,7 @@ class _Query:
 
 
 class Reconciler:
-    """One account's attempts, settled one to one against its list, for all who ask at once."""
+    """Matches one account's attempts to its predictions, one to one, for all concurrent callers."""
 
     def __init__(self, account: str, backend: Backend, spawn: Callable[..., object]) -> None:
         self._account = account
@@ -62,12 +69,14 @@ class Reconciler:
     async def resolve(
         self, permit: int, gateway: Gateway, *, to_cancel: bool = False
     ) -> str | Verdict:
-        """The id of the attempt's prediction, or why it has none.
+        """Return the id of the attempt's prediction, or why it has none.
 
         Args:
-            to_cancel: the prediction is to be stopped while its answer is still held: one that
-                could also be another attempt's, which is not, is not given, and that there is
-                none is never the answer.
+            permit: permit of the attempt.
+            gateway: gateway to Replicate with a token of the account.
+            to_cancel: the prediction is to be cancelled while the response to its creation is still
+                outstanding. A prediction that could also belong to an attempt that is not being
+                cancelled is not returned, and `Verdict.NOT_MADE` is never returned.
         """
         wanted = _Query(gateway, to_cancel, gateway.now())
         self._wanted[permit].append(wanted)
@@ -89,14 +98,15 @@ class Reconciler:
                 try:
                     await self._poll_list()
                 except Exception as error:
-                    # Whatever it was, somebody waits for the answer: look again.
+                    # Whatever the error, calls of `resolve` wait for the result: read the list
+                    # again.
                     log.warning("the list of predictions could not be read: %s", error)
                 await anyio.sleep(LIST_POLL_SECONDS)
         finally:
             self._reading = False
 
     async def _poll_list(self) -> None:
-        wanted = list(self._wanted)  # Calls of `find` from now on wait for the next look.
+        wanted = list(self._wanted)  # Calls of `resolve` from now on wait for the next poll.
         noted = await self._open_attempts()
         for permit in wanted:
             if permit not in noted:
@@ -108,8 +118,8 @@ class Reconciler:
             return
         began = steady_time()
         listed = await self._list(min(each.sent_at for each in asked))
-        # Read both after the list, in this order: each listed prediction is then known as taken, or
-        # its attempt is open still.
+        # Read both after the list, in this order: then each listed prediction either is in `taken`,
+        # or its attempt is still open.
         taken = await self._backend.list_prediction_ids(self._account)
         noted = await self._open_attempts()
         open_attempts = _open(noted)
@@ -118,7 +128,7 @@ class Reconciler:
             waiters = self._wanted.get(attempt.permit)
             if not waiters:
                 continue
-            # What was created while the list was read may be missing from it.
+            # A prediction created while the list was read may be missing from it.
             now = waiters[0].gateway.now() - (steady_time() - began)
             since = max(each.since for each in waiters)
             prediction = assigned.get(attempt.permit)
@@ -139,7 +149,7 @@ class Reconciler:
         return {each.permit: each for each in await self._backend.open_attempts(self._account)}
 
     async def _list(self, since: float) -> PredictionList | None:
-        """Return the account's list, read with any token of those who wait; None if not now."""
+        """Return the account's list, read with any waiting token; None if no token works now."""
         refused: set[int] = set()
         for gateway in self._gateways():
             try:
@@ -161,7 +171,7 @@ class Reconciler:
     def _can_assign(
         self, attempt: OpenAttempt, prediction: ListedPrediction, others: list[OpenAttempt]
     ) -> bool:
-        """Return whether what is given to be cancelled fits no attempt that goes on."""
+        """Return whether a prediction to be cancelled matches no attempt that goes on."""
         if not self._is_cancelled(attempt.permit):
             return True
         return all(
@@ -169,7 +179,7 @@ class Reconciler:
         )
 
     def _is_cancelled(self, permit: int) -> bool:
-        """Return whether an attempt is asked for, and only by those who cancel it."""
+        """Return whether all waiting calls for an attempt, at least one, are to cancel it."""
         waiters = self._wanted.get(permit, [])
         return bool(waiters) and all(each.to_cancel for each in waiters)
 
@@ -181,7 +191,7 @@ class Reconciler:
 
 
 def _open(noted: Mapping[int, AttemptRecord]) -> list[OpenAttempt]:
-    """Return the attempts that no prediction is known of."""
+    """Return the attempts without a known prediction."""
     return [
         OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
         for each in noted.values()
@@ -190,5 +200,5 @@ def _open(noted: Mapping[int, AttemptRecord]) -> list[OpenAttempt]:
 
 
 def _others(attempt: OpenAttempt, assigned: Mapping[int, ListedPrediction]) -> set[str]:
-    """Return the ids that are assigned to other attempts and could not be this one's as well."""
+    """Return the ids assigned to other attempts that do not match `attempt`."""
     return {each.id for each in assigned.values() if not matches(attempt, each)}

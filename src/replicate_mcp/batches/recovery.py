@@ -1,7 +1,7 @@
-"""Taking over what a process left that is gone: its predictions are followed, and nothing is lost.
+"""Recovery of work whose process has ended: follows its predictions, and records their results.
 
-Stopping and crashing are the same path: a permit stands for a prediction that runs on Replicate,
-so it stays out until that has ended, and whoever lives delivers its result.
+Stopping and crashing are the same path: a permit stands for a prediction that runs on Replicate, so
+it stays held until the prediction has ended, and any living process records the result.
 """
 
 import logging
@@ -43,16 +43,16 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-"""How often a process whose own batches want the permits looks for what others left."""
+"""Interval between polls for orphans while this process has batches, which need the permits."""
 
 IDLE_POLL_SECONDS = 3.0
-"""How often one without batches does; two small reads."""
+"""Interval between polls for orphans while this process has no batches: two small reads."""
 
 CANCEL_POLL_SECONDS = 1.0
-"""How often the journal is asked whether a batch that is brought home was cancelled."""
+"""Interval at which the journal is read for the cancellation of a batch in recovery."""
 
 FAILED_PAUSE_SECONDS = 30.0
-"""Seconds until an entered prediction that could not be followed is looked at again."""
+"""Seconds before another attempt at an imported prediction that could not be followed."""
 
 UNRECOVERABLE = (
     "Its process ended, and recovering its result failed: see the server's log. It may have been "
@@ -66,31 +66,31 @@ INTERRUPTED = (
 
 
 class Recovery:
-    """One account's: what its dead processes left is adopted, followed and recorded."""
+    """Recovery of one account: adopts orphans, follows predictions, and records results."""
 
     def __init__(
         self,
         account: str,
-        settlement: Reconciler,
-        steps: BatchServices,
+        reconciler: Reconciler,
+        services: BatchServices,
         is_busy: Callable[[], bool],
     ) -> None:
         self._account = account
         self._is_busy = is_busy
-        self._settlement = settlement
-        self._services = steps
-        self._backend = steps.backend
+        self._reconciler = reconciler
+        self._services = services
+        self._backend = services.backend
         self._gateways: list[Gateway] = []
         self._on_their_way: Counter[str] = Counter()
         self._names: dict[str, BatchFilenames] = {}
 
     def use(self, gateway: Gateway) -> None:
-        """Look with this token of the account too: any will do, and one may be revoked."""
+        """Use this token of the account as well; any token suffices, and one may be revoked."""
         if gateway not in self._gateways:
             self._gateways.append(gateway)
 
     async def run(self) -> None:
-        """Look for orphans until cancelled."""
+        """Poll for orphans until cancelled."""
         while True:
             try:
                 if self._gateways:
@@ -98,7 +98,7 @@ class Recovery:
             except (BackendUnavailable, ReplicateApiError) as error:
                 log.warning("%s", error)
             except Exception:
-                # Whatever it was, the account's other orphans are still to be recovered.
+                # Whatever the error, the account's other orphans still have to be recovered.
                 log.exception("looking for orphans of %s failed", self._account)
             await anyio.sleep(POLL_SECONDS if self._is_busy() else IDLE_POLL_SECONDS)
 
@@ -128,17 +128,17 @@ class Recovery:
         finally:
             self._on_their_way[orphan.batch] -= 1
             if not self._on_their_way[orphan.batch]:
-                # Whatever is brought home later finds the names that are given out in the journal.
+                # A later recovery of the batch reads the names already used from the journal.
                 del self._on_their_way[orphan.batch]
                 self._names.pop(orphan.batch, None)
 
     async def _end(self, orphan: AttemptRecord) -> None:
-        """End an attempt that fails in a way nobody thought of: its task now, its permit later.
+        """End an attempt whose recovery failed unexpectedly: its task now, its permit later.
 
-        The permit is kept until its prediction must have ended, and comes back then.
+        The permit is held until the prediction must have ended, and is released then.
         """
         if not orphan.batch:
-            # The backend knows when its prediction must have ended, once it has no holder.
+            # Without a holder, the backend releases the permit when the prediction must have ended.
             await anyio.sleep(FAILED_PAUSE_SECONDS)
             await self._backend.abandon(orphan.permit)
             return
@@ -164,7 +164,7 @@ class Recovery:
         self._services.dispatcher.dispatch(await self._backend.release(orphan.permit))
 
     async def _follow(self, orphan: AttemptRecord) -> None:
-        """Find the attempt's prediction, follow it to its end, and record what came of it."""
+        """Find the attempt's prediction, follow it to its end, and record the result."""
         if not orphan.batch:
             return await self._wait_until_ended(orphan)
         log.info("taking over task %d of %s", orphan.task, orphan.batch)
@@ -195,14 +195,14 @@ class Recovery:
         return await self._backend.abandon(orphan.permit)
 
     def _discard_rejected_token(self, gateway: Gateway, fault: ReplicateApiError) -> bool:
-        """A token may be good for nothing any more; another of the account's may not."""
+        """Discard the gateway if its token was rejected; return whether it was."""
         useless = isinstance(fault, ApiStatusError) and fault.status in (401, 403)
         if useless:
             self._gateways = [each for each in self._gateways if each is not gateway]
         return useless
 
     async def _wait_until_ended(self, entered: AttemptRecord) -> None:
-        """Hold the permit of a prediction that nobody remembers until it has ended."""
+        """Hold the permit of an untracked prediction until the prediction has ended."""
         while self._gateways:
             gateway = self._gateways[0]
             try:
@@ -218,16 +218,16 @@ class Recovery:
     async def _hold_until_deadline(
         self, orphan: AttemptRecord, result: TaskResult, gateway: Gateway
     ) -> None:
-        """Tell that it is not known what was made, and hold the permit while that may run."""
-        # Its batch may run on in another process: none of its tasks waits any less.
+        """Record that the outcome is unknown, and hold the permit while a prediction may run."""
+        # The batch may still run in another process: none of its queued tasks is removed.
         record = partial(self._backend.record_results, orphan.batch, [result], waited=False)
         await self._services.retry_and_dispatch(record)
         await steady_sleep(_ends_by(orphan) - gateway.now())
 
     async def _resolve(self, orphan: AttemptRecord, gateway: Gateway) -> str | None:
-        """The id of the attempt's prediction; None where none was made."""
+        """Return the id of the attempt's prediction; None if none was created."""
         await gateway.sync_clock()
-        found = await self._settlement.resolve(orphan.permit, gateway)
+        found = await self._reconciler.resolve(orphan.permit, gateway)
         if found is Verdict.REFUSED:
             raise ApiStatusError(401, "the token was refused")
         if found is Verdict.UNKNOWN:
@@ -245,14 +245,14 @@ class Recovery:
     async def _ended(
         self, orphan: AttemptRecord, prediction_id: str, gateway: Gateway
     ) -> Prediction:
-        """The attempt's prediction when it is done; it is stopped as soon as its batch is."""
+        """Return the attempt's prediction once it is done; cancel it if its batch is cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._stop_with_batch, orphan.batch, prediction_id, gateway)
             try:
                 followed: Prediction | ReplicateApiError = await gateway.follow(
                     Prediction.from_id(prediction_id), until=_due(orphan)
                 )
-            except ReplicateApiError as fault:  # Not raised in here: the group would wrap it.
+            except ReplicateApiError as fault:  # Not raised here: the group would wrap it.
                 followed = fault
             group.cancel_scope.cancel()
         if isinstance(followed, ReplicateApiError):
@@ -261,7 +261,7 @@ class Recovery:
 
     async def _stop_with_batch(self, batch_id: str, prediction_id: str, gateway: Gateway) -> None:
         while not await self._was_canceled(batch_id):  # noqa: ASYNC110
-            # Whoever cancels a batch wakes the process that began it, and that is gone.
+            # A cancellation wakes only the process that started the batch, which has ended.
             await anyio.sleep(CANCEL_POLL_SECONDS)
         await cancel_quietly(gateway, prediction_id)
 
@@ -270,7 +270,10 @@ class Recovery:
         return state is not None and state.canceled
 
     async def _was_canceled(self, batch_id: str) -> bool:
-        """False too where it cannot be learned now: those who look for orphans say so."""
+        """Return whether the batch is cancelled; False if the backend is unavailable.
+
+        The poll for orphans reports that the backend is unavailable.
+        """
         try:
             return await self._is_canceled(batch_id)
         except BackendUnavailable:
@@ -279,7 +282,7 @@ class Recovery:
     async def _record(self, orphan: AttemptRecord, result: TaskResult, *, ended: bool) -> None:
         room = await self._backend.finish(orphan.permit, orphan.batch, result, ended=ended)
         if room is None:
-            # Another attempt has taken that prediction: what became of this one is looked for.
+            # Another attempt has claimed that prediction: resolve this attempt again.
             return await self._follow(replace(orphan, prediction_id=None))
         return self._services.dispatcher.dispatch(room)
 
@@ -300,29 +303,29 @@ class Recovery:
         )
 
     async def _filenames(self, batch_id: str) -> BatchFilenames:
-        """The batch's names as far as they are given out, whoever gave them."""
+        """Return the batch's filenames, including those that other processes have used."""
         if batch_id not in self._names:
             tasks = await self._backend.tasks(batch_id)
             names = BatchFilenames([task.output_filename for task in tasks], [None] * len(tasks))
             for row in await self._backend.results(batch_id):
                 if isinstance(row, TaskSuccess):
                     names.claim(row.task_index, [file.filename for file in row.generated_files])
-            return self._names.setdefault(batch_id, names)  # Another may have asked meanwhile.
+            return self._names.setdefault(batch_id, names)  # A concurrent call may have set it.
         return self._names[batch_id]
 
 
 def _is_transient(fault: ReplicateApiError) -> bool:
-    """Whether Replicate could only not be asked, and another look may tell."""
+    """Return whether Replicate was only unreachable, so that a retry may determine the outcome."""
     return not isinstance(fault, ApiStatusError | OutcomeUnknown | PredictionStuck)
 
 
 def _due(orphan: AttemptRecord) -> float:
-    """When Replicate cancels its prediction by itself, on Replicate's clock."""
+    """Return when Replicate cancels the prediction by itself, on Replicate's clock."""
     return orphan.sent_at + CLOCK_SLACK + orphan.cancel_after
 
 
 def _ends_by(orphan: AttemptRecord) -> float:
-    """When its prediction has ended, whatever happens, on Replicate's clock."""
+    """Return when the prediction has certainly ended, on Replicate's clock."""
     return _due(orphan) + HOLD_SECONDS + DEADLINE_GRACE_SECONDS
 
 

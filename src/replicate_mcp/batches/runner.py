@@ -1,4 +1,4 @@
-"""Running batches: they belong to the process, and each goes on to its end or its deadline."""
+"""The runner of a process's batches: each runs to its end or its deadline."""
 
 import secrets
 from collections import deque
@@ -37,31 +37,31 @@ TAKEN_OVER_REASON: Reason = (
 )
 
 NAME_COST = 200
-"""Planning one filename takes as long as parsing so many bytes."""
+"""Bytes of JSON that take as long to parse as planning one filename takes."""
 
 CANCEL_POLL_SECONDS = 1.0
-"""How often the journal is asked whether another process cancelled a batch of this one."""
+"""Interval at which the journal is read for cancellations by other processes."""
 
 
 DEADLINE_POLL_SECONDS = 10.0
-"""How often a batch's deadline is compared with the clock, which may have jumped in sleep."""
+"""Interval at which a batch's deadline is compared with the clock, which may jump during sleep."""
 
 
 class BatchRunner:
-    """The engine: it belongs to the process, and outlives every request that starts a batch.
+    """Runs batches for the lifetime of the process, independently of the requests that start them.
 
     Args:
-        prediction_seconds: after which Replicate cancels a prediction by itself.
-        batch_seconds: after which nothing more of a batch is created.
-        images_per_day: how many images an account may be asked for; None for any number.
-        most_bytes: how much memory all batches may take; None for any amount, uncounted.
-        observer: is told what happens.
+        prediction_seconds: seconds after which Replicate cancels a prediction by itself.
+        batch_seconds: seconds after which nothing more of a batch is created.
+        images_per_day: daily quota of images of an account; None for no quota.
+        max_bytes: memory that all batches may use, in bytes; None for no limit and no estimate.
+        observer: receives execution events.
     """
 
     def __init__(
         self,
         backend: Backend,
-        holder: OfferDispatcher,
+        dispatcher: OfferDispatcher,
         group: TaskGroup,
         *,
         prediction_seconds: int,
@@ -70,18 +70,18 @@ class BatchRunner:
         max_bytes: int | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._services = BatchServices(backend, holder, group, observer or NullObserver())
-        self._stopping = Cancellation(self._services)
+        self._services = BatchServices(backend, dispatcher, group, observer or NullObserver())
+        self._cancellation = Cancellation(self._services)
         self._attempting = TaskExecutor(
             self._services,
-            self._stopping,
+            self._cancellation,
             prediction_seconds=prediction_seconds,
             images_per_day=images_per_day,
         )
         self._batch_seconds = batch_seconds
         self._most_bytes = max_bytes
         self._batches: dict[str, RunningBatch] = {}
-        self._settlements: dict[str, Reconciler] = {}
+        self._reconcilers: dict[str, Reconciler] = {}
         self._recoveries: dict[str, Recovery] = {}
         self._started = anyio.Event()
 
@@ -97,18 +97,23 @@ class BatchRunner:
         at_most: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> RunningBatch:
-        """Begin a batch; it runs to its end whoever waits for it.
+        """Start a batch, which runs to its end whether a caller waits for it or not.
 
         Args:
-            tasks: at least one without problems; those with problems fail at once.
-            shown_semaphore: the name its caller knows it by.
-            semaphores: one unit of each is needed for every task; the account's own is first.
-            at_most: how many of its tasks may run at once; None for the semaphores' limits alone.
-            key: under which the request can be sent again.
+            tasks: the tasks, at least one without problems; those with problems fail at once.
+            gateway: gateway to Replicate with a token of `account`.
+            account: the account of the predictions.
+            caller: name of the caller.
+            shown_semaphore: the semaphore's name, as the caller knows it.
+            semaphores: the semaphores of which each task needs one unit; the account's own is
+                first.
+            at_most: number of its tasks that may run at once; None for the semaphores' limits
+                alone.
+            key: idempotency key of the request; None if it has none.
 
         Raises:
-            KeyTaken: it was.
-            TooManyBatches: there is no memory for it now; nothing was begun.
+            IdempotencyKeyExists: the key belongs to another batch of the caller.
+            TooManyBatches: the batch does not fit into memory now; nothing was started.
         """
         names, weight = await run_cpu_bound(
             partial(_names_and_weight, tasks, is_weighed=self._most_bytes is not None),
@@ -121,8 +126,8 @@ class BatchRunner:
             account=account,
             tasks=tasks,
             gateway=gateway,
-            settlement=self._settlement(account),
-            holder=self._services.dispatcher,
+            reconciler=self._reconciler(account),
+            dispatcher=self._services.dispatcher,
             names=names,
             deadline=steady_time() + self._batch_seconds,
             opened=steady_time(),
@@ -136,56 +141,56 @@ class BatchRunner:
             try:
                 check_memory(batch, self._batches.values(), self._most_bytes)
             except TooManyBatches:
-                if key is not None:  # It may have come twice at once.
+                if key is not None:  # The same request may have arrived twice at once.
                     await self._services.backend.check_idempotency_key(caller, key.key)
                 raise
         journal_tasks = tuple(
             JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
         )
-        steps = self._services
+        services = self._services
         self._batches[batch.id] = batch
         self._started.set()
-        steps.dispatcher.subscribe(
-            batch.id, lambda offers: steps.spawn(self._attempting.start_tasks, batch, offers)
+        services.dispatcher.subscribe(
+            batch.id, lambda offers: services.spawn(self._attempting.start_tasks, batch, offers)
         )
         try:
-            room = await steps.backend.open_batch(
+            room = await services.backend.open_batch(
                 NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key, failures),
                 QueueEntry(batch.id, semaphores, account, len(batch.pending), at_most),
             )
-        except BaseException:  # Cancelled or refused: nothing was begun.
+        except BaseException:  # Cancelled or refused: nothing was started.
             self._forget(batch)
             raise
         for each in failures:
-            steps.observer.task_ended(each, None)
-        steps.spawn(self._watch, batch)
-        steps.dispatcher.dispatch(room)
+            services.observer.task_ended(each, None)
+        services.spawn(self._watch, batch)
+        services.dispatcher.dispatch(room)
         return batch
 
     def running(self, batch_id: str) -> RunningBatch | None:
-        """The batch, if this process runs it."""
+        """Return the batch, if this process runs it."""
         return self._batches.get(batch_id)
 
     def cancel(self, batch: RunningBatch) -> None:
-        """Stop a batch for good: create nothing more, and stop on Replicate what runs."""
-        self._stopping.cancel(batch)
+        """Cancel a batch: create nothing more, and cancel its running predictions."""
+        self._cancellation.cancel(batch)
 
     def recover(self, account: str, gateway: Gateway) -> None:
-        """Take over, from now on and with this token, what the account's dead processes left."""
+        """Start to recover what the account's dead processes left, using `gateway` as well."""
         if account not in self._recoveries:
-            settlement = self._settlement(account)
-            recovery = Recovery(account, settlement, self._services, lambda: bool(self._batches))
+            reconciler = self._reconciler(account)
+            recovery = Recovery(account, reconciler, self._services, lambda: bool(self._batches))
             self._recoveries[account] = recovery
             self._services.spawn(recovery.run)
         self._recoveries[account].use(gateway)
 
     async def watch_cancellations(self) -> None:
-        """Stop the batches that another process was asked to cancel, or has taken over."""
+        """Cancel batches that other processes cancel, and stop those that they have taken over."""
         while True:
             if not self._batches:
                 self._started = anyio.Event()
                 await self._started.wait()
-            # Being woken is only a hint: while batches run, the journal is looked at anyway.
+            # A wake-up is only a hint: while batches run, the journal is polled, too.
             with anyio.move_on_after(CANCEL_POLL_SECONDS):
                 await self._services.dispatcher.wait_for_wakeup()
             for batch_id in await self._services.retry_until_available(
@@ -197,17 +202,19 @@ class BatchRunner:
                 self._services.backend.interrupted_batches
             ):
                 if batch := self._batches.get(batch_id):
-                    self._services.spawn(self._stopping.abandon_pending, batch, TAKEN_OVER_REASON)
+                    self._services.spawn(
+                        self._cancellation.abandon_pending, batch, TAKEN_OVER_REASON
+                    )
 
     async def _watch(self, batch: RunningBatch) -> None:
-        """See to the batch's deadline, and to its end."""
-        # The event loop's clock stops while the machine sleeps, and the deadline does not.
+        """Enforce the batch's deadline, and remove the batch when it has ended."""
+        # The event loop's clock stops while the machine sleeps; the deadline does not.
         while (left := batch.deadline - MIN_CANCEL_AFTER_SECONDS - steady_time()) > 0:
             with anyio.move_on_after(min(left, DEADLINE_POLL_SECONDS)):
                 await batch.ended.wait()
                 break
         if not batch.ended.is_set():
-            await self._stopping.drop_out_of_time(batch)
+            await self._cancellation.drop_out_of_time(batch)
             await batch.ended.wait()
         self._forget(batch)
 
@@ -215,12 +222,12 @@ class BatchRunner:
         self._batches.pop(batch.id, None)
         self._services.dispatcher.unsubscribe(batch.id)
 
-    def _settlement(self, account: str) -> Reconciler:
-        if account not in self._settlements:
-            self._settlements[account] = Reconciler(
+    def _reconciler(self, account: str) -> Reconciler:
+        if account not in self._reconcilers:
+            self._reconcilers[account] = Reconciler(
                 account, self._services.backend, self._services.spawn
             )
-        return self._settlements[account]
+        return self._reconcilers[account]
 
 
 def _names_and_weight(
@@ -235,6 +242,6 @@ def _names_and_weight(
 
 
 def _preparing_cost(tasks: Sequence[PlannedTask]) -> int:
-    """Estimate the work on names and weight, as bytes of JSON that take as long to parse."""
+    """Estimate the work on names and memory, as bytes of JSON that take as long to parse."""
     names = sum(min(task.expected_count, MAX_PLANNED) for task in tasks)
     return names * NAME_COST + json_size([task.inputs for task in tasks])

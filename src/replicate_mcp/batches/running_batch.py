@@ -1,4 +1,4 @@
-"""A batch that this process runs: what waits, what is at Replicate, and how far it is."""
+"""State of a batch that this process runs: pending, creating and running tasks, and counts."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
 Reason = tuple[ErrorCode, str, bool]
-"""Why tasks were given up: the code, the sentence, and whether sending them again can help."""
+"""Why tasks are not created: the error code, the message, and whether a retry can help."""
 
 
 @dataclass(eq=False)
@@ -24,24 +24,24 @@ class RunningBatch:
     """A batch that this process runs.
 
     Attributes:
-        caller: the name of who began it.
+        caller: name of the caller who started it.
+        names: the filenames of its files.
+        deadline: when nothing more of it is created, on the clock of `steady_time`.
+        opened: when it was requested, on the clock of `steady_time`.
+        trace: the parent context of its attempts' spans.
         pending: indices of tasks that wait, in order.
-        creating: permits whose creation's answer is not there yet, with their tasks.
-        following: predictions that run, by permit.
-        sent_again: how often a task was sent again because Replicate could not be reached.
+        weight: memory that it uses, in bytes; 0 if memory is not limited.
+        invalid: number of tasks that failed before the start because of their inputs.
+        began: when its first task was sent, on the clock of `steady_time`; None before.
+        throttled: whether a creation of it was answered with 429.
+        server_error: status of 500 or more in response to its last creation; else 0.
+        stop_reason: why no more of its tasks are created; None while they are.
+        creating: task indices by permit, for creations without a response yet.
+        following: ids of running predictions, by permit.
+        retries: how often each task, by index, was sent again because Replicate was unreachable.
         ended: set when every task has its result.
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
-        throttled: whether a creation of it was answered with 429.
-        server_error: the status of 500 or more that its last creation was answered with; 0 where
-            there is none.
-        dropped: why no more of its tasks are created; None while they are.
-        opened: when it was asked for. As `deadline`, on the clock of `steady_time`.
-        trace: what its attempts' spans are joined to.
-        weight: how many bytes it takes in memory, where that is counted.
-        invalid: how many tasks failed before it began, because of their inputs.
-        began: when its first task was sent; None before. As `deadline`, on the clock of
-            `steady_time`.
     """
 
     id: str
@@ -49,8 +49,8 @@ class RunningBatch:
     account: str
     tasks: Sequence[PlannedTask]
     gateway: Gateway = field(repr=False)
-    settlement: Reconciler = field(repr=False)
-    holder: OfferDispatcher = field(repr=False)
+    reconciler: Reconciler = field(repr=False)
+    dispatcher: OfferDispatcher = field(repr=False)
     names: BatchFilenames = field(repr=False)
     deadline: float
     opened: float
@@ -74,26 +74,26 @@ class RunningBatch:
 
     @property
     def total(self) -> int:
-        """How many tasks it has."""
+        """Number of its tasks."""
         return len(self.tasks)
 
     @property
     def finished(self) -> int:
-        """How many have their result."""
+        """Number of tasks with a result."""
         return self.succeeded + self.failed
 
     @property
     def running(self) -> int:
-        """How many are at Replicate."""
+        """Number of tasks in flight at Replicate."""
         return len(self.creating) + len(self.following)
 
     def stop_creating(self, reason: Reason) -> None:
-        """Create none of its tasks any more; the first reason stands."""
+        """Create no more of its tasks; the first reason stands."""
         self.stop_reason = self.stop_reason or reason
         self.stopping.set()
 
     def add_result(self, result: TaskResult) -> None:
-        """Count a result, and tell those who watch."""
+        """Count a result, and notify those who wait for changes."""
         if isinstance(result, TaskSuccess):
             self.succeeded += 1
         else:
@@ -103,6 +103,6 @@ class RunningBatch:
             self.ended.set()
 
     def notify(self) -> None:
-        """Wake those who watch."""
+        """Wake those who wait for changes."""
         self.changed.set()
         self.changed = anyio.Event()

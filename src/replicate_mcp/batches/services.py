@@ -1,4 +1,4 @@
-"""What all work on batches stands on: the backend, sure steps at it, and who is told of them."""
+"""What work on batches needs: the backend, retried calls to it, and the observer."""
 
 from anyio.abc import TaskGroup
 
@@ -9,11 +9,11 @@ from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
 
 
 class BatchServices(BackendCalls):
-    """A process's steps at its backend, and the background in which its batches run."""
+    """Backend calls, background tasks and the observer of a process's batches."""
 
     def __init__(
-        self, backend: Backend, holder: OfferDispatcher, group: TaskGroup, observer: Observer
+        self, backend: Backend, dispatcher: OfferDispatcher, group: TaskGroup, observer: Observer
     ) -> None:
-        super().__init__(holder, group)
+        super().__init__(dispatcher, group)
         self.backend = backend
         self.observer = observer

@@ -1,4 +1,4 @@
-"""Telling a backend that has lost its memory what runs: the account's list of predictions knows."""
+"""Rebuilds a backend's lost state from the account's list of predictions."""
 
 import logging
 import math
@@ -17,23 +17,23 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult
 log = logging.getLogger(__name__)
 
 LISTED_SECONDS = 3600.0
-"""How far back the list is read: Replicate runs a prediction for half an hour at most."""
+"""Age up to which listed predictions are read: Replicate runs one for half an hour at most."""
 
 MAX_LIFETIME_SECONDS = 24 * 3600.0
-"""How long a prediction lives that the list shows without a deadline: the longest that there is."""
+"""Assumed lifetime of a listed prediction without a deadline: the longest possible."""
 
 
 CLOSING_SECONDS = 60.0
-"""What a prediction may take past its deadline until it has ended."""
+"""Time past its deadline within which a prediction has certainly ended."""
 
 
 async def import_running_predictions(
     account: str, gateway: Gateway, backend: Backend
 ) -> AdmissionResult:
-    """Enter what the account's list shows as running, but what belongs to known attempts.
+    """Import the running predictions of the account's list that belong to no known attempt.
 
     Raises:
-        Fault: the list could not be read.
+        ReplicateApiError: the list could not be read.
     """
     await gateway.sync_clock()
     since = gateway.now() - LISTED_SECONDS
@@ -62,11 +62,11 @@ async def import_running_predictions(
 
 
 async def wait_until_ended(entered: AttemptRecord, gateway: Gateway) -> None:
-    """Follow a prediction that was entered to its end; it may be somebody's: it is not stopped.
+    """Follow an imported prediction to its end; do not cancel it, since it may be in use elsewhere.
 
     Raises:
-        Refusal: the token is good for nothing any more.
-        Fault: it could not be followed for now.
+        ApiStatusError: the token is no longer valid.
+        ReplicateApiError: the prediction cannot be followed for now.
     """
     assert entered.prediction_id is not None
     try:

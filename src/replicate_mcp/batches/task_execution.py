@@ -1,4 +1,4 @@
-"""A task's attempts, each from its offer to its result: note it, send it, follow it, record it."""
+"""Execution of a task's attempts: record the attempt, send it, follow it, record its result."""
 
 import logging
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from replicate_mcp.tasks.result import TaskResult
 log = logging.getLogger(__name__)
 
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Pauses before a creation that could not be sent is sent again; then it fails."""
+"""Delays before a creation that could not be sent is sent again; after the last, it fails."""
 
 LOST = (
     "What became of this task could not be kept. It may have been billed: look at "
@@ -48,31 +48,31 @@ LOST = (
 
 
 class TaskExecutor:
-    """Turns offers into creations, and each of those into a result.
+    """Turns offers into creations, and each creation into a result.
 
     Args:
-        prediction_seconds: after which Replicate cancels a prediction by itself.
-        images_per_day: how many images an account may be asked for; None for any number.
+        prediction_seconds: seconds after which Replicate cancels a prediction by itself.
+        images_per_day: daily quota of images of an account; None for no quota.
     """
 
     def __init__(
         self,
-        steps: BatchServices,
-        stopping: Cancellation,
+        services: BatchServices,
+        cancellation: Cancellation,
         *,
         prediction_seconds: int,
         images_per_day: int | None,
     ) -> None:
-        self._services = steps
-        self._stopping = stopping
+        self._services = services
+        self._cancellation = cancellation
         self._prediction_seconds = prediction_seconds
         self._images_per_day = images_per_day
 
     async def start_tasks(self, batch: RunningBatch, offers: Sequence[Offer]) -> None:
-        """Note an attempt for each offer, then send it."""
+        """Record an attempt for each offer, then send it."""
         seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
         if seconds < MIN_CANCEL_AFTER_SECONDS:
-            return await self._stopping.drop_out_of_time(batch)
+            return await self._cancellation.drop_out_of_time(batch)
         chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
         if not chosen:
             return None
@@ -96,9 +96,9 @@ class TaskExecutor:
         try:
             noted = await self._services.retry_until_available(note)
         except Exception:
-            # Nothing was sent: the tasks wait for the offers that follow these.
+            # Nothing was sent: the tasks wait for the next offers.
             batch.pending.extendleft(reversed(chosen.values()))
-            await self._stopping.fail_pending(batch)
+            await self._cancellation.fail_pending(batch)
             raise
         for permit, index in chosen.items():
             if permit in noted.cancel_after:
@@ -109,20 +109,20 @@ class TaskExecutor:
                 batch.pending.append(index)
         self._services.dispatcher.dispatch(noted.room)
         if noted.quota_resets_in is not None:
-            # After what was noted just now has begun: that still fitted.
+            # After the recorded attempts have started, which still fitted the quota.
             reason = self._cap_reached(noted.quota_resets_in)
-            return self._services.spawn(self._stopping.abandon_pending, batch, reason)
-        return await self._stopping.fail_pending(batch)
+            return self._services.spawn(self._cancellation.abandon_pending, batch, reason)
+        return await self._cancellation.fail_pending(batch)
 
     def _cap_reached(self, opens_in: float) -> Reason:
         assert self._images_per_day is not None
         return "daily_limit", daily_quota.sentence(self._images_per_day, opens_in), True
 
     async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
-        """One attempt, from its creation to its result, or back to where its task waits."""
-        # Noting it may have taken long: the backend was not there, or the machine slept.
+        """Run one attempt to its result, or queue its task again."""
+        # Recording it may have taken long: the backend was unavailable, or the machine slept.
         if batch.deadline - steady_time() < MIN_CANCEL_AFTER_SECONDS:
-            await self._stopping.drop_out_of_time(batch)
+            await self._cancellation.drop_out_of_time(batch)
         if batch.stop_reason is not None:
             return await self._requeue(batch, permit, index)
         task, sent_at = batch.tasks[index], steady_time()
@@ -137,7 +137,7 @@ class TaskExecutor:
     async def _attempt(
         self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
     ) -> TaskResult | None:
-        """The task's result, recorded; None where it waits its turn anew."""
+        """Return the task's result, once recorded; None if the task is queued again."""
         until = batch.gateway.now() + cancel_after
         reopened = False
         while True:
@@ -151,7 +151,7 @@ class TaskExecutor:
                 self._found(batch, permit, prediction.id)
                 if not prediction.is_complete_with(task.complete_at_count):
                     if batch.canceled:
-                        await self._stopping.stop(batch, permit, prediction.id)
+                        await self._cancellation.stop(batch, permit, prediction.id)
                     prediction = await batch.gateway.follow(prediction, until=until)
                 result: TaskResult | None = outcome(
                     task, prediction, batch.names, canceled=batch.canceled, now=batch.gateway.now()
@@ -160,7 +160,7 @@ class TaskExecutor:
                 result = await self._after_fault(batch, permit, task, fault)
                 ended = permit not in batch.following and not rule_for(fault).may_exist
             except Exception:
-                # A fault of our own: the task still ends, and its permit still comes back.
+                # An unexpected error: the task still ends, and its permit is still released.
                 log.exception(
                     "task %d of %s failed in a way nobody thought of", task.index, batch.id
                 )
@@ -172,7 +172,7 @@ class TaskExecutor:
             result, room = await self._recorded(batch, permit, task, result, ended=ended)
             if room is not None:
                 break
-            # Another attempt, equal to this one, has taken that prediction: this one is open again.
+            # Another, equal attempt has claimed that prediction: this one is open again.
             batch.following.pop(permit, None)
             reopened = True
         self._untrack(batch, permit)
@@ -189,12 +189,12 @@ class TaskExecutor:
         *,
         ended: bool,
     ) -> tuple[TaskResult, AdmissionResult | None]:
-        """The task's row as it was recorded, and the room that its permit leaves."""
+        """Return the task's result as recorded, and the offers that its permit's release allows."""
         finish = partial(self._services.backend.finish, permit, batch.id, ended=ended)
         try:
             return result, await self._services.retry_until_available(finish, result)
         except Exception:
-            # A row that cannot be kept may not keep its batch from ending, nor its permit.
+            # A result that cannot be recorded must not keep its batch or its permit from ending.
             log.exception("the row of task %d of %s cannot be kept", task.index, batch.id)
         plain = failure(task, "create_outcome_unknown", LOST, prediction_id=result.prediction_id)
         return plain, await self._services.retry_until_available(finish, plain)
@@ -202,7 +202,7 @@ class TaskExecutor:
     async def _created(
         self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
     ) -> Prediction:
-        """The attempt's prediction: from its answer, or where that was lost, from the list."""
+        """Return the attempt's prediction, from the response, or from the list if that was lost."""
         try:
             made = await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
             batch.server_error = 0
@@ -218,12 +218,12 @@ class TaskExecutor:
         try:
             return await self._reconcile(batch, permit)
         except PredictionNotCreated:
-            if was_made:  # Whatever the list shows: to send it again would bill it twice.
+            if was_made:  # Whatever the list shows: sending it again would bill it twice.
                 raise OutcomeUnknown from None
             raise
 
     async def _reconcile(self, batch: RunningBatch, permit: int) -> Prediction:
-        found = await batch.settlement.resolve(permit, batch.gateway)
+        found = await batch.reconciler.resolve(permit, batch.gateway)
         if found is Verdict.NOT_MADE:
             raise PredictionNotCreated("the creation did not arrive")
         if isinstance(found, Verdict):
@@ -233,11 +233,11 @@ class TaskExecutor:
     async def _after_fault(
         self, batch: RunningBatch, permit: int, task: PlannedTask, fault: ReplicateApiError
     ) -> TaskResult | None:
-        """The task's result, or None where it waits its turn anew."""
+        """Return the task's result; None if the task is queued again."""
         rule = rule_for(fault, is_resolved=task.target.is_resolved)
         known = batch.following.get(permit)
         if known is not None:
-            # It was made: nothing that says otherwise holds.
+            # The prediction exists, whatever the error suggests.
             is_definite = isinstance(fault, PredictionStuck) or rule.code == "unauthorized"
             code = rule.code if is_definite else "create_outcome_unknown"
             sentence = f"Its prediction could not be followed to its end: {fault}."
@@ -245,7 +245,9 @@ class TaskExecutor:
         if rule.action is Action.FAIL:
             return failure(task, rule.code, rule.sentence, rule.retryable)
         if rule.action is Action.FAIL_BATCH:
-            await self._stopping.abandon_pending(batch, (rule.code, rule.sentence, rule.retryable))
+            await self._cancellation.abandon_pending(
+                batch, (rule.code, rule.sentence, rule.retryable)
+            )
             return failure(task, rule.code, rule.sentence, rule.retryable)
         throttling = None
         if isinstance(fault, ApiStatusError):
@@ -259,7 +261,7 @@ class TaskExecutor:
                 return failure(task, rule.code, rule.sentence, rule.retryable)
             batch.retries[task.index] = tries + 1
             self._services.observer.creation_retried()
-            # The permit is kept meanwhile: to others it is of no use either.
+            # The permit is held meanwhile: other tasks could not use it either.
             with anyio.move_on_after(RETRY_DELAYS_SECONDS[tries]):
                 await batch.stopping.wait()
         await self._requeue(batch, permit, task.index, throttling)
@@ -268,14 +270,14 @@ class TaskExecutor:
     async def _requeue(
         self, batch: RunningBatch, permit: int, index: int, throttling: Throttling | None = None
     ) -> None:
-        """Nothing was created: give the permit back, and let the task wait its turn."""
+        """Release the permit of an attempt that created nothing, and queue the task again."""
         batch.pending.append(index)
         room = await self._services.retry_until_available(
             self._services.backend.requeue, permit, throttling
         )
         self._untrack(batch, permit)
         self._services.dispatcher.dispatch(room)
-        await self._stopping.fail_pending(batch)
+        await self._cancellation.fail_pending(batch)
 
     def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:
         batch.creating.pop(permit, None)

@@ -1,6 +1,6 @@
-"""A span for each attempt, joined to the trace of the call that asked for its batch.
+"""A span for each attempt, joined to the trace of the call that started its batch.
 
-Without OpenTelemetry's SDK in the process, all of this does nothing.
+Without OpenTelemetry's SDK in the process, nothing is recorded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ _tracer = trace.get_tracer("replicate-mcp")
 
 
 def present_context() -> Context:
-    """The trace that is being worked on, for spans that begin later."""
+    """Return the current trace context, for spans that begin later."""
     return context.get_current()
 
 
 @contextmanager
 def joined_to(headers: Mapping[str, str]) -> Iterator[None]:
-    """Work in the trace that a request's headers (`traceparent`) name, if they do."""
+    """Run the block in the trace that a request's headers (`traceparent`) name, if any."""
     token = context.attach(propagate.extract(headers))
     try:
         yield
@@ -31,7 +31,7 @@ def joined_to(headers: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def attempt_span(parent: Context, *, batch: str, task: int, model: str) -> Iterator[trace.Span]:
-    """One attempt, from its being sent to its result; no prompt and no input is in it."""
+    """Yield a span for an attempt, without prompt and inputs."""
     attributes: dict[str, str | int] = {
         "replicate_mcp.batch": batch,
         "replicate_mcp.task": task,
@@ -45,7 +45,7 @@ def attempt_span(parent: Context, *, batch: str, task: int, model: str) -> Itera
 
 
 def record_result(span: trace.Span, result: TaskResult) -> None:
-    """Note what came of an attempt."""
+    """Add the result of an attempt to its span."""
     if result.prediction_id:
         span.set_attribute("replicate_mcp.prediction", result.prediction_id)
     if not isinstance(result, TaskSuccess):

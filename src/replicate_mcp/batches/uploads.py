@@ -1,4 +1,4 @@
-"""Sending a batch's images to Replicate, each once, before anything is created."""
+"""Upload of a batch's images to Replicate, each once, before anything is created."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,16 +15,16 @@ from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.tasks.media import extension_of_type
 
 MAX_CONCURRENT_UPLOADS = 3
-"""Each holds its image in memory, up to 100 MB."""
+"""Each upload holds its image in memory, up to 100 MB."""
 
 
 async def upload_images(
     tasks: Sequence[PlannedTask], images: LocalImages, gateway: Gateway
 ) -> Sequence[PlannedTask]:
-    """The tasks with each image's URL at Replicate in place of what stood for it.
+    """Return the tasks with each image's URL at Replicate in place of its local URI.
 
     Raises:
-        ReplicateMcpError: one could not be sent; nothing was created.
+        ReplicateMcpError: an image could not be uploaded; nothing was created.
     """
     if not images.found:
         return tasks
@@ -44,7 +44,7 @@ async def upload_images(
 
 
 async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, str]:
-    """The URL of each image, by the URI that stands for it."""
+    """Return the URL of each image, by its local URI."""
     one_of_each = {image.digest: image for image in images.values()}
     urls: dict[str, str] = {}
     limiter = anyio.CapacityLimiter(MAX_CONCURRENT_UPLOADS)
@@ -52,7 +52,7 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
     async def upload(image: Image) -> None:
         async with limiter:
             content = await anyio.to_thread.run_sync(image.read)
-            # Not the name it has on this machine, which may say more than the image does.
+            # Not the image's filename on this machine, which may reveal more than the image does.
             name = f"{image.digest[:16]}.{extension_of_type(image.kind)}"
             try:
                 urls[image.digest] = await gateway.upload(content, name, image.kind)

@@ -1,1 +1,1 @@
-"""The command line: a file a command."""
+"""Command line interface, with one module per command in `commands`."""

@@ -1,4 +1,4 @@
-"""An app for the length of one command, and who uses it."""
+"""The app and the caller of a single command."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -16,13 +16,12 @@ T = TypeVar("T")
 
 
 def run_in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
-    """Do one command's work in an app that ends with it.
+    """Run `work` in an app that is closed when `work` ends.
 
     Raises:
-        ReplicateMcpError: as the work raised it.
+        ReplicateMcpError: raised by `work`.
     """
-
-    # A command ends with the error itself; the recovery beside it would log the same.
+    # The command prints the error itself; the app's recovery would log it a second time.
     logging.getLogger("replicate_mcp.app.composition").setLevel(logging.ERROR)
 
     async def inside() -> T:
@@ -36,10 +35,10 @@ def run_in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
 
 
 async def result_of(app: App, caller: Caller, batch: str) -> BatchResult:
-    """The results of a batch, or of the `latest`.
+    """Return the results of `batch`, or of the newest batch for `latest`.
 
     Raises:
-        UnknownBatch: there is none.
+        UnknownBatch: no such batch exists.
     """
     if batch != "latest":
         return await app.batches.result(caller, batch)
@@ -52,7 +51,7 @@ async def result_of(app: App, caller: Caller, batch: str) -> BatchResult:
 
 
 def _reason(group: ExceptionGroup[Exception]) -> Exception:
-    """The first of a task group's errors, where each of them has a sentence for a person."""
+    """Return the first error of a task group if all its errors are `ReplicateMcpError`s."""
     ours, others = group.split(ReplicateMcpError)
     if ours is None or others is not None:
         return group
@@ -63,9 +62,9 @@ def _reason(group: ExceptionGroup[Exception]) -> Exception:
 
 
 def reader(settings: Settings) -> Caller:
-    """Who reads the journal on this machine; that takes no token, since Replicate is not asked.
+    """Return the caller that reads the journal on this machine.
 
-    Hosts often have the token in their own configuration alone, while the batches of the servers
-    they started are in this user's state file.
+    No token is needed, since Replicate is not called: hosts often keep the token in their own
+    configuration, while the batches of the servers they start are in this user's state file.
     """
     return Caller("server", settings.token or "")

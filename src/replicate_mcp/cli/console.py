@@ -1,4 +1,4 @@
-"""A console for tables and bars: it writes escape sequences of its own and printable text."""
+"""Console for tables and progress bars: escape sequences of its own, printable text otherwise."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from replicate_mcp.platform.terminal import is_msys_terminal
 
 
 class PrintableConsole(Console):
-    """A console on stdout or stderr that shows text as it is: no markup, no emoji codes."""
+    """Console on stdout or stderr that prints text literally, without markup or emoji codes."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         stream = unguarded(sys.stderr if stderr else sys.stdout)
@@ -21,7 +21,7 @@ class PrintableConsole(Console):
             markup=False,
             emoji=False,
             highlight=False,
-            # rich sees a pipe, and would draw with functions of the Windows console.
+            # rich detects a pipe, and would otherwise use the Windows console API.
             force_terminal=True if is_msys else None,
             legacy_windows=False if is_msys else None,
         )
@@ -29,7 +29,7 @@ class PrintableConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render `renderable`, with spaces for the control characters in its text."""
+        """Render `renderable`, replacing control characters in its text with spaces."""
         for segment in super().render(renderable, options):
             if segment.control is None:
                 yield Segment(keep_layout(segment.text), segment.style)

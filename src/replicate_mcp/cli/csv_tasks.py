@@ -1,4 +1,4 @@
-"""Tasks as a table: comma-separated values with a header, a task a row, an input a column."""
+"""Tasks in a table: a header that names the inputs, then one task per row."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.validation_messages import quoted
 
 TEXT_COLUMNS = ("prompt", "output_filename", "model")
-"""Columns whose values are text whatever the model takes."""
+"""Columns whose values are always text, whatever the model's schema says."""
 
 SEPARATORS = (",", ";", "\t")
 
@@ -16,16 +16,16 @@ _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def has_header(text: str) -> bool:
-    """Return whether text begins with `prompt` and other names of columns."""
+    """Return whether the first line holds column names, `prompt` among them."""
     header = _header(text)
     return "prompt" in header[:50] and len(header) > 1 and all(map(_NAME.fullmatch, header))
 
 
 def read_table(text: str, where: str) -> list[dict[str, str]]:
-    """Return a task a row, without its empty cells.
+    """Return one task per row, leaving out empty cells.
 
     Raises:
-        InvalidInput: there is no header, or a row has more cells than it.
+        InvalidInput: the header is missing or invalid, or a row has more cells than the header.
     """
     header = _header(text)
     wrong = next((name for name in header if not _NAME.fullmatch(name)), None)
@@ -45,7 +45,7 @@ def read_table(text: str, where: str) -> list[dict[str, str]]:
         next(cells for cells in rows if cells)
         for cells in rows:
             while len(cells) > len(header) and not cells[-1].strip():
-                cells.pop()  # of a column without a name, as spreadsheets write them
+                cells.pop()  # a column without a name, as spreadsheets export them
             if len(cells) > len(header):
                 raise InvalidInput(
                     f"{where}: line {rows.line_num} has {len(cells)} cells, the header "

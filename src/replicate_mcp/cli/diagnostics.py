@@ -1,4 +1,4 @@
-"""What `doctor` looks at, from the machine outwards: Python, the state, the token, Replicate."""
+"""Checks of `doctor`, in order: Python, settings, state, network, token, Replicate."""
 
 import sqlite3
 import stat
@@ -30,10 +30,13 @@ TRY_ANOTHER = "check REPLICATE_API_TOKEN, or make one at https://replicate.com/a
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at, and a sentence on how it is and what to do.
+    """Result of one check.
 
     Attributes:
-        is_warning: whether it works, and could work better.
+        what: name of the checked item.
+        fine: whether the check passed.
+        sentence: its state, and how to correct it if it failed.
+        is_warning: whether the item works but could be improved.
     """
 
     what: str
@@ -43,14 +46,14 @@ class Check:
 
 
 def python() -> Check:
-    """Whether this Python runs all of it."""
+    """Check that this Python version is supported and can import the dependencies."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < MIN_PYTHON:
         least = ".".join(map(str, MIN_PYTHON))
         return Check("Python", False, f"{version} is too old: install {least} or newer.")
     try:
         import replicate  # noqa: F401
-    except Exception as error:  # what its import raises on an unsupported Python is its own affair
+    except Exception as error:  # an unsupported Python version can make the import raise anything
         return Check(
             "Python",
             False,
@@ -65,7 +68,7 @@ def python() -> Check:
 
 
 def names(environ: Mapping[str, str]) -> list[Check]:
-    """Names in the environment that are meant as settings and are none."""
+    """Return a failed check for each unknown setting in the environment."""
     return [
         Check("settings", False, sentence)
         for sentence in unknown_setting_warnings(environ).values()
@@ -73,10 +76,11 @@ def names(environ: Mapping[str, str]) -> list[Check]:
 
 
 def surroundings(settings: Settings, problems: Collection[str]) -> list[Check]:
-    """Check the state, then the network, then the token and what it opens.
+    """Check the state, then the network, then the token and Replicate.
 
     Args:
-        problems: the settings that are wrong: what depends on them is left out.
+        settings: settings of this process.
+        problems: names of invalid settings; checks that depend on them are skipped.
     """
 
     async def check(app: App) -> list[Check]:
@@ -107,7 +111,7 @@ async def _state(app: App, settings: Settings) -> list[Check]:
         what = settings.backend.partition(":")[0]
         warnings = [Check("state", True, each, is_warning=True) for each in advice]
         return [Check("state", True, f"{what}, opened."), *warnings]
-    # Asking for the semaphores has cleared away the locks of the dead; one of the rest is ours.
+    # `semaphores()` has removed the locks of dead processes; one of the others is our own.
     others = len(list(path.parent.glob(f"{path.name}.*.lock"))) - 1
     living = {0: "no other process uses it", 1: "1 other living process uses it"}
     said = living.get(others, f"{others} other living processes use it")
@@ -115,7 +119,7 @@ async def _state(app: App, settings: Settings) -> list[Check]:
 
 
 def state_advice(path: Path, error: ReplicateMcpError) -> str:
-    """Return what is wrong with a state file, and what to do about it."""
+    """Return what is wrong with a state file, and how to correct it."""
     cause = error.__cause__
     code = cause.sqlite_errorcode & 0xFF if isinstance(cause, sqlite3.Error) else None
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -137,7 +141,7 @@ def state_advice(path: Path, error: ReplicateMcpError) -> str:
 
 
 def _folder(settings: Settings) -> Iterator[Check]:
-    """Whether others on this machine can read prompts, or put a file of their own in place."""
+    """Check that other users can neither read the state file nor replace it."""
     path = state_file(settings.backend)
     if path is None or not has_modes() or not path.exists():
         return
@@ -165,7 +169,7 @@ def _images(settings: Settings) -> Iterator[Check]:
 
 
 async def _network(settings: Settings) -> list[Check]:
-    """Check the certificates and the proxy that lead to Replicate."""
+    """Check the TLS certificates and the proxy used for Replicate."""
     from replicate_mcp.replicate_api.proxies import find_proxy
     from replicate_mcp.tls import TlsSettingsError, client_context, trust_source
 
@@ -183,7 +187,7 @@ async def _network(settings: Settings) -> list[Check]:
 
 async def _replicate(app: App, *, has_state: bool) -> list[Check]:
     base_url = app.settings.replicate_base_url
-    # Without a token Replicate answers 401, which shows that it is there.
+    # Without a valid token, a 401 still shows that Replicate is reachable.
     caller = Caller("server", app.settings.token or "none")
     if (wrong := _wrong_token(app)) is not None and app.settings.token is not None:
         caller = Caller("server", "none")
@@ -211,7 +215,7 @@ async def _replicate(app: App, *, has_state: bool) -> list[Check]:
 
 
 def _wrong_token(app: App) -> Check | None:
-    """Return why there is no token to try, if there is none."""
+    """Return a failed check if no usable token is configured."""
     try:
         app.caller()
     except Unauthorized as error:
@@ -254,9 +258,9 @@ async def _limits(app: App, caller: Caller) -> Check:
 
 
 def _other_limit(limit: int, setting: int) -> str:
-    """Why an account's limit is another than this process's setting."""
+    """Return why an account's limit differs from this process's setting."""
     if limit == setting:
         return ""
-    # The lowest of what processes declare rules; only a hand can have set a higher one.
+    # The lowest limit that processes declare applies; only a manual limit can be higher.
     lower = ", or another process's setting is lower" if limit < setting else ""
     return f" ({limit} was set by hand{lower}; the setting here says {setting})"

@@ -1,6 +1,6 @@
-"""Saves a batch's images on this machine: from Replicate's own hosts only, into one folder only.
+"""Download of a batch's images into one folder, from Replicate's delivery hosts only.
 
-Of a file's name, the extension is left to its content (`tasks/media.py`).
+A saved file's extension follows its content (`tasks/media.py`).
 """
 
 import filecmp
@@ -32,7 +32,7 @@ from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 MAX_CONCURRENT_DOWNLOADS = 8
 
 ATTEMPTS = 3
-"""Of one file, where the connection or Replicate fails, or the content is an error page."""
+"""Attempts per file when the connection or the host fails, or the content is no media file."""
 
 _UNENCODED = {"Accept-Encoding": "identity"}
 
@@ -45,18 +45,18 @@ _FILE_EXISTS = "a file of that name is there already (--overwrite replaces it)"
 
 @dataclass(frozen=True, slots=True)
 class NotSaved:
-    """A file that is not on this machine, and why, as a sentence without its full stop."""
+    """A file that was not saved, and the reason as a sentence without its final period."""
 
     filename: str
     reason: str
 
 
 class CannotSave(Exception):
-    """Why a file cannot be saved, now or later."""
+    """A file cannot be saved; the message is the reason."""
 
 
 class Saver:
-    """Saves files into one folder."""
+    """Downloads files into one folder."""
 
     def __init__(
         self,
@@ -67,16 +67,15 @@ class Saver:
         *,
         number: bool = False,
     ) -> None:
-        """Configure where files go.
+        """Configure the target folder and the naming of files.
 
         Args:
-            folder: made where it is not there.
-            base_url: of Replicate's API.
-            overwrite: replace files that are there already.
-            max_mb: most megabytes of one file; None for the default.
-            number: take the next free name, `_2`, `_3`, where a file has the name already; without
-                it, and without `overwrite`, such a file is not saved, and a failure unless the
-                content of both is the same.
+            folder: target folder, created if missing.
+            base_url: base URL of Replicate's API.
+            overwrite: replace existing files.
+            max_mb: maximum size of one file, in megabytes; None for `DEFAULT_MAX_MB`.
+            number: append `_2`, `_3`, … if the name is taken. Without this and `overwrite`, an
+                existing file is kept, and reported as a failure unless its content is the same.
         """
         self._folder = folder
         self._overwrite = overwrite
@@ -88,7 +87,7 @@ class Saver:
         self._delivery = Delivery(base_url)
 
     async def save_and_report(self, result: BatchResult) -> int:
-        """Save all files of a batch, say on stderr what became of them, and give the exit code."""
+        """Save all files of a batch, report the outcome on stderr, and return the exit code."""
         files = [file for row in result.successful_results for file in row.generated_files]
         failed = await self.save(files)
         for each in failed:
@@ -101,10 +100,10 @@ class Saver:
         return SOME_FAILED if failed else OK
 
     async def save(self, files: Sequence[GeneratedFile]) -> list[NotSaved]:
-        """Save files, some at once; gives those that could not be.
+        """Save `files` concurrently and return those that could not be saved.
 
         Raises:
-            InvalidInput: the folder cannot be made.
+            InvalidInput: the folder cannot be created or written to.
         """
         make_folder(self._folder)
         self._there = 0
@@ -147,7 +146,7 @@ class Saver:
         part = target.with_name(f".{secrets.token_hex(6)}.part")
         try:
             suiting = await self._fetch(client, file, part)
-            # Which of two files gets a name may not depend on which came first.
+            # Files that want the same name get it in batch order, whichever download ends first.
             for earlier, has_ended in self._ended[_stem(file.filename)]:
                 if earlier < number:
                     await has_ended.wait()
@@ -162,7 +161,7 @@ class Saver:
                 await anyio.to_thread.run_sync(remove_file, part)
 
     def _target(self, filename: str) -> Path:
-        # Checked before the batch began; the journal is a file, though, that others could write.
+        # Validated when the batch started, but other programs can write to the journal's file.
         problem = filenames.problem(filename)
         target = self._folder / filename
         if problem is not None or target.parent != self._folder or target.name != filename:
@@ -170,9 +169,9 @@ class Saver:
         return target
 
     async def _place(self, part: Path, number: int, name: str) -> str | None:
-        """Move `part` to `name`, numbered where another file has that name; return the name.
+        """Move `part` to `name`, numbered if the name is taken; return the final name.
 
-        None where a file with the same name and content is there, and no next name is taken.
+        Return None if a file with the same name and content exists and `number` is not set.
         """
         free, suffix = name, 2
         while True:
@@ -194,24 +193,24 @@ class Saver:
         """Move `part` to `target`.
 
         Raises:
-            FileExistsError: a file is there, which may not be replaced.
+            FileExistsError: `target` exists and must not be replaced.
         """
         target = _as_on_disk(target)
         if self._overwrite:
             part.replace(target)
             return
         try:
-            # Unlike a rename, this fails where another process has just made the file.
+            # Unlike a rename, this fails if another process has just created the file.
             target.hardlink_to(part)
         except FileExistsError:
             raise
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             if os.path.lexists(target):
                 raise FileExistsError(target) from None
             part.rename(target)
 
     async def _fetch(self, client: httpx.AsyncClient, file: GeneratedFile, part: Path) -> str:
-        """Write the file's content into `part`, and return the name that suits it."""
+        """Download the file into `part` and return the name with the extension of its content."""
         reason = ""
         for attempt in range(ATTEMPTS):
             await anyio.sleep(attempt * 0.5)
@@ -239,13 +238,13 @@ class Saver:
         raise CannotSave(reason)
 
     async def _write(self, response: httpx.Response, part: Path) -> bytes:
-        """Write a body into `part`, and return its beginning."""
+        """Write the response body into `part` and return its first bytes."""
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             raise CannotSave(f"its host sent it encoded ({encoding}), which was not asked for")
         size, beginning = 0, b""
         async with await anyio.open_file(part, "wb") as file:
-            # Raw, so that nothing is decoded, whatever a header says.
+            # Raw chunks are never decompressed, whatever the headers say.
             async for chunk in response.aiter_raw():
                 size += len(chunk)
                 if size > self._max_mb * 1_000_000:
@@ -257,15 +256,15 @@ class Saver:
 
 
 def _as_on_disk(target: Path) -> Path:
-    """Return `target` as the file is called that is there already, in whatever normal form.
+    """Return the path of an existing file whose name differs only in its Unicode normal form.
 
-    macOS takes both forms of `café.jpg` for one name; elsewhere they are two files that look the
-    same. Upper and lower case are left to the file system.
+    Return `target` itself if there is none. macOS treats both forms of `café.jpg` as one name;
+    elsewhere they are two files that look the same. Case is left to the file system.
     """
     if target.name.isascii() or os.path.lexists(target):
         return target
     name = unicodedata.normalize("NFC", target.name)
-    with suppress(OSError):  # Not every folder that can be written to can be listed.
+    with suppress(OSError):  # A writable folder is not always listable.
         for each in target.parent.iterdir():
             if unicodedata.normalize("NFC", each.name) == name:
                 return each
@@ -273,20 +272,21 @@ def _as_on_disk(target: Path) -> Path:
 
 
 def _is_same(part: Path, target: Path) -> bool:
-    """Return whether `target` is a file, and no link, with the content of `part`."""
+    """Return whether `target` is a regular file, not a link, with the same content as `part`."""
     target = _as_on_disk(target)
     is_file = target.is_file() and not target.is_symlink()
     return is_file and filecmp.cmp(part, target, shallow=False)
 
 
 def make_folder(folder: Path, names: Iterable[str] = ()) -> None:
-    """Make the folder where it is not there, and check that files can be made in it.
+    """Create the folder if it is missing, and check that files can be created in it.
 
     Args:
-        names: of files to be saved there; those that cannot be filenames are passed over.
+        folder: folder to create and check.
+        names: filenames to be saved there; invalid ones are skipped.
 
     Raises:
-        InvalidInput: the folder cannot be made or written to, or a name is too long for it.
+        InvalidInput: the folder cannot be created or written to, or a name is too long for it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -297,7 +297,7 @@ def make_folder(folder: Path, names: Iterable[str] = ()) -> None:
     except OSError as error:
         raise InvalidInput(f"The folder {folder} cannot be written to: {error.strerror}.") from None
     fitting = [name for name in names if filenames.problem(name) is None]
-    # Some file systems count bytes, and others UTF-16's units.
+    # Some file systems limit names in bytes, others in UTF-16 code units.
     for encoding in ("utf-8", "utf-16") if fitting else ():
         name = max(fitting, key=lambda name: len(name.encode(encoding)))
         try:
@@ -310,13 +310,14 @@ def make_folder(folder: Path, names: Iterable[str] = ()) -> None:
 
 
 def _try_to_write(path: Path) -> None:
-    """Make a file and remove it again; its name is `path`'s with room for a number and extension.
+    """Create a file named `path` plus 8 random characters, and remove it again.
 
-    What may be written is known by writing: macOS and Windows guard folders of their own.
-    `tempfile` is not used: on Windows it tries 10,000 names where it may not write.
+    The extra characters leave space for a number and an extension. Only writing shows what is
+    writable: macOS and Windows protect some folders by other means than modes. `tempfile` is not
+    used because on Windows it tries 10,000 names in a folder that is not writable.
 
     Raises:
-        OSError: such a file cannot be made.
+        OSError: the file cannot be created.
     """
     tried = path.with_name(f"{path.name}{secrets.token_hex(4)}")
     with tried.open("xb"):
@@ -325,5 +326,5 @@ def _try_to_write(path: Path) -> None:
 
 
 def _stem(name: str) -> str:
-    """A name without its media extension, which may turn out to be another."""
+    """Return the case-folded name without its media extension, which may still change."""
     return filenames.folded(media.without_media_extension(name))

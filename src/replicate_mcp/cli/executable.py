@@ -1,4 +1,4 @@
-"""The command with which other programs start this installation."""
+"""Command with which other programs start this installation."""
 
 import shutil
 import sys
@@ -13,26 +13,26 @@ from replicate_mcp.platform.processes import script_schemes
 NAME = shell.program("replicate-mcp")
 
 _PASSING = ("archive-v", "environments-v", "builds-v")
-"""How the folders of uv's cache begin in which `uvx` keeps a program for a while."""
+"""Prefixes of the folders in uv's cache that hold the temporary environments of `uvx`."""
 
 
 def as_typed(*words: str) -> str:
-    """How the user starts this program again, from the folder they are in."""
+    """Return the command that starts this program again from the user's current folder."""
     program = sys.argv[0]
     if Path(program).name == "__main__.py":
         return shell.command_line([sys.executable, "-m", "replicate_mcp", *words])
     found = shutil.which(NAME)
-    # Windows starts a program without its `.exe`; `uvx` has its folder on the path by itself alone.
+    # Windows starts a program without its `.exe`; `uvx` puts its folder on PATH only for itself.
     if found and not _is_passing() and _same_program(found, program):
         program = "replicate-mcp"
     return shell.command_line([program, *words])
 
 
 def own_command() -> list[str]:
-    """An absolute path, and words for it where it is not the program itself.
+    """Return the command that starts this program: an absolute path, and arguments if needed.
 
     Raises:
-        InvalidInput: this installation is one that its installer may clear away.
+        InvalidInput: this is a temporary installation, which its installer may remove.
     """
     if _is_passing():
         raise InvalidInput(
@@ -44,7 +44,7 @@ def own_command() -> list[str]:
         script = Path(sysconfig.get_path("scripts", scheme)) / NAME
         if script.is_file():
             return [str(script)]
-    # -P: hosts start it in folders of others', whose modules it must not import.
+    # -P: hosts start the server in arbitrary folders, whose modules must not be imported.
     return [sys.executable, "-P", "-m", "replicate_mcp"]
 
 
@@ -53,15 +53,15 @@ def _same_program(one: str, other: str) -> bool:
 
 
 def _is_passing() -> bool:
-    """Return whether this installation is in a cache, as those of `uvx` and `pipx run` are."""
+    """Return whether this installation is in the cache of `uvx` or `pipx run`."""
     parts = Path(sys.prefix).parts
     return any(part.startswith(_PASSING) for part in parts) or _is_of_pipx_run(parts)
 
 
 def _is_of_pipx_run(parts: Sequence[str]) -> bool:
-    """Return whether `pipx run` made an environment, which it removes after 14 days.
+    """Return whether `parts` lead to an environment of `pipx run`, removed after 14 days.
 
-    It is in a folder of its cache: `.cache` below its home, or `Caches` or `Cache` of the system.
+    It is in pipx's cache folder: `.cache` in its home, or the system's `Caches` or `Cache`.
     """
     names = {part.lower() for part in parts}
     return "pipx" in names and bool(names & {".cache", "cache", "caches"})

@@ -1,4 +1,4 @@
-"""Ctrl-C, heard instead of raised: what a person asked to stop is stopped at Replicate too."""
+"""Handling of Ctrl-C as an event, so that predictions can be cancelled on Replicate."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ from replicate_mcp.cli.main import INTERRUPTED
 
 
 class Interrupts:
-    """The first Ctrl-C sets `heard`; the second leaves at once.
+    """Context manager in which the first Ctrl-C sets `interrupted`; the second exits immediately.
 
-    To be used in the event loop of the main thread. `signal.signal` and not the loop's own
-    handlers, because Windows has only the former.
+    Use it in the main thread's event loop. It uses `signal.signal` because the event loop's own
+    signal handlers do not exist on Windows.
     """
 
     def __init__(self, before_leaving: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
-"""The log on stderr: a printable line a record, and nothing of a request's body in it.
+"""Logging on stderr: one printable line per record, without contents of requests.
 
-Clients choose hosts, ids and bodies, and libraries log them as they came, also as the messages of
-exceptions. The formatter of the root handler is where all of them pass.
+Clients choose hosts, ids and bodies, and libraries log them unchanged, also in the messages of
+exceptions. All records pass through the root handler's formatter.
 """
 
 import logging
@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from replicate_mcp.text import one_line
 
 MAX_MESSAGE_CHARACTERS = 4_000
-"""Longest message of a record."""
+"""Maximum length of a record's message."""
 
 MAX_CHAINED = 20
-"""Exceptions of one traceback that are shown, causes and members of groups included."""
+"""Maximum number of exceptions shown in one traceback, including causes and group members."""
 
 _QUOTES_INPUT = ("ValidationError", "ValidationException", "JSONDecodeError")
-"""Exceptions, by the names of their classes, whose messages quote what they could not read: of
-pydantic, jsonschema, FastAPI and json, none of which is imported for that."""
+"""Class names of exceptions whose messages quote the invalid input: those of pydantic,
+jsonschema, FastAPI and json, which need not be imported for this."""
 
 _VALIDATION = re.compile(r"(\d+ validation errors? for ).*", re.DOTALL)
-"""pydantic's message inside of another text."""
+"""pydantic's message within another text."""
 
 _TOKEN = re.compile(r"r8_\w+")
 
@@ -32,7 +32,7 @@ _CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one printable line; a traceback follows with its frames, line by line."""
+    """Formatter that prints a record on one line, followed by the lines of its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of a record."""
@@ -45,9 +45,9 @@ class LineFormatter(logging.Formatter):
 
 
 def configure() -> None:
-    """Log warnings and worse to stderr; handlers that the root logger has already are left alone.
+    """Log warnings and errors to stderr, unless the root logger already has handlers.
 
-    With a handler there, `logging.basicConfig` of libraries does nothing.
+    With a handler installed, `logging.basicConfig` of other libraries has no effect.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
@@ -66,13 +66,13 @@ def _message(record: logging.LogRecord) -> str:
     elif arguments:
         try:
             text = text % arguments
-        except Exception:  # as the arguments' own code fails
+        except Exception:  # the arguments' own code may raise anything
             text = f"{text} (its arguments do not fit)"
     return one_line(_without_bodies(text), MAX_MESSAGE_CHARACTERS)
 
 
 def _traceback(error: BaseException) -> list[str]:
-    """Return the lines of a traceback, with each exception's message printable and short."""
+    """Return the lines of a traceback with short, printable messages."""
     seen: set[int] = set()
 
     def lines(error: BaseException) -> Iterator[str]:
@@ -96,12 +96,12 @@ def _traceback(error: BaseException) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return an exception's message on one line, or how much of it is withheld."""
+    """Return an exception's message on one line, or a note that it is withheld."""
     if any(base.__name__ in _QUOTES_INPUT for base in type(error).__mro__):
         return f"({_count(error)}; the message is withheld, since it quotes the input)"
     try:
         return one_line(_without_bodies(str(error)))
-    except Exception:  # a foreign exception's __str__ may fail in any way
+    except Exception:  # a foreign exception's __str__ may raise anything
         return "(no message)"
 
 

@@ -1,4 +1,4 @@
-"""`replicate-mcp`: reads the command and hands over to its file, which imports what it needs."""
+"""Entry point of `replicate-mcp`: imports and runs the module of the given command."""
 
 import argparse
 import importlib
@@ -17,8 +17,7 @@ from replicate_mcp.platform.processes import raise_descriptor_limit
 log = logging.getLogger(__name__)
 
 OK, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: all was made, some tasks failed, the command was wrong or nothing could be done,
-and left by Ctrl-C."""
+"""Exit codes: success, some tasks failed, usage or configuration error, interrupted by Ctrl-C."""
 
 COMMANDS = {
     "serve": "serve MCP on stdin and stdout (what a host starts; the default)",
@@ -35,21 +34,21 @@ COMMANDS = {
 
 
 class Command(Protocol):
-    """What a command's file holds."""
+    """Interface of a command's module."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Say which arguments it takes."""
+        """Add the command's arguments to `parser`."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it, and give the exit code."""
+        """Run the command and return the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A filename that the terminal's encoding lacks letters for is shown, not crashed on.
+            # Escape characters that the terminal's encoding lacks instead of raising.
             stream.reconfigure(errors="backslashreplace")
     guard_streams()
     try:
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except OutputFailed as error:
         drop_output()
-        if error.was_closed:  # The reader has what it wanted.
+        if error.was_closed:  # The reader closed the pipe on purpose, as `| head` does.
             return OK
         say(str(error))
         return SOME_FAILED
@@ -88,7 +87,7 @@ def _run(words: list[str]) -> int:
         return WRONG_USE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception:  # a fault of ours: its traceback may quote anything, as a log may not
+    except Exception:  # an internal error, whose message may quote anything
         log.critical("The command failed by a fault of its own.", exc_info=True)
         return SOME_FAILED
 

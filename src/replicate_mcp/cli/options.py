@@ -1,4 +1,4 @@
-"""Options that several commands have, and the types of their values."""
+"""Options shared by several commands, and the types of their values."""
 
 import argparse
 import os
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 DEFAULT_MAX_MB = 200
-"""Most megabytes of one file that is saved."""
+"""Default maximum size of a saved file, in megabytes."""
 
 
 def whole_number(maximum: int) -> Callable[[str], int]:
-    """Return a type for argparse: a whole number from 1 to `maximum`."""
+    """Return an argparse type for integers from 1 to `maximum`."""
 
     def number(text: str) -> int:
         if not 1 <= int(text) <= maximum:
@@ -21,7 +21,7 @@ def whole_number(maximum: int) -> Callable[[str], int]:
 
 
 def folder(text: str) -> Path:
-    """Return a folder's path for argparse; `~` is the home folder, wherever the shell left it."""
+    """Return a folder's path for argparse, with a leading `~` expanded."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name is no folder (. is this one)")
     expanded = os.path.expanduser(text)  # noqa: PTH111 - `Path.expanduser` raises without a home.
@@ -33,7 +33,7 @@ def folder(text: str) -> Path:
 
 
 def add_max_mb(parser: argparse.ArgumentParser, condition: str = "") -> None:
-    """Add `--max-mb`; `condition` begins its help where the option needs another one."""
+    """Add `--max-mb`, with `condition` prepended to its help."""
     parser.add_argument(
         "--max-mb",
         type=whole_number(1_000_000),

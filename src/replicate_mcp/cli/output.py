@@ -1,4 +1,4 @@
-"""A batch's results on stdout: a table for a person, plain lines for a pipe, or JSON."""
+"""Results of a batch on stdout: a table on a terminal, plain lines in a pipe, or JSON."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess, as
 from replicate_mcp.text import one_line
 
 MAX_PROMPT_CHARACTERS = 60
-"""Of a prompt that is quoted in a sentence."""
+"""Maximum length of a prompt quoted in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A file of a task, or a task without one.
+    """One file of a task, or a task without files.
 
     Attributes:
-        what: the file's URL, or why there is none (`is_url`).
+        what: the file's URL if `is_url`, else the reason why there is no file.
     """
 
     task_index: int
@@ -34,13 +34,13 @@ class _Row:
 
 
 def show(result: BatchResult, *, as_document: bool) -> None:
-    """Print all of a batch's results.
+    """Print all results of a batch.
 
-    A URL is never cut or broken by us: where it would not fit into the table, it has a line of its
-    own, and a pipe gets one line a file, `filename<TAB>url`. Failures are told on stderr there.
+    URLs are never truncated or broken: a URL that does not fit into the table gets a line of its
+    own. In a pipe, each file is one line, `filename<TAB>url`, and failures go to stderr.
     """
     if as_document:
-        # What an agent would call next is nothing for a person: all rows are here.
+        # All rows are printed, so an agent's `next_step` has no use.
         whole = result.model_copy(update={"next_step": None})
         print_json(as_json(whole))
         return
@@ -61,7 +61,7 @@ _STATES = {"running": " is running", "canceled": " was cancelled", "completed": 
 
 
 def summary(result: BatchResult) -> str:
-    """A sentence on how a batch ended, or where it stands."""
+    """Return a sentence on the state or the outcome of a batch."""
     made = f"{result.successful_count} of {result.total_tasks} made{not_made(result)}"
     if result.pending_count and not result.is_stopping:
         made += f", {result.pending_count} to come"
@@ -70,7 +70,7 @@ def summary(result: BatchResult) -> str:
 
 
 def not_made(result: BatchResult) -> str:
-    """The rest of a line: how many tasks were cancelled, and how many failed by themselves."""
+    """Return the number of cancelled and failed tasks as the end of a line."""
     canceled = sum(row.error_code == "canceled" for row in result.failed_results)
     failed = result.failed_count - canceled
     return (f", {canceled} cancelled" if canceled else "") + (
@@ -79,12 +79,12 @@ def not_made(result: BatchResult) -> str:
 
 
 def exit_code(result: BatchResult) -> int:
-    """0 where every task has its image."""
+    """Return 0 if every task has its image, else `SOME_FAILED`."""
     return OK if result.successful_count == result.total_tasks else SOME_FAILED
 
 
 def _to_print(result: BatchResult) -> list[TaskFailure]:
-    """The failures worth a line: what its user cancelled is no news, task by task."""
+    """Return the failures to print: of a cancelled batch, only those with another cause."""
     return [
         row
         for row in result.failed_results
@@ -117,7 +117,7 @@ def _rows(result: BatchResult) -> Iterator[_Row]:
 
 
 def _print(console: Console, rows: list[_Row]) -> None:
-    """Print a table where each URL fits into it with a readable part of the prompt, else a list."""
+    """Print a table if all URLs fit next to a readable part of the prompt, else a list."""
     longest_prompt = max(row.prompt.cell_len for row in rows)
     longest_url = max((row.what.cell_len for row in rows if row.is_url), default=0)
     names = max(len("file"), *(row.filename.cell_len for row in rows))
@@ -147,7 +147,7 @@ def _print_list(console: Console, rows: list[_Row]) -> None:
         for row in files:
             print_below(console, row.filename, indent=width + GAP)
             if row.is_url:
-                # The terminal wraps it, so that it can be clicked and copied in one piece.
+                # The terminal wraps the URL, so it can be clicked and copied in one piece.
                 console.print(Text(" " * (width + GAP)) + row.what, soft_wrap=True)
             else:
                 print_below(console, row.what, indent=width + GAP)

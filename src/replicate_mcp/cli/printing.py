@@ -1,9 +1,8 @@
-"""The one way for text to stdout and stderr: printable, a line a row, exact in JSON.
+"""Output of text to stdout and stderr.
 
-Models, accounts, proxies and other processes choose names, errors and URLs. `guard_streams` keeps
-what a terminal would obey out of everything that is printed; `print_row`, `print_json` and `say`
-also keep a row or a sentence on the one line that it has. What rich draws goes through
-`cli/console.py`.
+Models, accounts, proxies and other processes choose names, errors and URLs. `guard_streams`
+removes control characters from everything that is printed; `print_row`, `print_json` and `say`
+also keep a row or a sentence on one line. Output of rich goes through `cli/console.py`.
 """
 
 import os
@@ -19,10 +18,10 @@ from replicate_mcp.platform.terminal import is_msys_terminal, terminal_columns
 from replicate_mcp.text import one_line, printable
 
 MAX_SENTENCE_CHARACTERS = 4_000
-"""Longest sentence that is printed: a whole one of ours, with what it quotes."""
+"""Maximum length of a printed sentence, including what it quotes."""
 
 NO_PROMPT = "(no prompt)"
-"""Shown for a task of an image alone."""
+"""Text shown for a task that has only an image as input."""
 
 _LAYOUT = re.compile(r"([\n\t])")
 
@@ -31,7 +30,7 @@ class OutputFailed(ReplicateMcpError):
     """Writing to stdout failed.
 
     Attributes:
-        was_closed: the reader closed the pipe, as `| head` does.
+        was_closed: whether the reader closed the pipe, as `| head` does.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -40,10 +39,11 @@ class OutputFailed(ReplicateMcpError):
 
 
 class PrintableStream:
-    """A text stream that replaces control characters, except line ends and tabs, by spaces.
+    """Text stream that replaces control characters other than line ends and tabs with spaces.
 
     Args:
-        is_output: raise `OutputFailed` where writing fails.
+        stream: stream to write to.
+        is_output: whether failed writes raise `OutputFailed`.
     """
 
     def __init__(self, stream: TextIO, *, is_output: bool = False) -> None:
@@ -51,13 +51,13 @@ class PrintableStream:
         self._is_output = is_output
 
     def write(self, text: str) -> int:
-        """Write `text` as `keep_layout` leaves it."""
+        """Write `text` after `keep_layout`."""
         with self._errors():
             self.unguarded.write(keep_layout(text))
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Flush the underlying stream."""
         with self._errors():
             self.unguarded.flush()
 
@@ -80,9 +80,9 @@ class PrintableStream:
 
 
 def guard_streams() -> None:
-    """Let stdout and stderr write printable text only, for the rest of the process.
+    """Replace stdout and stderr with printable streams for the rest of the process.
 
-    Standard streams that were closed when the process began become the null device's.
+    Standard streams that were closed at start are opened on the null device.
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
         fill_closed_descriptors()
@@ -98,17 +98,17 @@ def guard_streams() -> None:
 
 
 def drop_output() -> None:
-    """Send what is still buffered for stdout to the null device, so that exiting can flush it."""
+    """Redirect stdout to the null device, so that flushing its buffer at exit succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """Return the stream below a guarded one, for what writes escape sequences of its own."""
+    """Return the stream below a guarded one, for writers of escape sequences."""
     return cast(TextIO, getattr(stream, "unguarded", stream))
 
 
 def keep_layout(text: str) -> str:
-    """Return `text` with its line ends and tabs, and everything else of it printable."""
+    """Return `text` in printable form, keeping line ends and tabs."""
     if text.isprintable():
         return text
     return "".join(
@@ -117,27 +117,28 @@ def keep_layout(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return `text` as one printable line, uncut and with all its spaces: a name, or a URL."""
+    """Return `text` (a name or a URL) as one printable line, unshortened and with its spaces."""
     return printable(text)
 
 
 def print_row(*cells: str) -> None:
-    """Print one line to stdout, with tabs between the cells, for a pipe."""
+    """Print one tab-separated line to stdout, for pipes."""
     print("\t".join(map(cell, cells)))
 
 
 def print_json(document: object) -> None:
-    """Print a document to stdout; what is not printable in it is escaped."""
+    """Print `document` to stdout as JSON, with non-ASCII characters escaped."""
     import json
 
     print(json.dumps(document, indent=2, ensure_ascii=True))
 
 
 def say(sentence: str, command: str = "") -> None:
-    """Print a sentence to stderr, on one line, or wrapped between its words on a terminal.
+    """Print a sentence to stderr: wrapped between words on a terminal, else on one line.
 
     Args:
-        command: to type next; it has the line below for itself, uncut.
+        sentence: text to print, shortened to `MAX_SENTENCE_CHARACTERS`.
+        command: command for the user to type next, printed unshortened on a line of its own.
     """
     line = one_line(sentence, MAX_SENTENCE_CHARACTERS)
     if columns := terminal_columns(sys.stderr):
@@ -148,10 +149,12 @@ def say(sentence: str, command: str = "") -> None:
 
 
 def wrapped(line: str, columns: int, *, hanging: int = 0) -> str:
-    """Wrap `line` between words: what stands in backquotes, to be typed, stays in one piece.
+    """Wrap `line` between words, keeping commands in backquotes in one piece.
 
     Args:
-        hanging: spaces before each line but the first.
+        line: text to wrap.
+        columns: width of the terminal.
+        hanging: number of spaces before each line but the first.
     """
     import textwrap
 

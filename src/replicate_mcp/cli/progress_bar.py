@@ -1,4 +1,4 @@
-"""How far a batch is, live on stderr: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a batch on stderr: a live bar on a terminal, otherwise occasional lines."""
 
 import time
 from collections.abc import Iterable
@@ -15,23 +15,23 @@ from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS, cell, wrapped
 from replicate_mcp.text import one_line
 
 QUIET_SECONDS = 5.0
-"""Between two lines where there is no terminal to draw on; shorter batches print none."""
+"""Interval between lines when stderr is not a terminal; shorter batches print none."""
 
 
 class _Bars(Progress):
-    """Bars with a notice below them."""
+    """Progress bars with a notice below them."""
 
     notice = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Return the bars, and the notice where there is one."""
+        """Return the bars, and the notice if there is one."""
         yield from super().get_renderables()
         if self.notice:
             yield Padding(Text(self.notice, style="yellow"), (0, 0, 0, 2))
 
 
 class ProgressBar:
-    """Shows a batch while it runs; with `limit` also how many of its predictions are in flight."""
+    """Progress of a running batch, and with `limit` also its number of predictions in flight."""
 
     def __init__(self, total: int, *, limit: int | None = None) -> None:
         self._console = PrintableConsole(stderr=True)
@@ -41,7 +41,7 @@ class ProgressBar:
         self._printed = ""
         self._progress = _Bars(
             TextColumn("  {task.description:<9}", markup=False),
-            # The terminal's own colours: of others, one with 16 takes what comes near, like grey.
+            # Standard colours only: 16-colour terminals replace others with near ones, like grey.
             BarColumn(
                 bar_width=36,
                 complete_style="cyan",
@@ -72,12 +72,12 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A batch that was refused has no bar to leave above the reason.
+        # If the batch was refused, remove the bar above the error message.
         self._progress.live.transient = error is not None
         self.stop()
 
     def update(self, finished: float, line: str, notice: str = "") -> None:
-        """Show how many have finished, a line about it, and below the bar what it waits for."""
+        """Show the number of finished tasks, a status line, and a notice below the bar."""
         line, notice = one_line(line), one_line(notice)
         is_new = bool(notice) and not self._progress.notice
         self._progress.notice = notice
@@ -91,19 +91,19 @@ class ProgressBar:
             self._printed_at, self._printed = now, line
 
     def show_in_flight(self, count: int) -> None:
-        """Show how many predictions are in flight, of those the limit allows."""
+        """Show the number of predictions in flight."""
         if self._in_flight is not None:
             line = f"{count} of {self._limit} in use"
             self._progress.update(self._in_flight, completed=count, line=line)
 
     def hide_in_flight(self) -> None:
-        """Nothing is in flight any more: leave the images' bar alone."""
+        """Remove the bar of predictions in flight."""
         if self._in_flight is not None:
             self._progress.remove_task(self._in_flight)
             self._in_flight = None
 
     def say(self, sentence: str, command: str = "") -> None:
-        """Print a sentence above the bar, and a command to type below it."""
+        """Print a sentence above the bar, followed by a command for the user to type."""
         line = one_line(sentence, MAX_SENTENCE_CHARACTERS)
         if self._console.is_terminal:
             line = wrapped(line, self._console.width)
@@ -112,5 +112,5 @@ class ProgressBar:
             self._console.print(f"  {cell(command)}", soft_wrap=True)
 
     def stop(self) -> None:
-        """Leave the bar as it stands, and give the terminal back."""
+        """Stop updating the bar and restore the terminal."""
         self._progress.stop()

@@ -1,4 +1,4 @@
-"""What the demo asks for: prompts that a person may have, with the filenames they would give."""
+"""Sample tasks of the demo: realistic prompts with filenames."""
 
 from collections.abc import Iterator
 from itertools import count, islice
@@ -34,7 +34,7 @@ _PROMPTS = (
 
 
 def demo_tasks(number: int) -> list[Task]:
-    """So many tasks; after the last prompt they begin again, as variations."""
+    """Return `number` tasks; after the last prompt they repeat as variations."""
     return list(islice(_endless(), number))
 
 

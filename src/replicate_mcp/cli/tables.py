@@ -1,7 +1,7 @@
-"""Tables on a terminal: one column takes the width that the others leave.
+"""Tables on a terminal, in which one column takes the remaining width.
 
-Where that is too little to read, each row is a line of the other cells with the text of that column
-below it. Names, ids and URLs are never broken.
+If that width is too small to read, each row is printed as a line of its other cells with the
+text of that column below. Names, ids and URLs are never broken.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 MIN_TEXT_WIDTH = 24
-"""Columns below which text of several words is shown under its row."""
+"""Minimum width of a text column; with less space the text is printed below its row."""
 
 GAP = 2
-"""Columns between two cells."""
+"""Number of spaces between two cells."""
 
 Cell = str | Text
 
@@ -31,13 +31,15 @@ def print_table(
     cut: bool = False,
     right: Collection[str] = (),
 ) -> None:
-    """Print rows as a table, or on a narrow terminal as a list.
+    """Print `rows` as a table, or as a list on a narrow terminal.
 
     Args:
-        columns: the headings.
-        text: the heading of the column that takes the remaining width.
-        cut: cut its text to one line; otherwise it is wrapped.
-        right: headings of the columns that are aligned to the right.
+        console: console to print to.
+        columns: headings.
+        rows: cells of each row, in the order of `columns`.
+        text: heading of the column that takes the remaining width.
+        cut: truncate that column's text to one line instead of wrapping it.
+        right: headings of right-aligned columns.
     """
     cells = [[each if isinstance(each, Text) else Text(each) for each in row] for row in rows]
     place = list(columns).index(text)
@@ -66,7 +68,7 @@ def print_table(
 
 
 def plain_table() -> Table:
-    """Return an empty table without edges, with `GAP` columns between two cells."""
+    """Return an empty table without edges, with `GAP` spaces between cells."""
     return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
 
 
@@ -85,7 +87,7 @@ def _print_row(console: Console, row: Sequence[Text], place: int, *, cut: bool) 
 
 
 def print_below(console: Console, text: Text, *, cut: bool = False, indent: int = GAP) -> None:
-    """Print `text` indented under the line before: wrapped between words, or cut to one line."""
+    """Print `text` indented below the previous line, wrapped between words or truncated."""
     text = text.copy()
     text.no_wrap, text.overflow = cut, "ellipsis" if cut else "fold"
     console.print(Padding(text, (0, 0, 0, indent)))

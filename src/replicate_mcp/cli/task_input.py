@@ -1,4 +1,4 @@
-"""Reads what a person wants made: prompts on the command line, model inputs, or a file of tasks."""
+"""Tasks from the command line: prompts, model inputs, or a file of tasks."""
 
 import json
 import sys
@@ -17,21 +17,21 @@ TABLES = (".csv", ".tsv")
 TEXT = (".txt", ".text", ".md")
 
 HEADERS = ("prompt", "prompts")
-"""First lines of a text file that are no prompt."""
+"""First lines of a text file that are headers, not prompts."""
 
 TOOL_ONLY = ("wait_seconds", "preview")
-"""Arguments of the tool that mean nothing to a command."""
+"""Arguments of the MCP tool that have no meaning on the command line."""
 
 Fields = Callable[[str | None], Awaitable[Mapping[str, InputField]]]
-"""Returns the inputs of a model; of None, those of the default model. Empty where unknown."""
+"""Async function that returns the inputs of a model (None: the default model), {} if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskInput:
-    """The tasks of a command, and what a file says about all of them.
+    """Tasks of a command, and the options that a file sets for all of them.
 
     Attributes:
-        tasks: in the contract's form; they are checked where batches start.
+        tasks: tasks as the MCP tool takes them; validated when the batch starts.
         has_cells: whether the tasks are rows of a table, whose values are all text.
     """
 
@@ -50,11 +50,14 @@ def read_tasks(
     """Read the tasks of a command.
 
     Args:
-        has_inputs: whether model inputs are given; they are a task without a prompt, which some
-            models take.
+        prompts: prompts, one per task.
+        names: output filenames, one per prompt, or none.
+        file: path of a file of tasks, or `-` for stdin; excludes `prompts` and `names`.
+        has_inputs: whether model inputs are given. Without prompts they form one task, since some
+            models take no prompt.
 
     Raises:
-        InvalidInput: there are none, or they cannot be read.
+        InvalidInput: no tasks are given, or they cannot be read.
     """
     if file is not None:
         if prompts or names:
@@ -84,10 +87,11 @@ def read_inputs(pairs: Sequence[str], fields: Mapping[str, InputField]) -> dict[
     """Read model inputs given as `key=value`.
 
     Args:
-        fields: the model's own inputs, where they are known.
+        pairs: the `key=value` texts.
+        fields: inputs of the model, if known.
 
     Raises:
-        InvalidInput: one of them has no key or no `=`.
+        InvalidInput: a text has no key or no `=`.
     """
     inputs: dict[str, Any] = {}
     for pair in pairs:
@@ -101,10 +105,12 @@ def read_inputs(pairs: Sequence[str], fields: Mapping[str, InputField]) -> dict[
 
 
 async def read_cells(given: TaskInput, model: str | None, fields: Fields) -> list[dict[str, Any]]:
-    """Return the rows of a table with each value as its model takes it.
+    """Return the rows of a table with each value converted to its model's input type.
 
     Args:
-        model: of the rows that name none.
+        given: tasks read from a table.
+        model: model of the rows that name none.
+        fields: returns the inputs of a model.
     """
     tasks = []
     known: dict[str | None, Mapping[str, InputField]] = {}
@@ -128,9 +134,9 @@ def _number(count: int, of: str) -> str:
 
 
 def _read_value(text: str, given: InputField | None) -> Any:
-    """Return the value that text stands for: text where the model wants text.
+    """Return the value of `text`: text itself if the model wants text, else JSON where it parses.
 
-    One value becomes a list where the model wants a list.
+    A single value becomes a list if the model wants a list.
     """
     kinds = given.type.split(" or ") if given else ["any"]
     if kinds in (["string"], ["file"]):
@@ -166,7 +172,7 @@ def _read_file(file: str) -> TaskInput:
 
 def _text(file: str, where: str) -> str:
     try:
-        # Not as the locale has it: what is misread would be made, and billed.
+        # Not decoded in the locale's encoding: a misread prompt would be generated and billed.
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
@@ -197,7 +203,7 @@ def _is_whole_object(line: str) -> bool:
 
 
 def _read_lines(text: str, where: str) -> list[Any]:
-    """Return a task a line: a prompt, or JSON."""
+    """Return one task per line, each a prompt or JSON."""
     tasks = []
     lines = _lines(text)
     if len(lines) > 1 and lines[0][1].casefold() in HEADERS:
@@ -211,13 +217,13 @@ def _read_lines(text: str, where: str) -> list[Any]:
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
-    """Return the lines that say something, without comments, each with its number."""
+    """Return the lines that are neither empty nor comments, each with its number."""
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
 
 def _read_request(value: Mapping[str, Any], where: str) -> TaskInput:
-    """Read an object with tasks and what is beside them, as the tool and the routes take it."""
+    """Read an object with tasks and shared options, as the MCP tool and the HTTP routes take it."""
     from pydantic import ValidationError
 
     from replicate_mcp.http_api.requests import GenerateBatchRequest
@@ -245,7 +251,10 @@ def _read_request(value: Mapping[str, Any], where: str) -> TaskInput:
 
 
 def _from_manifest(task: Any) -> Any:
-    """Return the task that made an image again, of its line in a manifest; others as they are."""
+    """Return the task of a manifest's line, so that its image can be made again.
+
+    Other tasks are returned unchanged.
+    """
     if not isinstance(task, Mapping) or "sha256" not in task:
         return task
     inputs = task.get("inputs") or task.get("input") or {}

@@ -1,4 +1,4 @@
-"""How full a limit was kept, by Replicate's own account of what was in flight when."""
+"""Utilisation of a limit, from the simulator's timeline of predictions in flight."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,15 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Fullness:
-    """What a timeline of predictions in flight tells.
+    """Utilisation figures of a timeline.
 
     Attributes:
-        most: the most that were in flight at once.
-        prediction_seconds: of all predictions together: what one at a time takes at least.
-        share: of the limit, on average from the first creation to the last, from 0 to 1; the tail
-            is left out, in which nothing waits any more and the last ones just end. None where all
-            was created at once, so that nothing ever waited.
+        most: maximum number of predictions in flight.
+        prediction_seconds: sum of all predictions' seconds: the least that running them one at a
+            time would take.
+        share: mean share of the limit in use from the first to the last creation, from 0 to 1.
+            The time after the last creation is left out, since nothing waits then. None if all
+            tasks were created at once or fit into the limit.
     """
 
     most: int
@@ -23,7 +24,7 @@ class Fullness:
 
 
 def fullness(timeline: Sequence[tuple[float, int]], *, limit: int, tasks: int) -> Fullness:
-    """Read a timeline: each change of the number in flight, when and how many since."""
+    """Return the utilisation of a timeline of (seconds, number in flight since then) pairs."""
     last_creation = max(
         (at for (_, before), (at, now) in pairwise([(0.0, 0), *timeline]) if now > before),
         default=0.0,

@@ -1,1 +1,1 @@
-"""HTTP: the service's routes, MCP, metrics and the dashboard, from one process."""
+"""The HTTP server: REST routes, MCP, metrics and the dashboard, in one process."""

@@ -1,4 +1,4 @@
-"""How long a request waits: as its client does."""
+"""Cancellation of a request's handler when its client disconnects."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from fastapi import Request
 
 @contextmanager
 def cancel_on_disconnect(request: Request) -> Iterator[None]:
-    """Break the block off once the client has gone; what it waits for goes on.
+    """Cancel the block when the client disconnects; the batch that it waits for goes on.
 
     Raises:
-        HTTPException: instead of its end, there came something that is refused.
+        HTTPException: receiving from the client failed, for example because its body is refused.
     """
     with anyio.CancelScope() as waiting:
 

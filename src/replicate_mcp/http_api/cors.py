@@ -1,4 +1,4 @@
-"""Which pages of other sites may call: those of the names under which the server is reached."""
+"""CORS settings, which let pages of the server's own host names call it."""
 
 import re
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ _SHOWN = ("location", "mcp-session-id", "retry-after", "www-authenticate")
 
 
 def cross_origin(allowed_hosts: Sequence[str]) -> dict[str, Any]:
-    """What Starlette's CORSMiddleware is to allow for these names, at any port.
+    """Return the arguments of Starlette's CORSMiddleware for these host names, at any port.
 
-    Over plain http only for loopback: on its way from elsewhere, a page can be changed.
+    Plain http is allowed for loopback only: elsewhere a page can be altered in transit.
     """
     secure = "|".join(map(re.escape, allowed_hosts))
     plain = "|".join(re.escape(name) for name in allowed_hosts if is_loopback(name))

@@ -1,4 +1,4 @@
-"""Who calls a route: the same decision as everywhere, from a request's headers and body."""
+"""FastAPI dependencies: the app, and the caller by a request's headers and body."""
 
 from typing import Annotated
 
@@ -13,35 +13,35 @@ ADMIN_ONLY = "This is for the admin of the server: send the admin key as X-Admin
 
 
 def app_of(request: Request) -> App:
-    """The process's app."""
+    """Return the process's app."""
     found: App = request.app.state.replicate_mcp
     return found
 
 
 def caller_of(request: Request, own_token: str | None = None) -> Caller:
-    """Who calls.
+    """Return the caller of a request.
 
     Raises:
-        Unauthorized: nobody that is known.
+        Unauthorized: the caller is unknown, or a credential is wrong.
     """
     return app_of(request).access.authenticate(http_request_of(request.scope), own_token)
 
 
 def is_operator(request: Request) -> bool:
-    """Return whether the request has the admin key, or is of a program that `--local` lets in."""
+    """Return whether the request has the admin key, or is let in by `--local`."""
     return app_of(request).access.is_operator(http_request_of(request.scope))
 
 
 def reader(request: Request) -> Caller:
-    """Who calls a route without a body."""
+    """Return the caller of a route without a body."""
     return caller_of(request)
 
 
 def admin(request: Request) -> Caller:
-    """The admin.
+    """Return the caller, who must be the admin.
 
     Raises:
-        Unauthorized: it is somebody else.
+        Unauthorized: the caller is not the admin.
     """
     caller = caller_of(request) if ADMIN_HEADER in request.headers else None
     if caller is None or not caller.is_admin:

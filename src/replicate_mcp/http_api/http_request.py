@@ -1,4 +1,4 @@
-"""What an ASGI request shows of its caller: headers, the kind of its body, and its address."""
+"""The parts of an ASGI request that identify its caller: headers, body type and address."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def with_http_request(scope: Scope) -> Scope:
-    """Return the scope with its `HttpRequest` in its state, where every route and MCP find it."""
+    """Return the scope with its `HttpRequest` in the state, for all routes and MCP."""
     state = scope.get("state", {})
     headers = joined_headers(scope)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     peer: Peer | None = state.get(PEER)
     request = HttpRequest(
         headers,
-        # No form of a web page sends JSON, or a DELETE; and a GET spends nothing.
+        # HTML forms cannot send JSON or a DELETE; and a GET creates nothing.
         has_json=kind == "application/json" or scope["method"] in ("GET", "HEAD", "DELETE"),
         source=source_address(scope, headers),
         is_of_own_user=lambda: peer is not None and peer.is_of_own_user,
@@ -29,13 +29,13 @@ def with_http_request(scope: Scope) -> Scope:
 
 
 def http_request_of(scope: Scope) -> HttpRequest:
-    """Return what `with_http_request` put into the scope."""
+    """Return the `HttpRequest` that `with_http_request` has stored in the scope."""
     found: HttpRequest = scope["state"][HTTP_REQUEST]
     return found
 
 
 def joined_headers(scope: Scope) -> Mapping[str, str]:
-    """Return the headers by name; values of a repeated one are joined, so that none is hidden."""
+    """Return the headers by name, with all values of a repeated header joined."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -44,10 +44,10 @@ def joined_headers(scope: Scope) -> Mapping[str, str]:
 
 
 def source_address(scope: Scope, headers: Mapping[str, str]) -> str:
-    """Return the address that a request is counted to; of IPv6 a /64, as one customer is given it.
+    """Return the address that a request is counted under; for IPv6 its /64, one customer's network.
 
-    What is connected from a private address may be a proxy, which adds the address that it sees to
-    the end of `X-Forwarded-For`. That is believed for counting only, never for access.
+    A client with a private address may be a proxy, which appends the address that it sees to
+    `X-Forwarded-For`. That address is trusted for counting only, never for access.
     """
     peer = _parsed(_client(scope))
     if peer is None or peer.is_global:
@@ -57,7 +57,7 @@ def source_address(scope: Scope, headers: Mapping[str, str]) -> str:
 
 
 def peer_address(scope: Scope) -> str:
-    """Return the address at the other end of a request's connection: a proxy's, if there is one."""
+    """Return the address at the other end of the connection, which may be a proxy's."""
     return _shown(_parsed(_client(scope)))
 
 

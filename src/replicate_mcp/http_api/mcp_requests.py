@@ -1,4 +1,4 @@
-"""Check headers of MCP requests before the SDK does, whose refusals say little or nothing."""
+"""Checks of MCP requests' headers before the SDK, whose refusals explain little."""
 
 from collections.abc import Collection
 
@@ -11,14 +11,15 @@ from replicate_mcp.http_api.error_responses import MCP_ACCEPT, NotAcceptable, Un
 
 
 def check_mcp_headers(scope: Scope, hosts: Collection[str] | None) -> Scope:
-    """Return the scope of a request to MCP; without `Accept`, it accepts what MCP answers.
+    """Return the scope of a request to MCP, with a default for a missing `Accept`.
 
     Args:
-        hosts: names under which the server is reached; None for any.
+        scope: the request's ASGI scope.
+        hosts: the server's host names; None for any.
 
     Raises:
-        UnknownHost: its `Host` is none of these.
-        NotAcceptable: it posts to `/mcp` and accepts only one of the two types.
+        UnknownHost: `Host` is not one of `hosts`.
+        NotAcceptable: the request posts to `/mcp` and accepts only one of the two types.
     """
     request = Request(scope)
     if hosts is not None and host_name(request.headers.get("host", "")) not in hosts:

@@ -1,4 +1,4 @@
-"""What `/openapi.json` tells beside the routes' own: the keys, and what any route may refuse."""
+"""Parts of `/openapi.json` common to all routes: security schemes and error responses."""
 
 from typing import Any
 
@@ -31,25 +31,28 @@ KEYS: dict[str, dict[str, str]] = {
 FOR_ADMINS: dict[str, Any] = {"security": [{"adminKey": []}]}
 
 FOR_CALLERS: dict[str, Any] = {"security": [*({name: []} for name in KEYS), {}]}
-"""With any of them; the last is for programs on the same machine, or where all may call."""
+"""Security of a route for any caller: one of the schemes, or no credentials.
+
+The latter is for programs of the same machine, or for servers that allow anonymous access.
+"""
 
 
 def error_responses(*statuses: int, **more: Any) -> Responses:
-    """Responses of a route that are refusals."""
+    """Return the OpenAPI responses of a route's errors."""
     return {status: {"model": ErrorBody, **more} for status in statuses}
 
 
 COMMON_ERRORS: Responses = error_responses(400, 408, 413, 431, 500) | error_responses(
     429, 503, headers={"Retry-After": {"schema": {"type": "integer"}}}
 )
-"""What any route may refuse, most of it before it is reached."""
+"""Errors that any route may answer with; most occur before the route runs."""
 
 
 class DescribedAPI(FastAPI):
-    """An API whose description has the keys."""
+    """FastAPI application whose OpenAPI document has the security schemes."""
 
     def openapi(self) -> dict[str, Any]:
-        """The description."""
+        """Return the OpenAPI document."""
         described = super().openapi()
         described.setdefault("components", {})["securitySchemes"] = KEYS
         return described

@@ -1,4 +1,4 @@
-"""The other end of a connection, and the user whom its socket belongs to."""
+"""The other end of a connection, and the user that owns its socket."""
 
 import asyncio
 import ipaddress
@@ -12,11 +12,11 @@ from replicate_mcp.platform.sockets import TCP_TABLES
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _READS = 2
-"""A table that changes while it is read can lack a row."""
+"""Times that the tables are read: a table that changes during a read can lack a row."""
 
 
 class Peer:
-    """One connection's other end. The tables are read once, where the answer is first needed."""
+    """The other end of one connection; the system's tables are read once, on first use."""
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
         self._peer = transport.get_extra_info("peername")
@@ -24,9 +24,9 @@ class Peer:
 
     @cached_property
     def is_of_own_user(self) -> bool:
-        """Whether its socket belongs to the user as whom this process runs.
+        """Whether the peer's socket belongs to the user that this process runs as.
 
-        Elsewhere than on Linux there is no such table, and it counts as this user's.
+        Only Linux has the tables; elsewhere every peer counts as this user's.
         """
         if TCP_TABLES is None:
             return True
@@ -43,9 +43,9 @@ Endpoint = tuple[_Address, int]
 def socket_users(
     local: Endpoint, remote: Endpoint, tables: Path = TCP_TABLES or Path()
 ) -> set[int]:
-    """Return the users of the sockets of this machine that connect `local` to `remote`.
+    """Return the users that own this machine's sockets from `local` to `remote`.
 
-    A socket that its process has closed belongs to nobody any more: the table shows user 0 for it.
+    A socket that its process has closed has no owner any more: the table shows user 0 for it.
     """
     found = set()
     for name, bits in (("tcp", 32), ("tcp6", 128)):
@@ -64,13 +64,13 @@ def socket_users(
 
 
 def _endpoint(name: tuple[str, int]) -> Endpoint:
-    """Return a socket's name; an IPv4 address that is written as IPv6 becomes IPv4."""
+    """Return a socket's address and port; IPv4-mapped IPv6 addresses become IPv4."""
     address = ipaddress.ip_address(name[0].partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address, name[1]
 
 
 def _written(endpoint: Endpoint, bits: int) -> str:
-    """Return an endpoint as the tables have it: words of four bytes in the machine's order."""
+    """Return an endpoint as written in the tables: 4-byte words in the machine's byte order."""
     address, port = endpoint
     packed = address.packed
     if bits == 128 and address.version == 4:

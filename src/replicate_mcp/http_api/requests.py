@@ -1,4 +1,4 @@
-"""Request bodies of the generating routes; an unknown field is an input of the model."""
+"""Request bodies of the generate routes; unknown fields are inputs of the model."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.validation_messages import quoted
 
 IGNORED = ("output_dir",)
-"""Fields of the service that this one re-imagines: no image is written on the server."""
+"""Fields of the compatible API without effect here: the server writes no images."""
 
 _WAITING = (
     "is no field of this request: the answer comes when all is made, or at once with the header "
@@ -27,14 +27,14 @@ OWN_NAMES = (
     *("external_semaphore_id", "semaphore", "concurrency_limit", "skip_invalid", "credentials"),
     "custom_filenames",
 )
-"""Fields with names that no model's input resembles."""
+"""Field names that do not resemble any model's input."""
 
 MAX_COMPARED = 50
 """Unknown fields of one body that are compared with these."""
 
 
 class Credentials(BaseModel):
-    """The caller's own."""
+    """The caller's own Replicate token."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -42,15 +42,15 @@ class Credentials(BaseModel):
 
 
 def _without_empty(value: Any) -> Any:
-    """Return None for empty text, which clients send for a field that is not given."""
+    """Return None for empty text, which clients send for omitted fields."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
 def _number(value: Any) -> Any:
-    """Return None for empty text, and other values as they are, for pydantic to read.
+    """Return None for empty text, and other values unchanged for pydantic to parse.
 
     Raises:
-        PydanticCustomError: `value` is true or false, which pydantic reads as 1 or 0.
+        PydanticCustomError: `value` is a boolean, which pydantic would read as 1 or 0.
     """
     if isinstance(value, bool):
         raise PydanticCustomError("not_a_number", "must be a number, not true or false")
@@ -75,7 +75,7 @@ _TASK: dict[str, Any] = {
 
 
 class GenerateBody(BaseModel):
-    """Fields of both routes."""
+    """Fields common to both generate routes."""
 
     model_config = ConfigDict(
         extra="allow", protected_namespaces=(), hide_input_in_errors=True, populate_by_name=True
@@ -105,17 +105,17 @@ class GenerateBody(BaseModel):
 
     @property
     def own_token(self) -> str | None:
-        """The token that came in the body."""
+        """The caller's token in the body; None if there is none."""
         if self.credentials is None:
             return None
         return self.credentials.replicate_api_token.get_secret_value()
 
     @property
     def named_model(self) -> str | None:
-        """The model, under either of its two names.
+        """The model, from either of its two fields.
 
         Raises:
-            InvalidInput: both are given and differ.
+            InvalidInput: both fields are given and differ.
         """
         if self.model_name and self.model and _full_name(self.model_name) != _full_name(self.model):
             raise InvalidInput("model and model_name name different models: give one of them.")
@@ -123,10 +123,10 @@ class GenerateBody(BaseModel):
 
     @property
     def named_semaphore(self) -> str | None:
-        """The semaphore, under either of its two names.
+        """The semaphore, from either of its two fields.
 
         Raises:
-            InvalidInput: both are given and differ.
+            InvalidInput: both fields are given and differ.
         """
         names = {each for each in (self.external_semaphore_id, self.semaphore) if each}
         if len(names) > 1:
@@ -137,10 +137,11 @@ class GenerateBody(BaseModel):
 
     @property
     def shared_inputs(self) -> dict[str, Any]:
-        """The model's inputs that every task has.
+        """Model inputs shared by all tasks.
 
         Raises:
-            InvalidInput: `input` is not an object, or an unknown field is no model's input.
+            InvalidInput: `input` is not an object, or an unknown field is a misspelled or misplaced
+                one.
         """
         others = {k: value for k, value in (self.model_extra or {}).items() if k not in IGNORED}
         self._check_names(others)
@@ -152,7 +153,7 @@ class GenerateBody(BaseModel):
         return {**others, **(own or {})}
 
     _elsewhere: ClassVar[Mapping[str, str]] = _ELSEWHERE
-    """Fields that do not belong here, each with the end of a sentence that says what does."""
+    """Misplaced fields, each with the end of a sentence that says what to use instead."""
 
     @classmethod
     def _check_names(cls, unknown: Iterable[str]) -> None:
@@ -168,15 +169,16 @@ class GenerateBody(BaseModel):
     @property
     @abstractmethod
     def all_tasks(self) -> Any:
-        """The tasks, as they were given; lists may be JSON text.
+        """The tasks as they were sent; lists may be JSON text.
 
         Raises:
-            InvalidInput: there are none, or their parts do not fit together.
+            InvalidInput: there are no tasks, or the fields that describe them contradict each
+                other.
         """
 
 
 class GenerateRequest(GenerateBody):
-    """One image, or as many as the model's own input asks for."""
+    """Request for one image, or for as many outputs as the model's own inputs ask for."""
 
     _elsewhere: ClassVar[Mapping[str, str]] = _ELSEWHERE | dict.fromkeys(
         ("tasks", "prompts", "custom_filenames"),
@@ -200,7 +202,7 @@ class GenerateRequest(GenerateBody):
 
 
 class GenerateBatchRequest(GenerateBody):
-    """Many: `tasks`, or `prompts` with `custom_filenames`."""
+    """Request for many images: `tasks`, or `prompts` with optional `custom_filenames`."""
 
     tasks: Any = Field(
         None,
@@ -214,7 +216,7 @@ class GenerateBatchRequest(GenerateBody):
 
     @property
     def all_tasks(self) -> Any:
-        """The tasks, in either form."""
+        """The tasks, from either form."""
         if self.tasks and (others := self._lists_beside_tasks()):
             raise InvalidInput(
                 f"tasks and {others[0]} cannot both be given: each task has its own prompt and "
@@ -253,7 +255,7 @@ def _full_name(name: str) -> str:
 
 
 def _list_of_text(name: str, value: Any) -> list[Any]:
-    """Return a list that may be JSON text, or one text alone."""
+    """Return a list of strings; `value` may be a list, JSON text, or a single string."""
     if isinstance(value, str) and value.strip():
         value = read_json_text(value, name)
     if isinstance(value, str):
@@ -264,14 +266,14 @@ def _list_of_text(name: str, value: Any) -> list[Any]:
 
 
 class SemaphoreRequest(BaseModel):
-    """A limit to register, or to change."""
+    """A semaphore to register or resize."""
 
     semaphore_id: str
     limit: Annotated[int, Number]
 
 
 class ConfigureRequest(BaseModel):
-    """The limits of the server's own account."""
+    """New limits of the server's own account."""
 
     concurrent_limit: Annotated[int | None, Number] = None
     requests_per_minute: Annotated[float | None, Number] = Field(None, ge=1, le=1_000_000)

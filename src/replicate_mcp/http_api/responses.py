@@ -1,4 +1,4 @@
-"""How outcomes are told over HTTP, as the service that this one re-imagines tells them."""
+"""Response bodies and statuses of the HTTP API."""
 
 from typing import Any, Literal
 
@@ -31,11 +31,11 @@ STATUSES: dict[RefusalCode, int] = {
     "backend_unavailable": 503,
     "deadline_exceeded": 504,
 }
-"""HTTP's status for each code, where a request as a whole ends with it."""
+"""HTTP status by error code, for errors of a whole request."""
 
 
 class Problem(BaseModel):
-    """One fault of a request: the task's position, from 0, and the field, where it has them."""
+    """One fault of a request: the task's index from 0 and the field, if it concerns one."""
 
     task_index: int | None = None
     field: str | None = None
@@ -43,7 +43,7 @@ class Problem(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Why a request was refused, or its one image not made."""
+    """Error of a refused request, or of a single image that failed."""
 
     error: str
     error_code: Literal[RefusalCode, "internal_error"]
@@ -52,7 +52,7 @@ class ErrorBody(BaseModel):
 
 
 class Batch(BaseModel):
-    """A batch's counts, and its results where they were asked for."""
+    """A batch's counts, with its results if they were requested."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,7 +66,7 @@ class Batch(BaseModel):
 
 
 class GeneratedBatch(Batch):
-    """What `POST /generate-batch` answers, whatever became of its tasks."""
+    """Result of `POST /generate-batch`, whatever the outcome of its tasks."""
 
     success: bool
     model_name: str
@@ -77,7 +77,7 @@ class GeneratedBatch(Batch):
 
 
 class GeneratedImage(BaseModel):
-    """What `POST /generate` answers."""
+    """Result of `POST /generate`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -93,14 +93,14 @@ class GeneratedImage(BaseModel):
 
 
 class Batches(BaseModel):
-    """The caller's batches, the newest first."""
+    """The caller's batches, newest first."""
 
     batches: list[ListedBatch]
     count: int
 
 
 class Semaphores(BaseModel):
-    """The names, and the state of each."""
+    """The names and the state of the semaphores that the caller can see."""
 
     global_semaphores: list[str]
     count: int
@@ -127,7 +127,7 @@ class Removed(BaseModel):
 
 
 class Configured(BaseModel):
-    """The limits of the server's account, after a change."""
+    """Limits of the server's account after a change."""
 
     success: bool
     message: str
@@ -135,7 +135,7 @@ class Configured(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether it works."""
+    """State of the service."""
 
     status: str
     service: str
@@ -145,14 +145,14 @@ class Health(BaseModel):
 
 
 class Models(BaseModel):
-    """The short names of models; any `owner/name` works as well."""
+    """Short names and recommended models; any `owner/name` works as well."""
 
     supported_models: list[str]
     model_count: int
 
 
 class Status(BaseModel):
-    """What is set, without showing it."""
+    """Configuration of the service, without secrets, and the use of its limits."""
 
     service: str
     version: str
@@ -162,7 +162,7 @@ class Status(BaseModel):
 
 
 def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
-    """The status and the body for a request that is refused whole."""
+    """Return the status and the body for a request that is refused as a whole."""
     status = STATUSES[error.code]
     if isinstance(error, TooManyBatches) and error.is_global:
         status = 503
@@ -177,14 +177,14 @@ def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
 
 
 def failed_image(failure: TaskFailure, batch_id: str) -> tuple[int, dict[str, Any]]:
-    """The status and the body for a single image that was not made."""
+    """Return the status and the body for a single image that failed."""
     return STATUSES[failure.error_code], {**as_json(failure), "batch_id": batch_id}
 
 
 def made_image(
     success: TaskSuccess, batch_id: str, model: str | None, semaphore: str | None
 ) -> dict[str, Any]:
-    """A single image that was made."""
+    """Return the body for a single image that succeeded."""
     return {
         "success": True,
         "model_name": model or success.model,
@@ -195,7 +195,7 @@ def made_image(
 
 
 def made_batch(result: BatchResult, model: str, semaphore: str | None) -> dict[str, Any]:
-    """A batch that ran, whatever became of its tasks."""
+    """Return the body for a batch that ran, whatever the outcome of its tasks."""
     whole = as_json(result.model_copy(update={"next_step": None}))
     return {"success": True, "model_name": model, **whole, **_semaphore(semaphore)}
 

@@ -1,4 +1,4 @@
-"""The HTTP server: every route over one engine, MCP at /mcp and /sse among them."""
+"""The HTTP server: all routes over one app, including MCP at /mcp and /sse."""
 
 import asyncio
 import errno
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3
-"""How long what is under way may go on after SIGTERM; batches are recovered by the next process."""
+"""Seconds for open requests after SIGTERM; the next process recovers the batches."""
 
 BACKLOG = 2048
 
@@ -64,7 +64,7 @@ _TICKS_A_CHECK = round(CHECKED_EVERY_SECONDS * 10)  # uvicorn ticks ten times a 
 def build(
     app: App, server: "ReplicateMcpServer", *, host: str, limits: Limits = DEFAULT_LIMITS
 ) -> FastAPI:
-    """All routes over one app and one MCP server."""
+    """Return the application with all routes, over one app and one MCP server."""
     from replicate_mcp.mcp_server.http_transports import http_routes
 
     @asynccontextmanager
@@ -111,15 +111,17 @@ async def serve_http(
     on_listening: Callable[[str], None],
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Serve until a signal comes; what runs on Replicate then is left to the next process.
+    """Serve until a signal arrives; the next process recovers what then runs on Replicate.
 
     Args:
-        port: 0 for any that is free.
-        on_listening: is told the address, once connections are taken.
-        limits: at most; less where the system gives a process too few descriptors.
+        settings: the server's settings.
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
+        on_listening: receives the server's URL once it accepts connections.
+        limits: maximum limits; reduced if the system allows the process too few file descriptors.
 
     Raises:
-        InvalidInput: that address cannot be listened on.
+        InvalidInput: the server cannot listen on this address.
     """
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
@@ -139,9 +141,9 @@ async def serve_http(
 
 
 class _Server(uvicorn.Server):
-    """Lets go of those who wait before it leaves, so that each has an answer.
+    """uvicorn server that answers waiting requests before it exits, and checks timeouts.
 
-    And it looks at its connections, whether one keeps it waiting.
+    It checks the timeouts of its connections every second.
     """
 
     def __init__(self, config: uvicorn.Config, app: App) -> None:
@@ -151,7 +153,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.begin_shutdown()
         await super().shutdown(sockets)
-        # Else uvicorn ends the process by them, before the others were told that it leaves.
+        # Else uvicorn re-raises them, which ends the process before the app has closed.
         self._captured_signals.clear()
 
     async def on_tick(self, counter: int) -> bool:
@@ -164,10 +166,10 @@ class _Server(uvicorn.Server):
 
 
 def _load_and_freeze() -> None:
-    """Import what calls need, and exempt it all from garbage collection.
+    """Import the modules that calls need, and exempt them from garbage collection.
 
-    A full collection holds the event loop for as long as it takes to visit every object: 100 ms
-    were measured, most of it for modules, which are never freed.
+    A full collection blocks the event loop while it visits every object: 100 ms were measured, most
+    of it for modules, which are never freed.
     """
     import replicate_mcp.app.composition  # noqa: F401
     from replicate_mcp.replicate_api.gateway import import_client
@@ -211,7 +213,7 @@ def _config(api: FastAPI, limits: Limits) -> uvicorn.Config:
 
 
 def _names(app: App, host: str) -> list[str] | None:
-    """The names under which this server is reached, where they are known."""
+    """Return the host names of this server; None if they are unknown."""
     names = [f"[{name}]" if ":" in name else name for name in app.access.allowed_hosts]
     if is_loopback(host):
         names += ["127.0.0.1", "localhost", "[::1]"]
@@ -253,7 +255,7 @@ def _problem(error: Mapping[str, Any]) -> TaskProblem:
 
 
 async def _failed(request: Request, _: Exception) -> JSONResponse:
-    """A fault of ours, which is logged: the answer has at least the form of every other."""
+    """Return the answer to an internal error, which is logged, in the form of other errors."""
     return error_responses.answer(
         request.url.path, HTTPException(500, "This server failed: see its log")
     )

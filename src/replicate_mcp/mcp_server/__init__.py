@@ -1,1 +1,1 @@
-"""The MCP server and its tools."""
+"""The MCP server with its tools, resources and prompts."""

@@ -1,9 +1,9 @@
-"""Reads the arguments of a tool call as clients send them.
+"""Tool arguments as clients send them, validated and converted.
 
-Clients and frameworks add arguments of their own, send empty text for what is not given, and write
-numbers as text. An unknown argument is ignored, unless it is likely to be a misspelled one, an
-input of the model, a setting that this server does not have, or a token: the images would not be
-the ones that were asked for, or would be billed to another account.
+Clients and frameworks add arguments of their own, send empty text for omitted arguments, and write
+numbers as text. An unknown argument is ignored, unless it is likely to be a misspelled argument, an
+input of the model, a setting that this server does not have, or a token: ignoring those would
+produce other images than requested, or bill another account.
 """
 
 import logging
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TASKS = "tasks"
-"""The argument whose content is checked task by task, elsewhere."""
+"""The argument whose tasks are validated elsewhere."""
 
 SYNONYMS = {
     "batch": "batch_id",
@@ -42,7 +42,7 @@ SYNONYMS = {
 """Names that other APIs have for an argument."""
 
 OWN_SYNONYMS = {"find_models": {"name": "model"}}
-"""Such names that mean an argument of one tool only."""
+"""Further synonyms, by the only tool that they apply to."""
 
 NOT_ARGUMENTS = {
     "there is no dry run, and each call makes images that are billed": (
@@ -62,17 +62,17 @@ NOT_ARGUMENTS = {
     ),
     "get_batch has the results": ("webhook", "webhook_url", "callback_url"),
 }
-"""What other programs can be asked for with a call for images, each by what to do here."""
+"""Options of other image APIs, by the advice that replaces them."""
 
 TOKENS = (
     *("credentials", "credential", "token", "api_token", "api_key", "access_token", "auth_token"),
     *("bearer", "bearer_token", "authorization", "auth", "secret_key", "admin_api_key"),
     *("replicate_token", "replicate_key", "replicate_api_token", "replicate_api_key"),
 )
-"""Names under which a caller gives a token of its own."""
+"""Names under which a caller may send a token of its own."""
 
 TASK_FIELDS = ("prompt", "output_filename", "filename", "input", "inputs")
-"""Fields of a task that are given beside `tasks` by mistake."""
+"""Fields of a task that are sent beside `tasks` by mistake."""
 
 OTHER_MODEL_INPUTS = (
     *("negative_prompt", "width", "height", "size", "style", "quality", "go_fast", "n"),
@@ -80,7 +80,7 @@ OTHER_MODEL_INPUTS = (
     *("disable_safety_checker", "safety_tolerance", "images", "input_images", "mask"),
     *("reference_images", "hf_loras", "lora_weights", "lora_scale"),
 )
-"""Inputs of many image models, beside those of the recommended ones."""
+"""Inputs of many image models, besides those of the recommended ones."""
 
 MAX_COMPARED = 50
 """Unknown arguments of one call that are compared with the known ones."""
@@ -94,13 +94,15 @@ _REPLICATE_TOKEN = re.compile(r"\s*(?:Bearer\s+)?r8_\w{10,}\s*", re.ASCII | re.I
 
 
 def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `tool` that are given, with numbers and truth values read from text.
+    """Return the arguments of `tool` that are present, with numbers and booleans parsed from text.
 
     Args:
-        schema: the tool's, as it is published.
+        tool: the tool's name.
+        schema: the tool's published input schema.
+        given: the arguments as the client sent them.
 
     Raises:
-        InvalidInput: one is missing, misspelled, misplaced, or not what the schema takes.
+        InvalidInput: an argument is missing, misspelled, misplaced, or violates the schema.
     """
     present = {name: value for name, value in given.items() if not _is_absent(value)}
     properties = schema["properties"]
@@ -126,7 +128,7 @@ def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[
 
 
 def _is_absent(value: object) -> bool:
-    """Return whether a client means by `value` that an argument is not given."""
+    """Return whether `value` is how a client omits an argument: null, or blank text."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
@@ -148,19 +150,19 @@ def _misplaced(
 
 
 def _is_token(name: str, value: object) -> bool:
-    """Return whether the value was given as a token: without it, the server's would be used."""
+    """Return whether `value` was sent as a token; ignoring it would use the server's token."""
     is_a_token = isinstance(value, str) and _REPLICATE_TOKEN.fullmatch(value) is not None
     return is_a_token or _normalise(name) in _TOKEN_NAMES
 
 
 def _right_place(name: str, value: object) -> str | None:
-    """Return what to do in place of an argument that generate_images does not have."""
+    """Return what to do in place of an argument that generate_images does not have, or None."""
     if name == "prompt":
         return 'each task has its own, like {"tasks": [{"prompt": "a red car"}]}'
     if _normalise(name) in _task_names():
         return "it goes into each task, beside its prompt"
     text = value.strip() if isinstance(value, str) else ""
-    if value is False or text.lower() == "false":  # What it asks for is the case.
+    if value is False or text.lower() == "false":  # The default already does this.
         return None
     from replicate_mcp.tasks.openapi_schema import is_count
 
@@ -169,7 +171,7 @@ def _right_place(name: str, value: object) -> str | None:
 
 
 def _suggest(tool: str, name: str, value: object, properties: Mapping[str, Schema]) -> str | None:
-    """Return the argument that an unknown one is most likely a misspelling of."""
+    """Return the argument that an unknown one most likely stands for, or None."""
     from replicate_mcp.tasks.validation_messages import nearest
 
     if isinstance(value, str) and _BATCH_ID.fullmatch(value) and "batch_id" in properties:
@@ -178,7 +180,7 @@ def _suggest(tool: str, name: str, value: object, properties: Mapping[str, Schem
     if meant in properties:
         return meant
     if _words(name).endswith("_id"):
-        # An id says who calls (session_id, task_id), unless it is one of what an argument names.
+        # An unknown id identifies the client (session_id, task_id), unless it fits an argument.
         own = _words(name).removesuffix("_id")
         return next((each for each in properties if own == each.removesuffix("_id")), None)
     found: str | None = nearest(name, properties)
@@ -186,7 +188,7 @@ def _suggest(tool: str, name: str, value: object, properties: Mapping[str, Schem
 
 
 def _words(name: str) -> str:
-    """Return a name in snake case: `toolCallId` as `tool_call_id`."""
+    """Return a name in snake case: `tool_call_id` for `toolCallId`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name[:100]).lower().strip("_")
 
 
@@ -205,7 +207,7 @@ _INSTEAD = {_normalise(name): right for right, names in NOT_ARGUMENTS.items() fo
 
 @cache
 def _task_names() -> frozenset[str]:
-    """Return what belongs into a task: its fields, and the inputs of well-known models."""
+    """Return the names of a task's fields and of well-known models' inputs, normalised."""
     from replicate_mcp.tasks.openapi_schema import COUNT_FIELDS
     from replicate_mcp.tasks.recommended_models import CATALOGUE
 
@@ -214,7 +216,7 @@ def _task_names() -> frozenset[str]:
 
 
 def _read(schema: Schema, value: Any) -> Any:
-    """Return `value` as the schema's type where it is unambiguous; else as it is."""
+    """Return `value` converted to the schema's type if that is unambiguous, else unchanged."""
     kind = schema.get("type")
     text = value.strip() if isinstance(value, str) else ""
     if kind == "boolean":
@@ -229,7 +231,7 @@ def _read(schema: Schema, value: Any) -> Any:
 
 @lru_cache
 def _log_ignored(tool: str, names: str) -> None:
-    """Log ignored arguments; once where a client sends the same with every call."""
+    """Log ignored arguments, once for a client that sends the same ones with every call."""
     log.warning("%s: unknown arguments are ignored: %s", tool, names)
 
 

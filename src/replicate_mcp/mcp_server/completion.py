@@ -1,4 +1,4 @@
-"""What a host offers to a person who fills in a resource's address or a prompt's argument."""
+"""Completion of a resource's URI or a prompt's argument while a person types it."""
 
 from collections.abc import Callable, Iterable
 
@@ -18,7 +18,7 @@ from replicate_mcp.mcp_server.resources import BATCH, MODEL
 from replicate_mcp.tasks.recommended_models import CATALOGUE
 
 MAX_VALUES = 100
-"""Values in one answer: the protocol's own bound."""
+"""Values in one answer; the protocol's own limit."""
 
 _NUMBERS = ("4", "6", "8", "12", "16", "24")
 _STYLES = (
@@ -37,7 +37,7 @@ async def complete(
     argument: CompletionArgument,
     context: CompletionContext | None,
 ) -> Completion:
-    """The values that begin with what was typed, and those that hold it."""
+    """Return the values that start with the typed text, then those that contain it."""
     before = (context.arguments if context is not None else None) or {}
     if isinstance(ref, PromptReference):
         return _fitting(argument.value, _for_prompt(ref.name, argument.name))
@@ -70,7 +70,7 @@ async def _batches(app: App, caller: Callable[[], Caller]) -> Iterable[str]:
     try:
         return [batch.batch_id for batch in await app.batches.list(caller(), limit=MAX_VALUES)]
     except ReplicateMcpError:
-        return ()  # Nothing to offer; reading the resource says why.
+        return ()  # No suggestions; reading the resource returns the error.
 
 
 def _fitting(typed: str, values: Iterable[str]) -> Completion:

@@ -1,9 +1,9 @@
-"""Asking a person before a batch of many images is begun, in either era of the protocol.
+"""Confirmation by a person before a batch of many images begins, in both eras of the protocol.
 
-Up to 2025-11-25 the server asks while the call waits. Since then the call is answered with the
-question, and sent again with the answer: by a client that may send it twice, to any replica. So the
-sealed state that goes with the question names, in advance, the key under which the batch begins,
-and one confirmation begins one batch at most.
+Up to revision 2025-11-25 the server asks while the call waits. Later revisions answer the call with
+the question, and the client sends the call again with the answer: possibly twice, and to any
+replica. So the sealed state of the question contains the idempotency key under which the batch
+begins, and one confirmation begins one batch at most.
 """
 
 import hashlib
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
 SETTING = "REPLICATE_MCP_CONFIRM_ABOVE"
 
 ELICITATION_RESULT_SINCE = "2026-07-28"
-"""The protocol's revision from which on a question is the answer of a call that is sent again."""
+"""First protocol revision in which a call is answered with the question and sent again."""
 
 ANSWER_SECONDS = 600.0
-"""How long a person may take; as long as the sealed state of a question is good."""
+"""Seconds a person has to answer, and for which the question's sealed state is valid."""
 
 QUESTION = "confirm"
 
 NOTHING_TO_FILL_IN: dict[str, Any] = {"type": "object", "properties": {}}
-"""Accepting and declining say all."""
+"""Schema of an empty form: accepting or declining is the whole answer."""
 
 
 class Declined(ReplicateMcpError):
-    """The person who was asked does not want the batch; nothing was made."""
+    """The person who was asked declined the batch; nothing was created."""
 
     code = "canceled"
 
 
 class ElicitationRequired(Exception):
-    """The call has to be sent again, with a person's answer to the question in `result`."""
+    """The client must send the call again, with a person's answer to the question in `result`."""
 
     def __init__(self, result: InputRequiredResult) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class ElicitationRequired(Exception):
 
 
 class Confirmation:
-    """A person's consent to one call, where its images are more than `above`.
+    """A person's confirmation of a call that creates more than `above` images.
 
     Args:
-        context: of the request; None where there is no client that could be asked.
-        above: how many images are begun unasked; None for any number.
-        arguments: of the call.
+        context: the request's context; None if there is no client to ask.
+        above: maximum images that need no confirmation; None for any number.
+        arguments: the call's arguments.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Confirmation:
 
     @property
     def key(self) -> "IdempotencyKey | None":
-        """Under which the batch is begun, where this call brings the answer to a question.
+        """Idempotency key of the batch, if this call has the answer to a question; else None.
 
         Raises:
-            Declined: the answer is no.
+            Declined: the person declined.
         """
         from replicate_mcp.batches.backend import IdempotencyKey
 
@@ -102,12 +102,12 @@ class Confirmation:
         return IdempotencyKey(f"mcp-confirmation:{self._state['batch']}", digest)
 
     async def require(self, planned: "Sequence[PlannedTask]") -> None:
-        """Have a person's consent to what is planned, or raise.
+        """Return if the planned tasks need no confirmation or have one; raise otherwise.
 
         Raises:
-            AnswerFirst: the call has to be sent again with it.
-            Declined: there is none.
-            InvalidInput: the client has no way to ask for it.
+            ElicitationRequired: the call has to be sent again with a person's answer.
+            Declined: the person declined or did not answer in time.
+            InvalidInput: confirmation is needed, and the client cannot ask for it.
         """
         images = sum(task.expected_count for task in planned)
         if self._above is None or images <= self._above:
@@ -130,7 +130,7 @@ class Confirmation:
 
     @property
     def _answer(self) -> ElicitResult | None:
-        """What a person answered to the question that the state is of."""
+        """The person's answer to the question of the sealed state; None if there is none."""
         responses = (self._context.input_responses if self._context is not None else None) or {}
         answer = responses.get(QUESTION)
         return answer if self._state and isinstance(answer, ElicitResult) else None
@@ -139,11 +139,11 @@ class Confirmation:
 def request_state_security(
     settings: Settings, access: Access, *, is_local: bool
 ) -> RequestStateSecurity:
-    """How the states of questions are sealed: for their caller alone, and for 600 s.
+    """Return how the states of questions are sealed: for one caller, and for 600 s.
 
-    With a token of the server's own, the key comes from it, and any replica that has the same one
-    reads a state; else from the admin key, if there is one. Without either it is the process's own,
-    and a call has to be sent again to the process that asked.
+    The key is derived from the server's own token, so that all replicas with the same token can
+    read a state; else from the admin key. Without either the key is the process's own, and a call
+    has to be sent again to the process that asked.
     """
     if settings.confirm_above is None:
         return RequestStateSecurity.ephemeral()
@@ -159,7 +159,7 @@ def _sealing_key(settings: Settings) -> bytes:
     if settings.token:
         return hmac.digest(settings.token.encode(), purpose, "sha256")
     if settings.admin_api_key:
-        # People choose it: a sealed state must not be a cheap way to try guesses.
+        # People choose this key: a sealed state must not be a cheap way to test guesses.
         key = settings.admin_api_key.get_secret_value().encode()
         return hashlib.scrypt(key, salt=purpose, n=2**14, r=8, p=1)
     return secrets.token_bytes(32)
@@ -169,20 +169,20 @@ def _name_of_caller(access: Access, request: Request, is_local: bool) -> str:
     try:
         return authenticate(access, request, is_local=is_local).name
     except ReplicateMcpError:
-        return ""  # The call itself is refused, with the reason.
+        return ""  # The call itself fails with the reason.
 
 
 def _can_ask(context: Context[Any, Any]) -> bool:
     capabilities = context.client_capabilities
     asks = capabilities.elicitation if capabilities is not None else None
-    # Without modes it is a client from before there were two: it asks by a form.
+    # A client that names no modes is older than modes, and supports forms.
     by_form = asks is not None and (asks.form is not None or asks.url is None)
     waits = str(context.protocol_version) < ELICITATION_RESULT_SINCE
     return by_form and (context.session.can_send_request or not waits)
 
 
 async def _asked(context: Context[Any, Any], question: str) -> ElicitResult:
-    """The answer of a client that is asked while its call waits."""
+    """Return the answer of a client that is asked while its call waits."""
     with anyio.move_on_after(ANSWER_SECONDS):
         try:
             answer: ElicitResult = await context.session.elicit_form(
@@ -205,7 +205,7 @@ def _to_answer(question: str) -> InputRequiredResult:
 
 
 def _read(state: str | None) -> dict[str, str]:
-    """A state of ours: it arrives unsealed, and only if it was sealed for this very call."""
+    """Parse an unsealed state; the SDK passes it on only if it was sealed for this very call."""
     found: dict[str, str] = json.loads(state) if state else {}
     return found
 

@@ -1,4 +1,4 @@
-"""MCP over HTTP: the routes of Streamable HTTP and of HTTP+SSE, for an HTTP server to serve."""
+"""MCP over HTTP: the routes of Streamable HTTP and of HTTP+SSE, for an HTTP server."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
 
 def http_routes(server: ReplicateMcpServer, names: Sequence[str] | None) -> list[BaseRoute]:
-    """`/mcp`, `/sse` and `/messages/`; the server's `session_manager` has to run beside them.
+    """Return the routes `/mcp`, `/sse` and `/messages/`; they need a running `session_manager`.
 
     Args:
-        names: the names under which the server is reached: requests with another `Host` or a page's
-            `Origin` are refused. None where any name will do, because every caller brings a token
-            or a key.
+        server: the MCP server, whose `session_manager` has to run while the routes are in use.
+        names: the server's host names: requests with another `Host`, or with the `Origin` of
+            another page, are refused. None for any, if every caller has to send a token or a key.
     """
     hosts = [each for name in names or () for each in (name, f"{name}:*")]
     security = TransportSecuritySettings(

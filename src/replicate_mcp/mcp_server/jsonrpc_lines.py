@@ -1,4 +1,4 @@
-"""Parse one line of a client as a JSON-RPC message, or say what is wrong and whose id it has."""
+"""Parsing of a client's lines as JSON-RPC messages, with errors that carry the request's id."""
 
 import codecs
 import json
@@ -11,16 +11,19 @@ from pydantic import ValidationError
 MIB = 1024 * 1024
 
 MAX_LINE_BYTES = 64 * MIB
-"""Longest line: five photographs of 9 MB as data URIs. Over HTTP a request to MCP has 4 MiB."""
+"""Maximum line: five 9 MB photographs as data URIs. Over HTTP the limit is 4 MiB."""
 
 MAX_LINE_MARKS = 60_000
-"""Commas, `[` and `{` of one line, as over HTTP: each value takes many times its size in memory."""
+"""Maximum commas, `[` and `{` in a line, as over HTTP.
+
+Each parsed value takes many times its size in memory.
+"""
 
 MAX_ID_CHARACTERS = 1_000
-"""Longest id of a request, which every answer to it repeats; clients count, or use UUIDs."""
+"""Maximum length of a request's id, which its answers repeat; clients use numbers or UUIDs."""
 
 MAX_DEPTH = 200
-"""Levels of nesting; as in pydantic's parser, which reads what comes over HTTP."""
+"""Maximum levels of nesting, as in pydantic's parser, which parses requests over HTTP."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -32,11 +35,11 @@ _ID_AT_THE_END = re.compile(rb'[{,]\s*+"id"' + _ID + rb"\s*+\Z", re.DOTALL)
 
 
 class UnreadableLine(Exception):
-    """A line is not a message.
+    """The line is not a JSON-RPC message.
 
     Attributes:
-        code: JSON-RPC's.
-        request_id: the id of the request in the line; None where there is none, or it is unknown.
+        code: JSON-RPC's error code.
+        request_id: the id of the request in the line; None if there is none, or it is unknown.
     """
 
     def __init__(self, code: int, sentence: str, request_id: int | str | None) -> None:
@@ -46,10 +49,10 @@ class UnreadableLine(Exception):
 
 
 def parse_line(line: bytes) -> JSONRPCMessage:
-    """Return the message in a line.
+    """Return the message in `line`.
 
     Raises:
-        UnreadableLine: it is no JSON, or no message of JSON-RPC.
+        UnreadableLine: the line is not valid JSON, or not a JSON-RPC message.
     """
     line = line.removeprefix(codecs.BOM_UTF8).strip()
     if sum(map(line.count, (b",", b"[", b"{"))) > MAX_LINE_MARKS:
@@ -70,7 +73,7 @@ def parse_line(line: bytes) -> JSONRPCMessage:
 
 
 def line_too_long(start: bytes, end: bytes) -> UnreadableLine:
-    """Return the error for a line of which only the two ends are known."""
+    """Return the error for a line that is too long, from its first and last bytes."""
     found = _ID_AT_THE_END.search(end)
     request_id = _find_id(start)
     if request_id is None and found is not None:
@@ -107,13 +110,13 @@ def _message_of(content: Any) -> JSONRPCMessage:
             INVALID_REQUEST,
             'The message is none of JSON-RPC 2.0: a request has `"jsonrpc": "2.0"`, an `id`, a '
             "`method`, and `params` that are an object, if any",
-            # The id of a response is one of ours.
+            # A response has the id of one of this server's requests.
             None if {"result", "error"} & content.keys() and not is_request else request_id,
         ) from None
 
 
 def _is_request_id(value: object) -> bool:
-    if isinstance(value, str):  # An answer has to repeat it.
+    if isinstance(value, str):  # Every answer repeats it.
         return len(value) <= MAX_ID_CHARACTERS and _SURROGATE.search(value) is None
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -134,7 +137,7 @@ def _depth_over(line: bytes, most: int) -> bool:
 
 
 def _find_id(line: bytes) -> int | str | None:
-    """Return the `id` of the object that a line begins with, whatever the rest of it is."""
+    """Return the `id` of the object at the start of a line, even if the rest is invalid."""
     depth = 0
     found: int | str | None = None
     for token in _TOKEN.finditer(line):

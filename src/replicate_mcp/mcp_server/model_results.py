@@ -1,4 +1,4 @@
-"""What is told of models: as lines that are useful alone, and as an object."""
+"""Results about models, as self-contained text lines and as structured content."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.openapi_schema import InputField
 
 MAX_DESCRIPTION_CHARACTERS = 400
-"""Characters of an input's description: some models' schemas hold whole manuals."""
+"""Maximum characters of an input's description: some schemas contain whole manuals."""
 
 MAX_LINE_CHARACTERS = 1_200
-"""Characters of the line on one input, with its values."""
+"""Maximum characters of the line on one input, with its values."""
 
 MAX_INPUTS, MAX_CHOICES = 200, 200
-"""Inputs of a model, and values of one input, that are listed."""
+"""Maximum inputs of a model, and values of one input, that are listed."""
 
 INPUTS_UNKNOWN = "Replicate could not tell what this model takes just now; it judges what is sent."
 
@@ -26,7 +26,7 @@ INPUTS_UNKNOWN = "Replicate could not tell what this model takes just now; it ju
 async def found_models(
     app: App, query: str | None, caller: Callable[[], Caller]
 ) -> tuple[str, dict[str, Any]]:
-    """The models that fit, one a line."""
+    """Return the models that match `query`, one per line, and as structured content."""
     from replicate_mcp.tasks.recommended_models import PRICE_CLASSES
 
     found = await app.find_models(query, caller)
@@ -46,7 +46,7 @@ async def found_models(
 
 
 async def model_inputs(app: App, caller: Caller, name: str) -> tuple[str, dict[str, Any]]:
-    """What a model takes, one input a line."""
+    """Return the inputs of a model, one per line, and as structured content."""
     from replicate_mcp.tasks.model_name import ModelName
 
     schema = await app.model_inputs(caller, name)

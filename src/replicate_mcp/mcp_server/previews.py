@@ -1,4 +1,4 @@
-"""Thumbnails beside a tool's answer, so that a model sees what it made."""
+"""Thumbnails in a tool's answer, which let a model see the images."""
 
 import base64
 from collections.abc import Sequence
@@ -16,19 +16,26 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchResult, GeneratedFile
 
 MAX_THUMBNAILS = 24
-"""Thumbnails in an answer: with at most 12,000 bytes each, 384,000 characters of base64. A host
-refuses an answer of 1,048,576, and a model pays some 90 tokens for each."""
+"""Maximum thumbnails in an answer.
+
+With at most 12,000 bytes each, they are 384,000 characters of base64. A host refuses an answer of
+1,048,576, and a model pays some 90 tokens for each.
+"""
 
 URL_KEY = "replicate-mcp/url"
-"""The key of a thumbnail's `_meta` under which its image is named: the gallery shows it where the
-image may not be fetched."""
+"""Key of a thumbnail's `_meta` with its image's URL.
+
+The gallery shows the thumbnail if it may not load the image.
+"""
 
 SECONDS = 6.0
-"""For all of an answer: a host that waits for 60 s has waited for up to 50 by then."""
+"""Seconds for all thumbnails of an answer: of a host's 60 s, up to 50 may have passed."""
 
 MAX_CONCURRENT_DOWNLOADS = 4
-"""Files that are fetched at a time, over all calls of the process, each kept in memory. One at a
-time is decoded: a picture takes much more memory than its file."""
+"""Files downloaded concurrently by all calls of the process, each held in memory.
+
+Only one at a time is decoded: a decoded image takes much more memory than its file.
+"""
 
 MAX_SOURCE_BYTES = 24 * 2**20
 
@@ -39,18 +46,22 @@ WITHOUT_PILLOW = (
 
 
 class Previews:
-    """Fetches what was made, shrinks it, and puts it into answers."""
+    """Thumbnails of downloaded images, for answers of tools."""
 
     def __init__(self, base_url: str) -> None:
-        """Args: base_url: of Replicate's API."""
+        """Create a source of thumbnails.
+
+        Args:
+            base_url: the base URL of Replicate's API.
+        """
         self._delivery = Delivery(base_url)
         self._fetching = anyio.CapacityLimiter(MAX_CONCURRENT_DOWNLOADS)
         self._decoding = anyio.CapacityLimiter(1)
 
     async def add_to(self, answer: CallToolResult, result: "BatchResult") -> CallToolResult:
-        """The answer with a thumbnail for each file of its page, and a line on which is which.
+        """Return `answer` with a thumbnail for each file of its page, and a line that lists them.
 
-        What cannot be had is named with its reason: it fails nothing.
+        A file without a thumbnail is listed with the reason; it does not fail the call.
         """
         files = [
             file
@@ -79,7 +90,7 @@ class Previews:
     async def _seen(
         self, files: "Sequence[GeneratedFile]"
     ) -> "list[tuple[GeneratedFile, bytes | str]]":
-        """Each file with its thumbnail, or the reason why there is none."""
+        """Return each file with its thumbnail, or with the reason why it has none."""
         found: dict[int, bytes | str] = {}
 
         async def one(number: int, file: "GeneratedFile") -> None:

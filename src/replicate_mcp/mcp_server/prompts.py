@@ -19,7 +19,7 @@ from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
 from replicate_mcp.text import escaped, with_full_stop
 
 MAX_IMAGES = 100
-"""Variations or panels of one prompt: a model has to write each."""
+"""Maximum images of one prompt: the model has to write a task for each."""
 
 EDITING_MODEL = "black-forest-labs/flux-kontext-pro"
 
@@ -30,10 +30,10 @@ _THEN = (
 
 
 class Arguments:
-    """What came with a prompt, checked as it is read.
+    """A prompt's arguments, validated when they are read.
 
     Raises:
-        MCPError: an argument is missing, unknown or wrong; the message says what would be right.
+        MCPError: an argument is missing, unknown or invalid; the message says what is allowed.
     """
 
     def __init__(self, prompt: Prompt, given: Mapping[str, str]) -> None:
@@ -53,21 +53,21 @@ class Arguments:
                 )
 
     def text(self, name: str) -> str:
-        """What was given, without the blanks around it; empty for nothing."""
+        """Return the argument without surrounding whitespace; empty if it is absent."""
         value = self._given.get(name, "")
         if len(value) > MAX_PROMPT_CHARACTERS:
             raise _invalid(f"{name} has over {MAX_PROMPT_CHARACTERS} characters: give less.")
         return value
 
     def number(self, name: str, default: int) -> int:
-        """A whole number from 1 to `MOST_IMAGES`."""
+        """Return the argument as an integer from 1 to `MAX_IMAGES`."""
         value = self.text(name) or str(default)
         if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= MAX_IMAGES:
             raise _invalid(f"{name} must be a whole number from 1 to {MAX_IMAGES}.")
         return int(value)
 
     def model(self, default: str = "") -> str:
-        """A model's full name; `default` where none was given."""
+        """Return the full name of the model; `default` if none was given."""
         value = self.text("model")
         if not value:
             return default
@@ -78,7 +78,7 @@ class Arguments:
 
 
 def variations(arguments: Arguments) -> str:
-    """A batch of variations of one idea, all in one call."""
+    """Make a batch of variations of one idea, in one call."""
     count = arguments.number("count", 8)
     model = arguments.model()
     return (
@@ -92,7 +92,7 @@ def variations(arguments: Arguments) -> str:
 
 
 def storyboard(arguments: Arguments) -> str:
-    """A story in panels that belong together, all in one call."""
+    """Draw a story in matching panels, in one call."""
     panels = arguments.number("panels", 6)
     style = arguments.text("style")
     model = arguments.model()
@@ -109,7 +109,7 @@ def storyboard(arguments: Arguments) -> str:
 
 
 def edit_image(arguments: Arguments) -> str:
-    """One image changed in several ways, all in one call."""
+    """Edit one image in several ways, in one call."""
     image = arguments.text("image")
     edits = [each.strip() for each in arguments.text("edits").replace("\n", ";").split(";")]
     edits = [each for each in edits if each]
@@ -146,7 +146,7 @@ def _image_input(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PromptSpec:
-    """A prompt as it is listed, and what writes its text."""
+    """A prompt as it is listed, and the function that writes its text."""
 
     prompt: Prompt
     write: Callable[[Arguments], str]
@@ -208,10 +208,10 @@ PROMPTS = {
 
 
 def write(name: str, given: Mapping[str, str] | None) -> GetPromptResult:
-    """A prompt with its arguments filled in.
+    """Return a prompt with its arguments filled in.
 
     Raises:
-        MCPError: there is none of that name, or an argument is missing, unknown or wrong.
+        MCPError: no prompt has this name, or an argument is missing, unknown or invalid.
     """
     if name not in PROMPTS:
         raise _invalid(

@@ -1,4 +1,4 @@
-"""What a host can read beside the tools, as JSON: limits, batches, and what models take."""
+"""MCP resources, as JSON: semaphores, batches, and the inputs of models."""
 
 import json
 import re
@@ -68,13 +68,17 @@ async def read(
     uri: str,
     to_public_error: Callable[[ReplicateMcpError], ReplicateMcpError],
 ) -> str:
-    """A resource's content.
+    """Return the content of a resource.
 
     Args:
-        to_public_error: returns what the caller may be answered with.
+        app: the process's app.
+        caller: returns the caller, or raises.
+        uri: the resource's URI.
+        to_public_error: returns the error that may be shown to the caller.
 
     Raises:
-        MCPError: it is not there for the caller, or cannot be told now; the message says why.
+        MCPError: the resource does not exist for the caller, or cannot be read now; the message
+            says why.
     """
     for pattern, reader in _READERS:
         if found := pattern.fullmatch(uri):
@@ -95,13 +99,13 @@ async def read(
 
 
 async def semaphores(app: App, caller: Caller) -> dict[str, Any]:
-    """As list_semaphores gives them."""
+    """Return the same content as list_semaphores."""
     rows = [_as_json(status) for status in await app.semaphores.list_for(caller)]
     return {"semaphores": rows, "count": len(rows)}
 
 
 async def batch(app: App, caller: Caller, batch_id: str) -> dict[str, Any]:
-    """As get_batch gives its first page."""
+    """Return the same content as get_batch for the first page."""
     from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
 
     return _as_json(
@@ -110,7 +114,7 @@ async def batch(app: App, caller: Caller, batch_id: str) -> dict[str, Any]:
 
 
 async def model(app: App, caller: Caller, owner: str, name: str) -> dict[str, Any]:
-    """As find_models tells one."""
+    """Return the same content as find_models for one model."""
     _, content = await model_inputs(app, caller, f"{owner}/{name}")
     return content
 

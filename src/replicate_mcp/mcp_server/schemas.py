@@ -1,4 +1,4 @@
-"""The JSON Schemas that the tools publish, written by hand: an agent pays for every byte."""
+"""JSON Schemas of the tools, written by hand to be short: agents pay for every byte."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _list(items: Schema) -> Schema:
 
 
 def _arguments(required: str = "", /, **properties: Schema) -> Schema:
-    # Not closed: clients fail at additionalProperties, and add arguments of their own.
+    # Without additionalProperties: some clients reject it, and some add arguments of their own.
     schema = _object(required, **properties)
     if not required:
         del schema["required"]
@@ -46,7 +46,7 @@ GENERATE_IMAGES: Schema = _arguments(
         "description": "1 to 1000 image requests. Any other model input is a key of a task too.",
         "items": {
             "type": "object",
-            # Strict clients drop keys that are not named here.
+            # Strict clients drop keys that are not listed here.
             "properties": {
                 "prompt": {
                     "type": "string",

@@ -1,4 +1,4 @@
-"""The MCP server: one object for every transport, over one app of the process."""
+"""The MCP server: one object for all transports, over the process's app."""
 
 import gc
 import logging
@@ -55,16 +55,16 @@ from replicate_mcp.text import escaped
 log = logging.getLogger(__name__)
 
 STATELESS_SINCE = "2026-07-28"
-"""The protocol's revision from which on there are no sessions, and a closed stream cancels."""
+"""First protocol revision without sessions, in which closing the stream cancels a call."""
 
 RequestKey = tuple[str, object]
 """A connection, and the id of a request on it."""
 
 _current_request: ContextVar[Request | None] = ContextVar("request", default=None)
-"""The request that is answered; the SDK tells it to all handlers but that of completion."""
+"""The request being handled; the SDK passes it to all handlers except completion."""
 
 LEAVE_SECONDS = 2.0
-"""How long a signal leaves for telling the other processes that this one goes."""
+"""Maximum seconds, after a signal, for the app to close and inform other processes."""
 
 INSTRUCTIONS = (
     "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
@@ -75,10 +75,10 @@ INSTRUCTIONS = (
 
 
 class ReplicateMcpServer(MCPServer[dict[str, Any]]):
-    """Lists the tools and answers their calls out of `app`.
+    """MCP server that lists the tools, and answers calls with `app`.
 
     Args:
-        is_local: whether all who call are this machine's user.
+        is_local: whether every caller is this machine's user.
     """
 
     def __init__(self, app: App, *, is_local: bool = False) -> None:
@@ -103,7 +103,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self.completion()(self._complete)  # type: ignore[no-untyped-call]
 
     async def list_tools(self) -> list[Tool]:
-        """The tools, as they are."""
+        """Return all tools, the same for every caller."""
         return [spec.tool for spec in TOOLS.values()]
 
     async def call_tool(
@@ -112,7 +112,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         """Answer one call.
 
         Raises:
-            MCPError: there is no tool of that name.
+            MCPError: no tool has this name.
         """
         if name not in TOOLS:
             known = ", ".join(TOOLS)
@@ -139,7 +139,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             return await TOOLS[name](call)
         except anyio.get_cancelled_exc_class():
             if context is not None and batches:
-                # The request is gone; whether its batch goes too is decided outside of it.
+                # The request has ended; a background task decides whether its batch is cancelled.
                 key = _key(context.request_context)
                 closing_cancels = _closing_cancels(context)
                 self._app.start_background(
@@ -148,17 +148,17 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             raise
 
     async def list_resources(self) -> list[Resource]:
-        """What can be read without knowing more."""
+        """Return the resources with fixed URIs."""
         return RESOURCES
 
     async def list_resource_templates(self) -> list[ResourceTemplate]:
-        """What can be read by an id or a name."""
+        """Return the templates of resources that are read by an id or a name."""
         return TEMPLATES
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
     ) -> list[ReadResourceContents]:
-        """A resource's content, for who asks."""
+        """Return the content of a resource, as the caller may see it."""
         if str(uri) == GALLERY_URI:
             return [gallery(self._app.settings.replicate_base_url)]
         request = context.request_context if context is not None else None
@@ -168,7 +168,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         return [ReadResourceContents(content=content, mime_type=resources.JSON_TYPE)]
 
     async def list_prompts(self) -> list[Prompt]:
-        """What people can start from."""
+        """Return the prompts that people can start from."""
         return [spec.prompt for spec in PROMPTS.values()]
 
     async def get_prompt(
@@ -177,7 +177,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         arguments: dict[str, Any] | None = None,
         context: Context[Any, Any] | None = None,
     ) -> GetPromptResult:
-        """A prompt, with its arguments filled in."""
+        """Return a prompt with its arguments filled in."""
         return prompts.write(name, arguments)
 
     async def run_stdio_async(self) -> None:
@@ -209,7 +209,10 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     async def _cancel_if_requested(
         self, key: RequestKey, call: ToolCall, batch_id: str, closing_cancels: bool
     ) -> None:
-        """Cancel the batch of a request that a person cancelled; one that got lost goes on."""
+        """Cancel the batch of a request that a person cancelled.
+
+        A batch whose connection was merely lost goes on.
+        """
         await anyio.lowlevel.checkpoint()
         if key in self._canceled or (closing_cancels and not self._app.is_shutting_down):
             try:
@@ -241,7 +244,7 @@ def _key(ctx: ServerRequestContext[Any, Any]) -> RequestKey:
 
 
 def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
-    """What tells a client's connection from another's; on stdio there is one."""
+    """Return an identifier of a client's connection; stdio has one connection only."""
     if ctx.request is None:
         return ""
     session = ctx.request.headers.get("mcp-session-id")
@@ -249,7 +252,7 @@ def _connection(ctx: ServerRequestContext[Any, Any]) -> str:
 
 
 def _closing_cancels(context: Context[Any, Any]) -> bool:
-    """Whether closing the answer's stream is how a client of this request cancels it."""
+    """Return whether a client cancels this request by closing the answer's stream."""
     streamed = context.headers is not None and not _connection(context.request_context)
     return streamed and str(context.protocol_version) >= STATELESS_SINCE
 
@@ -265,13 +268,13 @@ def _reporter(context: Context[Any, Any] | None) -> Any:
 
 
 async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = None) -> None:
-    """Serve one client over stdin and stdout, until it closes them or a signal comes.
+    """Serve one client over stdin and stdout, until the client closes them or a signal arrives.
 
-    With settings that cannot be used it serves all the same: a host shows the error that answers
-    a call, and of a server that has ended only that it is gone.
+    With invalid settings the server still runs: a host shows the error of a call, but of a server
+    that has exited only that it is gone.
 
-    Either way nothing is cancelled at Replicate: nobody asked for that. What runs there keeps its
-    permits, in the state that all processes share.
+    Predictions are not cancelled when the server ends, since no person requested it. Those running
+    on Replicate keep their permits, in the state that all processes share.
     """
     running = App.running(settings, settings_error=settings_error)
     async with running as app, anyio.create_task_group() as group:
@@ -284,7 +287,7 @@ async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = 
 
 
 async def _recover_after_the_first_answer(server: ReplicateMcpServer, app: App) -> None:
-    # A host waits for that answer at every start, and hardly ever is there anything to recover.
+    # A host waits for that answer at every start, and there is rarely anything to recover.
     await server.has_answered.wait()
     await app.recover()
 
@@ -292,7 +295,7 @@ async def _recover_after_the_first_answer(server: ReplicateMcpServer, app: App) 
 async def _freeze_after_the_first_call(server: ReplicateMcpServer) -> None:
     """Exempt the modules that calls import from garbage collection.
 
-    A full collection visits every object and holds the event loop for 100 ms, mostly for modules,
+    A full collection visits every object and blocks the event loop for 100 ms, mostly for modules,
     which are never freed.
     """
     await server.has_answered_a_call.wait()
@@ -303,5 +306,5 @@ async def _leave_at_signal(app: App) -> None:
     await wait_for_end_signal()
     with anyio.move_on_after(LEAVE_SECONDS):
         await app.close()
-    # The transport reads stdin in a thread that ends only with stdin: no other way out.
+    # The transport reads stdin in a thread that ends only with stdin, so only this exits.
     os._exit(0)

@@ -1,7 +1,7 @@
-"""Serve MCP over stdin and stdout, and answer every line, also one that cannot be read.
+"""MCP over stdin and stdout, with an answer to every line, including unreadable ones.
 
-The SDK's own transport drops what it cannot parse without an answer, and ends where an answer holds
-half a character. Its dispatcher reads from and writes to the streams that are made here.
+The SDK's own transport drops lines that it cannot parse without an answer, and ends if an answer
+contains an unpaired surrogate. The SDK's dispatcher uses the streams created here instead.
 """
 
 import json
@@ -37,25 +37,25 @@ from replicate_mcp.mcp_server.jsonrpc_lines import (
 log = logging.getLogger(__name__)
 
 Incoming = SessionMessage | Exception
-"""What the SDK's dispatcher reads; exceptions are never sent to it from here."""
+"""What the SDK's dispatcher reads; this transport never sends it exceptions."""
 
 _CHUNK_BYTES = 64 * 1024
 
 _LONG_LINE_EXCERPT_BYTES = 1_024
-"""Bytes of each end of a line that is too long, in which its id is looked for."""
+"""Bytes at each end of a line that is too long, which are searched for its id."""
 
 
 @asynccontextmanager
 async def stdio_streams() -> AsyncIterator[
     tuple[ObjectReceiveStream[Incoming], ObjectSendStream[SessionMessage]]
 ]:
-    """Yield the messages that come from stdin, and a stream whose messages go to stdout.
+    """Yield a stream of the messages from stdin, and one whose messages go to stdout.
 
     From then on, file descriptor 0 reads nothing and 1 writes to stderr, so that nothing else in
     this process or its children reads from or writes to the client.
     """
     stdin, stdout = _claim_standard_streams()
-    # Without buffers: a client that does not read its answers is not read from either.
+    # Without buffers: a client that does not read its answers is not read from.
     to_server, incoming = anyio.create_memory_object_stream[Incoming]()
     outgoing, to_client = anyio.create_memory_object_stream[SessionMessage]()
     async with anyio.create_task_group() as group:
@@ -69,7 +69,7 @@ async def _read(
     to_server: ObjectSendStream[Incoming],
     to_client: ObjectSendStream[SessionMessage],
 ) -> None:
-    """Pass each line on as a message until stdin ends; answer those that are none."""
+    """Pass each line on as a message until stdin ends; answer unreadable lines with an error."""
     async with to_server, to_client:
         while True:
             try:
@@ -92,7 +92,7 @@ async def _read(
 
 
 def _read_line(stdin: BinaryIO) -> bytes:
-    """Return the next line, and nothing at the end of stdin.
+    """Return the next line; empty at the end of stdin.
 
     Raises:
         UnreadableLine: the line is too long; it has been skipped.
@@ -110,7 +110,7 @@ def _read_line(stdin: BinaryIO) -> bytes:
 
 
 async def _write(stdout: int, messages: ObjectReceiveStream[SessionMessage]) -> None:
-    """Write each message as a line; once nobody reads them any more, receive and drop them."""
+    """Write each message as a line; discard messages once the client has stopped reading."""
     is_read = True
     async with messages:
         async for message in messages:
@@ -127,7 +127,7 @@ async def _write(stdout: int, messages: ObjectReceiveStream[SessionMessage]) -> 
 
 
 def encode_line(message: JSONRPCMessage) -> bytes:
-    """Return a message as a line of JSON in UTF-8, with `?` for half a character."""
+    """Return a message as a line of JSON in UTF-8, with `?` for unpaired surrogates."""
     try:
         return message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
     except ValueError:
@@ -154,8 +154,8 @@ def _write_line(stdout: int, line: bytes) -> None:
 
 
 def _claim_standard_streams() -> tuple[BinaryIO, int]:
-    """Return stdin and the descriptor of stdout, as duplicates that nothing else knows."""
-    # What is closed of 0, 1 and 2 is opened first, so that no duplicate gets its number.
+    """Return duplicates of stdin and of stdout's descriptor that no other code uses."""
+    # Open any closed descriptor of 0, 1 and 2 first, so that no duplicate gets its number.
     while (nothing := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     stdin, stdout = os.dup(0), os.dup(1)

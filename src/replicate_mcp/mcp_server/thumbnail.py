@@ -1,4 +1,4 @@
-"""Makes a small picture of a large one."""
+"""Thumbnails of images."""
 
 import io
 from typing import TYPE_CHECKING
@@ -9,36 +9,39 @@ if TYPE_CHECKING:
 MAX_SIDE_PIXELS = 256
 
 MAX_BYTES = 12_000
-"""Of one thumbnail; two dozen of them are what an answer has room for."""
+"""Maximum bytes of one thumbnail; an answer has room for two dozen of this size."""
 
 MAX_PIXELS = 20_000_000
-"""Of a picture as it is decoded, 4 bytes each: 4,096 by 4,096 fits, and takes 70 MB for a moment.
-Compressed, it may have a few kB."""
+"""Maximum pixels of a decoded image, 4 bytes each.
+
+4,096 by 4,096 is within the limit, and takes 70 MB for a moment. A compressed file of that many
+pixels may have only a few kB.
+"""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 MIME_TYPE = "image/webp"
 
 _ATTEMPTS = ((256, 75), (256, 50), (192, 40), (128, 30))
-"""Longest side and quality, until it is small enough."""
+"""Longest side in pixels and WebP quality, tried in order until the thumbnail is small enough."""
 
 
 class ThumbnailError(Exception):
-    """Why there is no thumbnail, as a sentence without its beginning and its full stop."""
+    """No thumbnail could be made; the message is a clause for the end of a sentence."""
 
 
 def thumbnail(data: bytes) -> bytes:
-    """A WebP of at most `LONGEST_SIDE` pixels and `MOST_BYTES`.
+    """Return a WebP image of at most `MAX_SIDE_PIXELS` a side and `MAX_BYTES`.
 
     Raises:
-        NoPicture: it is no picture that can be read, or one too large to be opened.
+        ThumbnailError: `data` is not a readable image, or has too many pixels.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             size = image.size
-            # A JPEG is decoded at about the size that is needed.
+            # Decode a JPEG at about the size that is needed.
             image.draft("RGB", (2 * MAX_SIDE_PIXELS, 2 * MAX_SIDE_PIXELS))
             if image.width * image.height > MAX_PIXELS:
                 raise ThumbnailError(f"it has {size[0]:,} by {size[1]:,} pixels")
@@ -48,7 +51,7 @@ def thumbnail(data: bytes) -> bytes:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ThumbnailError("it has more pixels than can be opened") from None
-    except Exception:  # Decoders raise whatever a broken file leads them to.
+    except Exception:  # Decoders raise arbitrary errors for broken files.
         raise ThumbnailError("it cannot be read as a picture") from None
     return _encoded(small)
 

@@ -1,4 +1,4 @@
-"""The tools: each reads its arguments, calls the app, and shapes the answer for a model."""
+"""The tools: each reads its arguments, calls the app, and formats the answer for a model."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,22 +30,25 @@ if TYPE_CHECKING:
 
 
 REFUSAL_KEY = "replicate-mcp/refusal"
-"""The key of `_meta` under which programs find what a refusal says: error, code, retryable."""
+"""Key of `_meta` with a refusal's error, code and `retryable`, for programs."""
 
 RECENT_BATCHES_KEY = "replicate-mcp/recent-batches"
-"""The key of `_meta` under which who asks for no batch by name finds those that began lately: the
-gallery tells its call's own by it before that is answered."""
+"""Key of `_meta` that lists the caller's recently created batches.
+
+It is part of answers of get_batch to calls that name no batch: the gallery uses it to find the
+batch of its own call before that call is answered.
+"""
 
 MAX_FAILURE_CHARACTERS = 800
-"""Of the line on a failed task: its filename has up to 200, its reason up to 500."""
+"""Maximum characters of a failed task's line: its filename has up to 200, its error 500."""
 
 RECENT_SECONDS = 60.0
-"""A call that began a batch earlier has been answered."""
+"""Maximum age of a recent batch: a call that created an older one has been answered."""
 
 MAX_RECENT_BATCHES = 20
 
 UPLOAD_SECONDS = 40.0
-"""For how long images of this machine may be on their way: hosts give up after a minute."""
+"""Maximum seconds for uploading local images: hosts give up after a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,16 @@ class ToolCall:
     """One call of a tool.
 
     Attributes:
-        previews: makes thumbnails, where they are asked for.
-        authenticate: returns the caller, or raises; asked once, whatever it costs.
-        to_public_error: returns the error that the caller may be answered with.
+        app: the process's app.
+        arguments: the call's arguments.
+        previews: creates thumbnails if they are requested.
+        authenticate: returns the caller, or raises; called once, since it may be expensive.
+        to_public_error: returns the error that may be shown to the caller.
         is_local: whether the call came over stdio, from this machine's user.
         arrived: when the call arrived, on the event loop's clock.
-        on_batch: told the id of the batch that the call began.
-        confirmation: a person's consent, where it is needed.
+        on_progress: receives the batch's progress; None if it is not reported.
+        on_batch: receives the id of the batch that the call created.
+        confirmation: a person's confirmation, if it is needed.
     """
 
     app: App
@@ -75,16 +81,16 @@ class ToolCall:
 
     @property
     def caller(self) -> Caller:
-        """By what came in `_meta` or in HTTP's headers, else with the server's token."""
+        """The caller by the token in `_meta` or in HTTP headers, else by the server's token."""
         return self.authenticate()
 
     def seconds_left(self, wait_seconds: float) -> float:
-        """Of the time in which the call is to be answered."""
+        """Return the seconds that remain of `wait_seconds` since the call arrived."""
         return max(0.0, self.arrived + wait_seconds - anyio.current_time())
 
     @property
     def page(self) -> dict[str, int]:
-        """What the answer holds: so many rows, and where nothing else was asked for, characters."""
+        """Maximum rows and characters of the answer; without `limit`, as much as fits a model."""
         from replicate_mcp.tasks.result import MAX_PAGE_CHARACTERS, PAGE_CHARACTERS, PAGE_ROWS
 
         if "limit" in self.arguments:
@@ -93,7 +99,7 @@ class ToolCall:
         return {"limit": rows, "characters": PAGE_CHARACTERS}
 
     async def answer_with(self, result: "BatchResult") -> CallToolResult:
-        """A page of a batch, with thumbnails where they are asked for."""
+        """Return a page of a batch, with thumbnails if they are requested."""
         answer = _batch(result)
         if self.arguments.get("preview"):
             return await self.previews.add_to(answer, result)
@@ -103,9 +109,9 @@ class ToolCall:
 async def generate_images(call: ToolCall) -> CallToolResult:
     """Make images from prompts and get their URLs.
 
-    Give all prompts in one call: they run at once, as many as the account allows. The answer
-    comes when all are done, or after wait_seconds with what is done so far; then call get_batch
-    as next_step says. URLs work for one hour.
+    Give all prompts in one call: they run in parallel, as many as the account allows. The answer
+    comes when all are done, or after wait_seconds with what is done so far; then call get_batch as
+    next_step says. URLs work for one hour.
     """
     arguments, confirmation = call.arguments, call.confirmation
     batch_id = await call.app.batches.start(
@@ -150,16 +156,16 @@ async def get_batch(call: ToolCall) -> CallToolResult:
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
-    """Stop a batch: nothing more is created, and what runs is cancelled at Replicate.
+    """Cancel a batch: create nothing more, and cancel running predictions on Replicate.
 
-    Images that are done stay available through get_batch.
+    Finished images stay available through get_batch.
     """
     from replicate_mcp.tasks.result import NEXT_WAIT_SECONDS
 
     counts = await call.app.batches.cancel(call.caller, call.arguments["batch_id"])
     if counts.status != "running":
         return _answer(f"Nothing runs any more. {_summary(counts)}", _as_json(counts))
-    # Not "to come": a model would promise them.
+    # Not "to come": a model would promise these images.
     stopping = (
         f"Batch {counts.batch_id} is being stopped: {counts.successful_count} of "
         f"{counts.total_tasks} made, {counts.pending_count} being stopped. get_batch with "
@@ -183,7 +189,7 @@ async def list_semaphores(call: ToolCall) -> CallToolResult:
 
 
 async def find_models(call: ToolCall) -> CallToolResult:
-    """Find image models: what each is good at and costs; or tell one's inputs and their ranges."""
+    """Find image models with their strengths and prices; or list one model's inputs and ranges."""
     query, model = call.arguments.get("query"), call.arguments.get("model")
     if model is None:
         return _answer(*await found_models(call.app, query, lambda: call.caller))
@@ -194,15 +200,16 @@ async def find_models(call: ToolCall) -> CallToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as it is listed, and what answers its calls."""
+    """A tool as it is listed, and the function that answers its calls."""
 
     tool: Tool
     run: Callable[[ToolCall], Awaitable[CallToolResult]]
 
     async def __call__(self, call: ToolCall) -> CallToolResult | InputRequiredResult:
-        """Answer a call; what is refused is answered with its reason.
+        """Answer a call; a refused call is answered with the reason.
 
-        Without structured content: clients check that against the tool's schema, errors too.
+        A refusal has no structured content: clients validate that against the tool's schema, even
+        in errors.
         """
         try:
             arguments = await run_cpu_bound(
@@ -229,8 +236,8 @@ class ToolSpec:
 
 
 def _size_without_tasks(arguments: Mapping[str, Any]) -> int:
-    """Estimate the bytes of a call's arguments except its tasks, which are read elsewhere."""
-    if len(arguments) * VALUE_BYTES > INLINE_BYTES:  # Copying very many takes long itself.
+    """Estimate the bytes of a call's arguments without its tasks, which are read elsewhere."""
+    if len(arguments) * VALUE_BYTES > INLINE_BYTES:  # Copying very many is slow itself.
         return INLINE_BYTES + 1
     return json_size({name: value for name, value in arguments.items() if name != TASKS})
 
@@ -337,7 +344,7 @@ def _summary(counts: "BatchCounts") -> str:
     if counts.failed_count:
         line += f", {counts.failed_count} failed"
     if counts.pending_count:
-        # What is being stopped is not to come: a model would promise it.
+        # A stopping batch's tasks are not "to come": a model would promise them.
         line += f", {counts.pending_count} {'left' if counts.is_stopping else 'to come'}"
     return line + "."
 

@@ -1,1 +1,1 @@
-"""What differs between Linux, macOS and Windows; no other package asks which of them it runs on."""
+"""Differences between Linux, macOS and Windows; no other package tests the operating system."""

@@ -1,8 +1,8 @@
-"""How the system's certificate store is reached."""
+"""Access to the system's certificate store."""
 
 from replicate_mcp.platform.system import IS_MACOS, IS_WINDOWS
 
 
 def store_needs_system_calls() -> bool:
-    """Return whether certificates are verified by the system's functions, and are not files."""
+    """Return whether the system verifies certificates by function calls, not from files."""
     return IS_MACOS or IS_WINDOWS

@@ -1,4 +1,4 @@
-"""Whether a file is on this machine's own disk: only there do locks tell who lives."""
+"""Detection of network file systems, where file locks do not show which processes are alive."""
 
 import re
 from pathlib import Path, PureWindowsPath
@@ -12,16 +12,16 @@ _NETWORK = (
 )  # fmt: skip
 
 MOUNTS = Path("/proc/self/mountinfo")
-"""Linux's table of what is mounted where."""
+"""Linux's table of mounts."""
 
 _WINDOWS_REMOTE_DRIVE = 4
-"""What Windows' GetDriveType answers for a drive of another machine."""
+"""GetDriveType's result for a drive on another machine."""
 
 
 def network_file_system(path: Path) -> str | None:
-    """The kind of network or shared file system that `path` is on; None for a disk of one's own.
+    """Return the kind of network or shared file system that `path` is on; None for a local disk.
 
-    Where the system does not tell, it is taken for a disk: locks are tried in any case.
+    Also None where the system does not say: file locks are tested in any case.
     """
     try:
         if IS_WINDOWS:
@@ -34,24 +34,24 @@ def network_file_system(path: Path) -> str | None:
 
 
 def mounts(mountinfo: str) -> dict[str, str]:
-    """Where what is mounted, by Linux's own table: mount point to kind of file system."""
+    """Return the kind of file system by mount point, from Linux's mount table."""
     found = {}
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(" "), after.partition(" ")[0]
         if len(fields) > 4 and kind:
-            # Blanks in names are written as \040.
+            # Spaces in names are escaped as \040.
             found[fields[4].encode().decode("unicode_escape")] = kind
     return found
 
 
 def _kind(mounted: dict[str, str], path: Path) -> str | None:
-    """The kind of the mount that `path` is in, if it is a network's."""
+    """Return the kind of the mount that contains `path` if it is a network's, else None."""
     place = path.resolve()
     for folder in (place, *place.parents):
         kind = mounted.get(str(folder))
         if kind is not None:
-            # fuseblk is a local disk; what else is in user space may be anywhere.
+            # fuseblk is a local disk; any other FUSE file system may be remote.
             anywhere = kind == "fuse" or kind.startswith("fuse.")
             return kind if anywhere or kind in _NETWORK else None
     return None
@@ -69,17 +69,17 @@ def _mounts_of_macos() -> dict[str, str]:
             timeout=5,
             check=False,
         )
-    except subprocess.TimeoutExpired as error:  # A mount whose server does not answer.
+    except subprocess.TimeoutExpired as error:  # a mount whose server does not respond
         raise OSError(str(error)) from error
     lines = re.findall(r"^.* on (.*) \((\w+)", completed.stdout, re.MULTILINE)
     return dict(lines)
 
 
 def _on_windows(drive: str) -> str | None:
-    """The kind of the drive, share or volume that a path begins with."""
+    """Return the kind of network share or drive that a path begins with; None if it is local."""
     import ctypes
 
-    # \\?\ and \\.\ name what is on this machine, and \\?\UNC\ what is not.
+    # \\?\ and \\.\ are prefixes of local names, and \\?\UNC\ of remote ones.
     if re.match(r"\\\\(?![?.]\\)|\\\\[?.]\\UNC\\", drive, re.IGNORECASE):
         return "a network share"
     ask = ctypes.windll.kernel32.GetDriveTypeW  # type: ignore[attr-defined,unused-ignore]

@@ -1,4 +1,4 @@
-"""Private files and folders, and files that another program holds for a moment."""
+"""Private files and folders, and files that other programs hold open for a moment."""
 
 import os
 import stat
@@ -12,22 +12,22 @@ from replicate_mcp.platform.system import IS_WINDOWS
 T = TypeVar("T")
 
 HELD_RETRY_SECONDS = 1.0
-"""For how long a step on a file is tried again on Windows: virus scanners and indexers open a new
-file, and until they close it, it cannot be renamed, replaced or removed."""
+"""Time for which an operation on a file is retried on Windows: virus scanners and indexers open
+new files, which cannot be renamed, replaced or removed until they are closed."""
 
 HELD_PAUSE_SECONDS = 0.05
 
 
 def has_modes() -> bool:
-    """Return whether files have POSIX modes; on Windows, a user's own folders are private."""
+    """Return whether files have POSIX modes; on Windows a user's own folders are private anyway."""
     return not IS_WINDOWS
 
 
 def make_private_folder(path: Path) -> None:
-    """Make one folder that its user alone can open, unless it is there.
+    """Create one folder that only its user can open, unless it exists.
 
-    Without a mode on Windows: where an administrator makes it, 0700 would lock the user out
-    (https://github.com/python/cpython/issues/157876).
+    No mode is set on Windows: in a folder that an administrator creates, 0700 would lock the user
+    out (https://github.com/python/cpython/issues/157876).
     """
     if has_modes():
         path.mkdir(mode=0o700, exist_ok=True)
@@ -36,15 +36,15 @@ def make_private_folder(path: Path) -> None:
 
 
 def lock_file_mode() -> int:
-    """Return the mode of a `filelock.FileLock` that is its user's alone.
+    """Return the mode for a `filelock.FileLock` that only its user can open.
 
-    On Windows one that restricts nothing, for the reason that folders have none there.
+    On Windows the mode restricts nothing, for the same reason as in `make_private_folder`.
     """
     return 0o600 if has_modes() else 0o666
 
 
 def is_readable_by_others(path: Path) -> bool:
-    """Return whether the mode of an existing file lets other users read it."""
+    """Return whether the mode of an existing file gives other users any permission."""
     return has_modes() and path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
@@ -54,7 +54,7 @@ def is_owned(found: os.stat_result) -> bool:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file where there is one; on Windows also one that is held or read-only."""
+    """Remove a file if it exists; on Windows also a read-only one, or one held for a moment."""
 
     def remove() -> None:
         try:
@@ -68,7 +68,7 @@ def remove_file(path: Path) -> None:
 
 
 def retry_while_held(step: Callable[[], T]) -> T:
-    """Return `step()`; on Windows, call it again while another program holds the file.
+    """Return `step()`; on Windows retry it while another program holds the file.
 
     Blocks for up to `HELD_RETRY_SECONDS`: call it in a thread where that matters.
 

@@ -1,4 +1,4 @@
-"""Returning freed memory to the system."""
+"""Release of freed memory to the system."""
 
 import ctypes
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from replicate_mcp.platform.system import IS_LINUX
 
 @cache
 def memory_trimmer() -> Callable[[int], int] | None:
-    """Return glibc's `malloc_trim`; None where freed memory is returned without it.
+    """Return glibc's `malloc_trim`; None where freed memory is released without it.
 
-    It takes some milliseconds a gigabyte: call it in a thread, with 0.
+    It takes some milliseconds per gigabyte: call it in a thread, with 0.
     """
     if not IS_LINUX:
         return None
     try:
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):  # Another C library.
+    except (OSError, AttributeError):  # another C library
         return None
     return trim

@@ -1,4 +1,4 @@
-"""Where users and programs keep their files."""
+"""Locations of users' and programs' files."""
 
 import os
 import sys
@@ -9,17 +9,19 @@ from pathlib import Path
 from replicate_mcp.platform.system import IS_WINDOWS
 
 EXAMPLE_FILE = "C:/Users/you/state.db" if IS_WINDOWS else "home/you/state.db"
-"""A whole path without its first slash, for error messages."""
+"""Absolute path without its first slash, for error messages."""
 
 EXAMPLE_FOLDER = r"C:\Users\you\Pictures" if IS_WINDOWS else "/home/you/Pictures"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides where programs keep their files.
+    """What determines the locations of programs' files.
 
     Attributes:
-        platform: as `sys.platform` names it.
+        platform: value of `sys.platform`.
+        home: the user's home folder.
+        environ: environment variables.
     """
 
     platform: str
@@ -28,12 +30,12 @@ class Machine:
 
     @classmethod
     def current(cls, home: Path) -> "Machine":
-        """Return this machine, for the user with this home folder."""
+        """Return this machine, with `home` as the user's home folder."""
         return cls(sys.platform, home, os.environ)
 
     @property
     def settings(self) -> Path:
-        """The folder of the user's settings, in which each program has its own."""
+        """Folder of the user's settings, in which each program has its own."""
         if self.platform == "darwin":
             return self.home / "Library" / "Application Support"
         if self.platform == "win32":
@@ -44,8 +46,8 @@ class Machine:
 def state_folder(application: str) -> Path:
     """Return the folder of an application's state, the same for all processes of the user.
 
-    On Windows it is outside AppData: a packaged host, as Claude Desktop is, gives the programs
-    that it starts an AppData of their own (https://github.com/anthropics/claude-code/issues/93152).
+    On Windows it is outside AppData: a packaged host such as Claude Desktop redirects AppData for
+    the programs that it starts (https://github.com/anthropics/claude-code/issues/93152).
 
     Raises:
         RuntimeError: the user has no home folder.
@@ -58,5 +60,5 @@ def state_folder(application: str) -> Path:
 
 
 def begins_with_a_drive(path: str) -> bool:
-    """Return whether a path is whole by its drive, as only Windows has them."""
+    """Return whether a path begins with a drive, which only Windows has."""
     return IS_WINDOWS and bool(Path(path).drive)

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from replicate_mcp.platform.system import IS_WINDOWS
 
 DESCRIPTORS = (65_536, 10_240)
-"""How many are asked for, one after the other: macOS may refuse more than its OPEN_MAX."""
+"""Numbers of descriptors to request, in order: macOS may refuse more than its OPEN_MAX."""
 
 
 def after_fork_in_child(forget: Callable[[], None]) -> None:
-    """Call `forget` in each forked child; Windows forks no process."""
+    """Call `forget` in each forked child; Windows does not fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Return whether writing failed since nobody reads any more; Windows says EINVAL then."""
+    """Return whether a write failed because the reader closed the pipe (EINVAL on Windows)."""
     if isinstance(error, BrokenPipeError):
         return True
     return IS_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL
@@ -27,8 +27,8 @@ def is_closed_pipe(error: BaseException) -> bool:
 def fill_closed_descriptors() -> None:
     """Open the null device for each of the descriptors 0, 1 and 2 that is closed.
 
-    Otherwise the next file or socket gets that number, and what is printed goes into it. Reading
-    from the null device ends at once; writing to 1 fails, since it is opened for reading only.
+    Otherwise the next file or socket would get that number, and printed text would go into it.
+    Reading from 0 ends immediately; writing to 1 fails, since it is opened for reading only.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -41,12 +41,12 @@ def fill_closed_descriptors() -> None:
 
 
 def raise_descriptor_limit() -> int | None:
-    """Let this process open as many files and sockets as the system allows it.
+    """Raise this process's limit of open files and sockets as far as the system allows.
 
-    A creation that Replicate holds needs a socket, and macOS gives a process 256 at first.
+    A creation held by Replicate needs a socket, and macOS initially allows a process 256.
 
     Returns:
-        How many it may open; None for any number, as on Windows.
+        The resulting limit; None for no limit, as on Windows.
     """
     try:
         import resource
@@ -64,5 +64,5 @@ def raise_descriptor_limit() -> int | None:
 
 
 def script_schemes(default: str) -> tuple[str, str]:
-    """Return `sysconfig`'s schemes in which pip may have put a program of ours."""
+    """Return `sysconfig`'s schemes in which pip may have installed this package's program."""
     return default, f"{os.name}_user"

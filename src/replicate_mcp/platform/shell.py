@@ -1,4 +1,4 @@
-"""How commands are written for the user's shell: PowerShell on Windows, a POSIX shell elsewhere."""
+"""Commands for the user's shell: PowerShell on Windows, a POSIX shell elsewhere."""
 
 import os
 import re
@@ -10,23 +10,23 @@ from importlib.util import find_spec
 from replicate_mcp.platform.system import IS_WINDOWS
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_/\\:.][A-Za-z0-9_/\\:.=+-]*|--?[A-Za-z0-9-]+")
-"""Words that PowerShell reads as they are; `-x.y` is none, which it splits."""
+"""Words that PowerShell takes literally; it splits words such as `-x.y`."""
 
 _SINGLE_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
-"""PowerShell ends a quoted text at each of these."""
+"""Characters that end a quoted string in PowerShell."""
 
 
 def is_posix() -> bool:
-    """Return whether commands are for a POSIX shell: on Windows in Git Bash and MSYS2."""
+    """Return whether commands are for a POSIX shell, on Windows those of Git Bash and MSYS2."""
     return not IS_WINDOWS or bool(os.environ.get("MSYSTEM"))
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Return a command as it is typed, each word quoted where the shell would change it."""
+    """Return a command for the user to type, with words quoted as the shell needs it."""
     if is_posix():
         return shlex.join(words)
     line = " ".join(map(_powershell_word, words))
-    # PowerShell prints a quoted text, unless `&` says that it names a program.
+    # PowerShell prints a quoted string unless `&` marks it as a command.
     return f"& {line}" if line.startswith("'") else line
 
 
@@ -38,9 +38,9 @@ def set_variables(values: Mapping[str, str]) -> str:
 
 
 def install_command(*packages: str) -> str:
-    """Return the command that adds packages to this Python's environment.
+    """Return the command that installs packages into this Python's environment.
 
-    Environments that uv makes have no pip.
+    uv's environments have no pip.
     """
     if find_spec("pip") is None:
         return command_line(["uv", "pip", "install", "--python", sys.executable, *packages])

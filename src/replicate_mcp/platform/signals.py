@@ -8,13 +8,13 @@ from types import FrameType
 import anyio
 
 END_SIGNALS = [signal.SIGTERM, signal.SIGINT]
-"""On Windows, Ctrl-C is SIGINT, and Ctrl-Break or closing the console SIGBREAK."""
+"""On Windows Ctrl-C is SIGINT; Ctrl-Break and closing the console are SIGBREAK."""
 if sys.platform == "win32":
     END_SIGNALS.append(signal.SIGBREAK)
 
 
 async def wait_for_end_signal() -> None:
-    """Return when a signal asks this process to end; later ones are ignored.
+    """Return when a signal asks this process to end; later signals are ignored.
 
     Call it in the main thread. It uses `signal.signal`, since Windows' event loop has no signal
     handlers of its own. Cancelling it restores the previous handlers.

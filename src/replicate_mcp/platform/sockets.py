@@ -1,4 +1,4 @@
-"""Socket options, and closing sockets that are waited for."""
+"""Socket options, and the closing of sockets that a thread waits for."""
 
 import socket
 import struct
@@ -9,26 +9,26 @@ import anyio
 from replicate_mcp.platform.system import IS_LINUX, IS_WINDOWS
 
 RESET_ON_CLOSE = struct.pack("hh" if IS_WINDOWS else "ii", 1, 0)
-"""The value of SO_LINGER with which closing a socket discards what has not been sent."""
+"""Value of SO_LINGER with which closing a socket discards unsent data and resets the connection."""
 
 CLOSING_SECONDS = 1.0
 
 TCP_TABLES = Path("/proc/net") if IS_LINUX else None
-"""Linux's tables of TCP connections with the user of each socket; elsewhere there are none."""
+"""Linux's tables of TCP connections, with the user of each socket; None elsewhere."""
 
 
 def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
     """Return a TCP socket that listens on an address.
 
     Raises:
-        OSError: it cannot.
-        OverflowError: there is no such port.
+        OSError: the address cannot be listened on.
+        OverflowError: the port is out of range.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sends small answers at once; else each waits 40 ms.
+    # asyncio sets TCP_NODELAY only with an explicit protocol; else small responses wait 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if not IS_WINDOWS:  # There the option lets two programs listen on one port.
+        if not IS_WINDOWS:  # On Windows the option lets two programs listen on one port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(backlog)
@@ -39,14 +39,15 @@ def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
 
 
 def keepalive_options(idle: float, unacknowledged: float | None = None) -> dict[int, int]:
-    """Return the TCP options with which a dead connection is noticed.
+    """Return the TCP options that detect a dead connection.
 
-    macOS calls the idle time TCP_KEEPALIVE. Only Linux can also bound how long sent data stays
-    unacknowledged: elsewhere that is up to who waits for an answer.
+    macOS calls the idle time TCP_KEEPALIVE. Only Linux can also limit how long sent data stays
+    unacknowledged: elsewhere a request needs a timeout of its own.
 
     Args:
-        idle: seconds without data after which three probes are sent, within as long again.
-        unacknowledged: on Linux, seconds until the connection fails; None for `idle`.
+        idle: seconds without data after which three probes are sent, within the same time again.
+        unacknowledged: on Linux, seconds after which unacknowledged data fails the connection;
+            None for `idle`.
     """
     seconds = idle if unacknowledged is None else unacknowledged
     options: dict[int, int] = {}
@@ -74,11 +75,10 @@ def keepalive_socket_options(seconds: float) -> list[tuple[int, int, int]]:
 def send_datagram(sender: socket.socket, address: tuple[str, int]) -> None:
     """Send an empty UDP datagram.
 
-    On Windows, `sendto` fails where an earlier datagram of the same socket reached nobody, as if
-    this one had.
+    On Windows `sendto` reports the failed delivery of an earlier datagram of the same socket.
 
     Raises:
-        OSError: it cannot be sent.
+        OSError: the datagram cannot be sent.
     """
     try:
         sender.sendto(b"", address)
@@ -89,9 +89,9 @@ def send_datagram(sender: socket.socket, address: tuple[str, int]) -> None:
 async def close_datagram_socket(watched: socket.socket) -> None:
     """Close a bound, non-blocking UDP socket on loopback that `anyio.wait_readable` was used on.
 
-    On Windows a thread of anyio's waits for it in `select`, also after the waiting task was
-    cancelled, and closing the socket under it would end that thread, and all later waits. A
-    datagram to itself makes the thread return and let go of it first.
+    On Windows one of anyio's threads waits for the socket in `select`, even after the waiting task
+    was cancelled. Closing the socket meanwhile would end that thread and with it all later waits;
+    a datagram to itself makes the thread return first.
     """
     try:
         send_datagram(watched, watched.getsockname())

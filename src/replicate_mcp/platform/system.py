@@ -1,4 +1,4 @@
-"""Which operating system this process runs on."""
+"""Operating system of this process."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Terminals, and Git Bash's window, which Windows shows to programs as pipes."""
+"""Terminals, including Git Bash's window, which Windows presents to programs as pipes."""
 
 import os
 import re
@@ -11,12 +11,12 @@ _MSYS_PIPE = re.compile(r"\\(msys|cygwin)-[0-9a-f]+-pty\d+-(from|to)-master")
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return whether a person is at the other end of a stream."""
+    """Return whether a stream is a terminal, or Git Bash's window."""
     return stream.isatty() or is_msys_terminal(stream)
 
 
 def terminal_columns(stream: TextIO) -> int | None:
-    """Return the width of the terminal that a stream is; None where it is none."""
+    """Return the width of the terminal behind a stream; None if it is not a terminal."""
     if not is_terminal(stream):
         return None
     import shutil
@@ -27,8 +27,8 @@ def terminal_columns(stream: TextIO) -> int | None:
 def is_msys_terminal(stream: TextIO) -> bool:
     """Return whether a stream is the window of Git Bash or MSYS2 (mintty).
 
-    It shows text and escape sequences in UTF-8 and passes on typed lines. It is no console: it
-    has no width that a program can ask for, and what is typed cannot be hidden.
+    It shows text and escape sequences in UTF-8 and passes on typed lines. It is not a console:
+    programs cannot query its width or turn off echo.
     """
     if not (IS_WINDOWS and os.environ.get("MSYSTEM")) or stream.isatty():
         return False
@@ -40,7 +40,7 @@ def is_msys_terminal(stream: TextIO) -> bool:
 
 
 def _pipe_name(descriptor: int) -> str:
-    """Return the name of the pipe behind a descriptor; empty for what is none.
+    """Return the name of the pipe behind a descriptor; empty if it is not a pipe.
 
     Raises:
         OSError: the descriptor is closed.
@@ -52,7 +52,7 @@ def _pipe_name(descriptor: int) -> str:
     from ctypes import wintypes
 
     file_name_info, size = 2, 1024  # FILE_INFO_BY_HANDLE_CLASS.FileNameInfo
-    buffer = ctypes.create_string_buffer(size)  # The length in bytes, then the name in UTF-16.
+    buffer = ctypes.create_string_buffer(size)  # the length in bytes, then the name in UTF-16
     handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
     kernel = ctypes.WinDLL("kernel32")
     if not kernel.GetFileInformationByHandleEx(handle, file_name_info, buffer, size):

@@ -1,1 +1,1 @@
-"""The way to Replicate: calls, faults, models, and what became of lost answers."""
+"""Access to Replicate's API: calls, errors, model lookup, and matching of lost responses."""

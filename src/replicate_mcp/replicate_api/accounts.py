@@ -1,4 +1,4 @@
-"""The accounts behind tokens: one gateway a token, and each token's account asked for once."""
+"""The accounts of tokens: one gateway a token, and one account lookup for each."""
 
 import logging
 import math
@@ -26,30 +26,33 @@ from replicate_mcp.replicate_api.webhooks import Message, Webhooks, address, sto
 log = logging.getLogger(__name__)
 
 ACCOUNT_TTL_SECONDS = 30 * 24 * 3600
-"""For how long it is remembered which account a token belongs to."""
+"""Seconds for which a token's account name is cached."""
 
 ASK_SECONDS = 20.0
-"""After which it counts as not told, whatever is still under way: hosts wait for a minute."""
+"""Timeout of an account lookup, whatever is still in flight: MCP hosts wait for a minute."""
 
 REFUSED_SECONDS = 60.0
-"""For how long a token that came over HTTP and was refused is refused without asking Replicate."""
+"""Seconds for which a token that came over HTTP and was rejected is rejected without a request to
+Replicate."""
 
 MAX_REFUSED_TOKENS = 10_000
-"""Refused tokens whose fingerprints are remembered; the oldest are forgotten first."""
+"""Maximum number of rejected tokens whose fingerprints are kept; the oldest are dropped first."""
 
 MAX_UNVERIFIED_PER_MINUTE = 300
-"""Webhooks that are kept though this process cannot verify them: whoever follows theirs does."""
+"""Maximum number of webhooks a minute stored unverified, because this process has no token of their
+account; the process that follows the prediction verifies them."""
 
 MAX_UNVERIFIED_BYTES_PER_MINUTE = 2 * 1024 * 1024
-"""Bytes of those webhooks: a backend keeps each for two minutes."""
+"""Maximum size of those webhooks in bytes a minute: a backend keeps each for two minutes."""
 
 ACCOUNTS_PART = 3
-"""One account's part of both is a third: whoever knows of one leaves room for the others."""
+"""One account's share of both limits is a third, so that one known account name is not enough to
+exhaust them."""
 
 
 @dataclass(eq=False, slots=True)
 class _Lookup:
-    """Those who ask for the account of one token at once: one asks Replicate for all."""
+    """Concurrent lookups of one token's account: one request to Replicate serves all of them."""
 
     turn: anyio.Lock = field(default_factory=anyio.Lock)
     waiting: int = 0
@@ -58,11 +61,14 @@ class _Lookup:
 
 
 class Accounts:
-    """Every token's gateway and account, for as long as the process lives.
+    """The gateway and account of every token, for the lifetime of the process.
 
     Args:
-        public_url: where Replicate reaches this server, or others of its fleet; None for nowhere.
-        refused: counts refused tokens by the address that sent them.
+        base_url: the base URL of Replicate's API.
+        memory: the cache of account names and webhooks.
+        public_url: the URL at which Replicate reaches this server or others of its fleet; None for
+            no webhooks.
+        refused: counts rejected tokens by the address that sent them.
     """
 
     def __init__(
@@ -84,26 +90,27 @@ class Accounts:
         self._asking: dict[str, _Lookup] = {}
 
     def gateway(self, token: str) -> Gateway:
-        """The one gateway of a token, whose account was asked for before.
+        """Return the one gateway of a token whose account was looked up before.
 
         Raises:
-            Unauthorized: no header can carry it.
+            Unauthorized: the token cannot be sent in a header.
         """
         if token not in self._gateways:
             self._gateways[token] = Gateway(validate_token(token) or "", self._base_url)
         return self._gateways[token]
 
     async def name(self, token: str, source: str = "") -> str:
-        """The name of the account; the token's fingerprint where Replicate will not tell it.
+        """Return the name of a token's account, or its fingerprint if Replicate withholds the name.
 
         Args:
-            source: the address that sent the token over HTTP: so many that Replicate refused may
-                come from there. "" for any number.
+            token: a Replicate token.
+            source: the address that sent the token over HTTP, whose number of rejected tokens is
+                limited; "" for no limit.
 
         Raises:
-            Unauthorized: Replicate refused the token, now or within `REFUSED_SECONDS`.
-            TooManyAttempts: it is unknown, and too many from `source` were refused.
-            ReplicateUnavailable: Replicate did not answer.
+            Unauthorized: Replicate rejected the token, now or within `REFUSED_SECONDS`.
+            TooManyAttempts: the token is unknown, and too many from `source` were rejected.
+            ReplicateUnavailable: Replicate did not respond.
         """
         mark = fingerprint(token)
         if mark not in self._names:
@@ -119,10 +126,10 @@ class Accounts:
         return self._names[mark]
 
     async def receive(self, account: str, message: Message) -> bool:
-        """Keep a webhook for whoever follows its prediction; False where it is not kept.
+        """Store a webhook for the process that follows its prediction; return whether stored.
 
         Raises:
-            Unauthorized: Replicate did not send it.
+            Unauthorized: the signature is invalid.
         """
         genuine = await self._is_genuine(account, message)
         if genuine is False:
@@ -133,14 +140,14 @@ class Accounts:
         return True
 
     async def close_idle(self) -> None:
-        """Close, from now on, every connection that has been idle for long."""
+        """Close connections that have been idle for too long, until cancelled."""
         while True:
             await anyio.sleep(KEEPALIVE_SECONDS)
             for gateway in list(self._gateways.values()):
                 await gateway.close_idle()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         for gateway in self._gateways.values():
             await gateway.aclose()
 
@@ -154,7 +161,7 @@ class Accounts:
             )
 
     async def _is_genuine(self, account: str, message: Message) -> bool | None:
-        """None where no token of that account is at hand that would tell."""
+        """Return whether the signature is valid; None if no token of the account is available."""
         for token, gateway in list(self._gateways.items()):
             if gateway.webhooks is not None and self._names.get(fingerprint(token)) == account:
                 try:
@@ -180,7 +187,7 @@ class Accounts:
 
     def _check_not_refused(self, mark: str, source: str) -> None:
         refused_at, sentence = self._refused_tokens.get(mark, (-math.inf, ""))
-        # This machine's user is not kept from trying the token again at once.
+        # The local user may retry the token immediately.
         if source and anyio.current_time() - refused_at < REFUSED_SECONDS:
             raise Unauthorized(sentence)
 
@@ -196,12 +203,12 @@ class Accounts:
             if mark in self._names:
                 return
             if asking.failure is not None and asking.failed_at >= arrived:
-                raise type(asking.failure)(str(asking.failure))  # It was asked meanwhile.
+                raise type(asking.failure)(str(asking.failure))  # A concurrent lookup failed.
             try:
                 with anyio.fail_after(ASK_SECONDS):
                     name = await self._ask(token, mark, source)
             except TooManyAttempts:
-                raise  # Of this address alone: others may ask.
+                raise  # Concerns this address only: others may retry.
             except (ReplicateMcpError, TimeoutError) as error:
                 asking.failed_at = anyio.current_time()
                 asking.failure = (
@@ -216,7 +223,7 @@ class Accounts:
                     await self._forget(token)
 
     async def _forget(self, token: str) -> None:
-        """Keep nothing of a token that may be anything, though who brought it is gone."""
+        """Discard an unverified token's gateway, even if its request was cancelled."""
         if gateway := self._gateways.pop(token, None):
             with anyio.CancelScope(shield=True):
                 await gateway.aclose()
@@ -233,7 +240,7 @@ class Accounts:
             if isinstance(fault, ApiStatusError) and fault.status in (403, 404):
                 log.warning("Replicate does not say whose token this is: %s", fault)
                 return mark
-            # Another name for the account would be another limit: better none than two.
+            # A second name for the account would mean a second limit: fail instead.
             if isinstance(fault, RequestNotSent):
                 raise to_public_error(fault) from None
             raise _account_unknown(f" ({fault})") from None

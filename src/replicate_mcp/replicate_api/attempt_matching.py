@@ -1,7 +1,7 @@
-"""Which prediction came of which attempt, as pure functions.
+"""Matching of predictions to attempts, as pure functions.
 
-A held creation tells no id until it ends. Where its answer was lost, or its process died, the
-account's list of predictions says what became of it.
+A held creation returns no id until it ends. If its response was lost, or its process died, the
+account's list of predictions shows what was created.
 """
 
 import hashlib
@@ -12,39 +12,45 @@ from dataclasses import dataclass
 from typing import Any
 
 MIN_CANCEL_AFTER_SECONDS = 5
-"""Seconds: the least that Replicate takes for `Cancel-After`."""
+"""Minimum `Cancel-After` in seconds that Replicate accepts."""
 
 DEADLINE_TOLERANCE = 1.0
-"""Seconds by which a prediction's life may differ from the `Cancel-After` that was asked for."""
+"""Seconds by which a prediction's lifetime may differ from the requested `Cancel-After`."""
 
 APART_SECONDS = 3
-"""So far apart are the `Cancel-After` of equal attempts: more than twice the tolerance."""
+"""Distance in seconds between the `Cancel-After` values of equal attempts: more than twice the
+tolerance."""
 
 CLOCK_SLACK = 5.0
-"""Seconds taken off Replicate's clock when an attempt is noted, for what its `Date` rounds off."""
+"""Seconds subtracted from Replicate's clock when an attempt is recorded, because its `Date` is
+rounded."""
 
 EVIDENCE_SECONDS = 1.0
-"""How much younger than an attempt a prediction must be to show that the list is up to date."""
+"""Seconds after the loss of a response from which on a listed creation proves that the list is up
+to date."""
 
 GRACE_SECONDS = 10.0
-"""After so long without evidence, an attempt that the list does not show was not made."""
+"""Seconds without such a proof after which an attempt missing from the list counts as not created.
+"""
 
 SETTLED_WITHIN_SECONDS = 50 * 60.0
-"""Replicate deletes inputs after an hour: an older attempt can't be recognised any more."""
+"""Maximum age in seconds of an attempt that can be matched: Replicate deletes inputs after an hour.
+"""
 
 _COMPARED_CHARACTERS = 10_000
-"""A longer string may be rewritten by the API, as a data URI may, so neither is compared."""
+"""Maximum length of a string to compare: the API may rewrite a longer one, as it may a data URI."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAttempt:
-    """An attempt that no prediction is known of.
+    """An attempt without a known prediction.
 
     Attributes:
-        permit: what names it.
+        permit: the permit, which identifies the attempt.
+        model: the model's name as sent.
         inputs: the hash of each input that was sent, "" for one that is not compared.
         cancel_after: seconds, as sent.
-        sent_at: Replicate's clock, less `CLOCK_SLACK`; seconds since the epoch.
+        sent_at: the time on Replicate's clock, less `CLOCK_SLACK`; seconds since the epoch.
     """
 
     permit: int
@@ -56,11 +62,16 @@ class OpenAttempt:
 
 @dataclass(frozen=True, slots=True)
 class ListedPrediction:
-    """A prediction of the account's list.
+    """A prediction in the account's list.
 
     Attributes:
-        inputs: the hash of each, as an attempt's.
-        lives: seconds from its creation to its deadline; None where the list has no deadline.
+        id: Replicate's id of the prediction.
+        model: the model, as `owner/name`.
+        version: the version of the model; "" if the list has none.
+        inputs: the hash of each input, as in `OpenAttempt`.
+        created_at: the time on Replicate's clock, in seconds since the epoch.
+        lifetime: seconds from its creation to its deadline; None if the list has no deadline.
+        ended: whether the prediction has ended.
     """
 
     id: str
@@ -74,11 +85,11 @@ class ListedPrediction:
 
 @dataclass(frozen=True, slots=True)
 class PredictionList:
-    """The account's predictions, as far as its list was read.
+    """The account's predictions, as far as the list was read.
 
     Attributes:
-        predictions: the newest first.
-        reaches_back_to: of those created since then, none is missing.
+        predictions: the predictions, newest first.
+        complete_since: the time from which on no prediction is missing; seconds since the epoch.
     """
 
     predictions: Sequence[ListedPrediction]
@@ -86,16 +97,21 @@ class PredictionList:
 
 
 def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
-    """A short hash of each input, "" for one whose value the API may rewrite."""
+    """Return a short hash of each input, "" for a value that the API may rewrite."""
     return {key: _hash(value) for key, value in inputs.items()}
 
 
 def distinct_cancel_after(wanted: int, used: Set[int]) -> int:
-    """The longest `Cancel-After`, at most `wanted`, that no equal open attempt comes near.
+    """Return the longest `Cancel-After`, at most `wanted`, distinct from those of equal attempts.
 
-    Three seconds apart, no prediction's life fits two attempts; where half of `wanted` is used up
-    like that, one second apart still lets the nearest fit decide; where that is used up too,
-    `wanted` serves again, and such predictions are told apart by their order.
+    With values three seconds apart, no prediction's lifetime matches two attempts. If those down to
+    half of `wanted` are used up, values one second apart still let the nearest match decide. If
+    these are used up too, the result is `wanted` again, and the order of creation distinguishes
+    such predictions.
+
+    Args:
+        wanted: the preferred value in seconds.
+        used: the values of equal open attempts in seconds.
     """
     shortest = max(MIN_CANCEL_AFTER_SECONDS, wanted // 2)
     for apart in (APART_SECONDS, 1):
@@ -108,15 +124,19 @@ def distinct_cancel_after(wanted: int, used: Set[int]) -> int:
 def match_predictions(
     attempts: Sequence[OpenAttempt], predictions: Iterable[ListedPrediction], taken: Set[str]
 ) -> dict[int, ListedPrediction]:
-    """Give predictions to attempts, one to one.
+    """Match predictions to attempts, one to one.
+
+    A prediction matches an attempt if the model, every input that was sent, and the lifetime agree
+    and it was not created earlier. Among several, the nearest lifetime wins, then the earliest
+    creation.
 
     Args:
-        taken: ids that belong to other attempts, for ever.
+        attempts: the attempts without a prediction.
+        predictions: the predictions of the account's list.
+        taken: ids that belong permanently to other attempts.
 
     Returns:
-        The prediction of each attempt that has one, by permit. A prediction fits an attempt when
-        model, every input that was sent, and life agree and it was created since; of those that
-        fit, the nearest life goes first, then the earliest created.
+        The matched predictions by permit; attempts without a match are missing.
     """
     free = sorted(
         (each for each in predictions if each.id not in taken), key=lambda each: each.created_at
@@ -141,9 +161,9 @@ def match_predictions(
 def _of_equal_inputs(
     attempts: Sequence[OpenAttempt], predictions: Sequence[ListedPrediction]
 ) -> Iterator[tuple[OpenAttempt, int]]:
-    """Each attempt with the place of each prediction that has its inputs.
+    """Yield each attempt with the index of each prediction of equal inputs.
 
-    Hundreds of attempts meet thousands of predictions: only those that are alike are compared.
+    A lookup table by inputs avoids comparing hundreds of attempts with thousands of predictions.
     """
     tables: dict[tuple[str, ...], dict[tuple[str | None, ...], list[int]]] = {}
     for attempt in attempts:
@@ -164,13 +184,15 @@ def is_certainly_not_created(
     since: float,
     now: float,
 ) -> bool:
-    """Whether it is certain that an attempt to which no prediction was assigned made none.
+    """Return whether it is certain that an unmatched attempt created no prediction.
 
     Args:
+        attempt: the attempt.
         listed: the account's list, read just now.
         taken: ids that belong to attempts.
-        since: when its answer was lost: before that, a slow upload may still have been under way.
-        now: on Replicate's clock, as `since`.
+        since: when its response was lost, on Replicate's clock; before that, a slow upload may
+            still have been in progress.
+        now: the current time on Replicate's clock.
     """
     return (
         listed.complete_since <= attempt.sent_at
@@ -184,14 +206,17 @@ def is_certainly_not_created(
 def is_undecidable(
     attempt: OpenAttempt, listed: PredictionList | None, *, since: float, now: float
 ) -> bool:
-    """Whether no list tells any more what became of an attempt.
+    """Return whether no list can show the outcome of an attempt any more.
 
     Args:
-        listed: the account's list, read just now; None where it could not be read.
+        attempt: the attempt.
+        listed: the account's list, read just now; None if it could not be read.
+        since: when its response was lost, on Replicate's clock.
+        now: the current time on Replicate's clock.
     """
     if now > attempt.sent_at + CLOCK_SLACK + SETTLED_WITHIN_SECONDS:
         return True
-    # Later lists are cut off later still.
+    # Later lists reach back even less far.
     return (
         listed is not None
         and attempt.sent_at < listed.complete_since
@@ -206,13 +231,16 @@ def _is_up_to_date(listed: PredictionList, since: float, now: float) -> bool:
 
 
 def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
-    """A looser likeness than `fits`: the same model, in whatever version, and prompt."""
+    """Return whether the prediction may belong to the attempt, by a looser test than `matches`.
+
+    It compares the model, in any version, and the prompt.
+    """
     prompt = attempt.inputs.get("prompt", "")
     return (
         prediction.created_at >= attempt.sent_at
         and (
             not prompt
-            or "prompt" not in prediction.inputs  # An account may keep no inputs at all.
+            or "prompt" not in prediction.inputs  # An account may be set to store no inputs.
             or prediction.inputs["prompt"] == prompt
         )
         and _same_path(attempt.model, prediction)
@@ -220,7 +248,7 @@ def _could_be(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
 
 
 def matches(attempt: OpenAttempt, prediction: ListedPrediction) -> bool:
-    """Whether the prediction could have come of the attempt."""
+    """Return whether the prediction could result from the attempt."""
     return (
         prediction.created_at >= attempt.sent_at
         and _difference(attempt, prediction) <= DEADLINE_TOLERANCE
@@ -241,12 +269,12 @@ def _same_model(name: str, prediction: ListedPrediction) -> bool:
 
 def _same_path(name: str, prediction: ListedPrediction) -> bool:
     if name.startswith("deployments/"):
-        return True  # A deployment's predictions carry the name of the model it runs.
+        return True  # A deployment's predictions have the name of its model.
     return prediction.model.casefold() == name.partition(":")[0].casefold()
 
 
 def _has_no_version(prediction: ListedPrediction) -> bool:
-    """Official models keep theirs to themselves."""
+    """Return whether the version is hidden, as that of official models is."""
     return prediction.version == "hidden" or prediction.version.startswith("dp-")
 
 

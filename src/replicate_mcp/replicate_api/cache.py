@@ -1,13 +1,13 @@
-"""Where answers of Replicate's are remembered, so that they are asked for once."""
+"""The cache protocol for Replicate's responses, so that each is requested once."""
 
 from typing import Protocol
 
 
 class Cache(Protocol):
-    """Where answers are remembered; a backend is one."""
+    """A store of expiring values; a backend implements it."""
 
     async def get_cached(self, key: str) -> str | None:
-        """A remembered answer, unless it is too old."""
+        """Return the value of `key`; None if it is missing or expired."""
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
-        """Keep an answer for so long."""
+        """Cache `value` for `seconds`."""

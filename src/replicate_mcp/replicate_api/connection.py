@@ -1,4 +1,4 @@
-"""How connections to Replicate are made (TLS, proxy), and why one could not be."""
+"""Connection options (TLS, proxy) for Replicate, and explanations of failed connections."""
 
 import ssl
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def connection_options(url: str) -> dict[str, Any]:
-    """Return the `verify` and `proxy` arguments of httpx for connections to a URL's host.
+    """Return httpx's `verify` and `proxy` arguments for connections to the host of `url`.
 
     Raises:
         ConnectionMisconfigured: the environment prevents every such connection.
@@ -24,7 +24,7 @@ async def connection_options(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     setting = await find_proxy(parts.scheme, parts.hostname or "")
     try:
-        # A context without certificates trusts nobody, and costs nothing.
+        # A context without certificates trusts no server and is cheap to create.
         is_tls = parts.scheme == "https"
         verify = client_context() if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return {"verify": verify, "proxy": httpx_proxy(setting) if setting else None}
@@ -33,7 +33,7 @@ async def connection_options(url: str) -> dict[str, Any]:
 
 
 async def connection_fault(error: "httpx.TransportError", url: str) -> RequestNotSent:
-    """Return why no connection to a URL's host could be made, as a clause that says what to do."""
+    """Return the reason for a failed connection to the host of `url`, and what to do about it."""
     import httpx
 
     parts = urlsplit(url)
@@ -55,7 +55,7 @@ async def connection_fault(error: "httpx.TransportError", url: str) -> RequestNo
 
 
 def no_simulator(url: str) -> str:
-    """Return what to do where nothing listens at the loopback address of the API."""
+    """Return the advice for a loopback API address at which nothing listens."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return (
@@ -65,23 +65,23 @@ def no_simulator(url: str) -> str:
 
 
 def _use_http(netloc: str, host: str) -> str:
-    """Return what to do where a server speaks HTTP at an https address."""
+    """Return the advice for a server that speaks HTTP at an https address."""
     instead = f": set REPLICATE_BASE_URL to http://{netloc}" if is_loopback(host) else ""
     return f"what answers at {netloc} does not speak TLS{instead}"
 
 
 def _tls_cause(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    """Return the failed verification that is behind an error, if one is."""
+    """Return the failed certificate verification that caused an error; None if there is none."""
     return next((e for e in _causes(error) if isinstance(e, ssl.SSLCertVerificationError)), None)
 
 
 def _speaks_no_tls(error: BaseException) -> bool:
-    """Return whether a server answered the beginning of TLS with something else."""
+    """Return whether the server's reply to the TLS handshake was not TLS."""
     return any(isinstance(each, ssl.SSLError) and each.reason in _NO_TLS for each in _causes(error))
 
 
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
-"""Reasons of OpenSSL for an answer that is no TLS record; they differ between its versions."""
+"""OpenSSL's reasons for a reply that is not a TLS record; they differ between its versions."""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,7 +1,7 @@
-"""Where Replicate keeps outputs: which addresses are its own, and how a small file is fetched.
+"""Download of outputs, and the test for URLs of outputs.
 
-No token is ever sent there: outputs are fetched as anyone may fetch them, from Replicate's delivery
-hosts only, or from the API's own origin where that is loopback (the simulator).
+No token is ever sent: outputs are fetched anonymously, from Replicate's delivery hosts only, or
+from the API's own origin if that is loopback (the simulator).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     import httpx
 
 PHASE_SECONDS = 30.0
-"""For connecting, and for each silence in between."""
+"""Timeout in seconds for connecting, and for each pause between chunks."""
 
 
 Fetch = Callable[[str, int], Awaitable[bytes]]
-"""Gives the file at an address, if it has so many bytes at most."""
+"""Fetches the file at a URL, up to a maximum size in bytes."""
 
 
 class DownloadFailed(Exception):
-    """Why a file cannot be had, as a sentence without its beginning and its full stop."""
+    """The reason for a failed download, as a clause without subject and full stop."""
 
 
 class Delivery:
-    """Tells addresses of outputs from others, and fetches from them."""
+    """A client for outputs, which recognises their URLs and downloads them."""
 
     def __init__(self, base_url: str) -> None:
-        """Args: base_url: of Replicate's API."""
+        """Create a client for outputs of the API at `base_url`."""
         base = urlsplit(base_url)
         self._simulator = base if is_loopback(base.hostname or "") else None
         self._delivered_from = f"https://{DELIVERY_HOST}" if self._simulator is None else base_url
 
     def is_output_url(self, url: str) -> bool:
-        """Whether an address is one of an output."""
+        """Return whether `url` is the URL of an output."""
         if not is_file_url(url):
             return False
         parts = urlsplit(url)
@@ -52,18 +52,18 @@ class Delivery:
         return is_delivery_host(host) and parts.scheme == "https" and port in (None, 443)
 
     async def client(self) -> "httpx.AsyncClient":
-        """A client that follows no redirects and asks for no compression, for some fetches.
+        """Return a client for some downloads, without redirects and compression.
 
-        Images are compressed already; what is compressed once more may unfold to any size.
+        Images are compressed already, and compressed content could decompress to any size.
 
         Raises:
-            NotDelivered: the environment's TLS or proxy settings prevent every connection.
+            DownloadFailed: the environment's TLS or proxy settings prevent every connection.
         """
         import httpx
 
         from replicate_mcp.replicate_api.connection import connection_options
 
-        # By the one proxy that the API is called through; .netrc and the like are not looked at.
+        # Use the same proxy as for the API; ignore .netrc and the like.
         try:
             options = await connection_options(self._delivered_from)
         except ConnectionMisconfigured as fault:
@@ -78,10 +78,10 @@ class Delivery:
 
     @asynccontextmanager
     async def fetching(self) -> AsyncIterator[Fetch]:
-        """Fetch files whole, inside the block.
+        """Provide a function that downloads files completely, inside the block.
 
-        Each fetch raises NotDelivered where the file is elsewhere, gone, too large, or did not
-        come.
+        It raises `DownloadFailed` if the URL is not an output's, or the file is gone, is too large,
+        or did not arrive.
         """
         async with await self.client() as client:
             yield partial(self._fetch, client)
@@ -117,18 +117,18 @@ class Delivery:
 
 
 def image_origins(base_url: str) -> tuple[str, ...]:
-    """The origins from which a browser may load images, for a Content-Security-Policy."""
+    """Return the origins from which a browser may load images, for a Content-Security-Policy."""
     return (f"https://{DELIVERY_HOST}", f"https://*.{DELIVERY_HOST}", *simulator_origins(base_url))
 
 
 def simulator_origins(base_url: str) -> tuple[str, ...]:
-    """The origins of a simulator's files: it names itself by address, whoever calls it how."""
+    """Return the origins of a simulator's files, whose URLs use an IP address."""
     parts = urlsplit(base_url)
     if parts.hostname is None or not is_loopback(parts.hostname):
         return ()
     port = f":{parts.port}" if parts.port else ""
     names = dict.fromkeys((parts.hostname, "127.0.0.1"))
-    # A Content-Security-Policy has no form for an IPv6 address.
+    # A Content-Security-Policy cannot express an IPv6 address.
     return tuple(f"{parts.scheme}://{name}{port}" for name in names if ":" not in name)
 
 

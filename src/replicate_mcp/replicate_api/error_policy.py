@@ -1,8 +1,8 @@
-"""What is done about each fault of a creation: one table.
+"""The error policy of creations: one table from errors to actions.
 
-Nothing here can bill twice: what may have been made is settled through the account's list of
-predictions before anything is sent again. What becomes of a prediction that was made and ends
-without an image is told in `batches/outcome.py`.
+No rule can bill twice: what may have been created is reconciled with the account's list of
+predictions before anything is sent again. `batches/outcome.py` covers predictions that were created
+and ended without an image.
 """
 
 from collections.abc import Callable
@@ -32,31 +32,35 @@ from replicate_mcp.replicate_api.exceptions import (
 
 
 class Action(Enum):
-    """What becomes of the task."""
+    """The next step for the task."""
 
     REQUEUE = auto()
-    """The account is throttled: the task waits its turn anew, for as long as its batch may."""
+    """The account is throttled: requeue the task, for as long as its batch may run."""
 
     RETRY = auto()
-    """After a pause, it is sent again, five times at most; then the task fails."""
+    """Retry after a pause, at most five times; then fail the task."""
 
     RECONCILE = auto()
-    """The list of predictions says whether it was made: then it is followed, else sent again."""
+    """Search the list of predictions: follow the prediction if it was created, else send it again.
+    """
 
     FAIL = auto()
-    """The same would happen again: the task fails."""
+    """The error is permanent: fail the task."""
 
     FAIL_BATCH = auto()
-    """The same would happen to all: the batch's creations end, with this one reason."""
+    """The error affects every task: stop the batch's creations, with this one reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is done, and what its user is told where that ends the task.
+    """An action, and the public error if it ends the task.
 
     Attributes:
-        may_be_made: whether a prediction may have been made, and billed.
+        action: the next step for the task.
+        may_exist: whether a prediction may have been created, and billed.
+        code: the task's error code.
         retryable: whether sending the task again can help, and cannot bill twice.
+        sentence: the task's error message, as a format string.
     """
 
     action: Action
@@ -106,21 +110,21 @@ def _wrong_inputs(fault: ReplicateApiError) -> bool:
 
 _A = Action
 
-# What came instead of an answer, what is done, whether it may be made, and what its user gets.
+# The error, the action, whether a prediction may exist, and the public error.
 TABLE: tuple[tuple[Callable[[ReplicateApiError], bool], Rule], ...] = (
-    # TLS or proxy settings of this machine, which every connection meets
+    # TLS or proxy settings of this machine, which affect every connection
     (
         _kind(ConnectionMisconfigured),
         Rule(_A.FAIL_BATCH, False, "replicate_unavailable", False, _UNREACHED),
     ),
-    # no connection, or the list shows that nothing was made
+    # no connection, or the list shows that nothing was created
     (_kind(RequestNotSent), Rule(_A.RETRY, False, "replicate_unavailable", True, _UNREACHED)),
-    # a page that is not Replicate's; sent again at once, it meets the same
+    # a page that is not Replicate's; an immediate retry would meet it again
     (_kind(Intercepted), Rule(_A.FAIL, False, "replicate_unavailable", True, _UNREACHED)),
-    # reset, time-out, truncated or malformed
+    # reset, timeout, truncated or malformed
     (_kind(ResponseLost), Rule(_A.RECONCILE, True, "create_outcome_unknown", False, UNKNOWN)),
     (_status(500, 599), Rule(_A.RECONCILE, True, "create_outcome_unknown", False, UNKNOWN)),
-    # the list does not say
+    # the list does not show the outcome
     (_kind(OutcomeUnknown), Rule(_A.FAIL, True, "create_outcome_unknown", False, UNKNOWN)),
     # still running after its deadline and a cancel
     (_kind(PredictionStuck), Rule(_A.FAIL, True, "deadline_exceeded", False, _NO_END)),
@@ -135,14 +139,15 @@ TABLE: tuple[tuple[Callable[[ReplicateApiError], bool], Rule], ...] = (
 
 
 VERSION_UNKNOWN = Rule(_A.FAIL, False, "replicate_unavailable", True, _VERSION_UNKNOWN_MESSAGE)
-"""What stands in for the rule of 404 where a model was sent to as it was named."""
+"""The rule that replaces that of 404 for a model that was not resolved."""
 
 
 def rule_for(fault: ReplicateApiError, *, is_resolved: bool = True) -> Rule:
-    """The first rule that fits, with its sentence filled in.
+    """Return the first matching rule, with its sentence filled in.
 
     Args:
-        looked_up: whether Replicate was asked where the model's predictions are created.
+        fault: the error of the creation.
+        is_resolved: whether Replicate was asked where the model's predictions are created.
     """
     if not is_resolved and isinstance(fault, ApiStatusError) and fault.status == 404:
         return VERSION_UNKNOWN
@@ -153,7 +158,7 @@ def rule_for(fault: ReplicateApiError, *, is_resolved: bool = True) -> Rule:
 
 
 def to_public_error(fault: ReplicateApiError) -> ReplicateMcpError:
-    """The error of a caller whose question, which creates nothing, Replicate did not answer."""
+    """Return the caller's error for a failed call that creates nothing."""
     status = fault.status if isinstance(fault, ApiStatusError) else 0
     if status == 401:
         return Unauthorized(_UNAUTHORIZED)

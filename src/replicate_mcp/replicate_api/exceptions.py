@@ -1,4 +1,4 @@
-"""What goes wrong between us and Replicate, as the transport tells it apart."""
+"""Exceptions of calls to Replicate, as the transport distinguishes them."""
 
 import math
 import re
@@ -12,66 +12,67 @@ _RESETS = re.compile(r"resets in ~?(\d{1,9}(?:\.\d{1,9})?)\s*s")
 _REDUCED = re.compile(r"([1-9]\d{0,8}) requests per minute(?: with a burst of ([1-9]\d{0,8}))?")
 
 MAX_RETRY_AFTER_SECONDS = 3600.0
-"""Longest pause that an answer can ask for: all processes of the account keep it."""
+"""Maximum pause that a response can request: all processes of the account observe it."""
 
 _MAX_FIELDS = 10
 
 
 class ReplicateApiError(Exception):
-    """A call to Replicate that gave no usable answer."""
+    """A call to Replicate without a usable response."""
 
 
 class RequestNotSent(ReplicateApiError):
-    """The request never reached Replicate: no connection could be made."""
+    """No connection could be made, so the request never reached Replicate."""
 
 
 class ConnectionMisconfigured(RequestNotSent):
-    """This machine's TLS or proxy settings prevent every connection until somebody changes them."""
+    """This machine's TLS or proxy settings prevent every connection until they are changed."""
 
 
 class ResponseLost(ReplicateApiError):
-    """The request was sent and its answer never came whole: what it did is not known."""
+    """The request was sent but no complete response arrived: its effect is unknown."""
 
 
 class UnreadableCreation(ResponseLost):
-    """A creation was answered 201 or 202, but its body cannot be read: a prediction was made."""
+    """A creation returned 201 or 202 with an unreadable body: a prediction was created."""
 
 
 class PredictionNotCreated(RequestNotSent):
-    """The answer was lost, and the list of predictions shows that nothing was created."""
+    """The response was lost, and the list of predictions shows that nothing was created."""
 
 
 class Intercepted(ReplicateApiError):
-    """A proxy or firewall answered 4xx with a page of its own: Replicate never saw the request.
+    """A proxy or firewall returned a 4xx page of its own: the request never reached Replicate.
 
-    Replicate's own refusals are JSON objects, whatever their status.
+    Replicate's own error responses are JSON objects, whatever their status.
     """
 
     @classmethod
     def from_response(cls, status: int, page: str) -> "Intercepted":
-        """From a status and the beginning of a page."""
+        """Build the exception from a status and the beginning of a page."""
         said = one_line(without_markup(page), 100)
         quoted = f' "{said}"' if said else ""
         return cls(f"a proxy or firewall answered {status}{quoted} in its place")
 
 
 class OutcomeUnknown(ReplicateApiError):
-    """The answer was lost, and the list of predictions does not say what became of it."""
+    """The response was lost, and the list of predictions does not show the outcome."""
 
 
 class PredictionStuck(ReplicateApiError):
-    """A prediction did not end by its deadline, nor when it was cancelled."""
+    """A prediction did not end by its deadline, nor after it was cancelled."""
 
 
 @dataclass(eq=False)
 class ApiStatusError(ReplicateApiError):
-    """An answer with a status of 400 or more.
+    """A response with a status of 400 or more.
 
     Attributes:
-        status: HTTP's.
+        status: the HTTP status code.
         detail: the sentence in the problem document, or the first words of another body.
-        retry_after: seconds, from the header, the body's field, or the sentence, in that order.
-        fields: the wrong inputs of a 422, by name, with what is said of each.
+        retry_after: seconds, from the header, the body's field or the sentence, in that order; None
+            where none of them has it.
+        fields: the invalid inputs of a 422, by name, with the description of each.
     """
 
     status: int
@@ -80,12 +81,12 @@ class ApiStatusError(ReplicateApiError):
     fields: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The status and the sentence."""
+        """Return the status and the sentence."""
         return f"{self.status}: {self.detail}"
 
     @property
     def reduced_to(self) -> tuple[float, float | None] | None:
-        """The lowered rate a 429 names: creations a minute, and the burst."""
+        """The reduced rate that a 429 names: creations a minute, and the burst."""
         found = _REDUCED.search(self.detail)
         return (float(found[1]), float(found[2]) if found[2] else None) if found else None
 
@@ -93,7 +94,10 @@ class ApiStatusError(ReplicateApiError):
     def from_response(
         cls, status: int, headers: Mapping[str, str], body: Mapping[str, Any] | str
     ) -> "ApiStatusError":
-        """From an answer's parts; `body` is the parsed object, or text that is none."""
+        """Build the exception from a response.
+
+        `body` is the parsed object, or the text of a body that is not a JSON object.
+        """
         if isinstance(body, str):
             detail = one_line(without_markup(body), 300) or "no reason given"
             return cls(status, detail, _seconds(headers, {}, ""))

@@ -1,4 +1,4 @@
-"""A token's way to Replicate through the `replicate` client: create, follow, cancel, look up."""
+"""The gateway: one token's calls to Replicate's API through the `replicate` client."""
 
 import contextlib
 import io
@@ -42,29 +42,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 60
-"""The longest that Replicate holds a creation's answer."""
+"""Maximum seconds for which Replicate holds the response to a creation."""
 
 CALLS_A_SECOND = 40.0
-"""Calls other than creations, for all that is followed: Replicate allows 3,000 a minute."""
+"""Rate of calls other than creations, for all followed predictions together: Replicate allows 3,000
+a minute."""
 
 MIN_POLL_SECONDS = 0.5
 
 DEADLINE_GRACE_SECONDS = 60.0
-"""How long past its deadline a prediction is followed before it counts as one that never ends."""
+"""Seconds past its deadline for which a prediction is followed before it counts as stuck."""
 
 MAX_ACCOUNT_CHARACTERS = 200
-"""Longest name of an account; GitHub's, from which Replicate takes them, have at most 39."""
+"""Maximum length of an account name; Replicate takes names from GitHub, where they have at most 39.
+"""
 
 MAX_LIST_PAGES = 20
-"""Pages of 100 read from the list of predictions, at most."""
+"""Maximum number of pages, of 100 rows each, to read from the list of predictions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a model's predictions are created: with a version, or by the model's own address.
+    """The endpoint for creating a model's predictions: its version, or the model's own address.
 
     Attributes:
-        looked_up: whether Replicate was asked which; else it is as the model was named.
+        name: the model.
+        version: the version to create with; "" to use the model's or deployment's own address.
+        is_resolved: whether Replicate was asked for the endpoint; else it is derived from the name
+            as given.
     """
 
     name: ModelName
@@ -76,9 +81,10 @@ class Gateway:
     """A token's calls to Replicate, over one client and one set of connections.
 
     Attributes:
-        webhooks: by which ends of predictions are heard of; None where only looking tells.
-        unanswered_since: when the first call in a row got no answer, in seconds since the epoch;
-            None where the last call was answered.
+        webhooks: the account's webhooks, which signal the ends of predictions; None to rely on
+            polling alone.
+        unanswered_since: time of the first call in the current run of calls without a response, in
+            seconds since the epoch; None where the last call got a response.
     """
 
     def __init__(self, token: str, base_url: str) -> None:
@@ -92,30 +98,32 @@ class Gateway:
 
     @property
     def base_url(self) -> str:
-        """Where it calls."""
+        """The base URL of the API."""
         return self._base_url
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Return a representation without the token."""
         return f"Gateway({fingerprint(self._token)}, {self._base_url})"
 
     async def close_idle(self) -> None:
-        """Close the connections that have been idle for long."""
+        """Close the connections that have been idle for too long."""
         await self._transport.close_idle()
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close all connections."""
         await self._transport.aclose()
 
     def now(self) -> float:
-        """The time on Replicate's clock, in seconds since the epoch."""
+        """Return the time on Replicate's clock, in seconds since the epoch."""
         return self._transport.now()
 
     async def sync_clock(self) -> None:
-        """Make sure that `now` is Replicate's time: without any answer yet, ask for an empty one.
+        """Synchronise `now` with Replicate's clock.
+
+        Without any response so far, request an empty list.
 
         Raises:
-            Fault: there is no answer that tells it; a refusal does.
+            ReplicateApiError: no response has a date; one with an error status is sufficient.
         """
 
         async def ask() -> None:
@@ -128,7 +136,7 @@ class Gateway:
             raise ResponseLost("its answer has no Date header: a proxy may have taken it out")
 
     async def account(self) -> str:
-        """The name of the account that the token belongs to."""
+        """Return the name of the token's account."""
         answer = await self._get(lambda client: client.accounts.async_current())
         name = answer.get("username")
         if not isinstance(name, str) or not _is_usable_name(name):
@@ -138,15 +146,19 @@ class Gateway:
     async def create(
         self, target: Target, inputs: Mapping[str, Any], *, cancel_after: int
     ) -> Prediction:
-        """Create a prediction and wait while Replicate holds the answer.
+        """Create a prediction and wait while Replicate holds the response.
 
         Args:
-            cancel_after: seconds, at least 5, after which Replicate cancels it by itself.
+            target: the endpoint to create it with.
+            inputs: the model's inputs.
+            cancel_after: seconds, at least 5, after which Replicate cancels the prediction by
+                itself.
 
         Raises:
-            Refusal: nothing was created.
-            NotSent: nothing was created.
-            LostAnswer: it may have been created, and billed; as UnreadableCreation, it was.
+            ApiStatusError: nothing was created, unless the status is 5xx.
+            RequestNotSent: nothing was created.
+            ResponseLost: a prediction may have been created, and billed; with `UnreadableCreation`,
+                it was.
         """
         with call(hold=HOLD_SECONDS, cancel_after=cancel_after) as this:
             await self._send(self._creation(target, dict(inputs)), this)
@@ -156,15 +168,17 @@ class Gateway:
             raise UnreadableCreation(str(error)) from error
 
     async def follow(self, prediction: Prediction, *, until: float) -> Prediction:
-        """Look at a prediction until it is done; one that was not seen yet, at once.
+        """Poll a prediction until it is done; poll at once if it was not fetched yet.
 
         Args:
-            until: by when it should have ended, on Replicate's clock; it is cancelled then.
+            prediction: the prediction as last known.
+            until: the deadline on Replicate's clock, in seconds since the epoch; the prediction is
+                cancelled then.
 
         Raises:
-            NeverEnded: it did not end even so.
-            Refusal: the token is good for nothing any more, or there is no such prediction.
-            Fault: it could not be looked at for so long that its files are gone.
+            PredictionStuck: the prediction did not end even after it was cancelled.
+            ApiStatusError: the token is no longer valid, or the prediction does not exist.
+            ReplicateApiError: polling failed for so long that the output files have been deleted.
         """
         self._following += 1
         canceled = False
@@ -209,11 +223,11 @@ class Gateway:
         return max(MIN_POLL_SECONDS, self._following / CALLS_A_SECOND)
 
     async def get(self, prediction_id: str) -> Prediction:
-        """A prediction as it stands."""
+        """Return the current state of a prediction."""
         return _read(await self._get(lambda client: client.predictions.async_get(prediction_id)))
 
     async def cancel(self, prediction_id: str) -> None:
-        """Stop a prediction; one that has ended, or is not known, is left as it is."""
+        """Cancel a prediction; do nothing if it has ended or is unknown."""
         with call() as this:
             try:
                 await self._send(self._client.predictions.async_cancel(prediction_id), this)
@@ -222,15 +236,15 @@ class Gateway:
                     raise
 
     async def webhook_secret(self) -> str:
-        """What the account's webhooks are signed with."""
+        """Return the signing secret of the account's webhooks."""
         answer = await self._get(lambda client: client.webhooks.default.async_secret())
         return str(answer.get("key") or "")
 
     async def predictions_since(self, moment: float) -> PredictionList:
-        """The account's predictions created since, or the newest of them where they are too many.
+        """Return the account's predictions created since `moment`; the newest if too many.
 
         Args:
-            moment: on Replicate's clock, in seconds since the epoch.
+            moment: a time on Replicate's clock, in seconds since the epoch.
         """
         since = datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
         cursor = f"/v1/predictions?created_after={since}"
@@ -245,7 +259,7 @@ class Gateway:
         return PredictionList(found, found[-1].created_at if found else math.inf)
 
     async def _page(self, cursor: str) -> tuple[list[ListedPrediction], str]:
-        """One page of the account's list, without rows that cannot be read, and the next cursor."""
+        """Return one page of the account's list, without unreadable rows, and the next cursor."""
         with call() as this:
             await self._send(self._client.predictions.async_list(cursor), this)
         rows, next_cursor = this.answer.get("results"), this.answer.get("next")
@@ -253,22 +267,24 @@ class Gateway:
         return page, next_cursor if isinstance(next_cursor, str) else ""
 
     async def model(self, owner: str, name: str) -> Mapping[str, Any]:
-        """A model as the API gives it."""
+        """Return a model as the API describes it."""
         return await self._get(lambda client: client.models.async_get(owner, name))
 
     async def search_models(self, query: str, *, limit: int) -> Sequence[Mapping[str, Any]]:
-        """What Replicate's catalogue has for some words: models, each beside its `metadata`."""
+        """Search Replicate's models for `query`; each result has the model and its `metadata`."""
         address = f"/v1/search?{urlencode({'query': query, 'limit': limit})}"
-        # The client has no call for it, but asks for a page of models at any address.
+        # The client has no search call, but can request a page of models from any address.
         answer = await self._get(lambda client: client.models.async_list(address))
         models = answer.get("models")
         return [each for each in models if isinstance(each, Mapping)] if _is_list(models) else []
 
     async def upload(self, content: bytes, name: str, kind: str) -> str:
-        """Keep a file at Replicate for a day, and give the URL by which its models read it.
+        """Upload a file, which Replicate keeps for a day, and return the URL for model inputs.
 
         Args:
-            kind: its type, like `image/png`.
+            content: the bytes of the file.
+            name: its filename.
+            kind: its media type, like `image/png`.
         """
         answer = await self._get(
             lambda client: client.files.async_create(
@@ -282,7 +298,7 @@ class Gateway:
         return url
 
     async def version(self, owner: str, name: str, version: str) -> Mapping[str, Any]:
-        """A model's version as the API gives it."""
+        """Return a model's version as the API describes it."""
         from replicate.version import Versions
 
         return await self._get(
@@ -290,13 +306,13 @@ class Gateway:
         )
 
     async def deployment(self, owner: str, name: str) -> Mapping[str, Any]:
-        """A deployment as the API gives it."""
+        """Return a deployment as the API describes it."""
         return await self._get(lambda client: client.deployments.async_get(f"{owner}/{name}"))
 
     @property
     def _client(self) -> "Client":
         if self._lazy_client is None:
-            # Imported at the first call: a server that only lists its tools never needs it.
+            # Imported at the first call: a server that only lists its tools does not need it.
             from replicate.client import Client
 
             self._lazy_client = Client(
@@ -325,7 +341,7 @@ class Gateway:
         return answer
 
     async def _send(self, asking: "Awaitable[object]", this: Call) -> None:
-        """Let the client ask; what it makes of the raw answer does not matter, if there is one."""
+        """Await the client's call; ignore errors of its parsing if a raw response has arrived."""
         try:
             await asking
         except ReplicateApiError as fault:
@@ -353,7 +369,7 @@ def import_client() -> None:
 
 
 def _is_usable_name(account: str) -> bool:
-    """Return whether an account can be known by this name wherever its limits are kept."""
+    """Return whether every backend can store limits under the account name."""
     # Redis marks the generation of a hash by the field "#".
     encodable = account.isascii() or account.encode(errors="replace").decode() == account
     return 0 < len(account) <= MAX_ACCOUNT_CHARACTERS and encodable and account[0] != "#"
@@ -369,7 +385,8 @@ def _listed_page(rows: object) -> list[ListedPrediction]:
         try:
             page.append(_listed(row))
         except Exception as error:
-            # One row, whatever is wrong with it, may not keep the others from being settled.
+            # An invalid row, whatever its defect, must not prevent the reconciliation of the
+            # others.
             log.warning("a row of the list of predictions is skipped: %s", type(error).__name__)
     return page
 

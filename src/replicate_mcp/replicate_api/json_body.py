@@ -1,8 +1,8 @@
-"""Parse JSON that a model wrote, whatever its depth, width and numbers.
+"""A JSON parser for model-written content of any depth, width and number size.
 
-A model decides what its predictions' outputs and inputs hold, and these come back inside
-Replicate's own answers: in the answer to one creation, and among the rows of the account's list. An
-output that Python's parser refuses may not take the rest of such an answer with it.
+A model decides the content of its predictions' outputs and inputs, and these come back inside
+Replicate's own responses: in the response to one creation, and among the rows of the account's
+list. An output that Python's parser rejects must not invalidate the rest of such a response.
 """
 
 import json
@@ -10,19 +10,19 @@ import re
 from typing import Any
 
 MAX_DEPTH = 32
-"""Levels that are kept: a row of a page is at the third, its output at the fourth."""
+"""Maximum nesting depth: a row of a page is at level 3, its output at level 4."""
 
 MAX_VALUES = 50_000
-"""Values in one input or output that are kept; image models give a few URLs."""
+"""Maximum number of values in one input or output; image models return a few URLs."""
 
 _MAX_TOP_LEVEL_VALUES = 100 * MAX_VALUES
-"""Values at the first two levels: a page has at most 100 rows."""
+"""Maximum number of values at the first two levels: a page has at most 100 rows."""
 
 _SIMPLE_COMMAS = 10_000
-"""A body with fewer commas, and no more brackets than levels, needs no look at its structure."""
+"""A body with fewer commas, and no more brackets than `MAX_DEPTH`, needs no structural scan."""
 
 _LONG_NUMBER = rb"\d{41,}"
-"""Nothing of Replicate's has so many digits; Python refuses to read 4,300 of them."""
+"""Pattern of numbers longer than any of Replicate's; Python refuses to parse 4,300 digits."""
 
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]|-?' + _LONG_NUMBER + rb"[0-9.eE+-]*", re.DOTALL
@@ -30,10 +30,10 @@ _TOKEN = re.compile(
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the document in `body`, with null in place of what is too deep, wide or long.
+    """Return the document in `body`, with null in place of values that exceed the limits.
 
     Args:
-        body: UTF-8; bytes that are not become replacement characters.
+        body: UTF-8; invalid bytes become replacement characters.
 
     Raises:
         ValueError: the body is not JSON.
@@ -54,9 +54,9 @@ def _is_simple(body: bytes) -> bool:
 def _reduced(body: bytes) -> bytes:
     """Return `body` with null for each container or number beyond the limits above."""
     reduced = bytearray()
-    copied = 0  # Everything of `body` before it is in `reduced`, or was left out.
-    starts: list[int] = []  # Where each open container begins in `reduced`.
-    excess = 0  # Levels below the deepest that is kept.
+    copied = 0  # Position in `body` up to which it was copied or omitted.
+    starts: list[int] = []  # Start of each open container in `reduced`.
+    excess = 0  # Nesting levels beyond `MAX_DEPTH`.
     for token in _TOKEN.finditer(body):
         first = body[token.start()]
         if first == ord('"'):

@@ -1,4 +1,4 @@
-"""What is known of a model: where its predictions are created, and its own schema of inputs."""
+"""Model lookup: the endpoint for a model's predictions, and the schema of its inputs."""
 
 import json
 from collections import OrderedDict, defaultdict
@@ -20,27 +20,30 @@ from replicate_mcp.tasks.openapi_schema import streams_output
 from replicate_mcp.tasks.task import OWN_FIELDS
 
 SCHEMA_SECONDS = 24 * 3600
-"""For how long a model's schema is remembered."""
+"""Seconds for which a model's schema is cached."""
 
 MAX_SCHEMA_BYTES = 1024 * 1024
-"""A larger schema is not kept: Replicate checks the inputs. Image models' have 2 to 50 kB."""
+"""Maximum size of a schema to keep, else Replicate validates the inputs. Image models' have 2 to 50
+kB."""
 
 MAX_COMPILED_BYTES = 8 * 1024 * 1024
-"""Text of the schemas that stay compiled in a process; compiled, they take about ten times that."""
+"""Maximum total text size of the compiled schemas of a process; compiled, they take about ten times
+as much."""
 
 MAX_CONCURRENT_LOOKUPS = 16
-"""Models that Replicate is asked for at once, by a process: each takes a connection."""
+"""Maximum number of concurrent model lookups of a process: each takes a connection."""
 
 _COMPILING_COST = 8
-"""Compiling a schema takes as long as parsing a text so many times its size."""
+"""Compiling a schema takes as long as parsing a text this many times its size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that tasks can be made with.
+    """A model for tasks.
 
     Attributes:
-        schema: of its inputs; None where it could not be had.
+        target: the endpoint for its predictions.
+        schema: the schema of its inputs; None if it is not available.
         gives_one_by_one: whether its output may be a list that grows while it runs.
     """
 
@@ -50,7 +53,10 @@ class Model:
 
 
 class ModelResolver:
-    """Look models up, each once a day for all who share the memory and may see it."""
+    """A resolver of model names.
+
+    It looks each model up once a day for all who share the cache and may see it.
+    """
 
     def __init__(self, memory: Cache) -> None:
         self._memory = memory
@@ -59,14 +65,16 @@ class ModelResolver:
         self._compiled = _CompiledModels()
 
     async def find(self, name: ModelName, gateway: Gateway, account: str) -> Model | None:
-        """Return the model, or None where Replicate knows none of that name.
+        """Return the model, or None if Replicate has none of that name.
 
-        Where Replicate cannot be asked, the model is taken as named and its inputs are not
-        checked: Replicate judges them.
+        If Replicate cannot be reached, return the model as named and without a schema: Replicate
+        validates the inputs.
 
         Args:
-            account: whose token `gateway` has. What Replicate says of a model that is not public
-                is remembered for this account alone.
+            name: the name of the model.
+            gateway: the gateway of the caller's token.
+            account: the account of `gateway`. What Replicate returns about a model that is not
+                public is cached for this account alone.
         """
         keys = _Keys(
             public=f"model:{gateway.base_url}:{name}",
@@ -77,7 +85,7 @@ class ModelResolver:
             async with turn:
                 return await self._find(keys, name, gateway)
         finally:
-            if not turn.locked():  # Nobody else waits: names may be made up.
+            if not turn.locked():  # No other task waits: drop made-up names.
                 self._asking.pop(keys.private, None)
 
     async def _find(self, keys: "_Keys", name: ModelName, gateway: Gateway) -> Model | None:
@@ -106,14 +114,14 @@ class ModelResolver:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Under which an answer about a model is remembered."""
+    """The cache keys of a model."""
 
     public: str
     private: str
 
 
 class _CompiledModels:
-    """Compiled models, the most recently used ones, bounded by the bytes of their schemas' text."""
+    """An LRU cache of compiled models, bounded by the total text size of their schemas."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[ModelName, str], Model] = OrderedDict()
@@ -141,7 +149,7 @@ def _as_named(name: ModelName) -> Model:
 
 
 async def _ask(name: ModelName, gateway: Gateway) -> dict[str, Any]:
-    """Ask for what is remembered: the version to name at creation, the schema, who may know it."""
+    """Request the cached facts: the version for creations, the schema, and the visibility."""
     if name.kind == "deployment":
         release = _object(await gateway.deployment(name.owner, name.name), "current_release")
         owner, _, model = str(release.get("model", "")).partition("/")
@@ -149,7 +157,7 @@ async def _ask(name: ModelName, gateway: Gateway) -> dict[str, Any]:
         return {"version": "", "schema": version.get("openapi_schema"), "is_public": False}
     if name.kind == "version":
         version = await gateway.version(name.owner, name.name, name.version)
-        # A version does not say whether its model is public.
+        # A version does not show whether its model is public.
         schema = version.get("openapi_schema")
         return {"version": name.version, "schema": schema, "is_public": False}
     answer = await gateway.model(name.owner, name.name)
@@ -157,7 +165,7 @@ async def _ask(name: ModelName, gateway: Gateway) -> dict[str, Any]:
     version_id = latest.get("id")
     official = answer.get("is_official") is True or not isinstance(version_id, str)
     return {
-        # Only official models answer at their own address; others are named by their version.
+        # Only official models accept creations at their own address; others need their version.
         "version": "" if official else version_id,
         "schema": latest.get("openapi_schema"),
         "is_public": answer.get("visibility") == "public",
@@ -180,7 +188,7 @@ def _read(name: ModelName, remembered: str) -> Model:
         schema = _schema(name, found["schema"]) if found["schema"] else None
         grows = streams_output(found["schema"])
     except Exception:
-        # A schema is its model's owner's: whatever is wrong with it, Replicate checks the inputs.
+        # The model's owner wrote the schema: if it has any defect, Replicate validates the inputs.
         schema, grows = None, True
     return Model(Target(name, found["version"]), schema, grows)
 

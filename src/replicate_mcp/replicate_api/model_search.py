@@ -1,4 +1,4 @@
-"""Finding a model: the known ones first, then Replicate's catalogue; and one model's inputs."""
+"""Model search, in the recommended models and at Replicate, and lookup of a model's inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,19 +21,21 @@ from replicate_mcp.tasks.recommended_models import (
 from replicate_mcp.text import one_line, with_full_stop
 
 MAX_RESULTS = 20
-"""Models that are asked for of Replicate's catalogue."""
+"""Maximum number of models to request from Replicate's search."""
 
 DESCRIPTION_CHARACTERS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """A model that a search has found.
+    """A search result.
 
     Attributes:
-        description: what it is good at, in one line; its owner's words where it is not `known`.
-        known: its entry, if it is one of those chosen by hand.
-        runs: how often it was run, as far as Replicate says.
+        name: the model, as `owner/name`.
+        description: the model's strengths in one line; its owner's description unless it is
+            `known`.
+        known: its entry among the recommended models; None if it has none.
+        runs: its number of runs; None if Replicate does not give it.
     """
 
     name: str
@@ -44,23 +46,23 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search has found, and why it is not all, where it is not."""
+    """The models found, and a note if the result is incomplete."""
 
     models: list[ModelSummary]
     note: str = ""
 
 
 def recommended_models(query: str | None) -> list[ModelSummary]:
-    """Those chosen by hand that fit; all of them without a query."""
+    """Return the recommended models that match `query`; all of them for None."""
     fitting = CATALOGUE if query is None else search(query)
     return [ModelSummary(known.name, known.good_at, known) for known in fitting]
 
 
 async def search_replicate(query: str, gateway: Gateway) -> list[ModelSummary]:
-    """Image models of Replicate's catalogue, in its order.
+    """Search Replicate for image models, and return them in its order.
 
     Raises:
-        ReplicateMcpError: there is no answer.
+        ReplicateMcpError: Replicate did not respond.
     """
     try:
         found = await gateway.search_models(query, limit=MAX_RESULTS)
@@ -70,7 +72,7 @@ async def search_replicate(query: str, gateway: Gateway) -> list[ModelSummary]:
 
 
 def image_models(found: Sequence[Mapping[str, Any]]) -> list[ModelSummary]:
-    """Those of a search's models that make images, as far as their tags tell."""
+    """Return the models of a search result that make images, according to their tags."""
     read = [_read(each) for each in found if _makes_images(each)]
     return [model for model in read if model is not None]
 
@@ -78,15 +80,18 @@ def image_models(found: Sequence[Mapping[str, Any]]) -> list[ModelSummary]:
 async def inputs(
     name: str, gateway: Gateway, models: ModelResolver, account: str
 ) -> InputSchema | None:
-    """The schema of a model's inputs; None where Replicate could not say.
+    """Return the schema of a model's inputs; None if Replicate could not provide it.
 
     Args:
-        account: whose token `gateway` has.
+        name: the name of a model, as a caller gives it.
+        gateway: the gateway of the caller's token.
+        models: the resolver to look the model up with.
+        account: the account of `gateway`.
 
     Raises:
-        InvalidInput: that is no model's name.
-        ModelNotFound: Replicate knows no such model.
-        ReplicateMcpError: Replicate refused to tell.
+        InvalidInput: `name` is not a valid model name.
+        ModelNotFound: Replicate has no such model.
+        ReplicateMcpError: Replicate returned an error.
     """
     try:
         parsed = ModelName.parse(name)
@@ -102,7 +107,7 @@ async def inputs(
 
 
 def unknown(name: ModelName) -> str:
-    """What is told of a model that Replicate does not know."""
+    """Return the error message for a model that Replicate does not have."""
     near = suggest_model(name.path)
     if near is not None and near != name.path:
         return f"Replicate knows no model '{name}': did you mean {near}?"
@@ -110,7 +115,7 @@ def unknown(name: ModelName) -> str:
 
 
 def _makes_images(found: Mapping[str, Any]) -> bool:
-    """By its tags; the catalogue holds models for sound, video and text as well."""
+    """Return whether the tags allow for images; Replicate also has sound, video and text models."""
     metadata = found.get("metadata")
     tags = metadata.get("tags") if isinstance(metadata, Mapping) else None
     if not isinstance(tags, list) or not tags:

@@ -1,4 +1,4 @@
-"""What counts as an output: the files that a model made, out of whatever JSON it gave."""
+"""Extraction of output files from a prediction's output, which may be any JSON."""
 
 import re
 from collections.abc import Mapping
@@ -9,22 +9,23 @@ from urllib.parse import unquote, urlsplit
 from replicate_mcp.tasks.media import DATA_EXTENSIONS, MEDIA_EXTENSIONS
 
 MAX_FILES = 100
-"""Files of one prediction: above what any image model makes at once."""
+"""Maximum number of files of one prediction: more than any image model makes."""
 
 MAX_URL_CHARACTERS = 4_096
-"""Delivery URLs have some 100 characters; longer ones are no use to any program."""
+"""Maximum length of a URL: delivery URLs have some 100 characters, and longer ones than this are
+unusable in practice."""
 
 MAX_WORD_CHARACTERS = 2_000
-"""Text of an output that is kept: more than a sentence quotes."""
+"""Maximum length of the text kept from an output: more than an error message quotes."""
 
 DELIVERY_HOST = "replicate.delivery"
-"""The host, with its subdomains, on which Replicate keeps outputs."""
+"""The host, with its subdomains, that serves outputs."""
 
 _MAX_VALUES = 10_000
-"""Values of an output that are looked at."""
+"""Maximum number of values of an output to inspect."""
 
 _UNSAFE = frozenset('"<>\\^`{|}')
-"""Characters that no URL may contain unescaped (RFC 3986)."""
+"""Characters that a URL must not contain unescaped (RFC 3986)."""
 
 
 _PAGE_NAMES = re.compile(
@@ -32,17 +33,17 @@ _PAGE_NAMES = re.compile(
     r"|citation|notice)s?(_(url|link))?",
     re.IGNORECASE,
 )
-"""Names under which an output has pages beside its files."""
+"""Keys of an output that hold URLs of pages instead of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files of an output, and the words in it.
+    """The files and the text of an output.
 
     Attributes:
-        urls: in order, each once.
-        inline: whether any file came as a `data:` URI, so that its URL is known only later.
-        words: the text that names no file, in at most `MAX_WORD_CHARACTERS`.
+        urls: the URLs of the files, in order, without duplicates.
+        inline: whether any file is a `data:` URI, so that its URL is not known yet.
+        words: the text that is not a file, at most `MAX_WORD_CHARACTERS`.
     """
 
     urls: tuple[str, ...] = ()
@@ -51,7 +52,7 @@ class Outputs:
 
 
 def outputs_of(output: object) -> Outputs:
-    """Return the files of an output: one string, a list, or an object that holds either."""
+    """Return the files of an output: a string, a list, or an object that contains either."""
     urls: dict[str, None] = {}
     texts: list[str] = []
     room = MAX_WORD_CHARACTERS
@@ -81,10 +82,10 @@ def outputs_of(output: object) -> Outputs:
 
 
 def _without_pages(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave out URLs of licences, sources and other pages that a model gives beside its files.
+    """Remove URLs of licences, sources and other pages that a model returns beside its files.
 
-    A file is on the delivery host, or has the extension of a medium. Where no URL is such a file,
-    all of them stand: some models keep their files elsewhere, under names without an extension.
+    A file is on the delivery host or has a media extension. If no URL is such a file, keep all of
+    them: some models store their files elsewhere, under names without an extension.
     """
     return tuple(filter(_is_file, urls)) or urls
 
@@ -94,7 +95,7 @@ def _is_file(url: str) -> bool:
 
 
 def is_delivery_host(host: str) -> bool:
-    """Return whether a host is the one on which Replicate keeps outputs, or below it."""
+    """Return whether `host` is `DELIVERY_HOST` or a subdomain of it."""
     return host == DELIVERY_HOST or host.endswith(f".{DELIVERY_HOST}")
 
 
@@ -103,13 +104,13 @@ def _has_media_extension(url: str) -> bool:
 
 
 def _joined(texts: list[str]) -> str:
-    """Join texts; a language model's tokens, which bring their own spaces, without more of them."""
+    """Join texts with spaces; tokens of a language model, which include theirs, without."""
     are_tokens = any(text[:1].isspace() or text[-1:].isspace() for text in texts)
     return ("" if are_tokens else " ").join(texts)[:MAX_WORD_CHARACTERS]
 
 
 def is_file_url(text: str) -> bool:
-    """Return whether `text` is an http(s) URL that every program reads alike."""
+    """Return whether `text` is an http(s) URL that all programs parse alike."""
     if len(text) > MAX_URL_CHARACTERS or text[:4].lower() != "http":
         return False
     if not text.isascii() or not text.isprintable() or " " in text or not _UNSAFE.isdisjoint(text):
@@ -122,10 +123,10 @@ def is_file_url(text: str) -> bool:
 
 
 def extension_of(url: str) -> str | None:
-    """Return the extension of the file that a URL names, without its dot.
+    """Return the file extension in a URL's path, without its dot.
 
-    None if it has none, or one that is neither of media nor of data: what opens such a file is for
-    nobody's URL to choose.
+    None if the path has none, or one that is neither media nor data: a URL must not choose the
+    program that opens the file.
     """
     try:
         suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix.removeprefix(".")

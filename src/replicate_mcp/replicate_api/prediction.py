@@ -1,4 +1,4 @@
-"""A prediction, read from Replicate's raw answer."""
+"""A prediction, parsed from Replicate's raw response."""
 
 import math
 import re
@@ -11,29 +11,38 @@ from replicate_mcp.replicate_api.outputs import outputs_of
 from replicate_mcp.text import one_line
 
 ENDED_STATUSES = frozenset({"succeeded", "failed", "canceled", "aborted"})
-"""The statuses after which nothing runs."""
+"""The terminal statuses."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""An id becomes part of the addresses that are called."""
+"""Pattern of an id, which becomes part of URLs."""
 
 MAX_LOG_CHARACTERS = 4_000
-"""The end of a log that is kept, where there is no file: a model says last why it gave none."""
+"""Length of the end of the log to keep if there is no file: a model gives the reason in its last
+lines."""
 
 _MAX_SEED_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is known of a prediction; times are in seconds since the epoch on Replicate's clock.
+    """The known state of a prediction; times are in seconds since the epoch on Replicate's clock.
 
     Attributes:
-        urls: its output files, in order, as `outputs_of` decides; a `data:` output is none.
-        status: as Replicate gives it; "" where it was not looked at yet.
-        inline: whether the output came as `data:` URIs, so that the files are known only later.
-        error: the model's reason as one line; "" where it gave none.
-        listed: whether the files came in a list, which may grow while the prediction runs.
-        words: what the model gave as text in place of files.
-        logs: the end of what it printed, where it has ended without a file.
+        id: Replicate's id.
+        status: the status from Replicate; "" if it was not fetched yet.
+        urls: the output files, in order, as `outputs_of` extracts them; a `data:` output is not
+            included.
+        inline: whether the output came as `data:` URIs, so that the URLs of the files are not known
+            yet.
+        error: the model's reason as one line; "" if it gave none.
+        created_at: the time of the creation; None if unknown.
+        completed_at: the time of the end; None if unknown.
+        deadline: the time at which Replicate cancels the prediction; None if unknown.
+        predict_seconds: the run time in seconds; None if unknown.
+        seed: the seed among the inputs; None if there is none.
+        listed: whether the output is a list, which may grow while the prediction runs.
+        words: the text output of the model.
+        logs: the end of the log, if the prediction has ended without a file.
     """
 
     id: str
@@ -52,13 +61,13 @@ class Prediction:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is to be waited for: it ended, or its one file is there."""
+        """Whether waiting is over: the prediction has ended, or its only file is available."""
         if self.inline:
             return False
         return self.status in ENDED_STATUSES or (self._shows_files and not self.listed)
 
     def is_complete_with(self, files: int | None) -> bool:
-        """The same, but a list that has so many files is whole; None where only its end tells."""
+        """Return whether it is done or has `files` files; None to rely on `done` alone."""
         if self.inline or files is None:
             return self.done
         return self.done or (self._shows_files and len(self.urls) >= files)
@@ -69,15 +78,15 @@ class Prediction:
 
     @classmethod
     def from_id(cls, prediction_id: str) -> "Prediction":
-        """One of which nothing but its id is known."""
+        """Return a prediction of which only the id is known."""
         return cls(prediction_id, "", (), False, "", None, None, None, None)
 
     @classmethod
     def from_response(cls, answer: Mapping[str, Any]) -> "Prediction":
-        """Read the API's object, whatever its model put into it.
+        """Parse the API's object, whatever its model put into it.
 
         Raises:
-            ValueError: it has no usable id or status.
+            ValueError: the object has no usable id or status.
         """
         prediction_id, status = answer.get("id"), answer.get("status")
         if not isinstance(prediction_id, str) or not _ID.fullmatch(prediction_id):
@@ -108,7 +117,7 @@ class Prediction:
 
 
 def seconds_of(text: object) -> float | None:
-    """A timestamp with 0 to 9 fractional digits, in seconds since the epoch; None if it is none."""
+    """Parse a timestamp with 0 to 9 fractional digits to seconds since the epoch, else None."""
     if not isinstance(text, str):
         return None
     try:
@@ -125,7 +134,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _seed(value: object) -> int | None:
-    """The seed as an integer; JSON of some programs writes 42 as 42.0."""
+    """Return the seed as an integer; some programs write 42 as 42.0 in JSON."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):

@@ -1,4 +1,4 @@
-"""The proxy that the environment or the system names for a host."""
+"""The proxy that the environment or the system configures for a host."""
 
 import os
 import urllib.request
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProxySetting:
-    """A proxy, and what names it.
+    """A proxy and the setting that configures it.
 
     Attributes:
-        url: may hold a password.
-        source: an environment variable, or the system's settings.
+        url: the URL of the proxy, which may contain a password.
+        source: the name of an environment variable, or the system's settings.
     """
 
     url: str = field(repr=False)
@@ -37,22 +37,27 @@ class ProxySetting:
 
 
 async def find_proxy(scheme: str, host: str) -> ProxySetting | None:
-    """Return the proxy for a host; None for a direct connection, as loopback always has."""
+    """Return the proxy for a host; None for a direct connection, as for every loopback host.
+
+    Args:
+        scheme: the scheme of the URL to connect to.
+        host: the host to connect to.
+    """
     if is_loopback(host):
         return None
     proxies = urllib.request.getproxies()
     url = proxies.get(scheme) or proxies.get("all")
-    # macOS and Windows may resolve the name, to compare its address with their exceptions.
+    # macOS and Windows may resolve the host to compare its address with their exceptions.
     if not url or await to_thread.run_sync(_is_direct, host, abandon_on_cancel=True):
         return None
     return ProxySetting(url if "://" in url else f"http://{url}", _source(scheme))
 
 
 def httpx_proxy(setting: ProxySetting) -> "httpx.Proxy":
-    """Return a proxy as httpx takes it.
+    """Return a proxy as an httpx object.
 
     Raises:
-        ConnectionMisconfigured: the address cannot be used; the message holds no password.
+        ConnectionMisconfigured: the address cannot be used; the message contains no password.
         TlsSettingsError: an environment variable prevents TLS to the proxy.
     """
     from importlib.util import find_spec
@@ -63,11 +68,11 @@ def httpx_proxy(setting: ProxySetting) -> "httpx.Proxy":
 
     try:
         proxy = httpx.Proxy(setting.url)
-        port = urlsplit(setting.url).port  # Checks its range, too.
+        port = urlsplit(setting.url).port  # Also checks its range.
         if not proxy.url.host or port == 0:
             raise ValueError
     except (ValueError, httpx.InvalidURL):
-        # Its message may be a piece of the proxy's password.
+        # The error's message may contain a part of the proxy's password.
         raise ConnectionMisconfigured(
             f"the proxy that {setting.source} names cannot be used: write it like "
             "http://host:port, special characters of a password escaped like %23"
@@ -82,10 +87,10 @@ def httpx_proxy(setting: ProxySetting) -> "httpx.Proxy":
 
 
 def without_user(url: str) -> str | None:
-    """Return a proxy's address without its user and password; None where they cannot be told."""
+    """Return a proxy's address without user and password; None if they cannot be separated."""
     scheme, _, rest = url.partition("://")
     try:
-        # The last @ ends the password, also where others of it are not escaped.
+        # The last @ ends the password, even if it contains unescaped ones.
         parts = urlsplit(f"{scheme}://{rest.rpartition('@')[2]}")
         port = parts.port
     except ValueError:
@@ -101,7 +106,7 @@ def _is_direct(host: str) -> bool:
 
 
 def _source(scheme: str) -> str:
-    """Return what names the proxy for a scheme: an environment variable, else the system."""
+    """Return the environment variable that names the proxy for a scheme, else the system."""
     for wanted in (f"{scheme}_proxy", "all_proxy"):
         for name, value in os.environ.items():
             if value and name.lower() == wanted:

@@ -1,4 +1,4 @@
-"""Asking Replicate again what creates nothing, where an answer did not come at once."""
+"""Retries of calls to Replicate that create nothing."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,17 +15,18 @@ from replicate_mcp.replicate_api.exceptions import (
 T = TypeVar("T")
 
 RETRY_DELAYS_SECONDS = (0.3, 1.0)
-"""Pauses before a question that was not answered is asked again."""
+"""Pauses before each retry of a failed read."""
 
 TIMEOUT_SECONDS = 20.0
-"""After which it counts as not answered, whatever is still under way: hosts wait for a minute."""
+"""Total timeout of a read with its retries, whatever is still in flight: MCP hosts wait for a
+minute."""
 
 
 async def retry_read(question: Callable[[], Awaitable[T]]) -> T:
-    """The answer to a question that creates nothing.
+    """Call `question`, which creates nothing, and retry transient failures.
 
     Raises:
-        Fault: there is none, after all pauses, or Replicate refuses to give one.
+        ReplicateApiError: the last attempt failed, or the failure is permanent.
     """
     with anyio.move_on_after(TIMEOUT_SECONDS):
         for pause in RETRY_DELAYS_SECONDS:

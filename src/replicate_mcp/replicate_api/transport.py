@@ -1,8 +1,8 @@
-"""The HTTP transport under the `replicate` client, where the client's own faults are closed.
+"""The HTTP transport under the `replicate` client; it compensates for the client's defects.
 
-The client drops headers it does not know, sends some requests without a time-out, retries others
-unseen, ignores proxies, refuses `aborted`, and sends its token wherever it is pointed.
-All of that passes through here.
+The client drops unknown headers, sends some requests without a timeout, silently retries others,
+ignores proxies, rejects the status `aborted`, and sends its token to whatever host it is given.
+This transport handles all of these.
 """
 
 import contextlib
@@ -34,33 +34,37 @@ from replicate_mcp.text import one_line
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 60.0
 READ_SECONDS = 30.0
-"""Seconds for each phase of a call that Replicate does not hold."""
+"""Timeouts in seconds for each phase of a call whose response Replicate does not hold."""
 
 HOLD_SLACK_SECONDS = 15.0
-"""What a held answer may take beyond its hold before it counts as lost."""
+"""Seconds that a held response may take beyond its hold before it counts as lost."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""A held answer may carry images as data URIs; anything larger is no answer of Replicate's."""
+"""Maximum size of a response: a held one may carry images as data URIs, but a larger body is not
+from Replicate."""
 
 KEEPALIVE_SECONDS = 20.0
-"""How long an idle connection is kept: a longer one meets servers that have closed it."""
+"""Seconds for which an idle connection is kept: servers close connections that idle longer."""
 
 SILENCE_SECONDS = 30.0
-"""Seconds after which a connection fails whose other end acknowledges nothing, also while an answer
-is held: after the machine slept or left its network, that answer would never come."""
+"""Seconds without any acknowledgement after which a connection fails, also while a response is
+held: after the machine slept or changed networks, that response would never arrive."""
 
 _PROXY_STATUSES = frozenset({413, 414, 429, 431})
-"""Refusals that hold whoever on the way gives them: too large, or too many."""
+"""Statuses that are valid even if a proxy returns them: the request is too large, or there are too
+many."""
 
 
 @dataclass(slots=True)
 class Call:
-    """What a call asks of the transport beyond what the client can say, and the raw answer.
+    """Options of a call that the client cannot express, and the raw response.
 
     Attributes:
-        hold: seconds for which Replicate may hold the answer; 0 for an answer at once.
-        cancel_after: seconds after which Replicate cancels the prediction by itself.
-        size_bytes: of the answer's body.
+        hold: seconds for which Replicate may hold the response; 0 for an immediate response.
+        cancel_after: seconds after which Replicate cancels the prediction by itself; None to send
+            no `Cancel-After`.
+        answer: the parsed body; None before it arrives.
+        size_bytes: size of the response body.
     """
 
     hold: int = 0
@@ -74,7 +78,7 @@ _call: ContextVar[Call] = ContextVar("call")
 
 @contextlib.contextmanager
 def call(hold: int = 0, cancel_after: int | None = None) -> Iterator[Call]:
-    """Make one call of the client inside; its raw answer is in `answer` afterwards."""
+    """Set the options of one client call inside; its raw response is in `answer` afterwards."""
     this = Call(hold, cancel_after)
     reset = _call.set(this)
     try:
@@ -84,11 +88,12 @@ def call(hold: int = 0, cancel_after: int | None = None) -> Iterator[Call]:
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """One connection a request, kept for the next: no pool to queue in, however many run.
+    """An HTTP transport that uses one connection a request and keeps idle ones for later requests.
 
-    Every answer is read whole. One with a status of 400 or more is raised as `Refusal`, so that
-    nothing above retries it; a proxy's own page as `Intercepted`; what never reached the server as
-    `NotSent`; what was sent and has no whole answer as `LostAnswer`.
+    There is no pool to queue in, however many requests run. Every response is read completely. A
+    status of 400 or more is raised as `ApiStatusError`, so that no layer above retries it; a
+    proxy's own page as `Intercepted`; a request that never reached the server as `RequestNotSent`;
+    and a sent request without a complete response as `ResponseLost`.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -100,14 +105,14 @@ class Transport(httpx.AsyncBaseTransport):
         self.clock_known = False
 
     def now(self) -> float:
-        """The time on Replicate's clock, by the `Date` of its answers; seconds since the epoch.
+        """Return the time on Replicate's clock, from its `Date` headers; seconds since the epoch.
 
-        Between answers it goes on evenly, whatever this machine's clock is set to meanwhile.
+        Between responses the time advances steadily, even if this machine's clock is changed.
         """
         return steady_time() + self._clock
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request and read its answer whole."""
+        """Send one request and read its complete response."""
         this = _call.get()
         if _origin(request.url) != _origin(self._base):
             raise RequestNotSent(
@@ -128,14 +133,14 @@ class Transport(httpx.AsyncBaseTransport):
         this.answer = await run_cpu_bound(
             lambda: _parse(status, headers, body), size_bytes=len(body)
         )
-        # The client is given nothing to read: it would parse the body again, whatever its size,
-        # and refuse what it does not know. Nothing of its own reading is used.
+        # The client gets an empty body: it would parse the full one again, whatever its size, and
+        # reject values that it does not know. Its parsed result is not used.
         return httpx.Response(
             status, headers={"content-type": "application/json"}, content=b"{}", request=request
         )
 
     async def close_idle(self) -> None:
-        """Close the connections that have been idle for too long to be used again."""
+        """Close the connections that have been idle for too long to be reused."""
         while self._idle and steady_time() - self._idle[0][0] > KEEPALIVE_SECONDS:
             await self._drop(self._idle.pop(0)[1])
 
@@ -165,7 +170,7 @@ class Transport(httpx.AsyncBaseTransport):
                 what = str(error) or type(error).__name__
                 raise ResponseLost(f"the answer of {self._base.host} was lost ({what})") from error
             if isinstance(error, Exception) and not isinstance(error, ReplicateApiError):
-                # Nothing says whether the request was sent.
+                # It is unknown whether the request was sent.
                 what = one_line(str(error), 200) or type(error).__name__
                 raise ResponseLost(f"the request to {self._base.host} failed ({what})") from error
             raise
@@ -173,7 +178,8 @@ class Transport(httpx.AsyncBaseTransport):
         return response.status_code, response.headers, bytes(body)
 
     async def _connection(self) -> httpx.AsyncHTTPTransport:
-        # The newest idle one is taken, so that those beyond what is needed grow old at the bottom.
+        # Reuse the most recently used connection, so that surplus ones age at the front of the
+        # list.
         await self.close_idle()
         if self._idle:
             return self._idle.pop()[1]
@@ -198,7 +204,7 @@ class Transport(httpx.AsyncBaseTransport):
         except (TypeError, ValueError):
             return
         own = time.time()
-        # `Date` has whole seconds: a clock that agrees to within one is taken as right.
+        # `Date` has whole seconds: a local clock within one second of it counts as correct.
         self._clock = (own if -1.5 < server_time - own < 0.5 else server_time) - steady_time()
         self.clock_known = True
 
@@ -214,7 +220,7 @@ def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:
             raise Intercepted.from_response(status, said)
         raise ApiStatusError.from_response(status, headers, said)
     if not isinstance(parsed, dict):
-        # Only Replicate answers so: a proxy's page has another status.
+        # Only Replicate returns a success status: a proxy's page has another one.
         lost = UnreadableCreation if status in (201, 202) else ResponseLost
         raise lost("the answer is not a JSON object")
     return parsed

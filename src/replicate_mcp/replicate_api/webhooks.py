@@ -1,9 +1,9 @@
-"""Webhooks: Replicate tells that a prediction has ended, to any process of a fleet that it reaches.
+"""Webhooks: Replicate reports the end of a prediction to any process of the fleet.
 
-What arrives is kept as it came, signed, where the backend keeps it for all who share it. Whoever
-follows the prediction looks there, verifies it with the secret of its own account, and then asks
-Replicate for the prediction. So nobody needs another's token, and a message that is lost, forged or
-repeated changes nothing: predictions are looked at now and then all the same.
+A received message is stored unchanged, with its signature, in the backend that the fleet shares.
+The process that follows the prediction finds it there, verifies it with its own account's secret,
+and then fetches the prediction from Replicate. So no process needs another's token, and a lost,
+forged or repeated message changes nothing: predictions are also polled at a low rate.
 """
 
 import contextlib
@@ -20,45 +20,48 @@ from replicate_mcp.replicate_api.cache import Cache
 from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 
 PATH = "/webhooks/replicate"
-"""Where they are received, below the public URL; the account's name follows."""
+"""Path of the webhook endpoint below the public URL; the account's name follows."""
 
 EVENTS = ["completed"]
-"""Only the terminal event is of use, and only that one is sent again where it did not arrive."""
+"""Only the terminal event is useful, and only its delivery is retried by Replicate."""
 
 MAX_BYTES = 64 * 1024
-"""A larger message (its prediction has images in its input) is not kept."""
+"""Maximum size of a message to store; a larger one has images in its prediction's input."""
 
 MESSAGE_TTL_SECONDS = 120.0
-"""How long a message is kept for whoever follows its prediction."""
+"""Seconds for which a message is stored for the process that follows its prediction."""
 
 TOLERANCE_SECONDS = 300.0
-"""How far a message's time may be from Replicate's clock."""
+"""Maximum difference in seconds between a message's timestamp and Replicate's clock."""
 
 MESSAGE_POLL_SECONDS = 1.0
-"""How often whoever follows a prediction looks for its message."""
+"""Seconds between two checks for a followed prediction's message."""
 
 FALLBACK_POLL_SECONDS = 15.0
-"""How often a prediction is looked at whose webhook has not come."""
+"""Seconds between two polls of a prediction whose webhook has not arrived."""
 
 NEW_SECRET_SECONDS = 60.0
-"""How long a secret stands, though a message does not fit it: secrets can be changed."""
+"""Minimum seconds between two requests for the secret, which can change, when messages do not match
+it."""
 
 _HEADERS = {"id": "webhook-id", "timestamp": "webhook-timestamp", "signature": "webhook-signature"}
 _ID = re.compile(r"[a-z0-9]{1,64}")
 
 
 def address(public_url: str, account: str) -> str:
-    """Where Replicate is to send an account's webhooks."""
+    """Return the URL to which Replicate sends an account's webhooks."""
     return f"{public_url}{PATH}/{quote(account, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A webhook as it came.
+    """A webhook as received.
 
     Attributes:
+        id: the id of the message.
         timestamp: when it was sent, in seconds since the epoch.
-        signature: what has to fit the rest and the account's secret.
+        signature: the signature over the other fields, with the account's secret.
+        body: the body as text.
     """
 
     id: str
@@ -68,10 +71,10 @@ class Message:
 
     @classmethod
     def from_response(cls, headers: Mapping[str, str], body: bytes) -> "Message":
-        """From a request's headers, in lower case, and its body.
+        """Build a message from the headers of a request, in lower case, and its body.
 
         Raises:
-            InvalidInput: it is no webhook of Replicate's, or one that is not kept.
+            InvalidInput: the request is not a webhook of Replicate's, or is too large to store.
         """
         if len(body) > MAX_BYTES:
             raise InvalidInput(f"A webhook has at most {MAX_BYTES} bytes.")
@@ -79,19 +82,19 @@ class Message:
             parsed = {name: headers[header] for name, header in _HEADERS.items()}
             message = cls(**parsed, body=body.decode())
             float(message.timestamp)
-            message.prediction  # noqa: B018 - whether there is one
+            message.prediction  # noqa: B018 - raises if the body has no id
         except (KeyError, ValueError, RecursionError):
             raise InvalidInput("This is not a webhook as Replicate sends them.") from None
         return message
 
     @property
     def size(self) -> int:
-        """How many bytes it takes, about, where it is kept."""
+        """The approximate size of the stored message in bytes."""
         return sum(len(str(each).encode()) for each in asdict(self).values())
 
     @property
     def prediction(self) -> str:
-        """The id of the prediction that it is about."""
+        """The id of the prediction that the message is about."""
         parsed = json.loads(self.body)
         found = parsed.get("id") if isinstance(parsed, dict) else None
         if not isinstance(found, str) or not _ID.fullmatch(found):
@@ -100,12 +103,13 @@ class Message:
 
 
 class Webhooks:
-    """One account's: what its predictions are created with, and what is heard of them.
+    """One account's webhooks: the URL for its predictions, and its messages.
 
     Args:
-        url: where Replicate is to send them.
-        now: the time on Replicate's clock.
-        secret: asks Replicate for what the account's webhooks are signed with.
+        url: the URL to which Replicate sends the webhooks.
+        memory: the cache that holds the messages.
+        now: returns the time on Replicate's clock.
+        secret: fetches the signing secret of the account's webhooks.
     """
 
     def __init__(
@@ -126,22 +130,22 @@ class Webhooks:
         self._delivered: set[str] = set()
 
     async def wait(self, prediction: str, *, seconds: float) -> None:
-        """Wait until a prediction's webhook has come, at most so long; each is told of once."""
+        """Wait for a prediction's webhook for at most `seconds`; each is reported only once."""
         with anyio.move_on_after(seconds):
-            # It may come to another process, and what is kept wakes nobody.
+            # Polling: another process may receive it, and storing it sends no wake-up.
             while prediction in self._delivered or not await self._arrived(prediction):  # noqa: ASYNC110
                 await anyio.sleep(MESSAGE_POLL_SECONDS)
             self._delivered.add(prediction)
 
     def forget(self, prediction: str) -> None:
-        """Nobody follows it any more."""
+        """Stop tracking a prediction that is not followed any more."""
         self._delivered.discard(prediction)
 
     async def verify(self, message: Message) -> bool:
-        """Whether it was signed by Replicate, for this account, lately.
+        """Return whether Replicate signed a message recently for this account.
 
         Raises:
-            Fault: Replicate does not tell what it should be signed with.
+            ReplicateApiError: Replicate did not provide the signing secret.
         """
         if abs(self._now() - float(message.timestamp)) > TOLERANCE_SECONDS:
             return False
@@ -163,7 +167,7 @@ class Webhooks:
 
 
 async def store(message: Message, memory: Cache) -> None:
-    """Keep a message for whoever follows its prediction, in whatever process."""
+    """Store a message for the process that follows its prediction, whichever it is."""
     parsed = json.dumps(asdict(message))
     await memory.set_cached(_key(message.prediction), parsed, seconds=MESSAGE_TTL_SECONDS)
 
@@ -178,7 +182,7 @@ def _fits(message: Message, secret: str) -> bool:
 
     headers = {header: getattr(message, name) for name, header in _HEADERS.items()}
     try:
-        # Its errors may name the secret: nothing of them is passed on.
+        # The errors may contain the secret, so none of their text is passed on.
         Verifier.validate(
             headers=headers, body=message.body, secret=WebhookSigningSecret(key=secret)
         )

@@ -1,1 +1,1 @@
-"""Shared permits: who may start now, by one decision."""
+"""Shared semaphores: permits, rates, and the function that admits what waits."""

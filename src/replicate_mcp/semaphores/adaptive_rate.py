@@ -1,12 +1,13 @@
-"""What creations teach about an account's rate: those that are accepted, and those that are not.
+"""Adaptation of an account's rate to the responses to its creations.
 
-A rate is lowered once an episode of throttling: to what the message names, else to what was
-accepted lately. The rate that failed is a ceiling, under which it grows back step by step. The
-bucket is empty when an episode begins, so what is accepted from then to the next one tells the
-rate that there is.
+An episode of throttling lowers the rate once: to the rate that the 429 names, else to the rate at
+which creations were accepted recently. The rate that failed becomes a ceiling, below which the rate
+grows back in steps. The bucket is empty when an episode begins, so the creations accepted between
+two episodes measure the rate that Replicate allows.
 
-Not every 429 is about the rate: others may use the account too, or the model has no room for a
-moment. Where lowering has changed nothing, 429s only pause creations, until they are too many.
+Not every 429 is about the rate: others may use the account, too, or the model may be at capacity
+for a moment. Once lowering the rate has had no effect, a 429 only pauses creations, until the share
+of refused creations is too large.
 """
 
 from dataclasses import dataclass, replace
@@ -15,48 +16,52 @@ from replicate_mcp.semaphores.rate_limit import Rate, full_burst
 
 RECENT_SECONDS = 10.0
 RECENT_CREATIONS = 10
-"""Over what accepted creations are counted: so many seconds or so many of them, what is longer."""
+"""Window in which accepted creations are counted: `RECENT_SECONDS`, or the time of
+`RECENT_CREATIONS` at the current rate, whichever is longer."""
 
 CEILING_SECONDS = 600.0
-"""For how long a rate that failed stays out of reach."""
+"""Seconds for which the rate stays below one that failed."""
 
 CEILING_SHARE = 0.9
-"""The share of a failed or a named rate that is used: a bucket of one forgives no early arrival."""
+"""Share of a failed or named rate that is used: a bucket of one tolerates no early arrival."""
 
 INCREASE_FACTOR = 1.25
-"""By how much a lowered rate grows at a step."""
+"""Factor by which a lowered rate grows in one step."""
 
 GROWTH_CREATIONS = 2
-"""How many creations a lowered rate must see without throttling before it grows a step."""
+"""Creations without throttling after which a lowered rate grows by one step."""
 
 DECREASE_FACTOR = 2.5
-"""By how much a lowered rate falls where hardly anything was accepted: a chance 429 more must not
-bring it to nothing."""
+"""Factor by which a lowered rate falls if hardly any creation was accepted; a further 429 by chance
+must not reduce it to almost zero."""
 
 MAX_CONSECUTIVE_DECREASES = 10
-"""So many in a row find any rate that there is: where 429s go on after them, it is not the rate."""
+"""Decreases in a row that reach any possible rate: the rate is not the cause of further 429s."""
 
 MAX_THROTTLED_SHARE = 0.5
 THROTTLED_SHARE_SAMPLE = 20
-"""The share of creations refused that lowers the rate all the same: a moving mean over so many."""
+"""Share of refused creations at which the rate is lowered all the same, as a moving mean over
+`THROTTLED_SHARE_SAMPLE` creations."""
 
 FIRST_PAUSE = 1.0
-"""Seconds of the pause after a 429 that names none; twice as long where it was of no use."""
+"""Seconds of the pause after a 429 without `Retry-After`; doubled each time nothing is accepted
+after it."""
 
 MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 300.0
-"""Bounds on a pause, in seconds: a 429 may name none, or one that no batch should wait for."""
+"""Bounds of a pause: a 429 may name none, or one longer than a batch should wait."""
 
 SLOWEST_PER_MINUTE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Throttling:
-    """What a 429 to a creation said.
+    """Details of a 429 in response to a creation.
 
     Attributes:
-        retry_after: seconds to wait; None where it named none.
-        per_minute, burst: the lowered rate it named, if it did.
+        retry_after: seconds to wait; None if the response named none.
+        per_minute: the reduced rate, in creations a minute; None if the response named none.
+        burst: the reduced burst, in creations; None if the response named none.
     """
 
     retry_after: float | None = None
@@ -65,7 +70,7 @@ class Throttling:
 
 
 def on_sent(rate: Rate, count: int) -> Rate:
-    """`count` creations are sent, with the bucket at that time; a lowered rate may grow by it."""
+    """Count `count` creations, sent when the bucket was last refilled; a lowered rate may grow."""
     rate = _reset_old_counts(rate)
     rate = replace(
         rate,
@@ -78,13 +83,18 @@ def on_sent(rate: Rate, count: int) -> Rate:
 
 
 def on_throttled(rate: Rate, throttling: Throttling, *, sent_at: float) -> Rate:
-    """A creation sent at `sent_at` was answered with 429, with the bucket at the answer's time.
+    """Return the rate after a 429 in response to a creation.
 
-    Only a creation sent after the present episode began opens another: the flood of answers to
-    what was already on its way counts once, and only says more exactly what was accepted.
+    Only a creation sent after the current episode began starts another one: the 429s of all
+    creations that were already in flight count as one, and only make the measured rate more exact.
+
+    Args:
+        rate: the rate, refilled when the 429 arrived.
+        throttling: details of the 429.
+        sent_at: when the refused creation was sent, on the backend's clock.
     """
     if not rate.since:
-        # The state is new or was lost: nothing tells what was accepted before.
+        # The state is new or was lost, so earlier accepted creations are unknown.
         rate = replace(rate, since=rate.at)
     if sent_at >= rate.since:
         rate = replace(rate, accepted=max(0.0, rate.accepted - 1))
@@ -118,7 +128,7 @@ def _lowered(rate: Rate, throttling: Throttling) -> Rate:
         tokens=0.0,
         episode_at=rate.at,
         steady=0,
-        # Where more was accepted than the rate allows, it was the burst that failed.
+        # If more creations were accepted than the rate allows, the burst failed, not the rate.
         ceiling=failed if throttling.per_minute else max(failed, _accepted(rate) / CEILING_SHARE),
         ceiling_until=rate.at + CEILING_SECONDS,
     )
@@ -135,7 +145,7 @@ def _same_episode(rate: Rate, throttling: Throttling) -> Rate:
 
 
 def _reset_old_counts(rate: Rate) -> Rate:
-    """The count of accepted creations, begun anew at an episode and after a time of none."""
+    """Restart the count of accepted creations after an episode, and after a time without any."""
     window = max(RECENT_SECONDS, RECENT_CREATIONS * 60 / rate.per_minute)
     if rate.episode_at > rate.since:
         return replace(rate, accepted=0.0, since=rate.episode_at)
@@ -148,7 +158,7 @@ def _reset_old_counts(rate: Rate) -> Rate:
 
 
 def _accepted(rate: Rate) -> float:
-    """What was accepted lately, in creations a minute; at least one is, in whatever time."""
+    """Return the recently accepted creations a minute, counting at least one."""
     return max(1.0, rate.accepted) * 60 / max(1.0, rate.at - rate.since)
 
 
@@ -157,7 +167,7 @@ def _learned(rate: Rate, throttling: Throttling) -> float:
         return throttling.per_minute * CEILING_SHARE
     if not rate.lowered:
         return _accepted(rate)
-    # A rate that has grown, and was not refused at once, fails only by its last step.
+    # A rate that has grown without an immediate 429 exceeds the limit by its last step at most.
     less = rate.per_minute / (
         INCREASE_FACTOR if rate.accepted >= GROWTH_CREATIONS else DECREASE_FACTOR
     )

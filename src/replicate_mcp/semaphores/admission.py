@@ -1,6 +1,6 @@
-"""Who starts next: the one decision about admission, as a pure function.
+"""Admission: the pure function that decides which waiting entries start next.
 
-Whoever frees room, or wakes at the time that the last decision named, runs it in the same step.
+It runs in the same transaction as each release, and at the time that the last decision named.
 """
 
 from collections import deque
@@ -10,22 +10,23 @@ from dataclasses import dataclass, replace
 from replicate_mcp.semaphores.rate_limit import Rate
 
 OFFER_STALE_SECONDS = 0.05
-"""Seconds after which an offer that was not taken keeps its holder from being offered more."""
+"""Seconds after which a holder with an offer it has not accepted receives no further offers."""
 
 OFFER_TTL_SECONDS = 0.5
-"""Seconds after which an offer that was not taken is withdrawn."""
+"""Seconds after which an offer that was not accepted is withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One in the queue: a batch, or all the contexts of a process on one semaphore.
+    """An entry of the queue: a batch, or all the contexts of a process on one semaphore.
 
     Attributes:
-        semaphores: the names of which each of its starts needs one unit, all at once.
-        account: whose rate each of its starts uses; None where it creates nothing itself.
-        waiting: how many of its starts are waiting.
-        running: how many of its permits and offers are out.
-        at_most: how many of it may run at once; None for no limit of its own.
+        semaphores: names of the semaphores of which each start needs one unit, all at the same
+            time.
+        account: the account whose rate each start uses; None if it creates no prediction.
+        waiting: number of its starts that wait.
+        running: number of its permits and offers.
+        max_running: maximum of `running`; None for no limit of its own.
     """
 
     id: str
@@ -39,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome: whom to make offers, in order, and when to decide again.
+    """The outcome of `admit`: the offers, in order, and when to decide again.
 
     Attributes:
         grants: entry ids, one for each offer.
@@ -58,19 +59,20 @@ def admit(
     stalled: Set[str] = frozenset(),
     now: float,
 ) -> Decision:
-    """Go round the queue and offer what is free.
+    """Offer free units to the waiting entries, round-robin.
+
+    An entry starts when all its semaphores and a creation slot of its account are free at the same
+    time. An entry that does not fit is skipped, but the first of them reserves what is free for it
+    while it waits for the rest, so that no entry starves; no other entry reserves anything, so that
+    no deadlock arises. An entry that cannot start whatever is freed (its holder stalled, its
+    account paused, its own limit reached) is not considered.
 
     Args:
-        queue: the waiting entries in turn; one that was offered something goes to the end.
-        free: units of each semaphore that nobody holds (below zero after a limit was lowered).
-        rates: each account's rate, as it stands at `now`.
-        stalled: holders that have not taken what they were offered.
-
-    An entry starts when all its semaphores and a creation slot of its account are free at once.
-    One that does not fit is passed over, but the first in turn keeps what it finds free while it
-    waits for the rest, so that nothing starves; only it may, so that nothing deadlocks. An entry
-    that cannot start whatever is freed (its holder stalled, its account paused, its own limit
-    reached) is not in turn.
+        queue: the waiting entries in order; an entry that received an offer moves to the end.
+        free: free units of each semaphore (negative after its limit was lowered).
+        rates: each account's rate, refilled at `now`.
+        stalled: holders that have not accepted earlier offers.
+        now: seconds, on the backend's clock.
     """
     left = dict(free)
     slots = {account: rate.tokens for account, rate in rates.items()}
@@ -98,7 +100,8 @@ def admit(
             grants.append(entry.id)
             in_turn.append(entry)
         elif not reserved:
-            # First in turn: nothing before it is left, and what is free now stays its own.
+            # Every entry before it has been served, so the units free now are reserved for this
+            # one.
             reserved = True
             for name in entry.semaphores:
                 left[name] = max(0, left.get(name, 0) - 1)
@@ -114,7 +117,7 @@ def _next_time(
     slots: Mapping[str, float],
     now: float,
 ) -> float | None:
-    """When a paused or empty bucket next allows a creation that somebody waits for."""
+    """Return when a paused or empty bucket next allows a creation that an entry waits for."""
     wanted = {entry.account for entry in queue if waiting[entry.id]}
     times = [
         replace(rate, tokens=slots[account]).next_available_at()

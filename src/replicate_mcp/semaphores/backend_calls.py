@@ -1,4 +1,4 @@
-"""Steps at a backend that may not be lost, and the background in which a process's work goes on."""
+"""Retried backend calls, and the background tasks of a process."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -19,14 +19,18 @@ RETRY_DELAY_SECONDS = 1.0
 
 
 class BackendCalls:
-    """A process's steps at its backend, done however long that cannot be used."""
+    """Calls of a process to its backend that survive the backend's unavailability."""
 
-    def __init__(self, holder: OfferDispatcher, group: TaskGroup) -> None:
-        self.dispatcher = holder
+    def __init__(self, dispatcher: OfferDispatcher, group: TaskGroup) -> None:
+        self.dispatcher = dispatcher
         self._group = group
 
     async def retry_until_available(self, step: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """A step that may not be lost: what runs is followed to its end, and its result kept."""
+        """Retry `step` until the backend is available, and return its result.
+
+        For calls that must not be lost: a running prediction is followed to its end, and its result
+        recorded.
+        """
         while True:
             try:
                 return await step(*arguments)
@@ -37,13 +41,13 @@ class BackendCalls:
     async def retry_and_dispatch(
         self, step: Callable[..., Awaitable[AdmissionResult]], *arguments: Any
     ) -> None:
-        """A step that may not be lost, and whose room goes to this process's entries."""
+        """Retry `step` until the backend is available, and dispatch the offers it returns."""
         self.dispatcher.dispatch(await self.retry_until_available(step, *arguments))
 
     async def try_then_background(
         self, step: Callable[..., Awaitable[AdmissionResult]], *arguments: Any
     ) -> None:
-        """The same, but where it cannot be done now, nobody waits for it."""
+        """Call `step` and dispatch its offers, in the background if the backend is unavailable."""
         try:
             self.dispatcher.dispatch(await step(*arguments))
         except BackendUnavailable as error:
@@ -51,11 +55,11 @@ class BackendCalls:
             self.spawn(self.retry_and_dispatch, step, *arguments)
 
     def spawn(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Do something in the background, for as long as the process lives."""
+        """Run `work` in the background, for the lifetime of the process."""
         self._group.start_soon(self._run_logged, work, *arguments)
 
     async def _run_logged(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """No fault in one's work may end the others': it is logged, and theirs goes on."""
+        """Run `work` and log its exception, so that a failure does not end the other tasks."""
         try:
             await work(*arguments)
         except Exception:

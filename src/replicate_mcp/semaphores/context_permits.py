@@ -1,4 +1,4 @@
-"""Permits for callers' own code: all contexts of one process on one name are one queue entry."""
+"""Permits for callers' own code: all contexts of a process on one name share one queue entry."""
 
 import secrets
 from collections import Counter, defaultdict, deque
@@ -13,7 +13,13 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, Permit
 
 @dataclass(eq=False)
 class ContextPermit:
-    """One context's unit: wanted, held while `permit` is set, or given up."""
+    """One context's unit.
+
+    Attributes:
+        permit: the permit while the unit is held; None before and after.
+        given_up: whether the context released it or stopped waiting.
+        held: set when the unit is held or given up.
+    """
 
     semaphore: str
     permit: int | None = None
@@ -22,24 +28,24 @@ class ContextPermit:
 
 
 class ContextQueue:
-    """Gives units of named semaphores to this process's contexts, first come first served."""
+    """Distributes units of named semaphores to this process's contexts in order of arrival."""
 
     def __init__(self, permits: PermitStore, steps: BackendCalls) -> None:
         self._permits = permits
         self._calls = steps
         self._process = secrets.token_hex(8)
         self._waiting: defaultdict[str, deque[ContextPermit]] = defaultdict(deque)
-        # Starts that the backend has in its queue or offers: while it could not be told of one
-        # that was given up, more than wait.
+        # Starts that the backend has queued or offered; they exceed the waiting contexts until a
+        # pending `dequeue` succeeds.
         self._queued: Counter[str] = Counter()
         self._leaving = anyio.Lock()
 
     async def acquire(self, lease: ContextPermit) -> None:
-        """Wait for a unit; `lease` holds it then, unless it was given up meanwhile.
+        """Wait for a unit, which `lease` then holds, unless it was given up meanwhile.
 
         Raises:
             UnknownSemaphore: no such name.
-            BackendUnavailable: it does not wait.
+            BackendUnavailable: the backend is unavailable; the context is not queued.
         """
         if lease.given_up:
             return
@@ -58,7 +64,7 @@ class ContextQueue:
         await lease.held.wait()
 
     async def release(self, lease: ContextPermit) -> None:
-        """Give the unit back, or stop waiting for it; where that fails now, it is tried again."""
+        """Release the unit, or stop waiting for it; retry in the background if that fails now."""
         lease.given_up = True
         lease.held.set()
         permit, lease.permit = lease.permit, None
@@ -91,13 +97,13 @@ class ContextQueue:
             self._calls.spawn(self._calls.retry_and_dispatch, self._leave, semaphore)
 
     async def _leave(self, semaphore: str) -> AdmissionResult:
-        """Have the backend wait for no more starts than there are contexts that wait."""
+        """Reduce the starts that the backend has queued to the number of waiting contexts."""
         async with self._leaving:
             surplus = self._surplus(semaphore)
             if surplus <= 0:
                 return AdmissionResult()
             room = await self._permits.dequeue(self._entry(semaphore), surplus)
-            # What came meanwhile of starts that were offered is counted already.
+            # Offered starts that became permits meanwhile are already subtracted.
             self._queued[semaphore] = max(0, self._queued[semaphore] - surplus)
             return room
 

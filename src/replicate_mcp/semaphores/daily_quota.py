@@ -1,20 +1,25 @@
-"""How many images an account may be asked for in a day: a day of UTC, on the backend's clock."""
+"""Daily quota of images that an account may request; days are UTC, on the backend's clock."""
 
 DAY_SECONDS = 24 * 3600
 
 
 def day_of(now: float) -> int:
-    """The number of the day that `now` (seconds since the epoch) is in."""
+    """Return the number of the day that contains `now`, in seconds since the epoch."""
     return int(now // DAY_SECONDS)
 
 
 def seconds_until_reset(now: float) -> float:
-    """Seconds until the next day begins, and the count with it."""
+    """Return the seconds from `now` until the next day begins, which resets the count."""
     return (day_of(now) + 1) * DAY_SECONDS - now
 
 
 def sentence(images_per_day: int, seconds: float) -> str:
-    """Why a task was not created, and when it can be."""
+    """Return why a task was not created, and when it can be.
+
+    Args:
+        images_per_day: the quota.
+        seconds: seconds until the quota resets.
+    """
     minutes = max(1, round(seconds / 60))
     hours, minutes = divmod(minutes, 60)
     left = f"{hours} h {minutes} min" if hours else f"{minutes} min"

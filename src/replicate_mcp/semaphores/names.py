@@ -1,4 +1,4 @@
-"""The names of semaphores: the ones that people register, and each account's own."""
+"""Names of semaphores: registered names, and the names of accounts' own semaphores."""
 
 import re
 from collections.abc import Iterable
@@ -8,32 +8,32 @@ from replicate_mcp.errors import InvalidInput, SemaphoreInUse
 from replicate_mcp.semaphores.permit_store import SemaphoreState
 
 MAX_LIMIT = 10_000
-"""More predictions in flight than any account is allowed; a larger limit is a slip of the hand."""
+"""Largest valid limit, above what any account allows; a larger one is probably a typing error."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ACCOUNT_PREFIX = "account:"
 
 
 def account_semaphore(account: str) -> str:
-    """The name under which a backend keeps an account's own semaphore."""
+    """Return the backend's name of an account's own semaphore."""
     return _ACCOUNT_PREFIX + account
 
 
 def is_account(semaphore: str) -> bool:
-    """Whether it is an account's own semaphore."""
+    """Return whether `semaphore` is an account's own."""
     return semaphore.startswith(_ACCOUNT_PREFIX)
 
 
 def account_of(semaphore: str) -> str:
-    """The account whose own semaphore it is."""
+    """Return the account whose own semaphore `semaphore` is."""
     return semaphore.removeprefix(_ACCOUNT_PREFIX)
 
 
 def check_name(name: object) -> str:
-    """A name that may be registered.
+    """Return `name` if it is a valid name to register.
 
     Raises:
-        InvalidInput: it is none; the message says what one looks like.
+        InvalidInput: it is not; the message describes a valid name.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(
@@ -44,7 +44,7 @@ def check_name(name: object) -> str:
 
 
 def check_limit(limit: object) -> int:
-    """A limit that may be set.
+    """Return `limit` if it is valid.
 
     Raises:
         InvalidInput: it is not a whole number from 1 to `MAX_LIMIT`.
@@ -57,7 +57,7 @@ def check_limit(limit: object) -> int:
 def visible_to(
     account: str, states: Iterable[SemaphoreState], *, own_name: str
 ) -> list[SemaphoreState]:
-    """What a caller sees: the registered ones, and its own account's under `own_name`, first."""
+    """Return the account's own semaphore as `own_name`, then the registered ones."""
     own, named = [], []
     for state in states:
         if not is_account(state.name):
@@ -68,13 +68,16 @@ def visible_to(
 
 
 def check_removable(name: str, *, in_use: int, waiting: int, processes: int) -> None:
-    """Check that nothing uses a name that is to be removed.
+    """Check that a name to remove is not in use.
 
     Args:
-        processes: other living processes that have registered it.
+        name: the name to remove.
+        in_use: number of its units that are held.
+        waiting: number of starts that wait for it.
+        processes: number of other living processes that have registered it.
 
     Raises:
-        SemaphoreInUse: something does.
+        SemaphoreInUse: the name is in use.
     """
     if in_use or waiting:
         raise SemaphoreInUse(
@@ -90,7 +93,7 @@ def check_removable(name: str, *, in_use: int, waiting: int, processes: int) -> 
 
 
 def unknown_semaphore(name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that nobody registered."""
+    """Return the error message for a name that is not registered."""
     names = sorted(each for each in known if not is_account(each))
     there = f"known are {', '.join(names)}" if names else "none is registered"
     return f"semaphore '{name}' is not registered ({there}): register it first, or leave it out."

@@ -1,4 +1,4 @@
-"""This process as a holder: it hears of its offers, and hands each to the entry it is for."""
+"""This process as a holder: receives its offers and dispatches each to its queue entry."""
 
 import logging
 from collections import defaultdict
@@ -12,16 +12,16 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, Permit
 log = logging.getLogger(__name__)
 
 ADMIT_POLL_SECONDS = 1.0
-"""How long a process with waiting entries sleeps at most: wake-ups are hints, and may be lost."""
+"""Longest sleep of a process with waiting entries: wake-ups are hints, and may be lost."""
 
 TakeOffers = Callable[[Sequence[Offer]], None]
 
 
 class OfferDispatcher:
-    """Routes offers to entries, and decides anew when the last decision said so.
+    """Dispatches offers to queue entries, and runs admission when the last decision is due.
 
-    Every step's `Room` goes through `accept`; `run` sees to the rooms that come of other
-    processes' steps and of time.
+    Every `AdmissionResult` of a backend call goes through `dispatch`; `run` handles the offers that
+    arise from other processes' calls and from the passing of time.
     """
 
     def __init__(self, permits: PermitStore) -> None:
@@ -35,22 +35,22 @@ class OfferDispatcher:
 
     @property
     def paused_for(self) -> float:
-        """Seconds for which the backend admits nothing, as of the last step; 0 where it does."""
+        """Seconds until the backend admits again, as of the last call; 0 if it admits now."""
         if self._paused_until is None:
             return 0.0
         return max(0.0, self._paused_until - anyio.current_time())
 
     def subscribe(self, entry: str, take: TakeOffers) -> None:
-        """Have an entry's offers handed to `take`, which must see to them at once."""
+        """Pass an entry's offers to `take`, which must not block."""
         self._entries[entry] = take
         self._sooner.set()
 
     def unsubscribe(self, entry: str) -> None:
-        """Hand that entry nothing more."""
+        """Stop passing offers to an entry."""
         self._entries.pop(entry, None)
 
     def dispatch(self, room: AdmissionResult) -> None:
-        """Hand on what a step offered, each offer once: a later offer has a higher number."""
+        """Dispatch the offers of a call, each once: a later offer has a higher permit number."""
         if room.paused_for is not None:
             self._paused_until = anyio.current_time() + room.paused_for
         if room.retry_in is not None:
@@ -64,7 +64,7 @@ class OfferDispatcher:
             self._entries[entry](offers)
 
     async def run(self) -> None:
-        """Hear of offers until cancelled."""
+        """Receive and dispatch offers until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen)
             while True:
@@ -76,7 +76,7 @@ class OfferDispatcher:
                     self._wake_by(anyio.current_time() + ADMIT_POLL_SECONDS)
 
     async def wait_for_wakeup(self) -> None:
-        """Wait for the next time that another process wakes this one."""
+        """Wait until another process next wakes this one."""
         await self._wakeup.wait()
 
     async def _listen(self) -> None:

@@ -1,4 +1,4 @@
-"""What a backend promises of semaphores and permits."""
+"""Interface of a store of semaphores and permits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Scope = Literal["process", "machine", "fleet"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A permit that its holder may take, within `admission.OFFER_LASTS`.
+    """An offer of a permit, which its holder may accept within `admission.OFFER_TTL_SECONDS`.
 
     A holder's later offers have higher numbers in `permit`.
     """
@@ -20,11 +20,14 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionResult:
-    """What a step left to its holder: offers to take, and when to decide again.
+    """The outcome of a backend call for its holder: offers to accept, and when to decide again.
 
-    `next_in` is in seconds from now; None where only a release can make room. `paused_for` is the
-    number of seconds for which nothing that waits is admitted, because the backend is new or may
-    have lost what it knew; None where that is not so.
+    Attributes:
+        offers: the offers to accept.
+        retry_in: seconds until admission is worth running again; None if only a release can free
+            units.
+        paused_for: seconds for which no waiting entry is admitted, because the backend is new or
+            may have lost its state; None if admission is not paused.
     """
 
     offers: tuple[Offer, ...] = ()
@@ -34,7 +37,7 @@ class AdmissionResult:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedOffers:
-    """The offers that became permits; the others had been withdrawn and wait in the queue again."""
+    """The offers that became permits; the others had been withdrawn and wait in the queue."""
 
     permits: frozenset[int]
     admission: AdmissionResult
@@ -42,13 +45,13 @@ class AcceptedOffers:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """One that joins the queue: a batch, or all the contexts of a process on one semaphore.
+    """An entry that joins the queue: a batch, or all the contexts of a process on one semaphore.
 
     Attributes:
-        semaphores: one unit of each is needed for every start.
-        account: whose creation rate each start uses; None for callers' own code.
-        waiting: starts to wait for, at first.
-        at_most: how many may run at once; None for no limit but the semaphores'.
+        semaphores: names of the semaphores of which every start needs one unit.
+        account: the account whose creation rate each start uses; None for callers' own code.
+        waiting: initial number of starts to wait for.
+        max_running: number of starts that may run at once; None for the semaphores' limits alone.
     """
 
     id: str
@@ -60,7 +63,12 @@ class QueueEntry:
 
 @dataclass(frozen=True, slots=True)
 class SemaphoreState:
-    """A semaphore as it stands; `requests_per_minute` and the next only for an account's."""
+    """The state of a semaphore.
+
+    Attributes:
+        requests_per_minute: rate of an account's semaphore, in creations a minute; else None.
+        throttled_for: seconds for which an account's creations are paused; None if they are not.
+    """
 
     name: str
     limit: int
@@ -71,16 +79,16 @@ class SemaphoreState:
 
     @property
     def available(self) -> int:
-        """Units that nobody holds."""
+        """Number of free units."""
         return max(0, self.limit - self.in_use)
 
 
 @dataclass(frozen=True, slots=True)
 class HolderUsage:
-    """What one holder has of one semaphore, for people to look at.
+    """One holder's usage of one semaphore, for display.
 
     Attributes:
-        holder: its program and process; "" for what processes left that are gone.
+        holder: its program and process; "" for permits of processes that have ended.
     """
 
     holder: str
@@ -92,33 +100,33 @@ class HolderUsage:
 class PermitStore(Protocol):
     """Named semaphores and their permits, shared by every holder of one backend.
 
-    Every method raises `BackendUnavailable` where the backend cannot be used. A holder is this
-    process; its offers come with the answer of any step it makes, and `woken` returns when
-    another holder's step may have made it some.
+    Every method raises `BackendUnavailable` if the backend cannot be used. A holder is this
+    process; every call returns its new offers, and `wait_for_wakeup` returns when another holder's
+    call may have made it an offer.
     """
 
     scope: Scope
 
     async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
-        """Say which limit and rate this process allows an account; the lowest limit rules."""
+        """Declare this process's limit and rate of an account; the lowest limit applies."""
 
     async def set_rate(self, semaphore: str, per_minute: float) -> AdmissionResult:
-        """Set by hand how many creations a minute an account is allowed: that stays."""
+        """Set an account's creations a minute manually; the setting persists."""
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
-        """Make the name known while this process lives; a known one is returned unchanged."""
+        """Register a name for this process's lifetime; return a known semaphore unchanged."""
 
     async def resize(
         self, semaphore: str, limit: int, *, by_admin: bool = False
     ) -> AdmissionResult:
-        """Set a limit by hand; holders are not disturbed.
+        """Set a limit manually; permits that are held stay valid.
 
         Raises:
             UnknownSemaphore: no such name.
         """
 
     async def unset(self, semaphore: str) -> AdmissionResult:
-        """Drop the limit that was set by hand: the lowest that living processes declare applies.
+        """Remove a limit that was set manually; the lowest that living processes declare applies.
 
         A name that no living process has registered is removed with its last permit.
 
@@ -131,33 +139,33 @@ class PermitStore(Protocol):
 
         Raises:
             UnknownSemaphore: no such name.
-            SemaphoreInUse: permits of it are out, tasks wait for it, or another living process has
+            SemaphoreInUse: permits of it are held, tasks wait for it, or another living process has
                 registered it.
         """
 
     async def semaphores(self) -> list[SemaphoreState]:
-        """All of them, sorted by name."""
+        """Return the states of all semaphores, sorted by name."""
 
     async def usage_by_holder(self) -> list[HolderUsage]:
-        """Who holds and who waits, by semaphore and holder."""
+        """Return held and waiting units by semaphore and holder."""
 
     async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
-        """Wait in the queue; an entry already in it waits for that many more."""
+        """Add an entry to the queue; one already in it waits for `entry.waiting` more starts."""
 
     async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
-        """Wait for `count` starts less; None takes the entry and its offers out."""
+        """Wait for `count` fewer starts; None removes the entry and withdraws its offers."""
 
     async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
-        """Turn offers into permits; those that are not in the answer are gone."""
+        """Turn offers into permits; offers missing from the result had been withdrawn."""
 
     async def release(self, permit: int) -> AdmissionResult:
-        """Give a permit back."""
+        """Release a permit."""
 
     async def admit(self) -> AdmissionResult:
-        """Free what the dead hold, withdraw stale offers, and make new ones."""
+        """Release what dead holders held, withdraw stale offers, and make new ones."""
 
     async def run(self) -> None:
-        """See to what has to go on in the background, until cancelled."""
+        """Run the backend's background work until cancelled."""
 
     async def wait_for_wakeup(self) -> None:
-        """Return when another holder's step may have made this one an offer."""
+        """Return when another holder's call may have made this holder an offer."""

@@ -1,7 +1,7 @@
-"""The rate of an account: how many creations a minute it is allowed, as a token bucket.
+"""The rate of an account: a token bucket of creations a minute.
 
-The bucket is a value: every change gives a new one, so that each backend can store it where its
-permits live and change it in the same step. What throttling teaches is in `rate_learning.py`.
+The bucket is an immutable value, so that each backend can store it beside its permits and change it
+in the same transaction. `adaptive_rate.py` adapts it to throttling.
 """
 
 from collections.abc import Mapping
@@ -12,37 +12,40 @@ REQUESTS_PER_MINUTE = 600.0
 """Replicate's documented limit on prediction creations, per account."""
 
 BURST_HEADROOM_SECONDS = 0.5
-"""Seconds of the rate that the full burst keeps unused: the first creations, on new connections,
-arrive so much later than those that follow, and only then begins the account's own bucket to
-refill. On a busy machine 0.2 s were measured, and once seen to be too few."""
+"""Seconds of the rate that a full burst leaves unused. The first creations, on new connections,
+arrive later than those that follow by up to this time, and Replicate's bucket only starts to refill
+when they arrive. Measured on a busy machine: 0.2 s, which was once too little."""
 
 
 def full_burst(per_minute: float) -> float:
-    """The burst of a rate of which nothing else is known, in creations."""
+    """Return the burst of a rate of which nothing else is known, in creations."""
     return max(1.0, per_minute - per_minute / 60 * BURST_HEADROOM_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What an account may create, now. Times are in seconds, on the backend's clock.
+    """An account's rate at one moment. Times are in seconds, on the backend's clock.
 
     Attributes:
-        full_per_minute: creations a minute when nothing is wrong; the burst is nearly the same.
+        full_per_minute: creations a minute without throttling; the burst is nearly the same.
         per_minute: the learned rate, at most `full_per_minute`.
         burst: the size of the bucket, in creations.
         tokens: creations that may start at `at`.
-        paused_until: nothing starts before.
-        episode_at: when the present or last episode of throttling began; 0 before the first.
-        pauses: episodes in a row between which nothing was accepted.
+        at: when the bucket was last refilled.
+        paused_until: no creation starts before this time.
+        episode_at: when the current or last episode of throttling began; 0 before the first.
+        pauses: episodes in a row between which no creation was accepted.
         accepted: creations sent since `since` and not refused.
-        since: when the counting of `accepted` began: at the last episode, or lately.
+        since: when the count in `accepted` began: at the last episode, or at the start of a recent
+            window.
         last_sent: when the last creation was sent.
         steady: creations sent since `per_minute` last changed.
-        ceiling: the rate that failed; growing back stays under it until `ceiling_until`.
-        lowerings: how often the rate was lowered in a row.
-        refused: the share of creations lately refused, from 0 to 1.
-        by_hand: whether `full_per_minute` was set by hand: what processes declare changes it no
-            more.
+        ceiling: the rate that failed; the rate grows back to below it until `ceiling_until`.
+        ceiling_until: when `ceiling` stops applying.
+        lowerings: number of decreases in a row.
+        refused: share of recent creations that were refused, from 0 to 1.
+        by_hand: whether `full_per_minute` was set manually; the rates that processes declare no
+            longer change it.
     """
 
     full_per_minute: float
@@ -65,34 +68,34 @@ class Rate:
 
     @classmethod
     def initial(cls, per_minute: float, now: float) -> "Rate":
-        """A rate of which nothing has been used."""
+        """Return a rate of which nothing has been used."""
         burst = full_burst(per_minute)
         return cls(per_minute, per_minute, burst, burst, now)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "Rate":
-        """A rate as `dataclasses.asdict` gave it, by this version or another.
+        """Return a rate from the result of `dataclasses.asdict`, by this version or another.
 
-        What another version kept beside it is left out; the rest begins as it does by default.
+        Unknown fields of another version are ignored; missing ones get their defaults.
         """
         return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})
 
     @property
     def lowered(self) -> bool:
-        """Whether throttling has taught less than the full rate."""
+        """Whether throttling has lowered the rate or the burst."""
         full = self.full_per_minute
         return self.per_minute < full or self.burst < full_burst(full)
 
     def with_configured(self, per_minute: float, now: float) -> "Rate":
-        """The same account under what a process is configured with, unless one was set by hand."""
+        """Return this rate under a process's configured rate, unless the rate was set manually."""
         return self if self.by_hand else self._under(per_minute, now)
 
     def with_manual(self, per_minute: float, now: float) -> "Rate":
-        """The same account under a rate that was set by hand."""
+        """Return this rate under a rate that was set manually."""
         return replace(self._under(per_minute, now), by_hand=True)
 
     def _under(self, per_minute: float, now: float) -> "Rate":
-        """Under another full rate; what was learned stays."""
+        """Return this rate under another full rate; what was learned stays."""
         if per_minute == self.full_per_minute:
             return self
         rate, burst = self.refilled_at(now), full_burst(per_minute)
@@ -107,26 +110,26 @@ class Rate:
         )
 
     def refilled_at(self, now: float) -> "Rate":
-        """The bucket as it stands at `now`."""
+        """Return the bucket as refilled at `now`."""
         rate = self if now >= self.at else self._clock_set_back(now)
         filled = rate.tokens + (now - rate.at) * rate.per_minute / 60
         return replace(rate, tokens=min(rate.burst, filled), at=now)
 
     def next_available_at(self) -> float:
-        """The earliest time at which a creation may start."""
+        """Return the earliest time at which a creation may start."""
         missing = max(0.0, 1 - self.tokens)
         return max(self.paused_until, self.at + missing * 60 / self.per_minute)
 
     def consume(self, count: float) -> "Rate":
-        """The bucket after `count` offers were made out of it."""
+        """Return the bucket after `count` offers."""
         return replace(self, tokens=self.tokens - count)
 
     def refund(self, count: int) -> "Rate":
-        """The bucket after `count` offers were withdrawn: nothing was created with them."""
+        """Return the bucket after `count` offers were withdrawn, with which nothing was created."""
         return replace(self, tokens=min(self.burst, self.tokens + count))
 
     def _clock_set_back(self, now: float) -> "Rate":
-        """No time that was noted may lie ahead, or it would hold things up until then."""
+        """Limit all stored times to `now`: one in the future would block creations until then."""
         return replace(
             self,
             at=now,

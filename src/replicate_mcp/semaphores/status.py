@@ -1,4 +1,4 @@
-"""A semaphore as callers are shown it, over MCP and HTTP alike."""
+"""The state of a semaphore as MCP and HTTP callers receive it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,9 +8,10 @@ from replicate_mcp.semaphores.permit_store import Scope, SemaphoreState
 
 
 class SemaphoreStatus(BaseModel):
-    """A semaphore as it stands; the last two only for an account's own.
+    """The state of a semaphore; rate and throttling only of an account's own.
 
-    `scope` says who shares it: one `process`, a `machine`'s processes, or a `fleet` of machines.
+    `scope` says what shares the semaphore: one `process`, the processes of a `machine`, or a
+    `fleet` of machines.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -26,7 +27,7 @@ class SemaphoreStatus(BaseModel):
 
     @classmethod
     def of(cls, state: SemaphoreState, scope: Scope) -> "SemaphoreStatus":
-        """From what a backend says of it."""
+        """Return the status of a semaphore from the backend's state."""
         rate, paused = state.requests_per_minute, state.throttled_for
         return cls(
             name=state.name,

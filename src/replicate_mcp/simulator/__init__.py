@@ -1,4 +1,4 @@
-"""A local stand-in for Replicate's API, to run, test and measure without an account."""
+"""Local stand-in for Replicate's API, to run, test and measure without an account."""
 
 from replicate_mcp.simulator.client import Simulator
 from replicate_mcp.simulator.engine.fault_injection import Fault

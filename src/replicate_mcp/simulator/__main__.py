@@ -1,4 +1,4 @@
-"""The command line of the simulator."""
+"""Command line of the simulator."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ DEFAULT_PORT = 8765
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add an option for where it listens, and one for every setting."""
+    """Add the address options, and one option per setting."""
     parser.usage = "%(prog)s [--port PORT] [--predict-seconds SECONDS] [--SETTING VALUE ...]"
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the simulator until interrupted; gives the exit status."""
+    """Run the simulator until interrupted and return the exit code."""
     given = {name: value for name, value in vars(args).items() if name in _SETTINGS}
     try:
         settings = SimulatorSettings.model_validate({**_as_object(args.settings), **given})
@@ -84,7 +84,7 @@ def _as_object(text: str) -> dict[str, Any]:
 
 
 def _sentence(error: ValidationError) -> str:
-    """What is wrong first, for those who do not know pydantic."""
+    """Return a sentence on the first validation error that needs no knowledge of pydantic."""
     first = error.errors(include_url=False, include_input=False)[0]
     option = "--" + str(first["loc"][0] if first["loc"] else "settings").replace("_", "-")
     if first["type"] == "extra_forbidden":

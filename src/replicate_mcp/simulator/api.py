@@ -1,4 +1,4 @@
-"""The simulator's ASGI application: finds the route, then token, rate and faults, then answers."""
+"""ASGI application of the simulator: checks route, token, rate and faults, then responds."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ OpenHandler = Callable[[Simulation, Exchange], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A call of Replicate's API, which needs a token."""
+    """Call of Replicate's API, which requires a token."""
 
     name: str
     pattern: re.Pattern[str]
@@ -30,14 +30,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class OpenRoute:
-    """A path that needs no token: output files and the simulator's controls."""
+    """Path that requires no token: an output file or a control route of the simulator."""
 
     pattern: re.Pattern[str]
     handler: OpenHandler
 
 
 class Api:
-    """The ASGI application over one simulation."""
+    """ASGI application for one simulation."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -45,7 +45,7 @@ class Api:
         self._open: set[Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         exchange = Exchange(scope, receive, send)
         self._open.add(exchange)
         try:
@@ -57,7 +57,7 @@ class Api:
             self._open.discard(exchange)
 
     def hang_up(self) -> None:
-        """Drop all connections that wait for an answer."""
+        """Reset all connections with a request in progress."""
         for exchange in list(self._open):
             exchange.hang_up()
 
@@ -106,7 +106,7 @@ class Api:
 
 
 def route_names() -> list[str]:
-    """Method and path of all calls of Replicate's API that are answered."""
+    """Return method and path of every implemented call of Replicate's API."""
     return [route.name for routes in _ROUTES.values() for route in routes]
 
 
@@ -116,7 +116,7 @@ async def _send(
     fault: Fault | None,
     headers: list[tuple[bytes, bytes]],
 ) -> None:
-    """Send the answer, or what a fault makes of it."""
+    """Send the response, or the effect of a fault in its place."""
     if fault is not None and fault.http_status is not None:
         answer, fault = _error(fault.http_status), None
     whole = None if answer is None else answer.with_headers(headers)

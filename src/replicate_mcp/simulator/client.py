@@ -1,4 +1,4 @@
-"""A grip on a simulator that runs: look at what it has seen, change how it behaves."""
+"""Client of a running simulator: reads its statistics and changes its behaviour."""
 
 import asyncio
 import http.client
@@ -14,34 +14,44 @@ _FAULT_SETTINGS = {call: name for name, call in ORDERS.items()}
 
 
 class Simulator:
-    """Talks to a simulator's control routes; the same for a thread and for a process."""
+    """Client of a simulator's control routes, whether it runs in a thread or a process."""
 
     def __init__(self, url: str, pid: int | None = None) -> None:
         self.url = url.rstrip("/")
         """`http://127.0.0.1:PORT`, for `REPLICATE_BASE_URL`."""
         self.pid = pid
-        """Of its process, where it has one of its own."""
+        """Process id of the simulator; None if it runs in a thread."""
 
     def stats(self, limit: int | None = None) -> JSON:
-        """`accounts` by name and `requests` by route; with a limit also `utilisation` of it."""
+        """Return statistics by account and requests by route.
+
+        With `limit`, accounts also have `utilisation`, their mean share of the limit in use.
+        """
         return self._object("GET", "/simulator/stats", {"limit": limit})
 
     def account(self, name: str, limit: int | None = None) -> JSON:
-        """The stats of one account; it need not have done anything yet."""
+        """Return the statistics of one account, creating it if it is new."""
         self._call("POST", f"/simulator/accounts/{name}")
         account: JSON = self.stats(limit)["accounts"][name]
         return account
 
     def settings(self) -> JSON:
-        """All settings as they are now."""
+        """Return the current settings."""
         return self._object("GET", "/simulator/settings")
 
     def configure(self, **settings: object) -> JSON:
-        """Change settings at once and get all of them; raises ValueError for wrong ones."""
+        """Change settings and return all of them.
+
+        Raises:
+            ValueError: a setting is unknown or invalid.
+        """
         return self._object("POST", "/simulator/configure", body=settings)
 
     def fault_next(self, fault: Fault | str, count: int = 1, *, on: Call = "creation") -> None:
-        """Let the next calls of this kind go wrong, after those already ordered."""
+        """Inject a fault into each of the next `count` calls of kind `on`.
+
+        Faults injected earlier come first.
+        """
         self.configure(**{_FAULT_SETTINGS[on]: [str(fault)] * count})
 
     def change_account(
@@ -52,29 +62,42 @@ class Simulator:
         restore: Iterable[str] = (),
         **changes: object,
     ) -> JSON:
-        """Change `out_of_credit`, `low_credit`, `requests_per_minute`, `burst` or its tokens."""
+        """Change settings of an account (`out_of_credit`, `burst`, …) or revoke its tokens.
+
+        Args:
+            name: name of the account.
+            revoke: tokens that are rejected from now on.
+            restore: revoked tokens that are accepted again.
+            **changes: `out_of_credit`, `low_credit`, `requests_per_minute` and `burst`.
+        """
         body = {"revoke": list(revoke), "restore": list(restore), **changes}
         return self._object("POST", f"/simulator/accounts/{name}", body=body)
 
     def reset(self) -> None:
-        """Forget all that has happened, and go back to the settings of the start."""
+        """Clear all state and restore the initial settings."""
         self._call("POST", "/simulator/reset")
 
     def predictions(self, account: str | None = None) -> list[JSON]:
-        """Every prediction with all that is known of it, oldest first."""
+        """Return all predictions with all their details, oldest first."""
         found: list[JSON] = self._call("GET", "/simulator/predictions", {"account": account})
         return found
 
     def timeline(self, account: str) -> list[tuple[float, int]]:
-        """Each change of the number in flight: when, and how many since."""
+        """Return (seconds, number in flight since then) for each change of that number."""
         changes = self._object("GET", "/simulator/timeline").get(account, [])
         return [(at, count) for at, count in changes]
 
     def wait_for(self, *, account: str | None = None, within: float = 10, **counts: int) -> JSON:
-        """Block until all of these counts are reached and give the stats; raises TimeoutError.
+        """Block until all counts are reached and return the statistics.
 
-        `within` is in seconds, 60 at most.
-        Counts are those of the stats and `ended`. `in_flight=0` means none at all.
+        Args:
+            account: account to watch; None for the sum of all accounts.
+            within: timeout in seconds, at most 60.
+            **counts: minimum values of counts in the statistics, or of `ended`; `in_flight=0` waits
+                until none is in flight.
+
+        Raises:
+            TimeoutError: the counts are not reached within the timeout.
         """
         query = {"account": account, "timeout": within, **counts}
         return self._object("GET", "/simulator/wait", query, timeout=within + 5)
@@ -82,7 +105,7 @@ class Simulator:
     async def reached(
         self, *, account: str | None = None, within: float = 10, **counts: int
     ) -> JSON:
-        """`wait_for` without blocking the event loop."""
+        """Wait as `wait_for` does, without blocking the event loop."""
         return await asyncio.to_thread(self.wait_for, account=account, within=within, **counts)
 
     def _object(

@@ -1,4 +1,4 @@
-"""Draws the images that predictions make: colours from prompt and seed, the prompt in them."""
+"""Images of simulated predictions: colours derived from prompt and seed, with the prompt drawn."""
 
 import colorsys
 import io
@@ -26,7 +26,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What to draw."""
+    """Description of an image to draw."""
 
     prompt: str
     seed: int
@@ -37,7 +37,7 @@ class Picture:
 
 
 def picture_size(given: Mapping[str, object]) -> tuple[int, int]:
-    """Width and height that a model's inputs ask for, by default about a megapixel."""
+    """Return the width and height that a model's inputs request, by default about a megapixel."""
     width, height = given.get("width"), given.get("height")
     ratio_text = given.get("aspect_ratio")
     if isinstance(width, int) and isinstance(height, int) and ratio_text in (None, "custom"):
@@ -56,10 +56,13 @@ def picture_size(given: Mapping[str, object]) -> tuple[int, int]:
 
 @lru_cache(maxsize=32)
 def draw(picture: Picture) -> bytes:
-    """Draw it: the same picture is the same bytes. Takes some 30 ms for a megapixel."""
+    """Return the image's file; equal pictures give equal bytes.
+
+    Takes about 30 ms per megapixel.
+    """
     from PIL import Image, ImageDraw
 
-    rng = random.Random(f"{picture.prompt} {picture.seed}")  # noqa: S311 - the same again
+    rng = random.Random(f"{picture.prompt} {picture.seed}")  # noqa: S311 - reproducible
     hue = rng.random()
     top = _colour(hue, 0.45, 0.62)
     bottom = _colour(hue + rng.uniform(0.08, 0.3), 0.55, 0.42)
@@ -72,7 +75,7 @@ def draw(picture: Picture) -> bytes:
 
 
 def _area(text: str) -> int:
-    """Return the pixels that a size such as `2K`, `0.25` or `4 MP` names; 0 for none."""
+    """Return the number of pixels of a size such as `2K`, `0.25` or `4 MP`; 0 for other texts."""
     megapixels = _MEGAPIXELS.fullmatch(text)
     return int(float(megapixels[1]) * _MEGAPIXEL) if megapixels else _SIZES.get(text, 0)
 
@@ -131,7 +134,7 @@ def _write(canvas: "ImageDraw.ImageDraw", picture: Picture) -> None:
 def _fitting(
     canvas: "ImageDraw.ImageDraw", picture: Picture, margin: int
 ) -> "tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]":
-    """The largest type in which the prompt takes no more than half of the picture."""
+    """Return the largest font with which the prompt covers at most half the image, and its text."""
     prompt = " ".join(_writable(picture.prompt).split())[:600] or "…"
     width = picture.width - 2 * margin
     size = max(10, min(picture.width, picture.height) // 14)
@@ -146,7 +149,7 @@ def _fitting(
 
 
 def _writable(text: str) -> str:
-    """What the bundled font has letters for: accents are dropped, other scripts left out."""
+    """Return the characters that the bundled font has: without accents and non-Latin scripts."""
     plain = unicodedata.normalize("NFKD", text)
     return "".join(letter for letter in plain if letter.isascii())
 
@@ -158,7 +161,7 @@ def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
 
 
 def encoded(image: "Image.Image", file_format: str) -> bytes:
-    """Return the file of an image."""
+    """Return the image encoded in `file_format`."""
     buffer = io.BytesIO()
     match file_format:
         case "png":

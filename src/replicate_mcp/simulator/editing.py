@@ -1,4 +1,4 @@
-"""Edits images as models do that take an image alone: cut out, enlarge, trace."""
+"""Simulated image-to-image models without a prompt: remove background, upscale, vectorize."""
 
 import io
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 40_000_000
-"""Pixels of an image that is made: enlarging a megapixel four times gives 16 million."""
+"""Maximum number of pixels of a result; upscaling a megapixel four times gives 16 million."""
 
 _TRACED_CELLS = 48
 _TRACED_COLOURS = 16
@@ -20,14 +20,16 @@ _TRACED_COLOURS = 16
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What to make of an image.
+    """Edit of an image.
 
     Attributes:
-        source: the image: a file's content, or how it is made.
-        scale: by which its sides grow.
-        background: what replaces the background; `rgba` for transparency.
-        reverse: whether the subject is removed instead.
-        max_pixels: of the source, above which the model has no memory for it.
+        effect: kind of edit.
+        source: source image: the bytes of a file, or a description of an image to make.
+        format: format of the result.
+        scale: factor by which width and height grow.
+        background: replacement of the background; `rgba` for transparency.
+        reverse: whether to remove the subject instead of the background.
+        max_pixels: maximum size of the source, above which the model fails; None for no maximum.
     """
 
     effect: Effect
@@ -40,7 +42,7 @@ class Edit:
 
 
 Recipe = Union[Picture, Edit, bytes]  # noqa: UP007 - `|` takes no forward reference
-"""An image that is there, or how it is made: made when it is fetched, the same bytes each time."""
+"""Image file, or the description of one, which always renders to the same bytes."""
 
 
 def render(recipe: Recipe) -> bytes:
@@ -55,7 +57,7 @@ def render(recipe: Recipe) -> bytes:
 
 
 def problem(edit: Edit) -> str | None:
-    """Return the error of a model that cannot make this, in the words that models print."""
+    """Return the error message with which a model fails to make this edit; None if it can."""
     try:
         width, height = _size(edit.source)
     except (OSError, ValueError):
@@ -70,7 +72,12 @@ def problem(edit: Edit) -> str | None:
 
 
 def _size(recipe: Recipe) -> tuple[int, int]:
-    """Return width and height, raising OSError or ValueError for a file that is no image."""
+    """Return width and height.
+
+    Raises:
+        OSError: the file is not an image.
+        ValueError: the image has no pixels, or too many.
+    """
     match recipe:
         case Picture():
             return recipe.width, recipe.height
@@ -109,7 +116,7 @@ def _edited(edit: Edit) -> bytes:
 
 
 def _cut_out(image: "Image.Image", edit: Edit) -> "Image.Image":
-    """Keep an oval in the middle: the simulator sees no subjects."""
+    """Keep an oval in the middle, since the simulator does not recognise subjects."""
     from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
     mask = Image.new("L", image.size)
@@ -133,7 +140,7 @@ def _cut_out(image: "Image.Image", edit: Edit) -> "Image.Image":
 
 
 def _traced(image: "Image.Image") -> bytes:
-    """Draw the image's colours as rectangles, runs of one colour as one."""
+    """Draw the image as an SVG of rectangles, one per run of equal colour."""
     longest = max(image.size)
     columns = max(1, round(_TRACED_CELLS * image.width / longest))
     rows = max(1, round(_TRACED_CELLS * image.height / longest))

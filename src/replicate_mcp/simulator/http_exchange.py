@@ -1,4 +1,4 @@
-"""One HTTP request and its answer, including the ways in which an answer can go wrong."""
+"""HTTP request and response, including the ways in which a response can fail."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _PROBLEM = (b"content-type", b"application/problem+json")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, not sent yet."""
+    """HTTP response that has not been sent."""
 
     status: int
     body: bytes
@@ -29,55 +29,55 @@ class Answer:
 
     @classmethod
     def json(cls, content: object, status: int = 200, headers: Headers = ()) -> "Answer":
-        """An answer of JSON."""
+        """Return a JSON response."""
         return cls(status, json.dumps(content).encode(), (_JSON, *headers))
 
     @classmethod
     def problem(cls, problem: Problem) -> "Answer":
-        """An answer that is a problem document."""
+        """Return a response with a problem document."""
         body = json.dumps(problem.document).encode()
         return cls(problem.status, body, (_PROBLEM, *problem.headers))
 
     @classmethod
     def edge_error(cls, status: int) -> "Answer":
-        """The page of the network in front of Replicate, which could not reach it."""
+        """Return the error page of the CDN in front of Replicate, for statuses from 520."""
         page = f"<!DOCTYPE html><title>{status}</title><h1>Error {status}</h1>"
         return cls(status, page.encode(), ((b"content-type", b"text/html"),))
 
     def with_headers(self, headers: Headers) -> "Answer":
-        """The same answer with more headers."""
+        """Return a copy of this response with more headers."""
         return Answer(self.status, self.body, (*headers, *self.headers))
 
 
 class Exchange:
-    """A request, and the means to answer it."""
+    """HTTP request with the means to respond to it."""
 
     __slots__ = ("_headers", "_send", "args", "fault", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
-        """The rest of the request as ASGI has it."""
+        """ASGI callable that receives the rest of the request."""
         self._send = send
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.args: tuple[str, ...] = ()
-        """What the route's pattern has found in the path."""
+        """Groups that the route's pattern matched in the path."""
         self.fault: Fault | None = None
-        """What will go wrong with the answer, though the request is carried out."""
+        """Fault of the response, although the request is carried out."""
 
     def header(self, name: bytes) -> bytes:
-        """A request header by its lower-case name, empty where it was not sent."""
+        """Return a request header by its lower-case name; empty if missing."""
         return self._headers.get(name, b"")
 
     def query(self) -> dict[str, str]:
-        """The query parameters, the last of each name."""
+        """Return the query parameters; of repeated ones the last."""
         text = self.scope["query_string"].decode("latin-1")
         return {name: values[-1] for name, values in parse_qs(text).items()} if text else {}
 
     async def body(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         message = await self.receive()
         if not message.get("more_body", False):
             return bytes(message.get("body", b""))
@@ -88,17 +88,17 @@ class Exchange:
         return b"".join(parts)
 
     async def send(self, answer: Answer) -> None:
-        """Send an answer."""
+        """Send the response."""
         await self._start(answer)
         await self._send({"type": "http.response.body", "body": answer.body})
 
     async def send_malformed(self, answer: Answer) -> None:
-        """Send the first half of the answer as if it were all of it."""
+        """Send the first half of the body as a complete response."""
         half = answer.body[: len(answer.body) // 2]
         await self.send(Answer(answer.status, half, answer.headers))
 
     async def send_truncated(self, answer: Answer) -> None:
-        """Send half of what the headers promise, and close the connection."""
+        """Send half of the announced body and close the connection."""
         half = answer.body[: len(answer.body) // 2]
         await self._start(answer)
         await self._send({"type": "http.response.body", "body": half, "more_body": True})
@@ -106,12 +106,12 @@ class Exchange:
         await self.silence()
 
     async def reset(self) -> None:
-        """Reset the connection, as a machine does that has just died."""
+        """Reset the connection, as if the server had crashed."""
         self.hang_up()
         await self.silence()
 
     def hang_up(self) -> None:
-        """Drop the connection with a reset."""
+        """Reset the connection."""
         transport = self._transport
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None and not transport.is_closing():
@@ -119,7 +119,7 @@ class Exchange:
         transport.abort()
 
     async def silence(self) -> None:
-        """Answer nothing until the client gives up."""
+        """Send nothing until the client disconnects."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -132,6 +132,6 @@ class Exchange:
 
     @property
     def _transport(self) -> asyncio.WriteTransport:
-        # uvicorn's `send` is a method of the cycle that owns the connection.
+        # uvicorn's `send` is a method of the object that owns the connection.
         transport: asyncio.WriteTransport = self._send.__self__.transport  # type: ignore[attr-defined]
         return transport

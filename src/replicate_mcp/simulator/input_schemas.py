@@ -1,4 +1,4 @@
-"""The schema of a model's inputs, written the way Replicate's model versions carry it."""
+"""JSON schemas of model inputs in the form of Replicate's model versions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a model."""
+    """Input of a model."""
 
     name: str
     description: str
@@ -23,9 +23,9 @@ class Input:
 
 
 def input_schemas(inputs: Iterable[Input], *, inline: bool) -> dict[str, JSON]:
-    """The schema `Input`, and one for each enum unless they are to be written in place.
+    """Return the schema `Input`, and one schema per enum unless they are inlined.
 
-    In place, what is nullable says so in its type, which is what a JSON Schema validator reads.
+    Inline schemas express nullability in `type`, as JSON Schema validators expect.
     """
     schemas: dict[str, JSON] = {}
     properties: dict[str, JSON] = {}

@@ -1,6 +1,6 @@
-"""The models, deployments and collections that the simulator serves, read from `models.json`.
+"""Models, deployments and collections of the simulator, loaded from `models.json`.
 
-There, an input is an object as `Input` takes it, or the name of one in `shared_inputs`.
+In that file an input is an object with `Input`'s fields, or the name of one in `shared_inputs`.
 """
 
 import json
@@ -44,4 +44,4 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
 DEPLOYMENTS_BY_ID = {deployment.id: deployment for deployment in DEPLOYMENTS}
 
 TEXT_TO_IMAGE = tuple(model for model in MODELS if not model.effect and not model.layers)
-"""The models of the collection `text-to-image`."""
+"""Models of the collection `text-to-image`."""

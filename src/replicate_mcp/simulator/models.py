@@ -1,4 +1,4 @@
-"""What a model and a deployment are: what goes in, what comes out, and how long that takes."""
+"""Simulated models and deployments."""
 
 import copy
 import hashlib
@@ -17,7 +17,7 @@ Effect = Literal["remove_background", "upscale", "vectorize"]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One model: what goes in, what comes out, and how long that takes."""
+    """Model with its inputs, its outputs and its typical duration."""
 
     owner: str
     name: str
@@ -25,22 +25,22 @@ class Model:
     output: OutputShape
     inputs: tuple[Input, ...]
     count_input: str | None = None
-    """The input that says how many images a prediction makes."""
+    """Input that sets the number of images."""
     default_format: str = "webp"
-    """The format of its files where no other is asked for."""
+    """Format of the files if the inputs request none."""
     format_input: str = "output_format"
-    """The input that says in which format its files are."""
+    """Input that sets the format of the files."""
     typical_seconds: float = 3.0
     is_official: bool = True
     run_count: int = 1_000_000
     layers: tuple[str, ...] = ()
-    """The keys of an output that is a dict."""
+    """Keys of a dict output."""
     effect: Effect | None = None
-    """What it makes of the image in its input `image`, where it takes no prompt."""
+    """Edit of the input `image` by a model without a prompt; None for a model with one."""
     scale: float = 1
-    """By which an upscaler enlarges, where its inputs do not say it."""
+    """Default factor of an upscaler."""
     max_pixels: int | None = None
-    """Of its image: it fails for a larger one."""
+    """Maximum size of the input image, above which the model fails; None for no maximum."""
 
     @cached_property
     def id(self) -> str:
@@ -49,17 +49,17 @@ class Model:
 
     @cached_property
     def version(self) -> str:
-        """The id of its latest and only version, 64 hexadecimal digits."""
+        """Id of the only version: 64 hexadecimal digits."""
         return hashlib.sha256(f"{self.id} 1".encode()).hexdigest()
 
     @cached_property
     def input_schema(self) -> JSON:
-        """The schema of its inputs with enums in place, to check against."""
+        """Schema of the inputs with inlined enums, for validation."""
         return input_schemas(self.inputs, inline=True)["Input"]
 
     @cached_property
     def openapi_schema(self) -> JSON:
-        """The document that a version carries, with enums as schemas of their own."""
+        """OpenAPI document of the version, with enums as separate schemas."""
         return {
             "openapi": "3.0.2",
             "info": {"title": "Cog", "version": "0.1.0"},
@@ -74,7 +74,7 @@ class Model:
 
     @cached_property
     def iterator_schema(self) -> JSON:
-        """The same where a list is given one by one, while the model runs."""
+        """OpenAPI document whose list output is an iterator, filled while the model runs."""
         document = copy.deepcopy(self.openapi_schema)
         if self.output == "list":
             document["components"]["schemas"]["Output"]["x-cog-array-type"] = "iterator"
@@ -99,12 +99,12 @@ class Model:
                 return {**uri, "title": "Output"}
 
     def file_format(self, given: Mapping[str, object]) -> str:
-        """The extension of the files that these inputs make."""
+        """Return the file extension that these inputs result in."""
         chosen = given.get(self.format_input)
         return chosen if chosen in IMAGE_FORMATS else self.default_format
 
     def file_count(self, given: Mapping[str, object]) -> int:
-        """How many files these inputs make."""
+        """Return the number of files that these inputs result in."""
         if self.layers:
             return len(self.layers)
         count = given.get(self.count_input) if self.count_input else None
@@ -117,7 +117,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model kept warm under a name of its owner."""
+    """Model kept warm under its owner's name."""
 
     owner: str
     name: str

@@ -1,4 +1,4 @@
-"""Replicate's error answers: problem documents with the texts that its users see."""
+"""Replicate's error responses: problem documents with its texts."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from replicate_mcp.simulator.settings import SimulatorSettings, ThrottleWording
 
 
 class Problem(Exception):
-    """Answers the request with an error."""
+    """Error response to the request."""
 
     def __init__(
         self, status: int, detail: str, *, title: str | None = None, **members: object
@@ -19,12 +19,12 @@ class Problem(Exception):
 
 
 def unauthenticated() -> Problem:
-    """No token, or one that is not, or no longer, good."""
+    """Return the 401 for a missing, malformed or revoked token."""
     return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
 
 
 def insufficient_credit() -> Problem:
-    """The account has to be topped up."""
+    """Return the 402 for an account without credit."""
     return Problem(
         402,
         "You have insufficient credit to run this model. Go to "
@@ -35,12 +35,12 @@ def insufficient_credit() -> Problem:
 
 
 def not_found() -> Problem:
-    """There is nothing at this address, or not for this account."""
+    """Return the 404 for a missing resource, or one of another account."""
     return Problem(404, "The requested resource could not be found.")
 
 
 def invalid_version() -> Problem:
-    """What names no version."""
+    """Return the 422 for an unknown version."""
     return Problem(
         422,
         "The specified version does not exist (or perhaps you don't have permission to use it?)",
@@ -49,7 +49,7 @@ def invalid_version() -> Problem:
 
 
 def invalid(fields: list[tuple[str, str, str]]) -> Problem:
-    """Name the fields of a body that do not fit: (type, field, description) each."""
+    """Return the 422 for invalid fields of a body, each as (type, field, description)."""
     lines = [f"- {field}: {text}\n" if field else f"- {text}\n" for _, field, text in fields]
     return Problem(
         422,
@@ -62,7 +62,7 @@ def invalid(fields: list[tuple[str, str, str]]) -> Problem:
 
 
 def of_status(status: int) -> Problem:
-    """An injected error: a call that is refused, or something that broke at Replicate's end."""
+    """Return the error of an injected fault with this status."""
     if status == 401:
         return unauthenticated()
     if status == 404:
@@ -79,7 +79,7 @@ def of_status(status: int) -> Problem:
 
 
 def throttled(settings: SimulatorSettings, seconds: int, rpm: float, burst: int) -> Problem:
-    """Too many requests; how much of what would help is told, the settings say."""
+    """Return the 429; the settings decide how much it says about the limit and the wait."""
     detail = "Request was throttled."
     if settings.throttle_wording is not ThrottleWording.BARE:
         detail += f" Your rate limit resets in ~{seconds}s."

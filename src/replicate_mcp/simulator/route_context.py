@@ -1,4 +1,4 @@
-"""What the routes work on: the world, how it is written down, and what it draws."""
+"""Context of the routes: state, serializers, webhooks and drawing."""
 
 import asyncio
 import base64
@@ -29,27 +29,27 @@ _FILE_PATH = re.compile(r"/v1/files/([^/?]+)")
 
 
 class Simulation:
-    """One simulated Replicate, in a running event loop."""
+    """Simulated Replicate in a running event loop."""
 
     def __init__(self, settings: SimulatorSettings, clock: Clock, base_url: str) -> None:
         self.world = World(settings, clock)
         self.representations = Representations(self.world, base_url)
         self.webhooks = Webhooks(self.world, self.representations, self.happens)
         self.world.announce = self.webhooks.announce
-        self._rng = random.Random(f"answers {settings.seed}")  # noqa: S311 - the same again
+        self._rng = random.Random(f"answers {settings.seed}")  # noqa: S311 - reproducible
         self._drawing = asyncio.Semaphore(_MAX_CONCURRENT_DRAWINGS)
 
     def happens(self, rate: float) -> bool:
-        """Whether something of this rate happens now."""
+        """Return whether an event of this rate happens now."""
         return rate > 0 and self._rng.random() < rate
 
     async def draw(self, picture: Recipe) -> bytes:
-        """Draw without holding up other requests."""
+        """Make an image in a thread, without blocking other requests."""
         async with self._drawing:
             return await asyncio.to_thread(render, picture)
 
     def edit(self, asked: Creation) -> Edit | None:
-        """Return what is made of a creation's image; None for a model that takes a prompt."""
+        """Return the edit that a creation requests; None for a model with a prompt."""
         model, given = asked.model, asked.input
         if model.effect is None:
             return None
@@ -70,7 +70,7 @@ class Simulation:
     def _source(self, url: str, asked: Creation) -> Recipe:
         """Return the image at a URL: a data URI, an output, or a file of the account.
 
-        Nothing is fetched: an image that is kept elsewhere is drawn, with its URL as the prompt.
+        Nothing is downloaded: an image hosted elsewhere is drawn with its URL as the prompt.
         """
         if url[:5].lower() == "data:":
             return _decoded(url)
@@ -83,7 +83,7 @@ class Simulation:
         return Picture(url, 0, 1024, 1024, "png", "an image elsewhere")
 
     def picture(self, prediction: Prediction, index: int) -> Recipe:
-        """What a file of a prediction shows."""
+        """Return the image in a file of a prediction."""
         if prediction.asked.edit is not None:
             return prediction.asked.edit
         model, given = prediction.asked.model, prediction.asked.input
@@ -99,7 +99,7 @@ class Simulation:
         )
 
     async def data_urls(self, prediction: Prediction) -> object:
-        """The output with its files in place, as held creations have been seen to answer it."""
+        """Return the output with data URLs, as Replicate sometimes does for held creations."""
         output = self.representations.output(prediction)
         if not output:
             return output
@@ -114,13 +114,13 @@ class Simulation:
         return urls if isinstance(output, list) else urls[0]
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End all predictions and webhook deliveries."""
         self.world.reset()
         await self.webhooks.close()
 
 
 def _decoded(uri: str) -> bytes:
-    """Return the content of a data URI; nothing for one that is malformed."""
+    """Return the content of a data URI; empty if it is malformed."""
     head, _, content = uri.partition(",")
     if not head.lower().endswith(";base64"):
         return unquote_to_bytes(content)

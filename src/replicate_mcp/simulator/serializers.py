@@ -1,4 +1,4 @@
-"""How things look in Replicate's JSON."""
+"""JSON representations of Replicate's resources."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from replicate_mcp.simulator.models import Deployment, Model
 JSON = dict[str, Any]
 _RELEASED = "2025-11-03T10:15:30.123456Z"
 _FILE_LIFE_SECONDS = 24 * 3600
-"""How long Replicate keeps an uploaded file."""
+"""Time for which Replicate keeps an uploaded file."""
 
 
 class Representations:
-    """Writes things down with URLs that start with one base URL, on the world's clock."""
+    """Serializers with URLs below one base URL and times on the world's clock."""
 
     def __init__(self, world: World, base_url: str) -> None:
         self._world = world
@@ -25,11 +25,11 @@ class Representations:
 
     @property
     def base_url(self) -> str:
-        """Where clients reach the simulator, without a trailing slash."""
+        """URL at which clients reach the simulator, without a trailing slash."""
         return self._world.settings.public_url.rstrip("/") or self._bound_url
 
     def prediction(self, prediction: Prediction, *, in_list: bool = False) -> JSON:
-        """A prediction as every call on one answers it."""
+        """Return a prediction; `in_list` leaves out its deadline unless the settings list them."""
         world, asked = self._world, prediction.asked
         settings = world.settings
         offset = settings.clock_offset_seconds
@@ -69,7 +69,7 @@ class Representations:
         return answer
 
     def output(self, prediction: Prediction) -> object:
-        """The URLs of what it has made, in the shape that its model gives them."""
+        """Return the URLs of the files made so far, in the shape of the model's output."""
         model = prediction.asked.model
         shown = prediction.files_shown(self._world.clock.now())
         if prediction.output_ready and prediction.destiny.words is not None:
@@ -98,12 +98,12 @@ class Representations:
         next_url: str | None = None,
         previous_url: str | None = None,
     ) -> JSON:
-        """A page of the predictions list."""
+        """Return a page of the list of predictions."""
         results = [self.prediction(prediction, in_list=True) for prediction in predictions]
         return {"previous": previous_url, "next": next_url, "results": results}
 
     def model(self, model: Model) -> JSON:
-        """A model with its latest version, which carries its schemas."""
+        """Return a model with its latest version, which contains its schemas."""
         return {
             "url": f"https://replicate.com/{model.id}",
             "owner": model.owner,
@@ -121,7 +121,7 @@ class Representations:
         }
 
     def version(self, model: Model) -> JSON:
-        """A model's only version."""
+        """Return the only version of a model."""
         one_by_one = self._world.settings.files_one_by_one
         return {
             "id": model.version,
@@ -131,7 +131,7 @@ class Representations:
         }
 
     def search(self, query: str, models: Iterable[Model]) -> JSON:
-        """What a search has found."""
+        """Return the result of a search."""
         return {
             "query": query,
             "models": [
@@ -146,7 +146,7 @@ class Representations:
         }
 
     def deployment(self, deployment: Deployment) -> JSON:
-        """A deployment with its release."""
+        """Return a deployment with its current release."""
         return {
             "owner": deployment.owner,
             "name": deployment.name,
@@ -171,7 +171,7 @@ class Representations:
         }
 
     def account(self, account: Account) -> JSON:
-        """Whose token it is."""
+        """Return an account."""
         return {
             "type": "organization",
             "username": account.name,
@@ -183,7 +183,7 @@ class Representations:
     def file(
         self, file_id: str, name: str, content: bytes, content_type: str, metadata: JSON
     ) -> JSON:
-        """An uploaded file."""
+        """Return an uploaded file."""
         now = self._world.clock.now() + self._world.settings.clock_offset_seconds
         return {
             "id": file_id,
@@ -199,7 +199,7 @@ class Representations:
         }
 
     def collection(self, slug: str, models: Iterable[Model] | None) -> JSON:
-        """A collection; without models as it stands in the list of collections."""
+        """Return a collection; without `models`, in the form of the list of collections."""
         answer: JSON = {
             "name": slug.replace("-", " ").capitalize(),
             "slug": slug,

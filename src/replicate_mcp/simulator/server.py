@@ -1,4 +1,4 @@
-"""Runs the simulator: until interrupted, in a thread, or in a process of its own."""
+"""Runners of the simulator: in the foreground, in a thread, or in a separate process."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ def run(
     on_ready: Callable[[str], None] = print,
     exit_on_stdin_close: bool = False,
 ) -> None:
-    """Serve until interrupted; `on_ready` gets the URL once requests are answered."""
+    """Serve until interrupted; `on_ready` is called with the URL once requests are served."""
     from replicate_mcp.simulator.uvicorn_server import Service
 
     with listening_socket(host, port, _BACKLOG) as listener:
@@ -40,7 +40,7 @@ def run(
 def running_simulator(
     settings: SimulatorSettings | None = None, *, port: int = 0, **changes: object
 ) -> Iterator[Simulator]:
-    """Run the simulator in a thread of its own, on a free loopback port."""
+    """Run the simulator in a thread, on a free loopback port unless `port` is set."""
     from replicate_mcp.simulator.uvicorn_server import Service
 
     settings = (settings or SimulatorSettings()).changed(changes)
@@ -62,13 +62,13 @@ def running_simulator(
 def running_simulator_process(
     settings: SimulatorSettings | None = None, *, port: int = 0, **changes: object
 ) -> Iterator[Simulator]:
-    """Run the simulator in a process of its own, so that it costs the caller no time."""
+    """Run the simulator in a separate process, so that it uses none of the caller's CPU time."""
     settings = (settings or SimulatorSettings()).changed(changes)
     command = [
         *(sys.executable, "-P", "-m", "replicate_mcp.simulator", "--port", str(port)),
         *("--json", "--exit-on-stdin-close", "--settings", settings.model_dump_json()),
     ]
-    process = subprocess.Popen(  # noqa: S603 - this very program
+    process = subprocess.Popen(  # noqa: S603 - starts this program itself
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
@@ -88,7 +88,7 @@ def running_simulator_process(
 
 
 def _stop_with_stdin(stop: Callable[[], None]) -> None:
-    # Not through the buffered reader: its lock, held by this thread, would break the exit.
+    # Unbuffered: this thread would hold the buffered reader's lock when the interpreter exits.
     while os.read(sys.stdin.fileno(), 1024):
         pass
     stop()

@@ -1,4 +1,4 @@
-"""Every setting of the simulator, for the command line, the control routes and Python alike."""
+"""Settings of the simulator, shared by its command line, control routes and Python API."""
 
 from enum import StrEnum
 from typing import Self
@@ -10,22 +10,22 @@ from replicate_mcp.simulator.engine.fault_injection import Faults, Rate
 
 
 class ThrottleWording(StrEnum):
-    """What the text of a 429 says."""
+    """Text of a 429."""
 
     PLAIN = "plain"
     """`Request was throttled. Your rate limit resets in ~10s.`"""
     ANNOUNCED = "announced"
-    """The same after a sentence that names rate, burst and the low credit they are due to."""
+    """Preceded by a sentence that names the rate, the burst and the low credit that causes them."""
     ANNOUNCED_WITHOUT_CREDIT = "announced_without_credit"
-    """The same after a sentence that names rate and burst."""
+    """Preceded by a sentence that names the rate and the burst."""
     BARE = "bare"
     """`Request was throttled.`"""
 
 
 class SimulatorSettings(Faults):
-    """How the simulated Replicate behaves. All of it can be changed while it runs."""
+    """Behaviour of the simulated Replicate; all settings can be changed while it runs."""
 
-    # The life of a prediction
+    # Life cycle of a prediction
     predict_seconds: Duration = Field(
         0.0,
         description='seconds of processing: a number, "1-4", "0.5,1,2" in turn, '
@@ -41,7 +41,7 @@ class SimulatorSettings(Faults):
     minimum_cancel_after_seconds: float = Field(5, ge=0, description="least Cancel-After")
     seed: int = Field(0, description="of durations, outcomes and faults")
 
-    # What an account may do
+    # Rate limits of an account
     requests_per_minute: float = Field(600, gt=0, description="creations, refilled evenly")
     burst: int = Field(600, ge=1, description="creations at once")
     other_requests_per_minute: float = Field(3000, gt=0, description="all other calls")
@@ -51,7 +51,7 @@ class SimulatorSettings(Faults):
     throttle_field: bool = Field(True, description="a 429 carries retry_after in its body")
     throttle_seconds: int = Field(1, ge=0, description="seconds that an injected 429 names")
 
-    # Outcomes, by share of the predictions
+    # Outcomes, as shares of the predictions
     failing: Rate = Field(0, description="predictions that fail")
     failure_text: str = Field(
         "Prediction failed: the model ran out of luck", description="what those say that fail"
@@ -65,7 +65,7 @@ class SimulatorSettings(Faults):
         "its outcome",
     )
 
-    # Odd answers
+    # Unusual responses
     missing_metrics: Rate = Field(0, description="predictions without metrics")
     output_before_end: Rate = Field(
         0, description="predictions that are `processing` with their final output for a while"
@@ -94,5 +94,9 @@ class SimulatorSettings(Faults):
     )
 
     def changed(self, changes: dict[str, object]) -> Self:
-        """These settings with some replaced; raises pydantic's `ValidationError`."""
+        """Return these settings with some replaced.
+
+        Raises:
+            pydantic.ValidationError: a setting is unknown or invalid.
+        """
         return self.model_validate({**self.model_dump(), **changes})

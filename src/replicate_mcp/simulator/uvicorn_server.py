@@ -1,4 +1,4 @@
-"""uvicorn around one simulation. Imported late, since only a running simulator needs it."""
+"""uvicorn server of a simulation, imported late because only a running simulator needs it."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 class Service:
-    """A server that can be told from any thread to stop."""
+    """Server that can be stopped from any thread."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Service:
         self._stop_requested = False
 
     def stop(self) -> None:
-        """Stop serving, without waiting for what is held."""
+        """Stop serving, without waiting for held requests."""
         self._stop_requested = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
@@ -58,7 +58,7 @@ class Service:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells when it has started, and when a signal asks it to stop."""
+    """uvicorn server with callbacks for its start and for a signal to stop."""
 
     def __init__(
         self,

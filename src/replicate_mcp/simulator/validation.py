@@ -1,4 +1,4 @@
-"""What a creation's body must look like, and what is said about one that does not."""
+"""Validation of creation requests, with Replicate's error messages."""
 
 import json
 from collections.abc import Iterable
@@ -34,7 +34,11 @@ _VERSION_BODY = Draft202012Validator(
 
 
 def check_body(body: object, *, with_version: bool) -> dict[str, Any]:
-    """Check what surrounds the input; raises the 422 that Replicate answers."""
+    """Validate the body except its input.
+
+    Raises:
+        Problem: 422, as Replicate responds.
+    """
     validator = _VERSION_BODY if with_version else _MODEL_BODY
     if not validator.is_valid(body):
         raise invalid(_fields(validator.iter_errors(body), root=""))
@@ -43,7 +47,11 @@ def check_body(body: object, *, with_version: bool) -> dict[str, Any]:
 
 
 def check_input(given: dict[str, Any], model: Model, *, reject_unknown: bool) -> None:
-    """Check the input against the model's schema; raises the 422 that Replicate answers."""
+    """Validate the input against the model's schema.
+
+    Raises:
+        Problem: 422, as Replicate responds.
+    """
     validator = _input_validator(model, reject_unknown)
     if not validator.is_valid(given):
         raise invalid(_fields(validator.iter_errors(given), root="input"))

@@ -1,4 +1,4 @@
-"""Sends predictions to the URLs that asked for them, signed, as Replicate does."""
+"""Delivery of signed webhooks, as Replicate sends them."""
 
 import asyncio
 import base64
@@ -17,12 +17,12 @@ from replicate_mcp.simulator.engine.world import World
 from replicate_mcp.simulator.serializers import Representations
 
 _RETRY_SECONDS = (1, 2, 4, 8, 16, 29)
-"""Pauses before the retries of a terminal event: the last is a minute after the end."""
+"""Delays before the retries of a `completed` event; the last is a minute after the end."""
 _TIMEOUT_SECONDS = 5
 
 
 class Webhooks:
-    """Owns the deliveries that are under way."""
+    """Deliveries in progress."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class Webhooks:
         self._deliveries: set[asyncio.Task[None]] = set()
 
     def secret_of(self, account: str) -> str:
-        """The signing secret of an account's `GET /v1/webhooks/default/secret`."""
+        """Return an account's signing secret, as `GET /v1/webhooks/default/secret` shows it."""
         return f"whsec_{base64.b64encode(self._key_of(account)).decode()}"
 
     def announce(self, prediction: Prediction, event: str) -> None:
-        """Send the prediction as it is now; only `completed` is sent again if that fails."""
+        """Send the prediction's current state; only `completed` is retried."""
         url = prediction.asked.webhook
         settings = self._world.settings
         if url is None or self._happens(settings.webhook_lost):
@@ -55,7 +55,7 @@ class Webhooks:
             task.add_done_callback(self._deliveries.discard)
 
     async def close(self) -> None:
-        """Give up what has not been delivered."""
+        """Cancel all deliveries."""
         deliveries = list(self._deliveries)
         for delivery in deliveries:
             delivery.cancel()

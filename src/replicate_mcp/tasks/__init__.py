@@ -1,1 +1,1 @@
-"""Pure rules: what a task is, what it gives back, how its files are called."""
+"""Tasks, their results and their filenames, as rules without I/O."""

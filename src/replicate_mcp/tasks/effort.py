@@ -1,8 +1,8 @@
-"""Bound what checking a batch's inputs costs, whatever its models' schemas ask for.
+"""A limit on the cost of checking a batch's inputs, whatever its models' schemas contain.
 
-The time grows with the size of a schema times that of the inputs, and strangers choose both. Each
-keyword of a schema that is applied to a value counts; once a batch's allowance is spent, the rest
-is left to Replicate.
+The time grows with the size of a schema times that of the inputs, and both come from outside. Every
+keyword of a schema that is applied to a value counts as a step; once a batch's allowance is spent,
+further checks are left to Replicate.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from contextvars import ContextVar
 from typing import Any
 
 MAX_STEPS = 1_000_000
-"""Of one batch: about a second. A thousand ordinary tasks take a hundred thousand."""
+"""Steps of one batch: about a second. A thousand ordinary tasks take a hundred thousand."""
 
 MAX_COMPARISONS = 50_000
-"""Of one batch: names compared with each other for `did you mean`, about half a second."""
+"""Comparisons of names for `did you mean` hints in one batch: about half a second."""
 
 Check = Callable[..., Any]
-"""How jsonschema applies a keyword: `(validator, value, instance, schema)`, giving errors."""
+"""A keyword check of jsonschema: `(validator, value, instance, schema)`, yielding errors."""
 
 
 class EffortSpent(Exception):
@@ -25,24 +25,24 @@ class EffortSpent(Exception):
 
 
 class Effort:
-    """The steps that checking may still take, and the comparisons for its hints."""
+    """The remaining steps of checks, and the remaining comparisons for hints."""
 
     def __init__(self, steps: int = MAX_STEPS) -> None:
         self._left = steps
         self._comparisons = MAX_COMPARISONS
 
     def spend(self, steps: int) -> None:
-        """Take `steps` off the allowance.
+        """Subtract `steps` from the allowance.
 
         Raises:
-            EffortSpent: it does not reach.
+            EffortSpent: the allowance is insufficient.
         """
         self._left -= steps
         if self._left < 0:
             raise EffortSpent
 
     def allows(self, comparisons: int) -> bool:
-        """Take `comparisons` off the allowance for hints; False where it does not reach."""
+        """Subtract `comparisons` from the allowance for hints; False if it is insufficient."""
         self._comparisons -= comparisons
         return self._comparisons >= 0
 
@@ -58,7 +58,7 @@ def may_compare(count: int) -> bool:
 
 @contextmanager
 def spending(effort: Effort) -> Iterator[None]:
-    """Count what metered checks cost inside the block."""
+    """Charge the cost of metered checks in the block to `effort`."""
     reset = _current.set(effort)
     try:
         yield
@@ -67,10 +67,11 @@ def spending(effort: Effort) -> Iterator[None]:
 
 
 def metered(check: Check, *, squared: bool = False) -> Check:
-    """Return the same check, counted by the length of its keyword's value and of the instance.
+    """Return `check` with its cost counted, by the lengths of the keyword's value and the instance.
 
     Args:
-        squared: whether it compares each item of the instance with each other.
+        check: the check of one keyword.
+        squared: whether it compares the items of the instance pairwise.
     """
 
     def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:

@@ -1,22 +1,22 @@
-"""Tells URLs of files, as inputs of models take them, from paths and other text."""
+"""Distinction of file URLs, as model inputs accept them, from paths and other text."""
 
 import re
 from urllib.parse import urlsplit
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""Two letters at least before the colon: `C:\\cat.png` is a path on somebody's machine."""
+"""A scheme has two letters or more before the colon: `C:\\cat.png` is a path on Windows."""
 
 _LOCAL_SCHEMES = ("file:", "content:")
-"""Of URLs that stand for a local image until it is uploaded."""
+"""Schemes of URLs that stand for a local image until it is uploaded."""
 
 _DATA = re.compile(r"data:[^,\s]*,(?P<content>.+)", re.IGNORECASE | re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_%\s-]+[=\s]*")
 _UNLOADABLE = re.compile(r"[\x00-\x1f\x7f\\]|\A[^/]*//[^/?#]*\s")
-"""Control characters, a backslash, and a space in the host; HTTP clients quote one in the path."""
+"""Control characters, a backslash, or a space in the host; HTTP clients quote one in the path."""
 
 
 def is_local(text: str) -> bool:
-    """Return whether text that should be a URL may name a local image: a path, or its URL."""
+    """Return whether `text`, in place of a URL, may name a local image: a path, or its URL."""
     return (
         bool(text)
         and not text.isspace()
@@ -25,10 +25,7 @@ def is_local(text: str) -> bool:
 
 
 def is_input_url(text: str) -> bool:
-    """Return whether a model can be given `text` as a file.
-
-    That is an http(s) URL, a `data:` URI, or the URL of a local image.
-    """
+    """Return whether `text` can be a file input: an http(s), `data:` or local image's URL."""
     scheme = text[:8].partition(":")[0].lower()
     if scheme == "data":
         return _is_data(text)
@@ -43,7 +40,7 @@ def _is_http(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # The port is no port, or a bracket is left open.
+    except ValueError:  # The port is invalid, or a bracket is not closed.
         return False
 
 

@@ -1,7 +1,7 @@
-"""Names of output files: which are accepted, the extension they carry, one of a kind in a batch.
+"""Names of output files: validity, extensions, and uniqueness within a batch.
 
-A name is a label for a URL, never a path. It still ends up as a file on somebody's machine, so what
-a file system of any kind would misread is refused.
+A name is a label for a URL, never a path. It still becomes a file on a user's machine, so names
+that any file system would misread are refused.
 """
 
 import re
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from replicate_mcp.tasks.media import MEDIA_TYPES
 
 MAX_BYTES = 200
-"""In UTF-8: with a number and an extension, still below the 255 that file systems stop at."""
+"""Length in UTF-8: with a number and an extension, still below the file systems' limit of 255."""
 
 
 def problem(name: str) -> str | None:
-    """Why `name` cannot be a filename, as the end of a sentence about it; None if it can."""
+    """Return why `name` cannot be a filename, as the end of a sentence; None if it can."""
     if not name:
         return "is empty"
     if name in (".", ".."):
@@ -29,7 +29,8 @@ def problem(name: str) -> str | None:
         return "starts or ends with whitespace"
     if name.endswith("."):
         return "ends with a dot"
-    # Windows finds its devices whatever follows the first dot, and ignores spaces before it.
+    # Windows recognises a device name whatever follows the first dot, and ignores spaces before
+    # that dot.
     device = name.partition(".")[0].rstrip(" ").upper()
     if device in _WINDOWS_DEVICES:
         return f"is reserved by Windows ('{device}')"
@@ -39,25 +40,25 @@ def problem(name: str) -> str | None:
 
 
 def image_format(extension: str) -> str | None:
-    """The image format an extension means (`JPEG` → `jpg`); None if it means none."""
+    """Return the image format of an extension (`JPEG` → `jpg`); None if it is not an image's."""
     return _IMAGE_FORMATS.get(extension.lower())
 
 
 def requested_format(name: str) -> str | None:
-    """The image format that a name's extension asks for; None if it asks for none."""
+    """Return the image format that a name's extension requests; None if it requests none."""
     return image_format(_split(name)[1])
 
 
 def delivered_name(name: str, extension: str | None) -> str:
-    """`name` with an extension that tells the truth about what was delivered.
+    """Return `name` with an extension that matches the delivered file.
 
-    An extension that means the delivered format is kept as written, that of another image format
-    is replaced, and anything else is part of the name and completed.
+    An extension of the delivered format is kept as written, one of another image format is
+    replaced, and anything else is part of the name and completed.
 
     Args:
-        name: one that `problem` accepts.
-        extension: the delivered file's, without its dot, in any case; where it is None, or nothing
-            that could be an extension, the format is unknown and the name is kept.
+        name: a name that `problem` accepts.
+        extension: extension of the delivered file, without its dot, in any case; None, or text that
+            is not an extension, for an unknown format, which keeps the name.
     """
     if extension is None or not _EXTENSION.fullmatch(extension):
         return name
@@ -72,7 +73,7 @@ def delivered_name(name: str, extension: str | None) -> str:
 
 
 def with_suffix_number(name: str, number: int) -> str:
-    """`name` with a number before its image extension: `red_car.jpg` → `red_car_1.jpg`."""
+    """Return `name` with a number before its image extension: `red_car.jpg` → `red_car_1.jpg`."""
     stem, extension = _split(name)
     if image_format(extension) is None:
         return f"{name}_{number}"
@@ -80,16 +81,16 @@ def with_suffix_number(name: str, number: int) -> str:
 
 
 def default_name(task_index: int) -> str:
-    """The name of a task that was given none; `task_index` counts from 0, the name from 1."""
+    """Return the name of a task without one; `task_index` counts from 0, the name from 1."""
     return f"generated_image_{task_index + 1}"
 
 
 class BatchFilenames:
-    """Gives the files of a batch names that are unique, compared case-folded in NFC.
+    """Unique filenames of a batch's files; names are compared case-folded in NFC.
 
-    Every task's names are planned in task order at the start, and what is planned for one task is
-    never given to another. So names do not depend on the order in which tasks finish, unless what
-    is delivered differs from what was expected and runs into another task's name.
+    The names of all tasks are planned in task order at the start, and a name planned for one task
+    is never given to another. Names therefore do not depend on the order in which tasks finish,
+    unless the delivered files differ from the expected ones and collide with another task's name.
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class BatchFilenames:
         """Plan the names of a batch.
 
         Args:
-            requested: each task's name, one that `problem` accepts; None for the default.
-            expected_formats: the format each task is expected in; None where it is unknown.
-            expected_counts: how many files each task is expected to have; else one each.
+            requested: each task's name, which `problem` accepts; None for the default.
+            expected_formats: each task's expected format; None if it is unknown.
+            expected_counts: each task's expected number of files; None for one each.
 
         Raises:
             ValueError: the sequences differ in length.
@@ -123,15 +124,15 @@ class BatchFilenames:
             self.claim(index, _files(label, formats))
 
     def deliver(self, task_index: int, extensions: Sequence[str | None]) -> list[str]:
-        """The names of a task's files, to be asked for once a task.
+        """Return the names of a task's files; call it once per task.
 
-        One file has the task's name; several are numbered, `name_1.jpg`, `name_2.jpg`. A number
-        that would make another task's name is passed over.
+        A single file has the task's name; several are numbered, `name_1.jpg`, `name_2.jpg`. A
+        number that would result in another task's name is skipped.
 
         Args:
             task_index: the task, from 0.
-            extensions: one a file, without dot and in any case; where it is None, the format that
-                was expected stands.
+            extensions: extension of each file, without its dot, in any case; None for the expected
+                format.
 
         Raises:
             IndexError: the batch has no such task.
@@ -150,7 +151,7 @@ class BatchFilenames:
         return names
 
     def claim(self, task_index: int, names: Iterable[str]) -> None:
-        """Note names that a task's files already carry: no other task is given them."""
+        """Reserve names that a task's files already have, so that no other task gets them."""
         for name in names:
             self._owners[folded(name)] = task_index
 
@@ -158,11 +159,11 @@ class BatchFilenames:
         return all(self._owners.get(folded(name), task_index) == task_index for name in names)
 
     def _free_label(self, task_index: int, root: str, formats: Sequence[str | None]) -> str:
-        """The first of `cat.png`, `cat_2.png`, `cat_3.png`, … under which all files are free."""
+        """Return the first of `cat.png`, `cat_2.png`, … with which all filenames are free."""
         wanted = _files(root, formats)
         if self._free(task_index, wanted):
             return root
-        # Taken names stay taken, so a search goes on where the last one for this name ended.
+        # Taken names stay taken, so a search continues where the last one for this name ended.
         asked = (folded(wanted[0]), len(wanted))
         suffix = self._next_suffix.get(asked, 2)
         while not self._free(task_index, _files(with_suffix_number(root, suffix), formats)):
@@ -182,7 +183,7 @@ class BatchFilenames:
 
 
 MAX_PLANNED = 100
-"""Files planned for one task: above what any image model makes at once."""
+"""Maximum number of files planned for a task: above what any image model makes at once."""
 
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,12}")
 
@@ -199,7 +200,7 @@ _WINDOWS_DEVICES = frozenset(
 )
 
 _BIDI_CONTROLS = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
-"""They make a name read as another: `gpj.exe` shown as `exe.jpg`."""
+"""Characters that make a name appear as another: `gpj.exe` is displayed as `exe.jpg`."""
 
 
 def _character_problem(character: str) -> str | None:
@@ -223,7 +224,7 @@ def _character_problem(character: str) -> str | None:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A name's stem and its extension without the dot; a leading dot begins no extension."""
+    """Return a name's stem and its extension without the dot; a leading dot starts no extension."""
     stem, _, extension = name.rpartition(".")
     return (stem, extension) if stem else (name, "")
 
@@ -239,5 +240,5 @@ def _files(label: str, formats: Sequence[str | None]) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """What two names have in common that a file system may take for one."""
+    """Return a form that is equal for names that some file system may treat as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,4 +1,4 @@
-"""Converts what clients make of model inputs to what the model's schema takes.
+"""Conversion of model inputs, as clients send them, to what the model's schema accepts.
 
 JSON text stands for a list or an object, `42.0` for 42, and `""` for an input that is not given.
 """
@@ -15,13 +15,15 @@ from replicate_mcp.tasks.openapi_schema import JSON, choices_of, kinds_of
 def converted_inputs(
     inputs: Mapping[str, Any], schemas: Mapping[str, JSON], required: frozenset[str], effort: Effort
 ) -> JSON:
-    """Return `inputs` with each value as its schema takes it, where it can be told.
+    """Return `inputs` with each value converted to its schema, if the conversion is unambiguous.
 
-    What cannot be converted, or only beyond `effort`, is returned as it is.
+    A value that cannot be converted, or not within `effort`, is returned unchanged.
 
     Args:
-        schemas: of each known input, without references.
-        required: the inputs that are kept though they are blank.
+        inputs: the values by input.
+        schemas: the schema of each known input, without references.
+        required: the inputs that are kept even if they are blank.
+        effort: limit on the cost of the conversion.
     """
     found: JSON = {}
     for name, value in inputs.items():
@@ -40,7 +42,7 @@ def converted_inputs(
 
 
 def whole_number(value: object) -> object:
-    """Return a float without a fraction as an integer, and other values as they are."""
+    """Return a float without a fraction as an integer, and any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -75,7 +77,7 @@ def _from_json(text: str, kinds: set[str]) -> object:
 
 
 def _part(schema: JSON, keyword: str) -> JSON:
-    """Return the schemas of what a list or an object holds, where a branch says it."""
+    """Return the schemas of a list's or an object's contents, from the schema or a branch."""
     for one in (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
         part = one.get(keyword)
         if isinstance(part, dict):
@@ -88,7 +90,7 @@ def _is_blank(value: object) -> bool:
 
 
 def _takes_blank(schema: JSON) -> bool:
-    """Return whether a blank text may be a value: text of any kind, or a schema that says less."""
+    """Return whether a blank text is a valid value, or may be one as far as the schema says."""
     kinds = set(kinds_of(schema))
     choices = choices_of(schema)
     if choices is not None:

@@ -1,7 +1,7 @@
-"""Checks a task's inputs against its model's own schema, and says what would be right.
+"""Validation of a task's inputs against its model's own schema.
 
-The schema is the one a model's version carries (`latest_version.openapi_schema`): its `Input` has a
-property an input, with `x-order`, `default` and ranges; enums are schemas of their own.
+The schema is that of the model's version (`latest_version.openapi_schema`): its `Input` has a
+property for each input, with `x-order`, `default` and ranges; enums are separate schemas.
 """
 
 import math
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 MAX_SEED = 2**31 - 1
-"""The largest seed chosen: models read a seed into 32 bits, and some of those are signed."""
+"""Largest seed to choose: models store a seed in 32 bits, some of them signed."""
 
 
 _MAX_IMAGES_COUNTED = 10_000
-"""Images of one task: far above what any model makes, for what no schema bounds."""
+"""Maximum images counted for one task, far above any model's, for counts that no schema bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputProblem:
-    """What is wrong with one input, as a sentence that names it and ends without a full stop."""
+    """A problem of one input, as a sentence that names the input and ends without a full stop."""
 
     field: str
     sentence: str
 
 
 class InputSchema:
-    """What a model takes.
+    """The inputs that a model accepts.
 
     Attributes:
         fields: its inputs by name, in the order in which the model lists them.
@@ -66,7 +66,7 @@ class InputSchema:
     def __init__(
         self, schema: JSON, *, subject: str = "this model", beside: Sequence[str] = ()
     ) -> None:
-        """Compile a schema without references; `from_openapi` makes one."""
+        """Compile a schema without references, as `from_openapi` makes one."""
         self._subject = subject
         self._beside = beside
         properties: dict[str, JSON] = schema["properties"]
@@ -90,15 +90,16 @@ class InputSchema:
         subject: str = "this model",
         beside: Sequence[str] = (),
     ) -> "InputSchema":
-        """Read the schema of a model's inputs.
+        """Return the schema of a model's inputs.
 
         Args:
-            subject: what has these inputs, as sentences name it: a model or a tool.
-            beside: other fields that may stand where the inputs do, for hints.
+            openapi_schema: the model's OpenAPI document.
+            subject: name for what has these inputs in messages: a model or a tool.
+            beside: other fields allowed next to the inputs, for hints.
 
         Raises:
-            ValueError: there is none, or it is not one that can be checked against: it is no JSON
-                schema, refers to something outside itself, refers to itself, or is too large.
+            ValueError: the document has no inputs, or cannot be checked against: it is not a JSON
+                schema, refers to another document or to itself, or is too large.
         """
         try:
             schema = Resolver(openapi_schema).resolve({"$ref": "#/components/schemas/Input"})
@@ -113,11 +114,12 @@ class InputSchema:
     def problems(
         self, inputs: Mapping[str, Any], effort: "Effort | None" = None
     ) -> list[InputProblem]:
-        """Return what is wrong with `inputs`, at most one problem an input.
+        """Return the problems of `inputs`, at most one per input.
 
         Args:
-            effort: what checking may cost, shared by a batch; where it is spent, what is not
-                checked yet is left to Replicate.
+            inputs: the values by input.
+            effort: limit on the cost of checking, shared by a batch; once it is spent, the
+                remaining checks are left to Replicate. None for a new limit.
         """
         with spending(effort or Effort()):
             found = self._problems(without_nulls(inputs))
@@ -148,19 +150,20 @@ class InputSchema:
         return found
 
     def converted(self, inputs: Mapping[str, Any], effort: "Effort | None" = None) -> JSON:
-        """Return `inputs` as the schema takes them, without those that are null or blank.
+        """Return `inputs` as the schema accepts them, without those that are null or blank.
 
-        JSON text where a list or an object is wanted is read, and `42.0` becomes 42 where an
-        integer is. `problems` reports what cannot be converted.
+        JSON text is parsed if a list or an object is required, and `42.0` becomes 42 if an integer
+        is. `problems` reports values that cannot be converted.
         """
         given = without_nulls(inputs)
         return converted_inputs(given, self._properties, self._required, effort or Effort())
 
     @property
     def seed_range(self) -> tuple[int, int] | None:
-        """The least and the greatest seed to choose, both inclusive; None without such an input.
+        """Smallest and largest seed to choose, both inclusive; None if there is no such input.
 
-        Never below 0, since models that take -1 as a seed mean by it that they choose one.
+        The smallest is never below 0, since -1 asks models that accept it to choose a seed
+        themselves.
         """
         seed = self.fields.get("seed")
         if seed is None or seed.type != "integer":
@@ -170,9 +173,9 @@ class InputSchema:
         return (low, high) if low <= high else None
 
     def format_value(self, format: str) -> str | None:  # noqa: A002
-        """What to give `output_format` for an image format (`jpg` → `jpeg` where it says so).
+        """Return the value of `output_format` for an image format, such as `jpeg` for `jpg`.
 
-        None where the model has no such input, or none of its values means that format.
+        None if the model has no such input, or none of its values is that format.
         """
         field = self.fields.get(self.format_field)
         wanted = image_format(format)
@@ -183,25 +186,25 @@ class InputSchema:
 
     @property
     def default_format(self) -> str | None:
-        """The format delivered where a task names none, as `image_format` names it, if known."""
+        """Format of a task that names none, as `image_format` returns it; None if unknown."""
         field = self.fields.get(self.format_field)
         if field is None or not isinstance(field.default, str):
             return None
         return image_format(field.default)
 
     def count(self, inputs: Mapping[str, Any]) -> int:
-        """How many images `inputs`, which have no problems, ask for; at least 1."""
+        """Return the number of images that `inputs` without problems request, at least 1."""
 
         def value(name: str) -> Any:
             given = inputs.get(name)
             return self.fields[name].default if given is None else given
 
-        # Seedream makes one image, whatever max_images says, unless it may make a sequence.
+        # Seedream makes one image, whatever max_images is, unless it may make a sequence.
         sequence = "sequential_image_generation"
         if sequence in self.fields and value(sequence) != "auto":
             return 1
         named = next((name for name in COUNT_FIELDS if name in self.fields), None)
-        # Other names are less certain, so their defaults count for nothing.
+        # The meaning of other names is less certain, so their defaults are ignored.
         others = {
             name: given
             for name, given in inputs.items()
@@ -212,8 +215,8 @@ class InputSchema:
 
 
 def count_unchecked(inputs: Mapping[str, Any]) -> int:
-    """Return how many images `inputs` may ask for, at least 1, by the names of its numbers."""
-    # Known names mean the same; others may multiply.
+    """Return how many images `inputs` may request, at least 1, by the names of its numbers."""
+    # The known names are synonyms; other counts may multiply.
     known = max(_count(inputs.get(name)) for name in COUNT_FIELDS)
     others = (
         _count(value)
@@ -230,7 +233,7 @@ def _count(asked: object) -> int:
 
 
 def without_nulls(inputs: Mapping[str, Any]) -> JSON:
-    """The inputs that are given: a value of None stands for none at all."""
+    """Return the inputs whose value is not None, which stands for an input that is not given."""
     return {name: value for name, value in inputs.items() if value is not None}
 
 
@@ -262,7 +265,7 @@ def _compile(schema: JSON) -> "Validator":
 
 
 def _multiple_of(_: object, factor: Any, instance: Any, __: object) -> "Iterator[ValidationError]":
-    """Check `multipleOf` with room for the rounding of floats: 0.3 is a multiple of 0.1."""
+    """Check `multipleOf` with a tolerance for rounding: 0.3 is a multiple of 0.1."""
     from jsonschema.exceptions import ValidationError
 
     if isinstance(instance, bool) or not isinstance(instance, (int, float)):
@@ -271,7 +274,7 @@ def _multiple_of(_: object, factor: Any, instance: Any, __: object) -> "Iterator
         quotient = instance / factor
         is_multiple = abs(quotient - round(quotient)) <= _ROUNDING * max(1.0, abs(quotient))
     except OverflowError:
-        return  # No float holds it: Replicate judges.
+        return  # Too large for a float: the check is left to Replicate.
     if isinstance(instance, int) and isinstance(factor, int):
         is_multiple = instance % factor == 0
     if not is_multiple:
@@ -289,17 +292,17 @@ def _is_integer(value: object) -> bool:
 
 
 _ROUNDING = 1e-9
-"""Relative error of a quotient that still counts as a whole number."""
+"""Relative error up to which a quotient counts as a whole number."""
 
 _MAX_UNKNOWN = 20
-"""Unknown inputs of one task that are looked up among the known ones."""
+"""Maximum number of a task's unknown inputs that are compared with the known ones."""
 
 _MAX_ERRORS = 200
-"""Errors looked at in one check: a list of a million wrong items is no wronger."""
+"""Maximum number of errors read in one check; more, of a list of a million, add nothing."""
 
 
 def _first_errors(errors: Iterable["ValidationError"]) -> dict[str, "ValidationError"]:
-    """For each input the error that says most; those of the inputs as a whole under ''."""
+    """Return the most informative error of each input; errors of all inputs together under ""."""
     first: dict[str, ValidationError] = {}
     try:
         for error in islice(errors, _MAX_ERRORS):
@@ -307,7 +310,7 @@ def _first_errors(errors: Iterable["ValidationError"]) -> dict[str, "ValidationE
             if name or error.validator != "required":
                 first[name] = min(first.get(name, error), error, key=_weight)
     except EffortSpent:
-        pass  # What was found stands; the rest is for Replicate to check.
+        pass  # The errors found so far stand; the remaining checks are left to Replicate.
     return first
 
 

@@ -1,4 +1,4 @@
-"""What a request can carry at all, whatever the model takes."""
+"""Limits on the values that any request can contain, whatever the model accepts."""
 
 import math
 import re
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_DEPTH = 30
-"""Of a schema, and of a value given for it."""
+"""Maximum depth of a schema, and of a value given for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands for a value that an edge could not read.
+    """Placeholder for a value that could not be read from the request.
 
     Attributes:
         why: the end of a sentence about it, without a full stop.
@@ -25,7 +25,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def json_problem(value: object, depth: int = 0) -> str | None:
-    """Why no request can carry a value, whatever the model takes."""
+    """Return why no request can contain `value`, whatever the model accepts; None if one can."""
     match value:
         case Unreadable():
             return value.why
@@ -48,7 +48,7 @@ def json_problem(value: object, depth: int = 0) -> str | None:
 
 
 def count_values(value: object) -> int:
-    """Return how many values a JSON value holds, itself and each key included."""
+    """Return the number of values in a JSON value, including itself and every key."""
     count = 0
     left: list[Any] = [value]
     while left:

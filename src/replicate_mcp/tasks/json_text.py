@@ -1,8 +1,9 @@
-"""Reads text where an object or a list is wanted: JSON, or a plain prompt.
+"""Parser of text in place of an object or a list: JSON, or a plain prompt.
 
-Clients send arguments as JSON text, and models write it in code fences, with trailing commas, or as
-Python does. Text that begins like JSON is read or refused; it is never used as a prompt. Neither is
-text that holds a task as JSON, or that a program wrote in place of a value, like `[object Object]`.
+Clients send arguments as JSON text, and models write it in code fences, with trailing commas, or in
+Python's syntax. Text that begins like JSON is parsed or refused, and never used as a prompt. Also
+refused is text that contains a task as JSON, or that a program wrote in place of a value, like
+`[object Object]`.
 """
 
 import json
@@ -13,16 +14,16 @@ from dataclasses import dataclass, field
 from replicate_mcp.errors import InvalidInput
 
 MAX_LENIENT_CHARACTERS = 1_000_000
-"""Longest text that is read where it is not strictly JSON; a thousand tasks have about 200,000."""
+"""Longest text parsed if it is not strict JSON; a thousand tasks have about 200,000 characters."""
 
 MAX_LENIENT_DEPTH = 100
-"""Deepest nesting of such a text."""
+"""Deepest nesting of text that is not strict JSON."""
 
 READING_COST = 8
-"""Reading such a text takes as long as parsing strict JSON of so many times its size."""
+"""Parsing text that is not strict JSON takes as long as strict JSON of this many times its size."""
 
 MAX_DIGITS = 400
-"""Digits of an integer: parsing takes time that grows with their square."""
+"""Maximum digits of an integer: the parsing time grows with their square."""
 
 _FENCE = re.compile(r"(?P<marks>```|~~~)[ \t]*(?P<language>\w*)[ \t]*\r?\n?")
 _BLANKS = " \t\r\n\ufeff\u00a0\u200b\u2028\u2029\u2060"
@@ -31,14 +32,14 @@ _OWN_NAMES = "tasks|prompts|prompt|output_filename|model|input"
 _PLAIN_QUOTE = r"(?:[\"'“”‘’]|&(?:quot|apos|#34|#39);)"
 _QUOTE = rf"\\*+{_PLAIN_QUOTE}"
 _BEGINNING = (
-    # A string in any quotation marks, perhaps escaped, or a name of ours;
+    # A string in any quotation marks, possibly escaped, or a name of our own fields;
     rf"{_QUOTE}|(?:{_OWN_NAMES})\s*:"
-    # or, as JavaScript has it, another name before a string, or a comment.
+    # or, as in JavaScript, another name before a string, or a comment.
     rf"|\w++\s*+:\s*+{_QUOTE}|//|/\*"
 )
 _COMMENT_LINE = r"\n[ \t]*+#"
 _BEGINS_LIKE_JSON = re.compile(
-    # Brackets alone, like `[]` or `[...]`, or `[{` where the text was cut off, perhaps in quotation
+    # Brackets alone, like `[]` or `[...]`, or `[{` if the text was cut off, possibly in quotation
     # marks.
     rf"[\[{{][\s\[\]{{}},.…]*\"?\Z|[\[{{][\s\[{{,]*+(?:{_BEGINNING})"
     rf"|[\[{{][\s\[{{,]*{_COMMENT_LINE}"
@@ -46,9 +47,9 @@ _BEGINS_LIKE_JSON = re.compile(
 _HOLDS_JSON = re.compile(
     # A key of a task in quotation marks,
     rf"{_PLAIN_QUOTE}(?:prompts?|tasks|output_filename){_QUOTE}\s*:"
-    # a prompt as JavaScript, Python or YAML has it,
+    # a prompt as in JavaScript, Python or YAML,
     rf"|[{{,(]\s*prompt\s*+[:=]\s*+{_QUOTE}|^[ \t]*+-[ \t]++prompt\s*:"
-    # a line that begins like JSON, after marks, a tag or a name,
+    # a line that begins like JSON, after markup, a tag or a name,
     r"|^[ \t`*~_>]*+(?:<\w+>\s*+)?(?:(?:json|tasks|prompts)\b\s*+[:=]?\s*+)?"
     rf"[\[{{](?:[\s\[{{,]{{0,50}}+(?:{_BEGINNING})|[\s\[{{,]{{0,50}}?{_COMMENT_LINE})"
     # or strings in a tuple.
@@ -59,22 +60,24 @@ _NO_VALUE = re.compile(r"\[object [A-Z]\w*\]|\A\s*(?:null|undefined|None|NaN)\s*
 
 
 def read_json_text(text: str, where: str) -> object:
-    r"""Return the object or list that `text` holds, or `text` itself where it holds none.
+    """Return the object or list that `text` contains, or `text` itself if it contains none.
 
-    Text begins like JSON where brackets are followed by a quoted string, by one of a task's own
-    fields and a colon, or by nothing at all; a code fence or quotation marks may be around it.
-    Such text is read or refused. Trailing commas, line ends in strings, and Python's spelling
-    (`'…'`, `True`, `None`) are accepted. A JSON string is read as the text that it holds. Other
-    text is returned as it is, also with brackets (`[masterpiece], a fox`, `{a drawing}`,
-    `[[blurry]] cat`), unless it holds JSON of tasks, or stands for no value.
+    Text begins like JSON if brackets are followed by a quoted string, by one of a task's own fields
+    and a colon, or by nothing at all; a code fence or quotation marks may enclose it. Such text is
+    parsed or refused. Trailing commas, line breaks in strings, and Python's spelling (`'…'`,
+    `True`, `None`) are accepted. A JSON string is parsed as the text that it contains. Other text
+    is returned unchanged, even with brackets (`[masterpiece], a fox`, `{a drawing}`, `[[blurry]]
+    cat`), unless it contains tasks as JSON, or stands for no value.
 
-    The time is proportional to the length of `text`: use `run_cpu_bound` where it may be large.
+    The time is proportional to the length of `text`: use `run_cpu_bound` if it may be large.
 
     Args:
+        text: the text.
         where: what the text is given for, like `task 3: input`; error messages begin with it.
 
     Raises:
-        InvalidInput: it begins like JSON and cannot be read, or is no prompt for another reason.
+        InvalidInput: it begins like JSON and cannot be parsed, or cannot be a prompt for another
+            reason.
     """
     inner, start, language = _without_fence(text)
     is_json = _is_json(inner, language)
@@ -94,10 +97,10 @@ def read_json_text(text: str, where: str) -> object:
 
 
 def _prompt(text: str, where: str) -> str:
-    """Return `text` where it may be a prompt.
+    """Return `text` if it may be a prompt.
 
     Raises:
-        InvalidInput: it holds JSON of tasks, or a program wrote it in place of a value.
+        InvalidInput: it contains tasks as JSON, or a program wrote it in place of a value.
     """
     if found := _NO_VALUE.search(text):
         raise InvalidInput(
@@ -113,7 +116,7 @@ def _prompt(text: str, where: str) -> str:
 
 
 def begins_like_json(text: str) -> bool:
-    """Return whether `read_json_text` reads or refuses `text` for how it begins."""
+    """Return whether `text` begins like JSON, so that `read_json_text` parses or refuses it."""
     inner, _, language = _without_fence(text)
     return _is_json(inner, language)
 
@@ -123,10 +126,11 @@ def _is_json(text: str, language: str) -> bool:
 
 
 class _NotJson(Exception):
-    """The text cannot be read.
+    """The text cannot be parsed.
 
     Attributes:
-        at: the position of the fault; None where it has none.
+        what: the end of a sentence about the text.
+        at: position of the error, in characters; None if it has none.
     """
 
     def __init__(self, what: str, at: int | None = None) -> None:
@@ -135,13 +139,13 @@ class _NotJson(Exception):
         self.at = at
 
     def sentence(self, start: int) -> str:
-        """Describe the fault in a text that is `start` characters into what was given."""
+        """Return a description of the error, `start` characters after the input's beginning."""
         place = "" if self.at is None else f" at character {start + self.at + 1:,}"
         return f"is JSON text that {self.what}{place}"
 
 
 def _without_fence(text: str) -> tuple[str, int, str]:
-    """Return what a code fence holds, its position, and the fence's language; else all of it."""
+    """Return a code fence's content, position and language; without a fence, all of `text`."""
     stripped = text.strip(_BLANKS)
     start = len(text) - len(text.lstrip(_BLANKS))
     fence = _FENCE.match(stripped)
@@ -207,11 +211,12 @@ _ESCAPED = re.compile(
 
 @dataclass(slots=True)
 class _LenientText:
-    """Rewrites JSON with trailing commas and Python's spelling as strict JSON.
+    """Rewriter of JSON with trailing commas and Python's spelling as strict JSON.
 
     Attributes:
-        pieces: the strict text's tokens.
-        starts, sources: the position of each, in the strict text and in the one that was read.
+        pieces: the tokens of the strict text.
+        starts: position of each token in the strict text.
+        sources: position of each token in the text that was read.
     """
 
     pieces: list[str] = field(default_factory=list)
@@ -256,7 +261,7 @@ class _LenientText:
             at = token.end()
 
     def position(self, at: int) -> int:
-        """Return where in the text that was read the strict text's position `at` comes from."""
+        """Return the position in the original text of position `at` in the strict text."""
         if at >= self._length:
             return self._end
         return self.sources[max(0, bisect_right(self.starts, at) - 1)]
@@ -273,7 +278,7 @@ class _LenientText:
 
 
 def _json_string(token: str, at: int) -> str:
-    """Write a string of JSON or Python as JSON does."""
+    """Return a string token of JSON or Python in JSON's spelling."""
     is_single = token[0] == "'"
 
     def escape(found: re.Match[str]) -> str:

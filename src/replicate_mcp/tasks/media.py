@@ -1,17 +1,17 @@
-"""Media types by the first bytes of a file, and the extensions under which one may be saved.
+"""Media types by the first bytes of a file, and the extensions under which it may be saved.
 
-A URL, a name and a `Content-Type` are chosen by whoever made the file, and a system decides by the
-extension what opening it does. So the bytes decide.
+The maker of a file chooses its URL, name and `Content-Type`, and the extension decides what a
+system does when it opens the file. Therefore only the bytes determine the type.
 """
 
 import re
 from dataclasses import dataclass
 
 HEAD_BYTES = 4096
-"""How much of a file's beginning is enough for `media_type`."""
+"""Bytes of a file's beginning that suffice for `media_type`."""
 
 Signature = tuple[tuple[int, bytes], ...]
-"""Bytes that must all be there, each at its offset."""
+"""Bytes that must all be present, each at its offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class MediaType:
 
     Attributes:
         name: like `image/png`.
-        extensions: those that mean it; a file without one of them is given the first.
-        signatures: the beginnings of its files; any of them is enough.
+        extensions: the extensions of this type; a file without one of them gets the first.
+        signatures: beginnings of its files; any one of them suffices.
     """
 
     name: str
@@ -41,7 +41,7 @@ _HEIC_BRANDS = (
 
 SVG = MediaType("image/svg+xml", ("svg",))
 
-# In order: of what begins with the box `ftyp`, mp4 is the rest.
+# The order matters: a file that begins with the box `ftyp` is mp4 if no earlier type matches.
 MEDIA_TYPES = (
     MediaType("image/png", ("png",), _at(0, b"\x89PNG\r\n\x1a\n")),
     MediaType("image/jpeg", ("jpg", "jpeg", "jpe", "jfif"), _at(0, b"\xff\xd8\xff")),
@@ -89,16 +89,16 @@ DATA_EXTENSIONS = frozenset(
         "splat",
     ]
 )
-"""Formats of models' other outputs; no system executes a file by one of these extensions."""
+"""Formats of models' other outputs; no system executes a file with one of these extensions."""
 
 OTHER_EXTENSION = "bin"
-"""What every other extension becomes, since a system may execute it."""
+"""Replacement for every other extension, since a system may execute such a file."""
 
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,12}")
 
 
 def media_type(beginning: bytes) -> MediaType | None:
-    """Return the media type of a file that begins with these bytes; None where it is none known."""
+    """Return the media type of a file that begins with `beginning`; None if it is unknown."""
     for each in MEDIA_TYPES:
         for signature in each.signatures:
             if all(beginning.startswith(part, offset) for offset, part in signature):
@@ -110,25 +110,25 @@ def extension_of_type(name: str) -> str:
     """Return the usual extension of a media type: `jpg` for `image/jpeg`.
 
     Raises:
-        StopIteration: it is none of `MEDIA_TYPES`.
+        StopIteration: no type of `MEDIA_TYPES` has that name.
     """
     return next(each.extensions[0] for each in MEDIA_TYPES if each.name == name)
 
 
 def name_to_save(name: str, beginning: bytes) -> str | None:
-    """Return `name` with an extension that suits its content.
+    """Return `name` with an extension that matches its content.
 
-    Media get an extension of their type. Other content keeps an extension of `DATA_EXTENSIONS`,
-    and another becomes `OTHER_EXTENSION`. An empty file, or an HTML page under the name of other
-    data, is what a host answers in place of a file.
+    Media get an extension of their type. Other content keeps an extension of `DATA_EXTENSIONS`, and
+    any other extension becomes `OTHER_EXTENSION`. An empty file, or an HTML page under the name of
+    other data, is what hosts send in place of a file.
 
     Args:
-        name: one that `filenames.problem` accepts.
+        name: a name that `filenames.problem` accepts.
         beginning: the file's first `HEAD_BYTES`.
 
     Returns:
-        None where the content is nothing that the name promises: it is empty, an HTML page, or no
-        media where the name has no extension or one of media.
+        None if the content does not match the name: it is empty, an HTML page, or not media
+            although the name has a media extension or none.
     """
     stem, extension = _split(name)
     kind = media_type(beginning)
@@ -144,13 +144,13 @@ def name_to_save(name: str, beginning: bytes) -> str | None:
 
 
 def without_media_extension(name: str) -> str:
-    """Return `name` without an extension that `name_to_save` may replace by another medium's."""
+    """Return `name` without an extension that `name_to_save` may replace with another type's."""
     stem, extension = _split(name)
     return stem if extension in MEDIA_EXTENSIONS else name
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split into stem and lower-case extension; what looks like none is part of the stem."""
+    """Return the stem and the lower-case extension; the stem includes an invalid extension."""
     stem, _, extension = name.rpartition(".")
     if not stem or not _EXTENSION.fullmatch(extension):
         return name, ""

@@ -1,4 +1,4 @@
-"""How a request names a model, and what each kind of name means."""
+"""Names of models in requests, and what each form of a name refers to."""
 
 import re
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from replicate_mcp.text import escaped
 ModelKind = Literal["model", "version", "deployment"]
 
 ALIASES = {known.alias: known.name for known in CATALOGUE if known.alias}
-"""Short names that stand for a model."""
+"""Aliases of models, with the full names."""
 
 SHORT_NAMES = ALIASES | {
     short: name for short, name in unambiguous_names().items() if short not in ALIASES
 }
-"""Every short name: the aliases first, then each recommended model's name without its owner."""
+"""All short names: the aliases first, then each recommended model's name without its owner."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MODEL = re.compile(rf"({_PART})/({_PART})(?::([A-Za-z0-9]{{4,64}}))?")
@@ -24,10 +24,12 @@ _DEPLOYMENT = re.compile(rf"deployments/({_PART})/({_PART})")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model as Replicate addresses it.
+    """The name of a model, as Replicate addresses it.
 
-    `kind` is `model` (`owner/name`), `version` (`owner/name:version`) or `deployment`
-    (`deployments/owner/name`); `version` is empty unless the name carries one.
+    Attributes:
+        kind: `model` (`owner/name`), `version` (`owner/name:version`) or `deployment`
+            (`deployments/owner/name`).
+        version: id of the version; "" if the name has none.
     """
 
     kind: ModelKind
@@ -40,7 +42,7 @@ class ModelName:
         """Parse a full name, or a short one in any case.
 
         Raises:
-            ValueError: the text is none of the forms; the message says which there are.
+            ValueError: the text has none of the forms; the message lists them.
         """
         text = SHORT_NAMES.get(text.strip().casefold(), text.strip())
         if found := _DEPLOYMENT.fullmatch(text):
@@ -61,14 +63,14 @@ class ModelName:
         return f"{self.owner}/{self.name}"
 
     def __str__(self) -> str:
-        """The name in full, as it is written in requests and results."""
+        """Return the full name, as written in requests and results."""
         if self.kind == "deployment":
             return f"deployments/{self.path}"
         return f"{self.path}:{self.version}" if self.version else self.path
 
 
 def _short_names_like(text: str) -> list[str]:
-    """Return the short names that begin with `text`, else all of them."""
+    """Return the short names that begin with `text`, or all of them if none does."""
     asked = text.casefold()
     found = [name for name in SHORT_NAMES if asked and name.startswith(asked)]
     return found or list(SHORT_NAMES)

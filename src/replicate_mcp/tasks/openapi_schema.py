@@ -1,4 +1,4 @@
-"""Reads a model's schema of inputs: references resolved, each input with its type and range."""
+"""Reader of a model's input schema: resolved references, and each input's type and range."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from replicate_mcp.tasks.json_limits import MAX_DEPTH
 JSON = dict[str, Any]
 
 COUNT_FIELDS = ("num_outputs", "max_images", "number_of_images", "num_images")
-"""What image models call the number of images."""
+"""Names that image models use for the number of images."""
 
 _COUNT = re.compile(
     r"(num|n|no|number|count|max|total|batch)(_of)?_?"
@@ -25,7 +25,7 @@ _COUNT = re.compile(
 
 
 def is_count(name: str) -> bool:
-    """Return whether an input of this name, if it is a number, multiplies the images made."""
+    """Return whether a numeric input of this name multiplies the number of images."""
     return _COUNT.fullmatch(name) is not None
 
 
@@ -36,9 +36,10 @@ class InputField:
     Attributes:
         type: `string`, `integer`, `number`, `boolean`, `array`, `object`, `file` (a URL), several
             of them joined by ` or `, or `any`.
-        choices: the only values it takes, where it has such a list.
-        minimum, maximum: the range of a number, inclusive; None where there is no bound.
-        items: the type of what a list holds; empty where it is no list, or holds anything.
+        choices: the only values that it accepts; None if they are not enumerated.
+        minimum: lower bound of a number, inclusive; None if absent.
+        maximum: upper bound of a number, inclusive; None if absent.
+        items: type of a list's items; "" if it is not a list, or if items may have any type.
     """
 
     name: str
@@ -58,18 +59,18 @@ class InputField:
         return ("file" in kinds and "string" not in kinds) or self.items == "file"
 
     def takes_files_in(self, value: object) -> bool:
-        """Return whether `value`, one text or a list, has the form in which this takes files."""
+        """Return whether `value`, a text or a list, has a form in which this accepts files."""
         kinds = self.items if isinstance(value, list) else self.type
         return self.takes_files and "file" in kinds.split(" or ")
 
     @property
     def full_type(self) -> str:
-        """The type, with that of a list's items."""
+        """The type, including that of a list's items."""
         return f"{self.type} of {self.items}" if self.items else self.type
 
     @property
     def allowed(self) -> str:
-        """The values or the range that it takes, as people write them; empty for any."""
+        """The values or the range that it accepts, for display; "" for any value."""
         if self.choices:
             return ", ".join(_plain(choice) for choice in self.choices)
         if self.minimum is None and self.maximum is None:
@@ -80,16 +81,16 @@ class InputField:
 
     @property
     def shown_default(self) -> str:
-        """The default as people write it; empty for none."""
+        """The default, for display; "" if absent."""
         return "" if self.default is None else _plain(self.default)
 
 
 def streams_output(openapi_schema: Mapping[str, Any] | None) -> bool:
-    """Whether a model's output may grow while it runs, by its schema: a list, file after file."""
+    """Return whether a model's output, by its schema, is a list that may grow file by file."""
     try:
         output = Resolver(openapi_schema or {}).resolve({"$ref": "#/components/schemas/Output"})
     except (ValueError, TypeError, AttributeError, KeyError):
-        return True  # Nothing says that it does not.
+        return True  # Unknown: assume that it may.
     return '"x-cog-array-type": "iterator"' in json.dumps(output)
 
 
@@ -98,14 +99,14 @@ def _plain(value: Any) -> str:
 
 
 _MAX_NODES = 10_000
-"""A schema has some hundreds of parts; references could make a small one unfold without end."""
+"""A schema has some hundreds of nodes; references could make a small one expand without end."""
 
 NOTHING: JSON = {"not": {}}
 _ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprecated", "x-order"}
 _IN_CONTEXT = {"properties", "items", "prefixItems", "contains"}
 _IN_CONTEXT |= {"minContains", "maxContains", "if", "then", "else"}
 _IN_CONTEXT |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
-"""Keywords whose meaning depends on those beside them."""
+"""Keywords whose meaning depends on keywords beside them."""
 
 _SUBSCHEMA = {"items", "contains", "not", "propertyNames", "if", "then", "else"}
 _SUBSCHEMA |= {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
@@ -113,22 +114,26 @@ _SUBSCHEMA_LIST = {"anyOf", "oneOf", "prefixItems"}
 _SUBSCHEMA_MAP = {"properties", "dependentSchemas"}
 
 _UNCHECKED_KEYWORDS = {"pattern", "patternProperties"}
-"""Keywords that are not checked here: a stranger's regular expression can run for ever in Python's
-engine, which backtracks."""
+"""Keywords that are not checked: Python's regular expressions backtrack, so an untrusted one can
+run practically for ever."""
 
 _OPEN_ENDED = {"additionalProperties", "unevaluatedProperties"}
-"""Keywords that mean another thing where `patternProperties` beside them was left out."""
+"""Keywords whose meaning changes if `patternProperties` beside them is left out."""
 
 
 class Resolver:
-    """Make a schema that stands alone: nothing outside the document is ever looked up."""
+    """Resolver of references within a schema; it never reads anything outside the document."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
         self._nodes = 0
 
     def resolve(self, node: Any, depth: int = 0) -> JSON:
-        """The schema at `node`, with everything in it that it refers to."""
+        """Return the schema at `node`, with all its references replaced by their targets.
+
+        Raises:
+            ValueError: the schema is too large, or refers to itself or outside the document.
+        """
         self._nodes += 1
         if depth > MAX_DEPTH or self._nodes > _MAX_NODES:
             raise ValueError("the schema is too large, or refers to itself")
@@ -170,7 +175,7 @@ class Resolver:
 
 
 def _merged(own: JSON, parts: Iterable[JSON]) -> JSON:
-    """One schema that means `own` and all parts, flat as far as no keyword is in the way."""
+    """Return a schema equivalent to `own` and all parts, flat unless keywords conflict."""
     whole = dict(own)
     apart: list[JSON] = []
     for part in parts:
@@ -188,7 +193,7 @@ def _or_null(schema: JSON) -> JSON:
 
 
 def without_null(schema: JSON) -> JSON:
-    """The same without null: an input that is null is not given at all."""
+    """Return the schema without null, since an input that is null counts as not given."""
     if isinstance(schema.get("type"), list):
         types = [one for one in schema["type"] if one != "null"]
         return schema | {"type": types[0] if len(types) == 1 else types}
@@ -201,12 +206,12 @@ def without_null(schema: JSON) -> JSON:
 
 
 def constraints(schema: JSON) -> JSON:
-    """A schema without what only describes it."""
+    """Return the schema without keywords that only describe it."""
     return {key: value for key, value in schema.items() if key not in _ANNOTATIONS}
 
 
 def field_of(name: str, schema: JSON, required: bool) -> InputField:
-    """What is known of one input."""
+    """Return the description of one input."""
     kind = " or ".join(dict.fromkeys(kinds_of(schema))) or "any"
     minimum, maximum = schema.get("minimum"), schema.get("maximum")
     if kind == "integer" and "exclusiveMinimum" in schema:
@@ -217,7 +222,7 @@ def field_of(name: str, schema: JSON, required: bool) -> InputField:
     return InputField(
         name=name,
         type=kind,
-        # What pydantic writes on every enum says nothing about this one.
+        # pydantic's default description of every enum says nothing about this one.
         description="" if description == "An enumeration." else str(description),
         default=schema.get("default"),
         choices=choices_of(schema),
@@ -229,7 +234,7 @@ def field_of(name: str, schema: JSON, required: bool) -> InputField:
 
 
 def _items_of(schema: JSON) -> str:
-    """The type of what a list holds, where the schema takes a list and says it."""
+    """Return the type of a list's items; "" if the schema accepts no list or does not say."""
     for one in (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
         items = one.get("items")
         if isinstance(items, dict) and "array" in kinds_of(one):
@@ -238,7 +243,7 @@ def _items_of(schema: JSON) -> str:
 
 
 def kinds_of(schema: JSON) -> Iterator[str]:
-    """The types that a schema takes, `file` for a URL."""
+    """Yield the types that a schema accepts, with `file` for a URL."""
     branches = schema.get("anyOf") or schema.get("oneOf") or ()
     types = schema.get("type", ())
     for one in [types] if isinstance(types, str) else types:
@@ -249,7 +254,7 @@ def kinds_of(schema: JSON) -> Iterator[str]:
 
 
 def choices_of(schema: JSON) -> tuple[Any, ...] | None:
-    """The only values that a schema takes, where it lists them."""
+    """Return the only values that a schema accepts; None if it does not enumerate them."""
     if "const" in schema:
         return (schema["const"],)
     if "enum" in schema:

@@ -1,6 +1,6 @@
-"""Image models worth knowing, chosen by hand: what each is good at, and what it costs, roughly.
+"""Recommended image models, with what each is good at and its approximate price.
 
-Any other image model of Replicate's works as well; these are for those who have no favourite yet.
+Any other image model on Replicate works as well.
 """
 
 import difflib
@@ -17,21 +17,21 @@ PRICES: dict[PriceClass, str] = {
     "$$$": "3 to 6 cents",
     "$$$$": "over 6 cents",
 }
-"""Of a megapixel, as far as prices were public in 2026; the API does not tell them."""
+"""Price per megapixel, as far as public in 2026; the API does not return prices."""
 
 PRICE_CLASSES = ", ".join(f"{mark} {cents}" for mark, cents in PRICES.items()) + " an image"
 
 
 @dataclass(frozen=True, slots=True)
 class RecommendedModel:
-    """One entry.
+    """A recommended model.
 
     Attributes:
         name: `owner/name`.
-        inputs: the inputs that most requests use, beside the prompt; `[]` marks a list.
-        image_input: the one of them that takes an image to start from; empty where none does.
-        alias: its short name, if it has one.
-        takes_prompt: whether it draws what a prompt says; else it takes an image alone.
+        inputs: the inputs that most requests use, besides the prompt; `[]` marks a list.
+        image_input: the input among them that accepts an image to start from; "" if absent.
+        alias: its short name; None if it has none.
+        takes_prompt: whether it draws from a prompt; otherwise it only accepts an image.
         search_terms: further words by which a search finds it.
     """
 
@@ -46,7 +46,7 @@ class RecommendedModel:
 
     @property
     def edits_by_prompt(self) -> bool:
-        """Whether it changes an image as a prompt says."""
+        """Whether it edits an image according to a prompt."""
         return self.takes_prompt and bool(self.image_input)
 
 
@@ -68,7 +68,7 @@ def _known(
 def _image_only(
     name: str, good_at: str, price: PriceClass, inputs: str, search_terms: str
 ) -> RecommendedModel:
-    """A model that takes the image in its input `image`, and no prompt."""
+    """Return a model that accepts the image in its input `image`, and no prompt."""
     listed = ("image", *inputs.split())
     return RecommendedModel(
         name, good_at, price, listed, "image", takes_prompt=False, search_terms=search_terms
@@ -222,7 +222,7 @@ BY_NAME = {known.name: known for known in CATALOGUE}
 
 
 def unambiguous_names() -> dict[str, str]:
-    """Return the full name of each model by its name without the owner, where only one has it."""
+    """Return each model's full name by its name without the owner, if only one model has it."""
     full_names: dict[str, list[str]] = {}
     for known in CATALOGUE:
         full_names.setdefault(known.name.partition("/")[2], []).append(known.name)
@@ -231,11 +231,14 @@ def unambiguous_names() -> dict[str, str]:
 
 _STOP_WORDS = {"a", "an", "and", "best", "fast", "for", "from", "good", "image", "images", "in"}
 _STOP_WORDS |= {"make", "model", "models", "of", "on", "or", "the", "to", "with"}
-"""Words of a query by which no model is told from another."""
+"""Words of a query that do not distinguish models."""
 
 
 def search(query: str) -> list[RecommendedModel]:
-    """Those in whose entry every word of the query begins a word, but for words that say little."""
+    """Return the models whose words match every word of the query as a prefix.
+
+    Words of `_STOP_WORDS` are ignored.
+    """
     asked = [word for word in _words(query) if word not in _STOP_WORDS]
     return [
         known
@@ -245,7 +248,7 @@ def search(query: str) -> list[RecommendedModel]:
 
 
 def suggest_model(text: str) -> str | None:
-    """The name that was most likely meant by one that is none, or None."""
+    """Return the recommended model whose name is closest to `text`; None if none is close."""
     asked = text.strip().casefold()
     names = {each: known.name for known in CATALOGUE for each in _spellings(known)}
     near = difflib.get_close_matches(asked, names, 1, 0.8) if len(asked) <= 100 else []

@@ -1,4 +1,4 @@
-"""What a batch gives back: one row a task, in one of two lists, and the pages they come in."""
+"""Results of a batch: a row for each task, in one of two lists, and pages of rows."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -11,25 +11,26 @@ from replicate_mcp.errors import ErrorCode
 BatchStatus = Literal["running", "completed", "canceled"]
 
 URL_LIFETIME = timedelta(hours=1)
-"""How long after a prediction's end Replicate keeps its files (its documented default)."""
+"""Time after a prediction's end for which Replicate keeps its files (its documented default)."""
 
 PAGE_ROWS = 50
 PAGE_CHARACTERS = 48_000
-"""What a tool's answer holds at most, rows and characters: hosts hand 25,000 tokens to a model, and
-a token of URLs and JSON is about 2.4 characters. A character beyond ASCII counts as its UTF-8
+"""Maximum rows and characters of a tool's result: hosts pass at most 25,000 tokens to a model, and
+a token of URLs and JSON has about 2.4 characters. A character beyond ASCII counts as its UTF-8
 bytes: a Chinese one is about one token."""
 
 MAX_PAGE_ROWS = 1_000
 MAX_PAGE_CHARACTERS = 900_000
-"""What an answer holds at most where rows were asked for by number: Claude Desktop refuses results
-over 1,048,576 characters."""
+"""Maximum rows and characters of a result if the caller sets the number of rows: Claude Desktop
+refuses results over 1,048,576 characters."""
 
 NEXT_WAIT_SECONDS = 45
-"""For how long a model is told to wait for what finishes next: else it would ask without end."""
+"""Seconds that `next_step` asks a model to wait for further results, so that it does not poll
+continuously."""
 
 
 def _encodable(text: str) -> str:
-    """Others' words may hold half a character, which no answer and no journal can."""
+    """Return `text` without unpaired surrogates, which no response or journal can encode."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
@@ -41,7 +42,7 @@ class _Row(BaseModel):
 
 
 class GeneratedFile(_Row):
-    """One image: where it is, what to call it, and until when the URL works."""
+    """An image: its URL, its filename, and when the URL expires."""
 
     url: Text
     filename: Text
@@ -50,7 +51,7 @@ class GeneratedFile(_Row):
 
 
 class TaskSuccess(_Row):
-    """A task whose image or images were made."""
+    """The result of a task with at least one image."""
 
     task_index: int
     prompt: Text | None = None
@@ -64,7 +65,7 @@ class TaskSuccess(_Row):
 
 
 class TaskFailure(_Row):
-    """A task without an image, and why."""
+    """The result of a task without an image, and the reason."""
 
     task_index: int
     prompt: Text | None = None
@@ -79,16 +80,16 @@ TaskResult = TaskSuccess | TaskFailure
 
 
 def was_created(result: TaskResult) -> bool:
-    """Whether the task's prediction was made, or may have been, and billed."""
+    """Return whether the task's prediction was created and billed, or may have been."""
     unknown = isinstance(result, TaskFailure) and result.error_code == "create_outcome_unknown"
     return unknown or result.prediction_id is not None
 
 
 class BatchCounts(_Row):
-    """Where a whole batch stands.
+    """The counts and the status of a batch.
 
     Attributes:
-        is_stopping: whether it was cancelled and has not ended yet; for sentences only.
+        is_stopping: whether it was cancelled and has not ended yet; not serialised.
     """
 
     batch_id: str
@@ -102,12 +103,12 @@ class BatchCounts(_Row):
 
     @property
     def state(self) -> str:
-        """The state as a sentence says it: "running", "being stopped", "completed", "canceled"."""
+        """The state for display: "running", "being stopped", "completed" or "canceled"."""
         return "being stopped" if self.is_stopping else self.status
 
 
 class ListedBatch(BatchCounts):
-    """A batch in a list: its counts, times, and the beginning of its first prompt."""
+    """A batch in a list: its counts, its times, and the beginning of its first prompt."""
 
     created_at: datetime
     ended_at: datetime | None = None
@@ -124,7 +125,7 @@ class BatchResult(BatchCounts):
 
     @property
     def size_bytes(self) -> int:
-        """About what it has as JSON."""
+        """Estimated size as JSON, in bytes."""
         rows: list[TaskResult] = [*self.successful_results, *self.failed_results]
         files = sum(len(row.generated_files) for row in self.successful_results)
         return 400 * (len(rows) + files) + sum(len(row.prompt or "") for row in rows)
@@ -133,7 +134,7 @@ class BatchResult(BatchCounts):
 def page(
     counts: BatchCounts, rows: list[TaskResult], *, after: int, now: datetime | None = None
 ) -> BatchResult:
-    """Put rows, those that finished after the first `after`, into the contract's form."""
+    """Return the batch's counts with a page of rows, which finished after the first `after`."""
     now = now or datetime.now(UTC)
     rows = sorted(rows, key=lambda row: row.task_index)
     cursor = after + len(rows)
@@ -151,10 +152,10 @@ def page(
 
 
 def take_within(rows: list[TaskResult], characters: int) -> list[TaskResult]:
-    """Return the first rows that an answer of `characters` has room for, one at least."""
+    """Return the first rows that fit into `characters`, but at least one."""
     for number, row in enumerate(rows):
         characters -= len(row.model_dump_json(exclude_none=True).encode())
-        if isinstance(row, TaskSuccess):  # Its files are in the text as well.
+        if isinstance(row, TaskSuccess):  # The text of the result lists its files, too.
             characters -= sum(
                 len(f"{file.url} {file.filename}".encode()) for file in row.generated_files
             )
@@ -164,7 +165,7 @@ def take_within(rows: list[TaskResult], characters: int) -> list[TaskResult]:
 
 
 def as_json(model: BaseModel) -> dict[str, JsonValue]:
-    """The wire form: absent values are left out, not null."""
+    """Return the serialised form, in which absent values are left out instead of null."""
     return model.model_dump(mode="json", exclude_none=True)
 
 

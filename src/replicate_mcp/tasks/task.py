@@ -1,4 +1,4 @@
-"""A task: a prompt or a file with its model inputs, read from what a caller sent."""
+"""A task: a prompt or a file with its model inputs, parsed from a caller's request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,39 +13,39 @@ from replicate_mcp.tasks.validation_messages import quoted
 from replicate_mcp.text import escaped, with_full_stop
 
 MAX_TASKS = 1_000
-"""Tasks in one batch; an agent that needs more sends another batch."""
+"""Maximum tasks of one batch; an agent that needs more sends another batch."""
 
 MAX_PROMPT_CHARACTERS = 20_000
-"""Far above what any image model reads."""
+"""Maximum length of a prompt, far above what any image model reads."""
 
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
-"""Of a batch's prompts together, in UTF-8: whoever shares a journal keeps them for a day."""
+"""Maximum size of a batch's prompts together, in UTF-8: a shared journal keeps them for a day."""
 
 MAX_BATCH_VALUES = 500_000
-"""Of the inputs of all tasks, shared ones counted for each: five hundred in each of a thousand.
-Image models take some twenty."""
+"""Maximum values in the inputs of all tasks, shared ones counted for each task: five hundred in
+each of a thousand. Image models have about twenty."""
 
 MAX_TASK_PROBLEMS = 10
-"""Faults of one task that are reported."""
+"""Maximum problems of one task that are reported."""
 
 OWN_FIELDS = ("prompt", "output_filename", "model", "input")
-"""The fields of a task that are ours; every other key is an input of its model."""
+"""The fields of a task itself; every other key is an input of its model."""
 
 _EXAMPLE = '{"prompt": "a red car"}'
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One prediction to make: its model inputs, and how to name what it gives.
+    """A prediction to create: its model inputs, and the name of its files.
 
     Attributes:
         index: its position in the request, from 0.
-        prompt: as given; None without one, or where it is no text.
+        prompt: as given; None if absent or not text.
         output_filename: as given, or `generated_image_N` (N from 1).
-        inputs: what the model receives, `prompt` included; values of None are left out, and so are
-            those with a fault.
+        inputs: the inputs for the model, including `prompt`, without those that are None or have a
+            problem.
         named: whether the caller gave the filename.
-        problems: the faults found so far; a task with one is never created.
+        problems: the problems found so far; a task with problems is never created.
     """
 
     index: int
@@ -60,16 +60,17 @@ class Task:
 def parse_tasks(
     raw: object, *, model: str | None, default_model: str, shared: Mapping[str, Any] | None = None
 ) -> list[Task]:
-    """Read a request's tasks, each with its faults.
+    """Parse a request's tasks, each with its problems.
 
     Args:
-        raw: a list of objects, or an object that holds it as `tasks`. A plain string in the list is
-            a task with that prompt. All of it may be JSON text.
-        model: the model of tasks that name none; else `default_model`.
-        shared: inputs of every task; a task's own override them.
+        raw: a list of objects, or an object with the list as `tasks`. A plain string in the list is
+            a task with that prompt. Any part may be JSON text.
+        model: the model of tasks that name none; None for `default_model`.
+        default_model: the model if neither a task nor the request names one.
+        shared: inputs of every task; a task's own inputs override them.
 
     Raises:
-        InvalidInput: the request as a whole is wrong: there are no tasks, or too many.
+        InvalidInput: the request as a whole is invalid: there are no tasks, or too many.
     """
     items, own_model = _items(raw)
     fallback = _fallback(model if _is_given(model) else own_model, default_model)
@@ -95,7 +96,7 @@ def parse_tasks(
 
 
 def _items(raw: object) -> tuple[list[Any], object]:
-    """Return the list of tasks that a request holds in any form, and the model beside it."""
+    """Return a request's list of tasks, given in any form, and the model beside it."""
     model: object = None
     if isinstance(raw, str):
         raw = read_json_text(raw, "tasks")
@@ -136,7 +137,7 @@ class _SharedInputs:
     """Inputs of every task, checked once.
 
     Attributes:
-        values: how many they hold.
+        values: the number of values that they contain.
     """
 
     inputs: Mapping[str, Any]
@@ -145,7 +146,7 @@ class _SharedInputs:
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "_SharedInputs":
         inputs = {str(name): value for name, value in given.items() if value is not None}
-        # A prompt is checked with each task's own.
+        # The prompt is checked with each task's own.
         others = {name: value for name, value in inputs.items() if name != "prompt"}
         for name, value in others.items():
             if why := _unsendable(name, value):
@@ -154,7 +155,7 @@ class _SharedInputs:
 
 
 class _TaskReader:
-    """Reads one task, and collects its faults."""
+    """Parser of one task that collects its problems."""
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -162,11 +163,11 @@ class _TaskReader:
         self.values = 0
 
     def read(self, raw: object, fallback: ModelName, shared: _SharedInputs) -> Task:
-        """Return the task; what cannot be read is left out, with a problem for each."""
+        """Return the task; anything that cannot be parsed is left out, with a problem for each."""
         given = self._object(raw)
         own = self._own_inputs(given)
         self.values = count_values(own)
-        # A task's null takes a shared input away.
+        # A null in the task removes a shared input.
         inputs = {**shared.inputs, **own}
         inputs = {name: value for name, value in inputs.items() if value is not None}
         prompt = self._prompt(inputs.get("prompt"))
@@ -188,7 +189,7 @@ class _TaskReader:
             self._problems.append(TaskProblem(self._index, field_name, with_full_stop(error)))
 
     def _json(self, text: str, field_name: str | None) -> object:
-        """Return what text holds, or None where it is neither JSON nor a prompt."""
+        """Return the content of `text`; None if it is neither JSON nor a prompt."""
         try:
             return read_json_text(text, field_name or "the task")
         except InvalidInput as error:
@@ -224,7 +225,7 @@ class _TaskReader:
         return own
 
     def _prompt(self, prompt: object) -> str | None:
-        """Check the prompt; whether one is needed depends on the model."""
+        """Check the prompt; whether one is required depends on the model."""
         if prompt is None:
             return None
         if not isinstance(prompt, str):
@@ -237,7 +238,7 @@ class _TaskReader:
             )
         else:
             self._check_json_prompt(prompt)
-        # A faulty one may hold half a character, which no journal can.
+        # An invalid prompt may contain an unpaired surrogate, which the journal cannot encode.
         return prompt[:MAX_PROMPT_CHARACTERS].encode(errors="replace").decode()
 
     def _check_json_prompt(self, prompt: str) -> None:
@@ -281,12 +282,12 @@ class _TaskReader:
 
 
 def _is_given(value: object) -> bool:
-    """Return whether an optional field has a value; clients send "" for none."""
+    """Return whether an optional field has a value; clients send "" for no value."""
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
 def _unsendable(name: str, value: object) -> str | None:
-    """Return why no request can carry an input, whatever the model takes; None if it can."""
+    """Return why no request can contain an input, whatever the model accepts; None if one can."""
     why = json_problem(name) or json_problem(value)
     return f"{escaped(name[:60])} {why}." if why else None
 

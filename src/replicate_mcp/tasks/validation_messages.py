@@ -1,4 +1,4 @@
-"""Says what is wrong with an input, and what would be right."""
+"""Messages about invalid inputs, which say what is wrong and what would be valid."""
 
 import difflib
 import json
@@ -30,7 +30,7 @@ INPUT_SYNONYMS = (
     ("output_filename", "filename", "file_name", "output_file", "output_name"),
     ("model", "model_name", "model_id"),
 )
-"""Inputs that models and clients name differently."""
+"""Groups of input names that models and clients use for the same thing."""
 
 _EDITING = [known.name for known in CATALOGUE if known.alias and "editing" in known.good_at]
 
@@ -46,10 +46,13 @@ _TYPE_WORDS = {
 
 
 def unknown_input(name: str, fields: Collection[str], subject: str, beside: Sequence[str]) -> str:
-    """Return the sentence about an input that `subject` does not have, without a full stop.
+    """Return the message about an input that `subject` does not have, without a full stop.
 
     Args:
-        beside: other fields that may stand where the inputs do.
+        name: the unknown input.
+        fields: the inputs of `subject`.
+        subject: name for what has the inputs: a model or a tool.
+        beside: other fields allowed next to the inputs.
     """
     if name in beside and name != "input":
         return f"{quoted(name)} is not an input of {subject}: it goes beside input, not into it"
@@ -64,12 +67,12 @@ def unknown_input(name: str, fields: Collection[str], subject: str, beside: Sequ
 
 
 def is_hinted(name: str, sentence: str) -> bool:
-    """Return whether the sentence about an unknown input asks whether `name` was meant."""
+    """Return whether `sentence`, about an unknown input, suggests `name` instead."""
     return f"{did_you_mean(name)} Its inputs: " in sentence
 
 
 def error_message(error: "ValidationError", subject: str) -> str:
-    """What is wrong with the value that did not pass, without a full stop."""
+    """Return the message about an invalid value, without a full stop."""
     if not error.absolute_path:
         return f"the inputs together are not what {subject} takes ({error.validator})"
     head, *rest = error.absolute_path
@@ -112,7 +115,7 @@ def error_message(error: "ValidationError", subject: str) -> str:
 
 
 def _json_fault(field: str, text: str, schema: Any) -> str:
-    """Return why text that begins like JSON is no list or object; empty where that is not it."""
+    """Return why text that begins like JSON is no list or object; "" if that is not the problem."""
     if not {"array", "object"} & set(kinds_of(schema)) or not begins_like_json(text):
         return ""
     try:
@@ -139,7 +142,7 @@ def _type_sentence(field: str, value: object, schema: Any) -> str:
 
 
 def _form(schema: JSON) -> str:
-    """What a schema takes, in words."""
+    """Return what a schema accepts, in words."""
     if choices := choices_of(schema):
         return f"one of {listed(choices)}"
     names = [_TYPE_WORDS.get(kind, kind) for kind in dict.fromkeys(kinds_of(schema))]
@@ -147,7 +150,7 @@ def _form(schema: JSON) -> str:
 
 
 def _read_as(kind: str, text: str) -> object:
-    """The value that text stands for, or None if it stands for none of this kind."""
+    """Return the value that `text` represents; None if it represents none of this kind."""
     if kind == "boolean":
         return {"true": True, "false": False}.get(text.strip().lower())
     if kind not in ("integer", "number"):
@@ -166,56 +169,56 @@ def _read_as(kind: str, text: str) -> object:
 
 
 def nearest(value: object, choices: Collection[Any]) -> Any:
-    """The choice that was most likely meant, or None."""
+    """Return the choice that was most likely meant; None if absent."""
     text = _normalise(_plain(value)) if isinstance(value, (str, int, float)) else ""
     if not text or len(text) > _MAX_SHOWN or not may_compare(len(choices)):
         return None
     found = {_normalise(_plain(choice)): choice for choice in reversed(list(choices))}
     if text in found:
         return found[text]
-    # Numbers that look alike mean different things: 2:1 is no slip for 1:1.
+    # Numbers with similar digits mean different things: 2:1 is not a typing error for 1:1.
     if not any(character.isalpha() for character in text):
         return None
     return next((found[near] for near in difflib.get_close_matches(text, found, 1, 0.7)), None)
 
 
 def _normalise(text: str) -> str:
-    """What spellings of one thing have in common: `16x9` and `16:9`, `Aspect-Ratio`, `2 K`."""
+    """Return a form that spellings of one value share: `16x9`, `16:9`; `Aspect-Ratio`; `2 K`."""
     text = re.sub(r"(?<=\d)\s*[x×*/:,_-]\s*(?=\d)", ":", text.casefold())
     return re.sub(r"[\s_-]", "", text)
 
 
 def did_you_mean(value: object) -> str:
-    """The question at the end of a sentence; nothing for None."""
+    """Return the hint at the end of a sentence; "" for None."""
     return "" if value is None else f": did you mean {quoted(value)}?"
 
 
 def listed(values: Collection[Any]) -> str:
-    """The first values, separated by commas."""
+    """Return the first values, separated by commas."""
     items = [_short(_plain(value)) for value in islice(values, _MAX_LISTED)]
     return ", ".join(items + ["…"] * (len(values) > _MAX_LISTED))
 
 
 def quoted(value: object) -> str:
-    """A value as it is shown in a sentence: text in quotes, anything long cut."""
+    """Return a value for use in a sentence: text in quotes, and anything long truncated."""
     text = _short(_plain(value))
     return f"'{text}'" if isinstance(value, str) else text
 
 
 def _short(text: str) -> str:
-    """At most 60 characters, all of them printable."""
+    """Return `text` truncated to 60 characters, all of them printable."""
     text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
     return escaped(text)
 
 
 def _plain(value: object) -> str:
-    """A value as JSON writes it, text without its quotes, `4.0` as `4`."""
+    """Return a value in JSON's spelling, text without its quotes, and `4.0` as `4`."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = ""
-    for piece in _ENCODER.iterencode(value):  # No further than it may be shown.
+    for piece in _ENCODER.iterencode(value):  # Stop once there is more than is shown.
         text += piece
         if len(text) > _MAX_PLAIN:
             break

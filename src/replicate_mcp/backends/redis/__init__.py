@@ -1,1 +1,1 @@
-"""One Redis or Valkey server shared by a fleet of machines."""
+"""The Redis backend: one Redis or Valkey server shared by a fleet of machines."""

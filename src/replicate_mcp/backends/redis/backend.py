@@ -1,17 +1,18 @@
 """The Redis backend: one server, Redis 6.2 or newer or Valkey, shared by a fleet of machines.
 
-Every step is one call of one script (in `lua/`), by the server's own clock. A process is known by a
-key that lives for one lease, and is renewed; one whose key has lapsed creates nothing.
+Every operation is one call of one script (in `lua/`), by the server's own clock. A process is
+represented by a key that lives for one lease and is renewed; a process whose key has expired
+creates nothing.
 
-Nobody can tell a server that was emptied from a new one. So where it has forgotten anything, or may
-have (a restart, a failover, an evicted key), nothing is admitted for one lease: every living
-process says again what it has, and what each account's list of predictions shows as running is
-entered too. A new server costs that lease once.
+An emptied server is indistinguishable from a new one. So if it has lost any state, or may have (a
+restart, a failover, an evicted key), nothing is admitted for one lease: every living process sends
+its state again, and the running predictions of each account's list are imported too. A new server
+costs this lease once.
 
-What remains: a server that loses its memory while a process stands still between noting an attempt
-and sending it, for longer than a lease, lets one more be made than the limit allows. And a named
-semaphore forgets what a process holds that is gone at the same time, since the list of predictions
-tells nothing of it.
+Two gaps remain. If a server loses its memory while a process is suspended between recording an
+attempt and sending it, for longer than a lease, one prediction more than the limit can be created.
+And a named semaphore loses the permits of a process that died at the same time, since the list of
+predictions does not show them.
 """
 
 import json
@@ -74,11 +75,11 @@ from replicate_mcp.tasks.result import TaskResult, was_created
 log = logging.getLogger(__name__)
 
 BatchNotOpened = IdempotencyKeyExists | ReplicateMcpError
-"""Why a batch was refused, as it is raised."""
+"""The exception for a refused batch."""
 
 
 class RedisBackend:
-    """Keeps the promise of `Backend` at a Redis or Valkey server."""
+    """An implementation of `Backend` on a Redis or Valkey server."""
 
     scope: Scope = "fleet"
 
@@ -103,17 +104,17 @@ class RedisBackend:
         clock: Callable[[], float] | None = None,
         journal_bytes: int = JOURNAL_BYTES,
     ) -> "RedisBackend":
-        """Make this process known to the server at `url`.
+        """Connect to the server at `url`, and register this process there.
 
         Args:
             url: `redis://` or `rediss://` (TLS), with user, password and database; `?lease=` in
-                seconds and `?prefix=` have to be the same for all who share it.
-            label: what people know this process by.
-            clock: for tests: seconds since the epoch, in place of the server's.
+                seconds and `?prefix=` must be the same for all processes that share the server.
+            label: the name of this process in listings for people.
+            clock: returns seconds since the epoch in place of the server's clock, for tests.
             journal_bytes: the allowance of each account in the journal.
 
         Raises:
-            BackendUnavailable: it cannot be used; the message says why and what to do.
+            BackendUnavailable: the server cannot be used; the message says why and what to do.
         """
         server = RedisConnection(Address.parse(url), clock=clock, journal_bytes=journal_bytes)
         backend = cls(server, label, journal_bytes)
@@ -122,14 +123,14 @@ class RedisBackend:
             async with backend._session.lock() as session:
                 await session.renew()
         except BaseException:
-            # Cancelled too: nobody else knows of the connections that it has opened.
+            # On cancellation too: nothing else refers to the connections that were opened.
             with anyio.CancelScope(shield=True):
                 await backend._server.close()
             raise
         return backend
 
     async def close(self) -> None:
-        """Leave: offers and places in the queue are gone, permits of running predictions stay."""
+        """Deregister: drop offers and queue entries, keep permits of running predictions."""
         try:
             async with self._session.lock() as session:
                 await session.call("close", reasons=REASONS)
@@ -139,13 +140,13 @@ class RedisBackend:
             await self._server.close()
 
     async def config_warnings(self) -> list[str]:
-        """What of the server's settings does not suit."""
+        """Return a sentence for each unsuitable server setting."""
         return config_warnings(await self._server.server_info())
 
     # Permits
 
     async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
-        """Say which limit and rate this process allows an account."""
+        """Declare this process's limit and rate for an account."""
         async with self._session.lock() as session:
             await session.call(
                 "declare_limit", semaphore=semaphore, limit=limit, per_minute=per_minute
@@ -157,16 +158,16 @@ class RedisBackend:
         async with self._session.lock() as session:
             answer = await session.call("set_rate", semaphore=semaphore, per_minute=per_minute)
             found = self._admission_result(answer)
-            await session.renew()  # It is kept here, too.
+            await session.renew()  # Refresh the mirror.
             return found
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
-        """Make a name known while this process lives."""
+        """Register a name for the lifetime of this process."""
         async with self._session.lock() as session:
             ((reply,),) = await session.call("register_name", semaphore=semaphore, limit=limit)
             state = decode_semaphore(reply)
             self._mirror.declared[semaphore] = (state.limit, None)
-            await session.renew()  # What was set is kept here, too.
+            await session.renew()  # Refresh the mirror.
             return state
 
     async def resize(
@@ -182,16 +183,16 @@ class RedisBackend:
             return found
 
     async def unset(self, semaphore: str) -> AdmissionResult:
-        """Drop a limit that was set by hand."""
+        """Remove a limit that was set by hand."""
         async with self._session.lock() as session:
             found = self._admission_result(
                 await session.call("unset", semaphore=semaphore), semaphore
             )
-            await session.renew()  # What is kept here of it is older.
+            await session.renew()  # The mirror's copy is outdated.
             return found
 
     async def remove(self, semaphore: str) -> None:
-        """Remove a registered name that nothing uses."""
+        """Remove a registered name that is not in use."""
         async with self._session.lock() as session:
             outcome, *about = await session.call(
                 "remove", semaphore=semaphore, **self._reap_arguments()
@@ -205,13 +206,13 @@ class RedisBackend:
             await session.renew()
 
     async def semaphores(self) -> list[SemaphoreState]:
-        """Every semaphore as it stands."""
+        """Return the state of every semaphore."""
         async with self._session.lock() as session:
             (reply,) = await session.call("semaphores", **self._reap_arguments())
         return sorted(map(decode_semaphore, reply), key=lambda state: state.name)
 
     async def usage_by_holder(self) -> list[HolderUsage]:
-        """Who holds and who waits."""
+        """Return the units in use and the waiting starts by holder and semaphore."""
         (reply,) = await self._session.read("usage_by_holder")
         in_use: Counter[tuple[str, str]] = Counter()
         waiting: Counter[tuple[str, str]] = Counter()
@@ -224,7 +225,7 @@ class RedisBackend:
         ]
 
     async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
-        """Wait in the queue."""
+        """Add an entry to the queue, or starts to an entry."""
         async with self._session.lock() as session:
             wanted = self._mirror.waiting(entry.id) + entry.waiting
             answer = await session.call("enqueue", **encode_entry(entry, wanted))
@@ -233,13 +234,13 @@ class RedisBackend:
             return found
 
     async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
-        """Wait for less, or not at all."""
+        """Remove `count` starts from an entry, or the whole entry."""
         async with self._session.lock() as session:
             wanted = 0 if count is None else max(0, self._mirror.waiting(entry) - count)
             answer = await session.call(
                 "dequeue", entry=entry, wanted=wanted, entirely=count is None
             )
-            # Not before: asked for again, it counts once.
+            # Only now: a repeated call must send the same number.
             self._mirror.set_waiting(entry, wanted)
             if count is None:
                 self._mirror.entries.pop(entry, None)
@@ -258,31 +259,31 @@ class RedisBackend:
             )
 
     async def release(self, permit: int) -> AdmissionResult:
-        """Give a permit back."""
+        """Release a permit."""
         async with self._session.lock() as session:
-            # It is given back in any case: if not by this step, then when all is said again.
+            # Released in any case: if not by this call, then by the next resync.
             self._mirror.permits.pop(permit, None)
             return self._admission_result(await session.call("release", permit=str(permit)))
 
     async def admit(self) -> AdmissionResult:
-        """Clear what the dead left, and make offers."""
+        """Clean up after dead holders, and make offers."""
         async with self._session.lock() as session:
             return self._admission_result(await session.call("admit", **self._reap_arguments()))
 
     async def run(self) -> None:
-        """Renew the lease."""
+        """Renew the lease until cancelled."""
         await self._session.renew_lease()
 
     async def wait_for_wakeup(self) -> None:
-        """Return when another process's step may have offered this one something."""
+        """Wait until another process's call may have made this one an offer."""
         await self._server.wait_for_wakeup(self._session.holder)
 
     # The journal
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
-        """A batch begins, and its tasks wait."""
+        """Write a batch to the journal, and enqueue its tasks."""
         if batch.key is not None:
-            check_encodable(batch.key.key)  # Before others' batches are sent with it.
+            check_encodable(batch.key.key)  # Here, before it is coalesced with others' batches.
         answer = await self._opening.call(OpenBatchCall(batch, entry))
         if isinstance(answer, BatchOpened):
             return answer.room
@@ -316,7 +317,7 @@ class RedisBackend:
             self._mirror.batches[calls.batch.id] = MirroredBatch(calls.batch, answer.created_at)
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
-        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        """Raise `IdempotencyKeyExists` if a batch of the caller's has `key`."""
         (taken,) = await self._session.read("check_idempotency_key", caller=caller, key=key)
         if taken:
             raise IdempotencyKeyExists(*taken)
@@ -331,7 +332,7 @@ class RedisBackend:
     async def _record_attempts_coalesced(
         self, session: Session, calls: Sequence[RecordAttemptsCall]
     ) -> list[tuple[RecordedAttempts, float]]:
-        """With each, when it was noted."""
+        """Send the calls; return each reply with the time of recording."""
         reply, now, answers = await session.call(
             "record_attempts", calls=[each.encode() for each in calls]
         )
@@ -346,7 +347,7 @@ class RedisBackend:
             self._mirror.add_attempt(permit, calls.attempts[permit], seconds, now)
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
-        """Let a task wait anew; a 429 is learned from."""
+        """Release the permit and requeue its task; adapt the rate to a 429."""
         async with self._session.lock() as session:
             kept = self._mirror.permits.get(permit)
             entry = kept.entry if kept and kept.entry in self._mirror.entries else None
@@ -366,7 +367,7 @@ class RedisBackend:
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
     ) -> AdmissionResult | None:
-        """Record a result, free its permit, hand the room on."""
+        """Record a result, release its permit, and offer the freed units."""
         row = encode_row(result, permit)
         finished = FinishCall(permit, batch_id, row, ended, was_created(result))
         return await self._finishing.call(finished)
@@ -393,7 +394,7 @@ class RedisBackend:
     async def record_results(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
     ) -> AdmissionResult:
-        """Record results without a permit's end."""
+        """Record results without releasing a permit."""
         async with self._session.lock() as session:
             rows = [encode_row(result) for result in results]
             reply: dict[str, Any] = {"batch": batch_id, "results": [row[:3] for row in rows]}
@@ -410,7 +411,7 @@ class RedisBackend:
             return self._admission_result(answer)
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
-        """Give a prediction to an attempt, for ever."""
+        """Claim a prediction permanently for an attempt; return False if another attempt has it."""
         async with self._session.lock() as session:
             (given,) = await session.call(
                 "claim_prediction", permit=str(permit), batch=batch_id, prediction=prediction_id
@@ -420,18 +421,18 @@ class RedisBackend:
             return bool(given)
 
     async def open_attempts(self, account: str) -> list[AttemptRecord]:
-        """The account's attempts, oldest first."""
+        """Return the account's attempts, oldest first."""
         (reply,) = await self._session.read("open_attempts", account=account)
         return sorted(map(decode_attempt, reply), key=lambda each: each.permit)
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
-        """The account's attempts whose processes are gone, oldest first."""
+        """Return the account's orphaned attempts, oldest first."""
         async with self._session.lock() as session:
             (reply,) = await session.call("orphans", account=account, **self._reap_arguments())
         return sorted(map(decode_attempt, reply), key=lambda each: each.permit)
 
     async def adopt(self, permit: int) -> bool:
-        """Take over a permit whose process is gone; False where another was quicker."""
+        """Adopt an orphaned permit; return False if another process was first."""
         async with self._session.lock() as session:
             answer = await session.call(
                 "adopt", permit=str(permit), unbroken=self._session.is_connected_for_a_lease
@@ -441,13 +442,16 @@ class RedisBackend:
             return bool(answer)
 
     async def abandon(self, permit: int) -> None:
-        """Leave a permit to whoever can follow its prediction."""
+        """Abandon a permit, so that a process that can follow its prediction adopts it."""
         async with self._session.lock() as session:
             self._mirror.permits.pop(permit, None)
             await session.call("abandon", permit=str(permit))
 
     async def has_lost_state(self, account: str) -> bool:
-        """Whether it is time to tell what runs of the account: the lease after a loss is over."""
+        """Return whether the account's running predictions must be imported now.
+
+        That is so from the end of the lease that follows a loss of state.
+        """
         answer = await self._session.read("has_lost_state", account=account)
         self._forgotten_in[account] = answer[0]
         return bool(answer[0])
@@ -455,9 +459,9 @@ class RedisBackend:
     async def import_running(
         self, account: str, running: Sequence[RunningPrediction]
     ) -> AdmissionResult:
-        """Enter what nobody is known to have made; then the account's tasks may start.
+        """Import running predictions without a known attempt, and admit the account's tasks again.
 
-        They may not where the memory was lost once more since `forgot` was asked.
+        Admission stays paused if state was lost again since the call of `has_lost_state`.
         """
         async with self._session.lock() as session:
             answer = await session.call(
@@ -472,7 +476,7 @@ class RedisBackend:
             return self._admission_result(answer)
 
     async def list_prediction_ids(self, account: str) -> set[str]:
-        """Predictions that belong to an attempt, as far back as a list is looked at."""
+        """Return the recent predictions that belong to an attempt, as far as lists are searched."""
         (reply,) = await self._session.read("list_prediction_ids", account=account)
         return set(reply)
 
@@ -482,7 +486,7 @@ class RedisBackend:
             await session.call("cancel_batch", batch=batch_id)
 
     async def canceled_batches(self) -> list[str]:
-        """This process's running batches that were marked."""
+        """Return this process's running batches that were marked as canceled."""
         running = self._mirror.running()
         if not running:
             return []
@@ -493,29 +497,29 @@ class RedisBackend:
         return list(reply)
 
     async def interrupted_batches(self) -> list[str]:
-        """Those that were taken over while this process had no contact for longer than a lease."""
+        """Return batches that were taken over while contact was lost for over a lease."""
         return self._session.pop_taken_over()
 
     async def get_batch(self, batch_id: str) -> BatchState | None:
-        """One batch."""
+        """Return a batch; None if it is unknown."""
         reply = await self._session.read("get_batch", batch=batch_id)
         return decode_batch(reply[0]) if reply else None
 
     async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
-        """Those callers' batches, the newest first."""
+        """Return these callers' batches, newest first."""
         (reply,) = await self._session.read("list_batches", callers=list(callers), limit=limit)
         states = sorted(map(decode_batch, reply), key=lambda state: state.created_at, reverse=True)
         return states[:limit]
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
-        """What the journal keeps of a batch's tasks, in order."""
+        """Return the journal's data of a batch's tasks, in order."""
         (reply,) = await self._session.read("tasks", batch=batch_id)
         return [JournalTask(**json.loads(task)) for task in reply]
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[TaskResult]:
-        """Finished tasks in the order in which they finished."""
+        """Return finished tasks in order of completion, without the first `after`."""
         if limit == 0:
             return []
         last = -1 if limit is None else after + limit - 1
@@ -526,25 +530,25 @@ class RedisBackend:
         )
 
     async def get_cached(self, key: str) -> str | None:
-        """A remembered answer of Replicate's."""
+        """Return a cached response of Replicate's; None if missing or expired."""
         reply = await self._session.read("get_cached", key=key)
         return str(reply[0]) if reply else None
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
-        """Keep an answer of Replicate's for `seconds`, unless it is too large."""
+        """Cache a response of Replicate's for `seconds`, unless it is too large."""
         size = memo_size(key, value)
         if size is not None:
             await self._session.read(
                 "set_cached", key=key, value=value, seconds=seconds, size=size, max_bytes=MEMO_BYTES
             )
 
-    # What all of it stands on
+    # Shared helpers
 
     def _reap_arguments(self) -> dict[str, Any]:
         return {"unbroken": self._session.is_connected_for_a_lease, "reasons": REASONS}
 
     def _admission_result(self, answer: Sequence[Any], *semaphores: str) -> AdmissionResult:
-        """The room in an answer, or the reason why there is none: a name that nobody registered."""
+        """Decode the admission in a reply; raise `UnknownSemaphore` if a name is not registered."""
         if not answer[0] and len(answer) > 1:
             raise _unknown(semaphores, answer[1])
         found = decode_admission(answer[0])
@@ -552,9 +556,9 @@ class RedisBackend:
         return found
 
     async def _restore(self, session: Session, batch_id: str) -> None:
-        """Write a batch anew that the server has lost while it ran, with its results.
+        """Restore a running batch that the server has lost, with its results.
 
-        One that had ended was forgotten there to make room for newer ones.
+        An ended one was deleted there to make space for newer ones.
         """
         kept = self._mirror.batches.get(batch_id)
         if kept is not None:

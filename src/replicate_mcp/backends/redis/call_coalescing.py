@@ -1,4 +1,4 @@
-"""Steps of one kind that wait for this process's turn are done together, in one round trip."""
+"""Coalescing of concurrent calls of one kind into one round trip."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -11,11 +11,11 @@ Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 MAX_CALLS_PER_BATCH = 100
-"""How many go in one call at most: what others ask for goes on in between."""
+"""Maximum number of calls in one round trip, so that other commands can run in between."""
 
 
 class _Waiting(Generic[Asked, Answer]):
-    """One caller, until it is answered."""
+    """One call until its reply."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -24,11 +24,12 @@ class _Waiting(Generic[Asked, Answer]):
 
 
 class CallCoalescer(Generic[Asked, Answer]):
-    """Whoever has the turn first asks for all that wait by then; being one step, it goes first.
+    """Coalesces waiting calls: the first to get the session's priority lock sends all of them.
 
     Args:
-        step: does it for all of them, and answers each.
-        keep: keeps here what an answer says, where its caller has not given it up meanwhile.
+        membership: the session of this process.
+        step: sends the calls, and returns their replies in order.
+        keep: stores a reply in the mirror, unless its caller was cancelled meanwhile.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class CallCoalescer(Generic[Asked, Answer]):
         self._waiting: dict[_Waiting[Asked, Answer], None] = {}
 
     async def call(self, asked: Asked) -> Answer:
-        """The answer, in one's turn or with that of another who waits for the same step.
+        """Return the reply to `asked`, sent alone or together with other waiting calls.
 
         Raises:
-            BackendUnavailable: it may have been done, or not; asked for again, it is done once.
+            BackendUnavailable: the call may have been carried out; repeating it has no further
+                effect.
         """
         mine: _Waiting[Asked, Answer] = _Waiting(asked)
         self._waiting[mine] = None
@@ -58,7 +60,7 @@ class CallCoalescer(Generic[Asked, Answer]):
         except anyio.get_cancelled_exc_class():
             if not mine.answers:
                 raise
-            # The answer came first: what its caller does next is cancelled.
+            # The reply arrived first: the caller's next await raises the cancellation.
         finally:
             self._waiting.pop(mine, None)
         return mine.answers[0]
@@ -68,7 +70,7 @@ class CallCoalescer(Generic[Asked, Answer]):
         answers = await self._step(turn, [each.asked for each in together])
         for each, answer in zip(together, answers, strict=True):
             if each not in self._waiting:
-                turn.invalidate()  # Its caller gave it up: what was done for it is taken back.
+                turn.invalidate()  # Its caller was cancelled: a resync undoes its effect.
                 continue
             if self._keep is not None:
                 self._keep(each.asked, answer)

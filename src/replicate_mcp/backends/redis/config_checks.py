@@ -1,4 +1,4 @@
-"""What of a Redis's settings does not suit: for `doctor`, out of what its INFO tells."""
+"""Checks of a Redis server's configuration from its INFO, for `doctor`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ MIN_VERSION = (6, 2)
 
 
 def config_warnings(info: Mapping[str, Any]) -> list[str]:
-    """A sentence for each thing that would suit better."""
+    """Return a sentence for each setting that should be changed."""
     return [*_version(info), *_memory(info), *_persistence(info), *_role(info)]
 
 

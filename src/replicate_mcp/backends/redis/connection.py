@@ -1,4 +1,4 @@
-"""A Redis or Valkey server: its address, the script that does every step there, and its errors."""
+"""The connection to a Redis or Valkey server: its address, the script, and its errors."""
 
 import hashlib
 import json
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15.0
-"""For how long a process counts as living without a word from it: the same for all who share."""
+"""Seconds for which a process counts as alive without contact: the same for all processes."""
 
 MIN_LEASE_SECONDS = 0.1
 
 PREFIX = "replicate-mcp"
-"""What every key begins with, in braces: on a cluster, they are all in one slot."""
+"""Prefix of every key, in braces: on a cluster, all keys share one slot."""
 
 MAX_TIMEOUT_SECONDS = 5.0
 MIN_TIMEOUT_SECONDS = 1.0
-"""Bounds on how long an answer is waited for, in seconds; between them, a third of the lease."""
+"""Bounds on the timeout of a reply, in seconds; between them, it is a third of the lease."""
 
 HIDDEN = "the address in REPLICATE_MCP_BACKEND"
-"""What is said of an address where no part of it may be told."""
+"""Replacement for an address of which no part can be shown safely."""
 
 RECONNECT_SECONDS = 0.2
-"""Pause before the connection for wake-ups is made again."""
+"""Pause before the wake-up connection is re-established."""
 
 _RULES = {
     "rate_limit": "rate_limit",
     "admission": "admission",
     "distinct_cancel_after": "cancel_after",
 }
-"""What is decided by the same rules in Python, each a value that its file returns."""
+"""Decisions that are also implemented in Python, each a value that its file returns."""
 
 _LUA_FILES = (
     "generation",
@@ -61,18 +61,18 @@ _LUA_FILES = (
     "resync",
     "commands",
 )
-"""What the script does, in files that share what `prelude.lua` knows of the call."""
+"""The other files of the script, which share the context in `prelude.lua`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is, and what is shared there.
+    """The address of a server, and the settings shared there.
 
     Attributes:
-        url: as the client takes it, with its password.
-        shown: the same for people, without.
-        lease: seconds.
-        prefix: what every key begins with.
+        url: the URL for the client, with its password.
+        shown: the URL for people, without the password.
+        lease: the lease of a process in seconds.
+        prefix: the prefix of every key.
     """
 
     url: str = field(repr=False)
@@ -82,10 +82,10 @@ class Address:
 
     @classmethod
     def parse(cls, value: str) -> "Address":
-        """From `redis://` or `rediss://`; `?lease=` and `?prefix=` are ours.
+        """Parse a `redis://` or `rediss://` URL with the optional parameters `lease` and `prefix`.
 
         Raises:
-            BackendUnavailable: it is no address; the message says what would be right.
+            BackendUnavailable: the URL is invalid; the message shows a valid form.
         """
         try:
             parts = urlsplit(value)
@@ -94,7 +94,7 @@ class Address:
             fine = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
             fine = fine and not _is_broken_by_a_password(parts)
         except ValueError:
-            # Not what it says: a part of a password may be in it.
+            # The error is not shown: it may contain a part of a password.
             fine = False
         if not fine or not MIN_LEASE_SECONDS <= lease < math.inf:
             raise BackendUnavailable(
@@ -108,12 +108,12 @@ class Address:
 
     @property
     def timeout(self) -> float:
-        """Seconds for which an answer is waited for."""
+        """The timeout of a reply in seconds."""
         return min(MAX_TIMEOUT_SECONDS, max(MIN_TIMEOUT_SECONDS, self.lease / 3))
 
 
 def masked(url: str) -> str:
-    """The address without what is secret in it."""
+    """Return `url` without its secrets."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -126,16 +126,17 @@ def masked(url: str) -> str:
 
 
 def _is_broken_by_a_password(parts: SplitResult) -> bool:
-    """Whether what follows the host has an @: then a password's /, ? or # was not escaped."""
+    """Return whether an @ follows the host: then a password's /, ? or # was not escaped."""
     return any("@" in part for part in (parts.path, parts.query, parts.fragment))
 
 
 class RedisConnection:
-    """Asks for steps, each in one round trip, and translates what goes wrong.
+    """Runs the script, one round trip a call, and translates errors.
 
     Args:
-        clock: tests say by it what the time is, in seconds since the epoch; None for the server's
-            own, by which everything goes that processes share.
+        address: the address of the server.
+        clock: returns seconds since the epoch, for tests; None for the server's clock, which all
+            shared times use.
         journal_bytes: the allowance of each account in the journal.
     """
 
@@ -157,15 +158,18 @@ class RedisConnection:
     async def call(
         self, step: str, holder: str, arguments: dict[str, Any], *, sequence: int = 0
     ) -> list[Any]:
-        """Do a step; a connection that was lost is made again once.
+        """Call a command of the script; reconnect once if the connection was lost.
 
         Args:
-            sequence: a number that rises with each step that changes something. A step may be
-                asked for again, by the same arguments, where its answer was lost.
+            step: the name of the command.
+            holder: the id of this process.
+            arguments: the arguments of the command; those that are None are left out.
+            sequence: a number that rises with each call that changes something; 0 for one that does
+                not. A call whose reply was lost may be repeated with the same arguments.
 
         Raises:
-            BackendUnavailable: it may have been done, or not.
-            InvalidInput: a text in `arguments` is not Unicode; nothing was done.
+            BackendUnavailable: the call may have been carried out.
+            InvalidInput: a text in `arguments` is not valid Unicode; nothing was carried out.
         """
         from redis import exceptions
 
@@ -184,17 +188,17 @@ class RedisConnection:
                 answer: list[Any] = await self._evaluate(argv)
                 return answer
             except (exceptions.RedisError, OSError) as error:
-                # A connection may have been idle while the server was restarted.
+                # An idle connection breaks when the server is restarted.
                 if tries_left and type(error) is exceptions.ConnectionError:
                     continue
                 raise BackendUnavailable(self._error_message(error)) from error
         raise AssertionError("unreachable")
 
     async def server_info(self) -> dict[str, Any]:
-        """What the server's INFO tells.
+        """Return the server's INFO.
 
         Raises:
-            BackendUnavailable: it did not answer.
+            BackendUnavailable: the server did not reply.
         """
         from redis.exceptions import RedisError
 
@@ -204,12 +208,12 @@ class RedisConnection:
             raise BackendUnavailable(self._error_message(error)) from error
 
     async def listen(self, holder: str) -> None:
-        """Have this process's wake-ups kept from now on, for `woken`.
+        """Subscribe to this process's wake-ups, for `wait_for_wakeup`.
 
-        It is the first that is asked of the server: what is wrong with the address shows here.
+        This is the first request to the server, so errors in the address appear here.
 
         Raises:
-            BackendUnavailable: it did not answer, or the address has an option that is none.
+            BackendUnavailable: the server did not reply, or the address has an invalid option.
         """
         from redis.exceptions import RedisError
 
@@ -217,10 +221,10 @@ class RedisConnection:
         try:
             with anyio.fail_after(self.address.timeout):
                 await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
-                await wake_ups.get_message(timeout=None)  # What confirms it is no wake-up.
+                await wake_ups.get_message(timeout=None)  # Consume the confirmation.
         except BaseException as error:
-            # Cancelled too: nobody else knows of this connection. What is no fault of the network
-            # is one of an option, which the client checks only as it connects.
+            # On cancellation too: nothing else refers to this connection. An error that is not of
+            # the network is caused by an option, which the client checks only on connecting.
             with anyio.CancelScope(shield=True):
                 await wake_ups.aclose()  # type: ignore[no-untyped-call]
             if not isinstance(error, Exception):
@@ -231,15 +235,15 @@ class RedisConnection:
         self._wake_ups = wake_ups
 
     async def wait_for_wakeup(self, holder: str) -> None:
-        """Wait for the next wake-up, or for the connection to be there again after it was lost."""
+        """Wait for the next wake-up, or for the restored connection after a loss."""
         from redis.exceptions import RedisError
 
         while self._wake_ups is not None:
             try:
                 if await self._wake_ups.get_message(timeout=None):
                     return
-                # Where the system has given a connection up, the client answers nothing, at once
-                # and for ever: the loop would have no turn for anything else.
+                # After the system has closed the connection, the client returns None at once,
+                # forever: the loop would block everything else.
                 await self._stop_listening()
             except (RedisError, OSError) as error:
                 log.info("wake-ups of %s are interrupted: %s", self.address.shown, error)
@@ -252,7 +256,7 @@ class RedisConnection:
                 log.debug("%s", error)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._stop_listening()
         await self._client.aclose()
 
@@ -272,7 +276,7 @@ class RedisConnection:
                 return await self._client.eval(self._script, 1, generation, *argv)
 
     def _connect(self) -> "Redis":
-        # Imported here: start-up is a feature, and most processes share a file.
+        # Imported here to keep start-up fast: most processes use a file instead.
         try:
             from redis.asyncio import Redis
             from redis.asyncio.retry import Retry
@@ -286,15 +290,15 @@ class RedisConnection:
                 self.address.url,
                 decode_responses=True,
                 protocol=2,
-                # Time is limited around a whole step: the client's own limit on sending may swallow
-                # a cancellation (asyncio.wait_for, before Python 3.12).
+                # The timeout surrounds each whole call: the client's own timeout on sending may
+                # swallow a cancellation (asyncio.wait_for, before Python 3.12).
                 socket_timeout=None,
                 socket_connect_timeout=self.address.timeout,
                 socket_keepalive=True,
                 socket_keepalive_options=keepalive_options(self.address.timeout),
                 retry=Retry(NoBackoff(), 0),
             )
-        except Exception as error:  # Of any kind: each option is converted in a way of its own.
+        except Exception as error:  # Of any type: each option is converted differently.
             raise BackendUnavailable(self._wrong_option(error)) from None
         if (
             self.address.url.startswith("rediss:")
@@ -304,7 +308,7 @@ class RedisConnection:
         return client
 
     def _wrong_option(self, error: Exception) -> str:
-        """Which option the client cannot use: it is named in the error, or is one of all."""
+        """Return the message for a rejected option: the one that the error names, else all."""
         options = [name for name, _ in parse_qsl(urlsplit(self.address.url).query)]
         named = [name for name in options if repr(name) in str(error)]
         return (
@@ -313,7 +317,7 @@ class RedisConnection:
         )
 
     def _error_message(self, error: Exception) -> str:
-        """What went wrong, for a person."""
+        """Return the error message for people."""
         where, said = f"Redis at {self.address.shown}", str(error).strip().rstrip(".")
         if isinstance(error, TimeoutError):
             said = f"no answer within {self.address.timeout:g} s"
@@ -327,7 +331,7 @@ class RedisConnection:
 
 
 def _tls_connection(shown: str) -> "type[SSLConnection]":
-    """Return the client's connection over TLS, with the certificates that this machine trusts.
+    """Return the client's TLS connection class, with this machine's trusted certificates.
 
     Raises:
         BackendUnavailable: an environment variable prevents TLS.
@@ -366,18 +370,18 @@ _SENTENCES = {
     ("MovedError", "ClusterCrossSlotError", "-MOVED"): "is one of a cluster's nodes, and not the "
     "one that keeps these keys: one primary is needed.",
 }
-"""By the client's name of an error, or what a script says of one."""
+"""Messages by the client's class of an error, or by a part of its text."""
 
 
 def _script() -> str:
-    # Each file is a function of its own: so what it shares with the others is looked up once for
-    # all of its functions, which are made anew at every call.
+    # Each file becomes a function, so that its shared locals are looked up once for all of its
+    # functions, which are created at every call.
     rules = [f"local {name} = (function()\n{lua(file)}end)()\n" for name, file in _RULES.items()]
     files = [f"(function()\n{lua(file)}end)();\n" for file in _LUA_FILES]
     return "".join([*rules, lua("prelude"), *files, "return answer()\n"])
 
 
 def lua(file: str) -> str:
-    """A file of the script."""
+    """Return the text of a file of the script."""
     folder = resources.files("replicate_mcp.backends.redis").joinpath("lua")
     return folder.joinpath(f"{file}.lua").read_text("utf-8")

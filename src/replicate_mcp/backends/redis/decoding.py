@@ -1,4 +1,4 @@
-"""What the script answers, in the backend's own terms; all of it comes as text."""
+"""Decoding of the script's replies, all of which are text."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 
 def decode_admission(reply: Sequence[str]) -> AdmissionResult:
-    """A holder's offers, when to decide again, and how long admission is paused."""
+    """Decode a holder's offers, the time until the next decision, and the pause of admission."""
     next_in, paused_for, *offers = reply
     return AdmissionResult(
         tuple(
@@ -30,7 +30,7 @@ def decode_admission(reply: Sequence[str]) -> AdmissionResult:
 
 
 def decode_semaphore(reply: Sequence[str]) -> SemaphoreState:
-    """A semaphore as it stands."""
+    """Decode the state of a semaphore."""
     name, limit, in_use, waiting, *rate = reply
     per_minute, paused = rate or ("", "")
     return SemaphoreState(
@@ -44,7 +44,7 @@ def decode_semaphore(reply: Sequence[str]) -> SemaphoreState:
 
 
 def decode_attempt(reply: Sequence[Any]) -> AttemptRecord:
-    """An attempt, with its permit."""
+    """Decode an attempt with its permit."""
     permit, batch, task, model, inputs, cancel_after, sent_at, prediction = reply
     return AttemptRecord(
         int(permit), batch, int(task), model, json.loads(inputs), int(cancel_after),
@@ -54,7 +54,7 @@ def decode_attempt(reply: Sequence[Any]) -> AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class BatchOpened:
-    """A batch that began, by the server's clock, with the limits of its semaphores there."""
+    """An opened batch: its time on the server's clock, and its semaphores' limits there."""
 
     room: AdmissionResult
     limits: Sequence[Sequence[str]]
@@ -62,7 +62,7 @@ class BatchOpened:
 
 
 def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
-    """Attempts that were noted."""
+    """Decode the reply of one `RecordAttemptsCall`."""
     chosen, opens_in = reply
     return RecordedAttempts(
         {int(permit): int(seconds) for permit, seconds in chosen},
@@ -72,7 +72,7 @@ def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> Rec
 
 
 def decode_batch(reply: Sequence[str]) -> BatchState:
-    """A batch of the journal."""
+    """Decode a batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
         *first_task,
@@ -85,7 +85,7 @@ def decode_batch(reply: Sequence[str]) -> BatchState:
 
 
 def decode_result(row: str) -> TaskResult:
-    """A task's result."""
+    """Decode a task's result."""
     return _RESULT.validate_json(row)
 
 
@@ -111,4 +111,4 @@ REASONS = {
         retryable=False,
     ),
 }
-"""By what is known of such a task; the script chooses."""
+"""Failures of tasks whose process is dead; the script chooses by what it knows of the task."""

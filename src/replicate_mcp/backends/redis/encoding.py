@@ -1,4 +1,4 @@
-"""What this process says to the script, in the script's terms."""
+"""Encoding of this process's data for the script."""
 
 import hashlib
 import json
@@ -13,11 +13,12 @@ from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
 Row = tuple[int, bool, str, str | None, int | None]
-"""A result: its task, whether it succeeded, its JSON, its prediction, and that one's permit."""
+"""A result: its task, whether it succeeded, its JSON, its prediction, and the prediction's permit.
+"""
 
 
 def encode_row(result: TaskResult, permit: int | None = None) -> Row:
-    """A result as it is written and kept."""
+    """Encode a result as it is stored."""
     return (
         result.task_index,
         isinstance(result, TaskSuccess),
@@ -28,7 +29,7 @@ def encode_row(result: TaskResult, permit: int | None = None) -> Row:
 
 
 def encode_batch(batch: NewBatch) -> dict[str, Any]:
-    """A batch as the server takes it; each task is JSON that nobody reads there."""
+    """Encode a batch; the script does not parse the JSON of its tasks."""
     return {
         "caller": batch.caller,
         "account": batch.account,
@@ -58,7 +59,7 @@ def encode_reason(code: ErrorCode, error: str, *, retryable: bool) -> str:
 
 
 def encode_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
-    """An entry in the queue, and for how many starts it waits now."""
+    """Encode an entry of the queue, with the number of starts that it waits for."""
     fields: dict[str, Any] = {"entry": entry.id, "semaphores": entry.semaphores, "wanted": wanted}
     if entry.account is not None:
         fields["account"] = entry.account
@@ -69,19 +70,19 @@ def encode_entry(entry: QueueEntry, wanted: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class OpenBatchCall:
-    """A batch that is to begin, with its entry in the queue."""
+    """A call to open a batch, with its entry in the queue."""
 
     batch: NewBatch
     entry: QueueEntry
 
     def encode(self) -> dict[str, Any]:
-        """As the server takes it."""
+        """Encode the call."""
         return encode_entry(self.entry, self.entry.waiting) | {"batch": encode_batch(self.batch)}
 
 
 @dataclass(frozen=True, slots=True)
 class FinishCall:
-    """A task that ended, with its row; `asked_for` where its images count."""
+    """A call to finish a task with its row; `counts_images` keeps its images in the daily count."""
 
     permit: int
     batch: str
@@ -90,7 +91,7 @@ class FinishCall:
     counts_images: bool
 
     def encode(self) -> dict[str, Any]:
-        """As the server takes it."""
+        """Encode the call."""
         prediction = self.row[3]
         return {
             "permit": str(self.permit), "batch": self.batch, "result": self.row[:3],
@@ -100,13 +101,13 @@ class FinishCall:
 
 @dataclass(frozen=True, slots=True)
 class RecordAttemptsCall:
-    """Attempts that offers, by permit, are to become permits for."""
+    """A call to record attempts, by the permits whose offers they accept."""
 
     attempts: Mapping[int, Attempt]
     images_per_day: int | None
 
     def encode(self) -> dict[str, Any]:
-        """As the server takes them."""
+        """Encode the call."""
         fields = {
             "attempts": [encode_attempt(permit, each) for permit, each in self.attempts.items()]
         }
@@ -116,7 +117,7 @@ class RecordAttemptsCall:
 
 
 def encode_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
-    """An attempt that an offer is to become a permit for."""
+    """Encode an attempt and the offer that it accepts."""
     return {
         "permit": str(permit),
         "task": attempt.task,
@@ -131,18 +132,18 @@ def encode_attempt(permit: int, attempt: Attempt) -> dict[str, Any]:
 
 
 def encode_inputs(attempt: Attempt) -> str:
-    """The hashes of an attempt's inputs, as text that nobody reads there."""
+    """Encode the hashes of an attempt's inputs as text that the script does not parse."""
     return json.dumps(dict(attempt.inputs), sort_keys=True)
 
 
 def attempt_fingerprint(attempt: Attempt) -> str:
-    """What equal attempts have in common."""
+    """Return a fingerprint that equal attempts share."""
     what = f"{attempt.model}\n{encode_inputs(attempt)}"
     return hashlib.blake2b(what.encode(), digest_size=12).hexdigest()
 
 
 def encode_throttling(throttling: Throttling) -> dict[str, float]:
-    """What a 429 named."""
+    """Encode the throttling details from a 429."""
     fields = {
         "retry_after": throttling.retry_after,
         "per_minute": throttling.per_minute,

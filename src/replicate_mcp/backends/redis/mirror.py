@@ -1,7 +1,7 @@
-"""What this process has at a Redis server, kept here too: it is said again when it was forgotten.
+"""A mirror of this process's state at a Redis server, from which lost state is restored.
 
-A server that was restarted, failed over or emptied may have forgotten everything, or remember an
-older state. What counts is what each living process says that it has.
+A server that was restarted, failed over or emptied may have lost its state, or have an older one.
+The state that each living process sends is authoritative.
 """
 
 import sys
@@ -21,11 +21,11 @@ from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permit_store import QueueEntry
 
 ENDED_BATCH_TTL_SECONDS = 3600.0
-"""For how long an ended batch is kept, in case that a server comes back with an older state: by
-then it has saved a newer one (by default, within the hour in which anything changed)."""
+"""Seconds for which an ended batch is mirrored, in case the server returns with an older state: by
+then it has saved a newer one (by default, within an hour of any change)."""
 
 MAX_ENDED_BATCH_BYTES = 32 * 1024**2
-"""What ended batches take at most in this process's memory, with their results."""
+"""Maximum memory of ended batches in this process, with their results."""
 
 
 @dataclass(slots=True)
@@ -36,13 +36,13 @@ class MirroredEntry:
     wanted: int
 
     def encode(self) -> dict[str, Any]:
-        """As the server takes it."""
+        """Encode the entry for the script."""
         return encode_entry(self.entry, self.wanted)
 
 
 @dataclass(slots=True)
 class MirroredPermit:
-    """A permit that this process holds; without `task`, a context's. Times are the server's."""
+    """A permit of this process; one without `task` is a context's. Times are the server's."""
 
     entry: str
     semaphores: Sequence[str]
@@ -61,7 +61,7 @@ class MirroredPermit:
 
     @classmethod
     def decode(cls, fields: Sequence[Any]) -> "MirroredPermit":
-        """One that the server told of, as `permits.told` in Lua has it."""
+        """Decode a permit from the fields of `permits.encode` in Lua."""
         (
             _, entry, semaphores, account, limited, taken_at, task, cancel_after, alike, ends_by,
             images, prediction, model, inputs, sent_at,
@@ -73,7 +73,7 @@ class MirroredPermit:
         )  # fmt: skip
 
     def encode(self, permit: int) -> dict[str, Any]:
-        """As the server takes it."""
+        """Encode the permit for the script."""
         record: dict[str, Any] = {
             "entry": self.entry, "semaphores": self.semaphores, "account": self.account,
             "limited": self.limited or None, "taken_at": self.taken_at,
@@ -92,11 +92,15 @@ class MirroredPermit:
 
 @dataclass(slots=True)
 class MirroredBatch:
-    """A batch that this process runs, or ran lately, with the results that it wrote.
+    """A batch that this process runs, or ran recently, with the results that it recorded.
 
     Attributes:
-        left: whether others ended its waiting tasks, since this process was thought to be gone.
-        closed_at: when it ended, or was left; on this process's own clock.
+        batch: the batch as it was opened.
+        created_at: when it was opened, by the server's clock; seconds since the epoch.
+        rows: its results by task.
+        canceled: whether it was marked as canceled.
+        taken_over: whether others ended its waiting tasks because this process seemed dead.
+        closed_at: when it ended or was taken over, on this process's own clock; None while it runs.
     """
 
     batch: NewBatch
@@ -107,11 +111,11 @@ class MirroredBatch:
     closed_at: float | None = None
 
     def encode(self) -> dict[str, Any]:
-        """As the server takes it."""
+        """Encode the batch for the script."""
         return {**encode_batch(self.batch), "created_at": self.created_at}
 
     def size(self) -> int:
-        """Return about how many bytes of memory its tasks and results take."""
+        """Return the approximate memory size of its tasks and results in bytes."""
         texts = [text for task in self.batch.tasks for text in (task.prompt, task.output_filename)]
         texts += [failure.error for failure in self.batch.failures]
         return sum(map(sys.getsizeof, texts)) + sum(
@@ -120,7 +124,7 @@ class MirroredBatch:
 
 
 class Mirror:
-    """What this process has, as of the last step whose answer arrived."""
+    """The state of this process, as of the last call whose reply arrived."""
 
     def __init__(self, clock: Callable[[], float] = steady_time) -> None:
         self._clock = clock
@@ -129,41 +133,41 @@ class Mirror:
         self.permits: dict[int, MirroredPermit] = {}
         self.batches: dict[str, MirroredBatch] = {}
         self.newest = 0
-        self._ended: dict[str, int] = {}  # With the bytes of each, in the order of their ends.
+        self._ended: dict[str, int] = {}  # Sizes in bytes, in the order of their ends.
         self._ended_bytes = 0
         self._set: list[Sequence[str]] = []
         self._rates: list[Sequence[str]] = []
         self._images: list[Sequence[str]] = []
 
     def accounts(self) -> list[str]:
-        """Whose rates are kept."""
+        """Return the accounts whose rates are mirrored."""
         prefix = "account:"
         return [name.removeprefix(prefix) for name in self.declared if name.startswith(prefix)]
 
     def enqueue(self, kept: MirroredEntry, limits: Iterable[Sequence[str]]) -> None:
-        """An entry waits; the server counts its semaphores, with these limits, as declared here."""
+        """Add an entry, and declare its semaphores with the server's limits, as the server did."""
         self.entries[kept.entry.id] = kept
         for name, limit in limits:
             self.declared.setdefault(name, (int(limit), None))
 
     def remove_semaphore(self, name: str) -> None:
-        """Drop what is declared of a name, and the entries that wait for none of it."""
+        """Remove the declaration of a name, and the entries that use it."""
         self.declared.pop(name, None)
         for entry in [each.entry for each in self.entries.values()]:
             if name in entry.semaphores:
                 del self.entries[entry.id]
 
     def waiting(self, entry: str) -> int:
-        """For how many starts an entry waits."""
+        """Return the number of starts that an entry waits for."""
         return self.entries[entry].wanted if entry in self.entries else 0
 
     def set_waiting(self, entry: str, wanted: int) -> None:
-        """An entry waits for so many starts now."""
+        """Set the number of starts that an entry waits for."""
         if entry in self.entries:
             self.entries[entry].wanted = max(0, wanted)
 
     def add_permit(self, permit: int, entry: str, *, taken_at: float) -> None:
-        """An offer to one of the entries became a permit."""
+        """Add a permit that an offer to an entry has become."""
         kept = self.entries.get(entry)
         if kept is None or permit in self.permits:
             return
@@ -177,7 +181,7 @@ class Mirror:
         )
 
     def add_attempt(self, permit: int, attempt: Attempt, seconds: int, now: float) -> None:
-        """One did, with its attempt noted."""
+        """Add a permit with its recorded attempt."""
         self.add_permit(permit, attempt.batch, taken_at=now)
         if kept := self.permits.get(permit):
             kept.task, kept.cancel_after, kept.images = attempt.task, seconds, attempt.images
@@ -191,11 +195,11 @@ class Mirror:
         rates: Sequence[Sequence[str]],
         images: Sequence[Sequence[str]],
     ) -> None:
-        """Limits that were set, rates that were learned, and the day's images, as `renew` tells."""
+        """Replace the set limits, learned rates and daily images by those that `renew` returns."""
         self._set, self._rates, self._images = list(limits), list(rates), list(images)
 
     def add_results(self, batch: str, rows: Iterable[Row]) -> None:
-        """Results of a batch were written."""
+        """Add recorded results of a batch."""
         kept = self.batches.get(batch)
         if kept is None:
             return
@@ -208,7 +212,7 @@ class Mirror:
             self._close(batch)
 
     def mark_taken_over(self, batch: str) -> bool:
-        """Others ended a batch's waiting tasks; False where that is known already."""
+        """Mark a batch as taken over; return False if it was marked before."""
         kept = self.batches[batch]
         if kept.taken_over:
             return False
@@ -217,11 +221,11 @@ class Mirror:
         return True
 
     def running(self) -> list[str]:
-        """Batches that have not ended, as far as this process knows."""
+        """Return the batches that have not ended, as far as this process knows."""
         return [batch for batch, kept in self.batches.items() if kept.closed_at is None]
 
     def drop_expired(self) -> None:
-        """Drop batches that ended long ago."""
+        """Drop batches that ended more than `ENDED_BATCH_TTL_SECONDS` ago."""
         while self._ended:
             oldest = next(iter(self._ended))
             closed_at = self.batches[oldest].closed_at
@@ -230,12 +234,12 @@ class Mirror:
             self.drop_batch(oldest)
 
     def drop_batch(self, batch: str) -> None:
-        """Drop a batch that has ended."""
+        """Drop an ended batch."""
         self._ended_bytes -= self._ended.pop(batch, 0)
         self.batches.pop(batch, None)
 
     def _close(self, batch: str) -> None:
-        """Note that a batch has ended; the oldest such ones go where all take too much memory."""
+        """Mark a batch as ended, and drop the oldest ended ones if all take too much memory."""
         kept = self.batches[batch]
         self.entries.pop(batch, None)
         self._ended_bytes -= self._ended.pop(batch, 0)
@@ -246,7 +250,7 @@ class Mirror:
             self.drop_batch(next(iter(self._ended)))
 
     def encode(self) -> Mapping[str, Any]:
-        """All of it but the results, as `register` takes it."""
+        """Encode the state, except for results, for the command `register`."""
         return {
             "newest": str(self.newest),
             "declared": [

@@ -1,4 +1,4 @@
-"""This process as a holder at a Redis server: its lease, its steps, and what it says again."""
+"""The session of this process at a Redis server: its lease, its ordered calls, and its resyncs."""
 
 import logging
 import secrets
@@ -16,18 +16,18 @@ from replicate_mcp.platform.clock import steady_time
 log = logging.getLogger(__name__)
 
 RENEWALS_A_LEASE = 3
-"""How often a lease is renewed in its time: one may be lost, and one may be late."""
+"""Number of renewals during a lease: one may be lost, and one may be late."""
 
 ROWS_A_CALL = 200
-"""Results that are written again at once: what others ask for goes on in between."""
+"""Maximum number of results restored in one call, so that other commands can run in between."""
 
 
 class Session:
-    """Does this process's steps one at a time, and makes it known again where it was forgotten.
+    """This process as a holder at the server: it orders its calls, and resyncs lost state.
 
-    A step whose answer was lost may have been done. Every step can be asked for again, and until
-    one is answered, the server is told all that this process has before anything else: so what it
-    has, and what the server thinks that it has, never drift apart.
+    A call whose reply was lost may have been carried out. Every call can be repeated; until one
+    gets a reply, the server receives this process's complete state before anything else, so that
+    the states of the two never diverge.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Session:
         self._mirror = mirror
         self._label = label
         self._monotonic = monotonic
-        # Steps that have time wait for each other first: so only one of them waits for the turn.
+        # Calls without priority first queue here, so that at most one of them waits for the lock.
         self._with_time = anyio.Lock(fast_acquire=True)
         self._turn = anyio.Lock(fast_acquire=True)
         self._sequence = 0
@@ -56,26 +56,27 @@ class Session:
 
     @property
     def is_connected_for_a_lease(self) -> bool:
-        """Whether the contact was unbroken for a whole lease, as far as this process can tell."""
+        """Whether contact was unbroken for a whole lease, as far as this process knows."""
         return self._monotonic() - self._unbroken_since >= self._server.address.lease
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator["Session"]:
-        """This process's turn to do steps: what it has does not change meanwhile but by them."""
+        """Hold the lock for calls: this process's state changes only by them meanwhile."""
         async with self._with_time, self._turn:
             yield self
 
     @asynccontextmanager
     async def priority_lock(self) -> AsyncIterator["Session"]:
-        """The same, before the steps that have time."""
+        """Hold the same lock, ahead of calls without priority."""
         async with self._turn:
             yield self
 
     async def call(self, name: str, **arguments: Any) -> list[Any]:
-        """A step that changes something, in one's turn.
+        """Make a call that changes something, under the lock.
 
         Raises:
-            BackendUnavailable: it may have been done, or not; asked for again, it is done once.
+            BackendUnavailable: the call may have been carried out; repeating it has no further
+                effect.
         """
         for _ in range(2):
             if not self._is_registered:
@@ -88,7 +89,7 @@ class Session:
         raise self._state_lost_error()
 
     async def read(self, name: str, **arguments: Any) -> list[Any]:
-        """A step that changes nothing, at any time but while the server is told again."""
+        """Make a call that changes nothing, at any time except during a resync."""
         for _ in range(3):
             resyncs = self._resyncs
             answer = await self._call(name, arguments, 0)
@@ -112,13 +113,13 @@ class Session:
                 log.warning("%s", error)
 
     async def renew(self) -> None:
-        """Renew the lease, and keep what is to be said again."""
+        """Renew the lease, and refresh the mirror's shared limits."""
         self._mirror.drop_expired()
         limits, rates, images = await self.call("renew", accounts=self._mirror.accounts())
         self._mirror.set_shared_limits(limits, rates, images)
 
     async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:
-        """Write a batch's results again, in one's turn; and the batch itself, if `wholly`."""
+        """Restore a batch's results, under the lock; and the batch itself, if `entirely`."""
         rows = list(kept.rows.values())
         fields = kept.encode() if entirely else None
         for start in range(0, len(rows) or 1, ROWS_A_CALL):
@@ -141,16 +142,16 @@ class Session:
             )
 
     def invalidate(self) -> None:
-        """Say all again before the next step: what was done just now is not kept here."""
+        """Require a resync before the next call: the mirror lacks the effect of the last one."""
         self._is_registered = False
 
     def pop_taken_over(self) -> list[str]:
-        """Batches whose waiting tasks others have ended, each told once."""
+        """Return the batches whose waiting tasks others have ended, each only once."""
         taken_over, self._taken_over = self._taken_over, []
         return taken_over
 
     async def _resync(self) -> None:
-        """Say what this process has; then what was forgotten of its batches is written again."""
+        """Send this process's state, and restore what the server has lost of its batches."""
         self._is_resyncing = True
         try:
             await self._send_state()
@@ -176,7 +177,7 @@ class Session:
             if batch in taken_over and self._mirror.mark_taken_over(batch):
                 self._taken_over.append(batch)
             if generation == self._generation and batch in lost and kept.closed_at is not None:
-                self._mirror.drop_batch(batch)  # The server made room for newer ones.
+                self._mirror.drop_batch(batch)  # Deleted by the server to make space.
             elif generation != self._generation or batch in lost:
                 await self.restore(kept, entirely=batch in lost)
         self._generation, self._is_registered = generation, True
@@ -187,7 +188,7 @@ class Session:
         except InvalidInput:
             raise  # It was not sent.
         except BaseException:
-            # Whether it was done is not known.
+            # It is unknown whether it was carried out.
             self._is_registered = self._is_registered and not sequence
             self._answered_at = float("-inf")
             raise

@@ -1,1 +1,1 @@
-"""One file shared by every process of a user on a machine, or one process's memory."""
+"""The SQLite backend: one file shared by a user's processes, or one process's memory."""

@@ -1,8 +1,8 @@
-"""The SQLite backend: one file shared by every process of a user on a machine, or one's memory.
+"""The SQLite backend: one file shared by a user's processes on a machine, or one process's memory.
 
-A step is one short transaction, done on the event loop where nobody is in the way and in a worker
-thread where another process is inside its own. A living process holds an operating-system lock,
-so a dead one is known at once; one that was granted something is woken by a datagram.
+Every operation is one short transaction; it runs on the event loop if the file is free, and in a
+worker thread if another process is inside a transaction. A living process holds an operating-system
+lock, so a dead one is detected at once; a datagram wakes a process that was made an offer.
 """
 
 import secrets
@@ -54,14 +54,14 @@ from replicate_mcp.tasks.result import TaskFailure, TaskResult, was_created
 T = TypeVar("T")
 
 FORGET_EVERY_SECONDS = 600.0
-"""How often what is too old is taken out of the file."""
+"""Seconds between two deletions of expired rows."""
 
 REAP_POLL_SECONDS = 1.0
-"""How often a process that waits or recovers looks for the dead among the others."""
+"""Minimum seconds between two checks for dead processes by a process that waits or recovers."""
 
 
 class SqliteBackend:
-    """Keeps the promise of `Backend` in a SQLite file (or `:memory:`, for one process)."""
+    """An implementation of `Backend` in a SQLite file (or `:memory:`, for one process)."""
 
     def __init__(
         self,
@@ -91,15 +91,16 @@ class SqliteBackend:
         clock: Callable[[], float] = time.time,
         journal_bytes: int = JOURNAL_BYTES,
     ) -> "SqliteBackend":
-        """Open the file at `location`, making it where there is none.
+        """Open the file at `location`, and create it if it is missing.
 
         Args:
-            label: what people know this process by.
-            clock: seconds since the epoch; the same for all who share the file.
+            location: the path of the file, or `:memory:`.
+            label: the name of this process in listings for people.
+            clock: returns seconds since the epoch; the same for all who share the file.
             journal_bytes: the allowance of each account in the journal.
 
         Raises:
-            BackendUnavailable: it cannot be used; the message says why and what to do.
+            BackendUnavailable: the file cannot be used; the message says why and what to do.
         """
         database = open_database(location)
         holder = secrets.token_hex(8)
@@ -113,11 +114,11 @@ class SqliteBackend:
         return backend
 
     async def close(self) -> None:
-        """Leave: offers and places in the queue are gone, permits of running predictions stay."""
+        """Deregister: drop offers and queue entries, keep permits of running predictions."""
 
         def leave(permits: PermitTables, journal: JournalTables) -> None:
             _remove_holder(permits, journal, self._holder)
-            permits.admit()  # What this frees is others' at once.
+            permits.admit()  # Offer the freed units to others at once.
 
         await self._step(leave)
         await self._doorbell.close()
@@ -128,7 +129,7 @@ class SqliteBackend:
     # Permits
 
     async def declare_limit(self, semaphore: str, limit: int, *, per_minute: float) -> None:
-        """Say which limit and rate this process allows an account."""
+        """Declare this process's limit and rate for an account."""
         await self._step(
             lambda permits, _: permits.limits.declare_limit(semaphore, limit, per_minute)
         )
@@ -143,7 +144,7 @@ class SqliteBackend:
         return await self._step(set_rate)
 
     async def register(self, semaphore: str, limit: int) -> SemaphoreState:
-        """Make a name known while this process lives."""
+        """Register a name for the lifetime of this process."""
         return await self._step(lambda permits, _: permits.limits.register(semaphore, limit))
 
     async def resize(
@@ -158,7 +159,7 @@ class SqliteBackend:
         return await self._step(resize)
 
     async def unset(self, semaphore: str) -> AdmissionResult:
-        """Drop a limit that was set by hand."""
+        """Remove a limit that was set by hand."""
 
         def unset(permits: PermitTables, _: JournalTables) -> AdmissionResult:
             permits.limits.unset(semaphore)
@@ -167,25 +168,25 @@ class SqliteBackend:
         return await self._step(unset)
 
     async def remove(self, semaphore: str) -> None:
-        """Remove a registered name that nothing uses."""
+        """Remove a registered name that is not in use."""
         await self._reap_dead_holders()
         await self._step(lambda permits, _: permits.limits.remove(semaphore))
 
     async def semaphores(self) -> list[SemaphoreState]:
-        """Every semaphore as it stands."""
+        """Return the state of every semaphore."""
         await self._reap_dead_holders()
         return await self._step(lambda permits, _: permits.limits.states())
 
     async def usage_by_holder(self) -> list[HolderUsage]:
-        """Who holds and who waits."""
+        """Return the units in use and the waiting starts by holder and semaphore."""
         return await self._step(lambda permits, _: permits.limits.usage_by_holder())
 
     async def enqueue(self, entry: QueueEntry) -> AdmissionResult:
-        """Wait in the queue."""
+        """Add an entry to the queue, or starts to an entry."""
         return await self._step(lambda permits, _: permits.enqueue(entry))
 
     async def dequeue(self, entry: str, count: int | None = None) -> AdmissionResult:
-        """Wait for less, or not at all."""
+        """Remove `count` starts from an entry, or the whole entry."""
         return await self._step(lambda permits, _: permits.dequeue(entry, count))
 
     async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:
@@ -193,7 +194,7 @@ class SqliteBackend:
         return AcceptedOffers(*await self._step(lambda tables, _: tables.accept_offers(permits)))
 
     async def release(self, permit: int) -> AdmissionResult:
-        """Give a permit back."""
+        """Release a permit."""
 
         def release(permits: PermitTables, _: JournalTables) -> AdmissionResult:
             permits.free(permit)
@@ -202,25 +203,25 @@ class SqliteBackend:
         return await self._step(release)
 
     async def admit(self) -> AdmissionResult:
-        """Clear what the dead left, at most once a second, and make offers."""
+        """Clean up after dead holders, at most once a second, and make offers."""
         await self._poll_dead_holders()
         return await self._step(lambda permits, _: permits.admit())
 
     async def run(self) -> None:
-        """Forget what is old, now and then."""
+        """Delete expired rows periodically, until cancelled."""
         while True:
             with suppress(BackendUnavailable):
                 await self._step(lambda _, journal: journal.forget_old())
             await anyio.sleep(FORGET_EVERY_SECONDS)
 
     async def wait_for_wakeup(self) -> None:
-        """Return when another process's step may have offered this one something."""
+        """Wait until another process's transaction may have made this one an offer."""
         await self._doorbell.rung()
 
     # The journal
 
     async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
-        """A batch begins, and its tasks wait."""
+        """Write a batch to the journal, and enqueue its tasks."""
 
         def open_batch(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             journal.open(batch)
@@ -230,7 +231,7 @@ class SqliteBackend:
         return await self._step(open_batch, size_bytes=size)
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
-        """Raise `KeyTaken` where a batch of the caller's has that key."""
+        """Raise `IdempotencyKeyExists` if a batch of the caller's has `key`."""
         await self._step(lambda _, journal: journal.check_idempotency_key(caller, key))
 
     async def record_attempts(
@@ -242,13 +243,13 @@ class SqliteBackend:
         )
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
-        """Let a task wait anew."""
+        """Release the permit and requeue its task; adapt the rate to a 429."""
         return await self._step(lambda permits, _: permits.requeue(permit, throttling))
 
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
     ) -> AdmissionResult | None:
-        """Record a result, free its permit, hand the room on."""
+        """Record a result, release its permit, and offer the freed units."""
 
         def finish(permits: PermitTables, journal: JournalTables) -> AdmissionResult | None:
             prediction = result.prediction_id
@@ -267,7 +268,7 @@ class SqliteBackend:
     async def record_results(
         self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
     ) -> AdmissionResult:
-        """Record results without a permit's end."""
+        """Record results without releasing a permit."""
 
         def record(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             journal.record_results(batch_id, results)
@@ -276,38 +277,38 @@ class SqliteBackend:
         return await self._step(record)
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
-        """Give a prediction to an attempt, for ever."""
+        """Claim a prediction permanently for an attempt; return False if another attempt has it."""
         return await self._step(lambda _, journal: journal.claim(prediction_id, permit, batch_id))
 
     async def open_attempts(self, account: str) -> list[AttemptRecord]:
-        """The account's attempts, oldest first."""
+        """Return the account's attempts, oldest first."""
         return await self._step(lambda permits, _: permits.open_attempts(account))
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
-        """The account's attempts whose processes are gone, oldest first."""
+        """Return the account's orphaned attempts, oldest first."""
         await self._poll_dead_holders()
         return await self._step(lambda permits, _: permits.open_attempts(account, orphaned=True))
 
     async def adopt(self, permit: int) -> bool:
-        """Take over a permit whose process is gone; False where another was quicker."""
+        """Adopt an orphaned permit; return False if another process was first."""
         return await self._step(lambda permits, _: permits.adopt(permit))
 
     async def abandon(self, permit: int) -> None:
-        """Leave a permit to whoever can follow its prediction."""
+        """Abandon a permit, so that a process that can follow its prediction adopts it."""
         await self._step(lambda permits, _: permits.abandon(permit))
 
     async def has_lost_state(self, account: str) -> bool:
-        """A file does not forget; and what was in memory went with the only process."""
+        """Return False: a file loses no state, and memory is lost only with its one process."""
         return False
 
     async def import_running(
         self, account: str, running: Sequence[RunningPrediction]
     ) -> AdmissionResult:
-        """Never needed, since nothing is forgotten."""
+        """Do nothing, since no state is ever lost."""
         return AdmissionResult()
 
     async def list_prediction_ids(self, account: str) -> set[str]:
-        """Predictions that belong to an attempt."""
+        """Return the predictions that belong to an attempt."""
         return await self._step(lambda _, journal: journal.list_prediction_ids(account))
 
     async def cancel_batch(self, batch_id: str) -> None:
@@ -315,55 +316,55 @@ class SqliteBackend:
         self._doorbell.ring(await self._step(lambda _, journal: journal.cancel(batch_id)))
 
     async def canceled_batches(self) -> list[str]:
-        """This process's running batches that were marked."""
+        """Return this process's running batches that were marked as canceled."""
         return await self._step(lambda _, journal: journal.canceled())
 
     async def interrupted_batches(self) -> list[str]:
-        """None, ever: a lock shows for certain that its process lives."""
+        """Return an empty list: a held lock proves that its process lives."""
         return []
 
     async def get_batch(self, batch_id: str) -> BatchState | None:
-        """One batch."""
+        """Return a batch; None if it is unknown."""
         return await self._step(lambda _, journal: journal.state(batch_id))
 
     async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
-        """Those callers' batches, the newest first."""
+        """Return these callers' batches, newest first."""
         return await self._step(lambda _, journal: journal.states(callers, limit))
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
-        """What the journal keeps of a batch's tasks, in order."""
+        """Return the journal's data of a batch's tasks, in order."""
         return await self._step(lambda _, journal: journal.tasks(batch_id))
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[TaskResult]:
-        """Finished tasks in the order in which they finished."""
+        """Return finished tasks in order of completion, without the first `after`."""
         written = await self._step(lambda _, journal: journal.results(batch_id, after, limit))
         return await run_cpu_bound(written.read, size_bytes=written.size_bytes)
 
     async def get_cached(self, key: str) -> str | None:
-        """A remembered answer of Replicate's."""
+        """Return a cached response of Replicate's; None if missing or expired."""
         return await self._step(lambda _, journal: journal.get_cached(key))
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
-        """Keep an answer of Replicate's for so long."""
+        """Cache a response of Replicate's for `seconds`, unless it is too large."""
         await self._step(lambda _, journal: journal.set_cached(key, value, seconds))
 
     async def config_warnings(self) -> list[str]:
-        """None: what does not suit is refused when the file is opened."""
+        """Return an empty list: an unsuitable file is rejected when it is opened."""
         return []
 
-    # The dead
+    # Dead holders
 
     async def _poll_dead_holders(self) -> None:
-        """Bury them, at most once a second; at once where the clock was set back."""
+        """Reap dead holders, at most once a second; at once if the clock was set back."""
         if not 0 <= self._clock() - self._reaped_at < REAP_POLL_SECONDS:
             await self._reap_dead_holders()
 
     async def _reap_dead_holders(self) -> None:
         self._reaped_at = self._clock()
         others = await self._step(lambda permits, _: permits.other_holders())
-        lock = self._lock  # In memory there is none, since all are of this process.
+        lock = self._lock  # None in memory, where all holders are of this process.
         dead = await anyio.to_thread.run_sync(lock.dead, others) if lock and others else []
 
         def reap(permits: PermitTables, journal: JournalTables) -> None:
@@ -378,7 +379,7 @@ class SqliteBackend:
             for holder in dead:
                 lock.clear(holder)
 
-    # Steps
+    # Transactions
 
     async def _step(
         self, work: Callable[[PermitTables, JournalTables], T], *, size_bytes: int = 0
@@ -432,7 +433,7 @@ _LOST: tuple[ErrorCode, str, bool] = (
 
 
 def _remove_holder(permits: PermitTables, journal: JournalTables, holder: str) -> None:
-    """Take a process out: its running predictions keep their permits, its other tasks end."""
+    """Remove a process: its running predictions keep their permits, its other tasks fail."""
     permits.remove_holder(holder)
     for batch in journal.unfinished(holder):
         missing = journal.missing(batch)

@@ -1,4 +1,4 @@
-"""A SQLite database, in a file or in memory, opened for steps: short whole transactions."""
+"""A SQLite database, in a file or in memory, for short atomic transactions."""
 
 import sqlite3
 import sys
@@ -16,31 +16,32 @@ from replicate_mcp.platform.file_system import network_file_system
 T = TypeVar("T")
 
 APPLICATION_ID = 0x52504C4D
-"""Marks a file as ours ("RPLM"), so that somebody else's database is not written to."""
+"""Marks a file as ours ("RPLM"), so that another program's database is not modified."""
 
 SCHEMA_VERSION = 2
 
 MIN_SQLITE = (3, 35, 0)
-"""The first that tells what a statement changed (`RETURNING`)."""
+"""The first version with `RETURNING`."""
 
 MEMORY = ":memory:"
 
 LOCK_TIMEOUT_SECONDS = 0.02
-"""Seconds that a step waits on the event loop for another process's; then it waits off the loop."""
+"""Seconds to wait on the event loop for another process's transaction; then wait in a worker
+thread."""
 
 LONG_LOCK_TIMEOUT_SECONDS = 10.0
-"""Seconds that a step waits for a process that was stopped inside its own, before it gives up."""
+"""Seconds to wait in a worker thread, for a process that was suspended inside its transaction."""
 
 
 class Busy(Exception):
-    """Another process is inside a step."""
+    """Another process is inside a transaction."""
 
 
 class Database:
-    """One connection, used by one step at a time.
+    """One connection, used by one transaction at a time.
 
-    Threads of one process may share it: the memory of a process is one database for all who
-    open it, and a step that waits for another process is done in a worker thread.
+    Threads of one process may share it: the memory of a process is one database for all its users,
+    and a transaction that waits for another process runs in a worker thread.
     """
 
     def __init__(self, location: str) -> None:
@@ -53,10 +54,10 @@ class Database:
             raise _unavailable(location, error) from error
 
     def run(self, step: Callable[[sqlite3.Connection], T], *, timeout: float) -> T:
-        """Do a step whole or not at all.
+        """Run `step` in one atomic transaction.
 
         Raises:
-            Busy: others were inside theirs for all of `patience` seconds.
+            Busy: other processes held the lock for all of `timeout` seconds.
             BackendUnavailable: the file cannot be used.
         """
         with self._lock:
@@ -68,7 +69,8 @@ class Database:
                     outcome = step(connection)
                     connection.execute("COMMIT")
                 except BaseException:
-                    # Whatever it was, the next step must not find this one half done.
+                    # Roll back after any exception: the next transaction must not start inside this
+                    # one.
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     raise
@@ -81,7 +83,7 @@ class Database:
                 raise _unavailable(self.location, error) from error
 
     def close(self) -> None:
-        """Close the connection; a database in memory is forgotten with its last user."""
+        """Close the connection; a database in memory is discarded with its last user."""
         with _memory_lock:
             if self.location == MEMORY:
                 self._users -= 1
@@ -105,14 +107,14 @@ class Database:
         )
         try:
             _prepare_patiently(connection, location)
-        except BaseException:  # An interrupt too: an open file would keep its lock.
+        except BaseException:  # On an interrupt too: an open file would keep its lock.
             connection.close()
             raise
         return connection
 
 
 def _prepare_patiently(connection: sqlite3.Connection, location: str) -> None:
-    # Turning a new file into WAL mode does not wait for another process that is about it too.
+    # Switching a new file to WAL mode does not wait for another process that does the same.
     give_up_at = time.monotonic() + LONG_LOCK_TIMEOUT_SECONDS
     while True:
         try:
@@ -130,8 +132,8 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 
 def _prepare(connection: sqlite3.Connection, location: str) -> None:
-    """Make sure that the file is ours, and has its tables."""
-    # In one look: another process may be making the tables.
+    """Check that the file is ours, and create or update its tables."""
+    # In one query: another process may be creating the tables.
     tables, known = connection.execute(
         "SELECT (SELECT count(*) FROM sqlite_master), application_id FROM pragma_application_id"
     ).fetchone()
@@ -158,7 +160,7 @@ def _prepare(connection: sqlite3.Connection, location: str) -> None:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    """Bring a new or an older file to this version, unless another process was quicker."""
+    """Create or migrate the tables, unless another process was first."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version >= SCHEMA_VERSION:
         return
@@ -170,7 +172,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _execute_script(connection: sqlite3.Connection, script: str) -> None:
-    """Execute a script inside of the open transaction, which `executescript` would commit."""
+    """Execute a script inside the open transaction, which `executescript` would commit."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -184,7 +186,7 @@ _memory_lock = threading.Lock()
 
 
 def open_database(location: str) -> Database:
-    """Open a file (made, with its folder, for this user only), or the process's memory.
+    """Open a file, created with its folder for this user only, or the process's memory.
 
     Raises:
         BackendUnavailable: it cannot be used; the message says why and what to do.

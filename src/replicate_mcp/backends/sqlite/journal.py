@@ -1,4 +1,4 @@
-"""The tables of the journal: batches, results, predictions, and answers that are remembered."""
+"""The tables of the journal: batches, results, predictions, and cached responses."""
 
 import json
 import sqlite3
@@ -41,10 +41,13 @@ _WITH_TASKS = _STATE.replace(
 
 
 class JournalTables:
-    """One step's view of the journal, for one holder at one time.
+    """The journal within one transaction, for one holder at one time.
 
     Args:
-        allowance: how many bytes an account's batches may take, ended ones included.
+        connection: the connection, inside a transaction.
+        holder: the id of this process.
+        now: seconds since the epoch.
+        allowance: maximum bytes of an account's batches, ended ones included.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class JournalTables:
         self._allowance = allowance
 
     def forget_old(self) -> None:
-        """Drop what is older than the journal reaches."""
+        """Delete expired rows."""
         since = self._now - JOURNAL_SECONDS
         self._forget_old_batches()
         self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
@@ -68,12 +71,12 @@ class JournalTables:
         self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
     def open(self, batch: NewBatch) -> None:
-        """Insert a batch; the account's oldest ended ones are forgotten where it needs their room.
+        """Insert a batch; delete the account's oldest ended batches if it needs their space.
 
         Raises:
-            KeyTaken: the caller's key belongs to another batch.
-            JournalFull: the account has no room for it now.
-            InvalidInput: the account never has room for it.
+            IdempotencyKeyExists: the caller's key belongs to another batch.
+            JournalFull: the account has no space for the batch now.
+            InvalidInput: the batch exceeds the account's allowance.
         """
         self._forget_old_batches()
         if batch.key is not None:
@@ -108,7 +111,7 @@ class JournalTables:
             raise journal_full(needed=needed, running=running, keys=keys, allowed=self._allowance)
 
     def _used_bytes(self, account: str) -> dict[str, int]:
-        """Return the bytes of the account's batches by their state."""
+        """Return the bytes of the account's batches by state."""
         return dict(
             self._db.execute("SELECT state, bytes FROM journal_bytes WHERE account = ?", (account,))
         )
@@ -117,13 +120,14 @@ class JournalTables:
         return sum(self._used_bytes(account).values()) - self._allowance
 
     def _delete_ended(self, account: str, excess: int, *, keep: str = "") -> int:
-        """Forget the account's oldest ended batches until `excess` bytes are free.
+        """Delete the account's oldest ended batches until `excess` bytes are free.
 
-        A batch that has an idempotency key leaves that key, so that its request is not carried out
-        again. One whose attempts have not all ended at Replicate stays: recovery needs its tasks.
+        A batch with an idempotency key leaves that key, so that its request is not carried out
+        again. A batch with attempts that have not ended at Replicate stays: recovery needs its
+        tasks.
 
         Returns:
-            What is left of `excess`, at most 0 where enough was freed.
+            The rest of `excess`, at most 0 if enough was freed.
         """
         while excess > 0:
             oldest = self._db.execute(
@@ -149,7 +153,7 @@ class JournalTables:
         return excess
 
     def check_idempotency_key(self, caller: str, key: str) -> None:
-        """Raise `KeyTaken` where a batch of the caller's has that key, though it is forgotten."""
+        """Raise `IdempotencyKeyExists` if a batch of the caller's has `key`, even a deleted one."""
         self._forget_old_batches()
         row = self._db.execute(
             "SELECT id, digest FROM batch WHERE caller = ? AND key = ?", (caller, key)
@@ -158,7 +162,7 @@ class JournalTables:
             raise IdempotencyKeyExists(*row)
 
     def record_results(self, batch: str, results: Iterable[TaskResult]) -> bool:
-        """Write results, each task's once; True where the batch has ended with them."""
+        """Record results, one per task; return whether the batch has ended with them."""
         succeeded = failed = size = 0
         found = self._db.execute(
             "SELECT succeeded + failed, total, account FROM batch"
@@ -195,14 +199,14 @@ class JournalTables:
         return ended
 
     def unfinished(self, holder: str) -> list[str]:
-        """Batches of a process that have not ended."""
+        """Return the batches of a process that have not ended."""
         rows = self._db.execute(
             "SELECT id FROM batch WHERE holder = ? AND ended_at IS NULL", (holder,)
         )
         return [batch for (batch,) in rows]
 
     def missing(self, batch: str) -> list[tuple[int, JournalTask]]:
-        """Tasks of a batch that have neither a result nor a permit."""
+        """Return the tasks of a batch that have neither a result nor a permit."""
         done = {
             task
             for (task,) in self._db.execute(
@@ -214,11 +218,11 @@ class JournalTables:
         return [(i, task) for i, task in enumerate(self.tasks(batch)) if i not in done]
 
     def tasks(self, batch: str) -> list[JournalTask]:
-        """What is known of a batch's tasks."""
+        """Return the journal's data of a batch's tasks."""
         return _tasks(self._task_list(batch))
 
     def task(self, batch: str, index: int) -> JournalTask:
-        """What is known of a task."""
+        """Return the journal's data of a task."""
         row = self._db.execute(
             "SELECT json_extract(tasks, '$[' || ? || ']') FROM task_list WHERE batch = ?",
             (index, batch),
@@ -226,7 +230,7 @@ class JournalTables:
         return JournalTask(*json.loads(row[0])) if row and row[0] else JournalTask(None, "", "")
 
     def claim(self, prediction_id: str, permit: int, batch: str) -> bool:
-        """Give a prediction to an attempt; False where another has it."""
+        """Claim a prediction for an attempt; return False if another attempt has it."""
         self._db.execute(
             "INSERT OR IGNORE INTO prediction (id, account, permit, claimed_at)"
             " SELECT ?, account, ?, ? FROM batch WHERE id = ?",
@@ -238,12 +242,12 @@ class JournalTables:
         return bool(owner) and int(owner[0]) == permit
 
     def list_prediction_ids(self, account: str) -> set[str]:
-        """Predictions that belong to an attempt."""
+        """Return the predictions that belong to an attempt."""
         rows = self._db.execute("SELECT id FROM prediction WHERE account = ?", (account,))
         return {prediction for (prediction,) in rows}
 
     def cancel(self, batch: str) -> list[int]:
-        """Mark a batch as canceled; the port of the process that runs it."""
+        """Mark a batch as canceled, and return the port of the process that runs it."""
         self._db.execute(
             "UPDATE batch SET canceled = 1 WHERE id = ? AND ended_at IS NULL", (batch,)
         )
@@ -254,7 +258,7 @@ class JournalTables:
         return [port for (port,) in rows]
 
     def canceled(self) -> list[str]:
-        """This process's batches that were marked and have not ended."""
+        """Return this process's running batches that were marked as canceled."""
         rows = self._db.execute(
             "SELECT id FROM batch WHERE holder = ? AND ended_at IS NULL AND canceled",
             (self._holder,),
@@ -262,14 +266,14 @@ class JournalTables:
         return [batch for (batch,) in rows]
 
     def state(self, batch: str) -> BatchState | None:
-        """One batch."""
+        """Return a batch; None if it is unknown."""
         row = self._db.execute(
             f"{_STATE} WHERE id = ? AND state != 'forgotten'", (batch,)
         ).fetchone()
         return _state(row) if row else None
 
     def states(self, callers: Sequence[str], limit: int) -> list[BatchState]:
-        """Batches of these callers, the newest first."""
+        """Return these callers' batches, newest first."""
         marks = ", ".join("?" * len(callers))
         rows = self._db.execute(
             f"{_WITH_TASKS} WHERE caller IN ({marks}) AND state != 'forgotten'"
@@ -281,13 +285,13 @@ class JournalTables:
         ]
 
     def results(self, batch: str, after: int, limit: int | None) -> "WrittenResults":
-        """Results in the order in which they came."""
+        """Return results in order of completion, without the first `after`."""
         rows = self._db.execute(
             "SELECT task, row FROM result WHERE batch = ? AND finish_number > ?"
             " ORDER BY finish_number LIMIT ?",
             (batch, after, -1 if limit is None else limit),
         ).fetchall()
-        # A prompt may be long: it is kept once, with its batch's tasks.
+        # A prompt may be long, so it is stored only once, with the batch's tasks.
         return WrittenResults(rows, self._task_list(batch) if rows else "[]")
 
     def _task_list(self, batch: str) -> str:
@@ -295,14 +299,14 @@ class JournalTables:
         return str(row[0]) if row else "[]"
 
     def get_cached(self, key: str) -> str | None:
-        """A remembered answer."""
+        """Return a cached response; None if missing or expired."""
         row = self._db.execute(
             "SELECT value FROM memo WHERE key = ? AND expires_at > ?", (key, self._now)
         ).fetchone()
         return str(row[0]) if row else None
 
     def set_cached(self, key: str, value: str, seconds: float) -> None:
-        """Keep an answer for `seconds`; the oldest go where all together are too large."""
+        """Cache a response for `seconds`; delete the oldest if all together are too large."""
         size = memo_size(key, value)
         if size is None:
             return
@@ -321,18 +325,18 @@ class JournalTables:
 
 @dataclass(frozen=True, slots=True)
 class WrittenResults:
-    """Results as they stand in the file: reading them may take longer than the step may."""
+    """Unparsed results: parsing them may take longer than a transaction should."""
 
     rows: Sequence[tuple[int, str]]
     tasks: str
 
     @property
     def size_bytes(self) -> int:
-        """How much text there is to read."""
+        """The length of the text to parse."""
         return len(self.tasks) + sum(len(row) for _, row in self.rows)
 
     def read(self) -> list[TaskResult]:
-        """Return the results."""
+        """Parse the results."""
         tasks = _tasks(self.tasks)
         return [
             _RESULT.validate_json(f'{{"prompt":{json.dumps(tasks[task].prompt)},{row[1:]}')

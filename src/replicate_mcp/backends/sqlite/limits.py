@@ -1,4 +1,4 @@
-"""The tables of limits: what processes declare, what was set, and how full each semaphore is."""
+"""The tables of limits: declared and set limits, and the usage of each semaphore."""
 
 import sqlite3
 from collections import Counter
@@ -20,7 +20,7 @@ _HELD = "permit WHERE ends_by IS NOT 0"
 
 
 class LimitTables:
-    """One step's view of the tables, for one holder at one time."""
+    """The tables within one transaction, for one holder at one time."""
 
     def __init__(self, connection: sqlite3.Connection, holder: str, now: float) -> None:
         self._db = connection
@@ -28,10 +28,10 @@ class LimitTables:
         self._now = now
         self._rates = RateTable(connection, now)
 
-    # Declaring and setting
+    # Declared and set limits
 
     def declare_limit(self, semaphore: str, limit: int, per_minute: float) -> None:
-        """This process's limit and rate for an account."""
+        """Declare this process's limit and rate for an account."""
         self._declare(semaphore, limit)
         self._rates.declare(account_of(semaphore), per_minute)
 
@@ -40,7 +40,7 @@ class LimitTables:
         self._rates.set(account_of(semaphore), per_minute)
 
     def register(self, semaphore: str, limit: int) -> SemaphoreState:
-        """Make a name known; the first limit given to it stays."""
+        """Register a name; its first limit stays."""
         self._db.execute(
             "INSERT OR IGNORE INTO semaphore (name, units) VALUES (?, ?)", (semaphore, limit)
         )
@@ -57,7 +57,7 @@ class LimitTables:
         )
 
     def unset(self, semaphore: str) -> None:
-        """Drop what was set by hand: what living processes declare applies."""
+        """Remove a limit that was set by hand: the declarations of living processes apply."""
         self.known(semaphore)
         (declared,) = self._db.execute(
             "SELECT min(units) FROM declaration WHERE name = ?", (semaphore,)
@@ -73,7 +73,7 @@ class LimitTables:
             self._forget_unused()
 
     def remove(self, semaphore: str) -> None:
-        """Remove a name that nothing uses."""
+        """Remove a name that is not in use."""
         self.known(semaphore)
         state = next(state for state in self.states() if state.name == semaphore)
         (others,) = self._db.execute(
@@ -86,19 +86,19 @@ class LimitTables:
         self._db.execute("DELETE FROM queue WHERE ? IN (semaphore, also)", (semaphore,))
 
     def keep_name(self, semaphore: str) -> None:
-        """Let a name that is waited for be known as long as this process lives."""
+        """Declare a name that an entry waits for, so that it lives as long as this process."""
         self._db.execute(
             "INSERT OR IGNORE INTO declaration (holder, name, units) VALUES (?, ?, ?)",
             (self._holder, semaphore, self.known(semaphore)),
         )
 
     def forget(self, holder: str) -> None:
-        """Take out what a process declared, and the names that only it kept."""
+        """Remove a process's declarations, and the names that only it kept alive."""
         self._db.execute("DELETE FROM declaration WHERE holder = ?", (holder,))
         self._forget_unused()
 
     def _forget_unused(self) -> None:
-        """Remove the names that were not set by hand and that nothing uses."""
+        """Remove unused names that were not set by an admin."""
         self._db.execute(
             "DELETE FROM semaphore WHERE NOT by_admin"
             " AND name NOT IN (SELECT name FROM declaration)"
@@ -112,20 +112,20 @@ class LimitTables:
             (self._holder, semaphore, limit),
         )
 
-    # Looking
+    # Queries
 
     def all(self) -> dict[str, int]:
-        """Every name's limit: what was set, else the lowest that is declared."""
+        """Return every name's limit: the one that was set, else the lowest declared one."""
         limits = dict(self._db.execute("SELECT name, min(units) FROM declaration GROUP BY name"))
         limits.update(self._db.execute("SELECT name, units FROM semaphore"))
         return limits
 
     def of(self, names: Collection[str]) -> dict[str, int]:
-        """The limits of those names that have one, however many others there are."""
+        """Return the limits of `names`, without reading all others; unknown names are missing."""
         marks = ", ".join("?" * len(names))
         limits = dict(
             self._db.execute(
-                # By holder, as the table's key is: they are few.
+                # By holder, which the primary key begins with: there are few holders.
                 "SELECT name, min(units) FROM holder CROSS JOIN declaration"
                 f" ON declaration.holder = holder.id WHERE name IN ({marks}) GROUP BY name",
                 tuple(names),
@@ -139,10 +139,10 @@ class LimitTables:
         return limits
 
     def known(self, semaphore: str) -> int:
-        """A name's limit.
+        """Return a name's limit.
 
         Raises:
-            UnknownSemaphore: nobody registered it.
+            UnknownSemaphore: the name is not registered.
         """
         limits = self.of([semaphore])
         if semaphore not in limits:
@@ -150,7 +150,7 @@ class LimitTables:
         return limits[semaphore]
 
     def in_use(self) -> Counter[str]:
-        """Units of each name that are out, as permits or as offers."""
+        """Return the units in use of each name, by permits or by offers."""
         used: Counter[str] = Counter()
         for semaphore, also, count in self._db.execute(
             f"SELECT semaphore, also, count(*) FROM {_HELD} GROUP BY semaphore, also"
@@ -161,7 +161,7 @@ class LimitTables:
         return used
 
     def states(self) -> list[SemaphoreState]:
-        """Every semaphore as it stands."""
+        """Return the state of every semaphore."""
         used = self.in_use()
         waiting: Counter[str] = Counter()
         for semaphore, also, count in self._db.execute(
@@ -178,7 +178,7 @@ class LimitTables:
         ]
 
     def usage_by_holder(self) -> list[HolderUsage]:
-        """Who holds and who waits."""
+        """Return the units in use and the waiting starts by holder and semaphore."""
         labels = dict(self._db.execute("SELECT id, label FROM holder"))
         in_use: Counter[tuple[str, str]] = Counter()
         waiting: Counter[tuple[str, str]] = Counter()

@@ -1,4 +1,4 @@
-"""How processes that share a file know who of them lives: each holds a lock while it does."""
+"""Detection of dead processes that shared a file: each process holds a lock while it lives."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,14 +11,14 @@ from replicate_mcp.platform.files import lock_file_mode
 
 
 class LifeLock:
-    """One process's lock beside a shared file; the system frees it when the process dies.
+    """A process's lock beside a shared file; the system releases it when the process dies.
 
     Args:
-        location: the shared file.
-        holder: the id by which the others know this process.
+        location: the path of the shared file.
+        holder: the id of this process.
 
     Raises:
-        BackendUnavailable: locks cannot be held there.
+        BackendUnavailable: locks do not work there.
     """
 
     def __init__(self, location: str, holder: str) -> None:
@@ -33,9 +33,9 @@ class LifeLock:
             ) from error
 
     def dead(self, others: Sequence[str]) -> list[str]:
-        """Return which of the processes are gone, as far as their locks can be opened.
+        """Return the processes that are dead, as far as their locks can be opened.
 
-        A lock that Windows denies access to is tried for half a second: call this in a thread.
+        Windows retries a lock to which access is denied for half a second: call this in a thread.
         """
         return [other for other in others if self._is_dead(other)]
 
@@ -49,11 +49,11 @@ class LifeLock:
         return True
 
     def clear(self, other: str) -> None:
-        """Take away the file that a dead process has left."""
+        """Remove the lock file of a dead process."""
         _unlink(self._path(other))
 
     def release(self) -> None:
-        """This process leaves."""
+        """Release the lock and remove its file."""
         self._lock.release()
         _unlink(self._lock.lock_file)
 
@@ -62,6 +62,6 @@ class LifeLock:
 
 
 def _unlink(path: str) -> None:
-    # On Windows it stays as long as another process has it open: that does no harm.
+    # On Windows the file stays while another process has it open, which is harmless.
     with suppress(OSError):
         Path(path).unlink()

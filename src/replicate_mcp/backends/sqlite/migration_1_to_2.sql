@@ -1,4 +1,5 @@
--- From version 1 to 2: batches get their bytes, and their tasks a table. What is new altogether is made by schema.sql.
+-- Version 1 to 2: batches get their size in bytes, and their tasks move to a table of their own.
+-- schema.sql creates the new tables.
 
 ALTER TABLE batch ADD COLUMN state TEXT NOT NULL DEFAULT 'running';
 ALTER TABLE batch ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
@@ -16,5 +17,5 @@ CREATE TABLE task_list (
 INSERT INTO task_list (batch, tasks) SELECT id, tasks FROM batch;
 ALTER TABLE batch DROP COLUMN tasks;
 
--- Answers are asked for again.
+-- Cached responses are requested again.
 DROP TABLE memo;

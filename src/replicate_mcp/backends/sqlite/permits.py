@@ -1,4 +1,4 @@
-"""The tables of holders, of the queue and of permits: what each step does with them."""
+"""The tables of holders, the queue and permits, and the operations on them."""
 
 import json
 import sqlite3
@@ -25,11 +25,11 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, QueueE
 from replicate_mcp.semaphores.rate_limit import Rate
 
 _ORPHANED = "holder NOT IN (SELECT id FROM holder)"
-"""Whose process is gone."""
+"""Matches permits whose process is dead."""
 
 
 class PermitTables:
-    """One step's view of the tables, for one holder at one time."""
+    """The tables within one transaction, for one holder at one time."""
 
     def __init__(self, connection: sqlite3.Connection, holder: str, now: float) -> None:
         self._db = connection
@@ -43,18 +43,18 @@ class PermitTables:
     # Holders
 
     def add_holder(self, port: int, label: str) -> None:
-        """Make this process known."""
+        """Register this process."""
         self._db.execute(
             "INSERT INTO holder (id, port, label) VALUES (?, ?, ?)", (self._holder, port, label)
         )
 
     def other_holders(self) -> list[str]:
-        """The processes known besides this one, living or dead."""
+        """Return the other registered processes, living or dead."""
         rows = self._db.execute("SELECT id FROM holder WHERE id != ?", (self._holder,))
         return [holder for (holder,) in rows]
 
     def remove_holder(self, holder: str) -> None:
-        """Take out all that a process leaves, but the permits of its predictions."""
+        """Remove a process and all its state except the permits of its predictions."""
         self._withdraw("holder = ?", (holder,))
         self._db.execute("DELETE FROM queue WHERE holder = ?", (holder,))
         self._db.execute("DELETE FROM holder WHERE id = ?", (holder,))
@@ -62,13 +62,12 @@ class PermitTables:
         self.limits.forget(holder)
 
     def release_ended_orphans(self) -> list[tuple[str, int, str | None]]:
-        """Give back the units of dead holders' predictions that have ended.
+        """Release the units of dead holders' predictions that must have ended by now.
 
-        Their attempts stay for whoever can settle them.
+        Their attempts stay for recovery, and are deleted once they are settled or too old to be.
 
         Returns:
-            Batch, task and prediction, if it is known, of those that nobody can any more: they are
-            gone.
+            Batch, task and prediction, if known, of the attempts that were deleted.
         """
         self._db.execute(
             f"UPDATE permit SET ends_by = 0 WHERE ends_by > 0 AND ends_by < ? AND {_ORPHANED}",
@@ -86,7 +85,7 @@ class PermitTables:
     # The queue
 
     def enqueue(self, entry: QueueEntry) -> AdmissionResult:
-        """Let an entry wait, or wait for more."""
+        """Add an entry to the queue, or starts to an entry."""
         for semaphore in entry.semaphores:
             self.limits.keep_name(semaphore)
         self._db.execute(
@@ -101,7 +100,7 @@ class PermitTables:
         return self.admit()
 
     def dequeue(self, entry: str, count: int | None) -> AdmissionResult:
-        """Wait for less, or not at all."""
+        """Remove `count` starts from an entry, or the whole entry."""
         if count is None:
             self.leave_queue(entry)
         else:
@@ -116,7 +115,7 @@ class PermitTables:
         return self.admit()
 
     def leave_queue(self, entry: str) -> None:
-        """Take an entry out of the queue, with its offers."""
+        """Remove an entry and its offers."""
         self._withdraw("entry = ?", (entry,))
         self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
 
@@ -133,7 +132,7 @@ class PermitTables:
             if rows:
                 taken.add(permit)
                 oldest = min(oldest, rows[0][0])
-        # Whoever kept the queue waiting with its offers lets it go on as it takes them.
+        # Late acceptance of its offers had stalled this holder: run the admission.
         stalled = self._now - oldest > OFFER_STALE_SECONDS
         return frozenset(taken), self.admit() if stalled else AdmissionResult()
 
@@ -170,7 +169,7 @@ class PermitTables:
         return RecordedAttempts(chosen, room, seconds_until_reset(self._now) if beyond else None)
 
     def requeue(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
-        """Let a task wait anew; a 429 is learned from."""
+        """Release the permit and requeue its task; adapt the rate to a 429."""
         self._usage.uncount(permit)
         rows = self._db.execute(
             "DELETE FROM permit WHERE id = ? RETURNING entry, account, taken_at", (permit,)
@@ -183,13 +182,13 @@ class PermitTables:
         return self.admit()
 
     def free(self, permit: int, *, asked_for: bool = True) -> None:
-        """Take a permit back; its images count no more where none were asked for after all."""
+        """Release a permit; subtract its images from the daily count if none were requested."""
         if not asked_for:
             self._usage.uncount(permit)
         self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
 
     def open_attempts(self, account: str, *, orphaned: bool = False) -> list[AttemptRecord]:
-        """The account's attempts, oldest first; only those of processes that are gone, if asked."""
+        """Return the account's attempts, oldest first; with `orphaned`, only orphaned ones."""
         rows = self._db.execute(
             "SELECT permit.id, entry, task, model, inputs, cancel_after, sent_at, prediction.id"
             " FROM permit LEFT JOIN prediction ON prediction.permit = permit.id"
@@ -206,7 +205,7 @@ class PermitTables:
         ]
 
     def adopt(self, permit: int) -> bool:
-        """Make this process the holder of a permit whose own is gone."""
+        """Make this process the holder of an orphaned permit."""
         return bool(
             self._db.execute(
                 f"UPDATE permit SET holder = ? WHERE id = ? AND {_ORPHANED}",
@@ -221,8 +220,8 @@ class PermitTables:
     # Admission
 
     def admit(self) -> AdmissionResult:
-        """Withdraw stale offers, run the admission, and collect this holder's offers."""
-        # One from the future was made before the clock was set back.
+        """Withdraw expired offers, run the admission, and return this holder's offers."""
+        # An offer from the future was made before the clock was set back.
         self._withdraw(
             "(offered_at < ? OR offered_at > ?)",
             (self._now - OFFER_TTL_SECONDS, self._now + 1),
@@ -295,7 +294,7 @@ class PermitTables:
                 self.ports_to_ring.add(row[0])
 
     def _withdraw(self, which: str, values: tuple[object, ...], *, stalled: bool = False) -> None:
-        """Take offers back that were not taken: their tasks wait again, and their slots return."""
+        """Withdraw offers that were not accepted: requeue their starts, and refund their slots."""
         rows = self._db.execute(
             f"DELETE FROM permit WHERE taken_at IS NULL AND {which}"
             " RETURNING entry, account, holder",
@@ -313,7 +312,7 @@ class PermitTables:
             self._db.executemany("UPDATE holder SET stalled = 1 WHERE id = ?", holders)
 
     def _stalled(self) -> set[str]:
-        """Holders whose offers were withdrawn; this one goes on, as its step shows."""
+        """Return the holders whose offers expired; this one resumes, as its transaction shows."""
         holders = {row[0] for row in self._db.execute("SELECT id FROM holder WHERE stalled")}
         if self._holder in holders:
             holders.discard(self._holder)

@@ -1,6 +1,6 @@
-"""The state file's modes: it holds prompts and results, which are for its user alone.
+"""The permissions of the state file, which holds prompts and results: it is private to its user.
 
-On Windows there are no modes: a user's own folders are private there.
+Windows has no modes: a user's own folders are private there.
 """
 
 import os
@@ -15,17 +15,17 @@ _SIDE_FILES = ("", "-wal", "-shm")
 
 
 def make_private_file(path: Path) -> None:
-    """Create the file where there is none, with its folders, for its user alone.
+    """Create the file if it is missing, with its folders, private to its user.
 
-    Folders and files that are there already are left as they are.
+    Existing folders and files are left unchanged.
 
     Raises:
-        BackendUnavailable: it is no ordinary file, or it belongs to another user and others can
+        BackendUnavailable: it is not a regular file, or it belongs to another user and others can
             write to it.
-        OSError: the file or a folder cannot be made.
+        OSError: the file or a folder cannot be created.
     """
     missing = [folder for folder in path.parents if not folder.exists()]
-    for folder in reversed(missing):  # `parents=True` would give all but the last one 0777.
+    for folder in reversed(missing):  # `parents=True` would create all but the last with 0777.
         files.make_private_folder(folder)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -44,7 +44,7 @@ def make_private_file(path: Path) -> None:
 
 
 def restrict_to_owner(path: Path) -> None:
-    """Take access to a database of ours, and to the files beside it, from all but their owner."""
+    """Remove other users' access to a database that we own, and to the files beside it."""
     for each, found in _files_with_modes(path):
         if files.is_owned(found) and found.st_mode & 0o077:
             with suppress(FileNotFoundError):
@@ -54,5 +54,5 @@ def restrict_to_owner(path: Path) -> None:
 def _files_with_modes(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for suffix in _SIDE_FILES if files.has_modes() else ():
         each = path.with_name(path.name + suffix)
-        with suppress(FileNotFoundError):  # SQLite removes the others when it likes.
+        with suppress(FileNotFoundError):  # SQLite may remove the others at any time.
             yield each, each.stat()

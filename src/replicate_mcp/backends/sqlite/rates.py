@@ -1,4 +1,4 @@
-"""The table of the accounts' rates: each is kept as it was when it last changed."""
+"""The table of the accounts' rates, each as of its last change."""
 
 import json
 import sqlite3
@@ -9,14 +9,14 @@ from replicate_mcp.semaphores.rate_limit import Rate
 
 
 class RateTable:
-    """One step's view of the table, at one time."""
+    """The table within one transaction, at one time."""
 
     def __init__(self, connection: sqlite3.Connection, now: float) -> None:
         self._db = connection
         self._now = now
 
     def of(self, accounts: Iterable[str]) -> dict[str, Rate]:
-        """The rates of those accounts that have one, as they stand now."""
+        """Return the current rates of `accounts`; accounts without one are missing."""
         rates = {}
         for account in accounts:
             row = self._db.execute(
@@ -27,18 +27,18 @@ class RateTable:
         return rates
 
     def store(self, account: str, rate: Rate) -> None:
-        """Keep an account's rate."""
+        """Store an account's rate."""
         self._db.execute(
             "INSERT OR REPLACE INTO rate (account, state) VALUES (?, ?)",
             (account, json.dumps(asdict(rate))),
         )
 
     def declare(self, account: str, per_minute: float) -> None:
-        """What a process says the account is allowed; what was learned of it stays."""
+        """Apply a process's declared rate; the learned state stays."""
         self.store(account, self._known(account, per_minute).with_configured(per_minute, self._now))
 
     def set(self, account: str, per_minute: float) -> None:
-        """What was set by hand; what was learned stays."""
+        """Apply a rate that was set by hand; the learned state stays."""
         self.store(account, self._known(account, per_minute).with_manual(per_minute, self._now))
 
     def _known(self, account: str, per_minute: float) -> Rate:

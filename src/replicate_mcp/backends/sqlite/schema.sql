@@ -3,19 +3,19 @@
 -- A process that uses this file. It is alive while it holds the lock named after it.
 CREATE TABLE IF NOT EXISTS holder (
   id      TEXT PRIMARY KEY,
-  port    INTEGER NOT NULL,            -- a datagram to it says "look again"
-  label   TEXT NOT NULL DEFAULT '',    -- what people know the process by
-  stalled INTEGER NOT NULL DEFAULT 0   -- left its offers lying: none until its next step
+  port    INTEGER NOT NULL,            -- a datagram to it is a wake-up
+  label   TEXT NOT NULL DEFAULT '',    -- name of the process for people
+  stalled INTEGER NOT NULL DEFAULT 0   -- let offers expire: gets none until its next transaction
 );
 
--- A limit that was set: at a registration, or by hand.
+-- A limit that was set: at registration, or by hand.
 CREATE TABLE IF NOT EXISTS semaphore (
   name     TEXT PRIMARY KEY,
   units    INTEGER NOT NULL,
-  by_admin INTEGER NOT NULL DEFAULT 0   -- stays when no process names it any more
+  by_admin INTEGER NOT NULL DEFAULT 0   -- kept when no process declares the name any more
 );
 
--- What living processes say of a semaphore: an account's limit is the lowest of them.
+-- The declarations of living processes: an account's limit is the lowest of them.
 CREATE TABLE IF NOT EXISTS declaration (
   holder TEXT NOT NULL,
   name   TEXT NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS rate (
   state   TEXT NOT NULL
 );
 
--- Images asked for, by day of UTC.
+-- Requested images, by day of UTC.
 CREATE TABLE IF NOT EXISTS usage (
   account TEXT NOT NULL,
   day     INTEGER NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS usage (
   PRIMARY KEY (account, day)
 ) WITHOUT ROWID;
 
--- One row a batch, or a process's contexts on one semaphore.
+-- One row for each batch, or for a process's contexts on one semaphore.
 CREATE TABLE IF NOT EXISTS queue (
   entry     TEXT PRIMARY KEY,
   holder    TEXT NOT NULL,
@@ -50,8 +50,8 @@ CREATE TABLE IF NOT EXISTS queue (
 CREATE INDEX IF NOT EXISTS queue_turn ON queue (turn);
 
 -- A permit, or an offer while `taken_at` is null. It stands for a prediction that runs on
--- Replicate, so it outlives its process, until `ends_by`; that is 0 once its units were given back,
--- while somebody may still learn what became of it.
+-- Replicate, so it outlives its process, until `ends_by`; that is 0 once its units were released,
+-- while recovery may still find its outcome.
 CREATE TABLE IF NOT EXISTS permit (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
   entry        TEXT NOT NULL,
@@ -86,10 +86,10 @@ CREATE TABLE IF NOT EXISTS batch (
   canceled   INTEGER NOT NULL DEFAULT 0,
   created_at REAL NOT NULL,
   ended_at   REAL,
-  key        TEXT,                  -- under which the request can be sent again
+  key        TEXT,                  -- idempotency key of the request
   digest     TEXT,
-  state      TEXT NOT NULL DEFAULT 'running',  -- or 'ended'; 'forgotten' where its key alone is left
-  bytes      INTEGER NOT NULL DEFAULT 0        -- what it takes of its account's allowance
+  state      TEXT NOT NULL DEFAULT 'running',  -- or 'ended'; 'forgotten' if only its key is left
+  bytes      INTEGER NOT NULL DEFAULT 0        -- size that counts against its account's allowance
 );
 CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS batch_visible ON batch (caller, created_at) WHERE state != 'forgotten';
@@ -97,7 +97,7 @@ CREATE INDEX IF NOT EXISTS batch_ended ON batch (ended_at) WHERE ended_at IS NOT
 CREATE INDEX IF NOT EXISTS batch_evictable ON batch (account, ended_at) WHERE state = 'ended';
 CREATE INDEX IF NOT EXISTS batch_holder ON batch (holder) WHERE ended_at IS NULL;
 
--- What each account's batches take together, by their state; the triggers keep it.
+-- Total size of each account's batches by state; maintained by the triggers.
 CREATE TABLE IF NOT EXISTS journal_bytes (
   account TEXT NOT NULL,
   state   TEXT NOT NULL,
@@ -123,7 +123,7 @@ CREATE TRIGGER IF NOT EXISTS batch_removed AFTER DELETE ON batch BEGIN
   DELETE FROM journal_bytes WHERE account = OLD.account AND bytes <= 0;
 END;
 
--- Apart from `batch`, whose rows are rewritten with each result: this may have megabytes.
+-- Separate from `batch`, whose rows are rewritten with each result: tasks may take megabytes.
 CREATE TABLE IF NOT EXISTS task_list (
   batch TEXT PRIMARY KEY REFERENCES batch (id) ON DELETE CASCADE,
   tasks TEXT NOT NULL               -- prompts, filenames and models
@@ -138,7 +138,7 @@ CREATE TABLE IF NOT EXISTS result (
   UNIQUE (batch, task)
 ) WITHOUT ROWID;
 
--- A prediction belongs to one attempt, for ever.
+-- The attempt that a prediction belongs to, permanently.
 CREATE TABLE IF NOT EXISTS prediction (
   id         TEXT PRIMARY KEY,
   account    TEXT NOT NULL,
@@ -148,7 +148,7 @@ CREATE TABLE IF NOT EXISTS prediction (
 
 CREATE INDEX IF NOT EXISTS prediction_permit ON prediction (permit);
 
--- Answers of Replicate's that are asked for once: accounts, models; in the order of their writing.
+-- Cached responses of Replicate's: accounts, models; in order of writing.
 CREATE TABLE IF NOT EXISTS memo (
   number     INTEGER PRIMARY KEY,
   key        TEXT NOT NULL UNIQUE,

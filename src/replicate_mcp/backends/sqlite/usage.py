@@ -1,4 +1,4 @@
-"""The table of images asked for by day, of which an account may have a cap."""
+"""The table of requested images by day, which an account's quota limits."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from replicate_mcp.semaphores.daily_quota import day_of
 
 
 class UsageTable:
-    """One step's view of the table, at one time."""
+    """The table within one transaction, at one time."""
 
     def __init__(self, connection: sqlite3.Connection, now: float) -> None:
         self._db = connection
@@ -17,9 +17,9 @@ class UsageTable:
     def beyond_the_day(
         self, attempts: Mapping[int, Attempt], images_per_day: int | None
     ) -> list[int]:
-        """Return the offers of one account whose attempts do not fit into the day any more.
+        """Return the offers of one account whose attempts exceed the daily quota.
 
-        An offer that was withdrawn takes nothing of the day.
+        An offer that was withdrawn uses none of it.
         """
         if images_per_day is None:
             return []
@@ -42,7 +42,7 @@ class UsageTable:
         return beyond
 
     def count(self, permit: int, images: int) -> None:
-        """Count images on the day on which the permit was taken; a negative number, off it."""
+        """Add images to the day on which the permit was taken; a negative number subtracts."""
         self._db.execute(
             "INSERT INTO usage (account, day, images)"
             " SELECT account, CAST(taken_at / 86400 AS INTEGER), ? FROM permit"
@@ -52,7 +52,7 @@ class UsageTable:
         )
 
     def uncount(self, permit: int) -> None:
-        """Nothing was asked for with that permit after all."""
+        """Subtract the permit's images, because none were requested after all."""
         row = self._db.execute("SELECT images FROM permit WHERE id = ?", (permit,)).fetchone()
         if row and row[0]:
             self.count(permit, -row[0])

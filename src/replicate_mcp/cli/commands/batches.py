@@ -1,4 +1,4 @@
-"""`replicate-mcp batches`: what the journal remembers of the last 24 hours."""
+"""`replicate-mcp batches`: list the batches of the last 24 hours from the journal."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ MAX_BATCHES = 1_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which batch, and in which form."""
+    """Add the batch to show and the output format."""
     parser.add_argument(
         "batch", nargs="?", metavar="BATCH", help="the results of this one; or `latest`"
     )

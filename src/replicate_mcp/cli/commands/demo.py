@@ -1,4 +1,4 @@
-"""`replicate-mcp demo`: the simulator, the real server and a real MCP client, in one go."""
+"""`replicate-mcp demo`: run the simulator, the real server and a real MCP client together."""
 
 import argparse
 import sys
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 ACCOUNT = "demo"
 TOKEN = f"r8_{ACCOUNT}"
-"""The simulator takes any token like this, and the account is its middle part."""
+"""Token for the simulator, which accepts any `r8_NAME` and uses NAME as the account."""
 
 OUT_OF_THE_WAY = 60_000
-"""Creations a minute, at the simulator and for the server: the demo is about the limit."""
+"""Creations per minute, set high enough not to matter: the demo shows the concurrency limit."""
 
 SIMULATOR_POLL_SECONDS = 0.1
-"""How often the simulator is asked what is in flight."""
+"""Interval at which the simulator is polled for the number of predictions in flight."""
 
 SHOWN_FILES = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How large the show is."""
+    """Add the options for the size and duration of the demo."""
     parser.add_argument(
         "--tasks", type=whole_number(1_000), default=24, metavar="N", help="images (24)"
     )
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show it; the exit code tells whether all was made within the limit."""
+    """Run the demo; return 0 if every image was made within the limit."""
     import tempfile
 
     from replicate_mcp.cli.commands.simulate import require_simulator
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = demo_tasks(arguments.tasks)
     _explain(arguments)
     with (
-        # On Windows, another program may hold a file there for a moment.
+        # On Windows, another program can hold a file open for a moment.
         tempfile.TemporaryDirectory(
             prefix="replicate-mcp-demo-", ignore_cleanup_errors=True
         ) as folder,
@@ -106,7 +106,7 @@ def _explain(arguments: argparse.Namespace) -> None:
 def _play(
     simulator: "Simulator", folder: Path, tasks: "list[Task]", limit: int
 ) -> tuple[list[dict[str, Any]], float]:
-    """Let the client ask; gives the pages of its answer, and the seconds that they took."""
+    """Run the client; return the pages of its result and the elapsed seconds."""
     import anyio
     from mcp import StdioServerParameters
 
@@ -116,7 +116,7 @@ def _play(
     settings_file.touch()
     server = StdioServerParameters(
         command=sys.executable,
-        # With a file of its own, so that no settings of the user's change the show.
+        # An empty settings file keeps the user's own settings out of the demo.
         args=["-P", "-m", "replicate_mcp", "serve", "--env-file", str(settings_file)],
         env={
             "REPLICATE_API_TOKEN": TOKEN,
@@ -131,7 +131,7 @@ def _play(
             return anyio.run(_ask, server, log, simulator, tasks, bar)
         except ExceptionGroup as group:
             log.seek(0)
-            # Its lines are printable; each stays a line, which the sentence cannot give them.
+            # Printed directly, since the error's message is limited to one line.
             print(log.read(), end="", file=sys.stderr)
             reason = repr(group.exceptions[0])
             raise ReplicateUnavailable(f"The server of the demo failed: {reason}") from group
@@ -149,7 +149,7 @@ async def _ask(
     from mcp.client.stdio import stdio_client
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        # The server reports what has ended; what is in flight has a bar of its own.
+        # Progress messages count finished tasks; predictions in flight have their own bar.
         bar.update(progress, message if message and progress else f"0/{len(tasks)} done")
 
     async def watch_limit() -> None:
@@ -219,7 +219,7 @@ def _conclude(
     seconds: float,
     arguments: argparse.Namespace,
 ) -> int:
-    """The closing line, out of what the simulator has counted."""
+    """Print the summary from the simulator's counters; return the exit code."""
     from replicate_mcp.cli.utilisation import fullness
 
     made, limit = pages[-1]["successful_count"], arguments.limit
@@ -229,7 +229,7 @@ def _conclude(
         "never exceeded" if within else f"EXCEEDED: {seen.most} were in flight"
     )
     if seen.share is not None:
-        # Rounded down: no more than was.
+        # Rounded down, so that the figure never overstates.
         kept += f" and kept {int(seen.share * 100)}% full while images waited"
     images = f"{made} image" + ("s" if made != 1 else "")
     if seen.prediction_seconds > seconds:
@@ -253,7 +253,7 @@ def _part(simulator: "Simulator", keep: bool) -> None:
 
 
 def _print_next_steps(sentence: str, *, lead: str = "", style: str = "") -> None:
-    """Print a sentence behind `lead`, which is bold; wrapped between words on a terminal."""
+    """Print `lead` in bold followed by `sentence`, wrapped between words on a terminal."""
     from rich.text import Text
 
     from replicate_mcp.cli.console import PrintableConsole
@@ -274,6 +274,6 @@ def _say(text: str = "", *, style: str = "", end: str = "\n") -> None:
 
     from replicate_mcp.cli.console import PrintableConsole
 
-    # Long lines are left to the terminal, so that a URL stays in one piece.
+    # Soft wrapping by the terminal keeps a URL in one piece.
     PrintableConsole().print(Text(text, style=style), soft_wrap=True, end=end)
     sys.stdout.flush()

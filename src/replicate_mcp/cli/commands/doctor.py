@@ -1,4 +1,4 @@
-"""`replicate-mcp doctor`: every setting with its origin, then checks that say what to do."""
+"""`replicate-mcp doctor`: print every setting with its origin, then the results of the checks."""
 
 import argparse
 import re
@@ -20,18 +20,18 @@ _USER_INFO = re.compile(r"(?<!\bsqlite)://[^\s/]*@")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own."""
+    """Add no options: `doctor` has none of its own."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the settings, check what they lead to, and say whether all is fine."""
+    """Print the settings and the checks; return 0 if no check failed."""
     import logging
     import os
 
     from replicate_mcp.cli import diagnostics
     from replicate_mcp.settings import read_settings, read_sources
 
-    logging.disable(logging.WARNING)  # The checks tell the same, each at its place.
+    logging.disable(logging.WARNING)  # The checks report the same problems.
     settings, problems = read_settings(env_file=arguments.env_file)
     values, origins = read_sources(os.environ, arguments.env_file)
     _print_settings(values, origins)
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     for check in found:
         _print_check(check)
-    # These may take some seconds.
+    # These may take several seconds.
     for check in diagnostics.surroundings(settings, problems):
         _print_check(check)
         found.append(check)
@@ -64,7 +64,7 @@ def _print_settings(values: Mapping[str, Any], origins: "Mapping[str, Origin]") 
 
 
 def _shown(name: str, values: Mapping[str, Any]) -> str:
-    """A setting's value, or what may be told of it."""
+    """Return a setting's value for display, with secrets masked."""
     from typing import get_args
 
     from pydantic import SecretStr
@@ -82,12 +82,12 @@ def _shown(name: str, values: Mapping[str, Any]) -> str:
     if SecretStr in get_args(field.annotation):
         return f"set, {len(value)} characters, fingerprint {fingerprint(value)[:4]}…"
     if value.startswith(("redis://", "rediss://")):
-        return masked(value)  # It may carry a password.
+        return masked(value)  # The URL may contain a password.
     return one_line(_without_user_info(name, value), MAX_SENTENCE_CHARACTERS)
 
 
 def _without_user_info(name: str, value: str) -> str:
-    """Return a value without what stands before the host of a URL, however badly it is escaped."""
+    """Return `value` without the user info of a URL, even if its password is not escaped."""
     scheme, separator, _ = value.partition("://")
     if scheme == "sqlite" or not (separator or name.endswith("_URL")) or "@" not in value:
         return value

@@ -1,4 +1,4 @@
-"""`replicate-mcp download`: a batch's images onto this machine, while their URLs live."""
+"""`replicate-mcp download`: save a batch's images on this machine before their URLs expire."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to save, and where."""
+    """Add the batch to save and the target folder."""
     parser.add_argument("batch", metavar="BATCH", help="a batch's id, or `latest`")
     parser.add_argument(
         "--to", type=folder, required=True, metavar="DIR", help="created if missing"

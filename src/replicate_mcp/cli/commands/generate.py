@@ -1,4 +1,4 @@
-"""`replicate-mcp generate`: a batch from the command line, with a live bar and a table."""
+"""`replicate-mcp generate`: run a batch with a progress bar and a table of results."""
 
 import argparse
 import sys
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.result import BatchResult
 
 PROGRESS_POLL_SECONDS = 0.2
-"""How often the bar is brought up to date."""
+"""Interval between updates of the progress bar."""
 
 RETRY_DELAY_SECONDS = 1.0
-"""Until a batch is asked to stop again, where the backend could not be reached."""
+"""Delay before a cancellation is retried when the backend is unavailable."""
 
 INTERRUPTED_MESSAGE = (
     "Left at once: what was not cancelled yet may run on at Replicate, and is billed."
@@ -33,7 +33,7 @@ INTERRUPTED_MESSAGE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to draw, with what, and where to."""
+    """Add the options for the tasks, the model and the output."""
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, one an image")
     parser.add_argument(
         "--file",
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the images, show them, and save them where that was asked for."""
+    """Run the batch, print its results, and save the images if `--out` is given."""
     from replicate_mcp.cli.app_session import run_in_app
     from replicate_mcp.cli.task_input import read_tasks
     from replicate_mcp.settings import load_settings
@@ -91,12 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         from replicate_mcp.cli.downloader import make_folder
 
-        make_folder(arguments.out, _names(given.tasks))  # Before anything is created and billed.
+        make_folder(arguments.out, _names(given.tasks))  # Fails before anything is created.
     return run_in_app(settings, lambda app: _generate(app, arguments, given))
 
 
 def _names(tasks: "Sequence[object]") -> list[str]:
-    """Return the filenames of tasks that nothing has checked yet."""
+    """Return the filenames of tasks that have not been validated yet."""
     from replicate_mcp.tasks.filenames import default_name
 
     names = (
@@ -125,7 +125,7 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
         output.show(result, as_document=arguments.json)
         sys.stdout.flush()
     except OutputFailed as error:
-        # What is made is billed: it is still counted, and saved where --out says so.
+        # The images are billed, so still report the counts and save the files if --out is given.
         drop_output()
         if not error.was_closed:
             code = SOME_FAILED
@@ -157,7 +157,7 @@ def _leave(bar: "ProgressBar") -> None:
     import os
 
     bar.stop()
-    # Past the console and its buffers: the signal may have come in the middle of a line.
+    # Bypass the console and its buffers: the signal may have interrupted a write.
     os.write(sys.stderr.fileno(), f"{INTERRUPTED_MESSAGE}\n".encode())
 
 
@@ -168,7 +168,7 @@ async def _start(
     given: "TaskInput",
     interrupts: "Interrupts",
 ) -> str | None:
-    """Begin a batch and give its id; None where Ctrl-C was heard before it began."""
+    """Start a batch and return its id, or None if Ctrl-C was pressed before it started."""
     import anyio
 
     batch_id: str | None = None
@@ -188,7 +188,7 @@ async def _start(
 async def _request(
     app: "App", caller: "Caller", arguments: argparse.Namespace, given: "TaskInput"
 ) -> "BatchRequest":
-    """Return what is asked for; options override what a file says of all its tasks."""
+    """Return the batch request; command line options override the values from the file."""
     from replicate_mcp.app.batches import BatchRequest
     from replicate_mcp.cli.task_input import read_cells, read_inputs
 
@@ -196,7 +196,7 @@ async def _request(
         try:
             schema = await app.model_inputs(caller, name or app.settings.default_model)
         except (InvalidInput, ModelNotFound):
-            return {}  # It is refused with the tasks that name it.
+            return {}  # The task that names this model is rejected later, with the proper error.
         return schema.fields if schema else {}
 
     model = arguments.model or given.model
@@ -215,7 +215,7 @@ async def _request(
 async def _run_batch(
     app: "App", caller: "Caller", batch_id: str, bar: "ProgressBar", interrupts: "Interrupts"
 ) -> "BatchResult":
-    """See a batch to its end; Ctrl-C stops it, at Replicate too."""
+    """Wait until the batch ends; Ctrl-C cancels it, also on Replicate."""
     import anyio
 
     from replicate_mcp.cli.output import not_made
@@ -230,7 +230,7 @@ async def _run_batch(
         await interrupts.interrupted.wait()
         progress = await app.batches.progress(batch_id)
         running = progress.running if progress else 0
-        # Recorded before it is said: whoever leaves at once must have stopped the batch for good.
+        # Record the cancellation before announcing it: a second Ctrl-C exits immediately.
         while True:
             try:
                 await app.batches.cancel(caller, batch_id)

@@ -1,4 +1,4 @@
-"""`replicate-mcp install`: writes this server into a host's configuration, or takes it out."""
+"""`replicate-mcp install`: add this server to a host's configuration, or remove it."""
 
 import argparse
 import re
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 HIDDEN = "(hidden: it holds a password)"
 
 UNKNOWN = ""
-"""The token, as long as it is still to be found in the entry that is there, or with the user."""
+"""Placeholder for a token that is still to be read from the existing entry or from the user."""
 
 INPUT = "replicate-api-token"
-"""The id under which a host that asks for the token itself keeps it."""
+"""Id of the token input in a host that prompts for secrets itself."""
 
 REFERENCE = f"${{input:{INPUT}}}"
-"""What stands for the token there."""
+"""Reference to the token in such a host's configuration."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the entry stands: in a host's file, under a name."""
+    """Location of the server's entry: a host's configuration file and a server name."""
 
     file: "ConfigFile"
     host: "Host"
@@ -51,22 +51,22 @@ class Place:
 
     @property
     def way(self) -> "Way":
-        """The way to the entry in the file."""
+        """Path to the entry in the configuration file."""
         return self.host.servers, self.name
 
     def present(self, text: str) -> Any:
-        """Return what stands there in a text of the file; None where nothing does."""
+        """Return the value of the entry in `text`, or None if it is missing."""
         from replicate_mcp.cli.install.jsonc_edit import value_at
 
         return value_at(text, self.way) if text.strip() else None
 
     def not_this_server(self, other: str) -> str:
-        """Return the beginning of a sentence on another server that has the name."""
+        """Return the start of a sentence that says another server uses this name."""
         return f'"{self.name}" in {self.file.path} is not this server, it leads to {other}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which host, and how far to go."""
+    """Add the host and the options of the installation."""
     parser.add_argument(
         "host",
         choices=HOSTS,
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the change, ask, and write it."""
+    """Show the change, ask for confirmation, and write it."""
     from replicate_mcp.cli.install.jsonc_edit import NotJson
     from replicate_mcp.cli.install.server_entry import other_server
 
@@ -116,12 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _place(arguments: argparse.Namespace) -> Place:
-    """Return where the entry goes.
+    """Return the location of the entry.
 
     Raises:
-        InvalidInput: the name cannot be one, or the user has no home folder.
+        InvalidInput: the name is invalid, or the user has no home folder.
     """
-
     from replicate_mcp.cli.install.config_file import ConfigFile
     from replicate_mcp.platform.paths import Machine
 
@@ -142,7 +141,7 @@ def _write(
     other: str | None,
     arguments: argparse.Namespace,
 ) -> int:
-    """Show a change and write it, as far as the user agrees."""
+    """Show the change and write it if the user confirms."""
     from replicate_mcp.cli.install.forwarded_settings import NETWORK_VARIABLES, describe_network
     from replicate_mcp.cli.install.server_entry import holds_password
 
@@ -178,7 +177,7 @@ def _write(
 
 
 def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
-    """What the host has to know: the command, and what is set in this environment alone."""
+    """Return the entry for the host: the command and the settings of this environment."""
     import os
 
     from replicate_mcp.cli.executable import own_command
@@ -194,7 +193,7 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
     if not settings.is_local:  # Loopback needs neither a proxy nor certificates.
         env |= forwarded_network(os.environ)
     if origins[TOKEN] != "file":
-        # What is on this machine is the simulator, whose tokens are no secrets.
+        # A local URL is the simulator's, whose tokens are not secret.
         asks = host.asks_for_secrets and not settings.is_local
         env[TOKEN] = REFERENCE if asks else checked_token(str(values.get(TOKEN, UNKNOWN)))
     entry: dict[str, Any] = {"type": "stdio"} if host.says_type else {}
@@ -202,9 +201,10 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
 
 
 def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) -> str:
-    """The configuration with the server in it; what a user has added to its entry stays.
+    """Return the configuration with the server's entry added or updated.
 
-    Of an entry that was another server's, only the settings of this one stay.
+    Keys that the user added to the entry are kept. If the entry belonged to another server, only
+    settings of this server are kept.
     """
     from replicate_mcp.cli.install.jsonc_edit import append, set_value, value_at
     from replicate_mcp.cli.install.server_entry import other_server
@@ -220,10 +220,10 @@ def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) ->
         present, there = {}, {name: there[name] for name in SETTING_NAMES if name in there}
     env: dict[str, str] = entry["env"]
     if there.get(BASE_URL) != env.get(BASE_URL):
-        # A token goes nowhere but where it was meant for.
+        # A token must only be sent to the URL it was configured for.
         there = {name: value for name, value in there.items() if name not in (BASE_URL, TOKEN)}
     if TOKEN not in env:
-        there.pop(TOKEN, None)  # The server reads it from its own file, which this would hide.
+        there.pop(TOKEN, None)  # It would override the server's file.
     elif env[TOKEN] == UNKNOWN:
         env[TOKEN] = _existing_token(there.get(TOKEN)) or ask()
     merged = present | entry | {"env": there | env}
@@ -239,12 +239,12 @@ def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) ->
 
 
 def _existing_token(token: Any) -> str | None:
-    """Return the token of an entry; None for none, or for text that stands for one."""
+    """Return the token of an entry, or None if it is missing or a placeholder."""
     from replicate_mcp.placeholders import placeholder
 
     if not isinstance(token, str) or not token:
         return None
-    # Some hosts fill in a variable by themselves.
+    # Some hosts substitute variables themselves.
     return token if token.startswith("${") or placeholder(token) is None else None
 
 
@@ -263,7 +263,7 @@ def _without_server(place: Place) -> str:
 
 
 def _warn_of_comments(place: Place, text: str) -> None:
-    """Say that the host cannot read its own file, where it takes strict JSON alone."""
+    """Warn that a host with a strict JSON parser cannot read its configuration file."""
     import json
 
     if place.host.takes_comments or not text.strip():
@@ -323,7 +323,7 @@ def _show(place: Place, changed: str) -> None:
 
 
 def _print_next_steps(place: Place, backup: Path | None, entry: Mapping[str, Any]) -> None:
-    """Say what was written where, and what is next."""
+    """Print which file was written and what the user should do next."""
     file, host = place.file, place.host
     print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))
     if not entry:
@@ -339,7 +339,7 @@ def _print_next_steps(place: Place, backup: Path | None, entry: Mapping[str, Any
 
 
 def _refuse(place: Place, entry: Mapping[str, Any], reason: str) -> None:
-    """Print why nothing was changed, and what the user can put there by hand."""
+    """Print why nothing was changed, and the entry to add manually."""
     import json
 
     from replicate_mcp.cli.printing import say

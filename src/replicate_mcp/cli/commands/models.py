@@ -1,4 +1,4 @@
-"""`replicate-mcp models`: image models worth knowing, a search, or the inputs of one model."""
+"""`replicate-mcp models`: list recommended models, search models, or show a model's inputs."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model, or which words, if any."""
+    """Add the model or the search terms."""
     parser.add_argument(
         "model", nargs="?", metavar="NAME", help="owner/name or an alias: show its inputs"
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the models that were found, or one model's inputs from its own schema."""
+    """Print the models found, or the inputs from one model's schema."""
     from replicate_mcp.cli.app_session import run_in_app
     from replicate_mcp.cli.printing import say
     from replicate_mcp.errors import InvalidInput
@@ -61,7 +61,7 @@ def _found(found: "SearchResult") -> int:
         for model in found.models
     ]
     shown = _show(
-        # Few have an alias: a pipe gets it as a column, a person beside the words.
+        # Few models have an alias: a column when piped, part of the description on a terminal.
         [(alias, *row) for *row, alias in rows],
         [
             (name, price, f"{words} (alias {alias})" if alias else words)
@@ -101,7 +101,7 @@ def _show(
     *,
     text: str,
 ) -> bool:
-    """Print a table on a terminal, and tabs between the cells elsewhere; False without rows."""
+    """Print a table on a terminal, tab-separated rows otherwise; return False if there are none."""
     from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.printing import MAX_SENTENCE_CHARACTERS, print_row
     from replicate_mcp.cli.tables import print_table

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
 WATCH_POLL_SECONDS = 0.25
-"""How often `--watch` looks."""
+"""Polling interval of `--watch`."""
 
 BAR_WIDTHS = ((100, 24), (76, 8))
-"""From how many columns of a terminal on a bar has which width; a narrower one has no bar."""
+"""Pairs of minimum terminal width and bar width, in columns; narrower terminals get no bar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do."""
+    """Add the operation and the output options."""
     parser.add_argument(
         "words",
         nargs="*",
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the semaphores, set one, or watch them."""
+    """List or watch the semaphores, or change one."""
     from replicate_mcp.cli.app_session import run_in_app
     from replicate_mcp.settings import load_settings
 
@@ -158,7 +158,7 @@ async def _watch(app: "App", as_document: bool) -> int:
 
 
 async def _watch_in_lines(app: "App", as_document: bool) -> None:
-    """Print the semaphores after each change: JSON on one line, or rows after an empty line."""
+    """Print the semaphores after each change: one line of JSON, or rows after an empty line."""
     import json
     import sys
 
@@ -207,7 +207,10 @@ async def _watch_live(app: "App", console: "Console") -> None:
 
 
 async def _show_table(app: "App") -> "tuple[list[SemaphoreState], list[HolderUsage]]":
-    """All of them: whoever may read the state that is shared may see what is in it."""
+    """Return all semaphores with their usage by holder.
+
+    They are not filtered by caller: any user who can open the backend can read all of its state.
+    """
     backend = await app.backend()
     return await backend.semaphores(), await backend.usage_by_holder()
 

@@ -1,4 +1,4 @@
-"""`replicate-mcp serve`: the MCP server on stdio, or everything over HTTP."""
+"""`replicate-mcp serve`: run the MCP server on stdio, or all services over HTTP."""
 
 import argparse
 import sys
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from replicate_mcp.settings import Settings
 
 HOST, PORT = "127.0.0.1", 8000
-"""Where HTTP is served by default."""
+"""Default address of the HTTP server."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where to serve; the rest are settings."""
+    """Add the transport and the address; everything else is a setting."""
     parser.add_argument(
         "--http",
         action="store_true",
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until the client is gone."""
+    """Serve until the client disconnects or the process is stopped."""
     import anyio
 
     from replicate_mcp.cli.printing import say
@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    """Refuse options that would have no effect.
+    """Reject options that would have no effect.
 
     Raises:
-        InvalidInput: an option of --http was given without it.
+        InvalidInput: an option of `--http` was given without it.
     """
     from replicate_mcp.errors import InvalidInput
 

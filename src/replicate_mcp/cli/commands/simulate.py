@@ -1,4 +1,4 @@
-"""`replicate-mcp simulate`: the stand-in for Replicate's API, alone."""
+"""`replicate-mcp simulate`: run only the local stand-in for Replicate's API."""
 
 import argparse
 from importlib.util import find_spec
@@ -8,14 +8,14 @@ from replicate_mcp.platform.shell import install_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The simulator's own."""
+    """Add the simulator's own options."""
     from replicate_mcp.simulator.__main__ import add_arguments as add_simulator_arguments
 
     add_simulator_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it until interrupted."""
+    """Run the simulator until interrupted."""
     from replicate_mcp.simulator.__main__ import main
 
     require_simulator()
@@ -23,10 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def require_simulator() -> None:
-    """Say what to install where the simulator cannot run.
+    """Check that the packages the simulator needs are installed.
 
     Raises:
-        InvalidInput: its extra packages are not there.
+        InvalidInput: packages are missing; the message has the command that installs them.
     """
     missing = [name for module, name in _NEEDS.items() if find_spec(module) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""A file of another program's: read as it is, and replaced in one step with a backup beside it."""
+"""Configuration file of another program, replaced atomically with a backup."""
 
 import contextlib
 import os
@@ -11,23 +11,23 @@ from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import files
 
 PRIVATE_MODE = 0o600
-"""Permissions of what holds a secret, and of every new file and backup: their user's alone."""
+"""Mode of files with secrets, and of all new files and backups: accessible to the owner only."""
 
 
 class ConfigFile:
-    """One file, and what was in it when it was read.
+    """Configuration file and its content when it was read.
 
     Attributes:
-        path: the file itself, where what was named is a link to it.
-        text: its text without a byte order mark; empty where there is no file.
-        has_mark: whether it begins with one, which not every host reads.
+        path: path of the file, with links resolved.
+        text: text without a byte order mark; empty if the file is missing.
+        has_mark: whether the file begins with a byte order mark, which not every host accepts.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read it.
+        """Read the file.
 
         Raises:
-            InvalidInput: it cannot be read.
+            InvalidInput: the file cannot be read.
         """
         self.path = path.resolve()
         try:
@@ -43,13 +43,14 @@ class ConfigFile:
         self.text = text.removeprefix("\ufeff")
 
     def replace(self, text: str, *, holds_secret: bool) -> Path | None:
-        """Put another text in its place, without a mark; return the backup's path, if any.
+        """Replace the file's text, writing no byte order mark; return the backup's path, if any.
 
         Args:
-            holds_secret: others lose their permissions to the file; else its mode is kept.
+            text: new text of the file.
+            holds_secret: whether to remove other users' permissions; otherwise the mode is kept.
 
         Raises:
-            InvalidInput: it cannot be written, or has changed since it was read.
+            InvalidInput: the file cannot be written, or has changed since it was read.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ class ConfigFile:
             backup = None
             if self._bytes is not None:
                 mode = stat.S_IMODE(self.path.stat().st_mode)
-                # The old text may hold secrets as well, of this server or of others.
+                # The old text may hold secrets too, of this server or of others.
                 backup = self._write_beside(self._bytes, mode & PRIVATE_MODE)
                 backup = self._replace(backup, self._backup_path())
                 if holds_secret:
@@ -75,14 +76,14 @@ class ConfigFile:
         return backup
 
     def is_open_to_others(self) -> bool:
-        """Return whether its mode gives other users of this machine any permission."""
+        """Return whether the file's mode gives other users any permission."""
         return files.is_readable_by_others(self.path)
 
     @staticmethod
     def _replace(written: Path, target: Path) -> Path:
         try:
             return files.retry_while_held(lambda: written.replace(target))
-        except BaseException:  # It may hold secrets.
+        except BaseException:  # the file may hold secrets
             files.remove_file(written)
             raise
 
@@ -98,7 +99,7 @@ class ConfigFile:
 
     def _write_beside(self, content: bytes, mode: int) -> Path:
         written = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
-        # Not by `tempfile`: on Windows it tries 10,000 names where it may not write.
+        # Not `tempfile`: on Windows it tries 10,000 names in a folder that is not writable.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         handle = os.open(written, flags, PRIVATE_MODE)
         try:

@@ -1,4 +1,4 @@
-"""Variables of this environment that `install` writes into a host's configuration.
+"""Environment variables that `install` copies into a host's configuration.
 
 Hosts start servers without the environment of the user's shell.
 """
@@ -26,16 +26,16 @@ FORWARDED_SETTINGS = (
     "REPLICATE_MCP_CONFIRM_ABOVE",
     "REPLICATE_MCP_FILES",
 )
-"""Settings that a server on stdio uses and that may be read by others."""
+"""Settings used by a server on stdio that are not secret."""
 
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 NETWORK_VARIABLES = (*_PROXIES, *(name.lower() for name in _PROXIES), *CERTIFICATE_VARIABLES)
-"""Variables by which a machine reaches the network; a proxy may be named in lower case too."""
+"""Proxy and certificate variables; names of proxy variables may be lower case."""
 
 
 def forwarded_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of the environment; one that holds a password is left out, and told."""
+    """Return the settings of the environment, skipping any that hold a password with a message."""
     found = {}
     for name in FORWARDED_SETTINGS:
         if origins[name] != "environment":
@@ -52,7 +52,7 @@ def forwarded_settings(values: Mapping[str, Any], origins: Mapping[str, str]) ->
 
 
 def forwarded_network(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables by which this machine reaches the network, with whole paths."""
+    """Return the network variables of the environment, with absolute paths."""
     found = {name: environ[name] for name in NETWORK_VARIABLES if environ.get(name)}
     for name in CERTIFICATE_VARIABLES:
         if name in found and not found[name].startswith("~"):
@@ -61,7 +61,7 @@ def forwarded_network(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def describe_network(network: Mapping[str, str]) -> Iterator[str]:
-    """Yield sentences on the variables of the network that an entry has."""
+    """Yield sentences about the network variables of an entry."""
     from replicate_mcp.tls import TlsSettingsError, client_context
 
     if not network:

@@ -1,4 +1,4 @@
-"""The hosts that `install` knows: where each keeps its servers, and how an entry looks there."""
+"""MCP hosts supported by `install`: the location and format of their configuration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,21 +7,22 @@ from pathlib import Path
 from replicate_mcp.platform.paths import Machine
 
 SERVER = "replicate"
-"""The name under which hosts know this server."""
+"""Default name of this server in a host's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A program that starts MCP servers.
+    """Program that starts MCP servers.
 
     Attributes:
-        servers: the key of its configuration under which they stand.
-        file: its configuration of all of the user's projects.
-        says_type: whether an entry tells its transport.
-        asks_for_secrets: whether the host asks for the token itself and keeps it encrypted, so that
+        title: display name.
+        servers: key in the configuration that holds the servers.
+        file: returns the path of the user-wide configuration.
+        then: what the user has to do after the installation.
+        says_type: whether an entry names its transport.
+        asks_for_secrets: whether the host prompts for the token and stores it encrypted, so that
             the file only refers to it.
-        then: what the user does next.
-        takes_comments: whether its configuration may have comments and trailing commas.
+        takes_comments: whether the configuration may have comments and trailing commas.
     """
 
     title: str
@@ -38,8 +39,8 @@ def _claude_desktop(machine: Machine) -> Path:
     usual = machine.settings / "Claude" / name
     if machine.platform != "win32":
         return usual
-    # Windows gives a packaged app a folder of its own in place of the usual one, and the app
-    # reads that alone (anthropics/claude-code #26073).
+    # On Windows a packaged app reads only its own redirected folder instead of the usual one
+    # (anthropics/claude-code #26073).
     local = Path(machine.environ.get("LOCALAPPDATA") or machine.home / "AppData" / "Local")
     packaged = sorted((local / "Packages").glob("Claude_*/LocalCache/Roaming/Claude"))
     return packaged[0] / name if packaged else usual
@@ -88,4 +89,4 @@ ALIASES = {
     "code": "vscode",
     "vs-code": "vscode",
 }
-"""Other words for the hosts."""
+"""Alternative names of hosts."""

@@ -1,6 +1,6 @@
-"""Changes one place of a JSON text and leaves all of the rest as it was written.
+"""Edits of a single value in JSON text that leave the rest of the text unchanged.
 
-Comments and trailing commas are taken as editors take them, and stay.
+Comments and trailing commas are accepted and kept, as in editors' configuration files.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Path = tuple[str | int, ...]
-"""The way to a value: keys of objects, positions in arrays."""
+"""Path to a value: keys of objects and indexes of arrays."""
 
 _BETWEEN = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*", re.DOTALL)
 COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
@@ -20,15 +20,17 @@ _DOUBLE_BACKSLASH = r": a backslash is written twice in JSON, like C:\\Users"
 
 
 class NotJson(ValueError):
-    """The text cannot be read, or not in one way only; the message says where, without quoting."""
+    """Invalid or ambiguous JSON; the message gives the position without quoting the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value, and where it stands.
+    """Value with its position in the text.
 
     Attributes:
-        members: of an object or an array; None for the rest.
+        start: index of its first character.
+        end: index after its last character.
+        members: members of an object or array; None for other values.
     """
 
     start: int
@@ -37,10 +39,10 @@ class Node:
     members: "tuple[Member, ...] | None" = None
 
     def find(self, step: str | int) -> "Member | None":
-        """The member of that key or position.
+        """Return the member with this key or index, or None.
 
         Raises:
-            NotJson: there are several; which one is meant, programs decide differently.
+            NotJson: the key occurs more than once; programs differ in which one they use.
         """
         if isinstance(step, int):
             return self.members[step] if self.members and step < len(self.members) else None
@@ -52,7 +54,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of an object (with its key) or of an array, and the comma behind it, if any."""
+    """Member of an object or array.
+
+    Attributes:
+        key: key in an object; None in an array.
+        comma: index of the comma after it; None without one.
+    """
 
     start: int
     key: str | None
@@ -61,10 +68,10 @@ class Member:
 
 
 def read(text: str) -> Node:
-    """The text's value, with the places of all that is in it.
+    """Parse JSON with comments and trailing commas, keeping positions.
 
     Raises:
-        NotJson: it is no JSON, also where comments and trailing commas are allowed.
+        NotJson: the text cannot be parsed.
     """
     try:
         node = _value(text, _skip(text, 0))
@@ -77,16 +84,16 @@ def read(text: str) -> Node:
 
 
 def value_at(text: str, path: Path) -> Any:
-    """What stands there, or None."""
+    """Return the value at `path`, or None."""
     node = _node_at(read(text), path)
     return None if node is None else node.value
 
 
 def set_value(text: str, path: Path, value: Any) -> str:
-    """The text with the value there, and objects made on the way to it where they are missing.
+    """Return the text with `value` at `path`, creating missing objects on the path.
 
     Raises:
-        NotJson: the text cannot be read, or something else than an object is in the way.
+        NotJson: the text cannot be parsed, or a value on the path is not an object.
     """
     root = node = read(text)
     for depth, step in enumerate(path):
@@ -104,10 +111,10 @@ def set_value(text: str, path: Path, value: Any) -> str:
 
 
 def append(text: str, path: Path, value: Any) -> str:
-    """The text with the value at the end of the array there, which is made where it is missing.
+    """Return the text with `value` appended to the array at `path`, which is created if missing.
 
     Raises:
-        NotJson: the text cannot be read, or something else than an array is there.
+        NotJson: the text cannot be parsed, or the value at `path` is not an array.
     """
     root = read(text)
     node = _node_at(root, path)
@@ -119,7 +126,7 @@ def append(text: str, path: Path, value: Any) -> str:
 
 
 def remove(text: str, path: Path) -> str:
-    """The text without what stands there; the same text where nothing does."""
+    """Return the text without the member at `path`; unchanged if it is missing."""
     parent = _node_at(read(text), path[:-1])
     member = None if parent is None else parent.find(path[-1])
     if parent is None or parent.members is None or member is None:
@@ -131,13 +138,13 @@ def remove(text: str, path: Path) -> str:
     if member.comma is None and position > 0 and (comma := parent.members[position - 1].comma):
         text = text[:comma] + text[comma + 1 :]
     if len(parent.members) == 1:
-        # An object that holds nothing more, not even a comment, is closed up.
+        # Close up an object that holds nothing else, not even a comment.
         text = text[:start] + re.sub(r"^\s*(?=[}\]])", "", text[start:])
     return text
 
 
 def scalars(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Every value that is neither object nor array, with the way to it."""
+    """Yield every value that is neither object nor array, with its path."""
     if node.members is None:
         yield path, node
         return
@@ -156,7 +163,7 @@ def _node_at(node: Node, path: Path) -> Node | None:
 
 
 def _insert(text: str, root: Node, parent: Node, key: str | None, value: Any) -> str:
-    """Behind the last member, in the way in which the others are laid out."""
+    """Insert a member after the last one, in the layout of the existing members."""
     label = "" if key is None else f"{json.dumps(key, ensure_ascii=False)}: "
     last = parent.members[-1] if parent.members else None
     trailing = "," if last is not None and last.comma is not None else ""
@@ -193,14 +200,14 @@ def _newline(text: str) -> str:
 
 
 def _unit(text: str, root: Node) -> str:
-    """One step of the text's own indentation; two spaces where it has none yet."""
+    """Return one level of the text's indentation, by default two spaces."""
     if root.members and "\n" in text[root.start : root.members[0].start]:
         return _indent(text, root.members[0].start) or "  "
     return "  "
 
 
 def _indent(text: str, at: int) -> str:
-    """The white space with which that place's line begins."""
+    """Return the leading white space of the line that contains index `at`."""
     line = text[text.rfind("\n", 0, at) + 1 :]
     return line[: len(line) - len(line.lstrip(" \t"))]
 

@@ -1,4 +1,4 @@
-"""What `install` asks the user: for the token, and whether to write."""
+"""Prompts of `install`: for the token and for confirmation."""
 
 import sys
 from contextlib import suppress
@@ -14,10 +14,10 @@ PROMPTED_LATER = "(your token, asked for without --dry-run)"
 
 
 def checked_token(token: str) -> str:
-    """Return a token as it is.
+    """Return `token` unchanged.
 
     Raises:
-        InvalidInput: it is text that stands for one.
+        InvalidInput: the token is a placeholder.
     """
     from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
 
@@ -27,10 +27,10 @@ def checked_token(token: str) -> str:
 
 
 def prompt_token() -> str:
-    """The token, typed unseen.
+    """Prompt for the token without echo.
 
     Raises:
-        InvalidInput: nobody is there to type it, or nothing was typed.
+        InvalidInput: stdin is not a console, or nothing was entered.
     """
     from getpass import getpass
 
@@ -40,7 +40,7 @@ def prompt_token() -> str:
         f"{TOKEN} as it says when it starts."
     )
     if not sys.stdin.isatty():
-        # What is typed can be hidden in a console alone.
+        # Input can be hidden only in a console.
         terminal = "PowerShell" if is_msys_terminal(sys.stdin) else "a terminal"
         raise InvalidInput(
             f"No token is set: put one from https://replicate.com/account/api-tokens into {TOKEN}, "
@@ -55,12 +55,12 @@ def prompt_token() -> str:
 
 
 def asked_later() -> str:
-    """Return what stands for the token in a dry run."""
+    """Return the text that stands for the token in a dry run."""
     return PROMPTED_LATER
 
 
 def confirm() -> bool:
-    """Return whether the change is to be written."""
+    """Return whether the user agrees to write the change."""
     if not is_terminal(sys.stdin):
         print("Add --yes to write it without being asked.", file=sys.stderr)
         return False
@@ -68,7 +68,7 @@ def confirm() -> bool:
 
 
 def agreed_to_replace(name: str) -> bool:
-    """Return whether another server may go; `--yes` does not say so."""
+    """Return whether the user agrees to replace another server; `--yes` does not cover that."""
     if not is_terminal(sys.stdin):
         print(
             f"Another server is called {name} there: give this one another name with --name, "

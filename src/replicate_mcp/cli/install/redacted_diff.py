@@ -1,4 +1,4 @@
-"""A change to a configuration as a diff that tells no secrets, neither ours nor others'."""
+"""Diff of a configuration change with all secrets masked, those of other servers included."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from replicate_mcp.cli.install.jsonc_edit import COMMENT, Node, NotJson, read, s
 from replicate_mcp.cli.install.jsonc_edit import Path as Way
 
 WIDEST = 160
-"""Characters of a line that are shown."""
+"""Maximum length of a printed line."""
 
 TOKEN = "REPLICATE_API_TOKEN"  # noqa: S105 - the setting's name
 
@@ -19,22 +19,25 @@ _TOKEN = re.compile(r"r8_\w+")
 
 
 IsShown = Callable[[Way, str], bool]
-"""Whether a string, at that place in an entry, is no secret."""
+"""Function that returns whether a string at a path within an entry may be shown."""
 
 
 def difference(
     path: Path, before: str, after: str, *, ours: Sequence[Way], is_shown: IsShown
 ) -> str:
-    """What changes, line by line.
+    """Return a unified diff with masked strings.
 
     Args:
-        ours: the entries of which something is shown; of all others only the keys are.
-        is_shown: says what of these.
+        path: path of the file, for the headings.
+        before: old text.
+        after: new text.
+        ours: paths of the entries whose strings may be shown; of others only keys are shown.
+        is_shown: returns whether a string of such an entry may be shown.
     """
     kept = {node.value for _, node in _scalars(after)}
 
     def hidden(way: Way, value: str) -> str:
-        # What goes has to look other than what comes, or the change would not be seen.
+        # Old and new values need different masks, or the diff would not show the change.
         whose = "your" if value in kept else "the old"
         return f"({whose} token, hidden)" if way[-1] == TOKEN else f"({whose} text, hidden)"
 
@@ -44,7 +47,7 @@ def difference(
 
 
 def _lines(text: str) -> list[str]:
-    """Split at line ends alone; `str.splitlines` knows others, which a key may hold."""
+    """Split at CR and LF only; `str.splitlines` also splits at characters that keys may contain."""
     lines = _LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
 
@@ -53,7 +56,7 @@ def _scalars(text: str) -> Sequence[tuple[Way, Node]]:
     try:
         return list(scalars(read(text)))
     except NotJson:
-        return ()  # An empty file.
+        return ()  # an empty file
 
 
 def _masked(

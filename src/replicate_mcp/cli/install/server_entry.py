@@ -1,4 +1,4 @@
-"""An entry in a host's configuration: whether it is this server's, and what of it may be shown."""
+"""Recognition of this server's entry in a host's configuration, and of secrets in it."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -9,14 +9,14 @@ from replicate_mcp.cli.install.jsonc_edit import Path as Way
 from replicate_mcp.text import printable
 
 _STARTERS = ("uv", "uvx", "pipx")
-"""Programs that start this one by the name of its package; npm has another's of that name."""
+"""Programs that run this package by its name; npm has an unrelated package of that name."""
 
 _FLAG = re.compile(r"-\w|--[a-z-]+")
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 
 
 def other_server(entry: Any) -> str | None:
-    """What an entry leads to where that is not this server: a host's name, or a program's."""
+    """Return the host or program that an entry starts, or None if it starts this server."""
     if not isinstance(entry, dict):
         return None
     if isinstance(url := entry.get("url"), str):
@@ -31,10 +31,11 @@ def other_server(entry: Any) -> str | None:
 
 
 def holds_password(value: str, name: str = "") -> bool:
-    """Whether an address may carry one, also where it was not escaped as it should have been.
+    """Return whether a URL may contain a password, even an unescaped one.
 
     Args:
-        name: the variable; that of a proxy may have an address without a scheme.
+        value: URL or other value of the variable.
+        name: variable name; a proxy's URL may lack a scheme.
     """
     scheme, sign, rest = value.partition("://")
     if name.lower().endswith("_proxy") and "@" in value:
@@ -43,11 +44,13 @@ def holds_password(value: str, name: str = "") -> bool:
 
 
 def is_shown(way: Way, value: str, *, variables: Collection[str], words: Collection[str]) -> bool:
-    """Whether a string of an entry, at that place in it, can be shown to whoever looks on.
+    """Return whether a string at the path `way` within an entry may be shown.
 
     Args:
-        variables: which of its `env` are no secrets.
-        words: which of its `args` are no secrets.
+        way: path within the entry.
+        value: the string.
+        variables: names in `env` that are not secret.
+        words: values in `args` that are not secret.
     """
     match way:
         case ("command" | "type",):
@@ -61,14 +64,14 @@ def is_shown(way: Way, value: str, *, variables: Collection[str], words: Collect
 
 
 def words_of(entry: Any) -> list[str]:
-    """The arguments of an entry, as far as they are words."""
+    """Return the arguments of an entry that are strings."""
     args = entry.get("args") if isinstance(entry, Mapping) else None
     return [word for word in args if isinstance(word, str)] if isinstance(args, list) else []
 
 
 def _starts_this_one(command: str, args: Any) -> bool:
     program, words = _program(command), words_of({"args": args})
-    # -P keeps modules of the current folder out; without it, an entry is an older one of ours.
+    # -P keeps modules of the current folder out; older entries of this server lack it.
     as_module = words[words[:1] == ["-P"] :][:2] == ["-m", "replicate_mcp"]
     if program == "replicate-mcp" or as_module:
         return True

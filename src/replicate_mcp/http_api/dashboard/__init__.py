@@ -1,4 +1,4 @@
-"""The dashboard at `/`: what runs, how full the limits are, what failed and why, in a browser."""
+"""The dashboard at `/`: running batches, use of the limits, and failures with their reasons."""
 
 from replicate_mcp.http_api.dashboard.routes import router
 

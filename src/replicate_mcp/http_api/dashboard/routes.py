@@ -1,4 +1,4 @@
-"""The dashboard's page and files, and what a browser is told they may do."""
+"""The dashboard's page and files, with their security headers."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _CONTENT_TYPES = {
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def home(request: Request, app: AppDep) -> Response:
-    """The dashboard for browsers, the JSON of `/health` for the rest."""
+    """Return the dashboard to browsers, and the JSON of `/health` to other clients."""
     if prefers_html(request.headers.get("accept", "")):
         return _answer(request, "index.html", app.settings.replicate_base_url)
     answer = await reads.health(request, app)
@@ -35,14 +35,17 @@ async def home(request: Request, app: AppDep) -> Response:
 
 @router.api_route("/dashboard/{name}", methods=["GET", "HEAD"])
 async def file(name: str, request: Request, app: AppDep) -> Response:
-    """A script, the styles or the icon: they hold no data, so anybody may have them."""
+    """Return a script, the styles or the icon; they hold no data and need no authentication."""
     if name not in _files() or name == "index.html":
         raise HTTPException(404, "Not Found")
     return _answer(request, name, app.settings.replicate_base_url)
 
 
 def prefers_html(accept: str) -> bool:
-    """Whether an `Accept` names HTML, and not after JSON: browsers do, programs do not."""
+    """Return whether an `Accept` header prefers HTML over JSON, or ranks them equally.
+
+    Browsers do, programs do not.
+    """
     qualities = {"text/html": 0.0, "application/json": 0.0}
     for each in accept.lower().split(","):
         name, *parameters = (part.strip() for part in each.split(";"))
@@ -52,12 +55,13 @@ def prefers_html(accept: str) -> bool:
 
 
 def security_headers(replicate_base_url: str) -> Mapping[str, str]:
-    """What the page may load, and from where: itself, and the images that were delivered.
+    """Return headers that restrict the page's sources to itself and the delivered images.
 
-    The delivered files may be fetched too: that is how one is saved under its own name.
+    Scripts may fetch the delivered images too, to save one under its own name.
 
     Args:
-        replicate_base_url: a simulator's, if it is on loopback: its images may be shown then.
+        replicate_base_url: the base URL of Replicate's API; if it is a simulator on loopback, its
+            images are allowed.
     """
     files = " ".join(image_origins(replicate_base_url))
     rules = (
@@ -81,7 +85,7 @@ def security_headers(replicate_base_url: str) -> Mapping[str, str]:
 _ORIGINS = '<meta name="image-origins" content="" />'
 
 _ADDRESSES = resources.files("replicate_mcp.mcp_server.gallery").joinpath("view", "image-url.js")
-"""Decides for the gallery, and here, which addresses are of delivered images."""
+"""Script that decides for the gallery and the dashboard which URLs are delivered images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class _File:
 
 
 def _answer(request: Request, name: str, replicate_base_url: str) -> Response:
-    """A file, or that the browser has it already: it asks each time, and gets it once."""
+    """Return a file, or 304 if the browser's copy is current; browsers revalidate every time."""
     found = _page(replicate_base_url) if name == "index.html" else _files()[name]
     headers = {
         **security_headers(replicate_base_url),
@@ -108,7 +112,7 @@ def _answer(request: Request, name: str, replicate_base_url: str) -> Response:
 
 @cache
 def _files() -> dict[str, _File]:
-    """All files by name: they are few and small, and change with the package only."""
+    """Return all files by name; they are few and small, and change with the package only."""
     files = [*resources.files(__package__).joinpath("static").iterdir(), _ADDRESSES]
     return {
         each.name: _file(each.name, each.read_bytes())
@@ -119,7 +123,7 @@ def _files() -> dict[str, _File]:
 
 @cache
 def _page(replicate_base_url: str) -> _File:
-    """The page, told from where images may come besides Replicate's delivery hosts."""
+    """Return the page with the origins of images besides Replicate's delivery hosts."""
     origins = escape(" ".join(simulator_origins(replicate_base_url)))
     page = _files()["index.html"].content.decode()
     page = page.replace(_ORIGINS, f'<meta name="image-origins" content="{origins}" />')

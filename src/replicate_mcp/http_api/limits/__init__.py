@@ -1,1 +1,1 @@
-"""Limits on requests: size, time, number and share of each client."""
+"""Limits on requests: size, time, number, and the quota of each client."""

@@ -1,4 +1,4 @@
-"""How much a server takes from the network: sizes, clocks and counts, and where each is from."""
+"""Request limits of the server: sizes, timeouts and counts, with their sources."""
 
 from dataclasses import dataclass, replace
 
@@ -7,45 +7,53 @@ from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_MARKS
 MIB = 1024 * 1024
 
 MARK_BYTES = 128
-"""What a comma, `[` or `{` counts as: an empty object takes 64 bytes, one with a value over 200."""
+"""Bytes counted for a comma, `[` or `{`: an empty object takes 64, one with a value over 200."""
 
 RETRY_AFTER_SECONDS = 5
-"""What a caller is told that has too much open: it may retry once something of it has ended."""
+"""`Retry-After` of a request over a limit.
+
+A retry succeeds once some of what the caller has open has ended.
+"""
 
 _DESCRIPTORS_OF_OUR_OWN = 700
-"""Left to everything but callers: some hundred creations, Redis, files."""
+"""File descriptors not available to clients: for some hundred creations, Redis and files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process takes; what is beyond is refused before it costs anything.
+    """Limits of one process; requests that exceed them are refused before they use resources.
 
     Attributes:
-        header_bytes: of a request's headers together: nginx takes 32 KiB as well.
-        body_bytes: of a request: enough for a thousand tasks, or some input images as data URIs.
-        mcp_body_bytes: of a request to MCP: what its SDK takes.
+        header_bytes: bytes of a request's headers together; nginx accepts 32 KiB as well.
+        body_bytes: bytes of a request body: enough for a thousand tasks, or for some input images
+            as data URIs.
+        mcp_body_bytes: bytes of a body sent to MCP; the limit of its SDK.
         body_marks: commas, `[` and `{` of a body: enough for five hundred in each of a thousand
-            tasks, prompts included; what is read of it takes some 100 MB at most then.
-        mcp_body_marks: the same of a request to MCP, whose SDK reads it on the event loop: a
-            thousand tasks of twenty inputs take 40,000.
-        header_seconds: until a request's headers have to be here, counted from the connection or
-            from their first byte; as in Apache's mod_reqtimeout.
-        body_seconds: until its body has to be here: nginx's client_body_timeout, but in all.
-        unread_seconds: within which a client has to read what is held of its answer, 64 KiB or
-            less, before it is sent more; nginx's send_timeout, with a least rate.
-        linger_seconds: for which more of a body that was refused is waited for; what comes is read
-            and dropped, else clients do not see the refusal; nginx's lingering_timeout.
-        linger_total_seconds: for which it is read in all; nginx's lingering_time.
-        open_requests: open at once, in all; a stream that says nothing counts as well. Ten times
-            the 200 callers that the benchmarks measure.
-        held_body_bytes: of the bodies of all open requests and of their answers together, beyond
-            the first `small_body_bytes` of each: thirty-two of the largest texts, or eight of the
-            most values, each mark of which counts `MARK_BYTES` more.
-        batch_bytes: of memory that batches take until they have ended, mostly by their inputs;
-            of all accounts together. One account may have a quarter.
-        sessions: of MCP's older revisions, open in all: as its SDK has it, 40 kB each.
-        session_idle_seconds: after which the SDK ends one.
-        connections: in all; a new one beyond them closes the one that has been idle for longest.
+            tasks, prompts included. The parsed values then take some 100 MB at most.
+        mcp_body_marks: the same for MCP, whose SDK parses bodies on the event loop; a thousand
+            tasks of twenty inputs have 40,000.
+        header_seconds: time for a request's headers to arrive, from the connection or from their
+            first byte; as in Apache's mod_reqtimeout.
+        body_seconds: time for a request's whole body to arrive; like nginx's client_body_timeout,
+            which limits the pause between two reads only.
+        unread_seconds: time for a client to read the buffered part of its answer, 64 KiB or less,
+            before it is sent more; as nginx's send_timeout, with a minimum rate.
+        linger_seconds: time to wait for more of a refused body, which is read and discarded, since
+            clients would not see the refusal otherwise; as nginx's lingering_timeout.
+        linger_total_seconds: total time to read a refused body; as nginx's lingering_time.
+        open_requests: concurrent requests of all clients, idle streams included. Ten times the 200
+            callers that the benchmarks measure.
+        held_body_bytes: bytes of all concurrent requests' bodies and answers together, beyond the
+            first `small_body_bytes` of each: thirty-two of the largest texts, or eight with the
+            most values, since each mark counts `MARK_BYTES` more.
+        small_body_bytes: bytes of each body and each answer that are not counted; also the size of
+            the pieces in which answers are sent.
+        batch_bytes: memory of all accounts' running batches, mostly for their inputs. One account
+            may use a quarter.
+        sessions: concurrent sessions of MCP's older revisions; the limit of its SDK, 40 kB each.
+        session_idle_seconds: time after which the SDK ends an idle session.
+        connections: concurrent connections; a new one beyond them closes the one that has been idle
+            for longest.
     """
 
     header_bytes: int = 32 * 1024
@@ -67,11 +75,15 @@ class Limits:
     connections: int = 4_000
 
     def fitting(self, descriptors: int | None) -> "Limits":
-        """These, or less where the system gives a process too few descriptors for them."""
+        """Return these limits, reduced to what the process's file descriptors allow.
+
+        Args:
+            descriptors: how many files and sockets the process may open; None for any number.
+        """
         if descriptors is None:
             return self
         connections = min(self.connections, max(64, descriptors - _DESCRIPTORS_OF_OUR_OWN))
-        # Half of them: so there always is an idle one to close for a new one.
+        # Half of them, so that there is always an idle connection to close for a new one.
         open_requests = min(self.open_requests, connections // 2)
         return replace(self, connections=connections, open_requests=open_requests)
 

@@ -1,6 +1,6 @@
-"""Return memory to the system once large requests have ended.
+"""Return of freed memory to the system after large requests.
 
-glibc keeps what was freed: 500 MB were measured after 200 clients had sent the largest bodies.
+glibc keeps freed memory: 500 MB were measured after 200 clients had sent the largest bodies.
 """
 
 import asyncio
@@ -8,17 +8,17 @@ import asyncio
 from replicate_mcp.platform.memory import memory_trimmer
 
 DELAY_SECONDS = 5.0
-"""After the end of a large request; one call serves all that end until then."""
+"""Seconds after the end of a large request; one call covers all that end until then."""
 
 
 class FreeMemory:
-    """Returns memory, in a thread: that takes some milliseconds a gigabyte."""
+    """Scheduled return of freed memory, in a thread: it takes some milliseconds per gigabyte."""
 
     def __init__(self) -> None:
         self._is_scheduled = False
 
     def return_soon(self) -> None:
-        """Return what is free in a while; without effect on systems that do it by themselves."""
+        """Schedule the return of freed memory; no-op on systems that return it themselves."""
         if self._is_scheduled or memory_trimmer() is None:
             return
         self._is_scheduled = True

@@ -1,4 +1,4 @@
-"""Connections: clocks on what the other side of each owes, and room for new ones."""
+"""HTTP connections with timeouts for slow clients, and a limit on their number."""
 
 import asyncio
 import contextlib
@@ -20,27 +20,33 @@ from replicate_mcp.platform.sockets import RESET_ON_CLOSE
 CHECKED_EVERY_SECONDS = 1.0
 
 READ_BYTES = 64 * 1024
-"""Most bytes that are read from a connection at once. asyncio reads 256 KiB by itself: with 200
-senders of large bodies, one turn of its loop took 60 ms, of which every request needs several."""
+"""Maximum bytes read from a connection at a time.
+
+asyncio's default is 256 KiB: with 200 senders of large bodies, one turn of its loop took 60 ms, and
+every request needs several turns.
+"""
 
 DRAIN_PAUSE_SECONDS = 0.0005
 MAX_DRAIN_PAUSE_SECONDS = 1.0
-"""How long the rest of a refused body is not read after each piece, for each connection that has
-one. So all of them together take a small part of the event loop: reading a piece takes about
-0.06 ms, and 200 bodies of 16 MiB have been read after 25 s."""
+"""Bounds of the pause in reading after each piece of a refused body.
+
+The pause is `DRAIN_PAUSE_SECONDS` for each connection with such a body, so that all of them
+together take a small part of the event loop: reading a piece takes about 0.06 ms, and 200 bodies of
+16 MiB are read after 25 s.
+"""
 
 PEER = "peer"
-"""Under which the scope's state has the other end of a request's connection."""
+"""Key of a scope's state with the other end of the request's connection."""
 
 
 class _CycleTransport:
-    """The transport of a connection for one that answers a request: `close` lets a body arrive."""
+    """Transport for a request's cycle, whose `close` lets the rest of the body arrive."""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
 
     def close(self) -> None:
-        """Close the connection, or only its sending half while more of the body arrives."""
+        """Close the connection, or only its sending half while the body still arrives."""
         self._connection.close_after_body()
 
     def __getattr__(self, name: str) -> Any:
@@ -48,9 +54,10 @@ class _CycleTransport:
 
 
 class Connection(H11Protocol):
-    """One connection; the server looks at each every second, so a clock costs a request nothing.
+    """One HTTP connection; the server checks its timeouts every second, at no cost to requests.
 
     Args:
+        limits: the process's limits.
         draining: the server's connections on which the rest of a refused body arrives.
     """
 
@@ -68,29 +75,29 @@ class Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request of it is being answered."""
+        """Whether no request of this connection is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
     def is_draining(self) -> bool:
-        """Whether its request was answered before the whole body had arrived."""
+        """Whether the request was answered before its whole body had arrived."""
         return self.conn.their_state is h11.SEND_BODY and self.is_idle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take it, in place of an idle one where there are too many."""
+        """Accept the connection; beyond the limit, close the longest idle one."""
         super().connection_made(transport)
-        with contextlib.suppress(AttributeError):  # Transports other than asyncio's own.
+        with contextlib.suppress(AttributeError):  # Other transports than asyncio's own.
             transport.max_size = READ_BYTES  # type: ignore[attr-defined]
-        self.app_state = {**self.app_state, PEER: Peer(transport)}  # Of each request's scope.
+        self.app_state = {**self.app_state, PEER: Peer(transport)}  # Part of each request's scope.
         if len(self.connections) > self._limits.connections:
             others = [each for each in self.connections if isinstance(each, Connection)]
             idle = [each for each in others if each.is_idle and each is not self]
             longest = min(idle, key=lambda each: each._idle_since, default=self)
             longest.transport.abort()
-            self.connections.discard(longest)  # At once: many come before that is carried out.
+            self.connections.discard(longest)  # Now: many connect before the abort takes effect.
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and note whether a request's headers have begun and not ended."""
+        """Process data, and track whether a request's headers are incomplete."""
         self._received_at = self.loop.time()
         if self._is_half_closed:
             self._unset_keepalive_if_required()
@@ -109,15 +116,15 @@ class Connection(H11Protocol):
             self._draining.discard(self)
 
     def handle_events(self) -> None:
-        """Read requests, and close after an answer only as `close_after_body` does."""
+        """Process requests, and let their cycles close with `close_after_body` only."""
         super().handle_events()
         if self.cycle is not None:
             self.cycle.transport = cast(asyncio.Transport, _CycleTransport(self))
 
     def close_after_body(self) -> None:
-        """Close, but while the body of the request arrives, only the half that sends.
+        """Close the connection, but only its sending half while the request's body arrives.
 
-        With data unread, the system would reset the connection, and clients that send their whole
+        With unread data, the system would reset the connection, and clients that send their whole
         body first would not see the response.
         """
         if self.is_draining and not self._is_half_closed and self.transport.can_write_eof():
@@ -127,7 +134,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection from those with a refused body."""
         self._draining.discard(self)
         super().connection_lost(exc)
 
@@ -137,12 +144,12 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def resume_writing(self) -> None:
-        """Go on: of what was too much to be held, nearly all was read."""
+        """Continue to send: the client has read nearly all of the buffered data."""
         self._unread_since = self.loop.time()
         super().resume_writing()
 
     def check(self, now: float) -> None:
-        """Close it, if the other side has kept it waiting for too long."""
+        """Close the connection if the client has exceeded a timeout."""
         if self.transport.get_write_buffer_size() == 0:
             self._unread_since = now
         if now - self._unread_since > self._limits.unread_seconds:
@@ -157,7 +164,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Tell what is wrong with a request that cannot be read."""
+        """Answer a request that cannot be parsed with the reason."""
         error = sys.exception()
         if getattr(error, "error_status_hint", 400) == 431:
             self._refuse(HeadersTooLarge())
@@ -165,9 +172,9 @@ class Connection(H11Protocol):
             self._refuse(HTTPException(400, "The request is not valid HTTP"))
 
     def _abort(self) -> None:
-        """Close it with what the system holds for it: else that waits on for its reader."""
+        """Close the connection and discard the unsent data, which would outlive it otherwise."""
         connection = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # It may be gone by now.
+        with contextlib.suppress(OSError):  # It may be closed already.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.transport.abort()
 
@@ -178,7 +185,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _refuse(self, error: HTTPException) -> None:
-        """Answer without a route, where an answer still fits, and close."""
+        """Answer without a route, if an answer can still be sent, and close."""
         if self.cycle is not None:
             self.cycle.disconnected = True
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

@@ -1,4 +1,4 @@
-"""What is open at once: requests, and the bytes of their bodies and answers."""
+"""Concurrent requests, and the bytes held for their bodies and answers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from replicate_mcp.http_api.limits.quota import Quota, QuotaKeys
 
 
 class OpenRequests:
-    """The requests that are open in this process."""
+    """The concurrent requests of this process."""
 
     def __init__(self, limits: Limits) -> None:
         self._requests = Quota(limits.open_requests, "requests are open")
@@ -19,10 +19,10 @@ class OpenRequests:
 
     @contextmanager
     def track(self, names: QuotaKeys) -> Iterator["OpenRequest"]:
-        """A request, for as long as it is open.
+        """Count a request for as long as the block runs.
 
         Raises:
-            Busy: too many are, or too much is held for them.
+            TooManyRequests: too many requests are open, or too many bytes are held for them.
         """
         self._bytes.check(names, 0)
         self._requests.take(names)
@@ -38,7 +38,13 @@ class OpenRequests:
 
 @dataclass(slots=True)
 class OpenRequest:
-    """One of them, and how much is held of its body and its answer."""
+    """One concurrent request.
+
+    Attributes:
+        names: the keys that the request is counted under.
+        held: bytes held for its body and its answer.
+        is_large: whether any bytes have been reserved for it.
+    """
 
     _bytes: Quota
     names: QuotaKeys
@@ -46,13 +52,14 @@ class OpenRequest:
     is_large: bool = False
 
     def reserve(self, size: int, *, is_refusable: bool = True) -> None:
-        """Count so much more.
+        """Count `size` more bytes.
 
         Args:
-            is_refusable: whether there has to be room for it.
+            size: bytes to add.
+            is_refusable: whether the bytes must fit the quota.
 
         Raises:
-            Busy: too much is held.
+            TooManyRequests: too many bytes are held.
         """
         if is_refusable:
             self._bytes.check(self.names, size)
@@ -61,6 +68,6 @@ class OpenRequest:
         self.is_large = self.is_large or size > 0
 
     def release(self, size: int) -> None:
-        """Count so much less."""
+        """Count `size` bytes less."""
         self._bytes.give_back(self.names, size)
         self.held -= size

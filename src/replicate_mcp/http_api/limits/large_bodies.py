@@ -1,4 +1,4 @@
-"""Read large JSON bodies, and write large JSON answers, without holding up the event loop."""
+"""Large JSON bodies and answers, parsed and serialised without blocking the event loop."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 from replicate_mcp.cpu_bound import run_cpu_bound
 
 MAX_FIELDS = 1_000
-"""Fields of a body: ours, and the inputs of one model, which have some twenty."""
+"""Maximum fields of a body: those of the API, and the inputs of one model, about twenty."""
 
 
 class LargeBodyRoute(APIRoute):
-    """A route whose body is parsed off the event loop where it is large."""
+    """Route that parses large bodies off the event loop."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the usual handler, given a request that parses its body so."""
+        """Return the usual handler, with a request that parses large bodies in a thread."""
         handle = super().get_route_handler()
 
         async def handle_large(request: Request) -> Response:
@@ -52,10 +52,12 @@ def _parsed(body: bytes) -> Any:
 async def json_response(
     content: Callable[[], dict[str, Any]], *, size_bytes: int, status: int = 200
 ) -> Response:
-    """Return an answer whose content is made, and serialised, off the event loop where it is large.
+    """Return a JSON response; large content is built and serialised off the event loop.
 
     Args:
-        size_bytes: about what the answer has.
+        content: builds the response's content.
+        size_bytes: approximate size of the response.
+        status: HTTP status.
     """
 
     def rendered() -> bytes:

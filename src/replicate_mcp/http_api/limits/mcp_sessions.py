@@ -1,7 +1,7 @@
-"""The sessions of MCP's older revisions: they stay when their requests have ended, and count.
+"""Sessions of MCP's older revisions, which outlive their requests and are limited in number.
 
-Each is its principal's who began it, on `/mcp` and on `/sse`: the SDK answers the requests of any
-other with 404, as it answers those of a session that it does not know.
+A session belongs to the principal that began it, on `/mcp` and on `/sse`: the SDK answers requests
+of any other principal with 404, as it does for unknown sessions.
 """
 
 import time
@@ -20,7 +20,10 @@ from replicate_mcp.http_api.limits.quota import Quota, QuotaKeys
 SESSION_HEADER = "mcp-session-id"
 
 ANSWERED_AND_RAISED = "Request validation failed"
-"""What the SDK raises at `/sse` once it has refused a `Host` or an `Origin`: no fault."""
+"""Message of the error that the SDK raises at `/sse` after refusing a `Host` or `Origin`.
+
+The refusal has been sent by then, so the error is not a failure.
+"""
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class _Session:
 
 
 class McpSessions:
-    """Serves MCP through the app, and refuses to begin more sessions than a caller may have."""
+    """Server of MCP through the app, with a limit on each caller's sessions."""
 
     def __init__(
         self, app: ASGIApp, limits: Limits, now: Callable[[], float] = time.monotonic
@@ -49,10 +52,14 @@ class McpSessions:
         """Serve one request.
 
         Args:
-            principal: what stands for its caller.
+            scope: the request's ASGI scope.
+            receive: receives the request's body.
+            send: sends the answer.
+            names: the keys that the request is counted under.
+            principal: the identifier of the request's caller.
 
         Raises:
-            Busy: it would begin a session too many.
+            TooManyRequests: the request would begin a session over the limit.
         """
         scope = {**scope, "user": _user(principal)}
         if scope["path"] != "/mcp":
@@ -60,7 +67,7 @@ class McpSessions:
         headers = Headers(scope=scope)
         revision = headers.get("mcp-protocol-version")
         if revision is not None and revision not in HANDSHAKE_PROTOCOL_VERSIONS:
-            # This revision has no sessions: nothing may refer to one.
+            # This revision has no sessions: the request must not refer to one.
             return await self._app(_without_session(scope), receive, send)
         known = headers.get(SESSION_HEADER)
         if known is None:
@@ -68,7 +75,7 @@ class McpSessions:
             self._shared.check(names)
         session = self._sessions.get(known or "")
         if session is not None and session.principal != principal:
-            session = None  # Another's request says nothing about it.
+            session = None  # Requests of other principals do not affect it.
 
         async def watched_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -98,7 +105,7 @@ class McpSessions:
     def _note_begun(self, names: QuotaKeys, principal: str, answer: Message) -> None:
         begun = Headers(raw=answer["headers"]).get(SESSION_HEADER)
         if begun is not None and answer["status"] < 300:
-            self._shared.add(names)  # It is there now, whatever there is room for.
+            self._shared.add(names)  # The session exists now, even if it exceeds the quota.
             self._sessions[begun] = _Session(names, principal, self._now())
 
     def _note_ended(self, known: str, method: str, answer: Message) -> None:
@@ -111,7 +118,7 @@ class McpSessions:
             self._shared.give_back(session.names)
 
     def _forget_the_idle(self) -> None:
-        """Those that the SDK has forgotten by now."""
+        """Remove the sessions that the SDK has ended as idle."""
         since = self._now() - self._idle_seconds
         idle = [
             name
@@ -123,7 +130,7 @@ class McpSessions:
 
 
 def _user(principal: str) -> AuthenticatedUser:
-    """Return the principal in the form by which the SDK tells a session's owner from others."""
+    """Return the principal as the SDK needs it to recognise a session's owner."""
     return AuthenticatedUser(AccessToken(token=principal, client_id=principal, scopes=[]))
 
 

@@ -1,5 +1,8 @@
-"""The edge: a request is counted to whom it comes from, its body watched as it arrives, and its
-answer as it leaves."""
+"""Middleware that applies the request limits.
+
+Each request is counted under its address and caller; its body is checked as it arrives, and its
+answer as it leaves.
+"""
 
 import re
 from collections.abc import Collection
@@ -32,13 +35,13 @@ from replicate_mcp.http_api.mcp_requests import check_mcp_headers
 ALWAYS_ANSWERED = "/health"
 
 PREFIX_HEADER = "x-forwarded-prefix"
-"""The path under which a proxy reaches this one replica: where HTTP+SSE is to send messages."""
+"""Header with the proxy's path to this replica, to which HTTP+SSE clients send messages."""
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,4}")
 
 
 class RequestLimitsMiddleware:
-    """ASGI middleware that refuses what is too large, too slow, or too much."""
+    """ASGI middleware that refuses requests that are too large, too slow or too many."""
 
     def __init__(
         self, app: ASGIApp, *, access: Access, limits: Limits, mcp_hosts: Collection[str] | None
@@ -51,7 +54,7 @@ class RequestLimitsMiddleware:
         self._sessions = McpSessions(app, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request through, within the limits."""
+        """Serve one request within the limits, or answer with the refusal."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         scope = _without_its_last_slash(scope)
@@ -90,7 +93,7 @@ class RequestLimitsMiddleware:
                 raise TooLarge(most)
             marks = self._limits.mcp_body_marks if mcp else self._limits.body_marks
             body = _Body(receive, request, self._limits, most, marks)
-            # Asked again, these do nothing anew: any other is answered, whatever there is room for.
+            # Only repeatable requests are refused here; any other has done its work already.
             repeatable = scope["method"] in ("GET", "HEAD") or (
                 not mcp and "idempotency-key" in headers
             )
@@ -105,7 +108,7 @@ class RequestLimitsMiddleware:
 
 
 class _Body:
-    """Receives a body of limited size, in limited time; after it, whatever comes."""
+    """Receiver of a body of limited size within limited time, then of any other messages."""
 
     def __init__(
         self, receive: Receive, request: OpenRequest, limits: Limits, most: int, most_marks: int
@@ -142,12 +145,12 @@ class _Body:
             self._request.reserve(beyond)
 
     def _cost(self) -> int:
-        """Return the bytes that count: of the body, and of what it becomes when it is parsed."""
+        """Return the bytes counted for the body and its parsed values, less the uncounted part."""
         return max(0, self._seen + self._marks * MARK_BYTES - self._small)
 
 
 class _Answer:
-    """Sends an answer in pieces: so its request stays open until nearly all of it was read."""
+    """Sender of an answer in pieces; the request stays open until nearly all of it is read."""
 
     def __init__(
         self, send: Send, request: OpenRequest, limits: Limits, scope: Scope, *, is_refusable: bool
@@ -188,7 +191,7 @@ class _Answer:
             for start in range(0, len(body), self._piece):
                 piece = body[start : start + self._piece]
                 await self._send({**message, "body": piece, "more_body": True})
-            await self._send({**message, "body": b""})  # Once there is room for more.
+            await self._send({**message, "body": b""})  # Waits until there is room for more.
         finally:
             self._request.release(beyond)
 
@@ -198,7 +201,7 @@ async def _nothing() -> Message:
 
 
 def _caller(request: HttpRequest) -> str:
-    """Return whom a request counts to: the key or token in its headers, else its address."""
+    """Return what a request is counted under: its key or token, else its address."""
     try:
         return request.credential_mark() or request.source
     except Unauthorized:
@@ -206,7 +209,10 @@ def _caller(request: HttpRequest) -> str:
 
 
 def _without_its_last_slash(scope: Scope) -> Scope:
-    """The same request: a redirect would have it sent again, through what may be plain http."""
+    """Return the request without the trailing slash of its path.
+
+    A redirect would make the client send it again, possibly over plain http.
+    """
     path: str = scope["path"]
     if path.endswith("/") and path not in ("/", MESSAGES):
         return {**scope, "path": path[:-1]}
@@ -214,9 +220,9 @@ def _without_its_last_slash(scope: Scope) -> Scope:
 
 
 def _apply_proxy_headers(scope: Scope) -> Scope:
-    """The request as it is to be understood where a proxy is in front."""
+    """Return the request as a proxy in front of the server means it."""
     if scope["http_version"] == "1.0":
-        # A proxy that was told nothing asks so, with a `Host` of its own making: nginx does.
+        # Some proxies, like nginx by default, send HTTP/1.0 with a `Host` of their own.
         scope = {**scope, "headers": [*scope["headers"], (b"via", b"1.0")]}
     prefix = Headers(scope=scope).get(PREFIX_HEADER, "").rstrip("/")
     if scope["path"] == "/sse" and _PREFIX.fullmatch(prefix):

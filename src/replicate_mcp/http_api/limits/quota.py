@@ -1,4 +1,4 @@
-"""Something of which there is so much, shared by all: counted for each address and each caller."""
+"""Quotas of a shared resource, counted for each address and each caller."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,26 +8,28 @@ from replicate_mcp.http_api.error_responses import TooManyRequests
 ALL = ""
 
 SHARES = (1.0, 0.75, 0.5, 0.25)
-"""Parts of the whole: for all together, for the other end of connections, for an address, and for a
-caller. Tokens can be made up: an address that sends many of them leaves half to the others. So can
-addresses in `X-Forwarded-For`: who connects and sends many leaves a quarter to the others."""
+"""Maximum shares of all clients together, of a peer, of an address, and of a caller.
+
+Tokens can be invented: an address that sends many of them leaves half to the others. So can
+addresses in `X-Forwarded-For`: a peer that sends many of them leaves a quarter to the others.
+"""
 
 QuotaKeys = tuple[str, str, str, str]
-"""All, the other end of a connection, an address behind it, and a caller there."""
+"""Keys for all clients, the other end of a connection, an address behind it, and its caller."""
 
 
 def quota_keys(peer: str, address: str, caller: str) -> QuotaKeys:
-    """Under which something is counted; a caller that is not known is its address."""
+    """Return the keys that something is counted under; an unknown caller is its address."""
     return ALL, f"through {peer}", f"from {address}", caller
 
 
 @dataclass(slots=True)
 class Quota:
-    """How much of it each has.
+    """A limited resource, and how much of it each client uses.
 
     Attributes:
-        most: of all together.
-        what: that of which there is too much, in words: "requests are open".
+        most: maximum of all clients together.
+        what: the resource with a verb, for messages: "requests are open".
     """
 
     most: int
@@ -35,34 +37,34 @@ class Quota:
     _taken: Counter[str] = field(default_factory=Counter)
 
     def check(self, names: QuotaKeys, size: int = 1) -> None:
-        """See whether there is room for so much more.
+        """Check that `size` more would be within the quota.
 
         Raises:
-            Busy: there is not.
+            TooManyRequests: the quota would be exceeded.
         """
         for name, share in zip(names, SHARES, strict=True):
             most = int(self.most * share)
             if self._taken[name] + size > most:
-                # What a proxy has too much of is not its caller's own.
+                # A proxy's excess is not its caller's own.
                 is_global = name in names[:2]
                 raise TooManyRequests(is_global=is_global, what=self.what, most=most)
 
     def take(self, names: QuotaKeys, size: int = 1) -> None:
-        """Take so much more.
+        """Count `size` more if that is within the quota.
 
         Raises:
-            Busy: there is not so much left.
+            TooManyRequests: the quota would be exceeded.
         """
         self.check(names, size)
         self.add(names, size)
 
     def add(self, names: QuotaKeys, size: int = 1) -> None:
-        """Count so much more, whether there is room or not."""
+        """Count `size` more, even beyond the quota."""
         for name in names:
             self._taken[name] += size
 
     def give_back(self, names: QuotaKeys, size: int = 1) -> None:
-        """Give back so much."""
+        """Count `size` less."""
         for name in names:
             self._taken[name] -= size
             if self._taken[name] <= 0:

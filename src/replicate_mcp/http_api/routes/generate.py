@@ -56,7 +56,10 @@ _ANSWERS: Responses = {
 async def generate(
     body: GenerateRequest, request: Request, app: AppDep, key: Key = None, prefer: Prefer = None
 ) -> Response:
-    """Make one image, and answer with its URL; a failed one answers with an error's status."""
+    """Generate one image and return its URL.
+
+    If it fails, the response is an error with the status of its `error_code`.
+    """
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
@@ -84,7 +87,10 @@ async def generate_batch(
     key: Key = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Make many images, all at once as far as the limits allow; answers 200 whatever fails."""
+    """Generate many images, concurrently within the limits.
+
+    The response is 200 whatever the outcome of the tasks: failed ones are in `failed_results`.
+    """
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
@@ -105,7 +111,7 @@ async def generate_batch(
 async def _started(
     request: Request, app: App, caller: Caller, body: GenerateBody, key: str | None
 ) -> str:
-    """The batch of this request: a new one, or the one that its key began before."""
+    """Return the batch of this request: a new one, or that of an earlier request with its key."""
     if body.concurrency_limit is not None and not caller.has_own_token:
         raise InvalidInput(
             "concurrency_limit goes with a token of your own: the limit of the server's account is "
@@ -130,10 +136,10 @@ async def _started(
 
 
 def _digest(body: BaseModel) -> str:
-    """Return what stands for a request, to tell another under the same key apart."""
+    """Return a digest of the request, to detect another one with the same key."""
     try:
         content = body.model_dump(mode="json", exclude={"credentials"})
-    except ValueError:  # What is over 255 levels deep; no input may be.
+    except ValueError:  # More than 255 levels; no valid input has them.
         raise InvalidInput("The request's body is nested too deeply.") from None
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -145,7 +151,10 @@ def _is_asynchronous(prefer: str | None) -> bool:
 async def _accepted(
     app: App, caller: Caller, batch_id: str, *, applied: bool = False
 ) -> JSONResponse:
-    """It runs: the caller did not want to wait, or this process leaves and others go on."""
+    """Return 202: the batch runs, and the caller did not want to wait.
+
+    Also for a batch that outlives this process, which is shutting down.
+    """
     result = await app.batches.result(caller, batch_id, limit=0)
     counts = as_json(result.model_copy(update={"next_step": None}))
     prefix = urlsplit(app.settings.public_url or "").path

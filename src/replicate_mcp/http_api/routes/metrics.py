@@ -1,4 +1,4 @@
-"""`GET /metrics`: what a Prometheus server scrapes, of this process and of what it shares."""
+"""`GET /metrics`: Prometheus metrics of this process and of the semaphores that it shares."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -18,7 +18,7 @@ router = APIRouter()
 
 
 class Metrics:
-    """Counts what the engine of this process does; an `Observer`."""
+    """Observer that counts the events of this process's batches."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -55,24 +55,24 @@ class Metrics:
         )
 
     def creation_sent(self, waited_seconds: float) -> None:
-        """A creation is sent; its task waited for so long."""
+        """Count a creation that is sent after its task waited for `waited_seconds`."""
         self._creations.inc()
         self._waiting.observe(waited_seconds)
 
     def creation_throttled(self) -> None:
-        """A creation was answered with 429."""
+        """Count a creation answered with 429."""
         self._throttled.inc()
 
     def answer_lost(self) -> None:
-        """A creation's answer was lost."""
+        """Count a creation whose answer was lost."""
         self._lost.inc()
 
     def creation_retried(self) -> None:
-        """A task waits to be sent again."""
+        """Count a task whose creation will be sent again."""
         self._again.inc()
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
-        """A task has its result."""
+        """Count a task's result, and the seconds it took at Replicate, if known."""
         outcome = "succeeded" if isinstance(result, TaskSuccess) else result.error_code
         self._tasks.labels(outcome).inc()
         if seconds_at_replicate is not None:
@@ -86,7 +86,11 @@ class Metrics:
     openapi_extra=FOR_CALLERS,
 )
 async def metrics(request: Request, app: AppDep, caller: CallerDep) -> Response:
-    """The semaphores that the caller sees; for the server's own callers, this process's counts."""
+    """Return metrics in Prometheus' text format.
+
+    They cover the semaphores that the caller can see; for callers that use the server's token, also
+    the counters of this process.
+    """
     text = generate_latest(_semaphores(await app.semaphores.list_for(caller)))
     if not caller.has_own_token:
         counted: Metrics = request.app.state.metrics

@@ -1,4 +1,4 @@
-"""The routes that tell: batches, semaphores, models, health; and the few that an admin changes."""
+"""Routes that read batches, semaphores, models and health, and the admin's routes."""
 
 from importlib import metadata
 from typing import Annotated, Any
@@ -36,14 +36,14 @@ from replicate_mcp.tasks.task import MAX_TASKS
 SERVICE = "replicate-mcp"
 
 HEALTH_SECONDS = 2.0
-"""How long the state may take to answer: who asks for health waits for few seconds."""
+"""Maximum seconds for the backend to answer: health checks wait for a few seconds only."""
 
 MAX_WAIT_SECONDS = 50.0
-"""Seconds for which a request for a batch may be held."""
+"""Maximum seconds for which a request for a batch may wait."""
 
 
 def supported_models() -> list[str]:
-    """List the short names, then the recommended models that have none."""
+    """Return the short names, then the recommended models without one."""
     aliased = set(ALIASES.values())
     return [*ALIASES, *(each.name for each in CATALOGUE if each.name not in aliased)]
 
@@ -55,7 +55,7 @@ router = APIRouter(responses=error_responses(401, 404, 422, 502), route_class=La
 async def batches(
     app: AppDep, caller: CallerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Batches:
-    """Your batches of the last 24 hours, the newest first."""
+    """List your batches of the last 24 hours, newest first."""
     found = await app.batches.list(caller, limit=limit)
     return Batches(batches=found, count=len(found))
 
@@ -70,7 +70,10 @@ async def batch(
     limit: Annotated[int | None, Query(ge=0, le=1000)] = None,
     wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
 ) -> Response:
-    """A batch: its counts, and its results; only what finished since with the last `cursor`."""
+    """Return a batch: its counts and its results.
+
+    With the last `cursor` as `after`, it returns only the results since then.
+    """
     if wait_seconds:
         with cancel_on_disconnect(request):
             await app.batches.wait(caller, batch_id, seconds=wait_seconds)
@@ -87,13 +90,13 @@ async def batch(
 
 @router.delete("/batches/{batch_id}", openapi_extra=FOR_CALLERS)
 async def cancel(batch_id: str, app: AppDep, caller: CallerDep) -> BatchCounts:
-    """Stop a batch: nothing more is created, and what runs is cancelled at Replicate."""
+    """Cancel a batch: create nothing more, and cancel its running predictions on Replicate."""
     return await app.batches.cancel(caller, batch_id)
 
 
 @router.get("/global-semaphores", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
 async def semaphores(app: AppDep, caller: CallerDep) -> Semaphores:
-    """The limits that you are under, and how full they are."""
+    """List the limits that apply to you, and their use."""
     found = await app.semaphores.list_for(caller)
     names = [each.name for each in found]
     return Semaphores(global_semaphores=names, count=len(found), semaphores=found)
@@ -101,7 +104,10 @@ async def semaphores(app: AppDep, caller: CallerDep) -> Semaphores:
 
 @router.post("/global-semaphores", openapi_extra=FOR_ADMINS)
 async def set_semaphore(body: SemaphoreRequest, app: AppDep, _: AdminDep) -> Registered:
-    """Register a limit, or change a known one: it stays until it is set again."""
+    """Register a semaphore, or resize a registered one.
+
+    The limit remains in effect until it is set again.
+    """
     state = await app.semaphores.set(body.semaphore_id, body.limit)
     names = [each.name for each in await app.semaphores.list_own()]
     return Registered(
@@ -115,7 +121,10 @@ async def set_semaphore(body: SemaphoreRequest, app: AppDep, _: AdminDep) -> Reg
 
 @router.delete("/global-semaphores/{semaphore_id}", openapi_extra=FOR_ADMINS)
 async def remove_semaphore(semaphore_id: str, app: AppDep, _: AdminDep) -> Removed:
-    """Remove a registered limit that nothing uses; refused while tasks or processes use it."""
+    """Remove a registered semaphore.
+
+    It is refused while tasks or processes use the semaphore.
+    """
     await app.semaphores.remove(semaphore_id)
     return Removed(
         success=True,
@@ -127,7 +136,7 @@ async def remove_semaphore(semaphore_id: str, app: AppDep, _: AdminDep) -> Remov
 
 @router.post("/configure", openapi_extra=FOR_ADMINS)
 async def configure(body: ConfigureRequest, app: AppDep, caller: AdminDep) -> Configured:
-    """Change the limits of the server's own account, for all who share it."""
+    """Change the limits of the server's own account, for all callers that share it."""
     if body.concurrent_limit is None and body.requests_per_minute is None:
         raise InvalidInput("Give concurrent_limit, requests_per_minute, or both.")
     if body.concurrent_limit is not None:
@@ -147,7 +156,10 @@ async def configure(body: ConfigureRequest, app: AppDep, caller: AdminDep) -> Co
     responses={503: {"model": Health, "description": "Its state cannot be used."}},
 )
 async def health(request: Request, app: AppDep) -> JSONResponse:
-    """Whether it works: 503 where its state cannot be used; the reason is for the operator."""
+    """Report whether the service works.
+
+    The status is 503 if its backend cannot be used; only the operator sees the reason.
+    """
     scope = await _scope_that_works(app)
     working = not isinstance(scope, BackendUnavailable)
     if working:
@@ -165,7 +177,7 @@ async def health(request: Request, app: AppDep) -> JSONResponse:
 
 
 async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
-    """The backend's scope, once it has answered; else why it does not."""
+    """Return the backend's scope once it has answered, else the error."""
     outcome: list[Scope | BackendUnavailable] = []
     answered = anyio.Event()
 
@@ -178,7 +190,7 @@ async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
             outcome.append(error)
         answered.set()
 
-    app.start_background(ask)  # A step that waits for a lock cannot be broken off.
+    app.start_background(ask)  # A call that waits for a lock cannot be cancelled.
     with anyio.move_on_after(HEALTH_SECONDS):
         await answered.wait()
     late = BackendUnavailable(f"The state did not answer within {HEALTH_SECONDS:.0f} s.")
@@ -187,14 +199,14 @@ async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
 
 @router.get("/models")
 async def models() -> Models:
-    """The short names, then the other recommended models; any `owner/name` works as well."""
+    """List the short names, then the other recommended models; any `owner/name` works as well."""
     names = supported_models()
     return Models(supported_models=names, model_count=len(names))
 
 
 @router.get("/status", openapi_extra=FOR_CALLERS)
 async def status(app: AppDep, caller: CallerDep) -> Status:
-    """What is set, and how full the caller's account is."""
+    """Return the service's configuration, and the use of the caller's account."""
     return Status(
         service=SERVICE,
         version=metadata.version(SERVICE),

@@ -1,4 +1,4 @@
-"""Where Replicate tells that a prediction has ended; what it says is signed, and needs no key."""
+"""Receiver of Replicate's webhooks for ended predictions; they are signed, and need no key."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,6 +10,6 @@ router = APIRouter(include_in_schema=False)
 
 @router.post(PATH + "/{account}")
 async def receive(account: str, request: Request, app: AppDep) -> Response:
-    """Keep it for whoever follows its prediction: 204, or 503 for Replicate to send it again."""
+    """Store the webhook for its prediction; answer 204, or 503 to have it sent again later."""
     kept = await app.receive_webhook(account, request.headers, await request.body())
     return Response(status_code=204 if kept else 503)

@@ -1,4 +1,4 @@
-"""The gallery as MCP serves it: a `ui://` resource that two tools point to."""
+"""The gallery as an MCP `ui://` resource, which two tools refer to."""
 
 from mcp.server.apps import APP_MIME_TYPE
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -9,10 +9,11 @@ GALLERY_URI = "ui://replicate-mcp/gallery.html"
 
 
 def gallery(base_url: str) -> ReadResourceContents:
-    """The document, and what it may do: show images, and write into the clipboard.
+    """Return the document with its permissions: loading images, and writing to the clipboard.
 
     Args:
-        base_url: of Replicate's API; images of a simulator, on loopback, may come from there.
+        base_url: the base URL of Replicate's API; if it is a simulator on loopback, its images are
+            permitted too.
     """
     from replicate_mcp.mcp_server.gallery.document import document
 

@@ -1,4 +1,4 @@
-"""Puts the gallery's files together into the one HTML document that hosts take."""
+"""Assembly of the gallery's files into the single HTML document that hosts expect."""
 
 import re
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ _ORIGINS = '<meta name="image-origins" content="" />'
 
 
 def document(image_origins: Sequence[str]) -> str:
-    """The whole document, without anything to fetch but images.
+    """Return the whole document, which loads nothing but images.
 
     Args:
-        image_origins: where images may come from besides Replicate's delivery hosts.
+        image_origins: origins of images besides Replicate's delivery hosts.
     """
     origins = f'<meta name="image-origins" content="{escape(" ".join(image_origins))}" />'
     return _whole().replace(_ORIGINS, origins)
@@ -32,7 +32,7 @@ def _whole() -> str:
 
 
 def _script() -> str:
-    """All modules in one, each behind those that it imports. Their names do not clash."""
+    """Return all modules as one, each after its imports; their top-level names must differ."""
     parts: dict[str, str] = {}
 
     def add(name: str) -> None:

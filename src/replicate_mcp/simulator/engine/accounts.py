@@ -1,4 +1,4 @@
-"""An account: the rate it is allowed, and the count of what it has done."""
+"""Simulated accounts: allowed rates, and statistics."""
 
 import math
 from collections import deque
@@ -8,7 +8,7 @@ from typing import Any
 from replicate_mcp.simulator.settings import SimulatorSettings, ThrottleWording
 
 _MAX_HISTORY = 200_000
-"""Changes of the number in flight that are remembered per account; some 20 MB."""
+"""Maximum number of changes kept per account, about 20 MB."""
 _COUNTED = (
     "created",
     "started",
@@ -25,7 +25,7 @@ _LOW_CREDIT_RATE, _LOW_CREDIT_BURST = 6.0, 1
 
 
 class TokenBucket:
-    """Requests a minute, with a burst, refilled evenly."""
+    """Token bucket of requests per minute with a burst, refilled continuously."""
 
     def __init__(self, per_minute: float, burst: int, now: float) -> None:
         self.per_minute = per_minute
@@ -34,7 +34,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Take one; 0 if there was one, else the seconds until there will be, nothing taken."""
+        """Take a token and return 0, or take none and return the seconds until one is available."""
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.per_minute / 60)
         self._at = now
         if self._tokens >= 1 - 1e-9:
@@ -44,18 +44,18 @@ class TokenBucket:
 
     @property
     def remaining(self) -> int:
-        """Whole requests that could follow at once."""
+        """Number of requests possible now."""
         return max(0, int(self._tokens))
 
     @property
     def refill_seconds(self) -> int:
-        """Whole seconds until one more, at least 1."""
+        """Whole seconds until the next token, at least 1."""
         return max(1, math.ceil((1 - min(1, self._tokens)) * 60 / self.per_minute))
 
 
 @dataclass
 class Account:
-    """Whom Replicate limits and bills; several tokens can belong to one."""
+    """Account that Replicate limits and bills; several tokens can belong to one."""
 
     name: str
     creations: TokenBucket
@@ -78,13 +78,13 @@ class Account:
 
     @classmethod
     def opened(cls, name: str, settings: SimulatorSettings, now: float) -> "Account":
-        """A new account with the rates that the settings give everyone."""
+        """Return a new account with the default rates of the settings."""
         others = TokenBucket(settings.other_requests_per_minute, settings.other_burst, now)
         creations = TokenBucket(settings.requests_per_minute, settings.burst, now)
         return cls(name, creations, others)
 
     def set_rates(self, settings: SimulatorSettings, now: float) -> None:
-        """Apply changed rates, with full buckets: this account's own, else everyone's."""
+        """Apply changed rates with full buckets; the account's own rates override the defaults."""
         rate = self.requests_per_minute or settings.requests_per_minute
         burst = self.burst or settings.burst
         if self.low_credit:
@@ -93,13 +93,13 @@ class Account:
         self.others = TokenBucket(settings.other_requests_per_minute, settings.other_burst, now)
 
     def wording(self, settings: SimulatorSettings) -> SimulatorSettings:
-        """The settings for this account's 429s: with low credit they are announced."""
+        """Return the settings for this account's 429s, which announce low credit."""
         if self.low_credit and settings.throttle_wording is ThrottleWording.PLAIN:
             return settings.model_copy(update={"throttle_wording": ThrottleWording.ANNOUNCED})
         return settings
 
     def prediction_created(self, now: float) -> None:
-        """Count one more in flight."""
+        """Count a prediction that is now in flight."""
         self.counts["created"] += 1
         self.first_creation = now if self.first_creation is None else self.first_creation
         self.last_creation = now
@@ -107,7 +107,7 @@ class Account:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def prediction_left(self, now: float) -> None:
-        """Count one less in flight."""
+        """Count a prediction that is no longer in flight."""
         self.last_end = now
         self._change(now, -1)
 
@@ -118,9 +118,10 @@ class Account:
         self.changes.append((now, self.in_flight))
 
     def stats(self, now: float, limit: int | None) -> dict[str, Any]:
-        """What has been counted; with a limit, also how much of it was in use on average.
+        """Return the statistics; with `limit`, also the mean share of it in use.
 
-        That average runs from the first creation to the last end, or to now if any is in flight.
+        The mean covers the time from the first creation to the last end, or to `now` while any
+        prediction is in flight.
         """
         self.busy_seconds += self.in_flight * (now - self._changed_at)
         self._changed_at = now

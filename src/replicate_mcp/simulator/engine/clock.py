@@ -1,4 +1,4 @@
-"""The simulator's clock, and how it is written in answers."""
+"""Clock of the simulator, and the formats of its times in responses."""
 
 import asyncio
 import time
@@ -9,42 +9,42 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """Something that will happen, unless it is cancelled."""
+    """Scheduled callback that can be cancelled."""
 
     def cancel(self) -> None:
-        """Let it not happen."""
+        """Cancel the callback."""
 
 
 class Clock(Protocol):
-    """Tells the time and calls back later."""
+    """Source of time and of scheduled callbacks."""
 
     def now(self) -> float:
-        """Seconds since the epoch; never goes back."""
+        """Return seconds since the epoch; they never go back."""
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Call back in so many seconds."""
+        """Call `callback` after `seconds`."""
 
 
 class LoopClock:
-    """The clock of a running event loop."""
+    """Clock of a running event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoch = time.time() - loop.time()
 
     def now(self) -> float:
-        """Seconds since the epoch; never goes back."""
+        """Return seconds since the epoch; they never go back."""
         return self._loop.time() + self._epoch
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Call back in so many seconds, with 0 in the loop's next round."""
+        """Call `callback` after `seconds`; 0 means the loop's next iteration."""
         if seconds <= 0:
             return self._loop.call_soon(callback)
         return self._loop.call_later(seconds, callback)
 
 
 def timestamp(seconds: float) -> str:
-    """ISO 8601 in UTC, with 3 to 9 fractional digits, as Replicate varies them."""
+    """Return a time as ISO 8601 in UTC with 3 to 9 fractional digits, a number Replicate varies."""
     whole = int(seconds)
     nanoseconds = int((seconds - whole) * 1e9)
     digits = 3 + nanoseconds // 1000 % 7
@@ -53,7 +53,11 @@ def timestamp(seconds: float) -> str:
 
 
 def from_timestamp(text: str) -> float:
-    """Seconds since the epoch; raises ValueError. Without a zone it is UTC."""
+    """Return a time as seconds since the epoch; without a time zone it is UTC.
+
+    Raises:
+        ValueError: the text is not an ISO 8601 time.
+    """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = datetime.fromisoformat(text + "Z")
@@ -61,14 +65,14 @@ def from_timestamp(text: str) -> float:
 
 
 class DateHeader:
-    """The `Date` header, written once a second."""
+    """`Date` header, formatted once per second."""
 
     def __init__(self) -> None:
         self._second = -1
         self._value = b""
 
     def at(self, seconds: float) -> bytes:
-        """The header's value at a time."""
+        """Return the header's value at a time in seconds since the epoch."""
         second = int(seconds)
         if second != self._second:
             self._second = second

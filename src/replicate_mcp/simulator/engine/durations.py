@@ -1,4 +1,4 @@
-"""How long something takes: always the same, drawn from a range, or given one by one."""
+"""Durations: constant, random within a distribution, or taken from a list in turn."""
 
 import json
 import random
@@ -13,14 +13,14 @@ _RANGE = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
 _LOGNORMAL = re.compile(r"lognormal\((\d+(?:\.\d+)?), *(\d+(?:\.\d+)?)\)")
 
 Sampler = Callable[[random.Random, float], float]
-"""Takes the random generator and the model's typical seconds, and gives seconds."""
+"""Function from a random generator and the model's typical seconds to seconds."""
 
 
 def sampler(spec: float | str | tuple[float, ...]) -> Sampler:
-    """Compile a duration into a function that gives the seconds of the next one.
+    """Compile a duration into a function that returns the seconds of the next one.
 
     A number is a constant; `"1-4"` is uniform; `"lognormal(2, 0.5)"` has that median and sigma;
-    a list is gone through again and again; `"model"` is what the model typically takes, ± 20%.
+    a list is repeated in order; `"model"` is the model's typical duration ± 20%.
     """
     if isinstance(spec, (int, float)):
         constant = float(spec)
@@ -40,7 +40,7 @@ def sampler(spec: float | str | tuple[float, ...]) -> Sampler:
 
 
 def _parsed(value: object) -> object:
-    """Read what a command line or a JSON document can say."""
+    """Parse a duration from a command line or a JSON document."""
     if isinstance(value, str):
         text = value.strip()
         if text == "model" or _RANGE.fullmatch(text) or _LOGNORMAL.fullmatch(text):
@@ -62,4 +62,4 @@ def _parsed(value: object) -> object:
 
 
 Duration = Annotated[float | str | tuple[float, ...], BeforeValidator(_parsed)]
-"""Seconds as `sampler` understands them."""
+"""Seconds in a form that `sampler` accepts."""

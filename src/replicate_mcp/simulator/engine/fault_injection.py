@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: the settings of the faults, and which one strikes a request."""
+"""Fault injection: settings of the faults, and the choice of the fault for each request."""
 
 import random
 from collections import deque
@@ -9,16 +9,17 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Rate = Annotated[float, Field(ge=0, le=1)]
-"""A share of all cases, from 0 (never) to 1 (always); true and false will do."""
+"""Share of all cases, from 0 (never) to 1 (always); false and true are accepted."""
 
 Call = Literal[
     "creation", "get", "cancel", "upload", "prediction", "list", "account", "model", "secret"
 ]
-"""The kinds of calls that faults strike. The last five are GETs: of one prediction, of the list of
-predictions, of the account, of a model, version or deployment, and of the webhooks' secret."""
+"""Kinds of calls into which faults are injected. The last five are GETs: of one prediction, of
+the list of predictions, of the account, of a model, version or deployment, and of the webhooks'
+secret."""
 
 GETS: tuple[Call, ...] = ("prediction", "list", "account", "model", "secret")
-"""Calls that are struck by the faults of `get`, too, after those of their own."""
+"""Calls that also get the faults of `get`, after those of their own kind."""
 
 ORDERS: Mapping[str, Call] = {
     "fault_next": "creation",
@@ -31,11 +32,11 @@ ORDERS: Mapping[str, Call] = {
     "fault_next_model": "model",
     "fault_next_secret": "secret",
 }
-"""The setting by which faults of the next calls are ordered, for each kind of call."""
+"""Setting that lists the faults of the next calls, mapped to its kind of call."""
 
 
 class Fault(StrEnum):
-    """One way in which a call goes wrong; `after` it was carried out all the same."""
+    """Way in which a call fails; with the suffix `_after`, its effect has taken place."""
 
     REFUSED_400 = "400"
     REFUSED_401 = "401"
@@ -63,17 +64,17 @@ class Fault(StrEnum):
 
     @property
     def is_after(self) -> bool:
-        """Whether a creation struck by it has made its prediction."""
+        """Whether a creation with this fault has created its prediction."""
         return self in _AFTER
 
     @property
     def spoils_answer(self) -> bool:
-        """Whether an answer is sent, but in no good shape."""
+        """Whether a damaged response is sent."""
         return self in (Fault.TRUNCATED, Fault.MALFORMED)
 
     @property
     def http_status(self) -> int | None:
-        """The status of the answer, for those that are an HTTP error."""
+        """Status of the response, for faults that are HTTP errors; else None."""
         number = self.value.partition("_")[0]
         return int(number) if number.isdigit() else None
 
@@ -95,7 +96,7 @@ FaultList = Annotated[tuple[Fault, ...], BeforeValidator(_fault_list)]
 
 
 class Faults(BaseModel):
-    """How often which fault strikes. Rates of one kind of call add up to 1 at most."""
+    """Settings of the injected faults; the rates for one kind of call add up to at most 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -146,7 +147,7 @@ class Faults(BaseModel):
         return self
 
     def rates(self, call: Call) -> list[tuple[tuple[Fault, ...], float]]:
-        """The faults that can strike this kind of call, with their rates."""
+        """Return the faults of this kind of call with their rates."""
         prefix = f"{call}_"
         return [
             (_faults_named(name.removeprefix(prefix)), getattr(self, name))
@@ -160,10 +161,13 @@ def _faults_named(name: str) -> tuple[Fault, ...]:
 
 
 class FaultInjector:
-    """Decides request by request, reproducibly for a seed: first what was ordered, then by rate."""
+    """Choice of the fault for each request: first the ordered ones, then by rate.
+
+    The random choices are reproducible for a seed.
+    """
 
     def __init__(self, faults: Faults, seed: int) -> None:
-        self._rng = random.Random(f"faults {seed}")  # noqa: S311 - wanted: the same every time
+        self._rng = random.Random(f"faults {seed}")  # noqa: S311 - reproducible on purpose
         self._ordered: dict[Call, deque[Fault]] = {call: deque() for call in ORDERS.values()}
         self._rates: dict[Call, list[tuple[tuple[Fault, ...], float]]] = {}
         self.configure(faults)
@@ -171,12 +175,12 @@ class FaultInjector:
             self.order(call, getattr(faults, name))
 
     def configure(self, faults: Faults) -> None:
-        """Take over other rates; what was ordered stays."""
+        """Replace the rates; ordered faults stay."""
         for call in self._ordered:
             self._rates[call] = [(kinds, rate) for kinds, rate in faults.rates(call) if rate]
 
     def order(self, call: Call, faults: Iterable[Fault]) -> None:
-        """Let the next calls of this kind fail so, one each; no faults at all clears the order."""
+        """Order one fault for each of the next calls of this kind; no faults clear the order."""
         ordered = tuple(faults)
         if ordered:
             self._ordered[call].extend(ordered)
@@ -184,7 +188,7 @@ class FaultInjector:
             self._ordered[call].clear()
 
     def next_fault(self, call: Call) -> Fault | None:
-        """The fault of this call, mostly none."""
+        """Return the fault of this call, usually None."""
         family: Call = "get" if call in GETS else call
         for kind in (call, family):
             if ordered := self._ordered[kind]:

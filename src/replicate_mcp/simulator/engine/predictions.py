@@ -1,4 +1,4 @@
-"""A prediction, and how it is destined to go."""
+"""Simulated predictions and their outcomes."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ _NSFW_LOG = "NSFW content detected in image 0\n"
 
 
 class Status(StrEnum):
-    """Replicate's words for where a prediction is."""
+    """Replicate's statuses of a prediction."""
 
     STARTING = "starting"
     PROCESSING = "processing"
@@ -35,7 +35,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """What a request to create a prediction asked for."""
+    """Request to create a prediction."""
 
     account: Account
     model: Model
@@ -47,14 +47,14 @@ class Creation:
     webhook_events: tuple[str, ...] = ("start", "output", "logs", "completed")
     fault: Fault | None = None
     edit: Edit | None = None
-    """What is made of its image, by a model that takes no prompt."""
+    """Edit that a model without a prompt makes of its image."""
     error: str | None = None
-    """Why the model must fail."""
+    """Error with which the model fails; None if it can run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What will become of a prediction that nobody cancels."""
+    """Outcome of a prediction that is not cancelled."""
 
     queue_seconds: float
     predict_seconds: float
@@ -64,18 +64,18 @@ class Outcome:
     output_before_end: bool = False
     one_by_one: bool = False
     words: str | None = None
-    """What it gives in place of files."""
+    """Text output instead of files."""
     log: str = ""
-    """What it prints at its end."""
+    """Log line printed at the end."""
 
 
 @dataclass(slots=True, eq=False)
 class Prediction:
-    """Replicate's run of a model. Times are seconds since the epoch."""
+    """Run of a model on Replicate; times are in seconds since the epoch."""
 
     id: str
     order: int
-    """Its place among all predictions of its account."""
+    """Index among the predictions of its account."""
     asked: Creation
     destiny: Outcome
     seed: int
@@ -86,25 +86,25 @@ class Prediction:
     ended: float | None = None
     error: str | None = None
     output_ready: bool = False
-    """Its output is there: it is out of flight, even where the status says `processing`."""
+    """Whether the output is complete, which ends its time in flight even while `processing`."""
     timer: Timer | None = None
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is out of flight."""
+        """Whether the prediction is no longer in flight."""
         return self.ended is not None or self.output_ready
 
     @property
     def first_file_after(self) -> float | None:
-        """Seconds from its start to its first file, where its files show one by one."""
+        """Seconds from start to the first file, if files appear one by one; else None."""
         seconds = self.destiny.predict_seconds
         if not self.destiny.one_by_one or not self.destiny.has_output or seconds in (0, NEVER):
             return None
         return seconds / (self.asked.model.file_count(self.asked.input) + 1)
 
     def files_shown(self, now: float) -> int:
-        """How many of its files are there."""
+        """Return the number of files that exist at `now`."""
         count = self.asked.model.file_count(self.asked.input)
         if self.output_ready:
             return count if self.destiny.has_output else 0
@@ -116,31 +116,31 @@ class Prediction:
 
     @property
     def logs(self) -> str:
-        """What its model has printed."""
+        """Log that the model has printed so far."""
         if self.started is None:
             return ""
         return f"Using seed: {self.seed}\n{self.destiny.log if self.output_ready else ''}"
 
     def data_is_removed(self, now: float, retention: float) -> bool:
-        """Whether Replicate has deleted its input, output and files."""
+        """Return whether Replicate has deleted the input, output and files."""
         return self.ended is not None and now >= self.ended + retention
 
 
 class OutcomeSampler:
-    """Decides what becomes of predictions, reproducibly for a seed."""
+    """Random choice of predictions' outcomes, reproducible for a seed."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
-        self._rng = random.Random(f"fate {settings.seed}")  # noqa: S311 - wanted: the same again
+        self._rng = random.Random(f"fate {settings.seed}")  # noqa: S311 - reproducible on purpose
         self.configure(settings)
 
     def configure(self, settings: SimulatorSettings) -> None:
-        """Take over changed settings."""
+        """Apply changed settings."""
         self._settings = settings
         self._queue: Sampler = sampler(settings.queue_seconds)
         self._predict: Sampler = sampler(settings.predict_seconds)
 
     def of(self, asked: Creation) -> Outcome:
-        """The destiny of the next prediction."""
+        """Return the outcome of a new prediction."""
         settings = self._settings
         queue_seconds = self._queue(self._rng, 0.5)
         predict_seconds = self._predict(self._rng, asked.model.typical_seconds)
@@ -168,7 +168,7 @@ class OutcomeSampler:
         )
 
     def seed_of(self, asked: Creation) -> int:
-        """The seed asked for, else one of its own."""
+        """Return the requested seed, or a random one."""
         given = asked.input.get("seed")
         return given if isinstance(given, int) else secrets.randbelow(_SEEDS)
 
@@ -177,7 +177,7 @@ class OutcomeSampler:
 
 
 def new_id() -> str:
-    """26 letters and digits; never the same twice, whatever the seed."""
+    """Return a random id of 26 letters and digits, unique whatever the seed."""
     number = secrets.randbits(130)
     return "".join(_BASE32[number >> shift & 31] for shift in range(0, 130, 5))
 

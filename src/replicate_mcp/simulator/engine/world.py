@@ -1,4 +1,4 @@
-"""The state of the simulated Replicate: accounts, and predictions that live and end."""
+"""State of the simulated Replicate: accounts, files and predictions."""
 
 import asyncio
 import bisect
@@ -22,17 +22,17 @@ from replicate_mcp.simulator.settings import SimulatorSettings
 
 _RATES = {"requests_per_minute", "burst", "other_requests_per_minute", "other_burst"}
 _CONTENT_BYTES = 256 * 1024 * 1024
-"""How much of uploaded files is kept, to be read by models."""
+"""Maximum total size of uploaded contents kept for models to read."""
 
 
 class World:
-    """Everything there is. Not for several threads: it belongs to one event loop."""
+    """Entire state of a simulation; not thread-safe, belongs to one event loop."""
 
     def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
         self.initial_settings = settings
         self.clock = clock
         self.announce: Callable[[Prediction, str], None] = lambda _prediction, _event: None
-        """Is told `start` and `completed` of predictions that have a webhook."""
+        """Called with `start` or `completed` for predictions that have a webhook."""
         self._watchers: list[asyncio.Future[None]] = []
         self._clear(settings)
 
@@ -49,10 +49,14 @@ class World:
         self._by_account: dict[str, list[Prediction]] = {}
         self._by_token: dict[bytes, Account] = {}
 
-    # Changing it from outside
+    # Control
 
     def configure(self, changes: dict[str, object]) -> None:
-        """Change settings at once; raises pydantic's `ValidationError`."""
+        """Change settings.
+
+        Raises:
+            pydantic.ValidationError: a setting is unknown or invalid.
+        """
         settings = self.settings.changed(changes)
         self.settings = settings.model_copy(update=dict.fromkeys(ORDERS, ()))
         if "seed" in changes:
@@ -70,7 +74,7 @@ class World:
         self._changed()
 
     def reset(self) -> None:
-        """Forget everything, end what runs, and go back to the settings of the start."""
+        """Clear all state, end running predictions, and restore the initial settings."""
         running = [p for p in self.predictions.values() if p.ended is None]
         for prediction in running:
             self._end(prediction, Status.CANCELED)
@@ -80,7 +84,11 @@ class World:
     # Accounts
 
     def account_of(self, authorization: bytes) -> Account:
-        """Whose token this `Authorization` header has; raises the 401."""
+        """Return the account of the token in an `Authorization` header.
+
+        Raises:
+            Problem: 401, the token is missing, malformed or revoked.
+        """
         account = self._by_token.get(authorization)
         if account is not None:
             return account
@@ -95,13 +103,13 @@ class World:
         return account
 
     def account(self, name: str) -> Account:
-        """The account of this name, opened if need be."""
+        """Return the account of this name, creating it if it is new."""
         if name not in self.accounts:
             self.accounts[name] = Account.opened(name, self.settings, self.clock.now())
         return self.accounts[name]
 
     def revoke(self, tokens: set[str]) -> None:
-        """Let exactly these tokens be good no more."""
+        """Replace the set of revoked tokens."""
         self.revoked_tokens = tokens
         self._by_token.clear()
 
@@ -110,7 +118,7 @@ class World:
     def add_file(
         self, file_id: str, account: Account, document: dict[str, Any], content: bytes
     ) -> None:
-        """Keep an uploaded file, of the content as much as there is room for: the newest."""
+        """Store an uploaded file; contents over the size limit are dropped, oldest first."""
         self.files[file_id] = (account, document)
         self._contents[file_id] = content
         size = sum(map(len, self._contents.values()))
@@ -120,19 +128,19 @@ class World:
             size -= len(self._contents.pop(oldest))
 
     def remove_file(self, file_id: str) -> None:
-        """Forget an uploaded file."""
+        """Delete an uploaded file."""
         del self.files[file_id]
         self._contents.pop(file_id, None)
 
     def file_content(self, file_id: str, account: Account) -> bytes:
-        """Return the content of an account's file; nothing where there is no such file."""
+        """Return the content of an account's file; empty if there is none."""
         owner, _ = self.files.get(file_id, (None, None))
         return self._contents.get(file_id, b"") if owner is account else b""
 
     # Predictions
 
     def create(self, asked: Creation) -> Prediction:
-        """Make a prediction and let it run."""
+        """Create a prediction and schedule its start."""
         now = self.clock.now()
         own = self._by_account.setdefault(asked.account.name, [])
         prediction = Prediction(
@@ -152,7 +160,7 @@ class World:
         return prediction
 
     def cancel(self, prediction: Prediction) -> None:
-        """Ask for its end; nothing happens to one that has ended."""
+        """Cancel a prediction; no effect on one that has ended."""
         if self.settings.cancel_seconds:
             self.clock.call_later(
                 self.settings.cancel_seconds, lambda: self._on_deadline(prediction)
@@ -163,9 +171,13 @@ class World:
     def newest_first(
         self, account: Account, *, start: int | None, after: float | None, before: float | None
     ) -> tuple[list[Prediction], int | None, int | None]:
-        """A page of the account's predictions, and where the next and the previous page start.
+        """Return a page of the account's predictions, and the starts of the next and previous page.
 
-        A page starts with the prediction of that order, without one with the newest that shows.
+        Args:
+            account: account whose predictions are listed.
+            start: order of the page's first prediction; None for the newest visible one.
+            after: earliest creation time, inclusive; None for no bound.
+            before: latest creation time, exclusive; None for no bound.
         """
         own = self._by_account.get(account.name, [])
         latest = self.clock.now() - self.settings.list_lag_seconds
@@ -181,13 +193,13 @@ class World:
         return page, older, newer
 
     def of_account(self, name: str | None) -> list[Prediction]:
-        """All predictions of an account, or of all, in the order of their creation."""
+        """Return the predictions of an account, or of all accounts, in the order of creation."""
         if name is not None:
             return list(self._by_account.get(name, []))
         return list(self.predictions.values())
 
     def _next(self, prediction: Prediction, at: float, what: Callable[[Prediction], None]) -> None:
-        """Set the prediction's one timer: for what comes next, or its deadline if that is first."""
+        """Schedule the prediction's single timer, for `what` or for an earlier deadline."""
         if prediction.deadline is not None and prediction.deadline <= at:
             at, what = prediction.deadline, self._on_deadline
         if at != NEVER:
@@ -229,7 +241,7 @@ class World:
             self._end(prediction, Status.SUCCEEDED)
 
     def _shown(self, prediction: Prediction) -> None:
-        """A held answer comes with the first file, whatever is still to come."""
+        """Release held creations: Replicate responds with the first file, even if more follow."""
         for waiter in prediction.waiters:
             _wake(waiter)
         prediction.waiters.clear()
@@ -268,10 +280,10 @@ class World:
         if prediction.asked.webhook and name in prediction.asked.webhook_events:
             self.announce(prediction, name)
 
-    # Watching
+    # Waiting
 
     async def left(self, prediction: Prediction, seconds: float) -> None:
-        """Wait until it is out of flight, or so many seconds."""
+        """Wait until the prediction is no longer in flight, at most `seconds`."""
         if prediction.is_finished:
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -279,7 +291,7 @@ class World:
         await self._wait(waiter, seconds)
 
     async def change(self, seconds: float) -> None:
-        """Wait until something changes, or so many seconds."""
+        """Wait until anything changes, at most `seconds`."""
         watcher = asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         await self._wait(watcher, seconds)

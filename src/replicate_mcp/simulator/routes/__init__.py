@@ -1,1 +1,1 @@
-"""The routes of Replicate's API that the simulator answers."""
+"""Routes of Replicate's API and of the simulator's controls."""

@@ -1,4 +1,4 @@
-"""The calls on the simulator itself: what it has seen, and how it shall behave."""
+"""Control routes of the simulator: statistics and settings."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ _MAX_WAIT_SECONDS = 60.0
 
 
 class AccountChanges(BaseModel):
-    """What can be changed about one account; what is left out stays."""
+    """Changes to one account; omitted fields stay unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +28,7 @@ class AccountChanges(BaseModel):
 
 
 async def get_stats(sim: Simulation, exchange: Exchange) -> Answer:
-    """GET /simulator/stats, with `limit` also the share of it that was in use."""
+    """GET /simulator/stats; with `limit`, also the share of it in use."""
     limit = exchange.query().get("limit")
     now = sim.world.clock.now()
     accounts = {
@@ -44,7 +44,7 @@ async def get_settings(sim: Simulation, _exchange: Exchange) -> Answer:
 
 
 async def configure(sim: Simulation, exchange: Exchange) -> Answer:
-    """POST /simulator/configure: any settings."""
+    """POST /simulator/configure: change any settings."""
     try:
         sim.world.configure(await _object(exchange))
     except ValidationError as error:
@@ -53,13 +53,13 @@ async def configure(sim: Simulation, exchange: Exchange) -> Answer:
 
 
 async def reset(sim: Simulation, exchange: Exchange) -> Answer:
-    """POST /simulator/reset: nothing has happened, and the settings are those of the start."""
+    """POST /simulator/reset: clear all state and restore the initial settings."""
     sim.world.reset()
     return await get_stats(sim, exchange)
 
 
 async def get_predictions(sim: Simulation, exchange: Exchange) -> Answer:
-    """GET /simulator/predictions, all or of one `account`, oldest first."""
+    """GET /simulator/predictions: all, or those of one `account`, oldest first."""
     predictions = sim.world.of_account(exchange.query().get("account"))
     return Answer.json([_everything(sim, prediction) for prediction in predictions])
 
@@ -72,10 +72,10 @@ async def get_timeline(sim: Simulation, exchange: Exchange) -> Answer:
 
 
 async def wait(sim: Simulation, exchange: Exchange) -> Answer:
-    """GET /simulator/wait: answer the stats as soon as all counts named are reached.
+    """GET /simulator/wait: return the statistics when all the given counts are reached.
 
-    `in_flight=0` means exactly none, every other count at least so many. `account` says whose,
-    else the sum of all; 408 after `timeout` seconds.
+    `in_flight=0` means exactly none; every other count is a minimum. `account` selects one account
+    instead of the sum of all. Responds with 408 after `timeout` seconds.
     """
     query = exchange.query()
     account = query.pop("account", None)

@@ -1,4 +1,4 @@
-"""The stand-in for replicate.delivery, where outputs are fetched without a token."""
+"""Stand-in for replicate.delivery, which serves outputs without a token."""
 
 from replicate_mcp.simulator.drawing import Picture
 from replicate_mcp.simulator.editing import Recipe

@@ -1,4 +1,4 @@
-"""The calls on everything but predictions: models, deployments, collections, account, files."""
+"""Routes other than predictions: models, deployments, collections, account and files."""
 
 import json
 import secrets
@@ -21,9 +21,9 @@ from replicate_mcp.simulator.problem_details import Problem, not_found
 from replicate_mcp.simulator.route_context import Simulation
 
 _FILE_BYTES = 100 * 1024 * 1024
-"""The largest file that Replicate takes."""
+"""Maximum size of a file that Replicate accepts."""
 _FORM_BYTES = 1024 * 1024
-"""What a form may have around its file."""
+"""Maximum size of an upload form without its file."""
 
 
 async def list_models(sim: Simulation, _exchange: Exchange, _account: Account) -> Answer:
@@ -32,7 +32,7 @@ async def list_models(sim: Simulation, _exchange: Exchange, _account: Account) -
 
 
 async def search_models(sim: Simulation, exchange: Exchange, _account: Account) -> Answer:
-    """QUERY /v1/models: its body is the text to look for."""
+    """QUERY /v1/models with the search text as the body."""
     text = (await exchange.body()).decode("utf-8", "replace")
     unquoted = text.strip('"')  # the JavaScript client sends a JSON string
     return _page([sim.representations.model(model) for model in _found(unquoted)])

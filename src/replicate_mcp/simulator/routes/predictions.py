@@ -1,4 +1,4 @@
-"""The calls on predictions: create, get, list, cancel."""
+"""Routes of predictions: create, get, list and cancel."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ from replicate_mcp.simulator.route_context import Simulation
 from replicate_mcp.simulator.validation import check_body, check_input
 
 _HOLD_SECONDS = 60
-"""The longest that Replicate holds a creation, and how long without a number."""
+"""Maximum time for which Replicate holds a creation, and the default for a bare `wait`."""
 _WAIT = re.compile(rb"wait(?:=([1-9][0-9]?))?")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 _DAY = 24 * 3600
@@ -161,7 +161,7 @@ async def _create(
 
 
 def _hold(prefer: bytes) -> tuple[float, bytes]:
-    """The seconds to hold the request, and what to echo as applied."""
+    """Return the seconds to hold the request, and the value of `Preference-Applied`."""
     if not prefer.startswith(b"wait"):
         return 0, b""
     found = _WAIT.fullmatch(prefer)
@@ -173,7 +173,7 @@ def _hold(prefer: bytes) -> tuple[float, bytes]:
 
 
 def cancel_after(header: bytes, minimum: float) -> float | None:
-    """The seconds in a `Cancel-After` like `30`, `30s`, `5m` or `1h30m`; none without one."""
+    """Return the seconds of a `Cancel-After` like `30`, `30s`, `5m` or `1h30m`; None if empty."""
     text = header.decode("latin-1").strip()
     if not text:
         return None

@@ -1,12 +1,12 @@
--- Who starts next: what admission.py decides, on the same state.
--- Both are tried on the same queues by the tests: change one, and change the other.
+-- The admission decision: the same as `admit` in semaphores/admission.py, on the same state.
+-- Tests run both on the same queues: keep the two in step.
 
 local admission = {}
 
 admission.OFFER_STALE_SECONDS = 0.05
 admission.OFFER_TTL_SECONDS = 0.5
 
--- When a paused or empty bucket next allows a creation that somebody waits for.
+-- Return when a paused or empty bucket next allows a creation that an entry waits for.
 local function next_time(queue, waiting, rates, slots, now)
   local wanted, soonest = {}, nil
   for _, entry in ipairs(queue) do
@@ -24,11 +24,11 @@ local function next_time(queue, waiting, rates, slots, now)
 end
 
 -- Args:
---   queue: entries in turn, each {id, holder, semaphores, account, waiting, running, at_most}.
---   free: units of each semaphore that nobody holds.
---   rates: each account's rate, as it stands at `now`.
---   stalled: holders that have not taken what they were offered, as keys.
--- Returns the ids of the entries to make offers, in order, and when to decide again, or nil.
+--   queue: entries in turn, each {id, holder, semaphores, account, waiting, running, max_running}.
+--   free: units of each semaphore that are not in use.
+--   rates: each account's rate, as of `now`.
+--   stalled: holders that have not accepted their offers, as keys.
+-- Returns the ids of the entries to make offers to, in order, and when to decide again, or nil.
 function admission.admit(queue, free, rates, stalled, now)
   local left, slots, waiting, running = {}, {}, {}, {}
   for name, units in pairs(free) do left[name] = units end
@@ -62,7 +62,7 @@ function admission.admit(queue, free, rates, stalled, now)
         last = last + 1
         in_turn[last] = entry
       elseif not reserved then
-        -- First in turn: nothing before it is left, and what is free now stays its own.
+        -- First in turn: the units that are free now are reserved for it.
         reserved = true
         for _, name in ipairs(entry.semaphores) do
           left[name] = math.max(0, (left[name] or 0) - 1)

@@ -1,6 +1,6 @@
--- Answers of Replicate's that are asked for once, each in a key that expires, and what they take.
+-- Cached responses of Replicate's, each in a key that expires, and their sizes.
 --
--- `cache` is a hash with the bytes of each ('m:' and its name) and of all ('all'); `memos_written`
+-- `memos` is a hash with the bytes of each ('m:' and its name) and of all ('all'); `memos_written`
 -- and `memos_expire` are sorted sets of their names, by these times.
 
 local sizes, written, expire = prefix .. 'memos', prefix .. 'memos_written', prefix .. 'memos_expire'
@@ -22,12 +22,12 @@ local function remove_expired()
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', expire, '-inf', exact(now))) do remove(name) end
 end
 
--- Remove the oldest until as much as `bytes` fits in.
+-- Remove the oldest entries until `bytes` fit within `most`.
 local function make_room(bytes, most)
   while tonumber(redis.call('HGET', sizes, 'all') or 0) + bytes > most do
     local oldest = redis.call('ZRANGE', written, 0, 0)[1]
     if not oldest then
-      redis.call('HDEL', sizes, 'all')  -- The names were lost alone.
+      redis.call('HDEL', sizes, 'all')  -- Only the set of names was lost.
       return
     end
     remove(oldest)
@@ -36,7 +36,8 @@ end
 
 function cache.put(name, value, seconds, bytes, most)
   local until_ = exact(now + seconds)
-  -- The first write: a full memory refuses it, and would not after one that frees something.
+  -- This write must be the first: a full memory rejects it, but not after a write that frees
+  -- memory.
   redis.call('SET', memo_key(name), until_ .. ' ' .. value, 'PX', math.ceil(seconds * 1000))
   uncount(name)
   remove_expired()

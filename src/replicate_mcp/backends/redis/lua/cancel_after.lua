@@ -1,10 +1,11 @@
--- The Cancel-After of an attempt: what distinct_cancel_after in attempts.py chooses.
--- Both are tried on the same numbers by the tests: change one, and change the other.
+-- The Cancel-After of an attempt: the same as distinct_cancel_after in
+-- replicate_api/attempt_matching.py.
+-- Tests run both on the same numbers: keep the two in step.
 
 local APART_SECONDS = 3
 local SHORTEST_CANCEL_AFTER = 5
 
--- The longest, at most `wanted`, that none in use comes near; `used` has them as keys.
+-- Return the longest, at most `wanted`, that is distinct from those in use, the keys of `used`.
 local function distinct_cancel_after(wanted, used)
   local shortest = math.max(SHORTEST_CANCEL_AFTER, math.floor(wanted / 2))
   for _, apart in ipairs({APART_SECONDS, 1}) do

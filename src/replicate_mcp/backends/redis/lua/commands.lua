@@ -1,12 +1,13 @@
--- What a process can ask for, each in one call: a backend's promise, in batches/backend.py.
+-- The commands that a process can call, which implement `Backend` in batches/backend.py.
 --
--- The answer is 'ok' and what was asked for, or 'register' and the generation where this server
--- does not know the process (any more): it says again what it has, and asks again.
+-- The reply is 'ok' and the result, or 'register' and the generation if this server does not know
+-- the process (any more): the process then sends its state and repeats the call.
 
 local commands = {}
 
--- Steps that free something, or must not be lost: they go on when the memory is full. A script that
--- has written once may write on, and renewing the lease is a write that is always allowed.
+-- Commands that free something or must not be lost: they work when the memory is full. A script
+-- that has written once may continue to write, and renewing the lease is a write that is always
+-- allowed.
 local ALLOWED_WHEN_FULL = {}
 for _, name in ipairs({
   'renew', 'dequeue', 'release', 'requeue', 'finish', 'record_results', 'abandon', 'adopt', 'claim_prediction',
@@ -15,10 +16,10 @@ for _, name in ipairs({
 
 -- Holders
 
--- Say (again) what this process has; `args.generation` is the one in which it last did. It lives
--- from then on: whoever cannot say what it has is gone for the others.
+-- Synchronise this process's state; `args.generation` is that of its last synchronisation. The
+-- process counts as alive only from then on: one that cannot send its state is dead for the others.
 function commands.register()
-  redis.call('DEL', holder_key(me))  -- A write that a full memory allows.
+  redis.call('DEL', holder_key(me))  -- A write that works with full memory.
   redis.call('SREM', key.stalled, me)
   generation.extend_to_lease()
   local lost, left = resync.apply()
@@ -29,7 +30,7 @@ function commands.register()
   return {generation_id, lost, left}
 end
 
--- Renew the lease; what a process keeps in case that the memory is lost comes with it.
+-- Renew the lease; return the shared state that a process mirrors in case it is lost here.
 function commands.renew()
   local set, known_rates, images = {}, {}, {}
   for name, each in each_record(key.set) do
@@ -141,7 +142,7 @@ local function are_known(names)
   return true
 end
 
--- Let an entry wait; the limits of its semaphores.
+-- Enqueue an entry; return the limits of its semaphores.
 local function enqueue(call)
   local limits = {}
   for place, name in ipairs(call.semaphores) do
@@ -195,7 +196,7 @@ function commands.dequeue()
   return {permits.admit()}
 end
 
--- Whoever kept the queue waiting with its offers lets it go on as it takes them.
+-- Run the admission if late acceptance of offers had stalled the queue.
 local function admission_after_accepting(oldest)
   if now - oldest > admission.OFFER_STALE_SECONDS then return permits.admit() end
   return {'', ''}
@@ -206,7 +207,7 @@ function commands.accept_offers()
   for _, permit in ipairs(args.permits) do
     local record = permits.get(permit)
     if record and record.holder == me then
-      accepted[#accepted + 1] = {permit, record.entry}  -- An answer was lost.
+      accepted[#accepted + 1] = {permit, record.entry}  -- The reply was lost.
     else
       local offered_at
       record, offered_at = permits.accept(permit)
@@ -225,15 +226,15 @@ local function images_remaining(account, a_day)
   return a_day - tonumber(redis.call('GET', counter) or 0)
 end
 
--- Note what one caller asks for, and count it in `sent` by account; also, when the oldest of its
--- offers was made.
+-- Record the attempts of one call, and count them in `sent` by account; return also when the oldest
+-- of their offers was made.
 local function record_attempts(call, sent)
   local recorded, oldest, left, cap_reached = {}, now, nil, false
   for _, attempt in ipairs(call.attempts) do
     local permit = attempt.permit
     local record, offer = permits.get(permit), permits.offers()[permit]
     if record and record.holder == me then
-      recorded[#recorded + 1] = {permit, whole(record.cancel_after)}  -- An answer was lost.
+      recorded[#recorded + 1] = {permit, whole(record.cancel_after)}  -- The reply was lost.
     elseif offer and offer.holder == me then
       left = left or images_remaining(offer.account, call.images_per_day)
       if left and attempt.images > left then
@@ -291,7 +292,8 @@ end
 
 -- Attempts
 
--- Record one result: whether its batch is known, or its prediction taken by another attempt.
+-- Record one result; return whether its batch is known, or its prediction is claimed by another
+-- attempt.
 local function finish(call)
   local record = permits.get(call.permit)
   local account = journal.account_of(call.batch) or (record and record.account)
@@ -366,9 +368,9 @@ function commands.abandon()
   return {}
 end
 
--- What was forgotten
+-- Lost state
 
--- Whether the account's predictions have to be entered; the generation, if so.
+-- Return the generation if the account's predictions have to be imported, else ''.
 function commands.has_lost_state()
   if not generation.is_admitting() or holders.is_imported(args.account) then return {''} end
   return {generation_id}
@@ -394,7 +396,7 @@ end
 
 -- The journal
 
--- Write a batch that this server has forgotten, or what it lacks of its results.
+-- Restore a lost batch, or its missing results.
 function commands.restore_batch()
   if not journal.exists(args.batch) then
     if not args.fields then return {} end
@@ -445,7 +447,7 @@ end
 
 function commands.list_prediction_ids() return {journal.recent_predictions(args.account)} end
 
--- Answers of Replicate's
+-- Cached responses of Replicate's
 
 function commands.set_cached()
   cache.put(args.key, args.value, args.seconds, args.size, args.max_bytes)
@@ -460,7 +462,7 @@ function answer()
   generation.check()
   if command ~= 'register' and not holders.is_registered() then return {'register', generation_id} end
   if sequence > 0 then
-    -- A step that was given up and arrives after a later one must do nothing any more.
+    -- An abandoned call that arrives after a later one must have no effect.
     if holders.is_late() then return {'late'} end
     if ALLOWED_WHEN_FULL[command] then holders.renew() end
     if command ~= 'register' then

@@ -1,8 +1,9 @@
--- Whether this server still knows what it was told: its memory is of one generation.
+-- The generation of the server's memory, which shows whether any of it was lost.
 --
--- A restart, a failover or an old snapshot gives another run_id; a lost key (evicted, deleted,
--- flushed) lacks the generation's mark. Either way it cannot be told what runs, so a new generation
--- begins: nothing is admitted for one lease, in which every living process says again what it has.
+-- A restart, a failover or an old snapshot changes run_id; a lost key (evicted, deleted, flushed)
+-- lacks the generation's mark. In both cases the running predictions are unknown, so a new
+-- generation begins: nothing is admitted for one lease, in which every living process sends its
+-- state again.
 
 local function is_of_one_generation(id)
   for _, name in ipairs(GENERATION_KEYS) do
@@ -20,12 +21,12 @@ local function begin(run, old)
   redis.call('ZADD', key.queue, 0, '#' .. generation_id)
   redis.call('HSET', key.generation, 'id', generation_id, 'run', run,
     'began_at', exact(server_time), 'opens_at', exact(opens_at), 'reaped_at', '0', 'turn', '0',
-    -- What was written before a restart may have been rolled back since.
+    -- Data written before a restart may have been rolled back by it.
     'restarted', old.run == run and (old.restarted or generation_id) or generation_id)
   permits.reload_attempts()
 end
 
--- A clock that was set back may not make a lease last for an hour.
+-- Keep the pause within a lease if the clock was set back.
 local function limit_pause_to_a_lease()
   local began_at = tonumber(redis.call('HGET', key.generation, 'began_at'))
   if server_time >= began_at then return end
@@ -46,7 +47,7 @@ end
 
 function generation.is_admitting() return server_time >= opens_at end
 
--- Living processes say again what they have within their lease: the longest one counts.
+-- Extend the pause to this process's lease, if longer: it needs that time to send its state.
 function generation.extend_to_lease()
   if generation.is_admitting() then return end
   local began_at = tonumber(redis.call('HGET', key.generation, 'began_at'))
@@ -56,7 +57,7 @@ function generation.extend_to_lease()
   end
 end
 
--- What is written of a batch before the last restart may lack what happened after.
+-- Return whether the batch data of `since` may miss changes, because of a later restart.
 function generation.may_be_rolled_back(since)
   local restarted = tonumber(redis.call('HGET', key.generation, 'restarted'))
   return not since or tonumber(since) < restarted

@@ -1,7 +1,8 @@
--- Processes as holders: their leases, what each declares of semaphores, and what the dead leave.
+-- Processes as holders: their leases, their declarations of semaphores, and cleanup after dead
+-- ones.
 --
 -- A holder's key lives for one lease, and has `since` (when its unbroken contact began) and
--- `sequence` (the number of its last step).
+-- `sequence` (the number of its last call).
 
 -- Leases
 
@@ -18,8 +19,8 @@ function holders.is_late()
   return last and sequence < tonumber(last)
 end
 
--- Whether this process may declare others dead: it was itself in contact for a whole lease, by this
--- server's clock and by its own, so they have had the time to say that they live.
+-- Return whether this process may declare others dead: it must have been connected for a whole
+-- lease itself, by the clocks of this server and its own, so that they had time to reconnect.
 local function may_declare_dead()
   if args.unbroken ~= true or not generation.is_admitting() then return false end
   local since = redis.call('HGET', holder_key(me), 'since')
@@ -31,9 +32,9 @@ local function may_declare_dead()
   return server_time >= tonumber(since) + lease / 1000
 end
 
--- What is declared and set of semaphores
+-- Declared and set limits
 
-local declarations   -- by name, as this call has read them: the lowest limit, and a rate
+local declarations   -- by name, cached for this call: the lowest limit, and a rate
 
 local function declared(name)
   if not declarations then
@@ -57,8 +58,8 @@ end
 
 function holders.limit(name) return tonumber(redis.call('HGET', key.limits, name)) end
 
--- Let the limit be what was set, else the lowest that living processes declare. One that was unset
--- stays as a record of no units: what another process keeps of the former one is older.
+-- Apply the limit that was set, else the lowest that living processes declare. An unset limit stays
+-- as a record of 0 units, so that older copies of it in processes' mirrors lose against it.
 function holders.refresh(name)
   local set = record_of(key.set, name)
   local ruling = set and set.units > 0 and set or declared(name)
@@ -69,7 +70,8 @@ function holders.refresh(name)
   end
 end
 
--- Where many are declared, they are read once for all, after the last: then each is refreshed.
+-- Write a declaration without `refresh`: a caller that declares many names refreshes them
+-- afterwards, so that the declarations are read only once.
 function holders.write_declaration(name, units, per_minute)
   local value = per_minute and whole(units) .. ' ' .. exact(per_minute) or whole(units)
   redis.call('HSET', key.declared, me .. ' ' .. name, value)
@@ -106,7 +108,7 @@ function holders.register_name(name, units)
   holders.declare(name, holders.limit(name))
 end
 
--- A registered name keeps a limit of its own: later registrations do not change it.
+-- Unset a limit. A registered name keeps a limit of its own: later registrations do not change it.
 function holders.unset_limit(name)
   local units, found = 0, declared(name)
   if not queue.is_account(name) then units = found and found.units or holders.limit(name) end
@@ -115,7 +117,7 @@ function holders.unset_limit(name)
   holders.delete_unused_names()
 end
 
--- How many other processes have registered a name.
+-- Return the number of other processes that have registered a name.
 function holders.others_with(name)
   local others = 0
   for field in each_field(key.declared) do
@@ -137,14 +139,14 @@ function holders.remove_name(name)
   end
 end
 
--- Whoever waits for a name keeps it alive.
+-- Declare a name for a process that waits for it, which keeps the name alive.
 function holders.touch_name(name)
   if redis.call('HEXISTS', key.declared, me .. ' ' .. name) == 0 then
     holders.declare(name, holders.limit(name))
   end
 end
 
--- Names that were set by nobody's hand but a resync, and that nobody uses any more.
+-- Delete unused names that were not set by an admin.
 function holders.delete_unused_names()
   for name, set in each_record(key.set) do
     if not set.by_admin and not declared(name) and permits.in_use(name) == 0 then
@@ -156,7 +158,7 @@ end
 
 -- Accounts
 
-local entered = {}   -- what this call has read
+local entered = {}   -- cached for this call
 
 function holders.is_imported(account)
   if entered[account] == nil then
@@ -170,7 +172,7 @@ function holders.mark_imported(account)
   entered[account] = true
 end
 
--- Every semaphore as it stands, or one.
+-- Return the state of every semaphore, or only of `only`.
 function holders.states(only)
   local waiting, states = queue.by_semaphore(), {}
   for name, units in each_field(key.limits) do
@@ -189,9 +191,9 @@ function holders.states(only)
   return states
 end
 
--- The dead
+-- Dead holders
 
--- Take out all that a process leaves, but the permits of its predictions.
+-- Remove a process and all its state except the permits of its predictions.
 function holders.remove(holder, reasons)
   permits.withdraw_from(holder)
   for id, entry in each_record(key.entries) do
@@ -217,28 +219,28 @@ function holders.remove(holder, reasons)
   journal.end_waiting_tasks(holder, reasons)
 end
 
--- Leave the permits of this process's predictions to whoever can follow them.
+-- Abandon the permits of this process's predictions, so that others can adopt them.
 function holders.abandon_permits()
   for permit, record in each_record(key.permits) do
     if record.holder == me and record.task then permits.give_to(permit, record, '') end
   end
 end
 
--- Whether a permit is there to be adopted.
+-- Return whether a permit can be adopted.
 function holders.is_orphaned(record)
   return record.holder == '' or (not holders.is_known(record.holder) and may_declare_dead())
 end
 
-local SETTLED_WITHIN = 50 * 60   -- see attempts.py
+local SETTLED_WITHIN = 50 * 60   -- as in replicate_api/attempt_matching.py
 
--- Whether it matters to nobody, or can't be learned any more, what became of an attempt.
+-- Return whether an attempt's outcome is recorded, not needed, or too old to be found.
 local function is_closed(record)
   return record.entry == '' or record.taken_at < now - SETTLED_WITHIN or
     journal.has_result(record.entry, record.task)
 end
 
--- Give back the units of what nobody holds and what has ended by now, whatever happened to it. It
--- stays for whoever can settle it.
+-- Release the units of orphaned permits whose predictions must have ended by now. The records stay
+-- for recovery, until they are closed.
 local function release_ended(reasons)
   if not permits.has_orphans() then return end
   for permit, record in each_record(key.permits) do
@@ -253,7 +255,7 @@ local function release_ended(reasons)
   end
 end
 
--- Look for the dead among the others, and see to what they left.
+-- Remove dead holders and clean up after them.
 function holders.reap_dead()
   local reasons = args.reasons
   if may_declare_dead() then
@@ -267,7 +269,7 @@ function holders.reap_dead()
   release_ended(reasons)
 end
 
--- The same, at most once a second for all who share the server.
+-- Do the same, at most once a second for all processes that share the server.
 function holders.reap_dead_if_due()
   local since = now - tonumber(redis.call('HGET', key.generation, 'reaped_at'))
   if since >= 1 or since < 0 then holders.reap_dead() end

@@ -1,6 +1,6 @@
--- The journal: batches, their results in the order in which they came, and whose a prediction is.
+-- The journal: batches, their results in order of completion, and the owners of predictions.
 
--- Prediction ids are kept with the number of their permit, which tells the time in microseconds.
+-- Prediction ids are scored with the number of their permit, which is a time in microseconds.
 local RECENT_PREDICTIONS = 2 * 3600
 
 function journal.account_of(batch)
@@ -15,13 +15,12 @@ local function keep(batch, seconds)
   if request then redis.call('EXPIRE', request, seconds) end
 end
 
--- The row of a task that failed without an attempt of its process: what the journal has of it, and
--- why.
+-- Return the row of a task that failed without an attempt: the journal's fields and the reason.
 local function row(task, kept, reason)
   return {task, false, '{"task_index":' .. whole(task) .. ',' .. reason .. ',' .. string.sub(kept, 2)}
 end
 
--- Write a batch that begins, or that this server has forgotten.
+-- Write a new batch, or restore a lost one.
 function journal.open(batch, fields)
   redis.call('HSET', batch_key(batch), 'caller', fields.caller, 'account', fields.account,
     'semaphore', fields.semaphore, 'total', whole(#fields.tasks), 'succeeded', '0', 'failed', '0',
@@ -47,8 +46,8 @@ function journal.open(batch, fields)
   if #rows > 0 then journal.record(batch, rows) end
 end
 
--- Forget an ended batch early; true where its idempotency key is left, so that its request is not
--- carried out again.
+-- Delete an ended batch early; return whether its idempotency key remains, so that its request is
+-- not carried out again.
 function journal.delete(batch, expires_at)
   local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request')
   redis.call('DEL', batch_key(batch), tasks_key(batch), results_key(batch))
@@ -60,8 +59,8 @@ function journal.delete(batch, expires_at)
   return true
 end
 
--- The batch that the caller's request of that name began, what stood for its content, and whether
--- it was forgotten early.
+-- Return the batch that the caller's request of that key began, the digest of the request, and
+-- whether the batch was deleted early.
 function journal.find_by_key(caller, name)
   local kept = name and redis.call('GET', request_key(caller, name))
   if not kept then return nil end
@@ -76,8 +75,8 @@ end
 
 function journal.exists(batch) return redis.call('EXISTS', batch_key(batch)) == 1 end
 
--- Write results, each task's once; each is {task, whether it succeeded, its row}. False where the
--- batch is not known.
+-- Record results, one per task; each is {task, whether it succeeded, its row}. Return false if the
+-- batch is unknown.
 function journal.record(batch, results)
   local kept = redis.call('HMGET', batch_key(batch), 'total', 'succeeded', 'failed', 'ended_at',
     'account')
@@ -115,7 +114,7 @@ function journal.end_task(batch, task, reason, prediction)
   if kept then journal.record(batch, {row(task, kept, reason)}) end
 end
 
--- End a batch's tasks that have neither a result nor a permit: nobody will make them.
+-- Fail a batch's tasks that have neither a result nor a permit: no process will run them.
 local function end_waiting_tasks_of(batch, out, reasons)
   local since = redis.call('HGET', batch_key(batch), 'generation')
   redis.call('HDEL', key.running, batch)
@@ -151,21 +150,21 @@ function journal.end_waiting_tasks(holder, reasons)
   end_batches(batches_of(function(each) return each == holder end), reasons)
 end
 
--- What was written before the memory was lost, by processes that never came back.
+-- End batches that were written before the memory was lost, by processes that did not reconnect.
 function journal.end_batches_of_unknown_holders(reasons)
   local is_unknown = function(each) return each ~= '' and not holders.is_known(each) end
   end_batches(batches_of(is_unknown), reasons)
 end
 
--- Whether a process that was thought to be gone had its batch's waiting tasks ended by others.
+-- Return whether others ended the batch's waiting tasks because its process seemed dead.
 function journal.was_taken_over(batch) return redis.call('HEXISTS', batch_key(batch), 'left') == 1 end
 
 -- Predictions
 
--- Give a prediction to an attempt, for ever; false where another has it.
+-- Claim a prediction permanently for an attempt; return false if another attempt has it.
 --
--- One that was entered from the account's list may turn out to be an attempt's that was forgotten:
--- it has a negative number, and yields.
+-- A prediction imported from the account's list may turn out to belong to a lost attempt: its
+-- negative score marks it as claimable.
 function journal.claim(account, prediction, permit)
   local predictions = predictions_key(account)
   local owner = tonumber(redis.call('ZSCORE', predictions, prediction))
@@ -184,13 +183,13 @@ function journal.claim(account, prediction, permit)
   return true
 end
 
--- Whether it has an attempt, or a permit of its own.
+-- Return whether a prediction has an attempt, or a permit of its own.
 function journal.is_claimed(account, prediction)
   local owner = tonumber(redis.call('ZSCORE', predictions_key(account), prediction))
   return owner and (owner > 0 or permits.get(whole(-owner))) and true or false
 end
 
--- One that nobody is known to have made: an attempt that remembers it takes it over.
+-- Claim a prediction without a known attempt; an attempt that reports it later takes it over.
 function journal.claim_untracked(account, prediction, permit)
   redis.call('ZADD', predictions_key(account), '-' .. permit, prediction)
   redis.call('EXPIRE', predictions_key(account), 2 * DAY)
@@ -201,7 +200,7 @@ function journal.recent_predictions(account)
   return redis.call('ZRANGEBYSCORE', predictions_key(account), since, '+inf')
 end
 
--- Batches as they are told
+-- Encoding of batches
 
 function journal.state(batch)
   local kept = redis.call('HMGET', batch_key(batch), 'caller', 'account', 'semaphore', 'total',
@@ -212,7 +211,7 @@ function journal.state(batch)
   return state
 end
 
--- The same, with the beginning of its first task.
+-- Return the same, with the beginning of its first task.
 function journal.summary(batch)
   local state = journal.state(batch)
   if state then

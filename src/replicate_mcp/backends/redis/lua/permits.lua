@@ -1,15 +1,15 @@
--- Permits and offers, and the units of semaphores that they take.
+-- Permits and offers, and their units of semaphores.
 --
--- A permit's record: entry, holder, semaphores, account, limited (its entry has a limit of its own),
--- taken_at; with an attempt also task, cancel_after, fingerprint, ends_by (0 once its units were given
--- back), images, and prediction where it is known. An offer has offered_at instead of taken_at.
+-- A permit's record: entry, holder, semaphores, account, limited (its entry has a limit of its
+-- own), taken_at; with an attempt also task, cancel_after, fingerprint, ends_by (0 once its units
+-- were released), images, and prediction if known. An offer has offered_at instead of taken_at.
 
 -- Rates
 
 function rates.of(account)
   local state = record_of(key.rates, account)
   if not state then
-    -- Never declared, or lost: what living processes declare is where it begins.
+    -- Never declared, or lost: begin with the rate that living processes declare.
     local per_minute = holders.declared_rate(account)
     if not per_minute then return nil end
     state = rate_limit.initial(per_minute, now)
@@ -26,7 +26,7 @@ local function increment(hash, field, by)
 end
 
 local function count(record, by)
-  if record.ends_by == 0 then return end  -- Its units were given back.
+  if record.ends_by == 0 then return end  -- Its units were released.
   for _, semaphore in ipairs(record.semaphores) do increment(key.units, 's:' .. semaphore, by) end
   if record.limited then increment(key.units, 'e:' .. record.entry, by) end
 end
@@ -46,7 +46,7 @@ local function count_images(record, images)
   end
 end
 
--- Equal open attempts, told apart by their Cancel-After
+-- Equal open attempts, distinguished by their Cancel-After
 
 local function used_cancel_afters(like)
   local used, list = {}, redis.call('HGET', key.cancel_afters, like)
@@ -85,7 +85,7 @@ end
 
 function permits.get(permit) return record_of(key.permits, permit) end
 
--- Enter a permit; `about` is what is known of its attempt: model, inputs, sent_at.
+-- Add a permit; `about` describes its attempt: model, inputs, sent_at.
 function permits.put(permit, record, about)
   put_record(key.permits, permit, record)
   if about then put_record(key.attempts, permit, {record = record, about = about}) end
@@ -93,13 +93,13 @@ function permits.put(permit, record, about)
   add_cancel_after(record)
 end
 
--- Enter one that took no units as an offer before.
+-- Add a permit that took no units as an offer before.
 function permits.enter(permit, record, about)
   count(record, 1)
   permits.put(permit, record, about)
 end
 
--- Take a permit back, if it is out; its images count no more where none were asked for after all.
+-- Release a permit if it exists; subtract its images from the daily count if none were requested.
 function permits.free(permit, counts_images)
   local record = permits.get(permit)
   if not record or redis.call('HDEL', key.permits, permit) == 0 then return nil end
@@ -111,7 +111,7 @@ function permits.free(permit, counts_images)
   return record
 end
 
--- A permit in full, for a process to keep.
+-- Encode a complete permit for a process to mirror.
 function permits.encode(permit, record)
   local about = permits.about(permit)
   return {
@@ -142,7 +142,7 @@ function permits.give_to(permit, record, holder)
   change(permit, record)
 end
 
--- Its prediction has ended, but nobody has learned yet what came of it.
+-- Release the units of a permit whose prediction has ended, while its outcome is still unknown.
 function permits.release_units(permit, record)
   count(record, -1)
   record.ends_by = 0
@@ -155,12 +155,12 @@ function permits.set_prediction(permit, record, prediction)
   change(permit, record)
 end
 
--- What the journal still knows of attempts when a new generation begins.
+-- Reload the attempts that survived when a new generation begins.
 function permits.reload_attempts()
   for permit, noted in each_record(key.attempts) do permits.enter(permit, noted.record) end
 end
 
--- Whether anybody has permits who is not registered.
+-- Return whether any permit's holder is not registered.
 function permits.has_orphans()
   for holder in each_field(key.held) do
     if holder == '' or not holders.is_known(holder) then return true end
@@ -175,7 +175,7 @@ function permits.next_numbers(count)
   return first
 end
 
--- Numbers rise for ever, also where a server took over whose clock is behind.
+-- Keep permit numbers rising, even after a failover to a server whose clock is behind.
 function permits.advance_sequence(newest)
   if newest > tonumber(redis.call('HGET', key.generation, 'permit') or 0) then
     redis.call('HSET', key.generation, 'permit', whole(newest))
@@ -209,7 +209,7 @@ local function make_offer(permit, record)
   count(record, 1)
 end
 
--- An offer becomes a permit; what it takes was counted when it was made.
+-- Accept an offer as a permit; its units were counted when it was made.
 function permits.accept(permit, attempt)
   local record = permits.offers()[permit]
   if not record or record.holder ~= me then return nil end
@@ -229,7 +229,7 @@ function permits.accept(permit, attempt)
   return record, offered_at
 end
 
--- Take offers back that were not taken: their starts wait again, and their slots return.
+-- Withdraw offers that were not accepted: requeue their starts and refund their creation slots.
 function permits.withdraw(numbers)
   local returned = {}
   for _, permit in ipairs(numbers) do
@@ -257,7 +257,7 @@ end
 local function withdraw_stale()
   local numbers, lying = {}, {}
   for permit, record in pairs(permits.offers()) do
-    -- One from the future was made before the clock was set back.
+    -- An offer from the future was made before the clock was set back.
     if record.offered_at < now - admission.OFFER_TTL_SECONDS or record.offered_at > now + 1 then
       numbers[#numbers + 1] = permit
       lying[record.holder] = true
@@ -288,7 +288,7 @@ local function make_offers(grants, entries, states)
   for holder in pairs(others) do redis.call('PUBLISH', channel(holder), '') end
 end
 
--- Holders whose offers were withdrawn; this one goes on, as its step shows.
+-- List the holders whose offers were withdrawn; this holder resumes, as its call shows.
 local function list_stalled_holders()
   local stalled = {}
   for _, holder in ipairs(redis.call('SMEMBERS', key.stalled)) do stalled[holder] = true end
@@ -301,8 +301,8 @@ end
 
 local function sooner(a, b) return a and b and math.min(a, b) or a or b end
 
--- Run the admission over all that waits; when to decide again, if time alone can change it, and
--- for how many seconds nothing is admitted that waits, since the memory is of a new generation.
+-- Run the admission over the queue; return when to decide again, if time alone can change the
+-- decision, and for how many seconds all admission is paused, because the generation is new.
 local function decide()
   local waiting, is_paused = queue.waiting()
   local pause = is_paused and opens_at - server_time
@@ -334,8 +334,8 @@ local function decide()
   return sooner(next_at, again_at)
 end
 
--- In how many seconds another offer may be possible, for how long all is paused, and this holder's
--- offers.
+-- Return the seconds until another offer may be possible, those for which admission is paused, and
+-- this holder's offers.
 function permits.admit()
   withdraw_stale()
   local next_at, pause = decide()

@@ -1,9 +1,9 @@
--- The queue: one entry a batch, or a process's contexts on one semaphore, in turn.
+-- The queue: one entry for each batch, or for a process's contexts on one semaphore, in turn.
 --
--- An entry's record: holder, semaphores, account, at_most, waiting (its starts that wait, without
--- those that are offered), and turn.
+-- An entry's record: holder, semaphores, account, max_running, waiting (its starts that wait,
+-- without those that are offered), and turn.
 
-local ACCOUNT_PREFIX = 'account:'   -- see registry.py
+local ACCOUNT_PREFIX = 'account:'   -- as in semaphores/names.py
 
 function queue.account_semaphore(account) return ACCOUNT_PREFIX .. account end
 function queue.is_account(name) return string.sub(name, 1, #ACCOUNT_PREFIX) == ACCOUNT_PREFIX end
@@ -11,7 +11,7 @@ function queue.account_of(name) return string.sub(name, #ACCOUNT_PREFIX + 1) end
 
 local READ_AT_ONCE = 1000
 
-local known = {}   -- what this call has read
+local known = {}   -- cached for this call
 
 local function entry_of(id)
   if known[id] == nil then known[id] = record_of(key.entries, id) or false end
@@ -51,7 +51,7 @@ function queue.add(id, entry)
   put(id, entry)
 end
 
--- Take an entry out, and its offers.
+-- Remove an entry and its offers.
 function queue.remove(id)
   if not entry_of(id) then return end
   permits.withdraw(permits.offered(id))
@@ -68,8 +68,8 @@ function queue.wait_more(id, starts)
   end
 end
 
--- Make an entry wait for `wanted` starts in all. Those that are offered are among them, and the
--- newest are taken back where fewer are wanted. Said twice, it is done once.
+-- Set the number of starts that an entry wants, offered ones included; withdraw its newest offers
+-- if it wants fewer. The call is idempotent.
 function queue.set_wanted(id, wanted)
   local entry = entry_of(id)
   if not entry then return end
@@ -96,7 +96,8 @@ function queue.rotate(grants, entries)
   end
 end
 
--- An account takes part when what it runs was entered after the memory was lost.
+-- Return whether the entry's account may start tasks: after a loss of state, its running
+-- predictions must have been imported.
 local function may_start(entry)
   for _, name in ipairs(entry.semaphores) do
     if queue.is_account(name) and not holders.is_imported(queue.account_of(name)) then
@@ -106,8 +107,8 @@ local function may_start(entry)
   return true
 end
 
--- Those that wait and may start, in turn, as the admission takes them; and whether there are
--- others, which a lease keeps waiting.
+-- Return the entries that wait and may start, in turn, for the admission, and whether any entry
+-- waits only because admission is paused.
 function queue.waiting()
   local ids = redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf')
   if not generation.is_admitting() then return {}, #ids > 0 end
@@ -123,7 +124,7 @@ function queue.waiting()
   return waiting, false
 end
 
--- How many starts wait, by semaphore.
+-- Return the number of waiting starts by semaphore.
 function queue.by_semaphore()
   local waiting = {}
   for _, entry in each_record(key.entries) do

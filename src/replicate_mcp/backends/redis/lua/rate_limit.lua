@@ -1,5 +1,6 @@
--- An account's rate: what rate.py and rate_learning.py do, on tables that are changed in place.
--- Both are tried on the same histories by the tests: change one, and change the other.
+-- An account's rate: the same as semaphores/rate_limit.py and adaptive_rate.py, on tables changed
+-- in place.
+-- Tests run both on the same histories: keep the two in step.
 
 local rate_limit = {}
 
@@ -19,7 +20,7 @@ local MAX_PAUSE_SECONDS = 300
 local SLOWEST_PER_MINUTE = 1
 local BURST_HEADROOM_SECONDS = 0.5
 
--- In the order in which a rate travels.
+-- In the order in which a rate is encoded.
 rate_limit.FIELDS = {
   'full_per_minute', 'per_minute', 'burst', 'tokens', 'at', 'paused_until', 'episode_at', 'pauses',
   'accepted', 'since', 'last_sent', 'steady', 'ceiling', 'ceiling_until',
@@ -44,7 +45,7 @@ function rate_limit.is_lowered(state)
     or state.burst < full_burst(state.full_per_minute)
 end
 
--- No time that was noted may lie ahead, or it would hold things up until then.
+-- Reset recorded times that lie ahead: they would block the account until then.
 local function clock_set_back(state, now)
   state.at = now
   state.paused_until, state.ceiling_until = 0, 0
@@ -98,7 +99,7 @@ function rate_limit.refund(state, count)
   return state
 end
 
--- What creations teach
+-- Adaptation to accepted and throttled creations
 
 local function between_bounds(state, per_minute)
   return math.max(SLOWEST_PER_MINUTE, math.min(per_minute, state.per_minute))
@@ -163,9 +164,9 @@ local function lower(state, throttling)
   state.ceiling_until = state.at + CEILING_SECONDS
 end
 
--- `told` has `retry_after`, `per_minute` and `burst` where the 429 named them.
+-- `throttling` has `retry_after`, `per_minute` and `burst` if the 429 named them.
 function rate_limit.on_throttled(state, throttling, sent_at)
-  -- The state is new or was lost: nothing tells what was accepted before.
+  -- The state is new or was lost: the creations accepted before are unknown.
   if state.since == 0 then state.since = state.at end
   if sent_at >= state.since then state.accepted = math.max(0, state.accepted - 1) end
   state.refused = math.min(1, state.refused + 1 / THROTTLED_SHARE_SAMPLE)

@@ -1,6 +1,6 @@
--- A process says what it has: at its start, when its lease has lapsed, when the memory was lost, and
--- when the answer to one of its steps was. What it says is true; what is written here is not, where
--- it differs, but for what others have done while it was thought to be gone.
+-- Resynchronisation with a process: at its start, after its lease has lapsed, after the memory was
+-- lost, and after the reply to one of its calls was lost. Where the process's state and this
+-- server's differ, the process's is correct, except for the actions of others while it seemed dead.
 
 local function as_keys(list)
   local found = {}
@@ -8,8 +8,8 @@ local function as_keys(list)
   return found
 end
 
--- Limits that were set; where both know one, the later counts. A name that is not declared here may
--- have been forgotten for good reason, while the memory was whole.
+-- Limits that were set; if both sides have one, the later wins. A name that is not declared here
+-- may have been removed on purpose, unless the memory was lost.
 local function sync_limits(same)
   local declared = {}
   for _, item in ipairs(args.declared) do
@@ -26,7 +26,7 @@ local function sync_limits(same)
   for name in pairs(declared) do holders.refresh(name) end
 end
 
--- Rates that were learned and images that were asked for, where they were forgotten.
+-- Learned rates and daily image counts, where they were lost.
 local function sync_rates()
   for _, item in ipairs(args.rates) do
     if redis.call('HEXISTS', key.rates, item.account) == 0 then
@@ -43,7 +43,7 @@ local function sync_rates()
   end
 end
 
--- One that was entered stays nobody's: whoever made it may yet say so.
+-- An imported prediction stays untracked: the process of its attempt may still report it.
 local function sync_prediction(permit, record)
   if record.entry ~= '' then
     journal.claim(record.account, record.prediction, permit)
@@ -58,14 +58,14 @@ local function sync_permits(same, batches)
   for permit, record in each_record(key.permits) do
     if record.holder == me and not mine[permit] then
       if record.task and not batches[record.entry] then
-        permits.give_to(permit, record, '')  -- Whatever it was: somebody will see to it.
+        permits.give_to(permit, record, '')  -- Left to recovery, whatever it was.
       else
         permits.free(permit, false)
       end
     end
   end
   for permit, item in pairs(mine) do
-    -- One that is not here any more was seen to by another, unless the memory was lost.
+    -- A missing permit was settled by another process, unless the memory was lost.
     if not permits.get(permit) and (not same or not item.record.task) then
       item.record.holder = me
       permits.enter(permit, item.record, item.about)
@@ -107,7 +107,7 @@ local function sync_batches(batches, left)
   end
 end
 
--- Returns the batches that this server does not know, and those whose waiting tasks were ended.
+-- Return the batches that this server does not know, and those whose waiting tasks were ended.
 function resync.apply()
   local same = args.generation == generation_id
   local batches, lost, left, left_list = as_keys(args.batches), {}, {}, {}

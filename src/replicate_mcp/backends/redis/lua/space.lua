@@ -1,18 +1,18 @@
--- What each account's batches take of its allowance in the journal, in bytes.
+-- The bytes that each account's batches use of its allowance in the journal.
 --
--- A batch is 'running', 'ended', or 'forgotten' where its idempotency key alone is left. By account
--- there are a hash with the bytes of each batch ('b:' and its id) and of all in a state (its name),
--- and for each state a sorted set of its batches, by the time at which their keys expire. Where one
--- of them is lost, those batches count no more, and are kept for as long as ever.
+-- A batch is 'running', 'ended', or 'forgotten' if only its idempotency key is left. Each account
+-- has a hash with the bytes of each batch ('b:' and its id) and of each state (its name), and for
+-- each state a sorted set of its batches, by the time at which their keys expire. If one of these
+-- is lost, its batches are not counted any more, and expire at the usual time.
 
-local BATCH_BYTES, KEY_BYTES = 2048, 512   -- see space.py
+local BATCH_BYTES, KEY_BYTES = 2048, 512   -- as in backends/space.py
 local STATES = {'running', 'ended', 'forgotten'}
 local AT_ONCE = 1000
 
 local function bytes_key(account) return prefix .. 'bytes:' .. account end
 local function state_key(state, account) return prefix .. state .. '_batches:' .. account end
 
-local recorded = {}   -- account: its batches of which this call has written something, as keys
+local recorded = {}   -- account: its batches that this call has written to, as keys
 
 local function add(account, state, bytes)
   if redis.call('HINCRBY', bytes_key(account), state, whole(bytes)) <= 0 then
@@ -38,7 +38,7 @@ local function remove(account, batch, state)
   redis.call('ZREM', state_key(state, account), batch)
 end
 
--- Count no more what has expired by now.
+-- Stop counting batches that have expired by now.
 local function clean(account)
   for _, state in ipairs(STATES) do
     local set = state_key(state, account)
@@ -58,20 +58,20 @@ local function clean(account)
   end
 end
 
--- The bytes of the account's batches in each state.
+-- Return the bytes of the account's batches in each state.
 local function taken(account)
   local sums = redis.call('HMGET', bytes_key(account), unpack(STATES))
   return tonumber(sums[1] or 0), tonumber(sums[2] or 0), tonumber(sums[3] or 0)
 end
 
--- Batches with attempts that have not ended at Replicate: recovery needs their tasks.
+-- Return batches with attempts that have not ended at Replicate: recovery needs their tasks.
 local function with_attempts()
   local batches = {}
   for _, record in each_record(key.permits) do batches[record.entry] = true end
   return batches
 end
 
--- Forget the account's oldest ended batches until `excess` bytes are free, but those in `keep`.
+-- Delete the account's oldest ended batches until `excess` bytes are free, except those in `keep`.
 local function forget_ended(account, excess, keep)
   if excess <= 0 then return end
   local open, ended, first = with_attempts(), state_key('ended', account), 0
@@ -103,8 +103,8 @@ local function size_of(rows)
   return bytes
 end
 
--- Make room for a batch of those tasks; where there is none, what it needs and what is taken by
--- batches that run and by keys.
+-- Make space for a batch of `tasks`; if there is not enough, return the bytes that it needs and
+-- those used by running batches and by keys.
 function space.make(account, tasks)
   clean(account)
   local needed, running, _, forgotten = BATCH_BYTES + size_of(tasks), taken(account)
@@ -121,14 +121,14 @@ local function note(account, batch)
 end
 
 function space.begin(account, batch, tasks)
-  for _, state in ipairs(STATES) do  -- It may have been lost alone, and be written again.
+  for _, state in ipairs(STATES) do  -- A restored batch may be listed.
     if redis.call('ZSCORE', state_key(state, account), batch) then remove(account, batch, state) end
   end
   enter(account, batch, 'running', BATCH_BYTES + size_of(tasks), RUNNING_BATCH_SECONDS)
   note(account, batch)
 end
 
--- Count results of a batch that runs.
+-- Count the results of a running batch.
 function space.grow(account, batch, rows)
   local bytes = size_of(rows)
   if bytes == 0 or not bytes_of(account, batch) then return end
@@ -144,7 +144,7 @@ function space.finish(account, batch)
   enter(account, batch, 'ended', bytes, JOURNAL_SECONDS)
 end
 
--- Let what this call has written push out older ended batches: it is never refused itself.
+-- Delete older ended batches to compensate for this call's writes, which are never refused.
 function space.settle()
   for account, batches in pairs(recorded) do
     if excess(account) > 0 then
