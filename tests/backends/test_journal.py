@@ -150,7 +150,7 @@ async def test_successes_and_failures_are_counted_each_task_once(world: World) -
     assert (listed.succeeded, listed.failed, listed.total) == (4, 2, 6)
 
 
-async def test_only_the_batch_that_is_canceled_is(world: World) -> None:
+async def test_canceling_a_batch_cancels_only_that_batch(world: World) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
     for name in ("b1", "b2", "b3", "ended"):
         await begin(one, name, 1)

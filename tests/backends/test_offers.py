@@ -347,7 +347,7 @@ async def test_different_attempts_may_share_a_cancel_after(world: World) -> None
     assert await noted(backend, [offer], prompt="one") == [597]
 
 
-async def test_inputs_are_equal_in_whatever_order_they_come(world: World) -> None:
+async def test_equality_of_inputs_ignores_key_order(world: World) -> None:
     backend = await world.holder(limit=2)
     first, second = (await begin(backend, "b", 2)).offers
     inputs = {"prompt": "1", "seed": "2"}
