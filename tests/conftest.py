@@ -1,4 +1,4 @@
-"""What tests of several rooms need: a simulator, and an app that works against it."""
+"""Shared fixtures: a simulator, and an app that uses it."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,20 +23,20 @@ TOKEN = "r8_acme_1"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many workers `-n auto` starts: tests wait for servers a third of their time."""
+    """Return the number of workers for `-n auto`: tests wait for servers a third of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(2, (cores or 1) * 3 // 2)
 
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    """Replicate's stand-in, with predictions that take no time and a rate out of the way."""
+    """Return Replicate's stand-in, with immediate predictions and no effective rate limit."""
     with simulator_without_a_rate() as running:
         yield running
 
 
 def simulator_without_a_rate() -> AbstractContextManager[Simulator]:
-    """One whose rate is out of the way, for as long as the block lasts."""
+    """Run a simulator without an effective rate limit while the block runs."""
     return running_simulator(
         requests_per_minute=60_000,
         burst=60_000,
@@ -47,17 +47,17 @@ def simulator_without_a_rate() -> AbstractContextManager[Simulator]:
 
 @pytest.fixture
 def settings(simulator: Simulator, tmp_path: Path) -> Settings:
-    """The settings of a server that uses the simulator, and a state file of its own."""
+    """Return the settings of a server that uses the simulator and its own state file."""
     return settings_for(simulator, tmp_path)
 
 
 def settings_for(simulator: Simulator, folder: Path, **changes: Any) -> Settings:
-    """Settings by their environment names."""
+    """Return settings by their environment names."""
     return Settings.model_validate(environment(simulator, folder) | changes)
 
 
 def environment(simulator: Simulator, folder: Path, token: str = TOKEN) -> dict[str, str]:
-    """The variables of a server that uses the simulator."""
+    """Return the environment variables of a server that uses the simulator."""
     return {
         "REPLICATE_API_TOKEN": token,
         "REPLICATE_BASE_URL": simulator.url,
@@ -71,7 +71,7 @@ AppFactory = Callable[..., AbstractAsyncContextManager[App]]
 
 @pytest.fixture
 def app_with(simulator: Simulator, tmp_path: Path) -> AppFactory:
-    """Makes apps as separate processes would have them, over one state file."""
+    """Return a function that opens apps over one state file, like separate processes."""
 
     @asynccontextmanager
     async def make(**changes: Any) -> AsyncIterator[App]:
@@ -83,7 +83,7 @@ def app_with(simulator: Simulator, tmp_path: Path) -> AppFactory:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Callable[[str], RunningServer]]:
-    """A real server of each kind, Redis and Valkey, started when the first test needs it."""
+    """Return a real server of each kind, Redis and Valkey, started at its first use."""
     running: dict[str, RunningServer] = {}
     with ExitStack() as stack:
 

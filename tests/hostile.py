@@ -1,4 +1,4 @@
-"""Strings for every text field that strangers fill: prompts, names, errors, URLs, headers."""
+"""Hostile strings for every foreign text field: prompts, names, errors, URLs, headers."""
 
 TERMINAL_CLIPBOARD = "\x1b]52;c;aGk=\x07"
 """OSC 52: writes "hi" to the clipboard of a terminal that prints it."""

@@ -1,4 +1,4 @@
-"""Requests as clients and models garble them, beside what a person would recognise in each."""
+"""Arguments as clients and models malform them, each with its intended meaning."""
 
 import json
 from typing import Any
@@ -56,7 +56,7 @@ FROM_CLIENTS = ("toolCallId", "sessionId", "_sessionID", "action", "chatInput", 
 
 @st.composite
 def inputs(draw: st.DrawFn, *, wrong: bool) -> dict[str, Any]:
-    """Some inputs of a task."""
+    """Return some inputs of a task."""
     names = draw(st.lists(st.sampled_from(sorted(INPUTS)), max_size=3, unique=True))
     found = {name: draw(st.sampled_from(INPUTS[name])) for name in names}
     if wrong and draw(st.booleans()):
@@ -67,10 +67,10 @@ def inputs(draw: st.DrawFn, *, wrong: bool) -> dict[str, Any]:
 
 @st.composite
 def objects(draw: st.DrawFn, *, wrong: bool) -> dict[str, Any]:
-    """A task as an object."""
+    """Return a task as an object."""
     task: dict[str, Any] = draw(inputs(wrong=wrong))
     if draw(st.booleans()):
-        # A model may have an input of any name, `model` too.
+        # A model may have an input of any name, even `model`.
         nested = {k: v for k, v in draw(inputs(wrong=wrong)).items() if wrong or k in MODELS_OWN}
         task["input"] = draw(st.sampled_from([nested, _text(nested), ""]))
     if not wrong or draw(st.booleans()):
@@ -82,7 +82,7 @@ def objects(draw: st.DrawFn, *, wrong: bool) -> dict[str, Any]:
 
 @st.composite
 def items(draw: st.DrawFn, *, wrong: bool) -> Any:
-    """An item of `tasks`: an object, a prompt, or either as text."""
+    """Return an item of `tasks`: an object, a prompt, or either as text."""
     task = draw(objects(wrong=wrong))
     ways = [task, draw(prompts), _text(task), _garbled(task, draw)]
     if wrong:
@@ -92,7 +92,7 @@ def items(draw: st.DrawFn, *, wrong: bool) -> Any:
 
 @st.composite
 def task_lists(draw: st.DrawFn, *, wrong: bool) -> Any:
-    """The value of `tasks`; some may be wrong."""
+    """Return a value of `tasks`, in which some tasks may be invalid."""
     wrong = wrong and draw(st.booleans())
     tasks = draw(st.lists(items(wrong=wrong), min_size=1, max_size=4))
     ways = [tasks, tasks, _text(tasks), _garbled(tasks, draw), tasks[0], {"tasks": tasks}]
@@ -103,10 +103,10 @@ def task_lists(draw: st.DrawFn, *, wrong: bool) -> Any:
 
 @st.composite
 def arguments(draw: st.DrawFn, /, *, wrong: bool, **own: tuple[Any, ...]) -> dict[str, Any]:
-    """A call's arguments: its tasks, some of its own arguments, and what clients add.
+    """Return a call's arguments: its tasks, some of its own arguments, and additions of clients.
 
     Args:
-        own: values of an argument, right ones.
+        own: valid values of each argument.
     """
     wrong = wrong and draw(st.booleans())
     given: dict[str, Any] = {"tasks": draw(task_lists(wrong=wrong))}
@@ -122,7 +122,7 @@ def arguments(draw: st.DrawFn, /, *, wrong: bool, **own: tuple[Any, ...]) -> dic
 
 @st.composite
 def files(draw: st.DrawFn, *, wrong: bool) -> tuple[str, bytes]:
-    """The name and the content of a file of tasks."""
+    """Return the name and the content of a task file."""
     wrong = wrong and draw(st.booleans())
     tasks = draw(st.lists(objects(wrong=wrong), min_size=1, max_size=4))
     lines = draw(st.lists(prompts, min_size=1, max_size=4))
@@ -154,14 +154,14 @@ def _text(value: Any) -> str:
 
 
 def _garbled(value: Any, draw: st.DrawFn) -> str:
-    """JSON text as models write it: fenced, as Python does, with a comma too much, twice."""
+    """Return JSON text as models write it: fenced, a Python repr, an extra comma, quoted twice."""
     text = _text(value)
     fenced = f"```json\n{text}\n```"
     return draw(st.sampled_from([fenced, repr(value), f"{text[:-1]},{text[-1]}", json.dumps(text)]))
 
 
 def _cut(value: Any, draw: st.DrawFn) -> str:
-    """JSON text that nobody can read to its end."""
+    """Return JSON text that is truncated beyond repair."""
     text = _text(value)
     end = draw(st.integers(0, len(text) - 1))
     return draw(st.sampled_from([text[:end], f"```\n{text[:end]}", text.replace('"', "“")]))

@@ -1,4 +1,4 @@
-"""Networks of companies on loopback: a certificate authority, TLS in front, a CONNECT proxy."""
+"""Company networks on loopback: a certificate authority, a TLS front end and a CONNECT proxy."""
 
 import base64
 import datetime
@@ -24,7 +24,7 @@ API = "api.replicate.test"
 
 
 class CertificateAuthority:
-    """One that no machine trusts by itself."""
+    """A certificate authority that no machine trusts by default."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class CertificateAuthority:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server_context(self, *names: str, days: int = 1) -> ssl.SSLContext:
-        """A context with a certificate for hosts; with negative days, one that has expired."""
+        """Return a context with a certificate for `names`; expired if `days` is negative."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = self._signed(name, key, names=names, days=days)
@@ -80,7 +80,7 @@ class CertificateAuthority:
 
 @contextmanager
 def listening(handler: Handler, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serve connections in a thread of its own, and give the port."""
+    """Serve connections in a separate thread; yield the port."""
 
     async def handle(stream: ByteStream) -> None:
         async with stream:
@@ -103,7 +103,7 @@ def listening(handler: Handler, context: ssl.SSLContext | None = None) -> Iterat
 
 
 async def relay(near: ByteStream, port: int) -> None:
-    """Pass bytes on in both directions until either end closes."""
+    """Forward bytes in both directions until either end closes."""
 
     async def one_way(source: ByteStream, sink: ByteStream, scope: anyio.CancelScope) -> None:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
@@ -121,7 +121,7 @@ async def relay(near: ByteStream, port: int) -> None:
 
 @contextmanager
 def tls_in_front(port: int, context: ssl.SSLContext) -> Iterator[int]:
-    """Serve over TLS what a port serves in the clear, and give the new port."""
+    """Serve a plain-text port over TLS; yield the new port."""
 
     async def handle(stream: ByteStream) -> None:
         await relay(stream, port)
@@ -132,11 +132,11 @@ def tls_in_front(port: int, context: ssl.SSLContext) -> Iterator[int]:
 
 @dataclass
 class Proxy:
-    """A CONNECT proxy that leads every host to one port.
+    """A CONNECT proxy that connects every host to one port.
 
     Attributes:
-        asked: the hosts it was asked for.
-        user: `name:password` that it demands; None for nobody's.
+        asked: the requested hosts.
+        user: the required `name:password`; None without authentication.
     """
 
     target: int
@@ -158,14 +158,14 @@ class Proxy:
         await relay(stream, self.target)
 
     def environment(self, user: str = "") -> dict[str, str]:
-        """The variables that name it."""
+        """Return the environment variables that configure it."""
         at = f"{user}@" if user else ""
         return {"HTTPS_PROXY": f"http://{at}127.0.0.1:{self.port}"}
 
 
 @contextmanager
 def proxy(target: int, user: str | None = None) -> Iterator[Proxy]:
-    """A running proxy."""
+    """Run a proxy while the block runs."""
     running = Proxy(target, user)
     with listening(running.handle) as running.port:
         yield running
@@ -173,14 +173,14 @@ def proxy(target: int, user: str | None = None) -> Iterator[Proxy]:
 
 @dataclass
 class Company:
-    """A network that reaches Replicate through a proxy alone, which opens TLS connections."""
+    """A network that reaches Replicate only through a TLS-intercepting proxy."""
 
     authority: CertificateAuthority
     proxy: Proxy
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that a machine there has."""
+        """Return the environment variables of a machine in the network."""
         return {
             "SSL_CERT_FILE": str(self.authority.file),
             "REPLICATE_BASE_URL": f"https://{API}",
@@ -192,7 +192,7 @@ class Company:
 def company(
     folder: Path, simulator_port: int, *, days: int = 1, name: str = API
 ) -> Iterator[Company]:
-    """The network, with the simulator behind its proxy."""
+    """Run the network, with the simulator behind its proxy."""
     authority = CertificateAuthority(folder)
     context = authority.server_context(name, "replicate.delivery", days=days)
     with tls_in_front(simulator_port, context) as port, proxy(port) as running:

@@ -1,4 +1,4 @@
-"""Packages of npm that tests use, each folder's from its lock file, installed the first time."""
+"""npm packages for tests: each folder's lock file, installed at the first use."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ INSTALL_SECONDS = 280
 
 
 def installed(folder: Path) -> Path:
-    """The folder's `node_modules`, by one test process for all; skips without npm, fails in CI."""
+    """Return the `node_modules` of a folder, installed once; without npm, skip or fail in CI."""
     npm = shutil.which("npm")
     if npm is None:
         assert not os.environ.get("CI"), f"npm is missing: {folder.name} was not tried"

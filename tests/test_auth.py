@@ -1,4 +1,4 @@
-"""Three tiers: every combination of what a caller presents, and what must never happen."""
+"""The three tiers: every combination of a caller's credentials, and what must never happen."""
 
 import logging
 from collections.abc import Callable
@@ -48,13 +48,13 @@ PROXY_HEADERS = (
 
 
 def request(headers: dict[str, str], *, has_json: bool = True, source: str = "") -> HttpRequest:
-    """One of a program of the server's own user."""
+    """Return a request of a program of the server's own user."""
     return HttpRequest(headers, has_json, source, is_of_own_user=lambda: True)
 
 
-# The server, the headers, a token inside the request, and who that is (None: nobody).
+# The server, the headers, a token inside the request, and the caller (None: rejected).
 CASES = [
-    # The admin's key comes first, and a wrong one never falls through.
+    # The admin key has precedence, and an invalid one never falls through.
     (OPEN, {"x-admin-api-key": ADMIN}, None, "admin"),
     (CLOSED, {"x-admin-api-key": ADMIN, "host": "mcp.example.com"}, None, "admin"),
     (OPEN, {"x-admin-api-key": ADMIN, "x-replicate-api-key": OWN}, OWN, "admin"),
@@ -66,7 +66,7 @@ CASES = [
     (WITHOUT_ADMIN, {"x-admin-api-key": ""}, None, None),
     (WITHOUT_ADMIN, {"x-admin-api-key": "None"}, None, None),
     (WITHOUT_ADMIN, {"x-admin-api-key": ADMIN}, OWN, None),
-    # The caller's own token: in the body or `_meta`, a header of its own, or as a bearer.
+    # The caller's own token: in the body or `_meta`, in its own header, or as a bearer token.
     (CLOSED, {}, OWN, OWN_NAME),
     (CLOSED, {"x-replicate-api-key": OWN}, None, OWN_NAME),
     (CLOSED, {"authorization": f"Bearer {OWN}"}, None, OWN_NAME),
@@ -76,7 +76,7 @@ CASES = [
     (CLOSED, {"x-replicate-api-key": ""}, None, None),
     (CLOSED, {}, "", None),
     (CLOSED, {}, {"a": "b"}, None),
-    # What was presented as a token and is none does not fall to the server's.
+    # An invalid token does not fall through to the server's token.
     (OPEN, LOOPBACK | {"x-replicate-api-key": ""}, None, None),
     (OPEN, LOOPBACK | {"x-replicate-api-key": " "}, None, None),
     (OPEN, LOOPBACK, "", None),
@@ -85,7 +85,7 @@ CASES = [
     (OPEN, LOOPBACK | {"authorization": "Bearer something-else"}, None, None),
     (OPEN, LOOPBACK | {"authorization": "Basic dXNlcjpwYXNz"}, None, None),
     (WITHOUT_TOKEN, {"x-replicate-api-key": OWN}, None, OWN_NAME),
-    # The server's token: only where only this machine's user can be calling.
+    # The server's token: only where the caller must be this machine's user.
     (OPEN, LOOPBACK, None, "server"),
     (OPEN, {"host": "localhost"}, None, "server"),
     (OPEN, {"host": "[::1]:8000"}, None, "server"),
@@ -100,15 +100,15 @@ CASES = [
     (OPEN, LOOPBACK | {"cf-connecting-ip": "1.2.3.4"}, None, None),
     (OPEN, {"host": "localhost:8000.evil.example.com"}, None, None),
     (OPEN, {"host": "[::1].evil.example.com"}, None, None),
-    # Not even there, unless it was asked for.
+    # Not even there, unless it is enabled.
     (NOT_ASKED_FOR, LOOPBACK, None, None),
     (NOT_ASKED_FOR, {"host": "localhost"}, None, None),
     (NOT_ASKED_FOR, LOOPBACK | {"x-admin-api-key": ADMIN}, None, "admin"),
     (NOT_ASKED_FOR, LOOPBACK, OWN, OWN_NAME),
     (ON_A_NETWORK, LOOPBACK, None, None),
-    # What `Origin` holds may be anything.
+    # `Origin` may have any value.
     *((OPEN, LOOPBACK | {"origin": origin}, None, None) for origin in ("http://[::1", "//[", "")),
-    # Where it has another name, a proxy is in between, which may not say so.
+    # With another host name, there is a proxy in between, which may not identify itself.
     (BEHIND_A_PROXY, LOOPBACK, None, None),
     (BEHIND_A_PROXY, LOOPBACK | {"x-admin-api-key": ADMIN}, None, "admin"),
     (OPEN, LOOPBACK | {"origin": "http://127.0.0.1:8000"}, None, "server"),
@@ -116,16 +116,16 @@ CASES = [
     (OPEN, LOOPBACK | {"origin": "https://evil.example.com"}, None, None),
     (OPEN, LOOPBACK | {"origin": "null"}, None, None),
     (WITHOUT_TOKEN, LOOPBACK, None, None),
-    # Or where its owner gave it to whoever can connect; never to another site's page.
+    # Or where the owner allows anonymous callers; never to another site's page.
     (ANONYMOUS, {"host": "mcp.example.com", "x-forwarded-for": "1.2.3.4"}, None, "server"),
     (ANONYMOUS, {"host": "10.0.0.1", "origin": "https://mcp.example.com"}, None, "server"),
     (ANONYMOUS, {"host": "mcp.example.com", "origin": "https://evil.example.com"}, None, None),
-    # A page of a name that was made to point here sends no `Origin` with a GET.
+    # A page under a name that resolves to this server sends no `Origin` with a GET.
     (ANONYMOUS, {"host": "evil.example.com"}, None, None),
     (ANONYMOUS, {"host": "10.0.0.1:8000"}, None, "server"),
     (ANONYMOUS, {"host": "[2001:db8::1]:8000"}, None, "server"),
     (ANONYMOUS, {"host": "localhost:8000"}, None, "server"),
-    # Nor is every name without a dot its own: a network's resolver can make one up.
+    # A name without a dot is not the server's either: a network's resolver can invent one.
     (ANONYMOUS, {"host": "replicate-mcp:8000"}, None, None),
     (ANONYMOUS, {"host": "wpad"}, None, None),
     (ANONYMOUS, {"host": ""}, None, None),
@@ -200,7 +200,7 @@ def test_only_the_address_guessing_admin_keys_is_throttled() -> None:
     def send(key: str, source: str = "192.0.2.1") -> str:
         return access.authenticate(request({"x-admin-api-key": key}, source=source)).name
 
-    for _ in range(50):  # One that is wrong again and again is no guess.
+    for _ in range(50):  # Repeating the same wrong key is not guessing.
         with pytest.raises(Unauthorized):
             send("guess 0")
     for number in range(1, MAX_REFUSED):

@@ -1,4 +1,4 @@
-"""The rules of access one by one: hosts, origins, tokens, proxies, and what an operator may see."""
+"""Authentication rules one by one: hosts, origins, tokens, proxies, and operators' visibility."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ LOOPBACK = {"host": "127.0.0.1:8000"}
 
 
 def server(**settings: Any) -> Access:
-    """One that lets programs of its own user in."""
+    """Return a server that accepts programs of its own user."""
     return Access(
         **{
             "server_token": SERVER,
@@ -131,7 +131,7 @@ def test_non_bearer_authorization_is_rejected(value: str) -> None:
         server().authenticate(request({"authorization": value}))
 
 
-# The header and settings of a request without credentials, and why it may not come in.
+# The header and settings of a request without credentials, and why it is rejected.
 REASONS: list[tuple[dict[str, Any], dict[str, str], dict[str, Any], str | None]] = [
     ({}, {}, {}, None),
     ({}, {}, {"has_json": False}, auth.NOT_JSON),
@@ -202,7 +202,7 @@ def test_ordinary_headers_are_not_proxy_headers() -> None:
     assert server().authenticate(request(dict.fromkeys(names, "x"))).name == "server"
 
 
-# What stands for who sent a request.
+# Identification of a request's sender.
 
 
 def test_credential_mark_identifies_the_key_or_token() -> None:
@@ -287,7 +287,7 @@ def test_admin_and_server_callers_have_the_server_token_and_no_address() -> None
     )
 
 
-def test_no_repr_shows_credentials_or_who_was_refused() -> None:
+def test_reprs_show_no_credentials_or_rejected_senders() -> None:
     found = Access(server_token=SERVER, admin_key=ADMIN)
     found.refused.add("192.0.2.1", "a mark")
     assert repr(found) == (

@@ -1,4 +1,4 @@
-"""What a server does in its background from its start, whatever is wrong around it."""
+"""The background work of a server from its start, whatever fails around it."""
 
 import anyio
 import pytest

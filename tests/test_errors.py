@@ -1,4 +1,4 @@
-"""The sentence of a refused request with many faults."""
+"""The message of a rejected request with many problems."""
 
 import pytest
 

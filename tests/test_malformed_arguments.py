@@ -1,4 +1,4 @@
-"""Garbled requests on every edge, 10,000 in `make soak`: read as they were meant, or refused."""
+"""Malformed requests to all entry points, 10,000 in `make soak`: parsed as meant or rejected."""
 
 import argparse
 import contextlib
@@ -31,10 +31,10 @@ CLI = argparse.Namespace(model=None, semaphore=None, input=[], skip_invalid=Fals
 
 
 class Edges:
-    """One app and a simulator, behind every edge.
+    """One app and a simulator, behind every entry point.
 
     Attributes:
-        outcomes: how many requests were begun, and refused.
+        outcomes: how many requests were started, and rejected.
     """
 
     def __init__(self, portal: BlockingPortal, app: App, client: httpx.AsyncClient) -> None:
@@ -53,7 +53,7 @@ class Edges:
 
     def http(self, path: str, body: Mapping[str, Any], *, wrong: bool) -> None:
         async def run() -> Mapping[str, Any] | None:
-            # As clients write what has no JSON: half a character, and numbers like 1e999.
+            # As clients write values that JSON lacks: lone surrogates, and numbers like 1e999.
             content = json.dumps(body).encode()
             headers = {
                 "content-type": "application/json",

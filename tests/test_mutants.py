@@ -1,4 +1,4 @@
-"""What the mutation tester changes in a file, and which reasons it keeps."""
+"""The mutation tester: the mutants of a file, and the reasons that it keeps."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the tests install from npm is the same everywhere, from whatever registry it comes."""
+"""The lock files of the tests' npm packages pin the same content for every registry."""
 
 import json
 from pathlib import Path

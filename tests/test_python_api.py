@@ -1,4 +1,4 @@
-"""The public Python API, as a program uses it."""
+"""The public Python API, as used by a program."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from replicate_mcp.simulator import Simulator
 
 
 def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None = None) -> str:
-    """Run a program in a process of its own, and give what it prints."""
+    """Run a program in its own process, and return its output."""
     variables = environment(simulator, folder)
     if backend:
         variables["REPLICATE_MCP_BACKEND"] = backend

@@ -1,4 +1,4 @@
-"""A token reaches no log, error, file or repr."""
+"""Tokens do not appear in any log, error, file or repr."""
 
 import os
 import sqlite3
@@ -53,7 +53,7 @@ def test_token_is_absent_from_the_state_file_of_a_running_process(
     around = {**os.environ, **environment(simulator, tmp_path, token=SECRET)}
     path = tmp_path / "state.db"
     subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
-    # A connection of ours keeps the write-ahead log from being removed at the end.
+    # Our open connection keeps the write-ahead log from being removed at the end.
     with closing(sqlite3.connect(path)) as reading:
         assert reading.execute("SELECT count(*) FROM batch").fetchone() == (1,)
         subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
@@ -86,7 +86,7 @@ def test_token_is_absent_from_redis_keys_and_values(
 
 
 def _content(client: Any, key: str) -> object:
-    """All that a key holds, whatever its type; packed records as they are."""
+    """Return the content of a key of any type; packed records stay packed."""
     match client.type(key):
         case "string":
             return client.get(key)

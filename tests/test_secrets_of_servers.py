@@ -1,4 +1,4 @@
-"""What a server over HTTP stores and shows while it works has no token and no key in it."""
+"""The data stored and shown by a working HTTP server contains no token and no key."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ PROMPT = "a red car"
 
 @pytest.fixture
 def store() -> Iterator[Redis]:
-    """A client of the Redis that the server uses, for bytes."""
+    """Return a binary client of the Redis that the server uses."""
     with (
         running_redis("valkey") as running,
         Redis(port=running.port, decode_responses=False) as client,
@@ -32,7 +32,7 @@ def store() -> Iterator[Redis]:
 
 @pytest.fixture
 def server(simulator: Simulator, tmp_path: Path, store: Redis) -> Iterator[Server]:
-    """A server in the middle of its work, for itself and for a caller with a token."""
+    """Run a server at work for its own account and for a caller with a token."""
     port = store.connection_pool.connection_kwargs["port"]
     variables = environment(simulator, tmp_path, token=SERVERS) | {
         "REPLICATE_MCP_BACKEND": f"redis://127.0.0.1:{port}/0?prefix=secrets&lease=0.5",
@@ -87,7 +87,7 @@ def test_responses_and_logs_contain_no_token(server: Server) -> None:
 
 
 def readable(files: Iterator[Path]) -> Iterator[Path]:
-    """Leave out files of processes that have ended meanwhile."""
+    """Skip files of processes that have exited meanwhile."""
     return (file for file in files if file.exists())
 
 

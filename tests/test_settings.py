@@ -1,4 +1,4 @@
-"""What a user can set, and where it is read from."""
+"""Settings and their sources."""
 
 import os
 import re

@@ -1,6 +1,6 @@
-"""A pytest plugin that hides the modules which only POSIX systems have: `-p without_posix`.
+"""A pytest plugin that hides the modules of POSIX systems: `-p without_posix`.
 
-With it, the suite is collected as on Windows; `tests/platform/test_without_posix.py` does.
+With it, the suite is collected as on Windows; `tests/platform/test_without_posix.py` does this.
 """
 
 import sys

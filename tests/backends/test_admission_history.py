@@ -1,9 +1,10 @@
-"""Whatever holders do, in whatever order: limits hold, no start is lost, and everybody gets a turn.
+"""Stateful test of admission: limits hold, no start is lost, and no entry starves.
 
-A state machine lets several holders of one backend join, take, finish, give up, stop, go on and
-leave, on a clock that goes when told to. Beside it stand plain counts: what each entry asked for,
-the permits it holds, and the offers that its holder was shown. What others' steps may have done to
-a holder's offers is not known before it looks; until then, only what is certain is checked.
+A Hypothesis state machine lets several holders of one backend enqueue, accept, finish, give up,
+stop, resume and close, on a clock that the test advances. A model keeps plain counts beside it: the
+starts that each entry requested, the permits that it holds, and the offers that its holder
+received. Calls of other holders may change a holder's offers before that holder reads them again;
+until then, only facts that are certain are checked.
 """
 
 from asyncio import Runner
@@ -68,7 +69,7 @@ ROUNDS_A_STOPPED_HOLDER_COSTS = 8
 
 
 class Clock:
-    """A clock that goes when told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -104,14 +105,14 @@ def at_a_server(server: RunningServer) -> Callable[[Clock], AbstractAsyncContext
 
 @dataclass(eq=False)
 class Holder:
-    """A holder, and what it was last shown.
+    """A holder and the last state that it received.
 
     Attributes:
-        declared: the limit that it allows the account.
-        stopped: it makes no steps.
-        offers: those it was shown and has not taken, by number.
-        newest: the highest number it was offered.
-        decided_since: when the first decision after that may have been made; None if none was.
+        declared: the limit that it declares for the account.
+        stopped: whether it makes no calls.
+        offers: received offers that it has not accepted, by number.
+        newest: the highest offer number received.
+        decided_since: earliest possible time of the first decision after that; None without one.
     """
 
     name: str
@@ -125,11 +126,11 @@ class Holder:
 
 @dataclass(eq=False)
 class Entry:
-    """An entry: a batch, or all the contexts of a holder on the same semaphores.
+    """An entry: a batch, or all contexts of a holder on the same semaphores.
 
     Attributes:
-        pending: its starts that wait or are offered; a batch's are the numbers of its tasks.
-        in_queue: whether it has not left.
+        pending: starts that wait or are offered; for a batch, the numbers of its tasks.
+        in_queue: whether it has not been dequeued.
     """
 
     id: str
@@ -143,7 +144,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Seen:
-    """An offer as its holder was shown it: made no earlier than one time, no later than another."""
+    """An offer as its holder received it, with its earliest and latest possible time."""
 
     entry: Entry
     earliest: float
@@ -152,7 +153,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Permit:
-    """A permit of an entry's start, whose prediction has ended by `ends_by`."""
+    """A permit of an entry's start, whose prediction ends at `ends_by` at the latest."""
 
     entry: Entry
     start: int
@@ -160,14 +161,14 @@ class Permit:
 
 
 class Counts:
-    """What is known of a history, and what has to be true of it after every step.
+    """The model of a history, and the invariants checked after every call.
 
     Attributes:
-        known: holders whose offers are exactly those that they were shown.
-        decided: those of them for whom nothing has changed since the last decision.
-        decided_at: when a decision was last made, for certain.
-        states: the semaphores, as an onlooker last saw them.
-        allowed: how many units of each may be out, by the state before.
+        known: holders whose offers are exactly the ones that they received.
+        decided: holders in `known` with no change since the last decision.
+        decided_at: latest time known for certain at which a decision was made.
+        states: the semaphores as the observer last read them.
+        allowed: how many units of each may be held, by the previous state.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -196,7 +197,7 @@ class Counts:
         return sum(offer.entry is entry for offer in entry.holder.offers.values())
 
     def units_held(self, *, by_the_living: bool = True) -> Counter[str]:
-        """Units of permits; those of holders that left are out until their predictions end."""
+        """Return the held units; those of closed holders are held until their predictions end."""
         return Counter(
             name
             for permit in self.permits.values()
@@ -205,19 +206,19 @@ class Counts:
             for name in permit.entry.semaphores
         )
 
-    # What changes
+    # Changes.
 
     def left(self, holder: Holder) -> None:
-        """All that it had is gone, but the permits of its predictions."""
+        """Remove all state of a closed holder except the permits of its predictions."""
         del self.holders[holder.name]
         for entry in [each for each in self.entries.values() if each.holder is holder]:
             del self.entries[entry.id]
         for number, permit in list(self.permits.items()):
             if permit.entry.holder is holder and not permit.entry.is_batch:
                 del self.permits[number]
-        self.somebody_may_have_decided()
+        self.invalidate_decisions()
 
-    def somebody_may_have_decided(self) -> None:
+    def invalidate_decisions(self) -> None:
         self.known, self.decided = set(), set()
         for holder in self.holders.values():
             if holder.decided_since is None:
@@ -226,7 +227,7 @@ class Counts:
     def shown(
         self, holder: Holder, room: AdmissionResult, *, given_up: Entry | None = None
     ) -> None:
-        """Compare what a decision left to its holder with what that was shown before."""
+        """Compare the offers that a decision left to a holder with those received before."""
         now, before = self._clock.now, holder.offers
         shown = {offer.permit: self.entries[offer.entry] for offer in room.offers}
         assert len(shown) == len(room.offers)
@@ -245,7 +246,7 @@ class Counts:
         offers = {number: Seen(entry, since, now) for number, entry in shown.items()}
         holder.offers = offers | {number: before[number] for number in kept}
         holder.newest = max(holder.newest, *new, 0)
-        self.somebody_may_have_decided()
+        self.invalidate_decisions()
         self.decided_at, holder.decided_since = now, None
         self.known, self.decided = {holder}, {holder}
 
@@ -256,10 +257,10 @@ class Counts:
         taken: Collection[int],
         room: AdmissionResult,
     ) -> None:
-        """Turn offers into permits, each of which could be taken, or had to.
+        """Turn offers into permits, checking that each could be accepted, or had to be.
 
         Args:
-            asked: each offer as it was shown, and the start that it is for.
+            asked: each offer as it was received, and the start that it is for.
         """
         assert set(taken) <= asked.keys()
         for number, (offer, start) in asked.items():
@@ -274,31 +275,31 @@ class Counts:
                 assert self._may_be_withdrawn(offer)
         self.decided = set()
         if any(self._may_be_late(asked[number][0]) for number in taken):
-            self.somebody_may_have_decided()
+            self.invalidate_decisions()
         if room.offers:
             self.shown(holder, room)
 
     def seen(self, states: Sequence[SemaphoreState]) -> None:
-        """Check what an onlooker sees after a step."""
+        """Check the state that the observer reads after a call."""
         before = {name: state.in_use for name, state in self.states.items()}
         self.states = {state.name: state for state in states}
         self.allowed = {name: max(self.limit(name), before.get(name, 0)) for name in self.states}
-        self._learn_from_what_is_in_use()
-        self.no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered()
-        self.every_start_is_held_or_offered_or_waits()
-        self.what_is_in_use_is_held_or_offered()
-        self.offers_are_for_starts_that_wait_and_within_an_entrys_own_limit()
-        self.what_is_free_is_kept_from_the_others_for_one_entry_at_most()
+        self._learn_from_units_in_use()
+        self.held_units_stay_within_the_limit_or_their_count_when_it_was_lowered()
+        self.every_start_is_held_offered_or_waiting()
+        self.units_in_use_are_held_or_offered()
+        self.offers_are_for_waiting_starts_within_the_own_limit()
+        self.free_units_are_withheld_for_at_most_one_entry()
 
-    # What always holds
+    # Invariants.
 
-    def no_more_is_out_than_the_limit_or_what_was_out_when_it_was_lowered(self) -> None:
+    def held_units_stay_within_the_limit_or_their_count_when_it_was_lowered(self) -> None:
         assert self.states.keys() == set(SEMAPHORES)
         for name, state in self.states.items():
             assert state.limit == self.limit(name)
             assert state.in_use <= self.allowed[name]
 
-    def every_start_is_held_or_offered_or_waits(self) -> None:
+    def every_start_is_held_offered_or_waiting(self) -> None:
         starts = self.units_held()
         for entry in self.entries.values():
             starts.update(dict.fromkeys(entry.semaphores, len(entry.pending)))
@@ -306,7 +307,7 @@ class Counts:
             assert state.waiting >= 0
             assert state.in_use + state.waiting == starts[name]
 
-    def what_is_in_use_is_held_or_offered(self) -> None:
+    def units_in_use_are_held_or_offered(self) -> None:
         out = self.units_held()
         for holder in self.holders.values():
             for offer in holder.offers.values():
@@ -318,34 +319,35 @@ class Counts:
         for name, state in self.states.items():
             assert state.in_use == out[name] if all_known else state.in_use >= out[name]
 
-    def offers_are_for_starts_that_wait_and_within_an_entrys_own_limit(self) -> None:
+    def offers_are_for_waiting_starts_within_the_own_limit(self) -> None:
         for entry in self.entries.values():
             offered = self.offered(entry)
             assert offered <= len(entry.pending)
             assert entry.max_running is None or offered + self.held(entry) <= entry.max_running
 
-    def what_is_free_is_kept_from_the_others_for_one_entry_at_most(self) -> None:
-        """Nobody waits beside free units, but beside a unit each of what one other waits for.
+    def free_units_are_withheld_for_at_most_one_entry(self) -> None:
+        """Check that free units are withheld for one entry at most.
 
-        That one lacks a unit of another of its semaphores, and could start if it were free.
+        No entry waits beside free units, except beside one unit each of the semaphores of one other
+        entry, which lacks a unit of another semaphore and could start if it were free.
         """
         free = {name: state.limit - state.in_use for name, state in self.states.items()}
 
         def fits(entry: Entry, kept: Collection[str] = ()) -> bool:
             return all(free[name] > (name in kept) for name in entry.semaphores)
 
-        in_turn = [entry for entry in self.entries.values() if self._is_in_turn(entry)]
+        in_turn = [entry for entry in self.entries.values() if self._is_certainly_waiting(entry)]
         kept_for_one = [
             entry.semaphores
             for entry in self.entries.values()
-            if self._may_be_in_turn(entry) and not fits(entry)
+            if self._may_be_waiting(entry) and not fits(entry)
         ]
         assert any(not any(fits(entry, kept) for entry in in_turn) for kept in [(), *kept_for_one])
 
-    # What is certain, and what may be
+    # Certain and possible facts.
 
-    def _learn_from_what_is_in_use(self) -> None:
-        """Where the offers that are certainly there account for all of it, there are no others."""
+    def _learn_from_units_in_use(self) -> None:
+        """Exclude other offers where the certain ones account for all units in use."""
         offers = [offer for holder in self.holders.values() for offer in holder.offers.values()]
         if any(map(self._may_be_withdrawn, offers)):
             return
@@ -366,13 +368,13 @@ class Counts:
     def _is_late(self, offer: Seen) -> bool:
         return offer.latest < self._clock.now - OFFER_STALE_SECONDS - SLACK
 
-    def _is_in_turn(self, entry: Entry) -> bool:
-        """Whether it waited, for certain, when the last decision was made."""
+    def _is_certainly_waiting(self, entry: Entry) -> bool:
+        """Return whether an entry was certainly waiting when the last decision was made."""
         offers = entry.holder.offers.values()
         certain = entry.holder in self.decided and not any(map(self._may_be_late, offers))
-        return certain and self._may_be_in_turn(entry)
+        return certain and self._may_be_waiting(entry)
 
-    def _may_be_in_turn(self, entry: Entry) -> bool:
+    def _may_be_waiting(self, entry: Entry) -> bool:
         if any(map(self._is_late, entry.holder.offers.values())):
             return False
         offered = self.offered(entry) if entry.holder in self.known else 0
@@ -382,7 +384,7 @@ class Counts:
 
 
 class NewEntry(NamedTuple):
-    """What joins: a batch where the account's own semaphore comes first, else contexts."""
+    """A new entry: a batch if the account's own semaphore comes first, else contexts."""
 
     semaphores: tuple[str, ...]
     starts: int
@@ -407,19 +409,19 @@ LIMITS = st.tuples(*[st.integers(1, 3)] * len(SEMAPHORES))
 
 
 def one_of(choices: "Callable[[AdmissionHistory], list[T]]") -> st.SearchStrategy[T]:
-    """One of what the history has at that moment."""
+    """Draw one of the items that the history has at that moment."""
     return st.runner().flatmap(lambda history: st.sampled_from(choices(history)))
 
 
 def while_any(
     choices: "Callable[[AdmissionHistory], list[T]]",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Only while the history has any."""
+    """Enable a rule only while the history has any of these items."""
     return precondition(lambda history: bool(choices(history)))
 
 
 class AdmissionHistory(RuleBasedStateMachine):
-    """A history of one backend's holders; somebody who takes no part looks on after every step."""
+    """One backend's holders over time; an uninvolved observer reads the state after each call."""
 
     world: Callable[[Clock], AbstractAsyncContextManager[Open]]
 
@@ -435,7 +437,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         self._opened: list[Backend] = []
         self._onlooker: Backend
 
-    # Whom it can happen to
+    # Targets of the rules.
 
     def living(self) -> list[str]:
         return [holder.name for holder in self._counts.holders.values() if not holder.stopped]
@@ -470,14 +472,14 @@ class AdmissionHistory(RuleBasedStateMachine):
         entries = self._counts.entries.values()
         return [entry for entry in entries if entry.pending or self._counts.held(entry)]
 
-    # What happens
+    # Rules.
 
     @initialize(
         limits=LIMITS,
         holders=st.integers(2, MOST_HOLDERS),
         entries=st.lists(NEW_ENTRIES, min_size=1, max_size=5),
     )
-    def holders_come_and_begin(
+    def open_holders_with_entries(
         self, limits: tuple[int, ...], holders: int, entries: list[NewEntry]
     ) -> None:
         async def begin() -> None:
@@ -491,7 +493,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self._counts.holders) < MOST_HOLDERS)
     @rule(limits=LIMITS, entry=NEW_ENTRIES)
-    def another_holder_comes_and_begins(self, limits: tuple[int, ...], entry: NewEntry) -> None:
+    def open_holder_with_entry(self, limits: tuple[int, ...], entry: NewEntry) -> None:
         async def begin() -> None:
             await self._join(await self._come(limits), entry)
 
@@ -499,7 +501,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(idle_enough)
     @rule(holder=one_of(idle_enough), entry=NEW_ENTRIES)
-    def an_entry_joins(self, holder: str, entry: NewEntry) -> None:
+    def enqueue_entry(self, holder: str, entry: NewEntry) -> None:
         self._run(self._join(self._counts.holders[holder], entry))
 
     @rule(holder=one_of(living))
@@ -519,7 +521,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(shown_offers)
     @rule(holder=one_of(shown_offers), most=st.sampled_from([1, 2, 99]))
-    def a_holder_takes_what_it_was_shown(self, holder: str, most: int) -> None:
+    def accept_received_offers(self, holder: str, most: int) -> None:
         self._run(self._take(self._counts.holders[holder], most))
 
     @rule(holder=one_of(living), most=st.sampled_from([1, 2, 99]))
@@ -535,26 +537,26 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(held)
     @rule(permit=one_of(held))
-    def a_start_finishes(self, permit: int) -> None:
+    def finish_start(self, permit: int) -> None:
         self._run(self._finish(permit))
 
     @while_any(held_by_batches)
     @rule(permit=one_of(held_by_batches))
-    def a_task_is_put_back(self, permit: int) -> None:
+    def requeue_task(self, permit: int) -> None:
         self._run(self._put_back(permit))
 
     @while_any(in_queue)
     @rule(entry=one_of(in_queue))
-    def an_entry_leaves(self, entry: str) -> None:
+    def dequeue_entry(self, entry: str) -> None:
         self._run(self._leave(self._counts.entries[entry]))
 
     @while_any(in_queue)
     @rule(entry=one_of(in_queue), most=st.sampled_from([1, 2, 4]))
-    def some_starts_of_an_entry_leave(self, entry: str, most: int) -> None:
+    def dequeue_some_starts(self, entry: str, most: int) -> None:
         self._run(self._leave_some(self._counts.entries[entry], most))
 
     @rule(holder=one_of(living), semaphore=st.sampled_from(SEMAPHORES), limit=st.integers(1, 5))
-    def a_limit_is_set(self, holder: str, semaphore: str, limit: int) -> None:
+    def set_limit(self, holder: str, semaphore: str, limit: int) -> None:
         async def resize(of: Holder) -> None:
             self._counts.limits_by_hand[semaphore] = limit
             self._counts.shown(of, await of.backend.resize(semaphore, limit))
@@ -563,38 +565,38 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @while_any(one_of_several)
     @rule(holder=one_of(one_of_several))
-    def a_holder_stops(self, holder: str) -> None:
+    def stop_holder(self, holder: str) -> None:
         self._counts.holders[holder].stopped = True
 
     @while_any(stopped)
     @rule(holder=one_of(stopped))
-    def a_stopped_holder_goes_on(self, holder: str) -> None:
+    def resume_holder(self, holder: str) -> None:
         self._counts.holders[holder].stopped = False
 
     @while_any(one_of_several)
     @rule(holder=one_of(one_of_several))
-    def a_holder_leaves(self, holder: str) -> None:
+    def close_holder(self, holder: str) -> None:
         self._run(self._go(self._counts.holders[holder]))
 
     @rule(seconds=st.sampled_from(CLOCK_STEPS))
     def time_passes(self, seconds: float) -> None:
         self._run(self._wait(seconds))
 
-    # How it ends
+    # Teardown.
 
     def teardown(self) -> None:
-        """Whatever happened, it ends well."""
+        """End the history and check that every entry is served and no state remains."""
         try:
             if self._sound:
                 self._run(self._living_holders_progress_without_starvation())
-                self._run(self._all_leave_and_no_trace_stays())
+                self._run(self._close_all_and_check_no_state_remains())
         finally:
             self._loop.run(self._close())
             self._loop.close()
 
     async def _living_holders_progress_without_starvation(self) -> None:
-        """Every entry gets its turns, in a crowd too, while the stopped never go on."""
-        await self._make_room_beside_what_stays_out()
+        """Check that every entry gets its turns, also in a crowd, while stopped holders stay so."""
+        await self._add_units_beside_held_ones()
         living = [self._counts.holders[name] for name in self.living()]
         for holder in living:
             await self._admit_and_accept_all(holder)
@@ -616,19 +618,19 @@ class AdmissionHistory(RuleBasedStateMachine):
         assert not self._pending()
         assert not self.held()
 
-    async def _make_room_beside_what_stays_out(self) -> None:
-        """A unit or two beside what stopped and gone holders will not give back."""
+    async def _add_units_beside_held_ones(self) -> None:
+        """Add a unit or two beside those that stopped and closed holders will not release."""
         stays_out = self._counts.units_held(by_the_living=False)
         for name in SEMAPHORES:
             least, limit = stays_out[name] + 1, self._counts.limit(name)
             self._counts.limits_by_hand[name] = min(max(limit, least), least + 1)
             room = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
             assert room.offers == ()
-            self._counts.somebody_may_have_decided()
+            self._counts.invalidate_decisions()
             await self._observe()
 
     async def _crowd(self, holder: Holder) -> set[str]:
-        """Contexts that wait for each semaphore alone, joined by more as they become few."""
+        """Queue contexts for each semaphore alone, and add more as they become few."""
         crowd = [self._contexts(holder, (name,)) for name in SEMAPHORES]
         for entry in crowd:
             if len(entry.pending) < CROWD:
@@ -636,7 +638,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         return {entry.id for entry in crowd}
 
     async def _work_for_a_round(self, living: Collection[Holder]) -> set[str]:
-        """Finish all that runs, one by one, and take at once what is offered for it.
+        """Finish all running work one by one, and accept the offers that follow immediately.
 
         Returns:
             The entries that were served.
@@ -655,8 +657,8 @@ class AdmissionHistory(RuleBasedStateMachine):
         entries = self._counts.entries.values()
         return {entry.id for entry in entries if entry.pending and self._counts.lives(entry)}
 
-    async def _all_leave_and_no_trace_stays(self) -> None:
-        """What runs stays out while its holder is there, else until its prediction has ended."""
+    async def _close_all_and_check_no_state_remains(self) -> None:
+        """Close all holders: units stay held until that, or until their predictions end."""
         living = [self._counts.holders[name] for name in self.living()]
         await self._begin_a_task_each(living)
         await self._wait(ENDS_WITHIN + 1)
@@ -680,7 +682,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             for backend in self._opened:
                 self._stack.push_async_callback(backend.close)
 
-    # Steps
+    # Helpers.
 
     def _run(self, steps: Coroutine[Any, Any, None]) -> None:
         async def run_and_observe() -> None:
@@ -776,7 +778,7 @@ class AdmissionHistory(RuleBasedStateMachine):
             self._counts.took(holder, contexts, taken.permits, taken.admission)
 
     async def _admit_and_accept_all(self, holder: Holder) -> set[str]:
-        """The entries that were served."""
+        """Accept offers until there are none; return the entries that were served."""
         await self._admit(holder)
         served = {offer.entry.id for offer in holder.offers.values()}
         await self._take(holder, len(holder.offers))

@@ -1,4 +1,4 @@
-"""What an account may create, over every backend: its rate, what 429s teach, the day's images."""
+"""Account allowances on every backend: rate, learning from 429s, and the daily image quota."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ async def account(backend: Backend, name: str = OWN) -> SemaphoreState:
     return next(each for each in await backend.semaphores() if each.name == name)
 
 
-# Rates
+# Rates.
 
 
 async def test_last_declared_rate_applies(world: World) -> None:
@@ -38,7 +38,7 @@ async def test_lower_manual_rate_limits_offers_immediately(
     assert len((await begin(backend, "b", 9)).offers) == 5
 
 
-async def test_a_higher_rate_that_was_set_by_hand_says_when_more_may_start(world: World) -> None:
+async def test_higher_manual_rate_reports_the_next_start_time(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=60)
     room = await begin(backend, "b", 90)
     await take_all(backend, room)
@@ -110,7 +110,7 @@ async def test_429s_for_creations_sent_before_the_episode_do_not_lower_the_rate_
     assert lowered.throttled_for == pytest.approx(9)
 
 
-async def test_a_429_that_names_no_rate_teaches_what_was_sent_lately(world: World) -> None:
+async def test_429_without_a_rate_sets_the_recently_accepted_rate(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     await backend.declare_limit(OTHER, 9, per_minute=600)
     await take_all(backend, await begin(backend, "theirs", 3, account="other"))
@@ -149,13 +149,13 @@ async def test_lowered_rate_grows_with_sent_creations(world: World) -> None:
     assert (await account(backend)).requests_per_minute == pytest.approx(54 * 1.25**2)
 
 
-# The day's images
+# Daily image quota.
 
 
 async def note(
     backend: Backend, offers: Sequence[Offer], images: Sequence[int], *, a_day: int | None
 ) -> list[int]:
-    """The permits of those that were noted."""
+    """Return the permits of the attempts that were recorded."""
     attempts = {
         offer.permit: attempt(offer.entry, task, prompt=f"{task}", images=count)
         for task, (offer, count) in enumerate(zip(offers, images, strict=True))
@@ -241,7 +241,7 @@ async def test_releasing_a_permit_keeps_its_images_counted(world: World) -> None
 
 
 async def test_withdrawn_offer_uses_no_quota_of_offers_recorded_with_it(world: World) -> None:
-    """The first was withdrawn before it could be noted: the others count as they do alone."""
+    """Record offers of which the first was withdrawn: the others count as they do alone."""
     backend = await world.holder(limit=9)
     (spent,) = (await begin(backend, "spent", 1)).offers
     assert await note(backend, [spent], [4], a_day=5) == [spent.permit]

@@ -1,4 +1,4 @@
-"""What every backend promises, over each of them."""
+"""The backend contract, on every backend."""
 
 import pytest
 
@@ -164,7 +164,7 @@ async def test_permit_stays_held_and_adoptable_while_its_prediction_may_run(
     assert [row.task_index for row in await a.results("ba")] == [0]
 
 
-async def test_an_attempt_that_is_abandoned_is_left_to_whoever_can_follow_it(world: World) -> None:
+async def test_abandoned_attempt_can_be_adopted_by_another_holder(world: World) -> None:
     one, two = await world.holder(), await world.holder()
     first, second = await take_all(one, await begin(one, "b", 2))
     await one.abandon(first)
@@ -196,7 +196,7 @@ async def test_name_lives_while_a_holder_has_it_registered(world: World) -> None
     assert "team" not in {each.name for each in await staying.semaphores()}
 
 
-async def test_a_name_lives_while_tasks_of_a_living_holder_wait_for_it(world: World) -> None:
+async def test_name_lives_while_tasks_of_a_live_holder_wait_for_it(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.register("team", 1)
     (offer,) = (await staying.enqueue(QueueEntry("c", ("team",), None, 2))).offers
@@ -206,7 +206,7 @@ async def test_a_name_lives_while_tasks_of_a_living_holder_wait_for_it(world: Wo
     assert len((await staying.release(offer.permit)).offers) == 1
 
 
-async def test_a_name_lives_while_a_prediction_of_a_holder_that_left_may_run(world: World) -> None:
+async def test_name_lives_while_a_prediction_of_a_closed_holder_may_run(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await leaving.declare_limit(OWN, 3, per_minute=60_000)
     await leaving.register("team", 2)
@@ -220,7 +220,7 @@ async def test_a_name_lives_while_a_prediction_of_a_holder_that_left_may_run(wor
     ]
 
 
-async def test_what_others_hold_and_set_stays_when_a_holder_leaves(world: World) -> None:
+async def test_closing_a_holder_keeps_permits_and_limits_of_others(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
     await staying.register("team", 3)
     await leaving.register("team", 3)
@@ -232,7 +232,7 @@ async def test_what_others_hold_and_set_stays_when_a_holder_leaves(world: World)
     assert (await limits(staying))["team"] == 2
 
 
-async def test_a_name_that_is_like_an_accounts_has_no_rate(world: World) -> None:
+async def test_name_resembling_an_account_semaphore_has_no_rate(world: World) -> None:
     backend = await world.holder(per_minute=600)
     await backend.register("acme", 3)
     (named,) = [each for each in await backend.semaphores() if each.name == "acme"]
@@ -270,7 +270,7 @@ async def test_unset_limit_falls_back_to_the_declared_limit(world: World) -> Non
     assert len((await begin(one, "b", 4)).offers) == 1
     assert len((await one.unset(OWN)).offers) == 3
     assert await limits(one) == {OWN: 3}
-    assert len((await one.unset(OWN)).offers) == 3  # Nothing was set: nothing changes.
+    assert len((await one.unset(OWN)).offers) == 3  # No manual limit was set, so nothing changes.
     await two.declare_limit(OWN, 2, per_minute=60_000)
     assert await limits(one) == {OWN: 2}
 
@@ -560,7 +560,7 @@ async def test_permits_of_running_predictions_outlive_their_holder_until_expiry(
 
 
 async def left_behind(world: World, *, prediction: str | None = None) -> tuple[Backend, int]:
-    """Who stays, and the permit of an attempt that another left 12 minutes ago."""
+    """Return a remaining holder, and the permit of an attempt orphaned 12 minutes ago."""
     staying = await world.holder(limit=2)
     leaving = await world.open()
     await leaving.declare_limit(OWN, 2, per_minute=60_000)
@@ -622,7 +622,9 @@ async def test_permit_left_after_its_result_expires_with_its_prediction(
     assert await b.results("ba") == [failed(0, "p1")]
 
 
-async def test_a_permit_is_left_to_be_settled_whatever_became_of_other_tasks(world: World) -> None:
+async def test_orphaned_permit_is_adoptable_whatever_the_results_of_other_tasks(
+    world: World,
+) -> None:
     staying, leaving = await world.holder(limit=9), await world.open()
     await leaving.declare_limit(OWN, 9, per_minute=60_000)
     first, second, _ = (await begin(leaving, "b1", 3)).offers
@@ -720,7 +722,7 @@ def test_journal_and_cache_size_constants() -> None:
 
 
 async def end(backend: Backend, batch: str, prompt: str = "prompt") -> None:
-    """Record that the batch's only task was canceled before it was made."""
+    """Record that the batch's only task was canceled before it was created."""
     await backend.record_results(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
 
 
@@ -729,7 +731,7 @@ async def kept(backend: Backend, caller: str = "server") -> list[str]:
 
 
 async def stored_bytes(backend: Backend, caller: str = "server") -> int:
-    """What can be read of a caller's batches takes at least as much where it is stored."""
+    """Return a lower bound of the bytes stored for a caller: the size of what can be read."""
     size = 0
     for batch in await kept(backend, caller):
         size += sum(len(task.prompt or "") for task in await backend.tasks(batch))

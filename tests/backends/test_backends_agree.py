@@ -1,9 +1,9 @@
-"""SQLite, with the rules in Python, and Redis, with them in Lua, do the same on the same histories.
+"""SQLite (rules in Python) and Redis (rules in Lua) return the same on the same histories.
 
-Several processes work on each backend, by one clock. Every step is done on both, and its answers
-are compared, with all that can be read afterwards. The histories are random, each with a bent that
-leads it where chance alone hardly gets: a rate that is lowered again and again, slots that are
-withdrawn, a full day, a first in turn that waits for the second of its semaphores.
+Several processes work on each backend, with one clock. Every call is made on both, and the
+responses and all readable state are compared. The histories are random, each with a bias that leads
+it where chance alone seldom goes: a rate that is lowered repeatedly, withdrawn slots, an exhausted
+daily quota, a first entry that waits for the second of its semaphores.
 """
 
 import random
@@ -41,7 +41,7 @@ Step = Callable[[Backend], Awaitable[Any]]
 
 
 class Side:
-    """One backend, and the names of its permits: their numbers differ, their order does not."""
+    """One backend, and neutral names of its permits: only their order is equal on both."""
 
     def __init__(self) -> None:
         self.holders: dict[str, Backend] = {}
@@ -51,7 +51,7 @@ class Side:
         return self.numbers.index(number)
 
     def read(self, answer: Any) -> Any:
-        """An answer in terms that both sides share."""
+        """Return a response in terms that both sides share."""
         match answer:
             case AdmissionResult():
                 self.numbers += sorted({o.permit for o in answer.offers} - set(self.numbers))
@@ -71,7 +71,7 @@ def _near(seconds: float | None) -> Any:
 
 @dataclass
 class Batch:
-    """What a process knows of an entry."""
+    """A process's knowledge of an entry."""
 
     holder: str
     semaphores: tuple[str, ...]
@@ -81,7 +81,7 @@ class Batch:
 
 @dataclass
 class Bent:
-    """Where a history leads to: what happens, how often, and how much is allowed."""
+    """The bias of a history: weights of the calls, and the limits."""
 
     name: str
     weights: dict[str, int]
@@ -124,7 +124,7 @@ BENTS = [
 
 @dataclass
 class History:
-    """Steps on both sides, chosen by chance."""
+    """Random calls made on both sides."""
 
     bent: Bent
     chance: random.Random
@@ -139,10 +139,10 @@ class History:
     done: list[str] = field(default_factory=list)
     count: int = 0
 
-    # What both do
+    # Calls on both sides.
 
     async def both(self, what: str, holder: str, step: Callable[[Backend, Side], Any]) -> Any:
-        """Do a step on both sides, and answer with what both said."""
+        """Make a call on both sides and return both responses."""
         self.done.append(f"{self.clock.now:.2f} {holder}: {what}")
         answers = []
         for side in self.sides:
@@ -158,7 +158,7 @@ class History:
         return f"{self.bent.name}\n" + "\n".join(self.done[-60:])
 
     async def compare(self, *, wholly: bool) -> None:
-        """All that anybody can read is the same on both sides."""
+        """Check that all readable state is the same on both sides."""
         await self.both("semaphores", "onlooker", lambda backend, _: semaphores(backend))
         await self.both("shares", "onlooker", lambda backend, _: shares(backend))
         await self.both("attempts", "onlooker", attempts)
@@ -170,7 +170,7 @@ class History:
             )
 
     def shown(self, holder: str, room: Any) -> None:
-        """What a step offered replaces what its holder was offered before."""
+        """Replace a holder's known offers by those of the last response."""
         offers, *_ = room
         mine = {number for number, entry in self.offers.items() if self.holder(entry) == holder}
         for number in mine:
@@ -180,7 +180,7 @@ class History:
     def holder(self, entry: str) -> str:
         return self.batches[entry].holder
 
-    # Who there is
+    # Participants.
 
     async def come(self) -> str:
         self.count += 1
@@ -204,7 +204,7 @@ class History:
     def pick(self, choices: Sequence[Any]) -> Any:
         return self.chance.choice(list(choices)) if choices else None
 
-    # What happens
+    # Calls.
 
     async def go_on(self) -> None:
         what = self.chance.choices(list(self.bent.weights), list(self.bent.weights.values()))[0]
@@ -250,7 +250,7 @@ class History:
         self.shown(holder, await self.both("admit", holder, lambda b, _: b.admit()))
 
     async def note(self) -> None:
-        """Take some of a process's offers, or all; at times those that are gone."""
+        """Accept some or all of a process's offers; sometimes ones that were withdrawn."""
         holder = self.pick(self.living())
         if self.chance.random() < 0.8:
             self.shown(holder, await self.both("look", holder, lambda b, _: b.admit()))
@@ -325,7 +325,7 @@ class History:
             self.shown(holder, room)
 
     def _predictions(self, number: int) -> list[str]:
-        """Ids of which others may have one."""
+        """Return prediction ids, some of which may belong to other attempts."""
         return [f"p{self.chance.randint(1, 40)}", f"q{number}"]
 
     async def put_back(self) -> None:
@@ -345,7 +345,7 @@ class History:
         self.shown(holder, room)
 
     async def record(self) -> None:
-        """Some of what waits ends without being made."""
+        """End some waiting tasks without a prediction."""
         entry = self.pick([name for name, each in self.batches.items() if each.creates])
         if entry is None or not self.batches[entry].tasks:
             return
@@ -418,7 +418,7 @@ class History:
                 await self.both("canceled?", holder, lambda b, _: canceled(b))
 
     async def orphans(self) -> None:
-        """Take over what a process left, or leave what one has."""
+        """Adopt a process's orphans, or abandon an attempt."""
         holder = self.pick(self.living())
         left = await self.both("orphans", holder, orphans)
         for number in left[:2]:
@@ -432,7 +432,7 @@ class History:
             await self.both(f"abandon {number}", holder, lambda b, s: b.abandon(s.numbers[number]))
 
     async def leave_all(self) -> None:
-        """A process leaves, and another comes."""
+        """Close a process and open another."""
         holder = self.pick(self.living())
         await self.both("close", holder, lambda backend, _: backend.close())
         for side in self.sides:
@@ -496,7 +496,7 @@ async def journal(batch: str, backend: Backend, _: Side) -> Any:
 
 @asynccontextmanager
 async def history(bent: Bent, seed: int, server: RunningServer) -> AsyncIterator[History]:
-    """Both backends, each with three processes and an onlooker."""
+    """Return both backends, each with three processes and an observer."""
     clock, prefix = Clock(), token_hex(4)
     await open_for_admission(server, prefix, "acme")
 

@@ -1,4 +1,4 @@
-"""Whatever text strangers send: each backend gives it back as it came, and nothing else changes."""
+"""Hostile text: each backend returns it unchanged, and no other data changes."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,11 +26,11 @@ HOSTILE = [
     "\x1b]52;c;aGk=\x07", "\x1b[2J", "\u202e", "\u2066", "a\0b", "\0", "x" * 65_536,
     "a\r\nb", "\r\n", "<img src=x onerror=alert(1)>", "javascript:alert(1)", "]]>", "{{7*7}}",
     "%0a", "../", "..\\", "CON", "a\u0300",
-    # Of Redis: its wire, its patterns, its scripts.
+    # Redis: its protocol, patterns and scripts.
     "\r\n*1\r\n$8\r\nFLUSHALL\r\n", "*", "?", "[a-z]", "$-1\r\n", "+OK\r\n", ":1\r\n",
     "'); redis.call('FLUSHALL') --", "]] redis.call('FLUSHALL') --[[", "%S+ %d*$", "^(.*)$",
     "{other}:", "b:other", "all", "total", "running", "!1e99 other digest", "other digest",
-    # Of SQL and JSON.
+    # SQL and JSON.
     "'; DROP TABLE batch; --", '" OR 1=1 --', "%", "_", '{"a": 1}', "[]", "null", '"', "\\",
     "\\u0000", "\\ud800", "a b", " ", "a:b", "a:b:c", "\U0001f600",
 ]  # fmt: skip
@@ -42,7 +42,7 @@ HALF_A_CHARACTER = "a\ud800b"
 async def backend(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], RunningServer]
 ) -> AsyncIterator[Backend]:
-    """A backend that holds a batch, a key, a semaphore and an answer which are none of theirs."""
+    """Return a backend with a batch, a key, a semaphore and a cached value of others."""
     backend: Backend
     if request.param in KINDS:
         server, prefix = servers(request.param), token_hex(4)

@@ -1,4 +1,4 @@
-"""The journal, over every backend: what is read of it, by whom, and for how long."""
+"""The journal on every backend: what is returned, to which caller, and for how long."""
 
 import pytest
 
@@ -89,7 +89,7 @@ async def test_attempt_may_be_reconciled_for_fifty_minutes(
     await take_all(leaving, await begin(leaving, "b", 1))
     await leaving.close()
     world.clock.now += 60 * minutes
-    await staying.semaphores()  # Its units come back in any case.
+    await staying.semaphores()  # Its units are released in any case.
     await staying.semaphores()
     assert await state(staying) == (0, 0)
     assert bool(await staying.orphans("acme")) is not ends
@@ -150,7 +150,7 @@ async def test_successes_and_failures_are_counted_each_task_once(world: World) -
     assert (listed.succeeded, listed.failed, listed.total) == (4, 2, 6)
 
 
-async def test_only_the_batch_that_is_canceled_is(world: World) -> None:
+async def test_canceling_a_batch_cancels_only_that_batch(world: World) -> None:
     one, two = await world.holder(limit=9), await world.holder(limit=9)
     for name in ("b1", "b2", "b3", "ended"):
         await begin(one, name, 1)
@@ -171,7 +171,7 @@ async def test_only_the_batch_that_is_canceled_is(world: World) -> None:
     }  # fmt: skip
 
 
-async def test_a_hundred_batches_are_listed_where_no_number_is_asked_for(world: World) -> None:
+async def test_batch_list_has_a_hundred_entries_by_default(world: World) -> None:
     backend = await world.holder(limit=1)
     for number in range(101):
         await begin(backend, f"b{number}", 1)

@@ -1,4 +1,4 @@
-"""The rules in Lua decide what the pure functions decide, on the same random histories."""
+"""The rules in Lua decide like the pure functions in Python, on the same random histories."""
 
 import json
 import math
@@ -29,7 +29,7 @@ quietly = settings(
 
 
 class Lua:
-    """Runs a rule of `backends/redis/lua` at a real server, with JSON in and out."""
+    """Runs a rule of `backends/redis/lua` on a real server, with JSON in and out."""
 
     def __init__(self, server: RunningServer, file: str, body: str) -> None:
         self._client = server.client
@@ -49,7 +49,7 @@ def server(
     return servers(request.param)
 
 
-# Rates
+# Rates.
 
 RATE_HISTORIES = """
 local rate = rule
@@ -93,7 +93,7 @@ events = st.one_of(
 
 
 def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[list[Rate], Any]:
-    """The rate after each event, and the history as Lua takes it."""
+    """Return the rate after each event, and the history in the format of the Lua rule."""
     rate, now, events_for_lua = Rate.initial(per_minute, NOW), NOW, []
     states = []
     for what, *how in history:
@@ -103,7 +103,7 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
             rate = rate.refilled_at(now)
             event["now"] = now
         elif what == "later":
-            now += how[0]  # The bucket is not asked for.
+            now += how[0]  # This event does not read the bucket.
         elif what in ("declared", "set"):
             rate = (
                 rate.with_manual(how[0], now)
@@ -135,7 +135,7 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
 def test_rate_evolves_identically_in_lua(
     server: RunningServer, per_minute: float, history: list[tuple[Any, ...]]
 ) -> None:
-    assert_the_same_way(server, (per_minute, history))
+    assert_same_rates(server, (per_minute, history))
 
 
 @given(runs=st.lists(st.integers(0, 6), min_size=11, max_size=30))
@@ -147,7 +147,7 @@ def test_occasional_429s_are_tolerated_identically_in_lua(
     for run in runs:
         history += [("sent", run)] if run else []
         history += [("time", 1.5), ("sent", 1), ("throttled", Throttling(retry_after=1), 0.0)]
-    assert_the_same_way(server, (600, history))
+    assert_same_rates(server, (600, history))
 
 
 TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 5.0, 9.0, 10.0, 20.0, 40.0, 100.0, 300.0, 600.0, -3_600.0)
@@ -168,12 +168,12 @@ BENTS = (
 )
 
 
-def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tuple[Any, ...]]:
-    """Events at round times, which meet bounds exactly."""
+def random_history(chance: random.Random, bent: Mapping[str, int]) -> list[tuple[Any, ...]]:
+    """Return random events at round times, which meet bounds exactly."""
     history: list[tuple[Any, ...]] = []
     for name in chance.choices([*bent], [*bent.values()], k=30):
         if name in ("time", "later"):
-            # A clock is seldom set back; small steps are the usual ones.
+            # Clocks are seldom set back; small advances are the most common.
             history.append((name, chance.choices(TIMES, [9] * 9 + [3] * 4 + [1])[0]))
         elif name in ("declared", "set"):
             history.append((name, chance.choice(PER_MINUTE)))
@@ -187,8 +187,8 @@ def history_by_chance(chance: random.Random, bent: Mapping[str, int]) -> list[tu
     return history
 
 
-def refused_again_and_again(chance: random.Random) -> list[tuple[Any, ...]]:
-    """One 429 after another, with few creations in between, and now and then many."""
+def repeatedly_throttled(chance: random.Random) -> list[tuple[Any, ...]]:
+    """Return repeated 429s with few creations in between, and occasionally many."""
     history: list[tuple[Any, ...]] = []
     is_hopeless = chance.random() < 0.3
     for _ in range(26):
@@ -208,28 +208,28 @@ EXACTLY_TWICE_THE_TIME: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 
-def test_many_rates_go_the_same_way_in_lua(server: RunningServer) -> None:
+def test_many_random_rates_evolve_identically_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
     histories = [
-        (chance.choice((1, 6, 60, 600)), history_by_chance(chance, bent))
+        (chance.choice((1, 6, 60, 600)), random_history(chance, bent))
         for bent in BENTS
         for _ in range(40)
     ]
-    assert_the_same_way(server, *histories)
+    assert_same_rates(server, *histories)
 
 
-def test_many_rates_that_are_refused_again_and_again_go_the_same_way_in_lua(
+def test_many_repeatedly_throttled_rates_evolve_identically_in_lua(
     server: RunningServer,
 ) -> None:
     chance = random.Random(0)
-    assert_the_same_way(server, *((600, refused_again_and_again(chance)) for _ in range(20)))
+    assert_same_rates(server, *((600, repeatedly_throttled(chance)) for _ in range(20)))
 
 
-def test_many_creations_are_counted_over_the_same_time_in_lua(server: RunningServer) -> None:
-    assert_the_same_way(server, (600, EXACTLY_TWICE_THE_TIME), (60, EXACTLY_TWICE_THE_TIME))
+def test_many_creations_are_counted_identically_in_lua(server: RunningServer) -> None:
+    assert_same_rates(server, (600, EXACTLY_TWICE_THE_TIME), (60, EXACTLY_TWICE_THE_TIME))
 
 
-def assert_the_same_way(
+def assert_same_rates(
     server: RunningServer, *histories: tuple[float, Sequence[tuple[Any, ...]]]
 ) -> None:
     in_python_all = [in_python(per_minute, history) for per_minute, history in histories]
@@ -250,7 +250,7 @@ def test_rate_fields_are_identical_in_lua(server: RunningServer) -> None:
     assert Lua(server, "rate_limit", "return rule.FIELDS")() == FIELDS
 
 
-# Admission
+# Admission.
 
 ADMISSION = """
 local decisions = {}
@@ -303,14 +303,14 @@ def test_admission_decides_identically_in_lua(
     by_account: dict[str, Rate],
     stalled: set[str],
 ) -> None:
-    assert_the_same_decisions(server, (queue, free, by_account, stalled))
+    assert_same_decisions(server, (queue, free, by_account, stalled))
 
 
 Given = tuple[Sequence[Entry], Mapping[str, int], Mapping[str, Rate], set[str]]
 
 
-def queue_by_chance(chance: random.Random) -> Given:
-    """A queue with much that is free, little, or in turn for the second of two semaphores."""
+def random_queue(chance: random.Random) -> Given:
+    """Return a random queue: ample or scarce units, or a first entry that lacks one unit."""
     rates = {
         account: replace(
             Rate.initial(chance.choice((6, 60, 600)), NOW),
@@ -333,12 +333,12 @@ def queue_by_chance(chance: random.Random) -> Given:
     return queue, free, rates, {holder for holder in "pq" if chance.random() < 0.15}
 
 
-def test_many_queues_are_decided_the_same_in_lua(server: RunningServer) -> None:
+def test_many_random_queues_are_admitted_identically_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
-    assert_the_same_decisions(server, *(queue_by_chance(chance) for _ in range(1_000)))
+    assert_same_decisions(server, *(random_queue(chance) for _ in range(1_000)))
 
 
-def assert_the_same_decisions(server: RunningServer, *queues: Given) -> None:
+def assert_same_decisions(server: RunningServer, *queues: Given) -> None:
     events_for_lua = [
         {
             "queue": [_without_none(asdict(entry)) for entry in queue],
@@ -363,7 +363,7 @@ def _without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-# Cancel-After
+# Cancel-After.
 
 CANCEL_AFTER = """
 local chosen = {}
@@ -381,20 +381,20 @@ return chosen
 def test_distinct_cancel_after_is_chosen_identically_in_lua(
     server: RunningServer, wanted: int, used: set[int]
 ) -> None:
-    assert_the_same_cancel_after(server, (wanted, used))
+    assert_same_cancel_after(server, (wanted, used))
 
 
-def test_many_equal_attempts_are_told_apart_the_same_way_in_lua(server: RunningServer) -> None:
+def test_many_equal_attempts_get_identical_cancel_after_in_lua(server: RunningServer) -> None:
     chance = random.Random(0)
     attempts = [
         (wanted, set(chance.sample(range(5, 41), chance.randint(0, 36))))
         for wanted in range(5, 41)
         for _ in range(20)
     ]
-    assert_the_same_cancel_after(server, *attempts)
+    assert_same_cancel_after(server, *attempts)
 
 
-def assert_the_same_cancel_after(server: RunningServer, *attempts: tuple[int, set[int]]) -> None:
+def assert_same_cancel_after(server: RunningServer, *attempts: tuple[int, set[int]]) -> None:
     given = [{"wanted": wanted, "used": sorted(used)} for wanted, used in attempts]
     chosen = Lua(server, "cancel_after", CANCEL_AFTER)(attempts=given)
     assert chosen == [distinct_cancel_after(wanted, used) for wanted, used in attempts]

@@ -1,4 +1,4 @@
-"""Named limits, over every backend: who keeps a name, what applies, and what is counted."""
+"""Named limits on every backend: which holders keep a name, which limit applies, the counts."""
 
 import pytest
 

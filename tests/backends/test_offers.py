@@ -1,4 +1,4 @@
-"""Offers, over every backend: how long they last, who may take them, and what returns with them."""
+"""Offers on every backend: how long they last, who may accept them, and what they return."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -131,7 +131,7 @@ async def test_holder_with_stale_offers_is_not_woken_for_more(world: World) -> N
         await woken.none_after(lambda: finish(alive, permit, "b2", failed(0)))
 
 
-async def test_of_two_stopped_holders_only_the_one_that_goes_on_is_offered_something(
+async def test_only_the_resumed_one_of_two_stopped_holders_gets_offers(
     world: World,
 ) -> None:
     first, second = await world.holder(limit=2), await world.holder(limit=2)
@@ -225,7 +225,7 @@ async def test_offer_requires_all_semaphores_of_its_entry_simultaneously(world: 
     await backend.register("team", 1)
     (first,) = (await begin(backend, "both", 3, also=("team",))).offers
     await backend.record_attempts({first.permit: attempt("both", 0)})
-    # It is first in turn, and keeps the unit that it finds.
+    # It is first in the queue and keeps the free unit.
     assert (await begin(backend, "one", 2)).offers == ()
     room = await finish(backend, first.permit, "both", failed(0))
     assert [offer.entry for offer in room.offers] == ["both", "one"]
@@ -299,11 +299,11 @@ async def test_attempt_of_a_closed_holder_expires_after_its_maximum_duration(wor
         assert await state(staying) == (in_use, 0)
 
 
-# The Cancel-After of equal attempts
+# Cancel-After of equal attempts.
 
 
 async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") -> list[int]:
-    """The Cancel-After of each attempt that was noted, in the order of its offers."""
+    """Return the Cancel-After of each recorded attempt, in the order of the offers."""
     attempts = {
         offer.permit: attempt(offer.entry, task, prompt=prompt) for task, offer in enumerate(offers)
     }
@@ -347,7 +347,7 @@ async def test_different_attempts_may_share_a_cancel_after(world: World) -> None
     assert await noted(backend, [offer], prompt="one") == [597]
 
 
-async def test_inputs_are_equal_in_whatever_order_they_come(world: World) -> None:
+async def test_equality_of_inputs_ignores_key_order(world: World) -> None:
     backend = await world.holder(limit=2)
     first, second = (await begin(backend, "b", 2)).offers
     inputs = {"prompt": "1", "seed": "2"}

@@ -1,4 +1,4 @@
-"""Meet the bounds of what a Redis keeps exactly: bytes of batches and answers, and large reads."""
+"""Exact size bounds of the journal and the cache in Redis, and large reads."""
 
 import json
 from typing import Any
@@ -26,14 +26,14 @@ async def kept(backend: RedisBackend, caller: str = "server") -> list[str]:
 
 
 def packed(site: Site) -> Redis:
-    """Return a client for records, which are no text."""
+    """Return a client for packed records, which are not text."""
     return Redis(port=site.server.port)
 
 
-# Batches
+# Batches.
 
 
-async def test_a_batch_fits_exactly(site: Site) -> None:
+async def test_journal_quota_is_exact_for_batches(site: Site) -> None:
     roomy = await site.holder(journal_bytes=2 * BATCH)
     await begin(roomy, "b1", 1)
     tight = await site.holder(journal_bytes=2 * BATCH - 1)
@@ -47,7 +47,9 @@ async def test_a_batch_fits_exactly(site: Site) -> None:
     await begin(roomy, "theirs", 1, account="other")
 
 
-async def test_results_count_and_the_oldest_ended_batches_make_room(site: Site) -> None:
+async def test_results_count_towards_the_quota_and_evict_the_oldest_ended_batches(
+    site: Site,
+) -> None:
     one = await site.holder(journal_bytes=3 * BATCH + 2 * RESULT)
     for name in ("b1", "b2"):
         await begin(one, name, 1)
@@ -67,7 +69,7 @@ async def test_results_count_and_the_oldest_ended_batches_make_room(site: Site) 
     assert await kept(one) == ["b4", "b5", "b6"]
 
 
-async def test_what_a_step_writes_itself_is_not_pushed_out_by_it(site: Site) -> None:
+async def test_call_does_not_evict_its_own_data(site: Site) -> None:
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "old", 1)
     await one.record_results("old", [failed(0)])
@@ -79,7 +81,7 @@ async def test_what_a_step_writes_itself_is_not_pushed_out_by_it(site: Site) -> 
     assert await kept(one) == ["b"]
 
 
-async def test_a_batch_with_an_open_attempt_is_passed_over(site: Site) -> None:
+async def test_batch_with_an_open_attempt_is_not_evicted(site: Site) -> None:
     one = await site.holder(journal_bytes=3 * (BATCH + RESULT))
     (permit,) = await take_all(one, await begin(one, "followed", 1))
     await one.record_results("followed", [failed(0)], waited=False)
@@ -93,7 +95,7 @@ async def test_a_batch_with_an_open_attempt_is_passed_over(site: Site) -> None:
     assert await kept(one) == ["b2", "b3", "b4"]
 
 
-async def test_a_key_that_is_left_counts_for_its_day(site: Site) -> None:
+async def test_idempotency_key_of_an_evicted_batch_counts_for_a_day(site: Site) -> None:
     one = await site.holder(journal_bytes=BATCH + RESULT + 512)
     begun_at = site.clock.now
     await begin(one, "b1", 1, key=IdempotencyKey("k 1", "d 1"))
@@ -121,8 +123,8 @@ async def test_a_key_that_is_left_counts_for_its_day(site: Site) -> None:
     await begin(tight, "b4", 1)
 
 
-async def test_the_key_of_another_batch_is_left_alone(site: Site) -> None:
-    """`b1` was lost without its key, under which another batch began."""
+async def test_idempotency_key_of_another_batch_is_unchanged_by_eviction(site: Site) -> None:
+    """Open another batch under the key of `b1`, which was lost without its key."""
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "b1", 1, key=IdempotencyKey("k", "d1"))
     await one.record_results("b1", [failed(0)])
@@ -135,7 +137,7 @@ async def test_the_key_of_another_batch_is_left_alone(site: Site) -> None:
 
 
 @pytest.mark.parametrize("count", [3, 1_000, 2_003])
-async def test_all_that_has_expired_counts_no_more(site: Site, count: int) -> None:
+async def test_expired_data_does_not_count_towards_the_quota(site: Site, count: int) -> None:
     one = await site.holder(journal_bytes=BATCH)
     for name, at in (("ended", -1.0), ("running", 0.0), ("forgotten", -5.0)):
         with site.server.client as client:
@@ -153,7 +155,7 @@ async def test_all_that_has_expired_counts_no_more(site: Site, count: int) -> No
             assert client.zrange(site.key(f"{name}_batches:acme"), 0, -1) == expected
 
 
-async def test_what_has_not_expired_counts_on(site: Site) -> None:
+async def test_unexpired_data_counts_towards_the_quota(site: Site) -> None:
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "b1", 1)
     site.clock.now += 2 * DAY - 1
@@ -173,7 +175,7 @@ async def test_what_has_not_expired_counts_on(site: Site) -> None:
         }  # fmt: skip
 
 
-async def test_a_batch_of_which_the_size_was_lost_counts_no_more_and_goes_on(site: Site) -> None:
+async def test_batch_with_lost_size_continues_without_counting(site: Site) -> None:
     one = await site.holder(journal_bytes=2 * BATCH)
     await begin(one, "b1", 1)
     site.forget("bytes:acme")
@@ -186,7 +188,7 @@ async def test_a_batch_of_which_the_size_was_lost_counts_no_more_and_goes_on(sit
     assert await kept(one) == ["b1", "b2", "b3"]
 
 
-async def test_the_state_of_what_is_kept_lives_for_two_days(site: Site) -> None:
+async def test_journal_index_keys_expire_after_two_days(site: Site) -> None:
     one = await site.holder(journal_bytes=9 * BATCH)
     await begin(one, "b1", 1)
     await begin(one, "b2", 1)
@@ -204,7 +206,7 @@ async def test_the_state_of_what_is_kept_lives_for_two_days(site: Site) -> None:
         assert expires == [("b1", site.clock.now + 2 * DAY)]
 
 
-# Answers of Replicate's
+# Cached responses of Replicate.
 
 
 async def remember(
@@ -219,7 +221,7 @@ async def recalled(backend: RedisBackend, keys: str) -> str:
     return "".join([key for key in keys if await backend.get_cached(key) is not None])
 
 
-async def test_answers_fit_exactly_and_the_oldest_go(site: Site) -> None:
+async def test_cache_quota_is_exact_and_the_oldest_values_are_evicted(site: Site) -> None:
     one = await site.holder()
     for key, size in (("a", 400), ("b", 400), ("c", 200)):
         await remember(one, key, size)
@@ -238,7 +240,7 @@ async def test_answers_fit_exactly_and_the_oldest_go(site: Site) -> None:
         assert client.hgetall(site.key("memos")) == {"m:g": "1000", "all": "1000"}
 
 
-async def test_answers_that_have_expired_count_no_more(site: Site) -> None:
+async def test_expired_cached_values_do_not_count(site: Site) -> None:
     one = await site.holder()
     await remember(one, "a", 500, seconds=200)
     await remember(one, "b", 500, seconds=99.5)
@@ -256,7 +258,7 @@ async def test_answers_that_have_expired_count_no_more(site: Site) -> None:
         assert client.exists(site.key("memo:b")) == 0
 
 
-async def test_answers_whose_names_were_lost_are_counted_anew(site: Site) -> None:
+async def test_cached_values_with_lost_index_are_counted_from_zero(site: Site) -> None:
     one = await site.holder()
     await remember(one, "a", 900)
     site.forget("memos_written", "memos_expire")
@@ -269,7 +271,7 @@ async def test_answers_whose_names_were_lost_are_counted_anew(site: Site) -> Non
     assert await recalled(one, "bcd") == "d"
 
 
-async def test_an_answer_is_recalled_as_it_was_remembered(site: Site) -> None:
+async def test_cached_value_is_returned_unchanged(site: Site) -> None:
     one = await site.holder()
     value = '  {"a": "b c"}\n\n with blanks '
     await one.set_cached("key with blanks", value, seconds=10)
@@ -279,11 +281,11 @@ async def test_an_answer_is_recalled_as_it_was_remembered(site: Site) -> None:
     assert await one.get_cached("unknown") is None
 
 
-# Large queues
+# Large queues.
 
 
 @pytest.mark.parametrize("count", [999, 1_000, 1_001, 2_001])
-async def test_all_that_wait_are_read(site: Site, count: int) -> None:
+async def test_all_waiting_entries_are_read(site: Site, count: int) -> None:
     one = await site.holder()
     await one.register("team", 1)
     (offer,) = (await one.enqueue(QueueEntry("c", ("team",), None, 2))).offers
@@ -299,10 +301,10 @@ async def test_all_that_wait_are_read(site: Site, count: int) -> None:
     assert offer in room.offers
 
 
-# What is recorded
+# Recorded data.
 
 
-async def test_a_batch_of_an_unknown_name_or_key_is_not_looked_for(site: Site) -> None:
+async def test_unknown_batch_or_key_is_absent_in_every_read(site: Site) -> None:
     one = await site.holder()
     assert await one.get_batch("unknown") is None
     assert await one.tasks("unknown") == []
@@ -315,7 +317,7 @@ async def test_a_batch_of_an_unknown_name_or_key_is_not_looked_for(site: Site) -
         assert client.keys(site.key("batch:*")) == []
 
 
-async def test_lists_of_batches_are_as_long_as_asked_for(site: Site) -> None:
+async def test_batch_list_respects_its_limit(site: Site) -> None:
     one = await site.holder(limit=0)
     for number in range(5):
         await begin(one, f"b{number}", 1, caller="token:x" if number == 2 else "server")
@@ -331,7 +333,7 @@ async def test_lists_of_batches_are_as_long_as_asked_for(site: Site) -> None:
     assert [batch.id for batch in await one.list_batches(["server"])] == ["b3", "b1", "b0"]
 
 
-async def test_results_are_read_from_and_to_where_asked(site: Site) -> None:
+async def test_results_are_read_by_offset_and_limit(site: Site) -> None:
     one = await site.holder()
     await begin(one, "b", 5)
     await one.record_results("b", [failed(task) for task in (3, 1, 4, 0)])
@@ -347,7 +349,7 @@ async def test_results_are_read_from_and_to_where_asked(site: Site) -> None:
     assert await read(0, 0) == []
 
 
-async def test_times_are_as_they_were_to_the_microsecond(site: Site) -> None:
+async def test_times_keep_full_precision(site: Site) -> None:
     one = await site.holder()
     site.clock.now = 1_000_000.123456789
     (permit,) = await take_all(one, await begin(one, "b", 1))
@@ -360,7 +362,7 @@ async def test_times_are_as_they_were_to_the_microsecond(site: Site) -> None:
     assert (batch.total, batch.succeeded, batch.failed, batch.canceled) == (1, 0, 1, False)
 
 
-async def test_the_days_images_live_for_two_days_from_the_first(site: Site) -> None:
+async def test_daily_image_count_expires_two_days_after_its_first_use(site: Site) -> None:
     one = await site.holder()
     (first, second) = (await begin(one, "b", 2)).offers
     day = int(site.clock.now // DAY)

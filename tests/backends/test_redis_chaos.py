@@ -1,7 +1,7 @@
-"""Everything that can happen to a server and to processes, at random moments, for a while.
+"""Random server and process faults on Redis for a while: no limit is exceeded, no result lost.
 
-Replicate is only counted here: a prediction runs from the moment that its attempt was noted until
-its time is over, whoever follows it.
+Replicate is only counted: a prediction runs from the moment when its attempt is recorded until its
+duration has passed, whichever process follows it.
 """
 
 import random
@@ -36,7 +36,7 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class Replicate:
-    """What runs, and what was ever made: by the permit of its attempt."""
+    """The running and all created predictions, by the permit of their attempt."""
 
     random: random.Random
     ends_at: dict[int, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Replicate:
         return [permit for permit, ends_at in self.ends_at.items() if ends_at > now]
 
     async def ended(self, permit: int) -> bool:
-        """Wait until it has ended; False where it was never made."""
+        """Wait until a prediction has ended; return False if it was never created."""
         if permit not in self.ends_at:
             return False
         while self.ends_at[permit] > time.monotonic():
@@ -62,7 +62,7 @@ class Replicate:
 
 @asynccontextmanager
 async def _silent_at_the_end(backend: RedisBackend) -> AsyncIterator[None]:
-    """As a process that is killed: its connections are closed, and it says nothing more."""
+    """Make closing behave like a killed process: connections are closed without a last call."""
     try:
         yield
     finally:
@@ -76,7 +76,7 @@ def id_of(permit: int) -> str:
 
 @dataclass
 class Process:
-    """One that makes batch after batch, until it is told to make no more, or is killed."""
+    """A process that makes batch after batch until it is stopped or killed."""
 
     name: str
     url: str
@@ -174,7 +174,7 @@ class Process:
         self._accept(room)
 
     async def _drop(self, batch: str, tasks: list[int]) -> None:
-        """Record what is not made any more: else nobody knows of it, once all is forgotten."""
+        """Record tasks that are no longer created: nothing else does after a loss of state."""
         results = [failed(task) for task in tasks]
         self._accept(
             await self._retry_until_available(lambda: self.backend.record_results(batch, results))
@@ -224,7 +224,7 @@ class Process:
 
 
 class Chaos:
-    """Breaks the server, and kills processes."""
+    """Breaks the server and kills processes at random."""
 
     def __init__(self, server: RunningServer, replicate: Replicate, seed: int) -> None:
         self._server = server
@@ -292,7 +292,7 @@ class Chaos:
 
 
 async def is_done(process: Process) -> bool:
-    """Whether all that a process has begun has ended."""
+    """Return whether everything that a process started has ended."""
     try:
         states = [await process.backend.get_batch(batch) for batch in process.begun if batch]
         in_use = [each.in_use for each in await process.backend.semaphores()]

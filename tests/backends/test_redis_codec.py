@@ -1,4 +1,4 @@
-"""Encode what is sent to a Redis, decode its answers, and word its errors: no server is needed."""
+"""Encoding of Redis calls, decoding of replies, and error messages, without a server."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ SUCCESS = TaskSuccess(
     ),
 )
 
-# Settings of the server
+# Server settings.
 
 SUITS: dict[str, Any] = {
     "redis_version": "7.2.4",
@@ -93,7 +93,7 @@ ROLE = "it is a replica, which takes no writes: name the primary."
         ),
     ],
 )  # fmt: skip
-def test_each_setting_that_does_not_suit_is_told(
+def test_each_unsuitable_server_setting_is_reported(
     changes: dict[str, Any], expected: list[str]
 ) -> None:
     found = config_warnings(SUITS | changes)
@@ -102,7 +102,7 @@ def test_each_setting_that_does_not_suit_is_told(
         assert part in sentence
 
 
-def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() -> None:
+def test_missing_info_fields_count_as_defaults_except_version_and_persistence() -> None:
     (version, file) = config_warnings({})
     assert version.startswith("it is version 0:")
     assert file.startswith(PERSISTENCE)
@@ -110,10 +110,10 @@ def test_what_info_lacks_is_taken_as_usual_but_for_the_version_and_the_file() ->
     assert config_warnings({"redis_version": "7.0", "aof_enabled": 1, "maxmemory": 1}) == []
 
 
-# Answers
+# Replies.
 
 
-def test_a_room_is_read_with_its_offers_in_order() -> None:
+def test_admission_is_decoded_with_its_offers_in_order() -> None:
     assert decode_admission(["", ""]) == AdmissionResult()
     assert decode_admission(["0.25", "", "7", "b1", "9", "b2"]) == AdmissionResult(
         (Offer(7, "b1"), Offer(9, "b2")), 0.25, None
@@ -121,7 +121,7 @@ def test_a_room_is_read_with_its_offers_in_order() -> None:
     assert decode_admission(["60", "59.5"]) == AdmissionResult((), 60.0, 59.5)
 
 
-def test_a_semaphore_is_read_with_a_rate_only_where_it_has_one() -> None:
+def test_semaphore_is_decoded_with_an_optional_rate() -> None:
     assert decode_semaphore(["team", "3", "2", "1"]) == SemaphoreState("team", 3, 2, 1)
     assert decode_semaphore([OWN, "3", "2", "1", "5.5", ""]) == SemaphoreState(OWN, 3, 2, 1, 5.5)
     assert decode_semaphore([OWN, "3", "0", "0", "6", "9.5"]) == SemaphoreState(
@@ -129,16 +129,16 @@ def test_a_semaphore_is_read_with_a_rate_only_where_it_has_one() -> None:
     )
 
 
-def test_an_attempt_is_read_with_its_prediction_where_that_is_known() -> None:
-    told = ["7", "b", "2", "o/m", '{"prompt":"h"}', "597", "1000.25", ""]
-    read = decode_attempt(told)
+def test_attempt_is_decoded_with_an_optional_prediction() -> None:
+    encoded = ["7", "b", "2", "o/m", '{"prompt":"h"}', "597", "1000.25", ""]
+    read = decode_attempt(encoded)
     assert (read.permit, read.batch, read.task, read.model) == (7, "b", 2, "o/m")
     assert (read.inputs, read.cancel_after, read.sent_at) == ({"prompt": "h"}, 597, 1000.25)
     assert read.prediction_id is None
-    assert decode_attempt([*told[:-1], "p1"]).prediction_id == "p1"
+    assert decode_attempt([*encoded[:-1], "p1"]).prediction_id == "p1"
 
 
-def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
+def test_recorded_attempts_are_decoded_with_the_quota_reset_time() -> None:
     read = decode_recorded_attempts([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
     assert (read.cancel_after, read.room, read.quota_resets_in) == (
         {7: 600, 8: 597},
@@ -148,20 +148,20 @@ def test_noted_attempts_are_read_with_when_the_cap_opens() -> None:
     assert decode_recorded_attempts([[], "3600.5"], AdmissionResult()).quota_resets_in == 3600.5
 
 
-def test_a_batch_is_read_with_its_first_prompt_where_it_was_asked_for() -> None:
-    told = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", ""]
-    assert decode_batch(told) == BatchState(
+def test_batch_is_decoded_with_an_optional_first_prompt() -> None:
+    encoded = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", ""]
+    assert decode_batch(encoded) == BatchState(
         "b", "server", "acme", "g", 5, 2, 1, False, 10.5, None, None
     )
-    told[7], told[9] = "1", "20.25"
+    encoded[7], encoded[9] = "1", "20.25"
     task = json.dumps({"prompt": "a cat", "output_filename": "0.png", "model": "o/m"})
-    assert decode_batch([*told, task]) == BatchState(
+    assert decode_batch([*encoded, task]) == BatchState(
         "b", "server", "acme", "g", 5, 2, 1, True, 10.5, 20.25, "a cat"
     )
-    assert decode_batch([*told, ""]).first_prompt is None
+    assert decode_batch([*encoded, ""]).first_prompt is None
 
 
-def test_a_result_is_read_as_it_was_written() -> None:
+def test_result_is_decoded_as_it_was_encoded() -> None:
     for result in (SUCCESS, failed(1), failed(2, "p2")):
         assert decode_result(encode_row(result)[2]) == result
     assert encode_row(SUCCESS, 9) == (3, True, SUCCESS.model_dump_json(exclude_none=True), "p3", 9)
@@ -178,7 +178,7 @@ def test_a_result_is_read_as_it_was_written() -> None:
         ("unsure", "create_outcome_unknown", False, "Redis was restarted and may have forgotten"),
     ],
 )
-def test_what_ends_a_dead_processs_task_completes_its_row(
+def test_reason_for_a_task_of_a_dead_holder_forms_a_valid_result(
     name: str, code: str, retryable: bool, words: str
 ) -> None:
     assert REASONS.keys() == {"interrupted", "lost", "unsure"}
@@ -190,7 +190,7 @@ def test_what_ends_a_dead_processs_task_completes_its_row(
     assert read.prompt == "a"
 
 
-# What is sent
+# Calls.
 
 
 def new_batch(**changes: Any) -> NewBatch:
@@ -198,11 +198,11 @@ def new_batch(**changes: Any) -> NewBatch:
     return dataclasses.replace(NewBatch("b", "server", "acme", "g", tasks), **changes)
 
 
-def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> None:
+def test_batch_is_encoded_with_its_tasks_and_failures() -> None:
     entry = QueueEntry("b", (OWN, "team"), "acme", 2)
-    told = OpenBatchCall(new_batch(), entry).encode()
-    told["batch"]["tasks"] = [*map(json.loads, told["batch"]["tasks"])]
-    assert told == {
+    encoded = OpenBatchCall(new_batch(), entry).encode()
+    encoded["batch"]["tasks"] = [*map(json.loads, encoded["batch"]["tasks"])]
+    assert encoded == {
         "entry": "b",
         "semaphores": (OWN, "team"),
         "wanted": 2,
@@ -219,10 +219,14 @@ def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> Non
         },
     }  # fmt: skip
     batch = new_batch(key=IdempotencyKey("k", "d"), failures=(failed(1),))
-    told = OpenBatchCall(batch, dataclasses.replace(entry, account=None, max_running=4)).encode()
-    assert (told["batch"]["key"], told["batch"]["digest"], told["max_running"]) == ("k", "d", 4)
-    assert "account" not in told
-    assert told["batch"]["failures"] == [
+    encoded = OpenBatchCall(batch, dataclasses.replace(entry, account=None, max_running=4)).encode()
+    assert (encoded["batch"]["key"], encoded["batch"]["digest"], encoded["max_running"]) == (
+        "k",
+        "d",
+        4,
+    )
+    assert "account" not in encoded
+    assert encoded["batch"]["failures"] == [
         (1, '"error": "It failed.", "error_code": "prediction_failed", "retryable": true')
     ]
     assert encode_reason("interrupted", "x", retryable=False) == (
@@ -230,21 +234,21 @@ def test_a_batch_is_sent_with_its_tasks_and_the_reasons_of_its_failures() -> Non
     )
 
 
-def test_a_result_is_sent_with_its_prediction_where_it_has_one() -> None:
-    told = FinishCall(7, "b", encode_row(SUCCESS), ended=True, counts_images=False).encode()
-    assert told == {
+def test_result_is_encoded_with_an_optional_prediction() -> None:
+    encoded = FinishCall(7, "b", encode_row(SUCCESS), ended=True, counts_images=False).encode()
+    assert encoded == {
         "permit": "7", "batch": "b", "result": encode_row(SUCCESS)[:3], "ended": True,
         "counts_images": False, "prediction": "p3",
     }  # fmt: skip
-    told = FinishCall(7, "b", encode_row(failed(1)), ended=False, counts_images=True).encode()
-    assert "prediction" not in told
-    assert (told["ended"], told["counts_images"]) == (False, True)
+    encoded = FinishCall(7, "b", encode_row(failed(1)), ended=False, counts_images=True).encode()
+    assert "prediction" not in encoded
+    assert (encoded["ended"], encoded["counts_images"]) == (False, True)
 
 
-def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
+def test_attempts_are_encoded_with_all_identifying_fields() -> None:
     one = attempt("b", 2, cancel_after=60, images=3)
-    (told,) = RecordAttemptsCall({7: one}, None).encode()["attempts"]
-    assert told == {
+    (encoded,) = RecordAttemptsCall({7: one}, None).encode()["attempts"]
+    assert encoded == {
         "permit": "7", "task": 2, "model": "o/m", "inputs": encode_inputs(one),
         "fingerprint": attempt_fingerprint(one),
         "cancel_after": 60, "sent_at": 1_000.0, "max_seconds": 700, "images": 3,
@@ -263,7 +267,7 @@ def test_attempts_are_sent_with_all_that_tells_them_apart() -> None:
     assert len(attempt_fingerprint(one)) == 24
 
 
-def test_what_a_429_named_is_sent() -> None:
+def test_throttling_is_encoded_with_its_known_fields() -> None:
     assert encode_throttling(Throttling()) == {}
     assert encode_throttling(Throttling(0.0, 6, 1)) == {
         "retry_after": 0.0, "per_minute": 6, "burst": 1,
@@ -271,10 +275,10 @@ def test_what_a_429_named_is_sent() -> None:
     assert encode_throttling(Throttling(per_minute=6)) == {"per_minute": 6}
 
 
-# What is kept, to be sent again
+# Mirrored state, encoded for a resync.
 
 
-def test_a_process_that_has_nothing_tells_nothing() -> None:
+def test_empty_mirror_is_encoded_as_empty_lists() -> None:
     mirror = Mirror(lambda: 0.0)
     assert mirror.encode() == {
         "newest": "0", "declared": [], "set": [], "rates": [], "images": [], "permits": [],
@@ -283,13 +287,13 @@ def test_a_process_that_has_nothing_tells_nothing() -> None:
     assert (mirror.accounts(), mirror.running(), mirror.waiting("b")) == ([], [], 0)
 
 
-def test_a_batch_is_sent_again_with_its_beginning() -> None:
-    told = MirroredBatch(new_batch(), 1_000.5).encode()
-    assert told["created_at"] == 1_000.5
-    assert told["caller"] == "server"
+def test_mirrored_batch_is_encoded_with_its_creation_time() -> None:
+    encoded = MirroredBatch(new_batch(), 1_000.5).encode()
+    assert encoded["created_at"] == 1_000.5
+    assert encoded["caller"] == "server"
 
 
-def test_a_context_is_sent_again_without_an_attempt_and_an_attempt_with_its_first_task() -> None:
+def test_context_permit_is_encoded_without_and_attempt_with_attempt_fields() -> None:
     context = MirroredPermit("c", ("team",), None, False, 5.0)
     assert context.encode(7) == {
         "permit": "7", "record": {"entry": "c", "semaphores": ("team",), "taken_at": 5.0},
@@ -305,13 +309,13 @@ def test_a_context_is_sent_again_without_an_attempt_and_an_attempt_with_its_firs
     }  # fmt: skip
 
 
-def test_rates_are_kept_of_accounts_alone() -> None:
+def test_only_accounts_have_mirrored_rates() -> None:
     mirror = Mirror(lambda: 0.0)
     mirror.declared = {"team": (2, None), OWN: (3, 60.0), "account:other": (1, None)}
     assert mirror.accounts() == ["acme", "other"]
 
 
-def test_a_batch_that_ended_is_kept_for_an_hour_from_then_whatever_is_recorded_later() -> None:
+def test_ended_batch_is_mirrored_for_an_hour_despite_later_records() -> None:
     now = 0.0
     mirror = Mirror(lambda: now)
     mirror.batches["b"] = MirroredBatch(new_batch(), 1_000.0)
@@ -324,7 +328,7 @@ def test_a_batch_that_ended_is_kept_for_an_hour_from_then_whatever_is_recorded_l
     assert mirror.encode()["batches"] == []
 
 
-def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -> None:
+def test_removed_name_and_its_entries_are_not_encoded() -> None:
     mirror = Mirror(lambda: 0.0)
     for name, semaphores in (("c", ("team",)), ("d", ("studio",)), ("e", ("studio", "team"))):
         mirror.enqueue(MirroredEntry(QueueEntry(name, semaphores, None, 1), 1), [("team", "2")])
@@ -333,7 +337,7 @@ def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -
     assert mirror.encode()["declared"] == []
 
 
-# The address
+# URL.
 
 
 @pytest.mark.parametrize(
@@ -349,7 +353,7 @@ def test_a_name_that_is_removed_is_told_no_more_with_any_entry_that_needs_it() -
         ),
     ],
 )  # fmt: skip
-def test_an_address_is_read_with_what_is_ours_taken_out(
+def test_address_is_parsed_without_our_own_options(
     value: str, url: str, shown: str, lease: float, prefix: str
 ) -> None:
     assert Address.parse(value) == Address(url, shown, lease, prefix)
@@ -360,7 +364,7 @@ def test_an_address_is_read_with_what_is_ours_taken_out(
     ["redi://h", "redis://h:0/0", "redis://:6379/0", "unix:///x", "redis://h/?lease=0.09", "redis://h/?lease=nan",
      "redis://h/?lease=-1", "redis://h:99999/0", "redis://h/0?lease=1@", "h:6379", "redis://[h/0"],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_by_what_would_be_right(value: str) -> None:
+def test_invalid_address_is_rejected_with_a_valid_example(value: str) -> None:
     with pytest.raises(BackendUnavailable) as error:
         Address.parse(value)
     assert "is not the address of a Redis: set REPLICATE_MCP_BACKEND to redis://" in str(
@@ -374,9 +378,7 @@ def test_what_is_no_address_is_refused_by_what_would_be_right(value: str) -> Non
     ("lease", "patience"),
     [(0.1, 1.0), (3.0, 1.0), (6.0, 2.0), (15.0, 5.0), (16.0, 5.0), (600.0, 5.0)],
 )
-def test_an_answer_is_waited_for_a_third_of_the_lease_within_bounds(
-    lease: float, patience: float
-) -> None:
+def test_call_timeout_is_a_third_of_the_lease_within_bounds(lease: float, patience: float) -> None:
     assert Address("redis://h", "redis://h", lease, "{p}:").timeout == pytest.approx(patience)
 
 
@@ -395,11 +397,11 @@ def test_an_answer_is_waited_for_a_third_of_the_lease_within_bounds(
         ("redis://u:1?secret@h", "the address in REPLICATE_MCP_BACKEND"),
     ],
 )
-def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+def test_address_is_shown_without_secrets(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
-# Errors
+# Errors.
 
 
 def at_nowhere(url: str = "redis://u:secret@127.0.0.1:1/0", lease: float = 3.0) -> RedisConnection:
@@ -439,14 +441,14 @@ CERTIFICATE = "has a certificate that this machine does not trust: set SSL_CERT_
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )  # fmt: skip
-def test_what_a_server_refuses_is_said_with_what_to_do(error: Exception, words: str) -> None:
+def test_server_error_is_reported_with_a_remedy(error: Exception, words: str) -> None:
     said = at_nowhere()._error_message(error)
     assert said.startswith("Redis at redis://u:***@127.0.0.1:1/0 ")
     assert words in said
     assert said.endswith(".")
 
 
-async def test_a_server_that_is_not_there_is_told_by_every_step_without_its_password() -> None:
+async def test_every_call_reports_an_unreachable_server_without_its_password() -> None:
     server = at_nowhere()
     for step in (
         lambda: server.call("admit", "me", {}),
@@ -462,14 +464,14 @@ async def test_a_server_that_is_not_there_is_told_by_every_step_without_its_pass
     await server.close()
 
 
-async def test_a_text_that_is_not_unicode_is_not_sent() -> None:
+async def test_non_unicode_text_is_not_sent() -> None:
     server = at_nowhere()
     with pytest.raises(InvalidInput):
         await server.call("get_cached", "me", {"key": "\ud800"})
     await server.close()
 
 
-async def test_a_server_that_is_not_there_is_tried_again_for_its_wake_ups(
+async def test_wakeup_connection_is_retried_with_a_delay(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -481,7 +483,7 @@ async def test_a_server_that_is_not_there_is_tried_again_for_its_wake_ups(
     await server.close()
 
 
-def test_a_client_that_is_not_installed_is_told_with_how_to(
+def test_missing_client_package_is_reported_with_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
@@ -493,7 +495,7 @@ def test_a_client_that_is_not_installed_is_told_with_how_to(
     ("option", "named"),
     [("db=one", "db"), ("leese=5&db=one", "db"), ("max_connections=many&x=1", "max_connections")],
 )  # fmt: skip
-def test_an_option_that_the_client_cannot_use_is_named(option: str, named: str) -> None:
+def test_unusable_client_option_is_named(option: str, named: str) -> None:
     with pytest.raises(BackendUnavailable) as error:
         at_nowhere(f"redis://u:secret@h/?{option}")
     assert str(error.value).startswith(
@@ -505,13 +507,13 @@ def test_an_option_that_the_client_cannot_use_is_named(option: str, named: str) 
     assert error.value.__cause__ is None
 
 
-def test_of_many_options_the_one_in_the_error_is_named() -> None:
+def test_option_in_the_client_error_is_named_among_several() -> None:
     server = at_nowhere("redis://h/?socket_timeout=5&db=2")
     assert server._wrong_option(TypeError("no 'db' here")).endswith("cannot use: db.")
     assert server._wrong_option(TypeError("none")).endswith("cannot use: socket_timeout, db.")
 
 
-def test_the_script_is_of_all_its_files_in_their_order() -> None:
+def test_script_contains_all_lua_files_in_order() -> None:
     script = at_nowhere()._script
     for file in (
         "rate_limit", "admission", "cancel_after", "prelude", "generation", "queue", "permits",

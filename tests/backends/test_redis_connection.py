@@ -1,4 +1,4 @@
-"""The way to the server: it may be cut, lose answers, want a password, be encrypted."""
+"""The connection to Redis: cut connections, lost responses, passwords, TLS and call coalescing."""
 
 import ssl
 import traceback
@@ -33,17 +33,17 @@ Linked = tuple[Fleet, Link, RedisBackend]
 
 @pytest.fixture
 async def linked(fleet: Fleet) -> AsyncIterator[Linked]:
-    """A process whose way to the server can be disturbed."""
+    """Return a process whose connection to the server can be disturbed."""
     async with link_to(fleet.server) as link:
         yield fleet, link, await fleet.holder(port=link.port)
         await fleet.close()
 
 
-# Answers that are lost
+# Lost responses.
 
 
-async def again_until_answered(step: Callable[[], Awaitable[T]], link: Link) -> T:
-    """A step that is done, but whose answers are lost twice, and that is asked for again."""
+async def lose_two_responses(step: Callable[[], Awaitable[T]], link: Link) -> T:
+    """Have a call carried out and its response lost twice, so that it is repeated."""
     link.lose_answers(2)
     with pytest.raises(BackendUnavailable, match="cannot be used"):
         await step()
@@ -60,7 +60,7 @@ async def test_attempt_with_lost_response_is_recorded_once_or_its_task_is_requeu
     assert permits == [offer.permit for offer in room.offers]
     await finish(one, permits[0], "b", failed(0))
     more = await one.admit()
-    assert await again_until_answered(lambda: take_all(one, more), link) == []
+    assert await lose_two_responses(lambda: take_all(one, more), link) == []
     assert await state(one) == (2, 2)
     assert len((await one.admit()).offers) == 1
 
@@ -69,7 +69,7 @@ async def test_result_with_lost_response_is_recorded_once(linked: Linked) -> Non
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 5))
     result = failed(0, "p1")
-    room = await again_until_answered(lambda: finish(one, permits[0], "b", result), link)
+    room = await lose_two_responses(lambda: finish(one, permits[0], "b", result), link)
     assert await state(one) == (3, 1)
     assert len(room.offers) == 1
     assert [row.prediction_id for row in await one.results("b")] == ["p1"]
@@ -79,7 +79,7 @@ async def test_permit_requeued_twice_makes_its_task_wait_once(linked: Linked) ->
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 3))
     throttling = Throttling(retry_after=60, per_minute=6, burst=1)
-    await again_until_answered(lambda: one.requeue(permits[0], throttling), link)
+    await lose_two_responses(lambda: one.requeue(permits[0], throttling), link)
     assert await state(one) == (2, 1)
     (account,) = await one.semaphores()
     assert account.requests_per_minute == pytest.approx(5.4)
@@ -97,7 +97,7 @@ async def test_enqueue_and_dequeue_with_lost_response_are_applied_once(
     link.lose_answers(1)
     await one.dequeue("contexts", 2)
     assert await state(one, "team") == (1, 0)
-    # One that is given up counts for nothing.
+    # Cancelled calls have no effect.
     link.lose_answers(2)
     with pytest.raises(BackendUnavailable):
         await one.enqueue(entry)
@@ -108,7 +108,7 @@ async def test_repeated_dequeue_is_applied_once(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
     await one.enqueue(QueueEntry("contexts", ("team",), None, 4))
-    await again_until_answered(lambda: one.dequeue("contexts", 1), link)
+    await lose_two_responses(lambda: one.dequeue("contexts", 1), link)
     assert await state(one, "team") == (1, 2)
 
 
@@ -149,7 +149,7 @@ async def test_call_that_arrives_out_of_order_is_ignored(fleet: Fleet) -> None:
     assert await take_all(one, room) == []
 
 
-# Connections that are cut
+# Cut connections.
 
 
 async def test_unreachable_server_raises_a_clear_error_and_reconnects_later(
@@ -174,7 +174,7 @@ async def test_holder_receives_wakeups_again_after_reconnecting(
     await link.cut()
     await link.restore()
     with anyio.fail_after(10):
-        await one.wait_for_wakeup()  # It is there again: something may have been missed.
+        await one.wait_for_wakeup()  # The connection is back: wake-ups may have been missed.
     await finish(two, permit, "b2", failed(0))
     with anyio.fail_after(10):
         await one.wait_for_wakeup()
@@ -249,7 +249,7 @@ def test_masked_url_shows_no_secrets() -> None:
     assert masked("redis://host") == "redis://host"
 
 
-# Passwords and TLS
+# Passwords and TLS.
 
 
 async def test_password_is_read_from_the_url_and_a_wrong_one_is_reported(
@@ -267,7 +267,7 @@ async def test_password_is_read_from_the_url_and_a_wrong_one_is_reported(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for loopback with its key, in one file."""
+    """Return a file with a certificate for loopback and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -315,14 +315,14 @@ async def test_rediss_encrypts_and_trusts_only_the_configured_ca(
         await backend.close()
 
 
-# Wake-ups
+# Wake-ups.
 
 
 @pytest.fixture(params=KINDS)
 async def listening(
     request: pytest.FixtureRequest, servers: Callable[[str], RunningServer]
 ) -> AsyncIterator[tuple[RedisConnection, RunningServer]]:
-    """The way of a process to a server, by which it hears of wake-ups."""
+    """Return a process's connection to a server, which receives its wake-ups."""
     running = servers(request.param)
     server = RedisConnection(Address.parse(running.url("wakes")))
     await server.listen("me")
@@ -337,7 +337,7 @@ async def wakes(server: RedisConnection, within: float) -> bool:
     return False
 
 
-async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
+async def test_only_a_wakeup_of_the_own_holder_ends_the_wait(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
@@ -349,7 +349,7 @@ async def test_a_wake_up_of_ones_own_ends_the_wait_and_nothing_else_does(
         assert not await wakes(server, 0.05)
 
 
-async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
+async def test_wakeups_are_received_again_after_their_connection_was_cut(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
@@ -361,7 +361,7 @@ async def test_wake_ups_are_heard_again_after_their_connection_was_cut(
             assert await wakes(server, 5)
 
 
-async def test_no_connection_is_left_of_a_process_that_closes(
+async def test_closing_a_holder_leaves_no_connection(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
     server, running = listening
@@ -375,11 +375,11 @@ async def test_no_connection_is_left_of_a_process_that_closes(
         await until(is_gone)
 
 
-# Many who wait for the same turn
+# Calls that wait for the same lock.
 
 
 class Queue:
-    """Steps that wait, until the process has its turn."""
+    """Calls that wait until the process has its lock."""
 
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
@@ -403,7 +403,7 @@ class Queue:
 
 @asynccontextmanager
 async def waiting(backend: RedisBackend, group: TaskGroup) -> AsyncIterator[Queue]:
-    """What is asked for in the block waits for its turn, which comes at the end of the block."""
+    """Hold the lock during the block, so that its calls wait until the block ends."""
     async with backend._session.lock():
         yield Queue(group)
         await anyio.wait_all_tasks_blocked()
@@ -512,11 +512,11 @@ async def test_response_received_before_caller_was_cancelled_is_returned(fleet: 
     assert queue.answers == {"first": [first.permit], "second": [second.permit]}
 
 
-# Round trips
+# Round trips.
 
 
 async def test_task_costs_two_round_trips(fleet: Fleet) -> None:
-    # Without `run`: it renews no lease besides.
+    # Not started with `run`, so no lease renewals are counted.
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
     await one.declare_limit(OWN, 1, per_minute=60_000)
     tasks = 20

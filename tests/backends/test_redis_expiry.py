@@ -1,4 +1,4 @@
-"""For how long Redis keeps what, and what a process says again: what is kept is set by hand."""
+"""Expiry of Redis keys, and what a process resyncs; the tests set the stored state by hand."""
 
 import anyio
 import pytest
@@ -138,7 +138,7 @@ async def test_unclaimed_imported_prediction_expires_after_its_deadline(
     assert await state(one) == (0, 0)
 
 
-async def test_all_of_over_a_thousand_waiting_batches_receive_offers(fleet: Fleet) -> None:
+async def test_over_a_thousand_waiting_batches_all_receive_offers(fleet: Fleet) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
     await one.declare_limit(OWN, 1, per_minute=600_000)
     (permit,) = await take_all(one, await begin(one, "first", 1))

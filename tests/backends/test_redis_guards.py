@@ -1,4 +1,4 @@
-"""Each guard of the script alone, with the others satisfied: the tests set what Redis keeps."""
+"""Each guard of the Redis script alone: the tests set the stored state so that all others pass."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields, replace
@@ -21,7 +21,7 @@ from replicate_mcp.semaphores.rate_limit import Rate
 
 
 class Kept:
-    """What the server keeps for a fleet."""
+    """The stored state of a fleet's server."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -55,8 +55,8 @@ def holder_key(backend: RedisBackend) -> str:
     return f"holder:{backend._session.holder}"
 
 
-async def with_one_gone(fleet: Fleet) -> tuple[Kept, RedisBackend]:
-    """Who has been in contact for a lease, beside one that is gone with a prediction."""
+async def holder_with_dead_peer(fleet: Fleet) -> tuple[Kept, RedisBackend]:
+    """Return a holder in contact for a lease, and a dead one with a running prediction."""
     alive, gone = await fleet.holder(), await fleet.holder()
     await take_all(gone, await begin(gone, "b", 1))
     await fleet.lapses(gone)
@@ -73,7 +73,7 @@ async def with_one_gone(fleet: Fleet) -> tuple[Kept, RedisBackend]:
 async def test_holder_with_interrupted_contact_declares_no_other_dead(
     fleet: Fleet,
 ) -> None:
-    _, alive = await with_one_gone(fleet)
+    _, alive = await holder_with_dead_peer(fleet)
     alive._session._unbroken_since = float("inf")
     assert await alive.orphans("acme") == []
     alive._session._unbroken_since = float("-inf")
@@ -83,7 +83,7 @@ async def test_holder_with_interrupted_contact_declares_no_other_dead(
 async def test_holder_with_contact_shorter_than_a_lease_declares_no_other_dead(
     fleet: Fleet,
 ) -> None:
-    kept, alive = await with_one_gone(fleet)
+    kept, alive = await holder_with_dead_peer(fleet)
     kept.set(holder_key(alive), since=kept.now())
     assert await alive.orphans("acme") == []
     kept.set(holder_key(alive), since=kept.now() - LEASE)
@@ -91,7 +91,7 @@ async def test_holder_with_contact_shorter_than_a_lease_declares_no_other_dead(
 
 
 async def test_no_holder_is_declared_dead_while_lost_state_is_resynced(fleet: Fleet) -> None:
-    kept, alive = await with_one_gone(fleet)
+    kept, alive = await holder_with_dead_peer(fleet)
     kept.set("generation", opens_at=kept.now() + 9)
     assert await alive.orphans("acme") == []
     kept.set("generation", opens_at=kept.now())
@@ -99,13 +99,13 @@ async def test_no_holder_is_declared_dead_while_lost_state_is_resynced(fleet: Fl
 
 
 async def test_holder_with_unknown_join_time_declares_no_other_dead(fleet: Fleet) -> None:
-    kept, alive = await with_one_gone(fleet)
+    kept, alive = await holder_with_dead_peer(fleet)
     kept.drop(holder_key(alive), "since")
     assert await alive.orphans("acme") == []
 
 
 async def test_contact_start_in_the_future_is_reset_to_now(fleet: Fleet) -> None:
-    kept, alive = await with_one_gone(fleet)
+    kept, alive = await holder_with_dead_peer(fleet)
     kept.set(holder_key(alive), since=kept.now() + 3_600)
     assert await alive.orphans("acme") == []
     assert float(kept.get(holder_key(alive), "since")) <= kept.now()
@@ -115,7 +115,7 @@ async def test_contact_start_in_the_future_is_reset_to_now(fleet: Fleet) -> None
 async def test_permit_of_a_dead_holder_is_adopted_only_by_a_holder_allowed_to_declare_it_dead(
     fleet: Fleet,
 ) -> None:
-    kept, alive = await with_one_gone(fleet)
+    kept, alive = await holder_with_dead_peer(fleet)
     (attempt_,) = await alive.open_attempts("acme")
     assert not await alive.adopt(attempt_.permit), "nobody has looked for the dead"
     await until(lambda: alive.orphans("acme"))
@@ -126,7 +126,7 @@ async def test_permit_of_a_dead_holder_is_adopted_only_by_a_holder_allowed_to_de
     await until(lambda: alive.adopt(attempt_.permit))
 
 
-# The memory
+# Generation.
 
 
 @pytest.mark.parametrize("began_ago", [-3_600, 0])
@@ -225,7 +225,7 @@ async def test_resynced_holder_is_woken_for_its_offers(fleet: Fleet) -> None:
     assert [offer.entry for offer in (await one.admit()).offers] == ["b"]
 
 
-# Numbers
+# Sequence numbers.
 
 
 async def test_imported_permits_and_offers_of_the_same_call_have_distinct_numbers(
@@ -269,7 +269,7 @@ async def test_permit_numbers_stay_above_those_already_seen_after_state_loss(
     assert [offer.permit for offer in room.offers] == [ahead + 2]
 
 
-# What goes by itself
+# Expiry.
 
 
 async def test_daily_image_counts_expire_after_two_days(fleet: Fleet) -> None:
@@ -305,7 +305,7 @@ async def test_closed_holder_leaves_no_keys(fleet: Fleet) -> None:
     me = one._session.holder
     await one.close()
     assert [each.name for each in await other.semaphores()] == [OWN]
-    with Redis(port=fleet.server.port) as client:  # Records are packed: they are no text.
+    with Redis(port=fleet.server.port) as client:  # Records are packed, not text.
         read = {
             b"hash": client.hgetall,
             b"set": client.smembers,
@@ -322,20 +322,20 @@ async def test_closed_holder_leaves_no_keys(fleet: Fleet) -> None:
 async def test_dead_holders_are_reaped_once_a_second_across_all_holders(
     fleet: Fleet, ago: float, reaps: bool
 ) -> None:
-    kept, alive = await with_one_gone(fleet)
+    kept, alive = await holder_with_dead_peer(fleet)
     kept.set("generation", reaped_at=kept.now() - ago)
     await alive.admit()
     with fleet.server.client as client:
         assert client.hlen(fleet.key("holders")) == (2 if reaps else 3)
 
 
-# By a clock of the test's
+# With a clock set by the test.
 
 
-async def left_by_one_that_is_gone(
+async def dead_holder_with_attempt(
     site: Site, *, max_seconds: float = 700, prediction: str | None = None
 ) -> tuple[RedisBackend, RedisBackend, int]:
-    """Who lives, who is gone without a word, and the permit of its attempt."""
+    """Return a live holder, a dead one, and the permit of the dead one's attempt."""
     alive, gone = await site.holder(label="alive"), await site.holder(label="gone")
     (offer,) = (await begin(gone, "b", 1)).offers
     noted = replace(attempt("b", 0), max_seconds=max_seconds)
@@ -357,10 +357,10 @@ async def left_by_one_that_is_gone(
         (True, None, 0.0, False),
     ],
 )
-async def test_the_dead_are_declared_dead_after_a_lease_of_contact_by_both_clocks(
+async def test_holder_is_declared_dead_after_a_lease_of_contact_by_both_clocks(
     site: Site, unbroken: bool, since: float | None, pause: float, finds: bool
 ) -> None:
-    alive, _, permit = await left_by_one_that_is_gone(site)
+    alive, _, permit = await dead_holder_with_attempt(site)
     holder = f"holder:{alive._session.holder}"
     if not unbroken:
         alive._session._unbroken_since = float("inf")
@@ -384,10 +384,10 @@ async def test_the_dead_are_declared_dead_after_a_lease_of_contact_by_both_clock
 @pytest.mark.parametrize(
     ("seconds", "reaps"), [(0.0, False), (0.96875, False), (1.0, True), (-0.03125, True)]
 )
-async def test_the_dead_are_looked_for_once_a_second(
+async def test_dead_holders_are_reaped_at_most_once_a_second(
     site: Site, seconds: float, reaps: bool
 ) -> None:
-    alive, _, permit = await left_by_one_that_is_gone(site)
+    alive, _, permit = await dead_holder_with_attempt(site)
     site.set("generation", reaped_at=site.clock.now)
     site.clock.now += seconds
     await alive.admit()
@@ -397,7 +397,7 @@ async def test_the_dead_are_looked_for_once_a_second(
     assert await alive.adopt(permit) is reaps
 
 
-async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stays(
+async def test_state_of_a_dead_holder_is_removed_and_that_of_others_stays(
     site: Site,
 ) -> None:
     alive, gone = await site.holder(limit=5), await site.holder(limit=4)
@@ -434,10 +434,10 @@ async def test_what_a_dead_process_leaves_is_taken_out_and_what_others_have_stay
 
 
 @pytest.mark.parametrize(("later", "in_use"), [(699.5, 1), (700.0, 1), (700.5, 0)])
-async def test_units_of_what_nobody_holds_return_when_it_must_have_ended(
+async def test_units_of_an_orphan_are_released_once_its_prediction_must_have_ended(
     site: Site, later: float, in_use: int
 ) -> None:
-    alive, _, permit = await left_by_one_that_is_gone(site)
+    alive, _, permit = await dead_holder_with_attempt(site)
     (other,) = await take_all(alive, await begin(alive, "mine", 1))
     site.clock.now += later
     assert await state(alive) == (1 + in_use, 0)
@@ -451,10 +451,10 @@ async def test_units_of_what_nobody_holds_return_when_it_must_have_ended(
     assert await state(alive) == (0, 0)
 
 
-async def test_a_permit_of_a_living_process_stays_though_its_prediction_must_have_ended(
+async def test_permit_of_a_live_holder_outlasts_the_deadline_of_its_prediction(
     site: Site,
 ) -> None:
-    alive, gone, _ = await left_by_one_that_is_gone(site)
+    alive, gone, _ = await dead_holder_with_attempt(site)
     (mine,) = await take_all(alive, await begin(alive, "mine", 1))
     site.clock.now += 10_000
     assert await state(alive) == (1, 0)
@@ -465,10 +465,10 @@ async def test_a_permit_of_a_living_process_stays_though_its_prediction_must_hav
 
 @pytest.mark.parametrize(("minutes", "is_closed"), [(49.99, False), (50.0, False), (50.01, True)])
 @pytest.mark.parametrize("prediction", [None, 'p"1'])
-async def test_an_attempt_can_be_settled_for_fifty_minutes(
+async def test_orphaned_attempt_can_be_adopted_for_fifty_minutes(
     site: Site, minutes: float, is_closed: bool, prediction: str | None
 ) -> None:
-    alive, _, permit = await left_by_one_that_is_gone(site, prediction=prediction)
+    alive, _, permit = await dead_holder_with_attempt(site, prediction=prediction)
     site.clock.now += minutes * 60
     assert [each.permit for each in await alive.orphans("acme")] == [permit] * (not is_closed)
     rows = await alive.results("b")
@@ -481,10 +481,10 @@ async def test_an_attempt_can_be_settled_for_fifty_minutes(
     assert await alive.adopt(permit) is not is_closed
 
 
-async def test_an_attempt_with_a_result_is_closed_as_soon_as_it_must_have_ended(
+async def test_orphan_with_a_result_is_closed_once_its_prediction_must_have_ended(
     site: Site,
 ) -> None:
-    alive, gone, permit = await left_by_one_that_is_gone(site)
+    alive, gone, permit = await dead_holder_with_attempt(site)
     await alive.record_results("b", [failed(0)], waited=False)
     assert [each.permit for each in await alive.orphans("acme")] == [permit]
     site.clock.now += 700.5
@@ -494,8 +494,8 @@ async def test_an_attempt_with_a_result_is_closed_as_soon_as_it_must_have_ended(
     await gone.close()
 
 
-async def test_a_permit_is_taken_over_once_and_by_itself_again(site: Site) -> None:
-    alive, _, permit = await left_by_one_that_is_gone(site)
+async def test_orphan_is_adopted_by_one_holder_and_repeated_adoption_succeeds(site: Site) -> None:
+    alive, _, permit = await dead_holder_with_attempt(site)
     other = await site.holder()
     alive._session._unbroken_since = float("inf")
     assert not await alive.adopt(permit), "it is not known that its process is gone"
@@ -512,14 +512,14 @@ async def test_a_permit_is_taken_over_once_and_by_itself_again(site: Site) -> No
     assert not await alive.adopt(permit + 1), "there is none"
 
 
-# Names
+# Names.
 
 
 async def limits(backend: RedisBackend) -> dict[str, int]:
     return {each.name: each.limit for each in await backend.semaphores()}
 
 
-async def test_a_name_that_was_unset_keeps_the_lowest_limit_of_its_registrations(
+async def test_unset_name_keeps_the_lowest_limit_of_earlier_registrations(
     site: Site,
 ) -> None:
     one, two = await site.holder(), await site.holder()
@@ -534,7 +534,7 @@ async def test_a_name_that_was_unset_keeps_the_lowest_limit_of_its_registrations
     assert await limits(two) == {OWN: 3, "team": 4}
 
 
-async def test_a_name_that_is_removed_takes_its_own_entries_with_it_alone(site: Site) -> None:
+async def test_removing_a_name_removes_only_its_own_entries(site: Site) -> None:
     one = await site.holder()
     for name in ("team", "studio"):
         await one.register(name, 1)
@@ -551,7 +551,7 @@ async def test_a_name_that_is_removed_takes_its_own_entries_with_it_alone(site: 
     assert [offer.entry for offer in room.offers] == ["of studio"]
 
 
-async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
+async def test_waiting_entry_keeps_its_name(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     await one.register("team", 1)
     room = await two.enqueue(QueueEntry("c", ("team",), None, 2))
@@ -563,10 +563,10 @@ async def test_whoever_waits_for_a_name_keeps_it(site: Site) -> None:
         await two.remove("team")
 
 
-# Steps that are asked for again
+# Repeated calls.
 
 
-async def test_what_was_taken_is_answered_again_and_counts_once(site: Site) -> None:
+async def test_repeated_accept_and_record_calls_count_once(site: Site) -> None:
     one, other = await site.holder(limit=9), await site.holder(limit=9)
     await one.register("team", 3)
     offers = (await one.enqueue(QueueEntry("c", ("team",), None, 2))).offers
@@ -588,7 +588,7 @@ async def test_what_was_taken_is_answered_again_and_counts_once(site: Site) -> N
     assert await state(one) == (2, 0)
 
 
-async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_again(
+async def test_call_is_late_after_a_later_one_but_not_when_repeated(
     site: Site,
 ) -> None:
     one = await site.holder()
@@ -605,7 +605,7 @@ async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_aga
         assert answer[0] == "ok"
     assert await state(one) == (1, 0)
     assert len(await take_all(one, room)) == 1
-    # What is read has no number, and a step of an unknown process is answered so.
+    # Reads have no number, and calls of an unknown process are answered like this.
     assert (await server.call("get_batch", me, {"batch": "b"}))[0] == "ok"
     generation = site.get("generation", "id")
     for sequence in (0, 1):
@@ -614,9 +614,7 @@ async def test_a_step_is_late_after_a_later_one_and_not_when_it_is_asked_for_aga
 
 
 @pytest.mark.parametrize("which", ["renew", "close", "restore_batch"])
-async def test_what_keeps_a_process_known_renews_its_lease_before_all(
-    site: Site, which: str
-) -> None:
+async def test_session_calls_renew_the_lease_first(site: Site, which: str) -> None:
     one = await site.holder()
     await begin(one, "b", 1)
     holder = site.key(f"holder:{one._session.holder}")
@@ -634,22 +632,22 @@ async def test_what_keeps_a_process_known_renews_its_lease_before_all(
     assert stats["cmdstat_pexpire"]["calls"] == 1
 
 
-# What creations teach, as in Python
+# Rates learned from creations, as in Python.
 
 
 async def kept_rate(site: Site, backend: RedisBackend) -> dict[str, float]:
-    """Return what a process keeps of the rate, by field."""
+    """Return the fields of a process's stored rate."""
     await backend._session.renew()
-    (told,) = backend._mirror.encode()["rates"]
+    (record,) = backend._mirror.encode()["rates"]
     names = [each.name for each in fields(Rate)]
-    return {name: float(value) for name, value in zip(names, told["values"], strict=True)}
+    return {name: float(value) for name, value in zip(names, record["values"], strict=True)}
 
 
 def in_python(rate: Rate) -> dict[str, Any]:
     return {name: pytest.approx(float(value), rel=1e-12) for name, value in asdict(rate).items()}
 
 
-async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) -> None:
+async def test_rate_equals_that_of_the_same_calls_in_python(site: Site) -> None:
     one = await site.holder(limit=99, per_minute=60)
     at = site.clock.now
     rate = Rate.initial(60, at)
@@ -667,9 +665,11 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     assert await kept_rate(site, one) == in_python(rate)
     assert third.permit not in one._mirror.permits
     site.clock.now += 1.25
-    told = Throttling(retry_after=8, burst=2)
-    await one.requeue(first.permit, told)
-    rate = adaptive_rate.on_throttled(rate.refilled_at(site.clock.now), told, sent_at=at + 0.03125)
+    throttling = Throttling(retry_after=8, burst=2)
+    await one.requeue(first.permit, throttling)
+    rate = adaptive_rate.on_throttled(
+        rate.refilled_at(site.clock.now), throttling, sent_at=at + 0.03125
+    )
     assert await kept_rate(site, one) == in_python(rate)
     await one.requeue(second.permit)
     assert await kept_rate(site, one) == in_python(rate), "it was no 429"
@@ -689,7 +689,7 @@ async def test_a_rate_is_what_the_same_steps_make_of_it_in_python(site: Site) ->
     assert await kept_rate(site, one) == in_python(rate), "it was set by hand"
 
 
-async def test_attempts_of_several_accounts_are_learned_from_in_one_step_each_for_itself(
+async def test_attempts_of_several_accounts_update_their_own_rates_in_one_call(
     site: Site,
 ) -> None:
     one = await site.holder(limit=9, per_minute=60)
@@ -702,8 +702,10 @@ async def test_attempts_of_several_accounts_are_learned_from_in_one_step_each_fo
     site.clock.now += 0.015625
     await take_all(one, room)
     await one._session.renew()
-    accepted = {told["account"]: float(told["values"][8]) for told in one._mirror.encode()["rates"]}
+    accepted = {
+        record["account"]: float(record["values"][8]) for record in one._mirror.encode()["rates"]
+    }
     assert accepted == {"acme": 2.0, "other": 1.0}
-    assert [float(told["values"][3]) for told in one._mirror.encode()["rates"]] == pytest.approx(
-        [57.5 + 0.015625, 58.5 + 0.015625]
-    )
+    assert [
+        float(record["values"][3]) for record in one._mirror.encode()["rates"]
+    ] == pytest.approx([57.5 + 0.015625, 58.5 + 0.015625])

@@ -1,4 +1,4 @@
-"""A process is known by its lease: who is declared dead, by whom, and what becomes of its work."""
+"""Redis leases: which holders are declared dead, by which others, and who gets their work."""
 
 import time
 from dataclasses import replace
@@ -74,7 +74,7 @@ async def test_returning_holder_does_not_restore_unset_or_removed_limits(
     before = {each.name: each.limit for each in await one.semaphores()}
     await one.register("team", 2)
     await one.resize("team", 4, by_admin=True)
-    await late.resize(OWN, 1, by_admin=True)  # Kept in both processes, as is the other.
+    await late.resize(OWN, 1, by_admin=True)  # Mirrored in both processes, as is the other limit.
     await fleet.lapses(late)
     await one.unset(OWN)
     await one.remove("team")
@@ -105,7 +105,7 @@ async def test_returning_holder_learns_which_batches_were_taken_over(
     assert (await late.admit()).offers == ()
     assert await late.interrupted_batches() == ["b"]
     assert await late.interrupted_batches() == []
-    # What both now follow is delivered once, and its permit comes back once.
+    # The prediction that both now follow is delivered once, and its permit is released once.
     await finish(late, permits[0], "b", failed(0, "p1"))
     await finish(alive, permits[0], "b", failed(0, "p1"))
     assert await state(alive) == (2, 0)

@@ -1,4 +1,4 @@
-"""A server that forgets: nothing is admitted until everybody has said again what there is."""
+"""Loss of Redis state: nothing is admitted until all holders have resynced."""
 
 import time
 from collections.abc import AsyncIterator
@@ -130,7 +130,7 @@ async def test_attempts_in_a_snapshot_become_orphans_when_their_holder_is_gone(
     fragile.server.restart()
     await until(lambda: _orphans(alive))
     assert [each.permit for each in await alive.orphans("acme")] == [noted]
-    # Its other task may have been made after the snapshot: nobody can tell.
+    # Its other task may have been created after the snapshot; this cannot be determined.
     (row,) = await alive.results("b")
     assert isinstance(row, TaskFailure)
     assert (row.error_code, row.retryable) == ("create_outcome_unknown", False)
@@ -205,7 +205,7 @@ async def test_account_starts_nothing_until_running_predictions_are_imported(fle
     one = await fleet.holder(limit=3)
     fleet.forget("permits")
     await begin(one, "b", 5)
-    # Too early, and not asked for: it is entered, but opens nothing.
+    # Too early and not requested: it is imported, but does not open admission.
     await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
     await until(lambda: one.has_lost_state("acme"))
     assert (await one.admit()).offers == ()
@@ -249,8 +249,8 @@ async def test_imported_prediction_is_replaced_by_the_attempt_that_created_it(
     assert await one.list_prediction_ids("acme") == {"p1"}
 
 
-async def adopts_what_was_entered(fleet: Fleet, one: RedisBackend) -> None:
-    """The memory is lost while `p1` and `p2` run; `one` follows them."""
+async def adopt_imported_predictions(fleet: Fleet, one: RedisBackend) -> None:
+    """Lose the server's state while `p1` and `p2` run; `one` then follows them."""
     fleet.forget("permits")
     await until(lambda: one.has_lost_state("acme"))
     running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
@@ -263,7 +263,7 @@ async def test_adopted_imported_prediction_keeps_its_permit_after_resync(
     fleet: Fleet,
 ) -> None:
     one = await fleet.holder()
-    await adopts_what_was_entered(fleet, one)
+    await adopt_imported_predictions(fleet, one)
     await fleet.lapses(one)
     assert await state(one) == (2, 0)
     assert len((await begin(one, "b", 3)).offers) == 1
@@ -274,14 +274,14 @@ async def test_imported_prediction_keeps_its_permit_after_a_second_state_loss(
 ) -> None:
     one = await fleet.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
-    await adopts_what_was_entered(fleet, one)
+    await adopt_imported_predictions(fleet, one)
     with fleet.server.client as client:
         client.delete(*client.keys(fleet.key("*")))
     await until(lambda: one.has_lost_state("acme"))
     assert await one.list_prediction_ids("acme") == set()
     await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
     assert await state(one) == (3, 0)
-    # Whoever made it may still say so.
+    # The holder that created it may still record its result.
     await finish(one, permit, "b", failed(0, "p1"))
     assert await state(one) == (1, 0)
 
@@ -320,14 +320,14 @@ async def test_permit_numbers_increase_after_state_loss(fleet: Fleet) -> None:
     assert (await one.admit()).offers[0].permit > first
 
 
-# Full memory
+# Full memory.
 
 Full = tuple[Fleet, RedisBackend, RedisBackend, list[int]]
 
 
 @pytest.fixture
 async def full(fragile: Fleet) -> AsyncIterator[Full]:
-    """A process with three permits and more to do, and another; their server has no memory left."""
+    """Return a process with permits and waiting tasks, and another, on a full server."""
     one, other = await fragile.holder(), await fragile.holder()
     permits = await take_all(one, await begin(one, "b", 6))
     fragile.server.configure(maxmemory_policy="noeviction", maxmemory=1)

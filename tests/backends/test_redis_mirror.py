@@ -1,4 +1,4 @@
-"""What a process keeps of what it has, for a server that forgets: no server is needed for it."""
+"""The mirror: the state that a process keeps for a resync, without a server."""
 
 from dataclasses import replace
 

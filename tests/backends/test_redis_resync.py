@@ -1,4 +1,4 @@
-"""Tell a Redis again what a process has, after a loss of memory or of an answer, key by key."""
+"""Resync of a Redis after a loss of state or of a response, key by key."""
 
 from dataclasses import replace
 
@@ -21,8 +21,8 @@ GENERATION_LONG = [
 ]  # fmt: skip
 
 
-async def tell_again(backend: RedisBackend) -> None:
-    """Let the process tell what it has, as after an answer that was lost."""
+async def resync(backend: RedisBackend) -> None:
+    """Make the process resync, as after a lost response."""
     backend._session.invalidate()
     await backend.admit()
 
@@ -35,13 +35,11 @@ def codes(rows: list[object]) -> dict[int, str]:
     return {row.task_index: row.error_code for row in rows if isinstance(row, TaskFailure)}
 
 
-# What a new generation begins with
+# Start of a new generation.
 
 
 @pytest.mark.parametrize("lost", GENERATION_LONG)
-async def test_whatever_key_is_lost_the_state_is_the_same_once_all_is_told(
-    site: Site, lost: str
-) -> None:
+async def test_state_is_complete_after_resync_whichever_key_was_lost(site: Site, lost: str) -> None:
     one, two = await site.holder(), await site.holder()
     await one.register("team", 9)
     permits = await take_all(one, await begin(one, "b1", 4, also=("team",), max_running=2))
@@ -70,7 +68,7 @@ async def test_whatever_key_is_lost_the_state_is_the_same_once_all_is_told(
     assert site.get("generation", "id") != generation
 
 
-async def test_a_new_generation_has_a_higher_number_though_the_clock_is_behind(site: Site) -> None:
+async def test_generation_number_increases_although_the_clock_is_behind(site: Site) -> None:
     one = await site.holder()
     ahead = int((site.now() + 3_600) * 1e6)
     site.set("generation", id=ahead)
@@ -79,7 +77,7 @@ async def test_a_new_generation_has_a_higher_number_though_the_clock_is_behind(s
     assert await limits(one) == {OWN: 3}
 
 
-async def test_a_new_generation_is_named_by_its_time_and_is_unlike_the_last(site: Site) -> None:
+async def test_generation_id_contains_its_time_and_is_unique(site: Site) -> None:
     one = await site.holder()
     before = site.now()
     site.forget("permits")
@@ -89,17 +87,17 @@ async def test_a_new_generation_is_named_by_its_time_and_is_unlike_the_last(site
     assert before * 1e6 - 1 <= int(generation) <= site.now() * 1e6
 
 
-async def test_a_generation_that_goes_on_forgets_nothing(site: Site) -> None:
+async def test_unchanged_generation_keeps_all_state(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     generation = site.get("generation", "id")
     await begin(one, "b", 2)
-    await tell_again(two)
-    await tell_again(one)
+    await resync(two)
+    await resync(one)
     assert site.get("generation", "id") == generation
     assert await state(two) == (2, 0)
 
 
-async def test_a_generation_begins_with_the_attempts_that_were_noted_whoever_has_them(
+async def test_new_generation_starts_with_recorded_attempts_of_all_holders(
     site: Site,
 ) -> None:
     one, gone = await site.holder(), await site.holder()
@@ -117,7 +115,7 @@ async def test_a_generation_begins_with_the_attempts_that_were_noted_whoever_has
     assert await state(one) == (2, 0)
 
 
-async def test_an_attempt_that_ended_is_not_entered_with_a_new_generation(site: Site) -> None:
+async def test_ended_attempt_is_not_imported_into_a_new_generation(site: Site) -> None:
     one = await site.holder()
     first, second = await take_all(one, await begin(one, "b", 2))
     await finish(one, first, "b", failed(0, "p1"))
@@ -129,7 +127,7 @@ async def test_an_attempt_that_ended_is_not_entered_with_a_new_generation(site: 
 @pytest.mark.parametrize(
     ("restarts", "code"), [(True, "create_outcome_unknown"), (False, "interrupted")]
 )
-async def test_tasks_of_a_dead_process_may_have_been_made_where_redis_was_restarted(
+async def test_tasks_of_a_dead_holder_may_have_been_created_after_a_redis_restart(
     site: Site, restarts: bool, code: str
 ) -> None:
     one, gone = await site.holder(), await site.holder()
@@ -150,7 +148,7 @@ async def test_tasks_of_a_dead_process_may_have_been_made_where_redis_was_restar
     assert codes(list(await one.results("b2"))) == {0: "interrupted"}, "it began after that"
 
 
-async def test_a_restart_is_remembered_through_later_losses(site: Site) -> None:
+async def test_restart_is_remembered_through_later_state_losses(site: Site) -> None:
     one, gone = await site.holder(), await site.holder()
     await begin(gone, "b", 1)
     site.set("generation", run="another")
@@ -167,7 +165,7 @@ async def test_a_restart_is_remembered_through_later_losses(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("back", "max_running"), [(0.0, 60.0), (3_600.0, 60.0), (-1_000.0, 0.0)])
-async def test_a_pause_ends_a_lease_after_it_began_whatever_the_clock_does(
+async def test_admission_pause_lasts_one_lease_even_if_the_clock_changes(
     site: Site, back: float, max_running: float
 ) -> None:
     one = await site.holder()
@@ -187,7 +185,7 @@ async def test_a_pause_ends_a_lease_after_it_began_whatever_the_clock_does(
         assert paused is None
 
 
-async def test_the_longest_lease_of_those_that_come_back_counts(site: Site) -> None:
+async def test_longest_lease_of_returning_holders_applies(site: Site) -> None:
     one = await site.holder()
     await begin(one, "b", 1)
     site.forget("permits")
@@ -206,10 +204,10 @@ async def test_the_longest_lease_of_those_that_come_back_counts(site: Site) -> N
     assert (await begin(late, "b2", 1)).paused_for is None
 
 
-# What a process tells
+# State that a process resyncs.
 
 
-async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site) -> None:
+async def test_shared_state_is_restored_after_losing_all_keys(site: Site) -> None:
     one = await site.holder(limit=2, per_minute=600)
     await one.register("team", 7)
     await one.resize("team", 8, by_admin=True)
@@ -231,8 +229,8 @@ async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site)
     assert await one.semaphores() == states
     await one._session.renew()
     after = {key: one._mirror.encode()[key] for key in before}
-    for told in (before, after):
-        told["set"] = sorted(told["set"], key=lambda each: str(each["name"]))
+    for encoded in (before, after):
+        encoded["set"] = sorted(encoded["set"], key=lambda each: str(each["name"]))
     assert after == before
     day = int(site.clock.now // 86_400)
     with site.server.client as client:
@@ -240,7 +238,7 @@ async def test_what_is_shared_is_the_same_after_a_loss_of_everything(site: Site)
     assert 86_400 < site.ttl(f"images:acme:{day}") <= 2 * 86_400
 
 
-async def test_what_is_known_there_is_not_overwritten_by_what_a_process_kept_of_it(
+async def test_state_on_the_server_is_not_overwritten_by_an_older_mirror(
     site: Site,
 ) -> None:
     one, two = await site.holder(limit=9), await site.holder(limit=9)
@@ -253,23 +251,23 @@ async def test_what_is_known_there_is_not_overwritten_by_what_a_process_kept_of_
     day = int(site.clock.now // 86_400)
     with site.server.client as client:
         client.set(site.key(f"images:acme:{day}"), "7")
-    await tell_again(one)
+    await resync(one)
     (account,) = await two.semaphores()
     assert account.requests_per_minute == pytest.approx(5.4)
     with site.server.client as client:
         assert client.get(site.key(f"images:acme:{day}")) == "7"
 
 
-async def test_of_two_limits_that_were_set_the_later_counts(site: Site) -> None:
+async def test_later_of_two_manual_limits_applies(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     await one.register("team", 2)
     await one.resize("team", 4, by_admin=True)
     await two.register("team", 1)
     await two.resize("team", 5)
-    await tell_again(one)
+    await resync(one)
     assert (await limits(one))["team"] == 5, "one has kept an older one"
     await two.unset("team")
-    await tell_again(one)
+    await resync(one)
     assert (await limits(one))["team"] == 2, "it was unset later"
     site.forget()
     await one.admit()
@@ -278,7 +276,7 @@ async def test_of_two_limits_that_were_set_the_later_counts(site: Site) -> None:
     assert (await limits(one))["team"] == 2, "two has unset it"
 
 
-async def test_a_name_that_was_forgotten_comes_back_only_with_who_declares_it_or_after_a_loss(
+async def test_removed_name_returns_only_after_the_removal_itself_was_lost(
     site: Site,
 ) -> None:
     one, two = await site.holder(), await site.holder()
@@ -288,7 +286,7 @@ async def test_a_name_that_was_forgotten_comes_back_only_with_who_declares_it_or
     await two.remove("team")
     with site.server.client as client:
         client.hdel(site.key("set"), "team")
-    await tell_again(one)
+    await resync(one)
     assert await limits(one) == {OWN: 3}
     site.forget()
     await one.admit()
@@ -297,7 +295,7 @@ async def test_a_name_that_was_forgotten_comes_back_only_with_who_declares_it_or
     assert await limits(one) == {OWN: 3}, "two knows that it was removed"
 
 
-async def test_each_process_has_the_limit_and_the_rate_that_it_declares(site: Site) -> None:
+async def test_each_holder_keeps_its_declared_limit_and_rate(site: Site) -> None:
     one, two = await site.holder(limit=5, per_minute=60), await site.holder(limit=4, per_minute=60)
     site.forget()
     await one.admit()
@@ -311,20 +309,20 @@ async def test_each_process_has_the_limit_and_the_rate_that_it_declares(site: Si
     assert await limits(one) == {OWN: 5}
 
 
-async def test_offers_are_withdrawn_from_who_tells_again_and_made_anew(site: Site) -> None:
+async def test_resync_withdraws_offers_of_the_holder_and_makes_new_ones(site: Site) -> None:
     one, two = await site.holder(limit=2, per_minute=6), await site.holder(limit=2)
     old = await begin(one, "b", 3)
     assert len(old.offers) == 2
-    await tell_again(one)
+    await resync(one)
     assert await take_all(one, old) == []
     assert await state(two) == (2, 1)
     new = await one.admit()
     assert len(await take_all(one, new)) == 2
-    await tell_again(two)
+    await resync(two)
     assert await state(two) == (2, 1)
 
 
-async def test_a_permit_that_a_process_does_not_know_is_left_to_others_or_freed(
+async def test_permit_unknown_to_its_holder_is_orphaned_or_freed(
     site: Site,
 ) -> None:
     one, two = await site.holder(limit=9), await site.holder()
@@ -336,14 +334,14 @@ async def test_a_permit_that_a_process_does_not_know_is_left_to_others_or_freed(
     for permit in (mine, others, context):
         del one._mirror.permits[permit]
     del one._mirror.batches["b2"]
-    await tell_again(one)
+    await resync(one)
     assert [each.permit for each in await two.open_attempts("acme")] == [also_mine, others]
     assert [each.permit for each in await two.orphans("acme")] == [others]
     assert await state(two) == (2, 0)
     assert await state(two, "team") == (0, 0)
 
 
-async def test_a_permit_that_is_not_there_any_more_was_seen_to_but_a_contexts(site: Site) -> None:
+async def test_only_context_permits_missing_on_the_server_are_restored(site: Site) -> None:
     one, two = await site.holder(limit=9), await site.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
     await one.register("team", 3)
@@ -351,19 +349,19 @@ async def test_a_permit_that_is_not_there_any_more_was_seen_to_but_a_contexts(si
     (context,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
     await two.release(permit)
     await two.release(context)
-    await tell_again(one)
+    await resync(one)
     assert await two.open_attempts("acme") == []
     assert await state(two) == (0, 0)
     assert await state(two, "team") == (1, 0)
     site.forget("held")
-    await tell_again(one)
+    await resync(one)
     assert [each.permit for each in await two.open_attempts("acme")] == [permit]
     assert await state(two, "team") == (1, 0)
     await one.release(context)
     assert await state(two, "team") == (0, 0)
 
 
-async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> None:
+async def test_attempts_are_restored_after_losing_all_keys(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     first, second, third = await take_all(one, await begin(one, "b", 4, max_running=3))
     assert await one.claim_prediction(first, "b", "p1")
@@ -379,12 +377,12 @@ async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> N
     assert not await one.claim_prediction(second, "b", "p1")
     await site.admit_again(one)
     assert (await one.admit()).offers == (), "the batch has three of its own"
-    # Equal attempts are told apart as before.
+    # Equal attempts keep their distinct `Cancel-After`.
     await finish(one, second, "b", failed(1))
     (offer,) = (await one.admit()).offers
     noted = await one.record_attempts({offer.permit: attempt("b", 3)})
     assert noted.cancel_after == {offer.permit: 597}
-    # Their time goes on as before, and so do the day's images.
+    # Their deadlines and the day's image count are unchanged.
     await one.close()
     await two.close()
     other = await site.holder()
@@ -394,7 +392,7 @@ async def test_attempts_are_the_same_after_a_loss_of_everything(site: Site) -> N
     assert await state(other) == (0, 0)
 
 
-async def test_attempts_of_which_the_details_were_lost_are_known_by_their_permits(
+async def test_attempts_with_lost_details_are_identified_by_their_permits(
     site: Site,
 ) -> None:
     one = await site.holder()
@@ -407,7 +405,7 @@ async def test_attempts_of_which_the_details_were_lost_are_known_by_their_permit
     assert [each.prediction_id for each in await one.open_attempts("acme")] == ["p1"]
 
 
-async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) -> None:
+async def test_imported_prediction_stays_untracked_after_resync(site: Site) -> None:
     one = await site.holder(limit=9)
     (mine,) = await take_all(one, await begin(one, "b", 1))
     site.forget("permits")
@@ -438,11 +436,11 @@ async def test_what_was_entered_stays_nobodys_when_it_is_told_again(site: Site) 
     assert await one.claim_prediction(mine, "b", "p1")
     assert await state(one) == (2, 0), "it was this attempt's"
     assert await one.list_prediction_ids("acme") == {"p1"}
-    await tell_again(one)
+    await resync(one)
     assert await one.list_prediction_ids("acme") == {"p1"}
 
 
-async def test_what_was_entered_ends_with_its_time(site: Site) -> None:
+async def test_imported_prediction_expires_at_its_deadline(site: Site) -> None:
     one = await site.holder(limit=9)
     site.forget("permits")
     await one.admit()
@@ -460,7 +458,7 @@ async def test_what_was_entered_ends_with_its_time(site: Site) -> None:
     assert await one.orphans("acme") == []
 
 
-async def test_an_account_is_entered_once_a_generation_and_each_for_itself(site: Site) -> None:
+async def test_each_account_is_imported_once_per_generation(site: Site) -> None:
     one = await site.holder()
     await one.declare_limit(account_semaphore("other"), 3, per_minute=60_000)
     assert not await one.has_lost_state("acme")
@@ -485,7 +483,7 @@ async def test_an_account_is_entered_once_a_generation_and_each_for_itself(site:
     assert await one.has_lost_state("acme"), "the list was asked for in the generation before"
 
 
-async def test_entries_wait_in_the_order_in_which_they_are_told_and_others_are_gone(
+async def test_entries_are_queued_in_resync_order_and_others_are_removed(
     site: Site,
 ) -> None:
     one, two = await site.holder(limit=1), await site.holder(limit=1)
@@ -494,7 +492,7 @@ async def test_entries_wait_in_the_order_in_which_they_are_told_and_others_are_g
         await begin(one, name, 1)
     await begin(two, "theirs", 2)
     del one._mirror.entries["b2"]
-    await tell_again(one)
+    await resync(one)
     assert await state(two) == (1, 4)
     site.forget("entries")
     await two.admit()
@@ -518,12 +516,12 @@ async def test_entries_wait_in_the_order_in_which_they_are_told_and_others_are_g
     assert served == ["theirs", "b1", "b3", "theirs"]
 
 
-async def test_who_tells_again_keeps_its_turn_and_leaves_others_batches_alone(site: Site) -> None:
+async def test_resync_keeps_queue_position_and_batches_of_other_holders(site: Site) -> None:
     one, two = await site.holder(limit=1), await site.holder(limit=1)
     (permit,) = await take_all(two, await begin(two, "b0", 1))
     await begin(one, "b1", 1)
     await begin(two, "b2", 1)
-    await tell_again(one)
+    await resync(one)
     assert await state(two) == (1, 2)
     await finish(two, permit, "b0", failed(0))
     assert [offer.entry for offer in (await one.admit()).offers] == ["b1"]
@@ -536,7 +534,7 @@ async def test_who_tells_again_keeps_its_turn_and_leaves_others_batches_alone(si
         }  # fmt: skip
 
 
-async def test_a_batch_that_others_took_over_waits_for_nothing_when_its_process_comes_back(
+async def test_taken_over_batch_is_not_queued_when_its_holder_returns(
     site: Site,
 ) -> None:
     one, late = await site.holder(limit=2), await site.holder(limit=2)
@@ -554,33 +552,33 @@ async def test_a_batch_that_others_took_over_waits_for_nothing_when_its_process_
     assert await state(one) == (1, 0)
     assert [each.permit for each in await one.open_attempts("acme")] == [permits[1]]
     assert await one.orphans("acme") == []
-    await tell_again(late)
+    await resync(late)
     assert await late.interrupted_batches() == []
     site.lapse(late, by=one)
     await one.semaphores()
     assert codes(list(await one.results("b"))).keys() == {0, 2, 3}
 
 
-async def test_a_batch_that_its_process_does_not_know_any_more_is_ended(site: Site) -> None:
+async def test_batch_unknown_to_its_holder_is_ended(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
     await begin(one, "b2", 2)
     await finish(one, permit, "b", failed(0))
     del one._mirror.batches["b2"], one._mirror.entries["b2"]
-    await tell_again(one)
+    await resync(one)
     await two.semaphores()
     assert codes(list(await two.results("b2"))) == {0: "interrupted", 1: "interrupted"}
     with site.server.client as client:
         assert client.hlen(site.key("running")) == 0
 
 
-async def test_a_batch_is_its_process_again_after_a_loss_of_who_runs_it(site: Site) -> None:
+async def test_batch_owner_is_restored_by_resync(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     (permit,) = await take_all(one, await begin(one, "ended", 1))
     await finish(one, permit, "ended", failed(0))
     await begin(one, "b", 1)
     site.forget("running")
-    await tell_again(one)
+    await resync(one)
     with site.server.client as client:
         assert client.hgetall(site.key("running")) == {"b": one._session.holder}
     site.lapse(one, by=two)
@@ -588,8 +586,8 @@ async def test_a_batch_is_its_process_again_after_a_loss_of_who_runs_it(site: Si
     assert codes(list(await two.results("b"))) == {0: "interrupted"}
 
 
-async def test_what_a_process_leaves_is_seen_to_whoever_it_was(site: Site) -> None:
-    """A process that is in no list of processes any more, as after a loss of memory."""
+async def test_batch_of_an_unlisted_dead_holder_is_interrupted(site: Site) -> None:
+    """Remove a process that is in no list of processes any more, as after a loss of state."""
     one, gone = await site.holder(), await site.holder()
     await begin(gone, "b", 1)
     site.forget("holders")
@@ -603,7 +601,7 @@ async def test_what_a_process_leaves_is_seen_to_whoever_it_was(site: Site) -> No
     assert codes(list(await one.results("b"))) == {0: "interrupted"}
 
 
-async def test_results_that_a_server_lacks_are_written_again(site: Site) -> None:
+async def test_results_missing_on_the_server_are_rewritten(site: Site) -> None:
     one = await site.holder()
     permits = await take_all(one, await begin(one, "b", 3, failures=(failed(2),)))
     await finish(one, permits[0], "b", failed(0, "p0"))
@@ -627,7 +625,7 @@ async def test_results_that_a_server_lacks_are_written_again(site: Site) -> None
     assert (batch.failed, batch.status) == (3, "canceled")
 
 
-async def test_a_result_is_written_again_where_its_batch_is_known_and_the_generation_is_new(
+async def test_result_is_rewritten_to_a_known_batch_in_a_new_generation(
     site: Site,
 ) -> None:
     one = await site.holder()
@@ -644,7 +642,7 @@ async def test_a_result_is_written_again_where_its_batch_is_known_and_the_genera
     batch = await one.get_batch("b")
     assert batch is not None
     assert (batch.failed, batch.total) == (1, 3)
-    # It is whole again: its tasks that wait were surely not made.
+    # The batch is complete again: its waiting tasks were certainly not created.
     two = await site.holder()
     site.end_pause()
     site.lapse(one, by=two)
@@ -654,7 +652,7 @@ async def test_a_result_is_written_again_where_its_batch_is_known_and_the_genera
         assert await two.adopt(permit)
 
 
-async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(site: Site) -> None:
+async def test_attempts_of_a_closed_holder_expire_at_their_recorded_time(site: Site) -> None:
     one, two, three = [await site.holder() for _ in range(3)]
     (offer,) = (await begin(one, "b", 1)).offers
     site.clock.now += 0.25
@@ -669,7 +667,7 @@ async def test_attempts_of_a_process_that_leaves_end_at_the_time_that_it_noted(s
     assert taken_over.semaphores == [OWN]
     assert (taken_over.taken_at, taken_over.images, taken_over.task) == (1_000_000.25, 3, 0)
     assert (taken_over.cancel_after, taken_over.prediction) == (600, "p1")
-    # So it is told again, and ends by that time though another takes it over.
+    # The resync contains that time, so the attempt ends by it although another process adopts it.
     site.forget()
     await two.admit()
     await three.admit()

@@ -1,4 +1,4 @@
-"""What the journal takes of a Redis, when batches are told again and when memory was lost."""
+"""Redis memory used by the journal, after repeated resyncs and after a loss of state."""
 
 import pytest
 
@@ -12,7 +12,7 @@ MIB = 1024**2
 
 
 async def make(backend: RedisBackend, *batches: str) -> None:
-    """Begin and end batches of a MiB each."""
+    """Open and end batches of 1 MiB each."""
     for batch in batches:
         await begin(backend, batch, 1, prompt="x" * MIB)
         await backend.record_results(batch, [failed(0)])
@@ -67,7 +67,7 @@ async def test_mirror_restores_only_a_few_megabytes_of_ended_batches(
 
 
 async def test_expired_batches_and_cache_values_leave_no_keys(fleet: Fleet) -> None:
-    """All that is kept of them expires by itself."""
+    """Check that batches and cached values leave no keys once they have expired."""
     one = await fleet.holder(journal_bytes=2 * MIB)
     await make(one, "b1", "b2")
     await begin(one, "runs", 1)
@@ -78,7 +78,7 @@ async def test_expired_batches_and_cache_values_leave_no_keys(fleet: Fleet) -> N
 
 
 async def test_journal_quota_approximates_redis_memory_use(fleet: Fleet) -> None:
-    """Of batches of one short task, which cost the most beside what is in them."""
+    """Use batches of one short task, which have the largest overhead."""
     one = await fleet.holder(journal_bytes=MIB)
     with fleet.server.client as client:
         before = client.info("memory")["used_memory"]

@@ -1,4 +1,4 @@
-"""`rediss://`: the certificates that are trusted are those of every other connection."""
+"""`rediss://` trusts the same certificates as every other connection."""
 
 from collections.abc import Callable
 from pathlib import Path

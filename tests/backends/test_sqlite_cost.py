@@ -1,4 +1,4 @@
-"""What a step costs does not grow with what nobody asks for; counted, not timed."""
+"""The cost of SQLite calls does not grow with unrelated data, counted in instructions."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -22,7 +22,7 @@ async def backend(tmp_path: Path) -> AsyncIterator[SqliteBackend]:
 
 
 async def instructions(backend: SqliteBackend, step: Callable[[], Coroutine[Any, Any, Any]]) -> int:
-    """How many instructions of SQLite's machine a step takes."""
+    """Return how many virtual machine instructions of SQLite a call takes."""
     counted = 0
 
     def count() -> int:
@@ -62,7 +62,7 @@ async def test_opening_and_listing_cost_is_independent_of_the_number_of_batches(
     tmp_path: Path,
 ) -> None:
     now = 1_000_000.0
-    # Most are forgotten early, and leave their keys.
+    # Most are evicted early and leave their keys.
     backend = await SqliteBackend.open(
         str(tmp_path / "state.db"), clock=lambda: now, journal_bytes=200 * BATCH_BYTES
     )

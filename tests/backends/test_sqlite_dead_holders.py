@@ -1,4 +1,4 @@
-"""What processes left that are gone without a word: the others find out, and take it back."""
+"""Dead processes on SQLite: others detect them and take over their permits and batches."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ anyio.run(main)
 
 
 def holding(path: Path) -> subprocess.Popen[bytes]:
-    """A process that holds the only unit of a semaphore."""
+    """Return a process that holds the only unit of a semaphore."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD_A_UNIT, str(path)],
         stdin=subprocess.PIPE,
@@ -42,11 +42,11 @@ def holding(path: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_process_is_dead_once_it_holds_its_lock_no_more(tmp_path: Path) -> None:
+def test_process_is_dead_once_its_lock_is_released(tmp_path: Path) -> None:
     path = str(tmp_path / "state.db")
     here, living, leaving = (LifeLock(path, name) for name in ("here", "living", "leaving"))
     assert here.dead(["living", "leaving"]) == []
-    leaving._lock.release(force=True)  # As the system does when a process dies.
+    leaving._lock.release(force=True)  # The system does this when a process dies.
     for _ in range(2):
         assert here.dead(["living", "leaving", "unknown"]) == ["leaving", "unknown"]
         assert living.dead(["here"]) == []
@@ -62,14 +62,14 @@ def test_a_process_is_dead_once_it_holds_its_lock_no_more(tmp_path: Path) -> Non
     here.release()
 
 
-def test_a_lock_that_cannot_be_opened_is_no_sign_of_death(tmp_path: Path) -> None:
+def test_unopenable_lock_does_not_prove_a_dead_process(tmp_path: Path) -> None:
     here = LifeLock(str(tmp_path / "state.db"), "here")
     (tmp_path / "state.db.other.lock").mkdir()
     assert here.dead(["other"]) == []
     here.release()
 
 
-def test_a_lock_that_cannot_be_held_is_named_with_a_way_out(tmp_path: Path) -> None:
+def test_unavailable_lock_is_reported_with_a_remedy(tmp_path: Path) -> None:
     path = str(tmp_path / "state.db")
     (tmp_path / "state.db.folder.lock").mkdir()
     held = LifeLock(path, "held")
@@ -82,7 +82,7 @@ def test_a_lock_that_cannot_be_held_is_named_with_a_way_out(tmp_path: Path) -> N
 
 
 class Machine:
-    """Processes with one state file, which die when the test says so."""
+    """Processes with one state file, which the test can kill."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,7 +95,7 @@ class Machine:
         return backend
 
     async def die(self, backend: SqliteBackend) -> None:
-        """Free what the system frees of a process that is gone."""
+        """Release what the system releases for a dead process."""
         assert backend._lock is not None
         backend._lock._lock.release(force=True)
         await backend._doorbell.close()
@@ -110,7 +110,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "state.db")
 
 
-async def test_the_dead_are_looked_for_once_a_second(machine: Machine) -> None:
+async def test_dead_holders_are_reaped_once_a_second(machine: Machine) -> None:
     living, dying = await machine.open(), await machine.open()
     machine.now += 10
     assert (await living.admit()).offers == ()
@@ -126,7 +126,7 @@ async def test_the_dead_are_looked_for_once_a_second(machine: Machine) -> None:
     assert machine.files() == 0
 
 
-async def test_orphans_are_looked_for_as_often(machine: Machine) -> None:
+async def test_listing_orphans_reaps_dead_holders_once_a_second(machine: Machine) -> None:
     living, dying = await machine.open(), await machine.open()
     permits = await take_all(dying, await begin(dying, "b", 2))
     await machine.die(dying)
@@ -142,7 +142,7 @@ async def test_orphans_are_looked_for_as_often(machine: Machine) -> None:
     await living.close()
 
 
-async def test_whoever_asks_who_holds_what_or_removes_a_name_finds_the_dead_at_once(
+async def test_reading_usage_or_removing_a_name_reaps_dead_holders_immediately(
     machine: Machine,
 ) -> None:
     living, first, second = [await machine.open() for _ in range(3)]
@@ -157,7 +157,7 @@ async def test_whoever_asks_who_holds_what_or_removes_a_name_finds_the_dead_at_o
     await living.close()
 
 
-async def test_a_process_that_comes_finds_the_dead_and_takes_their_batches_to_an_end(
+async def test_new_process_reaps_dead_holders_and_ends_their_batches(
     machine: Machine,
 ) -> None:
     dying = await machine.open("dying")
@@ -181,7 +181,7 @@ async def test_a_process_that_comes_finds_the_dead_and_takes_their_batches_to_an
     await coming.close()
 
 
-async def test_who_shares_a_semaphore_is_said(machine: Machine) -> None:
+async def test_usage_is_reported_by_holder(machine: Machine) -> None:
     file, memory = await machine.open(), await SqliteBackend.open(":memory:")
     assert (file.scope, memory.scope) == ("machine", "process")
     for backend in (file, memory):
@@ -200,7 +200,7 @@ async def test_undeletable_lock_file_of_a_dead_holder_blocks_no_reaping(
     def open_elsewhere(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "used by another process", str(self))
 
-    # As Windows does.
+    # As on Windows.
     monkeypatch.setattr(Path, "unlink", open_elsewhere)
     assert await state(living, "team") == (0, 0)
     await living.close()

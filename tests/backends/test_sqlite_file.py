@@ -1,4 +1,4 @@
-"""The state file: made once by whoever comes first, and refused where it is not ours."""
+"""The state file: created once by the first process, and rejected where it is not ours."""
 
 import os
 import sqlite3
@@ -149,7 +149,7 @@ async def test_writable_state_file_of_another_user_is_rejected_with_advice(
 
 
 @needs_modes
-async def test_a_mode_that_keeps_others_out_is_left_as_it_is(tmp_path: Path) -> None:
+async def test_restrictive_file_mode_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     await (await SqliteBackend.open(str(path))).close()
     path.chmod(0o700)
@@ -200,7 +200,7 @@ async def test_special_file_is_rejected_and_keeps_its_mode(tmp_path: Path) -> No
 async def test_too_old_sqlite_is_reported_with_advice(
     location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As RHEL 9's Python 3.11 has it.
+    # As in RHEL 9's Python 3.11.
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     monkeypatch.chdir(tmp_path)

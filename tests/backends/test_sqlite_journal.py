@@ -1,4 +1,4 @@
-"""The journal's tables: what a batch counts as, which batches go, and for how long all is kept."""
+"""The journal's tables: sizes of batches, eviction order and retention."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,14 +23,14 @@ DAY = 24 * 3600
 
 
 class Journal:
-    """A backend in memory, on a clock of its own."""
+    """A backend in memory with its own clock."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
         self.backend: SqliteBackend
 
     async def make(self, name: str, key: str | None = None, *, ends: bool = True) -> None:
-        """Begin a batch of one task, which ends without a result that counts."""
+        """Open a batch of one task and end it with a result of negligible size."""
         self.now += 1
         named = None if key is None else IdempotencyKey(key, "digest")
         await begin(self.backend, name, 1, key=named)
@@ -66,7 +66,7 @@ async def journal_of(allowance: int) -> AsyncIterator[Journal]:
     await journal.backend.close()
 
 
-async def test_a_batch_counts_as_its_tasks_and_results_as_they_are_written() -> None:
+async def test_batch_size_is_that_of_its_stored_tasks_and_results() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
         permits = await take_all(backend, await begin(backend, "b", 2))
@@ -100,7 +100,7 @@ async def test_a_batch_counts_as_its_tasks_and_results_as_they_are_written() -> 
         (SIZE, ["b3"]),
     ],
 )
-async def test_no_more_of_the_oldest_batches_go_than_the_new_one_needs(
+async def test_new_batch_evicts_no_more_batches_than_needed(
     allowance: int, kept: list[str]
 ) -> None:
     async with journal_of(allowance) as journal:
@@ -119,7 +119,7 @@ async def test_no_more_of_the_oldest_batches_go_than_the_new_one_needs(
         (SIZE + 2 * 512, ["b3"]),
     ],
 )
-async def test_batches_that_leave_their_keys_free_less(allowance: int, kept: list[str]) -> None:
+async def test_evicting_batches_with_keys_frees_less(allowance: int, kept: list[str]) -> None:
     async with journal_of(allowance) as journal:
         for name in ("b1", "b2", "b3"):
             await journal.make(name, name)
@@ -132,7 +132,7 @@ async def test_batches_that_leave_their_keys_free_less(allowance: int, kept: lis
 
 
 @pytest.mark.parametrize("allowance", [2 * SIZE, 2 * SIZE - 1])
-async def test_a_batch_fits_beside_one_that_runs_to_the_last_byte(allowance: int) -> None:
+async def test_quota_beside_a_running_batch_is_exact(allowance: int) -> None:
     async with journal_of(allowance) as journal:
         await journal.make("runs", ends=False)
         if allowance == 2 * SIZE:
@@ -144,7 +144,7 @@ async def test_a_batch_fits_beside_one_that_runs_to_the_last_byte(allowance: int
             assert await journal.kept() == ["runs"]
 
 
-async def test_a_batch_fits_beside_a_key_to_the_last_byte() -> None:
+async def test_quota_beside_a_key_is_exact() -> None:
     async with journal_of(SIZE + 512) as journal:
         await journal.make("b1", "k")
         await journal.make("b2")
@@ -157,7 +157,7 @@ async def test_a_batch_fits_beside_a_key_to_the_last_byte() -> None:
         assert await journal.kept() == ["b1"]
 
 
-async def test_a_batch_whose_attempt_runs_on_makes_no_room_and_one_beside_it_does() -> None:
+async def test_batch_with_an_open_attempt_is_not_evicted_but_another_is() -> None:
     async with journal_of(2 * SIZE - 1) as journal:
         (permit,) = await take_all(journal.backend, await begin(journal.backend, "followed", 1))
         await journal.end("followed")
@@ -174,7 +174,7 @@ async def test_a_batch_whose_attempt_runs_on_makes_no_room_and_one_beside_it_doe
         assert await journal.kept() == ["b", "runs"]
 
 
-async def test_a_key_is_free_and_its_room_too_after_a_day() -> None:
+async def test_idempotency_key_and_its_quota_are_free_after_a_day() -> None:
     async with journal_of(SIZE + 2 * 512) as journal:
         for name in ("b1", "b2", "b3"):
             await journal.make(name, name)
@@ -190,7 +190,7 @@ async def test_a_key_is_free_and_its_room_too_after_a_day() -> None:
         assert await journal.kept() == []
 
 
-async def test_all_that_is_older_than_a_day_goes(tmp_path: Path) -> None:
+async def test_data_older_than_a_day_is_deleted(tmp_path: Path) -> None:
     path, now = tmp_path / "state.db", 20 * DAY + 100.0
 
     async def opened() -> SqliteBackend:
@@ -235,7 +235,7 @@ async def test_all_that_is_older_than_a_day_goes(tmp_path: Path) -> None:
     assert left() == expected(days={21})
 
 
-async def test_answers_fill_their_room_to_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cache_quota_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "MEMO_BYTES", 3 * (512 + 2 + 100))
     async with journal_of(1_000_000) as journal:
 
@@ -254,7 +254,7 @@ async def test_answers_fill_their_room_to_the_last_byte(monkeypatch: pytest.Monk
         assert await remembered() == ["k3", "k4", "k5"]
 
 
-async def test_what_is_not_known_is_told_as_nothing() -> None:
+async def test_unknown_items_are_absent() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
         assert not await backend.claim_prediction(7, "unknown", "p1")
@@ -268,7 +268,7 @@ async def test_what_is_not_known_is_told_as_nothing() -> None:
         assert await journal.kept() == []
 
 
-async def test_a_state_file_forgets_nothing_that_runs() -> None:
+async def test_state_file_never_loses_running_predictions() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
         assert await backend.has_lost_state("acme") is False
@@ -278,7 +278,7 @@ async def test_a_state_file_forgets_nothing_that_runs() -> None:
         assert await backend.config_warnings() == []
 
 
-async def test_a_batch_that_has_ended_waits_in_no_queue() -> None:
+async def test_ended_batch_is_in_no_queue() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
 

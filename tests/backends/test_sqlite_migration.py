@@ -1,4 +1,4 @@
-"""A state file of an older version is brought to this one, with all that it holds."""
+"""Migration of an older state file to the current version, with all its data."""
 
 import sqlite3
 import subprocess
@@ -41,7 +41,7 @@ anyio.run(main)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file of version 1 with a batch that has ended, one that has not, and an answer."""
+    """Return a file of version 1 with an ended batch, an unfinished one, and a cached value."""
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(path)) as file:
         file.executescript(f"PRAGMA journal_mode = WAL; {VERSION_1}")
@@ -70,7 +70,7 @@ def bytes_of(path: Path) -> dict[str, int]:
 async def test_migrated_batches_are_present_and_count_towards_the_journal_quota(path: Path) -> None:
     backend = await SqliteBackend.open(str(path), clock=lambda: NOW, journal_bytes=7_000)
     await backend.declare_limit(OWN, 5, per_minute=600)
-    # The other one's process is gone: it ended as the file was opened.
+    # The process of the other batch is dead: the batch ended when the file was opened.
     assert {each.id for each in await backend.list_batches(["server"])} == {"old", "runs"}
     assert [task.prompt for task in await backend.tasks("old")] == [PROMPT]
     (row,) = await backend.results("old")

@@ -1,4 +1,4 @@
-"""Open a state file: what is written into it, whom it waits for, and where it is refused."""
+"""Opening a state file: initial content, waiting for other processes, and rejected files."""
 
 import operator
 import sqlite3
@@ -20,7 +20,7 @@ from replicate_mcp.platform import file_system
 
 @contextmanager
 def raw(path: Path) -> Iterator[sqlite3.Connection]:
-    """Another program's connection."""
+    """Return the connection of another program."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0.05)) as connection:
         yield connection
 
@@ -36,7 +36,7 @@ def count(connection: sqlite3.Connection, table: str) -> int:
     return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
-def test_a_new_file_is_marked_as_ours_and_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+def test_new_file_has_our_application_id_and_uses_wal(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     open_database(str(path)).close()
     with raw(path) as other:
@@ -46,7 +46,7 @@ def test_a_new_file_is_marked_as_ours_and_can_be_read_while_it_is_written(tmp_pa
         assert count(other, "batch") == 0
 
 
-def test_a_file_of_a_newer_version_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_file_of_a_newer_version_is_rejected_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     open_database(str(path)).close()
     with raw(path) as other:
@@ -64,7 +64,7 @@ def test_a_file_of_a_newer_version_is_refused_with_a_way_out(tmp_path: Path) -> 
     [((3, 34, 99), False), ((3, 35, 0), True), ((3, 50, 0), True), ((4, 0, 0), True),
      ((2, 99, 0), False)],
 )  # fmt: skip
-def test_sqlite_3_35_is_the_first_that_is_new_enough(
+def test_sqlite_3_35_is_the_minimum_version(
     monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], is_new_enough: bool
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
@@ -75,7 +75,7 @@ def test_sqlite_3_35_is_the_first_that_is_new_enough(
             open_database(":memory:")
 
 
-def test_a_new_file_that_another_process_reads_is_waited_for(tmp_path: Path) -> None:
+def test_opening_waits_for_another_reader_of_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with raw(path) as other:
         other.execute("BEGIN")
@@ -90,7 +90,7 @@ def test_a_new_file_that_another_process_reads_is_waited_for(tmp_path: Path) -> 
         assert count(other, "permit") == 0
 
 
-def test_tables_that_another_process_is_making_are_waited_for(tmp_path: Path) -> None:
+def test_opening_waits_for_another_process_creating_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with raw(path) as other:
         other.execute("PRAGMA journal_mode = WAL")
@@ -106,7 +106,7 @@ def test_tables_that_another_process_is_making_are_waited_for(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "BEGIN EXCLUSIVE"])
-def test_a_new_file_that_another_process_keeps_busy_is_an_error_in_the_end(
+def test_new_file_kept_busy_by_another_process_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     monkeypatch.setattr(database, "LONG_LOCK_TIMEOUT_SECONDS", 0.2)
@@ -120,7 +120,7 @@ def test_a_new_file_that_another_process_keeps_busy_is_an_error_in_the_end(
     open_database(str(path)).close()
 
 
-def test_an_interrupt_while_tables_are_made_leaves_no_lock_and_no_table(
+def test_interrupted_table_creation_leaves_no_lock_and_no_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "state.db"
@@ -141,7 +141,7 @@ def test_an_interrupt_while_tables_are_made_leaves_no_lock_and_no_table(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the table of mounts is Linux's")
-def test_a_network_file_system_is_refused_with_a_way_out(
+def test_network_file_system_is_rejected_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounts, folder = tmp_path / "mountinfo", tmp_path / "share"
@@ -153,13 +153,13 @@ def test_a_network_file_system_is_refused_with_a_way_out(
     open_database(str(tmp_path / "state.db")).close()
 
 
-def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path: Path) -> None:
+def test_uncreatable_folder_is_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(BackendUnavailable, match=r"state\.db cannot be made \(.*or to memory"):
         open_database(str(tmp_path / "file" / "folder" / "state.db"))
 
 
-async def test_the_memory_of_a_process_lives_as_long_as_anybody_has_it_open() -> None:
+async def test_in_memory_state_exists_while_any_backend_has_it_open() -> None:
     first, second, third = [await SqliteBackend.open(":memory:") for _ in range(3)]
     await first.declare_limit(OWN, 1, per_minute=600)
     await begin(third, "b", 1)
@@ -175,7 +175,7 @@ async def test_the_memory_of_a_process_lives_as_long_as_anybody_has_it_open() ->
     await new.close()
 
 
-async def test_a_file_is_closed_with_its_backend(tmp_path: Path) -> None:
+async def test_closing_a_backend_closes_its_file(tmp_path: Path) -> None:
     backend = await SqliteBackend.open(str(tmp_path / "state.db"))
     await backend.declare_limit(OWN, 1, per_minute=600)
     await begin(backend, "b", 1)
@@ -183,10 +183,10 @@ async def test_a_file_is_closed_with_its_backend(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
 
 
-# A step
+# Transactions.
 
 
-def test_a_step_returns_what_it_found_and_is_undone_where_it_fails(tmp_path: Path) -> None:
+def test_transaction_returns_its_result_and_is_rolled_back_on_error(tmp_path: Path) -> None:
     opened = open_database(str(tmp_path / "state.db"))
 
     def fail(connection: sqlite3.Connection) -> None:
@@ -204,7 +204,7 @@ def test_a_step_returns_what_it_found_and_is_undone_where_it_fails(tmp_path: Pat
     opened.close()
 
 
-def test_a_step_that_the_file_refuses_is_an_error_and_the_next_one_is_done(tmp_path: Path) -> None:
+def test_transaction_succeeds_after_one_that_the_file_rejected(tmp_path: Path) -> None:
     opened = open_database(str(tmp_path / "state.db"))
 
     def twice(connection: sqlite3.Connection) -> None:
@@ -223,7 +223,7 @@ def test_a_step_that_the_file_refuses_is_an_error_and_the_next_one_is_done(tmp_p
     opened.close()
 
 
-def test_a_step_for_which_the_disk_has_no_room_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_its_transaction_rolled_back(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="POSIX alone bounds the size of files")
     opened = open_database(str(tmp_path / "state.db"))
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -241,7 +241,7 @@ def test_a_step_for_which_the_disk_has_no_room_says_so_and_leaves_nothing(tmp_pa
     opened.close()
 
 
-def test_a_step_waits_for_anothers_as_long_as_it_has_patience(tmp_path: Path) -> None:
+def test_transaction_waits_for_another_up_to_its_timeout(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     opened = open_database(str(path))
     with raw(path) as other:
@@ -261,7 +261,7 @@ def test_a_step_waits_for_anothers_as_long_as_it_has_patience(tmp_path: Path) ->
     opened.close()
 
 
-async def test_a_batch_that_is_forgotten_takes_its_tasks_and_results_with_it(
+async def test_deleting_a_batch_deletes_its_tasks_and_results(
     tmp_path: Path,
 ) -> None:
     now, path = 1_000_000.0, tmp_path / "state.db"

@@ -1,4 +1,4 @@
-"""Steps of processes that share a file: each whole, one after another, waiting off the loop."""
+"""Transactions of processes that share a state file: atomic, serialised, and off the event loop."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,7 +25,7 @@ async def backend(tmp_path: Path) -> AsyncIterator[SqliteBackend]:
 
 @pytest.fixture
 def other(tmp_path: Path, backend: SqliteBackend) -> Iterator[sqlite3.Connection]:
-    """Another process's connection, whose steps begin and end when the test says so."""
+    """Return another process's connection, whose transactions the test begins and ends."""
     with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as connection:
         yield connection
 
@@ -102,7 +102,7 @@ async def test_transaction_that_never_gets_the_lock_raises_after_its_timeout(
 async def test_concurrent_admissions_of_two_processes_do_not_grant_the_same_units(
     tmp_path: Path, backend: SqliteBackend, other: sqlite3.Connection
 ) -> None:
-    """Both saw two free units before either had its turn."""
+    """Let both processes read two free units before either gets its transaction."""
     theirs = await SqliteBackend.open(str(tmp_path / "state.db"))
     await theirs.declare_limit(OWN, 2, per_minute=60_000)
     other.execute("BEGIN IMMEDIATE")

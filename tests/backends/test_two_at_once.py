@@ -1,6 +1,7 @@
-"""Two holders at one thing, over every backend, in each order and at the same moment.
+"""Two holders on one object, on every backend, in each order and concurrently.
 
-A step is done whole, so what two do at once is done in one order or the other; the tests say which.
+A call is atomic, so two concurrent calls are applied in one order or the other; the tests choose
+the order.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +25,7 @@ ORDERS = ("first, then second", "second, then first", "at once")
 
 
 async def both(order: str, first: Step[T], second: Step[T]) -> tuple[T, T]:
-    """Do two steps in an order, and answer with what each did."""
+    """Make two calls in a given order and return both responses."""
     answers: dict[int, T] = {}
 
     async def do(number: int, step: Step[T]) -> None:
@@ -47,7 +48,7 @@ in_each_order = pytest.mark.parametrize("order", ORDERS)
 
 
 async def orphan(world: World, *, limit: int = 3) -> int:
-    """The permit of an attempt whose process is gone."""
+    """Return the permit of an attempt whose process is dead."""
     gone = await world.open()
     await gone.declare_limit(OWN, limit, per_minute=60_000)
     (permit,) = await take_all(gone, await begin(gone, "b", 1))

@@ -1,4 +1,4 @@
-"""Wake-ups of another process on this machine: at once, and bounded whoever sends them."""
+"""Wake-ups between processes of one machine: immediate, and limited for any sender."""
 
 import socket
 import subprocess
@@ -39,7 +39,7 @@ async def test_hundred_rings_are_each_received_without_delay(doorbell: Doorbell)
     await other.close()
 
 
-async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
+async def test_wakeups_beyond_a_burst_of_two_hundred_are_limited_to_fifty_a_second(
     doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, slept = 1_000_000.0, list[float]()
@@ -53,7 +53,7 @@ async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
     monkeypatch.setattr(anyio, "sleep", sleep)
 
     async def wake_up(times: int) -> list[float]:
-        """Return the delays of so many wake-ups that come at the same moment."""
+        """Return the delays of `count` wake-ups that arrive at the same moment."""
         slept.clear()
         for _ in range(times):
             doorbell.ring([doorbell.port])
@@ -70,7 +70,7 @@ async def test_wake_ups_beyond_two_hundred_at_once_come_fifty_a_second(
     assert await wake_up(202) == [0.02, 0.02]
 
 
-async def test_rings_that_came_together_are_heard_as_one(doorbell: Doorbell) -> None:
+async def test_simultaneous_rings_are_received_as_one(doorbell: Doorbell) -> None:
     for _ in range(5):
         doorbell.ring([doorbell.port, doorbell.port])
     await doorbell.rung()
@@ -82,7 +82,7 @@ async def test_rings_that_came_together_are_heard_as_one(doorbell: Doorbell) -> 
         await doorbell.rung()
 
 
-async def test_doorbells_that_are_gone_are_passed_over(doorbell: Doorbell) -> None:
+async def test_ringing_skips_closed_doorbells(doorbell: Doorbell) -> None:
     gone = Doorbell()
     port = gone.port
     await gone.close()
@@ -108,7 +108,7 @@ async def test_datagram_flood_wakes_the_doorbell_no_more_often_than_the_limit(
         finally:
             flood.kill()
     assert returns <= WAKEUP_BURST + (elapsed + 0.1) * WAKEUPS_PER_SECOND
-    with anyio.move_on_after(1):  # What is left of the flood.
+    with anyio.move_on_after(1):  # Drain the rest of the flood.
         while True:
             await doorbell.rung()
     other = Doorbell()

@@ -1,4 +1,4 @@
-"""One backend of each kind, with as many holders as a test opens, on a clock of its own."""
+"""A backend of each kind, with as many holders as a test opens, and its own clock."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +11,7 @@ from replicate_mcp.batches.backend import Backend
 
 
 class Clock:
-    """A clock that goes when told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -31,7 +31,7 @@ class World:
         self.clock = Clock()
 
     async def open(self, label: str = "", journal_bytes: int = JOURNAL_BYTES) -> Backend:
-        """A holder that the test closes."""
+        """Open a holder, which the test closes."""
         return await self._open_as(label, self.clock, journal_bytes)
 
     async def holder(
@@ -52,20 +52,20 @@ QUIET_SECONDS = 0.1
 
 
 class WakeUps:
-    """The wake-ups of one holder, counted as they come."""
+    """The wake-ups of one holder, counted as they arrive."""
 
     def __init__(self) -> None:
         self._count = 0
 
     async def drain(self) -> None:
-        """Return once none has come for a while: what comes then is new."""
+        """Return once none has arrived for a while, so that later ones are new."""
         seen = -1
         while seen != self._count:
             seen = self._count
             await anyio.sleep(QUIET_SECONDS)
 
     async def next_after(self, step: Callable[[], Awaitable[object]]) -> None:
-        """Drain, do a step of another holder, and wait until it has woken this one."""
+        """Drain, make a call of another holder, and wait until it has woken this one."""
         await self.drain()
         before = self._count
         await step()
@@ -74,7 +74,7 @@ class WakeUps:
                 await anyio.sleep(0.005)
 
     async def none_after(self, step: Callable[[], Awaitable[object]]) -> None:
-        """Drain, do a step, and check that it wakes nobody."""
+        """Drain, make a call, and check that it wakes no holder."""
         await self.drain()
         before = self._count
         await step()
@@ -89,7 +89,7 @@ class WakeUps:
 
 @asynccontextmanager
 async def wake_ups(backend: Backend) -> AsyncIterator[WakeUps]:
-    """Count a holder's wake-ups for as long as the block lasts."""
+    """Count a holder's wake-ups while the block runs."""
     counted = WakeUps()
     async with anyio.create_task_group() as group:
         group.start_soon(counted.listen, backend)

@@ -1,7 +1,7 @@
-"""Drive the engine directly: the simulator and an in-memory backend in one event loop, no sockets.
+"""Direct tests of the engine: simulator and in-memory backend in one event loop, without sockets.
 
-For tests `@in_virtual_time`. Everything is real but the wire: a `Gateway` sends its requests to the
-simulator's ASGI application, and a test can script what comes back instead.
+For tests `@in_virtual_time`. Only the network is replaced: a `Gateway` sends its requests to the
+simulator's ASGI application, and a test can script the responses instead.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Call:
 
 
 class Replicate(httpx.AsyncBaseTransport):
-    """The simulator, without rates, and answers that a test puts in the place of its own.
+    """The simulator without rates; a test may script responses in place of its own.
 
     Args:
         settings: the simulator's.
@@ -87,7 +87,7 @@ class Replicate(httpx.AsyncBaseTransport):
         self._always: dict[Kind, Answer] = {}
 
     def gateway(self, token: str = TOKEN) -> Gateway:
-        """Return a real gateway whose connections end here."""
+        """Return a real gateway whose connections end at this object."""
         gateway = Gateway(token, URL)
 
         async def connection() -> httpx.AsyncBaseTransport:
@@ -97,17 +97,17 @@ class Replicate(httpx.AsyncBaseTransport):
         return gateway
 
     def answer(self, kind: Kind, *answers: Answer) -> None:
-        """Answer the next calls of a kind so, one each."""
+        """Script the next responses to calls of a kind, one each."""
         self._next[kind].extend(answers)
 
     def always(self, kind: Kind, answer: Answer | None) -> None:
-        """Answer all calls of a kind so; None leaves them to the simulator again."""
+        """Script all responses to calls of a kind; None restores the simulator's."""
         self._always.pop(kind, None)
         if answer is not None:
             self._always[kind] = answer
 
     def made(self, inputs: Mapping[str, Any] | str = RED_CAR, *, cancel_after: int = 600) -> str:
-        """Create a prediction of inputs, or of a prompt, without any request; return its id."""
+        """Create a prediction of inputs, or of a prompt, without a request; return its id."""
         inputs = {"prompt": inputs} if isinstance(inputs, str) else inputs
         asked = Creation(
             self.world.account(ACCOUNT),
@@ -127,11 +127,11 @@ class Replicate(httpx.AsyncBaseTransport):
         return {each.id: each.status.value for each in self.predictions}
 
     def times(self, kind: Kind) -> list[float]:
-        """Return when calls of a kind arrived."""
+        """Return the arrival times of calls of a kind."""
         return [call.at for call in self.calls if call.kind == kind]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request."""
+        """Respond to one request."""
         kind = _kind(request)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         await self._turn(kind)
@@ -166,12 +166,12 @@ def _kind(request: httpx.Request) -> Kind:
 
 
 async def forwarded(request: httpx.Request, forward: Forward) -> httpx.Response:
-    """Leave the answer to the simulator."""
+    """Return the simulator's response."""
     return await forward(request)
 
 
 def refused(status: int, *, retry_after: float | None = None) -> Answer:
-    """Answer with a problem document of the simulator's, and carry nothing out."""
+    """Return a problem document like the simulator's, without carrying the request out."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         known = status in (500, 502, 503, 504)
@@ -183,7 +183,7 @@ def refused(status: int, *, retry_after: float | None = None) -> Answer:
 
 
 def lost(*, carried_out: bool) -> Answer:
-    """Break the connection before the answer, having carried the request out or not."""
+    """Break the connection before the response, with or without carrying the request out."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         if carried_out:
@@ -199,7 +199,7 @@ async def unsent(request: httpx.Request, forward: Forward) -> httpx.Response:
 
 
 def slow(seconds: float, then: Answer = forwarded) -> Answer:
-    """Carry the request out only after some time, as a slow upload is."""
+    """Carry the request out after a delay, like a slow upload."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         await anyio.sleep(seconds)
@@ -209,7 +209,7 @@ def slow(seconds: float, then: Answer = forwarded) -> Answer:
 
 
 def late(seconds: float) -> Answer:
-    """Carry the request out at once, and answer only after some time."""
+    """Carry the request out immediately, but respond after a delay."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         response = await forward(request)
@@ -220,7 +220,7 @@ def late(seconds: float) -> Answer:
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> Answer:
-    """Have the JSON of the simulator's answer changed in place."""
+    """Change the JSON of the simulator's response in place."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         response = await forward(request)
@@ -232,7 +232,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Answer:
 
 
 def task(index: int = 0, prompt: str = "a red car", **inputs: Any) -> PlannedTask:
-    """Return a task as planning leaves it."""
+    """Return a task as planning produces it."""
     return PlannedTask(
         index=index,
         prompt=prompt,
@@ -247,10 +247,10 @@ def task(index: int = 0, prompt: str = "a red car", **inputs: Any) -> PlannedTas
 
 
 class Process:
-    """A process's engine, as `App` puts it together, over the one in-memory backend.
+    """A process's engine, composed like in `App`, over the one in-memory backend.
 
     Attributes:
-        backend: as the engine sees it, with calls held where a schedule holds them.
+        backend: the backend as the engine sees it; a `Schedule` may hold its calls.
     """
 
     def __init__(
@@ -286,11 +286,11 @@ class Process:
         return {row.task_index: row for row in await self.store.results(batch.id)}
 
     async def own(self) -> SemaphoreState:
-        """Return the account's semaphore as it stands."""
+        """Return the state of the account's semaphore."""
         return next(each for each in await self.store.semaphores() if each.name == OWN)
 
     async def in_use(self) -> int:
-        """Return how many permits of the account are out."""
+        """Return how many permits of the account are held."""
         return (await self.own()).in_use
 
 
@@ -298,11 +298,11 @@ class Process:
 async def running_process(
     *, limit: int = 10, wrap: Callable[[Backend], Backend] = lambda each: each, **options: Any
 ) -> AsyncIterator[Process]:
-    """Run an engine; what it leaves when the block ends is an orphan for another.
+    """Run an engine; its state when the block ends is orphaned.
 
     Args:
         limit: of the account's semaphore.
-        wrap: what the engine is given in place of the backend, such as `Schedule.hold` of it.
+        wrap: returns the backend that the engine gets, such as `Schedule.hold` of it.
         options: the `BatchRunner`'s.
     """
     backend = await SqliteBackend.open(clock=time.time)
@@ -322,9 +322,9 @@ async def running_process(
 
 
 def wrapped(method: str, wrapper: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Backend]:
-    """Return a wrapper of backends that has calls of one method made by `wrapper`.
+    """Return a function that wraps a backend so that `wrapper` makes the calls of one method.
 
-    It is given the method, then the arguments.
+    `wrapper` receives the method, then its arguments.
     """
 
     class Wrapped:
@@ -351,7 +351,7 @@ async def noted(
     batch: str = "b_1",
     cancel_after: int = 600,
 ) -> dict[int, int]:
-    """Note an attempt of each of these inputs, as a batch does before it sends them.
+    """Record an attempt for each of these inputs, as a batch does before it sends them.
 
     Returns:
         The `Cancel-After` of each, by permit, in the order of `inputs`.
@@ -377,7 +377,7 @@ async def noted(
 
 
 def finished(task: int = 0, prediction: str | None = None) -> TaskFailure:
-    """Return a row that ends a task, whatever its prediction became."""
+    """Return a row that ends a task, whatever its prediction's outcome."""
     return TaskFailure(
         task_index=task,
         prompt="p",

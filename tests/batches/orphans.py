@@ -1,4 +1,4 @@
-"""Leave attempts behind, as a dead process does, and wait for what recovery makes of them."""
+"""Helpers that orphan attempts, as a dead process does, and wait for their recovery."""
 
 import asyncio
 import time
@@ -29,13 +29,13 @@ async def left(
     names: Mapping[int, str] = MappingProxyType({}),
     held: tuple[int, ...] = (),
 ) -> list[int]:
-    """Note an attempt of each of these inputs, sent now, and leave it; return their permits.
+    """Record an attempt for each of these inputs, sent now, and orphan it; return their permits.
 
     Args:
-        waiting: further tasks of the batch, which wait as if it ran on in another process.
-        sent_at: on Replicate's clock, if not by this machine's.
+        waiting: number of further tasks, which wait as if the batch ran on in another process.
+        sent_at: time on Replicate's clock; None for this machine's time.
         names: `output_filename` of tasks whose name is not `car`.
-        held: places of attempts that stay this process's own.
+        held: indexes of attempts that stay this process's own.
     """
     store = process.store
     count = len(inputs) + waiting
@@ -73,7 +73,7 @@ async def recovered(process: Process, count: int = 1, batch: str = "b_1") -> dic
 
 
 async def freed(process: Process) -> float:
-    """Wait until no permit is out; return when that was."""
+    """Wait until no permit is held; return the time."""
     while await process.in_use():
         await anyio.sleep(1)
     return now()
@@ -85,12 +85,12 @@ def now() -> float:
 
 
 def recovery_of(process: Process) -> Recovery:
-    """Return what recovers the account in a process."""
+    """Return the recovery of the account in a process."""
     return process.runner._recoveries[ACCOUNT]
 
 
 def wrapped(**methods: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Backend]:
-    """Return what has these methods of a backend called by others, with the method first."""
+    """Return a backend with these methods replaced; each receives the original method first."""
 
     class Wrapped:
         def __init__(self, backend: Backend) -> None:
@@ -113,12 +113,12 @@ MADE = "made"
 
 
 def kind(row: TaskResult) -> tuple[str, bool]:
-    """Return the code of a row, and whether its task may be sent again."""
+    """Return the code of a row, and whether its task may be retried."""
     return (MADE, False) if isinstance(row, TaskSuccess) else (row.error_code, row.retryable)
 
 
 def with_token(token: str, answer: Answer) -> Answer:
-    """Answer so whoever calls with this token; leave other calls to the simulator."""
+    """Respond with `answer` to calls with this token; leave other calls to the simulator."""
 
     async def answered(request: httpx.Request, forward: Forward) -> httpx.Response:
         if request.headers["authorization"] == f"Bearer {token}":

@@ -1,7 +1,7 @@
-"""A stand-in for Replicate's API that answers with whatever bytes a test gives it.
+"""A stand-in for Replicate's API that responds with arbitrary bytes chosen by a test.
 
-The simulator answers as Replicate does. Here a test decides each body, valid or not: what models
-put into their predictions is theirs to choose.
+The simulator responds as Replicate does. Tests with this stand-in choose each body, valid or not,
+because models decide what their predictions contain.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ Body = Callable[[dict[str, Any]], str]
 
 
 class Playback:
-    """What it answers, and what it has seen.
+    """Scripted responses and recorded requests.
 
     Attributes:
-        created: the body of each creation's answer; None to hold it without end.
+        created: the body of each creation's response; None to hold it without end.
         seen: the body of a GET of a prediction.
         listed: its row in the account's list.
-        others: rows of the list that are of nobody here.
-        predictions: as Replicate would give them, by id, in order.
-        delay_seconds: how long each answer takes.
-        most_at_once: requests that were open at the same time.
-        connections: how many were made.
+        others: rows of the list that belong to no prediction of the test.
+        predictions: the predictions as Replicate would return them, by id, in order.
+        delay_seconds: the delay of each response.
+        most_at_once: the peak number of open requests.
+        connections: the number of accepted connections.
     """
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class Playback:
         self.url = ""
 
     def status(self, method: str, path: str, headers: dict[str, str]) -> str:
-        """Return the status that answers a request."""
+        """Return the status of the response to a request."""
         return "201 Created" if method == "POST" else "200 OK"
 
     def answer(
         self, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> str | bytes | None:
-        """Return the body that answers a request; None to hold it."""
+        """Return the body of the response to a request; None to hold it."""
         if path == "/v1/account":
             return '{"username": "acme"}'
         if path.startswith("/v1/predictions?"):
@@ -101,7 +101,7 @@ class Playback:
 
 @contextmanager
 def running_playback(playback: P) -> Iterator[P]:
-    """It is on loopback, in a thread of its own, while the block runs."""
+    """Run it on loopback, in its own thread, while the block runs."""
     started = threading.Event()
     stop: list[Callable[[], object]] = []
 
@@ -140,7 +140,7 @@ async def _connection(
             text = playback.answer(method, path, headers, body)
             playback.open -= 1
             if text is None:
-                await reader.read()  # Until the client hangs up.
+                await reader.read()  # Wait until the client disconnects.
                 return
             content = text.encode() if isinstance(text, str) else text
             status = playback.status(method, path, headers)

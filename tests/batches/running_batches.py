@@ -1,4 +1,4 @@
-"""A batch that runs, as far as its counts go, for tests of what is derived from it."""
+"""A running batch, reduced to its counts, for tests of values derived from them."""
 
 from collections import deque
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from replicate_mcp.tasks.filenames import BatchFilenames
 
 
 def running_batch(total: int = 4, **fields: Any) -> RunningBatch:
-    """A batch whose account answers and whose backend admits."""
+    """Return a batch whose account responds and whose backend admits."""
     given: dict[str, Any] = {
         "id": "b",
         "caller": "server",

@@ -1,4 +1,4 @@
-"""Whatever a model puts into its predictions, every task ends, and every permit comes back."""
+"""Arbitrary predictions: every task ends and every permit is released, whatever a model returns."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ ENDED = ("succeeded", "failed", "canceled", "aborted")
 
 
 class Raw(str):
-    """JSON as it stands."""
+    """JSON text inserted unchanged."""
 
 
 RAW = [
@@ -71,7 +71,7 @@ documents = st.tuples(changes, statuses, changes, st.sampled_from(ENDED))
 
 
 def written(value: Any) -> str:
-    """A document as JSON, with what is raw in it as it stands."""
+    """Return a document as JSON, with `Raw` values inserted unchanged."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -82,26 +82,26 @@ def written(value: Any) -> str:
 
 
 class ArbitraryResponses:
-    """Answers with arbitrary predictions, one document each; every tenth is as it should be."""
+    """Responses with arbitrary predictions, one document each; every tenth is valid."""
 
     def __init__(self, playback: Playback, drawn: list[Any]) -> None:
         self._drawn = drawn
         playback.predictions.clear()
 
     def created(self, prediction: dict[str, Any]) -> str:
-        """The answer to a creation: of any status."""
+        """Return the response to a creation, with any status."""
         return self._changed(prediction, 0)
 
     def seen(self, prediction: dict[str, Any]) -> str:
-        """What a GET gives: it has ended."""
+        """Return the response to a GET: the prediction has ended."""
         return self._changed(prediction, 2)
 
     def listed(self, prediction: dict[str, Any]) -> str:
-        """Its row in the list, where the model has a say in some fields alone."""
+        """Return the prediction's row in the list, of which a model influences only some fields."""
         return self._changed(prediction, 2, MODELS_FIELDS)
 
     def others(self) -> list[str]:
-        """Rows of the list that are not of this program, of any shape."""
+        """Return list rows of other programs, of any shape."""
         return [written(each[0]) for each in self._drawn] + ["null", "[]", '{"id": 5}', '"text"']
 
     def _changed(
@@ -134,7 +134,7 @@ def settings_of(playback: Playback, backend: str = "memory") -> Settings:
 
 
 async def ended(app: App, batch_id: str) -> BatchResult:
-    """The batch once it has ended, and no permit is out any more."""
+    """Return the ended batch, once no permit is held any more."""
     with anyio.fail_after(60):
         await app.batches.wait(app.caller(), batch_id, seconds=None)
         while (await app.semaphores.list_for(app.caller()))[0].in_use:
@@ -159,11 +159,11 @@ async def run_batch(playback: Playback, drawn: list[Any]) -> None:
         batch_id = await app.batches.start(app.caller(), BatchRequest(tasks))
         result = await ended(app, batch_id)
     every_task_ended(result, TASKS)
-    assert result.successful_count >= TASKS // 10  # Those that are as they should be.
+    assert result.successful_count >= TASKS // 10  # The valid ones.
 
 
 async def run_and_recover(playback: Playback, folder: Path, drawn: list[Any]) -> None:
-    """A process creates all its tasks and goes, with no answer; another brings them home."""
+    """Create all tasks in a process that dies without a response; recover them in another."""
     answers = ArbitraryResponses(playback, drawn)
     playback.created, playback.seen = None, answers.seen
     playback.listed, playback.others = answers.listed, answers.others()
@@ -178,11 +178,11 @@ async def run_and_recover(playback: Playback, folder: Path, drawn: list[Any]) ->
         result = await ended(app, batch_id)
     every_task_ended(result, TASKS)
     assert result.successful_count >= TASKS // 10
-    assert len(playback.predictions) == TASKS  # Nothing was made twice.
+    assert len(playback.predictions) == TASKS  # Nothing was created twice.
 
 
 def arbitrary_batches(count: int) -> Callable[[Any], Any]:
-    """Run a test with so many lists of odd documents."""
+    """Run a test with `count` lists of arbitrary documents."""
     checks = list(HealthCheck)
     chosen = settings(max_examples=count, deadline=None, suppress_health_check=checks)
     lists = st.lists(documents, min_size=10, max_size=TASKS)

@@ -1,4 +1,4 @@
-"""Images that a Python program gives as objects, and the URIs that stand for them in tasks."""
+"""Images given as Python objects, and the URIs that represent them in tasks."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ def content_uri(content: bytes) -> str:
 
 
 def replaced(value: Any) -> tuple[Any, Attachments]:
-    """Return what stands for a value of the input `image`."""
+    """Return the replacement of a value of the input `image`."""
     attachments = Attachments()
     (task,) = attachments.replaced([{"image": value}])
     return task["image"], attachments

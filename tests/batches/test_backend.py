@@ -1,4 +1,4 @@
-"""Values that a backend takes and gives, and how long its journal reaches back."""
+"""Values passed to and returned by a backend, and the retention of its journal."""
 
 import pytest
 
@@ -32,14 +32,14 @@ from replicate_mcp.tasks.result import BatchStatus
         (3, 1, 2, True, "canceled"),
     ],
 )
-def test_a_batch_runs_until_every_task_has_its_result(
+def test_batch_is_running_until_every_task_has_a_result(
     total: int, succeeded: int, failed: int, canceled: bool, status: BatchStatus
 ) -> None:
     state = BatchState("b_1", "server", ACCOUNT, "s", total, succeeded, failed, canceled, 1.0, None)
     assert state.status == status
 
 
-def test_a_log_of_an_attempt_holds_nothing_of_its_inputs() -> None:
+def test_attempt_repr_omits_its_inputs() -> None:
     inputs = {"prompt": "f00d"}
     attempt = Attempt("b_1", 0, MODEL, inputs, 600, 1.0, 720.0)
     noted = AttemptRecord(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
@@ -49,11 +49,11 @@ def test_a_log_of_an_attempt_holds_nothing_of_its_inputs() -> None:
     assert attempt.images == 1
 
 
-def test_attempts_that_are_noted_leave_no_room_unless_it_is_given() -> None:
+def test_recorded_attempts_have_no_admission_by_default() -> None:
     assert RecordedAttempts({7: 600}) == RecordedAttempts({7: 600}, AdmissionResult(), None)
 
 
-async def test_an_ended_batch_and_its_key_are_kept_for_a_day() -> None:
+async def test_ended_batch_and_its_key_are_kept_for_a_day() -> None:
     now = 1_800_000_000.0
     backend = await SqliteBackend.open(clock=lambda: now)
     await backend.declare_limit("s", 10, per_minute=60)

@@ -1,4 +1,4 @@
-"""Calls to the backend that are retried until it is available, and work in the background."""
+"""Backend calls that are retried until the backend is available, and calls in the background."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer
 
 
 class Call:
-    """A call to a backend that is away at first; notes when it is made, and with what."""
+    """A backend call that fails at first; records when and with which arguments it is made."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
@@ -36,7 +36,7 @@ AWAY = BackendUnavailable("It is away.")
 
 
 def steps_of(group: TaskGroup, backend: SqliteBackend) -> tuple[BatchServices, list[int]]:
-    """Return steps, and the permits of the offers that reach a batch."""
+    """Return backend calls, and the permits of the offers dispatched to a batch."""
     dispatcher, permits = OfferDispatcher(backend), list[int]()
     dispatcher.subscribe("b_1", lambda offers: permits.extend(offer.permit for offer in offers))
     return BatchServices(backend, dispatcher, group, NullObserver()), permits

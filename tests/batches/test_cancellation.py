@@ -1,4 +1,4 @@
-"""Cancellation: what runs at Replicate is cancelled there, and every waiting task ends once."""
+"""Cancellation: running predictions are cancelled at Replicate, and each waiting task ends once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ def reason(row: TaskResult) -> tuple[str, str, bool]:
     return row.error_code, row.error, row.retryable
 
 
-# How each cancel call is answered, and when the calls arrive.
+# Responses to the cancel calls, and the expected times of the calls.
 PACES: list[Any] = [
     pytest.param([], [0], id="at once"),
     pytest.param([refused(500)], [0, 0.5], id="500"),
@@ -111,14 +111,14 @@ async def test_cancel_is_not_retried_with_a_rejected_token(status: int) -> None:
     with pytest.raises(ApiStatusError) as caught:
         await stop_prediction(replicate.gateway(), prediction)
     assert caught.value.status == status
-    await cancel_quietly(replicate.gateway(), prediction)  # Whoever follows it reports that.
+    await cancel_quietly(replicate.gateway(), prediction)  # The follower reports that.
     assert replicate.times("cancel") == [0, 0]
 
 
 async def cancelled_after(
     seconds: float, process: Process, replicate: Replicate, *tasks: Any
 ) -> tuple[RunningBatch, dict[int, TaskResult]]:
-    """Start a batch and cancel it after some time; return it with its rows once it has ended."""
+    """Start a batch and cancel it after `seconds`; return it with its rows once it has ended."""
     batch = await process.start(replicate.gateway(), *tasks)
     await anyio.sleep(seconds)
     process.runner.cancel(batch)
@@ -128,7 +128,7 @@ async def cancelled_after(
 @pytest.mark.parametrize(
     ("running_for", "stopped_within"),
     [
-        # Its id is not known while its answer is held: the list has to be read for it.
+        # Its id is unknown while its response is held, so the list has to be read.
         pytest.param(30, 1, id="its answer is held"),
         pytest.param(70, 1, id="it is followed"),
     ],
@@ -169,7 +169,7 @@ async def test_cancelling_a_batch_twice_cancels_it_once() -> None:
     replicate.answer("cancel", refused(429, retry_after=5))
     async with running_process() as process:
         batch = await process.start(replicate.gateway(), task())
-        await anyio.sleep(70)  # It is followed: its id is known.
+        await anyio.sleep(70)  # The prediction is being followed: its id is known.
         process.runner.cancel(batch)
         await anyio.sleep(1)
         process.runner.cancel(batch)
@@ -205,7 +205,7 @@ async def test_revoked_token_does_not_prevent_cancelling_other_predictions() -> 
         _, rows = await cancelled_after(
             70, process, replicate, *(task(n, f"{n}") for n in range(3))
         )
-        # The first one's token is refused once: it runs on, and whoever follows it sees its end.
+        # The first one's token is rejected once: it runs on, and its follower sees its end.
         assert sorted(replicate.statuses().values()) == ["canceled", "canceled", "succeeded"]
         assert len(rows) == 3
 
@@ -305,7 +305,7 @@ async def test_cancel_leaves_possible_predictions_of_an_equal_batch_untouched() 
     async with running_process() as process:
         batch = await process.start(replicate.gateway(), task())
         kept = await process.start(replicate.gateway(), task())
-        await anyio.sleep(2)  # The list shows the other's prediction alone.
+        await anyio.sleep(2)  # The list shows only the other batch's prediction.
         process.runner.cancel(batch)
         assert isinstance((await process.rows(kept))[0], TaskSuccess)
         assert reason((await process.rows(batch))[0]) == CANCELED_RUNNING
@@ -323,7 +323,7 @@ async def test_nothing_is_cancelled_from_a_list_the_token_may_not_read() -> None
         assert len(replicate.times("list")) == 1
 
 
-# How creations are answered, and what is said of the tasks that the batch's time does not allow.
+# Responses to the creations, and the reason reported for tasks that were not created in time.
 TIMES_UP: list[Any] = [
     pytest.param([], "", id="nothing is wrong"),
     pytest.param([refused(503)], ", because Replicate answered 503 to its creations", id="503"),
@@ -345,7 +345,7 @@ async def test_tasks_not_created_in_time_report_the_reason(answers: list[Answer]
         await process.store.register("a-name", 5)
         await process.store.set_rate(OWN, 7.4)
         tasks = [task(n, f"car {n}") for n in range(3)]
-        assert reason(await time_is_up(process, replicate, *tasks)) == out_of_time(why)
+        assert reason(await last_row_at_deadline(process, replicate, *tasks)) == out_of_time(why)
 
 
 def out_of_time(why: str) -> tuple[str, str, bool]:
@@ -353,8 +353,10 @@ def out_of_time(why: str) -> tuple[str, str, bool]:
     return "deadline_exceeded", sentence, True
 
 
-async def time_is_up(process: Process, replicate: Replicate, *tasks: PlannedTask) -> TaskResult:
-    """Start a batch; return the row of its last task once that has one."""
+async def last_row_at_deadline(
+    process: Process, replicate: Replicate, *tasks: PlannedTask
+) -> TaskResult:
+    """Start a batch and return the row of its last task."""
     batch = await process.start(replicate.gateway(), *tasks)
     while True:
         for row in await process.store.results(batch.id):
@@ -383,7 +385,7 @@ async def test_batch_waiting_because_another_was_throttled_reports_it() -> None:
         await process.store.set_rate(OWN, 30)
         await process.start(replicate.gateway(), task())
         await anyio.sleep(1)
-        assert reason(await time_is_up(process, replicate, task())) == out_of_time(
+        assert reason(await last_row_at_deadline(process, replicate, task())) == out_of_time(
             THROTTLED.format(30)
         )
         assert len(replicate.times("create")) == 1
@@ -409,5 +411,5 @@ async def test_unavailable_backend_does_not_prevent_tasks_from_ending(
     async with running_process(
         limit=1, batch_seconds=12, wrap=wrapped("semaphores", away)
     ) as process:
-        row = await time_is_up(process, replicate, task(0), task(1))
+        row = await last_row_at_deadline(process, replicate, task(0), task(1))
         assert reason(row) == out_of_time(why)

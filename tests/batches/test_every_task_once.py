@@ -1,4 +1,4 @@
-"""Every task ends in exactly one list and comes once over the pages, under a name of its own."""
+"""Every task ends in exactly one list and appears once over all pages, with a unique filename."""
 
 import unicodedata
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each fault does to a task: what its user is told, and how often Replicate made it."""
+"""Each fault's effect on a task: what its user receives, and how often Replicate created it."""
 
 import time
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ async def make(app: App, tasks: list[dict[str, Any]]) -> BatchResult:
     return await app.batches.result(app.caller(), batch_id)
 
 
-# What happens to the creation, and how often it is then sent.
+# The creation's fault, and how often it is then sent.
 PASSING = [
     pytest.param("429", 2, id="429"),
     pytest.param("reset", 2, id="reset before it was accepted"),
@@ -54,14 +54,14 @@ async def test_transient_error_costs_time_but_no_second_prediction(
     simulator.configure(predict_seconds=0.05)
     simulator.fault_next(Fault(fault))
     async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
-        # The predictions made beside it show that the list is up to date.
+        # The predictions created beside it show that the list is up to date.
         result = await make(app, [{"prompt": f"car {n}"} for n in range(60)])
     account = simulator.account("acme")
     assert (result.successful_count, result.failed_count) == (60, 0)
     assert (account["created"], account["creations_seen"]) == (60, 59 + sent)
 
 
-# A task, what its user gets for it, whether sending it again can help, and whether it was made.
+# A task, its error, whether a retry can help, and whether it was created.
 LASTING = [
     pytest.param({"prompt": "x [fail]"}, "prediction_failed", True, 1, id="it fails"),
     pytest.param({"prompt": "x [nsfw]"}, "content_flagged", False, 1, id="it is flagged"),
@@ -127,7 +127,7 @@ async def test_rejection_by_replicate_is_reported_with_its_own_message(
 ) -> None:
     async with app_with() as app:
         await app.semaphores.list_for(app.caller())
-        simulator.fault_next(Fault("500"), 3, on="get")  # No schema: Replicate judges.
+        simulator.fault_next(Fault("500"), 3, on="get")  # No schema: Replicate validates.
         result = await make(app, [{"prompt": "x", "num_outputs": 9}])
     (row,) = result.failed_results
     assert (row.error_code, row.retryable) == ("invalid_input", False)
@@ -242,7 +242,7 @@ async def test_predictions_of_a_revoked_token_are_followed_with_another_token(
 ) -> None:
     simulator.configure(predict_seconds=3)
     async with App.running(settings_for(simulator, tmp_path)) as app:
-        simulator.fault_next(Fault("502_after"))  # Its answer is lost, so it is followed.
+        simulator.fault_next(Fault("502_after"))  # Its response is lost, so it is followed.
         batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "x"}]))
         await simulator.reached(account="acme", in_flight=1)
         await simulator.reached(account="acme", other_calls=4)  # account, model, list, itself

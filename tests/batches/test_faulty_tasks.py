@@ -1,4 +1,4 @@
-"""Batches with faulty tasks: refused whole with every fault, or run without them."""
+"""Batches with invalid tasks: rejected as a whole with all problems, or run without them."""
 
 import json
 from typing import Any
@@ -157,7 +157,7 @@ async def test_skipped_tasks_fail_and_the_rest_run(
     assert (wrong[3].prompt, wrong[3].output_filename) == ("x", "generated_image_4")
     assert "prompt" not in as_json(wrong[4])
     assert "prompt" not in as_json(wrong[8])
-    # What is finished from the start comes first, and every row once over the pages.
+    # Tasks finished from the start come first, and every row appears once over all pages.
     assert [row.task_index for row in first.failed_results] == [1, 2, 3, 4, 5, 7, 8]
     assert [row.task_index for row in rest.successful_results] == [0, 6]
 

@@ -1,4 +1,4 @@
-"""An image of this machine that grows after it was checked."""
+"""A local image that grows after it was checked."""
 
 import os
 import tracemalloc

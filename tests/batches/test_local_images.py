@@ -1,4 +1,4 @@
-"""Images of this machine, as they are looked at and read again."""
+"""Local images: which are accepted, and how they are read again for the upload."""
 
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -78,7 +78,7 @@ def test_unsupported_media_type_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "is_refused"), [(99_999_999, False), (100_000_000, True)])
-def test_a_file_of_100_mb_is_refused(tmp_path: Path, size: int, is_refused: bool) -> None:
+def test_file_of_100_mb_is_rejected(tmp_path: Path, size: int, is_refused: bool) -> None:
     image = tmp_path / "image.png"
     image.write_bytes(PNG)
     os.truncate(image, size)
@@ -90,16 +90,16 @@ def test_a_file_of_100_mb_is_refused(tmp_path: Path, size: int, is_refused: bool
         images.find("task 0: image", "image.png")
 
 
-def test_content_of_100_mb_is_refused() -> None:
+def test_content_of_100_mb_is_rejected() -> None:
     with pytest.raises(InvalidInput, match=r"^task 0: image has 100 MB: "):
         ImageContent.of("task 0: image", bytes(100_000_000))
 
 
-def test_a_log_of_an_image_holds_none_of_its_content() -> None:
+def test_image_repr_omits_its_content() -> None:
     assert "PNG" not in repr(ImageContent.of("task 0: image", PNG))
 
 
-# Which paths a caller may name.
+# The paths that a caller may use.
 
 
 ATTACHED = ImageContent.of("task 0: image", PNG)
@@ -120,7 +120,7 @@ def allowed(paths: ImagePaths, folder: Path | None) -> LocalImages:
         ),
     ],
 )
-def test_where_no_path_may_be_read_its_refusal_says_what_to_do(paths: ImagePaths, end: str) -> None:
+def test_rejection_of_every_path_names_the_remedy(paths: ImagePaths, end: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         allowed(paths, None).find("task 0: image", "cat.png")
     assert str(refused.value) == (
@@ -128,13 +128,13 @@ def test_where_no_path_may_be_read_its_refusal_says_what_to_do(paths: ImagePaths
     )
 
 
-def test_over_http_not_even_the_allowed_folder_is_read(tmp_path: Path) -> None:
+def test_allowed_folder_is_not_read_over_http(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(PNG)
     with pytest.raises(InvalidInput, match="never over HTTP"):
         allowed("none", tmp_path).find("task 0: image", "cat.png")
 
 
-def test_in_a_folder_nothing_outside_of_it_is_read(tmp_path: Path) -> None:
+def test_files_outside_the_allowed_folder_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(PNG)
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -147,7 +147,7 @@ def test_in_a_folder_nothing_outside_of_it_is_read(tmp_path: Path) -> None:
             images.find("task 0: image", text)
 
 
-def test_a_person_may_name_any_path_from_the_current_folder_or_home(
+def test_user_may_name_any_path_relative_to_current_folder_or_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "folder"
@@ -180,7 +180,7 @@ def test_a_person_may_name_any_path_from_the_current_folder_or_home(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("anywhere", [False, True])
-def test_what_is_no_image_says_what_it_is(
+def test_non_image_is_rejected_with_its_kind(
     tmp_path: Path, text: str, end: str, anywhere: bool
 ) -> None:
     folder = tmp_path.resolve()
@@ -197,13 +197,13 @@ def test_what_is_no_image_says_what_it_is(
     assert str(refused.value).startswith("task 0: image '")
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="none, the folder that REPLICATE_MCP_FILES names, is"):
         LocalImages(tmp_path / "none").find("task 0: image", "cat.png")
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files cannot be counted")
-def test_images_in_folders_of_the_folder_are_read_and_no_file_stays_open(tmp_path: Path) -> None:
+def test_images_in_subfolders_are_read_and_files_closed(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     (inner / "cat.png").write_bytes(PNG)
@@ -279,7 +279,7 @@ def test_folder_on_a_share_is_read_only_by_its_own_paths() -> None:
 
 
 @pytest.mark.parametrize("folder", ["\\\\?\\C:\\images", "\\\\.\\C:\\images"])
-def test_a_path_of_a_device_is_refused_though_the_folder_is_one(folder: str) -> None:
+def test_device_path_is_rejected_even_if_the_folder_is_one(folder: str) -> None:
     assert named_path(f"{folder}\\cat.png", PureWindowsPath(folder)) is None
 
 

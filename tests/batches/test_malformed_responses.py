@@ -1,4 +1,4 @@
-"""What the engine makes of one odd answer: a row, a permit that comes back, and no second bill."""
+"""Malformed responses: the task gets a row, its permit is released, and nothing is billed twice."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How much memory batches take, and when there is none left for another."""
+"""The estimated memory of batches, and the limit for new ones."""
 
 import sys
 from dataclasses import replace
@@ -15,7 +15,7 @@ EMPTY = sys.getsizeof({})
 
 
 def weight(*inputs: dict[str, Any]) -> int:
-    """What these tasks take beside what each takes without inputs."""
+    """Return the size of these tasks beyond that of tasks without inputs."""
     tasks = [replace(TASK, inputs=each) for each in inputs]
     return estimate_bytes(tasks) - BATCH_BYTES - TASK_BYTES * len(tasks)
 
@@ -47,7 +47,7 @@ def test_inputs_shared_by_tasks_are_counted_once() -> None:
     assert weight(shared, shared) == one
 
 
-def test_what_comes_after_something_shared_counts_too() -> None:
+def test_values_after_a_shared_one_are_counted() -> None:
     image, text = "x" * 1_000, "y" * 2_000
     assert weight({"text": text, "image": image}, {"image": image}) == sizes(
         *({"text": text, "image": image}, "text", text, {"image": image}, "image", image)

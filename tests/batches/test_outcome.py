@@ -1,4 +1,4 @@
-"""What becomes of a task whose prediction gave no image: its code, its sentence, and its files."""
+"""Outcome of a prediction without an image: error code, message and files."""
 
 import random
 from typing import Any
@@ -38,7 +38,7 @@ def failed(**answer: Any) -> TaskFailure:
 
 
 REFUSED = [
-    # Models that Replicate packages, and Qwen Image.
+    # Models packaged by Replicate, and Qwen Image.
     "NSFW content detected. Try running it again, or try a different prompt.",
     "All generated images contained NSFW content. Try running it again with a different prompt.",
     "Prediction failed: NSFW detected",

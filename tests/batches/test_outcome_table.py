@@ -1,4 +1,4 @@
-"""One table from a prediction to the row of its task, and what every row carries."""
+"""Table from a prediction to the row of its task, and the fields common to all rows."""
 
 import re
 from dataclasses import replace
@@ -28,7 +28,7 @@ def row(
     return outcome(task, prediction, names, canceled=canceled, now=NOW.timestamp())
 
 
-# A prediction and whether its batch was cancelled; then the code, the retry and the sentence.
+# A prediction and whether its batch was cancelled; then the code, `retryable` and the message.
 ROWS: list[tuple[dict[str, Any], bool, ErrorCode, bool, str]] = [
     (
         {"status": "canceled"},
@@ -47,7 +47,7 @@ ROWS: list[tuple[dict[str, Any], bool, ErrorCode, bool, str]] = [
         *(False, "deadline_exceeded", True),
         "It did not end in time, or was cancelled at Replicate; the time it ran is billed.",
     ),
-    # What was stopped has no image, whatever it had by then, and whatever it says of itself.
+    # A stopped prediction has no image, whatever its output and its own status.
     (
         {"status": "canceled", "output": URL, "error": "NSFW content detected"},
         *(False, "deadline_exceeded", True),

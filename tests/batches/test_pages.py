@@ -1,4 +1,4 @@
-"""A page of a proxy or firewall in place of Replicate's answer."""
+"""HTML pages of a proxy or firewall in place of Replicate's responses."""
 
 import anyio
 import pytest
@@ -18,7 +18,7 @@ PAGE = (
 
 
 class BehindAFirewall(Playback):
-    """It answers creations, and what `paths` says, with a page."""
+    """Responds to creations, and to requests for `paths`, with an HTML page."""
 
     def __init__(self, status: str, page: str = PAGE, *, account: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A task as it will be created: its inputs, the seed and the format chosen for it, its faults."""
+"""Planning of a task: its inputs, the seed and format chosen for it, and its problems."""
 
 import random
 from pathlib import Path
@@ -72,7 +72,7 @@ async def test_planned_task_has_the_inputs_its_model_receives() -> None:
     )
 
 
-async def test_a_log_of_a_task_holds_nothing_of_its_inputs() -> None:
+async def test_task_repr_omits_its_inputs() -> None:
     shown = repr(await planned(task(prompt="x", text="a secret"), model()))
     assert "a secret" not in shown
     assert "fox.png" in shown
@@ -87,7 +87,7 @@ async def test_seed_is_chosen_when_the_model_has_one_and_the_task_sets_none() ->
     assert one.inputs["seed"] == one.seed
 
 
-async def test_a_seed_is_drawn_from_the_dice_that_are_given() -> None:
+async def test_seed_is_drawn_from_the_given_random_generator() -> None:
     found = model({"seed": {"type": "integer", "minimum": 0, "maximum": 10**9}})
     one, same, other = [(await planned(task(), found, seed=n)).seed for n in (1, 1, 2)]
     assert one == same != other
@@ -96,7 +96,7 @@ async def test_a_seed_is_drawn_from_the_dice_that_are_given() -> None:
     assert first.seed != second.seed
 
 
-async def test_an_input_is_sent_in_the_form_that_the_schema_asks_for() -> None:
+async def test_input_is_converted_to_the_type_of_the_schema() -> None:
     found = await planned(task(prompt="x", seed=7.0), model())
     assert (found.inputs["seed"], type(found.inputs["seed"]), found.seed) == (7, int, 7)
 
@@ -111,7 +111,7 @@ async def test_an_input_is_sent_in_the_form_that_the_schema_asks_for() -> None:
         ({"images": ["https://x/y.png", "cat.png"]}, True),
     ],
 )
-async def test_what_takes_long_is_done_in_a_thread_and_nothing_else(
+async def test_only_slow_validation_runs_in_a_thread(
     inputs: dict[str, Any], in_thread: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     threads: list[Any] = []
@@ -141,13 +141,13 @@ async def test_whole_number_seed_is_reported_without_a_schema(
 @pytest.mark.parametrize(
     ("name", "inputs", "asked", "expected"),
     [
-        # The filename asks for a format, in the model's own word for it.
+        # The filename requests a format, translated to the model's own value.
         ("fox.png", {}, "png", "png"),
         ("fox.jpg", {}, "jpeg", "jpeg"),
         ("fox.JPEG", {}, "jpeg", "jpeg"),
-        # The task's own input comes first.
+        # The task's own input takes precedence.
         ("fox.png", {"output_format": "jpeg"}, "jpeg", "jpeg"),
-        # A format that the model does not have, or no format.
+        # A format that the model lacks, or no format.
         ("fox.gif", {}, None, "webp"),
         ("fox", {}, None, "webp"),
         (None, {}, None, "webp"),
@@ -201,7 +201,7 @@ async def test_blank_prompt_is_omitted_without_a_schema(prompt: str) -> None:
     assert kept.inputs == {"prompt": " x"}
 
 
-# Faults.
+# Problems.
 
 
 async def test_invalid_task_has_all_problems_and_no_inputs() -> None:
@@ -218,7 +218,7 @@ async def test_invalid_task_has_all_problems_and_no_inputs() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "kept"), [("a fox", "a fox"), ("", None), (None, None)])
-async def test_a_task_with_faults_keeps_its_prompt_unless_that_is_empty(
+async def test_invalid_task_keeps_its_non_empty_prompt(
     prompt: str | None, kept: str | None
 ) -> None:
     faulty = Task(0, prompt, "x", NAME, {}, True, (TaskProblem(0, None, "It is wrong."),))
@@ -261,7 +261,7 @@ async def test_problems_of_a_task_are_limited_to_the_maximum() -> None:
 
 
 def faulty(*codes: str) -> list[PlannedTask]:
-    """Tasks with a fault of each of these codes; "" for none."""
+    """Return tasks with one problem of each code; "" for none."""
     problems = [
         (TaskProblem(n, None, "Wrong.", cast(Any, code)),) if code else ()
         for n, code in enumerate(codes)
@@ -295,7 +295,7 @@ def test_invalid_tasks_reject_a_batch_unless_skipped_with_valid_tasks_left(
     return None
 
 
-# Images of this machine.
+# Local images.
 
 
 async def test_path_in_a_file_input_is_replaced_by_its_attachment(
@@ -311,16 +311,14 @@ async def test_path_in_a_file_input_is_replaced_by_its_attachment(
     assert found.inputs["prompt"] == "cat.png"
 
 
-async def test_a_path_in_a_list_alone_is_replaced(tmp_path: Path) -> None:
+async def test_only_paths_in_a_list_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(PNG)
     found = await planned(task(prompt="x", images=["cat.png"]), model(), tmp_path)
     assert found.inputs["images"] == [(tmp_path / "cat.png").as_uri()]
 
 
 @pytest.mark.parametrize("inputs", [{"image": 7}, {"images": [7]}, {"images": ["cat.png", None]}])
-async def test_what_is_no_text_is_no_path_but_a_fault(
-    inputs: dict[str, Any], tmp_path: Path
-) -> None:
+async def test_non_text_file_input_is_a_problem(inputs: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(PNG)
     (problem,) = (await planned(task(prompt="x", **inputs), model(), tmp_path)).problems
     assert problem.field in inputs

@@ -1,4 +1,4 @@
-"""How far a batch is, in the words of its progress."""
+"""Progress messages of a batch, and when they are reported."""
 
 import time
 from collections import deque
@@ -22,11 +22,11 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "steady_time", lambda: NOW)
 
 
-# Fields of a batch of ten tasks, and its line.
+# Fields of a batch of ten tasks, and its progress line.
 LINES: list[tuple[dict[str, Any], str]] = [
     ({}, "0/10 done, 0 running"),
     ({"began": NOW - 8, "creating": {1: 0}, "following": {2: "p"}}, "0/10 done, 2 running"),
-    # Half of what runs is done: 4 + 1 of 10 took 10 s.
+    # Half of the running tasks count as done: 4 + 1 of 10 took 10 s.
     (
         {"succeeded": 4, "began": NOW - 10, "creating": {1: 0}, "following": {2: "p"}},
         "4/10 done, 2 running, about 10 s left",
@@ -37,7 +37,7 @@ LINES: list[tuple[dict[str, Any], str]] = [
         {"succeeded": 3, "failed": 1, "began": NOW - 4},
         "4/10 done, 0 running, 1 failed, about 6 s left",
     ),
-    # Tasks that failed before it began took no time, and none is left for them.
+    # Tasks that failed before the start took no time, and no estimate includes them.
     (
         {"succeeded": 2, "failed": 5, "invalid": 5, "began": NOW - 4},
         "7/10 done, 0 running, 5 failed, about 6 s left",
@@ -119,18 +119,18 @@ def test_unresponsive_replicate_notice_takes_precedence_over_redis_pause() -> No
     assert found.notice.startswith("Replicate has not answered")
 
 
-def test_a_message_without_a_notice_is_the_line() -> None:
+def test_message_without_a_notice_is_the_progress_line() -> None:
     assert Progress(1, 2, 1, "1/2 done").message == "1/2 done"
 
 
-# When it is reported.
+# When progress is reported.
 
 
 class Reports:
-    """Notes each report: when it came, and the number of finished tasks.
+    """Records each report: its time and the number of finished tasks.
 
     Args:
-        seconds: how long the caller takes for each.
+        seconds: the duration of each callback.
     """
 
     def __init__(self, seconds: float = 0) -> None:
@@ -143,7 +143,7 @@ class Reports:
 
 
 @in_virtual_time
-async def test_each_change_is_reported_soon_and_the_same_again_every_five_seconds() -> None:
+async def test_changes_are_reported_soon_and_unchanged_progress_every_five_seconds() -> None:
     batch, reports = running_batch(3), Reports()
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
@@ -158,7 +158,7 @@ async def test_each_change_is_reported_soon_and_the_same_again_every_five_second
 
 
 @in_virtual_time
-async def test_a_change_of_what_runs_alone_is_not_reported_before_its_turn() -> None:
+async def test_change_of_only_the_running_count_is_not_reported_early() -> None:
     batch, reports = running_batch(1), Reports()
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
@@ -170,7 +170,7 @@ async def test_a_change_of_what_runs_alone_is_not_reported_before_its_turn() -> 
 
 
 @in_virtual_time
-async def test_an_end_during_a_report_is_reported_all_the_same() -> None:
+async def test_batch_end_during_a_report_is_reported() -> None:
     batch, reports = running_batch(1), Reports(seconds=2)
     async with anyio.create_task_group() as group:
         group.start_soon(watch, batch, reports.note)
@@ -180,7 +180,7 @@ async def test_an_end_during_a_report_is_reported_all_the_same() -> None:
 
 
 @in_virtual_time
-async def test_a_batch_that_has_ended_is_reported_once() -> None:
+async def test_ended_batch_is_reported_once() -> None:
     batch, reports = running_batch(1), Reports()
     batch.add_result(MADE)
     await watch(batch, reports.note)
@@ -188,7 +188,7 @@ async def test_a_batch_that_has_ended_is_reported_once() -> None:
 
 
 @in_virtual_time
-async def test_without_reports_the_end_is_waited_for() -> None:
+async def test_batch_end_is_awaited_without_reports() -> None:
     batch = running_batch(1)
 
     async def end() -> None:

@@ -1,4 +1,4 @@
-"""Settlement: which prediction came of an attempt whose answer is not there, for all who ask."""
+"""Reconciliation: which prediction belongs to an attempt without a response, for all waiters."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ def now() -> float:
 
 @dataclass
 class Waiter:
-    """One call of `find`: its answer, and when it came."""
+    """One call of `resolve`: its result and when it returned."""
 
     answer: str | Verdict | None = None
     at: float | None = None
@@ -53,7 +53,7 @@ class Waiter:
 
 @dataclass
 class Account:
-    """An account's settlement, over the in-memory backend and the simulator."""
+    """An account's reconciliation, over the in-memory backend and the simulator."""
 
     replicate: Replicate
     process: Process
@@ -72,7 +72,7 @@ class Account:
     async def attempt(
         self, inputs: dict[str, Any] = CAR, *, batch: str = "b_1", cancel_after: int = 600
     ) -> int:
-        """Note one attempt; return its permit."""
+        """Record an attempt; return its permit."""
         permits = await noted(
             self.backend, self.gateway, inputs, batch=batch, cancel_after=cancel_after
         )
@@ -81,7 +81,7 @@ class Account:
     def wait(
         self, permit: int, gateway: Gateway | None = None, *, to_cancel: bool = False
     ) -> Waiter:
-        """Ask for an attempt's prediction in the background."""
+        """Resolve an attempt in the background."""
         waiter = Waiter()
 
         async def find() -> None:
@@ -94,7 +94,7 @@ class Account:
         return waiter
 
     async def find(self, permit: int, gateway: Gateway | None = None) -> str | Verdict:
-        """Ask for an attempt's prediction."""
+        """Resolve an attempt."""
         return await self.reconciler.resolve(permit, gateway or self.gateway)
 
 
@@ -102,7 +102,7 @@ class Account:
 async def account(
     wrap: Callable[[Backend], Backend] = lambda each: each, **settings: Any
 ) -> AsyncIterator[Account]:
-    """An account whose predictions run for longer than a test, unless it says otherwise."""
+    """Return an account; by default, its predictions run for longer than a test."""
     replicate = Replicate(**{"predict_seconds": 3_000, **settings})
     async with running_process(wrap=wrap) as process, anyio.create_task_group() as group:
         yield Account(replicate, process, group)
@@ -117,7 +117,7 @@ async def test_matched_prediction_is_claimed_for_its_attempt() -> None:
         assert await acme.find(permit) == prediction
         (attempt,) = await acme.backend.open_attempts("acme")
         assert attempt.prediction_id == prediction
-        # It is known then, and the list is not read for it.
+        # The prediction is known then, so the list is not read for it.
         assert await acme.find(permit) == prediction
         assert len(acme.replicate.times("list")) == 1
 
@@ -207,7 +207,7 @@ async def test_not_created_is_returned_only_to_waiters_that_do_not_cancel() -> N
         cancels, asks = acme.wait(permit, to_cancel=True), acme.wait(permit)
         await anyio.sleep(15)
         assert (cancels.answer, asks.answer) == (None, NOT_MADE)
-        # Its task is sent again: that permit is no attempt's any more.
+        # Its task is retried: that permit belongs to no attempt any more.
         await acme.backend.requeue(permit)
         await anyio.sleep(1)
         assert cancels.answer is UNKNOWN
@@ -221,14 +221,14 @@ async def test_ambiguous_prediction_is_not_returned_for_cancelling_while_an_equa
     async with account(list_deadlines=False) as acme:
         cancelled = await acme.attempt(batch="b_1")
         other = await acme.attempt(batch="b_2")
-        # Both were sent at once; which of them made this one, nothing tells.
+        # Both were sent at once; it cannot be determined which of them created this one.
         acme.replicate.made()
         waiter = acme.wait(cancelled, to_cancel=True)
         asks = acme.wait(other) if other_is_asked_for else None
         await anyio.sleep(30)
         assert waiter.answer is None
         assert asks is None or asks.answer is not NOT_MADE
-        # The other one's answer comes, and what is left can only be the cancelled one's.
+        # The other's response arrives, so the remaining prediction belongs to the cancelled one.
         (first,) = acme.replicate.predictions
         second = acme.replicate.made()
         await acme.backend.finish(other, "b_2", finished(prediction=first.id))
@@ -263,7 +263,7 @@ async def test_prediction_matching_only_cancelled_attempts_is_assigned_to_them()
 async def test_prediction_matching_no_other_attempt_is_returned_for_cancelling() -> None:
     async with account() as acme:
         cancelled = await acme.attempt()
-        await acme.attempt(batch="b_2")  # Equal, with a `Cancel-After` of its own.
+        await acme.attempt(batch="b_2")  # Equal, with its own `Cancel-After`.
         await acme.attempt(BOAT, batch="b_3")
         prediction = acme.replicate.made(cancel_after=600)
         waiter = acme.wait(cancelled, to_cancel=True)
@@ -289,7 +289,7 @@ async def test_prediction_of_an_equal_attempt_does_not_prove_not_created() -> No
         permit = await acme.attempt(batch="b_2")
         prediction = acme.replicate.made()
         waiter = acme.wait(permit)
-        # The other one's answer is not there yet: it may be still on its way to Replicate.
+        # The other's response is still missing: its request may not have reached Replicate yet.
         await anyio.sleep(40)
         assert waiter.answer is None
         later = acme.replicate.made()
@@ -340,7 +340,7 @@ async def test_lost_attempts_minutes_apart_are_matched_from_one_list() -> None:
         assert len(acme.replicate.times("list")) == 1
 
 
-# How the list is answered to each token at first, and when an attempt is settled from it.
+# The first response to a list read with each token, and when the attempt is resolved.
 ANSWERS: list[Any] = [
     pytest.param({TOKEN: refused(500)}, 0, id="500 beside one that works"),
     pytest.param({TOKEN: refused(401)}, 0, id="revoked beside one that works"),
@@ -356,7 +356,7 @@ ANSWERS: list[Any] = [
 
 
 def by_token(answers: dict[str, Answer]) -> Answer:
-    """Return an answer that is each token's own; one that is not named has the simulator's."""
+    """Return a response for each token; other tokens get the simulator's."""
 
     async def answer(request: Any, forward: Any) -> Any:
         token = request.headers["authorization"].removeprefix("Bearer ")
@@ -424,7 +424,7 @@ async def test_not_created_is_decided_by_the_later_of_two_waiters() -> None:
         permit = await acme.attempt()
         first = acme.wait(permit)
         await anyio.sleep(8)
-        second = acme.wait(permit)  # Its upload was slow: it may be made only now.
+        second = acme.wait(permit)  # Its upload was slow: it may be created only now.
         await anyio.sleep(9.5)
         assert (first.answer, second.answer) == (None, None)
         await anyio.sleep(1)

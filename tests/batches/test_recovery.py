@@ -1,4 +1,4 @@
-"""What becomes of an attempt whose process is gone: its row, its permit, and its prediction."""
+"""Recovery of an attempt whose process is dead: its row, its permit and its prediction."""
 
 import time
 from dataclasses import replace
@@ -37,8 +37,8 @@ from replicate_mcp.batches.backend import AttemptRecord
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
-# Whether its prediction's id is known, what that prediction does, whether its batch was cancelled;
-# then the code, the retry, and the prediction's status in the end.
+# Whether the prediction's id is known, its outcome, whether its batch was cancelled; then
+# the code, `retryable`, and the prediction's final status.
 CASES: list[tuple[bool, str, bool, str, bool, str | None]] = [
     (True, "runs", False, MADE, False, "succeeded"),
     (True, "has ended", False, MADE, False, "succeeded"),
@@ -129,7 +129,7 @@ async def test_recovered_image_is_delivered_in_its_actual_format() -> None:
     assert [file.filename for file in row.generated_files] == ["car.webp"]
 
 
-# Permits of what may still run.
+# Permits of predictions that may still run.
 
 
 @in_virtual_time
@@ -151,7 +151,7 @@ async def test_recovered_prediction_that_never_ends_gets_a_result_and_keeps_its_
 
 
 async def hidden(process: Process, replicate: Replicate) -> None:
-    """Make the list too long to show what was created now, and wait until it says so."""
+    """Make the list too long to show predictions created now, and wait until it is."""
     replicate.world.configure({"page_size": 1})
     await anyio.sleep(2)
     for _ in range(25):
@@ -170,7 +170,7 @@ async def test_undecidable_attempt_ends_as_unknown_and_keeps_its_permit_to_its_d
         assert (kind(row), row.prediction_id) == (("create_outcome_unknown", False), None)
         assert now() < 14
         (account,) = await process.store.semaphores()
-        # Its batch may run on elsewhere: its other tasks wait no less.
+        # Its batch may run elsewhere: its other tasks keep waiting.
         assert (account.in_use, account.waiting) == (1, 2)
         assert await process.store.orphans(ACCOUNT) == []
         while (await process.store.semaphores())[0].waiting == 2:
@@ -215,7 +215,7 @@ async def test_attempt_too_old_to_match_ends_as_unknown_immediately() -> None:
         assert await freed(process) < 5
 
 
-# Whose prediction it is, and when it was made.
+# Which prediction belongs to the attempt, and when it was created.
 
 
 @in_virtual_time
@@ -263,7 +263,7 @@ async def test_orphan_deadline_uses_the_replicate_clock() -> None:
 
 
 @in_virtual_time
-async def test_the_room_of_a_recovered_permit_goes_to_a_waiting_batch_at_once() -> None:
+async def test_recovered_permit_is_offered_immediately_to_a_waiting_batch() -> None:
     replicate = Replicate(predict_seconds=40)
     async with running_process(limit=1) as process:
         (permit,) = await left(process, CAR)
@@ -277,7 +277,7 @@ async def test_the_room_of_a_recovered_permit_goes_to_a_waiting_batch_at_once() 
 
 
 @in_virtual_time
-async def test_a_batch_that_left_the_journal_meanwhile_is_not_taken_for_cancelled() -> None:
+async def test_batch_evicted_from_the_journal_does_not_count_as_cancelled() -> None:
     async def gone(batch: Any, batch_id: str) -> None:
         return None
 
@@ -290,7 +290,7 @@ async def test_a_batch_that_left_the_journal_meanwhile_is_not_taken_for_cancelle
     assert replicate.times("cancel") == []
 
 
-# Cancelled while it is brought home.
+# Batches cancelled during recovery.
 
 
 @in_virtual_time

@@ -1,4 +1,4 @@
-"""A fault in this program's own code, while one attempt is recovered, costs that attempt alone."""
+"""An internal error during the recovery of one attempt affects only that attempt."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_unexpected_error_ends_its_task_and_frees_its_permit_at_the_deadline(
                 (failed,) = result.failed_results
                 assert (failed.task_index, failed.error_code) == (1, "create_outcome_unknown")
                 assert not failed.retryable
-                # Its prediction may run until its deadline, and counts until then.
+                # Its prediction may run until its deadline, and holds its permit until then.
                 assert await permits_out(app) == 1
                 while await permits_out(app):
                     await anyio.sleep(0.05)

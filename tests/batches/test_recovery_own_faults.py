@@ -1,4 +1,4 @@
-"""A fault in our own code while an attempt is recovered: its row now, its permit later."""
+"""Internal errors during recovery: the row is recorded immediately, the permit freed later."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure
 
-# Faults of our own.
+# Internal errors.
 
 
 @in_virtual_time
@@ -77,7 +77,7 @@ async def test_result_is_recorded_after_a_temporary_backend_outage() -> None:
 
 
 @in_virtual_time
-async def test_with_a_token_the_deadline_is_on_replicates_clock() -> None:
+async def test_deadline_uses_the_replicate_clock_with_a_token() -> None:
     replicate = Replicate(clock_offset_seconds=3_600)
     gateway = replicate.gateway()
     await gateway.sync_clock()

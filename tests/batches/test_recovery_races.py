@@ -1,4 +1,4 @@
-"""Two at once on one attempt: processes, attempts that are equal, and a batch that still runs."""
+"""Races in recovery: two processes, equal attempts, and a batch that is still running."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ async def test_orphan_is_not_judged_while_the_list_is_unreadable() -> None:
 
 
 async def lapsed(process: Process, batch: RunningBatch) -> None:
-    """Take the permits of a batch's attempts from it, as where its process was taken for dead."""
+    """Orphan the attempts of a batch, as if its process had been declared dead."""
     for permit in [*batch.creating, *batch.following]:
         await process.store.abandon(permit)
 

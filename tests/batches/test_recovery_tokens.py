@@ -1,4 +1,4 @@
-"""Recovery with tokens that are refused, names that are given out, and a backend that fails."""
+"""Recovery with rejected tokens, assigned filenames and a failing backend."""
 
 from typing import Any
 
@@ -111,7 +111,7 @@ async def test_token_given_twice_is_used_once() -> None:
         assert recovery_of(process)._gateways == [gateway]
 
 
-# Names of files.
+# Filenames.
 
 
 @in_virtual_time
@@ -122,7 +122,7 @@ async def test_assigned_filenames_are_not_reused() -> None:
         replicate.made()
         replicate.made("b")
         process.runner.recover(ACCOUNT, replicate.gateway())
-        await anyio.sleep(15)  # The other two were not made.
+        await anyio.sleep(15)  # The other two were not created.
         await recovered(process, 4)
         assert recovery_of(process)._names == {}
         assert recovery_of(process)._on_their_way == {}
@@ -166,7 +166,7 @@ def filenames(row: TaskResult) -> list[str]:
 
 
 @in_virtual_time
-async def test_a_file_in_the_journal_keeps_its_name_from_another_task_that_asks_for_it() -> None:
+async def test_filename_in_the_journal_is_not_given_to_another_task() -> None:
     replicate = Replicate(predict_seconds=5)
     replicate.always("get", changed(with_two_files))
     async with running_process() as process:
@@ -183,7 +183,7 @@ async def test_a_file_in_the_journal_keeps_its_name_from_another_task_that_asks_
 
 
 @in_virtual_time
-async def test_a_name_is_not_given_again_while_its_row_is_not_recorded_yet() -> None:
+async def test_filename_of_an_unrecorded_result_is_not_reused() -> None:
     async def slow(finish: Any, permit: int, *args: Any, **kwargs: Any) -> Any:
         if permit == first:
             await anyio.sleep(10)
@@ -206,7 +206,7 @@ async def test_a_name_is_not_given_again_while_its_row_is_not_recorded_yet() -> 
     assert filenames(rows[2]) == ["car_1_2.webp"]
 
 
-# Looking for orphans.
+# Polling for orphans.
 
 
 @pytest.mark.parametrize(("busy", "expected_polls"), [(False, 10), (True, 60)])
@@ -252,7 +252,7 @@ async def test_failed_recovery_poll_is_followed_by_another(
         assert kind((await recovered(process))[0]) == (MADE, False)
         assert calls >= 2
         assert now() == pytest.approx(4, abs=1)
-    # A traceback is logged where the fault is in this program's code.
+    # A traceback is logged for an error in this program's code.
     with_traceback = [record for record in caplog.records if record.exc_info]
     assert len(with_traceback) == isinstance(error, KeyError)
     assert str(error) in caplog.text

@@ -1,4 +1,4 @@
-"""The process's batches: how they begin and end, and what other processes decide about them."""
+"""The process's batches: start, end, and changes made by other processes."""
 
 from typing import Any
 
@@ -137,7 +137,7 @@ async def test_equal_filenames_are_numbered_by_expected_counts() -> None:
     ("counts", "prompt", "in_thread"),
     [
         ([1], "x", False),
-        ([10**9] * 3, "x", False),  # 100 names are planned for a task at most.
+        ([10**9] * 3, "x", False),  # At most 100 names are planned for a task.
         ([100] * 4, "x", True),
         ([1], "x" * 60_000, False),
         ([1], "x" * 70_000, True),
@@ -167,7 +167,7 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
         await process.rows(batch)
 
 
-# What may not begin.
+# Rejected batches.
 
 
 @in_virtual_time
@@ -255,11 +255,11 @@ async def test_batch_deadline_holds_across_machine_sleep(
         assert batch.stop_reason is not None
 
 
-# What dead processes left.
+# Orphans of dead processes.
 
 
 @in_virtual_time
-async def test_what_a_dead_process_left_is_recovered_with_any_of_the_accounts_tokens() -> None:
+async def test_orphans_are_recovered_with_any_token_of_the_account() -> None:
     replicate = Replicate(predict_seconds=5)
     replicate.always("get", with_token(TOKEN, refused(401)))
     async with running_process() as process:
@@ -270,7 +270,7 @@ async def test_what_a_dead_process_left_is_recovered_with_any_of_the_accounts_to
         assert code((await recovered(process))[0]) == "made"
 
 
-# What other processes decide.
+# Changes by other processes.
 
 
 @in_virtual_time

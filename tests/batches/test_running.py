@@ -1,4 +1,4 @@
-"""Running batches against the simulator: every task ends in exactly one list."""
+"""Batches run against the simulator: every task ends in exactly one list."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
 
 
 async def make(app: App, tasks: Any, token: str | None = None, **more: Any) -> BatchResult:
-    """A whole batch."""
+    """Run a batch to its end."""
     caller = app.caller(token)
     batch_id = await app.batches.start(caller, BatchRequest(tasks, **more))
     with anyio.fail_after(60):
@@ -106,7 +106,7 @@ async def test_models_of_every_kind_deliver_correct_extensions(
         assert files == names
 
 
-async def test_a_version_can_be_named(app_with: AppFactory, simulator: Simulator) -> None:
+async def test_model_version_can_be_specified(app_with: AppFactory, simulator: Simulator) -> None:
     async with httpx.AsyncClient(headers={"Authorization": "Bearer r8_acme_1"}) as client:
         url = f"{simulator.url}/v1/models/community/sticker-maker"
         version = (await client.get(url)).json()["latest_version"]["id"]
@@ -221,7 +221,7 @@ async def test_batch_is_over_at_its_deadline_with_tasks_waiting(
 async def test_timed_out_batch_reports_throttling_of_the_account(
     app_with: AppFactory, simulator: Simulator
 ) -> None:
-    simulator.change_account("acme", low_credit=True)  # six a minute, one at once
+    simulator.change_account("acme", low_credit=True)  # Six a minute, with a burst of one.
     async with app_with(REPLICATE_MCP_BATCH_SECONDS="6") as app:
         result = await make(app, [{"prompt": f"car {n}"} for n in range(3)])
     assert {row.error_code for row in result.failed_results} == {"deadline_exceeded"}
@@ -561,7 +561,7 @@ async def test_batch_end_during_a_progress_report_is_still_reported(
         batch_id = await app.batches.start(caller, BatchRequest([{"prompt": "x"}] * 2))
 
         async def on_progress(progress: Progress) -> None:
-            if not reported:  # As slowly as a connection can take it.
+            if not reported:  # As slowly as a connection may read it.
                 await app.batches.wait(caller, batch_id, seconds=None)
             reported.append(progress.finished)
 

@@ -1,4 +1,4 @@
-"""What a running batch counts, and what it tells those who watch."""
+"""Counts of a running batch, and the notification of its watchers."""
 
 from typing import Any
 
@@ -46,14 +46,14 @@ async def test_each_result_wakes_watchers_once(result: TaskSuccess) -> None:
 
 
 @pytest.mark.parametrize("field", ["gateway", "reconciler", "dispatcher", "names", "trace"])
-async def test_a_log_of_a_batch_holds_no_token(field: str) -> None:
+async def test_batch_repr_omits_the_token(field: str) -> None:
     fields: dict[str, Any] = {field: "r8_secret"}
     shown = repr(running_batch(**fields))
     assert "r8_secret" not in shown
     assert "acme" in shown
 
 
-async def test_a_batch_begins_without_anything_that_keeps_it_from_its_end() -> None:
+async def test_new_batch_has_no_reason_to_stop() -> None:
     batch = running_batch()
     assert (batch.server_error, batch.throttled, batch.canceled) == (0, False, False)
     assert (batch.stop_reason, batch.began, batch.running, batch.finished) == (None, None, 0, 0)

@@ -1,4 +1,4 @@
-"""What is entered of an account into a backend that has lost its memory."""
+"""Import of an account's running predictions into a backend that has lost its state."""
 
 from typing import Any, cast
 
@@ -21,10 +21,10 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult
 
 
 class Forgetful:
-    """A backend that has lost its memory until it is told what runs.
+    """A backend without state until running predictions are imported `times` times.
 
     Attributes:
-        told: what it was told, each time.
+        imported: the predictions of each import.
     """
 
     def __init__(self, *, times: int = 1, room: AdmissionResult | None = None) -> None:
@@ -47,7 +47,7 @@ class Forgetful:
         return self._room
 
     async def entered(self) -> list[RunningPrediction]:
-        """Return what it was told first."""
+        """Return the predictions of the first import."""
         while not self.imported:
             await anyio.sleep(0.1)
         return self.imported[0]

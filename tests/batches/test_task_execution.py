@@ -1,4 +1,4 @@
-"""What a fault of a creation does to its task, its permit, and the number of creations."""
+"""Faults of a creation: their effect on its task, its permit, and the number of creations."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -40,7 +40,7 @@ async def made_of(
     return batch, [rows[index] for index in sorted(rows)]
 
 
-# How a creation is answered; then how often it is sent, and the code and the retry of its row.
+# The response to a creation; then how often it is sent, and the code and `retryable` of its row.
 LASTING: list[Any] = [
     pytest.param(refused(400), 1, "invalid_input", False, id="400"),
     pytest.param(refused(401), 1, "unauthorized", False, id="401"),
@@ -50,7 +50,7 @@ LASTING: list[Any] = [
     pytest.param(refused(413), 1, "invalid_input", False, id="413"),
     pytest.param(refused(422), 1, "invalid_input", False, id="422"),
     pytest.param(unsent, 6, "replicate_unavailable", True, id="no connection"),
-    # Each time, the list shows that nothing was made.
+    # Each time, the list shows that no prediction was created.
     pytest.param(refused(500), 6, "replicate_unavailable", True, id="500"),
     pytest.param(refused(520), 6, "replicate_unavailable", True, id="520"),
     pytest.param(refused(529), 6, "replicate_unavailable", True, id="529"),
@@ -75,7 +75,7 @@ async def test_permanent_error_ends_its_task_and_frees_its_permit(
 
 
 @in_virtual_time
-async def test_a_404_says_nothing_of_a_model_that_was_not_looked_up() -> None:
+async def test_404_without_a_model_lookup_does_not_mean_unknown_model() -> None:
     replicate = Replicate()
     replicate.always("create", refused(404))
     named = replace(task(), target=Target(task().target.name, is_resolved=False))
@@ -84,7 +84,7 @@ async def test_a_404_says_nothing_of_a_model_that_was_not_looked_up() -> None:
         assert kind(row) == ("replicate_unavailable", True)
 
 
-# How a creation is answered at first; then how often it is sent until its image is there.
+# The first response to a creation; then how often it is sent until its image is complete.
 PASSING: list[Any] = [
     pytest.param(refused(429), 2, id="429"),
     pytest.param(unsent, 2, id="no connection"),
@@ -95,7 +95,7 @@ PASSING: list[Any] = [
 
 
 def made_and(answer: Answer) -> Answer:
-    """Carry a creation out, and answer it otherwise."""
+    """Carry a creation out, and replace its response."""
 
     async def answered(request: httpx.Request, forward: Forward) -> httpx.Response:
         await forward(request)
@@ -158,7 +158,7 @@ async def test_batch_cancelled_during_a_retry_delay_ends_without_waiting() -> No
 
 
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_before_a_429_ends_with_it() -> None:
+async def test_batch_cancelled_before_a_429_ends_with_the_429() -> None:
     replicate = Replicate()
     replicate.always("create", slow(5, refused(429)))
     async with running_process() as process:
@@ -174,11 +174,11 @@ async def test_a_batch_that_is_cancelled_before_a_429_ends_with_it() -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError("a fault of our own")])
 @in_virtual_time
-async def test_a_batch_that_is_cancelled_while_an_attempt_is_noted_ends_at_once(
+async def test_batch_cancelled_while_an_attempt_is_recorded_ends_immediately(
     error: Exception | None,
 ) -> None:
     async def late(note: Any, attempts: Any, **kwargs: Any) -> Any:
-        await anyio.sleep(1)  # By now the offers were withdrawn.
+        await anyio.sleep(1)  # The offers were withdrawn by now.
         if error is not None:
             raise error
         return await note(attempts, **kwargs)
@@ -196,7 +196,7 @@ async def test_a_batch_that_is_cancelled_while_an_attempt_is_noted_ends_at_once(
 
 
 @in_virtual_time
-async def test_a_batch_has_begun_with_its_first_creation() -> None:
+async def test_batch_has_started_with_its_first_creation() -> None:
     replicate = Replicate(predict_seconds=20)
     await anyio.sleep(50)
     async with running_process(limit=1) as process:
@@ -267,7 +267,7 @@ async def test_429_with_a_lower_rate_lowers_the_account_rate() -> None:
         assert account.requests_per_minute == pytest.approx(6, rel=0.2)
 
 
-# What was made, or may have been.
+# Predictions that were created, or may have been.
 
 
 @in_virtual_time
@@ -340,7 +340,7 @@ async def test_attempt_is_reconciled_again_when_its_prediction_was_claimed_by_an
         if not given:
             given.append(result.prediction_id)
             await process.store.claim_prediction(10**6, batch, result.prediction_id)
-            given.append(replicate.made())  # The one that is this attempt's own.
+            given.append(replicate.made())  # The attempt's own prediction.
             return None
         return await finish(permit, batch, result, **kwargs)
 
@@ -356,7 +356,7 @@ async def test_attempt_is_reconciled_again_when_its_prediction_was_claimed_by_an
 
 
 @in_virtual_time
-async def test_a_task_whose_prediction_was_another_attempts_is_sent_again() -> None:
+async def test_task_is_retried_when_its_prediction_belongs_to_another_attempt() -> None:
     others: list[str] = []
 
     async def taken(finish: Any, permit: int, batch: str, result: Any, **kwargs: Any) -> Any:
@@ -389,7 +389,7 @@ async def test_prediction_found_after_the_batch_was_cancelled_is_cancelled() -> 
     assert min(replicate.times("cancel")) == pytest.approx(60, abs=1)
 
 
-# Faults of our own.
+# Internal errors.
 
 
 @in_virtual_time
@@ -449,7 +449,7 @@ async def test_unrecordable_result_ends_its_task_and_keeps_the_prediction_id() -
         assert await process.in_use() == 0
 
 
-# What is noted before a creation is sent.
+# Recording of attempts before their creations.
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ async def test_withdrawn_offer_leaves_its_task_waiting() -> None:
         nonlocal lost_offers
         if not lost_offers:
             lost_offers = len(attempts)
-            await anyio.sleep(1)  # By now the offers were withdrawn.
+            await anyio.sleep(1)  # The offers were withdrawn by now.
         return await note(attempts, **kwargs)
 
     replicate = Replicate()
@@ -535,11 +535,11 @@ async def test_withdrawn_offer_leaves_its_task_waiting() -> None:
     assert len(replicate.times("create")) == 3
 
 
-# What is counted.
+# Observer.
 
 
 class Counted(NullObserver):
-    """Counts what it is told."""
+    """Records the events that it receives."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -586,7 +586,7 @@ async def test_observer_receives_each_creation_event(
 
 @pytest.mark.parametrize("answer", [unsent, refused(429), lost(carried_out=False)])
 @in_virtual_time
-async def test_what_is_no_server_error_is_not_remembered_as_one(answer: Answer) -> None:
+async def test_other_errors_are_not_kept_as_server_errors(answer: Answer) -> None:
     replicate = Replicate()
     replicate.answer("create", refused(503))
     replicate.always("create", answer)

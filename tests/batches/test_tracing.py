@@ -1,4 +1,4 @@
-"""The span of an attempt: its attributes, its status, and the trace that it belongs to."""
+"""The span of an attempt: its attributes, its status and its trace."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ ATTRIBUTES = {
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Collect the spans that have ended."""
+    """Return a list that collects ended spans."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("replicate-mcp"))
@@ -68,7 +68,7 @@ def attempt_ended(exporter: InMemorySpanExporter, result: TaskResult) -> Readabl
         ),
     ],
 )
-def test_a_span_has_the_prediction_and_the_error_of_its_attempt(
+def test_span_has_the_prediction_and_error_of_its_attempt(
     spans: InMemorySpanExporter,
     result: TaskResult,
     more: dict[str, str],
@@ -80,7 +80,7 @@ def test_a_span_has_the_prediction_and_the_error_of_its_attempt(
     assert (span.status.status_code, span.status.description) == status
 
 
-def test_a_span_joins_the_trace_that_the_headers_name_and_no_other(
+def test_span_joins_only_the_trace_named_in_the_headers(
     spans: InMemorySpanExporter,
 ) -> None:
     with tracing.joined_to(HEADERS):
@@ -97,7 +97,7 @@ def test_a_span_joins_the_trace_that_the_headers_name_and_no_other(
 
 
 @in_virtual_time
-async def test_each_attempt_of_a_batch_is_a_span_of_the_trace_that_began_it(
+async def test_each_attempt_of_a_batch_is_a_span_in_its_trace(
     spans: InMemorySpanExporter,
 ) -> None:
     replicate = Replicate(predict_seconds=5)

@@ -1,4 +1,4 @@
-"""Two at once on one thing, in any order of calls: equal attempts, and a cancel of one batch."""
+"""Concurrent work in any order of calls: equal attempts, and cancellation of one of two batches."""
 
 from collections import Counter
 
@@ -35,11 +35,11 @@ from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 async def test_cancel_does_not_stop_a_prediction_claimed_by_an_equal_attempt(
     cancel_at: int,
 ) -> None:
-    """Before and after the answer to the cancelled batch's own creation."""
+    """Match the prediction before and after the response to the cancelled batch's own creation."""
     replicate = Replicate(predict_seconds=100, list_deadlines=False)
     replicate.answer("create", lost(carried_out=False))
     async with running_process() as process:
-        # Its creation never arrived. The other's looks the same in the list, and becomes its own.
+        # Its creation never arrived. The other's prediction is equal, and is assigned to it.
         kept = await process.start(replicate.gateway(), task())
         other = await process.start(replicate.gateway(), task())
         await anyio.sleep(cancel_at)
@@ -68,7 +68,7 @@ async def test_cancel_stops_running_predictions_while_the_backend_is_unreachable
 
 CHOICES = st.lists(st.integers(0, 11), max_size=50)
 
-# Seconds until an attempt's prediction is made, if one is, and until its answer is there or lost.
+# Seconds until an attempt's prediction is created, if ever, and until its response or loss.
 ATTEMPT = st.tuples(
     st.sampled_from([None, 0, 2, 15]), st.integers(0, 3), st.sampled_from(["lost", "answered"])
 )
@@ -93,7 +93,7 @@ async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_c
     results: dict[int, str | Verdict] = {}
 
     async def live(permit: int, batch: str, life: int, fate: tuple[int | None, int, str]) -> None:
-        """Do as an engine does with an attempt whose answer comes, or is lost."""
+        """Handle an attempt like the engine does when its response arrives or is lost."""
         made_after, answer_after, end = fate
         prediction: str | Verdict | None = None
         if made_after is not None:
@@ -137,7 +137,7 @@ async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_c
                     ((permit, life),) = each.items()
                     group.start_soon(live, permit, f"b_{number}", life, fate)
     if revoked:
-        # Only those who brought the other token are sure of an answer.
+        # Only waiters that gave the other token are certain to get a result.
         results = {k: v for k, v in results.items() if v is not Verdict.REFUSED}
     else:
         assert Counter(map(type, results.values()))[str] == len(replicate.predictions)

@@ -1,4 +1,4 @@
-"""Predictions that no attempt is known of: their permits are held to their ends."""
+"""Predictions without a known attempt hold their permits to their ends."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ from batches.orphans import now, with_token, wrapped
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import AttemptRecord
 
-# Predictions that nobody remembers.
+# Untracked predictions.
 
 
 class Entered:
-    """A backend that has one untracked prediction, and notes what is done with its permit.
+    """A backend with one untracked prediction, which records the calls for its permit.
 
     Attributes:
-        done: each step and when it was.
+        done: each call and its time.
     """
 
     def __init__(self, prediction: str) -> None:

@@ -1,4 +1,4 @@
-"""A batch's images are at Replicate, each once, before anything is created."""
+"""Images of a batch are uploaded to Replicate, each once, before the first creation."""
 
 import io
 from dataclasses import replace
@@ -20,11 +20,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Files:
-    """Where images are uploaded to.
+    """Stand-in for Replicate's file storage.
 
     Attributes:
-        sent: content, name and type of each.
-        most_at_once: how many were on their way at the same time.
+        sent: content, name and type of each upload.
+        most_at_once: the peak number of concurrent uploads.
     """
 
     def __init__(self, fault: ReplicateApiError | None = None) -> None:
@@ -45,7 +45,7 @@ class Files:
 
 
 def attached(*contents: bytes) -> tuple[LocalImages, list[str]]:
-    """Images of these contents, and what stands for each."""
+    """Return images of these contents, and the URI of each."""
     attachments = Attachments()
     tasks = attachments.replaced([{"image": io.BytesIO(each)} for each in contents])
     return LocalImages(None, attached=attachments.images), [task["image"] for task in tasks]

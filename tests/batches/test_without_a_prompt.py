@@ -1,4 +1,4 @@
-"""Tasks of models that take an image alone, and prompts for those that take none."""
+"""Tasks of image-only models without a prompt, and prompts given to such models."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ IMAGE = "https://example.com/cat.png"
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upscaler, a model whose text has another name, and one whose prompt is optional."""
+    """Return an upscaler, a model with another text input, and one with an optional prompt."""
     image = Input("image", "Image to work on", "uri", required=True)
     for name, inputs in {
         "upscaler": (image, Input("scale", "Factor", "integer", default=2)),

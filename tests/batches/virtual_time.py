@@ -1,8 +1,8 @@
-"""Run tests in virtual time: pauses of minutes take milliseconds, and calls come in a given order.
+"""Virtual time for tests: delays of minutes take milliseconds, and calls come in a given order.
 
 `@in_virtual_time` runs an async test on an event loop whose clock jumps to the next timer as soon
-as nothing else is ready. The clocks of the `time` module follow it, and what would be done in a
-worker thread is done in place.
+as nothing else is ready. The clocks of the `time` module follow it, and functions for a worker
+thread run in place.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that jumps to its next timer instead of waiting for it.
 
     Attributes:
-        on_idle: called before each jump, with its seconds, None where no timer is left; returns
-            whether it has made something ready, and the jump is to be left out.
+        on_idle: called before each jump with its length in seconds, None without a timer; returns
+            whether it has made something ready, in which case the loop does not jump.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
-        """Return virtual seconds since the loop was made."""
+        """Return virtual seconds since the loop was created."""
         return self.elapsed
 
 
@@ -73,7 +73,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 def in_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test on an event loop of its own, in virtual time."""
+    """Run an async test on its own event loop, in virtual time."""
 
     async def limited(*args: P.args, **kwargs: P.kwargs) -> None:
         with anyio.fail_after(LIMIT_SECONDS):
@@ -109,11 +109,11 @@ def _clocks_of(loop: VirtualTimeLoop) -> Iterator[None]:
 
 
 class Schedule:
-    """Hold each call until it is released, in an order that is given as numbers.
+    """Hold each call until it is released, in an order given as numbers.
 
-    Whenever nothing else is ready, the next of `choices` picks one of the calls that are held, or
-    lets time pass instead. After the last choice, calls are released in the order of their arrival.
-    Hypothesis draws `choices` and prints the failing ones; `@example` runs them again.
+    Whenever nothing else is ready, the next of `choices` releases one of the held calls or lets
+    time pass. After the last choice, calls are released in order of arrival. Hypothesis draws
+    `choices` and prints the failing ones; `@example` repeats them.
     """
 
     def __init__(self, choices: Sequence[int] = ()) -> None:
@@ -131,7 +131,7 @@ class Schedule:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._choices.clear()  # What is still held ends in the order of its arrival.
+        self._choices.clear()  # Release the calls that are still held by arrival.
         if error is not None:
             error.add_note("Calls in order: " + ", ".join(self.released))
 
@@ -142,7 +142,7 @@ class Schedule:
         await future
 
     def hold(self, target: T, *names: str) -> T:
-        """Return `target` with calls of these async methods held, before and after each is done."""
+        """Return `target` with calls of these async methods held, both before and after each."""
         return cast(T, _Held(target, self, frozenset(names)))
 
     def _release(self, seconds: float | None) -> bool:

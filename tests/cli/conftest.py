@@ -1,4 +1,4 @@
-"""The real command line, in a process of its own, beside a simulator."""
+"""Fixtures for tests of the command line: the real program in its own process, and a simulator."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ SECONDS = 30
 
 @dataclass
 class CommandLine:
-    """Runs `replicate-mcp`; words are its arguments, keywords are environment variables."""
+    """Runs `replicate-mcp`; arguments are its words, keywords its environment variables."""
 
     folder: Path
     environment: dict[str, str]
@@ -63,14 +63,14 @@ class CommandLine:
 
 
 def open_terminal() -> tuple[int, int]:
-    """Open a pseudo-terminal and return its ends; skips where the system has none."""
+    """Open a pseudo-terminal and return its ends; skip the test where the system has none."""
     pty = pytest.importorskip("pty", reason="no pseudo-terminals here", exc_type=ImportError)
     ends: tuple[int, int] = pty.openpty()
     return ends
 
 
 def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: bool = False) -> str:
-    """What a command prints to a terminal of that width; with `stderr`, there as well."""
+    """Return what a command prints to a terminal of `columns`; with `stderr`, including that."""
     leader, follower = open_terminal()
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", *words],
@@ -80,7 +80,7 @@ def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: b
     ):
         os.close(follower)
         text = b""
-        # Linux tells the end of a terminal by an error.
+        # Linux signals the end of a terminal by an error.
         with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as screen:
             while chunk := screen.read(4096):
                 text += chunk
@@ -88,7 +88,7 @@ def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: b
 
 
 def of_the_system() -> dict[str, str]:
-    """Return the variables without which programs do not start, on Windows as well."""
+    """Return the variables that programs need to start, on Windows too."""
     return {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
 
 

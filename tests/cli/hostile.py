@@ -1,4 +1,4 @@
-"""A Replicate whose every text is hostile, and what may reach a terminal of it."""
+"""A simulator with hostile texts in every field, and a check of what reaches a terminal."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ LONG = "a" * 65_536
 
 
 def assert_printable(text: str, lines: int) -> None:
-    """Fail where a terminal would obey something in `text`, or it has other lines than ours."""
+    """Check that `text` contains no terminal controls and exactly our own lines."""
     unprintable = {c for c in text if not c.isprintable() and c not in "\n\t"}
     assert not unprintable, (unprintable, text)
     assert text.count("\n") == lines, text
@@ -33,7 +33,7 @@ def assert_printable(text: str, lines: int) -> None:
 def hostile_replicate(
     simulator: Simulator, fields: Collection[str], text: str = HOSTILE
 ) -> Iterator[str]:
-    """Serve the simulator's API with `text` added to these fields; gives its URL."""
+    """Serve the simulator's API with `text` added to these fields; yield its URL."""
     to = urlsplit(simulator.url).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,5 +81,5 @@ def _changed(value: Any, fields: Collection[str], text: str, key: str = "") -> A
         return [_changed(each, fields, text, key) for each in value]
     if not isinstance(value, str) or key not in fields:
         return value
-    # An account's name becomes part of a key, in which no half character can be kept.
+    # An account's name becomes part of a key, which cannot contain a lone surrogate.
     return value + (text.replace("\ud800", "") if key == "username" else text)

@@ -1,4 +1,4 @@
-"""The commands that need no account: demo and simulate."""
+"""The commands that need no account: `demo` and `simulate`."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_demo_stays_within_the_limit_and_reports_utilisation(
     row = r"^  red_car\.jpg +http://127\.0\.0\.1:\d+/delivery/\w+/out-0\.jpg$"
     assert re.search(row, ran.stdout, re.MULTILINE)
     assert "Traceback" not in ran.stderr
-    # As it was started, so that it can be typed.
+    # The command as the user started it, so that it can be typed.
     assert ran.stdout.endswith(f"images:\n  {sys.executable} -m replicate_mcp demo --keep\n")
 
 
@@ -41,7 +41,7 @@ def test_demo_rejects_an_invalid_duration(replicate_mcp: CommandLine) -> None:
 
 
 def test_utilisation_excludes_the_tail_without_waiting_tasks() -> None:
-    # Two at a time, three tasks of a second: the last runs alone, from 1 to 2.
+    # Two slots, three tasks of one second: the last runs alone, from 1 to 2.
     timeline = [(0.0, 1), (0.0, 2), (1.0, 1), (1.0, 2), (1.0, 1), (2.0, 0)]
     seen = fullness(timeline, limit=2, tasks=3)
     assert (seen.most, seen.prediction_seconds, seen.share) == (2, 3.0, 1.0)

@@ -1,4 +1,4 @@
-"""`replicate-mcp doctor`: each fault is told with what to do, and hides no other check."""
+"""`replicate-mcp doctor` reports each fault with its remedy, and still runs all other checks."""
 
 import re
 import shlex
@@ -50,7 +50,7 @@ def test_unwritable_state_file_is_reported(tmp_path: Path) -> None:
 
 
 def advice(connection: sqlite3.Connection, path: Path) -> str:
-    """What is told of the error that writing much ends in."""
+    """Return the advice for an error raised by a write."""
     with pytest.raises(sqlite3.OperationalError) as raised:
         connection.execute("INSERT INTO one VALUES (zeroblob(100000))")
     connection.close()

@@ -1,4 +1,4 @@
-"""`replicate-mcp doctor` on a Redis: whether its settings suit."""
+"""`replicate-mcp doctor` checks the settings of a Redis server."""
 
 import re
 

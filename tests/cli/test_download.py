@@ -1,4 +1,4 @@
-"""Saving a batch's images: from where, to where, and what is left alone."""
+"""Saving a batch's images: sources, target folder, and files that are left unchanged."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_latest_batch_is_saved_without_overwriting(
 ) -> None:
     made = replicate_mcp("generate", *[f"a red car {number}" for number in range(12)])
     assert made.returncode == 0, made.stderr
-    # The token is a matter of the host's configuration: saving does without.
+    # Saving needs no token, which may exist only in the host's configuration.
     saved = replicate_mcp("download", "latest", "--to", "pictures", REPLICATE_API_TOKEN="")
     assert saved.returncode == 0, saved.stderr
     assert "Saved 12 of 12 files" in saved.stderr

@@ -1,4 +1,4 @@
-"""Hostile filenames in a journal: whatever they are, files are written into the folder alone."""
+"""Hostile filenames in a journal: files are written only inside the target folder."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ async def test_hostile_filename_writes_a_plain_file_into_the_folder_or_nothing(
     assert refused == {name for name in names if filenames.problem(name)}
     assert all(each.reason.startswith("its name ") for each in failed)
     assert "red%0acar.webp" in names - refused
-    # Whether an image extension is added or not: what was accepted is there, and nothing else.
+    # With or without an added extension: the accepted files exist, and no others.
     saved = {each.name.removesuffix(".webp") for each in folder.iterdir()}
     assert saved == {name.removesuffix(".webp") for name in names - refused}
     assert all(each.name.isprintable() and each.is_file() for each in folder.iterdir())

@@ -1,4 +1,4 @@
-"""Under which name and extension a file is saved, and what is not saved."""
+"""Name and extension of saved files, and files that are not saved."""
 
 import errno
 import gzip
@@ -33,10 +33,10 @@ PROGRAM = b"MZ\x90\0" + b"\0" * 100
 
 
 class Host:
-    """A host of outputs on loopback.
+    """A host of output files on loopback.
 
     Attributes:
-        bodies: what it answers one after another; the last one stays.
+        bodies: its successive responses; the last one is repeated.
     """
 
     def __init__(self, url: str) -> None:
@@ -86,7 +86,7 @@ def file(url: str, name: str) -> GeneratedFile:
 
 
 async def save(host: Host, folder: Path, *names: str, **options: Any) -> list[str]:
-    """Save files of these names; gives the reasons of those that could not be."""
+    """Save files with these names; return the reasons of those that could not be saved."""
     saver = Saver(folder, host.url, **options)
     failed = await saver.save([file(f"{host.url}/{number}", n) for number, n in enumerate(names)])
     return [each.reason for each in failed]
@@ -243,7 +243,7 @@ async def test_files_with_corrected_extensions_do_not_overwrite_each_other(
 async def test_existing_filename_is_numbered_or_rejected_and_kept(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool
 ) -> None:
-    if not hard_links:  # as on exFAT
+    if not hard_links:  # As on exFAT.
 
         def refuse(self: Path, target: Path) -> None:
             raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -298,7 +298,7 @@ def test_generate_handles_malformed_urls_and_validates_max_mb(
         ran = replicate_mcp("generate", "a red car", "--out", "pictures")
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
-    assert 'generated_image_1 ("a red car"): no_output' in ran.stderr  # What is no URL is no file.
+    assert 'generated_image_1 ("a red car"): no_output' in ran.stderr  # This is not a URL.
     assert "Saved 0 of 0 files" in ran.stderr
     assert saved(tmp_path / "pictures") == []
     for command in (("generate", "a", "--out", "p"), ("download", "latest", "--to", "p")):

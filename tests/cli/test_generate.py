@@ -1,4 +1,4 @@
-"""`replicate-mcp generate` as a person and as a script use it."""
+"""`replicate-mcp generate`, as used by people and by scripts."""
 
 import asyncio
 import contextlib
@@ -137,7 +137,7 @@ def test_progress_bar_uses_terminal_colours_and_is_full_only_on_success(
 
 
 def _bar_on_a_terminal(replicate_mcp: CommandLine, *prompts: str) -> str:
-    """The last line in which the bar was drawn."""
+    """Return the last line in which the progress bar was drawn."""
     leader, follower = open_terminal()
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", "generate", *prompts],
@@ -147,7 +147,7 @@ def _bar_on_a_terminal(replicate_mcp: CommandLine, *prompts: str) -> str:
     ):
         os.close(follower)
         drawn = b""
-        # Linux tells the end of a terminal by an error.
+        # Linux signals the end of a terminal by an error.
         with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as screen:
             while chunk := screen.read(4096):
                 drawn += chunk
@@ -376,7 +376,7 @@ async def test_ctrl_c_works_while_the_backend_is_unreachable(
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """What a process has said on stderr up to the line with these words, or to its end."""
+    """Return stderr of a process up to the line with these words, or to its end."""
     assert process.stderr is not None
     said = ""
     while words not in said and (line := process.stderr.readline()):

@@ -1,4 +1,4 @@
-"""`replicate-mcp install` with the real files of hosts, in homes of their own."""
+"""`replicate-mcp install` with the real configuration files of hosts, in temporary homes."""
 
 import json
 import os
@@ -37,7 +37,7 @@ SERVERS = {host: known.servers for host, known in HOSTS.items()}
 
 
 class Home:
-    """A user's home, and the command line in it."""
+    """A user's home, and the command line run in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "home"
@@ -304,7 +304,7 @@ SIMULATED = {"REPLICATE_BASE_URL": "http://127.0.0.1:8765", "REPLICATE_API_TOKEN
 @pytest.mark.parametrize("host", HOSTS)
 def test_simulator_settings_are_removed_by_a_real_install(home: Home, host: str) -> None:
     home.install(host, "--yes", code=0, **SIMULATED)
-    assert home.entry(host)["env"] == SIMULATED  # No host asks for a token that is no secret.
+    assert home.entry(host)["env"] == SIMULATED  # No host prompts for a token that is not secret.
     assert "inputs" not in json.loads(home.file(host).read_text())
     report = home.install(host, "--yes").stdout
     assert re.search(r'^- +"REPLICATE_BASE_URL": "http://127.0.0.1:8765"', report, re.MULTILINE)
@@ -403,7 +403,7 @@ def test_concurrent_change_of_the_config_file_is_not_overwritten(home: Home) -> 
 def in_a_terminal(
     home: Home, *typed: tuple[bytes, bytes], words: tuple[str, ...] = ("claude",), token: str = ""
 ) -> tuple[int, bytes]:
-    """The exit code and what was shown, where each prompt is answered with what is typed."""
+    """Return the exit code and the output, with each prompt answered by the given text."""
     ours, theirs = open_terminal()
     process = subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp", "install", *words],
@@ -419,7 +419,7 @@ def in_a_terminal(
             assert select.select([ours], [], [], 30)[0], seen
             try:
                 seen += os.read(ours, 4096)
-            except OSError:  # The other end is closed: the program is gone.
+            except OSError:  # The other end is closed: the program has exited.
                 assert end == b"\0", seen
                 return
 

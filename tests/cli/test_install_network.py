@@ -1,4 +1,4 @@
-"""`replicate-mcp install` on machines behind proxies, and in files as people have them."""
+"""`replicate-mcp install` behind proxies, and with configuration files of real users."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""No secret of a host's configuration is in the diff that `install` shows, wherever it stands."""
+"""The diff of `install` shows no secret of a host's configuration, wherever it is."""
 
 import pytest
 

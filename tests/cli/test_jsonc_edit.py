@@ -1,4 +1,4 @@
-"""One place of a JSON text changes, and nothing else does."""
+"""Edits of JSONC change one value and leave the rest of the text unchanged."""
 
 import json
 import re
@@ -94,7 +94,7 @@ keys = st.text(max_size=4)
 
 
 def with_comments(text: str) -> str:
-    """A comment at the end of each line that ends with a comma."""
+    """Add a comment to the end of each line that ends with a comma."""
     return re.sub(r",$", ', // {"a": 1}', text, flags=re.MULTILINE)
 
 

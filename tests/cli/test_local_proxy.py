@@ -1,4 +1,4 @@
-"""A proxy of the environment is not asked for programs of this machine."""
+"""Proxies of the environment are not used for programs on this machine."""
 
 import http.client
 import json
@@ -38,7 +38,7 @@ def test_doctor_reaches_the_simulator_without_a_proxy(proxied: CommandLine) -> N
     assert "✓ proxy: none for 127.0.0.1." in done.stdout
 
 
-def test_the_demo_runs(proxied: CommandLine) -> None:
+def test_demo_runs_without_the_proxy(proxied: CommandLine) -> None:
     done = proxied("demo", "--tasks", 3, "--limit", 2, "--seconds", 0.1)
     assert done.returncode == 0, done.stderr
     assert "3 images in" in done.stdout

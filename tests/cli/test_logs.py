@@ -1,4 +1,4 @@
-"""The log: a line a record, printable, and without what was in a request's body."""
+"""The log has one printable line per record, and no content of request bodies."""
 
 import json
 import logging
@@ -28,13 +28,13 @@ HALVES = (TOKEN[3:20], TOKEN[-20:])
 
 @pytest.fixture
 def serving(simulator: Simulator, tmp_path: Path) -> AbstractContextManager[Server]:
-    """A server for one block, after which its log is whole."""
+    """Run a server for one block, after which its log is complete."""
     return running_server(environment(simulator, tmp_path))
 
 
 @contextmanager
 def sse_session(server: Server) -> Iterator[str]:
-    """The path to which an open session's messages are posted."""
+    """Return the path to which messages of an open session are posted."""
     with server.client.stream("GET", "/sse") as stream:
         lines = stream.iter_lines()
         yield next(line.removeprefix("data: ") for line in lines if line.startswith("data: "))
@@ -76,7 +76,7 @@ def test_client_input_cannot_forge_log_lines_or_leak_its_token(
     assert "Invalid Origin header: http://evil" in log
     assert not [line for line in server.log if line.startswith(("CRITICAL", "forged"))]
     assert not [half for half in HALVES if half in log]
-    assert 'File "' in log  # where it was raised is still there
+    assert 'File "' in log  # The location of the error is still included.
 
 
 def test_non_http_requests_are_logged_by_the_same_formatter(
@@ -91,14 +91,14 @@ def test_non_http_requests_are_logged_by_the_same_formatter(
 
 
 def logged(message: object, *arguments: object, error: BaseException | None = None) -> str:
-    """What the log shows of a record."""
+    """Return the log output of a record."""
     about = (type(error), error, error.__traceback__) if error else None
     record = logging.LogRecord("test", logging.WARNING, "", 1, message, arguments, about)
     return LineFormatter().format(record) + "\n"
 
 
 def failures() -> list[Exception]:
-    """Exceptions that quote what they could not read, as libraries raise them."""
+    """Return exceptions that quote unreadable input, as libraries raise them."""
     errors: list[Exception] = [RequestValidationError([{"input": TOKEN}, {"input": TOKEN}])]
     for parse in (
         lambda: TypeAdapter(int).validate_python(TOKEN),

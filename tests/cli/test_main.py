@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit codes, and what starting it costs."""
+"""The command line as a whole: help, exit codes and startup cost."""
 
 import subprocess
 import sys

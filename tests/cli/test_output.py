@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed, full, or read by nobody."""
+"""Commands whose standard streams are closed, full, or not read."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ UNWRITTEN = [(CLOSED, "Bad file descriptor"), (FULL, "No space left on device")]
 def redirected(
     command: CommandLine, redirection: str, *words: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a shell with its exit code, whatever it is piped to."""
+    """Run a command in a shell and return its exit code, independent of pipes."""
     return subprocess.run(
         [
             *("bash", "-c", f'"$@" {redirection}; exit "${{PIPESTATUS[0]}}"', "bash"),

@@ -1,4 +1,4 @@
-"""What strangers write reaches no terminal, pipe or log as more than printable text."""
+"""Foreign text reaches terminals, pipes and logs only as printable text."""
 
 import json
 import re
@@ -33,7 +33,7 @@ STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.fixture
 def hostile(simulator: Simulator, replicate_mcp: CommandLine) -> Iterator[CommandLine]:
-    """The command line beside a Replicate whose results, errors and account names are hostile."""
+    """Return the command line with a simulator whose results, errors and names are hostile."""
     with hostile_replicate(simulator, OF_RESULTS) as url:
         replicate_mcp.environment["REPLICATE_BASE_URL"] = url
         yield replicate_mcp
@@ -46,8 +46,8 @@ def test_results_and_reasons_are_single_lines_everywhere(
         "generate", "a red car", "a house [fail]", "--filename", "a.webp", "--filename", "b"
     )
     assert ran.returncode == 1, ran.stderr
-    assert ran.stdout == ""  # What is no URL is no file.
-    assert_printable(ran.stderr, 3)  # two reasons, the summary
+    assert ran.stdout == ""  # A non-URL output is not a file.
+    assert_printable(ran.stderr, 3)  # Two reasons and the summary.
     assert "onerror" in ran.stderr
 
     assert_printable(hostile("batches").stdout, 1)
@@ -116,7 +116,7 @@ def test_doctor_and_error_output_stay_on_their_lines(
     assert "✗ token: Replicate answered 401" in refused
     assert_printable(refused, refused.count("\n  ") + 3)
     error = hostile("generate", "a red car")
-    assert_printable(error.stderr, 2)  # the reason, and the summary
+    assert_printable(error.stderr, 2)  # The reason and the summary.
 
 
 @pytest.mark.parametrize("words", [("--search", "sticker"), ("flux-dev",)])
@@ -124,7 +124,7 @@ def test_models_and_inputs_are_printed_on_one_line_each(
     replicate_mcp: CommandLine, simulator: Simulator, words: tuple[str, ...]
 ) -> None:
     usual = replicate_mcp("models", *words).stdout
-    # A name that no model can have is not listed at all.
+    # An impossible model name is not listed at all.
     fields = set(FIELDS) - {"owner", "name"}
     with hostile_replicate(simulator, fields) as url:
         ran = replicate_mcp("models", *words, REPLICATE_BASE_URL=url)

@@ -1,4 +1,4 @@
-"""The commands that look: batches, models, doctor."""
+"""The read-only commands: batches, models, doctor."""
 
 import json
 import signal

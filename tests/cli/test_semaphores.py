@@ -1,4 +1,4 @@
-"""`replicate-mcp semaphores`: the limits on the command line."""
+"""`replicate-mcp semaphores`: limits on the command line."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_watch_runs_until_ctrl_c(replicate_mcp: CommandLine, simulator: Simulato
     ) as watching:
         os.close(theirs)
         shown = b""
-        while shown.count(b"replicate_mcp generate [") < 2:  # drawn, and drawn again
+        while shown.count(b"replicate_mcp generate [") < 2:  # Drawn twice.
             shown += os.read(ours, 4096)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 0

@@ -1,4 +1,4 @@
-"""`replicate-mcp serve --http`: who may use the server's token is asked for, and said."""
+"""`replicate-mcp serve --http`: who may use the server's token is explicit and printed."""
 
 import socket
 
@@ -13,7 +13,7 @@ HTTP = ("serve", "--http", "--port", "0")
 HOW_TO_LET_LOCAL_PROGRAMS_IN = "replicate-mcp serve --http --local"
 
 
-def said_at_the_start(replicate_mcp: CommandLine, *words: str, **environment: str) -> str:
+def startup_output(replicate_mcp: CommandLine, *words: str, **environment: str) -> str:
     process = replicate_mcp.start(*HTTP, *words, **environment)
     assert process.stderr is not None
     listening = process.stderr.readline()
@@ -41,7 +41,7 @@ def said_at_the_start(replicate_mcp: CommandLine, *words: str, **environment: st
 def test_startup_and_doctor_report_who_may_use_the_server_token(
     replicate_mcp: CommandLine, words: tuple[str, ...], environment: dict[str, str], said: str
 ) -> None:
-    sentence = said_at_the_start(replicate_mcp, *words, **environment)
+    sentence = startup_output(replicate_mcp, *words, **environment)
     assert said in sentence
     local = {"REPLICATE_MCP_LOCAL": "1"} if words else {}
     report = replicate_mcp("doctor", **environment, **local).stdout

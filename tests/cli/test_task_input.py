@@ -1,4 +1,4 @@
-"""Files of tasks, as people and programs write them."""
+"""Task files as written by people and programs."""
 
 import json
 from collections.abc import Mapping

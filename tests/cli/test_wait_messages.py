@@ -1,4 +1,4 @@
-"""What `generate` says of a batch that waits for something else than its predictions."""
+"""Messages of `generate` while a batch waits for something other than its predictions."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ UNANSWERED = re.compile(r"Replicate has not answered since \d\d:\d\d, trying aga
 
 
 def lines_until(process: subprocess.Popen[str], words: re.Pattern[str]) -> list[str]:
-    """Read stderr up to the line that has these words."""
+    """Read stderr up to the line with these words."""
     assert process.stderr is not None
     lines = [""]
     while not words.search(lines[-1]):

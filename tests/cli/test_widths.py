@@ -1,4 +1,4 @@
-"""What the commands print to terminals of several widths."""
+"""Output of the commands on terminals of several widths."""
 
 import json
 import re
@@ -21,7 +21,7 @@ LONG = (
 
 
 def on_terminal(replicate_mcp: CommandLine, *words: str, columns: str, stderr: bool = False) -> str:
-    """Return the text alone, without bold and dim."""
+    """Return only the text, without bold and dim."""
     drawn = drawn_on_terminal(replicate_mcp, *words, columns=columns, stderr=stderr)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
 
@@ -44,7 +44,7 @@ def test_results_show_task_and_prompt_with_each_file_or_reason(
     lines = [line for line in lines_of(shown) if "a red car" in line or "a house" in line]
     assert [line.split()[0] for line in lines] == [str(success["task_index"]), "1"]
     assert failure["task_index"] == 1
-    # Only a URL may be longer than the terminal is wide.
+    # Only a URL may be wider than the terminal.
     assert all(len(line) <= int(columns) for line in lines_of(shown) if file["url"] not in line)
 
 
@@ -70,7 +70,7 @@ def test_model_list_wraps_between_words(replicate_mcp: CommandLine, columns: str
     words = {word for known in CATALOGUE for word in known.good_at.split()}
     assert words <= set(shown.split())
     assert all(f"{alias})" in shown for alias in ALIASES)
-    # A column of less than a few words would make many lines of each.
+    # A column narrower than a few words would split each into many lines.
     assert len(lines_of(shown)) <= 3 * len(CATALOGUE)
 
 
@@ -141,7 +141,7 @@ def test_demo_output_wraps_between_words(replicate_mcp: CommandLine) -> None:
 def test_rejected_batch_leaves_no_progress_bar(replicate_mcp: CommandLine) -> None:
     words = ("generate", "a car", "--input", "aspect_ratio=7:1")
     drawn = drawn_on_terminal(replicate_mcp, *words, columns="100", stderr=True)
-    # What is drawn last is erased: up to its line, and the line emptied.
+    # The last drawing is erased: the cursor moves up to its line and clears it.
     assert drawn.rindex("0/1 done") < drawn.rindex("\x1b[1A\x1b[2K") < drawn.index("7:1")
 
 

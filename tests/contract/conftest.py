@@ -1,4 +1,4 @@
-"""Replicate's official OpenAPI document, and a simulator to hold against it."""
+"""Replicate's official OpenAPI document, and a simulator to check against it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def document() -> Document:
-    """The contract, from the file that REPLICATE_OPENAPI names, else from beside the repository."""
+    """Return the document named by REPLICATE_OPENAPI, else the one beside the repository."""
     path = Path(
         os.environ.get("REPLICATE_OPENAPI") or REPOSITORY / "../shared/replicate-openapi.json"
     )

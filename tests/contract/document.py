@@ -1,4 +1,4 @@
-"""Checks HTTP answers against an OpenAPI document."""
+"""Validation of HTTP responses against an OpenAPI document."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ JSON = dict[str, Any]
 
 
 class Document:
-    """Replicate's OpenAPI document, as a judge of answers."""
+    """Replicate's OpenAPI document, used to validate responses."""
 
     def __init__(self, content: JSON) -> None:
         self._content = _readable(content)
@@ -21,7 +21,7 @@ class Document:
         ]
 
     def check(self, response: httpx.Response) -> tuple[str, str, int]:
-        """Raise AssertionError for an answer that is not allowed; gives which answer it was."""
+        """Raise AssertionError for a response that is not allowed; return which response it was."""
         method = response.request.method
         path = self._path(response.request.url.path.removeprefix("/v1"))
         operation = self._content["paths"][path].get(method.lower())
@@ -40,7 +40,7 @@ class Document:
         return method, path, response.status_code
 
     def accepts_body(self, method: str, path: str, body: object) -> bool:
-        """Whether the document lets this body be sent there."""
+        """Return whether the document allows this request body."""
         content = self._content["paths"][path][method.lower()]["requestBody"]["content"]
         return bool(self._validator(content["application/json"]["schema"]).is_valid(body))
 
@@ -72,10 +72,10 @@ _FORMATS.checks("uri")(_matches(r"[a-z][a-z0-9+.-]*:\S+"))
 
 
 def _readable(part: Any) -> Any:
-    """The document in the words of JSON Schema.
+    """Convert the document to plain JSON Schema.
 
-    It says `nullable: true`, which OpenAPI 3.1 has given up, and gives a prediction's version as
-    one of a string and the string "hidden", of which "hidden" is both.
+    It uses `nullable: true`, which OpenAPI 3.1 has removed, and defines a prediction's version as
+    exactly one of a string and the string "hidden", where "hidden" matches both.
     """
     if isinstance(part, list):
         return [_readable(item) for item in part]

@@ -1,4 +1,4 @@
-"""The official JavaScript client works against the simulator as it does against Replicate."""
+"""The official JavaScript client works with the simulator as it does with Replicate."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).with_name("npm")
 
 @pytest.fixture(scope="module")
 def client() -> str:
-    """The script that uses the client, which is installed beside it."""
+    """Return the script that uses the client, with the client installed beside it."""
     installed(FOLDER)
     return "client.mjs"
 

@@ -1,4 +1,4 @@
-"""Every answer of the simulator is one that Replicate's OpenAPI document allows."""
+"""Replicate's OpenAPI document allows every response of the simulator."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The official Python client works against the simulator as it does against Replicate."""
+"""The official Python client works with the simulator as it does with Replicate."""
 
 import warnings
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ SCHNELL = "black-forest-labs/flux-schnell"
 async def official(simulator: Simulator) -> AsyncIterator[Client]:
     client = Client(api_token="r8_acme_1", base_url=simulator.url)
     yield client
-    await client._async_client.aclose()  # it has no close of its own
+    await client._async_client.aclose()  # It has no close method of its own.
 
 
 async def test_python_client_creates_and_waits(official: Client) -> None:

@@ -1,4 +1,4 @@
-"""Two replicas with a Valkey, behind the proxy, as `docker-compose.yml` has them."""
+"""Two replicas with a Valkey behind the proxy, as in `docker-compose.yml`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +26,11 @@ ACCOUNTS = [f"team{number}" for number in range(24)]
 
 
 class Fleet:
-    """Both replicas behind their proxy, and a caller with a token of its own.
+    """Both replicas behind their proxy, and a caller with its own token.
 
     Attributes:
-        client: the caller, at the proxy.
-        replicas: the caller, at each replica.
+        client: the caller's client at the proxy.
+        replicas: the caller's client at each replica.
         log: the proxy's.
     """
 
@@ -57,14 +57,14 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[Simulator]:
-    """One for all tests of a module."""
+    """Return a simulator for all tests of a module."""
     with simulator_without_a_rate() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def accounts() -> Iterator[str]:
-    """The next account that no test has used."""
+    """Return the numbers of accounts that no test has used."""
     return iter(ACCOUNTS)
 
 
@@ -72,7 +72,7 @@ def accounts() -> Iterator[str]:
 def running_fleet(
     simulator: Simulator, valkey: RunningServer, folder: Path
 ) -> Iterator[tuple[str, tuple[Server, Server]]]:
-    """The proxy's address, and the two replicas behind it."""
+    """Run a proxy and the two replicas behind it; yield their addresses."""
     anyio.run(open_for_admission, valkey, folder.name, *ACCOUNTS)
     variables = environment(simulator, folder) | {
         "REPLICATE_MCP_BACKEND": valkey.url(folder.name, lease=LEASE_SECONDS),
@@ -95,7 +95,7 @@ def whole_fleet(
     accounts: Iterator[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[], Fleet]]:
-    """One for all tests that leave it whole."""
+    """Return a fleet shared by all tests that do not break it."""
     folder = tmp_path_factory.mktemp("fleet")
     with running_fleet(simulator, servers("valkey"), folder) as (url, running):
         yield lambda: Fleet(url, running, next(accounts), folder)
@@ -103,7 +103,7 @@ def whole_fleet(
 
 @pytest.fixture
 def fleet(whole_fleet: Callable[[], Fleet], simulator: Simulator) -> Iterator[Fleet]:
-    """A fleet that has to be left whole."""
+    """Return the shared fleet, which the test must not break."""
     simulator.configure(predict_seconds=0)
     found = whole_fleet()
     yield found
@@ -117,7 +117,7 @@ def breakable_fleet(
     accounts: Iterator[str],
     tmp_path: Path,
 ) -> Iterator[Fleet]:
-    """A fleet of the test's own."""
+    """Return a fleet for one test, which may break it."""
     simulator.configure(predict_seconds=0)
     with running_fleet(simulator, servers("valkey"), tmp_path) as (url, running):
         found = Fleet(url, running, next(accounts), tmp_path)

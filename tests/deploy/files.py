@@ -1,4 +1,4 @@
-"""What the Dockerfile and the compose file say, for tests to hold against the rest."""
+"""Parsed content of the Dockerfile and the compose file."""
 
 import json
 import re
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions in their order, each with what it is given."""
+    """Return the Dockerfile's instructions in order, each with its arguments."""
     text = (ROOT / "Dockerfile").read_text("utf-8")
     lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "")
     found = [line.partition(" ") for line in lines.splitlines() if line.strip()]
@@ -19,18 +19,18 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def given(name: str) -> list[str]:
-    """What each instruction of this name is given."""
+    """Return the arguments of each instruction of this name."""
     return [given for found, given in instructions() if found == name]
 
 
 def health_check() -> list[str]:
-    """The command that tells whether a container is healthy."""
+    """Return the command of the container's health check."""
     (check,) = given("HEALTHCHECK")
     command: list[str] = json.loads(check.partition("CMD ")[2])
     return command
 
 
 def compose() -> dict[str, Any]:
-    """The compose file."""
+    """Return the parsed compose file."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
     return found

@@ -1,4 +1,4 @@
-"""The proxy as it is deployed: a real Caddy with the very configuration of `deploy/`."""
+"""The proxy as it is deployed: a real Caddy with the configuration in `deploy/`."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ STARTS_WITHIN_SECONDS = 20.0
 
 
 def caddy() -> str:
-    """The program, from the wheel that the development requirements install on Linux."""
+    """Return the program, from the wheel in the development requirements on Linux."""
     found = Path(sys.executable).parent / "caddy"
     if not found.exists():
         missing = "The proxy was NOT tried: there is no caddy beside this Python"
@@ -32,7 +32,7 @@ def caddy() -> str:
 
 @contextmanager
 def running_proxy(folder: Path, *replicas: str) -> Iterator[str]:
-    """A proxy before two replicas (`host:port`), and its address."""
+    """Run a proxy before two replicas (`host:port`); yield its address."""
     port = _free_port()
     variables = {f"REPLICA_{number}": each for number, each in enumerate(replicas, 1)}
     around = {

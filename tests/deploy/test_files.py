@@ -1,4 +1,4 @@
-"""The files to deploy with say what is true of the rest of the project."""
+"""The deployment files are consistent with the rest of the project."""
 
 import json
 import re

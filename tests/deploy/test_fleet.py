@@ -1,4 +1,4 @@
-"""Two replicas behind the proxy that is deployed: to a caller they are one server."""
+"""Two replicas behind the deployed proxy act as one server."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -201,7 +201,7 @@ def test_repeated_request_after_losing_a_replica_gets_existing_images_only(
     fleet.servers[0].process.send_signal(how)
     fleet.servers[0].process.wait(15)
     answer = fleet.client.post("/generate-batch", json=body, headers=key)
-    if answer.status_code == 502:  # It was sent on a connection that its replica left behind.
+    if answer.status_code == 502:  # It was sent on a connection that its replica had closed.
         answer = fleet.client.post("/generate-batch", json=body, headers=key)
     assert answer.status_code == 200
     ended = answer.json()
@@ -212,7 +212,7 @@ def test_repeated_request_after_losing_a_replica_gets_existing_images_only(
     assert {row["error_code"] for row in ended["failed_results"]} == {"interrupted"}
     account = simulator.account(fleet.account)
     assert (account["canceled"], account["max_in_flight"]) == (0, LIMIT)
-    # What was interrupted can be asked for again.
+    # Interrupted tasks can be retried.
     again = {"prompts": [row["prompt"] for row in ended["failed_results"]]}
     assert fleet.client.post("/generate-batch", json=again).json()["failed_count"] == 0
     assert simulator.account(fleet.account)["created"] == 10

@@ -1,4 +1,4 @@
-"""The image's steps, run here: there need be no Docker for them to work."""
+"""The steps of the image's build, run on this machine without Docker."""
 
 import importlib.metadata
 import json
@@ -30,7 +30,7 @@ def test_image_build_steps_produce_a_working_server(simulator: Simulator, tmp_pa
     build = instructions()[: instructions().index(("FROM", "python:${PYTHON}-slim"))]
     steps = [(name, argument) for name, argument in build if name in ("COPY", "RUN")]
     assert len(steps) == 5
-    # Beside the interpreter of the tests stands that of the image, with its own pip.
+    # The image's interpreter, with its own pip, stands beside that of the tests.
     tools = tmp_path / "tools"
     subprocess.run([sys.executable, "-m", "venv", str(tools)], check=True)
     around = {**os.environ, "PATH": f"{tools / 'bin'}:{os.environ['PATH']}"}
@@ -60,7 +60,7 @@ def test_image_build_steps_produce_a_working_server(simulator: Simulator, tmp_pa
 
 
 def copy(source: Path, target: Path) -> None:
-    """As COPY does: a folder's content, or a file into a folder."""
+    """Copy like COPY does: a folder's content, or a file into a folder."""
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:
@@ -68,7 +68,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def bill_of_materials(target: Path) -> set[tuple[str, str]]:
-    """Return the names and versions that `make sbom` lists, this package's among them."""
+    """Return the names and versions listed by `make sbom`, including this package."""
     subprocess.run([sys.executable, ROOT / "tools" / "sbom.py", target], check=True)
     bill = json.loads(target.read_text("utf-8"))
     listed = [bill["metadata"]["component"], *bill["components"]]
@@ -76,7 +76,7 @@ def bill_of_materials(target: Path) -> set[tuple[str, str]]:
 
 
 def distributions(place: Path) -> set[tuple[str, str]]:
-    """Return the names and versions of what is installed in an environment."""
+    """Return the names and versions of the distributions in an environment."""
     (packages,) = place.glob("lib/python*/site-packages")
     return {
         (canonicalize_name(each.name), each.version)
@@ -85,5 +85,5 @@ def distributions(place: Path) -> set[tuple[str, str]]:
 
 
 def size(folder: Path) -> int:
-    """Of all files together, in bytes."""
+    """Return the total size of all files in bytes."""
     return sum(each.lstat().st_size for each in folder.rglob("*") if not each.is_dir())

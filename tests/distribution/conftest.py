@@ -1,4 +1,4 @@
-"""What people download, made once for all tests."""
+"""The published artifacts, built once for all tests."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ PYTHONS = ("3.11", "3.13", "3.14")
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it is published."""
+    """Return the package as a wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -30,13 +30,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mcpb() -> Path:
-    """The official command line for bundles."""
+    """Return the official command line for bundles."""
     return installed(ROOT / "bundle") / ".bin" / "mcpb"
 
 
 @pytest.fixture(scope="session")
 def unpacked(mcpb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, built by `make bundle`'s program, which validates it, and unpacked by a host."""
+    """Return the bundle, built and validated by the program of `make bundle`, and unpacked."""
     folder = tmp_path_factory.mktemp("bundle")
     built = subprocess.run(
         [sys.executable, str(ROOT / "bundle" / "build.py"), str(folder)],

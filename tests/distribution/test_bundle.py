@@ -23,7 +23,7 @@ TOKEN = "r8_secret_of_mine"
 
 
 def started(folder: Path, **user_config: Any) -> dict[str, Any] | None:
-    """What a host starts, given what the user has filled in."""
+    """Return the command that a host starts, given the user's values."""
     completed = subprocess.run(
         ["node", str(Path(__file__).with_name("started_by_a_host.mjs")), str(folder),
          json.dumps(user_config)],

@@ -1,4 +1,4 @@
-"""The wheel, installed by pip and by uv into a home with a blank and an umlaut, and used there."""
+"""The wheel, installed by pip and by uv into a home with a space and an umlaut, and used there."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class Installation:
         }
         home = dict.fromkeys(("HOME", "USERPROFILE"), str(self.home))
         data = dict.fromkeys(("APPDATA", "LOCALAPPDATA"), str(self.home / "AppData"))
-        # Windows encodes so by itself, unless told otherwise.
+        # The default encoding on Windows.
         encoding = {} if WINDOWS else {"PYTHONIOENCODING": CODE_PAGE}
         return kept | home | data | encoding | more
 
@@ -67,12 +67,12 @@ class Installation:
         )
 
     def run(self, *words: str, **variables: str) -> str:
-        """Return what the command prints; it has to succeed."""
+        """Return the output of the command, which has to succeed."""
         return finish(self.start(*words, **variables))
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Return what a process prints; it has to succeed, and no thread of it may fail."""
+    """Return the output of a process, which has to succeed without a failing thread."""
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors + out
     assert not any(word in errors for word in ("Traceback", "Exception", "Warning")), errors
@@ -130,13 +130,13 @@ def test_install_writes_a_working_entry_and_remove_deletes_it(
 
 
 def test_installed_command_starts_in_an_empty_environment(installed: Installation) -> None:
-    # Windows starts nothing that uses the network without this one.
+    # Programs on Windows need this variable to use the network.
     bare = {"SYSTEMROOT": os.environ["SYSTEMROOT"]} if WINDOWS else {}
     assert "generate_images" in tools_of(installed.command, [], bare)
 
 
 def tools_of(command: str | Path, words: list[str], variables: dict[str, str]) -> set[str]:
-    """Return the names of the tools of a server that a host starts by a command."""
+    """Return the names of the tools of a server started by a command."""
     initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`server.json` keeps the published rules of the MCP Registry, and says what is true."""
+"""`server.json` follows the published rules of the MCP Registry, and its content is correct."""
 
 import json
 import re

@@ -63,7 +63,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def allow(project: Path, *entries: tuple[str, str], days: int = 1) -> None:
-    """Accept advisories of packages, for some days from today."""
+    """Accept advisories of packages for `days` from today."""
     until = (datetime.now(UTC) + timedelta(days=days)).date()
     (project / "tools" / "audit-allowed.toml").write_text(
         "\n".join(
@@ -106,7 +106,7 @@ def services(python: list[Any], npm: dict[str, Any]) -> Iterator[str]:
 
 
 def audit(project: Path, address: str) -> tuple[int, str]:
-    """Return the exit code of an audit that asks these services, and what it prints."""
+    """Return the exit code and the output of an audit that queries these services."""
     if shutil.which("npm") is None:
         assert not os.environ.get("CI"), "npm is missing: nothing was audited"
         pytest.skip("npm is missing: nothing is audited")
@@ -224,7 +224,7 @@ def test_sbom_lists_what_the_image_installs(tmp_path: Path) -> None:
 
 
 def locked_for_the_image() -> set[tuple[str, str]]:
-    """Return the name and version of each line of the image's lock that holds on its system."""
+    """Return the name and version of each line of the image's lock that applies to its system."""
     (python,) = [given for _, given in instructions() if given.startswith("PYTHON=")]
     image = {
         "python_full_version": f"{python.partition('=')[2]}.0",

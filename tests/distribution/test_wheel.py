@@ -1,4 +1,4 @@
-"""The wheel holds the package and nothing else, and runs where nothing else is installed."""
+"""The wheel contains only the package, and runs on a machine with nothing else installed."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_wheel_metadata_names_command_licence_and_registry_entry(wheel: Path) ->
 
 
 class Machine:
-    """A user's machine with uv on it, and nothing else that was installed."""
+    """A user's machine with uv and nothing else installed."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

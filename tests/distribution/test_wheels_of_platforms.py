@@ -1,4 +1,4 @@
-"""Every platform installs from wheels alone: nobody needs a compiler. Asks the package index."""
+"""Every platform installs from wheels alone, without a compiler. Queries the package index."""
 
 import subprocess
 import sys
@@ -37,18 +37,18 @@ CONCURRENT = 8
 
 
 class NoWheels(Exception):
-    """A package has no version, or no wheel, for a platform; the message is uv's explanation."""
+    """No version or wheel of a package for a platform; the message is uv's explanation."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A platform, by uv's name of it, and a version of Python."""
+    """A platform, by its name in uv, and a version of Python."""
 
     platform: str
     python: str
 
     def resolve(self, *words: str | Path, only_wheels: bool = True) -> str:
-        """Return the versions that uv chooses for the target, a line each.
+        """Return the versions that uv chooses for the target, one per line.
 
         Raises:
             NoWheels: there is no such set of versions.
@@ -64,7 +64,7 @@ class Target:
 
 
 def targets(platforms: Iterable[str], *pythons: str) -> list[Target]:
-    """Return each platform with each Python."""
+    """Return each platform with each version of Python."""
     return [Target(*each) for each in product(platforms, pythons or PYTHONS)]
 
 
@@ -99,7 +99,7 @@ def test_newest_allowed_cryptography_has_a_wheel(tmp_path: Path) -> None:
         pinned.write_text(target.resolve("--no-deps", allowed, only_wheels=False))
         target.resolve("--no-deps", pinned)
 
-    assert not missing(targets(ALL, PYTHONS[0]), newest)  # one wheel is for every Python
+    assert not missing(targets(ALL, PYTHONS[0]), newest)  # one wheel supports every Python
 
 
 def test_the_bundle_installs(unpacked: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_bundle_installs(unpacked: Path) -> None:
 
 
 def test_development_lock_installs_unchanged() -> None:
-    # PyYAML, which only the tests need, has no wheel there, and builds without a compiler.
+    # PyYAML, a dependency of the tests only, has no wheel there, and builds without a compiler.
     tried = {*targets(DESKTOPS)} - {Target("aarch64-pc-windows-msvc", "3.11")}
     assert not missing(tried, lambda each: each.resolve("--no-deps", "requirements.lock"))
 

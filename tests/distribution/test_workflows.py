@@ -1,4 +1,4 @@
-"""`make check` lints the workflows of GitHub Actions, and they run on what the package supports."""
+"""`make check` lints the GitHub Actions workflows, and they cover the supported versions."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ WORKFLOW = Path("workflows", "ci.yml")
 
 
 def lint(folder: Path) -> tuple[bool, str]:
-    """Return whether `make workflows` passes for a folder, and what it prints."""
+    """Return whether `make workflows` passes for a folder, and its output."""
     done = subprocess.run(
         [
             "make",
@@ -35,7 +35,7 @@ def lint(folder: Path) -> tuple[bool, str]:
 
 @pytest.fixture
 def github(tmp_path: Path) -> Path:
-    """A copy of the project's folder for GitHub."""
+    """Return a copy of the project's `.github` folder."""
     return shutil.copytree(ROOT / ".github", tmp_path / ".github")
 
 

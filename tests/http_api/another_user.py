@@ -1,4 +1,4 @@
-"""Programs of another user of this machine: a client, and a proxy that hides itself."""
+"""Programs of another user of this machine: a client, and a proxy that adds no headers."""
 
 import os
 import subprocess
@@ -53,18 +53,18 @@ while True:
 
 
 def require_another_user() -> None:
-    """Skip where no program can be started as another user, or whose it is cannot be told."""
+    """Skip if no program can run as another user, or a socket's owner cannot be determined."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("another user's programs were NOT tried: that takes root on Linux")
 
 
 def command(script: str, *words: str) -> list[str]:
-    """How a script is run by another user."""
+    """Return the command that runs a script as another user."""
     return [sys.executable, "-c", BECOME_ANOTHER_USER + script, *words]
 
 
 def asked_by_another_user(url: str, path: str, body: str, headers: str) -> str:
-    """What another user's program is answered: the status and the body, as JSON."""
+    """Return the response to another user's program: the status and the JSON body."""
     words = command(CLIENT, url, path, body, headers)
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def asked_by_another_user(url: str, path: str, body: str, headers: str) -> str:
 
 @contextmanager
 def hidden_proxy(url: str) -> Iterator[str]:
-    """Another user's proxy before a server, and its address."""
+    """Run another user's proxy in front of a server; yield its address."""
     with subprocess.Popen(command(PROXY, url), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Many clients that send at once, and one beside them that measures how long `/health` takes."""
+"""Many concurrent clients, and one beside them that measures the response time of `/health`."""
 
 import json
 import selectors
@@ -53,9 +53,9 @@ print(json.dumps(longest))
 
 @contextmanager
 def health_in_time(server: Server) -> Iterator[None]:
-    """Ask for `/health` all the time while the block runs: each answer has to come within 1 s.
+    """Request `/health` repeatedly while the block runs: each response has to arrive within 1 s.
 
-    The time for which other programs have the CPUs is left out where the system tells it.
+    Time for which other programs occupy the CPUs is excluded where the system reports it.
     """
     parts = urlsplit(server.url)
     arguments = [str(parts.hostname), str(parts.port), str(server.process.pid)]
@@ -79,19 +79,19 @@ def health_in_time(server: Server) -> Iterator[None]:
 
 @dataclass
 class Answer:
-    """The status of an answer, and its length in bytes; 0 where the connection was closed."""
+    """Status and length in bytes of a response; 0 if the connection was closed."""
 
     head: bytearray = field(default_factory=bytearray)
     length: int = 0
 
     @property
     def status(self) -> int:
-        """The status; 0 where there was no answer."""
+        """Return the status; 0 without a response."""
         return int(self.head.split(b" ")[1]) if b" " in self.head else 0
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """Return a request's head and body; the connection ends with the answer."""
+    """Return a request's head and body; the connection closes after the response."""
     lines = {
         "host": "127.0.0.1",
         "content-type": "application/json",
@@ -104,7 +104,7 @@ def post(path: str, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, byt
 
 
 def get(path: str, headers: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """Return a request's head, and no body."""
+    """Return the head of a request without a body."""
     lines = {"host": "127.0.0.1", "connection": "close", **headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"GET {path} HTTP/1.1\r\n{head}\r\n".encode(), b""
@@ -113,7 +113,7 @@ def get(path: str, headers: Mapping[str, str]) -> tuple[bytes, bytes]:
 def send_concurrently(
     server: Server, requests: Sequence[tuple[bytes, bytes]], within: float = 120
 ) -> list[Answer]:
-    """Send each request on a connection of its own, all at once, and read all answers."""
+    """Send all requests concurrently, each on its own connection, and read all responses."""
     parts = urlsplit(server.url)
     answers = []
     with selectors.DefaultSelector() as selector:
@@ -140,7 +140,7 @@ def send_concurrently(
 
 
 def _send(connection: socket.socket, left: list[memoryview]) -> bool:
-    """Send a piece; return whether there is more."""
+    """Send a piece; return whether more remains."""
     while left and not left[0]:
         left.pop(0)
     if left:
@@ -148,7 +148,7 @@ def _send(connection: socket.socket, left: list[memoryview]) -> bool:
             left[0] = left[0][connection.send(left[0][:_CHUNK_BYTES]) :]
         except BlockingIOError:
             return True
-        except ConnectionError:  # It was refused, and is read no more.
+        except ConnectionError:  # The request was rejected, and the rest is not read.
             left.clear()
     return bool(left)
 
@@ -168,7 +168,7 @@ def _receive(connection: socket.socket, answer: Answer) -> bool:
 
 
 def memory_of(pid: int) -> int | None:
-    """Return the resident bytes of a process; None where the system does not tell."""
+    """Return the resident bytes of a process; None where the system does not report them."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

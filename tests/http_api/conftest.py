@@ -1,4 +1,4 @@
-"""The real server over HTTP, in a process of its own, beside a simulator."""
+"""Fixtures for tests over HTTP: the real server in its own process, and a simulator."""
 
 import os
 import re
@@ -44,17 +44,17 @@ sys.exit(main())
 
 
 class Traced(NamedTuple):
-    """A program that is the server, and writes down its spans."""
+    """A server program that writes its spans to a file."""
 
     program: list[str]
     spans: Path
 
 
 class Server:
-    """A server that runs, and a client of it that sends no credentials by itself.
+    """A running server, and a client of it that sends no credentials by default.
 
     Attributes:
-        log: what it has written to stderr, line by line; whole once it has ended.
+        log: lines written to stderr so far; complete once the server has exited.
     """
 
     def __init__(self, url: str, process: subprocess.Popen[str], log: list[str]) -> None:
@@ -80,7 +80,7 @@ class Server:
 
 
 def described(answer: httpx.Response) -> None:
-    """See whether what a server refuses is as `/openapi.json` says, where it is of a route."""
+    """Check that a route's error response matches `/openapi.json`."""
     path, method = answer.request.url.path, answer.request.method.lower()
     if answer.status_code < 400:
         return
@@ -97,7 +97,7 @@ def described(answer: httpx.Response) -> None:
 
 @cache
 def description() -> Any:
-    """What a server says of itself."""
+    """Return a server's OpenAPI document."""
     app = App(Settings.model_validate({}), cast(Any, None))
     return build(app, ReplicateMcpServer(app), host="127.0.0.1").openapi()
 
@@ -106,7 +106,7 @@ def description() -> Any:
 def running_server(
     variables: Mapping[str, str], *words: str, program: Sequence[str] = PROGRAM
 ) -> Iterator[Server]:
-    """A server with these settings, while the block runs; on loopback, tests use its token."""
+    """Run a server with these settings while the block runs, with `--local` on loopback."""
     usual = {"REPLICATE_MCP_ADMIN_API_KEY": ADMIN_KEY}
     if "--host" not in words:
         usual["REPLICATE_MCP_LOCAL"] = "1"
@@ -135,7 +135,7 @@ def _read(stream: IO[str], log: list[str]) -> None:
 
 @pytest.fixture
 def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
-    """Starts servers over one state; keywords are environment variables."""
+    """Return a function that starts servers over one state; keywords are environment variables."""
 
     def running(
         *words: str, program: Sequence[str] = PROGRAM, **variables: str
@@ -148,14 +148,14 @@ def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def server(serve: Serve) -> Iterator[Server]:
-    """One with its usual settings, on loopback."""
+    """Run a server with default settings on loopback."""
     with serve() as running:
         yield running
 
 
 @pytest.fixture
 def traced(tmp_path: Path) -> Traced:
-    """For `serve(program=traced.program)`."""
+    """Return the program for `serve(program=traced.program)`."""
     spans, script = tmp_path / "spans", tmp_path / "traced.py"
     script.write_text(TRACED)
     return Traced([sys.executable, str(script), str(spans)], spans)

@@ -1,4 +1,4 @@
-"""The same image asked for by every way: its path, its body and its headers."""
+"""Requests for the same image through each entry point: path, body and headers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ ONE = ({"prompt": "a red car"},)
 
 
 def rest(inside: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """One image, over REST."""
+    """Return a REST request for one image."""
     body: dict[str, Any] = {"prompt": "a red car"}
     if inside is not None:
         body["credentials"] = {"replicate_api_token": inside}
@@ -17,7 +17,7 @@ def rest(inside: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
 def mcp(
     inside: str | None, tasks: Sequence[dict[str, Any]] = ONE
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """One image, or these, over MCP."""
+    """Return an MCP request for one image, or for these tasks."""
     meta: dict[str, Any] = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},

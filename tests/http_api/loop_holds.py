@@ -1,4 +1,4 @@
-"""A server that measures how long each callback holds its event loop, in CPU time of its thread."""
+"""A server that measures in thread CPU time how long each callback blocks its event loop."""
 
 import json
 import signal
@@ -69,19 +69,19 @@ sys.exit(main())
 
 
 class Holds:
-    """The longest holds of a server's loop since they were last asked for."""
+    """The longest holds of a server's event loop since the last query."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "holds.json"
 
     def program(self) -> list[str]:
-        """A program that is the server; its words follow."""
+        """Return the server program, without its arguments."""
         script = self._path.with_suffix(".py")
         script.write_text(HOLDING.replace("sys.argv.pop()", repr(str(self._path))))
         return [sys.executable, str(script)]
 
     def longest(self, process: "subprocess.Popen[Any]") -> tuple[float, str]:
-        """Return the longest hold in seconds, and of what; (0, "") where none took over 20 ms."""
+        """Return the longest hold in seconds and its callback; (0, "") if none took over 20 ms."""
         self._path.unlink(missing_ok=True)
         process.send_signal(signal.SIGUSR1)
         until = time.monotonic() + 60
@@ -93,7 +93,7 @@ class Holds:
 
 
 def largest_values(size: int, marks: int) -> dict[str, bytes]:
-    """One JSON value of each kind that takes longest to read: many bytes, or many values."""
+    """Return one JSON value of each kind that is slow to parse: many bytes, or many values."""
     many = marks // 2
     return {
         "text": b'"' + b"x" * size + b'"',

@@ -1,4 +1,4 @@
-"""Requests to /mcp that are nearly right, or not at all: mutated, torn, mistyped, misnamed."""
+"""Malformed requests to /mcp: mutated, truncated, mistyped or with wrong names."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class MalformedRequest(NamedTuple):
-    """A request, as it goes over the wire."""
+    """A request as sent over the connection."""
 
     method: str
     headers: Headers
@@ -111,10 +111,10 @@ HEADER_NAMES = (
 
 
 def malformed_request(dice: random.Random, session: str) -> MalformedRequest:
-    """One of many; the same for the same dice.
+    """Return a random request, determined by `dice`.
 
     Args:
-        session: a session of the handshake era that is open.
+        session: an open session of the handshake era.
     """
     method, params = dice.choice(VALID)
     era = dice.choice(ERAS)
@@ -175,7 +175,7 @@ def _headers(message: dict[str, Any], era: str, session: str) -> Headers:
 
 
 def _mutated(body: Any, dice: random.Random) -> Any:
-    """The body with one place of it changed; or put into something else as a whole."""
+    """Return the body with one place changed, or wrapped as a whole."""
     places = list(_places(body))
     if not places or dice.random() < 0.06:
         return dice.choice(([body], [body, body], [body, 7], {"params": body}, [[body]], []))
@@ -193,7 +193,7 @@ def _mutated(body: Any, dice: random.Random) -> Any:
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a JSON value: what it is in, and under which key or index."""
+    """Return every place of a JSON value: its container, and its key or index."""
     if not isinstance(node, dict | list):
         return
     for key in list(node) if isinstance(node, dict) else range(len(node)):

@@ -1,4 +1,4 @@
-"""Who calls, over real HTTP: every combination of what is presented, where, and by which way."""
+"""Authentication over real HTTP: each combination of credentials, their location and the route."""
 
 import json
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ SECRETS = ("r8_acme_1", OWN_TOKEN, ADMIN_KEY, WRONG_KEY, "not-a-replicate-token"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server stands.
+    """A server's configuration and address.
 
     Attributes:
-        host: what callers say in `Host`; None for the address as it is.
-        knows_its_names: then MCP's SDK refuses others before anybody asks who calls.
+        host: the `Host` header of callers; None for the address itself.
+        knows_its_names: whether the MCP SDK rejects other hosts before authentication.
     """
 
     words: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ SITUATIONS = (
 
 
 def account_billed(place: Place, way: str, admin: str, own: str, situation: str) -> str | None:
-    """The three tiers, told once more: whose account may be billed, if anybody's."""
+    """Return the account that may be billed by the three tiers, or None."""
     from_another_site = situation in ("a page of another site", "a page whose name points here")
     if situation in ("a form", "no type"):
         return None  # Such a body is not read.
@@ -85,7 +85,7 @@ def account_billed(place: Place, way: str, admin: str, own: str, situation: str)
         right = admin == "right" and place.has_admin_key and place.has_token
         return SERVERS_ACCOUNT if right else None
     if own in ("wrong bearer", "empty header", "empty inside"):
-        return None  # What is presented and is wrong does not fall to the next tier.
+        return None  # Invalid credentials do not fall through to the next tier.
     if own in ("own header", "bearer", "inside"):
         return OWN_ACCOUNT
     if from_another_site or not place.has_token:
@@ -97,7 +97,7 @@ def account_billed(place: Place, way: str, admin: str, own: str, situation: str)
 
 
 def headers_of(place: Place, url: str, admin: str, own: str, situation: str) -> dict[str, str]:
-    """What is sent beside the body."""
+    """Return the headers sent beside the body."""
     headers = {"content-type": "application/json"}
     if place.host:
         headers["host"] = place.host

@@ -1,4 +1,4 @@
-"""What one caller began is nobody else's, by whichever way they ask."""
+"""Isolation of callers: no entry point gives access to another caller's batches."""
 
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ OTHERS_IDS = ["another token", "the server's token", "the admin"]
 
 
 def of(token: str) -> RequestParamsMeta:
-    """The `_meta` of a caller's request."""
+    """Return the `_meta` of a caller's request."""
     credentials = {"replicate-mcp/credentials": {"replicate_api_token": token}}
     return cast(RequestParamsMeta, credentials)
 
@@ -69,7 +69,7 @@ async def test_mcp_batch_is_readable_completed_and_cancellable_only_by_its_calle
         assert "There is no batch yet" in await call("get_batch", BOB)
         for tool in ("get_batch", "cancel_batch"):
             assert f"There is no batch '{batch}'" in await call(tool, BOB, batch_id=batch)
-            # Without a token it is the server's caller who asks, on the same connection.
+            # Without a token, the same connection acts as the server's caller.
             assert (await client.call_tool(tool, {"batch_id": batch})).is_error
         with pytest.raises(MCPError):
             await client.read_resource(f"replicate://batches/{batch}")
@@ -78,7 +78,7 @@ async def test_mcp_batch_is_readable_completed_and_cancellable_only_by_its_calle
 
 
 async def completed(client: Client) -> list[str]:
-    """The ids that are offered to whoever brings no token."""
+    """Return the ids offered to a request without a token."""
     ref = ResourceTemplateReference(type="ref/resource", uri="replicate://batches/{id}")
     found = await client.complete(ref, {"name": "id", "value": "b_"})
     return found.completion.values

@@ -1,4 +1,4 @@
-"""The official conformance suites of MCP, each scenario of them, against the server at /mcp."""
+"""The official MCP conformance suites, with all scenarios, against the server at /mcp."""
 
 import json
 import re
@@ -25,7 +25,7 @@ RUNS = {
 
 
 class Check(NamedTuple):
-    """A check that a suite made."""
+    """A check made by a suite."""
 
     scenario: str
     name: str
@@ -35,7 +35,7 @@ class Check(NamedTuple):
 
 @cache
 def suite(version: str) -> tuple[str, ...]:
-    """The command that runs a suite."""
+    """Return the command that runs a suite."""
     program = installed(FOLDER) / f"conformance-{version}" / "dist" / "index.js"
     report = subprocess.run(
         ["node", "--version"], capture_output=True, text=True, check=True
@@ -45,8 +45,8 @@ def suite(version: str) -> tuple[str, ...]:
 
 
 @cache
-def written_down() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """The scenarios that pass whole, by suite; the checks that are not tried, by scenario."""
+def expected_results() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Return the expected passing scenarios by suite, and the skipped checks by scenario."""
     known = tomllib.loads(Path(__file__).with_name("conformance.toml").read_text("utf-8"))
     not_tried: dict[str, set[str]] = {}
     for group in known["not_tried"]:
@@ -58,7 +58,7 @@ def written_down() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
 
 
 def checks_in(folder: Path) -> Iterator[Check]:
-    """What a suite wrote down."""
+    """Return the checks that a suite recorded."""
     for file in sorted(folder.glob("*/checks.json")):
         scenario = re.sub(r"^server-(.+?)-\d{4}-\d\d-\d\dT.*$", r"\1", file.parent.name)
         report: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
@@ -76,7 +76,7 @@ def test_applicable_conformance_scenarios_pass(server: Server, tmp_path: Path, r
     )
     checks = list(checks_in(tmp_path))
     assert len(checks) > 30, done.stdout + done.stderr
-    passed, not_tried = written_down()
+    passed, not_tried = expected_results()
 
     failed = [
         check
@@ -100,7 +100,7 @@ def test_every_conformance_scenario_is_listed(version: str) -> None:
         [*suite(version), "list", "--server"], capture_output=True, text=True, check=True
     ).stdout
     listed = set(re.findall(r"^ +- (\S+)", report, re.MULTILINE))
-    passed, not_tried = written_down()
+    passed, not_tried = expected_results()
     assert not passed[version] & set(not_tried)
     assert listed - set(not_tried) == passed[version]
     if version == "0.2":

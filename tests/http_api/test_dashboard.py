@@ -21,7 +21,7 @@ RESPOND_ASYNC = {"prefer": "respond-async"}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's browser."""
+    """Run the system's browser."""
     with running_browser() as launched:
         yield launched
 

@@ -48,7 +48,7 @@ def origin(url: str) -> str:
 
 @pytest.fixture
 def results(server: Server) -> dict[str, Any]:
-    """A batch with one image and one failed task for each hostile URL."""
+    """Return a batch with one image and one failed task for each hostile URL."""
     count = len(NO_LINKS)
     body = {"prompts": [f"car {n}" for n in range(count)] + [f"{n} [fail]" for n in range(count)]}
     made: dict[str, Any] = server.post("/generate-batch", body).json()

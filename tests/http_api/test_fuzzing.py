@@ -1,4 +1,4 @@
-"""Odd requests, 10,000 and more in `make soak`: none meets a fault of ours, and none hangs."""
+"""Malformed requests, over 10,000 in `make soak`: none causes an internal error or a hang."""
 
 import json
 import random
@@ -51,7 +51,7 @@ def test_fuzzed_requests_to_every_route_never_get_a_500(server: Server, examples
                     headers=headers, timeout=60, checks=[checks.not_a_server_error]
                 )
 
-            # What takes nothing, or any text, cannot be given something wrong.
+            # Fields that accept nothing, or any text, have no invalid value.
             with suppress(*((Unsatisfiable,) if mode is GenerationMode.NEGATIVE else ())):
                 try_it()
     assert tried.total() > examples * len(tried)
@@ -77,7 +77,7 @@ def test_truncated_bodies_never_get_a_500(server: Server) -> None:
 
 
 def session_of(server: Server) -> str:
-    """A session of the handshake era."""
+    """Open a session of the handshake era."""
     asked = {"protocolVersion": ERAS[0], "capabilities": {}, "clientInfo": CLIENT}
     hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": asked}
     accept = {"accept": "application/json, text/event-stream"}
@@ -89,7 +89,7 @@ def session_of(server: Server) -> str:
 
 
 def codes(answer: str) -> set[Any]:
-    """The codes of the errors in an answer, plain or in a stream."""
+    """Return the error codes in a response, plain or streamed."""
     found = set()
     for line in answer.splitlines():
         text = line.removeprefix("data:").strip()

@@ -1,4 +1,4 @@
-"""Hostile text in every field that strangers fill: answers stay JSON, and lines stay lines."""
+"""Hostile text in every foreign field: responses stay valid JSON, and lines stay single lines."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Place = Callable[[str], Sent]
 
 
 class HostileReplicate(Playback):
-    """Replicate, whose models answer with one text wherever they can."""
+    """Replicate with models that return one hostile text in every field."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def send(server: Server, sent: Sent) -> httpx.Response:
 
 
 def content_of(answer: httpx.Response) -> Any:
-    """An answer's JSON, of which every text can be written as UTF-8."""
+    """Parse a response's JSON and check that all its text is valid UTF-8."""
     text = answer.content.decode("utf-8")
     assert answer.status_code < 500, text[:500]
     if answer.headers["content-type"].startswith("text/event-stream"):
@@ -97,7 +97,7 @@ def in_path(text: str) -> str:
 
 
 def in_header(text: str) -> str:
-    """What of a text HTTP can carry in a header."""
+    """Return the part of a text that an HTTP header can contain."""
     return "".join(c for c in text[:1_000] if c.isprintable() and ord(c) < 128).strip() or "-"
 
 
@@ -255,12 +255,12 @@ def test_model_text_stays_within_its_line_and_field(
 
 
 def one_line(text: str) -> bool:
-    """Whether a text is one printable line that is not long."""
+    """Return whether a text is one short printable line."""
     return text.isprintable() and len(text) < len(LONG)
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """The lines of a tool's text, which is all of its content."""
+    """Return the lines of a tool's text, which is its only content."""
     (content,) = result["content"]
     lines = content["text"].split("\n")
     assert all(map(one_line, lines)), lines

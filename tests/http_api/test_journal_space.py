@@ -1,4 +1,4 @@
-"""An account whose batches fill its part of the journal is refused, and no other."""
+"""An account that exceeds its journal quota is rejected, and no other account is."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_account_with_a_full_journal_quota_is_rejected_until_batches_end(
         server.client.delete(place, headers=own)
         assert server.get(f"{place}?wait_seconds=20", headers=own).json()["status"] == "canceled"
         again = start(HALF_A_MEBIBYTE, "acme")
-        for _ in range(200):  # What ran at Replicate ends a moment later.
+        for _ in range(200):  # The predictions at Replicate end a moment later.
             if again.status_code == 202:
                 break
             again = start(HALF_A_MEBIBYTE, "acme")

@@ -1,4 +1,4 @@
-"""The limits at the edge, over real sockets: what is too large, too slow, too much, or not ours."""
+"""Request limits over real sockets: size, speed, concurrency and unknown hosts."""
 
 import json
 import select
@@ -18,7 +18,7 @@ from mcp.server.streamable_http_manager import (
 
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.entry_points import mcp
-from http_api.raw_client import Wire, first_answered, request, wire_to
+from http_api.raw_client import Wire, request, wire_to, wires_with_response
 from replicate_mcp.batches.memory_limit import BATCH_BYTES, TASK_BYTES
 from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MARK_BYTES
 from replicate_mcp.simulator import Simulator
@@ -44,7 +44,7 @@ JSON = {"content_type": "application/json"}
 
 @pytest.fixture
 def limited(serve: Serve) -> Limited:
-    """Starts servers with other limits."""
+    """Return a function that starts servers with other limits."""
 
     def running(*words: str, **limits: float) -> AbstractContextManager[Server]:
         program = (sys.executable, "-c", LIMITED)
@@ -76,7 +76,7 @@ def test_slow_headers_time_out_with_408_while_other_requests_are_served(
         answered = slow.rest()
         assert answered.startswith("HTTP/1.1 408 ")
         assert "headers came too slowly" in body_of(answered)["error"]
-        with wire_to(server.url) as again:  # And so are those of a connection's next request.
+        with wire_to(server.url) as again:  # The connection's next request has the same limits.
             again.send(request("GET", "/models"))
             assert again.headers().startswith("HTTP/1.1 200 ")
             again.send("GET /models HTTP/1.1\r\nx-slow: ")
@@ -120,7 +120,7 @@ def test_too_large_body_gets_413_with_or_without_content_length(
             length = str(mebibytes * 1024 * 1024 + 1)
             reply.send(request("POST", path, content_length=length, **MCP))
             assert reply.headers().startswith("HTTP/1.1 413 ")
-            reply.drip("x")  # It is not heard for ever.
+            reply.drip("x")  # The server does not read it forever.
         with wire_to(server.url) as chunked:
             chunked.send(request("POST", path, transfer_encoding="chunked", **MCP))
             chunked.drip("10000\r\n" + "x" * 0x10000 + "\r\n", every=0.001)
@@ -144,7 +144,7 @@ def test_client_sending_a_too_large_body_to_the_end_receives_the_413(
         slow.send(request("POST", path, **head, **MCP))
         for _ in range(mebibytes + 1):
             slow.send(piece)
-        # It sends for longer than the server waits for one that has stopped.
+        # The client sends for longer than the server waits for one that has stopped.
         select.select([slow.socket], [], [], 30)
         for _ in range(25):
             slow.send(piece[: len(piece) // 64] if "content_length" in head else piece)
@@ -217,20 +217,20 @@ def test_caller_with_too_many_open_requests_is_rejected_while_others_are_served(
         assert (over_mcp.status_code, over_mcp.headers["retry-after"]) == (429, "5")
         assert over_mcp.json()["error"]["message"] == reply["error"]
         assert over_mcp.json()["error"]["data"]["retryable"] is True
-        # Others are served: another token, the admin, who has none, who has one in the body.
+        # Other callers are served: another token, the admin, no token, and a token in the body.
         for headers in (bearer("b"), {"x-admin-api-key": ADMIN_KEY}, {}):
             assert server.get("/models", headers=headers).status_code == 200
         first.socket.close()
         wait_until_served(server, bearer("a"))
 
-        # Whoever makes up tokens, is one address still.
+        # Invented tokens still share one address.
         first = open_stream(**bearer("a"))
         for name in "bcde":
             open_stream(**bearer(name))
         assert server.get("/models", headers=bearer("f")).status_code == 429
         elsewhere = {"x-forwarded-for": "10.0.0.9, 198.51.100.7"}
         assert server.get("/models", headers=bearer("f") | elsewhere).status_code == 200
-        # And whoever makes up addresses, is connected from one still: a quarter is the others'.
+        # Spoofed addresses share the connection's: a quarter of the capacity stays for the others.
         for number in range(4):
             address = {"x_forwarded_for": f"198.51.100.{number}"}
             open_stream(**address, **bearer(f"g{number}"))
@@ -276,7 +276,7 @@ def test_requests_of_disconnected_clients_are_no_longer_counted(
 
 
 def wait_until_served(server: Server, headers: dict[str, str], path: str = "/models") -> None:
-    """An end is noticed by the server a moment after it."""
+    """Repeat the request until it is served: the server notices a disconnect with a delay."""
     for _ in range(500):
         if server.get(path, headers=headers).status_code == 200:
             return
@@ -293,7 +293,7 @@ def test_held_request_bodies_count_towards_the_caller_quota(limited: Limited) ->
             length = {"content_length": "900000"}
             wire.send(request("POST", "/generate", **length, **JSON, **bearer("a")))
             wire.send("x" * 899_999)
-        answered = first_answered(one, other)
+        answered = wires_with_response(one, other)
         assert len(answered) == 1
         assert answered[0].headers().startswith("HTTP/1.1 429 ")
         small = {"prompt": "x" * 1_000, "aspect_ratio": "none"}
@@ -338,7 +338,7 @@ def test_inputs_of_unfinished_batches_count_towards_the_account_quota(
         over_mcp = server.client.post(path, json=body, headers=headers).text
         assert f'"replicate-mcp/refusal":{json.dumps(reply, separators=(",", ":"))}' in over_mcp
 
-        shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", **large}  # It is there once.
+        shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", **large}  # Stored once.
         assert server.post("/generate-batch", shared, **later, **bearer("b_1")).status_code == 202
         for account in "cdef":
             assert start(f"{account}_1", **later).status_code == 202
@@ -377,7 +377,7 @@ def test_client_that_reads_too_slowly_is_disconnected(limited: Limited) -> None:
 
 
 def large_batch(server: Server, **headers: str) -> str:
-    """Where a batch is that is told in over two megabytes."""
+    """Return the path of a batch whose response has over two megabytes."""
     prompts = [f"{number} " + "x" * 19_000 for number in range(110)]
     made = server.post("/generate-batch", {"prompts": prompts}, **headers)
     assert made.json()["successful_count"] == 110
@@ -428,7 +428,7 @@ def test_new_connection_closes_the_longest_idle_one(limited: Limited) -> None:
         idle = [stack.enter_context(wire_to(server.url)) for _ in range(7)]
         assert server.get("/health").status_code == 200
         assert idle[0].rest() == ""
-        # Each of many that come at once has one closed.
+        # Each new connection has the oldest idle one closed.
         more = [stack.enter_context(wire_to(server.url)) for _ in range(20)]
         for wire in [*idle[1:], *more[:-7]]:
             assert wire.rest() == ""
@@ -454,7 +454,7 @@ def test_open_sessions_count_towards_the_caller_quota(limited: Limited) -> None:
         assert "sessions are open" in refused.json()["error"]["message"]
         assert begin("b").status_code == 200
         one = usual | {"mcp-session-id": sessions[0]}
-        assert server.client.delete("/mcp", headers=one).status_code == 404  # It is another's.
+        assert server.client.delete("/mcp", headers=one).status_code == 404  # Another's.
         assert begin("a").status_code == 429
         assert server.client.delete("/mcp", headers=one | bearer("a")).status_code == 200
         assert begin("a").status_code == 200

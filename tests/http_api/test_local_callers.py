@@ -1,4 +1,4 @@
-"""Callers without credentials: who of this machine may use the server's token, and when."""
+"""Callers without credentials: which local programs may use the server's token."""
 
 import json
 import sys
@@ -138,7 +138,7 @@ def test_health_hides_backend_details_from_unprivileged_clients(serve: Serve) ->
     admin = {"x-admin-api-key": ADMIN_KEY}
     with serve(REPLICATE_MCP_BACKEND=place) as server:
         for path in ("/health", "/"):
-            for headers in ({}, admin):  # This machine's program, and the admin.
+            for headers in ({}, admin):  # A program on this machine, and the admin.
                 response = server.get(path, headers=headers)
                 assert response.status_code == 503
                 assert "127.0.0.1:1" in response.json()["concurrency_status"]["backend"]

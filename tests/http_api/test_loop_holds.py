@@ -1,6 +1,6 @@
-"""Nothing that a caller sends holds up the event loop: the largest of each kind, edge by edge.
+"""No request blocks the event loop: the largest input of each kind, for each entry point.
 
-What is measured is CPU time of the loop's thread, so other work of the machine does not count.
+CPU time of the loop's thread is measured, so other load on the machine does not count.
 """
 
 import json
@@ -27,28 +27,28 @@ MCP_MARKS = DEFAULT_LIMITS.mcp_body_marks - 5_000
 
 
 class Measured:
-    """A server, and the longest hold of its loop by one request."""
+    """A server, and the longest hold of its event loop during one request."""
 
     def __init__(self, server: Server, holds: Holds) -> None:
         self.server = server
         self._holds = holds
 
     def send(self, path: str, content: bytes, *headers: dict[str, str]) -> Any:
-        """Post a body, and see how long it held the loop."""
+        """Post a body and check how long it blocked the loop."""
         together = {name: value for each in (JSON, *headers) for name, value in each.items()}
         answer = self.server.client.post(path, content=content, headers=together)
         self.check()
         return answer
 
     def check(self) -> None:
-        """See how long anything held the loop since the last look."""
+        """Check the longest hold of the loop since the last check."""
         seconds, what = self._holds.longest(self.server.process)
         assert seconds <= MAX_HOLD_SECONDS, f"{seconds * 1000:.0f} ms: {what}"
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
-    """One server for all; what it imports at its first calls, it has imported."""
+    """Return a server for all tests, after first calls that trigger its late imports."""
     folder = tmp_path_factory.mktemp("holds")
     holds = Holds(folder)
     with (
@@ -83,14 +83,14 @@ def as_the_prompt(value: bytes) -> bytes:
     return b'{"prompts": [%s]}' % value
 
 
-def beside_a_thousand_tasks(value: bytes) -> bytes:
+def among_a_thousand_tasks(value: bytes) -> bytes:
     tasks = b",".join([b'{"prompt":"x"}'] * 1_000)
     return b'{"tasks": [%s], "junk": %s}' % (tasks, value)
 
 
 BODIES = {
     "/generate": (in_the_body, as_the_body),
-    "/generate-batch": (in_a_task, as_the_prompt, beside_a_thousand_tasks),
+    "/generate-batch": (in_a_task, as_the_prompt, among_a_thousand_tasks),
 }
 
 
@@ -121,7 +121,7 @@ ACCEPT = {"accept": "application/json, text/event-stream"}
 
 @pytest.fixture(scope="module")
 def session(measured: Measured) -> dict[str, str]:
-    """The headers of a session of the older protocol."""
+    """Return the headers of a session of the older protocol."""
     first = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": LEGACY}
     answer = measured.server.client.post("/mcp", json=first, headers=TOKEN | ACCEPT)
     name = {"mcp-session-id": answer.headers["mcp-session-id"]}
@@ -132,7 +132,7 @@ def session(measured: Measured) -> dict[str, str]:
 
 
 def call(arguments: bytes, *, modern: bool) -> tuple[bytes, dict[str, str]]:
-    """A call of generate_images with these arguments, in either era."""
+    """Return a call of generate_images with these arguments, in either era."""
     _, body, headers = mcp(None)
     body["params"]["arguments"] = "ARGUMENTS"
     if not modern:

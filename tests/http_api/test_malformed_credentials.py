@@ -1,4 +1,4 @@
-"""Requests that are made to be taken for another's: smuggled, doubled, folded, odd, or guessed."""
+"""Requests crafted to be taken for another caller's: smuggled, duplicated, folded or guessed."""
 
 import json
 from itertools import product
@@ -58,7 +58,7 @@ def test_malformed_credentials_never_fall_back_to_the_server_token(
 
 
 def doubled(name: str, *values: str) -> str:
-    """A request's head in which a header comes again and again."""
+    """Return a request's head in which a header is repeated."""
     return request("GET", "/status", connection="close").removesuffix("\r\n") + "".join(
         f"{name}: {value}\r\n" for value in values
     )
@@ -74,11 +74,11 @@ MALFORMED_HEADS = [
     doubled("authorization", f"Bearer {OWN}", f"Bearer {OTHER}"),
     doubled("authorization", f"Bearer {OWN}", "Basic eA=="),
     doubled("origin", "http://127.0.0.1", "https://evil.example.com"),
-    # Folded over two lines, it is another one.
+    # A header folded over two lines is a different one.
     doubled("x-admin-api-key", ADMIN_KEY[:9] + "\r\n " + ADMIN_KEY[9:]),
     doubled("x-admin-api-key", "\r\n\twrong"),
     doubled("x-replicate-api-key", "r8_other\r\n _1"),
-    # With another letter for the dash, a proxy's header is a proxy's header.
+    # With another character for the dash, it is still a proxy header.
     doubled("x_forwarded_for", "203.0.113.9"),
     doubled("X-FORWARDED-FOR", "203.0.113.9"),
     doubled("x-forwarded-for", ""),

@@ -1,4 +1,4 @@
-"""MCP over HTTP: both eras at /mcp, and HTTP+SSE at /sse."""
+"""MCP over HTTP: both protocol eras at /mcp, and HTTP+SSE at /sse."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -103,7 +103,7 @@ async def test_signal_cancels_nothing_and_the_next_server_delivers(
 ) -> None:
     simulator.configure(predict_seconds=4)
     with serve() as first:
-        with suppress(Exception):  # Each transport tells in its own way that the server is gone.
+        with suppress(Exception):  # Each transport reports the server's exit in its own way.
             async with client_of(first, way) as client, anyio.create_task_group() as group:
                 group.start_soon(client.call_tool, "generate_images", {"tasks": [{"prompt": "x"}]})
                 await simulator.reached(account="acme", in_flight=1)

@@ -1,4 +1,4 @@
-"""Which sessions are counted: those that the SDK still keeps, by what is seen of them."""
+"""Counting of MCP sessions that the SDK still holds, derived from their requests and responses."""
 
 from itertools import count
 
@@ -26,7 +26,7 @@ class Clock:
 
 
 class Caller:
-    """Somebody who may have two sessions, of an SDK that gives one to whoever has none."""
+    """A client with up to two sessions, of an SDK that opens one for each request without one."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -52,7 +52,7 @@ class Caller:
         revision: str = "",
         principal: str = "token:a",
     ) -> str:
-        """The session of the answer."""
+        """Return the session of the response."""
         sent = {"mcp-session-id": session, "mcp-protocol-version": revision}
         headers = [(name.encode(), value.encode()) for name, value in sent.items() if value]
         scope = {"type": "http", "method": method, "path": "/mcp", "headers": headers}
@@ -103,7 +103,7 @@ async def test_idle_session_is_no_longer_counted(caller: Caller) -> None:
 
 async def test_session_requested_by_another_principal_stays_counted(caller: Caller) -> None:
     first, second = await caller.send(), await caller.send()
-    caller.unknown = {first, second}  # As the SDK answers whoever did not begin it.
+    caller.unknown = {first, second}  # The SDK's response to any caller that did not open it.
     for method in ("POST", "GET", "DELETE"):
         await caller.send(first, method, principal="unknown at 192.0.2.1")
     with pytest.raises(TooManyRequests):

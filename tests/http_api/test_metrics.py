@@ -1,4 +1,4 @@
-"""What is counted and traced, of the real server."""
+"""Metrics and traces of the real server."""
 
 import os
 import re

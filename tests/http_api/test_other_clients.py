@@ -1,4 +1,4 @@
-"""Clients that hosts are built with, each against the server over HTTP."""
+"""Client libraries of hosts, each against the server over HTTP."""
 
 import json
 import os
@@ -32,7 +32,7 @@ TYPESCRIPT = [
 
 
 def run_client(command: Sequence[str], **variables: str) -> dict[str, Any]:
-    """What a client's script prints."""
+    """Return the output of a client's script."""
     done = subprocess.run(
         command,
         env={**os.environ, **variables},
@@ -47,13 +47,13 @@ def run_client(command: Sequence[str], **variables: str) -> dict[str, Any]:
     return answer
 
 
-def assert_all_went_well(outcome: dict[str, Any]) -> None:
-    """The two images were made, in sight; a refusal reads well; the batch is found again."""
+def check_output(outcome: dict[str, Any]) -> None:
+    """Check the output: two images with progress, a readable rejection, and a batch found again."""
     assert outcome["tools"][0] == "generate_images"
     made, again, refused = outcome["made"], outcome["again"], outcome["refused"]
     assert outcome["reported"], "no progress"
     assert outcome["reported"] == sorted(outcome["reported"])
-    # A report that comes together with the answer is dropped by some clients.
+    # Some clients drop a progress report that arrives together with the response.
     assert outcome["reported"][-1] in (1, 2)
     lines = made["content"][0]["text"].splitlines()
     assert lines[0].endswith("is completed: 2 of 2 made.")
@@ -68,7 +68,7 @@ def assert_all_went_well(outcome: dict[str, Any]) -> None:
 
 @pytest.fixture
 def slowly(simulator: Simulator) -> None:
-    """Predictions take long enough to hear of their progress."""
+    """Make predictions slow enough for progress reports."""
     simulator.configure(predict_seconds="0.2,0.6")
 
 
@@ -76,12 +76,12 @@ def slowly(simulator: Simulator) -> None:
 @pytest.mark.parametrize(("script", "way", "path"), TYPESCRIPT)
 def test_typescript_sdk_makes_a_batch(server: Server, script: str, way: str, path: str) -> None:
     installed(FOLDER)
-    assert_all_went_well(run_client(["node", script, way, f"{server.url}{path}"]))
+    check_output(run_client(["node", script, way, f"{server.url}{path}"]))
 
 
 @cache
 def inspector() -> str:
-    """The Inspector's command line."""
+    """Return the Inspector's command line."""
     return str(installed(INSPECTOR) / ".bin" / "mcp-inspector")
 
 
@@ -120,7 +120,7 @@ def test_inspector_lists_calls_and_receives_an_error(
 
 @pytest.fixture(scope="module")
 def first_python_sdk(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with the Python SDK's first generation, for a process of its own."""
+    """Return a folder with the Python SDK 1.x, for use in another process."""
     folder = str(tmp_path_factory.mktemp("python_1x"))
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     wanted = ["--require-hashes", "--no-deps", "-r", str(FOLDER / "python_1x.txt")]
@@ -132,4 +132,4 @@ def first_python_sdk(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_first_python_sdk_makes_a_batch(server: Server, first_python_sdk: str) -> None:
     for way, path in (("streamable", "/mcp"), ("sse", "/sse")):
         command = [sys.executable, "python_1x.py", way, f"{server.url}{path}"]
-        assert_all_went_well(run_client(command, PYTHONPATH=first_python_sdk))
+        check_output(run_client(command, PYTHONPATH=first_python_sdk))

@@ -1,4 +1,4 @@
-"""Whose socket the other end of a connection is, by the system's own tables."""
+"""The owner of a connection's peer socket, from the system's own tables."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ ROW = "   0: {local} {remote} 01 00000000:00000000 00:00000000 00000000 {user} 0
 
 @contextmanager
 def connected(family: socket.AddressFamily, host: str) -> Iterator[tuple[socket.socket, Endpoint]]:
-    """A client's socket that is connected to a listener at `host`, and the listener's endpoint."""
+    """Return a client socket connected to a listener at `host`, and the listener's endpoint."""
     with socket.create_server((host, 0), family=family) as listener, ExitStack() as stack:
         port: int = listener.getsockname()[1]
         client = stack.enter_context(socket.create_connection((host, port)))
@@ -67,13 +67,13 @@ def test_ipv6_socket_connected_to_an_ipv4_address_is_found() -> None:
 def test_closed_socket_is_not_attributed_to_root() -> None:
     with connected(socket.AF_INET, "127.0.0.1") as (client, listener):
         own = endpoint(client)
-        client.close()  # The table has it on, as user 0.
+        client.close()  # The table still lists it, as owned by user 0.
         assert socket_users(own, listener) == set()
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Callable[..., Path]:
-    """Writes one, of rows that are like the system's."""
+    """Return a function that writes a table with rows in the system's format."""
 
     def write(*rows: tuple[str, str, int, int]) -> Path:
         text = "  sl  local_address rem_address   st\n" + "".join(

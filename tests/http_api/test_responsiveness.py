@@ -1,4 +1,4 @@
-"""Under attack, the server goes on answering, and gives the memory back that it took."""
+"""Under attack, the server keeps responding and frees the memory afterwards."""
 
 import io
 import json
@@ -31,14 +31,14 @@ MCP_MARKS = DEFAULT_LIMITS.mcp_body_marks - 5_000
 
 @cache
 def bomb() -> bytes:
-    """A PNG of 190 kB that decodes to 147 MB."""
+    """Return a PNG of 190 kB that decodes to 147 MB."""
     file = io.BytesIO()
     Image.new("RGB", (7_000, 7_000)).save(file, "PNG")
     return file.getvalue()
 
 
 class Hostile(Playback):
-    """Replicate, with models of hostile owners."""
+    """Replicate with models of hostile owners."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,19 +69,19 @@ class Hostile(Playback):
 
 
 class Attacked:
-    """A server over a hostile Replicate."""
+    """A server connected to a hostile Replicate."""
 
     def __init__(self, server: Server, replicate: Hostile) -> None:
         self.server = server
         self.replicate = replicate
 
     def send(self, requests: Sequence[tuple[bytes, bytes]]) -> list[Answer]:
-        """Send all at once; meanwhile `/health` has to answer in time."""
+        """Send all requests concurrently; meanwhile `/health` has to respond in time."""
         with health_in_time(self.server):
             return send_concurrently(self.server, requests, within=600)
 
     def large_batch(self) -> str:
-        """Return the address of an ended batch that is read in over 3.4 MB."""
+        """Return the address of an ended batch whose response has over 3.4 MB."""
         body = json.dumps({"prompts": ["x" * 3_300] * 1_000})
         begun = self.server.client.post("/generate-batch", content=body, headers=JSON | OWN)
         assert begun.json().get("successful_count") == 1_000, begun.text[:500]
@@ -192,7 +192,7 @@ def test_server_stays_responsive_to_two_hundred_clients_with_maximum_requests(
     pid = attacked.server.process.pid
     send_concurrently(
         attacked.server, [KINDS["rest text"]()]
-    )  # What is imported and kept, is by now.
+    )  # Late imports and caches are complete by now.
     rest = memory_of(pid)
     slow = {}
     for kind, made in KINDS.items():

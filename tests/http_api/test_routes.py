@@ -1,4 +1,4 @@
-"""The routes, as the programs that call them depend on them."""
+"""The REST routes and their documented behaviour."""
 
 import sqlite3
 from base64 import b64encode
@@ -143,7 +143,7 @@ def test_valid_tasks_run_with_skip_invalid(server: Server, simulator: Simulator)
     assert simulator.account("acme")["created"] == 1
 
 
-# What is sent, to where, the status, and what the sentence says.
+# The request, its path, the status, and part of the message.
 REFUSED: list[tuple[str, Any, int, str]] = [
     ("/generate", {}, 400, "prompt is required by black-forest-labs/flux-schnell"),
     ("/generate", {"prompt": ""}, 400, "prompt is empty"),
@@ -350,7 +350,7 @@ def test_own_token_and_limit_of_a_caller_apply_to_its_batch(
     other = simulator.account("other")
     assert (other["created"], other["max_in_flight"]) == (8, 2)
     assert simulator.account("acme")["created"] == 0
-    # Nobody else sees it, not even the admin.
+    # No other caller sees it, not even the admin.
     batch = f"/batches/{made['batch_id']}"
     assert server.get(batch, headers={"x-replicate-api-key": "r8_other_1"}).status_code == 200
     for headers in ({}, {"x-admin-api-key": ADMIN_KEY}, {"x-replicate-api-key": "r8_third_1"}):
@@ -436,7 +436,7 @@ def test_repeated_request_with_same_idempotency_key_gets_the_same_batch(
     other = server.post("/generate-batch", {"prompts": ["c"]}, idempotency_key="k1")
     assert other.status_code == 422
     assert simulator.account("acme")["created"] == 2
-    # Another caller's keys are its own.
+    # Idempotency keys are separate for each caller.
     mine = server.post("/generate-batch", body, idempotency_key="k1", **OWN).json()
     assert mine["batch_id"] != answers[0]["batch_id"]
 

@@ -1,4 +1,4 @@
-"""Sessions of MCP's older revisions belong to who began them, whoever knows their ids."""
+"""Sessions of older MCP revisions are restricted to their owner, even if others know their ids."""
 
 import json
 import threading
@@ -31,12 +31,12 @@ TWO_IMAGES = {"name": "generate_images", "arguments": {"tasks": [{"prompt": "x"}
 
 @dataclass
 class Session:
-    """One that is open, by the way it was begun.
+    """An open session and how it was opened.
 
     Attributes:
-        url: where its messages are sent.
-        headers: what names the session, beside its owner's credentials.
-        events: what the server sends on its streams.
+        url: the URL to which its messages are sent.
+        headers: headers that name the session, beside its owner's credentials.
+        events: events that the server sends on its streams.
     """
 
     url: str
@@ -46,7 +46,7 @@ class Session:
     events: "Queue[dict[str, Any]]" = field(default_factory=Queue)
 
     def post(self, message: dict[str, Any], credentials: dict[str, str] | None = None) -> int:
-        """The status of an answer; what is streamed goes to `events`."""
+        """Return the status of a response; streamed events are added to `events`."""
         who = self.owner if credentials is None else credentials
         with self.client.stream(
             "POST", self.url, json=message, headers=self.headers | who
@@ -107,7 +107,7 @@ def sse(server: Server, owner: dict[str, str]) -> Iterator[Session]:
         session = Session(server.url + place.removeprefix("data: "), dict(ACCEPT), owner, client)
 
         def read_events() -> None:
-            with suppress(Exception):  # However the stream ends that is closed while it is read.
+            with suppress(Exception):  # Any error may end a stream that is closed while read.
                 for line in lines:
                     if line.startswith("data: {"):
                         session.events.put(json.loads(line.removeprefix("data: ")))

@@ -1,4 +1,4 @@
-"""A server that is told to end: who waits gets an answer, and the others learn of it at once."""
+"""Shutdown of a server: waiting requests get a response, the others end immediately."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -46,7 +46,7 @@ async def test_tool_returns_partial_results_on_shutdown(
     with serve() as first:
 
         async def ask() -> None:
-            with suppress(Exception):  # In the end it says goodbye to a server that is gone.
+            with suppress(Exception):  # Closing sends a request to a server that has exited.
                 async with client_of(first, way) as client:
                     await client.list_tools()
                     tasks = {"tasks": [{"prompt": "a car"}]}

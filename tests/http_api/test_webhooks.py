@@ -1,4 +1,4 @@
-"""Webhooks as they reach a fleet: any server of it, once, twice, late, forged or never."""
+"""Webhooks delivered to a fleet: to any server, once, twice, late, forged or never."""
 
 import re
 import time
@@ -21,12 +21,12 @@ OWN = {"x_replicate_api_key": "r8_other_1"}
 
 
 def lose_answers(simulator: Simulator, **more: Any) -> None:
-    """Every answer to a creation is lost, so that each prediction has to be followed."""
+    """Lose the response of every creation, so that each prediction has to be followed."""
     simulator.configure(creation_reset_after=1, predict_seconds=PREDICT_SECONDS, **more)
 
 
 def make(server: Server, simulator: Simulator, **headers: str) -> tuple[Any, int]:
-    """A batch's answer, and how often its predictions were looked at one by one."""
+    """Return a batch's response, and how often its predictions were polled."""
     before = count_polls(simulator)
     body = {"model_name": "flux-dev", "tasks": [{"prompt": f"car {n}"} for n in range(5)]}
     answer = server.post("/generate-batch", body, **headers)
@@ -48,7 +48,7 @@ def test_webhook_received_by_another_server_ends_the_wait_without_polling(
         serve(REPLICATE_MCP_PUBLIC_URL=receiver.url, REPLICATE_API_TOKEN="r8_other_1") as makes,
     ):
         assert makes.get("/status").status_code == 200
-        # The server that hears has no token of this account: whoever follows verifies.
+        # The receiving server has no token of this account: the follower verifies the webhook.
         for headers in ({}, OWN):
             began = time.monotonic()
             made, polls = make(makes, simulator, **headers)
@@ -137,7 +137,7 @@ def test_unverifiable_webhooks_are_limited_in_bytes(serve: Serve) -> None:
     ):
 
         def kept(account: str, size: int, times: int) -> int:
-            """How many bytes of bodies; each has its prediction's own."""
+            """Return the stored bytes of bodies; each contains its prediction's own."""
             path, body = f"/webhooks/replicate/{account}", {"id": "p0", "output": "x" * size}
             answers = [client.post(path, json=body | {"id": f"p{n}"}) for n in range(times)]
             assert {each.status_code for each in answers} <= {204, 503}

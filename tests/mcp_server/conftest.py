@@ -1,4 +1,4 @@
-"""A real client of a real server over stdio, in both eras of the protocol."""
+"""Fixtures for tests over stdio: a real client of a real server, in both protocol eras."""
 
 import os
 import sys
@@ -22,15 +22,15 @@ ERAS = {"2025-11-25": "legacy", "2026-07-28": "auto"}
 
 @pytest.fixture(params=ERAS)
 def era(request: pytest.FixtureRequest) -> str:
-    """How the client is told to speak."""
+    """Return the protocol mode of the client."""
     return ERAS[request.param]
 
 
 @pytest.fixture
 def connect(simulator: Simulator, tmp_path: Path, era: str) -> Connect:
-    """Starts a server of its own and connects to it; keywords are settings.
+    """Return a function that starts a server and connects to it; keywords are settings.
 
-    `ask` is what the client does when the server asks its user; None for a client that cannot.
+    `ask` handles the server's elicitation requests; None for a client without elicitation.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A client on stdio that sends what bytes it likes."""
+"""A raw stdio client that sends arbitrary bytes."""
 
 import json
 import os
@@ -31,7 +31,7 @@ INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
 class StdioWire:
-    """A server's two pipes."""
+    """A server's stdin and stdout."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
@@ -41,7 +41,7 @@ class StdioWire:
         self._log_seen = 0
 
     def send(self, line: bytes) -> None:
-        """Send a line, without its end where it has one."""
+        """Send a line, without a newline if it already has one."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
@@ -61,10 +61,10 @@ class StdioWire:
         return json.loads(line.decode())
 
     def answers_to(self, line: bytes, count: int = 0) -> list[Any]:
-        """Send a line and then a ping; return what is answered before the ping is.
+        """Send a line and then a ping; return the messages received before the ping's response.
 
         Args:
-            count: how many answers are waited for at least, as a tool's may come after the ping's.
+            count: minimum number of messages to wait for, as a tool may respond after the ping.
         """
         self._pings += 1
         name = f"ping {self._pings}"
@@ -81,18 +81,18 @@ class StdioWire:
         return answers
 
     def answer_to(self, line: bytes) -> Any:
-        """Return the one answer to a line."""
+        """Return the only response to a line."""
         (answer,) = self.answers_to(line, count=1)
         return answer
 
     def begin(self) -> None:
-        """Make the handshake."""
+        """Perform the handshake."""
         self.send(json.dumps(INITIALIZE).encode())
         assert self.receive()["id"] == "first"
         self.send(json.dumps(INITIALIZED).encode())
 
     def log(self) -> str:
-        """Return what the server has written to stderr since the last look."""
+        """Return what the server has written to stderr since the last call."""
         with self._log.open("rb") as file:
             file.seek(self._log_seen)
             new = file.read()
@@ -104,7 +104,7 @@ class StdioWire:
 def stdio_server(
     variables: Mapping[str, str], folder: Path, program: Sequence[str] = PROGRAM
 ) -> Iterator[StdioWire]:
-    """A server with these settings, while the block runs."""
+    """Run a server with these settings while the block runs."""
     log = folder / "stderr"
     with (
         log.open("wb") as stderr,

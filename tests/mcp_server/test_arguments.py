@@ -1,4 +1,4 @@
-"""What clients and frameworks make of a tool's arguments."""
+"""Tool arguments in the forms in which clients and frameworks send them."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A person is asked before much is spent, in both eras of the protocol."""
+"""Confirmation by the user before expensive batches, in both protocol eras."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ THREE = {"tasks": [{"prompt": "a", "num_outputs": 2}, {"prompt": "b"}]}
 
 
 class Person:
-    """Answers every question alike, and remembers what was asked."""
+    """A user who gives the same response to each request, and records the requests."""
 
     def __init__(self, action: Any = "accept") -> None:
         self.action = action
@@ -70,7 +70,7 @@ async def test_declined_elicitation_creates_nothing_and_is_reported(
 ) -> None:
     person = Person(action)
     async with connect(ask=person, REPLICATE_MCP_CONFIRM_ABOVE="0") as client:
-        if action == "error" and era == "auto":  # The client gives up by itself, in this era.
+        if action == "error" and era == "auto":  # In this era, the client gives up by itself.
             with pytest.raises(MCPError, match="no window is open"):
                 await client.call_tool("generate_images", THREE)
         else:

@@ -1,4 +1,4 @@
-"""The configuration that people paste."""
+"""The example configuration for hosts."""
 
 import json
 import os
@@ -32,7 +32,7 @@ async def test_server_started_from_the_example_responds(
 
 
 async def answer_with(simulator: Simulator, tmp_path: Path, **changes: str) -> CallToolResult:
-    """What a call is answered with by a server that a host starts by the file, with changes."""
+    """Return a call's response from a server started by the changed file."""
     example = json.loads((ROOT / "claude_desktop_config.example.json").read_text())
     (server,) = example["mcpServers"].values()
     command = Path(sysconfig.get_path("scripts")) / Path(server["command"]).name

@@ -1,4 +1,4 @@
-"""Images of one's own machine as inputs, on stdio."""
+"""Local images as inputs, over stdio."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ COMBINE = "google/nano-banana"
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """The folder that is allowed, and beside it one that is not."""
+    """Return an allowed folder, and one beside it that is not allowed."""
     folder = tmp_path / "pictures"
     (folder / "cats").mkdir(parents=True)
     (tmp_path / "secret").mkdir()
@@ -79,7 +79,7 @@ async def test_path_used_by_several_tasks_is_uploaded_once(
 
 
 def wrong_paths(folder: Path) -> Iterator[tuple[str, str]]:
-    """Paths that are refused, and the sentence about each."""
+    """Return paths that are rejected, and the message about each."""
     outside = folder.parent / "secret" / "green.webp"
     (folder / "link.webp").symlink_to(outside)
     (folder / "linked").symlink_to(outside.parent)

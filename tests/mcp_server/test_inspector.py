@@ -18,12 +18,12 @@ HERE = Path(__file__).parent / "inspector"
 
 @pytest.fixture(scope="module")
 def inspector() -> Path:
-    """The Inspector's command line."""
+    """Return the Inspector's command line."""
     return installed(HERE) / ".bin" / "mcp-inspector"
 
 
 def ask(inspector: Path, simulator: Simulator, folder: Path, *words: str) -> dict[str, Any]:
-    """What the Inspector prints for a method."""
+    """Return the Inspector's output for a method."""
     settings: list[str] = []
     for name, value in environment(simulator, folder).items():
         settings += ["-e", f"{name}={value}"]

@@ -1,4 +1,4 @@
-"""`find_models`, as a client on stdio meets it in both eras."""
+"""`find_models` called by a client over stdio, in both protocol eras."""
 
 from typing import Any
 

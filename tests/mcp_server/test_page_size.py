@@ -1,4 +1,4 @@
-"""What a page of results costs a model, in tokens."""
+"""The size of a results page in tokens of a model."""
 
 import json
 import subprocess
@@ -26,8 +26,8 @@ CHINESE = "清晨宁静的港湾，渔船停泊在低雾之下，柔和的光线
 
 
 def text_of(answer: Any) -> str:
-    """The text and the structured content together."""
-    # As hosts in JavaScript write it: characters beyond ASCII stay as they are.
+    """Return the text and the structured content together."""
+    # As JavaScript hosts serialise it: non-ASCII characters are not escaped.
     return str(answer.content[0].text) + json.dumps(answer.structured_content, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""`preview=true`: a model sees what it made, on a real client of a real server."""
+"""`preview=true`: thumbnails for the model, with a real client of a real server."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("era", ["auto"])
 
 
 def seen(answer: CallToolResult) -> tuple[list[str], list[Image.Image]]:
-    """The text's lines, and the thumbnails."""
+    """Return the text's lines and the thumbnails."""
     text, *images = answer.content
     assert isinstance(text, TextContent)
     pictures: list[Image.Image] = []

@@ -1,4 +1,4 @@
-"""Prompts, as a client on stdio meets them in both eras."""
+"""Prompts requested by a client over stdio, in both protocol eras."""
 
 import pytest
 from mcp import Client, MCPError

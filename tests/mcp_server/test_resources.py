@@ -1,4 +1,4 @@
-"""Resources, and what a host offers while a person fills in their addresses."""
+"""Resources, and the completions that a host offers for their addresses."""
 
 import json
 from typing import Any, cast

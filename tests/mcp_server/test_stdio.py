@@ -1,4 +1,4 @@
-"""The tools, as a client on stdio meets them in both eras."""
+"""The tools called by a client over stdio, in both protocol eras."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ async def test_tool_list_stays_within_its_size_limit(connect: Connect) -> None:
     async with connect() as client:
         listed = await client.list_tools()
     size = len(listed.model_dump_json(by_alias=True, exclude_none=True))
-    # With room for arguments to come.
+    # With room for future arguments.
     assert size < 9_400
     assert {tool.name for tool in listed.tools} == {
         "generate_images",
@@ -123,7 +123,7 @@ async def test_call_returns_after_wait_seconds_and_the_batch_continues(
     async with connect() as client:
         early = await call(client, "generate_images", tasks=[{"prompt": "x"}], wait_seconds=0)
         assert (early["status"], early["pending_count"]) == ("running", 1)
-        # Told to wait, since a model that asks at once gets the same answer, again and again.
+        # The model has to wait, because polling immediately returns the same response.
         assert early["next_step"].endswith("and wait_seconds=45 for what finishes next.")
         late = await call(client, "get_batch", batch_id=early["batch_id"], wait_seconds=20)
     assert (late["status"], late["successful_count"]) == ("completed", 1)
@@ -281,7 +281,7 @@ async def test_invalid_call_is_rejected_with_the_correct_usage(
             result = await client.call_tool(tool, arguments)
             assert result.is_error, (tool, arguments)
             assert sentence in text(result)
-            # A sentence for the model, the same for programs; nothing that fits no outputSchema.
+            # A message for models and programs, without content outside the outputSchema.
             assert result.structured_content is None
             refusal = (result.meta or {})["replicate-mcp/refusal"]
             assert refusal["error"] == text(result)

@@ -1,4 +1,4 @@
-"""No line on stdin holds up the event loop, and no answer: the largest of each kind."""
+"""No line on stdin blocks the event loop: the largest input of each kind."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_BYTES, MAX_LINE_MARK
 
 
 class Measured:
-    """A server, and the longest hold of its loop by one line."""
+    """A server, and the longest hold of its event loop during one line."""
 
     def __init__(self, wire: StdioWire, holds: Holds) -> None:
         self._wire = wire
@@ -22,7 +22,7 @@ class Measured:
         holds.longest(wire.process)
 
     def answer_to(self, line: bytes) -> Any:
-        """Send a line, return its answer, and see how long the loop was held."""
+        """Send a line, return its response, and check how long the loop was blocked."""
         answer = self._wire.answer_to(line)
         seconds, what = self._holds.longest(self._wire.process)
         assert seconds <= MAX_HOLD_SECONDS, f"{seconds * 1000:.0f} ms: {what}"
@@ -31,7 +31,7 @@ class Measured:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
-    """One server for all; what it imports at its first call, it has imported."""
+    """Return a server for all tests, after a first call that triggers its late imports."""
     folder: Path = tmp_path_factory.mktemp("holds")
     holds = Holds(folder)
     with (

@@ -1,4 +1,4 @@
-"""Every line on stdin is answered, also one that is no message; and the next one after it."""
+"""Every line on stdin gets a response, including invalid messages, and so does the next one."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def own_simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def wire(own_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StdioWire]:
-    """One server for all: no line makes it answer the next ones differently."""
+    """Return a server for all tests: no line affects the responses to later ones."""
     folder = tmp_path_factory.mktemp("lines")
     with stdio_server(environment(own_simulator, folder), folder) as opened:
         opened.begin()
@@ -33,7 +33,7 @@ def wire(own_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def call(prompt: str, request_id: object = 7, tool: str = "generate_images") -> bytes:
-    """A call of a tool with one prompt, which is JSON."""
+    """Return a tool call with one prompt, given as JSON."""
     arguments = b'{"tasks": [{"prompt": ' + prompt.encode() + b"}]}"
     message = {"jsonrpc": "2.0", "id": request_id, "method": "tools/call"}
     params = b'{"name": "%s", "arguments": %s}' % (tool.encode(), arguments)

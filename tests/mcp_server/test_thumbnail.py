@@ -1,4 +1,4 @@
-"""A thumbnail is small, whatever it is made of, and what cannot be opened safely is not opened."""
+"""Thumbnails are small for every image, and unsafe files are not opened."""
 
 import io
 import random

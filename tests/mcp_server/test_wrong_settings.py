@@ -1,4 +1,4 @@
-"""A server on stdio with wrong settings: it starts, lists its tools, and says what is wrong."""
+"""A stdio server with invalid settings starts, lists its tools, and reports the errors."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ CALLS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def start(simulator: Simulator, tmp_path: Path) -> Start:
-    """Start a server as a host does; keywords are its variables, None takes one away."""
+    """Start a server as a host does; keywords are its environment variables, None removes one."""
 
     @asynccontextmanager
     async def started(*words: str, **variables: str | None) -> AsyncIterator[Client]:

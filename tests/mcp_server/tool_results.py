@@ -1,4 +1,4 @@
-"""Reading what a tool answered."""
+"""Helpers that read tool results."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def structured(result: CallToolResult) -> dict[str, Any]:
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """A call's structured answer, checked against the schema that the tool publishes."""
+    """Return a call's structured result, checked against the tool's output schema."""
     answer = structured(await client.call_tool(tool, arguments))
     Draft202012Validator(TOOLS[tool].tool.output_schema or {}).validate(answer)
     return answer

@@ -1,4 +1,4 @@
-"""A machine that slept: the steady clock has gone on, the event loop's has not."""
+"""System sleep: the steady clock advances, the event loop's clock does not."""
 
 import importlib
 import sys
@@ -18,7 +18,7 @@ from replicate_mcp.platform import clock
 
 
 class Sleeping:
-    """The machine's clocks; `sleep` lets the steady one jump."""
+    """The machine's clocks; `sleep` advances only the steady one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._slept = 0.0
@@ -59,7 +59,7 @@ def test_batch_creates_nothing_past_its_deadline_after_machine_sleep(
             assert len(playback.predictions) == 1
 
     with running_playback(Playback()) as playback:
-        playback.created = None  # The first one is held.
+        playback.created = None  # The first creation is held.
         anyio.run(run, playback)
 
 
@@ -74,7 +74,7 @@ def test_connection_idle_during_machine_sleep_is_not_reused(
             before = playback.connections
             batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "b"}]))
             await app.batches.wait(app.caller(), batch_id, seconds=None)
-            assert playback.connections == before  # Without sleep it is.
+            assert playback.connections == before  # Without sleep, it is reused.
             machine.sleep(60)
             batch_id = await app.batches.start(app.caller(), BatchRequest([{"prompt": "c"}]))
             await app.batches.wait(app.caller(), batch_id, seconds=None)
@@ -100,7 +100,7 @@ async def test_timer_of_minutes_ends_after_machine_sleep(
 
 @pytest.fixture
 def reloaded() -> Iterator[Callable[[], int | None]]:
-    """Chooses the clock anew, and gives its number."""
+    """Reload the module so that it chooses a clock; return the clock's id."""
 
     def reload() -> int | None:
         number: int | None = importlib.reload(clock)._CLOCK

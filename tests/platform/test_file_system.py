@@ -1,4 +1,4 @@
-"""A state file on another machine's disk is known as such."""
+"""Detection of state files on network file systems."""
 
 import ctypes
 import subprocess

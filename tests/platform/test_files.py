@@ -1,4 +1,4 @@
-"""Modes and held files, with Windows' rules in place of this system's."""
+"""File modes and files held open, with the rules of Windows in place of this system's."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ def test_windows_files_get_no_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_unopenable_lock_file_does_not_prove_a_dead_process(tmp_path: Path) -> None:
     lock = LifeLock(str(tmp_path / "state.db"), "own")
-    (tmp_path / "state.db.other.lock").mkdir()  # As a file that access to is denied.
+    (tmp_path / "state.db.other.lock").mkdir()  # Simulates a file to which access is denied.
     gone = LifeLock(str(tmp_path / "state.db"), "gone")
     gone._lock.release()
     assert lock.dead(["own", "other", "gone"]) == ["gone"]
@@ -135,7 +135,7 @@ def test_permission_error_is_not_retried_off_windows() -> None:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_unwritable_folder_is_rejected_before_any_creation(tmp_path: Path) -> None:
     tmp_path.chmod(0o333)
-    make_folder(tmp_path)  # It cannot be listed, and that is not needed.
+    make_folder(tmp_path)  # It cannot be listed, which is not required.
     tmp_path.chmod(0o555)
     with pytest.raises(InvalidInput, match="cannot be written to: Permission denied"):
         make_folder(tmp_path)
@@ -148,7 +148,7 @@ def test_folder_protected_by_macos_is_rejected_before_any_creation(
 
     def guarded(self: Path, *_: object) -> None:
         tried.append(self)
-        raise PermissionError(1, "Operation not permitted")  # As macOS answers for Documents.
+        raise PermissionError(1, "Operation not permitted")  # As macOS does for Documents.
 
     monkeypatch.setattr(Path, "open", guarded)
     with pytest.raises(InvalidInput, match="cannot be written to: Operation not permitted"):

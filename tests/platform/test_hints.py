@@ -1,4 +1,4 @@
-"""Commands that the product prints are in the words of the user's shell."""
+"""Printed commands use the syntax of the user's shell."""
 
 import argparse
 import shlex
@@ -21,7 +21,7 @@ PYTHON = r"C:\Program Files\Python\python.exe"
 
 
 def of_simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `simulate` says to type in another terminal."""
+    """Return the command that `simulate` prints for another terminal."""
 
     def run(*_: object, on_ready: Callable[[str], None], **__: object) -> None:
         on_ready("http://127.0.0.1:8765")
@@ -34,14 +34,14 @@ def of_simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
 
 def of_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """How an admin key is made, where one is too short."""
+    """Return the command that creates an admin key when one is too short."""
     with pytest.raises(InvalidInput) as raised:
         load_settings({"REPLICATE_MCP_ADMIN_API_KEY": "short"}, "/dev/null")
     return str(raised.value).split("`")[1]
 
 
 def of_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """How a damaged state file is moved away; its folder has a blank, as on macOS."""
+    """Return the command that moves a damaged state file; its folder has a space, as on macOS."""
     error = BackendUnavailable("")
     error.__cause__ = damaged = sqlite3.DatabaseError("malformed")
     damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
@@ -54,7 +54,7 @@ def of_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def of_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """How the simulator's packages are installed."""
+    """Return the command that installs the simulator's packages."""
     monkeypatch.setattr(simulate, "find_spec", lambda name: None)
     with pytest.raises(InvalidInput) as raised:
         simulate.require_simulator()
@@ -62,7 +62,7 @@ def of_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def of_generate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """How images are saved afterwards."""
+    """Return the command that saves the images afterwards."""
     monkeypatch.setattr(sys, "argv", [PYTHON.replace("python.exe", "replicate-mcp")])
     return executable.as_typed("download", "b_1", "--to", "DIR")
 

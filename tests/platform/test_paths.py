@@ -1,4 +1,4 @@
-"""Where files are on each system."""
+"""Locations of files on each system."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Commands as the user's shell reads them back."""
+"""Quoted commands are parsed correctly by the user's shell."""
 
 import errno
 import shlex
@@ -40,7 +40,7 @@ def test_powershell_command_uses_powershell_quoting(windows: pytest.MonkeyPatch)
     [
         (["replicate-mcp", "demo", "--keep"], "replicate-mcp demo --keep"),
         ([r"C:\Users\you\x.exe", "a", "--to", "DIR"], r"C:\Users\you\x.exe a --to DIR"),
-        # A quoted program needs the call operator; the other shell would not know it.
+        # A quoted program needs the call operator, which other shells do not know.
         ([r"C:\My Tools\x.exe", "show"], r"& 'C:\My Tools\x.exe' show"),
         (["x", "httpx[socks]", "$HOME", "a;b", ""], "x 'httpx[socks]' '$HOME' 'a;b' ''"),
         (["x", "it's", "it\u2019s"], "x 'it''s' 'it\u2019\u2019s'"),
@@ -74,11 +74,11 @@ def test_package_hint_uses_the_tool_that_created_the_environment(
 def test_hint_names_the_program_as_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "replicate-mcp.exe"
     program.touch()
-    # As Windows starts a program: without its ending.
+    # Windows starts programs without their extension.
     monkeypatch.setattr(sys, "argv", [str(program.with_suffix(""))])
     monkeypatch.setattr("shutil.which", lambda name: str(program))
     assert executable.as_typed("demo") == "replicate-mcp demo"
-    # `uvx` puts its folder on the path of the program alone.
+    # `uvx` adds its folder only to the program's own PATH.
     monkeypatch.setattr(sys, "prefix", "/home/you/.cache/uv/archive-v0/abc")
     assert executable.as_typed("demo") == f"{program.with_suffix('')} demo"
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end, received as Windows' event loop allows it."""
+"""Termination signals, received through the means of Windows' event loop."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from replicate_mcp.platform.signals import END_SIGNALS, wait_for_end_signal
 
 
 class LoopWithoutSignals(asyncio.SelectorEventLoop):
-    """As Windows' event loop."""
+    """An event loop like that of Windows."""
 
     def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
         raise NotImplementedError

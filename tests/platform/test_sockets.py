@@ -1,4 +1,4 @@
-"""Closing a socket that a thread of the event loop may be waiting for, as on Windows."""
+"""Closing a socket while an event loop's thread may be waiting for it, as on Windows."""
 
 import asyncio
 import select
@@ -22,14 +22,14 @@ TCP_TABLE = Path("/proc/net/tcp")
 
 
 class LoopWithoutReaders(asyncio.SelectorEventLoop):
-    """As Windows' event loop: it cannot wait for sockets by itself, so anyio does in a thread."""
+    """An event loop like that of Windows: anyio waits for sockets in a thread for it."""
 
     def add_reader(self, *args: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
 
 
 class Watched(SelectSelector):
-    """Knows which sockets its thread is waiting for in `select` at this moment."""
+    """A selector that records the sockets that its thread is waiting for."""
 
     inside: frozenset[int] = frozenset()
 
@@ -49,7 +49,7 @@ def waited_for_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Datagrams(socket.socket):
-    """Notes whether a thread waited for it when it was closed."""
+    """Records whether a thread was waiting for it when it was closed."""
 
     was_waited_for: bool | None = None
 
@@ -75,10 +75,10 @@ def test_socket_is_not_closed_while_a_thread_waits_on_it(was_cancelled: bool) ->
             if was_cancelled:
                 with anyio.move_on_after(0.01):
                     await anyio.wait_readable(watched)
-                assert watched.fileno() in Watched.inside  # The thread has not noticed.
+                assert watched.fileno() in Watched.inside  # The thread has not noticed the close.
             await close_datagram_socket(watched)
             assert watched.was_waited_for is False
-        # The thread goes on: others can still be waited for.
+        # The thread continues: other sockets can still be waited for.
         other = bound()
         other.sendto(b"", other.getsockname())
         with anyio.fail_after(5):
@@ -119,7 +119,7 @@ def test_keepalive_options_detect_dead_connections_on_each_system(
 
 
 class SocketFailingOnce:
-    """A socket as on Windows, where the next call fails instead of the one that was in vain."""
+    """A socket as on Windows, where the next call raises the error of an earlier datagram."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int]] = []

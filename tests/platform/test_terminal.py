@@ -1,4 +1,4 @@
-"""Windows shows Git Bash's window to programs as pipes with names of their own."""
+"""Git Bash on Windows: its terminal appears to programs as named pipes."""
 
 import io
 import os
@@ -18,7 +18,7 @@ MINTTY = r"\msys-dd50a72ab4668b33-pty0-to-master"
 
 @pytest.fixture
 def git_bash(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Windows, started from Git Bash, with its names for pipes."""
+    """Simulate Windows, started from Git Bash, with its names for pipes."""
     monkeypatch.setattr(terminal, "IS_WINDOWS", True)
     monkeypatch.setenv("MSYSTEM", "MINGW64")
     monkeypatch.setattr(terminal, "_pipe_name", lambda descriptor: MINTTY)
@@ -38,7 +38,7 @@ def pipe() -> Iterator[TextIO]:
         (MINTTY, True),
         (r"\msys-dd50a72ab4668b33-pty12-from-master", True),
         (r"\cygwin-e022582115c10879-pty4-to-master", True),
-        (r"\msys-dd50a72ab4668b33-5216-pipe-0x1", False),  # As of `| less`.
+        (r"\msys-dd50a72ab4668b33-5216-pipe-0x1", False),  # Of `| less`.
         ("", False),
     ],
 )

@@ -1,4 +1,4 @@
-"""The tests themselves can be read where the modules of POSIX are missing."""
+"""The test suite can be collected on systems without POSIX modules."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How an account's name is asked for, remembered, and refused."""
+"""Account names: how they are requested, cached and rejected."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -27,7 +27,7 @@ HOME = "192.0.2.1"
 
 
 class Kept:
-    """What is remembered, and for how long."""
+    """A cache that records each value and its time to live."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -42,7 +42,7 @@ class Kept:
 
 @pytest.fixture
 def accounts_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Accounts]:
-    """Makes accounts whose gateways end at a simulator."""
+    """Return a function that creates accounts whose gateways end at a simulator."""
 
     def make(replicate: Replicate, memory: Kept | None = None, **more: Any) -> Accounts:
         monkeypatch.setattr(module, "Gateway", lambda token, _url: replicate.gateway(token))
@@ -83,7 +83,7 @@ async def test_token_fingerprint_is_used_when_account_name_is_unavailable(
     assert kept.values == {}
 
 
-# How each question is answered; then the error, its sentence, and how often it was asked.
+# The responses to the requests; then the error, its message, and the number of requests.
 FAILURES: list[tuple[Answer, type[ReplicateMcpError], str, int]] = [
     (refused(401), Unauthorized, "Replicate refused the token", 1),
     (refused(400), ReplicateUnavailable, r"did not answer \(400: .*\), so nothing was created", 1),
@@ -147,7 +147,7 @@ async def test_account_name_lookup_times_out_after_twenty_seconds(
 
 
 @in_virtual_time
-async def test_a_memory_that_does_not_answer_in_twenty_seconds_is_not_waited_for(
+async def test_cache_read_times_out_after_twenty_seconds(
     accounts_of: MakeAccounts,
 ) -> None:
     class Hanging(Kept):
@@ -161,7 +161,7 @@ async def test_a_memory_that_does_not_answer_in_twenty_seconds_is_not_waited_for
 
 
 async def errors_of(*calls: Callable[[], Awaitable[object]]) -> list[Exception | None]:
-    """Call all at once; return the error of each."""
+    """Make all calls concurrently; return the error of each."""
     errors: list[Exception | None] = [None] * len(calls)
 
     async def one(place: int) -> None:
@@ -197,7 +197,7 @@ async def test_concurrent_name_requests_share_one_call_and_its_error(
 
 
 @in_virtual_time
-async def test_those_who_ask_at_once_share_an_answer_that_is_not_remembered(
+async def test_concurrent_requests_share_an_uncached_response(
     accounts_of: MakeAccounts,
 ) -> None:
     replicate = Replicate()
@@ -208,7 +208,7 @@ async def test_those_who_ask_at_once_share_an_answer_that_is_not_remembered(
 
 
 @in_virtual_time
-async def test_a_failed_question_is_asked_again_for_who_comes_after_the_failure(
+async def test_failed_request_is_repeated_for_later_callers(
     accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replicate = Replicate()
@@ -231,7 +231,7 @@ async def test_a_failed_question_is_asked_again_for_who_comes_after_the_failure(
 
 
 @in_virtual_time
-async def test_connections_of_a_token_are_closed_to_the_end_though_its_bringer_leaves(
+async def test_connections_of_a_token_are_closed_although_its_request_was_cancelled(
     accounts_of: MakeAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replicate = Replicate()
@@ -249,7 +249,7 @@ async def test_connections_of_a_token_are_closed_to_the_end_though_its_bringer_l
     assert closed == [12]
 
 
-# Tokens over HTTP that were refused.
+# Tokens over HTTP that were rejected.
 
 
 @in_virtual_time
@@ -370,7 +370,7 @@ async def test_webhooks_of_unknown_accounts_are_limited_in_bytes(
 
 
 class Signed:
-    """Webhooks of an account whose secret is known, or cannot be asked for."""
+    """Webhooks of an account whose secret is known, or cannot be requested."""
 
     def __init__(self, answer: bool | None) -> None:
         self._answer = answer
@@ -405,7 +405,7 @@ async def test_webhook_of_a_known_account_is_verified_and_stored_without_a_limit
 
 
 @in_virtual_time
-async def test_a_webhook_is_verified_with_the_secret_of_its_own_account(
+async def test_webhook_is_verified_with_the_secret_of_its_own_account(
     accounts_of: MakeAccounts,
 ) -> None:
     accounts = accounts_of(Replicate(), public_url="https://mcp.example")
@@ -418,7 +418,9 @@ async def test_a_webhook_is_verified_with_the_secret_of_its_own_account(
 
 
 @in_virtual_time
-async def test_without_a_public_url_webhooks_are_kept_unverified(accounts_of: MakeAccounts) -> None:
+async def test_webhooks_are_stored_unverified_without_a_public_url(
+    accounts_of: MakeAccounts,
+) -> None:
     accounts = accounts_of(Replicate())
     await accounts.name(TOKEN)
     assert accounts.gateway(TOKEN).webhooks is None

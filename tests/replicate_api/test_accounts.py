@@ -1,4 +1,4 @@
-"""Whose token a token is: asked for once, whoever and however many bring it."""
+"""The account of a token is requested once for all callers that send it."""
 
 import gc
 from collections import Counter
@@ -65,12 +65,12 @@ async def test_rejected_token_is_checked_again_by_later_requests(
 
 
 def over_http(app: App, token: str, source: str = "192.0.2.1") -> Caller:
-    """Who sent a token from an address."""
+    """Return the request context of a token sent from an address."""
     return app.access.authenticate(HttpRequest({"x-replicate-api-key": token}, source=source))
 
 
 def asked(simulator: Simulator) -> int:
-    """How often Replicate was asked whose a token is."""
+    """Return how often Replicate was asked for the account."""
     found: int = simulator.stats()["requests"].get("GET /v1/account", 0)
     return found
 
@@ -114,7 +114,7 @@ async def test_rejected_tokens_are_limited_per_address(
         assert outcomes == {Unauthorized: MAX_REFUSED, TooManyAttempts: 2 * MAX_REFUSED}
         with pytest.raises(TooManyAttempts, match=r"send it again in [1-9]"):
             await app.semaphores.list_for(over_http(app, "r8_another_1"))
-        # What is known goes on, as do other addresses and this machine's user.
+        # Known tokens still work, and so do other addresses and this machine's user.
         await app.semaphores.list_for(over_http(app, "r8_known_1"))
         await app.semaphores.list_for(over_http(app, "r8_another_1", "192.0.2.2"))
         await app.semaphores.list_for(app.caller())
@@ -154,7 +154,7 @@ async def test_silent_replicate_rejects_a_request_before_its_client_times_out(
 
 
 def refused_tokens(simulator: Simulator, count: int = 20) -> list[str]:
-    """Some that Replicate answers 401."""
+    """Return tokens to which Replicate responds with 401."""
     tokens = [f"r8_nobody_{number}" for number in range(count)]
     simulator.change_account("nobody", revoke=tokens)
     return tokens
@@ -219,7 +219,7 @@ async def test_idle_connections_are_closed(
 
 
 def new_objects(kind: type[T], before: Sequence[object] = ()) -> list[T]:
-    """List this process's objects of a class, without those of `before`."""
+    """Return this process's objects of a class, except those in `before`."""
     gc.collect()
     known = {id(each) for each in before}
     return [each for each in gc.get_objects() if isinstance(each, kind) and id(each) not in known]

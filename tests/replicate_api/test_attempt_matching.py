@@ -1,4 +1,4 @@
-"""Which prediction came of which attempt."""
+"""Matching of predictions to attempts."""
 
 import math
 import time
@@ -222,7 +222,7 @@ def test_attempt_older_than_fifty_minutes_is_undecidable() -> None:
         assert is_undecidable(attempt(1), listed, since=SENT + 3000, now=SENT + 50 * 60 + 0.1)
 
 
-# What is different in a prediction that is the attempt's otherwise, and whether it fits.
+# A change to a matching prediction, and whether it still matches.
 LIKE: list[Any] = [
     pytest.param({}, True, id="nothing"),
     pytest.param({"created_at": SENT - 5}, True, id="created when the attempt was sent"),
@@ -287,12 +287,12 @@ def test_every_sent_input_must_match() -> None:
 
 
 def attempts_of(*sent: tuple[int, float, int]) -> list[OpenAttempt]:
-    """Equal attempts by permit, time and `Cancel-After`."""
+    """Return equal attempts by permit, time and `Cancel-After`."""
     return [replace(attempt(permit, cancel_after=life), sent_at=at) for permit, at, life in sent]
 
 
-# Attempts as (permit, sent at, Cancel-After), predictions as (id, created at, life), and who gets
-# which.
+# Attempts as (permit, sent at, Cancel-After), predictions as (id, created at, lifetime), and the
+# expected matches.
 ORDERS: list[Any] = [
     pytest.param(
         [(1, 0, 600)], [("early", 1, 601.0), ("near", 2, 600.5)], {1: "near"}, id="the nearest life"
@@ -354,8 +354,8 @@ def test_lifetimes_three_seconds_apart_are_unambiguous() -> None:
     assert match_predictions(attempts, [made("it", lives=598.5)], set()) == {}
 
 
-# When a prediction of another model was created (None: there is none), when the list was read, and
-# whether that shows that an attempt, whose answer was lost at SENT, made none.
+# When a prediction of another model was created (None: never), when the list was read, and whether
+# it proves that an attempt whose response was lost at SENT created no prediction.
 EVIDENCE: list[Any] = [
     pytest.param(None, 9.99, False, id="nothing yet"),
     pytest.param(None, 10.0, True, id="ten seconds"),
@@ -380,7 +380,7 @@ def test_grace_period_for_unlisted_attempts(
     assert not is_undecidable(attempt(1), whole(*others), since=SENT, now=SENT + read)
 
 
-# A prediction without an owner beside an attempt, and whether it may be the attempt's after all.
+# An unclaimed prediction beside an attempt, and whether it may belong to the attempt after all.
 UNOWNED: list[Any] = [
     pytest.param(made("it", "a blue car"), False, id="another prompt"),
     pytest.param(made("it", model="o/other"), False, id="another model"),

@@ -36,7 +36,7 @@ URL = f"https://{API}"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Without what this machine itself needs for its network."""
+    """Remove the variables that this machine needs for its own network."""
     for name in NETWORK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -191,7 +191,7 @@ def test_tls_context_is_created_once_and_checks_hostnames() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
 
 
-# Proxies
+# Proxies.
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
@@ -227,7 +227,7 @@ CLOSED = "http://127.0.0.1:1"
 
 @pytest.fixture(params=["environment", "system"])
 def proxied(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> None:
-    """A proxy in the variables, or in the settings of macOS and Windows."""
+    """Return a proxy set in the variables, or in the settings of macOS and Windows."""
     if request.param == "environment":
         use(environment, {"HTTP_PROXY": CLOSED, "HTTPS_PROXY": CLOSED, "ALL_PROXY": CLOSED})
     else:
@@ -250,7 +250,7 @@ async def test_simulator_is_reached_without_the_configured_proxy(
     async with Delivery(simulator.url).fetching() as fetch:
         with pytest.raises(
             DownloadFailed, match="expired"
-        ):  # The simulator's answer: no such file.
+        ):  # The simulator's response: no such file.
             await fetch(f"{simulator.url}/delivery/none/out-0.png", 1_000)
 
 
@@ -309,7 +309,7 @@ async def test_socks_proxy_error_names_the_required_package(
         await connection_options(URL)
 
 
-# What else goes out
+# Other outgoing requests.
 
 
 async def test_images_are_fetched_with_the_same_proxy_and_certificates(
@@ -319,7 +319,7 @@ async def test_images_are_fetched_with_the_same_proxy_and_certificates(
     async with Delivery(URL).fetching() as fetch:
         with pytest.raises(
             DownloadFailed, match="expired"
-        ):  # The simulator's answer: no such file.
+        ):  # The simulator's response: no such file.
             await fetch("https://replicate.delivery/delivery/none/out-0.png", 1_000)
     assert network.proxy.asked == ["replicate.delivery:443"]
     environment.delenv("SSL_CERT_FILE")
@@ -352,7 +352,7 @@ def test_certificate_verification_is_equal_on_every_python(
 
     def create_strict(*args: Any, **options: Any) -> ssl.SSLContext:
         context = create(*args, **options)
-        context.verify_flags |= ssl.VERIFY_X509_STRICT  # As since Python 3.13.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # The default since Python 3.13.
         return context
 
     environment.setattr(ssl, "create_default_context", create_strict)

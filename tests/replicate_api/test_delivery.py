@@ -1,4 +1,4 @@
-"""Files are fetched from Replicate's delivery hosts only, and only what is as it should be."""
+"""Downloads: files are fetched only from Replicate's delivery hosts, and only valid ones."""
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,7 @@ from replicate_mcp.replicate_api.delivery import (
 
 MEGABYTE = 2**20
 
-# Where Replicate's API is called, an address, and whether it is one of an output.
+# The API's base URL, a URL, and whether it is an output URL.
 ADDRESSES: list[tuple[str, str, bool]] = [
     ("https://api.replicate.com", "https://replicate.delivery/a/out.png", True),
     ("https://api.replicate.com", "https://pbxt.replicate.delivery/a/out.png", True),
@@ -60,9 +60,7 @@ DELIVERY = ("https://replicate.delivery", "https://*.replicate.delivery")
         ("http://[::1]:9001", ("http://127.0.0.1:9001",)),
     ],
 )
-def test_a_browser_may_load_images_from_where_outputs_are(
-    base_url: str, own: tuple[str, ...]
-) -> None:
+def test_browser_may_load_images_from_output_hosts(base_url: str, own: tuple[str, ...]) -> None:
     assert simulator_origins(base_url) == own
     assert image_origins(base_url) == (*DELIVERY, *own)
 
@@ -75,7 +73,7 @@ def test_output_urls_are_distinguished_from_other_urls(
 
 
 class Files(BaseHTTPRequestHandler):
-    """A host of files, some of them odd."""
+    """A host of files, some of them invalid."""
 
     asked: list[str]
     silent: Event
@@ -109,7 +107,7 @@ class Files(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def files() -> Iterator[tuple[str, list[str]]]:
-    """Its address, and the paths that are asked for."""
+    """Run a file host; yield its address and the requested paths."""
     asked: list[str] = []
     silent = Event()
     handler = type("Handler", (Files,), {"asked": asked, "silent": silent})
@@ -153,7 +151,7 @@ async def test_invalid_delivery_responses_raise_download_errors(
     assert asked == [path], "no redirect is followed"
 
 
-async def test_a_host_that_says_nothing_is_not_waited_for(
+async def test_unresponsive_host_times_out(
     files: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base_url, _ = files

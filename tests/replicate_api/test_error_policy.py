@@ -1,4 +1,4 @@
-"""The table of faults: for each, what is done and what the user gets."""
+"""The error policy: for each error, the action and the message for the user."""
 
 import re
 
@@ -39,8 +39,8 @@ def refused(status: int, **fields: str) -> ApiStatusError:
     return ApiStatusError(status, "no such thing", fields=fields)
 
 
-# A fault, what is done, whether a prediction may exist, the code, whether a retry is safe, and the
-# sentence.
+# An error, the action, whether a prediction may exist, the code, whether a retry is safe, and the
+# message.
 RULES: list[tuple[ReplicateApiError, Action, bool, ErrorCode, bool, str]] = [
     (
         ConnectionMisconfigured("TLS fails"),
@@ -98,7 +98,7 @@ RULES: list[tuple[ReplicateApiError, Action, bool, ErrorCode, bool, str]] = [
         *(Action.FAIL, False, "invalid_input", False),
         r"Replicate refused the inputs: seed: must be a number; size: is too large\.",
     ),
-    # Without named fields, or with another status, the inputs are not what is wrong.
+    # Without named fields, or with another status, the inputs are not invalid.
     *[
         (fault, Action.FAIL, False, "invalid_input", False, REFUSED.format("no such thing"))
         for fault in (
@@ -107,7 +107,7 @@ RULES: list[tuple[ReplicateApiError, Action, bool, ErrorCode, bool, str]] = [
             *map(refused, (400, 405, 409, 413, 428, 430, 499)),
         )
     ],
-    # What nobody thought of may have been made.
+    # After an unexpected error, the prediction may have been created.
     *[
         (fault, Action.FAIL, True, "create_outcome_unknown", False, BILLED)
         for fault in (ReplicateApiError("strange"), refused(399), refused(600))
@@ -155,7 +155,7 @@ def test_only_404_depends_on_a_previous_model_lookup(fault: ReplicateApiError) -
         assert rule == rule_for(fault)
 
 
-# A fault of a question that creates nothing, the error, and its sentence.
+# An error of a read request, the public error, and its message.
 PUBLIC: list[tuple[ReplicateApiError, type[ReplicateMcpError], str]] = [
     (refused(401), Unauthorized, rule_for(refused(401)).sentence),
     (refused(402), InsufficientCredit, rule_for(refused(402)).sentence),

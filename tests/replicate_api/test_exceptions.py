@@ -1,4 +1,4 @@
-"""What is read off an answer that refuses: its sentence, its pause, its fields, its rate."""
+"""Error responses: message, delay, invalid fields and rate limit."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ RESETS = "Request was throttled. Your rate limit resets in ~30s."
         ({}, {"title": RESETS}, 30),
         ({}, {"detail": "Too many requests."}, None),
         ({}, {}, None),
-        # What is no number is passed over.
+        # A non-numeric value is ignored.
         ({"retry-after": "Mon, 30 Nov 2026 12:00:00 GMT"}, {"retry_after": 8}, 8),
         ({"retry-after": "nan"}, {"retry_after": [], "detail": RESETS}, 30),
         ({}, {"retry_after": 10**400, "detail": RESETS}, 30),
         ({}, {"retry_after": None, "detail": RESETS}, 30),
-        # No pause is below nothing, or above the longest.
+        # A delay is at least zero and at most the maximum.
         ({"retry-after": "0"}, {"retry_after": 8}, 0),
         ({"retry-after": "-5"}, {}, 0),
         ({"retry-after": "3600"}, {}, 3600),

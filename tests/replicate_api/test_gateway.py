@@ -1,4 +1,4 @@
-"""The way to Replicate over the real client, with the client's own faults closed."""
+"""The gateway over the real Replicate client, with workarounds for the client's own faults."""
 
 import time
 import traceback
@@ -181,7 +181,7 @@ async def test_following_is_given_up_when_polling_fails_past_file_expiry(
 
 
 async def created_elsewhere(simulator: Simulator) -> str:
-    """A prediction whose answer is not held."""
+    """Create a prediction without holding its response."""
     async with httpx.AsyncClient(headers={"Authorization": "Bearer r8_acme_2"}) as client:
         url = f"{simulator.url}/v1/models/black-forest-labs/flux-schnell/predictions"
         made: str = (await client.post(url, json={"input": INPUTS})).json()["id"]

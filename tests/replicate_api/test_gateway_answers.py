@@ -1,4 +1,4 @@
-"""What the gateway makes of Replicate's answers: names, files, lists, and what is none of them."""
+"""The gateway's parsing of responses: names, files, lists, and invalid responses."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from replicate_mcp.tasks.model_name import ModelName
 
 
 def says(document: object) -> Answer:
-    """Answer with this document."""
+    """Respond with this document."""
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         return httpx.Response(200, content=json.dumps(document).encode())
@@ -27,7 +27,7 @@ def says(document: object) -> Answer:
 
 
 def gateway_answering(*documents: object) -> Gateway:
-    """Return a gateway whose calls of any kind are answered with these."""
+    """Return a gateway whose calls of any kind get these responses."""
     replicate = Replicate()
     kinds: tuple[Kind, ...] = ("create", "get", "list", "other")
     for kind in kinds:
@@ -87,7 +87,7 @@ async def test_search_sends_query_and_limit() -> None:
     ],
 )
 @in_virtual_time
-async def test_a_model_is_given_as_the_api_has_it(
+async def test_model_document_is_returned_unchanged(
     ask: Callable[[Gateway], Awaitable[Mapping[str, Any]]], path: str
 ) -> None:
     replicate = Replicate()
@@ -183,11 +183,11 @@ async def test_gateway_repr_hides_its_token() -> None:
     assert gateway.base_url == URL
 
 
-def test_a_target_is_as_replicate_has_it_unless_it_says_otherwise() -> None:
+def test_target_defaults_are_those_of_replicate() -> None:
     assert Target(ModelName.parse(MODEL)) == Target(ModelName.parse(MODEL), "", is_resolved=True)
 
 
-# The clock.
+# Clock.
 
 
 @in_virtual_time
@@ -220,7 +220,7 @@ async def test_clock_sync_is_tried_three_times() -> None:
     assert replicate.times("list") == pytest.approx([0, 0.3, 1.3])
 
 
-# The list of predictions.
+# Prediction list.
 
 
 def row(number: int, at: float | None, **fields: Any) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def row(number: int, at: float | None, **fields: Any) -> dict[str, Any]:
 
 
 async def listed(moment: float, *pages: object) -> tuple[list[str], float, int]:
-    """Return the ids of a list that has these pages, how far it reaches, and how many were read."""
+    """Return the ids of a list with these pages, since when it is complete, and the pages read."""
     replicate = Replicate()
     for place, page in enumerate(pages):
         following = f"{URL}/v1/predictions?cursor={place}" if place + 1 < len(pages) else None
@@ -248,10 +248,10 @@ T = 1_700_000_000.0
         ([[]], ([], T, 1)),
         ([[row(1, T + 1), row(2, T), row(3, T - 0.001)]], (["p1", "p2"], T, 1)),
         ([[row(1, T + 1)], [row(2, T)]], (["p1", "p2"], T, 2)),
-        # Once a page ends before the moment, no older one is read.
+        # Once a page ends before the requested time, no older page is read.
         ([[row(1, T + 1), row(2, T - 1)], [row(3, T + 1)]], (["p1"], T, 1)),
         ([[row(1, T - 1), row(2, T)], [row(3, T)]], (["p2", "p3"], T, 2)),
-        # Rows that cannot be read, or have no time, end nothing.
+        # Unreadable rows, or rows without a time, do not end the list.
         ([[{"id": 7}, "x", row(1, T)], [row(2, T)]], (["p1", "p2"], T, 2)),
         ([[row(1, T), row(2, None)], [row(3, T)]], (["p1", "p3"], T, 2)),
         ([[row(1, None)], [row(3, T)]], (["p3"], T, 2)),

@@ -1,4 +1,4 @@
-"""What a model wrote is parsed whatever its depth, width and numbers, and takes nothing with it."""
+"""JSON of models is parsed at any depth, width and size of numbers, without affecting the rest."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_ordinary_documents_parse_like_the_standard_library(value: Any) -> None:
     text = json.dumps(value)
-    # Enough brackets in a string that its structure has to be looked at.
+    # Enough brackets in a string to make the parser inspect the structure.
     padded = json.dumps([value, "[{" * MAX_DEPTH, '"]}'])
     assert repr(parse_json(text.encode())) == repr(json.loads(text))
     assert repr(parse_json(padded.encode())) == repr(json.loads(padded))
@@ -71,7 +71,7 @@ def nested(levels: int, innermost: str = "") -> str:
         (f'"{"[" * 500}"', f'"{"[" * 500}"'),
     ],
 )
-def test_what_is_too_deep_or_too_long_is_null_and_nothing_else(text: str, same_as: str) -> None:
+def test_only_too_deep_or_too_long_values_become_null(text: str, same_as: str) -> None:
     assert parse_json(text.encode()) == json.loads(same_as)
     assert parse_json(f" {text}\n".encode()) == json.loads(same_as)
 
@@ -80,7 +80,7 @@ def ones(count: int) -> str:
     return f"[{'1,' * (count - 1)}1]"
 
 
-def test_what_is_too_wide_is_null_but_at_the_levels_of_a_pages_rows() -> None:
+def test_too_wide_values_become_null_except_at_the_levels_of_page_rows() -> None:
     for wide in (ones(50_001), ones(50_002)):
         kept = None if wide == ones(50_002) else [1] * 50_001
         assert parse_json(f"[0,[0,{wide},2]]".encode()) == [0, [0, kept, 2]]
@@ -88,7 +88,7 @@ def test_what_is_too_wide_is_null_but_at_the_levels_of_a_pages_rows() -> None:
     assert parse_json(f"[{ones(50_002)}]".encode()) == [[1] * 50_002]
 
 
-def test_a_whole_page_has_at_most_five_million_values() -> None:
+def test_page_has_at_most_five_million_values() -> None:
     assert len(parse_json(ones(2_600_000).encode())) == 2_600_000
     assert parse_json(ones(5_000_002).encode()) is None
 

@@ -1,4 +1,4 @@
-"""What is asked about a model, what is remembered of it, and what a search tells of one."""
+"""Model lookup: requests, cached results, and search results."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ LATEST = {"id": VERSION, "openapi_schema": SCHEMA}
 
 
 def answers(paths: list[str], *documents: object) -> Answer:
-    """Answer with these documents, one each, and note the paths."""
+    """Respond with these documents, one each, and record the paths."""
     left = list(documents)
 
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
@@ -52,8 +52,8 @@ def answers(paths: list[str], *documents: object) -> Answer:
     return answer
 
 
-# A name, the answers, the paths, and where the model's predictions are created; whether all may
-# know it.
+# A name, the responses, the paths, where the model's predictions are created, and whether the
+# model is public.
 LOOKUPS: list[tuple[str, list[Any], list[str], str, bool]] = [
     ("o/m", [{"latest_version": LATEST}], ["/v1/models/o/m"], VERSION, False),
     (
@@ -177,7 +177,7 @@ async def test_task_field_given_as_model_input_is_rejected() -> None:
 
 
 @in_virtual_time
-async def test_a_prompt_is_not_said_to_go_beside_the_inputs() -> None:
+async def test_prompt_in_the_inputs_is_not_reported_as_misplaced() -> None:
     properties = {"image": {"type": "string", "format": "uri"}}
     schema = {"components": {"schemas": {"Input": {"properties": properties}}}}
     replicate = Replicate()
@@ -191,7 +191,7 @@ async def test_a_prompt_is_not_said_to_go_beside_the_inputs() -> None:
 
 
 @in_virtual_time
-async def test_sixteen_models_are_asked_for_at_once() -> None:
+async def test_sixteen_models_are_requested_concurrently() -> None:
     async def answer(request: httpx.Request, forward: Forward) -> httpx.Response:
         return httpx.Response(200, json={"latest_version": None})
 
@@ -208,7 +208,7 @@ async def test_sixteen_models_are_asked_for_at_once() -> None:
 
 
 def text_of(characters: int, mark: int = 0) -> str:
-    """Return what is remembered of a model, in a text that has so many characters."""
+    """Return the cached text of a model, with `characters` characters."""
     text = json.dumps({"version": f"v{mark}", "schema": None, "padding": ""})
     return json.dumps(
         {"version": f"v{mark}", "schema": None, "padding": "x" * (characters - len(text))}
@@ -216,7 +216,7 @@ def text_of(characters: int, mark: int = 0) -> str:
 
 
 @in_virtual_time
-async def test_eight_mebibytes_of_schemas_stay_compiled_the_latest_used_ones() -> None:
+async def test_most_recently_used_eight_mebibytes_of_schemas_stay_compiled() -> None:
     compiled = _CompiledModels()
     texts = [text_of(2**20, mark) for mark in range(10)]
     assert {len(text) for text in texts} == {2**20}
@@ -232,7 +232,7 @@ async def test_eight_mebibytes_of_schemas_stay_compiled_the_latest_used_ones() -
 
 
 @in_virtual_time
-async def test_one_schema_stays_compiled_whatever_its_size() -> None:
+async def test_one_schema_of_any_size_stays_compiled() -> None:
     compiled = _CompiledModels()
     large = text_of(9 * 2**20)
     model = await compiled.get(NAME, large)
@@ -241,7 +241,7 @@ async def test_one_schema_stays_compiled_whatever_its_size() -> None:
     assert await compiled.get(NAME, large) is not model
 
 
-async def test_a_schema_over_eight_kibibytes_is_compiled_off_the_event_loop(
+async def test_schema_over_eight_kibibytes_is_compiled_off_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     in_loop: list[bool] = []
@@ -257,11 +257,11 @@ async def test_a_schema_over_eight_kibibytes_is_compiled_off_the_event_loop(
     assert in_loop == [True, True, False]
 
 
-# Searching.
+# Search.
 
 
 class Catalogue:
-    """Answers searches."""
+    """Responds to searches."""
 
     def __init__(self, *found: Any) -> None:
         self._found = found

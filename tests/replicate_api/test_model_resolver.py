@@ -1,4 +1,4 @@
-"""Looking models up, by whatever name and however many at once."""
+"""Model resolution by any form of name, including concurrent lookups."""
 
 import gc
 import json
@@ -52,7 +52,7 @@ def _locks() -> int:
 
 
 class Owned(Playback):
-    """A model that Replicate shows to one token alone."""
+    """A model that Replicate shows only to one token."""
 
     def __init__(self, *, visibility: str, padding: int = 0) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class Owned(Playback):
         self._padding = "x" * padding
 
     def status(self, method: str, path: str, headers: dict[str, str]) -> str:
-        """404 for everybody else."""
+        """Return 404 for any other token."""
         owned = self.visibility == "private" and headers["authorization"].endswith("r8_alice")
         return "200 OK" if owned or self.visibility == "public" else "404 Not Found"
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str:
-        """The model."""
+        """Return the model."""
         schema = {**SCHEMA, "info": {"description": self._padding}}
         version = {"id": "f" * 64, "openapi_schema": schema}
         return json.dumps({"visibility": self.visibility, "latest_version": version})
@@ -78,7 +78,7 @@ NAME = ModelName.parse("alice/secret")
 async def resolver_and_gateways(
     playback: Playback,
 ) -> AsyncIterator[tuple[ModelResolver, Gateway, Gateway]]:
-    """What a process knows of models, and the gateways of two accounts."""
+    """Return a process's model resolver, and the gateways of two accounts."""
     backend = await SqliteBackend.open()
     alice, bob = (Gateway(f"r8_{name}", playback.url) for name in ("alice", "bob"))
     yield ModelResolver(backend), alice, bob
@@ -94,7 +94,7 @@ async def test_private_model_is_cached_only_for_its_account() -> None:
             assert found is not None
             assert found.schema is not None
             assert await models.find(NAME, bob, "bob") is None
-            playback.visibility = "gone"  # Its account needs no second answer.
+            playback.visibility = "gone"  # Its account needs no second response.
             assert await models.find(NAME, alice, "alice") == found
 
 
@@ -114,7 +114,7 @@ async def test_schema_over_a_megabyte_is_not_kept_and_validation_is_left_to_repl
             playback.visibility = "gone"
             assert found is not None
             assert (found.schema, found.target.version) == (None, "f" * 64)
-            assert await models.find(NAME, alice, "alice") == found  # That much is kept.
+            assert await models.find(NAME, alice, "alice") == found  # The model itself is cached.
 
 
 async def test_model_lookups_are_limited_to_sixteen_concurrently() -> None:

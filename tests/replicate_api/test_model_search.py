@@ -1,4 +1,4 @@
-"""What is made of the models that Replicate's catalogue has for a search."""
+"""Summaries of the models found by a search of Replicate."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which files an output has, whatever JSON a model gave."""
+"""Output files extracted from arbitrary JSON of models."""
 
 import pytest
 from hypothesis import given
@@ -47,13 +47,13 @@ def test_output_files_are_extracted(output: object, urls: tuple[str, ...]) -> No
     assert outputs_of(output).urls == urls
 
 
-def test_the_files_of_an_output_are_at_most_a_hundred() -> None:
+def test_output_has_at_most_a_hundred_files() -> None:
     urls = [f"https://replicate.delivery/{number}.png" for number in range(150)]
     assert outputs_of(urls).urls == tuple(urls[:100])
     assert outputs_of(urls[:99]).urls == tuple(urls[:99])
 
 
-def test_an_output_without_more_is_neither_inline_nor_has_it_words() -> None:
+def test_output_is_by_default_not_inline_and_has_no_text() -> None:
     assert outputs_of(A) == Outputs((A,)) == Outputs((A,), inline=False, words="")
     assert outputs_of(None) == Outputs()
 
@@ -65,17 +65,17 @@ def test_an_output_without_more_is_neither_inline_nor_has_it_words() -> None:
         (["No.", "Sorry."], "No. Sorry."),
         (["a b", "c  d"], "a b c  d"),
         ({"why": "No.", "file": A, "more": [1, "Sorry."]}, "No. Sorry."),
-        # Tokens of a language model bring their own spaces.
+        # Tokens of a language model contain their own spaces.
         (["It", " can", "not"], "It cannot"),
         (["Not ", "that", "."], "Not that."),
         (["", "x", ""], " x "),
-        # What is kept is bounded, and what comes after it is not looked at.
+        # The kept text is limited, and the rest is not read.
         ("x" * 2_001, "x" * 2_000),
         ([" " + "x" * 1_998, "yz"], " " + "x" * 1_998 + "y"),
         (["a", "b" * 1_999, " c"], "a " + "b" * 1_998),
     ],
 )
-def test_the_words_of_an_output(output: object, words: str) -> None:
+def test_text_of_an_output_is_extracted(output: object, words: str) -> None:
     assert outputs_of(output).words == words
 
 
@@ -119,7 +119,7 @@ def test_non_file_urls_are_not_outputs(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [A, "http://a/b", "HTTP://a:80/b?c#d", "https://a/" + "b" * 4_086])
-def test_what_is_a_url_of_a_file(text: str) -> None:
+def test_file_urls_are_recognised(text: str) -> None:
     assert is_file_url(text)
 
 

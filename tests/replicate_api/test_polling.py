@@ -1,4 +1,4 @@
-"""Following a prediction: how often it is looked at, when it is cancelled, when it is given up."""
+"""Following of a prediction: polling interval, cancellation, and when it is given up."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,7 +26,7 @@ from replicate_mcp.replicate_api.webhooks import FALLBACK_POLL_SECONDS, Webhooks
 async def followed(
     replicate: Replicate, *, cancel_after: int = 600, until: float | None = None
 ) -> Prediction:
-    """Follow a new prediction, of which nothing is known but its id."""
+    """Follow a new prediction of which only the id is known."""
     made = replicate.made(cancel_after=cancel_after)
     gateway = replicate.gateway()
     by = gateway.now() + (cancel_after if until is None else until)
@@ -60,12 +60,12 @@ async def test_poll_interval_grows_with_the_number_of_followed_predictions() -> 
         for _ in range(100):
             follow = partial(gateway.follow, until=gateway.now() + 60)
             group.start_soon(follow, Prediction.from_id(replicate.made()))
-    assert len(replicate.times("get")) == 100 * (1 + 9)  # Forty a second.
+    assert len(replicate.times("get")) == 100 * (1 + 9)  # Forty polls a second.
     await followed_again(gateway, replicate)
 
 
 async def followed_again(gateway: Gateway, replicate: Replicate) -> None:
-    """Check that what has ended, however it did, is followed no more."""
+    """Check that an ended prediction, with any status, is not polled again."""
     replicate.calls.clear()
     replicate.world.configure({"predict_seconds": 0.9})
     start = now()
@@ -73,7 +73,7 @@ async def followed_again(gateway: Gateway, replicate: Replicate) -> None:
     assert [at - start for at in replicate.times("get")] == pytest.approx([0, 0.5, 1])
 
 
-# How looks are answered, and when the next ones are.
+# The responses to polls, and the times of the next ones.
 PACES: list[Any] = [
     pytest.param([lost(carried_out=False)], [0, 0.5], id="reset"),
     pytest.param([unsent], [0, 0.5], id="no connection"),
@@ -121,7 +121,7 @@ async def test_prediction_past_its_deadline_is_cancelled_once_and_followed_to_it
 
 
 @in_virtual_time
-async def test_what_is_seen_to_have_ended_past_its_deadline_is_not_cancelled() -> None:
+async def test_prediction_found_ended_past_its_deadline_is_not_cancelled() -> None:
     replicate = Replicate(predict_seconds=1)
     made = replicate.made()
     await anyio.sleep(5)
@@ -182,7 +182,7 @@ async def test_inline_output_is_awaited_until_the_end_of_the_prediction() -> Non
 
 
 class SilentWebhooks:
-    """Webhooks of which none comes; notes what is waited for."""
+    """Webhooks that never arrive; records which ones are awaited."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
@@ -228,7 +228,7 @@ async def test_webhooks_are_requested_on_creation_when_configured() -> None:
     ]
 
 
-# Since when no call was answered.
+# Time since which no call got a response.
 
 
 async def fails(gateway: Gateway, kind: type[ReplicateApiError]) -> None:

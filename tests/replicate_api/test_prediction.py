@@ -1,4 +1,4 @@
-"""A prediction as it is read from an answer: what is kept, and when nothing more is awaited."""
+"""A prediction parsed from a response: its fields, and when it is complete."""
 
 import math
 import time
@@ -81,7 +81,7 @@ def test_response_without_a_status_is_rejected(bad: object) -> None:
         read(status=bad)
 
 
-# A status, an output, whether nothing more is awaited, then with one file, with two.
+# A status, an output, and whether it is complete; then with one file, and with two.
 DONE = [
     *[(status, None, True, True, True) for status in sorted(ENDED_STATUSES)],
     *[(status, [URL], True, True, True) for status in sorted(ENDED_STATUSES)],
@@ -137,7 +137,7 @@ def test_timestamp_is_parsed_to_seconds(text: object, seconds: float | None) -> 
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has one time zone a process.")
-def test_a_timestamp_without_a_time_zone_is_utc_whatever_this_machines_is(
+def test_timestamp_without_a_time_zone_is_utc(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""Which proxy a host has, what is told of it, and why a connection could not be made."""
+"""Proxies: which one a host has, how it is shown, and the causes of connection errors."""
 
 import importlib.util
 import ssl
@@ -26,7 +26,7 @@ HOST = "api.example"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Without what this machine itself needs for its network."""
+    """Remove the variables that this machine needs for its own network."""
     for name in NETWORK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -62,7 +62,7 @@ PROXIES: list[tuple[dict[str, str], str, tuple[str, str] | None]] = [
 
 
 @pytest.mark.parametrize(("variables", "scheme", "expected"), PROXIES)
-async def test_a_host_has_the_proxy_of_its_scheme(
+async def test_host_uses_the_proxy_of_its_scheme(
     environment: pytest.MonkeyPatch,
     variables: dict[str, str],
     scheme: str,
@@ -75,17 +75,17 @@ async def test_a_host_has_the_proxy_of_its_scheme(
     assert (options["proxy"] and options["proxy"].url) == (expected and expected[0])
 
 
-async def test_a_proxy_of_the_systems_settings_is_named_as_such(
+async def test_proxy_of_the_system_settings_is_named_as_such(
     environment: pytest.MonkeyPatch,
 ) -> None:
     for settings in ({"https": "http://p:1"}, {"all": "http://p:1"}):
-        environment.setattr(urllib.request, "getproxies", lambda told=settings: told)
+        environment.setattr(urllib.request, "getproxies", lambda found=settings: found)
         found = await find_proxy("https", HOST)
         assert found == ProxySetting("http://p:1", SYSTEM)
         assert str(found) == "the proxy http://p:1 that the system's settings names"
 
 
-async def test_a_caller_that_leaves_does_not_wait_for_a_name_to_be_resolved(
+async def test_cancelled_caller_does_not_wait_for_name_resolution(
     environment: pytest.MonkeyPatch,
 ) -> None:
     resolved = threading.Event()
@@ -99,7 +99,7 @@ async def test_a_caller_that_leaves_does_not_wait_for_a_name_to_be_resolved(
     assert anyio.current_time() - begun < 9
 
 
-async def test_certificates_are_read_for_tls_alone() -> None:
+async def test_certificates_are_loaded_only_for_tls() -> None:
     assert (await connection_options(f"https://{HOST}"))["verify"] is tls.client_context()
     plain = (await connection_options(f"http://{HOST}"))["verify"]
     assert isinstance(plain, ssl.SSLContext)
@@ -109,7 +109,7 @@ async def test_certificates_are_read_for_tls_alone() -> None:
 @pytest.mark.parametrize(
     "url", ["http://", "http://p:0", "ftp://p:1", "http://u:s3cret@p:99999", "http://p:1:s3cret"]
 )
-def test_a_proxy_that_cannot_be_used_says_how_to_write_it(url: str) -> None:
+def test_unusable_proxy_is_reported_with_the_valid_form(url: str) -> None:
     with pytest.raises(ConnectionMisconfigured) as refused:
         httpx_proxy(ProxySetting(url, "HTTPS_PROXY"))
     assert str(refused.value) == (
@@ -118,7 +118,7 @@ def test_a_proxy_that_cannot_be_used_says_how_to_write_it(url: str) -> None:
     )
 
 
-def test_each_kind_of_proxy_has_what_it_needs(environment: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_proxy_has_its_requirements(environment: pytest.MonkeyPatch) -> None:
     plain = httpx_proxy(ProxySetting("http://u:p@proxy.example:1", "HTTPS_PROXY"))
     assert (plain.url, plain.raw_auth, plain.ssl_context) == (
         httpx.URL("http://proxy.example:1"),
@@ -156,15 +156,15 @@ def test_each_kind_of_proxy_has_what_it_needs(environment: pytest.MonkeyPatch) -
         ("", None),
     ],
 )
-def test_an_address_is_shown_without_its_user(url: str, shown: str | None) -> None:
+def test_proxy_address_is_shown_without_credentials(url: str, shown: str | None) -> None:
     assert without_user(url) == shown
 
 
-# Why a connection could not be made.
+# Causes of connection errors.
 
 
 def caused_by(error: Exception, cause: Exception, *, context: bool = False) -> Exception:
-    """Return `error` with what has caused it, two levels below."""
+    """Return `error` with its cause two levels below."""
     between = OSError("between")
     between.__cause__ = cause
     if context:
@@ -193,7 +193,7 @@ SIMULATOR = (
 
 UNTRUSTED = f"the certificate of {HOST} is not trusted"
 
-# The variables, the URL, the error, the kind of fault, and how it begins.
+# The variables, the URL, the error, its class, and the beginning of its message.
 FAULTS: list[tuple[dict[str, str], str, Any, type[RequestNotSent], str]] = [
     (
         {},
@@ -275,7 +275,7 @@ FAULTS: list[tuple[dict[str, str], str, Any, type[RequestNotSent], str]] = [
 
 
 @pytest.mark.parametrize(("variables", "url", "error", "kind", "sentence"), FAULTS)
-async def test_why_no_connection_could_be_made_says_what_to_do(
+async def test_connection_error_is_reported_with_a_remedy(
     environment: pytest.MonkeyPatch,
     variables: dict[str, str],
     url: str,

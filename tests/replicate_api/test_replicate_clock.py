@@ -1,4 +1,4 @@
-"""Replicate's clock is told by the `Date` of its answers, whatever the way there costs."""
+"""Replicate's clock is read from the `Date` header, independent of the transfer time."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ from batches.virtual_time import EPOCH, in_virtual_time
 
 
 class Trickle(httpx.AsyncByteStream):
-    """A body that comes in two halves, some seconds apart."""
+    """A body that arrives in two halves, some seconds apart."""
 
     def __init__(self, body: bytes, seconds: float) -> None:
         self._body = body

@@ -1,4 +1,4 @@
-"""Retrying questions that create nothing: which ones, at which pace, and for how long."""
+"""Retries of read requests: for which errors, at which intervals, and for how long."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from replicate_mcp.replicate_api.retry import retry_read
 
 
 class Question:
-    """Fails with each of these errors in turn, then is answered; notes when it is asked."""
+    """A request that fails with each of these errors, then succeeds; records its call times."""
 
     def __init__(self, *errors: Exception, seconds: Sequence[float] = ()) -> None:
         self._errors = list(errors)

@@ -1,4 +1,4 @@
-"""The transport below the client: headers, time-outs, connections, broken answers, the clock."""
+"""The transport below the client: headers, timeouts, connections, broken responses, the clock."""
 
 import asyncio
 import ssl
@@ -31,7 +31,7 @@ Answer = Callable[[], Awaitable[httpx.Response]]
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """A connection that answers as `answer` says; `made` has all of them, oldest first."""
+    """A connection that responds with `answer`; `made` has all connections, oldest first."""
 
     made: ClassVar[list["Wire"]] = []
     answer: ClassVar[Answer]
@@ -59,7 +59,7 @@ def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Answer:
 
 @pytest.fixture(autouse=True)
 def wires(monkeypatch: pytest.MonkeyPatch) -> list[Wire]:
-    """All connections that are made, in place of real ones."""
+    """Return all created connections, which replace real ones."""
     Wire.made.clear()
     Wire.answer = staticmethod(answers())
     monkeypatch.setattr(httpx, "AsyncHTTPTransport", Wire)
@@ -67,14 +67,14 @@ def wires(monkeypatch: pytest.MonkeyPatch) -> list[Wire]:
 
 
 async def sent(transport: Transport, url: str = f"{URL}/v1/account", **options: Any) -> Call:
-    """Send one request; return its call with the answer."""
+    """Send one request; return its call with the response."""
     with call(**options) as this:
         response = await transport.handle_async_request(httpx.Request("GET", url))
     assert (response.headers["content-type"], response.json()) == ("application/json", {})
     return this
 
 
-# What is sent.
+# Requests.
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def sent(transport: Transport, url: str = f"{URL}/v1/account", **options: 
     ],
 )
 @in_virtual_time
-async def test_a_call_has_its_headers_and_its_time_outs(
+async def test_call_has_its_headers_and_timeouts(
     options: dict[str, Any], headers: dict[str, str], read: float
 ) -> None:
     await sent(Transport(URL), **options)
@@ -109,7 +109,7 @@ async def test_a_call_has_its_headers_and_its_time_outs(
     ],
 )
 @in_virtual_time
-async def test_a_token_is_sent_to_the_apis_own_origin_alone(url: str, host: str) -> None:
+async def test_token_is_sent_only_to_the_api_origin(url: str, host: str) -> None:
     with pytest.raises(RequestNotSent) as refused:
         await sent(Transport(URL), url)
     assert str(refused.value) == f"{host} is not Replicate's API: the token is not sent there"
@@ -117,7 +117,7 @@ async def test_a_token_is_sent_to_the_apis_own_origin_alone(url: str, host: str)
 
 
 @in_virtual_time
-async def test_a_connection_serves_one_request_and_notices_a_silent_peer() -> None:
+async def test_connection_serves_one_request_and_detects_a_silent_peer() -> None:
     await sent(Transport(URL))
     (wire,) = Wire.made
     limits = wire.options["limits"]
@@ -128,7 +128,7 @@ async def test_a_connection_serves_one_request_and_notices_a_silent_peer() -> No
 
 
 @in_virtual_time
-async def test_the_environment_is_read_once_for_many_connections(
+async def test_environment_is_read_once_for_many_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
@@ -160,7 +160,7 @@ def closed() -> list[float | None]:
 
 
 @in_virtual_time
-async def test_the_newest_idle_connection_is_used_again_and_the_old_ones_are_closed() -> None:
+async def test_newest_idle_connection_is_reused_and_old_ones_are_closed() -> None:
     async def slow() -> httpx.Response:
         await anyio.sleep(1)
         return httpx.Response(200, content=b"{}")
@@ -174,7 +174,7 @@ async def test_the_newest_idle_connection_is_used_again_and_the_old_ones_are_clo
     await anyio.sleep(10)
     await sent(transport)
     assert used() == [1, 1, 2]
-    await anyio.sleep(9)  # Twenty seconds after the three, to the second.
+    await anyio.sleep(9)  # Exactly twenty seconds after the three.
     await transport.close_idle()
     assert closed() == [None, None, None]
     await anyio.sleep(0.5)
@@ -189,7 +189,7 @@ async def test_the_newest_idle_connection_is_used_again_and_the_old_ones_are_clo
 
 
 @in_virtual_time
-async def test_all_idle_connections_are_closed_at_the_end() -> None:
+async def test_closing_the_transport_closes_all_idle_connections() -> None:
     transport = Transport(URL)
     async with anyio.create_task_group() as group:
         for _ in range(3):
@@ -200,7 +200,7 @@ async def test_all_idle_connections_are_closed_at_the_end() -> None:
 
 
 @in_virtual_time
-async def test_a_gateway_closes_its_connections_as_they_are() -> None:
+async def test_gateway_closes_its_connections_in_any_state() -> None:
     Wire.answer = staticmethod(answers(body=b'{"username": "acme"}'))
     gateway = Gateway("r8_acme_1", URL)
     await gateway.account()
@@ -215,7 +215,7 @@ async def test_a_gateway_closes_its_connections_as_they_are() -> None:
 
 
 @in_virtual_time
-async def test_a_request_that_is_given_up_takes_its_connection_with_it() -> None:
+async def test_cancelled_request_closes_its_connection() -> None:
     async def silent() -> httpx.Response:
         await anyio.sleep_forever()
         raise AssertionError
@@ -231,7 +231,7 @@ async def test_a_request_that_is_given_up_takes_its_connection_with_it() -> None
     assert used() == [1, 1]
 
 
-# Answers that break.
+# Broken responses.
 
 TOO_LONG = "x" * 201
 BROKEN: list[tuple[Exception, type[ReplicateApiError], str]] = [
@@ -266,7 +266,7 @@ BROKEN: list[tuple[Exception, type[ReplicateApiError], str]] = [
 
 @pytest.mark.parametrize(("error", "kind", "sentence"), BROKEN)
 @in_virtual_time
-async def test_what_breaks_is_told_by_whether_the_request_was_sent(
+async def test_connection_error_depends_on_whether_the_request_was_sent(
     error: Exception, kind: type[ReplicateApiError], sentence: str
 ) -> None:
     async def fail() -> httpx.Response:
@@ -285,7 +285,7 @@ async def test_what_breaks_is_told_by_whether_the_request_was_sent(
 
 
 @in_virtual_time
-async def test_a_connection_that_cannot_be_closed_hides_no_fault(
+async def test_failing_close_does_not_hide_the_original_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def fail(*_: object) -> Any:
@@ -301,7 +301,7 @@ async def test_a_connection_that_cannot_be_closed_hides_no_fault(
 
 
 class Body(httpx.AsyncByteStream):
-    """A body that comes in pieces."""
+    """A body that arrives in pieces."""
 
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = pieces
@@ -312,7 +312,7 @@ class Body(httpx.AsyncByteStream):
 
 
 @in_virtual_time
-async def test_an_answer_has_at_most_64_mebibytes() -> None:
+async def test_response_has_at_most_64_mebibytes() -> None:
     quarter = b" " * (16 * 2**20)
 
     async def answer(*pieces: bytes) -> httpx.Response:
@@ -328,7 +328,7 @@ async def test_an_answer_has_at_most_64_mebibytes() -> None:
     assert closed() == [0.0]
 
 
-# What an answer is.
+# Response documents.
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ async def test_an_answer_has_at_most_64_mebibytes() -> None:
     ],
 )
 @in_virtual_time
-async def test_an_answer_is_an_object(status: int, body: bytes, answer: object) -> None:
+async def test_response_must_be_an_object(status: int, body: bytes, answer: object) -> None:
     Wire.answer = staticmethod(answers(status, body))
     this = await sent(Transport(URL))
     assert (this.answer, this.size_bytes) == (answer, len(body))
@@ -369,7 +369,7 @@ BY_A_PROXY = 'a proxy or firewall answered {} "No entry" in its place'
     ],
 )
 @in_virtual_time
-async def test_an_answer_that_is_of_no_use_is_a_fault(
+async def test_unusable_response_raises_an_error(
     status: int, body: bytes, kind: type[ReplicateApiError], sentence: str
 ) -> None:
     Wire.answer = staticmethod(answers(status, body))
@@ -384,20 +384,20 @@ async def test_an_answer_that_is_of_no_use_is_a_fault(
 
 
 @in_virtual_time
-async def test_a_refusals_pause_is_read_off_its_headers() -> None:
+async def test_retry_delay_is_read_from_error_response_headers() -> None:
     Wire.answer = staticmethod(answers(429, b"{}", **{"retry-after": "7"}))
     with pytest.raises(ApiStatusError) as refused:
         await sent(Transport(URL))
     assert refused.value.retry_after == 7
 
 
-# The clock.
+# Clock.
 
 
 @pytest.mark.parametrize(
     ("elapsed", "date", "now"),
     [
-        # One that agrees to within a second is this machine's.
+        # A clock that agrees to within a second is this machine's.
         (0, 0, 0),
         (0.75, 0, 0.75),
         (0.75, 1, 0.75),
@@ -412,7 +412,7 @@ async def test_a_refusals_pause_is_read_off_its_headers() -> None:
     ],
 )
 @in_virtual_time
-async def test_replicates_clock_is_this_machines_where_they_agree(
+async def test_replicate_clock_equals_the_local_clock_when_they_agree(
     elapsed: float, date: float, now: float
 ) -> None:
     transport = Transport(URL)
@@ -429,7 +429,7 @@ async def test_replicates_clock_is_this_machines_where_they_agree(
 
 @pytest.mark.parametrize("headers", [{}, {"date": ""}, {"date": "yesterday"}])
 @in_virtual_time
-async def test_an_answer_without_a_time_leaves_the_clock_as_it_was(headers: dict[str, Any]) -> None:
+async def test_response_without_a_time_leaves_the_clock_unchanged(headers: dict[str, Any]) -> None:
     Wire.answer = staticmethod(answers(**headers))
     transport = Transport(URL)
     await sent(transport)

@@ -1,4 +1,4 @@
-"""What is believed of a webhook, and what is not."""
+"""Webhook verification: accepted and rejected messages."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ def message(prediction: str = "abc", *, at: float = NOW, key: bytes = KEY) -> Me
 
 
 class Remembering:
-    """A memory as a backend is one."""
+    """A cache like that of a backend."""
 
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
@@ -110,7 +110,7 @@ async def test_concurrent_verifications_fetch_the_secret_once() -> None:
 
 
 class Ailing(Remembering):
-    """A memory that gives these first, and counts how often it is asked."""
+    """A cache that returns these values first, and counts its reads."""
 
     def __init__(self, *first: Exception | str) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ async def test_message_is_delivered_once_per_follower() -> None:
     hooks = webhooks(memory, secret(KEY))
     await store(message(), memory)
     await hooks.wait("abc", seconds=60)
-    # Else it would be looked at again and again.
+    # Otherwise it would be polled repeatedly.
     with anyio.move_on_after(0.05) as waiting:
         await hooks.wait("abc", seconds=60)
     assert waiting.cancelled_caught

@@ -1,4 +1,4 @@
-"""Programs beside each other on one account: each a process of its own, over one shared state."""
+"""Programs that share one account: each is a separate process over one shared state."""
 
 import os
 import subprocess
@@ -32,10 +32,10 @@ print(result.model_dump_json(), flush=True)
 
 @dataclass
 class Programs:
-    """Starts programs that make a batch each, and ends with all of them.
+    """Starts programs that run one batch each, and ends them all at the end.
 
     Attributes:
-        variables: the environment that they share, and an app of the test's own as well.
+        variables: the environment shared by the programs and the test's own app.
     """
 
     simulator: Simulator
@@ -44,7 +44,7 @@ class Programs:
     _started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, tasks: list[dict[str, Any]], *, before: str = "") -> subprocess.Popen[str]:
-        """A program that is ready to begin; `before` is code that it runs first."""
+        """Start a program that waits to begin; it runs the code in `before` first."""
         import json
 
         process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Programs:
         return process
 
     def begin(self, *processes: subprocess.Popen[str]) -> None:
-        """Let them begin, once all are ready."""
+        """Let the programs begin once all are ready."""
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -69,7 +69,7 @@ class Programs:
             print(file=process.stdin, flush=True)
 
     def app(self) -> AbstractAsyncContextManager[App]:
-        """An app in this process, over the same state."""
+        """Return an app in this process, over the same state."""
 
         @asynccontextmanager
         async def running() -> Any:
@@ -94,7 +94,7 @@ LEASE_SECONDS = 2.0
 def programs_at(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], RunningServer]
 ) -> Iterator[Callable[..., Programs]]:
-    """Makes programs that share a limit and a state, beside a simulator in its own process."""
+    """Return programs that share a limit and a state, with a simulator in its own process."""
     server = servers(request.param) if request.param in KINDS else None
     if server is not None:
         anyio.run(open_for_admission, server, tmp_path.name, "acme")

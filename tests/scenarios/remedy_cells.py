@@ -1,7 +1,7 @@
-"""The matrix of remedies and the faults that strike them; `docs/failures.md` has it as a table.
+"""Failure matrix: remedies and the faults during them; `docs/failures.md` has it as a table.
 
-A remedy is a step that puts something right after a fault, or keeps it right: cancel, look up,
-adopt, record. Each cell of the matrix is a test, or is named as one that cannot occur.
+A remedy is a step that corrects a fault, or prevents its effects: cancel, look up, adopt, record.
+Each cell of the matrix is a test, or is declared impossible.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,12 +57,12 @@ IMAGE = "image"
 
 @dataclass(frozen=True)
 class Cell:
-    """One remedy struck by one fault.
+    """One remedy interrupted by one fault.
 
     Attributes:
-        ends: what the user receives, in order: the error codes of refused requests, then the
-            distinct outcomes of the rows, `image` or an error code.
-        why: what a reader of the table should know beside it.
+        ends: the user's outcome, in order: the error codes of rejected requests, then the distinct
+            outcomes of the rows, `image` or an error code.
+        why: a remark for the readers of the table.
     """
 
     remedy: str
@@ -72,7 +72,7 @@ class Cell:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it is left to `make soak`: it differs little from the kill before the step."""
+        """Whether only `make soak` runs it: it differs little from a kill before the step."""
         return self.fault == "killed-after" and self.remedy in (
             "cancel", "list", "account", "upload", "webhook"
         )  # fmt: skip
@@ -85,7 +85,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Impossible:
-    """A remedy that a fault cannot strike, and the reason."""
+    """A remedy that a fault cannot interrupt, and the reason."""
 
     remedy: str
     fault: str
@@ -93,7 +93,7 @@ class Impossible:
 
 
 def _cells(remedy: str, ends: Mapping[str, str | tuple[str, str]]) -> Iterator[Cell]:
-    """Cells of a remedy; keys name faults, with spaces between them."""
+    """Return the cells of a remedy; keys name faults, separated by spaces."""
     for faults, expected in ends.items():
         code, why = (expected, "") if isinstance(expected, str) else expected
         for fault in faults.split():
@@ -220,12 +220,12 @@ IMPOSSIBLE: Sequence[Impossible] = (
 
 
 def cells(*faults: str) -> list[Cell]:
-    """The cells of these faults."""
+    """Return the cells of these faults."""
     return [cell for cell in CELLS if cell.fault in faults]
 
 
 def table() -> str:
-    """The matrix in Markdown: a row for each remedy and outcome."""
+    """Return the matrix in Markdown: a row for each remedy and outcome."""
     lines = ["| remedy | fault | outcome | |", "|---|---|---|---|"]
     shown = ""
     for (remedy, ends, why), group in groupby(

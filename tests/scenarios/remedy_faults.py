@@ -1,4 +1,4 @@
-"""Faults of the matrix: the call, step or method that each strikes, and how it is broken."""
+"""Faults of the matrix: the call or method that each interrupts, and how it is broken."""
 
 import asyncio
 import sqlite3
@@ -99,10 +99,10 @@ FINAL = {
 
 
 class Outage:
-    """A backend that breaks, and is mended after `OUTAGE_SECONDS`.
+    """A backend that breaks, and is restored after `OUTAGE_SECONDS`.
 
     Attributes:
-        over: set when it is mended.
+        over: set when the backend is restored.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Outage:
         self._restoring: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Break the backend, and mend it after a while whatever becomes of the step."""
+        """Break the backend, and restore it later, whatever happens to the call."""
         self._patch.setattr(sqlite_backend, "LONG_LOCK_TIMEOUT_SECONDS", 0.05)
         self._patch.setattr(redis_server, "MAX_TIMEOUT_SECONDS", 0.2)
         restore = await self._break()
@@ -146,7 +146,7 @@ class Outage:
                 with server.client as client:
                     client.client_kill_filter(_type="pubsub")
             case "reset":
-                link.lose_answers(2)  # A step whose connection broke is asked for again once.
+                link.lose_answers(2)  # A call whose connection broke is repeated once.
             case "malformed":
                 link.spoil_answers(2)
             case "timeout":
@@ -168,7 +168,7 @@ class Outage:
         return _later(other.close)
 
     def _fill_disk(self) -> Callable[[], Awaitable[None]]:
-        import resource  # POSIX alone
+        import resource  # POSIX only.
 
         usual, run = resource.getrlimit(resource.RLIMIT_FSIZE), Database.run
 

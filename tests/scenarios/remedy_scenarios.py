@@ -1,4 +1,4 @@
-"""Scenarios: a batch, a first fault that makes a remedy necessary, and the strike at it."""
+"""Scenarios: a batch, a first fault that requires a remedy, and a fault during the remedy."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -23,7 +23,7 @@ FOLLOWED = "GET /v1/predictions/{id}"
 async def cancel(stage: Stage) -> str:
     stage.simulator.configure(predict_seconds=1.5 if stage.is_final() else 60)
     async with stage.app() as app:
-        stage.simulator.fault_next("reset_after", LIMIT)  # Their ids come from the list.
+        stage.simulator.fault_next("reset_after", LIMIT)  # Their ids are then read from the list.
         batch_id = await stage.begin(app)
         await stage.seen(FOLLOWED, LIMIT)
         stage.strike(LIMIT if stage.is_final() else LIMIT + 1)
@@ -62,7 +62,7 @@ async def upload(stage: Stage) -> str:
 
 
 async def _twice(stage: Stage, app: App, **inputs: str) -> str:
-    """Make a batch; where it is refused, wait until the fault is over, and make it again."""
+    """Make a batch; if it is rejected, wait until the fault is over and make it again."""
     if await stage.request(stage.begin(app, LIMIT, **inputs)) is None:
         assert stage.simulator.account(stage.account)["creations_seen"] == 0
         await stage.was_struck()
@@ -76,13 +76,13 @@ async def adopt(stage: Stage) -> str:
     async with stage.app() as first:
         batch_id = await stage.begin(first)
         await stage.running()
-    stage.strike(8)  # More than are absorbed where the clock is asked for.
+    stage.strike(8)  # More than are tolerated by the clock synchronisation.
     async with stage.app() as second:
         await second.recover()
         await stage.was_struck()
         if stage.fault == "redis-restarted":
             await stage.request(second.batches.result(second.caller(), batch_id))
-            await stage.begin(second)  # It waits for what runs of the forgotten one.
+            await stage.begin(second)  # It waits for the running predictions of the lost one.
         elif stage.fault in ("401", "403"):
             await _bring_the_token_again(second, batch_id)
         return await stage.ended(second)
@@ -139,7 +139,7 @@ async def held(stage: Stage, app: App) -> ContextPermit:
 
 
 async def used_again(stage: Stage, app: App) -> str:
-    """Use that unit once more, and check that it is free in the end."""
+    """Use that unit once more, and check that it is free at the end."""
     lease = await held(stage, app)
     await app.semaphores.release(lease)
     with anyio.fail_after(PATIENCE):
@@ -152,7 +152,7 @@ async def used_again(stage: Stage, app: App) -> str:
 
 async def wake_up(stage: Stage) -> str:
     stage.limit = 1
-    if stage.fault in KILLS:  # The process that waits is another.
+    if stage.fault in KILLS:  # The waiting process is another one.
         stage.simulator.configure(predict_seconds=1.5)
         async with stage.app() as app:
             stage.strike()
@@ -173,9 +173,9 @@ async def webhook(stage: Stage) -> str:
     with listening_socket("127.0.0.1", 0, 64) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with stage.app(REPLICATE_MCP_PUBLIC_URL=url) as app, serving(app, listener):
-            stage.simulator.fault_next("reset_after", LIMIT)  # So they are followed.
+            stage.simulator.fault_next("reset_after", LIMIT)  # They are then followed.
             await stage.begin(app)
-            stage.strike(3000)  # No webhook can be verified: predictions are polled alone.
+            stage.strike(3000)  # No webhook can be verified, so predictions are only polled.
             await stage.was_struck()
             return await stage.ended(app)
 

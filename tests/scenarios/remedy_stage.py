@@ -1,4 +1,4 @@
-"""Stage of a matrix cell: apps with short pauses, a fault at one step, checks of the promise."""
+"""A cell of the failure matrix: apps with short delays, a fault at one step, and invariants."""
 
 import importlib
 import os
@@ -49,9 +49,9 @@ class Stage:
     """One cell's simulator, state and fault.
 
     Attributes:
-        account: at Replicate; each cell has its own.
-        limit: how many predictions may run at once.
-        errors: codes of refused requests, in order.
+        account: the account at Replicate; each cell has its own.
+        limit: the maximum number of running predictions.
+        errors: error codes of rejected requests, in order.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Stage:
 
     @property
     def is_call(self) -> bool:
-        """Whether a call to Replicate is struck, and not a step at the backend."""
+        """Whether the fault is in a call to Replicate, rather than in a backend call."""
         return self.fault not in (*BACKEND, *KILLS) and self.remedy in ROUTES
 
     @property
@@ -102,10 +102,10 @@ class Stage:
         """The account's token."""
         return f"r8_{self.account}_1"
 
-    # Apps and batches
+    # Apps and batches.
 
     def app(self, **changes: Any) -> AbstractAsyncContextManager[App]:
-        """Run an app as a process of its own would."""
+        """Run an app as a separate process would."""
         changes = {
             "REPLICATE_API_TOKEN": self.token,
             "REPLICATE_CONCURRENT_LIMIT": str(self.limit),
@@ -126,7 +126,7 @@ class Stage:
         return batch_id
 
     async def request(self, work: Awaitable[Any]) -> Any:
-        """Await a user's request; record the error code and return None where it is refused."""
+        """Await a user's request; if it is rejected, record the error code and return None."""
         try:
             return await work
         except ReplicateMcpError as error:
@@ -134,11 +134,11 @@ class Stage:
             return None
 
     async def running(self, count: int = LIMIT) -> None:
-        """Wait until so many predictions run at Replicate."""
+        """Wait until `count` predictions run at Replicate."""
         await self.simulator.reached(account=self.account, in_flight=count, within=PATIENCE)
 
     async def seen(self, route: str, count: int) -> None:
-        """Wait until Replicate was asked so often for a route."""
+        """Wait until Replicate has received `count` requests for a route."""
         with anyio.fail_after(PATIENCE):
             while self._requests(route) < count:
                 await anyio.sleep(0.02)
@@ -146,10 +146,10 @@ class Stage:
     def _requests(self, route: str) -> int:
         return int(self.simulator.stats()["requests"].get(route, 0))
 
-    # The fault
+    # Fault injection.
 
     def strike(self, count: int = 2) -> None:
-        """Order the fault for the remedy's next calls, or its next step."""
+        """Inject the fault into the remedy's next calls, or its next step."""
         self._struck_at = anyio.current_time()
         if not self.is_call:
             self._armed = True
@@ -158,17 +158,17 @@ class Stage:
         self._calls = self._requests(self._route)
         if self.fault == "timeout":
             self._patch.setattr(transport, "READ_SECONDS", TIMEOUT_SECONDS)
-        if self.remedy != "webhook":  # Else each costs a pause.
+        if self.remedy != "webhook":  # Otherwise each costs a delay.
             count = min(count, {"timeout": 1, "429-after": LIMIT}.get(self.fault, count))
         named = {"timeout": "silence", "429-after": "429"}.get(self.fault, self.fault)
         self.simulator.fault_next(named, count, on=call)
 
     def is_final(self) -> bool:
-        """Whether the remedy is not tried again after this fault."""
+        """Whether the remedy is not retried after this fault."""
         return self.is_call and self.fault in FINAL.get(self.remedy, ())
 
     async def was_struck(self) -> None:
-        """Wait until the fault has struck, and is over."""
+        """Wait until the fault has occurred and is over."""
         with anyio.fail_after(PATIENCE):
             if self.is_call:
                 await self.seen(self._route, self._calls + 1)
@@ -176,7 +176,7 @@ class Stage:
                 await self._outage.over.wait()
 
     def seconds_since(self) -> float:
-        """Seconds since the fault was ordered."""
+        """Return the seconds since the fault was injected."""
         return anyio.current_time() - self._struck_at
 
     def _watch(self, owner: type, step: str) -> None:
@@ -201,10 +201,10 @@ class Stage:
 
         self._patch.setattr(owner, step, rung if owner is Doorbell else watched)
 
-    # What ends
+    # Outcome.
 
     async def ended(self, app: App) -> str:
-        """Wait for all batches and permits of the account; return what the user received."""
+        """Wait until all batches have ended and all permits are free; return the user's outcome."""
         with anyio.fail_after(PATIENCE):
             batches = [
                 await self._result(app, each.batch_id)
@@ -226,7 +226,7 @@ class Stage:
         return await app.batches.result(app.caller(), batch_id)
 
     def _check(self, batches: Sequence[BatchResult]) -> None:
-        """Check the promise: a prediction and a row for each task, never over the limit."""
+        """Check the invariants: one prediction and one row per task, never over the limit."""
         made = {each["id"]: each for each in self.simulator.predictions(self.account)}
         by_prompt = Counter(each["input"]["prompt"] for each in made.values())
         assert all(count == 1 for count in by_prompt.values()), "a task was made twice"

@@ -1,4 +1,4 @@
-"""What a person asked to stop is stopped at Replicate too, whatever goes wrong on the way."""
+"""Cancelled batches are stopped at Replicate too, whatever fails in between."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def say(server: subprocess.Popen[str], message: dict[str, Any]) -> None:
 
 @contextmanager
 def server(simulator: Simulator, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A server on stdio that has said hello."""
+    """Run a server on stdio that has completed the handshake."""
     with subprocess.Popen(
         [sys.executable, "-m", "replicate_mcp"],
         stdin=subprocess.PIPE,
@@ -109,7 +109,7 @@ async def test_disconnect_or_exit_cancels_nothing_and_the_next_process_delivers(
         first.wait(20)
     account = simulator.account("acme")
     assert (account["in_flight"], account["canceled"]) == (2, 0)
-    with server(simulator, tmp_path):  # Nobody calls it: it looks by itself.
+    with server(simulator, tmp_path):  # No request is sent: the server polls by itself.
         await simulator.reached(account="acme", in_flight=0)
         with anyio.fail_after(20):
             backend = await SqliteBackend.open(str(tmp_path / "state.db"))
@@ -129,7 +129,7 @@ async def test_cancel_during_a_backend_outage_still_cancels_at_replicate(
     servers: Callable[[str], RunningServer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gateway, "HOLD_SECONDS", 1)  # Until then a prediction's id is not known.
+    monkeypatch.setattr(gateway, "HOLD_SECONDS", 1)  # Until then, a prediction's id is unknown.
     simulator.configure(predict_seconds=60)
     async with link_to(servers("valkey")) as link:
         server = servers("valkey")

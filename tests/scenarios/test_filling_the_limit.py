@@ -1,4 +1,4 @@
-"""An account is used as far as it allows, and no further, whatever it allows."""
+"""An account's limit is filled and never exceeded, whatever its value."""
 
 import heapq
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ UNLIMITED = 60_000
 
 @contextmanager
 def replicate(**settings: Any) -> Iterator[Simulator]:
-    """The simulator in a process of its own, with a rate out of the way unless it is given."""
+    """Run the simulator in its own process, without an effective rate limit unless one is given."""
     rates = {"requests_per_minute": UNLIMITED, "burst": UNLIMITED}
     others = {"other_requests_per_minute": UNLIMITED, "other_burst": UNLIMITED}
     with running_simulator_process(**(rates | others | settings)) as simulator:
@@ -41,13 +41,13 @@ async def made(app: App, tasks: int) -> BatchResult:
 
 
 def seconds_used(simulator: Simulator) -> float:
-    """From the first creation to the last end."""
+    """Return the seconds from the first creation to the last end."""
     account = simulator.account("acme")
     return float(account["last_end"]) - float(account["first_creation"])
 
 
 def utilisation(simulator: Simulator, limit: int) -> float:
-    """The share of the limit in flight, from when it is first reached to the last creation."""
+    """Return the used share of the limit, from when it is first reached to the last creation."""
     timeline = simulator.timeline("acme")
     start = next(at for at, count in timeline if count == limit)
     end = simulator.account("acme")["last_creation"]
@@ -60,7 +60,7 @@ def utilisation(simulator: Simulator, limit: int) -> float:
 
 
 def greedy_schedule(simulator: Simulator, limit: int) -> float:
-    """How long the same predictions would take if each began the moment that one ends."""
+    """Return the duration of the same predictions if each starts the moment another ends."""
     free_at = [0.0] * limit
     for prediction in simulator.predictions("acme"):
         took = prediction["ended"] - prediction["created"]
@@ -130,7 +130,7 @@ async def test_default_rate_of_replicate_causes_no_429s(tmp_path: Path) -> None:
 async def test_following_two_hundred_long_predictions_stays_within_the_rate_of_other_calls(
     tmp_path: Path,
 ) -> None:
-    # Held for a minute each, then followed: any call over the rate would be refused and counted.
+    # Held for a minute each, then polled: any call over the rate would be rejected and counted.
     with replicate(
         predict_seconds=300, other_requests_per_minute=3_000, other_burst=100
     ) as simulator:

@@ -1,4 +1,4 @@
-"""A process that is gone leaves nothing behind: not a permit, not a result."""
+"""Dead processes leave nothing behind: every permit is freed and every result delivered."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ asyncio.run(generate_images(tasks))
 
 @contextmanager
 def running(simulator: Simulator, folder: Path, *prompts: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another program with a batch of its own, at a limit of three."""
+    """Run another program with its own batch, at a limit of three."""
     around = {**os.environ, **environment(simulator, folder), "REPLICATE_CONCURRENT_LIMIT": "3"}
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *prompts], env=around) as process:
         try:
@@ -93,7 +93,7 @@ async def test_later_process_delivers_orphaned_predictions(
 
 
 async def left_with_two_running(app_with: AppFactory, simulator: Simulator) -> str:
-    """The batch of an app that has ended while both of its predictions ran."""
+    """Return the batch of an app that was closed while both of its predictions ran."""
     async with app_with() as first:
         batch_id = await first.batches.start(
             first.caller(), BatchRequest([{"prompt": "a"}, {"prompt": "b"}])
@@ -156,7 +156,7 @@ async def test_too_long_list_does_not_cause_orphans_to_be_recreated(
         await simulator.reached(account="acme", in_flight=1)
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {OTHER_TOKEN}"}) as client:
         url = f"{simulator.url}/v1/models/black-forest-labs/flux-schnell/predictions"
-        for _ in range(25):  # More than the pages that are read.
+        for _ in range(25):  # More than the number of pages that are read.
             await client.post(url, json={"input": {"prompt": "another"}})
     async with app_with() as second:
         await second.recover()

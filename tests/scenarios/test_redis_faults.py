@@ -1,7 +1,7 @@
-"""What happens to a Redis in the middle of a batch, while a process is killed at the same moment.
+"""Redis faults in the middle of a batch, while a process is killed at the same moment.
 
-Whatever it is: no limit is passed, what was created is delivered or accounted for, and work goes on
-by itself.
+In every case, no limit is exceeded, created predictions are delivered or accounted for, and work
+continues without intervention.
 """
 
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,7 +1,7 @@
-"""Remedies that meet a fault themselves: one prediction and one row a task, every permit back.
+"""Remedies interrupted by a fault: one prediction and one row per task, and all permits released.
 
-Each cell of the matrix in `remedy_cells.py` is a test: the fault is real, and strikes the remedy at
-the moment that its scenario (`remedy_scenarios.py`) names.
+Each cell of the matrix in `remedy_cells.py` is a test: the fault is real, and occurs during the
+remedy at the moment that its scenario in `remedy_scenarios.py` chooses.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ def play(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Play:
-    """Set a cell's stage: at a Redis where the fault is one of Redis, else over a state file."""
+    """Set up a cell: on Redis for a fault of Redis, else on a state file."""
 
     @asynccontextmanager
     async def staged(cell: Cell) -> AsyncIterator[Stage]:
@@ -139,7 +139,7 @@ async def test_process_kill_has_its_documented_outcome(play: Play, cell: Cell) -
 
 
 async def _taken_over(stage: Stage, process: asyncio.subprocess.Process) -> str:
-    """Take the killed process's work over in this process, and return what its user received."""
+    """Take over the killed process's work in this process, and return its user's outcome."""
     waits = stage.remedy == "wake-up"
     if waits:
         stage.limit = 1

@@ -1,4 +1,4 @@
-"""The page of the failure matrix has what the tests assert; `WRITE_PAGES=1` writes it."""
+"""The failure matrix page matches the tests; `WRITE_PAGES=1` writes it."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Many processes on one account: together they fill its limit, and nothing of theirs is lost."""
+"""Many processes share one account: together they fill its limit, and no result is lost."""
 
 import random
 import signal
@@ -28,8 +28,8 @@ async def result_of(process: subprocess.Popen[str]) -> BatchResult:
     return BatchResult.model_validate_json(out)
 
 
-async def batch_of_the_dead(app: App) -> BatchResult:
-    """The one batch of the caller's that no living process of the test runs, once it has ended."""
+async def batch_of_dead_process(app: App) -> BatchResult:
+    """Return the caller's only batch that no live process of the test runs, once it has ended."""
     batches = await app.batches.list(app.caller())
     batch_id = batches[-1].batch_id
     with anyio.fail_after(60):
@@ -62,7 +62,7 @@ async def test_eight_processes_fill_one_limit_and_share_it_fairly(programs_at: P
     account = programs.simulator.account("acme")
     assert (account["created"], account["max_in_flight"]) == (8 * each, limit)
     assert utilisation(programs.simulator, limit) >= 0.98
-    # Each one's share while all wait: the first to come took all that was free then.
+    # Each one's share while all wait: the first to arrive took all units that were free then.
     owners = [p["input"]["prompt"].split()[0] for p in programs.simulator.predictions("acme")]
     first_done = min(max(n for n, owner in enumerate(owners) if owner == str(o)) for o in range(8))
     all_wait = owners[limit:first_done]
@@ -88,7 +88,7 @@ async def test_killed_process_loses_nothing_and_its_permits_are_freed_as_predict
         first.kill()
         await app.batches.wait(app.caller(), mine, seconds=None)
         own = await app.batches.result(app.caller(), mine)
-        left = await batch_of_the_dead(app)
+        left = await batch_of_dead_process(app)
     assert own.successful_count == 30
     assert left.successful_count + left.failed_count == 30
     assert {row.error_code for row in left.failed_results} == {"interrupted"}
@@ -190,7 +190,7 @@ async def test_replicate_clock_an_hour_off_changes_nothing(programs_at: Programs
         programs.begin(first)
         await simulator.reached(account="acme", in_flight=5)
         first.kill()
-        left = await batch_of_the_dead(app)
+        left = await batch_of_dead_process(app)
     delivered = [row.prediction_id for row in left.successful_results]
     assert sorted(delivered) == sorted(p["id"] for p in simulator.predictions("acme"))
     assert {row.error_code for row in left.failed_results} == {"interrupted"}
@@ -219,6 +219,6 @@ async def test_surviving_forked_child_does_not_keep_its_dead_parent_alive(
         programs.begin(parent)
         await programs.simulator.reached(account="acme", in_flight=2)
         parent.kill()
-        left = await batch_of_the_dead(app)
+        left = await batch_of_dead_process(app)
     assert left.successful_count >= 2
     assert {row.error_code for row in left.failed_results} <= {"interrupted"}

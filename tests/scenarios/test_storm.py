@@ -1,4 +1,4 @@
-"""Everything goes wrong at once, and nothing is lost or paid twice."""
+"""All faults at once: no result is lost, and no prediction is billed twice."""
 
 from pathlib import Path
 from typing import Any

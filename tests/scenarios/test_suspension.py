@@ -1,4 +1,4 @@
-"""A process that is suspended, as on a laptop that sleeps, and comes back."""
+"""A process that is suspended, as on a sleeping laptop, and resumes."""
 
 import asyncio
 import contextlib
@@ -80,7 +80,7 @@ TaskExecutor._run = run
 
 
 class Router:
-    """Between programs and a port; it can forget connections without a word to either end."""
+    """A router between programs and a port; it can drop connections without notice."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -90,7 +90,7 @@ class Router:
         self.port = 0
 
     def forget(self) -> None:
-        """Lose what is sent on the present connections from now on."""
+        """Drop the data sent on the present connections from now on."""
         self._generation += 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,7 +123,7 @@ class Router:
 
 @asynccontextmanager
 async def router_to(target: int) -> AsyncIterator[Router]:
-    """A router for as long as the block lasts."""
+    """Run a router while the block runs."""
     router = Router(target)
     listening = await asyncio.start_server(router.serve, "127.0.0.1", 0)
     router.port = listening.sockets[0].getsockname()[1]
@@ -136,7 +136,7 @@ async def router_to(target: int) -> AsyncIterator[Router]:
 
 @asynccontextmanager
 async def away(programs: Programs) -> AsyncIterator[Callable[[], None]]:
-    """Let programs reach Replicate, and Redis, through routers; gives what makes them forget."""
+    """Route connections to Replicate and Redis through routers; yield a function to drop them."""
     async with AsyncExitStack() as stack:
         routers = []
         for name in ("REPLICATE_BASE_URL", "REPLICATE_MCP_BACKEND"):
@@ -156,7 +156,7 @@ async def away(programs: Programs) -> AsyncIterator[Callable[[], None]]:
 
 
 async def begin(programs: Programs, process: subprocess.Popen[str]) -> None:
-    """Let a program begin; the routers work meanwhile."""
+    """Let a program begin while the routers work."""
     await anyio.to_thread.run_sync(programs.begin, process)
 
 
@@ -166,14 +166,14 @@ async def line_of(process: subprocess.Popen[str]) -> str:
 
 
 async def result_of(process: subprocess.Popen[str], *, within: float) -> BatchResult:
-    """The batch of a program that ends; one that does not in time fails the test."""
+    """Return the batch of a program that ends; fail the test if it does not end in time."""
     with anyio.fail_after(within):
         out, _ = await anyio.to_thread.run_sync(process.communicate, abandon_on_cancel=True)
     return BatchResult.model_validate_json(out)
 
 
 async def stopped(process: subprocess.Popen[str]) -> None:
-    """Wait until a program has stopped itself."""
+    """Wait until a program has suspended itself."""
     await anyio.to_thread.run_sync(os.waitid, os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
@@ -195,7 +195,7 @@ def check_rows(result: BatchResult, count: int) -> list[TaskResult]:
 
 
 async def check_permits(app: App) -> None:
-    """Check that all of them come back."""
+    """Check that all permits are released."""
     with anyio.fail_after(10):
         while True:
             (account,) = await app.semaphores.list_for(app.caller())
@@ -219,7 +219,7 @@ async def test_process_suspended_during_its_batch_resumes(
     programs_at: ProgramsAt, before: str, seconds: float, lease: float, others: int
 ) -> None:
     count = 24
-    # In one page: links to others name the simulator itself, and not the router.
+    # All rows fit one page: links to others have the simulator's address, not the router's.
     programs = programs_at(LIMIT, lease=lease, predict_seconds="0.5-1.5", page_size=1_000)
     simulator = programs.simulator
     async with programs.app() as app, away(programs) as forget:
@@ -241,10 +241,10 @@ async def test_process_suspended_during_its_batch_resumes(
             await app.batches.wait(app.caller(), mine, seconds=None)
         other = await app.batches.result(app.caller(), mine)
         await check_permits(app)
-    assert went_on > seconds / 2  # The other process goes on meanwhile.
+    assert went_on > seconds / 2  # The other process continues meanwhile.
     assert simulator.account("acme")["max_in_flight"] <= LIMIT
     rows = check_rows(result, count)
-    # What others took over, once a lease has lapsed, is not created by the one that comes back.
+    # Tasks taken over after an expired lease are not created by the resumed process.
     assert {row.error_code for row in result.failed_results} <= {"interrupted"}
     check_rows(other, others)
     assert other.successful_count == others
@@ -284,7 +284,7 @@ async def test_batch_past_its_deadline_after_suspension_creates_nothing_more(
 ) -> None:
     programs = programs_at(1, lease=30, predict_seconds=0.5)
     simulator = programs.simulator
-    programs.variables["REPLICATE_MCP_BATCH_SECONDS"] = "7"  # Creates for 2 s: 5 s are least.
+    programs.variables["REPLICATE_MCP_BATCH_SECONDS"] = "7"  # Creates for 2 s: 5 s is the minimum.
     tasks = [{"prompt": f"picture {number}"} for number in range(4)]
     suspended = programs.start(tasks, before=before)
     await begin(programs, suspended)

@@ -1,7 +1,7 @@
-"""Two hosts of a network with Redis on a third, one of them cut off in the middle of a batch.
+"""Two hosts with Redis on a third, one of them cut off in the middle of a batch.
 
-The hosts are network namespaces, so this needs root and `ip`. Only Redis is on the network between
-them: the simulator, Replicate's stand-in, is reached by each host on its own loopback.
+The hosts are network namespaces, which requires root and `ip`. Only Redis is reached over the
+network between them; each host has the simulator on its own loopback.
 """
 
 import os
@@ -65,7 +65,7 @@ def ip(*words: str) -> None:
 
 
 class Host:
-    """A host of its own: a network namespace with a cable to where Redis is."""
+    """A host: a network namespace with a link to the host of Redis."""
 
     def __init__(self, number: int) -> None:
         self.name = f"replicate-mcp-{os.getpid()}-{number}"
@@ -96,7 +96,7 @@ class Host:
         )
 
     def remove(self) -> None:
-        ip("link", "del", self._cable)  # Else it goes only when the last process there has.
+        ip("link", "del", self._cable)  # Otherwise it exists until the last process there exits.
         ip("netns", "del", self.name)
 
 
@@ -141,7 +141,7 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def reachable(hosts: list[Host], simulator: Simulator, tmp_path: Path) -> Iterator[None]:
-    """The simulator on each host's own loopback, at the port that it has here."""
+    """Make the simulator reachable on each host's own loopback, at its port here."""
     port, gate = simulator.url.rpartition(":")[2], str(tmp_path / "gate")
     forwards = [
         subprocess.Popen(

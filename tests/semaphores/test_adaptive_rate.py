@@ -1,4 +1,4 @@
-"""What creations teach about a rate that nobody announced."""
+"""Learning an account's unknown rate from the responses to its creations."""
 
 import heapq
 import math
@@ -155,7 +155,7 @@ def test_rate_stays_within_bounds_for_arbitrary_histories(history: list[Any]) ->
 
 
 class Account:
-    """What is on the other side: a bucket of its own, of which nobody tells."""
+    """The simulated account: its own bucket, whose parameters are not reported."""
 
     def __init__(self, per_minute: float, burst: int, by_chance: float = 0) -> None:
         self._bucket = Rate(per_minute, per_minute, burst, burst, NOW)
@@ -175,7 +175,7 @@ class Account:
 
 
 def make(tasks: int, account: Account, rate: Rate, *, limit: int, named: bool) -> tuple[float, int]:
-    """Seconds for a batch whose predictions take half a second, and how many 429s it meets."""
+    """Return the duration of a batch of predictions of half a second, and its number of 429s."""
     now, waiting, free, refusals, done = NOW, tasks, limit, 0, 0
     order = count()
     events: list[tuple[float, int, str, float]] = []
@@ -239,11 +239,11 @@ def test_rate_falls_when_most_creations_are_throttled() -> None:
 def test_known_rate_causes_no_429s() -> None:
     seconds, refusals = make(1_000, Account(600, 600), Rate.initial(600, NOW), limit=60, named=True)
     assert refusals == 0
-    ideal = (1_000 - 600) / 10 + 0.5  # with the last prediction
+    ideal = (1_000 - 600) / 10 + 0.5  # Plus the last prediction.
     assert seconds <= 1.02 * ideal
 
 
-# Each rule by itself
+# Each rule alone.
 
 
 def at(rate: Rate, seconds: float) -> Rate:
@@ -281,7 +281,7 @@ def test_rate_lowered_ten_times_grows_again_despite_more_429s() -> None:
 
 
 def in_a_row(lowerings: int, refused: float = 0.0, **changes: Any) -> Rate:
-    """A rate that was lowered so often, and has just been sent a creation."""
+    """Return a rate that was lowered `lowerings` times in a row, with a creation just sent."""
     return replace(
         FULL, per_minute=100, burst=1, tokens=1, episode_at=NOW - 50, since=NOW - 50,
         last_sent=NOW, accepted=5, lowerings=lowerings, refused=refused,
@@ -353,14 +353,14 @@ def test_further_429s_of_an_episode_never_shorten_its_pause() -> None:
     assert on_throttled(at(first, 1), Throttling(1e6), sent_at=NOW).paused_until == NOW + 301
 
 
-def test_an_answer_of_an_episode_that_names_no_time_makes_its_pause_no_longer() -> None:
+def test_429_of_an_episode_without_retry_after_does_not_extend_the_pause() -> None:
     first = on_throttled(FULL, Throttling(0.5), sent_at=NOW)
     for named, pause in ((None, 0.5), (0, 0.5), (0.25, 0.5), (0.75, 1)):
         rate = on_throttled(at(first, 0.25), Throttling(named), sent_at=NOW)
         assert rate.paused_until == NOW + pause
 
 
-def test_an_answer_of_an_episode_lowers_nothing_by_what_was_counted_since() -> None:
+def test_429_of_an_episode_ignores_creations_counted_since() -> None:
     first = on_throttled(at(on_sent(FULL, 60), 10), A_SECOND, sent_at=NOW)
     recounted = replace(at(first, 30), since=NOW + 15, accepted=2)
     assert on_throttled(recounted, A_SECOND, sent_at=NOW).per_minute == first.per_minute
@@ -425,7 +425,7 @@ def test_lowered_rate_falls_to_the_accepted_rate_when_higher() -> None:
     assert on_throttled(rate, A_SECOND, sent_at=NOW).per_minute == pytest.approx(90)
 
 
-# What is counted as accepted lately
+# Recently accepted creations.
 
 
 def test_accepted_count_resets_with_a_new_episode() -> None:
@@ -458,7 +458,7 @@ def test_accepted_count_over_twenty_seconds_keeps_the_share_of_the_last_ten() ->
     assert (counted.accepted, counted.since) == pytest.approx((40 * 10 / 25 + 2, NOW - 10))
 
 
-# Growing
+# Growth.
 
 
 def lowered(per_minute: float, *, steady: int = 0, **changes: Any) -> Rate:

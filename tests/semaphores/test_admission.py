@@ -1,4 +1,4 @@
-"""Who starts next."""
+"""The admission decision: which entries start next."""
 
 from collections import Counter
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_batch_respects_its_own_limit_and_reserves_nothing_beyond_it() -> None:
     assert Counter(grants) == {"few": 2, "many": 6}
 
 
-def test_an_entry_of_which_nothing_runs_may_start_as_many_as_its_own_limit() -> None:
+def test_entry_without_running_starts_may_start_up_to_its_own_limit() -> None:
     assert admit(
         [Entry("a", "p", ("s",), None, 5, max_running=2)], {"s": 9}, {}, now=NOW
     ).grants == (
@@ -120,7 +120,7 @@ def test_nothing_is_admitted_while_more_units_are_held_than_the_limit() -> None:
 
 
 def slots(tokens: float, *, paused_until: float = 0.0) -> Rate:
-    """A rate of one creation a second with so many of them left."""
+    """Return a rate of one creation a second with `tokens` slots left."""
     return replace(Rate.initial(60, NOW), tokens=tokens, paused_until=paused_until)
 
 
@@ -248,7 +248,7 @@ def test_admission_exceeds_no_limit_and_leaves_nothing_that_fits(
         assert grants[each.id] <= each.waiting
         assert each.max_running is None or grants[each.id] <= each.max_running
         assert each.holder not in stalled or not grants[each.id]
-    # One semaphore each: nobody waits beside a free unit.
+    # One semaphore each: no entry waits beside a free unit.
     if all(len(each.semaphores) == 1 for each in queue):
         for each in queue:
             could = each.holder not in stalled and grants[each.id] < min(

@@ -1,4 +1,4 @@
-"""Contexts of a process whose disk is full at times: no unit is lost, and nobody waits for ever."""
+"""Context permits with a disk full at times: no unit is lost, and no context waits forever."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -41,11 +41,11 @@ def hurry() -> Iterator[None]:
 
 
 class State(SqliteBackend):
-    """A state file.
+    """A state file with injected faults.
 
     Attributes:
-        disk_is_full: asked at each step; the system refuses then what it writes.
-        others_run: asked at each step: how often others run meanwhile, before it and after it.
+        disk_is_full: called at each step; if true, the system rejects its writes.
+        others_run: called at each step; how often other tasks run before and after it.
     """
 
     disk_is_full: Callable[[], bool] = staticmethod(lambda: False)
@@ -90,11 +90,11 @@ class State(SqliteBackend):
 
 
 class Contexts:
-    """The contexts of a process on one semaphore, each in a task of its own.
+    """A process's contexts on one semaphore, each in its own task.
 
     Attributes:
-        waiting: those that wait for their unit.
-        held: those that have it.
+        waiting: contexts that wait for their unit.
+        held: contexts that have it.
     """
 
     def __init__(self, queue: ContextQueue, group: TaskGroup) -> None:
@@ -109,7 +109,7 @@ class Contexts:
         self._group.start_soon(self._enter, lease)
 
     async def leave(self, leases: list[ContextPermit]) -> None:
-        """The first of them goes on, or gives up."""
+        """Let the first of them continue or give up."""
         if leases:
             await self._queue.release(leases.pop(0))
 

@@ -1,6 +1,7 @@
-"""Hand units of named semaphores to the contexts of one process, over a backend in memory.
+"""Units of named semaphores for the contexts of one process, over a backend in memory.
 
-No test runs the holder's loop unless it says so: units have to come with the answers of the steps.
+The dispatcher's loop runs only in tests that start it: units have to arrive with the responses of
+the calls.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -20,12 +21,12 @@ from replicate_mcp.semaphores.permit_store import AcceptedOffers, AdmissionResul
 
 
 class Recorded(SqliteBackend):
-    """A backend in memory that records its steps.
+    """A backend in memory that records its calls.
 
     Attributes:
-        steps: name and argument of each step.
-        gates: events for which a step of that name waits before it is done.
-        failures: errors that the next steps of a name raise.
+        steps: name and argument of each call.
+        gates: events that a call of that name awaits before it is made.
+        failures: errors that the next calls of a name raise.
     """
 
     def begin(self) -> None:
@@ -63,7 +64,7 @@ class Recorded(SqliteBackend):
             raise self.failures[name].pop(0)
 
     async def state(self, name: str = "team") -> tuple[int, int]:
-        """Return the units in use and the starts that wait, once nothing goes on any more."""
+        """Return the units in use and the waiting starts, once all tasks are idle."""
         await anyio.wait_all_tasks_blocked()
         found = next(each for each in await self.semaphores() if each.name == name)
         return found.in_use, found.waiting
@@ -123,7 +124,7 @@ async def test_contexts_get_their_units_first_come_first_served() -> None:
         assert await here.backend.state() == (0, 0)
 
 
-async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
+async def test_context_with_a_free_unit_costs_three_calls() -> None:
     async with process() as here:
         lease = await here.hold()
         permit = lease.permit
@@ -133,7 +134,7 @@ async def test_a_context_that_finds_a_unit_costs_three_steps() -> None:
         assert here.backend.steps == [("enqueue", 1), ("accept_offers", 1), ("release", permit)]
 
 
-async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
+async def test_context_released_before_acquire_takes_no_unit() -> None:
     async with process() as here:
         lease = ContextPermit("team")
         await here.queue.release(lease)
@@ -142,7 +143,7 @@ async def test_a_context_that_gave_up_before_it_began_takes_nothing() -> None:
         assert (lease.permit, here.backend.steps) == (None, [])
 
 
-async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
+async def test_released_waiters_leave_the_queue_and_others_stay(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with process() as here:
@@ -168,7 +169,7 @@ async def test_those_that_gave_up_are_waited_for_no_more_and_the_others_are(
     assert caplog.records == []
 
 
-async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
+async def test_waiter_released_while_enqueuing_leaves_the_queue() -> None:
     async with process() as here:
         await here.hold()
         gate = here.backend.gates["enqueue"] = anyio.Event()
@@ -181,7 +182,7 @@ async def test_one_that_gives_up_while_it_joins_is_waited_for_no_more() -> None:
         assert await here.backend.state() == (1, 1)
 
 
-async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
+async def test_failed_enqueue_leaves_other_waiters_queued() -> None:
     async with process() as here:
         held, waiting = await here.hold(), await here.wait()
         here.backend.failures["enqueue"] = [BackendUnavailable("Away.")]
@@ -194,7 +195,7 @@ async def test_one_that_cannot_join_leaves_the_others_waiting() -> None:
         await waiting.held.wait()
 
 
-async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came() -> None:
+async def test_unit_of_a_released_waiter_goes_to_another_context() -> None:
     async with process(limit=2) as here:
         gate = here.backend.gates["accept_offers"] = anyio.Event()
         first, second = await here.wait(), await here.wait()
@@ -206,7 +207,7 @@ async def test_a_unit_goes_to_another_context_where_the_first_gave_up_as_it_came
         assert await here.backend.state() == (0, 0)
 
 
-async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
+async def test_accepting_a_stale_offer_gives_other_contexts_their_units() -> None:
     async with process() as here:
         gate = here.backend.gates["accept_offers"] = anyio.Event()
         team = await here.wait()
@@ -219,12 +220,12 @@ async def test_taking_a_late_unit_lets_other_contexts_have_theirs() -> None:
             assert lease.permit is not None
 
 
-async def test_a_process_looks_for_units_while_contexts_wait_and_no_longer(
+async def test_process_polls_for_units_only_while_contexts_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 0.01)
 
-    async def looks(here: Process) -> bool:
+    async def polls(here: Process) -> bool:
         await anyio.sleep(0.02)
         here.backend.steps.clear()
         await anyio.sleep(0.05)
@@ -233,12 +234,12 @@ async def test_a_process_looks_for_units_while_contexts_wait_and_no_longer(
     async with process() as here:
         here.group.start_soon(here.holder.run)
         held = await here.hold()
-        assert not await looks(here)
+        assert not await polls(here)
         for waiting in (await here.wait(), await here.wait()):
-            assert await looks(here)
+            assert await polls(here)
             await here.queue.release(waiting)
-        assert not await looks(here)
+        assert not await polls(here)
         waiting = await here.wait()
         await here.queue.release(held)
         await waiting.held.wait()
-        assert not await looks(here)
+        assert not await polls(here)

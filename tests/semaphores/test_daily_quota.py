@@ -1,4 +1,4 @@
-"""The day that an account's images are counted in, and what is said of a full one."""
+"""The day in which an account's images are counted, and the message of an exhausted quota."""
 
 import pytest
 

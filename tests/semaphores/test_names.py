@@ -1,4 +1,4 @@
-"""Names and limits of semaphores: what may be registered, who sees it, and when it may go."""
+"""Names and limits of semaphores: valid values, visibility and removal."""
 
 import pytest
 

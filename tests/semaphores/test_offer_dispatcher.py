@@ -1,4 +1,4 @@
-"""A process hears of its offers: each goes to its entry once, and decisions are made in time."""
+"""The offer dispatcher: each offer reaches its entry once, and admission runs in time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,11 +19,11 @@ SOON = 0.05
 
 
 class Watched(SqliteBackend):
-    """A backend in memory, whose decisions are counted and may be told.
+    """A backend in memory that counts its admission calls, and may return scripted results.
 
     Attributes:
-        decided_at: when each was asked for.
-        rooms: what the next ones answer with; an error is raised. Then it decides itself.
+        decided_at: the time of each admission call.
+        rooms: scripted results; an error is raised. Afterwards the backend decides itself.
     """
 
     decided_at: list[float]
@@ -93,7 +93,7 @@ async def test_offers_to_an_unsubscribed_entry_are_dropped() -> None:
         assert taken == [[Offer(6, "a")]]
 
 
-async def test_the_first_offer_of_all_is_handed_on_after_steps_that_offered_nothing() -> None:
+async def test_first_offer_is_dispatched_after_calls_without_offers() -> None:
     async with watched() as (_, holder):
         taken: list[Sequence[Offer]] = []
         holder.subscribe("a", taken.append)
@@ -149,7 +149,7 @@ async def test_dispatcher_polls_only_while_an_entry_is_subscribed(
         assert len(backend.decided_at) == seen
 
 
-async def test_who_waits_is_decided_for_as_soon_as_the_last_decision_said(
+async def test_admission_runs_for_waiting_entries_at_the_time_last_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holder_module, "ADMIT_POLL_SECONDS", 600)
@@ -212,7 +212,7 @@ async def test_each_ring_of_another_process_is_received_immediately(
         await other.close()
 
 
-# Steps that may not be lost
+# Critical calls.
 
 
 @asynccontextmanager
@@ -227,7 +227,7 @@ async def sure_steps(
 
 
 def failing(times: int, error: Exception) -> Callable[..., Awaitable[AdmissionResult]]:
-    """A step that fails so often, and then offers the number that it was given."""
+    """Return a call that fails `times` times, and then offers the number that it was given."""
     left = [error] * times
 
     async def step(number: int) -> AdmissionResult:

@@ -1,4 +1,4 @@
-"""How many creations an account may start."""
+"""The rate limit: how many creations an account may start."""
 
 import json
 from dataclasses import asdict, replace

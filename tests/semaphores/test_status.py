@@ -1,4 +1,4 @@
-"""A semaphore as callers are shown it."""
+"""The status of a semaphore as shown to callers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +25,7 @@ def test_named_semaphore_status_has_no_rate_or_pause() -> None:
     assert (shown.requests_per_minute, shown.throttled_until) == (None, None)
 
 
-def test_what_is_shown_cannot_be_changed() -> None:
+def test_status_is_immutable() -> None:
     shown = SemaphoreStatus.of(SemaphoreState("team", 2, 3, 0), "process")
     with pytest.raises(ValidationError, match="frozen"):
         shown.limit = 9  # type: ignore[misc]

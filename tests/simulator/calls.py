@@ -1,4 +1,4 @@
-"""The calls that the tests make most."""
+"""Calls shared by the simulator's tests."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def create(
 
 
 async def get(client: httpx.AsyncClient, prediction: dict[str, Any]) -> dict[str, Any]:
-    """The prediction as it is now."""
+    """Return the current prediction."""
     response = await client.get(f"/v1/predictions/{prediction['id']}")
     assert response.status_code == 200
     found: dict[str, Any] = response.json()

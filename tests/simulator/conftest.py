@@ -1,4 +1,4 @@
-"""One simulator for all tests of a worker, as good as new for each of them."""
+"""One simulator for all tests of a worker, reset for each of them."""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -1,4 +1,4 @@
-"""The simulator's own controls: what it has seen, how it shall behave, how it is run."""
+"""The simulator's control API: recorded requests, behaviour, and how it is run."""
 
 import argparse
 import email.utils

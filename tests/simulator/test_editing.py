@@ -1,4 +1,4 @@
-"""Models that take an image alone: what they make of it, and where they read it."""
+"""Image-only models: their outputs, and the locations of their inputs."""
 
 import base64
 import io
@@ -139,7 +139,7 @@ async def test_foreign_image_url_is_drawn_and_not_fetched(
     simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     before = simulator.stats()["requests"]
-    # Port 1 answers nobody: a request to it would fail the prediction.
+    # Nothing listens on port 1: a request to it would fail the prediction.
     prediction = await run(client, UPSCALER, image="http://127.0.0.1:1/cat.png", scale=1)
     assert (await image(client, prediction)).size == (1024, 1024)
     made = {k: n - before.get(k, 0) for k, n in simulator.stats()["requests"].items()}

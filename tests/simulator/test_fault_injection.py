@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, and what has happened all the same."""
+"""Injected faults, and their effects."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The models it serves, and what they take."""
+"""The simulated models and their inputs."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def name(model: Model) -> str:
 
 
 def least(model: Model) -> dict[str, str]:
-    """The least input that a model takes."""
+    """Return the minimal input of a model."""
     values = {"prompt": "a red car", "image": "https://example.com/cat.png"}
     return {each.name: values[each.name] for each in model.inputs if each.required}
 

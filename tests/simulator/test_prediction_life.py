@@ -1,4 +1,4 @@
-"""How predictions start, run and end, as a client of Replicate sees it."""
+"""The lifecycle of predictions, as seen by a client of Replicate."""
 
 import asyncio
 

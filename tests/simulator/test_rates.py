@@ -1,4 +1,4 @@
-"""What an account may do: its tokens, its credit, its rates."""
+"""Account restrictions: tokens, credit and rate limits."""
 
 import httpx
 import pytest

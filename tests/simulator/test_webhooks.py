@@ -1,4 +1,4 @@
-"""Webhooks: signed, the terminal one sent again."""
+"""Webhooks: signed, and the terminal one retried."""
 
 import json
 import queue
@@ -20,7 +20,7 @@ Received = tuple[dict[str, str], bytes]
 
 @contextmanager
 def receiver(statuses: list[int]) -> Iterator[tuple[str, "queue.Queue[Received]"]]:
-    """A server that answers these statuses in turn, then 200."""
+    """Run a server that responds with these statuses in turn, then 200."""
     received: queue.Queue[Received] = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):

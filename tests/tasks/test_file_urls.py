@@ -1,4 +1,4 @@
-"""URLs of files, paths, and text that is neither."""
+"""File URLs, paths, and text that is neither."""
 
 import pytest
 

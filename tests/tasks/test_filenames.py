@@ -1,4 +1,4 @@
-"""Filenames: what is refused, which extension a file gets, and that no two of a batch are alike."""
+"""Filenames: rejected ones, file extensions, and uniqueness within a batch."""
 
 import time
 import unicodedata
@@ -69,7 +69,7 @@ def test_invalid_filename_is_rejected_with_its_reason(name: str, why: str) -> No
     assert problem(name) == why
 
 
-def test_the_names_of_windows_devices_are_refused_and_those_that_only_begin_so_are_not() -> None:
+def test_only_exact_windows_device_names_are_rejected() -> None:
     ports = [f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³"]
     for device in ("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *ports):
         for name in (device, device.lower(), f"{device}.png", f"{device} .a.png"):
@@ -78,7 +78,7 @@ def test_the_names_of_windows_devices_are_refused_and_those_that_only_begin_so_a
         assert problem(name) is None
 
 
-def test_only_controls_of_the_text_direction_are_refused_among_their_neighbours() -> None:
+def test_only_bidirectional_control_characters_are_rejected() -> None:
     for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)):
         assert problem(f"a{chr(code)}b") == f"contains the text-direction control U+{code:04X}"
     for character in "\u2027\u202f\u2030\u2065\u206a\u200f\u3042\u4e00":
@@ -210,12 +210,12 @@ def test_number_that_collides_with_another_filename_is_skipped(order: tuple[int,
     assert given == {0: ["cat_1.jpg", "cat_3.jpg"], 1: ["cat_2_1.jpg", "cat_2_2.jpg"]}
 
 
-def test_a_name_that_another_format_gave_is_not_given_again() -> None:
+def test_filename_given_by_another_format_is_not_reused() -> None:
     batch = BatchFilenames(["cat.png", "cat.jpg"], ["png", "jpg"])
     assert deliver_all(batch, [["webp"], ["webp"]]) == [["cat.webp"], ["cat_2.webp"]]
 
 
-def test_a_number_that_a_task_asked_for_is_passed_over() -> None:
+def test_number_requested_by_another_task_is_skipped() -> None:
     batch = BatchFilenames(["cat", "cat_2", "cat", "cat_4.png", "cat"], ["png"] * 5)
     assert [batch.deliver(index, ["png"])[0] for index in range(5)] == [
         *("cat.png", "cat_2.png", "cat_3.png", "cat_4.png", "cat_5.png")
@@ -259,12 +259,12 @@ def test_thousand_equal_filenames_take_no_quadratic_time(outputs: int) -> None:
     batch = BatchFilenames(["cat.png"] * 1000, ["png"] * 1000)
     seen = {name for i in range(1000) for name in batch.deliver(i, ["jpg"] * outputs)}
     assert len(seen) == 1000 * outputs
-    assert time.process_time() - started < 1.0  # quadratic: half a million searches, several s
+    assert time.process_time() - started < 1.0  # quadratic: 500,000 searches, several s
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[list[tuple[str | None, str | None, int]], list[int]]:
-    """Requests with format and count, and an order in which the tasks finish."""
+    """Return requests with format and count, and an order in which the tasks finish."""
     one = st.tuples(st.none() | names, formats, st.integers(0, 4))
     tasks = draw(st.lists(one, min_size=1, max_size=12))
     return tasks, draw(st.permutations(range(len(tasks))))

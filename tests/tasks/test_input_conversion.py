@@ -1,4 +1,4 @@
-"""Model inputs as clients write them, converted to what the schema takes, or told."""
+"""Conversion of model inputs to the types of the schema, and errors of unsuitable values."""
 
 import json
 import time
@@ -235,11 +235,11 @@ def test_hints_for_many_invalid_tasks_are_bounded() -> None:
         (None, "None"),
     ],
 )
-def test_a_float_without_a_fraction_is_a_whole_number(value: object, whole: str) -> None:
+def test_float_without_a_fraction_becomes_an_integer(value: object, whole: str) -> None:
     assert str(whole_number(value)) == whole
 
 
-def test_each_value_takes_one_step_of_the_allowance() -> None:
+def test_each_value_uses_one_step_of_the_effort_limit() -> None:
     for steps, sent in ((6, "[1, 1, 1, 1, 1]"), (5, "[1.0, 1.0, 1.0, 1.0, 1.0]")):
         assert json.dumps(MODEL.converted({"sizes": [1.0] * 5}, Effort(steps))["sizes"]) == sent
 

@@ -1,4 +1,4 @@
-"""Model inputs: what a schema says of a model, and the sentence about each wrong input."""
+"""Input schemas: the values read from a schema, and the message about each invalid input."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ SCHEMAS = "#/components/schemas/"
 def openapi(
     properties: JSON, *, required: list[str], enums: dict[str, list[Any]], **others: Any
 ) -> JSON:
-    """A model's document as cog writes it; `x-order` is the order in which inputs are given."""
+    """Return a model's document as cog writes it; `x-order` is the order of the inputs."""
     ordered = {name: {"x-order": i, **one} for i, (name, one) in enumerate(properties.items())}
     whole = {"type": "object", "title": "Input", "required": required, "properties": ordered}
     schemas: JSON = {"Input": whole | others}
@@ -539,7 +539,7 @@ def inputs_for(draw: st.DrawFn, names: list[str]) -> JSON:
 
 
 def reference_validator(model: str) -> Draft202012Validator:
-    """The whole schema of a model, but for patterns: those are left to Replicate."""
+    """Return a validator of the whole schema, except for patterns, which only Replicate checks."""
 
     def without_patterns(node: Any) -> Any:
         if isinstance(node, dict):
@@ -657,7 +657,7 @@ def test_validating_a_batch_takes_a_bounded_number_of_steps() -> None:
     wide = InputSchema.from_openapi(document_of({"items": {"items": {"anyOf": branches}}}))
     effort = Effort(100_000)
     values = [{"none": True}] * 9_000
-    for _ in range(5):  # Nine million branches each: what is not checked, Replicate checks.
+    for _ in range(5):  # Nine million branches each: unchecked values are left to Replicate.
         wide.problems({"items": values}, effort)
     with pytest.raises(EffortSpent):
         effort.spend(1)
@@ -762,7 +762,7 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
 @pytest.mark.parametrize(
     ("properties", "others", "inputs", "expected"),
     [
-        # A required input that a hint names is not missed twice, and another one is.
+        # A required input named in a hint is not reported as missing too, but another one is.
         (
             {"prompt": PROMPT},
             {"required": ["prompt"]},
@@ -779,7 +779,7 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
             {"prompt": " "},
             ["prompt is empty: say what to draw"],
         ),
-        # Other inputs
+        # Unknown inputs.
         (
             {"a": {}},
             {"additionalProperties": False},
@@ -798,7 +798,7 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
             {"b\x1b": float("inf"), "c": 1},
             ["b\\u001b is not a finite number"],
         ),
-        # Of several faults the one that says most
+        # The most specific of several problems.
         (
             {"a": {"type": "integer", "enum": [1, 2]}},
             {},
@@ -823,7 +823,7 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
             {"a": "x"},
             ["a has 1 character, this model takes at least 9"],
         ),
-        # Only the format of URLs is checked, and annotations may be anything.
+        # Only the format of URLs is checked, and annotations may have any value.
         ({"a": {"format": "email"}, "b": {"format": "date"}}, {}, {"a": "x", "b": "x"}, []),
         (
             {"a": {"type": "integer", "title": 5, "examples": "x", "deprecated": "no"}},
@@ -837,7 +837,7 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
             {"a": {}},
             ["a {} is not what this model takes (required)"],
         ),
-        # Multiples
+        # Multiples.
         ({"a": {"multipleOf": 8}}, {}, {"a": 16}, []),
         ({"a": {"multipleOf": 2}, "b": {"multipleOf": 2}}, {}, {"a": True, "b": "x"}, []),
         ({"a": {"multipleOf": 0.1}, "b": {"multipleOf": 3}}, {}, {"a": 3, "b": 0.1 * 3 * 10}, []),
@@ -850,13 +850,13 @@ def sentences(schema: InputSchema, inputs: JSON, effort: Effort | None = None) -
         ),
     ],
 )
-def test_what_is_wrong_with_the_inputs_of_a_small_schema(
+def test_invalid_inputs_of_a_small_schema_are_reported(
     properties: JSON, others: JSON, inputs: JSON, expected: list[str]
 ) -> None:
     assert sentences(schema_of(properties, **others), inputs) == expected
 
 
-def test_what_the_allowance_does_not_reach_is_left_to_replicate() -> None:
+def test_values_beyond_the_effort_limit_are_left_to_replicate() -> None:
     model = MODELS["flux-schnell"]
     wrong = {"prompt": "x", "num_outputs": 9.0}
     assert sentences(model, wrong, Effort(0)) == []
@@ -865,7 +865,7 @@ def test_what_the_allowance_does_not_reach_is_left_to_replicate() -> None:
     assert sentences(model, {"num_outputs": 9}, Effort(0)) == ["prompt is required by this model"]
 
 
-def test_only_the_comparison_of_items_with_each_other_costs_their_square() -> None:
+def test_only_pairwise_comparison_of_items_costs_its_square() -> None:
     unique = schema_of({"a": {"uniqueItems": True}})
     few = schema_of({"a": {"maxItems": 2}})
     inputs = {"a": [1] * 100}
@@ -883,7 +883,7 @@ def test_only_the_comparison_of_items_with_each_other_costs_their_square() -> No
         ({"type": "string", "default": "webp"}, "webp", None, "webp"),
     ],
 )
-def test_the_values_of_an_output_format(
+def test_output_format_values_are_read(
     output_format: JSON, wanted: str, value: str | None, default: str | None
 ) -> None:
     schema = schema_of({"output_format": output_format})
@@ -916,12 +916,12 @@ SEQUENCE = {
         ({"seed": {}}, {}, {"seed": 5}, 1),
     ],
 )
-def test_the_images_that_inputs_ask_for_are_counted_with_their_defaults(
+def test_requested_images_are_counted_with_schema_defaults(
     properties: JSON, others: JSON, inputs: JSON, count: int
 ) -> None:
     assert schema_of(properties, **others).count(inputs) == count
 
 
-def test_a_seed_is_chosen_from_the_numbers_of_31_bits() -> None:
+def test_chosen_seed_has_at_most_31_bits() -> None:
     assert seeds() == (0, 2_147_483_647)
     assert seeds(minimum=1) == (1, 2_147_483_647)

@@ -1,4 +1,4 @@
-"""Values that no request can carry, how much values hold, and what checking them may cost."""
+"""Values that JSON cannot represent, the number of values, and limits of the validation effort."""
 
 import math
 from typing import Any
@@ -98,7 +98,7 @@ def test_comparison_limit_applies_only_inside_a_check() -> None:
 
 
 def cost(value: object, instance: object, **options: bool) -> int:
-    """The steps that one check takes off an allowance."""
+    """Return the number of steps that one check uses."""
     checked = metered(lambda *_: None, **options)
     for steps in range(1_000):
         try:

@@ -1,4 +1,4 @@
-"""JSON text: read where it can be, refused where it begins like JSON, and else a prompt."""
+"""JSON text: parsed where possible, rejected where it begins like JSON, and otherwise a prompt."""
 
 import contextlib
 import json
@@ -221,7 +221,7 @@ def test_placeholder_text_of_programs_is_not_a_prompt(text: str) -> None:
         ("a fox, [object Object]", "[object Object]"),
     ],
 )
-def test_what_a_program_wrote_in_place_of_a_value_is_shown(text: str, value: str) -> None:
+def test_placeholder_text_is_quoted_in_the_error(text: str, value: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         read_json_text(text, "task 3: prompt")
     assert str(refused.value) == (
@@ -239,7 +239,7 @@ def test_what_a_program_wrote_in_place_of_a_value_is_shown(text: str, value: str
         ("x" * 1_233 + '\n["a"]', "1,235"),
     ],
 )
-def test_the_place_of_code_in_a_prompt_is_told(text: str, character: str) -> None:
+def test_position_of_code_in_a_prompt_is_reported(text: str, character: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         read_json_text(text, "prompt")
     assert str(refused.value) == (
@@ -248,7 +248,7 @@ def test_the_place_of_code_in_a_prompt_is_told(text: str, character: str) -> Non
     )
 
 
-def test_text_that_is_not_strictly_json_is_read_up_to_a_million_characters() -> None:
+def test_lenient_json_is_parsed_up_to_a_million_characters() -> None:
     longest = "x" * 999_991
     assert read_json_text(f"{{'a': '{longest}'}}", "tasks") == {"a": longest}
     assert read_json_text(f'{{"a": "{longest}xx"}}', "tasks") == {"a": f"{longest}xx"}
@@ -263,7 +263,7 @@ def test_text_that_is_not_strictly_json_is_read_up_to_a_million_characters() -> 
         assert str(refused.value) == f"tasks is JSON text that {sentence}."
 
 
-def test_text_that_is_not_strictly_json_is_read_a_hundred_deep() -> None:
+def test_lenient_json_is_parsed_up_to_a_depth_of_a_hundred() -> None:
     value = read_json_text("[" * 100 + "'a'" + "]" * 100, "tasks")
     for _ in range(99):
         assert isinstance(value, list)
@@ -373,10 +373,10 @@ def test_any_text_is_parsed_rejected_or_returned_unchanged(text: str) -> None:
         return
     assert isinstance(value, (dict, list, str))
     if begins_like_json(text):
-        # A fence may hold a quoted prompt, and quotation marks JSON text that is none.
+        # A fence may contain a quoted prompt, and quotation marks may enclose invalid JSON text.
         assert value is not text
     elif isinstance(value, str) and value is not text:
-        assert value.strip() in text or "\\" in text  # Its quotation marks are gone.
+        assert value.strip() in text or "\\" in text  # Its quotation marks were removed.
         assert len(value) < len(text)
 
 

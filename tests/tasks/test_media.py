@@ -1,4 +1,4 @@
-"""Media by their bytes, and the names under which files may be saved."""
+"""Media types by content, and the names under which files may be saved."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from replicate_mcp.tasks.media import (
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# The beginning of a file, and its media type.
+# The first bytes of a file, and its media type.
 BEGINNINGS = [
     (PNG, "image/png"),
     (b"\xff\xd8\xff\xe0", "image/jpeg"),
@@ -94,7 +94,7 @@ def test_signature_counts_only_at_its_offset() -> None:
         ("run.sh", b"#!/bin/sh", "run.bin"),
         ("page.html", b"<html>", "page.bin"),
         ("notes.txt", b"<html>", "notes.txt"),
-        # A page, or nothing, where data was promised.
+        # An HTML page, or nothing, where data was expected.
         ("data.json", b"<!DOCTYPE html>", None),
         ("data.json", b"\xef\xbb\xbf \n<HTML>", None),
         ("data.json", b"<htmlx>", "data.json"),
@@ -151,7 +151,7 @@ audio/flac flac
 
 
 @pytest.mark.parametrize("line", EXTENSIONS.splitlines())
-def test_a_medium_keeps_each_extension_of_its_type_and_else_gets_the_usual_one(line: str) -> None:
+def test_media_file_keeps_an_extension_of_its_type_else_gets_the_usual_one(line: str) -> None:
     name, *extensions = line.split()
     assert extension_of_type(name) == extensions[0]
     beginnings = [beginning for beginning, kind in BEGINNINGS if kind == name]
@@ -162,14 +162,14 @@ def test_a_medium_keeps_each_extension_of_its_type_and_else_gets_the_usual_one(l
             assert name_to_save(f"x.{extension}", beginning) == f"x.{extension}"
 
 
-def test_each_extension_of_data_is_kept() -> None:
+def test_each_data_extension_is_kept() -> None:
     kept = "safetensors zip tar gz npz npy json jsonl txt csv pdf glb gltf ply obj stl splat"
     for extension in kept.split():
         assert name_to_save(f"x.{extension}", b"data") == f"x.{extension}"
     assert frozenset(kept.split()) == DATA_EXTENSIONS
 
 
-def test_the_head_of_a_file_holds_a_comment_before_its_first_element() -> None:
+def test_sniffed_head_covers_a_comment_before_the_first_element() -> None:
     file = b"<?xml version='1.0'?><!--" + b" licence" * 500 + b"--><svg><!-- more -->"
     assert media_type(file[:HEAD_BYTES]) == media_type(b"<svg>")
 

@@ -1,4 +1,4 @@
-"""Names of models, as requests write them."""
+"""Model names as requests write them."""
 
 import pytest
 
@@ -60,7 +60,9 @@ def test_prefix_of_short_names_is_rejected_listing_the_matches() -> None:
         ("Flux-Dev", ModelName("model", "black-forest-labs", "flux-dev")),
     ],
 )
-def test_a_name_is_read_in_each_form_and_written_in_full(text: str, name: ModelName) -> None:
+def test_model_name_is_parsed_in_each_form_and_formatted_in_full(
+    text: str, name: ModelName
+) -> None:
     found = ModelName.parse(text)
     assert (found, found.version) == (name, name.version or "")
     assert found.path == f"{name.owner}/{name.name}"
@@ -71,12 +73,12 @@ def test_a_name_is_read_in_each_form_and_written_in_full(text: str, name: ModelN
 @pytest.mark.parametrize(
     "text", ["owner/name:abc", "o/n:" + "a" * 65, "o/n:a-b-c", "-o/n", "o/.n", "o /n"]
 )
-def test_what_is_almost_a_name_is_none(text: str) -> None:
+def test_nearly_valid_model_name_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a model's name"):
         ModelName.parse(text)
 
 
-def test_a_refusal_without_a_near_name_ends_with_the_short_names() -> None:
+def test_rejection_without_a_near_name_lists_the_short_names() -> None:
     with pytest.raises(ValueError, match="is not a model's name") as refused:
         ModelName.parse("x" * 90)
     assert str(refused.value) == (
@@ -85,7 +87,7 @@ def test_a_refusal_without_a_near_name_ends_with_the_short_names() -> None:
     )
 
 
-def test_the_short_names_begin_with_the_aliases() -> None:
+def test_short_names_start_with_the_aliases() -> None:
     assert list(SHORT_NAMES)[:4] == ["flux-dev", "flux-kontext-max", "qwen-image", "flux-schnell"]
     assert ALIASES == {
         "flux-dev": "black-forest-labs/flux-dev",

@@ -1,4 +1,4 @@
-"""Rows in pages: their order, what fits, and what to call next."""
+"""Pages of result rows: order, size, and the next call."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -161,7 +161,7 @@ def test_file_expiry_defaults_to_the_current_time() -> None:
 
 
 def size(row: TaskResult) -> int:
-    """Of a row in an answer: as JSON, and its files once more as text."""
+    """Return the size of a row in a response: as JSON, and its files again as text."""
     files = row.generated_files if isinstance(row, TaskSuccess) else ()
     texts = [f"{file.url} {file.filename}" for file in files]
     json = row.model_dump_json(exclude_none=True)
@@ -192,14 +192,14 @@ def test_foreign_lone_surrogate_becomes_a_question_mark() -> None:
     assert failed(0, error="no \ud83d for é").error == "no ? for é"
 
 
-def test_a_row_cannot_be_changed_and_ignores_fields_that_it_does_not_know() -> None:
+def test_row_is_frozen_and_ignores_unknown_fields() -> None:
     row = success(0, NOW, of_a_later_version=1)
     assert row == success(0, NOW)
     with pytest.raises(ValidationError, match="frozen"):
         row.task_index = 1  # type: ignore[misc]
 
 
-def test_the_schema_describes_the_cursor_and_leaves_out_what_is_for_sentences_only() -> None:
+def test_schema_describes_the_cursor_and_omits_message_only_fields() -> None:
     properties = BatchResult.model_json_schema()["properties"]
     assert properties["cursor"]["description"] == (
         "Finished tasks delivered so far: pass it back as `after`."
@@ -208,6 +208,6 @@ def test_the_schema_describes_the_cursor_and_leaves_out_what_is_for_sentences_on
     assert not counts().is_stopping
 
 
-def test_the_size_of_a_row_without_a_prompt_is_that_of_its_files() -> None:
+def test_row_without_a_prompt_has_the_size_of_its_files() -> None:
     rows: list[TaskResult] = [failed(0), success(1, NOW)]
     assert page(counts(), rows, after=0, now=NOW).size_bytes == 1_200

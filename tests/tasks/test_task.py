@@ -1,4 +1,4 @@
-"""Tasks as callers send them: every form is read, and every fault is found."""
+"""Tasks as callers send them: every form is parsed, and every problem is found."""
 
 import json
 from typing import Any
@@ -242,7 +242,7 @@ SHARED = {"prompt": "a fox", "seed": 1, "style": None, 7: "x"}
         ),
     ],
 )
-def test_a_tasks_inputs_override_the_shared_ones_and_null_removes_one(
+def test_task_inputs_override_shared_ones_and_null_removes_one(
     own: dict[Any, Any], inputs: dict[str, Any]
 ) -> None:
     (task,) = parse([own], shared=SHARED)
@@ -252,7 +252,7 @@ def test_a_tasks_inputs_override_the_shared_ones_and_null_removes_one(
     assert task.named is ("output_filename" in own)
 
 
-def test_the_fields_of_a_task_are_four() -> None:
+def test_task_has_four_fields() -> None:
     assert OWN_FIELDS == ("prompt", "output_filename", "model", "input")
 
 
@@ -264,13 +264,13 @@ def test_the_fields_of_a_task_are_four() -> None:
         ({"x" * 99: 2**70}, f"shared inputs: {'x' * 60} is a number of more than 64 bits."),
     ],
 )
-def test_a_faulty_shared_input_refuses_the_request(shared: dict[str, Any], error: str) -> None:
+def test_invalid_shared_input_rejects_the_request(shared: dict[str, Any], error: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse([RED], shared=shared)
     assert str(refused.value).startswith(error)
 
 
-def test_a_shared_prompt_is_checked_with_each_task() -> None:
+def test_shared_prompt_is_validated_with_each_task() -> None:
     tasks = parse([{}, {"prompt": "a cat"}], shared={"prompt": float("inf")})
     assert [task.prompt for task in tasks] == [None, "a cat"]
     assert [p.error for task in tasks for p in task.problems] == [
@@ -289,7 +289,7 @@ def test_a_shared_prompt_is_checked_with_each_task() -> None:
         ({1}, "set"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_named_in_the_fault(value: object, kind: str) -> None:
+def test_value_of_a_wrong_type_is_named_in_the_problem(value: object, kind: str) -> None:
     assert faults([{"prompt": value}]) == [(0, "prompt", f"prompt must be text, not {kind}.")]
     assert faults([{"output_filename": value}]) == [
         (0, "output_filename", f"output_filename must be text, not {kind}.")
@@ -309,7 +309,7 @@ def test_a_value_of_the_wrong_kind_is_named_in_the_fault(value: object, kind: st
     assert (task.prompt, dict(task.inputs)) == (None, {"seed": 1})
 
 
-def test_null_and_text_are_named_as_wrong_kinds_too() -> None:
+def test_null_and_text_are_named_as_wrong_types() -> None:
     assert faults([None, {"input": "seed=4"}, {"input": '["a"]'}, {"input": '{"a'}]) == [
         (0, None, 'must be an object like {"prompt": "a red car"}, not null.'),
         (1, "input", "input must be an object of model inputs, not text."),
@@ -341,7 +341,7 @@ def test_null_and_text_are_named_as_wrong_kinds_too() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_request_without_usable_tasks_is_refused_with_the_whole_sentence(
+def test_request_without_usable_tasks_is_rejected_with_the_full_message(
     raw: object, error: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -349,23 +349,23 @@ def test_a_request_without_usable_tasks_is_refused_with_the_whole_sentence(
     assert str(refused.value) == error
 
 
-def test_a_batch_has_at_most_a_thousand_tasks() -> None:
+def test_batch_has_at_most_a_thousand_tasks() -> None:
     assert len(parse([RED] * 1_000)) == 1_000
 
 
-def test_an_object_with_tasks_and_a_prompt_is_one_task() -> None:
+def test_object_with_tasks_and_a_prompt_is_one_task() -> None:
     (task,) = parse({"prompt": "a", "tasks": "b"})
     assert dict(task.inputs) == {"prompt": "a", "tasks": "b"}
 
 
-def test_an_object_without_a_prompt_is_one_task_too() -> None:
+def test_object_without_a_prompt_is_one_task() -> None:
     (task,) = parse({"image": "https://example.com/cat.png", "scale": 2})
     assert (task.prompt, task.problems) == (None, ())
     assert dict(task.inputs) == {"image": "https://example.com/cat.png", "scale": 2}
 
 
 @pytest.mark.parametrize(("size", "shown"), [(60, "/" * 60), (61, "/" * 57 + "...")])
-def test_a_long_filename_is_shown_cut(size: int, shown: str) -> None:
+def test_long_filename_is_truncated_in_the_problem(size: int, shown: str) -> None:
     assert faults([{"prompt": "x", "output_filename": "/" * size}]) == [
         (
             0,
@@ -376,7 +376,7 @@ def test_a_long_filename_is_shown_cut(size: int, shown: str) -> None:
     ]
 
 
-def test_a_faulty_input_is_left_out_of_the_inputs() -> None:
+def test_invalid_input_is_omitted_from_the_inputs() -> None:
     given = {"prompt": "x", "seed": float("nan"), "y" * 70: float("nan"), "size": 1}
     (task,) = parse([given])
     assert dict(task.inputs) == {"prompt": "x", "size": 1}
@@ -386,13 +386,13 @@ def test_a_faulty_input_is_left_out_of_the_inputs() -> None:
     ]
 
 
-def test_ten_faults_of_a_task_are_told() -> None:
+def test_at_most_ten_problems_of_a_task_are_reported() -> None:
     for count in (9, 10, 11):
         (task,) = parse([{f"input_{n}": float("nan") for n in range(count)}])
         assert len(task.problems) == min(count, 10)
 
 
-def test_a_prompt_has_at_most_20000_characters() -> None:
+def test_prompt_has_at_most_20000_characters() -> None:
     fits, long = parse(["x" * 20_000, "y" * 20_001])
     assert fits.problems == ()
     assert fits.inputs["prompt"] == "x" * 20_000
@@ -402,7 +402,7 @@ def test_a_prompt_has_at_most_20000_characters() -> None:
     assert (long.prompt, dict(long.inputs)) == ("y" * 20_000, {})
 
 
-def test_the_prompts_of_a_batch_have_at_most_4_mib_together() -> None:
+def test_prompts_of_a_batch_total_at_most_4_mib() -> None:
     many = ["\U0001f98a" * 20_000] * 52
     assert len(parse([*many, "x" * 17_152, "x" * 17_152])) == 54
     with pytest.raises(InvalidInput) as refused:
@@ -413,7 +413,7 @@ def test_the_prompts_of_a_batch_have_at_most_4_mib_together() -> None:
     )
 
 
-def test_the_inputs_of_a_batch_hold_at_most_half_a_million_values() -> None:
+def test_inputs_of_a_batch_have_at_most_half_a_million_values() -> None:
     tasks: list[object] = ["x"] * 99
     shared = {"sizes": [0] * 4_990}
     assert len(parse([*tasks, {"prompt": "x", "own": [0] * 390}], shared=shared)) == 100
@@ -425,12 +425,12 @@ def test_the_inputs_of_a_batch_hold_at_most_half_a_million_values() -> None:
     )
 
 
-def test_a_task_is_printed_without_its_inputs() -> None:
+def test_task_repr_omits_its_inputs() -> None:
     (task,) = parse([{"prompt": "a red car", "image": "data:image/png;base64,AAAA"}])
     assert "base64" not in repr(task)
 
 
-def test_half_a_character_in_a_prompt_is_a_fault() -> None:
+def test_lone_surrogate_in_a_prompt_is_a_problem() -> None:
     (task,) = parse([{"prompt": "a fox\ud83d"}])
     assert [(p.field, p.error) for p in task.problems] == [
         ("prompt", "prompt contains half a character, an unpaired surrogate.")

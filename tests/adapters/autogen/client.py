@@ -1,4 +1,4 @@
-"""AutoGen's adapter: each tool's schema becomes a pydantic model, and its arguments pass that."""
+"""AutoGen's adapter: each tool's schema becomes a pydantic model that validates arguments."""
 
 import asyncio
 import json

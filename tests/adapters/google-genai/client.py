@@ -1,4 +1,4 @@
-"""Google's Gen AI SDK, which is given the session as a tool, with a stand-in for Gemini."""
+"""Google's Gen AI SDK with the MCP session as a tool, and a stand-in for Gemini."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ requests = []
 
 
 class Gemini(BaseHTTPRequestHandler):
-    """Calls the tool in its first answer, and says so in the next."""
+    """Stand-in for Gemini: calls the tool in its first response and reports it in the next."""
 
     def do_POST(self):
         requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))

@@ -24,7 +24,7 @@ async def main():
     schemas = {one.name: one.model_dump(mode="json", exclude_none=True) for one in declared}
     task = schemas["generate_images"]["parameters"]["properties"]["tasks"]["items"]
     arguments = given["arguments"]
-    if task["properties"]["input"]["type"] == "STRING":  # So Gemini sends JSON text.
+    if task["properties"]["input"]["type"] == "STRING":  # Gemini then sends JSON text.
         *_, last = arguments["tasks"]
         inputs = {name: last.pop(name) for name in list(last) if name != "prompt"}
         last["input"] = json.dumps(inputs)

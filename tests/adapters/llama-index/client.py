@@ -1,4 +1,4 @@
-"""LlamaIndex: each tool's schema becomes a pydantic model, which describes it to the model."""
+"""LlamaIndex: converts each tool's schema to a pydantic model, which describes it to the model."""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
-"""OpenAI's Agents SDK, with the schemas made strict: the model has to fill in every property.
+"""OpenAI's Agents SDK with strict schemas: the model has to fill in every property.
 
-The SDK keeps a schema as it is where an object is open; other clients make it strict all the same,
-so the call here is one to the strict schema.
+The SDK does not make a schema with an open object strict; other clients do, so the call in this
+script uses the strict schema.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ given = json.loads(sys.argv[1])
 
 
 def filled(schema, value):
-    """Return a value with everything that the schema requires, as a model would give it."""
+    """Return a value with all properties that the schema requires, as a model would give it."""
     if schema.get("type") == "object":
         value = value or {}
         return {

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# The Python SDK, first generation: python python_1x.py streamable|sse ADDRESS
+# Client with the Python SDK 1.x: python python_1x.py streamable|sse ADDRESS
 import asyncio
 import json
 import sys
@@ -21,7 +21,7 @@ async def main(way, address):
 
 
 async def run_batch(session):
-    """What a host does with a batch: as in batch.mjs."""
+    """Run a batch as a host does, like batch.mjs."""
     await session.initialize()
     reported = []
 

@@ -1,4 +1,4 @@
-"""Recommended models: what each entry says, what a search finds, and the nearest name to a typo."""
+"""Recommended models: their entries, search, and the nearest name to a typo."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from replicate_mcp.tasks.recommended_models import (
     unambiguous_names,
 )
 
-# Name, price, inputs; "-" stands for a model without an image input, "=" for one without a prompt.
+# Name, price, inputs; "-" marks a model without an image input, "=" one without a prompt.
 ENTRIES = """\
 black-forest-labs/flux-schnell $ - aspect_ratio megapixels num_outputs output_format seed
 black-forest-labs/flux-2-klein-4b $ images aspect_ratio output_megapixels output_format seed images[]
@@ -41,7 +41,7 @@ NAMES = [line.split()[0] for line in ENTRIES.splitlines()]
 EDITING = [name for name in NAMES[:16] if name not in {NAMES[0], NAMES[11], NAMES[12]}]
 
 
-def test_each_entry_has_its_price_and_its_inputs() -> None:
+def test_each_recommended_model_has_its_price_and_inputs() -> None:
     for line, known in zip(ENTRIES.splitlines(), CATALOGUE, strict=True):
         name, price, image, *inputs = line.split()
         assert (known.name, known.price, list(known.inputs)) == (name, price, inputs)
@@ -56,7 +56,7 @@ def test_each_entry_has_its_price_and_its_inputs() -> None:
     }
 
 
-def test_an_entry_has_no_image_input_and_no_search_terms_unless_they_are_given() -> None:
+def test_entry_has_no_image_input_or_search_terms_by_default() -> None:
     known = RecommendedModel("owner/name", "anything", "$", ("seed",))
     assert (known.image_input, known.alias, known.search_terms) == ("", None, "")
     assert known.takes_prompt
@@ -64,7 +64,7 @@ def test_an_entry_has_no_image_input_and_no_search_terms_unless_they_are_given()
     assert CATALOGUE[0].search_terms == ""
 
 
-def test_each_price_class_is_explained() -> None:
+def test_each_price_class_has_an_explanation() -> None:
     assert PRICES == {
         "$": "under 1 cent",
         "$$": "1 to 3 cents",
@@ -96,13 +96,11 @@ def test_each_price_class_is_explained() -> None:
         ("no prompt", NAMES[16:]),
     ],
 )
-def test_a_search_finds_the_entries_in_which_each_word_begins_a_word(
-    query: str, names: list[str]
-) -> None:
+def test_search_matches_each_query_word_as_a_word_prefix(query: str, names: list[str]) -> None:
     assert [known.name for known in search(query)] == names
 
 
-def test_a_word_that_says_little_does_not_narrow_a_search() -> None:
+def test_stop_words_do_not_narrow_a_search() -> None:
     words = (
         "a an and best fast for from good image images in make model models of on or the to with"
     )
@@ -131,9 +129,9 @@ def test_a_word_that_says_little_does_not_narrow_a_search() -> None:
         ("", None),
     ],
 )
-def test_the_nearest_recommended_name_is_found(text: str, name: str | None) -> None:
+def test_nearest_recommended_name_is_suggested(text: str, name: str | None) -> None:
     assert suggest_model(text) == name
 
 
-def test_every_name_without_its_owner_stands_for_one_model() -> None:
+def test_every_name_without_owner_is_unique() -> None:
     assert unambiguous_names() == {name.split("/")[1]: name for name in NAMES}

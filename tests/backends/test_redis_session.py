@@ -1,4 +1,4 @@
-"""Follow a process's contact with a Redis: unbroken, lost, renewed, or forgotten at once."""
+"""A process's session with Redis: contact that is unbroken, lost, renewed, or rejected."""
 
 import dataclasses
 import logging
@@ -28,12 +28,12 @@ def at(url: str, lease: float) -> RedisConnection:
     return RedisConnection(dataclasses.replace(Address.parse(url), lease=lease))
 
 
-async def test_contact_is_unbroken_after_a_lease_without_a_longer_silence(site: Site) -> None:
+async def test_session_counts_as_connected_after_a_lease_without_gaps(site: Site) -> None:
     clock = Own()
     server = at(site.server.url(site.prefix), 60.0)
     membership = Session(server, Mirror(), "label", clock)
     found = [membership.is_connected_for_a_lease]
-    # It renews at each of these times; before and after, it is asked whether contact is unbroken.
+    # The lease is renewed at each of these times; contact is checked before and after.
     for clock.now in (100.0, 159.5, 160.0, 220.0, 280.5, 340.0, 340.5):
         found.append(membership.is_connected_for_a_lease)
         await membership.renew()
@@ -51,7 +51,7 @@ async def test_contact_is_unbroken_after_a_lease_without_a_longer_silence(site: 
     await server.close()
 
 
-async def test_contact_is_broken_by_a_step_that_failed(site: Site) -> None:
+async def test_failed_call_interrupts_the_contact(site: Site) -> None:
     clock = Own()
     server = at(site.server.url(site.prefix), 60.0)
     membership = Session(server, Mirror(), "label", clock)
@@ -72,7 +72,9 @@ async def test_contact_is_broken_by_a_step_that_failed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["step", "read"])
-async def test_a_server_that_forgets_a_process_at_once_is_an_error(site: Site, kind: str) -> None:
+async def test_server_that_repeatedly_loses_the_session_raises_an_error(
+    site: Site, kind: str
+) -> None:
     server = at(site.server.url(site.prefix), 0.0)
     membership = Session(server, Mirror(), "label")
     with (
@@ -85,7 +87,7 @@ async def test_a_server_that_forgets_a_process_at_once_is_an_error(site: Site, k
     await server.close()
 
 
-async def test_a_lease_is_renewed_though_the_server_cannot_be_reached_meanwhile(
+async def test_lease_renewal_continues_while_the_server_is_unreachable(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -103,9 +105,7 @@ async def test_a_lease_is_renewed_though_the_server_cannot_be_reached_meanwhile(
 
 
 @pytest.mark.parametrize("results", [0, 1, 199, 200, 201, 405])
-async def test_however_many_results_are_written_again_and_the_batch_is_whole(
-    site: Site, results: int
-) -> None:
+async def test_resync_rewrites_any_number_of_results(site: Site, results: int) -> None:
     one = await site.holder()
     await begin(one, "b", 410)
     for start in range(0, results, 200):
@@ -118,7 +118,7 @@ async def test_however_many_results_are_written_again_and_the_batch_is_whole(
     assert (batch.total, batch.failed) == (410, results)
     assert [row.task_index for row in await one.results("b")] == [*range(results)]
     assert site.get("batch:b", "generation") == site.get("generation", "id")
-    # Lost once more, but for the batch itself.
+    # State is lost again, except for the batch itself.
     site.forget("results:b", "permits")
     with site.server.client as client:
         client.hdel(site.key("batch:b"), *(f"t{task}" for task in range(410)))
@@ -129,7 +129,7 @@ async def test_however_many_results_are_written_again_and_the_batch_is_whole(
     assert site.get("batch:b", "failed") == str(results)
 
 
-async def test_what_a_loss_means_is_told_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_state_loss_is_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     one = await site.holder()
     assert caplog.messages == []

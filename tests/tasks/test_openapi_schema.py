@@ -1,4 +1,4 @@
-"""Schemas of models: references resolved, parts merged, and what is known of each input."""
+"""OpenAPI schemas of models: resolved references, merged parts, and the facts of each input."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def resolve(node: Any) -> JSON:
         *(({key: [REF, True]}, {key: [WHOLE, {}]}) for key in ("anyOf", "oneOf", "prefixItems")),
         *(({key: {"a": REF}}, {key: {"a": WHOLE}}) for key in ("properties", "dependentSchemas")),
         ({"default": REF, "enum": [REF]}, {"default": REF, "enum": [REF]}),
-        # What cannot be checked, or says nothing, is left out.
+        # Keywords that cannot be checked, or have no effect, are left out.
         ({"pattern": "x", "type": "string"}, {"type": "string"}),
         ({"$comment": "x", "$defs": {}, "cost$": 1}, {"cost$": 1}),
         (
@@ -66,14 +66,14 @@ def resolve(node: Any) -> JSON:
             {"unevaluatedProperties": False, "patternProperties": {"x": {}}, "minProperties": 1},
             {"additionalProperties": {}, "minProperties": 1},
         ),
-        # Null
+        # Null.
         ({"type": "integer", "nullable": False}, WHOLE),
         ({"type": "integer", "nullable": 1}, WHOLE),
         (
             {"type": "integer", "nullable": True, "title": "T", "default": 1, "minimum": 0},
             {"title": "T", "default": 1, "anyOf": [{**WHOLE, "minimum": 0}, {"type": "null"}]},
         ),
-        # Parts
+        # Merged parts.
         ({"allOf": [REF, {"minimum": 1}], "maximum": 3}, {**WHOLE, "minimum": 1, "maximum": 3}),
         ({**REF, "maximum": 3}, {**WHOLE, "maximum": 3}),
         ({"allOf": [REF, REF]}, WHOLE),
@@ -88,7 +88,7 @@ def resolve(node: Any) -> JSON:
         ({"items": {}, "allOf": [{"minItems": 1}]}, {"items": {}, "minItems": 1}),
     ],
 )
-def test_a_schema_is_resolved_to_one_that_stands_alone(node: Any, resolved: JSON) -> None:
+def test_schema_is_resolved_to_a_self_contained_one(node: Any, resolved: JSON) -> None:
     assert resolve(node) == resolved
 
 
@@ -96,7 +96,7 @@ ANNOTATIONS = ["title", "description", "default", "example", "examples", "deprec
 
 
 @pytest.mark.parametrize("key", ANNOTATIONS)
-def test_of_two_annotations_the_nearer_one_counts(key: str) -> None:
+def test_nearest_annotation_takes_precedence(key: str) -> None:
     assert resolve({key: 1, "allOf": [{key: 2, "type": "string"}]}) == {key: 1, "type": "string"}
     assert constraints({key: 1, "type": "string"}) == {"type": "string"}
 
@@ -118,7 +118,7 @@ IN_CONTEXT = {
 
 
 @pytest.mark.parametrize("key", IN_CONTEXT)
-def test_keywords_that_depend_on_those_beside_them_are_not_mixed(key: str) -> None:
+def test_interdependent_keywords_are_not_merged(key: str) -> None:
     other = "items" if key == "properties" else "properties"
     own: JSON = {key: IN_CONTEXT[key]}
     part: JSON = {other: {}}
@@ -135,13 +135,13 @@ def nested(key: str, depth: int) -> JSON:
 
 
 @pytest.mark.parametrize("key", ["items", "properties", "anyOf", "allOf"])
-def test_a_schema_is_at_most_thirty_deep(key: str) -> None:
+def test_schema_depth_is_at_most_thirty(key: str) -> None:
     resolve(nested(key, 30))
     with pytest.raises(ValueError, match="too large, or refers to itself"):
         resolve(nested(key, 31))
 
 
-def test_references_are_followed_thirty_deep() -> None:
+def test_references_are_followed_to_a_depth_of_thirty() -> None:
     def chain(length: int) -> JSON:
         names = {f"s{n}": {"$ref": f"#/s{n + 1}"} for n in range(length - 1)}
         return Resolver({**names, f"s{length - 1}": {"type": "null"}}).resolve({"$ref": "#/s0"})
@@ -151,7 +151,7 @@ def test_references_are_followed_thirty_deep() -> None:
         chain(31)
 
 
-def test_a_schema_has_at_most_ten_thousand_parts() -> None:
+def test_schema_has_at_most_ten_thousand_parts() -> None:
     assert len(resolve({"anyOf": [{}] * 9_999})["anyOf"]) == 9_999
     with pytest.raises(ValueError, match="too large, or refers to itself"):
         resolve({"anyOf": [{}] * 10_000})
@@ -167,7 +167,7 @@ def test_a_schema_has_at_most_ten_thousand_parts() -> None:
         ({"$ref": "x" * 99}, f"the schema refers to {'x' * 80}, outside itself"),
     ],
 )
-def test_what_is_not_followed_is_told(node: JSON, error: str) -> None:
+def test_unfollowed_reference_is_reported(node: JSON, error: str) -> None:
     with pytest.raises(ValueError, match="the schema") as refused:
         resolve(node)
     assert str(refused.value) == error
@@ -192,7 +192,7 @@ NULL = {"type": "null"}
         ({}, {}),
     ],
 )
-def test_null_is_taken_out_of_the_schema_of_an_input(schema: JSON, without: JSON) -> None:
+def test_null_is_removed_from_an_input_schema(schema: JSON, without: JSON) -> None:
     assert without_null(schema) == without
 
 
@@ -214,7 +214,7 @@ FILES = {"type": "array", "items": FILE}
         ({"anyOf": [], "oneOf": [FILE]}, "file"),
     ],
 )
-def test_the_types_that_a_schema_takes(schema: JSON, kinds: str) -> None:
+def test_types_of_a_schema_are_read(schema: JSON, kinds: str) -> None:
     assert list(kinds_of(schema)) == kinds.split()
 
 
@@ -230,7 +230,7 @@ def test_the_types_that_a_schema_takes(schema: JSON, kinds: str) -> None:
         ({"anyOf": []}, None),
     ],
 )
-def test_the_only_values_that_a_schema_takes(schema: JSON, choices: Any) -> None:
+def test_enumerated_values_of_a_schema_are_read(schema: JSON, choices: Any) -> None:
     assert choices_of(schema) == choices
 
 
@@ -283,13 +283,13 @@ def known(schema: JSON, required: bool = False) -> InputField:
         ),
     ],
 )
-def test_what_is_known_of_an_input(schema: JSON, field: InputField) -> None:
+def test_all_facts_of_an_input_are_read(schema: JSON, field: InputField) -> None:
     assert known(schema) == field
     assert known(schema, required=True).required
     assert known(schema).items == field.items
 
 
-def test_an_input_holds_no_items_unless_they_are_given() -> None:
+def test_input_has_no_items_by_default() -> None:
     assert InputField("x", "string", "", None, None, None, None, False).items == ""
 
 
@@ -306,7 +306,7 @@ def test_an_input_holds_no_items_unless_they_are_given() -> None:
         ({"type": "array", "items": WHOLE}, False, False, False, "array of integer"),
     ],
 )
-def test_where_an_input_takes_files(
+def test_file_inputs_are_recognised(
     schema: JSON, takes: bool, takes_text: bool, takes_list: bool, whole: str
 ) -> None:
     field = known(schema)
@@ -327,7 +327,7 @@ def test_where_an_input_takes_files(
         ({"enum": ["1:1", 2, 0.5, True, ["é"]], "minimum": 1}, '1:1, 2, 0.5, true, ["é"]'),
     ],
 )
-def test_the_values_that_an_input_takes_as_people_write_them(schema: JSON, allowed: str) -> None:
+def test_allowed_values_are_formatted_for_people(schema: JSON, allowed: str) -> None:
     assert known(schema).allowed == allowed
 
 
@@ -343,7 +343,7 @@ def test_the_values_that_an_input_takes_as_people_write_them(schema: JSON, allow
         ({"a": "é"}, '{"a": "é"}'),
     ],
 )
-def test_the_default_of_an_input_as_people_write_it(default: Any, shown: str) -> None:
+def test_default_value_is_formatted_for_people(default: Any, shown: str) -> None:
     assert known({"default": default}).shown_default == shown
 
 
@@ -359,14 +359,12 @@ def test_the_default_of_an_input_as_people_write_it(default: Any, shown: str) ->
         ({}, True),
     ],
 )
-def test_an_output_grows_unless_its_schema_says_that_it_does_not(
-    schemas: JSON, expected: bool
-) -> None:
+def test_output_may_grow_unless_its_schema_excludes_it(schemas: JSON, expected: bool) -> None:
     assert streams_output({"components": {"schemas": schemas}}) is expected
     assert streams_output(None) is True
 
 
-def test_names_of_numbers_of_images() -> None:
+def test_image_count_inputs_are_recognised_by_name() -> None:
     counts = (
         "num_outputs max_images number_of_images num_images n num batch batch_size batch_count "
         "count quantity amount images outputs samples pictures variations n_iter nimages "
@@ -378,7 +376,7 @@ def test_names_of_numbers_of_images() -> None:
     assert [name for name in others.split() if is_count(name)] == []
 
 
-def test_names_that_mean_the_same_number_are_not_multiplied() -> None:
+def test_synonymous_image_counts_are_not_multiplied() -> None:
     known_names = {"num_outputs": 2, "max_images": 3, "number_of_images": 4, "num_images": 5}
     assert count_unchecked(known_names) == 5
     assert count_unchecked(known_names | {"samples": 2}) == 10

@@ -1,4 +1,4 @@
-"""The sentence about each kind of wrong input, and the names and values that it suggests."""
+"""The message about each kind of invalid input, and the suggested names and values."""
 
 import math
 from typing import Any
@@ -39,7 +39,7 @@ def unknown(name: str, *fields: str, beside: tuple[str, ...] = ()) -> str:
             ": did you mean 'aspect_ratio'? Its inputs: aspect_ratio",
         ),
         ("x" * 61, ["x" * 60], f". Its inputs: {'x' * 60}"),
-        # Other names for the same; the first that the model has.
+        # Synonyms; the first one that the model has.
         ("n", ["seed", "num_images"], ": did you mean 'num_images'? Its inputs: seed, num_images"),
         ("image", ["images"], ": did you mean 'images'? Its inputs: images"),
         ("text", ["caption", "prompt"], ": did you mean 'prompt'? Its inputs: caption, prompt"),
@@ -54,9 +54,7 @@ def unknown(name: str, *fields: str, beside: tuple[str, ...] = ()) -> str:
         ("mask", ["seed"], ". Its inputs: seed"),
     ],
 )
-def test_an_unknown_input_is_answered_with_what_was_meant(
-    name: str, fields: list[str], hint: str
-) -> None:
+def test_unknown_input_suggests_the_intended_one(name: str, fields: list[str], hint: str) -> None:
     shown = name if len(name) <= 60 else name[:59] + "…"
     assert unknown(name, *fields) == f"'{shown}' is not an input of acme/model{hint}"
 
@@ -71,7 +69,7 @@ def test_an_unknown_input_is_answered_with_what_was_meant(
         "model model_name model_id",
     ],
 )
-def test_each_name_of_a_group_is_answered_with_each_other_one(group: str) -> None:
+def test_each_synonym_suggests_every_other_one(group: str) -> None:
     names = group.split()
     assert tuple(names) in INPUT_SYNONYMS
     for name in names:
@@ -80,7 +78,7 @@ def test_each_name_of_a_group_is_answered_with_each_other_one(group: str) -> Non
                 assert f": did you mean '{other}'? Its inputs: {other}" in unknown(name, other)
 
 
-def test_a_field_that_stands_beside_the_inputs_is_answered_with_its_place() -> None:
+def test_misplaced_task_field_is_reported_with_its_place() -> None:
     beside = ("model", "input")
     assert unknown("model", "seed", beside=beside) == (
         "'model' is not an input of acme/model: it goes beside input, not into it"
@@ -93,7 +91,7 @@ def test_a_field_that_stands_beside_the_inputs_is_answered_with_its_place() -> N
     )
 
 
-def test_a_sentence_with_a_hint_is_told_from_others() -> None:
+def test_message_with_a_hint_is_recognised() -> None:
     sentence = unknown("promt", "prompt", "seed")
     assert is_hinted("prompt", sentence)
     assert not is_hinted("seed", sentence)
@@ -114,7 +112,7 @@ OBJECT = {"type": "object"}
 @pytest.mark.parametrize(
     ("schema", "value", "sentence"),
     [
-        # Types
+        # Types.
         (WHOLE, "4", "x '4' is text, a whole number is wanted: did you mean 4?"),
         (WHOLE, " 4.0 ", "x ' 4.0 ' is text, a whole number is wanted: did you mean 4?"),
         (WHOLE, "4.5", "x '4.5' is not a whole number"),
@@ -156,12 +154,12 @@ OBJECT = {"type": "object"}
         ({"type": ["integer", "boolean"]}, "4", "x '4' is not a whole number or true or false"),
         ({"type": ["array", "object"]}, "a", "x 'a' is not a list or an object"),
         ({"type": ["string", "boolean"]}, 4, "x 4 is not text or true or false"),
-        # JSON text
+        # JSON text.
         (LIST, '["a', "x is JSON text that is cut off at character 4"),
         (OBJECT, '{"a', "x is JSON text that is cut off at character 4"),
         (OBJECT, '["a"]', "x '[\"a\"]' is not an object"),
         (WHOLE, '["a', "x '[\"a' is not a whole number"),
-        # URLs
+        # URLs.
         (FILE, "a.png", "x 'a.png' is not a URL: give an https:// link or a data: URI"),
         (FILE, '["a"]', "x '[\"a\"]' is JSON text, one URL is wanted: give it alone"),
         (
@@ -169,7 +167,7 @@ OBJECT = {"type": "object"}
             ["a.png"],
             "x[0] 'a.png' is not a URL: give an https:// link or a data: URI",
         ),
-        # Values
+        # Values.
         (
             {"enum": ["16:9", "1:1", None]},
             "16x9",
@@ -206,7 +204,7 @@ OBJECT = {"type": "object"}
             [],
             "x [] is not a whole number or a URL or text",
         ),
-        # Where it is
+        # Location.
         (
             {"properties": {"a": {"items": WHOLE}}},
             {"a": [1, "b"]},
@@ -214,13 +212,13 @@ OBJECT = {"type": "object"}
         ),
     ],
 )
-def test_a_wrong_value_is_answered_with_what_would_be_right(
+def test_invalid_value_is_reported_with_the_valid_ones(
     schema: JSON, value: Any, sentence: str
 ) -> None:
     assert problem(schema, value) == sentence
 
 
-def test_inputs_that_are_wrong_together_are_told() -> None:
+def test_invalid_combination_of_inputs_is_reported() -> None:
     schema = {"properties": {"x": {}, "y": {}}, "maxProperties": 1}
     model = InputSchema.from_openapi({"components": {"schemas": {"Input": schema}}}, subject="it")
     (found,) = model.problems({"x": 1, "y": 1})
@@ -252,11 +250,13 @@ def test_inputs_that_are_wrong_together_are_told() -> None:
         ("mutan", [], None),
     ],
 )
-def test_the_nearest_of_several_choices(value: object, choices: list[Any], found: Any) -> None:
+def test_nearest_of_several_choices_is_suggested(
+    value: object, choices: list[Any], found: Any
+) -> None:
     assert nearest(value, choices) == found
 
 
-def test_nothing_is_suggested_once_the_allowance_for_comparisons_is_spent() -> None:
+def test_no_suggestion_beyond_the_comparison_limit() -> None:
     with spending(Effort()):
         assert nearest("hihg", ["high"] * 50_000) == "high"
         assert nearest("high", ["high"]) is None
@@ -282,11 +282,11 @@ def test_nothing_is_suggested_once_the_allowance_for_comparisons_is_spent() -> N
         (math.inf, "Infinity"),
     ],
 )
-def test_a_value_is_shown_in_at_most_sixty_characters(value: object, text: str) -> None:
+def test_value_is_shown_in_at_most_sixty_characters(value: object, text: str) -> None:
     assert quoted(value) == text
 
 
-def test_a_value_of_any_size_is_shown_at_once() -> None:
+def test_value_of_any_size_is_formatted_quickly() -> None:
     class Counted(dict[str, int]):
         asked = 0
 
@@ -300,14 +300,14 @@ def test_a_value_of_any_size_is_shown_at_once() -> None:
     assert value.asked < 1_000
 
 
-def test_at_most_fifteen_values_are_listed() -> None:
+def test_at_most_fifteen_allowed_values_are_listed() -> None:
     assert listed([]) == ""
     assert listed(["a", 4.0, None, "x" * 61]) == f"a, 4, null, {'x' * 59}…"
     assert listed(range(15)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     assert listed(range(16)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, …"
 
 
-def test_a_question_is_asked_where_something_was_meant() -> None:
+def test_suggestion_is_phrased_as_a_question() -> None:
     assert did_you_mean("a") == ": did you mean 'a'?"
     assert did_you_mean(False) == ": did you mean false?"
     assert did_you_mean(None) == ""
