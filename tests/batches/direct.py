@@ -321,11 +321,13 @@ async def running_process(
             await backend.close()
 
 
-def wrapped(method: str, wrapper: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Backend]:
-    """Return a function that wraps a backend so that `wrapper` makes the calls of one method.
+def wrapped(**methods: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Backend]:
+    """Return a function that wraps a backend so that each of `methods` makes that method's calls.
 
-    `wrapper` receives the method, then its arguments.
+    A replacement receives the method, then its arguments.
     """
+    unknown = [name for name in methods if not hasattr(Backend, name)]
+    assert not unknown, f"a backend has no {unknown}"
 
     class Wrapped:
         def __init__(self, backend: Backend) -> None:
@@ -333,11 +335,11 @@ def wrapped(method: str, wrapper: Callable[..., Awaitable[Any]]) -> Callable[[Ba
 
         def __getattr__(self, name: str) -> Any:
             whole = getattr(self._backend, name)
-            if name != method:
+            if name not in methods:
                 return whole
 
             async def call(*args: Any, **kwargs: Any) -> Any:
-                return await wrapper(whole, *args, **kwargs)
+                return await methods[name](whole, *args, **kwargs)
 
             return call
 

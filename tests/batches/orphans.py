@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from batches.direct import ACCOUNT, MODEL, OWN, Answer, Forward, Process
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.backend import Attempt, JournalTask, NewBatch
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, hash_inputs
 from replicate_mcp.semaphores.permit_store import QueueEntry
@@ -87,26 +87,6 @@ def now() -> float:
 def recovery_of(process: Process) -> Recovery:
     """Return the recovery of the account in a process."""
     return process.runner._recoveries[ACCOUNT]
-
-
-def wrapped(**methods: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Backend]:
-    """Return a backend with these methods replaced; each receives the original method first."""
-
-    class Wrapped:
-        def __init__(self, backend: Backend) -> None:
-            self._backend = backend
-
-        def __getattr__(self, name: str) -> Any:
-            whole = getattr(self._backend, name)
-            if name not in methods:
-                return whole
-
-            async def call(*args: Any, **kwargs: Any) -> Any:
-                return await methods[name](whole, *args, **kwargs)
-
-            return call
-
-    return lambda backend: Wrapped(backend)
 
 
 MADE = "made"

@@ -239,7 +239,7 @@ async def test_waiting_tasks_are_recorded_in_chunks_of_a_hundred_and_reported_ea
         def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
             ended.append((result.task_index, seconds_at_replicate))
 
-    wrap = wrapped("record_results", recorded)
+    wrap = wrapped(record_results=recorded)
     async with running_process(limit=1, wrap=wrap, observer=Ended()) as process:
         batch, rows = await cancelled_after(
             1, process, replicate, *(task(n, f"car {n}") for n in range(251))
@@ -259,7 +259,7 @@ async def test_cancelled_batch_is_dequeued_before_its_results_are_recorded() -> 
         waiting.append((await process.own()).waiting)
         return await record(*args)
 
-    async with running_process(limit=1, wrap=wrapped("record_results", recorded)) as process:
+    async with running_process(limit=1, wrap=wrapped(record_results=recorded)) as process:
         tasks = [task(n, f"car {n}") for n in range(3)]
         _, rows = await cancelled_after(1, process, replicate, *tasks)
         assert waiting == [0], "others are not kept waiting for it"
@@ -408,8 +408,6 @@ async def test_unavailable_backend_does_not_prevent_tasks_from_ending(
     async def away(_: object) -> None:
         raise BackendUnavailable("It is away.")
 
-    async with running_process(
-        limit=1, batch_seconds=12, wrap=wrapped("semaphores", away)
-    ) as process:
+    async with running_process(limit=1, batch_seconds=12, wrap=wrapped(semaphores=away)) as process:
         row = await last_row_at_deadline(process, replicate, task(0), task(1))
         assert reason(row) == out_of_time(why)

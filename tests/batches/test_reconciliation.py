@@ -481,7 +481,7 @@ async def test_prediction_claimed_meanwhile_by_another_attempt_is_not_returned()
             await claim(second, "b_2", prediction)
         return bool(await claim(permit, batch, prediction))
 
-    async with account(wrapped("claim_prediction", claimed), list_deadlines=False) as acme:
+    async with account(wrapped(claim_prediction=claimed), list_deadlines=False) as acme:
         first = await acme.attempt()
         second = await acme.attempt(batch="b_2")
         acme.replicate.made()
@@ -506,7 +506,7 @@ async def test_reconciler_recovers_from_any_error_on_the_next_poll(
             raise failing.pop()
         return await open_attempts(name)
 
-    async with account(wrapped("open_attempts", opened)) as acme:
+    async with account(wrapped(open_attempts=opened)) as acme:
         permit = await acme.attempt()
         prediction = acme.replicate.made()
         with caplog.at_level(logging.WARNING):
@@ -538,7 +538,7 @@ async def test_attempt_recorded_during_a_state_read_is_not_unknown() -> None:
         await go_on.wait()
         return found
 
-    async with account(wrapped("open_attempts", opened)) as acme:
+    async with account(wrapped(open_attempts=opened)) as acme:
         permit = await acme.attempt()
         first = acme.wait(permit)
         await entered.wait()

@@ -20,6 +20,7 @@ from batches.direct import (
     running_process,
     task,
     unsent,
+    wrapped,
 )
 from batches.orphans import (
     CAR,
@@ -30,7 +31,6 @@ from batches.orphans import (
     never_ends,
     now,
     recovered,
-    wrapped,
 )
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import AttemptRecord
@@ -282,7 +282,7 @@ async def test_batch_evicted_from_the_journal_does_not_count_as_cancelled() -> N
         return None
 
     replicate = Replicate(predict_seconds=30)
-    async with running_process(wrap=wrapped(batch=gone)) as process:
+    async with running_process(wrap=wrapped(get_batch=gone)) as process:
         await left(process, CAR)
         replicate.made()
         process.runner.recover(ACCOUNT, replicate.gateway())
@@ -320,7 +320,7 @@ async def test_cancellation_is_noticed_after_a_temporary_journal_outage() -> Non
         return await batch(batch_id)
 
     replicate = Replicate(predict_seconds=300)
-    async with running_process(wrap=wrapped(batch=unavailable)) as process:
+    async with running_process(wrap=wrapped(get_batch=unavailable)) as process:
         await left(process, CAR)
         replicate.made()
         process.runner.recover(ACCOUNT, replicate.gateway())

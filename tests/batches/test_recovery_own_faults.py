@@ -9,8 +9,9 @@ from batches.direct import (
     ACCOUNT,
     Replicate,
     running_process,
+    wrapped,
 )
-from batches.orphans import CAR, failing, freed, kind, left, now, recovered, recovery_of, wrapped
+from batches.orphans import CAR, failing, freed, kind, left, now, recovered, recovery_of
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure
@@ -52,7 +53,7 @@ async def test_internal_error_keeps_the_prediction_id_in_the_result() -> None:
 
 @in_virtual_time
 async def test_unrecordable_result_keeps_no_permit_beyond_its_deadline() -> None:
-    broken = wrapped(tasks=failing(KeyError("x")), record=failing(ValueError("y")))
+    broken = wrapped(tasks=failing(KeyError("x")), record_results=failing(ValueError("y")))
     async with running_process(wrap=broken) as process:
         await left(process, CAR)
         process.runner.recover(ACCOUNT, Replicate().gateway())
@@ -68,7 +69,7 @@ async def test_result_is_recorded_after_a_temporary_backend_outage() -> None:
             raise BackendUnavailable("locked")
         return await record(*args, **kwargs)
 
-    broken = wrapped(tasks=failing(KeyError("x")), record=unavailable)
+    broken = wrapped(tasks=failing(KeyError("x")), record_results=unavailable)
     async with running_process(wrap=broken) as process:
         await left(process, CAR)
         process.runner.recover(ACCOUNT, Replicate().gateway())

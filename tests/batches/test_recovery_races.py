@@ -7,8 +7,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batches.direct import ACCOUNT, OTHER_TOKEN, Process, Replicate, refused, running_process, task
-from batches.orphans import CAR, MADE, freed, kind, left, now, recovered, wrapped
+from batches.direct import (
+    ACCOUNT,
+    OTHER_TOKEN,
+    Process,
+    Replicate,
+    refused,
+    running_process,
+    task,
+    wrapped,
+)
+from batches.orphans import CAR, MADE, freed, kind, left, now, recovered
 from batches.virtual_time import Schedule, in_virtual_time
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.tasks.result import TaskSuccess

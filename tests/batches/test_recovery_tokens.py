@@ -15,8 +15,9 @@ from batches.direct import (
     lost,
     refused,
     running_process,
+    wrapped,
 )
-from batches.orphans import CAR, MADE, kind, left, now, recovered, recovery_of, with_token, wrapped
+from batches.orphans import CAR, MADE, kind, left, now, recovered, recovery_of, with_token
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess

@@ -16,8 +16,9 @@ from batches.direct import (
     refused,
     running_process,
     task,
+    wrapped,
 )
-from batches.orphans import CAR, freed, left, now, recovered, with_token, wrapped
+from batches.orphans import CAR, freed, left, now, recovered, with_token
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.batches.memory_limit import estimate_bytes

@@ -13,8 +13,9 @@ from batches.direct import (
     Replicate,
     refused,
     running_process,
+    wrapped,
 )
-from batches.orphans import CAR, left, now, recovered, with_token, wrapped
+from batches.orphans import CAR, left, now, recovered, with_token
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import RunningPrediction
 from replicate_mcp.semaphores.permit_store import AdmissionResult
@@ -33,7 +34,7 @@ class Forgetful:
         self.imported: list[list[RunningPrediction]] = []
 
     def wrap(self) -> Any:
-        return wrapped(forgot=self._forgot, enter_running=self._enter)
+        return wrapped(has_lost_state=self._forgot, import_running=self._enter)
 
     async def _forgot(self, whole: Any, account: str) -> bool:
         assert account == ACCOUNT

@@ -20,8 +20,9 @@ from batches.direct import (
     slow,
     task,
     unsent,
+    wrapped,
 )
-from batches.orphans import freed, kind, never_ends, now, wrapped
+from batches.orphans import freed, kind, never_ends, now
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches import task_execution
 from replicate_mcp.batches.observer import NullObserver
@@ -184,7 +185,7 @@ async def test_batch_cancelled_while_an_attempt_is_recorded_ends_immediately(
         return await note(attempts, **kwargs)
 
     replicate = Replicate()
-    async with running_process(wrap=wrapped(note_attempts=late)) as process:
+    async with running_process(wrap=wrapped(record_attempts=late)) as process:
         batch = await process.start(replicate.gateway(), task(0), task(1))
         await anyio.sleep(0.5)
         process.runner.cancel(batch)
@@ -420,7 +421,7 @@ async def test_unrecordable_attempts_leave_their_tasks_waiting() -> None:
         return await note(*args, **kwargs)
 
     replicate = Replicate()
-    async with running_process(wrap=wrapped(note_attempts=faulty)) as process:
+    async with running_process(wrap=wrapped(record_attempts=faulty)) as process:
         _, rows = await made_of(process, replicate, *map(task, range(3)))
         assert {kind(row) for row in rows} == {("made", False)}
         assert await process.in_use() == 0
@@ -489,7 +490,7 @@ async def test_attempt_is_recorded_with_all_fields_that_identify_its_prediction(
     replicate = Replicate(clock_offset_seconds=3_600)
     gateway = replicate.gateway()
     await gateway.sync_clock()
-    async with running_process(wrap=wrapped(note_attempts=noting)) as process:
+    async with running_process(wrap=wrapped(record_attempts=noting)) as process:
         three = replace(task(0, "x", num_outputs=3), expected_count=3)
         batch = await process.start(gateway, three)
         await process.rows(batch)
@@ -528,7 +529,7 @@ async def test_withdrawn_offer_leaves_its_task_waiting() -> None:
         return await note(attempts, **kwargs)
 
     replicate = Replicate()
-    async with running_process(wrap=wrapped(note_attempts=late)) as process:
+    async with running_process(wrap=wrapped(record_attempts=late)) as process:
         _, rows = await made_of(process, replicate, *map(task, range(3)))
         assert {kind(row) for row in rows} == {("made", False)}
     assert lost_offers == 3

@@ -58,7 +58,7 @@ async def test_cancel_stops_running_predictions_while_the_backend_is_unreachable
         raise BackendUnavailable("It is away.")
 
     replicate = Replicate(predict_seconds=100)
-    async with running_process(wrap=wrapped("claim_prediction", away)) as process:
+    async with running_process(wrap=wrapped(claim_prediction=away)) as process:
         batch = await process.start(replicate.gateway(), task())
         await anyio.sleep(70)
         process.runner.cancel(batch)

@@ -15,8 +15,9 @@ from batches.direct import (
     lost,
     refused,
     running_process,
+    wrapped,
 )
-from batches.orphans import now, with_token, wrapped
+from batches.orphans import now, with_token
 from batches.virtual_time import in_virtual_time
 from replicate_mcp.batches.backend import AttemptRecord
 

@@ -143,6 +143,8 @@ class Schedule:
 
     def hold(self, target: T, *names: str) -> T:
         """Return `target` with calls of these async methods held, both before and after each."""
+        unknown = [name for name in names if not hasattr(target, name)]
+        assert not unknown, f"{type(target).__name__} has no {unknown}"
         return cast(T, _Held(target, self, frozenset(names)))
 
     def _release(self, seconds: float | None) -> bool:

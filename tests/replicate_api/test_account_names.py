@@ -375,7 +375,7 @@ class Signed:
     def __init__(self, answer: bool | None) -> None:
         self._answer = answer
 
-    async def is_genuine(self, _: Message) -> bool:
+    async def verify(self, _: Message) -> bool:
         if self._answer is None:
             raise ConnectionMisconfigured("TLS fails")
         return self._answer

@@ -37,7 +37,7 @@ def test_ordinary_documents_parse_like_the_standard_library(value: Any) -> None:
     ],
 )
 def test_unusable_output_becomes_null_and_neighbouring_values_stay(unusable: str) -> None:
-    row = '{"id": "odd", "output": %s, "status": "succeeded"}'
+    row = '{"id": "unusable", "output": %s, "status": "succeeded"}'
     fine = '{"id": "fine", "output": ["https://replicate.delivery/a.png"]}'
     page = '{"results": [%s, %s], "next": null}'
     read = parse_json((page % (row % unusable, fine)).encode())
