@@ -199,7 +199,7 @@ async def test_idempotency_key_starts_one_batch() -> None:
 async def test_batch_over_the_memory_limit_is_rejected_unless_its_key_exists() -> None:
     replicate = Replicate(predict_seconds=20)
     weight = estimate_bytes([task()])
-    async with running_process(most_bytes=4 * weight) as process:
+    async with running_process(max_bytes=4 * weight) as process:
         first = await start(process, replicate, key=IdempotencyKey("k", "d1"))
         assert first.weight == weight
         for key in (None, IdempotencyKey("other", "d2")):

@@ -148,7 +148,7 @@ class BatchOperations:
                 caller=caller.name,
                 shown_semaphore=found.shown_semaphore,
                 semaphores=found.semaphores,
-                at_most=request.concurrency_limit,
+                max_running=request.concurrency_limit,
                 key=key,
             )
         except ExceptionGroup as group:  # Models are resolved, and images uploaded, in task groups.

@@ -94,7 +94,7 @@ class BatchRunner:
         caller: str,
         shown_semaphore: str,
         semaphores: tuple[str, ...],
-        at_most: int | None = None,
+        max_running: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> RunningBatch:
         """Start a batch, which runs to its end whether a caller waits for it or not.
@@ -107,7 +107,7 @@ class BatchRunner:
             shown_semaphore: the semaphore's name, as the caller knows it.
             semaphores: the semaphores of which each task needs one unit; the account's own is
                 first.
-            at_most: number of its tasks that may run at once; None for the semaphores' limits
+            max_running: number of its tasks that may run at once; None for the semaphores' limits
                 alone.
             key: idempotency key of the request; None if it has none.
 
@@ -156,7 +156,7 @@ class BatchRunner:
         try:
             room = await services.backend.open_batch(
                 NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key, failures),
-                QueueEntry(batch.id, semaphores, account, len(batch.pending), at_most),
+                QueueEntry(batch.id, semaphores, account, len(batch.pending), max_running),
             )
         except BaseException:  # Cancelled or refused: nothing was started.
             self._forget(batch)

@@ -86,7 +86,7 @@ class Delivery:
         async with await self.client() as client:
             yield partial(self._fetch, client)
 
-    async def _fetch(self, client: "httpx.AsyncClient", url: str, at_most: int) -> bytes:
+    async def _fetch(self, client: "httpx.AsyncClient", url: str, max_bytes: int) -> bytes:
         import httpx
 
         if not self.is_output_url(url):
@@ -104,8 +104,8 @@ class Delivery:
                     raise DownloadFailed("its host sent it compressed, which was not asked for")
                 async for chunk in response.aiter_raw():
                     body += chunk
-                    if len(body) > at_most:
-                        raise DownloadFailed(f"it is over {at_most // 2**20} MB")
+                    if len(body) > max_bytes:
+                        raise DownloadFailed(f"it is over {max_bytes // 2**20} MB")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             from replicate_mcp.replicate_api.connection import connection_fault
 

@@ -256,7 +256,7 @@ class SqliteBackend:
             if prediction and not journal.claim(prediction, permit, batch_id):
                 return None
             if ended:
-                permits.free(permit, asked_for=was_created(result))
+                permits.free(permit, counts_images=was_created(result))
             else:
                 permits.abandon(permit)
             if journal.record_results(batch_id, [result]):

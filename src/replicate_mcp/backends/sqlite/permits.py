@@ -181,9 +181,9 @@ class PermitTables:
                 self._rates.store(account, on_throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
-    def free(self, permit: int, *, asked_for: bool = True) -> None:
+    def free(self, permit: int, *, counts_images: bool = True) -> None:
         """Release a permit; subtract its images from the daily count if none were requested."""
-        if not asked_for:
+        if not counts_images:
             self._usage.uncount(permit)
         self._db.execute("DELETE FROM permit WHERE id = ?", (permit,))
 
