@@ -9,7 +9,7 @@ function queue.account_semaphore(account) return ACCOUNT_PREFIX .. account end
 function queue.is_account(name) return string.sub(name, 1, #ACCOUNT_PREFIX) == ACCOUNT_PREFIX end
 function queue.account_of(name) return string.sub(name, #ACCOUNT_PREFIX + 1) end
 
-local READ_AT_ONCE = 1000
+local MAX_ENTRIES_PER_READ = 1000
 
 local known = {}   -- cached for this call
 
@@ -19,8 +19,8 @@ local function entry_of(id)
 end
 
 local function read(ids)
-  for first = 1, #ids, READ_AT_ONCE do
-    local last = math.min(#ids, first + READ_AT_ONCE - 1)
+  for first = 1, #ids, MAX_ENTRIES_PER_READ do
+    local last = math.min(#ids, first + MAX_ENTRIES_PER_READ - 1)
     local packed = redis.call('HMGET', key.entries, unpack(ids, first, last))
     for place, each in ipairs(packed) do
       local id = ids[first + place - 1]

@@ -7,7 +7,7 @@
 
 local BATCH_BYTES, KEY_BYTES = 2048, 512   -- as in backends/space.py
 local STATES = {'running', 'ended', 'forgotten'}
-local AT_ONCE = 1000
+local MAX_BATCHES_PER_READ = 1000
 
 local function bytes_key(account) return prefix .. 'bytes:' .. account end
 local function state_key(state, account) return prefix .. state .. '_batches:' .. account end
@@ -44,7 +44,7 @@ local function clean(account)
     local set = state_key(state, account)
     repeat
       local gone, fields, bytes = redis.call(
-        'ZRANGEBYSCORE', set, '-inf', exact(now), 'LIMIT', 0, AT_ONCE), {}, 0
+        'ZRANGEBYSCORE', set, '-inf', exact(now), 'LIMIT', 0, MAX_BATCHES_PER_READ), {}, 0
       if #gone > 0 then
         for place, batch in ipairs(gone) do fields[place] = 'b:' .. batch end
         for _, each in ipairs(redis.call('HMGET', bytes_key(account), unpack(fields))) do
@@ -54,7 +54,7 @@ local function clean(account)
         redis.call('ZREM', set, unpack(gone))
         add(account, state, -bytes)
       end
-    until #gone < AT_ONCE
+    until #gone < MAX_BATCHES_PER_READ
   end
 end
 
