@@ -172,10 +172,10 @@ class Outage:
 
         usual, run = resource.getrlimit(resource.RLIMIT_FSIZE), Database.run
 
-        def without_room(database: Database, step: Any, *, patience: float) -> Any:
+        def without_room(database: Database, step: Any, *, timeout: float) -> Any:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]))
             try:
-                return run(database, step, timeout=patience)
+                return run(database, step, timeout=timeout)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
