@@ -149,13 +149,7 @@ local function enqueue(call)
     holders.touch_name(name)
     limits[place] = {name, whole(holders.limit(name))}
   end
-  if not queue.get(call.entry) then
-    queue.add(call.entry, {
-      holder = me, semaphores = call.semaphores, account = call.account,
-      max_running = call.max_running, waiting = 0,
-    })
-  end
-  queue.set_wanted(call.entry, call.wanted)
+  queue.enqueue(call)
   return limits
 end
 

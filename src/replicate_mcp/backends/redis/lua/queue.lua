@@ -44,11 +44,16 @@ local function put(id, entry)
   end
 end
 
-function queue.get(id) return entry_of(id) end
-
-function queue.add(id, entry)
-  entry.turn = redis.call('HINCRBY', key.generation, 'turn', 1)
-  put(id, entry)
+-- Put an entry of this process in the queue, unless it waits already, and set its starts.
+function queue.enqueue(item)
+  if not entry_of(item.entry) then
+    put(item.entry, {
+      holder = me, semaphores = item.semaphores, account = item.account,
+      max_running = item.max_running, waiting = 0,
+      turn = redis.call('HINCRBY', key.generation, 'turn', 1),
+    })
+  end
+  queue.set_wanted(item.entry, item.wanted)
 end
 
 -- Remove an entry and its offers.

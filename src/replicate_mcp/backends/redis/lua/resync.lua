@@ -84,13 +84,7 @@ local function sync_entries(left)
     if left[item.entry] then
       queue.remove(item.entry)
     else
-      if not queue.get(item.entry) then
-        queue.add(item.entry, {
-          holder = me, semaphores = item.semaphores, account = item.account,
-          max_running = item.max_running, waiting = 0,
-        })
-      end
-      queue.set_wanted(item.entry, item.wanted)
+      queue.enqueue(item)
     end
   end
 end
