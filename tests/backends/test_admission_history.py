@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 )
 
 from backends.servers import KINDS, RunningServer, open_for_admission
+from backends.steps import failed
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
@@ -37,7 +38,6 @@ from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.admission import OFFER_STALE_SECONDS, OFFER_TTL_SECONDS
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry, SemaphoreState
-from replicate_mcp.tasks.result import TaskFailure
 
 T = TypeVar("T")
 
@@ -822,17 +822,6 @@ class AdmissionHistory(RuleBasedStateMachine):
 def attempt(batch: str, task: int) -> Attempt:
     inputs = hash_inputs({"prompt": f"{batch} {task}"})
     return Attempt(batch, task, "o/m", inputs, 600, 1_000.0, ENDS_WITHIN)
-
-
-def failed(task: int) -> TaskFailure:
-    return TaskFailure(
-        task_index=task,
-        prompt=f"prompt {task}",
-        output_filename=f"{task}.png",
-        error="It failed.",
-        error_code="prediction_failed",
-        retryable=True,
-    )
 
 
 WORLDS = {"memory": in_memory, "sqlite": in_a_file}

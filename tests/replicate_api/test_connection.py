@@ -13,7 +13,8 @@ import anyio
 import httpx
 import pytest
 
-from network import API, NETWORK_VARIABLES, Company, company, proxy
+from network import API, Company, company, proxy
+from replicate_api.conftest import use
 from replicate_mcp import tls
 from replicate_mcp.errors import ReplicateUnreachable
 from replicate_mcp.platform import certificates
@@ -34,18 +35,7 @@ from replicate_mcp.simulator import Simulator
 URL = f"https://{API}"
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Remove the variables that this machine needs for its own network."""
-    for name in NETWORK_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    return monkeypatch
-
-
-def use(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name, value in variables.items():
-        environment.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 def port_of(simulator: Simulator) -> int:

@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 
-from network import NETWORK_VARIABLES
+from replicate_api.conftest import use
 from replicate_mcp import tls
 from replicate_mcp.replicate_api.connection import connection_fault, connection_options
 from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured, RequestNotSent
@@ -24,18 +24,7 @@ from replicate_mcp.replicate_api.proxies import (
 HOST = "api.example"
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Remove the variables that this machine needs for its own network."""
-    for name in NETWORK_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    return monkeypatch
-
-
-def use(environment: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name, value in variables.items():
-        environment.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 SYSTEM = "the system's settings"
