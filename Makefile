@@ -39,7 +39,7 @@ soak: $(READY)  ## Long runs: faults at random moments, many processes.
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "soak and not alone" -q
 	@$(BIN)/python -m pytest -m "soak and alone" -q
 
-mutants: $(READY)  ## Small faults in the core that no test notices; ONLY="batches/settlement" for a part.
+mutants: $(READY)  ## Small faults in the core that no test notices; ONLY="batches/reconciliation" for a part.
 	@$(BIN)/python -m tools.mutants $(ONLY)
 
 adapters: $(READY)  ## The MCP adapters of other frameworks, each in an environment of its own.

@@ -32,7 +32,7 @@ CPU ms:      a task, of all processes together
 held up:     share of the time without a core"""
 _STEPS = """\
 raw:          a PING; an empty write transaction
-a task:       note_attempts and finish, uncontended
+a task:       record_attempts and finish, uncontended
 freed permit: from release's return to the grant in
                another process; and from its call"""
 

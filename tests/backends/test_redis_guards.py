@@ -175,25 +175,25 @@ async def test_admission_pause_is_reported_only_to_waiting_holders(fleet: Fleet)
 
 MAY_NOT_BE_LOST: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
     "admit": lambda one, _: one.admit(),
-    "leave": lambda one, _: one.dequeue("b", 1),
+    "dequeue": lambda one, _: one.dequeue("b", 1),
     "release": lambda one, permit: one.release(permit),
-    "put_back": lambda one, permit: one.requeue(permit),
+    "requeue": lambda one, permit: one.requeue(permit),
     "finish": lambda one, permit: one.finish(permit, "b", failed(0)),
-    "record": lambda one, _: one.record_results("b", [failed(5)]),
+    "record_results": lambda one, _: one.record_results("b", [failed(5)]),
     "abandon": lambda one, permit: one.abandon(permit),
     "adopt": lambda one, permit: one.adopt(permit),
-    "claim": lambda one, permit: one.claim_prediction(permit, "b", "p1"),
+    "claim_prediction": lambda one, permit: one.claim_prediction(permit, "b", "p1"),
     "cancel_batch": lambda one, _: one.cancel_batch("b"),
     "orphans": lambda one, _: one.orphans("acme"),
     "semaphores": lambda one, _: one.semaphores(),
 }
 MAY_BE_REFUSED: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
-    "declare": lambda one, _: one.declare_limit(OWN, 3, per_minute=600),
-    "begin": lambda one, _: begin(one, "b2", 1),
-    "join": lambda one, _: one.enqueue(QueueEntry("c", (OWN,), None, 1)),
-    "take": lambda one, _: one.accept_offers([1]),
-    "note": lambda one, _: one.record_attempts({1: attempt("b", 1)}),
-    "enter_running": lambda one, _: one.import_running("acme", []),
+    "declare_limit": lambda one, _: one.declare_limit(OWN, 3, per_minute=600),
+    "open_batch": lambda one, _: begin(one, "b2", 1),
+    "enqueue": lambda one, _: one.enqueue(QueueEntry("c", (OWN,), None, 1)),
+    "accept_offers": lambda one, _: one.accept_offers([1]),
+    "record_attempts": lambda one, _: one.record_attempts({1: attempt("b", 1)}),
+    "import_running": lambda one, _: one.import_running("acme", []),
 }
 
 

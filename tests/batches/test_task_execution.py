@@ -551,7 +551,7 @@ class Counted(NullObserver):
     def creation_throttled(self) -> None:
         self.seen.append("throttled")
 
-    def answer_lost(self) -> None:
+    def response_lost(self) -> None:
         self.seen.append("lost")
 
     def creation_retried(self) -> None:

@@ -219,13 +219,13 @@ def test_non_webhook_request_is_rejected() -> None:
         "webhook-timestamp": str(int(NOW)),
         "webhook-signature": "v1,x",
     }
-    assert Message.from_response(headers, b'{"id": "abc"}').prediction == "abc"
+    assert Message.from_request(headers, b'{"id": "abc"}').prediction == "abc"
     assert (
-        Message.from_response(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction
+        Message.from_request(headers, b'{"id": "abc"}' + b" " * (64 * 1024 - 13)).prediction
         == "abc"
     )
-    assert Message.from_response(headers, f'{{"id": "{"a" * 64}"}}'.encode()).prediction == "a" * 64
-    assert Message.from_response(headers, b'{"id": "abc"}') == Message(
+    assert Message.from_request(headers, f'{{"id": "{"a" * 64}"}}'.encode()).prediction == "a" * 64
+    assert Message.from_request(headers, b'{"id": "abc"}') == Message(
         "msg_1", headers["webhook-timestamp"], "v1,x", '{"id": "abc"}'
     )
     for body in (
@@ -241,12 +241,12 @@ def test_non_webhook_request_is_rejected() -> None:
         b'{"id": "abc"}' + b" " * (64 * 1024 - 12),
     ):
         with pytest.raises(InvalidInput):
-            Message.from_response(headers, body)
+            Message.from_request(headers, body)
     for name in headers:
         with pytest.raises(InvalidInput):
-            Message.from_response({k: v for k, v in headers.items() if k != name}, b'{"id": "abc"}')
+            Message.from_request({k: v for k, v in headers.items() if k != name}, b'{"id": "abc"}')
     with pytest.raises(InvalidInput):
-        Message.from_response(headers | {"webhook-timestamp": "soon"}, b'{"id": "abc"}')
+        Message.from_request(headers | {"webhook-timestamp": "soon"}, b'{"id": "abc"}')
 
 
 def test_account_name_is_escaped_in_the_webhook_url() -> None:

@@ -68,7 +68,9 @@ class Group:
 def main() -> int:
     """Run the selected modules; return 1 if a package scores below its bound."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("only", nargs="*", help="modules or packages, such as batches/settlement")
+    parser.add_argument(
+        "only", nargs="*", help="modules or packages, such as batches/reconciliation"
+    )
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
     arguments = parser.parse_args()
     os.chdir(ROOT)

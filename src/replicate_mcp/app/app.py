@@ -212,7 +212,7 @@ class App:
         """
         from replicate_mcp.replicate_api.webhooks import Message
 
-        message = Message.from_response(headers, body)
+        message = Message.from_request(headers, body)
         return await (await self._open()).accounts.receive(account, message)
 
     def start_background(

@@ -14,7 +14,7 @@ class Observer(Protocol):
     def creation_throttled(self) -> None:
         """Count a 429 in response to a creation."""
 
-    def answer_lost(self) -> None:
+    def response_lost(self) -> None:
         """Count a creation whose response was lost, which is then reconciled."""
 
     def creation_retried(self) -> None:
@@ -38,7 +38,7 @@ class NullObserver:
     def creation_throttled(self) -> None:
         """Ignore the event."""
 
-    def answer_lost(self) -> None:
+    def response_lost(self) -> None:
         """Ignore the event."""
 
     def creation_retried(self) -> None:

@@ -212,7 +212,7 @@ class TaskExecutor:
             batch.server_error = status if status >= 500 else 0
             if rule_for(fault).action is not Action.RECONCILE:
                 raise
-            self._services.observer.answer_lost()
+            self._services.observer.response_lost()
             log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
             was_made = isinstance(fault, UnreadableCreation)
         try:

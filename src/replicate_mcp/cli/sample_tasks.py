@@ -33,7 +33,7 @@ _PROMPTS = (
 )
 
 
-def demo_tasks(number: int) -> list[Task]:
+def sample_tasks(number: int) -> list[Task]:
     """Return `number` tasks; after the last prompt they repeat as variations."""
     return list(islice(_endless(), number))
 

@@ -70,7 +70,7 @@ class Message:
     body: str
 
     @classmethod
-    def from_response(cls, headers: Mapping[str, str], body: bytes) -> "Message":
+    def from_request(cls, headers: Mapping[str, str], body: bytes) -> "Message":
         """Build a message from the headers of a request, in lower case, and its body.
 
         Raises:

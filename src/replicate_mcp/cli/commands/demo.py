@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     import tempfile
 
     from replicate_mcp.cli.commands.simulate import require_simulator
-    from replicate_mcp.cli.sample_tasks import demo_tasks
+    from replicate_mcp.cli.sample_tasks import sample_tasks
     from replicate_mcp.simulator import SimulatorSettings, running_simulator_process
 
     require_simulator()
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except ValueError:
         raise InvalidInput("--seconds takes a number like 1.5, or a range like 0.8-2.") from None
-    tasks = demo_tasks(arguments.tasks)
+    tasks = sample_tasks(arguments.tasks)
     _explain(arguments)
     with (
         # On Windows, another program can hold a file open for a moment.

@@ -63,7 +63,7 @@ class Metrics:
         """Count a creation answered with 429."""
         self._throttled.inc()
 
-    def answer_lost(self) -> None:
+    def response_lost(self) -> None:
         """Count a creation whose answer was lost."""
         self._lost.inc()
 
