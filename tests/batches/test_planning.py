@@ -31,11 +31,11 @@ PROPERTIES: dict[str, Any] = {
 
 
 def model(
-    properties: dict[str, Any] | None = None, *, gives_one_by_one: bool = False, **more: Any
+    properties: dict[str, Any] | None = None, *, streams_output: bool = False, **more: Any
 ) -> Model:
     inputs = {"properties": PROPERTIES if properties is None else properties, **more}
     document = {"components": {"schemas": {"Input": inputs}}}
-    return Model(Target(NAME, "v1"), InputSchema.from_openapi(document), gives_one_by_one)
+    return Model(Target(NAME, "v1"), InputSchema.from_openapi(document), streams_output)
 
 
 UNCHECKED = Model(Target(NAME, "", is_resolved=False), None)
@@ -181,7 +181,7 @@ async def test_expected_format_comes_from_filename_when_schema_is_missing(
     [
         (model(), {}, 1, 1),
         (model(), {"num_outputs": 3}, 3, 3),
-        (model(gives_one_by_one=True), {"num_outputs": 3}, 3, None),
+        (model(streams_output=True), {"num_outputs": 3}, 3, None),
         (UNCHECKED, {"num_images": 3}, 3, None),
     ],
 )

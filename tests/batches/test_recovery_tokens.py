@@ -126,7 +126,7 @@ async def test_assigned_filenames_are_not_reused() -> None:
         await anyio.sleep(15)  # The other two were not created.
         await recovered(process, 4)
         assert recovery_of(process)._names == {}
-        assert recovery_of(process)._on_their_way == {}
+        assert recovery_of(process)._in_recovery == {}
         rows = await recovered(process, 4)
     names = [
         file.filename

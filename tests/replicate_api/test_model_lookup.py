@@ -100,7 +100,7 @@ async def test_model_is_fetched_and_cached_for_a_day(
     assert (paths, found.target) == (asked, Target(model, version))
     has_schema = "openapi_schema" in json.dumps(documents)
     assert (found.schema is not None) is has_schema
-    assert found.gives_one_by_one is not has_schema
+    assert found.streams_output is not has_schema
     ((key, seconds),) = kept.seconds.items()
     assert seconds == 24 * 3600
     public = f"model:{replicate.gateway().base_url}:{model}"
@@ -135,7 +135,7 @@ async def test_unfetchable_model_is_used_as_named_and_fetched_again(
     found = await models.find(name, replicate.gateway(), "acme")
     assert found is not None
     assert found.target == Target(name, VERSION, is_resolved=False)
-    assert (found.schema, found.gives_one_by_one, kept.values) == (None, True, {})
+    assert (found.schema, found.streams_output, kept.values) == (None, True, {})
     assert models._asking == {}
     paths: list[str] = []
     replicate.always("other", answers(paths, {"openapi_schema": SCHEMA}))
@@ -160,7 +160,7 @@ async def test_unreadable_schema_leaves_validation_to_replicate(schema: object) 
     replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
     found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
-    assert (found.schema, found.gives_one_by_one) == (None, True)
+    assert (found.schema, found.streams_output) == (None, True)
     assert found.target.version == VERSION
 
 

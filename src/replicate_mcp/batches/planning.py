@@ -217,7 +217,7 @@ def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effor
         seed=seed if isinstance(seed, int) else None,
         expected_format=expected,
         expected_count=count,
-        complete_at_count=None if model.gives_one_by_one else count,
+        complete_at_count=None if model.streams_output else count,
     )
 
 

@@ -81,7 +81,7 @@ class Recovery:
         self._services = services
         self._backend = services.backend
         self._gateways: list[Gateway] = []
-        self._on_their_way: Counter[str] = Counter()
+        self._in_recovery: Counter[str] = Counter()
         self._names: dict[str, BatchFilenames] = {}
 
     def use(self, gateway: Gateway) -> None:
@@ -119,17 +119,17 @@ class Recovery:
         self._services.dispatcher.dispatch(room)
 
     async def _recover(self, orphan: AttemptRecord) -> None:
-        self._on_their_way[orphan.batch] += 1
+        self._in_recovery[orphan.batch] += 1
         try:
             await self._services.retry_until_available(self._follow, orphan)
         except Exception:
             log.exception("task %d of %s cannot be recovered", orphan.task, orphan.batch)
             await self._services.retry_until_available(self._end, orphan)
         finally:
-            self._on_their_way[orphan.batch] -= 1
-            if not self._on_their_way[orphan.batch]:
+            self._in_recovery[orphan.batch] -= 1
+            if not self._in_recovery[orphan.batch]:
                 # A later recovery of the batch reads the names already used from the journal.
-                del self._on_their_way[orphan.batch]
+                del self._in_recovery[orphan.batch]
                 self._names.pop(orphan.batch, None)
 
     async def _end(self, orphan: AttemptRecord) -> None:

@@ -114,9 +114,9 @@ class TaskExecutor:
             return self._services.spawn(self._cancellation.abandon_pending, batch, reason)
         return await self._cancellation.fail_pending(batch)
 
-    def _cap_reached(self, opens_in: float) -> Reason:
+    def _cap_reached(self, resets_in: float) -> Reason:
         assert self._images_per_day is not None
-        return "daily_limit", daily_quota.sentence(self._images_per_day, opens_in), True
+        return "daily_limit", daily_quota.sentence(self._images_per_day, resets_in), True
 
     async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
         """Run one attempt to its result, or queue its task again."""

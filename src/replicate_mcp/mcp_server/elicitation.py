@@ -125,7 +125,7 @@ class Confirmation:
             )
         if str(context.protocol_version) >= ELICITATION_RESULT_SINCE:
             raise ElicitationRequired(_to_answer(question))
-        if (await _asked(context, question)).action != "accept":
+        if (await _answer_to(context, question)).action != "accept":
             raise _declined()
 
     @property
@@ -181,7 +181,7 @@ def _can_ask(context: Context[Any, Any]) -> bool:
     return by_form and (context.session.can_send_request or not waits)
 
 
-async def _asked(context: Context[Any, Any], question: str) -> ElicitResult:
+async def _answer_to(context: Context[Any, Any], question: str) -> ElicitResult:
     """Return the answer of a client that is asked while its call waits."""
     with anyio.move_on_after(ANSWER_SECONDS):
         try:

@@ -44,12 +44,12 @@ class Model:
     Attributes:
         target: the endpoint for its predictions.
         schema: the schema of its inputs; None if it is not available.
-        gives_one_by_one: whether its output may be a list that grows while it runs.
+        streams_output: whether its output may be a list that grows while it runs.
     """
 
     target: Target
     schema: InputSchema | None
-    gives_one_by_one: bool = True
+    streams_output: bool = True
 
 
 class ModelResolver:

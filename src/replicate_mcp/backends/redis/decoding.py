@@ -18,13 +18,13 @@ _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 def decode_admission(reply: Sequence[str]) -> AdmissionResult:
     """Decode a holder's offers, the time until the next decision, and the pause of admission."""
-    next_in, paused_for, *offers = reply
+    retry_in, paused_for, *offers = reply
     return AdmissionResult(
         tuple(
             Offer(int(permit), entry)
             for permit, entry in zip(offers[::2], offers[1::2], strict=True)
         ),
-        float(next_in) if next_in else None,
+        float(retry_in) if retry_in else None,
         float(paused_for) if paused_for else None,
     )
 
@@ -63,11 +63,11 @@ class BatchOpened:
 
 def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
     """Decode the reply of one `RecordAttemptsCall`."""
-    chosen, opens_in = reply
+    chosen, resets_in = reply
     return RecordedAttempts(
         {int(permit): int(seconds) for permit, seconds in chosen},
         room,
-        float(opens_in) if opens_in else None,
+        float(resets_in) if resets_in else None,
     )
 
 

@@ -63,12 +63,13 @@ class MirroredPermit:
     def decode(cls, fields: Sequence[Any]) -> "MirroredPermit":
         """Decode a permit from the fields of `permits.encode` in Lua."""
         (
-            _, entry, semaphores, account, limited, taken_at, task, cancel_after, alike, ends_by,
+            _, entry, semaphores, account, limited, taken_at, task, cancel_after, fingerprint,
+            ends_by,
             images, prediction, model, inputs, sent_at,
         ) = fields  # fmt: skip
         return cls(
             entry, semaphores, account or None, bool(limited), float(taken_at), int(task),
-            int(cancel_after), alike, float(ends_by), int(images), prediction or None, model,
+            int(cancel_after), fingerprint, float(ends_by), int(images), prediction or None, model,
             inputs, float(sent_at),
         )  # fmt: skip
 

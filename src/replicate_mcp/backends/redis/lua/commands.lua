@@ -244,8 +244,8 @@ local function record_attempts(call, sent)
       end
     end
   end
-  local opens_in = cap_reached and exact((math.floor(now / DAY) + 1) * DAY - now) or ''
-  return {recorded, opens_in}, oldest
+  local resets_in = cap_reached and exact((math.floor(now / DAY) + 1) * DAY - now) or ''
+  return {recorded, resets_in}, oldest
 end
 
 function commands.record_attempts()
