@@ -64,8 +64,7 @@ class MirroredPermit:
         """Decode a permit from the fields of `permits.encode` in Lua."""
         (
             _, entry, semaphores, account, limited, taken_at, task, cancel_after, fingerprint,
-            ends_by,
-            images, prediction, model, inputs, sent_at,
+            ends_by, images, prediction, model, inputs, sent_at,
         ) = fields  # fmt: skip
         return cls(
             entry, semaphores, account or None, bool(limited), float(taken_at), int(task),
