@@ -319,7 +319,7 @@ def test_token_placeholder_is_rejected_without_repeating_it(text: str) -> None:
         lambda: OPEN.authenticate(HttpRequest(LOOPBACK), text),
     )
     for present in ways:
-        with pytest.raises(Unauthorized, match="This looks like no Replicate token") as raised:
+        with pytest.raises(Unauthorized, match="This is not a Replicate token") as raised:
             present()
         assert PLACEHOLDERS[text] in str(raised.value)
         assert "s3cret" not in str(raised.value)

@@ -190,11 +190,11 @@ def test_misspelt_setting_warns_with_the_correct_name(
     }
     load_settings(environ, file)
     assert [record.getMessage() for record in caplog.records] == [
-        "REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting, and is not heeded: did you mean "
+        "REPLICATE_MCP_MAX_IMAGES_A_DAY is an unknown setting and is ignored: did you mean "
         "REPLICATE_MCP_MAX_IMAGES_PER_DAY?",
-        "REPLICATE_CONCURENT_LIMIT is no setting, and is not heeded: did you mean "
+        "REPLICATE_CONCURENT_LIMIT is an unknown setting and is ignored: did you mean "
         "REPLICATE_CONCURRENT_LIMIT?",
-        "REPLICATE_MCP_MAGIC is no setting, and is not heeded: `replicate-mcp doctor` lists "
+        "REPLICATE_MCP_MAGIC is an unknown setting and is ignored: `replicate-mcp doctor` lists "
         "them all.",
     ]
 
@@ -245,7 +245,7 @@ def test_token_variable_of_another_program_gives_a_warning(
     load_settings({"REPLICATE_API_KEY": "r8_x", "REPLICATE_API_TOKEN": "r8_x"}, tmp_path / file)
     said = [record.getMessage() for record in caplog.records]
     assert said.count(
-        "REPLICATE_API_KEY is no setting, and is not heeded: did you mean REPLICATE_API_TOKEN?"
+        "REPLICATE_API_KEY is an unknown setting and is ignored: did you mean REPLICATE_API_TOKEN?"
     ) == 1  # fmt: skip
     assert "HTTPS_PROXY in the file of settings has no effect: the proxy and the" in said[1]
     assert "r8_x" not in str(said)

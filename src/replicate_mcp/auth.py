@@ -38,7 +38,7 @@ NO_CREDENTIALS_MESSAGE = (
 UNKNOWN_CALLER = (
     "Authentication required: send your own Replicate token as `Authorization: Bearer r8_…`, or "
     "the admin key as `X-Admin-API-Key`. The server's operator can let programs of the same "
-    "machine in with `serve --http --local` (REPLICATE_MCP_LOCAL=1), or whoever can connect with "
+    "machine in with `serve --http --local` (REPLICATE_MCP_LOCAL=1), or any client with "
     "REPLICATE_MCP_ALLOW_ANONYMOUS=1; loopback callers were let in by themselves before."
 )
 NOT_LOCAL = (
@@ -54,10 +54,12 @@ FOREIGN_HOST = (
     "`Host` does not name this machine (names in REPLICATE_MCP_ALLOWED_HOSTS are served as well, "
     "to callers with a token or key)"
 )
-WRONG_ADMIN_KEY = "The X-Admin-API-Key is wrong, or this server has none: leave it out, or mend it."
+WRONG_ADMIN_KEY = (
+    "Invalid X-Admin-API-Key, or none is configured on this server: correct it or leave it out."
+)
 NOT_JSON = (
-    "Without a token or key of your own the body has to be sent as `Content-Type: "
-    "application/json`: a form of any web page could be sent otherwise."
+    "Unauthenticated requests must send their body as `Content-Type: "
+    "application/json`: this prevents cross-site form posts."
 )
 EMPTY_CREDENTIALS = (
     "What was sent as a Replicate token is empty, or no token: send one that begins with r8_, or "
@@ -416,7 +418,7 @@ def validate_token(token: object) -> str | None:
         raise Unauthorized(NOT_A_TOKEN.format(what=what))
     if any(not "!" <= character <= "~" for character in token):
         raise Unauthorized(
-            "The Replicate token has blanks or other odd characters in it: copy it anew."
+            "The Replicate token contains whitespace or invalid characters: copy it again."
         )
     return token
 

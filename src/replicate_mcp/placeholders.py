@@ -3,7 +3,7 @@
 import re
 
 NOT_A_TOKEN = (
-    "This looks like no Replicate token: {what}. Put one from "  # noqa: S105 - a sentence
+    "This is not a Replicate token: {what}. Put one from "  # noqa: S105 - a sentence
     "https://replicate.com/account/api-tokens there (REPLICATE_API_TOKEN, or your request's "
     "credentials); it begins with r8_."
 )

@@ -325,7 +325,7 @@ def unknown_setting_warnings(names: Iterable[str]) -> dict[str, str]:
             near = [TOKEN]
         if is_ours or near:
             right = f"did you mean {near[0]}?" if near else "`replicate-mcp doctor` lists them all."
-            said[name] = f"{name} is no setting, and is not heeded: {right}"
+            said[name] = f"{name} is an unknown setting and is ignored: {right}"
     return said
 
 

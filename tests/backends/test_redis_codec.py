@@ -174,8 +174,8 @@ def test_result_is_decoded_as_it_was_encoded() -> None:
     ("name", "code", "retryable", "words"),
     [
         ("interrupted", "interrupted", True, "Nothing was billed: send it again."),
-        ("lost", "create_outcome_unknown", False, "It may have been billed: look at replicate.com"),
-        ("unsure", "create_outcome_unknown", False, "Redis was restarted and may have forgotten"),
+        ("lost", "create_outcome_unknown", False, "It may have been billed: check replicate.com"),
+        ("unsure", "create_outcome_unknown", False, "Redis was restarted and may have lost"),
     ],
 )
 def test_reason_for_a_task_of_a_dead_holder_forms_a_valid_result(

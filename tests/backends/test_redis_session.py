@@ -137,5 +137,5 @@ async def test_state_loss_is_logged_once(site: Site, caplog: pytest.LogCaptureFi
     await one.admit()
     await one.admit()
     assert len(caplog.messages) == 1
-    assert "has forgotten what it knew, or was restarted" in caplog.messages[0]
+    assert "lost its state or was restarted" in caplog.messages[0]
     assert "nothing is started for 60 s" in caplog.messages[0]

@@ -97,8 +97,7 @@ async def test_recovered_result_states_the_facts_and_advice() -> None:
         "Its process ended, and what became of it could not be learned: 404: "
     )
     assert unknown.error.endswith(
-        "It may have been billed: look at https://replicate.com/predictions before sending it "
-        "again."
+        "It may have been billed: check https://replicate.com/predictions before sending it again."
     )
     assert interrupted.error == (
         "The process that ran this batch ended before this task was created. Nothing was billed: "

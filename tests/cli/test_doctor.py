@@ -117,5 +117,5 @@ def test_doctor_reports_token_placeholder_without_trying_it(
     replicate_mcp: CommandLine, simulator: Simulator
 ) -> None:
     result = replicate_mcp("doctor", REPLICATE_API_TOKEN="${REPLICATE_API_TOKEN}")
-    assert "✗ token: This looks like no Replicate token: it is the name of a var" in result.stdout
+    assert "✗ token: This is not a Replicate token: it is the name of a var" in result.stdout
     assert "✓ Replicate: " in result.stdout

@@ -113,7 +113,7 @@ def test_host_aliases_are_accepted(home: Home, word: str, host: str) -> None:
 @pytest.mark.parametrize("token", ["${REPLICATE_API_TOKEN}", "your-token-here", '"r8_abc"'])
 def test_token_placeholder_is_not_written(home: Home, token: str) -> None:
     installed = home.install("cursor", "--yes", code=2, REPLICATE_API_TOKEN=token)
-    assert "This looks like no Replicate token: it " in installed.stderr
+    assert "This is not a Replicate token: it " in installed.stderr
     assert not home.file("cursor").exists()
 
 

@@ -176,7 +176,7 @@ def test_doctor_hides_credentials_in_urls(replicate_mcp: CommandLine, url: str) 
 def test_doctor_reports_unknown_settings(replicate_mcp: CommandLine, tmp_path: Path) -> None:
     ran = replicate_mcp("doctor", REPLICATE_MCP_MAX_IMAGES_A_DAY="5")
     assert ran.returncode == 1
-    assert "✗ settings: REPLICATE_MCP_MAX_IMAGES_A_DAY is no setting" in ran.stdout
+    assert "✗ settings: REPLICATE_MCP_MAX_IMAGES_A_DAY is an unknown setting" in ran.stdout
     file = tmp_path / "settings.env"
     file.write_text("REPLICATE_MCP_MAX_IMAGES_A_DAY=5\n")
     ran = replicate_mcp("doctor", "--env-file", file)

@@ -28,9 +28,13 @@ def startup_output(replicate_mcp: CommandLine, *words: str, **environment: str) 
         ((), {}, HOW_TO_LET_LOCAL_PROGRAMS_IN),
         (("--local",), {}, "Programs of this user on this machine use the server's token"),
         ((), {"REPLICATE_MCP_LOCAL": "1"}, "Programs of this user on this machine use"),
-        ((), {"REPLICATE_MCP_ALLOW_ANONYMOUS": "1"}, "Whoever can connect uses the server's token"),
-        ((), {"REPLICATE_API_TOKEN": ""}, "every caller has to bring a token"),
-        ((), {"REPLICATE_API_TOKEN": "${TOKEN}"}, "REPLICATE_API_TOKEN looks like no token (it is"),
+        (
+            (),
+            {"REPLICATE_MCP_ALLOW_ANONYMOUS": "1"},
+            "Any client that can connect uses the server's token",
+        ),
+        ((), {"REPLICATE_API_TOKEN": ""}, "every caller must send a token"),
+        ((), {"REPLICATE_API_TOKEN": "${TOKEN}"}, "REPLICATE_API_TOKEN is not a token (it is"),
         (
             ("--local",),
             {"REPLICATE_MCP_ALLOWED_HOSTS": "images.example.com"},

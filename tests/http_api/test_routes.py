@@ -235,7 +235,10 @@ def test_invalid_credentials_do_not_fall_back_to_the_server_token(
 
 def test_malformed_server_token_is_reported_without_stopping_the_server(serve: Serve) -> None:
     with serve(REPLICATE_API_TOKEN="r8_abc…") as server:
-        assert "odd characters" in server.post("/generate", {"prompt": "x"}).json()["error"]
+        assert (
+            "whitespace or invalid characters"
+            in server.post("/generate", {"prompt": "x"}).json()["error"]
+        )
         assert server.post("/generate", {"prompt": "x"}, **OWN).status_code == 200
         assert server.get("/health").status_code == 200
 

@@ -25,7 +25,7 @@ async def test_server_started_from_the_example_responds(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     result = await answer_with(simulator, tmp_path)
-    assert "This looks like no Replicate token" in text(result)
+    assert "This is not a Replicate token" in text(result)
     made = await answer_with(simulator, tmp_path, REPLICATE_API_TOKEN="r8_acme_1")
     assert made.structured_content is not None
     assert made.structured_content["successful_count"] == 1

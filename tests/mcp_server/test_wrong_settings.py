@@ -113,7 +113,7 @@ async def test_token_placeholder_is_reported_and_never_sent(
 ) -> None:
     async with start(REPLICATE_API_TOKEN=token) as client:
         error = text(await client.call_tool("generate_images", CALLS["generate_images"]))
-    assert "This looks like no Replicate token: it " in error
+    assert "This is not a Replicate token: it " in error
     assert "r8_secret" not in error
     assert simulator.stats()["requests"] == {}
 

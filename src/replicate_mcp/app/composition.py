@@ -102,10 +102,10 @@ class Components:
                 log.warning("%s", error)
                 return
             except ReplicateMcpError as error:
-                log.info("what earlier processes left is looked for later: %s", error)
+                log.info("recovery of earlier processes' work is retried later: %s", error)
             except Exception:
                 # No failure here may stop the server.
-                log.exception("what earlier processes left is looked for later")
+                log.exception("recovery of earlier processes' work is retried later")
             await anyio.sleep(RETRY_DELAY_SECONDS)
 
     async def account(self, token: str, source: str = "") -> str:

@@ -56,7 +56,7 @@ FAILED_PAUSE_SECONDS = 30.0
 
 UNRECOVERABLE = (
     "Its process ended, and recovering its result failed: see the server's log. It may have been "
-    "billed: look at https://replicate.com/predictions before sending it again."
+    "billed: check https://replicate.com/predictions before sending it again."
 )
 
 INTERRUPTED = (
@@ -99,7 +99,7 @@ class Recovery:
                 log.warning("%s", error)
             except Exception:
                 # Whatever the error, the account's other orphans still have to be recovered.
-                log.exception("looking for orphans of %s failed", self._account)
+                log.exception("polling the orphans of %s failed", self._account)
             await anyio.sleep(POLL_SECONDS if self._is_busy() else IDLE_POLL_SECONDS)
 
     async def _poll(self) -> None:
@@ -183,7 +183,7 @@ class Recovery:
                     continue
                 if _is_transient(fault) and gateway.now() < _settled_by(orphan):
                     log.info(
-                        "task %d of %s is looked for again: %s", task.index, orphan.batch, fault
+                        "task %d of %s is searched for again: %s", task.index, orphan.batch, fault
                     )
                     await anyio.sleep(POLL_SECONDS)
                     continue
@@ -209,7 +209,7 @@ class Recovery:
                 await wait_until_ended(entered, gateway)
             except ReplicateApiError as fault:
                 if not self._discard_rejected_token(gateway, fault):
-                    log.info("prediction %s is looked at again: %s", entered.prediction_id, fault)
+                    log.info("prediction %s is polled again: %s", entered.prediction_id, fault)
                     await anyio.sleep(POLL_SECONDS)
                 continue
             return self._services.dispatcher.dispatch(await self._backend.release(entered.permit))
@@ -338,6 +338,6 @@ def _unknown(task: PlannedTask, fault: ReplicateApiError, prediction_id: str | N
         task,
         "create_outcome_unknown",
         f"Its process ended, and what became of it could not be learned: {fault}. It may have been "
-        "billed: look at https://replicate.com/predictions before sending it again.",
+        "billed: check https://replicate.com/predictions before sending it again.",
         prediction_id=prediction_id,
     )

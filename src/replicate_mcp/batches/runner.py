@@ -31,7 +31,7 @@ from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
 
 TAKEN_OVER_REASON: Reason = (
     "interrupted",
-    "The process that ran this batch could not be reached for so long that others took it over, "
+    "The process that ran this batch lost contact, so another process took the batch over, "
     "before this task was created. Nothing was billed: send it again.",
     True,
 )

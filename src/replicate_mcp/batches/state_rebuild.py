@@ -40,8 +40,8 @@ async def import_running_predictions(
     listed = await gateway.predictions_since(since)
     if listed.complete_since > since:
         log.warning(
-            "the list of predictions of %s is too long to be read whole: what runs for longer than "
-            "%.0f s and nobody remembers is not counted",
+            "the list of predictions of %s is too long to read completely: untracked predictions "
+            "that have run for over %.0f s are not counted",
             account,
             gateway.now() - listed.complete_since,
         )
@@ -57,7 +57,7 @@ async def import_running_predictions(
         for each in listed.predictions
         if not each.ended and each.id not in known
     ]
-    log.info("entering %d predictions of %s that nobody remembers", len(running), account)
+    log.info("importing %d untracked predictions of %s", len(running), account)
     return await backend.import_running(account, running)
 
 

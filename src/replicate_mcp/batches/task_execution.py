@@ -42,7 +42,7 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Delays before a creation that could not be sent is sent again; after the last, it fails."""
 
 LOST = (
-    "What became of this task could not be kept. It may have been billed: look at "
+    "This task's result could not be saved. It may have been billed: check "
     "https://replicate.com/predictions before sending it again."
 )
 
@@ -161,9 +161,7 @@ class TaskExecutor:
                 ended = permit not in batch.following and not rule_for(fault).may_exist
             except Exception:
                 # An unexpected error: the task still ends, and its permit is still released.
-                log.exception(
-                    "task %d of %s failed in a way nobody thought of", task.index, batch.id
-                )
+                log.exception("task %d of %s failed unexpectedly", task.index, batch.id)
                 known = batch.following.get(permit)
                 result = failure(task, "create_outcome_unknown", UNKNOWN, prediction_id=known)
                 ended = False
@@ -213,7 +211,7 @@ class TaskExecutor:
             if rule_for(fault).action is not Action.RECONCILE:
                 raise
             self._services.observer.response_lost()
-            log.info("task %d of %s: %s; looking in the list", task.index, batch.id, fault)
+            log.info("task %d of %s: %s; searching the list", task.index, batch.id, fault)
             was_made = isinstance(fault, UnreadableCreation)
         try:
             return await self._reconcile(batch, permit)

@@ -231,7 +231,7 @@ async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
     except ValueError as error:
         return Check("default model", False, f"{error}; {advice}.")
     except ReplicateApiError as fault:
-        return Check("default model", False, f"{name} could not be looked up ({fault}).")
+        return Check("default model", False, f"{name} could not be resolved ({fault}).")
     if model is None:
         return Check("default model", False, f"Replicate knows no {name}: {advice}.")
     if model.schema is None:

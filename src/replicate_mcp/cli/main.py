@@ -27,7 +27,7 @@ COMMANDS = {
     "semaphores": "show the limits and who uses them, watch, set, unset or remove them",
     "models": "list known models, or show one model's inputs",
     "install": "write this server into the configuration of Claude, Claude Code, Cursor or VS Code",
-    "doctor": "check the settings, the state and the way to Replicate",
+    "doctor": "check the settings, the state and connectivity to Replicate",
     "demo": "watch the whole product work, without an account",
     "simulate": "run the stand-in for Replicate's API",
 }
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="replicate-mcp",
         description="Prompts in, image URLs out, through Replicate.",
-        epilog="`replicate-mcp COMMAND --help` tells more of each.",
+        epilog="`replicate-mcp COMMAND --help` describes each.",
     )
     version = f"replicate-mcp {metadata.version('replicate-mcp')}"
     parser.add_argument("--version", action="version", version=version)

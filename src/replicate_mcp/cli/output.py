@@ -130,7 +130,7 @@ def _print(console: Console, rows: list[_Row]) -> None:
     table.add_column("task", justify="right", width=len("task"))
     table.add_column("prompt", width=max(prompt_width, len("prompt")), no_wrap=True)
     table.add_column("file", width=names, no_wrap=True)
-    table.add_column("URL, or why there is none")
+    table.add_column("URL or error")
     for row in rows:
         table.add_row(str(row.task_index), row.prompt, row.filename, row.what)
     print_apart(console, table)

@@ -42,7 +42,14 @@ from replicate_mcp.http_api.limits.http_protocol import CHECKED_EVERY_SECONDS, C
 from replicate_mcp.http_api.limits.middleware import RequestLimitsMiddleware
 from replicate_mcp.http_api.openapi import COMMON_ERRORS, DescribedAPI
 from replicate_mcp.http_api.responses import refusal
-from replicate_mcp.http_api.routes import generate, metrics, reads, webhooks
+from replicate_mcp.http_api.routes import (
+    batches,
+    generate,
+    metrics,
+    semaphores,
+    service,
+    webhooks,
+)
 from replicate_mcp.http_api.routes.metrics import Metrics
 from replicate_mcp.platform.processes import raise_descriptor_limit
 from replicate_mcp.platform.sockets import listening_socket
@@ -86,7 +93,9 @@ def build(
     api.state.replicate_mcp = app
     api.state.metrics = app.observer = Metrics()
     api.include_router(generate.router)
-    api.include_router(reads.router)
+    api.include_router(batches.router)
+    api.include_router(semaphores.router)
+    api.include_router(service.router)
     api.include_router(metrics.router)
     if app.settings.public_url is not None:
         api.include_router(webhooks.router)

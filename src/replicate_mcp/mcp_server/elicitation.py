@@ -191,9 +191,10 @@ async def _answer_to(context: Context[Any, Any], question: str) -> ElicitResult:
             return answer
         except MCPError as error:
             raise InvalidInput(
-                f"Nothing was made: the client could not ask a person ({error.error.message})."
+                "Nothing was created: the client could not ask for confirmation "
+                f"({error.error.message})."
             ) from None
-    raise Declined("Nothing was made: nobody answered whether the images are to be made.")
+    raise Declined("Nothing was created: the confirmation was not answered.")
 
 
 def _to_answer(question: str) -> InputRequiredResult:

@@ -108,7 +108,7 @@ def _message_of(content: Any) -> JSONRPCMessage:
     except ValidationError:
         raise UnreadableLine(
             INVALID_REQUEST,
-            'The message is none of JSON-RPC 2.0: a request has `"jsonrpc": "2.0"`, an `id`, a '
+            'Invalid JSON-RPC 2.0 message: a request has `"jsonrpc": "2.0"`, an `id`, a '
             "`method`, and `params` that are an object, if any",
             # A response has the id of one of this server's requests.
             None if {"result", "error"} & content.keys() and not is_request else request_id,

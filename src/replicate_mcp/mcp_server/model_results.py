@@ -20,7 +20,9 @@ MAX_LINE_CHARACTERS = 1_200
 MAX_INPUTS, MAX_CHOICES = 200, 200
 """Maximum inputs of a model, and values of one input, that are listed."""
 
-INPUTS_UNKNOWN = "Replicate could not tell what this model takes just now; it judges what is sent."
+INPUTS_UNKNOWN = (
+    "This model's inputs are not available at the moment; Replicate checks what is sent."
+)
 
 
 async def found_models(
@@ -41,7 +43,7 @@ async def found_models(
     if not found.models:
         lines.append("No model was found: try other words, or none for the table of known models.")
     elif any(model.known for model in found.models):
-        lines.append(f"Prices: {PRICE_CLASSES}. find_models with model tells all inputs of one.")
+        lines.append(f"Prices: {PRICE_CLASSES}. find_models with model lists all inputs of one.")
     return "\n".join(lines), answer
 
 

@@ -135,7 +135,7 @@ def _with(model: str) -> str:
 def _image_input(model: str) -> str:
     known = BY_NAME.get(model)
     if known is None:
-        return f"under the name that find_models with model='{model}' tells for it"
+        return f"under the name that find_models with model='{model}' lists for it"
     if not known.edits_by_prompt:
         able = ", ".join(each.name for each in CATALOGUE if each.edits_by_prompt)
         lacks = "takes no prompt" if known.image_input else "does not start from an image"

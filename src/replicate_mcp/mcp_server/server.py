@@ -69,8 +69,8 @@ LEAVE_SECONDS = 2.0
 INSTRUCTIONS = (
     "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
     "and a filename for each. When it answers before a batch has ended, call get_batch as its "
-    "next_step says. Show people the URLs; they work for one hour. find_models tells which models "
-    "there are and what they take."
+    "next_step says. Show people the URLs; they work for one hour. find_models lists models and "
+    "their inputs."
 )
 
 

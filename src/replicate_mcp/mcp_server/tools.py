@@ -169,7 +169,7 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
     stopping = (
         f"Batch {counts.batch_id} is being stopped: {counts.successful_count} of "
         f"{counts.total_tasks} made, {counts.pending_count} being stopped. get_batch with "
-        f"batch_id={counts.batch_id} and wait_seconds={NEXT_WAIT_SECONDS} tells how it ended."
+        f"batch_id={counts.batch_id} and wait_seconds={NEXT_WAIT_SECONDS} returns how it ended."
     )
     return _answer(stopping, _as_json(counts))
 

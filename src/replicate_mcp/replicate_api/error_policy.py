@@ -72,7 +72,7 @@ class Rule:
 
 UNKNOWN = (
     "The answer to this task's creation was lost, and Replicate's list of predictions does not say "
-    "what became of it. It may have been billed: look at https://replicate.com/predictions before "
+    "what became of it. It may have been billed: check https://replicate.com/predictions before "
     "sending it again."
 )
 _UNAUTHORIZED = (

@@ -201,7 +201,7 @@ class Gateway:
                         if fault.status in (401, 403, 404):
                             raise
                         pause = max(pause, min(fault.retry_after or 2.0, 30.0))
-                    log.info("prediction %s is looked at again: %s", prediction.id, fault)
+                    log.info("prediction %s is polled again: %s", prediction.id, fault)
                 if seen and not prediction.done and self.now() > until + DEADLINE_GRACE_SECONDS:
                     raise PredictionStuck(f"prediction {prediction.id} does not end")
         finally:

@@ -80,7 +80,7 @@ class SimulatorSettings(Faults):
     webhook_duplicates: Rate = Field(0, description="webhooks that are sent twice")
     answer_202: Rate = Field(0, description="creations answered 202 instead of 201")
     list_lag_seconds: float = Field(0, ge=0, description="until a prediction is in the list")
-    list_deadlines: bool = Field(True, description="the list tells deadlines")
+    list_deadlines: bool = Field(True, description="the list includes deadlines")
     page_size: int = Field(100, ge=1, description="predictions a page")
     reject_unknown_inputs: bool = Field(True, description="422 for inputs not in the schema")
     delivery_extensions: bool = Field(True, description="output URLs end like .webp")

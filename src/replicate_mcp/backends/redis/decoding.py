@@ -10,6 +10,11 @@ from pydantic import TypeAdapter
 from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.encoding import encode_reason
 from replicate_mcp.batches.backend import AttemptRecord, BatchState, RecordedAttempts
+from replicate_mcp.batches.messages import (
+    INTERRUPTED,
+    OUTCOME_UNKNOWN,
+    OUTCOME_UNKNOWN_AFTER_RESTART,
+)
 from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, SemaphoreState
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
@@ -90,25 +95,10 @@ def decode_result(row: str) -> TaskResult:
 
 
 REASONS = {
-    "interrupted": encode_reason(
-        "interrupted",
-        "The process that ran this batch ended before this task was created. Nothing was billed: "
-        "send it again.",
-        retryable=True,
-    ),
-    "lost": encode_reason(
-        "create_outcome_unknown",
-        "The process that ran this batch ended while this task's prediction ran, so its outcome "
-        "is not known. It may have been billed: look at replicate.com/predictions before sending "
-        "it again.",
-        retryable=False,
-    ),
+    "interrupted": encode_reason("interrupted", INTERRUPTED, retryable=True),
+    "lost": encode_reason("create_outcome_unknown", OUTCOME_UNKNOWN, retryable=False),
     "unsure": encode_reason(
-        "create_outcome_unknown",
-        "The process that ran this batch ended, and Redis was restarted and may have forgotten "
-        "what became of this task. It may have been billed: look at replicate.com/predictions "
-        "before sending it again.",
-        retryable=False,
+        "create_outcome_unknown", OUTCOME_UNKNOWN_AFTER_RESTART, retryable=False
     ),
 }
 """Failures of tasks whose process is dead; the script chooses by what it knows of the task."""

@@ -168,7 +168,7 @@ class Session:
         _, generation, lost, taken_over = answer
         if self._generation and generation != self._generation:
             log.warning(
-                "Redis at %s has forgotten what it knew, or was restarted: it is told again, and "
+                "Redis at %s lost its state or was restarted: the state is sent again, and "
                 "nothing is started for %g s.",
                 self._server.address.shown,
                 self._server.address.lease,

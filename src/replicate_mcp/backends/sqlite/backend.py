@@ -38,6 +38,7 @@ from replicate_mcp.batches.backend import (
     RecordedAttempts,
     RunningPrediction,
 )
+from replicate_mcp.batches.messages import INTERRUPTED, OUTCOME_UNKNOWN
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
 from replicate_mcp.semaphores.adaptive_rate import Throttling
@@ -418,18 +419,8 @@ class SqliteBackend:
                 ) from None
 
 
-_INTERRUPTED: tuple[ErrorCode, str, bool] = (
-    "interrupted",
-    "The process that ran this batch ended before this task was created. Nothing was billed: send "
-    "it again.",
-    True,
-)
-_LOST: tuple[ErrorCode, str, bool] = (
-    "create_outcome_unknown",
-    "The process that ran this batch ended while this task's prediction ran, so its outcome is not "
-    "known. It may have been billed: look at replicate.com/predictions before sending it again.",
-    False,
-)
+_INTERRUPTED: tuple[ErrorCode, str, bool] = ("interrupted", INTERRUPTED, True)
+_LOST: tuple[ErrorCode, str, bool] = ("create_outcome_unknown", OUTCOME_UNKNOWN, False)
 
 
 def _remove_holder(permits: PermitTables, journal: JournalTables, holder: str) -> None:

@@ -205,8 +205,8 @@ def open_database(location: str) -> Database:
     path = Path(location)
     if kind := network_file_system(path):
         raise BackendUnavailable(
-            f"{path} is on a network or shared file system ({kind}), where processes cannot tell "
-            "who lives: set REPLICATE_MCP_BACKEND to sqlite:///a/path/on/a/local/disk, or to "
+            f"{path} is on a network or shared file system ({kind}), where processes cannot detect "
+            "dead ones: set REPLICATE_MCP_BACKEND to sqlite:///a/path/on/a/local/disk, or to "
             "redis://… where several machines share an account."
         )
     try:

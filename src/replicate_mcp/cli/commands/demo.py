@@ -248,7 +248,7 @@ def _part(simulator: "Simulator", keep: bool) -> None:
         sys.stdin.readline()
     else:
         again = as_typed("demo", "--keep")
-        _print_next_steps("The simulator and its URLs are gone now. To look at the images:")
+        _print_next_steps("The simulator and its URLs are gone now. To view the images:")
         _say(f"  {again}")
 
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _found(run_in_app(settings, lambda app: app.find_models(words, app.caller)))
     schema = run_in_app(settings, lambda app: app.model_inputs(app.caller(), model))
     if schema is None:
-        say("Replicate did not tell this model's inputs; try again later.")
+        say("This model's inputs are not available at the moment; try again later.")
         return SOME_FAILED
     _inputs(schema)
     return OK

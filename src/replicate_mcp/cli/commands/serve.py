@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"Every call is answered with this error: {error}")
     if is_terminal(sys.stdin):
         print(
-            "Waiting for an MCP host on stdin; `replicate-mcp --help` tells of the rest.",
+            "Waiting for an MCP host on stdin; `replicate-mcp --help` lists the other commands.",
             file=sys.stderr,
         )
     anyio.run(serve_stdio, settings, error)
@@ -119,12 +119,12 @@ def server_token_users(settings: "Settings") -> str:
     from replicate_mcp.placeholders import placeholder
 
     if settings.token is None:
-        return "No REPLICATE_API_TOKEN is set: every caller has to bring a token."
+        return "No REPLICATE_API_TOKEN is set: every caller must send a token."
     if (what := placeholder(settings.token)) is not None:
-        return f"REPLICATE_API_TOKEN looks like no token ({what}): every caller has to bring one."
+        return f"REPLICATE_API_TOKEN is not a token ({what}): every caller must send one."
     if settings.allow_anonymous:
         return (
-            "Whoever can connect uses the server's token, without credentials "
+            "Any client that can connect uses the server's token, without credentials "
             "(REPLICATE_MCP_ALLOW_ANONYMOUS=1)."
         )
     others = [name for name in settings.allowed_hosts if not is_loopback(name)]

@@ -10,7 +10,7 @@ from importlib import resources
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from replicate_mcp.http_api.dependencies import AppDep
-from replicate_mcp.http_api.routes import reads
+from replicate_mcp.http_api.routes import service
 from replicate_mcp.replicate_api.delivery import image_origins, simulator_origins
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +28,7 @@ async def home(request: Request, app: AppDep) -> Response:
     """Return the dashboard to browsers, and the JSON of `/health` to other clients."""
     if prefers_html(request.headers.get("accept", "")):
         return _answer(request, "index.html", app.settings.replicate_base_url)
-    answer = await reads.health(request, app)
+    answer = await service.health(request, app)
     answer.headers["Vary"] = "Accept"
     return answer
 

@@ -45,7 +45,7 @@ Key = Annotated[
 Prefer = Annotated[str | None, Header()]
 
 _ANSWERS: Responses = {
-    202: {"model": Batch, "description": "It runs; `Location` says where to look."},
+    202: {"model": Batch, "description": "The batch runs; poll the URL in `Location`."},
     **error_responses(401, 402, 404, 422, 502, 504),
 }
 

@@ -30,7 +30,7 @@ class Metrics:
         )
         self._lost = Counter(
             "replicate_mcp_responses_lost",
-            "Creations whose answer was lost and looked for in the list of predictions",
+            "Creations whose response was lost and reconciled with the list of predictions",
             registry=registry,
         )
         self._again = Counter(
