@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import fork_server
 from backends.servers import RunningServer, running_server
 from replicate_mcp.app.app import App
 from replicate_mcp.settings import Settings
@@ -26,6 +27,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return the number of workers for `-n auto`: tests wait for servers a third of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(2, (cores or 1) * 3 // 2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-starts",
+        action="store_true",
+        help="start each `python -m replicate_mcp` as users do, without a fork server",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--real-starts"):
+        fork_server.install()
+
+
+def pytest_unconfigure() -> None:
+    fork_server.uninstall()
 
 
 @pytest.fixture
