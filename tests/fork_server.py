@@ -1,8 +1,9 @@
 """Starts of `python -m replicate_mcp` by fork from a process that has imported the package.
 
-A start takes 0.6 to 1.3 s of CPU, nearly all of it imports, and the tests start it over a thousand
-times. With `install`, `subprocess` (and what is built on it) gets the same process, as its own
-child, in some milliseconds. `--real-starts` turns it off; `make soak` passes it.
+A start takes 0.6 to 1.9 s of CPU, nearly all of it imports, and the tests start it over a thousand
+times. After `install`, `subprocess` (and what is built on it) gets the same process, as its own
+child, with 0.1 s. So do the simulator, and the scripts of `python -c` that begin with `FORKABLE`.
+`--real-starts` turns it off; `make soak` passes it.
 """
 
 import ctypes
@@ -22,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-COMMAND = [os.fsencode(word) for word in (sys.executable, "-m", "replicate_mcp")]
+MODULES = ("replicate_mcp", "replicate_mcp.simulator")
+FORKABLE = "# Forked in tests.\n"
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_REQUEST_BYTES = 1_000_000
@@ -32,9 +34,13 @@ class Request(NamedTuple):
     """A process to start; strings as `os.fsdecode` makes them.
 
     Attributes:
+        option: `-m` or `-c`, as of the interpreter.
+        program: the module or the script.
         process_group: as of `subprocess.Popen`; -1 for the fork server's.
     """
 
+    option: str
+    program: str
     arguments: list[str]
     folder: str
     environment: dict[str, str]
@@ -103,17 +109,24 @@ def uninstall() -> None:
 
 
 def _fork(*values: Any) -> int | None:
-    """Start the process if it is `python -m replicate_mcp` and needs nothing special.
+    """Start the process if it is a Python program of ours and needs nothing special.
 
     Takes the arguments of `_posixsubprocess.fork_exec`, the same since Python 3.11.
     """
     arguments, _, close_fds, kept, folder, environment = values[:6]
     streams = values[6], values[9], values[11]
     error_pipe, _, new_session, group, gid, groups, uid, umask, preexec = values[13:22]
-    words = [os.fsencode(word) for word in arguments]
+    words = [os.fsdecode(word) for word in arguments]
+    if words[1:2] == ["-P"]:
+        del words[1]
     changes = (gid, groups, uid, preexec)
     plain = close_fds and tuple(kept) == (error_pipe,) and changes == (None,) * 4
-    if words[:3] != COMMAND or not plain:
+    if len(words) < 3 or words[0] != sys.executable or not plain:
+        return None
+    option, program = words[1:3]
+    if not (option == "-m" and program in MODULES) and not (
+        option == "-c" and program.startswith(FORKABLE)
+    ):
         return None
     variables = _decoded(environment)
     interpreter = {name: text for name, text in variables.items() if _is_of_interpreter(name)}
@@ -123,7 +136,9 @@ def _fork(*values: Any) -> int | None:
     if key not in _servers:
         _servers[key] = ForkServer({"PATH": os.environ.get("PATH", ""), **interpreter})
     request = Request(
-        [os.fsdecode(word) for word in words[3:]],
+        option,
+        program,
+        words[3:],
         str(Path.cwd() / os.fsdecode(folder or "")),
         variables,
         new_session,
@@ -199,7 +214,7 @@ def _become(request: Request, streams: list[int]) -> None:
         new = io.TextIOWrapper(file, old.encoding, old.errors, None, by_line, unbuffered)
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
-    sys.argv = ["replicate_mcp", *request.arguments]
+    sys.argv = [request.option, *request.arguments]
 
 
 def _import_all() -> None:
@@ -222,7 +237,11 @@ def main() -> None:
     requests.close()
     if request:
         _become(*request)
-        runpy.run_module("replicate_mcp", run_name="__main__", alter_sys=True)
+        run = request[0]
+        if run.option == "-m":
+            runpy.run_module(run.program, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(run.program, "<string>", "exec"), {"__name__": "__main__"})
 
 
 if __name__ == "__main__":
