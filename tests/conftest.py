@@ -11,6 +11,7 @@ from contextlib import (
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import fork_server
@@ -31,14 +32,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--real-starts",
+        "--thorough",
         action="store_true",
-        help="start each `python -m replicate_mcp` as users do, without a fork server",
+        help="start programs as users do, without a fork server, and try more random examples",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.getoption("--real-starts"):
+    is_thorough = config.getoption("--thorough")
+    hypothesis.settings.register_profile("chosen", max_examples=300 if is_thorough else 75)
+    hypothesis.settings.load_profile("chosen")
+    if not is_thorough:
         fork_server.install()
 
 

@@ -3,7 +3,7 @@
 A start takes 0.6 to 1.9 s of CPU, nearly all of it imports, and the tests start it over a thousand
 times. After `install`, `subprocess` (and what is built on it) gets the same process, as its own
 child, with 0.1 s. So do the simulator, and the scripts of `python -c` that begin with `FORKABLE`.
-`--real-starts` turns it off; `make soak` passes it.
+`--thorough` turns it off; `make soak` passes it.
 """
 
 import ctypes
