@@ -36,7 +36,8 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 	@$(BIN)/python tools/sbom.py
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
-	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or property) and not alone" -q
+	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or property) and not (timed or alone)" -q
+	@$(BIN)/python -m pytest --thorough -n 4 --dist worksteal -m "soak and timed" -q
 	@$(BIN)/python -m pytest --thorough -m "soak and alone" -q
 
 mutants: $(READY)  ## Small faults in the core that no test notices; ONLY="batches/reconciliation" for a part.
