@@ -197,7 +197,13 @@ LARGE_BATCHES = {
 }
 
 
-@pytest.mark.parametrize("name", LARGE_BATCHES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "many outputs" else pytest.mark.soak)
+        for name in LARGE_BATCHES
+    ],
+)
 def test_running_or_reading_a_large_batch_does_not_block_the_event_loop(
     measured: Measured, session: dict[str, str], name: str
 ) -> None:
