@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint workflows types soak mutants audit sbom adapters benchmarks pictures wheel bundle docs lock clean
+.PHONY: demo test test-fast check lint workflows types soak mutants audit sbom adapters benchmarks pictures wheel bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
 
 test: $(READY)  ## The whole test suite, in parallel.
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
+
+# Those of the core, which start no server.
+FAST := tests/tasks tests/semaphores tests/batches tests/replicate_api tests/backends tests/test_*.py
+
+test-fast: $(READY)  ## The core's tests, without servers, browsers and processes.
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or server)" -q $(FAST)
 
 check: lint workflows types audit
 

@@ -46,6 +46,15 @@ def pytest_configure(config: pytest.Config) -> None:
         fork_server.install()
 
 
+SERVER_FIXTURES = {"playback", "server", "servers", "simulator"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
 def pytest_unconfigure() -> None:
     fork_server.uninstall()
 
