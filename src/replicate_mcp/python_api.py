@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.platform.processes import after_fork_in_child
 from replicate_mcp.semaphores.context_permits import ContextPermit

@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime
 
-from replicate_mcp.batches.backend import Attempt, Backend, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry

@@ -33,7 +33,9 @@ from backends.servers import KINDS, RunningServer, open_for_admission
 from backends.steps import failed
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.admission import OFFER_STALE_SECONDS, OFFER_TTL_SECONDS
 from replicate_mcp.semaphores.names import account_semaphore

@@ -12,11 +12,8 @@ from replicate_mcp.backends.space import (
     MEMO_ENTRY_BYTES,
     MEMO_VALUE_BYTES,
 )
-from replicate_mcp.batches.backend import (
-    Backend,
-    IdempotencyKey,
-    IdempotencyKeyExists,
-)
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import InvalidInput, JournalFull, SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.names import account_semaphore

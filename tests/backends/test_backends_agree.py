@@ -21,13 +21,13 @@ from backends.steps import OWN, attempt, failed
 from backends.worlds import Clock
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import (
-    Backend,
+from replicate_mcp.batches.attempt_store import RecordedAttempts
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import (
     IdempotencyKey,
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
-    RecordedAttempts,
 )
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling

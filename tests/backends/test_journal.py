@@ -4,7 +4,7 @@ import pytest
 
 from backends.steps import OWN, begin, failed, finish, state, succeeded, take_all
 from backends.worlds import World
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.tasks.result import TaskFailure
 
 

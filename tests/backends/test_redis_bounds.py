@@ -9,7 +9,7 @@ from redis import Redis
 from backends.conftest import Site
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import JournalFull
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import QueueEntry

@@ -19,7 +19,8 @@ from anyio.abc import TaskGroup
 from backends.servers import KINDS, RunningServer, running_server
 from backends.steps import OWN, attempt, failed
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import AttemptRecord, JournalTask, NewBatch, RunningPrediction
+from replicate_mcp.batches.attempt_store import AttemptRecord, RunningPrediction
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 

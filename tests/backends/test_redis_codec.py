@@ -35,7 +35,7 @@ from replicate_mcp.backends.redis.encoding import (
     encode_throttling,
 )
 from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry, MirroredPermit
-from replicate_mcp.batches.backend import BatchState, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.journal import BatchState, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, QueueEntry, SemaphoreState

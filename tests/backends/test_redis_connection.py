@@ -21,7 +21,7 @@ from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.app.composition import open_backend
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.connection import Address, RedisConnection, masked
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry

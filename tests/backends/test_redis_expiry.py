@@ -6,7 +6,8 @@ import pytest
 from backends.conftest import Fleet, until
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import IdempotencyKey, RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 
 DAY = 86_400

@@ -12,7 +12,7 @@ from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import wake_ups
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.decoding import REASONS
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.errors import SemaphoreInUse
 from replicate_mcp.semaphores import adaptive_rate
 from replicate_mcp.semaphores.adaptive_rate import Throttling

@@ -10,7 +10,7 @@ import pytest
 from backends.conftest import LEASE, Fleet, until
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import QueueEntry

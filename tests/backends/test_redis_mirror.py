@@ -13,7 +13,7 @@ from replicate_mcp.backends.redis.mirror import (
     MirroredPermit,
 )
 from replicate_mcp.backends.redis.session import RENEWALS_A_LEASE, ROWS_A_CALL
-from replicate_mcp.batches.backend import JournalTask, NewBatch
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.semaphores.permit_store import QueueEntry
 
 

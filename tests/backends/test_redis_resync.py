@@ -8,7 +8,7 @@ from backends.conftest import Site
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.mirror import MirroredPermit
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.names import account_semaphore

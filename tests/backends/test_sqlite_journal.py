@@ -11,7 +11,7 @@ import pytest
 from backends.steps import OWN, attempt, begin, failed, finish, succeeded, take_all
 from replicate_mcp.backends.sqlite import journal as journal_module
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.errors import JournalFull
 
 TASKS = '[["prompt 0", "0.png", "o/m"]]'

@@ -12,7 +12,8 @@ import pytest
 
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
-from replicate_mcp.batches.backend import Backend, IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 from replicate_mcp.tasks.result import TaskFailure

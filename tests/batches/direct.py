@@ -20,8 +20,10 @@ from anyio.abc import TaskGroup
 
 from batches.virtual_time import Schedule
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
-from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import JournalTask, NewBatch
+from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
 from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, hash_inputs
@@ -272,12 +274,14 @@ class Process:
     ) -> RunningBatch:
         """Start a batch of these tasks."""
         return await self.runner.start(
-            tasks or [task()],
-            gateway=gateway,
-            account=ACCOUNT,
-            caller=caller,
-            shown_semaphore="replicate-global",
-            semaphores=(OWN,),
+            PlannedBatch(
+                tasks=tasks or [task()],
+                gateway=gateway,
+                account=ACCOUNT,
+                caller=caller,
+                shown_semaphore="replicate-global",
+                semaphores=(OWN,),
+            )
         )
 
     async def rows(self, batch: RunningBatch) -> dict[int, TaskResult]:

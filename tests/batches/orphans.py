@@ -10,7 +10,8 @@ import anyio
 import httpx
 
 from batches.direct import ACCOUNT, MODEL, OWN, Answer, Forward, Process
-from replicate_mcp.batches.backend import Attempt, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, hash_inputs
 from replicate_mcp.semaphores.permit_store import QueueEntry

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batches.playback import Playback, running_playback
 from hostile import HOSTILE_TEXTS, UNUSABLE_URLS
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.settings import Settings
 from replicate_mcp.tasks.result import BatchResult, TaskResult
 

@@ -5,15 +5,13 @@ import pytest
 from batches.direct import ACCOUNT, MODEL
 from batches.test_outcome import TASK
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import (
-    Attempt,
-    AttemptRecord,
+from replicate_mcp.batches.attempt_store import Attempt, AttemptRecord, RecordedAttempts
+from replicate_mcp.batches.journal import (
     BatchState,
     IdempotencyKey,
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
-    RecordedAttempts,
 )
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry

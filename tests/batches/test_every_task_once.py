@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from replicate_mcp.app.batches import counts_of
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import JournalTask, NewBatch
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.replicate_api.gateway import Target

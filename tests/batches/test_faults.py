@@ -10,7 +10,7 @@ import pytest
 
 from conftest import AppFactory, settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.errors import ReplicateUnavailable, Unauthorized
 from replicate_mcp.replicate_api import attempt_matching

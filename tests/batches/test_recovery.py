@@ -33,7 +33,7 @@ from batches.orphans import (
     recovered,
 )
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import AttemptRecord
+from replicate_mcp.batches.attempt_store import AttemptRecord
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 

@@ -20,9 +20,10 @@ from batches.direct import (
 )
 from batches.orphans import CAR, freed, left, now, recovered, with_token
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.batches.memory_limit import estimate_bytes
 from replicate_mcp.batches.observer import NullObserver
+from replicate_mcp.batches.planning import PlannedBatch
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
 from replicate_mcp.platform.clock import steady_time
@@ -42,7 +43,7 @@ async def start(process: Process, replicate: Replicate, *tasks: Any, **more: Any
         "semaphores": (OWN,),
         **more,
     }
-    return await process.runner.start(tasks or (task(),), **options)
+    return await process.runner.start(PlannedBatch(tasks or (task(),), **options))
 
 
 def faulty(index: int) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import (
     InvalidInput,

@@ -17,7 +17,7 @@ from batches.direct import (
 )
 from batches.orphans import CAR, left, now, recovered, with_token
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.semaphores.permit_store import AdmissionResult
 
 
@@ -158,7 +158,7 @@ async def test_too_long_prediction_list_is_imported_as_far_as_read(
         process.runner.recover(ACCOUNT, replicate.gateway())
         entered = await forgetful.entered()
     assert [each.id for each in entered] == made[:1:-1]
-    assert "too long to be read whole" in caplog.text
+    assert "too long to read completely" in caplog.text
 
 
 @pytest.mark.parametrize("status", [401, 403])

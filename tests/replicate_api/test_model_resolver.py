@@ -10,7 +10,7 @@ import pytest
 
 from batches.playback import SCHEMA, Playback, running_playback
 from conftest import AppFactory
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import ModelNotFound
 from replicate_mcp.replicate_api.gateway import Gateway

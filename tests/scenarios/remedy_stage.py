@@ -18,7 +18,7 @@ from backends.link import Link
 from backends.servers import RunningServer
 from conftest import settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.wakeup import Doorbell

@@ -18,8 +18,8 @@ import pytest
 
 from backends.servers import KINDS, RunningServer
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.app.composition import open_backend
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import BatchResult, TaskResult
 from scenarios.conftest import LEASE_SECONDS, Programs

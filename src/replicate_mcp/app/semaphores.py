@@ -17,6 +17,7 @@ from replicate_mcp.settings import Settings
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
     from replicate_mcp.semaphores.context_permits import ContextPermit
+    from replicate_mcp.semaphores.permit_store import PermitStore
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
 
@@ -115,21 +116,6 @@ class SemaphoreOperations:
             await (await self._get_components()).account(caller.token, caller.source)
         )
 
-    async def resolve(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
-        """Return a batch's displayed semaphore name, and the semaphores that each task needs.
-
-        Raises:
-            InvalidInput: the name is not registered.
-        """
-        own = account_semaphore(account)
-        if named is None or named == self._settings.default_semaphore:
-            return self._settings.default_semaphore, (own,)
-        name = check_name(named)
-        known = {state.name for state in await (await self._get_components()).backend.semaphores()}
-        if name not in known:
-            raise InvalidInput(unknown_semaphore(name, known))
-        return name, (own, name)
-
     async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
         check_limit(limit)
         parts = await self._get_components()
@@ -157,3 +143,27 @@ class SemaphoreOperations:
         if name == self._settings.default_semaphore:
             return await self.account_semaphore_of(self._access.authenticate_local())
         return name
+
+
+async def resolve(
+    permits: "PermitStore", account: str, named: str | None, *, default: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return a batch's displayed semaphore name, and the semaphores that each task needs.
+
+    Args:
+        permits: the store of semaphores.
+        account: the account of the batch.
+        named: the name in the request; None for the account's own semaphore alone.
+        default: the name under which callers know the semaphore of their account.
+
+    Raises:
+        InvalidInput: the name is not registered.
+    """
+    own = account_semaphore(account)
+    if named is None or named == default:
+        return default, (own,)
+    name = check_name(named)
+    known = {state.name for state in await permits.semaphores()}
+    if name not in known:
+        raise InvalidInput(unknown_semaphore(name, known))
+    return name, (own, name)

@@ -9,7 +9,7 @@ from itertools import chain
 
 import anyio
 
-from replicate_mcp.batches.backend import AttemptRecord, Backend
+from replicate_mcp.batches.attempt_store import AttemptRecord, AttemptStore
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempt_matching import (
     ListedPrediction,
@@ -59,9 +59,9 @@ class _Query:
 class Reconciler:
     """Matches one account's attempts to its predictions, one to one, for all concurrent callers."""
 
-    def __init__(self, account: str, backend: Backend, spawn: Callable[..., object]) -> None:
+    def __init__(self, account: str, attempts: AttemptStore, spawn: Callable[..., object]) -> None:
         self._account = account
-        self._backend = backend
+        self._attempts = attempts
         self._spawn = spawn
         self._wanted: defaultdict[int, list[_Query]] = defaultdict(list)
         self._reading = False
@@ -120,7 +120,7 @@ class Reconciler:
         listed = await self._list(min(each.sent_at for each in asked))
         # Read both after the list, in this order: then each listed prediction either is in `taken`,
         # or its attempt is still open.
-        taken = await self._backend.list_prediction_ids(self._account)
+        taken = await self._attempts.list_prediction_ids(self._account)
         noted = await self._open_attempts()
         open_attempts = _open(noted)
         assigned = match_predictions(open_attempts, listed.predictions if listed else (), taken)
@@ -135,7 +135,7 @@ class Reconciler:
             if prediction is not None:
                 batch = noted[attempt.permit].batch
                 if self._can_assign(attempt, prediction, open_attempts) and (
-                    await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
+                    await self._attempts.claim_prediction(attempt.permit, batch, prediction.id)
                 ):
                     self._answer(attempt.permit, prediction.id)
             elif listed is not None and is_certainly_not_created(
@@ -146,7 +146,7 @@ class Reconciler:
                 self._answer(attempt.permit, Verdict.UNKNOWN)
 
     async def _open_attempts(self) -> dict[int, AttemptRecord]:
-        return {each.permit: each for each in await self._backend.open_attempts(self._account)}
+        return {each.permit: each for each in await self._attempts.open_attempts(self._account)}
 
     async def _list(self, since: float) -> PredictionList | None:
         """Return the account's list, read with any waiting token; None if no token works now."""

@@ -6,7 +6,7 @@ from functools import partial
 
 import anyio
 
-from replicate_mcp.batches.backend import Attempt
+from replicate_mcp.batches.attempt_store import Attempt
 from replicate_mcp.batches.cancellation import Cancellation
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
@@ -91,7 +91,7 @@ class TaskExecutor:
             for permit, index in chosen.items()
         }
         note = partial(
-            self._services.backend.record_attempts, attempts, images_per_day=self._images_per_day
+            self._services.attempts.record_attempts, attempts, images_per_day=self._images_per_day
         )
         try:
             noted = await self._services.retry_until_available(note)
@@ -188,7 +188,7 @@ class TaskExecutor:
         ended: bool,
     ) -> tuple[TaskResult, AdmissionResult | None]:
         """Return the task's result as recorded, and the offers that its permit's release allows."""
-        finish = partial(self._services.backend.finish, permit, batch.id, ended=ended)
+        finish = partial(self._services.attempts.finish, permit, batch.id, ended=ended)
         try:
             return result, await self._services.retry_until_available(finish, result)
         except Exception:
@@ -271,7 +271,7 @@ class TaskExecutor:
         """Release the permit of an attempt that created nothing, and queue the task again."""
         batch.pending.append(index)
         room = await self._services.retry_until_available(
-            self._services.backend.requeue, permit, throttling
+            self._services.attempts.requeue, permit, throttling
         )
         self._untrack(batch, permit)
         self._services.dispatcher.dispatch(room)

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.encoding import encode_reason
-from replicate_mcp.batches.backend import AttemptRecord, BatchState, RecordedAttempts
+from replicate_mcp.batches.attempt_store import AttemptRecord, RecordedAttempts
+from replicate_mcp.batches.journal import BatchState
 from replicate_mcp.batches.messages import (
     INTERRUPTED,
     OUTCOME_UNKNOWN,

@@ -29,15 +29,13 @@ from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
 from replicate_mcp.backends.sqlite.permits import PermitTables
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
-from replicate_mcp.batches.backend import (
+from replicate_mcp.batches.attempt_store import (
     Attempt,
     AttemptRecord,
-    BatchState,
-    JournalTask,
-    NewBatch,
     RecordedAttempts,
     RunningPrediction,
 )
+from replicate_mcp.batches.journal import BatchState, JournalTask, NewBatch
 from replicate_mcp.batches.messages import INTERRUPTED, OUTCOME_UNKNOWN
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode

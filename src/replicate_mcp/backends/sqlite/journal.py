@@ -16,7 +16,7 @@ from replicate_mcp.backends.space import (
     journal_full,
     memo_size,
 )
-from replicate_mcp.batches.backend import (
+from replicate_mcp.batches.journal import (
     JOURNAL_SECONDS,
     BatchState,
     IdempotencyKeyExists,

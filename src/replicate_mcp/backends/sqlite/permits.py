@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from replicate_mcp.backends.sqlite.limits import LimitTables
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.backends.sqlite.usage import UsageTable
-from replicate_mcp.batches.backend import Attempt, AttemptRecord, RecordedAttempts
+from replicate_mcp.batches.attempt_store import Attempt, AttemptRecord, RecordedAttempts
 from replicate_mcp.replicate_api.attempt_matching import (
     SETTLED_WITHIN_SECONDS,
     distinct_cancel_after,
