@@ -193,7 +193,7 @@ def no_traceback(caplog: pytest.LogCaptureFixture) -> bool:
     return not any(record.exc_info for record in caplog.records)
 
 
-@arbitrary_batches(10)
+@arbitrary_batches(3)
 def test_every_task_ends_for_arbitrary_predictions(
     playback: Playback, caplog: pytest.LogCaptureFixture, drawn: list[Any]
 ) -> None:
@@ -201,7 +201,7 @@ def test_every_task_ends_for_arbitrary_predictions(
     assert no_traceback(caplog)
 
 
-@arbitrary_batches(2)
+@arbitrary_batches(1)
 def test_every_attempt_is_recovered_for_arbitrary_predictions(
     playback: Playback,
     caplog: pytest.LogCaptureFixture,

@@ -53,12 +53,14 @@ async def test_transient_error_costs_time_but_no_second_prediction(
 ) -> None:
     simulator.configure(predict_seconds=0.05)
     simulator.fault_next(Fault(fault))
+    # After a lost response, the predictions created beside it show that the list is up to date. A
+    # throttled account's rate is low afterwards, and needs no list.
+    count = 6 if fault == "429" else 60
     async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
-        # The predictions created beside it show that the list is up to date.
-        result = await make(app, [{"prompt": f"car {n}"} for n in range(60)])
+        result = await make(app, [{"prompt": f"car {n}"} for n in range(count)])
     account = simulator.account("acme")
-    assert (result.successful_count, result.failed_count) == (60, 0)
-    assert (account["created"], account["creations_seen"]) == (60, 59 + sent)
+    assert (result.successful_count, result.failed_count) == (count, 0)
+    assert (account["created"], account["creations_seen"]) == (count, count - 1 + sent)
 
 
 # A task, its error, whether a retry can help, and whether it was created.

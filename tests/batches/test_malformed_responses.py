@@ -13,6 +13,8 @@ from replicate_mcp.app.app import App
 from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.tasks.result import TaskFailure, TaskResult
 
+pytestmark = pytest.mark.usefixtures("short_intervals")
+
 
 async def one(playback: Playback) -> TaskResult:
     async with App.running(settings_of(playback)) as app:

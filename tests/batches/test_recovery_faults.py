@@ -15,6 +15,8 @@ from replicate_mcp.batches import recovery
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("short_intervals")
+
 PREDICTION_SECONDS = 8
 
 

@@ -163,8 +163,10 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
         replace(task(place, prompt), expected_count=count) for place, count in enumerate(counts)
     ]
     async with running_process() as process:
-        monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
-        batch = await start(process, Replicate(), *tasks)
+        # Undone before virtual time restores the function that it replaces.
+        with monkeypatch.context() as patch:
+            patch.setattr(anyio.to_thread, "run_sync", noted)
+            batch = await start(process, Replicate(), *tasks)
         assert any(threads) == in_thread
         await process.rows(batch)
 

@@ -21,6 +21,8 @@ from replicate_mcp.errors import (
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
 
+pytestmark = pytest.mark.usefixtures("short_intervals")
+
 
 async def make(app: App, tasks: Any, token: str | None = None, **more: Any) -> BatchResult:
     """Run a batch to its end."""
