@@ -75,15 +75,15 @@ def succeeded(task: int, prediction: str) -> TaskSuccess:
 
 
 async def finish(backend: Backend, permit: int, batch: str, result: TaskResult) -> AdmissionResult:
-    room = await backend.finish(permit, batch, result)
-    assert room is not None
-    return room
+    admission = await backend.finish(permit, batch, result)
+    assert admission is not None
+    return admission
 
 
-async def take_all(backend: Backend, room: AdmissionResult, first_task: int = 0) -> list[int]:
+async def take_all(backend: Backend, admission: AdmissionResult, first_task: int = 0) -> list[int]:
     attempts = {
         offer.permit: attempt(offer.entry, first_task + place)
-        for place, offer in enumerate(room.offers)
+        for place, offer in enumerate(admission.offers)
     }
     return sorted((await backend.record_attempts(attempts)).cancel_after)
 

@@ -140,7 +140,7 @@ def test_attempt_is_decoded_with_an_optional_prediction() -> None:
 
 def test_recorded_attempts_are_decoded_with_the_quota_reset_time() -> None:
     read = decode_recorded_attempts([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
-    assert (read.cancel_after, read.room, read.quota_resets_in) == (
+    assert (read.cancel_after, read.admission, read.quota_resets_in) == (
         {7: 600, 8: 597},
         AdmissionResult(),
         None,

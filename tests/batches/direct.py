@@ -350,7 +350,7 @@ def wrapped(**methods: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Bac
     return lambda backend: cast(Backend, Wrapped(backend))
 
 
-async def noted(
+async def recorded(
     backend: Backend,
     gateway: Gateway,
     *inputs: Mapping[str, Any],
@@ -363,7 +363,7 @@ async def noted(
         The `Cancel-After` of each, by permit, in the order of `inputs`.
     """
     journal = tuple(JournalTask("p", f"{n}.png", MODEL) for n in range(len(inputs)))
-    room = await backend.open_batch(
+    admission = await backend.open_batch(
         NewBatch(batch, "server", ACCOUNT, "replicate-global", journal),
         QueueEntry(batch, (OWN,), ACCOUNT, len(inputs)),
     )
@@ -377,7 +377,7 @@ async def noted(
             sent_at=gateway.now() - CLOCK_SLACK,
             max_seconds=cancel_after + 120,
         )
-        for index, offer in enumerate(each for each in room.offers if each.entry == batch)
+        for index, offer in enumerate(each for each in admission.offers if each.entry == batch)
     }
     return dict(sorted((await backend.record_attempts(attempts)).cancel_after.items()))
 

@@ -40,8 +40,8 @@ def test_batch_is_running_until_every_task_has_a_result(
 def test_attempt_repr_omits_its_inputs() -> None:
     inputs = {"prompt": "f00d"}
     attempt = Attempt("b_1", 0, MODEL, inputs, 600, 1.0, 720.0)
-    noted = AttemptRecord(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
-    for each in (attempt, noted):
+    recorded = AttemptRecord(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
+    for each in (attempt, recorded):
         assert "f00d" not in repr(each)
         assert "b_1" in repr(each)
     assert attempt.images == 1

@@ -47,15 +47,22 @@ PASSING = [
 ]
 
 
+@pytest.mark.usefixtures("short_intervals")
 @pytest.mark.parametrize(("fault", "sent"), PASSING)
 async def test_transient_error_costs_time_but_no_second_prediction(
-    app_with: AppFactory, simulator: Simulator, fault: str, sent: int
+    app_with: AppFactory,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    sent: int,
 ) -> None:
+    monkeypatch.setattr(attempt_matching, "GRACE_SECONDS", 60)
+    monkeypatch.setattr(attempt_matching, "EVIDENCE_SECONDS", 0.3)
     simulator.configure(predict_seconds=0.05)
     simulator.fault_next(Fault(fault))
-    # After a lost response, the predictions created beside it show that the list is up to date. A
-    # throttled account's rate is low afterwards, and needs no list.
-    count = 6 if fault == "429" else 60
+    # After a lost response, only the predictions created beside it show that the list is up to
+    # date. A throttled account's rate is low afterwards, and needs no list.
+    count = 6 if fault == "429" else 40
     async with app_with(REPLICATE_CONCURRENT_LIMIT="2") as app:
         result = await make(app, [{"prompt": f"car {n}"} for n in range(count)])
     account = simulator.account("acme")

@@ -118,11 +118,11 @@ async def test_only_slow_validation_runs_in_a_thread(
     threads: list[Any] = []
     run_sync = anyio.to_thread.run_sync
 
-    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+    async def recorded(work: Any, *args: Any, **options: Any) -> Any:
         threads.append(work)
         return await run_sync(work, *args, **options)
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
+    monkeypatch.setattr(anyio.to_thread, "run_sync", recorded)
     (tmp_path / "cat.png").write_bytes(PNG)
     assert (await planned(task(prompt="x", **inputs), model(), tmp_path)).problems == ()
     assert len(threads) == in_thread

@@ -35,7 +35,7 @@ def test_unexpected_error_ends_its_task_and_frees_its_permit_at_the_deadline(
 ) -> None:
     def faulty(task: Any, *rest: Any, **options: Any) -> Any:
         if task.index == 1:
-            raise KeyError("nobody thought of this")
+            raise KeyError("an unexpected fault")
         return outcome(task, *rest, **options)
 
     monkeypatch.setattr(recovery, "outcome", faulty)

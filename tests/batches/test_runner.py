@@ -155,7 +155,7 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
     threads: list[bool] = []
     run_sync = anyio.to_thread.run_sync
 
-    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+    async def recorded(work: Any, *args: Any, **options: Any) -> Any:
         threads.append("limiter" in options)
         return await run_sync(work, *args, **options)
 
@@ -165,7 +165,7 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
     async with running_process() as process:
         # Undone before virtual time restores the function that it replaces.
         with monkeypatch.context() as patch:
-            patch.setattr(anyio.to_thread, "run_sync", noted)
+            patch.setattr(anyio.to_thread, "run_sync", recorded)
             batch = await start(process, Replicate(), *tasks)
         assert any(threads) == in_thread
         await process.rows(batch)

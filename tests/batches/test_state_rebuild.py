@@ -28,9 +28,9 @@ class Forgetful:
         imported: the predictions of each import.
     """
 
-    def __init__(self, *, times: int = 1, room: AdmissionResult | None = None) -> None:
+    def __init__(self, *, times: int = 1, admission: AdmissionResult | None = None) -> None:
         self._times = times
-        self._room = room or AdmissionResult()
+        self._room = admission or AdmissionResult()
         self.imported: list[list[RunningPrediction]] = []
 
     def wrap(self) -> Any:
@@ -194,7 +194,7 @@ async def test_failed_list_read_is_retried_with_the_same_token() -> None:
 @in_virtual_time
 async def test_no_orphan_is_adopted_before_import_and_its_admission_is_dispatched() -> None:
     replicate = Replicate()
-    forgetful = Forgetful(room=AdmissionResult(paused_for=7.0))
+    forgetful = Forgetful(admission=AdmissionResult(paused_for=7.0))
     replicate.answer("list", *[refused(500)] * 3)
     async with running_process(wrap=forgetful.wrap()) as process:
         await left(process, CAR)

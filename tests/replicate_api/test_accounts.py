@@ -155,8 +155,8 @@ async def test_silent_replicate_rejects_a_request_before_its_client_times_out(
 
 def refused_tokens(simulator: Simulator, count: int = 20) -> list[str]:
     """Return tokens to which Replicate responds with 401."""
-    tokens = [f"r8_nobody_{number}" for number in range(count)]
-    simulator.change_account("nobody", revoke=tokens)
+    tokens = [f"r8_unknown_{number}" for number in range(count)]
+    simulator.change_account("unknown", revoke=tokens)
     return tokens
 
 

@@ -41,7 +41,7 @@ async def test_unknown_models_are_not_cached(app_with: AppFactory) -> None:
         for number in range(20):
             with pytest.raises(ModelNotFound):
                 await app.batches.start(
-                    app.caller(), BatchRequest([{"prompt": "x", "model": f"nobody/{number}"}])
+                    app.caller(), BatchRequest([{"prompt": "x", "model": f"unknown/{number}"}])
                 )
         assert _locks() == before
 

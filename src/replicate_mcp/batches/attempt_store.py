@@ -69,12 +69,12 @@ class RecordedAttempts:
 
     Attributes:
         cancel_after: the `Cancel-After` of each recorded attempt, in seconds, by permit.
-        room: the outcome of the call for this holder: further offers.
+        admission: the outcome of the call for this holder: further offers.
         quota_resets_in: seconds until the daily quota resets, if an attempt exceeded it; else None.
     """
 
     cancel_after: Mapping[int, int]
-    room: AdmissionResult = field(default_factory=AdmissionResult)
+    admission: AdmissionResult = field(default_factory=AdmissionResult)
     quota_resets_in: float | None = None
 
 

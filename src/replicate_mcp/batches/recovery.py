@@ -110,11 +110,11 @@ class Recovery:
     async def _import_running(self) -> None:
         gateway = self._gateways[0]
         try:
-            room = await import_running_predictions(self._account, gateway, self._attempts)
+            admission = await import_running_predictions(self._account, gateway, self._attempts)
         except ApiStatusError as refusal:
             self._discard_rejected_token(gateway, refusal)
             raise
-        self._services.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(admission)
 
     async def _recover(self, orphan: AttemptRecord) -> None:
         self._in_recovery[orphan.batch] += 1
@@ -278,21 +278,21 @@ class Recovery:
             return False
 
     async def _record(self, orphan: AttemptRecord, result: TaskResult, *, ended: bool) -> None:
-        room = await self._attempts.finish(orphan.permit, orphan.batch, result, ended=ended)
-        if room is None:
+        admission = await self._attempts.finish(orphan.permit, orphan.batch, result, ended=ended)
+        if admission is None:
             # Another attempt has claimed that prediction: resolve this attempt again.
             return await self._follow(replace(orphan, prediction_id=None))
-        return self._services.dispatcher.dispatch(room)
+        return self._services.dispatcher.dispatch(admission)
 
     async def _task(self, orphan: AttemptRecord) -> PlannedTask:
         tasks = await self._journal.tasks(orphan.batch)
-        kept = tasks[orphan.task]
-        name = ModelName.parse(kept.model)
+        recorded = tasks[orphan.task]
+        name = ModelName.parse(recorded.model)
         return PlannedTask(
             index=orphan.task,
-            prompt=kept.prompt,
-            output_filename=kept.output_filename,
-            model=kept.model,
+            prompt=recorded.prompt,
+            output_filename=recorded.output_filename,
+            model=recorded.model,
             target=Target(name, name.version),
             inputs={},
             seed=None,

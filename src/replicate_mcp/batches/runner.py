@@ -132,7 +132,7 @@ class BatchRunner:
             batch.id, lambda offers: services.spawn(self._attempting.start_tasks, batch, offers)
         )
         try:
-            room = await services.journal.open_batch(
+            admission = await services.journal.open_batch(
                 NewBatch(
                     id=batch.id,
                     caller=planned.caller,
@@ -158,7 +158,7 @@ class BatchRunner:
         for each in failures:
             services.observer.task_ended(each, None)
         services.spawn(self._watch, batch)
-        services.dispatcher.dispatch(room)
+        services.dispatcher.dispatch(admission)
         return batch
 
     def running(self, batch_id: str) -> RunningBatch | None:

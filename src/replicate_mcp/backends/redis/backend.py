@@ -283,7 +283,7 @@ class RedisBackend:
             check_encodable(batch.key.key)  # Here, before it is coalesced with others' batches.
         answer = await self._opening.call(OpenBatchCall(batch, entry))
         if isinstance(answer, BatchOpened):
-            return answer.room
+            return answer.admission
         raise answer
 
     async def _open_coalesced(

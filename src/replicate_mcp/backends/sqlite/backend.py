@@ -343,11 +343,11 @@ class SqliteBackend:
 
     async def get_cached(self, key: str) -> str | None:
         """Return a cached response of Replicate's; None if missing or expired."""
-        return await self._step(lambda _, journal: journal.get_cached(key))
+        return await self._step(lambda _, journal: journal.cache.get(key))
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         """Cache a response of Replicate's for `seconds`, unless it is too large."""
-        await self._step(lambda _, journal: journal.set_cached(key, value, seconds))
+        await self._step(lambda _, journal: journal.cache.set(key, value, seconds))
 
     async def config_warnings(self) -> list[str]:
         """Return an empty list: an unsuitable file is rejected when it is opened."""
