@@ -252,7 +252,11 @@ class ExternalSemaphoreContext:
 
 
 class _Process:
-    """The app of this process, in a thread of its own."""
+    """The app of this process, in a thread of its own.
+
+    Unlike anyio's `start_blocking_portal`, it cancels the open calls before the app closes, so that
+    they can still cancel their batches, and waits for that at most `STOP_SECONDS`.
+    """
 
     def __init__(self) -> None:
         ready: Future[tuple[BlockingPortal, App]] = Future()

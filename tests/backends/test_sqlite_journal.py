@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backends.steps import OWN, attempt, begin, failed, finish, succeeded, take_all
+from replicate_mcp.backends.sqlite import cache
 from replicate_mcp.backends.sqlite import journal as journal_module
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.journal import IdempotencyKey
@@ -91,7 +92,7 @@ async def test_batch_size_is_that_of_its_stored_tasks_and_results() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowance", "kept"),
+    ("allowance", "batch_ids"),
     [
         (3 * SIZE, ["b3", "b2", "b1"]),
         (3 * SIZE - 1, ["b3", "b2"]),
@@ -112,7 +113,7 @@ async def test_new_batch_evicts_no_more_batches_than_needed(
 
 
 @pytest.mark.parametrize(
-    ("allowance", "kept"),
+    ("allowance", "batch_ids"),
     [
         (2 * SIZE + 512, ["b3", "b2"]),
         (2 * SIZE + 511, ["b3"]),
@@ -236,7 +237,7 @@ async def test_data_older_than_a_day_is_deleted(tmp_path: Path) -> None:
 
 
 async def test_cache_quota_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "MEMO_BYTES", 3 * (512 + 2 + 100))
+    monkeypatch.setattr(cache, "MEMO_BYTES", 3 * (512 + 2 + 100))
     async with journal_of(1_000_000) as journal:
 
         async def remembered() -> list[str]:
