@@ -19,6 +19,7 @@ from backends.servers import RunningServer, running_server
 from replicate_mcp.app.app import App
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator, running_simulator
+from short_intervals import shorten
 
 TOKEN = "r8_acme_1"
 
@@ -95,6 +96,12 @@ def environment(simulator: Simulator, folder: Path, token: str = TOKEN) -> dict[
         "REPLICATE_MCP_BACKEND": f"sqlite:///{folder / 'state.db'}",
         "REPLICATE_REQUESTS_PER_MINUTE": "60000",
     }
+
+
+@pytest.fixture
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the intervals of polls, retries and the grace period of the list of predictions."""
+    shorten(monkeypatch)
 
 
 AppFactory = Callable[..., AbstractAsyncContextManager[App]]

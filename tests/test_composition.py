@@ -5,8 +5,8 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app import composition
-from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.app.composition import Components
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import ReplicateUnreachable
 
 

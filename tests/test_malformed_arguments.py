@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from conftest import TOKEN, settings_for, simulator_without_a_rate
 from malformed_arguments import PLAIN_TEXT, PROMPTS, arguments, files, objects, task_lists
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.batches.attachments import Attachments
 from replicate_mcp.cli.commands import generate
 from replicate_mcp.cli.task_input import read_tasks

@@ -11,7 +11,7 @@ from replicate.client import Client
 
 from benchmarks.measuring.scenario import RATE
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.settings import Settings
 
 _MODEL = "black-forest-labs/flux-schnell"

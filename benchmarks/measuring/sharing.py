@@ -18,7 +18,7 @@ from benchmarks.measuring.crew import Crew, Step
 from benchmarks.measuring.fill import utilisation
 from benchmarks.measuring.scenario import RATE
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
 

@@ -15,7 +15,9 @@ import anyio
 from benchmarks.measuring.sharing import ACCOUNT, watched_stretch
 from replicate_mcp.app.composition import open_backend
 from replicate_mcp.backends.redis.connection import Address
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry

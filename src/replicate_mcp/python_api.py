@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.platform.processes import after_fork_in_child
 from replicate_mcp.semaphores.context_permits import ContextPermit
@@ -252,7 +252,11 @@ class ExternalSemaphoreContext:
 
 
 class _Process:
-    """The app of this process, in a thread of its own."""
+    """The app of this process, in a thread of its own.
+
+    Unlike anyio's `start_blocking_portal`, it cancels the open calls before the app closes, so that
+    they can still cancel their batches, and waits for that at most `STOP_SECONDS`.
+    """
 
     def __init__(self) -> None:
         ready: Future[tuple[BlockingPortal, App]] = Future()

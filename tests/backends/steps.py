@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime
 
-from replicate_mcp.batches.backend import Attempt, Backend, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
@@ -73,15 +75,15 @@ def succeeded(task: int, prediction: str) -> TaskSuccess:
 
 
 async def finish(backend: Backend, permit: int, batch: str, result: TaskResult) -> AdmissionResult:
-    room = await backend.finish(permit, batch, result)
-    assert room is not None
-    return room
+    admission = await backend.finish(permit, batch, result)
+    assert admission is not None
+    return admission
 
 
-async def take_all(backend: Backend, room: AdmissionResult, first_task: int = 0) -> list[int]:
+async def take_all(backend: Backend, admission: AdmissionResult, first_task: int = 0) -> list[int]:
     attempts = {
         offer.permit: attempt(offer.entry, first_task + place)
-        for place, offer in enumerate(room.offers)
+        for place, offer in enumerate(admission.offers)
     }
     return sorted((await backend.record_attempts(attempts)).cancel_after)
 

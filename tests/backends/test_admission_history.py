@@ -33,7 +33,9 @@ from backends.servers import KINDS, RunningServer, open_for_admission
 from backends.steps import failed
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.admission import OFFER_STALE_SECONDS, OFFER_TTL_SECONDS
 from replicate_mcp.semaphores.names import account_semaphore
@@ -62,7 +64,7 @@ CROWD = 6
 """How many wait for each semaphore alone, at the end: more than it has units."""
 
 ROUND_SECONDS = 0.1
-"""How long a round takes in which the living work on: an offer that lies so long has stalled."""
+"""Duration of a round in which living holders work; an offer of that age has stalled."""
 
 ROUNDS_A_STOPPED_HOLDER_COSTS = 8
 """Until its offers have stalled and been withdrawn, and it is offered nothing any more."""
@@ -225,12 +227,12 @@ class Counts:
                 holder.decided_since = self._clock.now
 
     def shown(
-        self, holder: Holder, room: AdmissionResult, *, given_up: Entry | None = None
+        self, holder: Holder, admission: AdmissionResult, *, given_up: Entry | None = None
     ) -> None:
         """Compare the offers that a decision left to a holder with those received before."""
         now, before = self._clock.now, holder.offers
-        shown = {offer.permit: self.entries[offer.entry] for offer in room.offers}
-        assert len(shown) == len(room.offers)
+        shown = {offer.permit: self.entries[offer.entry] for offer in admission.offers}
+        assert len(shown) == len(admission.offers)
         assert all(entry.holder is holder and entry.in_queue for entry in shown.values())
         kept = before.keys() & shown.keys()
         for number in before.keys() - kept:
@@ -255,7 +257,7 @@ class Counts:
         holder: Holder,
         asked: Mapping[int, tuple[Seen, int]],
         taken: Collection[int],
-        room: AdmissionResult,
+        admission: AdmissionResult,
     ) -> None:
         """Turn offers into permits, checking that each could be accepted, or had to be.
 
@@ -276,8 +278,8 @@ class Counts:
         self.decided = set()
         if any(self._may_be_late(asked[number][0]) for number in taken):
             self.invalidate_decisions()
-        if room.offers:
-            self.shown(holder, room)
+        if admission.offers:
+            self.shown(holder, admission)
 
     def seen(self, states: Sequence[SemaphoreState]) -> None:
         """Check the state that the observer reads after a call."""
@@ -624,8 +626,8 @@ class AdmissionHistory(RuleBasedStateMachine):
         for name in SEMAPHORES:
             least, limit = stays_out[name] + 1, self._counts.limit(name)
             self._counts.limits_by_hand[name] = min(max(limit, least), least + 1)
-            room = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
-            assert room.offers == ()
+            admission = await self._onlooker.resize(name, self._counts.limits_by_hand[name])
+            assert admission.offers == ()
             self._counts.invalidate_decisions()
             await self._observe()
 
@@ -736,11 +738,11 @@ class AdmissionHistory(RuleBasedStateMachine):
             name, holder, new.semaphores, True, new.max_running, tasks
         )
         journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in tasks)
-        room = await holder.backend.open_batch(
+        admission = await holder.backend.open_batch(
             NewBatch(name, "server", "acme", "replicate-global", journal),
             QueueEntry(name, new.semaphores, "acme", new.starts, new.max_running),
         )
-        self._counts.shown(holder, room)
+        self._counts.shown(holder, admission)
 
     def _contexts(self, holder: Holder, semaphores: tuple[str, ...]) -> Entry:
         entry = Entry(f"{holder.name}-{'+'.join(semaphores)}", holder, semaphores, False)
@@ -771,8 +773,8 @@ class AdmissionHistory(RuleBasedStateMachine):
             (batches if offer.entry.is_batch else contexts)[number] = (offer, start)
         if batches:
             attempts = {n: attempt(offer.entry.id, task) for n, (offer, task) in batches.items()}
-            noted = await holder.backend.record_attempts(attempts)
-            self._counts.took(holder, batches, noted.cancel_after.keys(), noted.room)
+            recorded = await holder.backend.record_attempts(attempts)
+            self._counts.took(holder, batches, recorded.cancel_after.keys(), recorded.admission)
         if contexts:
             taken = await holder.backend.accept_offers(list(contexts))
             self._counts.took(holder, contexts, taken.permits, taken.admission)
@@ -788,11 +790,11 @@ class AdmissionHistory(RuleBasedStateMachine):
         permit = self._counts.permits.pop(number)
         holder, entry = permit.entry.holder, permit.entry
         if entry.is_batch:
-            room = await holder.backend.finish(number, entry.id, failed(permit.start))
-            assert room is not None
+            admission = await holder.backend.finish(number, entry.id, failed(permit.start))
+            assert admission is not None
         else:
-            room = await holder.backend.release(number)
-        self._counts.shown(holder, room)
+            admission = await holder.backend.release(number)
+        self._counts.shown(holder, admission)
         await self._observe()
 
     async def _put_back(self, number: int) -> None:
@@ -805,18 +807,18 @@ class AdmissionHistory(RuleBasedStateMachine):
     async def _leave(self, entry: Entry) -> None:
         entry.pending.clear()
         entry.in_queue = False
-        room = await entry.holder.backend.dequeue(entry.id)
-        self._counts.shown(entry.holder, room, given_up=entry)
+        admission = await entry.holder.backend.dequeue(entry.id)
+        self._counts.shown(entry.holder, admission, given_up=entry)
 
     async def _leave_some(self, entry: Entry, most: int) -> None:
         gone = [entry.pending.pop() for _ in range(min(most, len(entry.pending)))]
         if entry.is_batch:
-            room = await entry.holder.backend.record_results(
+            admission = await entry.holder.backend.record_results(
                 entry.id, [failed(task) for task in gone]
             )
         else:
-            room = await entry.holder.backend.dequeue(entry.id, len(gone))
-        self._counts.shown(entry.holder, room, given_up=entry)
+            admission = await entry.holder.backend.dequeue(entry.id, len(gone))
+        self._counts.shown(entry.holder, admission, given_up=entry)
 
 
 def attempt(batch: str, task: int) -> Attempt:

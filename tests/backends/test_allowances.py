@@ -40,9 +40,9 @@ async def test_lower_manual_rate_limits_offers_immediately(
 
 async def test_higher_manual_rate_reports_the_next_start_time(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=60)
-    room = await begin(backend, "b", 90)
-    await take_all(backend, room)
-    assert room.retry_in == pytest.approx(0.5)
+    admission = await begin(backend, "b", 90)
+    await take_all(backend, admission)
+    assert admission.retry_in == pytest.approx(0.5)
     assert (await backend.set_rate(OWN, 600)).retry_in == pytest.approx(0.05)
     world.clock.now += 0.06
     assert len((await backend.admit()).offers) == 1
@@ -60,16 +60,16 @@ async def test_context_permits_consume_no_rate_slots(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=6)
     await backend.register("team", 50)
     assert len((await backend.enqueue(QueueEntry("c", ("team",), None, 40))).offers) == 40
-    room = await begin(backend, "b", 9)
-    assert [offer.entry for offer in room.offers].count("b") == 5
+    admission = await begin(backend, "b", 9)
+    assert [offer.entry for offer in admission.offers].count("b") == 5
 
 
 async def test_pause_after_429_lasts_for_retry_after(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
-    room = await backend.requeue(permit, Throttling(retry_after=10))
-    assert room.retry_in is not None
-    assert room.retry_in >= 10
+    admission = await backend.requeue(permit, Throttling(retry_after=10))
+    assert admission.retry_in is not None
+    assert admission.retry_in >= 10
     assert (await account(backend)).throttled_for == pytest.approx(10)
     world.clock.now += 9.5
     assert (await account(backend)).throttled_for == pytest.approx(0.5)
@@ -83,15 +83,15 @@ async def test_429_of_one_account_does_not_pause_others(world: World) -> None:
     (permit,) = await take_all(backend, await begin(backend, "b1", 1))
     await backend.requeue(permit, Throttling(retry_after=10, per_minute=6, burst=1))
     assert (await account(backend, OTHER)).throttled_for is None
-    room = await begin(backend, "b2", 2, account="other")
-    assert [offer.entry for offer in room.offers] == ["b2", "b2"]
+    admission = await begin(backend, "b2", 2, account="other")
+    assert [offer.entry for offer in admission.offers] == ["b2", "b2"]
 
 
 async def test_requeue_without_429_leaves_the_rate_unchanged(world: World) -> None:
     backend = await world.holder(limit=9, per_minute=600)
     (permit,) = await take_all(backend, await begin(backend, "b", 1))
-    room = await backend.requeue(permit)
-    assert [offer.entry for offer in room.offers] == ["b"]
+    admission = await backend.requeue(permit)
+    assert [offer.entry for offer in admission.offers] == ["b"]
     assert (await account(backend)).requests_per_minute == 600
     assert (await account(backend)).throttled_for is None
 
@@ -172,8 +172,8 @@ async def test_daily_quota_admits_images_up_to_its_limit(world: World) -> None:
 async def test_attempt_over_daily_quota_leaves_the_rest_to_smaller_attempts(world: World) -> None:
     backend = await world.holder(limit=9)
     first, second, third = (await begin(backend, "b", 3)).offers
-    noted = await note(backend, (first, second, third), [2, 4, 3], a_day=5)
-    assert noted == [first.permit, third.permit]
+    recorded = await note(backend, (first, second, third), [2, 4, 3], a_day=5)
+    assert recorded == [first.permit, third.permit]
 
 
 async def test_quota_reset_is_reported_only_when_an_attempt_did_not_fit(world: World) -> None:
@@ -181,11 +181,11 @@ async def test_quota_reset_is_reported_only_when_an_attempt_did_not_fit(world: W
     for task, (offer, a_day) in enumerate(
         zip((await begin(backend, "b", 3)).offers, (1, None, 9), strict=True)
     ):
-        noted = await backend.record_attempts(
+        recorded = await backend.record_attempts(
             {offer.permit: attempt("b", task)}, images_per_day=a_day
         )
-        assert list(noted.cancel_after) == [offer.permit]
-        assert noted.quota_resets_in is None
+        assert list(recorded.cancel_after) == [offer.permit]
+        assert recorded.quota_resets_in is None
 
 
 async def test_daily_quota_resets_at_midnight_utc(world: World) -> None:
@@ -193,13 +193,13 @@ async def test_daily_quota_resets_at_midnight_utc(world: World) -> None:
     world.clock.now = 20 * UTC_DAY - 90.0
     first, second = (await begin(backend, "b", 2)).offers
     attempts = {first.permit: attempt("b", 0), second.permit: attempt("b", 1)}
-    noted = await backend.record_attempts(attempts, images_per_day=1)
-    assert list(noted.cancel_after) == [first.permit]
-    assert noted.quota_resets_in == pytest.approx(90)
+    recorded = await backend.record_attempts(attempts, images_per_day=1)
+    assert list(recorded.cancel_after) == [first.permit]
+    assert recorded.quota_resets_in == pytest.approx(90)
     world.clock.now = 20 * UTC_DAY + 0.0
     (second,) = (await backend.admit()).offers
-    noted = await backend.record_attempts({second.permit: attempt("b", 1)}, images_per_day=1)
-    assert list(noted.cancel_after) == [second.permit]
+    recorded = await backend.record_attempts({second.permit: attempt("b", 1)}, images_per_day=1)
+    assert list(recorded.cancel_after) == [second.permit]
 
 
 async def test_images_count_towards_a_quota_set_later(world: World) -> None:
@@ -228,8 +228,8 @@ async def test_uncreated_images_are_refunded_to_the_day_of_their_request(
     world.clock.now = 20 * UTC_DAY + 0.2
     (todays,) = (await begin(backend, "b2", 1)).offers
     assert await note(backend, [todays], [1], a_day=1) == [todays.permit]
-    room = await backend.requeue(yesterdays)
-    assert await note(backend, room.offers, [1], a_day=1) == []
+    admission = await backend.requeue(yesterdays)
+    assert await note(backend, admission.offers, [1], a_day=1) == []
 
 
 async def test_releasing_a_permit_keeps_its_images_counted(world: World) -> None:
@@ -259,9 +259,9 @@ async def test_images_of_withdrawn_offer_do_not_count_towards_daily_quota(world:
     assert await note(backend, [gone], [9], a_day=5) == []
     (offer,) = (await begin(backend, "b", 1)).offers
     attempts = {gone.permit: attempt("gone", 0, images=9), offer.permit: attempt("b", 0)}
-    noted = await backend.record_attempts(attempts, images_per_day=5)
-    assert list(noted.cancel_after) == [offer.permit]
-    assert noted.quota_resets_in is None
+    recorded = await backend.record_attempts(attempts, images_per_day=5)
+    assert list(recorded.cancel_after) == [offer.permit]
+    assert recorded.quota_resets_in is None
 
 
 async def test_attempt_recorded_twice_is_counted_once(world: World) -> None:

@@ -12,11 +12,8 @@ from replicate_mcp.backends.space import (
     MEMO_ENTRY_BYTES,
     MEMO_VALUE_BYTES,
 )
-from replicate_mcp.batches.backend import (
-    Backend,
-    IdempotencyKey,
-    IdempotencyKeyExists,
-)
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import InvalidInput, JournalFull, SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.names import account_semaphore
@@ -27,16 +24,16 @@ from replicate_mcp.tasks.result import TaskFailure
 
 async def test_batch_receives_offers_up_to_the_limit(world: World) -> None:
     backend = await world.holder(limit=3)
-    room = await begin(backend, "b", 5)
-    assert [offer.entry for offer in room.offers] == ["b"] * 3
+    admission = await begin(backend, "b", 5)
+    assert [offer.entry for offer in admission.offers] == ["b"] * 3
     assert await state(backend) == (3, 2)
 
 
 async def test_finishing_a_task_offers_its_permit_to_the_next(world: World) -> None:
     backend = await world.holder(limit=1)
     (permit,) = await take_all(backend, await begin(backend, "b", 2))
-    room = await finish(backend, permit, "b", failed(0))
-    assert len(room.offers) == 1
+    admission = await finish(backend, permit, "b", failed(0))
+    assert len(admission.offers) == 1
     assert await state(backend) == (1, 0)
 
 
@@ -69,11 +66,11 @@ async def test_manual_rate_overrides_declared_rates(world: World) -> None:
 
 async def test_unaccepted_offer_returns_to_the_queue(world: World) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
-    room = await begin(one, "b1", 1)
+    admission = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
     world.clock.now += 0.6
     assert [offer.entry for offer in (await two.admit()).offers] == ["b2"]
-    assert await take_all(one, room) == []
+    assert await take_all(one, admission) == []
     assert await state(two) == (1, 1)
 
 
@@ -83,9 +80,9 @@ async def test_holder_with_stale_offers_gets_no_more_offers(world: World) -> Non
     world.clock.now += 0.06
     await begin(alive, "b2", 9)
     world.clock.now += 0.5
-    room = await alive.admit()
-    assert [offer.entry for offer in room.offers] == ["b2"] * 4
-    (permit, *_) = await take_all(alive, room)
+    admission = await alive.admit()
+    assert [offer.entry for offer in admission.offers] == ["b2"] * 4
+    (permit, *_) = await take_all(alive, admission)
     world.clock.now += 60
     assert [o.entry for o in (await finish(alive, permit, "b2", failed(0))).offers] == ["b2"]
 
@@ -105,14 +102,14 @@ async def test_resumed_holder_receives_offers_again(
 
 async def test_accepting_a_stale_offer_lets_its_holder_receive_more(world: World) -> None:
     backend = await world.holder(limit=2)
-    room = await begin(backend, "b1", 2)
+    admission = await begin(backend, "b1", 2)
     world.clock.now += 0.06
     await backend.resize(OWN, 3)
     assert len((await begin(backend, "b2", 1)).offers) == 2
-    noted = await backend.record_attempts(
-        {offer.permit: attempt("b1", n) for n, offer in enumerate(room.offers)}
+    recorded = await backend.record_attempts(
+        {offer.permit: attempt("b1", n) for n, offer in enumerate(admission.offers)}
     )
-    assert [offer.entry for offer in noted.room.offers] == ["b2"]
+    assert [offer.entry for offer in recorded.admission.offers] == ["b2"]
 
 
 async def test_lowered_limit_is_reached_as_permits_return(world: World) -> None:
@@ -180,8 +177,8 @@ async def test_permits_of_closing_holder_are_offered_to_others_immediately(world
     leaving, staying = await world.open(), await world.holder(limit=1)
     await leaving.register("team", 1)
     await staying.register("team", 1)
-    room = await leaving.enqueue(QueueEntry("c", ("team",), None, 1))
-    await leaving.accept_offers([room.offers[0].permit])
+    admission = await leaving.enqueue(QueueEntry("c", ("team",), None, 1))
+    await leaving.accept_offers([admission.offers[0].permit])
     assert not (await staying.enqueue(QueueEntry("d", ("team",), None, 1))).offers
     async with wake_ups(staying) as woken:
         await woken.next_after(leaving.close)
@@ -225,8 +222,8 @@ async def test_closing_a_holder_keeps_permits_and_limits_of_others(world: World)
     await staying.register("team", 3)
     await leaving.register("team", 3)
     await staying.resize("team", 2)
-    room = await staying.enqueue(QueueEntry("mine", ("team",), None, 3))
-    await staying.accept_offers([offer.permit for offer in room.offers])
+    admission = await staying.enqueue(QueueEntry("mine", ("team",), None, 3))
+    await staying.accept_offers([offer.permit for offer in admission.offers])
     await leaving.close()
     assert await state(staying, "team") == (2, 1)
     assert (await limits(staying))["team"] == 2
@@ -298,8 +295,8 @@ async def test_unused_name_can_be_removed(world: World) -> None:
     await one.register("team", 1)
     await other.register("team", 1)
     await one.resize("team", 2, by_admin=True)
-    room = await one.enqueue(QueueEntry("c", ("team",), None, 3))
-    taken = await one.accept_offers([offer.permit for offer in room.offers])
+    admission = await one.enqueue(QueueEntry("c", ("team",), None, 3))
+    taken = await one.accept_offers([offer.permit for offer in admission.offers])
     with pytest.raises(SemaphoreInUse, match=r"'team' is in use \(2 in use, 1 waiting\)"):
         await other.remove("team")
     for permit in taken.permits:
@@ -351,10 +348,10 @@ async def test_batch_respects_its_own_limit(world: World) -> None:
 
 async def test_rate_limits_offers_and_reports_retry_in(world: World) -> None:
     backend = await world.holder(limit=100, per_minute=60)
-    room = await begin(backend, "b", 62)
-    assert len(room.offers) == int(full_burst(60))
-    assert room.retry_in == pytest.approx(1 - full_burst(60) % 1)
-    await take_all(backend, room)
+    admission = await begin(backend, "b", 62)
+    assert len(admission.offers) == int(full_burst(60))
+    assert admission.retry_in == pytest.approx(1 - full_burst(60) % 1)
+    await take_all(backend, admission)
     world.clock.now += 1.01
     assert len((await backend.admit()).offers) == 1
 
@@ -362,9 +359,9 @@ async def test_rate_limits_offers_and_reports_retry_in(world: World) -> None:
 async def test_429_pauses_the_account_for_every_holder_and_loses_no_task(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
     permits = await take_all(one, await begin(one, "b1", 2))
-    room = await one.requeue(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
-    assert room.offers == ()
-    assert room.retry_in == pytest.approx(10 / 0.9)
+    admission = await one.requeue(permits[0], Throttling(retry_after=10, per_minute=6, burst=1))
+    assert admission.offers == ()
+    assert admission.retry_in == pytest.approx(10 / 0.9)
     await begin(two, "b2", 1)
     assert await state(one) == (1, 2)
     (account,) = [each for each in await two.semaphores() if each.name == OWN]
@@ -380,12 +377,12 @@ async def test_daily_quota_is_shared_by_all_holders_and_excess_tasks_wait(
 ) -> None:
     a, b = await world.holder(limit=9), await world.holder(limit=9)
     mine = (await begin(a, "ba", 4)).offers
-    noted = await a.record_attempts(
+    recorded = await a.record_attempts(
         {offer.permit: attempt("ba", task, images=2) for task, offer in enumerate(mine)},
         images_per_day=5,
     )
-    assert len(noted.cancel_after) == 2
-    assert noted.quota_resets_in == pytest.approx(86_400 - world.clock.now % 86_400)
+    assert len(recorded.cancel_after) == 2
+    assert recorded.quota_resets_in == pytest.approx(86_400 - world.clock.now % 86_400)
     (own,) = await a.semaphores()
     assert (own.in_use, own.waiting) == (2, 2)
     theirs = (await begin(b, "bb", 1)).offers
@@ -402,8 +399,8 @@ async def test_images_of_uncreated_predictions_are_refunded(world: World) -> Non
     async def note(images_per_day: int) -> int | None:
         offers = (await backend.admit()).offers
         attempts = {offers[0].permit: attempt("b", 0)}
-        noted = await backend.record_attempts(attempts, images_per_day=images_per_day)
-        return next(iter(noted.cancel_after), None)
+        recorded = await backend.record_attempts(attempts, images_per_day=images_per_day)
+        return next(iter(recorded.cancel_after), None)
 
     await begin(backend, "b", 9)
     permit = await note(1)
@@ -422,11 +419,11 @@ async def test_images_of_uncreated_predictions_are_refunded(world: World) -> Non
 
 async def test_equal_open_attempts_get_distinct_cancel_after(world: World) -> None:
     backend = await world.holder(limit=3)
-    room = await begin(backend, "b", 3)
-    noted = await backend.record_attempts(
-        {offer.permit: attempt("b", n) for n, offer in enumerate(room.offers)}
+    admission = await begin(backend, "b", 3)
+    recorded = await backend.record_attempts(
+        {offer.permit: attempt("b", n) for n, offer in enumerate(admission.offers)}
     )
-    assert sorted(noted.cancel_after.values()) == [594, 597, 600]
+    assert sorted(recorded.cancel_after.values()) == [594, 597, 600]
 
 
 async def test_prediction_can_be_claimed_by_only_one_attempt(world: World) -> None:
@@ -473,9 +470,9 @@ async def test_results_are_in_completion_order_with_each_task_once(
 
 async def test_dequeued_batch_loses_its_offers(world: World) -> None:
     backend = await world.holder(limit=2)
-    room = await begin(backend, "b", 5)
+    admission = await begin(backend, "b", 5)
     await backend.dequeue("b")
-    assert await take_all(backend, room) == []
+    assert await take_all(backend, admission) == []
     assert await state(backend) == (0, 0)
 
 
@@ -544,8 +541,8 @@ async def test_permits_of_running_predictions_outlive_their_holder_until_expiry(
     staying = await world.holder(limit=2)
     leaving = await world.open()
     await leaving.declare_limit(OWN, 2, per_minute=60_000)
-    room = await begin(leaving, "b1", 3)
-    await leaving.record_attempts({room.offers[0].permit: attempt("b1", 0)})
+    admission = await begin(leaving, "b1", 3)
+    await leaving.record_attempts({admission.offers[0].permit: attempt("b1", 0)})
     await leaving.close()
     assert await state(staying) == (1, 0)
     batch = await staying.get_batch("b1")
@@ -584,7 +581,7 @@ async def test_expired_orphan_can_still_be_adopted_and_finished_without_using_un
     (orphan,) = await staying.orphans("acme")
     assert (orphan.permit, orphan.prediction_id) == (permit, prediction)
     assert await staying.adopt(permit)
-    assert await state(staying) == (0, 0), "whoever looks for it takes no units of others"
+    assert await state(staying) == (0, 0), "adopting it takes no units of others"
     await finish(staying, permit, "b1", failed(0, "p1"))
     assert await state(staying) == (0, 0)
     assert await staying.open_attempts("acme") == []
@@ -726,14 +723,14 @@ async def end(backend: Backend, batch: str, prompt: str = "prompt") -> None:
     await backend.record_results(batch, [failed(0).model_copy(update={"prompt": f"{prompt} 0"})])
 
 
-async def kept(backend: Backend, caller: str = "server") -> list[str]:
+async def batch_ids(backend: Backend, caller: str = "server") -> list[str]:
     return [batch.id for batch in await backend.list_batches([caller])]
 
 
 async def stored_bytes(backend: Backend, caller: str = "server") -> int:
     """Return a lower bound of the bytes stored for a caller: the size of what can be read."""
     size = 0
-    for batch in await kept(backend, caller):
+    for batch in await batch_ids(backend, caller):
         size += sum(len(task.prompt or "") for task in await backend.tasks(batch))
     return size
 
@@ -755,14 +752,14 @@ async def test_cancelled_batches_evict_only_older_batches_of_the_same_account(
         await end(backend, f"b{number}", text)
         world.clock.now += 1
         assert await stored_bytes(backend) <= eighth
-    batches = await kept(backend)
+    batches = await batch_ids(backend)
     assert batches == [f"b{29 - place}" for place in range(len(batches) - 1)] + ["runs"]
     assert 7 <= len(batches) - 1 <= 15
     assert await backend.results("b29") == [failed(0).model_copy(update={"prompt": f"{text} 0"})]
     for read in (backend.tasks, backend.results):
         assert await read("b0") == []
     assert await backend.get_batch("b0") is None
-    assert len(await kept(backend, "token:o")) == 10
+    assert len(await batch_ids(backend, "token:o")) == 10
     await backend.record_results("runs", [failed(0)])
     (row,) = await backend.results("runs")
     assert row.task_index == 0
@@ -781,7 +778,7 @@ async def test_batch_that_does_not_fit_beside_running_ones_is_rejected(
     ) as full:
         await begin(backend, "b", 2, prompt=LONG, key=IdempotencyKey("k", "digest"))
     assert (full.value.code, full.value.retryable) == ("too_many_requests", True)
-    assert sorted(await kept(backend)) == ["ended", "runs"], "nothing is forgotten for nothing"
+    assert sorted(await batch_ids(backend)) == ["ended", "runs"], "nothing is forgotten for nothing"
     assert await backend.tasks("ended")
     assert await backend.get_batch("b") is None
     assert await state(backend) == before
@@ -790,8 +787,8 @@ async def test_batch_that_does_not_fit_beside_running_ones_is_rejected(
     await begin(backend, "theirs", 2, caller="token:o", account="other", prompt=LONG)
     await backend.record_results("runs", [failed(0), failed(1)])
     await begin(backend, "b", 2, prompt=LONG)
-    assert await kept(backend) == ["b"]
-    assert await kept(backend, "token:o") == ["theirs"]
+    assert await batch_ids(backend) == ["b"]
+    assert await batch_ids(backend, "token:o") == ["theirs"]
 
 
 async def test_batch_larger_than_the_journal_quota_is_rejected_as_not_retryable(
@@ -801,7 +798,7 @@ async def test_batch_larger_than_the_journal_quota_is_rejected_as_not_retryable(
     with pytest.raises(InvalidInput, match=r"takes 1\.\d MiB.*REPLICATE_MCP_JOURNAL_MB") as refused:
         await begin(backend, "b", 1, prompt=LONG)
     assert not refused.value.retryable
-    assert await kept(backend) == []
+    assert await batch_ids(backend) == []
     assert await state(backend) == (0, 0)
 
 
@@ -812,7 +809,7 @@ async def test_recording_results_evicts_older_batches(world: World) -> None:
         await backend.dequeue(name)
         row = failed(0).model_copy(update={"prompt": "p 0", "error": LONG * 4})
         await backend.record_results(name, [row])
-        assert await kept(backend) == [name]
+        assert await batch_ids(backend) == [name]
         assert await backend.results(name) == [row]
 
 
@@ -824,10 +821,10 @@ async def test_batch_with_a_running_attempt_is_not_evicted(world: World) -> None
         world.clock.now += 1
         await begin(backend, f"b{number}", 1, prompt="p" * (MIB // 2))
         await end(backend, f"b{number}")
-    assert "followed" in await kept(backend)
+    assert "followed" in await batch_ids(backend)
     await finish(backend, permit, "followed", failed(0, "p1"))
     await begin(backend, "last", 1, prompt="p" * (MIB * 11 // 4))
-    assert await kept(backend) == ["last"]
+    assert await batch_ids(backend) == ["last"]
 
 
 async def test_idempotency_key_of_an_evicted_batch_stays_reserved_for_a_day(
@@ -839,7 +836,7 @@ async def test_idempotency_key_of_an_evicted_batch_stays_reserved_for_a_day(
     await end(backend, "b1", LONG)
     world.clock.now += 1
     await begin(backend, "b2", 1, prompt=LONG)
-    assert await kept(backend) == ["b2"]
+    assert await batch_ids(backend) == ["b2"]
     assert await backend.get_batch("b1") is None
     assert await backend.tasks("b1") == []
     assert await backend.results("b1") == []
@@ -887,7 +884,7 @@ async def test_batches_older_than_a_day_free_the_journal_quota(world: World) -> 
     await begin(backend, "b3", 1, prompt=LONG)
     await end(backend, "b3")
     await begin(backend, "b4", 1, prompt=LONG)
-    assert {"b3", "b4"} <= set(await kept(backend))
+    assert {"b3", "b4"} <= set(await batch_ids(backend))
 
 
 async def test_cache_is_bounded_in_bytes_and_evicts_the_oldest_first(
@@ -930,8 +927,8 @@ async def test_too_large_value_is_not_cached(world: World) -> None:
 async def test_reducing_demand_withdraws_offers(world: World) -> None:
     backend = await world.holder()
     await backend.register("team", 1)
-    room = await backend.enqueue(QueueEntry("contexts", ("team",), None, 2))
-    assert len(room.offers) == 1
+    admission = await backend.enqueue(QueueEntry("contexts", ("team",), None, 2))
+    assert len(admission.offers) == 1
     await backend.dequeue("contexts", 2)
     assert await state(backend, "team") == (0, 0)
     world.clock.now += 1
@@ -943,8 +940,8 @@ async def test_context_permits_hold_one_unit_and_are_freed_with_their_holder(wor
     leaving = await world.open()
     await staying.register("team", 2)
     await leaving.register("team", 2)
-    room = await leaving.enqueue(QueueEntry("contexts", ("team",), None, 2))
-    taken = await leaving.accept_offers([offer.permit for offer in room.offers])
+    admission = await leaving.enqueue(QueueEntry("contexts", ("team",), None, 2))
+    taken = await leaving.accept_offers([offer.permit for offer in admission.offers])
     assert len(taken.permits) == 2
     await leaving.release(min(taken.permits))
     assert await state(staying, "team") == (1, 0)

@@ -21,13 +21,13 @@ from backends.steps import OWN, attempt, failed
 from backends.worlds import Clock
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import (
-    Backend,
+from replicate_mcp.batches.attempt_store import RecordedAttempts
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import (
     IdempotencyKey,
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
-    RecordedAttempts,
 )
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
@@ -61,7 +61,7 @@ class Side:
                 return sorted(map(self.name, answer.permits)), self.read(answer.admission)
             case RecordedAttempts():
                 chosen = {self.name(permit): s for permit, s in answer.cancel_after.items()}
-                return chosen, self.read(answer.room), _near(answer.quota_resets_in)
+                return chosen, self.read(answer.admission), _near(answer.quota_resets_in)
         return answer
 
 
@@ -169,9 +169,9 @@ class History:
                 "predictions", "onlooker", lambda backend, _: backend.list_prediction_ids("acme")
             )
 
-    def shown(self, holder: str, room: Any) -> None:
+    def shown(self, holder: str, admission: Any) -> None:
         """Replace a holder's known offers by those of the last response."""
-        offers, *_ = room
+        offers, *_ = admission
         mine = {number for number, entry in self.offers.items() if self.holder(entry) == holder}
         for number in mine:
             del self.offers[number]
@@ -227,11 +227,11 @@ class History:
         entry = QueueEntry(batch, (OWN, *also), "acme", tasks - len(invalid), max_running)
         waiting = list(range(len(invalid), tasks))
         self.batches[batch] = Batch(holder, entry.semaphores, True, waiting)
-        room = await self.both(f"begin {entry}", holder, lambda b, _: b.open_batch(new, entry))
-        if room[0] in (IdempotencyKeyExists, UnknownSemaphore):
+        admission = await self.both(f"begin {entry}", holder, lambda b, _: b.open_batch(new, entry))
+        if admission[0] in (IdempotencyKeyExists, UnknownSemaphore):
             del self.batches[batch]
         else:
-            self.shown(holder, room)
+            self.shown(holder, admission)
 
     async def join(self) -> None:
         holder = self.pick(self.living())
@@ -240,10 +240,10 @@ class History:
             f"{holder} {'+'.join(semaphores)}", semaphores, None, self.chance.randint(1, 3)
         )
         known = self.batches.setdefault(entry.id, Batch(holder, semaphores, False, []))
-        room = await self.both(f"join {entry}", holder, lambda b, _: b.enqueue(entry))
-        if room[0] is not UnknownSemaphore:
+        admission = await self.both(f"join {entry}", holder, lambda b, _: b.enqueue(entry))
+        if admission[0] is not UnknownSemaphore:
             known.tasks += [0] * entry.waiting
-            self.shown(holder, room)
+            self.shown(holder, admission)
 
     async def admit(self) -> None:
         holder = self.pick(self.living())
@@ -253,7 +253,7 @@ class History:
         """Accept some or all of a process's offers; sometimes ones that were withdrawn."""
         holder = self.pick(self.living())
         if self.chance.random() < 0.8:
-            self.shown(holder, await self.both("look", holder, lambda b, _: b.admit()))
+            self.shown(holder, await self.both("admit", holder, lambda b, _: b.admit()))
         mine = [number for number, entry in self.offers.items() if self.holder(entry) == holder]
         mine = mine[: self.chance.choice([1, 2, 9])]
         wanted = {n: self.offers[n] for n in mine if self.batches[self.offers[n]].creates}
@@ -266,7 +266,7 @@ class History:
                 about = attempt(entry, task, prompt=prompt, cancel_after=30, images=images)
                 asked[number] = replace(about, max_seconds=100)
         if asked:
-            chosen, room, _ = await self.both(
+            chosen, admission, _ = await self.both(
                 f"note {asked}",
                 holder,
                 lambda backend, side: backend.record_attempts(
@@ -279,13 +279,13 @@ class History:
                 if number in chosen:
                     self.batches[entry].tasks.remove(asked[number].task)
                     self.permits[number] = (entry, asked[number].task, holder)
-            if room[0]:
-                self.shown(holder, room)
+            if admission[0]:
+                self.shown(holder, admission)
         await self._take(holder, [number for number in mine if number not in wanted])
 
     async def _take(self, holder: str, numbers: Sequence[int]) -> None:
         if numbers:
-            taken, room = await self.both(
+            taken, admission = await self.both(
                 f"take {numbers}",
                 holder,
                 lambda backend, side: backend.accept_offers([side.numbers[n] for n in numbers]),
@@ -295,8 +295,8 @@ class History:
                 if number in taken:
                     self.batches[entry].tasks.pop()
                     self.permits[number] = (entry, 0, holder)
-            if room[0]:
-                self.shown(holder, room)
+            if admission[0]:
+                self.shown(holder, admission)
 
     async def finish(self) -> None:
         number = self.pick(list(self.permits))
@@ -305,24 +305,24 @@ class History:
         entry, task, holder = self.permits[number]
         if not self.batches[entry].creates:
             del self.permits[number]
-            room = await self.both(
+            admission = await self.both(
                 f"release {number}", holder, lambda b, side: b.release(side.numbers[number])
             )
-            self.shown(holder, room)
+            self.shown(holder, admission)
             return
         prediction = self.claimed.get(number, self.pick([None, *self._predictions(number)]))
         ended = prediction is None or self.chance.random() < 0.8
-        room = await self.both(
+        admission = await self.both(
             f"finish {number} of {entry} {prediction} {ended}",
             holder,
             lambda backend, side: backend.finish(
                 side.numbers[number], entry, failed(task, prediction), ended=ended
             ),
         )
-        if room is not None:
+        if admission is not None:
             del self.permits[number]
             self.left_behind[number] = (entry, task)
-            self.shown(holder, room)
+            self.shown(holder, admission)
 
     def _predictions(self, number: int) -> list[str]:
         """Return prediction ids, some of which may belong to other attempts."""
@@ -339,10 +339,10 @@ class History:
             throttling = replace(throttling, per_minute=self.pick([None, 6, 60]), burst=2)
         said = self.pick([None, throttling, throttling, throttling])
         self.batches[entry].tasks.append(task)
-        room = await self.both(
+        admission = await self.both(
             f"put back {number} {said}", holder, lambda b, s: b.requeue(s.numbers[number], said)
         )
-        self.shown(holder, room)
+        self.shown(holder, admission)
 
     async def record(self) -> None:
         """End some waiting tasks without a prediction."""
@@ -351,12 +351,12 @@ class History:
             return
         batch = self.batches[entry]
         gone, batch.tasks = batch.tasks[-2:], batch.tasks[:-2]
-        room = await self.both(
+        admission = await self.both(
             f"record {entry} {gone}",
             batch.holder,
             lambda backend, _: backend.record_results(entry, [failed(task) for task in gone]),
         )
-        self.shown(batch.holder, room)
+        self.shown(batch.holder, admission)
 
     async def leave(self) -> None:
         living = self.living()
@@ -366,21 +366,21 @@ class History:
         batch = self.batches[entry]
         some = None if batch.creates else self.pick([None, 1, 2])
         batch.tasks = [] if some is None else batch.tasks[: max(0, len(batch.tasks) - some)]
-        room = await self.both(
+        admission = await self.both(
             f"leave {entry} {some}", batch.holder, lambda backend, _: backend.dequeue(entry, some)
         )
-        self.shown(batch.holder, room)
+        self.shown(batch.holder, admission)
 
     async def resize(self) -> None:
         holder, name = self.pick(self.living()), self.pick([OWN, *NAMES])
         limit, by_admin = self.chance.randint(1, 5), self.chance.random() < 0.3
-        room = await self.both(
+        admission = await self.both(
             f"resize {name} {limit} {by_admin}",
             holder,
             lambda backend, _: backend.resize(name, limit, by_admin=by_admin),
         )
-        if room[0] is not UnknownSemaphore:
-            self.shown(holder, room)
+        if admission[0] is not UnknownSemaphore:
+            self.shown(holder, admission)
 
     async def names(self) -> None:
         holder, name = self.pick(self.living()), self.pick([OWN, *NAMES])
@@ -393,9 +393,11 @@ class History:
             "declare": lambda backend: backend.declare_limit(OWN, limit, per_minute=rate),
             "set_rate": lambda backend: backend.set_rate(OWN, rate),
         }
-        room = await self.both(f"{what} {name}", holder, lambda backend, _: steps[what](backend))
-        if what in ("unset", "set_rate") and room[0] is not UnknownSemaphore:
-            self.shown(holder, room)
+        admission = await self.both(
+            f"{what} {name}", holder, lambda backend, _: steps[what](backend)
+        )
+        if what in ("unset", "set_rate") and admission[0] is not UnknownSemaphore:
+            self.shown(holder, admission)
 
     async def claim(self) -> None:
         mine = [number for number, each in self.permits.items() if self.batches[each[0]].creates]

@@ -10,8 +10,8 @@ from backends.servers import KINDS, RunningServer, open_for_admission
 from backends.steps import OWN, failed, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import (
-    Backend,
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import (
     IdempotencyKey,
     IdempotencyKeyExists,
     JournalTask,

@@ -4,7 +4,7 @@ import pytest
 
 from backends.steps import OWN, begin, failed, finish, state, succeeded, take_all
 from backends.worlds import World
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.tasks.result import TaskFailure
 
 
@@ -51,7 +51,7 @@ async def test_newest_batches_of_several_callers_are_merged(world: World) -> Non
     listed = await backend.list_batches(["server", "token:x"], limit=3)
     assert [each.id for each in listed] == ["b4", "b2", "b1"]
     assert [each.caller for each in listed] == ["token:x", "server", "token:x"]
-    assert await backend.list_batches(["nobody"]) == []
+    assert await backend.list_batches(["unknown"]) == []
 
 
 async def test_results_are_read_in_pages(world: World) -> None:

@@ -195,8 +195,8 @@ async def test_resized_limit_applies_to_every_holder_immediately(world: World) -
     (third,) = await take_all(one, await one.admit(), first_task=2)
     await two.resize(OWN, 1)
     for task, permit in enumerate((*permits, third)):
-        room = await finish(one, permit, "b1", failed(task))
-        assert len(room.offers) == (1 if permit == third else 0)
+        admission = await finish(one, permit, "b1", failed(task))
+        assert len(admission.offers) == (1 if permit == third else 0)
     assert await state(two) == (1, 5)
 
 

@@ -15,11 +15,11 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, HolderUsage, 
 @pytest.mark.parametrize(("age", "taken"), [(0.499, True), (0.501, False)])
 async def test_offer_is_acceptable_for_half_a_second(world: World, age: float, taken: bool) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
-    room = await begin(one, "b1", 1)
+    admission = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
     world.clock.now += age
     await two.admit()
-    assert bool(await take_all(one, room)) is taken
+    assert bool(await take_all(one, admission)) is taken
     assert await state(one) == (1, 1)
 
 
@@ -39,9 +39,9 @@ async def test_admission_reports_when_oldest_pending_offer_will_be_withdrawn(wor
     world.clock.now += 0.04
     assert (await begin(backend, "b2", 1)).retry_in is None
     world.clock.now += 0.03
-    room = await begin(backend, "b3", 1)
-    assert [offer.entry for offer in room.offers] == ["b1", "b2"], "the oldest counts"
-    assert room.retry_in == pytest.approx(0.501 - 0.07)
+    admission = await begin(backend, "b3", 1)
+    assert [offer.entry for offer in admission.offers] == ["b1", "b2"], "the oldest counts"
+    assert admission.retry_in == pytest.approx(0.501 - 0.07)
     world.clock.now += 0.431
     assert [offer.entry for offer in (await backend.admit()).offers] == ["b2"]
     world.clock.now += 1
@@ -69,10 +69,10 @@ async def test_offer_can_be_accepted_only_by_its_own_holder(world: World) -> Non
 
 async def test_offer_can_be_accepted_only_once(world: World) -> None:
     one, two = await world.holder(limit=2), await world.holder(limit=2)
-    room = await begin(one, "b", 1)
-    (permit,) = await take_all(one, room)
+    admission = await begin(one, "b", 1)
+    (permit,) = await take_all(one, admission)
     await finish(one, permit, "b", failed(0))
-    assert await take_all(one, room) == []
+    assert await take_all(one, admission) == []
     assert not (await one.accept_offers([permit])).permits
     assert await state(two) == (0, 0)
 
@@ -83,8 +83,8 @@ async def test_rate_slots_of_abandoned_offers_are_offered_again(world: World) ->
     await backend.dequeue("b1")
     assert len((await begin(backend, "b2", 9)).offers) == 5
     await backend.dequeue("b2", 7)
-    room = await begin(backend, "b3", 9)
-    assert [offer.entry for offer in room.offers].count("b3") == 3
+    admission = await begin(backend, "b3", 9)
+    assert [offer.entry for offer in admission.offers].count("b3") == 3
 
 
 async def test_rate_slots_of_expired_offers_are_reoffered_in_the_same_call(
@@ -160,18 +160,18 @@ async def test_holder_is_not_woken_for_its_own_offers(world: World) -> None:
 
 async def test_accepting_offers_in_time_triggers_no_admission(world: World) -> None:
     backend = await world.holder(limit=1)
-    room = await begin(backend, "b", 3)
+    admission = await begin(backend, "b", 3)
     world.clock.now += 0.049
-    taken = await backend.accept_offers([offer.permit for offer in room.offers])
-    assert taken.permits == {offer.permit for offer in room.offers}
+    taken = await backend.accept_offers([offer.permit for offer in admission.offers])
+    assert taken.permits == {offer.permit for offer in admission.offers}
     assert taken.admission == AdmissionResult()
 
 
 async def test_newest_offers_are_withdrawn_when_fewer_starts_are_waiting(world: World) -> None:
     backend = await world.holder(limit=3)
     await backend.register("team", 3)
-    room = await backend.enqueue(QueueEntry("c", ("team",), None, 4))
-    oldest, *_ = room.offers
+    admission = await backend.enqueue(QueueEntry("c", ("team",), None, 4))
+    oldest, *_ = admission.offers
     assert (await backend.dequeue("c", 3)).offers == (oldest,)
     assert await state(backend, "team") == (1, 0)
 
@@ -181,8 +181,8 @@ async def test_reducing_demand_removes_waiting_starts_before_offered_ones(
 ) -> None:
     backend = await world.holder()
     await backend.register("team", 2)
-    room = await backend.enqueue(QueueEntry("c", ("team",), None, 5))
-    assert (await backend.dequeue("c", 3)).offers == room.offers
+    admission = await backend.enqueue(QueueEntry("c", ("team",), None, 5))
+    assert (await backend.dequeue("c", 3)).offers == admission.offers
     assert await state(backend, "team") == (2, 0)
     assert (await backend.dequeue("c", 99)).offers == ()
     assert await state(backend, "team") == (0, 0)
@@ -212,9 +212,11 @@ async def test_entries_receive_offers_round_robin(world: World) -> None:
         await begin(backend, name, 3)
     served = []
     for permit in permits:
-        room = await backend.requeue(permit)
-        served += [offer.entry for offer in room.offers]
-        permits += sorted((await backend.accept_offers([o.permit for o in room.offers])).permits)
+        admission = await backend.requeue(permit)
+        served += [offer.entry for offer in admission.offers]
+        permits += sorted(
+            (await backend.accept_offers([o.permit for o in admission.offers])).permits
+        )
         if len(served) == 5:
             break
     assert served == ["b1", "b2", "b3", "b1", "b2"]
@@ -227,8 +229,8 @@ async def test_offer_requires_all_semaphores_of_its_entry_simultaneously(world: 
     await backend.record_attempts({first.permit: attempt("both", 0)})
     # It is first in the queue and keeps the free unit.
     assert (await begin(backend, "one", 2)).offers == ()
-    room = await finish(backend, first.permit, "both", failed(0))
-    assert [offer.entry for offer in room.offers] == ["both", "one"]
+    admission = await finish(backend, first.permit, "both", failed(0))
+    assert [offer.entry for offer in admission.offers] == ["both", "one"]
 
 
 async def test_first_entry_reserves_a_rate_slot_while_waiting_for_a_unit(
@@ -239,16 +241,16 @@ async def test_first_entry_reserves_a_rate_slot_while_waiting_for_a_unit(
     (first,) = (await begin(backend, "both", 3, also=("team",))).offers
     await backend.record_attempts({first.permit: attempt("both", 0)})
     assert len((await begin(backend, "one", 9)).offers) == 3, "the fourth is kept"
-    room = await finish(backend, first.permit, "both", failed(0))
-    assert [offer.entry for offer in room.offers].count("both") == 1
+    admission = await finish(backend, first.permit, "both", failed(0))
+    assert [offer.entry for offer in admission.offers].count("both") == 1
 
 
 async def test_only_own_permits_count_against_the_limit_of_an_entry(world: World) -> None:
     backend = await world.holder(limit=9)
     await take_all(backend, await begin(backend, "other", 3))
-    room = await begin(backend, "b", 5, max_running=2)
-    assert [offer.entry for offer in room.offers] == ["b", "b"]
-    (permit, second) = await take_all(backend, room)
+    admission = await begin(backend, "b", 5, max_running=2)
+    assert [offer.entry for offer in admission.offers] == ["b", "b"]
+    (permit, second) = await take_all(backend, admission)
     assert (await backend.admit()).offers == ()
     await backend.requeue(permit)
     assert len((await backend.admit()).offers) == 1
@@ -272,14 +274,14 @@ async def test_requeueing_a_permit_twice_has_no_second_effect(world: World) -> N
 async def test_permit_numbers_are_unique_and_increasing(world: World) -> None:
     backend = await world.holder(limit=2)
     seen: list[int] = []
-    room = await begin(backend, "b", 8)
+    admission = await begin(backend, "b", 8)
     for round_ in range(4):
-        numbers = [offer.permit for offer in room.offers]
+        numbers = [offer.permit for offer in admission.offers]
         assert min(numbers) > max(seen, default=0)
         seen += numbers
-        permits = await take_all(backend, room, first_task=2 * round_)
+        permits = await take_all(backend, admission, first_task=2 * round_)
         for place, permit in enumerate(permits):
-            room = await finish(backend, permit, "b", failed(2 * round_ + place))
+            admission = await finish(backend, permit, "b", failed(2 * round_ + place))
     assert len(set(seen)) == len(seen) == 8
 
 
@@ -302,7 +304,7 @@ async def test_attempt_of_a_closed_holder_expires_after_its_maximum_duration(wor
 # Cancel-After of equal attempts.
 
 
-async def noted(backend: Backend, offers: Sequence[Offer], prompt: str = "p") -> list[int]:
+async def recorded(backend: Backend, offers: Sequence[Offer], prompt: str = "p") -> list[int]:
     """Return the Cancel-After of each recorded attempt, in the order of the offers."""
     attempts = {
         offer.permit: attempt(offer.entry, task, prompt=prompt) for task, offer in enumerate(offers)
@@ -316,7 +318,7 @@ async def test_cancel_after_is_reused_once_its_attempt_has_ended(world: World) -
     await begin(backend, "b", 9)
     for number in range(3):
         offers = (await backend.admit()).offers
-        assert await noted(backend, offers) == [600, 597, 594]
+        assert await recorded(backend, offers) == [600, 597, 594]
         for task, offer in enumerate(offers):
             await finish(backend, offer.permit, "b", failed(3 * number + task))
 
@@ -325,26 +327,26 @@ async def test_cancel_after_is_reused_once_its_attempt_has_ended(world: World) -
 async def test_cancel_after_of_the_ended_attempt_becomes_free(world: World, place: int) -> None:
     backend = await world.holder(limit=3)
     offers = (await begin(backend, "b", 4)).offers
-    chosen = await noted(backend, offers)
-    room = await backend.release(offers[place].permit)
-    assert await noted(backend, room.offers) == [chosen[place]]
+    chosen = await recorded(backend, offers)
+    admission = await backend.release(offers[place].permit)
+    assert await recorded(backend, admission.offers) == [chosen[place]]
 
 
 async def test_different_attempts_may_share_a_cancel_after(world: World) -> None:
     backend = await world.holder(limit=9)
     await backend.declare_limit(account_semaphore("other"), 9, per_minute=60_000)
     await begin(backend, "b1", 1)
-    assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
+    assert await recorded(backend, (await backend.admit()).offers, prompt="one") == [600]
     await begin(backend, "b2", 1)
-    assert await noted(backend, (await backend.admit()).offers, prompt="another") == [600]
+    assert await recorded(backend, (await backend.admit()).offers, prompt="another") == [600]
     await begin(backend, "b3", 1, account="other")
-    assert await noted(backend, (await backend.admit()).offers, prompt="one") == [600]
+    assert await recorded(backend, (await backend.admit()).offers, prompt="one") == [600]
     (offer,) = (await begin(backend, "b4", 1)).offers
     other_model = replace(attempt("b4", 0, prompt="one"), model="o/another")
     chosen = await backend.record_attempts({offer.permit: other_model})
     assert list(chosen.cancel_after.values()) == [600]
     (offer,) = (await begin(backend, "b5", 1)).offers
-    assert await noted(backend, [offer], prompt="one") == [597]
+    assert await recorded(backend, [offer], prompt="one") == [597]
 
 
 async def test_equality_of_inputs_ignores_key_order(world: World) -> None:

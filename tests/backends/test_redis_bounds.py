@@ -9,7 +9,7 @@ from redis import Redis
 from backends.conftest import Site
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import JournalFull
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import QueueEntry
@@ -21,7 +21,7 @@ BATCH = 2_048 + TASK
 RESULT = len(failed(0).model_dump_json(exclude_none=True))
 
 
-async def kept(backend: RedisBackend, caller: str = "server") -> list[str]:
+async def batch_ids(backend: RedisBackend, caller: str = "server") -> list[str]:
     return sorted(batch.id for batch in await backend.list_batches([caller]))
 
 
@@ -42,7 +42,7 @@ async def test_journal_quota_is_exact_for_batches(site: Site) -> None:
     await begin(roomy, "b2", 1)
     with pytest.raises(JournalFull):
         await begin(roomy, "b3", 1)
-    assert await kept(roomy) == ["b1", "b2"]
+    assert await batch_ids(roomy) == ["b1", "b2"]
     await roomy.declare_limit(account_semaphore("other"), 3, per_minute=600)
     await begin(roomy, "theirs", 1, account="other")
 
@@ -56,17 +56,17 @@ async def test_results_count_towards_the_quota_and_evict_the_oldest_ended_batche
         await one.record_results(name, [failed(0)])
         site.clock.now += 1
     await begin(one, "b3", 1)
-    assert await kept(one) == ["b1", "b2", "b3"], "it fits exactly"
+    assert await batch_ids(one) == ["b1", "b2", "b3"], "it fits exactly"
     await one.record_results("b3", [failed(0)])
-    assert await kept(one) == ["b2", "b3"], "its result has pushed out the oldest"
+    assert await batch_ids(one) == ["b2", "b3"], "its result has pushed out the oldest"
     await begin(one, "b4", 1)
-    assert await kept(one) == ["b2", "b3", "b4"]
+    assert await batch_ids(one) == ["b2", "b3", "b4"]
     await begin(one, "b5", 1)
     await begin(one, "b6", 1)
-    assert await kept(one) == ["b4", "b5", "b6"]
+    assert await batch_ids(one) == ["b4", "b5", "b6"]
     with pytest.raises(JournalFull):
         await begin(one, "b7", 1)
-    assert await kept(one) == ["b4", "b5", "b6"]
+    assert await batch_ids(one) == ["b4", "b5", "b6"]
 
 
 async def test_call_does_not_evict_its_own_data(site: Site) -> None:
@@ -74,11 +74,11 @@ async def test_call_does_not_evict_its_own_data(site: Site) -> None:
     await begin(one, "old", 1)
     await one.record_results("old", [failed(0)])
     await begin(one, "young", 1)
-    assert await kept(one) == ["young"], "the result of the old one takes room, too"
+    assert await batch_ids(one) == ["young"], "the result of the old one takes room, too"
     await one.record_results("young", [failed(0).model_copy(update={"error": "x" * 9_000})])
-    assert await kept(one) == ["young"]
+    assert await batch_ids(one) == ["young"]
     await begin(one, "b", 1)
-    assert await kept(one) == ["b"]
+    assert await batch_ids(one) == ["b"]
 
 
 async def test_batch_with_an_open_attempt_is_not_evicted(site: Site) -> None:
@@ -89,10 +89,10 @@ async def test_batch_with_an_open_attempt_is_not_evicted(site: Site) -> None:
         site.clock.now += 1
         await begin(one, name, 1)
         await one.record_results(name, [failed(0)])
-    assert await kept(one) == ["b2", "b3", "followed"]
+    assert await batch_ids(one) == ["b2", "b3", "followed"]
     await finish(one, permit, "followed", failed(0))
     await begin(one, "b4", 1)
-    assert await kept(one) == ["b2", "b3", "b4"]
+    assert await batch_ids(one) == ["b2", "b3", "b4"]
 
 
 async def test_idempotency_key_of_an_evicted_batch_counts_for_a_day(site: Site) -> None:
@@ -103,12 +103,12 @@ async def test_idempotency_key_of_an_evicted_batch_counts_for_a_day(site: Site) 
     await one.record_results("b1", [failed(0)])
     site.clock.now += 100
     await begin(one, "b2", 1)
-    assert await kept(one) == ["b2"]
+    assert await batch_ids(one) == ["b2"]
     assert DAY - 101 < site.ttl("request:server:k 1") <= DAY - 99
     await one.record_results("b2", [failed(0)])
     await begin(one, "b3", 1)
     await one.record_results("b3", [failed(0)])
-    assert await kept(one) == ["b3"]
+    assert await batch_ids(one) == ["b3"]
     tight = await site.holder(journal_bytes=BATCH + 511)
     with pytest.raises(JournalFull):
         await begin(tight, "b4", 1)
@@ -166,7 +166,7 @@ async def test_unexpired_data_counts_towards_the_quota(site: Site) -> None:
     await begin(one, "b3", 1)
     await one.record_results("b2", [failed(0)])
     await one.record_results("b3", [failed(0)])
-    assert await kept(one) == ["b3"], "b2 has made room for the results"
+    assert await batch_ids(one) == ["b3"], "b2 has made room for the results"
     site.clock.now += DAY
     await begin(one, "b4", 1)
     with site.server.client as client:
@@ -185,7 +185,7 @@ async def test_batch_with_lost_size_continues_without_counting(site: Site) -> No
     assert batch.status == "completed"
     await begin(one, "b2", 1)
     await begin(one, "b3", 1)
-    assert await kept(one) == ["b1", "b2", "b3"]
+    assert await batch_ids(one) == ["b1", "b2", "b3"]
 
 
 async def test_journal_index_keys_expire_after_two_days(site: Site) -> None:
@@ -228,12 +228,12 @@ async def test_cache_quota_is_exact_and_the_oldest_values_are_evicted(site: Site
     assert await recalled(one, "abc") == "abc"
     await remember(one, "d", 1)
     assert await recalled(one, "abcd") == "bcd"
-    await remember(one, "b", 399, value="anew")
-    assert await one.get_cached("b") == "anew"
+    await remember(one, "b", 399, value="new value")
+    assert await one.get_cached("b") == "new value"
     await remember(one, "e", 400)
     assert await recalled(one, "bcde") == "bcde"
     await remember(one, "f", 1)
-    assert await recalled(one, "bcdef") == "bdef", "c is the oldest: b was written anew"
+    assert await recalled(one, "bcdef") == "bdef", "c is the oldest: b was written again"
     await remember(one, "g", 1_000)
     assert await recalled(one, "bdefg") == "g"
     with site.server.client as client:
@@ -295,10 +295,10 @@ async def test_all_waiting_entries_are_read(site: Site, count: int) -> None:
         names = [f"c{number}" for number in range(count - 1)]
         client.hset(site.key("entries"), mapping=dict.fromkeys(names, record))
         client.zadd(site.key("queue"), {name: 10 + place for place, name in enumerate(names)})
-    room = await one.resize("team", 3_000)
-    assert {each.entry for each in room.offers} == {"c", *names}
-    assert len(room.offers) == 1 + count
-    assert offer in room.offers
+    admission = await one.resize("team", 3_000)
+    assert {each.entry for each in admission.offers} == {"c", *names}
+    assert len(admission.offers) == 1 + count
+    assert offer in admission.offers
 
 
 # Recorded data.
@@ -327,7 +327,7 @@ async def test_batch_list_respects_its_limit(site: Site) -> None:
     assert [batch.first_prompt for batch in listed] == ["prompt 0"] * 3
     assert [batch.id for batch in await one.list_batches(["token:x"])] == ["b2"]
     assert [batch.id for batch in await one.list_batches(["server"], limit=1)] == ["b4"]
-    assert await one.list_batches(["nobody"]) == []
+    assert await one.list_batches(["unknown"]) == []
     with site.server.client as client:
         client.delete(site.key("batch:b4"))
     assert [batch.id for batch in await one.list_batches(["server"])] == ["b3", "b1", "b0"]
@@ -368,12 +368,14 @@ async def test_daily_image_count_expires_two_days_after_its_first_use(site: Site
     day = int(site.clock.now // DAY)
     await one.record_attempts({first.permit: attempt("b", 0, images=5)}, images_per_day=9)
     assert DAY < site.ttl(f"images:acme:{day}") <= 2 * DAY
-    noted = await one.record_attempts({second.permit: attempt("b", 1, images=4)}, images_per_day=9)
-    assert len(noted.cancel_after) == 1, "nine fit exactly"
+    recorded = await one.record_attempts(
+        {second.permit: attempt("b", 1, images=4)}, images_per_day=9
+    )
+    assert len(recorded.cancel_after) == 1, "nine fit exactly"
     (third,) = (await begin(one, "b2", 1)).offers
-    noted = await one.record_attempts({third.permit: attempt("b2", 0)}, images_per_day=9)
-    assert noted.cancel_after == {}
-    assert noted.quota_resets_in == pytest.approx((day + 1) * DAY - site.clock.now)
+    recorded = await one.record_attempts({third.permit: attempt("b2", 0)}, images_per_day=9)
+    assert recorded.cancel_after == {}
+    assert recorded.quota_resets_in == pytest.approx((day + 1) * DAY - site.clock.now)
     await one.requeue(second.permit)
     with site.server.client as client:
         assert client.get(site.key(f"images:acme:{day}")) == "5"

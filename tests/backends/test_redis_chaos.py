@@ -19,7 +19,8 @@ from anyio.abc import TaskGroup
 from backends.servers import KINDS, RunningServer, running_server
 from backends.steps import OWN, attempt, failed
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import AttemptRecord, JournalTask, NewBatch, RunningPrediction
+from replicate_mcp.batches.attempt_store import AttemptRecord, RunningPrediction
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 
@@ -123,7 +124,7 @@ class Process:
         journal = tuple(JournalTask(f"{n}", f"{n}.png", "o/m") for n in range(tasks))
         self.pending[batch] = list(range(tasks))
         try:
-            room = await self.backend.open_batch(
+            admission = await self.backend.open_batch(
                 NewBatch(batch, "server", "acme", "replicate-global", journal),
                 QueueEntry(batch, (OWN,), "acme", tasks),
             )
@@ -132,7 +133,7 @@ class Process:
             self.begun.append("")
             return
         self.begun.append(batch)
-        self._accept(room)
+        self._accept(admission)
 
     async def _poll(self) -> None:
         while True:
@@ -145,18 +146,18 @@ class Process:
             except BackendUnavailable:
                 await anyio.sleep(POLL_SECONDS)
 
-    def _accept(self, room: AdmissionResult) -> None:
-        for offer in room.offers:
+    def _accept(self, admission: AdmissionResult) -> None:
+        for offer in admission.offers:
             tasks = self.pending.get(offer.entry)
             if offer.permit > self.newest and tasks:
                 self.group.start_soon(self._make, offer.permit, offer.entry, tasks.pop())
-        self.newest = max(self.newest, *(offer.permit for offer in room.offers), 0)
+        self.newest = max(self.newest, *(offer.permit for offer in admission.offers), 0)
 
     async def _make(self, permit: int, batch: str, task: int) -> None:
-        noted = await self._retry_until_available(
+        recorded = await self._retry_until_available(
             lambda: self.backend.record_attempts({permit: attempt(batch, task)})
         )
-        if permit not in noted.cancel_after:
+        if permit not in recorded.cancel_after:
             if batch in self.pending:
                 self.pending[batch].append(task)
             else:
@@ -169,9 +170,11 @@ class Process:
             )
         await self.replicate.ended(permit)
         result = failed(task, id_of(permit))
-        room = await self._retry_until_available(lambda: self.backend.finish(permit, batch, result))
-        assert room is not None
-        self._accept(room)
+        admission = await self._retry_until_available(
+            lambda: self.backend.finish(permit, batch, result)
+        )
+        assert admission is not None
+        self._accept(admission)
 
     async def _drop(self, batch: str, tasks: list[int]) -> None:
         """Record tasks that are no longer created: nothing else does after a loss of state."""
@@ -186,11 +189,11 @@ class Process:
                 if await self.backend.has_lost_state("acme"):
                     listed = self.replicate.running()
                     known = await self.backend.list_prediction_ids("acme")
-                    noted = {each.permit for each in await self.backend.open_attempts("acme")}
+                    recorded = {each.permit for each in await self.backend.open_attempts("acme")}
                     running = [
                         RunningPrediction(id_of(permit), "o/m", 60)
                         for permit in listed
-                        if permit not in noted and id_of(permit) not in known
+                        if permit not in recorded and id_of(permit) not in known
                     ]
                     self._accept(await self.backend.import_running("acme", running))
                 for orphan in await self.backend.orphans("acme"):
@@ -209,11 +212,11 @@ class Process:
             )
             return
         result = failed(orphan.task, id_of(made) if was_made else None)
-        room = await self._retry_until_available(
+        admission = await self._retry_until_available(
             lambda: self.backend.finish(orphan.permit, orphan.batch, result)
         )
-        assert room is not None
-        self._accept(room)
+        assert admission is not None
+        self._accept(admission)
 
     async def _retry_until_available(self, step: Callable[[], Awaitable[T]]) -> T:
         while True:

@@ -35,7 +35,7 @@ from replicate_mcp.backends.redis.encoding import (
     encode_throttling,
 )
 from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry, MirroredPermit
-from replicate_mcp.batches.backend import BatchState, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.journal import BatchState, IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, QueueEntry, SemaphoreState
@@ -140,7 +140,7 @@ def test_attempt_is_decoded_with_an_optional_prediction() -> None:
 
 def test_recorded_attempts_are_decoded_with_the_quota_reset_time() -> None:
     read = decode_recorded_attempts([[["7", "600"], ["8", "597"]], ""], AdmissionResult())
-    assert (read.cancel_after, read.room, read.quota_resets_in) == (
+    assert (read.cancel_after, read.admission, read.quota_resets_in) == (
         {7: 600, 8: 597},
         AdmissionResult(),
         None,

@@ -21,7 +21,7 @@ from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.app.composition import open_backend
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.connection import Address, RedisConnection, masked
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
@@ -54,10 +54,10 @@ async def test_attempt_with_lost_response_is_recorded_once_or_its_task_is_requeu
     linked: Linked,
 ) -> None:
     _, link, one = linked
-    room = await begin(one, "b", 5)
+    admission = await begin(one, "b", 5)
     link.lose_answers(1)
-    permits = await take_all(one, room)
-    assert permits == [offer.permit for offer in room.offers]
+    permits = await take_all(one, admission)
+    assert permits == [offer.permit for offer in admission.offers]
     await finish(one, permits[0], "b", failed(0))
     more = await one.admit()
     assert await lose_two_responses(lambda: take_all(one, more), link) == []
@@ -69,9 +69,9 @@ async def test_result_with_lost_response_is_recorded_once(linked: Linked) -> Non
     _, link, one = linked
     permits = await take_all(one, await begin(one, "b", 5))
     result = failed(0, "p1")
-    room = await lose_two_responses(lambda: finish(one, permits[0], "b", result), link)
+    admission = await lose_two_responses(lambda: finish(one, permits[0], "b", result), link)
     assert await state(one) == (3, 1)
-    assert len(room.offers) == 1
+    assert len(admission.offers) == 1
     assert [row.prediction_id for row in await one.results("b")] == ["p1"]
 
 
@@ -127,8 +127,8 @@ async def test_batch_with_lost_open_response_is_opened_once_or_ended(linked: Lin
 async def test_permit_released_over_a_broken_connection_becomes_free(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)
-    room = await one.enqueue(QueueEntry("contexts", ("team",), None, 1))
-    (permit,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
+    admission = await one.enqueue(QueueEntry("contexts", ("team",), None, 1))
+    (permit,) = (await one.accept_offers([offer.permit for offer in admission.offers])).permits
     await link.cut()
     with pytest.raises(BackendUnavailable):
         await one.release(permit)
@@ -138,7 +138,7 @@ async def test_permit_released_over_a_broken_connection_becomes_free(linked: Lin
 
 async def test_call_that_arrives_out_of_order_is_ignored(fleet: Fleet) -> None:
     one = await fleet.holder()
-    room = await begin(one, "b", 1)
+    admission = await begin(one, "b", 1)
     membership = one._session
     late = membership._sequence
     await one.dequeue("b")
@@ -146,7 +146,7 @@ async def test_call_that_arrives_out_of_order_is_ignored(fleet: Fleet) -> None:
     answer = await one._server.call("enqueue", membership.holder, arguments, sequence=late)
     assert answer == ["late"]
     assert await state(one) == (0, 0)
-    assert await take_all(one, room) == []
+    assert await take_all(one, admission) == []
 
 
 # Cut connections.
@@ -432,13 +432,13 @@ async def test_concurrent_calls_are_coalesced_into_one_round_trip(fleet: Fleet) 
 
 async def test_accepting_an_offer_takes_priority_over_other_queued_calls(fleet: Fleet) -> None:
     one = await fleet.holder()
-    room = await begin(one, "b", 1)
+    admission = await begin(one, "b", 1)
     async with anyio.create_task_group() as group, waiting(one, group) as queue:
         for n in range(9):
             queue.ask(f"admit {n}", one.admit)
-        queue.ask("take", lambda: take_all(one, room))
+        queue.ask("take", lambda: take_all(one, admission))
     assert list(queue.answers).index("take") <= 1
-    assert queue.answers["take"] == [offer.permit for offer in room.offers]
+    assert queue.answers["take"] == [offer.permit for offer in admission.offers]
 
 
 async def test_each_coalesced_batch_gets_its_own_response(fleet: Fleet) -> None:
@@ -447,7 +447,7 @@ async def test_each_coalesced_batch_gets_its_own_response(fleet: Fleet) -> None:
     async with anyio.create_task_group() as group, waiting(one, group) as queue:
         queue.ask("b1", lambda: begin(one, "b1", 1, key=key))
         queue.ask("b2", lambda: begin(one, "b2", 1, key=key))
-        queue.ask("b3", lambda: begin(one, "b3", 1, also=("nobody's",)))
+        queue.ask("b3", lambda: begin(one, "b3", 1, also=("unknown",)))
         queue.ask("b4", lambda: begin(one, "b4", 1))
     b1, b2, b3, b4 = (queue.answers[f"b{n}"] for n in range(1, 5))
     assert isinstance(b1, AdmissionResult)
@@ -520,13 +520,13 @@ async def test_task_costs_two_round_trips(fleet: Fleet) -> None:
     one = await RedisBackend.open(fleet.server.url(fleet.prefix, lease=600))
     await one.declare_limit(OWN, 1, per_minute=60_000)
     tasks = 20
-    room = await begin(one, "b", tasks)
+    admission = await begin(one, "b", tasks)
     with fleet.server.client as client:
         client.config_resetstat()
         for task in range(tasks):
-            (offer,) = room.offers
+            (offer,) = admission.offers
             await one.record_attempts({offer.permit: attempt("b", task)})
-            room = await finish(one, offer.permit, "b", failed(task, f"p{task}"))
+            admission = await finish(one, offer.permit, "b", failed(task, f"p{task}"))
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert calls == 2 * tasks
     await one.close()

@@ -6,7 +6,8 @@ import pytest
 from backends.conftest import Fleet, until
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import IdempotencyKey, RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 
 DAY = 86_400
@@ -68,11 +69,15 @@ async def test_prediction_ids_are_listed_for_two_hours_and_kept_for_a_day(fleet:
     at = now(fleet)
     ages = {"young": 7_190, "older": 7_210, "old": DAY - 60, "gone": DAY + 60}
     add(fleet, "predictions:acme", {name: (at - age) * 1e6 for name, age in ages.items()})
-    add(fleet, "predictions:acme", {"entered": -(at - DAY - 60) * 1e6, "entered lately": -at * 1e6})
+    add(
+        fleet,
+        "predictions:acme",
+        {"entered": -(at - DAY - 60) * 1e6, "entered recently": -at * 1e6},
+    )
     assert await one.list_prediction_ids("acme") == {"young"}
     assert await one.claim_prediction(permit, "b", "p1")
     assert members(fleet, "predictions:acme") == {
-        "young", "older", "old", "entered lately", "p1",
+        "young", "older", "old", "entered recently", "p1",
     }  # fmt: skip
     assert DAY < ttl(fleet, "predictions:acme") <= 2 * DAY
 
@@ -145,7 +150,7 @@ async def test_over_a_thousand_waiting_batches_all_receive_offers(fleet: Fleet) 
     async with anyio.create_task_group() as group:
         for number in range(1_003):
             group.start_soon(begin, one, f"b{number}", 1)
-    room = await one.resize(OWN, 1_500)
-    assert {offer.entry for offer in room.offers} == {f"b{number}" for number in range(1_003)}
+    admission = await one.resize(OWN, 1_500)
+    assert {offer.entry for offer in admission.offers} == {f"b{number}" for number in range(1_003)}
     await finish(one, permit, "first", failed(0, "p1"))
     await one.close()

@@ -12,7 +12,7 @@ from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import wake_ups
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.decoding import REASONS
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.errors import SemaphoreInUse
 from replicate_mcp.semaphores import adaptive_rate
 from replicate_mcp.semaphores.adaptive_rate import Throttling
@@ -20,7 +20,7 @@ from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 from replicate_mcp.semaphores.rate_limit import Rate
 
 
-class Kept:
+class StoredState:
     """The stored state of a fleet's server."""
 
     def __init__(self, fleet: Fleet) -> None:
@@ -55,19 +55,19 @@ def holder_key(backend: RedisBackend) -> str:
     return f"holder:{backend._session.holder}"
 
 
-async def holder_with_dead_peer(fleet: Fleet) -> tuple[Kept, RedisBackend]:
+async def holder_with_dead_peer(fleet: Fleet) -> tuple[StoredState, RedisBackend]:
     """Return a holder in contact for a lease, and a dead one with a running prediction."""
     alive, gone = await fleet.holder(), await fleet.holder()
     await take_all(gone, await begin(gone, "b", 1))
     await fleet.lapses(gone)
-    kept = Kept(fleet)
+    stored = StoredState(fleet)
 
     async def in_contact_for_a_lease() -> bool:
-        since = float(kept.get(holder_key(alive), "since"))
-        return alive._session.is_connected_for_a_lease and since < kept.now() - LEASE
+        since = float(stored.get(holder_key(alive), "since"))
+        return alive._session.is_connected_for_a_lease and since < stored.now() - LEASE
 
     await until(in_contact_for_a_lease)
-    return kept, alive
+    return stored, alive
 
 
 async def test_holder_with_interrupted_contact_declares_no_other_dead(
@@ -83,46 +83,46 @@ async def test_holder_with_interrupted_contact_declares_no_other_dead(
 async def test_holder_with_contact_shorter_than_a_lease_declares_no_other_dead(
     fleet: Fleet,
 ) -> None:
-    kept, alive = await holder_with_dead_peer(fleet)
-    kept.set(holder_key(alive), since=kept.now())
+    stored, alive = await holder_with_dead_peer(fleet)
+    stored.set(holder_key(alive), since=stored.now())
     assert await alive.orphans("acme") == []
-    kept.set(holder_key(alive), since=kept.now() - LEASE)
+    stored.set(holder_key(alive), since=stored.now() - LEASE)
     await until(lambda: alive.orphans("acme"))
 
 
 async def test_no_holder_is_declared_dead_while_lost_state_is_resynced(fleet: Fleet) -> None:
-    kept, alive = await holder_with_dead_peer(fleet)
-    kept.set("generation", opens_at=kept.now() + 9)
+    stored, alive = await holder_with_dead_peer(fleet)
+    stored.set("generation", opens_at=stored.now() + 9)
     assert await alive.orphans("acme") == []
-    kept.set("generation", opens_at=kept.now())
+    stored.set("generation", opens_at=stored.now())
     await until(lambda: alive.orphans("acme"))
 
 
 async def test_holder_with_unknown_join_time_declares_no_other_dead(fleet: Fleet) -> None:
-    kept, alive = await holder_with_dead_peer(fleet)
-    kept.drop(holder_key(alive), "since")
+    stored, alive = await holder_with_dead_peer(fleet)
+    stored.drop(holder_key(alive), "since")
     assert await alive.orphans("acme") == []
 
 
 async def test_contact_start_in_the_future_is_reset_to_now(fleet: Fleet) -> None:
-    kept, alive = await holder_with_dead_peer(fleet)
-    kept.set(holder_key(alive), since=kept.now() + 3_600)
+    stored, alive = await holder_with_dead_peer(fleet)
+    stored.set(holder_key(alive), since=stored.now() + 3_600)
     assert await alive.orphans("acme") == []
-    assert float(kept.get(holder_key(alive), "since")) <= kept.now()
+    assert float(stored.get(holder_key(alive), "since")) <= stored.now()
     await until(lambda: alive.orphans("acme"))
 
 
 async def test_permit_of_a_dead_holder_is_adopted_only_by_a_holder_allowed_to_declare_it_dead(
     fleet: Fleet,
 ) -> None:
-    kept, alive = await holder_with_dead_peer(fleet)
+    stored, alive = await holder_with_dead_peer(fleet)
     (attempt_,) = await alive.open_attempts("acme")
-    assert not await alive.adopt(attempt_.permit), "nobody has looked for the dead"
+    assert not await alive.adopt(attempt_.permit), "no holder has searched for dead ones"
     await until(lambda: alive.orphans("acme"))
-    kept.set(holder_key(alive), since=kept.now())
+    stored.set(holder_key(alive), since=stored.now())
     assert await alive.orphans("acme") == []
     assert not await alive.adopt(attempt_.permit)
-    kept.set(holder_key(alive), since=kept.now() - LEASE)
+    stored.set(holder_key(alive), since=stored.now() - LEASE)
     await until(lambda: alive.adopt(attempt_.permit))
 
 
@@ -133,13 +133,13 @@ async def test_permit_of_a_dead_holder_is_adopted_only_by_a_holder_allowed_to_de
 async def test_clock_set_back_pauses_admission_for_at_most_a_lease(
     fleet: Fleet, began_ago: float
 ) -> None:
-    one, kept = await fleet.holder(), Kept(fleet)
+    one, stored = await fleet.holder(), StoredState(fleet)
     await begin(one, "b", 9)
-    began_at = kept.now() - began_ago
-    kept.set("generation", began_at=began_at, opens_at=began_at + LEASE)
-    room = await one.admit()
-    assert room.paused_for is not None
-    assert 0 < room.paused_for <= LEASE
+    began_at = stored.now() - began_ago
+    stored.set("generation", began_at=began_at, opens_at=began_at + LEASE)
+    admission = await one.admit()
+    assert admission.paused_for is not None
+    assert 0 < admission.paused_for <= LEASE
 
 
 async def test_admission_reopens_after_the_longest_lease_of_registered_holders(
@@ -166,11 +166,11 @@ async def test_admission_reopens_after_the_longest_lease_of_registered_holders(
 async def test_admission_pause_is_reported_only_to_waiting_holders(fleet: Fleet) -> None:
     one = await fleet.holder()
     fleet.forget("permits")
-    room = await one.admit()
-    assert (room.paused_for, room.retry_in) == (None, None)
-    room = await begin(one, "b", 1)
-    assert room.paused_for is not None
-    assert room.retry_in == pytest.approx(room.paused_for, abs=0.01)
+    admission = await one.admit()
+    assert (admission.paused_for, admission.retry_in) == (None, None)
+    admission = await begin(one, "b", 1)
+    assert admission.paused_for is not None
+    assert admission.retry_in == pytest.approx(admission.paused_for, abs=0.01)
 
 
 MAY_NOT_BE_LOST: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
@@ -207,7 +207,7 @@ async def test_critical_calls_renew_the_lease_first_and_work_when_memory_is_full
     with fleet.server.client as client:
         client.pexpire(fleet.key(holder_key(one)), 30_000)
     await (MAY_NOT_BE_LOST | MAY_BE_REFUSED)[step](one, permit)
-    ttl = Kept(fleet).ttl(holder_key(one))
+    ttl = StoredState(fleet).ttl(holder_key(one))
     assert (ttl > 30) is (step in MAY_NOT_BE_LOST)
     await one.close()
 
@@ -236,18 +236,18 @@ async def test_imported_permits_and_offers_of_the_same_call_have_distinct_number
     await begin(one, "b", 5)
     await until(lambda: one.has_lost_state("acme"))
     running = [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
-    room = await one.import_running("acme", running)
-    assert len(room.offers) == 3
+    admission = await one.import_running("acme", running)
+    assert len(admission.offers) == 3
     entered = {each.permit for each in await one.orphans("acme")}
-    assert not entered & {offer.permit for offer in room.offers}
-    assert len(await take_all(one, room)) == 3
+    assert not entered & {offer.permit for offer in admission.offers}
+    assert len(await take_all(one, admission)) == 3
     assert await state(one) == (5, 2)
 
 
 async def test_permit_numbers_increase_although_the_server_clock_is_behind(fleet: Fleet) -> None:
-    one, kept = await fleet.holder(limit=2), Kept(fleet)
-    ahead = int((kept.now() + 3_600) * 1e6)
-    kept.set("generation", permit=ahead)
+    one, stored = await fleet.holder(limit=2), StoredState(fleet)
+    ahead = int((stored.now() + 3_600) * 1e6)
+    stored.set("generation", permit=ahead)
     numbers = [offer.permit for offer in (await begin(one, "b1", 2)).offers]
     assert numbers == [ahead + 1, ahead + 2]
     await one.dequeue("b1")
@@ -258,26 +258,26 @@ async def test_permit_numbers_increase_although_the_server_clock_is_behind(fleet
 async def test_permit_numbers_stay_above_those_already_seen_after_state_loss(
     fleet: Fleet,
 ) -> None:
-    one, kept = await fleet.holder(limit=1), Kept(fleet)
-    ahead = int((kept.now() + 3_600) * 1e6)
-    kept.set("generation", permit=ahead)
+    one, stored = await fleet.holder(limit=1), StoredState(fleet)
+    ahead = int((stored.now() + 3_600) * 1e6)
+    stored.set("generation", permit=ahead)
     await begin(one, "b", 1)
     with fleet.server.client as client:
         client.delete(*client.keys(fleet.key("*")))
     await until(lambda: one.has_lost_state("acme"))
-    room = await one.import_running("acme", [])
-    assert [offer.permit for offer in room.offers] == [ahead + 2]
+    admission = await one.import_running("acme", [])
+    assert [offer.permit for offer in admission.offers] == [ahead + 2]
 
 
 # Expiry.
 
 
 async def test_daily_image_counts_expire_after_two_days(fleet: Fleet) -> None:
-    one, kept = await fleet.holder(), Kept(fleet)
+    one, stored = await fleet.holder(), StoredState(fleet)
     first, second = (await begin(one, "b", 2)).offers
     await one.record_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
-    day = int(kept.now() // 86_400)
-    assert 86_400 < kept.ttl(f"images:acme:{day}") <= 2 * 86_400
+    day = int(stored.now() // 86_400)
+    assert 86_400 < stored.ttl(f"images:acme:{day}") <= 2 * 86_400
 
 
 async def test_finished_batch_leaves_no_queue_or_permit_keys(fleet: Fleet) -> None:
@@ -285,9 +285,9 @@ async def test_finished_batch_leaves_no_queue_or_permit_keys(fleet: Fleet) -> No
     await one.register("team", 3)
     (permit,) = await take_all(one, await begin(one, "b", 1, also=("team",), max_running=1))
     await finish(one, permit, "b", failed(0, "p1"))
-    room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
-    await one.accept_offers([offer.permit for offer in room.offers])
-    await one.release(room.offers[0].permit)
+    admission = await one.enqueue(QueueEntry("c", ("team",), None, 1))
+    await one.accept_offers([offer.permit for offer in admission.offers])
+    await one.release(admission.offers[0].permit)
     await one.dequeue("c")
     for key in ("permits", "offers", "entries", "units", "held", "cancel_afters"):
         with fleet.server.client as client:
@@ -317,13 +317,13 @@ async def test_closed_holder_leaves_no_keys(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ago", "reaps"), [(0, False), (1.5, True), (-5, True)], ids=["lately", "before", "ahead"]
+    ("ago", "reaps"), [(0, False), (1.5, True), (-5, True)], ids=["recently", "before", "ahead"]
 )
 async def test_dead_holders_are_reaped_once_a_second_across_all_holders(
     fleet: Fleet, ago: float, reaps: bool
 ) -> None:
-    kept, alive = await holder_with_dead_peer(fleet)
-    kept.set("generation", reaped_at=kept.now() - ago)
+    stored, alive = await holder_with_dead_peer(fleet)
+    stored.set("generation", reaped_at=stored.now() - ago)
     await alive.admit()
     with fleet.server.client as client:
         assert client.hlen(fleet.key("holders")) == (2 if reaps else 3)
@@ -338,8 +338,8 @@ async def dead_holder_with_attempt(
     """Return a live holder, a dead one, and the permit of the dead one's attempt."""
     alive, gone = await site.holder(label="alive"), await site.holder(label="gone")
     (offer,) = (await begin(gone, "b", 1)).offers
-    noted = replace(attempt("b", 0), max_seconds=max_seconds)
-    await gone.record_attempts({offer.permit: noted})
+    recorded = replace(attempt("b", 0), max_seconds=max_seconds)
+    await gone.record_attempts({offer.permit: recorded})
     if prediction is not None:
         assert await gone.claim_prediction(offer.permit, "b", prediction)
     site.lapse(gone, by=alive)
@@ -373,9 +373,9 @@ async def test_holder_is_declared_dead_after_a_lease_of_contact_by_both_clocks(
     assert [each.permit for each in await alive.orphans("acme")] == [permit] * finds
     assert [share.holder for share in await alive.usage_by_holder()] == ["" if finds else "gone"]
     if since is not None and since > 0:
-        kept = site.get(holder, "since")
-        assert kept is not None
-        assert float(kept) <= site.now(), "it is counted from now"
+        stored = site.get(holder, "since")
+        assert stored is not None
+        assert float(stored) <= site.now(), "it is counted from now"
     site.in_contact(alive)
     site.end_pause()
     assert [each.permit for each in await alive.orphans("acme")] == [permit]
@@ -403,8 +403,10 @@ async def test_state_of_a_dead_holder_is_removed_and_that_of_others_stays(
     alive, gone = await site.holder(limit=5), await site.holder(limit=4)
     for each in (alive, gone):
         await each.register("team", 3)
-        room = await each.enqueue(QueueEntry(f"c{len(site.open)}-{id(each)}", ("team",), None, 2))
-        await each.accept_offers([room.offers[0].permit])
+        admission = await each.enqueue(
+            QueueEntry(f"c{len(site.open)}-{id(each)}", ("team",), None, 2)
+        )
+        await each.accept_offers([admission.offers[0].permit])
     await gone.register("studio", 1)
     first, _ = await take_all(gone, await begin(gone, "theirs", 2))
     await begin(gone, "waits", 2)
@@ -509,7 +511,7 @@ async def test_orphan_is_adopted_by_one_holder_and_repeated_adoption_succeeds(si
     await alive.abandon(permit)
     assert [each.permit for each in await other.orphans("acme")] == [permit]
     assert await other.adopt(permit)
-    assert not await alive.adopt(permit + 1), "there is none"
+    assert not await alive.adopt(permit + 1), "no such permit"
 
 
 # Names.
@@ -547,15 +549,15 @@ async def test_removing_a_name_removes_only_its_own_entries(site: Site) -> None:
         assert set(client.hkeys(site.key("entries"))) == {"#", "of studio"}
         assert client.hkeys(site.key("set")) != []
     assert await limits(one) == {OWN: 3, "studio": 1}
-    room = await one.enqueue(QueueEntry("of studio", ("studio",), None, 1))
-    assert [offer.entry for offer in room.offers] == ["of studio"]
+    admission = await one.enqueue(QueueEntry("of studio", ("studio",), None, 1))
+    assert [offer.entry for offer in admission.offers] == ["of studio"]
 
 
 async def test_waiting_entry_keeps_its_name(site: Site) -> None:
     one, two = await site.holder(), await site.holder()
     await one.register("team", 1)
-    room = await two.enqueue(QueueEntry("c", ("team",), None, 2))
-    assert len(room.offers) == 1
+    admission = await two.enqueue(QueueEntry("c", ("team",), None, 2))
+    assert len(admission.offers) == 1
     await one.close()
     assert await limits(two) == {OWN: 3, "team": 1}
     assert two._mirror.declared["team"] == (1, None)
@@ -578,9 +580,9 @@ async def test_repeated_accept_and_record_calls_count_once(site: Site) -> None:
     first, second = [o for o in (await begin(one, "b", 2)).offers if o.entry == "b"]
     attempts = {first.permit: attempt("b", 0), second.permit: attempt("b", 1)}
     for _ in range(2):
-        noted = await one.record_attempts(attempts, images_per_day=2)
-        assert noted.cancel_after == {first.permit: 600, second.permit: 597}
-        assert noted.quota_resets_in is None
+        recorded = await one.record_attempts(attempts, images_per_day=2)
+        assert recorded.cancel_after == {first.permit: 600, second.permit: 597}
+        assert recorded.quota_resets_in is None
     assert (await other.record_attempts(attempts)).cancel_after == {}
     day = int(site.clock.now // 86_400)
     with site.server.client as client:
@@ -592,7 +594,7 @@ async def test_call_is_late_after_a_later_one_but_not_when_repeated(
     site: Site,
 ) -> None:
     one = await site.holder()
-    room = await begin(one, "b", 3)
+    admission = await begin(one, "b", 3)
     server, me = one._server, one._session.holder
     last = one._session._sequence
     assert await server.call("dequeue", me, {"entry": "b", "wanted": 1}, sequence=last - 1) == [
@@ -604,12 +606,12 @@ async def test_call_is_late_after_a_later_one_but_not_when_repeated(
         answer = await server.call("dequeue", me, {"entry": "b", "wanted": 1}, sequence=last)
         assert answer[0] == "ok"
     assert await state(one) == (1, 0)
-    assert len(await take_all(one, room)) == 1
+    assert len(await take_all(one, admission)) == 1
     # Reads have no number, and calls of an unknown process are answered like this.
     assert (await server.call("get_batch", me, {"batch": "b"}))[0] == "ok"
     generation = site.get("generation", "id")
     for sequence in (0, 1):
-        answer = await server.call("admit", "nobody", {}, sequence=sequence)
+        answer = await server.call("admit", "unknown", {}, sequence=sequence)
         assert answer == ["register", generation]
 
 
@@ -635,7 +637,7 @@ async def test_session_calls_renew_the_lease_first(site: Site, which: str) -> No
 # Rates learned from creations, as in Python.
 
 
-async def kept_rate(site: Site, backend: RedisBackend) -> dict[str, float]:
+async def stored_rate(site: Site, backend: RedisBackend) -> dict[str, float]:
     """Return the fields of a process's stored rate."""
     await backend._session.renew()
     (record,) = backend._mirror.encode()["rates"]
@@ -651,18 +653,18 @@ async def test_rate_equals_that_of_the_same_calls_in_python(site: Site) -> None:
     one = await site.holder(limit=99, per_minute=60)
     at = site.clock.now
     rate = Rate.initial(60, at)
-    assert await kept_rate(site, one) == in_python(rate)
+    assert await stored_rate(site, one) == in_python(rate)
     first, second, third = (await begin(one, "b", 3)).offers
     rate = rate.refilled_at(at).consume(3)
-    assert await kept_rate(site, one) == in_python(rate)
+    assert await stored_rate(site, one) == in_python(rate)
     site.clock.now += 0.03125
     await one.record_attempts({first.permit: attempt("b", 0), second.permit: attempt("b", 1)})
     rate = adaptive_rate.on_sent(rate.refilled_at(site.clock.now), 2)
-    assert await kept_rate(site, one) == in_python(rate)
+    assert await stored_rate(site, one) == in_python(rate)
     site.clock.now += 0.5
     await one.dequeue("b")
     rate = rate.refilled_at(site.clock.now).refund(1)
-    assert await kept_rate(site, one) == in_python(rate)
+    assert await stored_rate(site, one) == in_python(rate)
     assert third.permit not in one._mirror.permits
     site.clock.now += 1.25
     throttling = Throttling(retry_after=8, burst=2)
@@ -670,9 +672,9 @@ async def test_rate_equals_that_of_the_same_calls_in_python(site: Site) -> None:
     rate = adaptive_rate.on_throttled(
         rate.refilled_at(site.clock.now), throttling, sent_at=at + 0.03125
     )
-    assert await kept_rate(site, one) == in_python(rate)
+    assert await stored_rate(site, one) == in_python(rate)
     await one.requeue(second.permit)
-    assert await kept_rate(site, one) == in_python(rate), "it was no 429"
+    assert await stored_rate(site, one) == in_python(rate), "it was no 429"
     states = {each.name: each for each in await one.semaphores()}
     assert states[OWN].throttled_for == pytest.approx(8)
     site.clock.now += 7.5
@@ -683,10 +685,10 @@ async def test_rate_equals_that_of_the_same_calls_in_python(site: Site) -> None:
     assert states[OWN].throttled_for is None
     await one.set_rate(OWN, 30)
     rate = rate.with_manual(30, site.clock.now)
-    assert (await kept_rate(site, one))["full_per_minute"] == rate.full_per_minute == 30
-    assert await kept_rate(site, one) == in_python(rate)
+    assert (await stored_rate(site, one))["full_per_minute"] == rate.full_per_minute == 30
+    assert await stored_rate(site, one) == in_python(rate)
     await one.declare_limit(OWN, 99, per_minute=600)
-    assert await kept_rate(site, one) == in_python(rate), "it was set by hand"
+    assert await stored_rate(site, one) == in_python(rate), "it was set by hand"
 
 
 async def test_attempts_of_several_accounts_update_their_own_rates_in_one_call(
@@ -698,9 +700,9 @@ async def test_attempts_of_several_accounts_update_their_own_rates_in_one_call(
     assert await one.has_lost_state("other")
     await one.import_running("other", [])
     await begin(one, "b1", 2)
-    room = await begin(one, "b2", 1, account="other")
+    admission = await begin(one, "b2", 1, account="other")
     site.clock.now += 0.015625
-    await take_all(one, room)
+    await take_all(one, admission)
     await one._session.renew()
     accepted = {
         record["account"]: float(record["values"][8]) for record in one._mirror.encode()["rates"]

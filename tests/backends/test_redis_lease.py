@@ -47,8 +47,8 @@ async def test_new_holder_declares_others_dead_only_after_a_full_lease_of_contac
 async def test_context_units_are_freed_with_their_process(fleet: Fleet) -> None:
     alive, gone = await fleet.holder(), await fleet.holder()
     await alive.register("team", 2)
-    room = await gone.enqueue(QueueEntry("contexts", ("team",), None, 5))
-    await gone.accept_offers([offer.permit for offer in room.offers])
+    admission = await gone.enqueue(QueueEntry("contexts", ("team",), None, 5))
+    await gone.accept_offers([offer.permit for offer in admission.offers])
     assert await state(alive, "team") == (2, 3)
     fleet.stop(gone)
     with anyio.fail_after(10):
@@ -60,9 +60,9 @@ async def test_holder_with_lapsed_lease_loses_its_offers_and_receives_new_ones(
     fleet: Fleet,
 ) -> None:
     late = await fleet.holder()
-    room = await begin(late, "b", 3)
+    admission = await begin(late, "b", 3)
     await fleet.lapses(late)
-    assert await take_all(late, room) == []
+    assert await take_all(late, admission) == []
     fleet.go_on(late)
     assert len(await take_all(late, await late.admit())) == 3
 
@@ -86,8 +86,8 @@ async def test_returning_holder_keeps_permits_not_taken_over(fleet: Fleet) -> No
     late = await fleet.holder()
     permits = await take_all(late, await begin(late, "b", 3))
     await fleet.lapses(late)
-    room = await finish(late, permits[0], "b", failed(0))
-    assert room.offers == ()
+    admission = await finish(late, permits[0], "b", failed(0))
+    assert admission.offers == ()
     assert await state(late) == (2, 0)
     other = await fleet.holder()
     assert [each.permit for each in await other.open_attempts("acme")] == permits[1:]

@@ -10,7 +10,7 @@ import pytest
 from backends.conftest import LEASE, Fleet, until
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import QueueEntry
@@ -38,10 +38,10 @@ async def test_losing_any_key_pauses_admission_for_a_lease_and_then_resumes(
     permits = await take_all(one, await begin(one, "b1", 4, also=("team",)))
     await begin(two, "b2", 2)
     fleet.forget(lost)
-    room = await finish(one, permits[0], "b1", failed(0))
-    assert room.offers == ()
-    assert room.retry_in is not None
-    assert room.retry_in <= LEASE
+    admission = await finish(one, permits[0], "b1", failed(0))
+    assert admission.offers == ()
+    assert admission.retry_in is not None
+    assert admission.retry_in <= LEASE
     assert not await one.has_lost_state("acme")
     await waits_for(one, 2, 3)
     await fleet.opened(one)
@@ -86,8 +86,8 @@ async def test_full_state_is_resynced_after_server_restart(fragile: Fleet) -> No
     assert await two.list_prediction_ids("acme") == {"p0", "p1"}
     assert await state(two, "team") == (2, 0)
     assert [each.limit for each in await two.semaphores() if each.name == "team"] == [8]
-    room = await one.admit()
-    assert [offer.entry for offer in room.offers] == ["b1"]
+    admission = await one.admit()
+    assert [offer.entry for offer in admission.offers] == ["b1"]
 
 
 async def _is_known(backend: RedisBackend, batch: str) -> bool:
@@ -124,12 +124,12 @@ async def test_attempts_in_a_snapshot_become_orphans_when_their_holder_is_gone(
     fragile: Fleet,
 ) -> None:
     alive, gone = await fragile.holder(), await fragile.holder()
-    (noted,) = await take_all(gone, await begin(gone, "b", 2, max_running=1))
+    (recorded,) = await take_all(gone, await begin(gone, "b", 2, max_running=1))
     fragile.server.save()
     fragile.stop(gone)
     fragile.server.restart()
     await until(lambda: _orphans(alive))
-    assert [each.permit for each in await alive.orphans("acme")] == [noted]
+    assert [each.permit for each in await alive.orphans("acme")] == [recorded]
     # Its other task may have been created after the snapshot; this cannot be determined.
     (row,) = await alive.results("b")
     assert isinstance(row, TaskFailure)
@@ -209,10 +209,10 @@ async def test_account_starts_nothing_until_running_predictions_are_imported(fle
     await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
     await until(lambda: one.has_lost_state("acme"))
     assert (await one.admit()).offers == ()
-    room = await one.import_running(
+    admission = await one.import_running(
         "acme", [RunningPrediction("p1", "o/m", 60), RunningPrediction("p2", "o/m", 60)]
     )
-    assert len(await take_all(one, room)) == 1
+    assert len(await take_all(one, admission)) == 1
     assert not await one.has_lost_state("acme")
     entered = await one.orphans("acme")
     assert [(each.batch, each.prediction_id) for each in entered] == [("", "p1"), ("", "p2")]
@@ -344,9 +344,9 @@ async def test_full_redis_memory_stops_only_new_work(
     assert len(await one.results("b")) == 3
     with pytest.raises(BackendUnavailable, match="out of memory"):
         await begin(one, "b2", 1)
-    room = await one.admit()
+    admission = await one.admit()
     with pytest.raises(BackendUnavailable, match="out of memory"):
-        await take_all(one, room)
+        await take_all(one, admission)
     with pytest.raises(BackendUnavailable, match="out of memory"):
         await one.set_cached("key", "value", seconds=9)
     await one.record_results("b", [failed(5)])

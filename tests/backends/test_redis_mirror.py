@@ -13,7 +13,7 @@ from replicate_mcp.backends.redis.mirror import (
     MirroredPermit,
 )
 from replicate_mcp.backends.redis.session import RENEWALS_A_LEASE, ROWS_A_CALL
-from replicate_mcp.batches.backend import JournalTask, NewBatch
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.semaphores.permit_store import QueueEntry
 
 
@@ -49,11 +49,11 @@ def test_accepted_offer_leaves_the_queue_and_is_mirrored_with_its_attempt() -> N
     mirror = with_batch(2)
     mirror.add_attempt(5, attempt("b", 1, images=3), 597, now=100.0)
     assert mirror.waiting("b") == 1
-    noted = attempt("b", 1)
+    recorded = attempt("b", 1)
     assert mirror.permits == {
         5: MirroredPermit(
-            "b", (OWN,), "acme", False, 100.0, 1, 597, attempt_fingerprint(noted), 800.0, 3,
-            None, "o/m", encode_inputs(noted), 1_000.0,
+            "b", (OWN,), "acme", False, 100.0, 1, 597, attempt_fingerprint(recorded), 800.0, 3,
+            None, "o/m", encode_inputs(recorded), 1_000.0,
         )
     }  # fmt: skip
     assert mirror.encode()["permits"] == [
@@ -61,10 +61,10 @@ def test_accepted_offer_leaves_the_queue_and_is_mirrored_with_its_attempt() -> N
             "permit": "5",
             "record": {
                 "entry": "b", "semaphores": (OWN,), "account": "acme", "taken_at": 100.0, "task": 1,
-                "cancel_after": 597, "fingerprint": attempt_fingerprint(noted),
+                "cancel_after": 597, "fingerprint": attempt_fingerprint(recorded),
                 "ends_by": 800.0, "images": 3,
             },
-            "about": {"model": "o/m", "inputs": encode_inputs(noted), "sent_at": 1_000.0},
+            "about": {"model": "o/m", "inputs": encode_inputs(recorded), "sent_at": 1_000.0},
         }
     ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from backends.conftest import Site
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.mirror import MirroredPermit
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.names import account_semaphore
@@ -47,11 +47,11 @@ async def test_state_is_complete_after_resync_whichever_key_was_lost(site: Site,
     before = await one.open_attempts("acme")
     generation = site.get("generation", "id")
     site.forget(lost)
-    room = await one.admit()
-    assert room.offers == ()
-    assert room.paused_for is not None
-    assert 50 < room.paused_for <= 60
-    assert room.retry_in == pytest.approx(room.paused_for, abs=1)
+    admission = await one.admit()
+    assert admission.offers == ()
+    assert admission.paused_for is not None
+    assert 50 < admission.paused_for <= 60
+    assert admission.retry_in == pytest.approx(admission.paused_for, abs=1)
     assert not await one.has_lost_state("acme")
     assert (await two.admit()).offers == ()
     assert await state(one) == (2, 4), "b1 waits for two, b2 for two"
@@ -329,8 +329,8 @@ async def test_permit_unknown_to_its_holder_is_orphaned_or_freed(
     mine, also_mine = await take_all(one, await begin(one, "b", 2))
     (others,) = await take_all(one, await begin(one, "b2", 1))
     await one.register("team", 3)
-    room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
-    (context,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
+    admission = await one.enqueue(QueueEntry("c", ("team",), None, 1))
+    (context,) = (await one.accept_offers([offer.permit for offer in admission.offers])).permits
     for permit in (mine, others, context):
         del one._mirror.permits[permit]
     del one._mirror.batches["b2"]
@@ -345,8 +345,8 @@ async def test_only_context_permits_missing_on_the_server_are_restored(site: Sit
     one, two = await site.holder(limit=9), await site.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
     await one.register("team", 3)
-    room = await one.enqueue(QueueEntry("c", ("team",), None, 1))
-    (context,) = (await one.accept_offers([offer.permit for offer in room.offers])).permits
+    admission = await one.enqueue(QueueEntry("c", ("team",), None, 1))
+    (context,) = (await one.accept_offers([offer.permit for offer in admission.offers])).permits
     await two.release(permit)
     await two.release(context)
     await resync(one)
@@ -380,8 +380,8 @@ async def test_attempts_are_restored_after_losing_all_keys(site: Site) -> None:
     # Equal attempts keep their distinct `Cancel-After`.
     await finish(one, second, "b", failed(1))
     (offer,) = (await one.admit()).offers
-    noted = await one.record_attempts({offer.permit: attempt("b", 3)})
-    assert noted.cancel_after == {offer.permit: 597}
+    recorded = await one.record_attempts({offer.permit: attempt("b", 3)})
+    assert recorded.cancel_after == {offer.permit: 597}
     # Their deadlines and the day's image count are unchanged.
     await one.close()
     await two.close()
@@ -471,8 +471,8 @@ async def test_each_account_is_imported_once_per_generation(site: Site) -> None:
     await one.import_running("other", [])
     assert await one.has_lost_state("acme")
     await begin(one, "b", 1)
-    room = await begin(one, "b2", 1, account="other")
-    assert [offer.entry for offer in room.offers] == []
+    admission = await begin(one, "b2", 1, account="other")
+    assert [offer.entry for offer in admission.offers] == []
     await site.admit_again(one, "other")
     assert [offer.entry for offer in (await one.admit()).offers] == ["b2"]
     assert await one.has_lost_state("acme")
@@ -506,10 +506,10 @@ async def test_entries_are_queued_in_resync_order_and_others_are_removed(
         batch = holder._mirror.permits[permits[0]].entry
         await finish(holder, permits[0], batch, failed(0))
         for each in (one, two):
-            room = await each.admit()
-            if room.offers:
-                served.append(room.offers[0].entry)
-                await take_all(each, room)
+            admission = await each.admit()
+            if admission.offers:
+                served.append(admission.offers[0].entry)
+                await take_all(each, admission)
         if not (one._mirror.permits or two._mirror.permits):
             break
         assert name

@@ -9,7 +9,7 @@ import pytest
 from backends.steps import begin, failed
 from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.semaphores.names import account_semaphore
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from backends.steps import OWN, attempt, begin, failed, finish, succeeded, take_all
+from replicate_mcp.backends.sqlite import cache
 from replicate_mcp.backends.sqlite import journal as journal_module
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.errors import JournalFull
 
 TASKS = '[["prompt 0", "0.png", "o/m"]]'
@@ -47,7 +48,7 @@ class Journal:
         await self.backend._step(end)
         await self.backend.dequeue(name)
 
-    async def kept(self) -> list[str]:
+    async def batch_ids(self) -> list[str]:
         return [batch.id for batch in await self.backend.list_batches(["server"])]
 
     async def bytes_by_state(self) -> dict[str, int]:
@@ -91,7 +92,7 @@ async def test_batch_size_is_that_of_its_stored_tasks_and_results() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowance", "kept"),
+    ("allowance", "batch_ids"),
     [
         (3 * SIZE, ["b3", "b2", "b1"]),
         (3 * SIZE - 1, ["b3", "b2"]),
@@ -101,32 +102,32 @@ async def test_batch_size_is_that_of_its_stored_tasks_and_results() -> None:
     ],
 )
 async def test_new_batch_evicts_no_more_batches_than_needed(
-    allowance: int, kept: list[str]
+    allowance: int, batch_ids: list[str]
 ) -> None:
     async with journal_of(allowance) as journal:
         for name in ("b1", "b2", "b3"):
             await journal.make(name)
-        assert await journal.kept() == kept
+        assert await journal.batch_ids() == batch_ids
         for name in ("b1", "b2", "b3"):
-            assert len(await journal.backend.tasks(name)) == (name in kept)
+            assert len(await journal.backend.tasks(name)) == (name in batch_ids)
 
 
 @pytest.mark.parametrize(
-    ("allowance", "kept"),
+    ("allowance", "batch_ids"),
     [
         (2 * SIZE + 512, ["b3", "b2"]),
         (2 * SIZE + 511, ["b3"]),
         (SIZE + 2 * 512, ["b3"]),
     ],
 )
-async def test_evicting_batches_with_keys_frees_less(allowance: int, kept: list[str]) -> None:
+async def test_evicting_batches_with_keys_frees_less(allowance: int, batch_ids: list[str]) -> None:
     async with journal_of(allowance) as journal:
         for name in ("b1", "b2", "b3"):
             await journal.make(name, name)
-        assert await journal.kept() == kept
-        gone = 3 - len(kept)
+        assert await journal.batch_ids() == batch_ids
+        gone = 3 - len(batch_ids)
         assert await journal.bytes_by_state() == {
-            "ended": len(kept) * SIZE,
+            "ended": len(batch_ids) * SIZE,
             "forgotten": gone * 512,
         }
 
@@ -137,11 +138,11 @@ async def test_quota_beside_a_running_batch_is_exact(allowance: int) -> None:
         await journal.make("runs", ends=False)
         if allowance == 2 * SIZE:
             await journal.make("b", ends=False)
-            assert await journal.kept() == ["b", "runs"]
+            assert await journal.batch_ids() == ["b", "runs"]
         else:
             with pytest.raises(JournalFull, match=r"take 0\.1 of 0\.1 MiB, .* 24 hours 0 MiB"):
                 await journal.make("b")
-            assert await journal.kept() == ["runs"]
+            assert await journal.batch_ids() == ["runs"]
 
 
 async def test_quota_beside_a_key_is_exact() -> None:
@@ -149,12 +150,12 @@ async def test_quota_beside_a_key_is_exact() -> None:
         await journal.make("b1", "k")
         await journal.make("b2")
         await journal.make("b3")
-        assert await journal.kept() == ["b3"]
+        assert await journal.batch_ids() == ["b3"]
     async with journal_of(SIZE + 511) as journal:
         await journal.make("b1", "k")
         with pytest.raises(JournalFull):
             await journal.make("b2")
-        assert await journal.kept() == ["b1"]
+        assert await journal.batch_ids() == ["b1"]
 
 
 async def test_batch_with_an_open_attempt_is_not_evicted_but_another_is() -> None:
@@ -163,15 +164,15 @@ async def test_batch_with_an_open_attempt_is_not_evicted_but_another_is() -> Non
         await journal.end("followed")
         with pytest.raises(JournalFull):
             await journal.make("b", ends=False)
-        assert await journal.kept() == ["followed"]
+        assert await journal.batch_ids() == ["followed"]
         await journal.backend.release(permit)
         await journal.make("b", ends=False)
-        assert await journal.kept() == ["b"]
+        assert await journal.batch_ids() == ["b"]
     async with journal_of(2 * SIZE) as journal:
         await take_all(journal.backend, await begin(journal.backend, "runs", 1))
         await journal.make("ended")
         await journal.make("b")
-        assert await journal.kept() == ["b", "runs"]
+        assert await journal.batch_ids() == ["b", "runs"]
 
 
 async def test_idempotency_key_and_its_quota_are_free_after_a_day() -> None:
@@ -182,12 +183,12 @@ async def test_idempotency_key_and_its_quota_are_free_after_a_day() -> None:
             await journal.make("b4", "b4")
         journal.now += DAY
         await journal.make("without a key")
-        assert await journal.kept() == ["without a key"]
+        assert await journal.batch_ids() == ["without a key"]
         journal.now += DAY
         await journal.make("b1", "b1")
         journal.now += DAY + 1
         await journal.backend.check_idempotency_key("server", "b1")
-        assert await journal.kept() == []
+        assert await journal.batch_ids() == []
 
 
 async def test_data_older_than_a_day_is_deleted(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ async def test_data_older_than_a_day_is_deleted(tmp_path: Path) -> None:
 
 
 async def test_cache_quota_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "MEMO_BYTES", 3 * (512 + 2 + 100))
+    monkeypatch.setattr(cache, "MEMO_BYTES", 3 * (512 + 2 + 100))
     async with journal_of(1_000_000) as journal:
 
         async def remembered() -> list[str]:
@@ -265,15 +266,15 @@ async def test_unknown_items_are_absent() -> None:
         assert [await read("unknown") for read in reads] == [[], [], None, None]
         await backend.record_results("unknown", [failed(0)])
         await backend.cancel_batch("unknown")
-        assert await journal.kept() == []
+        assert await journal.batch_ids() == []
 
 
 async def test_state_file_never_loses_running_predictions() -> None:
     async with journal_of(1_000_000) as journal:
         backend = journal.backend
         assert await backend.has_lost_state("acme") is False
-        room = await backend.import_running("acme", [])
-        assert (room.offers, room.retry_in, room.paused_for) == ((), None, None)
+        admission = await backend.import_running("acme", [])
+        assert (admission.offers, admission.retry_in, admission.paused_for) == ((), None, None)
         assert await backend.interrupted_batches() == []
         assert await backend.config_warnings() == []
 

@@ -12,7 +12,7 @@ from backends.steps import OWN, begin, failed
 from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.database import APPLICATION_ID
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 
 VERSION_1 = (Path(__file__).parent / "schema_version_1.sql").read_text("utf-8")
 """The schema as version 1 had it."""

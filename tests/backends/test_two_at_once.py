@@ -12,7 +12,8 @@ import pytest
 
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from backends.worlds import World
-from replicate_mcp.batches.backend import Backend, IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
@@ -86,8 +87,8 @@ async def test_concurrent_requests_with_one_key_open_one_batch(world: World, ord
 
     answers = await both(order, lambda: request(one, "b1", "d1"), lambda: request(two, "b2", "d2"))
     (taken,) = [each for each in answers if isinstance(each, IdempotencyKeyExists)]
-    (room,) = [each for each in answers if isinstance(each, AdmissionResult)]
-    assert {offer.entry for offer in room.offers} == {taken.batch_id}
+    (admission,) = [each for each in answers if isinstance(each, AdmissionResult)]
+    assert {offer.entry for offer in admission.offers} == {taken.batch_id}
     assert taken.digest == taken.batch_id.replace("b", "d")
     assert [each.id for each in await one.list_batches(["server"])] == [taken.batch_id]
     assert await state(two) == (2, 0)
@@ -141,10 +142,10 @@ async def test_limit_changed_while_offers_are_accepted_applies_next(
     world: World, order: str, limit: int
 ) -> None:
     one, two = await world.holder(limit=3), await world.holder(limit=3)
-    room = await begin(one, "b", 9)
+    admission = await begin(one, "b", 9)
 
     async def take() -> Sequence[int]:
-        return await take_all(one, room)
+        return await take_all(one, admission)
 
     async def resize() -> Sequence[int]:
         await two.resize(OWN, limit)
@@ -206,10 +207,10 @@ async def test_entry_dequeued_while_offers_are_accepted_keeps_the_accepted_ones(
     world: World, order: str
 ) -> None:
     one, other = await world.holder(limit=2), await world.holder(limit=2)
-    room = await begin(one, "b", 5)
+    admission = await begin(one, "b", 5)
 
     async def take() -> Sequence[int]:
-        return await take_all(one, room)
+        return await take_all(one, admission)
 
     async def leave() -> Sequence[int]:
         await one.dequeue("b")
@@ -224,12 +225,12 @@ async def test_entry_dequeued_while_offers_are_accepted_keeps_the_accepted_ones(
 @in_each_order
 async def test_stale_offer_is_either_accepted_or_withdrawn(world: World, order: str) -> None:
     one, two = await world.holder(limit=1), await world.holder(limit=1)
-    room = await begin(one, "b1", 1)
+    admission = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
     world.clock.now += 0.6
 
     async def take() -> bool:
-        return bool(await take_all(one, room))
+        return bool(await take_all(one, admission))
 
     async def read_state() -> bool:
         return bool((await two.admit()).offers)
@@ -309,11 +310,11 @@ async def test_concurrent_429_and_result_are_both_applied(world: World, order: s
 async def test_attempt_of_a_closed_holder_is_not_recorded(world: World) -> None:
     one, two = await world.open(), await world.holder(limit=1)
     await one.declare_limit(OWN, 1, per_minute=60_000)
-    room = await begin(one, "b1", 1)
+    admission = await begin(one, "b1", 1)
     await begin(two, "b2", 1)
     await one.close()
     (offer,) = (await two.admit()).offers
     assert offer.entry == "b2"
-    assert offer.permit not in {each.permit for each in room.offers}
-    noted = await two.record_attempts({room.offers[0].permit: attempt("b1", 0)})
-    assert not noted.cancel_after
+    assert offer.permit not in {each.permit for each in admission.offers}
+    recorded = await two.record_attempts({admission.offers[0].permit: attempt("b1", 0)})
+    assert not recorded.cancel_after

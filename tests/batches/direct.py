@@ -20,8 +20,10 @@ from anyio.abc import TaskGroup
 
 from batches.virtual_time import Schedule
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import Attempt, Backend, JournalTask, NewBatch
-from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import JournalTask, NewBatch
+from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
 from replicate_mcp.batches.runner import BatchRunner
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, hash_inputs
@@ -272,12 +274,14 @@ class Process:
     ) -> RunningBatch:
         """Start a batch of these tasks."""
         return await self.runner.start(
-            tasks or [task()],
-            gateway=gateway,
-            account=ACCOUNT,
-            caller=caller,
-            shown_semaphore="replicate-global",
-            semaphores=(OWN,),
+            PlannedBatch(
+                tasks=tasks or [task()],
+                gateway=gateway,
+                account=ACCOUNT,
+                caller=caller,
+                shown_semaphore="replicate-global",
+                semaphores=(OWN,),
+            )
         )
 
     async def rows(self, batch: RunningBatch) -> dict[int, TaskResult]:
@@ -346,7 +350,7 @@ def wrapped(**methods: Callable[..., Awaitable[Any]]) -> Callable[[Backend], Bac
     return lambda backend: cast(Backend, Wrapped(backend))
 
 
-async def noted(
+async def recorded(
     backend: Backend,
     gateway: Gateway,
     *inputs: Mapping[str, Any],
@@ -359,7 +363,7 @@ async def noted(
         The `Cancel-After` of each, by permit, in the order of `inputs`.
     """
     journal = tuple(JournalTask("p", f"{n}.png", MODEL) for n in range(len(inputs)))
-    room = await backend.open_batch(
+    admission = await backend.open_batch(
         NewBatch(batch, "server", ACCOUNT, "replicate-global", journal),
         QueueEntry(batch, (OWN,), ACCOUNT, len(inputs)),
     )
@@ -373,7 +377,7 @@ async def noted(
             sent_at=gateway.now() - CLOCK_SLACK,
             max_seconds=cancel_after + 120,
         )
-        for index, offer in enumerate(each for each in room.offers if each.entry == batch)
+        for index, offer in enumerate(each for each in admission.offers if each.entry == batch)
     }
     return dict(sorted((await backend.record_attempts(attempts)).cancel_after.items()))
 

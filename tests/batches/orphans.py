@@ -10,7 +10,8 @@ import anyio
 import httpx
 
 from batches.direct import ACCOUNT, MODEL, OWN, Answer, Forward, Process
-from replicate_mcp.batches.backend import Attempt, JournalTask, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.replicate_api.attempt_matching import CLOCK_SLACK, hash_inputs
 from replicate_mcp.semaphores.permit_store import QueueEntry
@@ -40,11 +41,11 @@ async def left(
     store = process.store
     count = len(inputs) + waiting
     journal = tuple(JournalTask(f"prompt {n}", names.get(n, "car"), MODEL) for n in range(count))
-    room = await store.open_batch(
+    admission = await store.open_batch(
         NewBatch(batch, "server", ACCOUNT, "replicate-global", journal),
         QueueEntry(batch, (OWN,), ACCOUNT, count),
     )
-    offers = [each.permit for each in room.offers if each.entry == batch][: len(inputs)]
+    offers = [each.permit for each in admission.offers if each.entry == batch][: len(inputs)]
     attempts = {
         permit: Attempt(
             batch=batch,
@@ -57,8 +58,8 @@ async def left(
         )
         for place, permit in enumerate(offers)
     }
-    noted = await store.record_attempts(attempts)
-    assert len(noted.cancel_after) == len(inputs)
+    recorded = await store.record_attempts(attempts)
+    assert len(recorded.cancel_after) == len(inputs)
     for place, permit in enumerate(offers):
         if place not in held:
             await store.abandon(permit)

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from batches.playback import Playback, running_playback
 from hostile import HOSTILE_TEXTS, UNUSABLE_URLS
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.settings import Settings
 from replicate_mcp.tasks.result import BatchResult, TaskResult
 
-TASKS = 100
+TASKS = 30
+"""Tasks of a batch; those of the soak have more."""
+
+MANY_TASKS = 100
 ENDED = ("succeeded", "failed", "canceled", "aborted")
 
 
@@ -151,41 +154,43 @@ def every_task_ended(result: BatchResult, total: int) -> None:
         assert len(failed.error) <= 500
 
 
-async def run_batch(playback: Playback, drawn: list[Any]) -> None:
+async def run_batch(playback: Playback, drawn: list[Any], total: int = TASKS) -> None:
     answers = ArbitraryResponses(playback, drawn)
     playback.created, playback.seen = answers.created, answers.seen
     async with App.running(settings_of(playback)) as app:
-        tasks = [{"prompt": f"picture {number}"} for number in range(TASKS)]
+        tasks = [{"prompt": f"picture {number}"} for number in range(total)]
         batch_id = await app.batches.start(app.caller(), BatchRequest(tasks))
         result = await ended(app, batch_id)
-    every_task_ended(result, TASKS)
-    assert result.successful_count >= TASKS // 10  # The valid ones.
+    every_task_ended(result, total)
+    assert result.successful_count >= total // 10  # The valid ones.
 
 
-async def run_and_recover(playback: Playback, folder: Path, drawn: list[Any]) -> None:
+async def run_and_recover(
+    playback: Playback, folder: Path, drawn: list[Any], total: int = TASKS
+) -> None:
     """Create all tasks in a process that dies without a response; recover them in another."""
     answers = ArbitraryResponses(playback, drawn)
     playback.created, playback.seen = None, answers.seen
     playback.listed, playback.others = answers.listed, answers.others()
     state = f"sqlite://{folder / 'state.db'}"
     async with App.running(settings_of(playback, state)) as app:
-        tasks = [{"prompt": f"picture {number}"} for number in range(TASKS)]
+        tasks = [{"prompt": f"picture {number}"} for number in range(total)]
         batch_id = await app.batches.start(app.caller(), BatchRequest(tasks))
         with anyio.fail_after(60):
-            while len(playback.predictions) < TASKS:
+            while len(playback.predictions) < total:
                 await anyio.sleep(0.02)
     async with App.running(settings_of(playback, state)) as app:
         result = await ended(app, batch_id)
-    every_task_ended(result, TASKS)
-    assert result.successful_count >= TASKS // 10
-    assert len(playback.predictions) == TASKS  # Nothing was created twice.
+    every_task_ended(result, total)
+    assert result.successful_count >= total // 10
+    assert len(playback.predictions) == total  # Nothing was created twice.
 
 
 def arbitrary_batches(count: int) -> Callable[[Any], Any]:
     """Run a test with `count` lists of arbitrary documents."""
     checks = list(HealthCheck)
     chosen = settings(max_examples=count, deadline=None, suppress_health_check=checks)
-    lists = st.lists(documents, min_size=10, max_size=TASKS)
+    lists = st.lists(documents, min_size=10, max_size=MANY_TASKS)
     return lambda test: chosen(given(drawn=lists)(test))
 
 
@@ -193,7 +198,7 @@ def no_traceback(caplog: pytest.LogCaptureFixture) -> bool:
     return not any(record.exc_info for record in caplog.records)
 
 
-@arbitrary_batches(10)
+@arbitrary_batches(3)
 def test_every_task_ends_for_arbitrary_predictions(
     playback: Playback, caplog: pytest.LogCaptureFixture, drawn: list[Any]
 ) -> None:
@@ -201,7 +206,7 @@ def test_every_task_ends_for_arbitrary_predictions(
     assert no_traceback(caplog)
 
 
-@arbitrary_batches(2)
+@arbitrary_batches(1)
 def test_every_attempt_is_recovered_for_arbitrary_predictions(
     playback: Playback,
     caplog: pytest.LogCaptureFixture,
@@ -217,7 +222,7 @@ def test_every_attempt_is_recovered_for_arbitrary_predictions(
 def test_ten_thousand_arbitrary_predictions(
     playback: Playback, caplog: pytest.LogCaptureFixture, drawn: list[Any]
 ) -> None:
-    anyio.run(run_batch, playback, drawn)
+    anyio.run(run_batch, playback, drawn, MANY_TASKS)
     assert no_traceback(caplog)
 
 
@@ -229,5 +234,5 @@ def test_two_thousand_arbitrary_predictions_are_recovered(
     tmp_path_factory: pytest.TempPathFactory,
     drawn: list[Any],
 ) -> None:
-    anyio.run(run_and_recover, playback, tmp_path_factory.mktemp("state"), drawn)
+    anyio.run(run_and_recover, playback, tmp_path_factory.mktemp("state"), drawn, MANY_TASKS)
     assert no_traceback(caplog)

@@ -46,7 +46,7 @@ def test_path_is_replaced_by_its_file_uri_and_attached(tmp_path: Path) -> None:
     assert attachments.images[uri].read() == PNG
 
 
-@pytest.mark.parametrize("value", [None, "cat.png", 7, 1.5, True, Unreadable("is odd")])
+@pytest.mark.parametrize("value", [None, "cat.png", 7, 1.5, True, Unreadable("is unreadable")])
 def test_plain_values_are_unchanged(value: Any) -> None:
     found, attachments = replaced(value)
     assert found is value

@@ -5,15 +5,13 @@ import pytest
 from batches.direct import ACCOUNT, MODEL
 from batches.test_outcome import TASK
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import (
-    Attempt,
-    AttemptRecord,
+from replicate_mcp.batches.attempt_store import Attempt, AttemptRecord, RecordedAttempts
+from replicate_mcp.batches.journal import (
     BatchState,
     IdempotencyKey,
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
-    RecordedAttempts,
 )
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
@@ -42,8 +40,8 @@ def test_batch_is_running_until_every_task_has_a_result(
 def test_attempt_repr_omits_its_inputs() -> None:
     inputs = {"prompt": "f00d"}
     attempt = Attempt("b_1", 0, MODEL, inputs, 600, 1.0, 720.0)
-    noted = AttemptRecord(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
-    for each in (attempt, noted):
+    recorded = AttemptRecord(1, "b_1", 0, MODEL, inputs, 600, 1.0, None)
+    for each in (attempt, recorded):
         assert "f00d" not in repr(each)
         assert "b_1" in repr(each)
     assert attempt.images == 1

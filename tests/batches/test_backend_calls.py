@@ -105,7 +105,8 @@ async def test_background_error_is_logged_and_stops_nothing_else(
         steps.spawn(works, 1)
         steps.spawn(fails)
         steps.spawn(works, 2)
-        assert (steps.backend, type(steps.observer)) == (backend, NullObserver)
+        assert (steps.permits, steps.attempts, steps.journal) == (backend, backend, backend)
+        assert type(steps.observer) is NullObserver
     assert ended == [1, 2]
     assert "work in the background failed" in caplog.text
     await backend.close()

@@ -148,7 +148,7 @@ async def test_cancelling_a_batch_cancels_running_predictions_and_creates_nothin
         assert (len(replicate.times("create")), len(replicate.times("cancel"))) == (2, 2)
         lists = len(replicate.times("list"))
         await anyio.sleep(60)
-        assert len(replicate.times("list")) == lists, "nobody waits for the list any more"
+        assert len(replicate.times("list")) == lists, "no call waits for the list any more"
         assert (batch.failed, batch.succeeded, await process.in_use()) == (4, 0, 0)
 
 

@@ -3,12 +3,13 @@
 import unicodedata
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate_mcp.app.batches import counts_of
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.batches.backend import JournalTask, NewBatch
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.replicate_api.gateway import Target
@@ -56,8 +57,7 @@ def planned(index: int, name: str, expected: str | None) -> PlannedTask:
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
-@given(
+batches = given(
     st.lists(
         st.tuples(NAMES, st.sampled_from(["webp", "png", None]), ANSWERS, st.booleans()),
         min_size=1,
@@ -66,7 +66,26 @@ def planned(index: int, name: str, expected: str | None) -> PlannedTask:
     st.randoms(use_true_random=False),
     st.integers(1, 5),
 )
+
+
+@settings(max_examples=30, deadline=None)
+@batches
 async def test_every_task_is_delivered_once_with_unique_filenames(
+    drawn: list[tuple[str, str | None, dict[str, Any], bool]], dice: Any, rows_a_page: int
+) -> None:
+    await deliver_every_task_once(drawn, dice, rows_a_page)
+
+
+@pytest.mark.soak
+@settings(max_examples=1_000, deadline=None)
+@batches
+async def test_every_task_of_a_thousand_batches_is_delivered_once(
+    drawn: list[tuple[str, str | None, dict[str, Any], bool]], dice: Any, rows_a_page: int
+) -> None:
+    await deliver_every_task_once(drawn, dice, rows_a_page)
+
+
+async def deliver_every_task_once(
     drawn: list[tuple[str, str | None, dict[str, Any], bool]], dice: Any, rows_a_page: int
 ) -> None:
     tasks = [planned(n, name, expected) for n, (name, expected, _, _) in enumerate(drawn)]

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateMcpError, TaskProblem
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult, as_json

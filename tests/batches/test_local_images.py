@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from conftest import AppFactory
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.batches.local_images import (
     ImageContent,
     ImagePaths,

@@ -10,8 +10,10 @@ import pytest
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import ended, settings_of
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.tasks.result import TaskFailure, TaskResult
+
+pytestmark = pytest.mark.usefixtures("short_intervals")
 
 
 async def one(playback: Playback) -> TaskResult:

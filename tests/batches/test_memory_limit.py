@@ -58,7 +58,7 @@ def test_numbers_count_each_time() -> None:
     assert weight({"a": 7}, {"b": 7}) == sizes({"a": 7}, "a", 7, {"b": 7}, "b", 7)
 
 
-def room(new: int, *running: tuple[str, int], most: int) -> None:
+def check(new: int, *running: tuple[str, int], most: int) -> None:
     check_memory(
         running_batch(weight=new),
         [running_batch(account=account, weight=taken) for account, taken in running],
@@ -84,9 +84,9 @@ def test_account_may_use_a_quarter_and_all_accounts_the_whole_memory_limit(
     new: int, running: list[tuple[str, int]], is_everybodys: bool | None
 ) -> None:
     if is_everybodys is None:
-        return room(new, *running, most=1_000)
+        return check(new, *running, most=1_000)
     with pytest.raises(TooManyBatches) as refused:
-        room(new, *running, most=1_000)
+        check(new, *running, most=1_000)
     assert refused.value.is_global is is_everybodys
     return None
 
@@ -94,4 +94,4 @@ def test_account_may_use_a_quarter_and_all_accounts_the_whole_memory_limit(
 @pytest.mark.parametrize(("new", "sentence"), [(5, "at most 4 MiB"), (4, "at most 16 MiB")])
 def test_rejection_names_the_available_memory(new: int, sentence: str) -> None:
     with pytest.raises(TooManyBatches, match=sentence):
-        room(new * 2**20, ("other", 13 * 2**20), most=16 * 2**20)
+        check(new * 2**20, ("other", 13 * 2**20), most=16 * 2**20)

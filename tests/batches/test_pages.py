@@ -6,7 +6,7 @@ import pytest
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import ended, settings_of
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import ReplicateUnavailable
 from replicate_mcp.replicate_api.exceptions import ApiStatusError
 from replicate_mcp.tasks.result import TaskFailure

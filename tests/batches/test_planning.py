@@ -9,7 +9,8 @@ import pytest
 
 from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.batches.planning import PlannedTask, check_problems, find_models, plan
-from replicate_mcp.errors import InvalidInput, ModelNotFound, TaskProblem
+from replicate_mcp.errors import InvalidInput, ModelNotFound, TaskProblem, Unauthorized
+from replicate_mcp.replicate_api.exceptions import ApiStatusError
 from replicate_mcp.replicate_api.gateway import Target
 from replicate_mcp.replicate_api.model_resolver import Model, ModelResolver
 from replicate_mcp.tasks.input_schema import InputSchema
@@ -117,11 +118,11 @@ async def test_only_slow_validation_runs_in_a_thread(
     threads: list[Any] = []
     run_sync = anyio.to_thread.run_sync
 
-    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+    async def recorded(work: Any, *args: Any, **options: Any) -> Any:
         threads.append(work)
         return await run_sync(work, *args, **options)
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
+    monkeypatch.setattr(anyio.to_thread, "run_sync", recorded)
     (tmp_path / "cat.png").write_bytes(PNG)
     assert (await planned(task(prompt="x", **inputs), model(), tmp_path)).problems == ()
     assert len(threads) == in_thread
@@ -361,3 +362,14 @@ async def test_each_model_is_resolved_once() -> None:
     assert sorted(seen, key=str) == sorted(
         [(NAME, gateway, "acme"), (other, gateway, "acme")], key=str
     )
+
+
+async def test_refusal_of_a_model_lookup_is_raised_as_a_public_error() -> None:
+    class Refused:
+        async def find(self, *arguments: Any) -> Model | None:
+            raise ApiStatusError(401, "no such token")
+
+    with pytest.raises(Unauthorized):
+        await find_models(
+            [task(prompt="x")], cast(Any, object()), cast(ModelResolver, Refused()), "acme"
+        )

@@ -21,7 +21,7 @@ from batches.direct import (
     finished,
     late,
     lost,
-    noted,
+    recorded,
     refused,
     running_process,
     slow,
@@ -73,7 +73,7 @@ class Account:
         self, inputs: dict[str, Any] = CAR, *, batch: str = "b_1", cancel_after: int = 600
     ) -> int:
         """Record an attempt; return its permit."""
-        permits = await noted(
+        permits = await recorded(
             self.backend, self.gateway, inputs, batch=batch, cancel_after=cancel_after
         )
         return next(iter(permits))

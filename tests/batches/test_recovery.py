@@ -33,7 +33,7 @@ from batches.orphans import (
     recovered,
 )
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import AttemptRecord
+from replicate_mcp.batches.attempt_store import AttemptRecord
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import TaskFailure, TaskSuccess
 
@@ -185,13 +185,13 @@ async def test_prediction_list_is_polled_until_the_attempt_becomes_undecidable(
 ) -> None:
     adopted: list[int] = []
 
-    async def noted(adopt: Any, permit: int) -> bool:
+    async def recorded(adopt: Any, permit: int) -> bool:
         adopted.append(permit)
         return bool(await adopt(permit))
 
     replicate = Replicate()
     replicate.always("list", answer)
-    async with running_process(wrap=wrapped(adopt=noted)) as process:
+    async with running_process(wrap=wrapped(adopt=recorded)) as process:
         (permit,) = await left(process, CAR, sent_at=time.time() - 50 * 60 + 90)
         process.runner.recover(ACCOUNT, replicate.gateway())
         row = (await recovered(process))[0]

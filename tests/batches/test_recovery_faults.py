@@ -10,10 +10,12 @@ import pytest
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import settings_of
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.batches import recovery
 from replicate_mcp.batches.outcome import outcome
 from replicate_mcp.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("short_intervals")
 
 PREDICTION_SECONDS = 8
 
@@ -33,7 +35,7 @@ def test_unexpected_error_ends_its_task_and_frees_its_permit_at_the_deadline(
 ) -> None:
     def faulty(task: Any, *rest: Any, **options: Any) -> Any:
         if task.index == 1:
-            raise KeyError("nobody thought of this")
+            raise KeyError("an unexpected fault")
         return outcome(task, *rest, **options)
 
     monkeypatch.setattr(recovery, "outcome", faulty)

@@ -31,14 +31,14 @@ from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 async def test_recovery_uses_another_token_when_one_is_rejected(known: bool, status: int) -> None:
     adopted: list[int] = []
 
-    async def noted(adopt: Any, permit: int) -> bool:
+    async def recorded(adopt: Any, permit: int) -> bool:
         adopted.append(permit)
         return bool(await adopt(permit))
 
     replicate = Replicate()
     for call in ("get", "list"):
         replicate.always(call, with_token(TOKEN, refused(status)))
-    async with running_process(wrap=wrapped(adopt=noted)) as process:
+    async with running_process(wrap=wrapped(adopt=recorded)) as process:
         (permit,) = await left(process, CAR)
         made = replicate.made()
         if known:
@@ -62,14 +62,14 @@ async def test_attempt_keeps_its_permit_until_a_working_token_is_available(
 ) -> None:
     adopted: list[float] = []
 
-    async def noted(adopt: Any, permit: int) -> bool:
+    async def recorded(adopt: Any, permit: int) -> bool:
         adopted.append(now())
         return bool(await adopt(permit))
 
     replicate = Replicate(predict_seconds=30)
     replicate.always("get", with_token(TOKEN, refused(401)))
     replicate.always("list", with_token(TOKEN, refused(401)))
-    async with running_process(wrap=wrapped(adopt=noted)) as process:
+    async with running_process(wrap=wrapped(adopt=recorded)) as process:
         (permit,) = await left(process, CAR)
         made = replicate.made()
         if known:

@@ -20,9 +20,10 @@ from batches.direct import (
 )
 from batches.orphans import CAR, freed, left, now, recovered, with_token
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import IdempotencyKey, IdempotencyKeyExists
+from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.batches.memory_limit import estimate_bytes
 from replicate_mcp.batches.observer import NullObserver
+from replicate_mcp.batches.planning import PlannedBatch
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
 from replicate_mcp.platform.clock import steady_time
@@ -42,7 +43,7 @@ async def start(process: Process, replicate: Replicate, *tasks: Any, **more: Any
         "semaphores": (OWN,),
         **more,
     }
-    return await process.runner.start(tasks or (task(),), **options)
+    return await process.runner.start(PlannedBatch(tasks or (task(),), **options))
 
 
 def faulty(index: int) -> Any:
@@ -154,7 +155,7 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
     threads: list[bool] = []
     run_sync = anyio.to_thread.run_sync
 
-    async def noted(work: Any, *args: Any, **options: Any) -> Any:
+    async def recorded(work: Any, *args: Any, **options: Any) -> Any:
         threads.append("limiter" in options)
         return await run_sync(work, *args, **options)
 
@@ -162,8 +163,10 @@ async def test_long_preparation_of_a_batch_leaves_the_event_loop_free(
         replace(task(place, prompt), expected_count=count) for place, count in enumerate(counts)
     ]
     async with running_process() as process:
-        monkeypatch.setattr(anyio.to_thread, "run_sync", noted)
-        batch = await start(process, Replicate(), *tasks)
+        # Undone before virtual time restores the function that it replaces.
+        with monkeypatch.context() as patch:
+            patch.setattr(anyio.to_thread, "run_sync", recorded)
+            batch = await start(process, Replicate(), *tasks)
         assert any(threads) == in_thread
         await process.rows(batch)
 

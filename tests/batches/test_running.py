@@ -8,7 +8,7 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.batches.progress import Progress
 from replicate_mcp.errors import (
     InvalidInput,
@@ -20,6 +20,8 @@ from replicate_mcp.errors import (
 )
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult, TaskFailure, TaskSuccess
+
+pytestmark = pytest.mark.usefixtures("short_intervals")
 
 
 async def make(app: App, tasks: Any, token: str | None = None, **more: Any) -> BatchResult:

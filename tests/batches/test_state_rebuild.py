@@ -17,7 +17,7 @@ from batches.direct import (
 )
 from batches.orphans import CAR, left, now, recovered, with_token
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import RunningPrediction
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.semaphores.permit_store import AdmissionResult
 
 
@@ -28,9 +28,9 @@ class Forgetful:
         imported: the predictions of each import.
     """
 
-    def __init__(self, *, times: int = 1, room: AdmissionResult | None = None) -> None:
+    def __init__(self, *, times: int = 1, admission: AdmissionResult | None = None) -> None:
         self._times = times
-        self._room = room or AdmissionResult()
+        self._room = admission or AdmissionResult()
         self.imported: list[list[RunningPrediction]] = []
 
     def wrap(self) -> Any:
@@ -158,7 +158,7 @@ async def test_too_long_prediction_list_is_imported_as_far_as_read(
         process.runner.recover(ACCOUNT, replicate.gateway())
         entered = await forgetful.entered()
     assert [each.id for each in entered] == made[:1:-1]
-    assert "too long to be read whole" in caplog.text
+    assert "too long to read completely" in caplog.text
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -194,7 +194,7 @@ async def test_failed_list_read_is_retried_with_the_same_token() -> None:
 @in_virtual_time
 async def test_no_orphan_is_adopted_before_import_and_its_admission_is_dispatched() -> None:
     replicate = Replicate()
-    forgetful = Forgetful(room=AdmissionResult(paused_for=7.0))
+    forgetful = Forgetful(admission=AdmissionResult(paused_for=7.0))
     replicate.answer("list", *[refused(500)] * 3)
     async with running_process(wrap=forgetful.wrap()) as process:
         await left(process, CAR)

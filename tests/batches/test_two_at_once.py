@@ -16,7 +16,7 @@ from batches.direct import (
     finished,
     forwarded,
     lost,
-    noted,
+    recorded,
     refused,
     running_process,
     task,
@@ -120,7 +120,7 @@ async def test_equal_attempts_get_one_prediction_each_and_none_is_reported_not_c
             replicate.world.revoke({TOKEN})
         async with running_process() as process:
             noted_attempts = [
-                await noted(process.store, gateways[0], {"prompt": "a red car"}, batch=f"b_{n}")
+                await recorded(process.store, gateways[0], {"prompt": "a red car"}, batch=f"b_{n}")
                 for n in range(len(attempts))
             ]
             names = (

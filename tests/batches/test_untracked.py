@@ -19,7 +19,7 @@ from batches.direct import (
 )
 from batches.orphans import now, with_token
 from batches.virtual_time import in_virtual_time
-from replicate_mcp.batches.backend import AttemptRecord
+from replicate_mcp.batches.attempt_store import AttemptRecord
 
 # Untracked predictions.
 

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import AppFactory
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.simulator import Simulator, model_fixtures
 from replicate_mcp.simulator.input_schemas import Input

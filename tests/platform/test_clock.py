@@ -12,7 +12,7 @@ import pytest
 from batches.playback import Playback, running_playback
 from batches.test_arbitrary_predictions import settings_of
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.batches import runner
 from replicate_mcp.platform import clock
 

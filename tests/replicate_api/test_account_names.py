@@ -26,7 +26,7 @@ from replicate_mcp.replicate_api.webhooks import Message
 HOME = "192.0.2.1"
 
 
-class Kept:
+class RecordingCache:
     """A cache that records each value and its time to live."""
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class Kept:
 def accounts_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Accounts]:
     """Return a function that creates accounts whose gateways end at a simulator."""
 
-    def make(replicate: Replicate, memory: Kept | None = None, **more: Any) -> Accounts:
+    def make(replicate: Replicate, memory: RecordingCache | None = None, **more: Any) -> Accounts:
         monkeypatch.setattr(module, "Gateway", lambda token, _url: replicate.gateway(token))
         refused = RefusedCredentials(now)
-        return Accounts(URL, memory or Kept(), refused=refused, **more)
+        return Accounts(URL, memory or RecordingCache(), refused=refused, **more)
 
     return make
 
@@ -59,16 +59,16 @@ MakeAccounts = Callable[..., Accounts]
 async def test_account_name_is_fetched_once_and_cached_for_a_month(
     accounts_of: MakeAccounts,
 ) -> None:
-    replicate, kept = Replicate(), Kept()
-    accounts = accounts_of(replicate, kept)
+    replicate, cache = Replicate(), RecordingCache()
+    accounts = accounts_of(replicate, cache)
     assert [await accounts.name(TOKEN) for _ in range(2)] == [ACCOUNT] * 2
     assert len(replicate.calls) == 1
     key = f"account:{URL}:{fingerprint(TOKEN)}"
-    assert kept.values == {key: ACCOUNT}
-    assert kept.seconds == {key: 30 * 24 * 3600}
-    assert await accounts_of(replicate, kept).name(TOKEN) == ACCOUNT
+    assert cache.values == {key: ACCOUNT}
+    assert cache.seconds == {key: 30 * 24 * 3600}
+    assert await accounts_of(replicate, cache).name(TOKEN) == ACCOUNT
     assert len(replicate.calls) == 1
-    assert TOKEN not in repr(kept.values)
+    assert TOKEN not in repr(cache.values)
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -76,11 +76,11 @@ async def test_account_name_is_fetched_once_and_cached_for_a_month(
 async def test_token_fingerprint_is_used_when_account_name_is_unavailable(
     accounts_of: MakeAccounts, status: int
 ) -> None:
-    replicate, kept = Replicate(), Kept()
+    replicate, cache = Replicate(), RecordingCache()
     replicate.always("other", refused(status))
-    accounts = accounts_of(replicate, kept)
+    accounts = accounts_of(replicate, cache)
     assert await accounts.name(TOKEN) == fingerprint(TOKEN)
-    assert kept.values == {}
+    assert cache.values == {}
 
 
 # The responses to the requests; then the error, its message, and the number of requests.
@@ -150,7 +150,7 @@ async def test_account_name_lookup_times_out_after_twenty_seconds(
 async def test_cache_read_times_out_after_twenty_seconds(
     accounts_of: MakeAccounts,
 ) -> None:
-    class Hanging(Kept):
+    class Hanging(RecordingCache):
         async def get_cached(self, key: str) -> str | None:
             await anyio.sleep_forever()
             raise AssertionError
@@ -339,12 +339,12 @@ def message(size: int = 0, prediction: str = "p1") -> Message:
 async def test_webhooks_of_unknown_accounts_are_limited_per_minute(
     accounts_of: MakeAccounts,
 ) -> None:
-    kept = Kept()
-    accounts = accounts_of(Replicate(), kept)
+    cache = RecordingCache()
+    accounts = accounts_of(Replicate(), cache)
     await anyio.sleep(1_000)
     assert all([await accounts.receive("one", message()) for _ in range(100)])
     assert not await accounts.receive("one", message()), "a third is one account's"
-    assert list(kept.seconds.values()) == [120.0]
+    assert list(cache.seconds.values()) == [120.0]
     for account in ("two", "three"):
         assert all([await accounts.receive(account, message()) for _ in range(100)])
     assert not await accounts.receive("four", message())
@@ -386,22 +386,22 @@ class Signed:
 async def test_webhook_of_a_known_account_is_verified_and_stored_without_a_limit(
     accounts_of: MakeAccounts, answer: bool | None
 ) -> None:
-    kept = Kept()
-    accounts = accounts_of(Replicate(), kept, public_url="https://mcp.example")
+    cache = RecordingCache()
+    accounts = accounts_of(Replicate(), cache, public_url="https://mcp.example")
     assert await accounts.name(TOKEN) == ACCOUNT
     gateway = accounts.gateway(TOKEN)
     assert gateway.webhooks is not None
     assert gateway.webhooks.url == "https://mcp.example/webhooks/replicate/acme"
     gateway.webhooks = cast(Any, Signed(answer))
-    kept.values.clear()
+    cache.values.clear()
     if answer is False:
         with pytest.raises(Unauthorized, match="signature does not fit"):
             await accounts.receive(ACCOUNT, message())
-        assert kept.values == {}
+        assert cache.values == {}
         return
     accepted = [await accounts.receive(ACCOUNT, message()) for _ in range(101)]
     assert accepted == [True] * 100 + [answer is True]
-    assert list(kept.values) == ["webhook:p1"]
+    assert list(cache.values) == ["webhook:p1"]
 
 
 @in_virtual_time
@@ -440,7 +440,7 @@ async def test_token_has_one_gateway_and_malformed_token_is_rejected(
     assert accounts.gateway(TOKEN) is accounts.gateway(TOKEN)
     assert accounts.gateway("r8_other_1") is not accounts.gateway(TOKEN)
     with pytest.raises(Unauthorized):
-        accounts.gateway("r8 odd")
+        accounts.gateway("r8 invalid")
 
 
 @in_virtual_time

@@ -11,9 +11,9 @@ import pytest
 from httpx import AsyncHTTPTransport
 
 from conftest import AppFactory
-from replicate_mcp.app import batches
+from replicate_mcp.app import preparation
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.auth import Caller, HttpRequest
 from replicate_mcp.errors import (
     ReplicateMcpError,
@@ -142,7 +142,7 @@ async def test_many_valid_tokens_from_one_address_are_all_accepted(
 async def test_silent_replicate_rejects_a_request_before_its_client_times_out(
     app_with: AppFactory, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "PREPARE_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(preparation, "PREPARE_TIMEOUT_SECONDS", 1.5)
     async with app_with() as app:
         simulator.fault_next("silence", 20, on="get")
         with (
@@ -155,8 +155,8 @@ async def test_silent_replicate_rejects_a_request_before_its_client_times_out(
 
 def refused_tokens(simulator: Simulator, count: int = 20) -> list[str]:
     """Return tokens to which Replicate responds with 401."""
-    tokens = [f"r8_nobody_{number}" for number in range(count)]
-    simulator.change_account("nobody", revoke=tokens)
+    tokens = [f"r8_unknown_{number}" for number in range(count)]
+    simulator.change_account("unknown", revoke=tokens)
     return tokens
 
 

@@ -228,13 +228,13 @@ LIKE: list[Any] = [
     pytest.param({"created_at": SENT - 5}, True, id="created when the attempt was sent"),
     pytest.param({"created_at": SENT - 5.001}, False, id="created before"),
     pytest.param({"created_at": SENT + 3_000}, True, id="created long after"),
-    pytest.param({"created_at": -math.inf}, False, id="created nobody knows when"),
+    pytest.param({"created_at": -math.inf}, False, id="created at an unknown time"),
     pytest.param({"lifetime": 601.0}, True, id="a life within the tolerance"),
     pytest.param({"lifetime": 599.0}, True, id="a life within the tolerance below"),
     pytest.param({"lifetime": 601.01}, False, id="a longer life"),
     pytest.param({"lifetime": 598.99}, False, id="a shorter life"),
     pytest.param({"lifetime": 0.0}, False, id="no life"),
-    pytest.param({"lifetime": None}, True, id="a life that is not told"),
+    pytest.param({"lifetime": None}, True, id="no lifetime in the list"),
     pytest.param({"model": "O/M"}, True, id="capitals"),
     pytest.param({"model": "o/m2"}, False, id="another model"),
     pytest.param({"model": ""}, False, id="no model"),
@@ -299,9 +299,9 @@ ORDERS: list[Any] = [
     ),
     pytest.param(
         [(1, 0, 600)],
-        [("near", 1, 600.5), ("untold", 2, None)],
-        {1: "untold"},
-        id="one that is not told is as good as the same",
+        [("near", 1, 600.5), ("without-lifetime", 2, None)],
+        {1: "without-lifetime"},
+        id="a missing lifetime matches like an equal one",
     ),
     pytest.param(
         [(1, 0, 600)], [("late", 2, None), ("early", 1, None)], {1: "early"}, id="then the earliest"
@@ -390,7 +390,7 @@ UNOWNED: list[Any] = [
     pytest.param(made("it", seed=4), True, id="more inputs"),
     pytest.param(replace(made("it"), version="b"), True, id="another version"),
     pytest.param(replace(made("it"), inputs={}), True, id="no inputs"),
-    pytest.param(replace(made("it"), inputs={"prompt": ""}), False, id="an odd prompt"),
+    pytest.param(replace(made("it"), inputs={"prompt": ""}), False, id="an uncompared prompt"),
 ]
 
 

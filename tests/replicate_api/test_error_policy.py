@@ -28,7 +28,7 @@ from replicate_mcp.replicate_api.exceptions import (
 )
 
 BILLED = (
-    r"The answer to this task's creation was lost, .* It may have been billed: look at "
+    r"The answer to this task's creation was lost, .* It may have been billed: check "
     r"https://replicate\.com/predictions before sending it again\."
 )
 UNREACHED = r"Replicate could not be reached: {}\. Nothing was billed\."

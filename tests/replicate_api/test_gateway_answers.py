@@ -68,12 +68,12 @@ async def test_search_returns_only_objects(models: object, found: list[object]) 
 async def test_search_sends_query_and_limit() -> None:
     seen: list[httpx.URL] = []
 
-    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+    async def recorded(request: httpx.Request, forward: Forward) -> httpx.Response:
         seen.append(request.url)
         return httpx.Response(200, json={"models": []})
 
     replicate = Replicate()
-    replicate.answer("other", noted)
+    replicate.answer("other", recorded)
     await replicate.gateway().search_models("a fox&limit=9", limit=5)
     assert dict(seen[0].params) == {"query": "a fox&limit=9", "limit": "5"}
 
@@ -91,8 +91,8 @@ async def test_model_document_is_returned_unchanged(
     ask: Callable[[Gateway], Awaitable[Mapping[str, Any]]], path: str
 ) -> None:
     replicate = Replicate()
-    replicate.answer("other", says({"odd": [1]}))
-    assert await ask(replicate.gateway()) == {"odd": [1]}
+    replicate.answer("other", says({"other": [1]}))
+    assert await ask(replicate.gateway()) == {"other": [1]}
     assert [call.path for call in replicate.calls] == [path]
 
 
@@ -107,12 +107,12 @@ async def test_upload_response_without_a_url_is_lost(urls: object) -> None:
 async def test_upload_sends_name_and_type_and_returns_the_url() -> None:
     seen: list[bytes] = []
 
-    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+    async def recorded(request: httpx.Request, forward: Forward) -> httpx.Response:
         seen.append(await request.aread())
         return httpx.Response(201, json={"urls": {"get": "https://x/f"}})
 
     replicate = Replicate()
-    replicate.answer("other", noted)
+    replicate.answer("other", recorded)
     url = await replicate.gateway().upload(b"the content", "a.png", "image/webp")
     assert url == "https://x/f"
     for part in (b'filename="a.png"', b"Content-Type: image/webp", b"the content"):
@@ -160,14 +160,14 @@ async def test_prediction_is_created_at_the_endpoint_of_its_model(
 ) -> None:
     seen: list[tuple[str, Any]] = []
 
-    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+    async def recorded(request: httpx.Request, forward: Forward) -> httpx.Response:
         seen.append((request.url.path, json.loads(await request.aread())))
         assert request.headers["prefer"] == "wait=60"
         assert request.headers["cancel-after"] == "77s"
         return httpx.Response(201, json={"id": "p", "status": "succeeded"})
 
     replicate = Replicate()
-    replicate.answer("create", noted)
+    replicate.answer("create", recorded)
     target = Target(ModelName.parse(name), version)
     await replicate.gateway().create(target, {"seed": 7}, cancel_after=77)
     ((sent_to, body),) = seen
@@ -279,12 +279,12 @@ async def test_list_with_too_many_pages_is_complete_since_the_oldest_read_entry(
 async def test_list_request_is_limited_to_predictions_since_a_time() -> None:
     seen: list[httpx.URL] = []
 
-    async def noted(request: httpx.Request, forward: Forward) -> httpx.Response:
+    async def recorded(request: httpx.Request, forward: Forward) -> httpx.Response:
         seen.append(request.url)
         return httpx.Response(200, json={"results": [], "next": 7})
 
     replicate = Replicate()
-    replicate.answer("list", noted)
+    replicate.answer("list", recorded)
     await replicate.gateway().predictions_since(T)
     assert [dict(url.params) for url in seen] == [{"created_after": "2023-11-14T22:13:20Z"}]
 

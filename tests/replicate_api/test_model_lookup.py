@@ -11,7 +11,7 @@ import pytest
 from batches.direct import Answer, Forward, Replicate, lost, refused, slow, unsent
 from batches.playback import SCHEMA
 from batches.virtual_time import in_virtual_time
-from replicate_api.test_account_names import Kept
+from replicate_api.test_account_names import RecordingCache
 from replicate_mcp.errors import InvalidInput, ModelNotFound, ReplicateUnavailable, Unauthorized
 from replicate_mcp.replicate_api import model_resolver as module
 from replicate_mcp.replicate_api.exceptions import ApiStatusError
@@ -92,21 +92,21 @@ async def test_model_is_fetched_and_cached_for_a_day(
     name: str, documents: list[Any], asked: list[str], version: str, is_public: bool
 ) -> None:
     paths: list[str] = []
-    replicate, kept = Replicate(), Kept()
+    replicate, cache = Replicate(), RecordingCache()
     replicate.always("other", answers(paths, *documents))
     model = ModelName.parse(name)
-    found = await ModelResolver(kept).find(model, replicate.gateway(), "acme")
+    found = await ModelResolver(cache).find(model, replicate.gateway(), "acme")
     assert found is not None
     assert (paths, found.target) == (asked, Target(model, version))
     has_schema = "openapi_schema" in json.dumps(documents)
     assert (found.schema is not None) is has_schema
     assert found.streams_output is not has_schema
-    ((key, seconds),) = kept.seconds.items()
+    ((key, seconds),) = cache.seconds.items()
     assert seconds == 24 * 3600
     public = f"model:{replicate.gateway().base_url}:{model}"
     private = f"private-model:{replicate.gateway().base_url}:acme:{model}"
     assert key == (public if is_public else private)
-    again = await ModelResolver(kept).find(model, replicate.gateway(), "acme")
+    again = await ModelResolver(cache).find(model, replicate.gateway(), "acme")
     assert again is not None
     assert again.target == found.target
     assert paths == asked
@@ -118,7 +118,7 @@ async def test_rejected_token_error_is_raised_from_model_lookup(status: int) -> 
     replicate = Replicate()
     replicate.always("other", refused(status))
     with pytest.raises(ApiStatusError):
-        await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
+        await ModelResolver(RecordingCache()).find(NAME, replicate.gateway(), "acme")
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ async def test_rejected_token_error_is_raised_from_model_lookup(status: int) -> 
 async def test_unfetchable_model_is_used_as_named_and_fetched_again(
     answer: Answer,
 ) -> None:
-    replicate, kept = Replicate(), Kept()
+    replicate, cache = Replicate(), RecordingCache()
     replicate.always("other", answer)
-    models = ModelResolver(kept)
+    models = ModelResolver(cache)
     name = ModelName.parse(f"o/m:{VERSION}")
     found = await models.find(name, replicate.gateway(), "acme")
     assert found is not None
     assert found.target == Target(name, VERSION, is_resolved=False)
-    assert (found.schema, found.streams_output, kept.values) == (None, True, {})
+    assert (found.schema, found.streams_output, cache.values) == (None, True, {})
     assert models._asking == {}
     paths: list[str] = []
     replicate.always("other", answers(paths, {"openapi_schema": SCHEMA}))
@@ -146,10 +146,10 @@ async def test_unfetchable_model_is_used_as_named_and_fetched_again(
 
 @in_virtual_time
 async def test_unknown_model_resolves_to_nothing_and_is_not_cached() -> None:
-    replicate, kept = Replicate(), Kept()
+    replicate, cache = Replicate(), RecordingCache()
     replicate.always("other", refused(404))
-    assert await ModelResolver(kept).find(NAME, replicate.gateway(), "acme") is None
-    assert kept.values == {}
+    assert await ModelResolver(cache).find(NAME, replicate.gateway(), "acme") is None
+    assert cache.values == {}
     assert len(replicate.calls) == 1
 
 
@@ -158,7 +158,7 @@ async def test_unknown_model_resolves_to_nothing_and_is_not_cached() -> None:
 async def test_unreadable_schema_leaves_validation_to_replicate(schema: object) -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
-    found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
+    found = await ModelResolver(RecordingCache()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
     assert (found.schema, found.streams_output) == (None, True)
     assert found.target.version == VERSION
@@ -168,7 +168,7 @@ async def test_unreadable_schema_leaves_validation_to_replicate(schema: object) 
 async def test_task_field_given_as_model_input_is_rejected() -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": LATEST}))
-    found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
+    found = await ModelResolver(RecordingCache()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
     assert found.schema is not None
     (problem,) = found.schema.problems({"prompt": "x", "output_filename": "y"})
@@ -182,7 +182,7 @@ async def test_prompt_in_the_inputs_is_not_reported_as_misplaced() -> None:
     schema = {"components": {"schemas": {"Input": {"properties": properties}}}}
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": {**LATEST, "openapi_schema": schema}}))
-    found = await ModelResolver(Kept()).find(NAME, replicate.gateway(), "acme")
+    found = await ModelResolver(RecordingCache()).find(NAME, replicate.gateway(), "acme")
     assert found is not None
     assert found.schema is not None
     (problem,) = found.schema.problems({"prompt": "x"})
@@ -197,7 +197,7 @@ async def test_sixteen_models_are_requested_concurrently() -> None:
 
     replicate = Replicate()
     replicate.always("other", slow(10, answer))
-    models, gateway = ModelResolver(Kept()), replicate.gateway()
+    models, gateway = ModelResolver(RecordingCache()), replicate.gateway()
     async with anyio.create_task_group() as group:
         for number in range(40):
             group.start_soon(models.find, ModelName.parse(f"o/m{number}"), gateway, "acme")
@@ -247,11 +247,11 @@ async def test_schema_over_eight_kibibytes_is_compiled_off_the_event_loop(
     in_loop: list[bool] = []
     read = module._read
 
-    def noted(name: ModelName, remembered: str) -> Model:
+    def recorded(name: ModelName, remembered: str) -> Model:
         in_loop.append(threading.current_thread() is threading.main_thread())
         return read(name, remembered)
 
-    monkeypatch.setattr(module, "_read", noted)
+    monkeypatch.setattr(module, "_read", recorded)
     for characters in (100, 8_192, 8_193):
         await _CompiledModels().get(NAME, text_of(characters))
     assert in_loop == [True, True, False]
@@ -286,7 +286,7 @@ async def test_search_requests_twenty_models_and_returns_their_summaries() -> No
         {**entry("a", "film"), "metadata": {"tags": ["video"]}},
         {**entry("a", "drawing"), "metadata": {"tags": []}},
         {**entry("a", "text"), "metadata": 7},
-        {**entry("a", "odd"), "metadata": {"tags": 7}},
+        {**entry("a", "malformed"), "metadata": {"tags": 7}},
     )
     found = await search_replicate("a fox", cast(Gateway, catalogue))
     assert catalogue.asked == [("a fox", MAX_RESULTS)] == [("a fox", 20)]
@@ -296,7 +296,7 @@ async def test_search_requests_twenty_models_and_returns_their_summaries() -> No
         ModelSummary("None/None", "", None, None),
         ModelSummary("a/drawing", "", None, None),
         ModelSummary("a/text", "", None, None),
-        ModelSummary("a/odd", "", None, None),
+        ModelSummary("a/malformed", "", None, None),
     ]
     assert SearchResult([]).note == ""
 
@@ -344,7 +344,7 @@ def test_unknown_model_message_suggests_the_nearest_name(name: str, end: str) ->
 async def test_model_inputs_are_returned() -> None:
     replicate = Replicate()
     replicate.always("other", answers([], {"latest_version": LATEST}))
-    schema = await inputs("o/m", replicate.gateway(), ModelResolver(Kept()), "acme")
+    schema = await inputs("o/m", replicate.gateway(), ModelResolver(RecordingCache()), "acme")
     assert isinstance(schema, InputSchema)
     assert list(schema.fields) == ["prompt", "seed"]
 
@@ -364,7 +364,7 @@ async def test_inputs_of_an_unknown_model_are_rejected(
     replicate = Replicate()
     replicate.always("other", answer)
     with pytest.raises(kind, match=sentence):
-        await inputs(name, replicate.gateway(), ModelResolver(Kept()), "acme")
+        await inputs(name, replicate.gateway(), ModelResolver(RecordingCache()), "acme")
     assert len(replicate.calls) == (answer is not None)
 
 
@@ -372,4 +372,4 @@ async def test_inputs_of_an_unknown_model_are_rejected(
 async def test_inputs_of_an_unfetchable_model_are_unknown() -> None:
     replicate = Replicate()
     replicate.always("other", refused(500))
-    assert await inputs("o/m", replicate.gateway(), ModelResolver(Kept()), "acme") is None
+    assert await inputs("o/m", replicate.gateway(), ModelResolver(RecordingCache()), "acme") is None

@@ -10,7 +10,7 @@ import pytest
 
 from batches.playback import SCHEMA, Playback, running_playback
 from conftest import AppFactory
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import ModelNotFound
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -41,7 +41,7 @@ async def test_unknown_models_are_not_cached(app_with: AppFactory) -> None:
         for number in range(20):
             with pytest.raises(ModelNotFound):
                 await app.batches.start(
-                    app.caller(), BatchRequest([{"prompt": "x", "model": f"nobody/{number}"}])
+                    app.caller(), BatchRequest([{"prompt": "x", "model": f"unknown/{number}"}])
                 )
         assert _locks() == before
 

@@ -164,7 +164,7 @@ def caused_by(error: Exception, cause: Exception, *, context: bool = False) -> E
 
 
 def tls_error(reason: str) -> ssl.SSLError:
-    error = ssl.SSLError(1, f"[SSL: {reason}] odd")
+    error = ssl.SSLError(1, f"[SSL: {reason}] invalid")
     error.reason = reason
     return error
 

@@ -67,7 +67,16 @@ def webhooks(memory: Remembering, *secrets: str) -> Webhooks:
         message(at=NOW - 301),
         message(at=NOW + 301),
     ],
-    ids=["another key", "another body", "another id", "none", "nonsense", "odd", "old", "early"],
+    ids=[
+        "another key",
+        "another body",
+        "another id",
+        "none",
+        "nonsense",
+        "malformed",
+        "old",
+        "early",
+    ],
 )
 async def test_webhook_with_stale_or_wrong_signature_is_rejected(changed: Message) -> None:
     hooks = webhooks(Remembering(), secret(KEY))
@@ -170,7 +179,7 @@ async def test_message_is_delivered_again_when_a_prediction_is_followed_again() 
     await store(message(), memory)
     await hooks.wait("abc", seconds=60)
     await hooks.wait("abc", seconds=60)
-    assert asyncio.get_running_loop().time() == 60, "it was heard"
+    assert asyncio.get_running_loop().time() == 60, "the message was received"
     hooks.forget("abc")
     hooks.forget("abc")
     await hooks.wait("abc", seconds=60)

@@ -88,7 +88,7 @@ class Programs:
 
 
 LEASE_SECONDS = 2.0
-"""Of programs that share a Redis: after so long, one that was killed counts as gone."""
+"""Lease of programs that share a Redis: a killed one counts as gone after it."""
 
 
 @pytest.fixture(params=["sqlite", *KINDS])

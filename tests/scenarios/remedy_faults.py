@@ -29,28 +29,6 @@ OUTAGE_SECONDS = 0.3
 TIMEOUT_SECONDS = 0.4
 """How long an answer is waited for while a fault holds it."""
 
-PACKAGE = "replicate_mcp"
-
-SHORT: Mapping[str, object] = {
-    "batches.reconciliation.LIST_POLL_SECONDS": 0.05,
-    "batches.cancellation.RETRY_DELAYS_SECONDS": (0.05, 0.1),
-    "batches.task_execution.RETRY_DELAYS_SECONDS": (0.05,) * 5,
-    "batches.recovery.POLL_SECONDS": 0.05,
-    "batches.recovery.IDLE_POLL_SECONDS": 0.05,
-    "batches.recovery.CANCEL_POLL_SECONDS": 0.05,
-    "batches.runner.CANCEL_POLL_SECONDS": 0.1,
-    "semaphores.backend_calls.RETRY_DELAY_SECONDS": 0.05,
-    "semaphores.offer_dispatcher.ADMIT_POLL_SECONDS": 0.1,
-    "backends.sqlite.backend.REAP_POLL_SECONDS": 0.05,
-    "replicate_api.attempt_matching.GRACE_SECONDS": 0.6,
-    "replicate_api.retry.RETRY_DELAYS_SECONDS": (0.02, 0.05),
-    "replicate_api.gateway.MIN_POLL_SECONDS": 0.1,
-    "replicate_api.gateway.FALLBACK_POLL_SECONDS": 0.8,
-    "replicate_api.webhooks.MESSAGE_POLL_SECONDS": 0.05,
-    "app.batches.JOURNAL_POLL_SECONDS": 0.05,
-}
-"""Pauses of the package that would make a cell last for seconds."""
-
 ROUTES: Mapping[str, tuple[Call, str]] = {
     "cancel": ("cancel", "POST /v1/predictions/{id}/cancel"),
     "list": ("list", "GET /v1/predictions"),

@@ -1,6 +1,5 @@
 """A cell of the failure matrix: apps with short delays, a fault at one step, and invariants."""
 
-import importlib
 import os
 import secrets
 import signal
@@ -18,7 +17,7 @@ from backends.link import Link
 from backends.servers import RunningServer
 from conftest import settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
@@ -31,13 +30,12 @@ from scenarios.remedy_faults import (
     FINAL,
     KILLED_AT,
     LEASE,
-    PACKAGE,
     ROUTES,
-    SHORT,
     STEPS,
     TIMEOUT_SECONDS,
     Outage,
 )
+from short_intervals import shorten
 
 LIMIT = 2
 
@@ -77,9 +75,7 @@ class Stage:
         self._armed = False
         self._struck_at = 0.0
         self._route, self._calls = "", 0
-        for name, value in SHORT.items():
-            module, _, constant = name.rpartition(".")
-            patch.setattr(importlib.import_module(f"{PACKAGE}.{module}"), constant, value)
+        shorten(patch)
         simulator.configure(
             throttle_wording=ThrottleWording.BARE,
             throttle_field=False,

@@ -17,7 +17,7 @@ from backends.link import link_to
 from backends.servers import RunningServer, open_for_admission
 from conftest import environment, settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api import gateway

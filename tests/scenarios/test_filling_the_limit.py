@@ -12,7 +12,7 @@ import pytest
 
 from conftest import settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import AppFactory, environment
 from fork_server import FORKABLE
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 

@@ -12,7 +12,7 @@ import pytest
 
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import UnknownBatch
 from replicate_mcp.simulator import running_simulator_process
 from replicate_mcp.tasks.result import BatchResult

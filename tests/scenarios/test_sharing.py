@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 from scenarios.conftest import Programs

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.simulator import running_simulator_process
 
 TASKS = 300

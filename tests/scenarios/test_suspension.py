@@ -18,8 +18,8 @@ import pytest
 
 from backends.servers import KINDS, RunningServer
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.app.composition import open_backend
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.tasks.result import BatchResult, TaskResult
 from scenarios.conftest import LEASE_SECONDS, Programs
@@ -63,7 +63,7 @@ async def create(self, *arguments, **options):
     return await _create(self, *arguments, **options)
 Gateway.create = create
 """
-"""Stops itself once, when its first attempt is noted and not sent yet."""
+"""Stops itself once, when its first attempt is recorded and not sent yet."""
 
 STOPPED_AS_NOTED = """
 import os, signal, time
@@ -76,7 +76,7 @@ async def run(self, *arguments):
     await _run(self, *arguments)
 TaskExecutor._run = run
 """
-"""Stops itself once, as its first attempt has just been noted."""
+"""Stops itself once, as its first attempt has just been recorded."""
 
 
 class Router:
@@ -277,7 +277,7 @@ async def test_resumed_process_reuses_no_dead_connection(
     ("programs_at", "before", "made"),
     [("sqlite", STOPPED_AS_NOTED, 0), (KINDS[-1], "", 1)],
     indirect=["programs_at"],
-    ids=["noted", "running"],
+    ids=["recorded", "running"],
 )
 async def test_batch_past_its_deadline_after_suspension_creates_nothing_more(
     programs_at: ProgramsAt, before: str, made: int

@@ -161,7 +161,7 @@ def test_one_whole_rate_slot_is_required() -> None:
 
 
 def test_nothing_starts_without_a_rate_or_at_an_unknown_semaphore() -> None:
-    queue = [entry("a", 5, "s", account="nobody's"), entry("b", 5, "unknown"), entry("c", 1, "t")]
+    queue = [entry("a", 5, "s", account="unknown"), entry("b", 5, "unknown"), entry("c", 1, "t")]
     decision = admit(queue, {"s": 9, "t": 9}, {}, now=NOW)
     assert decision == Decision(("c",), None)
 

@@ -233,15 +233,31 @@ async def test_waiter_that_gave_up_while_another_failed_to_enqueue_leaves_the_qu
 HAPPENINGS = st.sampled_from(["enter", "enter", "give up", "go", "time passes"])
 
 
-@given(
+histories = given(
     happenings=st.lists(HAPPENINGS, max_size=30),
     full=st.lists(st.booleans(), max_size=60),
     pauses=st.lists(st.integers(0, 3), max_size=100),
 )
-@settings(max_examples=80, deadline=None)
+
+
+@settings(max_examples=20, deadline=None)
+@histories
 def test_all_contexts_get_and_release_a_unit_with_an_intermittently_full_disk(
     happenings: list[str], full: list[bool], pauses: list[int]
 ) -> None:
+    serve_all_contexts(happenings, full, pauses)
+
+
+@pytest.mark.soak
+@settings(max_examples=500, deadline=None)
+@histories
+def test_all_contexts_get_and_release_a_unit_in_hundreds_of_histories_of_a_full_disk(
+    happenings: list[str], full: list[bool], pauses: list[int]
+) -> None:
+    serve_all_contexts(happenings, full, pauses)
+
+
+def serve_all_contexts(happenings: list[str], full: list[bool], pauses: list[int]) -> None:
     async def live(folder: str) -> None:
         async with process(Path(folder, "state.db")) as (state, queue, group):
             contexts = Contexts(queue, group)

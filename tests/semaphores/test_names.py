@@ -67,7 +67,7 @@ def test_caller_sees_its_account_semaphore_first_and_then_named_ones() -> None:
         SemaphoreState("mine", 60, 3, 2, 600.0, 1.5),
         states[0],
     ]
-    assert visible_to("nobody", states, own_name="mine") == [states[0]]
+    assert visible_to("unknown", states, own_name="mine") == [states[0]]
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,10 @@ async def test_each_offer_is_dispatched_once_to_its_entry() -> None:
         taken: list[tuple[str, Sequence[Offer]]] = []
         holder.subscribe("a", lambda offers: taken.append(("a", offers)))
         holder.subscribe("b", lambda offers: taken.append(("b", offers)))
-        room = AdmissionResult(offers(1, 3) + offers(2, entry="b"))
-        holder.dispatch(room)
+        admission = AdmissionResult(offers(1, 3) + offers(2, entry="b"))
+        holder.dispatch(admission)
         assert taken == [("a", [Offer(1, "a"), Offer(3, "a")]), ("b", [Offer(2, "b")])]
-        holder.dispatch(room)
+        holder.dispatch(admission)
         holder.dispatch(AdmissionResult())
         holder.dispatch(AdmissionResult(offers(3, 4)))
         assert taken[2:] == [("a", [Offer(4, "a")])]
@@ -207,7 +207,7 @@ async def test_each_ring_of_another_process_is_received_immediately(
         assert [offer.entry for offer in taken[0]] == ["mine"]
         again = asyncio.ensure_future(holder.wait_for_wakeup())
         await anyio.sleep(SOON)
-        assert not again.done(), "each ring is heard once"
+        assert not again.done(), "each ring wakes once"
         again.cancel()
         await other.close()
 

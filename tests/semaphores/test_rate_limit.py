@@ -127,7 +127,7 @@ def test_stored_times_are_moved_back_with_the_clock() -> None:
         ceiling_until=0,
     )  # fmt: skip
     assert later.refilled_at(NOW - 2.5).last_sent == NOW - 3
-    assert later.refilled_at(NOW).paused_until == NOW + 30, "the same moment is none"
+    assert later.refilled_at(NOW).paused_until == NOW + 30, "an equal time is not later"
 
 
 def test_bucket_refills_up_to_its_burst() -> None:
@@ -143,6 +143,6 @@ def test_bucket_refills_up_to_its_burst() -> None:
 
 def test_initial_rate_has_only_its_bucket_fields_set() -> None:
     known = {"full_per_minute": 60, "per_minute": 60, "burst": 59.5, "tokens": 59.5, "at": NOW}
-    noted = asdict(Rate.initial(60, NOW))
-    assert {name: noted.pop(name) for name in known} == known
-    assert set(noted.values()) == {0}
+    recorded = asdict(Rate.initial(60, NOW))
+    assert {name: recorded.pop(name) for name in known} == known
+    assert set(recorded.values()) == {0}

@@ -62,10 +62,10 @@ class App:
             settings_error=settings_error,
         )
         self.semaphores = SemaphoreOperations(settings, self.access, self._open)
-        self.batches = BatchOperations(settings, self.semaphores, self._open)
+        self.batches = BatchOperations(settings, self._open)
         self.is_shutting_down = False
         self._group = group
-        self._parts: Components | None = None
+        self._components: Components | None = None
         self._opening = anyio.Lock()
 
     @classmethod
@@ -115,9 +115,9 @@ class App:
 
     async def close(self) -> None:
         """Leave the backend; predictions that run on Replicate keep their permits."""
-        if self._parts is not None:
-            parts, self._parts = self._parts, None
-            await parts.close()
+        if self._components is not None:
+            components, self._components = self._components, None
+            await components.close()
 
     def caller(self, own_token: str | None = None) -> Caller:
         """Return this machine's user, with `own_token`, else with the server's token."""
@@ -223,16 +223,16 @@ class App:
 
     async def _open(self) -> "Components":
         self.access.check_settings()
-        if self._parts is None:
+        if self._components is None:
             async with self._opening:
-                if self._parts is None:
+                if self._components is None:
                     from replicate_mcp.app.composition import Components
 
-                    self._parts = await Components.open(
+                    self._components = await Components.open(
                         self.settings,
                         self._group,
                         self.observer,
                         batch_bytes=self._batch_bytes,
                         refused=self.access.refused,
                     )
-        return self._parts
+        return self._components

@@ -1,91 +1,30 @@
 """Operations on batches: each caller starts, follows and cancels their own."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
-from replicate_mcp.app.semaphores import SemaphoreOperations
+from replicate_mcp.app.preparation import BatchRequest, Preparation
 from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
-from replicate_mcp.cpu_bound import INLINE_BYTES, json_size, run_cpu_bound
-from replicate_mcp.errors import (
-    IdempotencyKeyConflict,
-    InvalidInput,
-    ReplicateMcpError,
-    ReplicateUnavailable,
-    TaskProblem,
-    UnknownBatch,
-    refusal_of,
-)
-from replicate_mcp.semaphores.names import check_limit
+from replicate_mcp.errors import IdempotencyKeyConflict, ReplicateMcpError, UnknownBatch
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
-    from replicate_mcp.batches.backend import BatchState, IdempotencyKey
-    from replicate_mcp.batches.local_images import Image, ImagePaths, LocalImages
+    from replicate_mcp.batches.journal import BatchState
     from replicate_mcp.batches.planning import PlannedTask
-    from replicate_mcp.replicate_api.gateway import Gateway
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
-    from replicate_mcp.tasks.task import Task
-
-PREPARE_TIMEOUT_SECONDS = 30.0
-"""Longest time for requests about an account and its models before a batch is refused."""
 
 JOURNAL_POLL_SECONDS = 0.5
 """Interval at which the journal is read while a caller waits for another process's batch."""
 
 ConfirmCallback = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
 """Awaited with the valid tasks once all is checked, before anything is sent; it may raise."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRequest:
-    """A caller's request for a batch.
-
-    Attributes:
-        tasks: a list of mappings, as the caller gave it, not checked yet.
-        model: model of the tasks that name none; None for the default model.
-        semaphore: name of the semaphore of which each task needs a unit, in addition to the
-            account's own; None for the account's own alone.
-        concurrency_limit: number of tasks that may run at once; None for the semaphores' limits.
-        shared_inputs: inputs of all tasks; a task's own inputs override them.
-        key: idempotency key; a repeated request with it gets the same batch.
-        image_paths: which images of this machine the tasks may name by a path.
-        attached: images without a path, by the URIs that stand for them in `tasks`.
-        upload_seconds: longest time for the upload of images, after which the request is refused;
-            None for no limit.
-        skip_invalid: run the valid tasks if others are invalid, and report each invalid one as
-            failed; otherwise one invalid task refuses the request.
-    """
-
-    tasks: object
-    model: str | None = None
-    semaphore: str | None = None
-    concurrency_limit: int | None = None
-    shared_inputs: Mapping[str, Any] | None = None
-    key: "IdempotencyKey | None" = None
-    image_paths: "ImagePaths" = "none"
-    attached: "Mapping[str, Image] | None" = None
-    upload_seconds: float | None = None
-    skip_invalid: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _PreparedRequest:
-    """A request checked against Replicate and the backend; nothing has been created for it."""
-
-    gateway: "Gateway"
-    account: str
-    shown_semaphore: str
-    semaphores: tuple[str, ...]
-    tasks: "Sequence[PlannedTask]"
-    images: "LocalImages"
 
 
 class BatchOperations:
@@ -96,13 +35,9 @@ class BatchOperations:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        semaphores: SemaphoreOperations,
-        get_components: Callable[[], Awaitable["Components"]],
+        self, settings: Settings, get_components: Callable[[], Awaitable["Components"]]
     ) -> None:
         self._settings = settings
-        self._semaphores = semaphores
         self._get_components = get_components
         self._waits: set[anyio.CancelScope] = set()
         self._is_shutting_down = False
@@ -120,46 +55,25 @@ class BatchOperations:
         Raises:
             ReplicateMcpError: the whole request is refused; nothing was created.
         """
-        from replicate_mcp.batches.backend import IdempotencyKeyExists
-        from replicate_mcp.batches.planning import check_problems
+        from replicate_mcp.batches.journal import IdempotencyKeyExists
 
-        if request.concurrency_limit is not None:
-            check_limit(request.concurrency_limit)
-        size = json_size([request.tasks, request.shared_inputs or {}, request.model])
-        tasks = await self._parse(request, size) if size <= INLINE_BYTES else None
-        parts, key = await self._get_components(), request.key
+        preparation = Preparation(request, self._settings)
+        await preparation.check_small()
+        components, key = await self._get_components(), request.key
         try:
             if key is not None:
-                await parts.backend.check_idempotency_key(caller.name, key.key)
-            if tasks is None:
-                # The token may be made up: a large request is parsed only once Replicate knows its
-                # token.
-                with _prepare_timeout():
-                    await parts.account(caller.token, caller.source)
-                tasks = await self._parse(request, size)
-            found = await self._prepare(parts, caller, request, tasks)
-            check_problems(found.tasks, skip_invalid=request.skip_invalid)
+                await components.backend.check_idempotency_key(caller.name, key.key)
+            batch = await preparation.plan(components, caller)
             if consent is not None:
-                await consent([task for task in found.tasks if not task.problems])
-            batch = await parts.runner.start(
-                await _uploaded(found, request.upload_seconds),
-                gateway=found.gateway,
-                account=found.account,
-                caller=caller.name,
-                shown_semaphore=found.shown_semaphore,
-                semaphores=found.semaphores,
-                max_running=request.concurrency_limit,
-                key=key,
-            )
-        except ExceptionGroup as group:  # Models are resolved, and images uploaded, in task groups.
-            raise _first_error(group) from None
+                await consent([task for task in batch.tasks if not task.problems])
+            running = await components.runner.start(await preparation.upload_images(batch))
         except IdempotencyKeyExists as taken:
             if key is None or taken.digest != key.digest:
                 raise IdempotencyKeyConflict(
                     "This Idempotency-Key belongs to another request of yours: use a new one."
                 ) from None
             return taken.batch_id
-        return batch.id
+        return running.id
 
     async def wait(
         self,
@@ -177,13 +91,13 @@ class BatchOperations:
             seconds: longest time to wait; None for no limit.
             on_progress: receives progress while this process runs the batch.
         """
-        parts = await self._get_components()
-        await self._load_visible_batch(parts, caller, batch_id)
+        components = await self._get_components()
+        await self._load_visible_batch(components, caller, batch_id)
         with self._waiting(seconds):
-            running = parts.runner.running(batch_id)
+            running = components.runner.running(batch_id)
             if running is not None:
                 await watch(running, on_progress)
-            while await self._is_running(parts, batch_id):  # noqa: ASYNC110
+            while await self._is_running(components, batch_id):  # noqa: ASYNC110
                 # Another process runs it; backend wake-ups are only for processes that wait for
                 # permits.
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
@@ -211,19 +125,24 @@ class BatchOperations:
         """
         from replicate_mcp.tasks.result import page, take_within
 
-        parts = await self._get_components()
-        state = await self._load_visible_batch(parts, caller, batch_id)
-        rows = await parts.backend.results(state.id, after=after, limit=limit)
+        components = await self._get_components()
+        state = await self._load_visible_batch(components, caller, batch_id)
+        # Only the rows that the state counts: more may have finished since it was read.
+        finished = state.succeeded + state.failed
+        after = min(after, finished)
+        count = finished - after if limit is None else min(limit, finished - after)
+        rows = await components.backend.results(state.id, after=after, limit=count)
+        if len(rows) < count:  # The journal has just dropped the batch.
+            await self._load_visible_batch(components, caller, state.id)
         rows = rows if characters is None else take_within(rows, characters)
-        state = await self._load_visible_batch(parts, caller, state.id)
-        return page(counts_of(state), rows, after=min(after, state.succeeded + state.failed))
+        return page(counts_of(state), rows, after=after)
 
     async def list(self, caller: Caller, *, limit: int = 100) -> "list[ListedBatch]":
         """Return the caller's batches, newest first."""
         from replicate_mcp.tasks.result import ListedBatch
 
-        parts = await self._get_components()
-        states = await parts.backend.list_batches(caller.visible_callers, limit=limit)
+        components = await self._get_components()
+        states = await components.backend.list_batches(caller.visible_callers, limit=limit)
         return [
             ListedBatch(
                 **counts_of(each).model_dump(),
@@ -242,17 +161,17 @@ class BatchOperations:
             BackendUnavailable: the journal cannot be reached; the tasks that this process runs are
                 stopped all the same.
         """
-        parts = await self._get_components()
-        running = parts.runner.running(batch_id)
+        components = await self._get_components()
+        running = components.runner.running(batch_id)
         if running is None or running.caller not in caller.visible_callers:
             running = None
-            await self._load_visible_batch(parts, caller, batch_id)
+            await self._load_visible_batch(components, caller, batch_id)
         try:
-            await parts.backend.cancel_batch(batch_id)
+            await components.backend.cancel_batch(batch_id)
         finally:
             if running is not None:
-                parts.runner.cancel(running)
-        return counts_of(await self._load_visible_batch(parts, caller, batch_id))
+                components.runner.cancel(running)
+        return counts_of(await self._load_visible_batch(components, caller, batch_id))
 
     async def progress(self, batch_id: str) -> Progress | None:
         """Return the current progress of a batch; None if this process does not run it."""
@@ -263,8 +182,8 @@ class BatchOperations:
 
     async def wait_until_stopped(self, batch_id: str) -> None:
         """Wait until no prediction of a batch of this process runs on Replicate."""
-        parts = await self._get_components()
-        if running := parts.runner.running(batch_id):
+        components = await self._get_components()
+        if running := components.runner.running(batch_id):
             await running.ended.wait()
 
     def begin_shutdown(self) -> None:
@@ -272,54 +191,6 @@ class BatchOperations:
         self._is_shutting_down = True
         for waiting in self._waits:
             waiting.cancel()
-
-    async def _parse(self, request: BatchRequest, size: int) -> "Sequence[Task]":
-        from replicate_mcp.tasks.json_text import READING_COST
-        from replicate_mcp.tasks.task import parse_tasks
-
-        def parse() -> "Sequence[Task]":
-            return parse_tasks(
-                request.tasks,
-                model=request.model,
-                default_model=self._settings.default_model,
-                shared=request.shared_inputs,
-            )
-
-        return await run_cpu_bound(parse, size_bytes=size * READING_COST)
-
-    async def _prepare(
-        self, parts: "Components", caller: Caller, request: BatchRequest, tasks: "Sequence[Task]"
-    ) -> _PreparedRequest:
-        """Check a request's tasks against their models.
-
-        Raises:
-            InvalidInput: the tasks have problems. Raised with those found so far, too, if the
-                request to Replicate or to the backend failed.
-        """
-        from replicate_mcp.batches.local_images import LocalImages
-        from replicate_mcp.batches.planning import find_models, plan
-
-        images = LocalImages.allowed(
-            request.image_paths, self._settings.files, request.attached or {}
-        )
-        try:
-            with _prepare_timeout():
-                account = await parts.account(caller.token, caller.source)
-                gateway = parts.accounts.gateway(caller.token)
-                await _sync_clock(gateway)
-                shown, semaphores = await self._semaphores.resolve(
-                    account, request.semaphore or None
-                )
-                models = await find_models(tasks, gateway, parts.models, account)
-        except (ReplicateMcpError, ExceptionGroup) as error:
-            found = [problem for task in tasks for problem in task.problems]
-            if not found or request.skip_invalid:
-                raise
-            if isinstance(error, InvalidInput):
-                found.insert(0, TaskProblem(None, None, str(error)))
-            raise refusal_of(found) from None
-        planned = await plan(tasks, models, images)
-        return _PreparedRequest(gateway, account, shown, semaphores, planned, images)
 
     @contextlib.contextmanager
     def _waiting(self, seconds: float | None) -> Iterator[None]:
@@ -331,27 +202,27 @@ class BatchOperations:
                 self._waits.discard(scope)
 
     async def _load_visible_batch(
-        self, parts: "Components", caller: Caller, batch_id: str | None
+        self, components: "Components", caller: Caller, batch_id: str | None
     ) -> "BatchState":
-        state = await self._load_batch(parts, caller, batch_id)
-        is_elsewhere = state.status == "running" and parts.runner.running(state.id) is None
+        state = await self._load_batch(components, caller, batch_id)
+        is_elsewhere = state.status == "running" and components.runner.running(state.id) is None
         if is_elsewhere and caller.has_own_token:
             # The process that runs it may be gone; the caller's token then allows its recovery
             # here.
             with contextlib.suppress(ReplicateMcpError):
-                await parts.account(caller.token, caller.source)
+                await components.account(caller.token, caller.source)
         return state
 
     @staticmethod
     async def _load_batch(
-        parts: "Components", caller: Caller, batch_id: str | None
+        components: "Components", caller: Caller, batch_id: str | None
     ) -> "BatchState":
         if batch_id is None:
-            newest = await parts.backend.list_batches(caller.visible_callers, limit=1)
+            newest = await components.backend.list_batches(caller.visible_callers, limit=1)
             if newest:
                 return newest[0]
             raise UnknownBatch("There is no batch yet: generate_images starts one.")
-        state = await parts.backend.get_batch(batch_id)
+        state = await components.backend.get_batch(batch_id)
         if state is None or state.caller not in caller.visible_callers:
             raise UnknownBatch(
                 f"There is no batch '{escaped(batch_id[:60])}': batches are remembered for 24 "
@@ -361,38 +232,9 @@ class BatchOperations:
         return state
 
     @staticmethod
-    async def _is_running(parts: "Components", batch_id: str) -> bool:
-        state = await parts.backend.get_batch(batch_id)
+    async def _is_running(components: "Components", batch_id: str) -> bool:
+        state = await components.backend.get_batch(batch_id)
         return state is not None and state.status == "running"
-
-
-@contextlib.contextmanager
-def _prepare_timeout() -> Iterator[None]:
-    """Bound the time that Replicate has to answer before anything is created.
-
-    Raises:
-        ReplicateUnavailable: `PREPARE_TIMEOUT_SECONDS` have passed.
-    """
-    try:
-        with anyio.fail_after(PREPARE_TIMEOUT_SECONDS):
-            yield
-    except TimeoutError:
-        raise ReplicateUnavailable(
-            f"Replicate did not answer within {PREPARE_TIMEOUT_SECONDS:.0f} s, so nothing was "
-            "created: try again."
-        ) from None
-
-
-async def _sync_clock(gateway: "Gateway") -> None:
-    """Synchronise with Replicate's clock, which reconciling attempts with predictions needs."""
-    from replicate_mcp.replicate_api.error_policy import to_public_error
-    from replicate_mcp.replicate_api.exceptions import ReplicateApiError
-
-    try:
-        await gateway.sync_clock()
-    except ReplicateApiError as fault:
-        error = to_public_error(fault)
-        raise type(error)(f"Nothing was created. {error}") from None
 
 
 def _moment(seconds: float) -> datetime:
@@ -413,25 +255,3 @@ def counts_of(state: "BatchState") -> "BatchCounts":
         semaphore=state.semaphore,
         is_stopping=state.canceled and state.status == "running",
     )
-
-
-async def _uploaded(found: _PreparedRequest, seconds: float | None) -> "Sequence[PlannedTask]":
-    from replicate_mcp.batches.uploads import upload_images
-
-    with anyio.move_on_after(seconds):
-        return await upload_images(found.tasks, found.images, found.gateway)
-    raise ReplicateUnavailable(
-        f"The images were not at Replicate within {seconds:.0f} s, so nothing was created: use "
-        "smaller ones, or give their URLs."
-    )
-
-
-def _first_error(group: BaseExceptionGroup[Exception]) -> Exception:
-    """Return the first error in `group`, as an error for callers."""
-    from replicate_mcp.replicate_api.error_policy import to_public_error
-    from replicate_mcp.replicate_api.exceptions import ReplicateApiError
-
-    first = group.exceptions[0]
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return to_public_error(first) if isinstance(first, ReplicateApiError) else first

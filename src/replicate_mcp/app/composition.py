@@ -86,11 +86,11 @@ class Components:
         group.start_soon(dispatcher.run)
         group.start_soon(runner.watch_cancellations)
         contexts = ContextQueue(backend, BackendCalls(dispatcher, group))
-        parts = cls(settings, backend, dispatcher, runner, contexts, refused)
-        group.start_soon(parts.accounts.close_idle)
+        components = cls(settings, backend, dispatcher, runner, contexts, refused)
+        group.start_soon(components.accounts.close_idle)
         if settings.token:
-            group.start_soon(parts.recover_own_account)
-        return parts
+            group.start_soon(components.recover_own_account)
+        return components
 
     async def recover_own_account(self) -> None:
         """Take over the work that earlier processes of the server's own account left."""

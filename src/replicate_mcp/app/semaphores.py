@@ -17,6 +17,7 @@ from replicate_mcp.settings import Settings
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
     from replicate_mcp.semaphores.context_permits import ContextPermit
+    from replicate_mcp.semaphores.permit_store import PermitStore
     from replicate_mcp.semaphores.status import SemaphoreStatus
 
 
@@ -39,32 +40,33 @@ class SemaphoreOperations:
 
     async def list_for(self, caller: Caller) -> "list[SemaphoreStatus]":
         """Return the semaphore of the caller's account, and the registered ones."""
-        account = await (await self._get_components()).account(caller.token, caller.source)
-        return await self._shown(account, own_name=self._settings.default_semaphore)
+        return await self._list_for(await self._get_components(), caller)
 
     async def list_own(self) -> "list[SemaphoreStatus]":
         """Return the registered semaphores, and the server's own account's if it has a token."""
-        if self._settings.token:
-            return await self.list_for(self._access.authenticate_local())
-        return await self._shown("", own_name="")
+        return await self._list_own(await self._get_components())
 
     async def register(self, name: str, limit: int) -> "SemaphoreStatus":
         """Register a name for this process's lifetime; return a known semaphore unchanged."""
         check_name(name)
         check_limit(limit)
-        if name != self._settings.default_semaphore:
-            await (await self._get_components()).backend.register(name, limit)
-        return await self._known(name)
+        return await self._register(await self._get_components(), name, limit)
 
     async def resize(self, name: str, limit: int) -> "SemaphoreStatus":
         """Change a known semaphore's limit on behalf of a program."""
-        return await self._resized(name, limit, by_admin=False)
+        check_limit(limit)
+        return await self._resize(await self._get_components(), name, limit, by_admin=False)
 
     async def set(self, name: str, limit: int) -> "SemaphoreStatus":
         """Set a limit manually, which persists until it is set again; register a new name."""
-        if name not in {state.name for state in await self.list_own()}:
-            await self.register(name, limit)
-        return await self._resized(name, limit, by_admin=True)
+        components = await self._get_components()
+        is_new = name not in {state.name for state in await self._list_own(components)}
+        if is_new:
+            check_name(name)
+        check_limit(limit)
+        if is_new:
+            await self._register(components, name, limit)
+        return await self._resize(components, name, limit, by_admin=True)
 
     async def unset(self, name: str) -> "SemaphoreStatus | None":
         """Remove a limit that was set manually; the lowest that running processes declare applies.
@@ -75,10 +77,10 @@ class SemaphoreOperations:
         Raises:
             UnknownSemaphore: no such name.
         """
-        parts = await self._get_components()
-        inside = await self._inside(name)
-        parts.dispatcher.dispatch(await parts.backend.unset(inside))
-        return next((each for each in await self.list_own() if each.name == name), None)
+        components = await self._get_components()
+        inside = await self._inside(components, name)
+        components.dispatcher.dispatch(await components.backend.unset(inside))
+        return _named(name, await self._list_own(components))
 
     async def remove(self, name: str) -> None:
         """Remove a registered name.
@@ -96,64 +98,87 @@ class SemaphoreOperations:
 
     async def set_rate(self, per_minute: float) -> None:
         """Set the creations a minute of the server's own account; the setting persists."""
-        own = await self.account_semaphore_of(self._access.authenticate_local())
-        parts = await self._get_components()
-        parts.dispatcher.dispatch(await parts.backend.set_rate(own, per_minute))
+        components = await self._get_components()
+        own = await self._inside(components, self._settings.default_semaphore)
+        components.dispatcher.dispatch(await components.backend.set_rate(own, per_minute))
 
     async def acquire(self, lease: "ContextPermit") -> None:
         """Wait for a unit of the semaphore that `lease` names, for a caller's own code."""
-        lease.semaphore = await self._inside(lease.semaphore)
-        await (await self._get_components()).contexts.acquire(lease)
+        components = await self._get_components()
+        lease.semaphore = await self._inside(components, lease.semaphore)
+        await components.contexts.acquire(lease)
 
     async def release(self, lease: "ContextPermit") -> None:
         """Release a unit, or stop waiting for it."""
         await (await self._get_components()).contexts.release(lease)
 
-    async def account_semaphore_of(self, caller: Caller) -> str:
-        """Return the backend's name of the semaphore of the caller's account."""
-        return account_semaphore(
-            await (await self._get_components()).account(caller.token, caller.source)
+    async def _list_for(self, components: "Components", caller: Caller) -> "list[SemaphoreStatus]":
+        account = await components.account(caller.token, caller.source)
+        return await _shown(components.backend, account, own_name=self._settings.default_semaphore)
+
+    async def _list_own(self, components: "Components") -> "list[SemaphoreStatus]":
+        if self._settings.token:
+            return await self._list_for(components, self._access.authenticate_local())
+        return await _shown(components.backend, "", own_name="")
+
+    async def _register(self, components: "Components", name: str, limit: int) -> "SemaphoreStatus":
+        if name != self._settings.default_semaphore:
+            await components.backend.register(name, limit)
+        return await self._known(components, name)
+
+    async def _resize(
+        self, components: "Components", name: str, limit: int, *, by_admin: bool
+    ) -> "SemaphoreStatus":
+        inside = await self._inside(components, name)
+        components.dispatcher.dispatch(
+            await components.backend.resize(inside, limit, by_admin=by_admin)
         )
+        return await self._known(components, name)
 
-    async def resolve(self, account: str, named: str | None) -> tuple[str, tuple[str, ...]]:
-        """Return a batch's displayed semaphore name, and the semaphores that each task needs.
+    async def _known(self, components: "Components", name: str) -> "SemaphoreStatus":
+        known = _named(name, await self._list_own(components))
+        if known is None:  # The name is an account's own: without a token there is no account.
+            raise Unauthorized(NO_CREDENTIALS_MESSAGE)
+        return known
 
-        Raises:
-            InvalidInput: the name is not registered.
-        """
-        own = account_semaphore(account)
-        if named is None or named == self._settings.default_semaphore:
-            return self._settings.default_semaphore, (own,)
-        name = check_name(named)
-        known = {state.name for state in await (await self._get_components()).backend.semaphores()}
-        if name not in known:
-            raise InvalidInput(unknown_semaphore(name, known))
-        return name, (own, name)
-
-    async def _resized(self, name: str, limit: int, *, by_admin: bool) -> "SemaphoreStatus":
-        check_limit(limit)
-        parts = await self._get_components()
-        inside = await self._inside(name)
-        parts.dispatcher.dispatch(await parts.backend.resize(inside, limit, by_admin=by_admin))
-        return await self._known(name)
-
-    async def _known(self, name: str) -> "SemaphoreStatus":
-        for each in await self.list_own():
-            if each.name == name:
-                return each
-        raise Unauthorized(
-            NO_CREDENTIALS_MESSAGE
-        )  # The name is an account's own: without a token there is no account.
-
-    async def _shown(self, account: str, *, own_name: str) -> "list[SemaphoreStatus]":
-        from replicate_mcp.semaphores.status import SemaphoreStatus
-
-        backend = (await self._get_components()).backend
-        states = visible_to(account, await backend.semaphores(), own_name=own_name)
-        return [SemaphoreStatus.of(state, backend.scope) for state in states]
-
-    async def _inside(self, name: str) -> str:
+    async def _inside(self, components: "Components", name: str) -> str:
         """Return the backend's name of a semaphore."""
-        if name == self._settings.default_semaphore:
-            return await self.account_semaphore_of(self._access.authenticate_local())
-        return name
+        if name != self._settings.default_semaphore:
+            return name
+        caller = self._access.authenticate_local()
+        return account_semaphore(await components.account(caller.token, caller.source))
+
+
+async def _shown(permits: "PermitStore", account: str, *, own_name: str) -> "list[SemaphoreStatus]":
+    from replicate_mcp.semaphores.status import SemaphoreStatus
+
+    states = visible_to(account, await permits.semaphores(), own_name=own_name)
+    return [SemaphoreStatus.of(state, permits.scope) for state in states]
+
+
+def _named(name: str, states: "list[SemaphoreStatus]") -> "SemaphoreStatus | None":
+    return next((state for state in states if state.name == name), None)
+
+
+async def resolve(
+    permits: "PermitStore", account: str, named: str | None, *, default: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return a batch's displayed semaphore name, and the semaphores that each task needs.
+
+    Args:
+        permits: the store of semaphores.
+        account: the account of the batch.
+        named: the name in the request; None for the account's own semaphore alone.
+        default: the name under which callers know the semaphore of their account.
+
+    Raises:
+        InvalidInput: the name is not registered.
+    """
+    own = account_semaphore(account)
+    if named is None or named == default:
+        return default, (own,)
+    name = check_name(named)
+    known = {state.name for state in await permits.semaphores()}
+    if name not in known:
+        raise InvalidInput(unknown_semaphore(name, known))
+    return name, (own, name)

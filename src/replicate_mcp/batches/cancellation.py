@@ -50,7 +50,7 @@ class Cancellation:
     async def abandon_pending(self, batch: RunningBatch, reason: Reason) -> None:
         """Fail every task that is not created yet with `reason`, now and from now on."""
         batch.stop_creating(reason)
-        await self._services.retry_and_dispatch(self._services.backend.dequeue, batch.id)
+        await self._services.retry_and_dispatch(self._services.permits.dequeue, batch.id)
         await self.fail_pending(batch)
 
     async def drop_out_of_time(self, batch: RunningBatch) -> None:
@@ -64,7 +64,7 @@ class Cancellation:
     async def _throttling(self, batch: RunningBatch) -> str:
         """Return a clause on the throttling during the batch's wait; "" if there was none."""
         try:
-            states = await self._services.backend.semaphores()
+            states = await self._services.permits.semaphores()
         except BackendUnavailable:
             states = []
         own = next((s for s in states if s.name == account_semaphore(batch.account)), None)
@@ -84,7 +84,7 @@ class Cancellation:
             part = dropped[start : start + ROWS_A_STEP]
             given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
             await self._services.retry_and_dispatch(
-                self._services.backend.record_results, batch.id, given_up
+                self._services.journal.record_results, batch.id, given_up
             )
             for result in given_up:
                 batch.add_result(result)
@@ -105,7 +105,7 @@ class Cancellation:
             ApiStatusError: the token is no longer valid.
         """
         try:
-            is_own = await self._services.backend.claim_prediction(permit, batch.id, prediction_id)
+            is_own = await self._services.attempts.claim_prediction(permit, batch.id, prediction_id)
         except BackendUnavailable:
             is_own = True
         if is_own:

@@ -1,4 +1,4 @@
-"""Error messages of tasks that both backends record for a dead process."""
+"""Error messages that recovery and both backends record for tasks of a dead process."""
 
 INTERRUPTED = (
     "The process that ran this batch ended before this task was created. Nothing was billed: send "

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import anyio
 import anyio.to_thread
 
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.batches.local_images import LocalImages
+from replicate_mcp.concurrency import for_each
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import InvalidInput, TaskProblem, refusal_of
+from replicate_mcp.replicate_api.error_policy import to_public_error
+from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway, Target
 from replicate_mcp.replicate_api.model_resolver import Model, ModelResolver
 from replicate_mcp.replicate_api.model_search import unknown
@@ -51,6 +54,32 @@ class PlannedTask:
     expected_count: int
     complete_at_count: int | None = None
     problems: tuple[TaskProblem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """A batch that can be started.
+
+    Attributes:
+        tasks: its tasks, at least one without problems; those with problems fail at once.
+        gateway: gateway to Replicate with a token of `account`.
+        account: the account of its predictions.
+        caller: name of the caller.
+        shown_semaphore: the semaphore's name, as the caller knows it.
+        semaphores: the semaphores of which each task needs one unit; the account's own is first.
+        max_running: number of its tasks that may run at once; None for the semaphores' limits
+            alone.
+        key: idempotency key of the request; None if it has none.
+    """
+
+    tasks: Sequence[PlannedTask]
+    gateway: Gateway = field(repr=False)
+    account: str
+    caller: str
+    shown_semaphore: str
+    semaphores: tuple[str, ...]
+    max_running: int | None = None
+    key: IdempotencyKey | None = None
 
 
 async def plan(
@@ -115,16 +144,17 @@ async def find_models(
         account: the account of the gateway's token.
 
     Raises:
-        ExceptionGroup: Replicate did not answer for at least one model.
+        ReplicateMcpError: Replicate did not answer for at least one model.
     """
     found: dict[ModelName, Model | None] = {}
 
     async def find(name: ModelName) -> None:
-        found[name] = await models.find(name, gateway, account)
+        try:
+            found[name] = await models.find(name, gateway, account)
+        except ReplicateApiError as fault:
+            raise to_public_error(fault) from None
 
-    async with anyio.create_task_group() as group:
-        for name in {task.model for task in tasks}:
-            group.start_soon(find, name)
+    await for_each({task.model for task in tasks}, find)
     return found
 
 

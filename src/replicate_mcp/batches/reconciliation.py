@@ -9,7 +9,7 @@ from itertools import chain
 
 import anyio
 
-from replicate_mcp.batches.backend import AttemptRecord, Backend
+from replicate_mcp.batches.attempt_store import AttemptRecord, AttemptStore
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.replicate_api.attempt_matching import (
     ListedPrediction,
@@ -59,11 +59,11 @@ class _Query:
 class Reconciler:
     """Matches one account's attempts to its predictions, one to one, for all concurrent callers."""
 
-    def __init__(self, account: str, backend: Backend, spawn: Callable[..., object]) -> None:
+    def __init__(self, account: str, attempts: AttemptStore, spawn: Callable[..., object]) -> None:
         self._account = account
-        self._backend = backend
+        self._attempts = attempts
         self._spawn = spawn
-        self._wanted: defaultdict[int, list[_Query]] = defaultdict(list)
+        self._queries: defaultdict[int, list[_Query]] = defaultdict(list)
         self._reading = False
 
     async def resolve(
@@ -78,23 +78,23 @@ class Reconciler:
                 outstanding. A prediction that could also belong to an attempt that is not being
                 cancelled is not returned, and `Verdict.NOT_MADE` is never returned.
         """
-        wanted = _Query(gateway, to_cancel, gateway.now())
-        self._wanted[permit].append(wanted)
+        query = _Query(gateway, to_cancel, gateway.now())
+        self._queries[permit].append(query)
         if not self._reading:
             self._reading = True
             self._spawn(self._read)
         try:
-            await wanted.known.wait()
+            await query.known.wait()
         finally:
-            self._wanted[permit].remove(wanted)
-            if not self._wanted[permit]:
-                del self._wanted[permit]
-        assert wanted.answer is not None
-        return wanted.answer
+            self._queries[permit].remove(query)
+            if not self._queries[permit]:
+                del self._queries[permit]
+        assert query.answer is not None
+        return query.answer
 
     async def _read(self) -> None:
         try:
-            while self._wanted:
+            while self._queries:
                 try:
                     await self._poll_list()
                 except Exception as error:
@@ -106,26 +106,26 @@ class Reconciler:
             self._reading = False
 
     async def _poll_list(self) -> None:
-        wanted = list(self._wanted)  # Calls of `resolve` from now on wait for the next poll.
-        noted = await self._open_attempts()
-        for permit in wanted:
-            if permit not in noted:
+        permits = list(self._queries)  # Calls of `resolve` from now on wait for the next poll.
+        recorded = await self._open_attempts()
+        for permit in permits:
+            if permit not in recorded:
                 self._answer(permit, Verdict.UNKNOWN)
-            elif known := noted[permit].prediction_id:
+            elif known := recorded[permit].prediction_id:
                 self._answer(permit, known)
-        asked = [each for each in _open(noted) if each.permit in self._wanted]
+        asked = [each for each in _open(recorded) if each.permit in self._queries]
         if not asked:
             return
         began = steady_time()
         listed = await self._list(min(each.sent_at for each in asked))
         # Read both after the list, in this order: then each listed prediction either is in `taken`,
         # or its attempt is still open.
-        taken = await self._backend.list_prediction_ids(self._account)
-        noted = await self._open_attempts()
-        open_attempts = _open(noted)
+        taken = await self._attempts.list_prediction_ids(self._account)
+        recorded = await self._open_attempts()
+        open_attempts = _open(recorded)
         assigned = match_predictions(open_attempts, listed.predictions if listed else (), taken)
         for attempt in open_attempts:
-            waiters = self._wanted.get(attempt.permit)
+            waiters = self._queries.get(attempt.permit)
             if not waiters:
                 continue
             # A prediction created while the list was read may be missing from it.
@@ -133,9 +133,9 @@ class Reconciler:
             since = max(each.since for each in waiters)
             prediction = assigned.get(attempt.permit)
             if prediction is not None:
-                batch = noted[attempt.permit].batch
+                batch = recorded[attempt.permit].batch
                 if self._can_assign(attempt, prediction, open_attempts) and (
-                    await self._backend.claim_prediction(attempt.permit, batch, prediction.id)
+                    await self._attempts.claim_prediction(attempt.permit, batch, prediction.id)
                 ):
                     self._answer(attempt.permit, prediction.id)
             elif listed is not None and is_certainly_not_created(
@@ -146,7 +146,7 @@ class Reconciler:
                 self._answer(attempt.permit, Verdict.UNKNOWN)
 
     async def _open_attempts(self) -> dict[int, AttemptRecord]:
-        return {each.permit: each for each in await self._backend.open_attempts(self._account)}
+        return {each.permit: each for each in await self._attempts.open_attempts(self._account)}
 
     async def _list(self, since: float) -> PredictionList | None:
         """Return the account's list, read with any waiting token; None if no token works now."""
@@ -160,12 +160,12 @@ class Reconciler:
             except ReplicateApiError:
                 continue
         if refused.issuperset(map(id, self._gateways())):
-            for permit in list(self._wanted):
+            for permit in list(self._queries):
                 self._answer(permit, Verdict.REFUSED)
         return None
 
     def _gateways(self) -> list[Gateway]:
-        waiters = chain.from_iterable(self._wanted.values())
+        waiters = chain.from_iterable(self._queries.values())
         return list({id(each.gateway): each.gateway for each in waiters}.values())
 
     def _can_assign(
@@ -180,21 +180,21 @@ class Reconciler:
 
     def _is_cancelled(self, permit: int) -> bool:
         """Return whether all waiting calls for an attempt, at least one, are to cancel it."""
-        waiters = self._wanted.get(permit, [])
+        waiters = self._queries.get(permit, [])
         return bool(waiters) and all(each.to_cancel for each in waiters)
 
     def _answer(self, permit: int, answer: str | Verdict) -> None:
-        for wanted in self._wanted.get(permit, ()):
-            if answer is not Verdict.NOT_MADE or not wanted.to_cancel:
-                wanted.answer = answer
-                wanted.known.set()
+        for query in self._queries.get(permit, ()):
+            if answer is not Verdict.NOT_MADE or not query.to_cancel:
+                query.answer = answer
+                query.known.set()
 
 
-def _open(noted: Mapping[int, AttemptRecord]) -> list[OpenAttempt]:
+def _open(recorded: Mapping[int, AttemptRecord]) -> list[OpenAttempt]:
     """Return the attempts without a known prediction."""
     return [
         OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
-        for each in noted.values()
+        for each in recorded.values()
         if each.prediction_id is None
     ]
 

@@ -13,8 +13,9 @@ from functools import partial
 
 import anyio
 
-from replicate_mcp.batches.backend import AttemptRecord
+from replicate_mcp.batches.attempt_store import AttemptRecord
 from replicate_mcp.batches.cancellation import cancel_quietly
+from replicate_mcp.batches.messages import INTERRUPTED
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.reconciliation import Reconciler, Verdict
@@ -59,11 +60,6 @@ UNRECOVERABLE = (
     "billed: check https://replicate.com/predictions before sending it again."
 )
 
-INTERRUPTED = (
-    "The process that ran this batch ended before this task was created. Nothing was billed: send "
-    "it again."
-)
-
 
 class Recovery:
     """Recovery of one account: adopts orphans, follows predictions, and records results."""
@@ -79,7 +75,9 @@ class Recovery:
         self._is_busy = is_busy
         self._reconciler = reconciler
         self._services = services
-        self._backend = services.backend
+        self._permits = services.permits
+        self._attempts = services.attempts
+        self._journal = services.journal
         self._gateways: list[Gateway] = []
         self._in_recovery: Counter[str] = Counter()
         self._names: dict[str, BatchFilenames] = {}
@@ -103,20 +101,20 @@ class Recovery:
             await anyio.sleep(POLL_SECONDS if self._is_busy() else IDLE_POLL_SECONDS)
 
     async def _poll(self) -> None:
-        if await self._backend.has_lost_state(self._account):
+        if await self._attempts.has_lost_state(self._account):
             await self._import_running()
-        for orphan in await self._backend.orphans(self._account):
-            if await self._backend.adopt(orphan.permit):
+        for orphan in await self._attempts.orphans(self._account):
+            if await self._attempts.adopt(orphan.permit):
                 self._services.spawn(self._recover, orphan)
 
     async def _import_running(self) -> None:
         gateway = self._gateways[0]
         try:
-            room = await import_running_predictions(self._account, gateway, self._backend)
+            admission = await import_running_predictions(self._account, gateway, self._attempts)
         except ApiStatusError as refusal:
             self._discard_rejected_token(gateway, refusal)
             raise
-        self._services.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(admission)
 
     async def _recover(self, orphan: AttemptRecord) -> None:
         self._in_recovery[orphan.batch] += 1
@@ -140,7 +138,7 @@ class Recovery:
         if not orphan.batch:
             # Without a holder, the backend releases the permit when the prediction must have ended.
             await anyio.sleep(FAILED_PAUSE_SECONDS)
-            await self._backend.abandon(orphan.permit)
+            await self._attempts.abandon(orphan.permit)
             return
         result = TaskFailure(
             task_index=orphan.task,
@@ -153,7 +151,7 @@ class Recovery:
         )
         try:
             self._services.dispatcher.dispatch(
-                await self._backend.record_results(orphan.batch, [result], waited=False)
+                await self._journal.record_results(orphan.batch, [result], waited=False)
             )
         except BackendUnavailable:
             raise
@@ -161,7 +159,7 @@ class Recovery:
             log.exception("the row of task %d of %s cannot be recorded", orphan.task, orphan.batch)
         now = self._gateways[0].now() if self._gateways else time.time()
         await steady_sleep(_ends_by(orphan) - now)
-        self._services.dispatcher.dispatch(await self._backend.release(orphan.permit))
+        self._services.dispatcher.dispatch(await self._permits.release(orphan.permit))
 
     async def _follow(self, orphan: AttemptRecord) -> None:
         """Find the attempt's prediction, follow it to its end, and record the result."""
@@ -192,7 +190,7 @@ class Recovery:
                     await self._hold_until_deadline(orphan, result, gateway)
                 ended = not isinstance(fault, PredictionStuck)
             return await self._record(orphan, result, ended=ended)
-        return await self._backend.abandon(orphan.permit)
+        return await self._attempts.abandon(orphan.permit)
 
     def _discard_rejected_token(self, gateway: Gateway, fault: ReplicateApiError) -> bool:
         """Discard the gateway if its token was rejected; return whether it was."""
@@ -212,15 +210,15 @@ class Recovery:
                     log.info("prediction %s is polled again: %s", entered.prediction_id, fault)
                     await anyio.sleep(POLL_SECONDS)
                 continue
-            return self._services.dispatcher.dispatch(await self._backend.release(entered.permit))
-        return await self._backend.abandon(entered.permit)
+            return self._services.dispatcher.dispatch(await self._permits.release(entered.permit))
+        return await self._attempts.abandon(entered.permit)
 
     async def _hold_until_deadline(
         self, orphan: AttemptRecord, result: TaskResult, gateway: Gateway
     ) -> None:
         """Record that the outcome is unknown, and hold the permit while a prediction may run."""
         # The batch may still run in another process: none of its queued tasks is removed.
-        record = partial(self._backend.record_results, orphan.batch, [result], waited=False)
+        record = partial(self._journal.record_results, orphan.batch, [result], waited=False)
         await self._services.retry_and_dispatch(record)
         await steady_sleep(_ends_by(orphan) - gateway.now())
 
@@ -266,7 +264,7 @@ class Recovery:
         await cancel_quietly(gateway, prediction_id)
 
     async def _is_canceled(self, batch_id: str) -> bool:
-        state = await self._backend.get_batch(batch_id)
+        state = await self._journal.get_batch(batch_id)
         return state is not None and state.canceled
 
     async def _was_canceled(self, batch_id: str) -> bool:
@@ -280,21 +278,21 @@ class Recovery:
             return False
 
     async def _record(self, orphan: AttemptRecord, result: TaskResult, *, ended: bool) -> None:
-        room = await self._backend.finish(orphan.permit, orphan.batch, result, ended=ended)
-        if room is None:
+        admission = await self._attempts.finish(orphan.permit, orphan.batch, result, ended=ended)
+        if admission is None:
             # Another attempt has claimed that prediction: resolve this attempt again.
             return await self._follow(replace(orphan, prediction_id=None))
-        return self._services.dispatcher.dispatch(room)
+        return self._services.dispatcher.dispatch(admission)
 
     async def _task(self, orphan: AttemptRecord) -> PlannedTask:
-        tasks = await self._backend.tasks(orphan.batch)
-        kept = tasks[orphan.task]
-        name = ModelName.parse(kept.model)
+        tasks = await self._journal.tasks(orphan.batch)
+        recorded = tasks[orphan.task]
+        name = ModelName.parse(recorded.model)
         return PlannedTask(
             index=orphan.task,
-            prompt=kept.prompt,
-            output_filename=kept.output_filename,
-            model=kept.model,
+            prompt=recorded.prompt,
+            output_filename=recorded.output_filename,
+            model=recorded.model,
             target=Target(name, name.version),
             inputs={},
             seed=None,
@@ -305,9 +303,9 @@ class Recovery:
     async def _filenames(self, batch_id: str) -> BatchFilenames:
         """Return the batch's filenames, including those that other processes have used."""
         if batch_id not in self._names:
-            tasks = await self._backend.tasks(batch_id)
+            tasks = await self._journal.tasks(batch_id)
             names = BatchFilenames([task.output_filename for task in tasks], [None] * len(tasks))
-            for row in await self._backend.results(batch_id):
+            for row in await self._journal.results(batch_id):
                 if isinstance(row, TaskSuccess):
                     names.claim(row.task_index, [file.filename for file in row.generated_files])
             return self._names.setdefault(batch_id, names)  # A concurrent call may have set it.

@@ -8,12 +8,13 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from replicate_mcp.batches.backend import Backend, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.backend import Backend
 from replicate_mcp.batches.cancellation import Cancellation
+from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.batches.memory_limit import check_memory, estimate_bytes
 from replicate_mcp.batches.observer import NullObserver, Observer
 from replicate_mcp.batches.outcome import refusal
-from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
 from replicate_mcp.batches.reconciliation import Reconciler
 from replicate_mcp.batches.recovery import Recovery
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
@@ -85,36 +86,14 @@ class BatchRunner:
         self._recoveries: dict[str, Recovery] = {}
         self._started = anyio.Event()
 
-    async def start(
-        self,
-        tasks: Sequence[PlannedTask],
-        *,
-        gateway: Gateway,
-        account: str,
-        caller: str,
-        shown_semaphore: str,
-        semaphores: tuple[str, ...],
-        max_running: int | None = None,
-        key: IdempotencyKey | None = None,
-    ) -> RunningBatch:
+    async def start(self, planned: PlannedBatch) -> RunningBatch:
         """Start a batch, which runs to its end whether a caller waits for it or not.
-
-        Args:
-            tasks: the tasks, at least one without problems; those with problems fail at once.
-            gateway: gateway to Replicate with a token of `account`.
-            account: the account of the predictions.
-            caller: name of the caller.
-            shown_semaphore: the semaphore's name, as the caller knows it.
-            semaphores: the semaphores of which each task needs one unit; the account's own is
-                first.
-            max_running: number of its tasks that may run at once; None for the semaphores' limits
-                alone.
-            key: idempotency key of the request; None if it has none.
 
         Raises:
             IdempotencyKeyExists: the key belongs to another batch of the caller.
             TooManyBatches: the batch does not fit into memory now; nothing was started.
         """
+        tasks = planned.tasks
         names, weight = await run_cpu_bound(
             partial(_names_and_weight, tasks, is_weighed=self._most_bytes is not None),
             size_bytes=_preparing_cost(tasks),
@@ -122,11 +101,11 @@ class BatchRunner:
         failures = tuple(refusal(task) for task in tasks if task.problems)
         batch = RunningBatch(
             id=f"b_{secrets.token_hex(8)}",
-            caller=caller,
-            account=account,
+            caller=planned.caller,
+            account=planned.account,
             tasks=tasks,
-            gateway=gateway,
-            reconciler=self._reconciler(account),
+            gateway=planned.gateway,
+            reconciler=self._reconciler(planned.account),
             dispatcher=self._services.dispatcher,
             names=names,
             deadline=steady_time() + self._batch_seconds,
@@ -141,12 +120,11 @@ class BatchRunner:
             try:
                 check_memory(batch, self._batches.values(), self._most_bytes)
             except TooManyBatches:
-                if key is not None:  # The same request may have arrived twice at once.
-                    await self._services.backend.check_idempotency_key(caller, key.key)
+                if planned.key is not None:  # The same request may have arrived twice at once.
+                    await self._services.journal.check_idempotency_key(
+                        planned.caller, planned.key.key
+                    )
                 raise
-        journal_tasks = tuple(
-            JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
-        )
         services = self._services
         self._batches[batch.id] = batch
         self._started.set()
@@ -154,9 +132,25 @@ class BatchRunner:
             batch.id, lambda offers: services.spawn(self._attempting.start_tasks, batch, offers)
         )
         try:
-            room = await services.backend.open_batch(
-                NewBatch(batch.id, caller, account, shown_semaphore, journal_tasks, key, failures),
-                QueueEntry(batch.id, semaphores, account, len(batch.pending), max_running),
+            admission = await services.journal.open_batch(
+                NewBatch(
+                    id=batch.id,
+                    caller=planned.caller,
+                    account=planned.account,
+                    semaphore=planned.shown_semaphore,
+                    tasks=tuple(
+                        JournalTask(task.prompt, task.output_filename, task.model) for task in tasks
+                    ),
+                    key=planned.key,
+                    failures=failures,
+                ),
+                QueueEntry(
+                    id=batch.id,
+                    semaphores=planned.semaphores,
+                    account=planned.account,
+                    waiting=len(batch.pending),
+                    max_running=planned.max_running,
+                ),
             )
         except BaseException:  # Cancelled or refused: nothing was started.
             self._forget(batch)
@@ -164,7 +158,7 @@ class BatchRunner:
         for each in failures:
             services.observer.task_ended(each, None)
         services.spawn(self._watch, batch)
-        services.dispatcher.dispatch(room)
+        services.dispatcher.dispatch(admission)
         return batch
 
     def running(self, batch_id: str) -> RunningBatch | None:
@@ -194,12 +188,12 @@ class BatchRunner:
             with anyio.move_on_after(CANCEL_POLL_SECONDS):
                 await self._services.dispatcher.wait_for_wakeup()
             for batch_id in await self._services.retry_until_available(
-                self._services.backend.canceled_batches
+                self._services.journal.canceled_batches
             ):
                 if batch := self._batches.get(batch_id):
                     self.cancel(batch)
             for batch_id in await self._services.retry_until_available(
-                self._services.backend.interrupted_batches
+                self._services.journal.interrupted_batches
             ):
                 if batch := self._batches.get(batch_id):
                     self._services.spawn(
@@ -225,7 +219,7 @@ class BatchRunner:
     def _reconciler(self, account: str) -> Reconciler:
         if account not in self._reconcilers:
             self._reconcilers[account] = Reconciler(
-                account, self._services.backend, self._services.spawn
+                account, self._services.attempts, self._services.spawn
             )
         return self._reconcilers[account]
 

@@ -1,11 +1,14 @@
-"""What work on batches needs: the backend, retried calls to it, and the observer."""
+"""What work on batches needs: the backend's stores, retried calls to them, and the observer."""
 
 from anyio.abc import TaskGroup
 
+from replicate_mcp.batches.attempt_store import AttemptStore
 from replicate_mcp.batches.backend import Backend
+from replicate_mcp.batches.journal import Journal
 from replicate_mcp.batches.observer import Observer
 from replicate_mcp.semaphores.backend_calls import BackendCalls
 from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
+from replicate_mcp.semaphores.permit_store import PermitStore
 
 
 class BatchServices(BackendCalls):
@@ -15,5 +18,7 @@ class BatchServices(BackendCalls):
         self, backend: Backend, dispatcher: OfferDispatcher, group: TaskGroup, observer: Observer
     ) -> None:
         super().__init__(dispatcher, group)
-        self.backend = backend
+        self.permits: PermitStore = backend
+        self.attempts: AttemptStore = backend
+        self.journal: Journal = backend
         self.observer = observer

@@ -3,7 +3,7 @@
 import logging
 import math
 
-from replicate_mcp.batches.backend import AttemptRecord, Backend, RunningPrediction
+from replicate_mcp.batches.attempt_store import AttemptRecord, AttemptStore, RunningPrediction
 from replicate_mcp.replicate_api.attempt_matching import (
     ListedPrediction,
     OpenAttempt,
@@ -28,7 +28,7 @@ CLOSING_SECONDS = 60.0
 
 
 async def import_running_predictions(
-    account: str, gateway: Gateway, backend: Backend
+    account: str, gateway: Gateway, store: AttemptStore
 ) -> AdmissionResult:
     """Import the running predictions of the account's list that belong to no known attempt.
 
@@ -45,10 +45,10 @@ async def import_running_predictions(
             account,
             gateway.now() - listed.complete_since,
         )
-    known = await backend.list_prediction_ids(account)
+    known = await store.list_prediction_ids(account)
     attempts = [
         OpenAttempt(each.permit, each.model, each.inputs, each.cancel_after, each.sent_at)
-        for each in await backend.open_attempts(account)
+        for each in await store.open_attempts(account)
         if each.prediction_id is None
     ]
     known |= {each.id for each in match_predictions(attempts, listed.predictions, known).values()}
@@ -58,7 +58,7 @@ async def import_running_predictions(
         if not each.ended and each.id not in known
     ]
     log.info("importing %d untracked predictions of %s", len(running), account)
-    return await backend.import_running(account, running)
+    return await store.import_running(account, running)
 
 
 async def wait_until_ended(entered: AttemptRecord, gateway: Gateway) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import anyio
 
-from replicate_mcp.batches.backend import Attempt
+from replicate_mcp.batches.attempt_store import Attempt
 from replicate_mcp.batches.cancellation import Cancellation
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
@@ -90,27 +90,27 @@ class TaskExecutor:
             )
             for permit, index in chosen.items()
         }
-        note = partial(
-            self._services.backend.record_attempts, attempts, images_per_day=self._images_per_day
+        record = partial(
+            self._services.attempts.record_attempts, attempts, images_per_day=self._images_per_day
         )
         try:
-            noted = await self._services.retry_until_available(note)
+            recorded = await self._services.retry_until_available(record)
         except Exception:
             # Nothing was sent: the tasks wait for the next offers.
             batch.pending.extendleft(reversed(chosen.values()))
             await self._cancellation.fail_pending(batch)
             raise
         for permit, index in chosen.items():
-            if permit in noted.cancel_after:
+            if permit in recorded.cancel_after:
                 batch.began = batch.began or steady_time()
                 batch.creating[permit] = index
-                self._services.spawn(self._run, batch, permit, index, noted.cancel_after[permit])
+                self._services.spawn(self._run, batch, permit, index, recorded.cancel_after[permit])
             else:
                 batch.pending.append(index)
-        self._services.dispatcher.dispatch(noted.room)
-        if noted.quota_resets_in is not None:
+        self._services.dispatcher.dispatch(recorded.admission)
+        if recorded.quota_resets_in is not None:
             # After the recorded attempts have started, which still fitted the quota.
-            reason = self._cap_reached(noted.quota_resets_in)
+            reason = self._cap_reached(recorded.quota_resets_in)
             return self._services.spawn(self._cancellation.abandon_pending, batch, reason)
         return await self._cancellation.fail_pending(batch)
 
@@ -167,15 +167,15 @@ class TaskExecutor:
                 ended = False
             if result is None:
                 return None
-            result, room = await self._recorded(batch, permit, task, result, ended=ended)
-            if room is not None:
+            result, admission = await self._recorded(batch, permit, task, result, ended=ended)
+            if admission is not None:
                 break
             # Another, equal attempt has claimed that prediction: this one is open again.
             batch.following.pop(permit, None)
             reopened = True
         self._untrack(batch, permit)
         batch.add_result(result)
-        self._services.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(admission)
         return result
 
     async def _recorded(
@@ -188,12 +188,12 @@ class TaskExecutor:
         ended: bool,
     ) -> tuple[TaskResult, AdmissionResult | None]:
         """Return the task's result as recorded, and the offers that its permit's release allows."""
-        finish = partial(self._services.backend.finish, permit, batch.id, ended=ended)
+        finish = partial(self._services.attempts.finish, permit, batch.id, ended=ended)
         try:
             return result, await self._services.retry_until_available(finish, result)
         except Exception:
             # A result that cannot be recorded must not keep its batch or its permit from ending.
-            log.exception("the row of task %d of %s cannot be kept", task.index, batch.id)
+            log.exception("the result of task %d of %s cannot be recorded", task.index, batch.id)
         plain = failure(task, "create_outcome_unknown", LOST, prediction_id=result.prediction_id)
         return plain, await self._services.retry_until_available(finish, plain)
 
@@ -270,11 +270,11 @@ class TaskExecutor:
     ) -> None:
         """Release the permit of an attempt that created nothing, and queue the task again."""
         batch.pending.append(index)
-        room = await self._services.retry_until_available(
-            self._services.backend.requeue, permit, throttling
+        admission = await self._services.retry_until_available(
+            self._services.attempts.requeue, permit, throttling
         )
         self._untrack(batch, permit)
-        self._services.dispatcher.dispatch(room)
+        self._services.dispatcher.dispatch(admission)
         await self._cancellation.fail_pending(batch)
 
     def _found(self, batch: RunningBatch, permit: int, prediction_id: str) -> None:

@@ -9,6 +9,7 @@ import anyio.to_thread
 
 from replicate_mcp.batches.local_images import Image, LocalImages
 from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.concurrency import for_each
 from replicate_mcp.replicate_api.error_policy import to_public_error
 from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
@@ -62,7 +63,5 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
                     f"{image.where} could not be uploaded, so nothing was created. {error}"
                 ) from None
 
-    async with anyio.create_task_group() as group:
-        for image in one_of_each.values():
-            group.start_soon(upload, image)
+    await for_each(one_of_each.values(), upload)
     return {uri: urls[image.digest] for uri, image in images.items()}

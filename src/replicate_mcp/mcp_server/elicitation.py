@@ -31,7 +31,7 @@ from replicate_mcp.mcp_server.auth import Request, authenticate
 from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    from replicate_mcp.batches.backend import IdempotencyKey
+    from replicate_mcp.batches.journal import IdempotencyKey
     from replicate_mcp.batches.planning import PlannedTask
 
 SETTING = "REPLICATE_MCP_CONFIRM_ABOVE"
@@ -90,7 +90,7 @@ class Confirmation:
         Raises:
             Declined: the person declined.
         """
-        from replicate_mcp.batches.backend import IdempotencyKey
+        from replicate_mcp.batches.journal import IdempotencyKey
 
         answer = self._answer
         if answer is None:

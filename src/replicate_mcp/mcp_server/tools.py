@@ -9,7 +9,7 @@ import anyio
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.cpu_bound import INLINE_BYTES, VALUE_BYTES, json_size, run_cpu_bound

@@ -90,7 +90,7 @@ class Accounts:
         self._asking: dict[str, _Lookup] = {}
 
     def gateway(self, token: str) -> Gateway:
-        """Return the one gateway of a token whose account was looked up before.
+        """Return the one gateway of a token whose account is known.
 
         Raises:
             Unauthorized: the token cannot be sent in a header.
@@ -176,10 +176,10 @@ class Accounts:
             self._unverified.popleft()
         sizes = [each for _, _, each in self._unverified]
         own = [each for _, its_account, each in self._unverified if its_account == account]
-        for kept, part in ((sizes, 1), (own, ACCOUNTS_PART)):
+        for counted, part in ((sizes, 1), (own, ACCOUNTS_PART)):
             if (
-                len(kept) >= MAX_UNVERIFIED_PER_MINUTE // part
-                or sum(kept) + size > MAX_UNVERIFIED_BYTES_PER_MINUTE // part
+                len(counted) >= MAX_UNVERIFIED_PER_MINUTE // part
+                or sum(counted) + size > MAX_UNVERIFIED_BYTES_PER_MINUTE // part
             ):
                 return False
         self._unverified.append((now, account, size))

@@ -19,7 +19,6 @@ from replicate_mcp.replicate_api.attempt_matching import (
     SETTLED_WITHIN_SECONDS,
     ListedPrediction,
     PredictionList,
-    hash_inputs,
 )
 from replicate_mcp.replicate_api.exceptions import (
     ApiStatusError,
@@ -28,7 +27,8 @@ from replicate_mcp.replicate_api.exceptions import (
     ResponseLost,
     UnreadableCreation,
 )
-from replicate_mcp.replicate_api.prediction import ENDED_STATUSES, Prediction, seconds_of
+from replicate_mcp.replicate_api.prediction import ENDED_STATUSES, Prediction
+from replicate_mcp.replicate_api.prediction_list import listed_page
 from replicate_mcp.replicate_api.retry import retry_read
 from replicate_mcp.replicate_api.transport import Call, Transport, call
 from replicate_mcp.replicate_api.webhooks import EVENTS, FALLBACK_POLL_SECONDS, Webhooks
@@ -263,7 +263,7 @@ class Gateway:
         with call() as this:
             await self._send(self._client.predictions.async_list(cursor), this)
         rows, next_cursor = this.answer.get("results"), this.answer.get("next")
-        page = await run_cpu_bound(lambda: _listed_page(rows), size_bytes=this.size_bytes)
+        page = await run_cpu_bound(lambda: listed_page(rows), size_bytes=this.size_bytes)
         return page, next_cursor if isinstance(next_cursor, str) else ""
 
     async def model(self, owner: str, name: str) -> Mapping[str, Any]:
@@ -377,31 +377,3 @@ def _is_usable_name(account: str) -> bool:
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
-
-
-def _listed_page(rows: object) -> list[ListedPrediction]:
-    page = []
-    for row in rows if _is_list(rows) else []:
-        try:
-            page.append(_listed(row))
-        except Exception as error:
-            # An invalid row, whatever its defect, must not prevent the reconciliation of the
-            # others.
-            log.warning("a row of the list of predictions is skipped: %s", type(error).__name__)
-    return page
-
-
-def _listed(answer: Mapping[str, Any]) -> ListedPrediction:
-    prediction = Prediction.from_response(answer)
-    created = prediction.created_at if prediction.created_at is not None else -math.inf
-    deadline = seconds_of(answer.get("deadline"))
-    sent = answer.get("input")
-    return ListedPrediction(
-        id=prediction.id,
-        model=str(answer.get("model") or ""),
-        version=str(answer.get("version") or ""),
-        inputs=hash_inputs(sent) if isinstance(sent, Mapping) else {},
-        created_at=created,
-        lifetime=None if deadline is None else deadline - created,
-        ended=prediction.status in ENDED_STATUSES,
-    )

@@ -55,7 +55,7 @@ def outputs_of(output: object) -> Outputs:
     """Return the files of an output: a string, a list, or an object that contains either."""
     urls: dict[str, None] = {}
     texts: list[str] = []
-    room = MAX_WORD_CHARACTERS
+    remaining = MAX_WORD_CHARACTERS
     inline = False
     left: list[tuple[object, bool]] = [(output, False)]
     for _ in range(_MAX_VALUES):
@@ -68,9 +68,9 @@ def outputs_of(output: object) -> Outputs:
             elif is_file_url(value):
                 if not is_page or _is_file(value):
                     urls[value] = None
-            elif room > 0:
-                texts.append(value[:room])
-                room -= len(value)
+            elif remaining > 0:
+                texts.append(value[:remaining])
+                remaining -= len(value)
         elif isinstance(value, Mapping):
             left += [
                 (each, is_page or _PAGE_NAMES.fullmatch(str(name)) is not None)

@@ -159,9 +159,9 @@ class Webhooks:
 
     async def _arrived(self, prediction: str) -> bool:
         with contextlib.suppress(BackendUnavailable, ReplicateApiError, ValueError, TypeError):
-            kept = await self._memory.get_cached(_key(prediction))
-            if kept is not None:
-                message = Message(**json.loads(kept))
+            cached = await self._memory.get_cached(_key(prediction))
+            if cached is not None:
+                message = Message(**json.loads(cached))
                 return message.prediction == prediction and await self.verify(message)
         return False
 

@@ -53,13 +53,13 @@ class ContextQueue:
         self._waiting[semaphore].append(lease)
         self._calls.dispatcher.subscribe(entry, lambda offers: self._offered(semaphore, offers))
         try:
-            room = await self._permits.enqueue(QueueEntry(entry, (semaphore,), None, 1))
+            admission = await self._permits.enqueue(QueueEntry(entry, (semaphore,), None, 1))
         except BaseException:
             self._forget(lease)
             self._leave_surplus(semaphore)
             raise
         self._queued[semaphore] += 1
-        self._calls.dispatcher.dispatch(room)
+        self._calls.dispatcher.dispatch(admission)
         self._leave_surplus(semaphore)
         await lease.held.wait()
 
@@ -102,10 +102,10 @@ class ContextQueue:
             surplus = self._surplus(semaphore)
             if surplus <= 0:
                 return AdmissionResult()
-            room = await self._permits.dequeue(self._entry(semaphore), surplus)
+            admission = await self._permits.dequeue(self._entry(semaphore), surplus)
             # Offered starts that became permits meanwhile are already subtracted.
             self._queued[semaphore] = max(0, self._queued[semaphore] - surplus)
-            return room
+            return admission
 
     def _surplus(self, semaphore: str) -> int:
         return self._queued[semaphore] - len(self._waiting[semaphore])

@@ -49,17 +49,17 @@ class OfferDispatcher:
         """Stop passing offers to an entry."""
         self._entries.pop(entry, None)
 
-    def dispatch(self, room: AdmissionResult) -> None:
+    def dispatch(self, admission: AdmissionResult) -> None:
         """Dispatch the offers of a call, each once: a later offer has a higher permit number."""
-        if room.paused_for is not None:
-            self._paused_until = anyio.current_time() + room.paused_for
-        if room.retry_in is not None:
-            self._wake_by(anyio.current_time() + room.retry_in)
+        if admission.paused_for is not None:
+            self._paused_until = anyio.current_time() + admission.paused_for
+        if admission.retry_in is not None:
+            self._wake_by(anyio.current_time() + admission.retry_in)
         by_entry: dict[str, list[Offer]] = defaultdict(list)
-        for offer in room.offers:
+        for offer in admission.offers:
             if offer.permit > self._newest and offer.entry in self._entries:
                 by_entry[offer.entry].append(offer)
-        self._newest = max(self._newest, *(offer.permit for offer in room.offers), 0)
+        self._newest = max(self._newest, *(offer.permit for offer in admission.offers), 0)
         for entry, offers in by_entry.items():
             self._entries[entry](offers)
 

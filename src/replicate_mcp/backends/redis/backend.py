@@ -48,16 +48,13 @@ from replicate_mcp.backends.redis.encoding import (
 from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry, MirroredPermit
 from replicate_mcp.backends.redis.session import Session
 from replicate_mcp.backends.space import JOURNAL_BYTES, MEMO_BYTES, journal_full, memo_size
-from replicate_mcp.batches.backend import (
+from replicate_mcp.batches.attempt_store import (
     Attempt,
     AttemptRecord,
-    BatchState,
-    IdempotencyKeyExists,
-    JournalTask,
-    NewBatch,
     RecordedAttempts,
     RunningPrediction,
 )
+from replicate_mcp.batches.journal import BatchState, IdempotencyKeyExists, JournalTask, NewBatch
 from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ReplicateMcpError, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
@@ -286,7 +283,7 @@ class RedisBackend:
             check_encodable(batch.key.key)  # Here, before it is coalesced with others' batches.
         answer = await self._opening.call(OpenBatchCall(batch, entry))
         if isinstance(answer, BatchOpened):
-            return answer.room
+            return answer.admission
         raise answer
 
     async def _open_coalesced(

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.encoding import encode_reason
-from replicate_mcp.batches.backend import AttemptRecord, BatchState, RecordedAttempts
+from replicate_mcp.batches.attempt_store import AttemptRecord, RecordedAttempts
+from replicate_mcp.batches.journal import BatchState
 from replicate_mcp.batches.messages import (
     INTERRUPTED,
     OUTCOME_UNKNOWN,
@@ -61,17 +62,17 @@ def decode_attempt(reply: Sequence[Any]) -> AttemptRecord:
 class BatchOpened:
     """An opened batch: its time on the server's clock, and its semaphores' limits there."""
 
-    room: AdmissionResult
+    admission: AdmissionResult
     limits: Sequence[Sequence[str]]
     created_at: float
 
 
-def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
+def decode_recorded_attempts(reply: Sequence[Any], admission: AdmissionResult) -> RecordedAttempts:
     """Decode the reply of one `RecordAttemptsCall`."""
     chosen, resets_in = reply
     return RecordedAttempts(
         {int(permit): int(seconds) for permit, seconds in chosen},
-        room,
+        admission,
         float(resets_in) if resets_in else None,
     )
 

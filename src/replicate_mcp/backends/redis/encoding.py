@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from replicate_mcp.batches.backend import Attempt, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.journal import NewBatch
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import QueueEntry

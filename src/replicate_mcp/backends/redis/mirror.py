@@ -16,7 +16,8 @@ from replicate_mcp.backends.redis.encoding import (
     encode_entry,
     encode_inputs,
 )
-from replicate_mcp.batches.backend import Attempt, NewBatch
+from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.journal import NewBatch
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permit_store import QueueEntry
 

@@ -29,15 +29,13 @@ from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
 from replicate_mcp.backends.sqlite.permits import PermitTables
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
-from replicate_mcp.batches.backend import (
+from replicate_mcp.batches.attempt_store import (
     Attempt,
     AttemptRecord,
-    BatchState,
-    JournalTask,
-    NewBatch,
     RecordedAttempts,
     RunningPrediction,
 )
+from replicate_mcp.batches.journal import BatchState, JournalTask, NewBatch
 from replicate_mcp.batches.messages import INTERRUPTED, OUTCOME_UNKNOWN
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
@@ -345,11 +343,11 @@ class SqliteBackend:
 
     async def get_cached(self, key: str) -> str | None:
         """Return a cached response of Replicate's; None if missing or expired."""
-        return await self._step(lambda _, journal: journal.get_cached(key))
+        return await self._step(lambda _, journal: journal.cache.get(key))
 
     async def set_cached(self, key: str, value: str, *, seconds: float) -> None:
         """Cache a response of Replicate's for `seconds`, unless it is too large."""
-        await self._step(lambda _, journal: journal.set_cached(key, value, seconds))
+        await self._step(lambda _, journal: journal.cache.set(key, value, seconds))
 
     async def config_warnings(self) -> list[str]:
         """Return an empty list: an unsuitable file is rejected when it is opened."""

@@ -1,4 +1,4 @@
-"""The tables of the journal: batches, results, predictions, and cached responses."""
+"""The tables of the journal: batches, results and predictions."""
 
 import json
 import sqlite3
@@ -12,11 +12,10 @@ from replicate_mcp.backends.first_prompt import READ_CHARACTERS, first_prompt
 from replicate_mcp.backends.space import (
     BATCH_BYTES,
     KEY_BYTES,
-    MEMO_BYTES,
     journal_full,
-    memo_size,
 )
-from replicate_mcp.batches.backend import (
+from replicate_mcp.backends.sqlite.cache import CacheTable
+from replicate_mcp.batches.journal import (
     JOURNAL_SECONDS,
     BatchState,
     IdempotencyKeyExists,
@@ -43,6 +42,9 @@ _WITH_TASKS = _STATE.replace(
 class JournalTables:
     """The journal within one transaction, for one holder at one time.
 
+    Attributes:
+        cache: Replicate's cached responses.
+
     Args:
         connection: the connection, inside a transaction.
         holder: the id of this process.
@@ -61,13 +63,14 @@ class JournalTables:
         self._holder = holder
         self._now = now
         self._allowance = allowance
+        self.cache = CacheTable(connection, now)
 
     def forget_old(self) -> None:
         """Delete expired rows."""
         since = self._now - JOURNAL_SECONDS
         self._forget_old_batches()
         self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
-        self._db.execute("DELETE FROM memo WHERE expires_at < ?", (self._now,))
+        self.cache.forget_old()
         self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
     def open(self, batch: NewBatch) -> None:
@@ -297,30 +300,6 @@ class JournalTables:
     def _task_list(self, batch: str) -> str:
         row = self._db.execute("SELECT tasks FROM task_list WHERE batch = ?", (batch,)).fetchone()
         return str(row[0]) if row else "[]"
-
-    def get_cached(self, key: str) -> str | None:
-        """Return a cached response; None if missing or expired."""
-        row = self._db.execute(
-            "SELECT value FROM memo WHERE key = ? AND expires_at > ?", (key, self._now)
-        ).fetchone()
-        return str(row[0]) if row else None
-
-    def set_cached(self, key: str, value: str, seconds: float) -> None:
-        """Cache a response for `seconds`; delete the oldest if all together are too large."""
-        size = memo_size(key, value)
-        if size is None:
-            return
-        self._db.execute("DELETE FROM memo WHERE expires_at < ? OR key = ?", (self._now, key))
-        (taken,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM memo").fetchone()
-        while taken + size > MEMO_BYTES:
-            ((freed,),) = self._db.execute(
-                "DELETE FROM memo WHERE number = (SELECT min(number) FROM memo) RETURNING bytes"
-            ).fetchall()
-            taken -= freed
-        self._db.execute(
-            "INSERT INTO memo (key, value, expires_at, bytes) VALUES (?, ?, ?, ?)",
-            (key, value, self._now + seconds, size),
-        )
 
 
 @dataclass(frozen=True, slots=True)

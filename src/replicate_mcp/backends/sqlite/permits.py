@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from replicate_mcp.backends.sqlite.limits import LimitTables
 from replicate_mcp.backends.sqlite.rates import RateTable
 from replicate_mcp.backends.sqlite.usage import UsageTable
-from replicate_mcp.batches.backend import Attempt, AttemptRecord, RecordedAttempts
+from replicate_mcp.batches.attempt_store import Attempt, AttemptRecord, RecordedAttempts
 from replicate_mcp.replicate_api.attempt_matching import (
     SETTLED_WITHIN_SECONDS,
     distinct_cancel_after,
@@ -143,7 +143,7 @@ class PermitTables:
         beyond = self._usage.beyond_the_day(attempts, images_per_day)
         for permit in beyond:
             self._withdraw("id = ?", (permit,))
-        taken, room = self.accept_offers(attempts)
+        taken, admission = self.accept_offers(attempts)
         chosen: dict[int, int] = {}
         for permit, attempt in attempts.items():
             if permit not in taken:
@@ -166,7 +166,9 @@ class PermitTables:
             )  # fmt: skip
             self._usage.count(permit, attempt.images)
         self._note_sent(taken)
-        return RecordedAttempts(chosen, room, seconds_until_reset(self._now) if beyond else None)
+        return RecordedAttempts(
+            chosen, admission, seconds_until_reset(self._now) if beyond else None
+        )
 
     def requeue(self, permit: int, throttling: Throttling | None) -> AdmissionResult:
         """Release the permit and requeue its task; adapt the rate to a 429."""

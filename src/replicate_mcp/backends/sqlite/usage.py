@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
-from replicate_mcp.batches.backend import Attempt
+from replicate_mcp.batches.attempt_store import Attempt
 from replicate_mcp.semaphores.daily_quota import day_of
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from replicate_mcp.app.app import App
-    from replicate_mcp.app.batches import BatchRequest
+    from replicate_mcp.app.preparation import BatchRequest
     from replicate_mcp.auth import Caller
     from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
@@ -189,7 +189,7 @@ async def _request(
     app: "App", caller: "Caller", arguments: argparse.Namespace, given: "TaskInput"
 ) -> "BatchRequest":
     """Return the batch request; command line options override the values from the file."""
-    from replicate_mcp.app.batches import BatchRequest
+    from replicate_mcp.app.preparation import BatchRequest
     from replicate_mcp.cli.task_input import read_cells, read_inputs
 
     async def fields(name: str | None) -> "Mapping[str, InputField]":

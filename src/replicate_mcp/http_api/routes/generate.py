@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.auth import Caller
-from replicate_mcp.batches.backend import IdempotencyKey
+from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.batches.tracing import joined_to
 from replicate_mcp.cpu_bound import json_size, read_limiter, run_cpu_bound
 from replicate_mcp.errors import InvalidInput

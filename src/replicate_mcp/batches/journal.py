@@ -1,0 +1,157 @@
+"""Interface of the journal: batches, their tasks and results, kept for a day."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
+from replicate_mcp.tasks.result import BatchStatus, TaskFailure, TaskResult
+
+JOURNAL_SECONDS = 24 * 3600
+"""Retention of batches and their results."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTask:
+    """A task in the journal, without tokens and without values that could take megabytes.
+
+    Attributes:
+        prompt: None for a task without one.
+    """
+
+    prompt: str | None
+    output_filename: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's key for a request, so that a repeated request is not executed twice.
+
+    Attributes:
+        digest: hash of the request's content.
+    """
+
+    key: str
+    digest: str
+
+
+class IdempotencyKeyExists(Exception):
+    """The key belongs to another batch of the caller.
+
+    Attributes:
+        batch_id: id of that batch.
+        digest: hash of the content of the request that started it.
+    """
+
+    def __init__(self, batch_id: str, digest: str) -> None:
+        super().__init__(batch_id)
+        self.batch_id = batch_id
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch to be written to the journal.
+
+    Attributes:
+        caller: who may see it: `admin`, `server`, or `token:` with a token's fingerprint.
+        account: the account of its predictions.
+        semaphore: the semaphore's name, as its caller knows it.
+        key: idempotency key of the request; None if it has none.
+        failures: results of the tasks that are never created, which are not all tasks.
+    """
+
+    id: str
+    caller: str
+    account: str
+    semaphore: str
+    tasks: tuple[JournalTask, ...]
+    key: IdempotencyKey | None = None
+    failures: tuple[TaskFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """The state of a batch in the journal; times are in seconds since the epoch.
+
+    Attributes:
+        ended_at: when its last task got its result; None while it runs.
+        first_prompt: the beginning of its first prompt; None if absent, or if the state is not from
+            `list_batches`.
+    """
+
+    id: str
+    caller: str
+    account: str
+    semaphore: str
+    total: int
+    succeeded: int
+    failed: int
+    canceled: bool
+    created_at: float
+    ended_at: float | None
+    first_prompt: str | None = None
+
+    @property
+    def status(self) -> BatchStatus:
+        """`running` until every task has its result, then `completed` or `canceled`."""
+        if self.succeeded + self.failed < self.total:
+            return "running"
+        return "canceled" if self.canceled else "completed"
+
+
+class Journal(Protocol):
+    """A store of batches; a call that changes the queue returns this holder's new offers.
+
+    Every method raises `BackendUnavailable` if the store cannot be used.
+    """
+
+    async def open_batch(self, batch: NewBatch, entry: QueueEntry) -> AdmissionResult:
+        """Write a batch and its first failures to the journal, and queue its other tasks.
+
+        Raises:
+            IdempotencyKeyExists: the key belongs to another batch of the caller; nothing was
+                written.
+        """
+
+    async def check_idempotency_key(self, caller: str, key: str) -> None:
+        """Raise `IdempotencyKeyExists` if a batch of the caller has that key."""
+
+    async def record_results(
+        self, batch_id: str, results: Sequence[TaskResult], *, waited: bool = True
+    ) -> AdmissionResult:
+        """Record results that release no permit.
+
+        Args:
+            batch_id: id of the batch.
+            results: the results to record.
+            waited: whether their tasks are queued; if so, they are removed from the queue.
+        """
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Mark a batch as canceled, and wake the process that runs it."""
+
+    async def canceled_batches(self) -> list[str]:
+        """Return the ids of this process's running batches that are marked as canceled."""
+
+    async def interrupted_batches(self) -> list[str]:
+        """Return the ids of this process's batches whose queued tasks other processes have ended.
+
+        Other processes end them when they consider this process dead. Each id is returned once;
+        nothing more of these batches may be created.
+        """
+
+    async def get_batch(self, batch_id: str) -> BatchState | None:
+        """Return a batch of the journal; None if no batch has that id."""
+
+    async def list_batches(self, callers: Sequence[str], *, limit: int = 100) -> list[BatchState]:
+        """Return those callers' batches with their first prompts, newest first."""
+
+    async def tasks(self, batch_id: str) -> list[JournalTask]:
+        """Return a batch's tasks in the journal, in order."""
+
+    async def results(
+        self, batch_id: str, *, after: int = 0, limit: int | None = None
+    ) -> list[TaskResult]:
+        """Return finished tasks in the order in which they finished, without the first `after`."""
