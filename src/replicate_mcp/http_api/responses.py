@@ -196,8 +196,7 @@ def made_image(
 
 def made_batch(result: BatchResult, model: str, semaphore: str | None) -> dict[str, Any]:
     """Return the body for a batch that ran, whatever the outcome of its tasks."""
-    whole = as_json(result.model_copy(update={"next_step": None}))
-    return {"success": True, "model_name": model, **whole, **_semaphore(semaphore)}
+    return {"success": True, "model_name": model, **as_json(result), **_semaphore(semaphore)}
 
 
 def _semaphore(named: str | None) -> dict[str, Any]:

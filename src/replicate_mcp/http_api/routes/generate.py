@@ -156,9 +156,8 @@ async def _accepted(
     Also for a batch that outlives this process, which is shutting down.
     """
     result = await app.batches.result(caller, batch_id, limit=0)
-    counts = as_json(result.model_copy(update={"next_step": None}))
     prefix = urlsplit(app.settings.public_url or "").path
     headers = {"Location": f"{prefix}/batches/{batch_id}"}
     if applied:
         headers["Preference-Applied"] = "respond-async"
-    return JSONResponse(counts, 202, headers)
+    return JSONResponse(as_json(result), 202, headers)
