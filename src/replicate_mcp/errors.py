@@ -51,7 +51,8 @@ class TaskProblem:
     Attributes:
         task_index: the task's position in the request, from 0; None for the request itself.
         field: the field or model input with the fault; None for the task as a whole.
-        error: a sentence that names the field, without the task's number.
+        error: a sentence that names the field, without the task's number; a clause gets its full
+            stop here.
         code: the `error_code` of a task that fails with it.
     """
 
@@ -59,6 +60,10 @@ class TaskProblem:
     field: str | None
     error: str
     code: ErrorCode = "invalid_input"
+
+    def __post_init__(self) -> None:
+        """End the sentence."""
+        object.__setattr__(self, "error", with_full_stop(self.error))
 
     def as_json(self) -> dict[str, int | str]:
         """Return the wire form: `task_index`, `field` and `error`, without absent values."""

@@ -225,15 +225,15 @@ def _wrong_token(app: App) -> Check | None:
 
 async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
     name = app.settings.default_model
-    advice = "set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`"
+    advice = "Set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`."
     try:
         model = await (await app.models()).find(ModelName.parse(name), gateway, account)
     except ValueError as error:
-        return Check("default model", False, f"{error}; {advice}.")
+        return Check("default model", False, f"{error} {advice}")
     except ReplicateApiError as fault:
         return Check("default model", False, f"{name} could not be resolved ({fault}).")
     if model is None:
-        return Check("default model", False, f"Replicate knows no {name}: {advice}.")
+        return Check("default model", False, f"Replicate knows no {name}. {advice}")
     if model.schema is None:
         return Check("default model", True, f"{name}; its inputs could not be had just now.")
     return Check("default model", True, f"{name} takes {len(model.schema.fields)} inputs.")

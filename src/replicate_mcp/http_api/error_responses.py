@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse
 
 from replicate_mcp.auth import UNKNOWN_HOST
 from replicate_mcp.http_api.limits.config import MIB, RETRY_AFTER_SECONDS
+from replicate_mcp.text import with_full_stop
 
 TOO_MANY_REQUESTS = "too_many_requests"
 """The `error_code` of requests that exceed a limit on load; no task fails with it."""
@@ -84,7 +85,7 @@ class UnknownHost(HTTPException):
     """421: the `Host` of a request to MCP is not one of this server's names."""
 
     def __init__(self) -> None:
-        super().__init__(421, UNKNOWN_HOST.removesuffix("."))
+        super().__init__(421, UNKNOWN_HOST)
 
 
 class NotAcceptable(HTTPException):
@@ -103,7 +104,7 @@ def body(path: str, error: HTTPException) -> dict[str, Any]:
     """Return the body of an error: its message, its code, and whether a retry can help."""
     busy = error.status_code in (429, 503)
     code = "internal_error" if error.status_code >= 500 else "invalid_input"
-    sentence = f"{error.detail}."
+    sentence = with_full_stop(error.detail)
     fields = {"error_code": TOO_MANY_REQUESTS if busy else code, "retryable": busy}
     if path in MCP_PATHS:
         rpc = {"code": _SERVER_ERROR, "message": sentence, "data": fields}
