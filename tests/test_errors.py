@@ -80,3 +80,18 @@ def test_serialised_problem_omits_absent_values() -> None:
         "error": "x.",
     }
     assert TaskProblem(None, None, "x.").as_json() == {"error": "x."}
+
+
+def test_serialised_error_has_its_problems_only_if_it_has_any() -> None:
+    assert InvalidInput("x.").as_json() == {
+        "error": "x.",
+        "error_code": "invalid_input",
+        "retryable": False,
+    }
+    problem = TaskProblem(1, "seed", "seed is wrong.")
+    assert refusal_of([problem]).as_json() == {
+        "error": "task 1: seed is wrong.",
+        "error_code": "invalid_input",
+        "retryable": False,
+        "problems": [problem.as_json()],
+    }

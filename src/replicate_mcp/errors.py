@@ -5,7 +5,7 @@ Inner packages raise them; the interfaces (MCP tools, HTTP routes, the command l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from replicate_mcp.text import one_line, with_full_stop
 
@@ -87,6 +87,17 @@ class ReplicateMcpError(Exception):
     def __str__(self) -> str:
         """Return the message, with `?` for unpaired surrogates, which cannot be encoded."""
         return super().__str__().encode(errors="replace").decode()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the wire form: `error`, `error_code`, `retryable`, and `problems` if any."""
+        fields: dict[str, Any] = {
+            "error": str(self),
+            "error_code": self.code,
+            "retryable": self.retryable,
+        }
+        if self.problems:
+            fields["problems"] = [problem.as_json() for problem in self.problems]
+        return fields
 
 
 class InvalidInput(ReplicateMcpError):

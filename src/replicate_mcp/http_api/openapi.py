@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from replicate_mcp.http_api.responses import ErrorBody
+from replicate_mcp.http_api.error_responses import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -218,18 +218,11 @@ class ToolSpec:
         except ElicitationRequired as question:
             return question.result
         except ReplicateMcpError as error:
-            sentence = str(call.to_public_error(error))
-            refusal: dict[str, Any] = {
-                "error": sentence,
-                "error_code": error.code,
-                "retryable": error.retryable,
-            }
-            if error.problems:
-                refusal["problems"] = [problem.as_json() for problem in error.problems]
+            shown = call.to_public_error(error)
             return CallToolResult(
-                content=[TextContent(type="text", text=sentence)],
+                content=[TextContent(type="text", text=str(shown))],
                 is_error=True,
-                _meta={REFUSAL_KEY: refusal},
+                _meta={REFUSAL_KEY: shown.as_json()},
             )
 
 
