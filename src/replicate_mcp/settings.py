@@ -4,7 +4,6 @@ import contextlib
 import ipaddress
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -21,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from replicate_mcp.addresses import NOT_HTTPS, address_problem, is_loopback_url
+from replicate_mcp.addresses import NOT_HTTPS, address_problem, host_name, is_loopback_url
 from replicate_mcp.env_file import read_env_file
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.platform import paths
@@ -101,10 +100,9 @@ def _host(word: str) -> str:
     bare = (word.partition("://")[2] or word).rstrip("/").lower()
     with contextlib.suppress(ValueError):
         return str(ipaddress.ip_address(bare.strip("[]")))
-    found = re.fullmatch(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d+)?", bare)
-    if found is None:
-        raise ValueError("must be names like mcp.example.com, with commas between them")
-    return found["name"] or found["address"]
+    if name := host_name(bare):
+        return name
+    raise ValueError("must be names like mcp.example.com, with commas between them")
 
 
 def _blank_to_none(value: object) -> object:

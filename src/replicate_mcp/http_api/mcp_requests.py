@@ -7,7 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
-from replicate_mcp.auth import UNKNOWN_HOST, host_name
+from replicate_mcp.addresses import host_name
+from replicate_mcp.auth import UNKNOWN_HOST
 
 MESSAGES = "/messages/"
 """Path to which HTTP+SSE clients send messages; the only one that ends with a slash."""

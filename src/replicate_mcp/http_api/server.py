@@ -16,8 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from replicate_mcp.addresses import is_loopback
 from replicate_mcp.app.app import App
-from replicate_mcp.auth import is_loopback
 from replicate_mcp.cpu_bound import SWITCH_INTERVAL_SECONDS
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.http_api import dashboard
