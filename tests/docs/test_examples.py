@@ -25,7 +25,8 @@ from replicate_mcp.http_api.error_responses import ErrorBody
 from replicate_mcp.mcp_server.auth import token_in
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.platform.paths import Machine
-from replicate_mcp.settings import SETTING_NAMES, load_settings
+from replicate_mcp.settings import SETTING_NAMES
+from replicate_mcp.settings_loader import load_settings
 from replicate_mcp.tasks.result import BatchResult
 
 HOST_OF = {"vs-code": "vscode", "cursor": "cursor"}

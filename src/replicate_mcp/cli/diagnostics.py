@@ -17,8 +17,10 @@ from replicate_mcp.platform.files import has_modes
 from replicate_mcp.platform.shell import command_line, move_command
 from replicate_mcp.replicate_api.exceptions import ApiStatusError, ReplicateApiError, RequestNotSent
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.settings import BACKEND, Settings, state_file, unknown_setting_warnings
+from replicate_mcp.settings import BACKEND, Settings
+from replicate_mcp.settings_loader import unknown_setting_warnings
 from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.user_files import state_file
 
 BASE_URL = "REPLICATE_BASE_URL"
 

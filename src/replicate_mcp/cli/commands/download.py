@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Save all files of a batch."""
     from replicate_mcp.cli.app_session import run_in_app
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.settings_loader import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
     return run_in_app(settings, lambda app: _download(app, arguments))

@@ -182,7 +182,7 @@ def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
 
     from replicate_mcp.cli.executable import own_command
     from replicate_mcp.cli.install.forwarded_settings import forwarded_network, forwarded_settings
-    from replicate_mcp.settings import load_settings, read_sources
+    from replicate_mcp.settings_loader import load_settings, read_sources
 
     settings = load_settings(env_file=env_file)
     values, origins = read_sources(os.environ, env_file)

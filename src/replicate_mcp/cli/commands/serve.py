@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.printing import say
     from replicate_mcp.errors import InvalidInput
     from replicate_mcp.platform.terminal import is_terminal
-    from replicate_mcp.settings import read_settings
+    from replicate_mcp.settings_loader import read_settings
 
     _check_arguments(arguments)
     settings, problems = read_settings(env_file=arguments.env_file)
