@@ -1,4 +1,9 @@
-"""Parts of `/openapi.json` common to all routes: security schemes and error responses."""
+"""Parts of `/openapi.json` common to all routes: security schemes and error responses.
+
+The schemes are written by hand. Dependencies of `fastapi.security` would read the headers a second
+time, take a malformed credential for an absent one, which `Access` refuses, and could not describe
+that a caller may send none.
+"""
 
 from typing import Any
 
