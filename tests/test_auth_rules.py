@@ -75,7 +75,7 @@ def test_token_may_contain_any_header_character(given: str) -> None:
 
 @pytest.mark.parametrize("given", ["", " \n", 7, [], {}, False])
 def test_non_string_token_is_rejected(given: object) -> None:
-    with pytest.raises(Unauthorized, match="is empty, or no token"):
+    with pytest.raises(Unauthorized, match="is empty or malformed"):
         validate_token(given)
 
 

@@ -62,8 +62,7 @@ NOT_JSON = (
     "application/json`: this prevents cross-site form posts."
 )
 EMPTY_CREDENTIALS = (
-    "What was sent as a Replicate token is empty, or no token: send one that begins with r8_, or "
-    "none."
+    "The Replicate token is empty or malformed: send one that begins with r8_, or leave it out."
 )
 WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token."
 
@@ -146,7 +145,7 @@ class HttpRequest:
     is_of_own_user: Callable[[], bool] = field(default=lambda: False, repr=False)
 
     def credential_mark(self) -> str:
-        """Return a fingerprint of the key or token in the headers; "" if there is none.
+        """Return a fingerprint of the key or token in the headers; "" if absent.
 
         It does not reveal whether the credential is valid.
 
@@ -164,8 +163,8 @@ class Access:
     """Rules and credentials with which a server authenticates its callers.
 
     Attributes:
-        server_token: the server's own Replicate token; None if there is none.
-        admin_key: the admin key; None if there is none, and then no key matches.
+        server_token: the server's own Replicate token; None if absent.
+        admin_key: the admin key; None for no key, and then none matches.
         listens_on_loopback: whether only this machine can connect; meaningless on stdio.
         allow_local: whether programs of the server's own user that connect over loopback may use
             the server's token.
@@ -223,7 +222,7 @@ class Access:
         Args:
             request: the request's headers and source.
             own_token: the token sent inside the request, as `credentials` in a body or in MCP's
-                `_meta`; None if there is none.
+                `_meta`; None if absent.
 
         Raises:
             Unauthorized: the caller is unknown, or a credential is wrong.

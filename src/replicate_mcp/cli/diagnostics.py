@@ -234,7 +234,7 @@ async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
     if model is None:
         return Check("default model", False, f"Replicate knows no {name}. {advice}")
     if model.schema is None:
-        return Check("default model", True, f"{name}; its inputs could not be had just now.")
+        return Check("default model", True, f"{name}; its inputs are not available at the moment.")
     return Check("default model", True, f"{name} takes {len(model.schema.fields)} inputs.")
 
 

@@ -38,7 +38,7 @@ class TooSlow(HTTPException):
     """408: the request body arrives too slowly."""
 
     def __init__(self) -> None:
-        super().__init__(408, "The request's body came too slowly")
+        super().__init__(408, "The request's body arrived too slowly")
 
 
 class HeadersTooLarge(HTTPException):

@@ -178,7 +178,7 @@ class Connection(H11Protocol):
 
     def _close_slow(self) -> None:
         if self.conn.trailing_data[0]:
-            self._refuse(HTTPException(408, "The request's headers came too slowly"))
+            self._refuse(HTTPException(408, "The request's headers arrived too slowly"))
         else:
             self.transport.close()
 
