@@ -13,7 +13,7 @@ from replicate_mcp.mcp_server.pages import (
     page_as_text,
     page_size,
 )
-from replicate_mcp.tasks.result import as_json, page
+from replicate_mcp.tasks.result import TaskResult, as_json, page
 from tasks.test_result import NOW, SECOND, counts, failed, success
 
 AGAIN = "call get_batch with batch_id=b1 and after="
@@ -56,7 +56,8 @@ def test_page_without_a_limit_fits_a_model_and_one_with_a_limit_fits_a_host() ->
 
 
 def test_text_of_a_page_lists_the_counts_each_file_and_each_failure() -> None:
-    rows = [success(1, NOW, NOW + SECOND), failed(0, error="It\nfailed."), success(2, NOW + SECOND)]
+    first, second = success(1, NOW, NOW + SECOND), success(2, NOW + SECOND)
+    rows: list[TaskResult] = [first, failed(0, error="It\nfailed."), second]
     found = page(counts(status="completed"), rows, after=2, now=NOW)
     assert page_as_text(found).splitlines() == [
         "Batch b1 is completed: 3 of 9 made, 2 failed, 4 to come.",
