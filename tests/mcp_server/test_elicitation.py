@@ -166,7 +166,7 @@ async def test_repeated_confirmation_starts_one_batch(
                 await answered(client, asked, **changes)
 
         second = await question(client)
-        assert text(await answered(client, second, "decline")).startswith("Nothing was made")
+        assert text(await answered(client, second, "decline")).startswith("Nothing was created")
         third = structured(await answered(client, await question(client)))
         assert third["batch_id"] not in batches
     assert simulator.account("acme")["created"] == 4

@@ -212,7 +212,7 @@ def _read(state: str | None) -> dict[str, str]:
 
 
 def _declined() -> Declined:
-    return Declined("Nothing was made: the person who was asked does not want these images.")
+    return Declined("Nothing was created: the person who was asked does not want these images.")
 
 
 def _question(planned: "Sequence[PlannedTask]", images: int) -> str:
